@@ -1,0 +1,1 @@
+"""One file, one search strategy; the file name is the strategy name."""

@@ -1,0 +1,61 @@
+"""Errors a user can act on: each says what was given, what is possible and the nearest name.
+
+The command line prints the message as one line and leaves with `exit_code`.
+"""
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class HybridcError(Exception):
+    """Base of every error that hybridc raises on purpose."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class InputError(HybridcError):
+    """What the user gave (a file, an option, an array) is not usable."""
+
+
+class ModelError(InputError):
+    """The model cannot be read, or holds something that is not supported."""
+
+
+class ArtifactError(InputError):
+    """The artifact is damaged, foreign, or not for this host."""
+
+
+class PluginError(InputError):
+    """A plug-in is unknown, malformed or was given a wrong option."""
+
+
+class PassError(HybridcError):
+    """A pass failed, or broke what it promises."""
+
+    exit_code = 1
+
+
+class WrongAnswerError(HybridcError):
+    """The compiled model does not compute what its reference computes."""
+
+    exit_code = 1
+
+
+class ContractError(HybridcError):
+    """The contract cannot be kept."""
+
+    exit_code = 3
+
+
+class MissingRecordError(HybridcError):
+    """A frozen build needs a tuning record that the log lacks."""
+
+    exit_code = 4
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Say which known name is nearest, or list the known ones: `did you mean 'x'?`."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"

@@ -1,0 +1,1 @@
+"""One file, one frontend: model file or object to Relax."""

@@ -1,0 +1,100 @@
+"""What a plug-in author implements: read this page, then write one file.
+
+`Pass` rewrites a whole module, `ScheduleRule` makes one kernel fast.  Both are frozen dataclasses
+whose fields are their options; the file's name is the plug-in's name (`fold_batch_norm.py` holds
+`FoldBatchNorm`, known as `fold-batch-norm`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from hybridc.compiler.target import Target
+
+IRModule = Any  # tvm.ir.IRModule; TVM ships no types
+PrimFunc = Any  # tvm.tirx.PrimFunc
+Schedule = Any  # tvm.s_tir.Schedule
+
+Point = Mapping[str, int]
+Space = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """How one kernel was scheduled: the rule and point that won, and why other rules did not."""
+
+    kernel: str
+    rule: str
+    point: Point
+    refused: Mapping[str, str]
+
+
+@dataclass
+class Context:
+    """What a pass may read besides the module, and where it says what it did.
+
+    `kernels` collects one record for each kernel scheduled; `notes` goes into the report.
+    """
+
+    target: Target
+    rules: tuple["ScheduleRule", ...] = ()
+    kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
+    notes: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """Rewrites a module; its dataclass fields are its options, its docstring is its help."""
+
+    def requires(self, module: IRModule) -> None:  # noqa: B027 - optional hook
+        """Raise PassError if the module is not what this pass needs."""
+
+    @abstractmethod
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Return the rewritten module; never change the one given."""
+
+    def ensures(self, module: IRModule) -> None:  # noqa: B027 - optional hook
+        """Raise PassError if the result is not what this pass promises."""
+
+
+@dataclass(frozen=True)
+class NotApplicable:
+    """A rule's answer to a kernel that is not its kind; `reason` completes "because …"."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Match:
+    """A kernel that a rule takes; rules extend it by what their analysis found."""
+
+    func: PrimFunc
+    target: Target
+
+
+@dataclass(frozen=True)
+class ScheduleRule(ABC):
+    """Schedules one kind of kernel.
+
+    The default point comes from analysis alone, never from a measurement; a tuner searches the
+    same space, so a tuning record is the rule's name and a point.
+    """
+
+    priority: ClassVar[int]  # rules are asked from high to low; no two rules share one
+
+    @abstractmethod
+    def match(self, func: PrimFunc, target: Target) -> Any:
+        """Return a Match (or a subclass of it), or NotApplicable with the reason."""
+
+    @abstractmethod
+    def knobs(self, match: Any) -> Space:
+        """The values that each knob may take for this kernel."""
+
+    @abstractmethod
+    def default(self, match: Any, target: Target) -> Point:
+        """Choose a point of `knobs(match)` from shapes and target."""
+
+    @abstractmethod
+    def schedule(self, match: Any, point: Point) -> Schedule:
+        """Apply the point; the kernel computes the same function as before."""

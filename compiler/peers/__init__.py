@@ -1,0 +1,1 @@
+"""One file, one peer that `hybridc bench --against` can run."""

@@ -1,0 +1,107 @@
+"""Read, check and run a pipeline of passes."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from hybridc.compiler import plugin
+from hybridc.compiler.errors import HybridcError, PassError, PluginError
+from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
+from hybridc.compiler.pipelines import PIPELINES
+
+
+class Instrument(Protocol):
+    """Watches a pipeline run; raise from `after` to stop it."""
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """See the module that a pass is about to rewrite."""
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """See what the pass made of it."""
+
+
+def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
+    """The passes known: ours, those of entry points, and those in `files`."""
+    return plugin.Catalogue("hybridc.passes", Pass, tuple(files))
+
+
+def rules(files: Sequence[Path] = ()) -> tuple[ScheduleRule, ...]:
+    """Every schedule rule, in the order in which kernels are offered to them."""
+    catalogue = plugin.Catalogue("hybridc.schedules", ScheduleRule, tuple(files))
+    made = [kind() for _, kind in catalogue.all()]
+    return tuple(sorted(made, key=lambda rule: -rule.priority))
+
+
+def parse(text: str, catalogue: plugin.Catalogue[Pass] | None = None) -> tuple[Pass, ...]:
+    """Read `default` or `a,b{x=1},default`; named pipelines stand for their entries.
+
+    Everything that is wrong with the text is reported at once, before any pass runs.
+    """
+    catalogue = catalogue or passes()
+    steps: list[Pass] = []
+    faults: list[str] = []
+    for spec in split(text):
+        if spec in PIPELINES:
+            steps.extend(catalogue.create(entry) for entry, _ in PIPELINES[spec])
+            continue
+        try:
+            steps.append(catalogue.create(spec))
+        except PluginError as error:
+            faults.append(str(error))
+    if faults:
+        raise PluginError("; ".join(faults))
+    return tuple(steps)
+
+
+def split(text: str) -> list[str]:
+    """Cut a pipeline's text at the commas that stand outside braces."""
+    return [spec.strip() for spec in re.split(r",(?![^{]*\})", text) if spec.strip()]
+
+
+def text(steps: Sequence[Pass]) -> str:
+    """Write passes as the text that `parse` reads."""
+    return ",".join(plugin.text(step) for step in steps)
+
+
+def run(
+    steps: Sequence[Pass],
+    module: IRModule,
+    context: Context,
+    instruments: Sequence[Instrument] = (),
+) -> IRModule:
+    """Apply the passes one by one; a failure names the pass and those before it."""
+    for index, step in enumerate(steps):
+        for instrument in instruments:
+            instrument.before(step, module)
+        try:
+            after = _apply(step, module, context)
+        except HybridcError as error:
+            raise type(error)(f"{_where(steps, index)}: {error}") from error
+        except Exception as error:
+            first = str(error).strip().split("\n", 1)[0]
+            raise PassError(f"{_where(steps, index)}: {type(error).__name__}: {first}") from error
+        for instrument in instruments:
+            instrument.after(step, module, after)
+        module = after
+    return module
+
+
+def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
+    given = _functions(module)
+    step.requires(module)
+    after = step.apply(module, context)
+    if _functions(module) != given:
+        raise PassError("it changed the module that it was given; passes return a new one")
+    step.ensures(after)
+    return after
+
+
+def _functions(module: IRModule) -> list[tuple[str, int]]:
+    """The module's functions by identity: TVM's functions are never changed in place."""
+    return [(var.name_hint, hash(func)) for var, func in module.functions_items()]
+
+
+def _where(steps: Sequence[Pass], index: int) -> str:
+    done = f" (after {text(steps[:index])})" if index else ""
+    return f"pass {plugin.text(steps[index])} failed{done}"

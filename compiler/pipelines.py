@@ -1,0 +1,21 @@
+"""The named pipelines: passes in order, each with the reason why it stands where it stands."""
+
+Pipeline = tuple[tuple[str, str], ...]
+
+DEFAULT: Pipeline = (
+    ("simplify-inference", "drop what only training needs, so that later patterns are plain"),
+    ("fold-constants", "shapes and weights computed from constants become constants"),
+    ("fold-batch-norm", "a scale and shift behind a convolution move into its weights"),
+    ("fold-padding", "a zero pad before a convolution or pooling becomes its own padding"),
+    ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
+    ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
+    ("layout", "channels last: convolutions then read and write whole vectors"),
+    ("pack-weights", "constant weights in the order in which the kernels read them"),
+    ("legalize", "every remaining operator becomes a loop nest"),
+    ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),
+    ("fast-math", "exp, erf, tanh as vectorised polynomials; needs the loop nests"),
+    ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
+)
+
+PIPELINES: dict[str, Pipeline] = {"default": DEFAULT}

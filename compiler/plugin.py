@@ -1,0 +1,194 @@
+"""Plug-ins: a file in a plug-in folder is a plug-in, and its name is the file's name.
+
+There is no table to edit: names come from the folder, so they are unique, and a module is
+imported only when its plug-in is used.  Options are the fields of a frozen dataclass, written
+`name{field=value other-field=value}`; `create` reads that text and `text` writes it.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import pkgutil
+import re
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_type_hints
+
+from hybridc.compiler.errors import PluginError, hint
+
+P = TypeVar("P")
+_SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<options>[^{}]*)\})?$")
+_BOOLEANS = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Catalogue(Generic[P]):
+    """The plug-ins of one kind: those of our folder, of entry points, and of files given by hand.
+
+    `folder` is the package (`hybridc.passes`), which is also the entry-point group; `base` is the
+    class that each plug-in extends; `files` are third-party plug-ins given as `--plugin path.py`.
+    """
+
+    folder: str
+    base: type[P]
+    files: tuple[Path, ...] = ()
+
+    @cached_property
+    def _outside(self) -> dict[str, EntryPoint | Path]:
+        """Plug-ins that are not in our folder, by name."""
+        found: dict[str, EntryPoint | Path] = {}
+        for entry in entry_points(group=self.folder):
+            self._claim(found, entry.name, entry)
+        for path in self.files:
+            self._claim(found, _kebab(path.stem), path)
+        return found
+
+    def _claim(
+        self, found: dict[str, EntryPoint | Path], name: str, owner: EntryPoint | Path
+    ) -> None:
+        if name in self._inside or name in found:
+            other = found.get(name, f"{self.folder}.{_snake(name)}")
+            raise PluginError(f"two plug-ins are named {name!r}: {other} and {owner}")
+        found[name] = owner
+
+    @cached_property
+    def _inside(self) -> frozenset[str]:
+        path = importlib.import_module(self.folder).__path__
+        stems = (module.name for module in pkgutil.iter_modules(path) if not module.ispkg)
+        return frozenset(_kebab(stem) for stem in stems if not stem.startswith("_"))
+
+    def names(self) -> tuple[str, ...]:
+        """List the plug-ins, without importing any of them."""
+        return tuple(sorted(self._inside | self._outside.keys()))
+
+    def load(self, name: str) -> type[P]:
+        """Import one plug-in: the class that its file defines, named after the file.
+
+        Raises PluginError where no file carries the name or the file is no such plug-in.
+        """
+        if name in self._inside:
+            return self._only_class(importlib.import_module(f"{self.folder}.{_snake(name)}"), name)
+        match self._outside.get(name):
+            case EntryPoint() as entry:
+                return self._checked(entry.load(), name, str(entry))
+            case Path() as path:
+                return self._only_class(_import_file(path), name)
+            case _:
+                kind = self.base.__name__.lower()
+                raise PluginError(f"no {kind} is named {name!r}; {hint(name, self.names())}")
+
+    def all(self) -> Iterator[tuple[str, type[P]]]:
+        """Every plug-in with its name, in order of names."""
+        return ((name, self.load(name)) for name in self.names())
+
+    def create(self, spec: str) -> P:
+        """Build a plug-in from text such as `fuse{depth=4 aggressive=true}`."""
+        if (match := _SPEC.match(spec)) is None:
+            raise PluginError(f"{spec!r} is not of the form name{{option=value ...}}")
+        kind = self.load(match["name"])
+        return kind(**_options(kind, match["name"], match["options"] or ""))
+
+    def _only_class(self, module: types.ModuleType, name: str) -> type[P]:
+        kinds = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type)
+            and issubclass(value, self.base)
+            and value.__module__ == module.__name__
+        ]
+        where = module.__file__ or module.__name__
+        if len(kinds) != 1:
+            raise PluginError(
+                f"{where}: a plug-in file defines one {self.base.__name__}, found {len(kinds)}"
+            )
+        return self._checked(kinds[0], name, where)
+
+    def _checked(self, kind: object, name: str, where: str) -> type[P]:
+        if not (isinstance(kind, type) and issubclass(kind, self.base)):
+            raise PluginError(f"{where}: {kind!r} is no {self.base.__name__}")
+        if name_of(kind) != name:
+            raise PluginError(f"{where}: the class of {name!r} is named {_camel(name)}")
+        if not dataclasses.is_dataclass(kind):
+            raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
+        return kind
+
+
+def name_of(kind: type) -> str:
+    """The plug-in name of a class: `FoldBatchNorm` is `fold-batch-norm`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def text(plugin: object) -> str:
+    """Write a plug-in as the text that builds it again; options at their default are left out."""
+    shown: list[str] = []
+    for field in dataclasses.fields(plugin):  # type: ignore[arg-type]
+        value = getattr(plugin, field.name)
+        if value != field.default:
+            shown.append(f"{_kebab(field.name)}={_write(value)}")
+    name = name_of(type(plugin))
+    return f"{name}{{{' '.join(shown)}}}" if shown else name
+
+
+def options(kind: type) -> list[tuple[str, str, object]]:
+    """The options of a plug-in class: name, type and default of each."""
+    hints = get_type_hints(kind)
+    return [
+        (_kebab(field.name), hints[field.name].__name__, field.default)
+        for field in dataclasses.fields(kind)
+    ]
+
+
+def _options(kind: type, name: str, given: str) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    fields = {_kebab(field.name): field.name for field in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for item in given.split():
+        key, equals, value = item.partition("=")
+        if key not in fields:
+            raise PluginError(f"{name} has no option {key!r}; {hint(key, fields)}")
+        if not equals or key in values:
+            raise PluginError(f"{name}: each option is written once, as {key}=value")
+        wanted = hints[fields[key]]
+        try:
+            values[fields[key]] = _read(wanted, value)
+        except (KeyError, ValueError):
+            raise PluginError(f"{name}: {key} wants {wanted.__name__}, got {value!r}") from None
+    return values
+
+
+def _read(kind: type, value: str) -> object:
+    return _BOOLEANS[value] if kind is bool else kind(value)
+
+
+def _write(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    if not path.is_file():
+        raise PluginError(f"--plugin {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"hybridc_plugin_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"--plugin {path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise PluginError(f"--plugin {path}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _snake(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _camel(name: str) -> str:
+    return "".join(word.title() for word in name.split("-"))

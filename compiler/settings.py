@@ -1,0 +1,33 @@
+"""The only place that reads or writes environment variables.
+
+`HYBRIDC_CACHE` moves the cache directory; `HYBRIDC_DEBUG=1` lets tracebacks through, as `--debug`.
+"""
+
+import os
+from pathlib import Path
+
+
+def cache_directory() -> Path:
+    """Where measured target facts and logs live; created when first written to."""
+    if given := os.environ.get("HYBRIDC_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybridc"
+
+
+def debug() -> bool:
+    """Whether errors shall keep their traceback."""
+    return os.environ.get("HYBRIDC_DEBUG", "") not in ("", "0")
+
+
+def requested_threads() -> int | None:
+    """Threads that the user asked of TVM, if any; anything but a positive number is ignored."""
+    given = os.environ.get("TVM_NUM_THREADS", "")
+    return int(given) if given.isdigit() and int(given) > 0 else None
+
+
+def set_runtime_threads(threads: int) -> None:
+    """Tell TVM's thread pool its size; it listens only until its first parallel call.
+
+    Without this TVM takes half of the cores wherever it assumes hyper-threads.
+    """
+    os.environ["TVM_NUM_THREADS"] = str(threads)

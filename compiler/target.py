@@ -1,0 +1,106 @@
+"""What a device offers: a frozen value, built from text."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hybridc.compiler import host
+from hybridc.compiler.errors import InputError, hint
+
+# LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
+TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CPU: instruction set, registers, caches (bytes) and threads.
+
+    `vector_registers` are registers of `vector_bits`; both decide tile shapes.
+    """
+
+    cpu: str
+    features: frozenset[str]
+    threads: int
+    l1: int
+    l2: int
+    l3: int
+    kind: str = "cpu"
+
+    @property
+    def vector_bits(self) -> int:
+        """Width of the widest vector register."""
+        if "avx512f" in self.features:
+            return 512
+        return 256 if "avx2" in self.features else 128
+
+    @property
+    def vector_registers(self) -> int:
+        """How many vector registers the instruction set names."""
+        return 32 if "avx512f" in self.features else 16
+
+    @property
+    def l1_ways(self) -> int:
+        """Associativity of the L1 data cache: 8 to 12 on x86 CPUs since 2013; 8 is the safe one."""
+        return 8
+
+    def lanes(self, dtype: str = "float32") -> int:
+        """Elements of `dtype` in one vector register."""
+        bits = int("".join(c for c in dtype if c.isdigit()) or 8)
+        return max(1, self.vector_bits // bits)
+
+    @cached_property
+    def tvm(self) -> Any:
+        """The TVM target that generates code for this one."""
+        from tvm.target import Target as TVMTarget
+
+        return TVMTarget({"kind": "llvm", "mcpu": self.cpu, "num-cores": self.threads})
+
+    def describe(self) -> dict[str, Any]:
+        """The target as JSON data, for manifests and reports."""
+        return {
+            "kind": self.kind,
+            "cpu": self.cpu,
+            "features": sorted(self.features),
+            "threads": self.threads,
+        }
+
+
+def parse(text: str, threads: int | None = None) -> Target:
+    """Read `cpu` (this host), a tag (`avx2`, `avx512`) or a TVM target in JSON.
+
+    Raises InputError where the text names no target that can be compiled for.
+    """
+    if text.lstrip().startswith("{"):
+        given = _read_json(text)
+        return _cpu(given.get("mcpu"), threads or given.get("num-cores"))
+    if text == "cpu":
+        return _cpu(None, threads)
+    if text in TAGS:
+        return _cpu(TAGS[text], threads)
+    raise InputError(f"target {text!r} is not supported; {hint(text, ['cpu', *TAGS])}, or TVM JSON")
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"target is not valid JSON: {error}") from None
+    if not isinstance(given, dict) or given.get("kind") != "llvm":
+        raise InputError(f'a target in JSON wants "kind": "llvm", got {text}')
+    if not isinstance(given.get("num-cores", 1), int) or given.get("num-cores", 1) < 1:
+        raise InputError(f'a target\'s "num-cores" is a positive number, got {given["num-cores"]!r}')
+    return given
+
+
+def _cpu(cpu: str | None, threads: int | None) -> Target:
+    from tvm.target import codegen
+
+    name = cpu or str(codegen.llvm_get_system_cpu())
+    if not codegen.llvm_is_valid_cpu(name, codegen.llvm_get_system_triple()):
+        known = [str(known) for known in codegen.llvm_get_cpu_archlist()]
+        raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, known)}")
+    named = {str(f) for f in codegen.llvm_get_cpu_features({"kind": "llvm", "mcpu": name})}
+    features = frozenset(named & host.ISA_FEATURES)
+    l1, l2, l3 = host.cache_sizes()
+    return Target(name, features, threads or host.cores(), l1, l2, l3)

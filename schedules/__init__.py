@@ -1,0 +1,1 @@
+"""One file, one schedule rule; the file name is the rule name."""
