@@ -1,0 +1,82 @@
+"""Load a model from wherever it comes: one function, one kind of result."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Model
+
+_SUFFIXES = (".onnx", ".pt2")
+_SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>scalar|\d+(?:[x,]\d+)*)$")
+
+
+def load(
+    source: Any,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] = {},
+    example_inputs: tuple[Any, ...] | None = None,
+) -> Model:
+    """Load a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a torch module or an ExportedProgram.
+
+    `shapes` sizes the dynamic axes of an ONNX model, by input name; `example_inputs` are the
+    arguments that a `torch.nn.Module` is traced with.  Raises InputError for anything else, and
+    ModelError for a model that cannot be compiled.
+    """
+    if is_onnx(source):
+        _refuse("example_inputs", example_inputs, "an ONNX model")
+        from hybridc.compiler.frontends import onnx_model
+
+        return onnx_model.load(source if is_proto(source) else Path(source), shapes)
+    from hybridc.compiler.frontends import torch_model
+
+    _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
+    return torch_model.load(Path(source) if _is_path(source) else source, example_inputs)
+
+
+def is_onnx(source: Any) -> bool:
+    """Whether a source is ONNX, and not torch; raises InputError where it is neither.
+
+    Nothing is imported to tell: torch is optional, and slow to import.
+    """
+    if _is_path(source):
+        path = Path(source)
+        if path.suffix not in _SUFFIXES:
+            raise InputError(f"{path}: a model file ends in {' or '.join(_SUFFIXES)}")
+        if not path.is_file():
+            raise InputError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        return path.suffix == ".onnx"
+    if is_proto(source):
+        return True
+    if any(kind.__module__.partition(".")[0] == "torch" for kind in type(source).__mro__):
+        return False
+    raise InputError(
+        f"a model is a path, an onnx.ModelProto, a torch.nn.Module or an ExportedProgram, "
+        f"not {type(source).__name__}"
+    )
+
+
+def is_proto(source: Any) -> bool:
+    """Whether a source is an `onnx.ModelProto`."""
+    kind = type(source)
+    return kind.__name__ == "ModelProto" and kind.__module__.startswith("onnx")
+
+
+def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
+    """Read `NAME=1x3x224x224`; a scalar is `NAME=scalar`.  Raises InputError for other text."""
+    match = _SHAPE.match(text)
+    if match is None:
+        raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224")
+    if match["sizes"] == "scalar":
+        return match["name"], ()
+    return match["name"], tuple(int(size) for size in re.split("[x,]", match["sizes"]))
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | Path)
+
+
+def _refuse(option: str, value: Any, owner: str) -> None:
+    if value:
+        raise InputError(f"{option} is not used with {owner}")

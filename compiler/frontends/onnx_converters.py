@@ -1,0 +1,80 @@
+"""Operators that TVM's importer turns into opaque loop nests, imported as Relax operators instead.
+
+A loop nest is a wall for the graph passes: no layout passes through it and nothing folds into it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
+Attributes = Mapping[str, Any]
+Converter = Callable[[Sequence[Any], Attributes], Any]
+
+
+class Importer(ONNXGraphImporter):
+    """TVM's importer, with our converters ahead of its own."""
+
+    def _convert_operator(
+        self, op_name: str, inputs: Sequence[Any], attrs: Attributes, opset: int
+    ) -> Any:
+        converter = _CONVERTERS.get(op_name)
+        converted = None if converter is None else converter(inputs, attrs)
+        if converted is None:
+            return super()._convert_operator(op_name, inputs, attrs, opset)
+        return self.bb.normalize(converted)
+
+
+def _clip(inputs: Sequence[Any], attrs: Attributes) -> Any:
+    """Bounds are attributes before opset 11, then inputs; one that is missing or NaN is none."""
+    x = inputs[0]
+    dtype = str(x.ty.dtype)
+    bounds = [_bound(inputs, attrs, 1, "min"), _bound(inputs, attrs, 2, "max")]
+    if "dynamic" in bounds:
+        return None
+    low, high = bounds
+    if low is not None:
+        x = relax.op.maximum(x, relax.const(low, dtype))
+    if high is not None:
+        x = relax.op.minimum(x, relax.const(high, dtype))
+    return x
+
+
+def _bound(inputs: Sequence[Any], attrs: Attributes, index: int, name: str) -> Any:
+    """A bound's value, None where there is none, or "dynamic"."""
+    given = inputs[index] if len(inputs) > index else None
+    if given is None:
+        value = attrs.get(name)
+    elif isinstance(given, tvm.ir.GenericConst):
+        value = given.value.numpy().item()
+    else:
+        return "dynamic"
+    return None if value is None or np.isnan(value) else value
+
+
+def _pad(inputs: Sequence[Any], attrs: Attributes) -> Any:
+    """Constant padding by constant widths; crops and the other modes are left to TVM."""
+    if attrs.get("mode", b"constant") != b"constant" or len(inputs) < 2:
+        return None
+    x, widths, *rest = inputs
+    value, axes = ([*rest, None, None])[:2]
+    constants = [item for item in (widths, value, axes) if item is not None]
+    if not all(isinstance(item, tvm.ir.GenericConst) for item in constants):
+        return None
+    rank = len(x.ty.shape.values)
+    before, after = np.split(widths.value.numpy(), 2)
+    padded = range(rank) if axes is None else [int(a) % rank for a in axes.value.numpy()]
+    pairs = np.zeros((rank, 2), int)
+    for axis, low, high in zip(padded, before, after, strict=True):
+        pairs[axis] = low, high
+    fill = 0.0 if value is None else value.value.numpy().item()
+    if (pairs < 0).any() or str(x.ty.dtype) != "float32":
+        return None
+    return relax.op.nn.pad(x, pairs.ravel().tolist(), "constant", fill)
+
+
+_CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Clip": _clip, "Pad": _pad})

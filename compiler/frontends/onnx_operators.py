@@ -1,0 +1,163 @@
+"""Which ONNX operators can be imported, and how the others are written with those that can."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_misreadings import attributes, better_expanded, misreading
+
+_STANDARD = ("", "ai.onnx")
+# The importer's table ignores domains; these of its entries are Microsoft's.
+_MICROSOFT = {
+    "AllClassNMS",
+    "Attention",
+    "BiasGelu",
+    "EmbedLayerNormalization",
+    "FastGelu",
+    "Gelu",
+    "MatMulInteger16",
+    "SkipLayerNormalization",
+}
+# Functions may be written with functions; ONNX's own go three deep.
+_EXPANSIONS = 8
+
+
+def supported(node: Proto) -> bool:
+    """Whether TVM's importer has a converter for this node's operator and domain."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    known = {*onnx_frontend._get_convert_map(), "If", "Constant"}
+    if node.domain in _STANDARD:
+        return node.op_type in known and not better_expanded(node)
+    return node.domain == "com.microsoft" and node.op_type in known & _MICROSOFT
+
+
+def unsupported(proto: Proto) -> list[Proto]:
+    """The nodes, also within subgraphs, that cannot be imported even when expanded."""
+    opset = opset_of(proto)
+    local = {(function.domain, function.name) for function in proto.functions}
+    return [
+        node
+        for node in walk(proto.graph)
+        if not supported(node)
+        and (node.domain, node.op_type) not in local
+        and not _has_body(node, opset)
+    ]
+
+
+def require_supported(proto: Proto) -> None:
+    """Raise ModelError that names the first unsupported operator, its node, and the others.
+
+    What the importer is known to compute wrongly counts as not supported.
+    """
+    nodes = list(walk(proto.graph))
+    _require_known([node for node in nodes if not supported(node)])
+    for node in nodes:
+        if node.domain in _STANDARD and (wrong := misreading(node)):
+            raise ModelError(f"{_operator(node)} is not supported with {wrong}")
+
+
+def _require_known(missing: list[Proto]) -> None:
+    if not missing:
+        return
+    counts = Counter(node.op_type for node in missing)
+    del counts[missing[0].op_type]
+    others = ", ".join(f"{name} x{count}" for name, count in counts.items())
+    tail = f"; {len(counts)} others: {others}" if counts else ""
+    raise ModelError(f"{_operator(missing[0])} is not supported{tail}")
+
+
+def expand_all(proto: Proto, again: Callable[[Proto], Proto]) -> Proto:
+    """Write the model's own functions, and operators that need it, with other operators.
+
+    Those are operators that the importer lacks or misreads, and that ONNX defines by others.
+    Goes on until nothing is left to expand, running `again` on the graph after each round.  What
+    cannot be expanded stays.
+    """
+    for _ in range(_EXPANSIONS):
+        wanted = _expandable(proto)
+        if not proto.functions and not wanted:
+            break
+        try:
+            proto = again(_expand(proto, wanted))
+        except RuntimeError:
+            # The inliner gives up on a node with an input of unknown type, or with none in the
+            # middle of its list; the node is then named as not supported.
+            break
+    return proto
+
+
+def _expand(proto: Proto, wanted: list[str]) -> Proto:
+    import onnx.inliner
+
+    if proto.functions:
+        return onnx.inliner.inline_local_functions(proto)
+    return onnx.inliner.inline_selected_functions(
+        _with_defaults(proto, wanted), [("", name) for name in wanted], inline_schema_functions=True
+    )
+
+
+def _with_defaults(proto: Proto, operators: list[str]) -> Proto:
+    """Write out the attributes that nodes leave at their default.
+
+    The inliner of onnx 1.23 drops what a function's body takes from such an attribute.
+    """
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    opset = opset_of(proto)
+    for node in walk(made.graph):
+        if node.op_type in operators and node.domain in _STANDARD:
+            schema = onnx.defs.get_schema(node.op_type, opset, "")
+            given = attributes(node)
+            node.attribute.extend(
+                option.default_value
+                for name, option in schema.attributes.items()
+                if name not in given and option.default_value.name
+            )
+    return made
+
+
+def _expandable(proto: Proto) -> list[str]:
+    opset = opset_of(proto)
+    found = {
+        node.op_type for node in walk(proto.graph) if not supported(node) and _has_body(node, opset)
+    }
+    return sorted(found)
+
+
+def _operator(node: Proto) -> str:
+    return f"operator {node.op_type!r} ({place(node)})"
+
+
+def _has_body(node: Proto, opset: int) -> bool:
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    body = schema.has_function or schema.has_context_dependent_function
+    return node.domain in _STANDARD and bool(body)
+
+
+def opset_of(proto: Proto) -> int:
+    """The version of the standard operators that a model uses."""
+    found = [opset.version for opset in proto.opset_import if opset.domain in _STANDARD]
+    return int(max(found, default=1))
+
+
+def place(node: Proto) -> str:
+    """How a message points at a node: by its name, or by what it computes."""
+    return f"node {node.name!r}" if node.name else f"node computing {node.output[0]!r}"
+
+
+def walk(graph: Proto) -> Iterator[Proto]:
+    """Every node of a graph, each before those of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from walk(inner)

@@ -1,0 +1,232 @@
+"""PyTorch models, by way of ONNX or of TVM's own importer for exported programs."""
+
+import contextlib
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler.errors import InputError, ModelError
+from hybridc.compiler.frontends import onnx_model, torch_archive
+from hybridc.compiler.frontends.relax_outputs import output_specs
+from hybridc.compiler.model import Model, TensorSpec
+from hybridc.compiler.reference import evaluation_mode, torch_reference
+
+_OPSET = 20  # the newest for which every converter of the importer was written
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An argument that is no tensor, and so became part of the program."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported program, and how to call what it was exported from.
+
+    `arguments` are the flattened arguments: the name of a tensor, or a constant.
+    """
+
+    name: str
+    exported: Any
+    original: Callable[[], Any]
+    arguments: tuple[str | Constant, ...]
+    outputs: tuple[str, ...]
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the arguments that are tensors, in their order."""
+        return [argument for argument in self.arguments if isinstance(argument, str)]
+
+    def run(self, tensors: dict[str, Any]) -> Any:
+        """Call the original with the tensors of the inputs."""
+        from torch.utils._pytree import tree_unflatten
+
+        leaves = [a.value if isinstance(a, Constant) else tensors[a] for a in self.arguments]
+        positional, keyword = tree_unflatten(leaves, self.exported.call_spec.in_spec)
+        module = self.original()
+        with evaluation_mode(module):
+            return module(*positional, **keyword)
+
+
+def load(source: Any, example_inputs: tuple[Any, ...] | None) -> Model:
+    """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
+
+    Modules are exported in evaluation mode and left in the mode they were in.  Raises InputError
+    where torch or the example inputs are missing, ModelError where neither road works.
+    """
+    program = export(source, example_inputs)
+    reasons: list[str] = []
+    # ONNX first: it imports more architectures (the transformers whole), its shapes are made
+    # static and folded, and fewer of its operators are known to be converted wrongly.  The other
+    # road has what ONNX lacks or TVM's ONNX importer lacks, such as recurrent networks.
+    for road, convert in (("ONNX", _through_onnx), ("torch.export", _directly)):
+        try:
+            with _quiet():
+                model = convert(program)
+        except Exception as error:  # exporters and importers raise anything
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            reasons.append(f"{road}: {lines[0][:160]}")
+            continue
+        failed = tuple(f"failed by way of {reason}" for reason in reasons)
+        notes = (*failed, f"imported from torch by way of {road}", *model.notes)
+        return dataclasses.replace(
+            model, name=program.name, reference=torch_reference(program.run), notes=notes
+        )
+    raise ModelError(f"{program.name} cannot be imported; by way of {'; by way of '.join(reasons)}")
+
+
+def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
+    """Export a module, or take a program that was exported before.
+
+    Raises InputError or ModelError where that is not possible.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError("PyTorch models need torch: pip install hybridc[torch]") from None
+    if isinstance(source, torch.nn.Module):
+        if not isinstance(example_inputs, tuple):
+            raise InputError("a torch.nn.Module needs example_inputs, a tuple of its arguments")
+        exported = _export(source, example_inputs)
+        return _program(type(source).__name__, exported, lambda: source)
+    if example_inputs is not None:
+        raise InputError("example_inputs are used with a torch.nn.Module alone")
+    if isinstance(source, Path):
+        exported = torch_archive.read(source)
+        return _program(source.stem, exported, exported.module)
+    if isinstance(source, torch.export.ExportedProgram):
+        return _program("model", source, source.module)
+    raise InputError(f"a {type(source).__name__} is neither a torch.nn.Module nor exported")
+
+
+def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
+    import torch
+
+    try:
+        with torch.no_grad(), evaluation_mode(module), _quiet():
+            return torch.export.export(module, example_inputs)
+    except Exception as error:  # tracing runs the user's own code
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(f"torch.export cannot trace the module: {lines[0][:200]}") from error
+
+
+def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
+    from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+
+    if written := sorted({root.name for root in map(_written, exported.graph.nodes) if root}):
+        raise ModelError(
+            f"{name} changes its own state or inputs, which is not supported: {written}"
+        )
+    signature = exported.graph_signature
+    arguments = tuple(
+        _argument(name, spec.arg)
+        for spec in signature.input_specs
+        if spec.kind == InputKind.USER_INPUT
+    )
+    count = sum(
+        spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+        for spec in signature.output_specs
+    )
+    outputs = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
+    program = Program(name, exported, original, arguments, outputs)
+    _input_specs(program)
+    return program
+
+
+def _written(node: Any) -> Any:
+    """The program's input or buffer that a node writes to in place, or None.
+
+    Writing to an intermediate result is harmless; views are followed to what they show.
+    """
+    if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        return None
+    root = node.args[0]
+    while root.op == "call_function" and _aliases(root):
+        root = root.args[0]
+    return root if root.op == "placeholder" else None
+
+
+def _aliases(node: Any) -> bool:
+    """Whether a node's result shares memory with its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(a.alias_info for a in schema.arguments[:1])
+
+
+def _argument(name: str, argument: Any) -> str | Constant:
+    from torch.export.graph_signature import ConstantArgument, TensorArgument
+
+    if isinstance(argument, TensorArgument):
+        return str(argument.name)
+    if isinstance(argument, ConstantArgument):
+        return Constant(argument.value)
+    raise ModelError(f"argument {argument.name!r} of {name} is neither a tensor nor constant")
+
+
+def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
+    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    return tuple(_input_spec(name, values[name]) for name in program.inputs)
+
+
+def _input_spec(name: str, value: Any) -> TensorSpec:
+    if not all(isinstance(size, int) for size in value.shape):
+        raise ModelError(f"input {name!r} has dynamic sizes; export it with static shapes")
+    return TensorSpec(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def to_onnx(program: Program) -> Any:
+    """Export to an `onnx.ModelProto` with our names of inputs and outputs."""
+    import torch
+
+    exported = torch.onnx.export(
+        program.exported,
+        dynamo=True,
+        verbose=False,
+        opset_version=_OPSET,
+        input_names=program.inputs,
+        output_names=list(program.outputs),
+    )
+    if exported is None:
+        raise ModelError("torch.onnx.export gave no model")
+    return exported.model_proto
+
+
+def _through_onnx(program: Program) -> Model:
+    model = onnx_model.load(to_onnx(program), {})
+    if model.inputs != _input_specs(program):
+        raise ModelError("the exporter changed the inputs")
+    return model
+
+
+def _directly(program: Program) -> Model:
+    from tvm.relax.frontend.torch import from_exported_program
+
+    module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
+    if len(module["main"].params) != len(program.inputs):
+        raise ModelError("the importer changed the inputs")
+    return Model(
+        name=program.name,
+        module=module,
+        inputs=_input_specs(program),
+        outputs=output_specs(module, list(program.outputs)),
+        reference=torch_reference(program.run),
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keep what exporters print and log off the user's screen; what matters comes as an error."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,115 @@
+"""What a model holds, told without compiling it."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler import frontend
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends import onnx_flops, onnx_model, onnx_operators, onnx_shapes
+from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
+
+# Tensors of these types are indices, shapes and masks, not learnt.
+_NOT_LEARNT = {"int64", "bool"}
+
+
+def inspect_model(
+    source: Any,
+    shapes: Mapping[str, tuple[int, ...]] = {},
+    example_inputs: tuple[Any, ...] | None = None,
+) -> dict[str, Any]:
+    """Describe a model as JSON data; the sources are those of `frontend.load`.
+
+    Axes without a size appear by name, and `flops` is then None with `flops_reason` saying why.
+    `parameters` counts the constant tensors other than int64 and bool, and their bytes.
+    `unsupported` counts, by name, the operators that cannot be compiled.  A torch model is
+    described as the ONNX model that it exports to.  Raises InputError for what is no model.
+    """
+    if frontend.is_onnx(source):
+        return _describe(read(source if frontend.is_proto(source) else Path(source)), shapes)
+    from hybridc.compiler.frontends import torch_model
+
+    program = torch_model.export(
+        Path(source) if isinstance(source, str) else source, example_inputs
+    )
+    described = _describe(read(torch_model.to_onnx(program)), {})
+    return {**described, "name": program.name, "format": "torch"}
+
+
+def _describe(file: OnnxFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    proto = file.proto
+    static, reason = _static(file, shapes)
+    operations, reason = _flops(static, reason)
+    count, size = _parameters(file)
+    nodes = list(onnx_operators.walk(proto.graph))
+    return {
+        "name": file.name,
+        "format": "onnx",
+        "opset": onnx_operators.opset_of(proto),
+        "inputs": [_tensor(value, static) for value in file.inputs()],
+        "outputs": [_tensor(value, static) for value in proto.graph.output],
+        "operators": _counted(nodes),
+        "parameters": {"count": count, "bytes": size},
+        "flops": operations,
+        "flops_formula": onnx_flops.FORMULA,
+        "flops_reason": reason,
+        "unsupported": _counted(_unsupported(proto, static)),
+    }
+
+
+def _static(
+    file: OnnxFile, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[StaticGraph | None, str | None]:
+    """The graph as it would be compiled, or the reason why its shapes are open.
+
+    A shape that was given and is wrong is an error; one that is missing is not.
+    """
+    try:
+        bound = onnx_shapes.bind(file, shapes)
+    except ModelError as error:
+        if shapes:
+            raise
+        return None, str(error)
+    return onnx_model.prepare(file, bound), None
+
+
+def _flops(static: StaticGraph | None, reason: str | None) -> tuple[int | None, str | None]:
+    if static is None:
+        return None, reason
+    try:
+        return onnx_flops.flops(static), None
+    except ModelError as error:
+        return None, str(error)
+
+
+def _unsupported(proto: Proto, static: StaticGraph | None) -> list[Proto]:
+    """Judged on the static graph where there is one: folding removes what constants decide."""
+    if static is None:
+        return onnx_operators.unsupported(proto)
+    return onnx_operators.unsupported(static.proto)
+
+
+def _counted(nodes: list[Proto]) -> dict[str, int]:
+    """Operators with their counts, the most frequent first."""
+    return dict(Counter(node.op_type for node in nodes).most_common())
+
+
+def _parameters(file: OnnxFile) -> tuple[int, int]:
+    from onnx import numpy_helper
+
+    small = [numpy_helper.to_array(tensor) for tensor in file.proto.graph.initializer]
+    learnt = [a for a in [*file.weights.values(), *small] if str(a.dtype) not in _NOT_LEARNT]
+    return sum(array.size for array in learnt), sum(array.nbytes for array in learnt)
+
+
+def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
+    shape: Any = static_shape(static.types.get(value.name)) if static is not None else None
+    if shape is None:
+        shape = onnx_shapes.axes(value)
+    return {
+        "name": value.name,
+        "dtype": onnx_model.dtype_of(value),
+        "shape": None if shape is None else list(shape),
+    }

@@ -1,0 +1,183 @@
+"""Torch models come in by either road and agree with eager; nothing in a file is unpickled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_models import check
+
+from hybridc.compiler.errors import InputError, ModelError
+from hybridc.compiler.frontend import load
+
+torch = pytest.importorskip("torch")
+
+
+def network() -> Any:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3, padding=1),
+        torch.nn.BatchNorm2d(4),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(0.9),
+        torch.nn.Flatten(),
+        torch.nn.Linear(4 * 8 * 8, 5),
+    )
+
+
+IMAGE = (1, 3, 8, 8)
+
+
+def test_module_by_way_of_onnx() -> None:
+    model = load(network(), example_inputs=(torch.zeros(IMAGE),))
+    assert model.notes[0] == "imported from torch by way of ONNX"
+    assert model.name == "Sequential"
+    assert [spec.describe() for spec in model.inputs] == ["input float32[1,3,8,8]"]
+    assert len(model.module["main"].params) == 1
+    check(model)
+
+
+def test_the_reference_is_eager() -> None:
+    module = network().eval()
+    model = load(module, example_inputs=(torch.zeros(IMAGE),))
+    x = np.random.default_rng(0).standard_normal(IMAGE).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x)).numpy()
+    np.testing.assert_array_equal(model.reference({"input": x})[0], expected)
+
+
+def test_the_module_stays_in_its_mode() -> None:
+    """Dropout is off in what is imported and in its reference, on again afterwards."""
+    module = network().train()
+    module[1].eval()
+    model = load(module, example_inputs=(torch.zeros(IMAGE),))
+    check(model)
+    assert module.training
+    assert module[3].training
+    assert not module[1].training
+
+
+class Recurrent(torch.nn.Module):  # type: ignore[misc]
+    """An LSTM: TVM's ONNX importer has no operator for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(4, 6, batch_first=True)
+
+    def forward(self, x: Any) -> Any:
+        return self.lstm(x)[0]
+
+
+def test_the_other_road_is_taken_and_told() -> None:
+    torch.manual_seed(0)
+    model = load(Recurrent(), example_inputs=(torch.zeros(2, 3, 4),))
+    assert model.notes[0].startswith("failed by way of ONNX: operator 'LSTM'")
+    assert model.notes[1] == "imported from torch by way of torch.export"
+    assert len(model.module["main"].params) == 1
+    check(model)
+
+
+class Structured(torch.nn.Module):  # type: ignore[misc]
+    """Nested arguments, one of them no tensor; several outputs."""
+
+    def forward(self, pair: Any, scale: float, names: Any) -> Any:
+        first, second = pair
+        return {"sum": first + second * scale, "rest": [names["x"] > 0, None]}
+
+
+def test_nested_arguments_and_outputs() -> None:
+    arguments = ((torch.zeros(2), torch.zeros(2)), 3.0, {"x": torch.zeros(3)})
+    model = load(Structured(), example_inputs=arguments)
+    assert [spec.shape for spec in model.inputs] == [(2,), (2,), (3,)]
+    assert [(spec.name, spec.dtype) for spec in model.outputs] == [
+        ("output_0", "float32"),
+        ("output_1", "bool"),
+    ]
+    check(model)
+
+
+class Counting(torch.nn.Module):  # type: ignore[misc]
+    """Changes a buffer at each call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        return x + self.calls
+
+
+class Unsupported(torch.nn.Module):  # type: ignore[misc]
+    """Has an operator that neither road knows."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.linalg.eigvals(x)
+
+
+class Branching(torch.nn.Module):  # type: ignore[misc]
+    """Cannot be traced."""
+
+    def forward(self, x: Any) -> Any:
+        return x if x.sum().item() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Counting(), r"changes its own state or inputs, which is not supported: \['b_calls'\]"),
+        (Unsupported(), "cannot be imported; by way of ONNX: .*; by way of torch.export: "),
+        (Branching(), "torch.export cannot trace the module"),
+    ],
+)
+def test_modules_that_are_refused(module: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=f"^[^\n]*{message}[^\n]*$"):
+        load(module, example_inputs=(torch.zeros(2, 2),))
+
+
+def test_missing_and_needless_options() -> None:
+    with pytest.raises(InputError, match="needs example_inputs, a tuple"):
+        load(network())
+    with pytest.raises(InputError, match="shapes is not used with a torch model"):
+        load(network(), example_inputs=(torch.zeros(IMAGE),), shapes={"x": (1,)})
+    program = torch.export.export(network().eval(), (torch.zeros(IMAGE),))
+    with pytest.raises(InputError, match=r"example_inputs are used with a torch.nn.Module alone"):
+        load(program, example_inputs=(torch.zeros(IMAGE),))
+
+
+def bert() -> tuple[Any, tuple[Any, ...]]:
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+    )
+    ids = torch.randint(0, 99, (1, 12))
+    return BertModel(config), (ids, torch.ones_like(ids))
+
+
+def vit() -> tuple[Any, tuple[Any, ...]]:
+    from transformers import ViTConfig, ViTModel
+
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+    )
+    return ViTModel(config), (torch.zeros(1, 3, 32, 32),)
+
+
+@pytest.mark.parametrize("make", [bert, vit])
+def test_transformers(make: Callable[[], tuple[Any, tuple[Any, ...]]]) -> None:
+    pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    module, example_inputs = make()
+    model = load(module, example_inputs=example_inputs)
+    assert model.notes[0] == "imported from torch by way of ONNX"
+    check(model)
