@@ -1,0 +1,200 @@
+"""The container of an artifact: a ZIP file of five stored members, every byte of it hashed once.
+
+`manifest.json` lists the BLAKE3 digest of each other member; the ZIP comment, which is the end of
+the file, holds the digest of all that remains: the manifest, the headers and the ZIP directory.
+Any ZIP tool reads the file; `read` itself walks the members in their fixed order, so there is
+no name, count or offset that a file could choose.
+"""
+
+import json
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, BinaryIO
+
+from blake3 import blake3
+
+from hybridc.compiler.errors import ArtifactError
+
+ALIGNMENT = 64  # bytes: the widest vector and the cache line; TVM refuses less
+MANIFEST = "manifest.json"
+MEMBERS = (MANIFEST, "schedule.lock", "report.json", "lib.so", "weights.safetensors")
+
+_FAMILY = b"hybridc artifact "
+_SEAL = _FAMILY + b"1 "  # the version of the container; the digest follows
+_DIGEST = 64  # hexadecimal digits of BLAKE3
+_JSON_LIMIT = 64 * 2**20
+_LOCAL = struct.Struct("<4s5H3I2H")
+_LOCAL_MAGIC = b"PK\x03\x04"
+_END_SIZE = 22  # the ZIP end record, comment not counted
+_ELSEWHERE = 0xFFFFFFFF  # in a size field: the size stands in the extra field of ZIP64
+_ZIP64 = struct.Struct("<2H2Q")  # written for every member, so that small and large are one case
+_ZIP64_ID = 1
+_PADDING = struct.Struct("<2H")
+_PADDING_ID = 0xD935  # extra field that Android's zipalign made the usual one for padding
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that ZIP can tell
+
+Chunks = Sequence[bytes | memoryview]  # views are of plain bytes
+
+
+def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, Chunks]) -> None:
+    """Write the archive to an empty, seekable, readable stream; equal content, equal bytes.
+
+    `members` holds every member but the manifest, each as chunks to be joined.  Raises OSError
+    where the stream does, and ArtifactError where the manifest is no JSON.
+    """
+    digests = {name: _digest(chunks) for name, chunks in members.items()}
+    contents = {**members, MANIFEST: (dump_json({**manifest, "blake3": digests}),)}
+    spans: list[tuple[int, int]] = []
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.comment = _SEAL + bytes(_DIGEST)
+        for name in MEMBERS:
+            spans.append(_add(archive, stream, name, contents[name]))
+    seal = _hasher()
+    for start, end in _gaps(spans, stream.seek(0, 2) - _DIGEST):
+        stream.seek(start)
+        seal.update(stream.read(end - start))
+    stream.seek(-_DIGEST, 2)
+    stream.write(seal.hexdigest().encode())
+
+
+def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
+    """Check every byte of an archive; return its manifest and its members, which are not copied.
+
+    Raises ArtifactError where the bytes are no archive of ours, or are not as they were written.
+    """
+    end = len(view) - _DIGEST
+    _check_ends(view, end)
+    spans = _walk(view, end)
+    seal = _hasher()
+    for start, stop in _gaps(spans, end):
+        seal.update(view[start:stop])
+    if seal.hexdigest().encode() != bytes(view[end:]):
+        raise ArtifactError("the file was altered or damaged: its seal does not fit")
+    members = {name: view[start:stop] for name, (start, stop) in zip(MEMBERS, spans, strict=True)}
+    manifest = load_json(members.pop(MANIFEST), MANIFEST)
+    _check_digests(manifest.get("blake3"), members)
+    return manifest, members
+
+
+def dump_json(data: Mapping[str, Any]) -> bytes:
+    """JSON in one form only: keys sorted, ASCII, finite numbers.
+
+    Raises ArtifactError where the data has something that JSON lacks.
+    """
+    try:
+        text = json.dumps(data, sort_keys=True, indent=1, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"data for an artifact must be JSON: {error}") from error
+    return text.encode() + b"\n"
+
+
+def load_json(content: memoryview, name: str) -> dict[str, Any]:
+    """Read a member that holds one JSON object; raise ArtifactError where it does not."""
+    if len(content) > _JSON_LIMIT:
+        raise ArtifactError(f"{name} has {len(content)} bytes, more than {_JSON_LIMIT}")
+    try:
+        data = json.loads(bytes(content))
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{name} is not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{name} holds no JSON object")
+    return data
+
+
+def _add(archive: zipfile.ZipFile, stream: BinaryIO, name: str, chunks: Chunks) -> tuple[int, int]:
+    """Write one member with its content aligned; return where the content begins and ends."""
+    info = zipfile.ZipInfo(name, _EPOCH)
+    info.create_system = 3  # Unix, wherever it is written: equal bytes
+    info.file_size = sum(map(len, chunks))
+    header = _LOCAL.size + len(name) + _PADDING.size + _ZIP64.size
+    padding = -(stream.tell() + header) % ALIGNMENT
+    info.extra = _PADDING.pack(_PADDING_ID, padding) + bytes(padding)
+    with archive.open(info, "w", force_zip64=True) as member:
+        start = stream.tell()
+        for chunk in chunks:
+            member.write(chunk)
+    return start, start + info.file_size
+
+
+def _gaps(spans: Sequence[tuple[int, int]], end: int) -> Iterable[tuple[int, int]]:
+    """The parts of the file that no digest of the manifest covers, the manifest among them."""
+    position = 0
+    for start, stop in spans[1:]:
+        yield position, start
+        position = stop
+    yield position, end
+
+
+def _check_ends(view: memoryview, end: int) -> None:
+    """Tell our own file from a foreign one, a truncated one and one of another version."""
+    comment = end - len(_SEAL)
+    given = bytes(view[max(comment, 0) : max(end, 0)])
+    if comment < _END_SIZE or not given.startswith(_FAMILY):
+        begin = bytes(view[: _LOCAL.size + len(MANIFEST)])
+        if begin.startswith(_LOCAL_MAGIC) and begin.endswith(MANIFEST.encode()):
+            raise ArtifactError("the file is truncated or damaged: its end is missing")
+        raise ArtifactError("the file is no hybridc artifact")
+    if given != _SEAL:
+        version = given[len(_FAMILY) :].decode("ascii", "replace").strip()
+        raise ArtifactError(f"the artifact has container version {version!r}; known: '1'")
+
+
+def _walk(view: memoryview, end: int) -> list[tuple[int, int]]:
+    """Where the content of each member begins and ends."""
+    spans: list[tuple[int, int]] = []
+    position = 0
+    for name in MEMBERS:
+        if position + _LOCAL.size > end:
+            raise ArtifactError(f"the file is truncated or damaged: {name} is missing")
+        start, size = _header(view, position, name)
+        position = start + size
+        if position > end:
+            raise ArtifactError(f"the file is truncated or damaged: {name} goes past its end")
+        spans.append((start, position))
+    return spans
+
+
+def _header(view: memoryview, position: int, name: str) -> tuple[int, int]:
+    """Where the content of the member at `position` begins, and its size in bytes."""
+    magic, _, flags, method, _, _, _, packed, size, name_size, extra_size = _LOCAL.unpack_from(
+        view, position
+    )
+    names = position + _LOCAL.size
+    extra = names + name_size
+    if magic != _LOCAL_MAGIC or bytes(view[names:extra]) != name.encode():
+        raise ArtifactError(f"the file is damaged: {name} is not where it must be")
+    if flags or method != zipfile.ZIP_STORED or {packed, size} != {_ELSEWHERE}:
+        raise ArtifactError(f"the file is damaged or repacked: {name} is not plainly stored")
+    start = extra + extra_size
+    if start % ALIGNMENT:
+        raise ArtifactError(f"the file is damaged or repacked: {name} is not aligned")
+    return start, _size(view[extra:start], name)
+
+
+def _size(extra: memoryview, name: str) -> int:
+    """The size of a member, which stands at the end of its extra field."""
+    if len(extra) >= _ZIP64.size:
+        kind, length, size, packed = _ZIP64.unpack(extra[-_ZIP64.size :])
+        if (kind, length) == (_ZIP64_ID, 16) and size == packed:
+            return int(size)
+    raise ArtifactError(f"the file is damaged: {name} does not tell its size")
+
+
+def _check_digests(digests: object, members: Mapping[str, memoryview]) -> None:
+    if not isinstance(digests, dict) or digests.keys() != members.keys():
+        raise ArtifactError(f"{MANIFEST} must list the BLAKE3 digest of every other member")
+    for name, content in members.items():
+        if digests[name] != _digest((content,)):
+            raise ArtifactError(f"the file was altered or damaged: {name} does not fit its digest")
+
+
+def _digest(chunks: Chunks) -> str:
+    hasher = _hasher()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return str(hasher.hexdigest())
+
+
+def _hasher() -> Any:
+    return blake3(max_threads=blake3.AUTO)

@@ -1,0 +1,170 @@
+"""The artifact: one file with a compiled model, its weights and what was measured of it.
+
+Loading proves that the file is whole and unaltered, not that its author is to be trusted: it
+holds native code, and to run an artifact is to run that code.
+"""
+
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler import archive, host
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.weights import DTYPES
+from hybridc.compiler.weights import decode as decode_weights
+from hybridc.compiler.weights import encode as encode_weights
+
+FORMAT = 1  # what the members mean; the container has a version of its own
+_DTYPE_NAMES = frozenset(map(str, DTYPES.values()))
+_TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
+
+Json = Mapping[str, Any]
+
+
+def toolchain() -> dict[str, str]:
+    """The versions of what compiles here: they decide the code as much as the model does."""
+    return {name: version(name) for name in _TOOLS}
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A compiled model.
+
+    `library` is a shared library (ELF); `weights` are the constants in the order in which its
+    entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
+    what was compiled for: `features` are the instruction sets without which it cannot run.
+    """
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    target: Json
+    pipeline: str
+    library: bytes = field(repr=False)
+    weights: Mapping[str, Array] = field(repr=False)
+    lock: Json = field(default_factory=dict[str, Any], repr=False)
+    report: Json = field(default_factory=dict[str, Any], repr=False)
+    certificate: Json = field(default_factory=dict[str, Any], repr=False)
+    toolchain: Json = field(default_factory=toolchain)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the artifact says of itself, as JSON data; the digests of members come on top."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "inputs": [_describe(spec) for spec in self.inputs],
+            "outputs": [_describe(spec) for spec in self.outputs],
+            "target": self.target,
+            "pipeline": self.pipeline,
+            "toolchain": self.toolchain,
+            "certificate": self.certificate,
+        }
+
+    def lacking(self, offered: frozenset[str] | None = None) -> tuple[str, ...]:
+        """Instruction sets that the artifact needs and a CPU (by default this one) lacks."""
+        available = host.cpu_features() if offered is None else offered
+        return tuple(sorted(set(self.target.get("features", ())) - available))
+
+    def save(self, path: str | Path) -> None:
+        """Write the artifact; equal artifacts give equal bytes.
+
+        What stood at `path` is replaced at once or, where an ArtifactError is raised, untouched.
+        """
+        members: dict[str, archive.Chunks] = {
+            "schedule.lock": (archive.dump_json(self.lock),),
+            "report.json": (archive.dump_json(self.report),),
+            "lib.so": (self.library,),
+            "weights.safetensors": encode_weights(self.weights),
+        }
+        try:
+            with replacing(Path(path)) as stream:
+                archive.write(stream, self.manifest(), members)
+        except OSError as error:
+            raise ArtifactError(f"cannot write {path}: {reason(error)}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Artifact":
+        """Read an artifact and check every byte of it; the weights stay in the mapped file.
+
+        The file may be replaced (as `save` does) while it is in use, but not written into.
+        Raises ArtifactError where it is missing, foreign, damaged or altered.
+        """
+        try:
+            return _decode(_map(Path(path)))
+        except OSError as error:
+            raise ArtifactError(f"cannot read {path}: {reason(error)}") from error
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from None
+
+
+def lock_of(records: Iterable[KernelRecord]) -> dict[str, Any]:
+    """The schedule lock of the kernels: the rule and the point of each, by its name."""
+    return {record.kernel: {"rule": record.rule, "point": dict(record.point)} for record in records}
+
+
+def _map(path: Path) -> memoryview:
+    """Map a file privately: its arrays are writable, as DLPack wants, and never reach the disk."""
+    if not path.is_file():
+        path.stat()  # raises what is wrong with the path
+        raise ArtifactError("this is no regular file")
+    with path.open("rb") as stream:
+        if path.stat().st_size == 0:
+            raise ArtifactError("the file is empty")
+        return memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY))
+
+
+def _decode(view: memoryview) -> Artifact:
+    manifest, members = archive.read(view)
+    if manifest.get("format") != FORMAT:
+        raise ArtifactError(f"the artifact has format {manifest.get('format')!r}; known: {FORMAT}")
+    return Artifact(
+        name=_typed(manifest, "name", str),
+        inputs=_specs(manifest, "inputs"),
+        outputs=_specs(manifest, "outputs"),
+        target=_target(manifest),
+        pipeline=_typed(manifest, "pipeline", str),
+        library=bytes(members["lib.so"]),
+        weights=decode_weights(members["weights.safetensors"]),
+        lock=archive.load_json(members["schedule.lock"], "schedule.lock"),
+        report=archive.load_json(members["report.json"], "report.json"),
+        certificate=_typed(manifest, "certificate", dict),
+        toolchain=_typed(manifest, "toolchain", dict),
+    )
+
+
+def _typed(data: Json, key: str, kind: type) -> Any:
+    if not isinstance(value := data.get(key), kind):
+        raise ArtifactError(f"the manifest's {key!r} must be a {kind.__name__}, is {value!r:.60}")
+    return value
+
+
+def _target(manifest: Json) -> dict[str, Any]:
+    target: dict[str, Any] = _typed(manifest, "target", dict)
+    features = target.get("features", [])
+    if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
+        raise ArtifactError("the manifest's target features must be a list of names")
+    return target
+
+
+def _specs(manifest: Json, key: str) -> tuple[TensorSpec, ...]:
+    return tuple(_spec(entry) for entry in _typed(manifest, key, list))
+
+
+def _spec(entry: object) -> TensorSpec:
+    match entry:
+        case {"name": str(name), "shape": list(shape), "dtype": str(dtype)} if (
+            all(type(size) is int and size >= 0 for size in shape) and dtype in _DTYPE_NAMES
+        ):
+            return TensorSpec(name, tuple(shape), dtype)
+        case _:
+            raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+
+
+def _describe(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}

@@ -1,0 +1,48 @@
+"""Write files whole or not at all."""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Generator[BinaryIO]:
+    """Open a new file beside `path` for reading and writing; it takes the name when all is well.
+
+    Whatever interrupts the writer, `path` holds the old content or the new one, both whole, and
+    the partial file is removed.  The new file gets the permissions that the umask grants.
+    Raises OSError where the directory, the disk or a limit refuses, and FileExistsError where
+    `path` is no regular file.
+    """
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} exists and is no regular file")
+    partial = path.with_name(f".hybridc-{secrets.token_hex(8)}.part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    handle = os.open(partial, flags, 0o666)
+    try:
+        with os.fdopen(handle, "w+b") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_directory(path.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Make the rename itself survive a power cut."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused, in its own words: `No space left on device`."""
+    return error.strerror or str(error)

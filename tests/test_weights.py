@@ -1,0 +1,86 @@
+"""Weights as safetensors: every dtype, and refused when malformed."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from example_artifact import JSON_VALUES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.model import Array
+from hybridc.compiler.weights import DTYPES, decode, encode
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+def test_every_dtype_survives(dtype: np.dtype[Any]) -> None:
+    array: Array = np.arange(5).astype(dtype)
+    back = decode(memoryview(b"".join(encode({"w": array}))))["w"]
+    assert back.dtype == dtype
+    assert back.tobytes() == array.tobytes()
+
+
+def test_weights_that_lie_with_gaps_are_stored_as_they_read() -> None:
+    array: Array = np.arange(12, dtype=np.float32).reshape(3, 4).T[::2]
+    assert not array.flags.c_contiguous
+    back = decode(memoryview(b"".join(encode({"w": array}))))["w"]
+    np.testing.assert_array_equal(back, array)
+
+
+def safetensors_bytes(header: Any, data: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@given(
+    entry=st.fixed_dictionaries(
+        {
+            "dtype": st.sampled_from(["F32", "U8", "BOOL", "X"]) | JSON_VALUES,
+            "shape": st.lists(st.integers(-1, 3) | JSON_VALUES, max_size=3) | JSON_VALUES,
+            "data_offsets": st.lists(st.integers(-1, 70) | JSON_VALUES, max_size=3) | JSON_VALUES,
+        }
+    )
+    | JSON_VALUES,
+    data=st.binary(max_size=70),
+)
+@settings(max_examples=300)
+def test_wrong_weights_are_refused(entry: Any, data: bytes) -> None:
+    try:
+        found = decode(memoryview(safetensors_bytes({"w": entry}, data)))
+    except ArtifactError:
+        return
+    assert found["w"].tobytes() == data
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (b"", "header is missing"),
+        (b"\xff" * 20, "longer than is possible"),
+        (safetensors_bytes([]), "no JSON object"),
+        ((3).to_bytes(8, "little") + b"{,}", "not valid JSON"),
+        ((200_000).to_bytes(8, "little") + b"[" * 200_000, "not valid JSON"),
+        (safetensors_bytes({}, b"x"), "1 bytes belong to no tensor"),
+        (safetensors_bytes({"w": {"dtype": "F33", "shape": [], "data_offsets": [0, 4]}}), "F3"),
+        (
+            safetensors_bytes({"w": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"),
+            "leaves a hole",
+        ),
+        (
+            safetensors_bytes({"w": {"dtype": "U8", "shape": [0, 2**70], "data_offsets": [0, 0]}}),
+            "impossible shape",
+        ),
+    ],
+)
+def test_malformed_weights_say_what_is_wrong(member: bytes, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        decode(memoryview(member))
+
+
+def test_a_name_that_stands_twice_is_refused() -> None:
+    entry = '{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    text = f'{{"w":{entry},"w":{entry}}}'.encode()
+    with pytest.raises(ArtifactError, match="twice"):
+        decode(memoryview(len(text).to_bytes(8, "little") + text))
