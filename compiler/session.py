@@ -1,0 +1,204 @@
+"""Run an artifact, with the calls that users of ONNX Runtime know."""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+
+from hybridc.compiler import host, settings
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.errors import ArtifactError, InputError, hint
+from hybridc.compiler.files import reason
+from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.tensors import InputPort, Tensor, to_numpy, to_tensor
+
+# How ONNX Runtime spells element types, where it differs from numpy.
+_ONNX_NAMES = {"float32": "float", "float64": "double"}
+_BIG_CORES = 1  # the affinity mode of TVM's thread pool that spreads threads over the fast cores
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`."""
+
+    name: str
+    shape: list[int]
+    type: str
+
+
+class InferenceSession:
+    """A loaded artifact, ready to run.
+
+    Calls from several threads are safe; they run one after another, each on all the threads of
+    the session.  Raises ArtifactError where the artifact is damaged or needs instruction sets
+    that this CPU lacks, and InputError where more `threads` are wanted than there are.
+    """
+
+    def __init__(self, source: str | Path | Artifact, threads: int | None = None) -> None:
+        self.artifact = source if isinstance(source, Artifact) else Artifact.load(source)
+        _check_host(self.artifact)
+        self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
+        self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
+        self._threads = self._claim_threads(threads)
+        self._machine = relax.VirtualMachine(_load_library(self.artifact.library), tvm.cpu())
+        self._main: Any = self._machine["main"]
+        tensors = tuple(map(to_tensor, self.artifact.weights.values()))
+        self._weights: Any = tvm.runtime.convert(tensors)
+        self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
+        self._names = tuple(spec.name for spec in self.artifact.inputs)
+        self._expected = set(self._names)
+        self._ports = tuple(map(InputPort, self.artifact.inputs))
+        self._outputs = {
+            spec.name: (index, np.dtype(spec.dtype))
+            for index, spec in enumerate(self.artifact.outputs)
+        }
+        self._lock = threading.Lock()
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Describe the inputs, in the order in which a call takes them."""
+        return list(map(_node_arg, self.artifact.inputs))
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Describe the outputs, in the order in which a call gives them."""
+        return list(map(_node_arg, self.artifact.outputs))
+
+    def run(
+        self, output_names: Sequence[str] | None, feed: Mapping[str, Array | np.generic]
+    ) -> list[NDArray[Any]]:
+        """Compute the named outputs (None or none: all) from numpy arrays by input name.
+
+        The arrays returned are the caller's own.  Raises InputError where an input is missing,
+        unknown or not of the dtype and shape that `get_inputs` tells, or no output has the name.
+        """
+        if set(feed) != self._expected:
+            raise self._wrong_names(feed)
+        wanted = [self._output(name) for name in output_names or self._outputs]
+        with self._lock:
+            given = [
+                port.bind(feed[name]) for name, port in zip(self._names, self._ports, strict=True)
+            ]
+            results = self._invoke(given)
+        return [to_numpy(results[index], dtype) for index, dtype in wanted]
+
+    def __call__(self, *tensors: Any) -> Any:
+        """Compute the outputs from DLPack tensors on the CPU, in the order of the inputs.
+
+        Nothing is copied where an input is contiguous and 64-byte aligned, as torch's are.
+        Gives one tensor, or a tuple where there are several outputs, of the library that the
+        first input comes from.  Raises InputError as `run` does.
+        """
+        if len(tensors) != len(self._ports):
+            names = ", ".join(self._names)
+            raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
+        with self._lock:
+            given = [port.bind_dlpack(x) for port, x in zip(self._ports, tensors, strict=True)]
+            results = self._invoke(given)
+        library = _library_of(tensors)
+        made = tuple(
+            _to_library(library, result, dtype)
+            for result, (_, dtype) in zip(results, self._outputs.values(), strict=True)
+        )
+        return made[0] if len(made) == 1 else made
+
+    def instrument(self, observer: Callable[..., int]) -> None:
+        """Let `observer` see each call of the virtual machine, before and after it.
+
+        It gets the function, its name, whether the call is still to come, its result and its
+        arguments, and returns 0; calls take longer from then on.
+        """
+        self._machine.set_instrument(observer)
+
+    def _invoke(self, given: list[Tensor]) -> list[Tensor]:
+        """Run the machine; a result that is an input, a weight or another result is copied.
+
+        Graphs may return what they were given; the caller must not find that two arrays are one.
+        """
+        if self._count_threads() != self._threads:  # another session, or a thread's new pool
+            self._set_threads(_BIG_CORES, self._threads)
+        result = self._main(*given, self._weights)
+        results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        taken = {tensor.data_ptr() for tensor in given}
+        for index, tensor in enumerate(results):
+            address = tensor.data_ptr()
+            if address in taken or address in self._kept:
+                results[index] = tensor.copyto(tvm.cpu())
+            taken.add(address)
+        return results
+
+    def _claim_threads(self, wanted: int | None) -> int:
+        """Size TVM's thread pool, which listens to the environment once per calling thread."""
+        if wanted is not None and wanted < 1:
+            raise InputError(f"threads must be positive, got {wanted}")
+        usual = settings.requested_threads() or host.cores()
+        settings.set_runtime_threads(max(usual, wanted or 0))
+        self._set_threads(_BIG_CORES, wanted or usual)
+        got = int(self._count_threads())
+        if wanted is not None and got != wanted:
+            raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
+        return got
+
+    def _output(self, name: str) -> tuple[int, np.dtype[Any]]:
+        if name not in self._outputs:
+            raise InputError(f"no output is named {name!r}; {hint(name, self._outputs)}")
+        return self._outputs[name]
+
+    def _wrong_names(self, feed: Collection[str]) -> InputError:
+        missing = [spec.describe() for spec in self.artifact.inputs if spec.name not in feed]
+        extra = [
+            f"{name!r} ({hint(name, self._names)})" for name in feed if name not in self._names
+        ]
+        said = [f"missing inputs: {', '.join(missing)}"] if missing else []
+        said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
+        return InputError("; ".join(said))
+
+
+def _check_host(artifact: Artifact) -> None:
+    if lacking := artifact.lacking():
+        raise ArtifactError(
+            f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
+            f"{', '.join(lacking)}; compile it for this host with --target cpu"
+        )
+
+
+def _load_library(content: bytes) -> Any:
+    """Load the library from a private file that is gone before anyone could change it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:  # of mode 0700
+            path = Path(folder) / "lib.so"
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            return tvm.runtime.load_module(str(path))
+    except OSError as error:
+        raise ArtifactError(f"cannot unpack the artifact's library: {reason(error)}") from error
+    except RuntimeError as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise ArtifactError(f"cannot load the artifact's library: {first}") from error
+
+
+def _library_of(tensors: Sequence[Any]) -> Any:
+    """The module that the first tensor comes from, where it takes DLPack; else None."""
+    if not tensors or isinstance(tensors[0], np.ndarray):
+        return np
+    module = sys.modules.get(type(tensors[0]).__module__.partition(".")[0])
+    return module if hasattr(module, "from_dlpack") else None
+
+
+def _to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
+    if library is np:
+        return to_numpy(tensor, dtype)
+    return tensor if library is None else library.from_dlpack(tensor)
+
+
+def _node_arg(spec: TensorSpec) -> NodeArg:
+    spelled = _ONNX_NAMES.get(spec.dtype, spec.dtype)
+    return NodeArg(spec.name, list(spec.shape), f"tensor({spelled})")

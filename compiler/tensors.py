@@ -1,0 +1,151 @@
+"""Arrays into and out of TVM's runtime, with no copy wherever the memory allows it.
+
+Kernels assume rows without gaps on 64-byte boundaries; numpy's arrays often lie elsewhere.
+numpy's DLPack knows no bfloat16 or float8, so such arrays cross as bytes and are named anew.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import tvm_ffi
+from tvm import runtime
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Array, TensorSpec
+
+ALIGNMENT = 64  # bytes
+Tensor = Any  # tvm.runtime.Tensor; TVM ships no types
+
+
+def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+    """A numpy array on the tensor's memory, which it keeps alive."""
+    if _in_dlpack(dtype):
+        return np.from_dlpack(tensor)
+    size = dtype.itemsize * math.prod(tensor.shape)
+    return np.from_dlpack(tensor._create_view((size,), "uint8")).view(dtype).reshape(tensor.shape)
+
+
+def to_tensor(array: Array) -> Tensor:
+    """A TVM tensor on the array's memory, or on a copy where that is not aligned or read-only."""
+    if array.size == 0:
+        return runtime.empty(array.shape, str(array.dtype))
+    if not (_is_aligned(array) and array.flags.c_contiguous and array.flags.writeable):
+        aligned = empty(array.shape, array.dtype)
+        np.copyto(aligned, array)
+        array = aligned
+    if _in_dlpack(array.dtype):
+        return runtime.from_dlpack(array)
+    content = runtime.from_dlpack(array.reshape(-1).view(np.uint8))
+    return content._create_view(array.shape, str(array.dtype))
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An uninitialised array that begins on an aligned address."""
+    size = dtype.itemsize * math.prod(shape)
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@dataclass(frozen=True)
+class InputPort:
+    """Checks what is given for one input and hands it to TVM.
+
+    What kernels cannot read where it lies is copied into `_stage`, which each call overwrites, so
+    a port serves one call at a time.
+    """
+
+    spec: TensorSpec
+
+    @cached_property
+    def dtype(self) -> np.dtype[Any]:
+        """The input's dtype as numpy has it."""
+        return np.dtype(self.spec.dtype)
+
+    @cached_property
+    def _direct(self) -> bool:
+        """Whether an array of this kind may cross without a copy."""
+        return _in_dlpack(self.dtype) and math.prod(self.spec.shape) > 0
+
+    @cached_property
+    def _stage(self) -> tuple[Array, Tensor]:
+        array = empty(self.spec.shape, self.dtype)
+        return array, to_tensor(array)
+
+    def bind(self, given: object) -> Tensor:
+        """Take a numpy array or scalar.  Raises InputError where it is no such input."""
+        array = given if isinstance(given, np.ndarray) else self._scalar(given)
+        if array.dtype != self.dtype or array.shape != self.spec.shape:
+            raise self._refusal(str(array.dtype), array.shape)
+        if self._direct and array.flags.writeable:
+            tensor = tvm_ffi.from_dlpack(array)
+            if _is_usable(tensor):
+                return tensor
+        return self._copied(array)
+
+    def bind_dlpack(self, given: Any) -> Tensor:
+        """Take a tensor of any library that speaks DLPack; errors as for `bind`."""
+        if isinstance(given, np.ndarray):
+            return self.bind(given)
+        try:
+            tensor = tvm_ffi.from_dlpack(given)
+        except (TypeError, BufferError, RuntimeError) as error:
+            first = str(error).split("\n", 1)[0]
+            raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
+        if str(tensor.device) != "cpu:0":
+            raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
+        if tensor.shape != self.spec.shape or str(tensor.dtype) != self.spec.dtype:
+            raise self._refusal(str(tensor.dtype), tuple(tensor.shape))
+        return tensor if _is_usable(tensor) else self._copied(_Exposed.view(tensor, self.dtype))
+
+    def _scalar(self, given: object) -> Array:
+        if isinstance(given, np.generic):
+            return np.asarray(given)
+        raise InputError(
+            f"input {self.spec.name!r} wants a numpy array, got {type(given).__name__}"
+        )
+
+    def _copied(self, array: Array) -> Tensor:
+        stage, tensor = self._stage
+        np.copyto(stage, array)
+        return tensor
+
+    def _refusal(self, dtype: str, shape: tuple[int, ...]) -> InputError:
+        given = TensorSpec(self.spec.name, shape, dtype).describe()
+        return InputError(f"input wanted: {self.spec.describe()}, given: {given}")
+
+
+class _Exposed:
+    """Shows a tensor to numpy with its strides, as unsigned integers of the same width."""
+
+    def __init__(self, tensor: Tensor, width: int) -> None:
+        self.tensor = tensor
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(tensor.shape),
+            "strides": tuple(width * step for step in tensor.strides),
+            "typestr": f"<u{width}",
+            "data": (tensor.data_ptr(), False),
+        }
+
+    @classmethod
+    def view(cls, tensor: Tensor, dtype: np.dtype[Any]) -> Array:
+        """The tensor's memory as a numpy array, whatever its layout."""
+        return np.asarray(cls(tensor, dtype.itemsize)).view(dtype)
+
+
+def _is_usable(tensor: Tensor) -> bool:
+    return tensor.data_ptr() % ALIGNMENT == 0 and bool(tensor.is_contiguous())
+
+
+def _is_aligned(array: Array) -> bool:
+    return int(array.ctypes.data) % ALIGNMENT == 0
+
+
+def _in_dlpack(dtype: np.dtype[Any]) -> bool:
+    """Whether numpy's DLPack knows the dtype, which is true of numpy's own."""
+    return bool(dtype.type.__module__ != ml_dtypes.__name__)

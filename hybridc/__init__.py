@@ -1,0 +1,40 @@
+"""A deep-learning compiler that keeps a contract.
+
+Nothing is imported before it is used: `import hybridc` costs no more than this page.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.contract import Contract
+    from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
+    from hybridc.compiler.session import InferenceSession
+
+    __version__: str
+
+__all__ = ["Artifact", "Contract", "InferenceSession", "__version__", "compile"]
+
+_HOMES = {
+    "Artifact": "artifact",
+    "Contract": "contract",
+    "InferenceSession": "session",
+    "compile": "driver",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    if name == "__version__":
+        return importlib.metadata.version("hybridc")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"hybridc.compiler.{_HOMES[name]}")
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    """The public names, imported or not."""
+    return __all__
