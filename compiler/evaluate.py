@@ -4,6 +4,7 @@ Slow and simple on purpose: TVM's own default lowering, nothing of ours, one fun
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,8 +23,8 @@ def evaluate(module: IRModule, inputs: Sequence[Array], entry: str = "main") -> 
     return [np.array(tensor.numpy()) for tensor in flatten(result)]
 
 
-def flatten(result: object) -> list[object]:
+def flatten(result: Any) -> list[Any]:
     """The tensors of a Relax result, which is one tensor or a nest of tuples of them."""
     if hasattr(result, "numpy"):
         return [result]
-    return [tensor for part in result for tensor in flatten(part)]  # type: ignore[attr-defined]
+    return [tensor for part in result for tensor in flatten(part)]

@@ -22,13 +22,15 @@ class Instrument(Protocol):
 
 
 def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
-    """The passes known: ours, those of entry points, and those in `files`."""
-    return plugin.Catalogue("hybridc.passes", Pass, tuple(files))
+    """The passes known: ours, those of entry points, and those in `files` (rules left out)."""
+    own = tuple(path for path in files if not plugin.defines(path, ScheduleRule))
+    return plugin.Catalogue("hybridc.passes", Pass, own)
 
 
 def rules(files: Sequence[Path] = ()) -> tuple[ScheduleRule, ...]:
     """Every schedule rule, in the order in which kernels are offered to them."""
-    catalogue = plugin.Catalogue("hybridc.schedules", ScheduleRule, tuple(files))
+    own = tuple(path for path in files if plugin.defines(path, ScheduleRule))
+    catalogue = plugin.Catalogue("hybridc.schedules", ScheduleRule, own)
     made = [kind() for _, kind in catalogue.all()]
     return tuple(sorted(made, key=lambda rule: -rule.priority))
 
@@ -81,7 +83,7 @@ def run(
         except Exception as error:
             first = str(error).strip().split("\n", 1)[0]
             raise PassError(f"{_where(steps, index)}: {type(error).__name__}: {first}") from error
-        for instrument in instruments:
+        for instrument in reversed(instruments):  # instruments nest around the pass
             instrument.after(step, module, after)
         module = after
     return module

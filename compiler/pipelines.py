@@ -10,6 +10,7 @@ DEFAULT: Pipeline = (
     ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
     ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
+    ("fold-constants", "the transposes that the layout put on weights"),
     ("pack-weights", "constant weights in the order in which the kernels read them"),
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),

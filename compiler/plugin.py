@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 import re
+import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,9 +113,18 @@ class Catalogue(Generic[P]):
             raise PluginError(f"{where}: {kind!r} is no {self.base.__name__}")
         if name_of(kind) != name:
             raise PluginError(f"{where}: the class of {name!r} is named {_camel(name)}")
-        if not dataclasses.is_dataclass(kind):
+        if "__dataclass_fields__" not in vars(kind):  # Pass itself is one, so hasattr says nothing
             raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
         return kind
+
+
+def defines(path: Path, base: type) -> bool:
+    """Whether a plug-in file holds a class of this kind; the file is run to tell."""
+    module = _import_file(path)
+    return any(
+        isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+        for value in vars(module).values()
+    )
 
 
 def name_of(kind: type) -> str:
@@ -175,6 +185,7 @@ def _import_file(path: Path) -> types.ModuleType:
     if spec is None or spec.loader is None:
         raise PluginError(f"--plugin {path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
     except Exception as error:

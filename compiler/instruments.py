@@ -1,0 +1,112 @@
+"""What can watch a pipeline run: time, IR dumps, and a check of the numbers after each pass.
+
+Instruments nest like parentheses around a pass: give `Timing` last, so that it times the pass
+alone and not the other instruments.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hybridc.compiler import plugin, verify
+from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import IRModule, Pass
+from hybridc.compiler.model import Array, Feed, Model
+
+
+@dataclass
+class Timing:
+    """Seconds that each pass took, with the pass's text, in the order of the run."""
+
+    seconds: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
+    _started: float = 0.0
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Stop the clock."""
+        self.seconds.append((plugin.text(step), time.perf_counter() - self._started))
+
+
+@dataclass
+class DumpIr:
+    """Writes the module before and after each pass that changed it, as numbered files.
+
+    `03-fold-padding-before.py` and `03-fold-padding-after.py` are the third pass of the run.
+    Constants stand as references without their values.  Raises InputError where `directory`
+    cannot be written.
+    """
+
+    directory: Path
+    _count: int = 0
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Count the pass."""
+        self._count += 1
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Write both sides where they differ."""
+        if _same(before, after):
+            return
+        name = f"{self._count:02}-{plugin.name_of(type(step))}"
+        self._write(f"{name}-before.py", before)
+        self._write(f"{name}-after.py", after)
+
+    def _write(self, name: str, module: IRModule) -> None:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / name).write_text(f"{module.script()}\n")
+        except OSError as error:
+            raise InputError(f"cannot write IR to {self.directory}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class NumericVerify:
+    """Runs the module after each pass that changed it, and compares with the reference.
+
+    `wanted` holds the reference's outputs for each of `feeds`; `rtol` and `atol` replace the
+    tolerances of each dtype.  The module runs through TVM's own lowering (see `evaluate`), which
+    takes seconds for a large model.  Raises WrongAnswerError, which names the pass, the output,
+    the first element that differs, both values and the tolerance.
+    """
+
+    model: Model
+    feeds: Sequence[Feed]
+    wanted: Sequence[Sequence[Array]]
+    rtol: float | None = None
+    atol: float | None = None
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Nothing to do: the module was checked after the pass that made it."""
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Compare every output for every feed."""
+        if _same(before, after):
+            return
+        for feed, wanted in zip(self.feeds, self.wanted, strict=True):
+            try:
+                self._check(after, feed, wanted)
+            except HybridcError as error:
+                raise type(error)(f"after pass {plugin.text(step)}: {error}") from error
+
+    def _check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
+        got = evaluate(module, [feed[spec.name] for spec in self.model.inputs])
+        names = [spec.name for spec in self.model.outputs]
+        if len(got) != len(names):
+            raise WrongAnswerError(f"{len(got)} outputs where the model has {len(names)}")
+        verify.check(
+            [
+                verify.compare(name, want, have, self.rtol, self.atol)
+                for name, want, have in zip(names, wanted, got, strict=True)
+            ]
+        )
+
+
+def _same(before: IRModule, after: IRModule) -> bool:
+    import tvm_ffi
+
+    return before is after or tvm_ffi.structural_equal(before, after, map_free_vars=True)

@@ -1,0 +1,177 @@
+"""Rewrite the bindings of Relax functions: what the graph passes share.
+
+A Relax function in A-normal form is a list of bindings `variable = value`.  `rewrite` offers every
+value to a rule, which answers with a value of the same type or with None.  Operands are variables
+or constants; a rule sees through a variable with the `Graph`.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax
+
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import Array
+
+Expr = Any  # a Relax expression; TVM ships no types
+
+
+@dataclass
+class Graph:
+    """The bindings of one function: what each variable stands for and who uses it.
+
+    `uses` counts the bindings (and the function's result) that read a variable.
+    """
+
+    values: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    uses: Counter[Expr] = field(default_factory=Counter[Expr])
+
+    def value(self, expr: Expr) -> Expr:
+        """What `expr` is bound to, through any chain of variables; `expr` itself if nothing."""
+        while (bound := self.values.get(expr)) is not None:
+            expr = bound
+        return expr
+
+    def call(self, expr: Expr, *operators: str) -> Expr | None:
+        """The call that computes `expr`, if it is of one of these operators, else None."""
+        value = self.value(expr)
+        return value if operator(value) in operators else None
+
+    def constant(self, expr: Expr) -> Array | None:
+        """The tensor that `expr` always is, or None."""
+        value = self.value(expr)
+        return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
+
+    def only_use(self, expr: Expr) -> bool:
+        """Whether the reader that asks is the only one of this variable."""
+        return self.uses[expr] <= 1
+
+
+Rule = Callable[[Expr, Graph], Expr | None]
+
+
+def rewrite(module: IRModule, rule: Rule) -> IRModule:
+    """Apply a rule to every binding of every Relax function until it takes none.
+
+    Bindings inside branches are left alone.  What the rewrite leaves without a user is removed.
+    Returns the module given if the rule takes nothing.
+    """
+    while changed := _round(module, rule):
+        module = tidy(updated(module, changed))
+    return module
+
+
+def updated(module: IRModule, functions: dict[Any, Any]) -> IRModule:
+    """Copy a module with some of its functions replaced."""
+    return tvm.IRModule(dict(module.functions_items()) | functions, attrs=module.attrs)
+
+
+def tidy(module: IRModule) -> IRModule:
+    """Back to A-normal form: no nested calls, no second names, no unused bindings."""
+    module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
+    used = {
+        variable: relax.analysis.remove_all_unused(function)
+        for variable, function in relax_functions(module)
+    }
+    return updated(module, used)
+
+
+def unless_same(before: IRModule, after: IRModule) -> IRModule:
+    """The module before, where the one after differs in nothing but identity."""
+    return before if tvm_ffi.structural_equal(before, after, map_free_vars=True) else after
+
+
+def relax_functions(module: IRModule) -> Iterator[tuple[Any, Any]]:
+    """The graph-level functions of a module; loop nests are left out."""
+    for variable, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            yield variable, function
+
+
+def bindings_of(function: Expr) -> Iterator[Expr]:
+    """Every binding of a function in order, branches left out."""
+    for block in function.body.blocks:
+        yield from block.bindings
+
+
+def operator(expr: Expr) -> str:
+    """Name of the operator that `expr` calls without the `relax.` before it; "" for no call."""
+    if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op):
+        return str(expr.op.name).removeprefix("relax.")
+    return ""
+
+
+def shape(expr: Expr) -> tuple[int, ...]:
+    """Static shape of a tensor expression."""
+    return tuple(int(extent) for extent in expr.ty.shape.values)
+
+
+def constant(array: Array, dtype: str) -> Expr:
+    """A constant of exactly this dtype; relax.const alone narrows int64 and float64."""
+    return relax.const(tvm.runtime.tensor(array.astype(dtype)), dtype)
+
+
+def with_attributes(call: Expr, operands: Sequence[Expr], **changes: Any) -> Expr:
+    """The same operator on other operands, with some of its attributes changed."""
+    fields = type(call.attrs).__tvm_ffi_type_info__.fields
+    attributes = {field.name: getattr(call.attrs, field.name) for field in fields} | changes
+    attrs = tvm.ir.make_node(call.op.attrs_type_key, **attributes)
+    return tvm.ir.Call(call.op, operands, attrs, call.ty_args)
+
+
+def _round(module: IRModule, rule: Rule) -> dict[Any, Any]:
+    """Offer every binding once; return the functions that changed."""
+    changed: dict[Any, Any] = {}
+    for variable, function in relax_functions(module):
+        graph = _graph(function)
+        blocks = [_rewrite_block(block, rule, graph) for block in function.body.blocks]
+        if any(block is not None for block in blocks):
+            kept = [new or old for new, old in zip(blocks, function.body.blocks, strict=True)]
+            changed[variable] = relax.Function(
+                function.params,
+                relax.SeqExpr(kept, function.body.body),
+                function.ret_ty,
+                function.is_pure,
+                function.attrs,
+            )
+    return changed
+
+
+def _rewrite_block(block: Expr, rule: Rule, graph: Graph) -> Expr | None:
+    bindings = list(block.bindings)
+    changed = False
+    for index, binding in enumerate(bindings):
+        if not isinstance(binding, relax.VarBinding) or _is_atom(binding.value):
+            continue
+        replacement = rule(binding.value, graph)
+        if replacement is not None:
+            bindings[index] = relax.VarBinding(binding.var, replacement)
+            _note(graph, binding.var, replacement)
+            changed = True
+    return type(block)(bindings) if changed else None
+
+
+def _note(graph: Graph, variable: Expr, replacement: Expr) -> None:
+    """Let later rules of this round see through a variable that is now another or a constant."""
+    if isinstance(replacement, relax.Var):
+        graph.uses[replacement] += graph.uses[variable] - 1
+    if _is_atom(replacement):
+        graph.values[variable] = replacement
+
+
+def _is_atom(value: Expr) -> bool:
+    return isinstance(value, relax.Var | tvm.ir.GenericConst)
+
+
+def _graph(function: Expr) -> Graph:
+    graph = Graph()
+    for binding in bindings_of(function):
+        if isinstance(binding, relax.VarBinding):
+            graph.values[binding.var] = binding.value
+        graph.uses.update(relax.analysis.free_vars(binding.value))
+    graph.uses.update(relax.analysis.free_vars(function.body.body))
+    return graph

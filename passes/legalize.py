@@ -1,0 +1,86 @@
+"""Turn every operator that is left into a loop nest."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import relax, tirx
+from tvm.ir.transform import Sequential
+from tvm.relax.backend import DispatchSortScan
+
+from hybridc.compiler import contractions
+from hybridc.compiler.errors import PassError
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.rewrite import operator, unless_same
+
+
+@dataclass(frozen=True)
+class Legalize(Pass):
+    """Turn every operator that is left into a loop nest.
+
+    TVM's own lowering, but for products of two activations, which are packed on the way in so
+    that they vectorise.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Lower all Relax operators to `call_tir`."""
+        lanes = context.target.lanes()
+
+        def matmul(builder: Any, call: Any) -> Any:
+            left, right = (arg.ty for arg in call.args)
+            if not _packable(left, right):
+                return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
+            func = contractions.batch_matmul(_extents(left), _extents(right), lanes, "float32")
+            var = builder.add_func(func, "batch_matmul")
+            return relax.call_tir(var, list(call.args), call.ty)
+
+        with context.target.tvm:
+            lowered = Sequential(
+                [DispatchSortScan(), relax.transform.LegalizeOps({"relax.matmul": matmul})]
+            )(module)
+        return unless_same(module, lowered)
+
+    def ensures(self, module: IRModule) -> None:
+        """Hold that no operator without a loop nest is left."""
+        left = sorted(_unlowered(module["main"]))
+        if left:
+            raise PassError(f"no lowering for {', '.join(left)}")
+
+
+def _packable(left: Any, right: Any) -> bool:
+    infos = (left, right)
+    return all(
+        str(info.dtype) == "float32"
+        and info.ndim >= 2
+        and info.shape is not None
+        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in info.shape.values)
+        for info in infos
+    )
+
+
+def _extents(info: Any) -> tuple[int, ...]:
+    return tuple(int(extent) for extent in info.shape.values)
+
+
+# Operators that the virtual machine executes itself, by the start of their names.
+_BUILTIN = (
+    "builtin",
+    "call_",
+    "memory",
+    "reshape",
+    "shape_of",
+    "shape_to_tensor",
+    "tensor_to_shape",
+    "vm",
+)
+
+
+def _unlowered(func: Any) -> set[str]:
+    found: set[str] = set()
+
+    def visit(expr: Any) -> None:
+        name = operator(expr)
+        if name and not name.startswith(_BUILTIN):
+            found.add(name)
+
+    relax.analysis.post_order_visit(func, visit)
+    return found

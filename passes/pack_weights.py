@@ -1,0 +1,104 @@
+"""Replace convolutions and matrix products with constant weights by kernels on packed weights."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from hybridc.compiler import contractions
+from hybridc.compiler.contractions import Conv2d
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape, updated
+from hybridc.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class PackWeights(Pass):
+    """Replace convolutions and matrix products with constant weights by kernels on packed weights.
+
+    The weights are rewritten now, at compile time, into blocks of as many output channels as a
+    vector of the target holds, in the order in which the kernel reads them.  Convolutions have
+    to be channels last (`layout`); others, and those on weights that are no constants, stay.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite every function of the graph; the kernels join the module."""
+        builder = relax.BlockBuilder(module)
+        rewritten = rewrite(module, _Packer(context.target, builder).rule)
+        kernels = {
+            var: func
+            for var, func in builder.get().functions_items()
+            if isinstance(func, tirx.PrimFunc)
+        }
+        return module if rewritten is module else updated(rewritten, kernels)
+
+
+@dataclass(frozen=True)
+class _Packer:
+    """Rewrites one call at a time; the builder makes equal kernels one."""
+
+    target: Target
+    builder: Any
+
+    def rule(self, value: Expr, graph: Graph) -> Expr | None:
+        """Take the calls whose weight is a constant, where all is fp32 of known shape."""
+        name = operator(value)
+        if name not in ("nn.conv2d", "matmul"):
+            return None
+        weight = graph.constant(value.args[1])
+        tensors = [value, *value.args]
+        if weight is None or not all(_plain_float(tensor.ty) for tensor in tensors):
+            return None
+        return self._conv2d(value, weight) if name == "nn.conv2d" else self._dense(value, weight)
+
+    def _dense(self, call: Expr, weight: Array) -> Expr | None:
+        if weight.ndim != 2 or len(shape(call.args[0])) < 2:
+            return None
+        packed = contractions.pack_matrix(weight, self.target.lanes())
+        return self._dense_call(call, packed, weight.shape[1])
+
+    def _conv2d(self, call: Expr, weight: Array) -> Expr | None:
+        attrs = call.attrs
+        if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
+            return None
+        source = shape(call.args[0])
+        conv = Conv2d(
+            strides=_integers(attrs.strides),
+            padding=_integers(attrs.padding),
+            dilation=_integers(attrs.dilation),
+            groups=int(attrs.groups),
+            inputs=weight.shape[3],
+        )
+        if conv.groups == source[3] > 1:
+            taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
+            kernel = contractions.depthwise_conv2d(source, taps.shape, conv, "float32")
+            return self._call("depthwise_conv2d", kernel, call, taps)
+        packed, groups = contractions.pack_filter(weight, conv.groups, self.target.lanes())
+        if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
+            return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
+        conv = replace(conv, groups=groups)
+        kernel = contractions.conv2d(source, packed, weight.shape[0], conv, "float32")
+        return self._call("conv2d", kernel, call, packed)
+
+    def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
+        kernel = contractions.dense(shape(call.args[0]), packed, columns, "float32")
+        return self._call("dense", kernel, call, packed)
+
+    def _call(self, name: str, kernel: PrimFunc, call: Expr, packed: Array) -> Expr:
+        var = self.builder.add_func(kernel, name)
+        return relax.call_tir(var, [call.args[0], constant(packed, "float32")], call.ty)
+
+
+def _plain_float(tensor: Any) -> bool:
+    """fp32 with every extent known and none of them zero."""
+    return (
+        str(tensor.dtype) == "float32"
+        and tensor.shape is not None
+        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in tensor.shape.values)
+    )
+
+
+def _integers(values: Any) -> Any:
+    return tuple(int(value) for value in values)

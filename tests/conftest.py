@@ -1,0 +1,41 @@
+"""Options and fixtures that all tests share."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what the passes make now into tests/passes, after checking the numbers",
+    )
+
+
+@pytest.fixture
+def module() -> Any:
+    """`relu(x + w) @ dense` of a 2 by 3 input, with constants `w` and `dense`."""
+    from tvm import relax
+    from tvm.script import from_source
+
+    text = """
+@I.ir_module
+class Module:
+    @R.function
+    def main(
+        x: R.Tensor((2, 3), "float32"),
+        w: R.Tensor((3,), "float32"),
+        dense: R.Tensor((3, 4), "float32"),
+    ):
+        with R.dataflow():
+            shifted = R.add(x, w)
+            positive = R.nn.relu(shifted)
+            y = R.matmul(positive, dense)
+            R.output(y)
+        return y
+"""
+    w = np.array([-1, 0, 1], "float32")
+    dense = np.arange(12, dtype="float32").reshape(3, 4)
+    return relax.transform.BindParams("main", {"w": w, "dense": dense})(from_source(text))
