@@ -22,12 +22,17 @@ Space = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class KernelRecord:
-    """How one kernel was scheduled: the rule and point that won, and why other rules did not."""
+    """How one kernel was scheduled: the rule and point that won, and why other rules did not.
+
+    `flops` and `bytes` are of one call: what it computes, and the size of its arguments.
+    """
 
     kernel: str
     rule: str
     point: Point
     refused: Mapping[str, str]
+    flops: int = 0
+    bytes: int = 0
 
 
 @dataclass

@@ -1,0 +1,105 @@
+"""From a scheduled module to a shared library and the weights that it runs on."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.ir.transform import Sequential, module_pass
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class Built:
+    """A shared library with a virtual machine's `main(inputs..., weights)`, and these weights.
+
+    `weights` is the function's last argument, a tuple in the order of the mapping.
+    """
+
+    library: bytes
+    weights: dict[str, Array]
+
+
+def build(module: IRModule, target: Target) -> Built:
+    """Generate code for every kernel of a module that the pipeline has finished."""
+    module, weights = lift_weights(module)
+    executable = tvm.compile(module, target=target.tvm, relax_pipeline=_virtual_machine)
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        path = Path(folder) / "lib.so"
+        try:
+            executable.export_library(str(path))
+        except (RuntimeError, OSError) as error:
+            raise HybridcError(f"the C compiler could not link the kernels: {error}") from error
+        return Built(path.read_bytes(), weights)
+
+
+def lift_weights(module: IRModule) -> tuple[IRModule, dict[str, Array]]:
+    """Make each constant of `main` an element of one more parameter, a tuple.
+
+    Code and weights then lie in separate members of an artifact, and the weights can be mapped
+    from the file instead of being copied.
+    """
+    lifter = _Lifter(module)
+    main = lifter.visit_expr(module["main"])
+    weights = relax.Var("weights", relax.TupleType(lifter.infos))
+    body = lifter.bind(main.body, weights)
+    lifted = relax.Function([*main.params, weights], body, main.ret_ty, main.is_pure)
+    module = module.clone()
+    module["main"] = lifted.with_attr("global_symbol", "main")
+    return module, lifter.arrays
+
+
+@mutator
+class _Lifter(PyExprMutator):
+    """Replaces each constant by a variable; equal constants are one object and share one."""
+
+    def __init__(self, module: IRModule) -> None:
+        super().__init__(module)
+        self.arrays: dict[str, Array] = {}
+        self.infos: list[Any] = []
+        self._vars: list[Any] = []
+        self._seen: dict[int, int] = {}
+
+    def visit_generic_const_(self, constant: Any) -> Any:
+        """Number the tensors in the order in which they are met; types and strings stay."""
+        if not isinstance(constant.value, tvm.runtime.Tensor):
+            return constant
+        key = hash(constant.value)
+        if key not in self._seen:
+            index = self._seen[key] = len(self._vars)
+            name = f"w{index}"
+            self.arrays[name] = constant.value.numpy()
+            self.infos.append(constant.ty)
+            self._vars.append(relax.Var(name, constant.ty))
+        return self._vars[self._seen[key]]
+
+    def bind(self, body: Any, weights: Any) -> Any:
+        """Bind the variables to the tuple's elements, ahead of the body."""
+        bindings = [
+            relax.VarBinding(var, tvm.ir.TupleGetItem(weights, index))
+            for index, var in enumerate(self._vars)
+        ]
+        return relax.SeqExpr([relax.BindingBlock(bindings), *body.blocks], body.body)
+
+
+@module_pass(opt_level=0)
+def _virtual_machine(module: IRModule, context: Any) -> IRModule:
+    """The steps of TVM's default pipeline that follow memory planning."""
+    transform = relax.transform
+    return Sequential(
+        [
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ]
+    )(module)

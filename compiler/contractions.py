@@ -1,0 +1,282 @@
+"""Loop nests of convolutions and matrix products, in the data layout that the CPU rules want.
+
+Every function here returns a TIR function of up to four blocks:
+
+* `pad` or `pack`: brings an operand into the layout that the product reads,
+* `product`: the multiply-add; its last axis counts output channels, rounded up to whole vectors,
+* `output`: the product without the rounding, in the shape of the operator's result.
+
+Weights come packed as `[N / lanes, ..., K, lanes]`, so that one vector load brings the weights of
+`lanes` output channels and successive k lie behind each other; activations keep channels last.
+Register tiles, loop order and threads are the schedule rules' business and do not show here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd, prod
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.model import Array
+
+# TVM's OpPatternKind: an output-elementwise-fusable kernel takes elementwise followers in.
+OUT_ELEMENTWISE_FUSABLE = 4
+
+# The block annotation by which a schedule rule recognises its kernel.
+KERNEL = "hybridc.kernel"
+# The block annotation that tells the multiplications and additions asked for.
+FLOPS = "hybridc.flops"
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """A convolution's attributes; `padding` is top, left, bottom, right.
+
+    `inputs` are the input channels that one output is asked to read.  Groups that were merged
+    read more, but `groups` counts them as they are read.
+    """
+
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+    groups: int
+    inputs: int
+
+    def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the output for an input of `size`."""
+        top, left, bottom, right = self.padding
+        pads = (top + bottom, left + right)
+        height, width = (
+            (size[i] + pads[i] - self.dilation[i] * (kernel[i] - 1) - 1) // self.strides[i] + 1
+            for i in (0, 1)
+        )
+        return height, width
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether rows can be taken as they lie: no stride, no padding."""
+        return self.strides == (1, 1) and self.padding == (0, 0, 0, 0)
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The least multiple that is not below `value`."""
+    return -(-value // multiple) * multiple
+
+
+def pack_matrix(weight: Array, lanes: int) -> Array:
+    """Pack `[K, N]` as `[N / lanes, K, lanes]`, with zeros behind the last column."""
+    k, n = weight.shape
+    padded = np.zeros((k, round_up(n, lanes)), weight.dtype)
+    padded[:, :n] = weight
+    return np.ascontiguousarray(padded.reshape(k, -1, lanes).transpose(1, 0, 2))
+
+
+def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
+    """Pack `[O, KH, KW, I / groups]` as `[O / lanes, KH, KW, I / groups, lanes]`.
+
+    A vector must not straddle two groups.  Where a group's outputs are no whole number of
+    vectors, neighbouring groups are merged into one of block-diagonal weights: more
+    multiplications by zero, but whole vectors.  Returns the packed weights and the groups left.
+    """
+    outputs, height, width, inputs = weight.shape
+    if groups > 1 and (outputs // groups) % lanes:
+        merge = lanes // gcd(outputs // groups, lanes)
+        merge = merge if groups % merge == 0 else groups
+        dense = np.zeros((groups // merge, merge, outputs // groups, height, width, merge, inputs))
+        parts = weight.reshape(groups // merge, merge, outputs // groups, height, width, inputs)
+        for i in range(merge):
+            dense[:, i, :, :, :, i] = parts[:, i]
+        weight = dense.reshape(outputs, height, width, merge * inputs).astype(weight.dtype)
+        groups //= merge
+    padded = np.zeros((round_up(outputs, lanes), *weight.shape[1:]), weight.dtype)
+    padded[:outputs] = weight
+    packed = padded.reshape(-1, lanes, *weight.shape[1:]).transpose(0, 2, 3, 4, 1)
+    return np.ascontiguousarray(packed), groups
+
+
+def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> PrimFunc:
+    """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made."""
+    blocks, depth, lanes = packed.shape
+    rows = prod(shape[:-1])
+    x = _tensor(shape, "x", dtype)
+    w = _tensor(packed.shape, "weight", dtype)
+    k = _reduce(depth, "k")
+    product = _compute(
+        (rows, blocks * lanes),
+        lambda m, n: te.sum(x[*_unflatten(m, shape[:-1]), k] * w[n // lanes, k, n % lanes], axis=k),
+        name="product",
+        attrs={KERNEL: "dense", FLOPS: 2 * rows * columns * depth},
+    )
+    out = _compute(
+        (*shape[:-1], columns),
+        lambda *index: product[_flatten(index[:-1], shape[:-1]), index[-1]],
+        name="output",
+    )
+    return _finish([x, w, out])
+
+
+def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtype: str) -> PrimFunc:
+    """2-D convolution of x `[N, H, W, C]` with weights that `pack_filter` made."""
+    blocks, kernel_h, kernel_w, depth, lanes = packed.shape
+    batch, height, width, _ = shape
+    out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
+    per_group = outputs // conv.groups
+    flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w * conv.inputs
+    x = _tensor(shape, "x", dtype)
+    w = _tensor(packed.shape, "weight", dtype)
+    padded = pad2d(x, conv.padding)
+    kh = _reduce(kernel_h, "kh")
+    kw = _reduce(kernel_w, "kw")
+    k = _reduce(depth, "k")
+    (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
+
+    def channel(o: Any) -> Any:
+        # The rounded-up outputs behind the last group read the last group's inputs.
+        group = (
+            tirx.min(o // per_group, conv.groups - 1)
+            if blocks * lanes > outputs
+            else o // per_group
+        )
+        return k if conv.groups == 1 else group * depth + k
+
+    product = _compute(
+        (batch, out_h, out_w, blocks * lanes),
+        lambda n, h, v, o: te.sum(
+            padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)]
+            * w[o // lanes, kh, kw, k, o % lanes],
+            axis=[kh, kw, k],
+        ),
+        name="product",
+        attrs={KERNEL: "conv2d", FLOPS: flops},
+    )
+    out = _compute(
+        (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
+    )
+    return _finish([x, w, out])
+
+
+def depthwise_conv2d(
+    shape: Sequence[int], weight_shape: Sequence[int], conv: Conv2d, dtype: str
+) -> PrimFunc:
+    """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C."""
+    kernel_h, kernel_w, outputs = weight_shape
+    batch, height, width, channels = shape
+    out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
+    x = _tensor(shape, "x", dtype)
+    w = _tensor(weight_shape, "weight", dtype)
+    padded = pad2d(x, conv.padding)
+    kh = _reduce(kernel_h, "kh")
+    kw = _reduce(kernel_w, "kw")
+    (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
+    multiplier = outputs // channels
+    flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w
+    product = _compute(
+        (batch, out_h, out_w, outputs),
+        lambda n, h, v, o: te.sum(
+            padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, o // multiplier]
+            * w[kh, kw, o],
+            axis=[kh, kw],
+        ),
+        name="product",
+        attrs={KERNEL: "depthwise-conv2d", FLOPS: flops},
+    )
+    out = _compute(
+        (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
+    )
+    return _finish([x, w, out])
+
+
+def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: str) -> PrimFunc:
+    """`out[..., m, n] = sum_k a[..., m, k] * b[..., k, n]`; leading axes broadcast as in numpy."""
+    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    (rows, depth), columns = left[-2:], right[-1]
+    blocks = round_up(columns, lanes) // lanes
+    a = _tensor(left, "a", dtype)
+    b = _tensor(right, "b", dtype)
+    k = _reduce(depth, "k")
+
+    def packed_element(*index: Any) -> Any:
+        *lead, block, kk, lane = index
+        column = block * lanes + lane
+        value = b[*lead, kk, column]
+        if columns % lanes == 0:
+            return value
+        return tirx.if_then_else(column < columns, value, tirx.const(0, dtype))
+
+    packed = _compute((*right[:-2], blocks, depth, lanes), packed_element, name="pack")
+    product = _compute(
+        (*batch, rows, blocks * lanes),
+        lambda *i: te.sum(
+            a[*_broadcast(i[:-2], left[:-2]), i[-2], k]
+            * packed[*_broadcast(i[:-2], right[:-2]), i[-1] // lanes, k, i[-1] % lanes],
+            axis=k,
+        ),
+        name="product",
+        attrs={KERNEL: "batch-matmul", FLOPS: 2 * prod(batch) * rows * columns * depth},
+    )
+    out = _compute((*batch, rows, columns), lambda *i: product[i], name="output")
+    return _finish([a, b, out])
+
+
+def pad2d(x: Any, padding: tuple[int, int, int, int]) -> Any:
+    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right."""
+    top, left, bottom, right = padding
+    if not any(padding):
+        return x
+    batch, height, width, channels = x.shape
+
+    def element(n: Any, h: Any, v: Any, c: Any) -> Any:
+        inside = tirx.all(h >= top, h < height + top, v >= left, v < width + left)
+        return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
+
+    shape = (batch, height + top + bottom, width + left + right, channels)
+    return _compute(shape, element, name="pad")
+
+
+# Relax counts in 64 bits, and a kernel that counted in 32 would not fuse with the others.
+
+
+def _tensor(shape: Sequence[int], name: str, dtype: str) -> Any:
+    return te.placeholder(_wide(shape), name=name, dtype=dtype)
+
+
+def _reduce(extent: int, name: str) -> Any:
+    return te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name=name)
+
+
+def _compute(shape: Sequence[Any], element: Any, **keywords: Any) -> Any:
+    return te.compute(_wide(shape), element, **keywords)
+
+
+def _wide(shape: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(tirx.const(int(extent), "int64") for extent in shape)
+
+
+def _finish(tensors: list[Any]) -> PrimFunc:
+    func = te.create_prim_func(tensors).without_attr("global_symbol")
+    return func.with_attr("op_pattern", OUT_ELEMENTWISE_FUSABLE)
+
+
+def _flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
+    flat: Any = 0
+    for i, extent in zip(index, shape, strict=True):
+        flat = flat * extent + i
+    return flat
+
+
+def _unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
+    """The index of element `flat`; axes of extent 1 stay out of the arithmetic."""
+    index: list[Any] = []
+    for axis in reversed(range(len(shape))):
+        outermost = all(extent == 1 for extent in shape[:axis])
+        index.append(flat if outermost and shape[axis] != 1 else flat % shape[axis])
+        flat = flat // shape[axis]
+    return index[::-1]
+
+
+def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
+    last = index[len(index) - len(shape) :]
+    return [0 if extent == 1 else i for i, extent in zip(last, shape, strict=True)]

@@ -1,0 +1,46 @@
+"""What a kernel computes and moves at least: the two coordinates of a roofline."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.s_tir import SBlock
+from tvm.s_tir.analysis import estimate_tir_flops
+from tvm_ffi import structural_walk
+
+from hybridc.compiler.contractions import FLOPS
+from hybridc.compiler.interfaces import PrimFunc
+
+
+def flops(func: PrimFunc) -> int:
+    """Arithmetic operations of one call, a multiply-add counted as two.
+
+    Convolutions and products say themselves what they are asked for, so that multiplications by
+    the zeros of packed weights do not count; anything else is counted from its loop nest.
+    """
+    stated: list[int] = []
+
+    def visit(block: Any) -> None:
+        if FLOPS in block.annotations:
+            stated.append(int(block.annotations[FLOPS]))
+
+    structural_walk(func.body, (SBlock, visit))
+    if stated:
+        return sum(stated)
+    try:
+        return int(estimate_tir_flops(tvm.IRModule({"main": func})))
+    except tvm.error.InternalError:
+        return 0  # it holds a call that has no count, such as a sort
+
+
+def traffic(func: PrimFunc) -> int:
+    """Bytes of one call's arguments, each moved once; 0 where an extent is not known."""
+    total = 0
+    for param in func.params:
+        if not all(isinstance(extent, tirx.IntImm) for extent in param.shape):
+            return 0
+        size = prod(int(extent) for extent in param.shape)
+        total += size * np.dtype(str(param.dtype)).itemsize
+    return total

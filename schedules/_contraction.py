@@ -1,0 +1,236 @@
+"""Shared by the rules for dense, convolution and batched products: analysis and tiling."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule as TVMSchedule
+
+from hybridc.compiler.contractions import KERNEL
+from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
+from hybridc.schedules import _tiling
+
+# A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
+_UNROLLED_WINDOW = 7
+
+
+@dataclass(frozen=True)
+class Contraction(Match):
+    """A kernel with one product, and the numbers that its tiling depends on."""
+
+    problem: _tiling.Problem
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Where the blocks of a tiled kernel stand: `task` is the parallel loop."""
+
+    product: Any
+    task: Any
+    whole_image: bool
+    all_columns: bool
+
+
+def new_schedule(func: PrimFunc) -> Schedule:
+    """A schedule of one function; a failing primitive raises without drawing the whole IR."""
+    return TVMSchedule(tvm.IRModule({"main": func}), error_render_level="fast")
+
+
+def find_product(func: PrimFunc, kind: str) -> tuple[Schedule, Any] | NotApplicable:
+    """The schedule and the product block of a kernel of `kind`, or why it is none."""
+    schedule = new_schedule(func)
+    blocks = all_blocks(schedule)
+    products = [b for b in blocks if str(schedule.get(b).annotations.get(KERNEL, "")) == kind]
+    if len(products) != 1:
+        return NotApplicable(f"it holds {len(products)} products of kind {kind}, not one")
+    reductions = [b for b in blocks if _reduces(schedule.get(b))]
+    if len(reductions) != 1:
+        return NotApplicable("it holds another reduction besides the product")
+    return schedule, products[0]
+
+
+def product_of(schedule: Schedule) -> Any:
+    """The product block of a kernel that `find_product` took."""
+    return next(b for b in all_blocks(schedule) if KERNEL in schedule.get(b).annotations)
+
+
+def all_blocks(schedule: Schedule) -> list[Any]:
+    """Every block of the function, in program order."""
+    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
+
+
+def extents(schedule: Schedule, block: Any) -> list[int]:
+    """The extents of a block's axes."""
+    return [int(var.dom.extent) for var in schedule.get(block).iter_vars]
+
+
+def source_shape(schedule: Schedule, product: Any) -> list[int]:
+    """The shape of the (padded) activations that the product reads."""
+    return [int(extent) for extent in schedule.get(product).reads[0].source.shape]
+
+
+def unroll_window(schedule: Schedule, product: Any) -> None:
+    """Unroll the loops over a small window, so that its weights stay in registers."""
+    loops = schedule.get_loops(product)
+    for loop in loops[-5:-3]:
+        if int(schedule.get(loop).extent) <= _UNROLLED_WINDOW:
+            schedule.unroll(loop)
+
+
+def inline_epilogue(schedule: Schedule, product: Any) -> Any:
+    """Inline what surrounds the product's result into one block, and return that block.
+
+    Where the last block is larger than the product (a broadcast follows), that one stays a
+    loop nest of its own, and the block that only stores the product is returned.
+    """
+    feeding = {_name(schedule, b) for b in schedule.get_producers(product)}
+    store = schedule.get_consumers(product)[0]
+    last = all_blocks(schedule)[-1]
+    if extents(schedule, store) == extents(schedule, last):
+        store = last
+    kept = {*feeding, _name(schedule, product), _name(schedule, store), _name(schedule, last)}
+    for block in all_blocks(schedule):
+        if _name(schedule, block) not in kept:
+            schedule.compute_inline(block)
+    if _name(schedule, store) != _name(schedule, last):
+        spread(schedule, last)
+    return store
+
+
+def tile(match: Contraction, schedule: Schedule, product: Any, point: Point) -> Tiles:
+    """Cut the storing block into tasks and register tiles, and compute the product in them.
+
+    The storing block's loops are images and image rows (as far as the kernel has them), rows,
+    columns.  The product's accumulators are the tile: initialised, updated over the whole depth
+    in registers, and only then handed to the epilogue.
+    """
+    problem = match.problem
+    store = inline_epilogue(schedule, product)
+    images, height, rows, columns = _canonical_loops(schedule, store, problem)
+    vectors = min(point["vectors"], problem.panels(1))
+    tile_rows = min(point["rows"], problem.rows)
+    row_tile, row = schedule.split(rows, [None, tile_rows])
+    units, panels = problem.units(tile_rows), problem.panels(vectors)
+    chunk = _tiling.divisor_below(units, point["chunk"])
+    width = _tiling.divisor_below(panels, point["panels"])
+    panel, part, lane = _split_columns(schedule, columns, problem, vectors, width)
+    panel_task, panel = schedule.split(panel, [None, width])
+    if problem.height > 1:
+        unit_task, height = schedule.split(height, [None, chunk])
+        inner = [panel, height, row_tile]
+    else:
+        unit_task, row_tile = schedule.split(row_tile, [None, chunk])
+        inner = [panel, row_tile]
+    schedule.reorder(*images, unit_task, panel_task, *inner, row, part, lane)
+    task = schedule.fuse(*images, unit_task, panel_task)
+    if int(schedule.get(task).extent) > 1:
+        schedule.parallel(task)
+    schedule.vectorize(lane)
+    schedule.unroll(part)
+    schedule.unroll(row)
+    schedule.compute_at(product, row_tile, preserve_unit_loops=True)
+    # Full tiles and the ragged last one become loops of their own, free of bounds checks.
+    for loop in (panel, row_tile):
+        schedule.annotate(loop, "pragma_loop_partition_hint", 1)
+    _accumulate(schedule, product, problem.lanes)
+    return Tiles(product, task, chunk == units, width == panels)
+
+
+def spread(schedule: Schedule, block: Any) -> None:
+    """Schedule a block that only moves data: parallel outside, vectors along the last axis."""
+    *outer, last = schedule.get_loops(block)
+    if outer:
+        schedule.parallel(schedule.fuse(*outer))
+    vectorize_copy(schedule, last)
+
+
+def vectorize_copy(schedule: Schedule, loop: Any, lanes: int = 16) -> None:
+    """Vectorise a loop by the widest divisor of its extent; odd extents stay scalar."""
+    extent = schedule.get(loop).extent
+    if not isinstance(extent, tirx.IntImm):
+        return
+    width = _tiling.divisor_below(int(extent), lanes)
+    if width > 1:
+        schedule.vectorize(schedule.split(loop, [None, width])[1])
+
+
+def _canonical_loops(
+    schedule: Schedule, store: Any, problem: _tiling.Problem
+) -> tuple[list[Any], Any, Any, Any]:
+    """The store's loops as images, image rows, rows and columns."""
+    if problem.height > 1:
+        *images, height, rows, columns = schedule.get_loops(store)
+        return images, height, rows, columns
+    leading = 0
+    count = 1
+    shape = extents(schedule, store)
+    while count < problem.images:
+        count *= shape[leading]
+        leading += 1
+    if len(shape) - leading > 2:
+        _flatten_rows(schedule, store, shape, leading)
+    *images, rows, columns = schedule.get_loops(store)
+    return images, None, rows, columns
+
+
+def _flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: int) -> None:
+    """Make one axis of the axes between images and columns.
+
+    Fusing the loops instead would leave `row // width` in the region that a tile reads, and
+    where tiles straddle two image rows that region is no rectangle of the product any more.
+    """
+
+    def flat(*index: Any) -> list[Any]:
+        row: Any = 0
+        for i, extent in zip(index[leading:-1], shape[leading:-1], strict=True):
+            row = row * extent + i
+        return [*index[:leading], row, index[-1]]
+
+    schedule.transform_block_layout(store, tirx.IndexMap.from_func(flat, ndim=len(shape)))
+
+
+def _split_columns(
+    schedule: Schedule, columns: Any, problem: _tiling.Problem, vectors: int, width: int
+) -> Sequence[Any]:
+    """Cut columns into panels, the vectors of a panel, and lanes.
+
+    A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
+    its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
+    the columns.  The accumulators are whole vectors all the same.
+    """
+    lanes = problem.lanes
+    ragged = problem.columns % lanes != 0
+    if ragged and width < problem.panels(vectors):
+        lanes = gcd(problem.columns, lanes)
+    group, lane = schedule.split(columns, [None, lanes])
+    panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])
+    return panel, part, lane
+
+
+def _accumulate(schedule: Schedule, product: Any, lanes: int) -> None:
+    """Order the tile's loops: depth outside, then unrolled rows and vectors, then lanes."""
+    reduction = sum(
+        int(var.iter_type) == tirx.IterVar.CommReduce for var in schedule.get(product).iter_vars
+    )
+    loops = schedule.get_loops(product)
+    depth = loops[-reduction:]
+    row, column = loops[-reduction - 2 : -reduction]
+    part, lane = schedule.split(column, [None, lanes])
+    schedule.reorder(*depth, row, part, lane)
+    schedule.vectorize(lane)
+    init = schedule.decompose_reduction(product, depth[0])
+    for block in (init, product):
+        *_, row, part, _ = schedule.get_loops(block)
+        schedule.unroll(row)
+        schedule.unroll(part)
+
+
+def _reduces(block: Any) -> bool:
+    return any(int(var.iter_type) == tirx.IterVar.CommReduce for var in block.iter_vars)
+
+
+def _name(schedule: Schedule, block: Any) -> str:
+    return str(schedule.get(block).name_hint)

@@ -1,0 +1,199 @@
+"""Schedules the stages of a row; `_rows` says what they are."""
+
+from typing import Any
+
+from tvm import s_tir, tirx
+from tvm_ffi import structural_map
+
+from hybridc.compiler.interfaces import Point, PrimFunc, Schedule
+from hybridc.schedules import _analysis, _loops, _vectors
+from hybridc.schedules._rows import Rows
+
+# Lanes left to be added one by one at the end of a tree of additions.
+_SCALARS = 4
+# Loops over at most this many vectors, or elements of a window, are unrolled, so that
+# accumulators become registers and addresses constants.
+_UNROLLED = 16
+
+
+def schedule_rows(rows: Rows, point: Point) -> Schedule:
+    """Apply a point of `rows.space`."""
+    func = rows.staged
+    if rows.along:
+        for name in rows.stages:
+            func = _pad_reduction(func, name, point["width"])
+    schedule = _loops.new_schedule(func)
+    compute_rows(schedule, rows, point["width"], bool(point["threads"]), bool(point.get("unroll")))
+    return _loops.finish(schedule)
+
+
+def compute_rows(
+    schedule: Schedule, rows: Rows, width: int, threads: bool, unroll: bool = False
+) -> None:
+    """Compute the stages of each row inside the loop over rows; `unroll` the reduced axes."""
+    for name in rows.apart:
+        _loops.spread(schedule, name, rows.target, 0, threads=False)
+    trees: list[Any] = []
+    order: list[Any] = []
+    for name in rows.stages:
+        block = schedule.get_sblock(name)
+        if rows.along and _loops.info(schedule, block).reduction:
+            tree = _tree(schedule, block, rows, width)
+            trees += tree
+            order += tree
+        order.append(block)
+    task = _row_loop(schedule, rows, width)
+    if threads:
+        schedule.parallel(task)
+    for block in reversed(order):
+        schedule.compute_at(block, task, preserve_unit_loops=True)
+    output = schedule.get_sblock(rows.output)
+    for block in (*order, output):
+        if not rows.along:
+            _across(schedule, block, rows, unroll)
+        elif block in trees:
+            _partial(schedule, block, width, rows)
+        else:
+            _along(schedule, block, rows)
+
+
+def _row_loop(schedule: Schedule, rows: Rows, width: int) -> Any:
+    """The loop over rows of the output block, or over groups of rows side by side."""
+    loops = schedule.get_loops(rows.output)
+    if not rows.kept:
+        return loops[0]
+    kept = [loops[position] for position in rows.kept]
+    reduced = [loop for position, loop in enumerate(loops) if position not in rows.kept]
+    if rows.along:
+        schedule.reorder(*kept, *reduced)
+        return schedule.fuse(*kept)
+    group, side = schedule.split(kept[-1], [None, width])
+    schedule.reorder(*kept[:-1], group, *reduced, side)
+    return schedule.fuse(*kept[:-1], group)
+
+
+def _tree(schedule: Schedule, block: Any, rows: Rows, width: int) -> list[Any]:
+    """Make a reduction along the row one of vectors, and a tree of narrower ones behind it.
+
+    Returns the blocks of partial results; the block itself adds the last few lanes.
+    """
+    spatial = len(_loops.info(schedule, block).spatial)
+    axis = schedule.fuse(*schedule.get_loops(block)[-rows.fused :])
+    made: list[Any] = []
+    for lanes in _tree_widths(width, rows.native):
+        _, lane = schedule.split(axis, [None, lanes])
+        made.append(schedule.rfactor(lane, spatial))
+        axis = schedule.get_loops(block)[-1]
+    return made
+
+
+def _tree_widths(width: int, native: int) -> list[int]:
+    """Lanes of the tree's stages; each divides the one before it."""
+    widths = [width]
+    for limit in (native, _SCALARS):
+        if widths[-1] > limit and widths[-1] % limit == 0:
+            widths.append(limit)
+    return [lanes for lanes in widths if lanes > 1]
+
+
+def _partial(schedule: Schedule, block: Any, width: int, rows: Rows) -> None:
+    """A stage of the tree: its lane innermost."""
+    info = _loops.info(schedule, block)
+    loops = _loops.loops_of(schedule, block)
+    lane = loops.pop(next(iter(info.spatial)))
+    schedule.reorder(*loops.values(), lane)
+    schedule.vectorize(lane)
+    reduced = [loop for axis, loop in loops.items() if axis in info.reduction]
+    if int(schedule.get(lane).extent) == width and rows.axis % width:
+        schedule.annotate(reduced[-1], _vectors.TAIL, rows.axis % width)
+    schedule.decompose_reduction(block, next(iter(loops.values())))
+
+
+def _along(schedule: Schedule, block: Any, rows: Rows) -> None:
+    """The end of a tree, or an elementwise stage of a row: vectors along its contiguous axes."""
+    info = _loops.info(schedule, block)
+    if info.name == rows.output:
+        reduced = [axis for i, axis in enumerate(info.spatial) if i not in rows.kept]
+        loops = dict(zip(reduced, schedule.get_loops(block)[1:], strict=True))
+    else:
+        loops = _loops.loops_of(schedule, block)
+    if info.reduction:
+        for axis in info.reduction:
+            if int(schedule.get(loops[axis]).extent) <= _UNROLLED:
+                schedule.unroll(loops[axis])
+        schedule.decompose_reduction(block, next(iter(loops.values())))
+        return
+    axes = tuple(axis for axis, loop in loops.items() if int(schedule.get(loop).extent) > 1)
+    if not axes:
+        return
+    group = _analysis.collapsible(info, axes)
+    axis = schedule.fuse(*(loops[axis] for axis in group))
+    extent = int(schedule.get(axis).extent)
+    native = rows.target.lanes(info.widest)
+    _loops.vectorize(schedule, axis, _analysis.best_lanes(extent, info.divisor(group[-1]), native))
+
+
+def _across(schedule: Schedule, block: Any, rows: Rows, unroll: bool) -> None:
+    """A stage of rows side by side: vectors over the rows, accumulators in registers."""
+    info = _loops.info(schedule, block)
+    if info.name == rows.output:
+        side = schedule.get_loops(block)[-1]
+        outer: list[Any] = []
+    else:
+        loops = _loops.loops_of(schedule, block)
+        side = loops.pop(list(info.spatial)[-1])
+        spatial = [loop for axis, loop in loops.items() if axis in info.spatial]
+        outer = [loop for axis, loop in loops.items() if axis in info.reduction]
+        schedule.reorder(*spatial, *outer, side)
+    native = rows.target.lanes(info.widest)
+    extent = int(schedule.get(side).extent)
+    lanes = _analysis.best_lanes(extent, info.divisor(list(info.spatial)[-1]), native)
+    vectors = _loops.vectorize(schedule, side, lanes)
+    if 1 < lanes < extent <= _UNROLLED * lanes:
+        schedule.unroll(vectors)
+    for loop in outer if unroll else ():
+        schedule.unroll(loop)
+    if info.reduction:
+        schedule.decompose_reduction(block, outer[0])
+
+
+def _pad_reduction(func: PrimFunc, name: str, width: int) -> PrimFunc:
+    """Round the innermost reduced axis up to whole vectors; what lies behind its end counts nothing.
+
+    TVM has no primitive for it, and loses the condition of a split that leaves a rest when the
+    block moves.  `_vectors` takes the condition out again.
+    """
+
+    def block(realize: Any) -> Any:
+        old = realize.block
+        if old.name_hint != name or not _uneven(old, width):
+            return realize
+        *axes, last = old.iter_vars
+        dtype = str(last.var.ty.dtype)
+        extent = int(last.dom.extent)
+        domain = type(last.dom)(tirx.const(0, dtype), tirx.const(_up(extent, width), dtype))
+        inside = tirx.likely(last.var < tirx.const(extent, dtype))
+        store = old.body
+        term = tirx.if_then_else(inside, store.value.b, old.init.value)
+        body = tirx.BufferStore(store.buffer, type(store.value)(store.value.a, term), store.indices)
+        padded = [*axes, tirx.IterVar(domain, last.var, last.iter_type)]
+        return _vectors.replaced(realize, body, padded)
+
+    def loop(node: Any) -> Any:
+        inner = node.body
+        if not isinstance(inner, s_tir.SBlockRealize) or inner.block.name_hint != name:
+            return node
+        extent = inner.block.iter_vars[-1].dom.extent
+        return tirx.For(node.loop_var, node.min, extent, node.kind, inner, None, node.annotations)
+
+    body = structural_map(func.body, [(s_tir.SBlockRealize, block), (tirx.For, loop)])
+    return func.with_body(body)
+
+
+def _uneven(block: Any, width: int) -> bool:
+    last = block.iter_vars[-1]
+    return int(last.iter_type) == tirx.IterVar.CommReduce and int(last.dom.extent) % width != 0
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple

@@ -1,0 +1,227 @@
+"""Kernels whose stages run row by row: reductions, softmax, normalisations, pooling.
+
+A row is what one element of the reductions' result stands for.  All stages of a row are computed
+before the next row is begun, so that what passes between them stays in registers and the L1
+cache.  Vectors lie either *across* rows (the contiguous axis is kept) or *along* the row (the
+contiguous axis is reduced).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
+from hybridc.compiler.target import Target
+from hybridc.schedules import _analysis, _loops
+from hybridc.schedules._analysis import Block
+
+# An addition takes 4 cycles and two start in each; four accumulators in flight hide most of that
+# without making the tree behind them long.
+CHAINS = 4
+# Rows across which a vector is as wide as registers allow, and that share one task.
+_TILE_REGISTERS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Rows(Match):
+    """A kernel of row stages.
+
+    `staged` is the kernel with what can be inlined inlined, and an elementwise block `output` at
+    the end.  `apart` are blocks computed beforehand, `stages` those computed row by row; `kept`
+    are the positions of the output's axes that number the rows.  `along` tells where vectors lie;
+    `axis` is the length of the axis under them, `fused` how many reduced axes make it up, and
+    `widths` are the lanes, or the rows side by side, that fit it.
+    """
+
+    staged: PrimFunc
+    output: str
+    apart: tuple[str, ...]
+    stages: tuple[str, ...]
+    kept: tuple[int, ...]
+    along: bool
+    axis: int
+    fused: int
+    widths: tuple[int, ...]
+    native: int
+    threads: bool
+
+    @property
+    def output_axes(self) -> int:
+        """How many axes the output has."""
+        found = {block.name: block for block in _analysis.blocks(self.staged)}
+        return len(found[self.output].spatial)
+
+    @property
+    def space(self) -> Space:
+        """`width` as above; `threads` over the rows, or one thread."""
+        return {"width": self.widths, "threads": (0, 1)}
+
+    @property
+    def point(self) -> Point:
+        """The default: accumulators enough to hide latencies, threads where work outweighs them."""
+        width = self._along_width() if self.along else self._across_width()
+        return {"width": width, "threads": int(self.threads)}
+
+    def _along_width(self) -> int:
+        # Twice around the loop at least, or the tree behind it costs more than it saves.
+        wide = CHAINS * self.native
+        if self.axis >= 2 * wide and wide in self.widths:
+            return wide
+        return max(width for width in self.widths if width <= self.native)
+
+    def _across_width(self) -> int:
+        fitting = [width for width in self.widths if width <= CHAINS * self.native]
+        best = max(fitting, key=lambda width: (self._filled(width), width))
+        # A narrow divisor of an awkward length wastes more than accumulators in the cache do.
+        return best if 2 * self._filled(best) >= self._filled(self.axis) else self.axis
+
+    def _filled(self, width: int) -> float:
+        """The share of lanes in use where registers hold `width` elements."""
+        return width / (-(-width // self.native) * self.native)
+
+
+def reducers(func: PrimFunc) -> tuple[str, ...]:
+    """By what the kernel's reductions combine two values, such as `("Max", "Add")`."""
+    found = [block for block in _analysis.blocks(func) if block.reduction and block.plain]
+    return tuple(type(block.body.value).__name__ for block in found)
+
+
+def analyse(func: PrimFunc, target: Target, windows: bool = False) -> Rows | NotApplicable:
+    """Find the row stages of a kernel; `windows` are read across rows whatever their strides."""
+    raw = _analysis.blocks(func)
+    if not _analysis.plain(raw):
+        return NotApplicable("a block is no single store under constant loops")
+    if not reducers(func):
+        return NotApplicable("it holds no reduction")
+    if len(_analysis.outputs(func, raw)) != 1:
+        return NotApplicable("it has several outputs")
+    staged, output = _loops.stage(func)
+    return plan(func, staged, output, target, windows)
+
+
+def plan(
+    func: PrimFunc,
+    staged: PrimFunc,
+    output: str,
+    target: Target,
+    windows: bool = False,
+    only: tuple[str, ...] = (),
+) -> Rows | NotApplicable:
+    """Find the rows behind the block `output` of a kernel that is inlined already.
+
+    `only` names the stages where other blocks that feed them are not to be touched.
+    """
+    found = {block.name: block for block in _analysis.blocks(staged)}
+    feeding = [found[name] for name in only] if only else _feeding(found, output)
+    reductions = [block for block in feeding if block.reduction]
+    rows = {prod(block.spatial.values()) for block in reductions}
+    if len(rows) != 1:
+        return NotApplicable("its reductions keep different numbers of elements")
+    kept = _kept(found[output], feeding, rows.pop())
+    if kept is None:
+        return NotApplicable("its output does not number the reductions' rows by whole axes")
+    along = False if windows else _along(reductions)
+    if along is None:
+        return NotApplicable("neither the reduced nor the kept axis is contiguous")
+    native = min(target.lanes(block.widest) for block in reductions)
+    if along:
+        axis, fused, widths = _reduced_axis(reductions, native)
+    else:
+        axis, fused = list(found[output].spatial.values())[kept[-1]], 0
+        widths = _across_widths(axis, native)
+    apart = tuple(block.name for block in feeding if _is_table(block, feeding, reductions))
+    stages = tuple(block.name for block in feeding if block.name not in apart)
+    threads = _analysis.worth_threads(staged, target)
+    return Rows(
+        func,
+        target,
+        staged,
+        output,
+        apart,
+        stages,
+        kept,
+        along,
+        axis,
+        fused,
+        widths,
+        native,
+        threads,
+    )
+
+
+def _feeding(found: Mapping[str, Block], output: str) -> list[Block]:
+    """The blocks that `output` needs, in program order."""
+    needed = {output}
+    for block in reversed(found.values()):
+        if any(reader.name in needed for reader in _analysis.readers(block, tuple(found.values()))):
+            needed.add(block.name)
+    return [block for name, block in found.items() if name in needed and name != output]
+
+
+def _is_table(block: Block, feeding: Sequence[Block], reductions: Sequence[Block]) -> bool:
+    """Whether a block depends on no reduction and is too small to number the rows' elements."""
+    if block.reduction or any(
+        block in _analysis.readers(other, tuple(feeding)) for other in feeding
+    ):
+        return False
+    return block.iterations < max(reduction.iterations for reduction in reductions)
+
+
+def _kept(output: Block, feeding: Sequence[Block], rows: int) -> tuple[int, ...] | None:
+    """The positions of the output's axes that number the rows; None if they are no whole axes."""
+    axes = list(output.spatial)
+    if output.iterations == rows:
+        return tuple(range(len(axes)))
+    used: set[int] = set()
+    for load in output.loads:
+        writer = next((b for b in feeding if load.source.same_as(b.writes[0])), None)
+        if writer is not None and prod(writer.spatial.values()) == rows:
+            positions = [_position(index, axes) for index in load.indices]
+            used.update(p for p in positions if p is not None)
+    if prod(list(output.spatial.values())[p] for p in used) != rows:
+        return None
+    return tuple(sorted(used))
+
+
+def _position(index: object, axes: Sequence[object]) -> int | None:
+    return next((i for i, axis in enumerate(axes) if axis.same_as(index)), None)  # type: ignore[attr-defined]
+
+
+def _along(reductions: Sequence[Block]) -> bool | None:
+    """Whether the reduced axis is the contiguous one; None where neither is."""
+    main = max(reductions, key=lambda block: block.iterations)
+    across = [main.stride(load, list(main.spatial)[-1]) for load in main.loads if main.spatial]
+    along = [main.stride(load, list(main.reduction)[-1]) for load in main.loads]
+    if across and 1 in across and set(across) <= {0, 1}:
+        return False
+    if along and 1 in along and set(along) <= {0, 1}:
+        return True
+    return True if 1 in along else False if 1 in across else None
+
+
+def _reduced_axis(reductions: Sequence[Block], native: int) -> tuple[int, int, tuple[int, ...]]:
+    """Length, number of axes, and possible lanes of the innermost reduced axis.
+
+    Several axes count as one where that makes whole vectors.  The length need not be a multiple
+    of the lanes unless a condition restricts them.
+    """
+    fused = min(len(_analysis.collapsible(b, tuple(b.reduction))) for b in reductions)
+    wide = CHAINS * native
+    for count in range(fused, 1, -1):
+        axis = _length(reductions, count)
+        whole = tuple(d for d in _analysis.divisors(axis) if native // 4 <= d <= wide)
+        if whole and max(whole) * 2 >= native:
+            return axis, count, whole
+    axis = _length(reductions, 1)
+    divisor = reductions[0].divisor(list(reductions[0].reduction)[-1])
+    return axis, 1, _analysis.lane_choices(axis, divisor, native)
+
+
+def _length(reductions: Sequence[Block], count: int) -> int:
+    return min(prod(list(block.reduction.values())[-count:]) for block in reductions)
+
+
+def _across_widths(axis: int, native: int) -> tuple[int, ...]:
+    """How many rows may be computed side by side: what divides them, or all."""
+    widest = _TILE_REGISTERS[-1] * native
+    return tuple(d for d in _analysis.divisors(axis) if d <= widest or d == axis)

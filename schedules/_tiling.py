@@ -1,0 +1,162 @@
+"""The analytic model that picks register tiles and task sizes of matrix-product-like kernels.
+
+A kernel is rows x columns x depth: a tile of `rows` x `vectors` accumulators stays in registers
+while depth runs; a task (what one thread takes at a time) is a chunk of row tiles times some
+column panels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
+
+from hybridc.compiler.interfaces import Point, Space
+from hybridc.compiler.target import Target
+
+_LINE = 64
+# Multiply-adds a cycle, and cycles until a result may be added to: AVX2 and the two-unit AVX-512
+# CPUs.  Zen 4 issues one of 512 bits a cycle, which changes no choice: it only hides more loads.
+_ISSUED = 2
+_LATENCY = 4
+# Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
+_LOAD = 0.6
+# Bytes a core gets from beyond its L2 in one cycle, measured on Zen 4; server parts of Intel give
+# about the same.
+_FAR_BYTES = 8.0
+# Cycles to start a task: the call, and address arithmetic; and to wake the other threads and wait
+# for them, about 3 µs.
+_TASK = 50
+_PARALLEL = 10_000
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the model needs to know of a kernel.
+
+    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows
+    lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
+    product has one image of height 1; a convolution's rows are the pixels of one image row.
+    """
+
+    images: int
+    height: int
+    rows: int
+    columns: int
+    depth: int
+    row_stride: int
+    image_bytes: int
+    lanes: int
+    halo_bytes: int = 0
+
+    def units(self, rows: int) -> int:
+        """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
+        return self.height if self.height > 1 else -(-self.rows // rows)
+
+    def panels(self, vectors: int) -> int:
+        """Column panels of `vectors` vectors."""
+        return -(-self.columns // (vectors * self.lanes))
+
+
+def divisors(value: int) -> tuple[int, ...]:
+    """All divisors, ascending."""
+    return tuple(d for d in range(1, value + 1) if value % d == 0)
+
+
+def divisor_below(value: int, limit: int) -> int:
+    """The greatest divisor of `value` that is not above `limit`."""
+    return max(d for d in divisors(value) if d <= max(1, limit))
+
+
+def tiles(target: Target) -> Iterator[tuple[int, int]]:
+    """Rows and vectors of the tiles whose accumulators and operands fit the registers."""
+    for vectors in (1, 2, 3, 4, 6, 8):
+        for rows in range(1, 17):
+            # One register for each weight vector and one for the broadcast activation.
+            if rows * vectors + vectors + 1 <= target.vector_registers:
+                yield rows, vectors
+
+
+def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
+    """Cycles of one register tile over the whole depth."""
+    multiply_adds = rows * vectors / _ISSUED
+    loads = (rows + vectors) * _LOAD
+    step = max(multiply_adds, loads, _LATENCY)
+    if _conflicting(problem.row_stride, rows, target):
+        step += 0.3 * rows
+    # Around the loop: accumulators cleared, epilogue, stores, addresses.
+    return problem.depth * step + 2.0 * rows * vectors + 20
+
+
+def _conflicting(stride: int, rows: int, target: Target) -> bool:
+    """Whether the rows' lines crowd each other out of the L1 cache.
+
+    Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines, of
+    which the weights need two.
+    """
+    way = target.l1 // target.l1_ways
+    distinct = max(1, way // max(gcd(stride, way), _LINE))
+    return -(-rows // distinct) > target.l1_ways - 2
+
+
+def choose_tile(problem: Problem, target: Target) -> tuple[int, int]:
+    """Rows and vectors of the tile with the least cycles, ragged edges counted in."""
+
+    def cycles(tile: tuple[int, int]) -> float:
+        rows, vectors = tile
+        return panel_cycles(problem, rows, vectors, target) * problem.panels(vectors)
+
+    return min(_fitting(problem, target), key=cycles)
+
+
+def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
+    """Cycles of one panel's tiles over one product."""
+    full, rest = divmod(problem.rows, rows)
+    cycles = full * tile_cycles(problem, rows, vectors, target)
+    return cycles + (tile_cycles(problem, rest, vectors, target) if rest else 0.0)
+
+
+def choose_task(problem: Problem, tile: tuple[int, int], target: Target) -> tuple[int, int]:
+    """Chunk and panels of a task: balanced over the threads, and kind to the L2 cache."""
+    rows, vectors = tile
+    panels, units = problem.panels(vectors), problem.units(rows)
+    image_cycles = problem.height * panel_cycles(problem, rows, vectors, target)
+    panel_bytes = problem.depth * vectors * problem.lanes * 4
+
+    def cycles(task: tuple[int, int]) -> float:
+        chunk, width = task
+        tasks = problem.images * (units // chunk) * (panels // width)
+        compute = width * image_cycles * chunk / units
+        activations = problem.image_bytes * chunk / units + problem.halo_bytes
+        # Activations that fit the L2 cache are fetched once, else once for each panel.
+        fits = activations + panel_bytes < target.l2 / 2
+        fetched = activations * (1 if fits else 1 + width) + width * panel_bytes
+        rounds = -(-tasks // target.threads)
+        launch = _PARALLEL if tasks > 1 else 0
+        return rounds * (compute + fetched / _FAR_BYTES + _TASK) + launch
+
+    choices = [(c, w) for c in divisors(units) for w in divisors(panels)]
+    return min(choices, key=cycles)
+
+
+def space(problem: Problem, target: Target) -> Space:
+    """The knobs of a tiled kernel; `chunk` and `panels` are rounded down to what divides."""
+    fitting = _fitting(problem, target)
+    units = {d for rows, _ in fitting for d in divisors(problem.units(rows))}
+    panels = {d for _, vectors in fitting for d in divisors(problem.panels(vectors))}
+    return {
+        "rows": tuple(sorted({rows for rows, _ in fitting})),
+        "vectors": tuple(sorted({vectors for _, vectors in fitting})),
+        "chunk": tuple(sorted(units)),
+        "panels": tuple(sorted(panels)),
+    }
+
+
+def default(problem: Problem, target: Target) -> Point:
+    """The point that the model likes best."""
+    tile = choose_tile(problem, target)
+    chunk, panels = choose_task(problem, tile, target)
+    return {"rows": tile[0], "vectors": tile[1], "chunk": chunk, "panels": panels}
+
+
+def _fitting(problem: Problem, target: Target) -> list[tuple[int, int]]:
+    groups = problem.panels(1)
+    return [t for t in tiles(target) if t[0] <= problem.rows and t[1] <= groups]

@@ -1,0 +1,72 @@
+"""Direct 2-D convolution, channels last, with packed weights."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hybridc.compiler.interfaces import (
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules._contraction import Contraction
+
+
+@dataclass(frozen=True)
+class Conv2d(ScheduleRule):
+    """Schedule a direct convolution as register tiles of neighbouring pixels x channels."""
+
+    priority: ClassVar[int] = 70
+
+    def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
+        """Take kernels that `pack-weights` made from a convolution of any window and stride."""
+        found = _contraction.find_product(func, "conv2d")
+        if isinstance(found, NotApplicable):
+            return found
+        schedule, product = found
+        images, height, width, _, kernel_h, kernel_w, depth = _contraction.extents(
+            schedule, product
+        )
+        store = schedule.get_consumers(product)[0]
+        columns = _contraction.extents(schedule, store)[-1]
+        source = _contraction.source_shape(schedule, product)
+        pixel = source[3] * 4
+        image_row = source[2] * pixel
+        problem = _tiling.Problem(
+            images=images,
+            height=height,
+            rows=width,
+            columns=columns,
+            depth=kernel_h * kernel_w * depth,
+            row_stride=pixel * max(1, source[2] // width),
+            lanes=target.lanes(),
+            image_bytes=source[1] * image_row,
+            halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
+        )
+        return Contraction(func, target, problem)
+
+    def knobs(self, match: Contraction) -> Space:
+        """Rows and vectors of the register tile; image rows and panels of a task."""
+        return _tiling.space(match.problem, match.target)
+
+    def default(self, match: Contraction, target: Target) -> Point:
+        """The analytic model's choice."""
+        return _tiling.default(match.problem, target)
+
+    def schedule(self, match: Contraction, point: Point) -> Schedule:
+        """Tile, and pad inside each task where a task has every output channel of its rows."""
+        schedule = _contraction.new_schedule(match.func)
+        product = _contraction.product_of(schedule)
+        feeding = schedule.get_producers(product)
+        tiles = _contraction.tile(match, schedule, product, point)
+        for pad in feeding:
+            if tiles.all_columns:
+                schedule.compute_at(pad, tiles.task)
+                _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
+            else:
+                _contraction.spread(schedule, pad)
+        return schedule

@@ -1,0 +1,87 @@
+"""Whatever no other rule takes."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from tvm.error import InternalError
+from tvm.s_tir import ScheduleError
+
+from hybridc.compiler.interfaces import (
+    Match,
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.schedules import _analysis, _loops, _row_loops, _rows
+
+
+@dataclass(frozen=True)
+class Fallback(ScheduleRule):
+    """Any kernel: each block by itself, with vectors and threads as far as they are legal."""
+
+    priority: ClassVar[int] = 0
+
+    def match(self, func: PrimFunc, target: Target) -> Match:
+        """Take everything."""
+        return Match(func, target)
+
+    def knobs(self, match: Match) -> Space:
+        """`threads` over the outer loops, or one thread."""
+        return {"threads": (0, 1)}
+
+    def default(self, match: Match, target: Target) -> Point:
+        """Threads where the work outweighs waking them."""
+        return {"threads": int(_analysis.worth_threads(match.func, target))}
+
+    def schedule(self, match: Match, point: Point) -> Schedule:
+        """Block by block; one that resists keeps its loops, in parallel where TVM allows it."""
+        threads = bool(point["threads"])
+        schedule = _loops.new_schedule(_loops.inline(match.func))
+        for block in _loops.blocks(schedule):
+            if not schedule.get_loops(block.name):
+                # TVM's `rfactor` fails where a block beside its own has no loop.
+                schedule.add_unit_loop(schedule.get_sblock(block.name))
+        for name in [block.name for block in _loops.blocks(schedule)]:
+            for attempt in (_by_kind, _outer_loop):
+                trial = schedule.copy()
+                try:
+                    attempt(trial, name, match.target, threads)
+                except (ScheduleError, InternalError):
+                    continue
+                schedule = trial
+                break
+        return _loops.finish(schedule)
+
+
+def _by_kind(schedule: Schedule, name: str, target: Target, threads: bool) -> None:
+    """Vectors and threads for a plain block; raises ScheduleError where they do not apply."""
+    info = next(block for block in _loops.blocks(schedule) if block.name == name)
+    threads = threads and _analysis.block_cycles(info, target) >= _analysis.PARALLEL_CYCLES
+    if not info.plain:
+        raise ScheduleError(f"{name} is no single store under constant loops")
+    if not info.reduction:
+        _loops.spread(schedule, name, target, 0, threads)
+        return
+    copy = schedule.cache_write(name, 0, "global")
+    if not schedule.get_loops(copy):
+        schedule.add_unit_loop(copy)
+    output = str(schedule.get(copy).name_hint)
+    func = schedule.mod["main"]
+    rows = _rows.plan(func, func, output, target, only=(name,))
+    if isinstance(rows, NotApplicable):
+        raise ScheduleError(rows.reason)
+    width = rows.point["width"]
+    if rows.along and rows.axis % width:
+        width = max(w for w in _analysis.divisors(rows.axis) if w <= width)
+    _row_loops.compute_rows(schedule, rows, width, threads)
+
+
+def _outer_loop(schedule: Schedule, name: str, _target: Target, threads: bool) -> None:
+    """The outermost loop in parallel."""
+    loops: list[Any] = schedule.get_loops(name)
+    if threads and loops:
+        schedule.parallel(loops[0])

@@ -1,0 +1,89 @@
+"""Transposes: reads along one axis, writes along another."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybridc.compiler.interfaces import (
+    Match,
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.schedules import _analysis, _loops
+
+_LINE_BITS = 512
+
+
+@dataclass(frozen=True)
+class TransposeMatch(Match):
+    """A transposing kernel, inlined into one block: `rows` is the axis along which it reads."""
+
+    inlined: PrimFunc
+    name: str
+    rows: int
+    tile: int
+    threads: bool
+
+
+@dataclass(frozen=True)
+class Transpose(ScheduleRule):
+    """Elementwise kernels that read across memory: square tiles, so that cache lines are used whole."""
+
+    priority: ClassVar[int] = 15
+
+    def match(self, func: PrimFunc, target: Target) -> TransposeMatch | NotApplicable:
+        """Take elementwise kernels whose output is contiguous along another axis than an input."""
+        found = _analysis.blocks(func)
+        if not _analysis.plain(found):
+            return NotApplicable("a block is no single store under constant loops")
+        if any(block.reduction for block in found):
+            return NotApplicable("it holds a reduction")
+        inlined = _loops.inline(func)
+        left = _analysis.blocks(inlined)
+        if len(left) != 1:
+            return NotApplicable("it does not come down to one loop nest")
+        if (rows := _read_axis(left[0])) is None:
+            return NotApplicable("it reads along the axis that it writes along")
+        tile = _LINE_BITS * target.lanes(left[0].widest) // target.vector_bits
+        threads = _analysis.worth_threads(inlined, target)
+        return TransposeMatch(func, target, inlined, left[0].name, rows, tile, threads)
+
+    def knobs(self, match: TransposeMatch) -> Space:
+        """The side of a square `tile`; `threads` or one thread."""
+        return {"tile": (4, 8, 16, 32, 64), "threads": (0, 1)}
+
+    def default(self, match: TransposeMatch, target: Target) -> Point:
+        """Tiles as wide as a cache line."""
+        return {"tile": min(match.tile, 64), "threads": int(match.threads)}
+
+    def schedule(self, match: TransposeMatch, point: Point) -> Schedule:
+        """Tiles outside; inside, vectors along the writes."""
+        schedule = _loops.new_schedule(match.inlined)
+        block = schedule.get_sblock(match.name)
+        loops = schedule.get_loops(block)
+        info = _loops.info(schedule, block)
+        rows, row = schedule.split(loops[match.rows], [None, point["tile"]])
+        native = match.target.lanes(info.widest)
+        extent, divisor = list(info.spatial.values())[-1], info.divisor(list(info.spatial)[-1])
+        lanes = _analysis.best_lanes(extent, divisor, min(native, point["tile"]))
+        columns = _loops.vectorize(schedule, loops[-1], lanes)
+        others = [loop for i, loop in enumerate(loops[:-1]) if i != match.rows]
+        lane = schedule.get_loops(block)[-1:] if lanes > 1 else []
+        schedule.reorder(*others, rows, columns, row, *lane)
+        if point["threads"]:
+            schedule.parallel(schedule.fuse(*others, rows))
+        return _loops.finish(schedule)
+
+
+def _read_axis(block: _analysis.Block) -> int | None:
+    """The position of the axis along which an input is contiguous, where it is not the last."""
+    axes = list(block.spatial)
+    for load in block.loads:
+        strides: list[Any] = [block.stride(load, axis) for axis in axes]
+        if strides[-1] not in (0, 1) and 1 in strides[:-1]:
+            return strides.index(1)
+    return None

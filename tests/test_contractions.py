@@ -1,0 +1,165 @@
+"""Convolutions and products of every shape, from Relax operator to kernel, against ONNX Runtime."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import helper
+
+from hybridc.compiler import evaluate, frontend, pipeline, target
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.model import Model
+
+Array = NDArray[np.float32]
+FEW = settings(max_examples=25, deadline=None, derandomize=True)
+CPUS = ("cpu", "avx2")
+PIPELINE = "fold-constants,layout,fold-constants,pack-weights,legalize,fuse,schedule"
+
+
+def one_node(
+    operator: str, inputs: Mapping[str, Array], weights: Mapping[str, Array], **attributes: Any
+) -> onnx.ModelProto:
+    """A model of one node: `inputs` are fed, `weights` are constants."""
+    node = helper.make_node(operator, [*inputs, *weights], ["y"], **attributes)
+    graph = helper.make_graph(
+        [node],
+        "one_node",
+        [helper.make_tensor_value_info(n, 1, x.shape) for n, x in inputs.items()],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [onnx.numpy_helper.from_array(w, n) for n, w in weights.items()],
+    )
+    opset = [helper.make_opsetid("", 20)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def check(proto: onnx.ModelProto, feed: Mapping[str, Array], cpu: str, kernel: str | None) -> None:
+    """Compile for `cpu`, run, and compare; `kernel` names the rule that has to take it."""
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    wanted = session.run(None, dict(feed))[0]
+    model: Model = frontend.load(proto)
+    context = Context(target.parse(cpu), pipeline.rules())
+    module = pipeline.run(pipeline.parse(PIPELINE), model.module, context)
+    (got,) = evaluate.evaluate(module, list(feed.values()))
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    if kernel is not None:
+        assert kernel in {record.rule for record in context.kernels}
+
+
+def noise(*shape: int) -> Array:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@FEW
+@given(
+    batch=st.integers(1, 3),
+    size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
+    window=st.tuples(st.integers(1, 5), st.integers(1, 4)),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 9)),
+    groups=st.sampled_from([1, 1, 1, 2, 3, 8]),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilations=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    padding=st.tuples(*[st.integers(0, 3)] * 4),
+)
+def test_convolution(
+    cpu: str,
+    batch: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    channels: tuple[int, int],
+    groups: int,
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+    padding: tuple[int, int, int, int],
+) -> None:
+    for axis in (0, 1):
+        reach = dilations[axis] * (window[axis] - 1) + 1
+        if size[axis] + padding[axis] + padding[axis + 2] < reach:
+            return
+    x = noise(batch, channels[0] * groups, *size)
+    w = noise(channels[1] * groups, channels[0], *window)
+    attributes = dict(strides=strides, dilations=dilations, pads=padding, group=groups)
+    check(
+        one_node("Conv", {"x": x}, {"w": w, "b": noise(len(w))}, **attributes), {"x": x}, cpu, None
+    )
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@FEW
+@given(
+    lead=st.lists(st.integers(1, 9), min_size=1, max_size=3),
+    depth=st.integers(1, 67),
+    columns=st.integers(1, 131),
+)
+def test_product_with_constant_weights(cpu: str, lead: list[int], depth: int, columns: int) -> None:
+    x = noise(*lead, depth)
+    check(one_node("MatMul", {"x": x}, {"w": noise(depth, columns)}), {"x": x}, cpu, "dense")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@FEW
+@given(
+    shapes=st.sampled_from([((), ()), ((3,), (3,)), ((2, 1), (3,)), ((1,), (4,)), ((2, 3), ())]),
+    rows=st.integers(1, 29),
+    depth=st.integers(1, 37),
+    columns=st.integers(1, 41),
+)
+def test_product_of_two_activations(
+    cpu: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], rows: int, depth: int, columns: int
+) -> None:
+    feed = {"a": noise(*shapes[0], rows, depth), "b": noise(*shapes[1], depth, columns)}
+    check(one_node("MatMul", feed, {}), feed, cpu, "batch-matmul")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@FEW
+@given(
+    channels=st.integers(2, 50),
+    multiplier=st.integers(1, 2),
+    size=st.tuples(st.integers(3, 15), st.integers(3, 15)),
+    window=st.sampled_from([1, 2, 3, 5]),
+    stride=st.integers(1, 2),
+)
+def test_depthwise_convolution(
+    cpu: str, channels: int, multiplier: int, size: tuple[int, int], window: int, stride: int
+) -> None:
+    x = noise(1, channels, *size)
+    w = noise(channels * multiplier, 1, window, window)
+    pads = [window // 2] * 4
+    proto = one_node(
+        "Conv", {"x": x}, {"w": w}, strides=[stride, stride], pads=pads, group=channels
+    )
+    check(proto, {"x": x}, cpu, "depthwise-conv2d")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize(
+    ("size", "inputs", "outputs", "window", "stride"),
+    [
+        (56, 64, 64, 3, 1),
+        (14, 256, 256, 3, 2),
+        (7, 512, 512, 3, 1),
+        (14, 1024, 256, 1, 1),
+        (28, 256, 512, 1, 2),
+        (112, 3, 64, 7, 2),
+    ],
+)
+def test_convolutions_of_residual_networks(
+    cpu: str, size: int, inputs: int, outputs: int, window: int, stride: int
+) -> None:
+    x = noise(1, inputs, size, size)
+    w = noise(outputs, inputs, window, window) / np.sqrt(np.float32(inputs * window * window))
+    pads = [window // 2] * 4
+    check(
+        one_node("Conv", {"x": x}, {"w": w}, strides=[stride, stride], pads=pads),
+        {"x": x},
+        cpu,
+        None,
+    )
