@@ -1,1 +1,1 @@
-"""One file, one verb of the command line; the file name is the verb."""
+"""The verbs of the command line: one file is one verb."""

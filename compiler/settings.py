@@ -31,3 +31,8 @@ def set_runtime_threads(threads: int) -> None:
     Without this TVM takes half of the cores wherever it assumes hyper-threads.
     """
     os.environ["TVM_NUM_THREADS"] = str(threads)
+
+
+def environment(threads: int) -> dict[str, str]:
+    """The environment for a child process whose TVM shall take so many threads."""
+    return {**os.environ, "TVM_NUM_THREADS": str(threads)}

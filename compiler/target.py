@@ -89,18 +89,23 @@ def _read_json(text: str) -> dict[str, Any]:
     if not isinstance(given, dict) or given.get("kind") != "llvm":
         raise InputError(f'a target in JSON wants "kind": "llvm", got {text}')
     if not isinstance(given.get("num-cores", 1), int) or given.get("num-cores", 1) < 1:
-        raise InputError(f'a target\'s "num-cores" is a positive number, got {given["num-cores"]!r}')
+        raise InputError(
+            f'a target\'s "num-cores" is a positive number, got {given["num-cores"]!r}'
+        )
     return given
 
 
 def _cpu(cpu: str | None, threads: int | None) -> Target:
+    from tvm.target import Target as TVMTarget
     from tvm.target import codegen
 
     name = cpu or str(codegen.llvm_get_system_cpu())
     if not codegen.llvm_is_valid_cpu(name, codegen.llvm_get_system_triple()):
         known = [str(known) for known in codegen.llvm_get_cpu_archlist()]
         raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, known)}")
-    named = {str(f) for f in codegen.llvm_get_cpu_features({"kind": "llvm", "mcpu": name})}
+    named = {
+        str(f) for f in codegen.llvm_get_cpu_features(TVMTarget({"kind": "llvm", "mcpu": name}))
+    }
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     return Target(name, features, threads or host.cores(), l1, l2, l3)

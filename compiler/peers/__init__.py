@@ -1,1 +1,1 @@
-"""One file, one peer that `hybridc bench --against` can run."""
+"""The peers that `hybridc bench` knows: one file is one peer."""

@@ -1,0 +1,119 @@
+"""`hybridc bench`: our artifact and its peers, side by side."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hybridc.cli._options import JSON, SHAPE, THREADS, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler.errors import InputError
+
+if TYPE_CHECKING:
+    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.profile import Profile
+
+OURS = "hybridc"
+
+
+@click.command()
+@click.argument("source", metavar="ARTIFACT|MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    default="",
+    metavar="ort,openvino,…",
+    help="Peers to set beside it: eager, inductor, openvino, ort.",
+)
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="The model of an artifact, for the peers (.onnx or .pt2); may be given for each kind.",
+)
+@SHAPE
+@THREADS
+@click.option("--repeat", default=7, show_default=True, type=click.IntRange(min=1), help="Rounds.")
+@click.option(
+    "--seconds", default=0.5, show_default=True, help="How long each peer runs in each round."
+)
+@click.option("--kernels", is_flag=True, help="Also time each kernel of the artifact.")
+@JSON
+@VERBOSE
+def command(
+    source: Path,
+    against: str,
+    models: tuple[Path, ...],
+    shape: tuple[str, ...],
+    threads: int | None,
+    repeat: int,
+    seconds: float,
+    kernels: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Time an artifact and its peers, side by side.
+
+    A model is compiled first.  All get the same random inputs; each peer runs in a process of its
+    own, in turn.  The ratio is to the artifact: a peer with 1.5 takes one and a half times as long.
+    """
+    from hybridc.compiler import bench, host, pipeline, settings
+
+    tell = progress(verbose)
+    count = threads or settings.requested_threads() or host.cores()
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        path = source if source.suffix == ".hyb" else Path(folder) / f"{source.stem}.hyb"
+        artifact = _open(source, path, shape, count, tell)
+        names = [OURS, *pipeline.split(against)]
+        files = [path, *(_existing(model) for model in models)]
+        files += [source] if source != path else []
+        try:
+            taking_part, skipped = bench.contenders(names, files)
+            plan = bench.Plan(count, repeat, seconds)
+            comparison = bench.compare(taking_part, artifact.inputs, plan, skipped, tell)
+            profile = _profile(artifact, count) if kernels else None
+        finally:
+            clear_progress()
+    if as_json:
+        data: dict[str, Any] = comparison.to_json()
+        emit_json(data | ({"profile": profile.to_json()} if profile else {}))
+        return
+    click.echo(comparison.text())
+    if profile:
+        click.echo(f"\n{profile.text()}")
+
+
+def _open(
+    source: Path, path: Path, shape: tuple[str, ...], threads: int, tell: Callable[[str], None]
+) -> "Artifact":
+    """Load the artifact, or compile the model and save it at `path`."""
+    from hybridc.compiler.artifact import Artifact
+
+    if source == path:
+        return Artifact.load(path)
+    from hybridc.compiler import driver, frontend
+
+    options = driver.Options(threads=threads, progress=tell)
+    shapes = dict(map(frontend.parse_shape, shape))
+    artifact = driver.compile_source(source, options, shapes).artifact
+    artifact.save(path)
+    return artifact
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"--model {path}: no such file")
+    return path
+
+
+def _profile(artifact: "Artifact", threads: int) -> "Profile":
+    from hybridc.compiler import peaks, target
+    from hybridc.compiler.model import random_feed
+    from hybridc.compiler.profile import profile
+    from hybridc.compiler.session import InferenceSession
+
+    session = InferenceSession(artifact, threads)
+    most = peaks.peaks(target.parse("cpu", threads))
+    return profile(session, random_feed(artifact.inputs), most)

@@ -1,0 +1,147 @@
+"""`hybridc compile`: from a model file to an artifact."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from hybridc.cli._options import JSON, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler.errors import ContractError
+
+if TYPE_CHECKING:
+    from hybridc.compiler.driver import Outcome
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the artifact; MODEL's name with .hyb in the current directory if not set.",
+)
+@TARGET
+@THREADS
+@SHAPE
+@click.option("--max-latency", metavar="5ms", help="Fail if a call takes longer (median).")
+@click.option(
+    "--min-accuracy",
+    multiple=True,
+    metavar="cosine=0.999",
+    help="Fail if an output is worse than this: cosine, snr, top1 or max-abs.",
+)
+@click.option("--keep-best", is_flag=True, help="Write the artifact even if it fails the contract.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    metavar="DATA.npz",
+    help="Inputs by name to verify and measure on, one or many samples; random if not set.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+@PLUGIN
+@click.option(
+    "--verify",
+    type=click.Choice(["each", "end", "off"]),
+    default="end",
+    show_default=True,
+    help="When to compare with the reference: after each pass, at the end, or not at all.",
+)
+@click.option("--rtol", type=float, help="Relative tolerance; by dtype if not set (fp32: 1e-3).")
+@click.option("--atol", type=float, help="Absolute tolerance; by dtype if not set (fp32: 1e-4).")
+@click.option(
+    "--dump-ir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the IR before and after each pass that changed it.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Where to write a text report.")
+@JSON
+@VERBOSE
+def command(
+    model: Path,
+    output: Path | None,
+    target: str,
+    threads: int | None,
+    shape: tuple[str, ...],
+    max_latency: str | None,
+    min_accuracy: tuple[str, ...],
+    keep_best: bool,
+    calibration: Path | None,
+    seed: int,
+    pipeline: str,
+    plugin: tuple[Path, ...],
+    verify: Literal["each", "end", "off"],
+    rtol: float | None,
+    atol: float | None,
+    dump_ir: Path | None,
+    report: Path | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Compile a model into a verified artifact.
+
+    MODEL is an .onnx or a .pt2 file.  The answers of the artifact are compared with those of ONNX
+    Runtime or PyTorch, and with --max-latency and --min-accuracy it is measured as well.
+    """
+    from hybridc.compiler import calibration as data
+    from hybridc.compiler import contract, driver, frontend
+
+    options = driver.Options(
+        target=target,
+        threads=threads,
+        pipeline=pipeline,
+        plugins=plugin,
+        verify=verify,
+        rtol=rtol,
+        atol=atol,
+        calibration=data.read(calibration) if calibration else None,
+        seed=seed,
+        dump_ir=dump_ir,
+        contract=contract.Contract(
+            max_latency=max_latency, min_accuracy=contract.parse_accuracy(min_accuracy)
+        ),
+        progress=progress(verbose),
+    )
+    shapes = dict(map(frontend.parse_shape, shape))
+    try:
+        outcome = driver.compile_source(model, options, shapes)
+    finally:
+        clear_progress()
+    path = output or Path(f"{model.stem}.hyb")
+    if report is not None:
+        _write_report(outcome, report)
+    if outcome.broken and not keep_best:
+        raise ContractError("; ".join(outcome.broken))
+    outcome.artifact.save(path)
+    if as_json:
+        emit_json(_data(outcome, path))
+    else:
+        click.echo(_summary(outcome, path))
+    if outcome.broken:
+        raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
+
+
+def _write_report(outcome: "Outcome", path: Path) -> None:
+    from hybridc.compiler.files import replacing
+
+    with replacing(path) as stream:
+        stream.write(f"{outcome.report.text()}\n".encode())
+
+
+def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
+    return {
+        "artifact": str(path),
+        "bytes": path.stat().st_size,
+        "certificate": outcome.artifact.certificate,
+        **outcome.report.to_json(),
+    }
+
+
+def _summary(outcome: "Outcome", path: Path) -> str:
+    from hybridc.compiler.contract import format_size
+
+    seconds = sum(stage.seconds for stage in outcome.report.stages)
+    where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
+    return f"{outcome.report.summary()}\n{where}"

@@ -1,0 +1,27 @@
+"""`hybridc doctor`: what is wrong with this installation or machine, and what to do."""
+
+import click
+
+from hybridc.cli._output import emit_json
+
+
+@click.command()
+@click.option("--probe", is_flag=True, help="Also measure the machine's peaks, and keep them.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(probe: bool, as_json: bool) -> int:
+    """Check the installation and the machine, and say what to do.
+
+    Leaves with 2 when something is broken.
+    """
+    from hybridc.compiler import doctor
+    from hybridc.compiler.tables import table
+
+    checks = doctor.examine()
+    if probe and doctor.healthy(checks):
+        checks.append(doctor.probe())
+    if as_json:
+        emit_json(doctor.to_json(checks))
+    else:
+        rows = [(check.status, check.name, check.found, check.advice) for check in checks]
+        click.echo(table(("", "check", "found", "what to do"), rows))
+    return 0 if doctor.healthy(checks) else 2

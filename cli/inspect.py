@@ -1,0 +1,81 @@
+"""`hybridc inspect`: what is in a model or an artifact."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybridc.cli._options import JSON, SHAPE
+from hybridc.cli._output import emit_json
+
+
+@click.command()
+@click.argument("source", metavar="ARTIFACT|MODEL", type=click.Path(path_type=Path))
+@SHAPE
+@JSON
+def command(source: Path, shape: tuple[str, ...], as_json: bool) -> None:
+    """Show what an artifact or a model holds.
+
+    Of an artifact: its manifest, certificate and kernels.  Of a model: its inputs, operators,
+    parameters and FLOPs, and what is not supported.
+    """
+    data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape)
+    if as_json:
+        emit_json(data)
+    else:
+        click.echo(_text(data))
+
+
+def _artifact(path: Path) -> dict[str, Any]:
+    """The manifest, certificate and kernels; loading checks every byte but runs nothing."""
+    from hybridc.compiler.artifact import Artifact
+
+    artifact = Artifact.load(path)
+    return {
+        **artifact.manifest(),
+        "bytes": path.stat().st_size,
+        "parameters": sum(array.size for array in artifact.weights.values()),
+        "missing_on_this_host": list(artifact.lacking()),
+        "agreement": artifact.report.get("agreement", []),
+        "kernels": artifact.report.get("kernels", []),
+    }
+
+
+def _model(path: Path, shape: tuple[str, ...]) -> dict[str, Any]:
+    from hybridc.compiler import frontend, inspection
+
+    return inspection.inspect_model(path, dict(map(frontend.parse_shape, shape)))
+
+
+def _text(data: dict[str, Any], indent: str = "") -> str:
+    """Nested data as indented lines; a list of mappings with the same keys as a table."""
+    return "\n".join(line for key, value in data.items() for line in _lines(key, value, indent))
+
+
+def _lines(key: str, value: Any, indent: str) -> list[str]:
+    from hybridc.compiler.tables import table
+
+    inner = f"{indent}  "
+    match value:
+        case dict() if value:
+            return [f"{indent}{key}:", _text(value, inner)]
+        case [dict(), *_]:
+            headers = list(dict.fromkeys(name for row in value for name in row))
+            rows = [[_cell(row.get(name)) for name in headers] for row in value]
+            return [f"{indent}{key}:", table(headers, rows, inner)]
+        case _:
+            return [f"{indent}{key}: {_cell(value)}"]
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None | [] | {}:
+            return "-"
+        case dict():
+            return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
+        case list():
+            return " ".join(map(_cell, value))
+        case float():
+            return f"{value:.6g}"
+        case _:
+            return str(value)

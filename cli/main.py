@@ -1,0 +1,148 @@
+"""The entry point `hybridc`: finds the verbs, turns errors into one line and an exit code.
+
+Exit codes: 0 done; 1 a fault of hybridc; 2 the call or the input is wrong; 3 the contract is not
+kept; 4 a tuning record is missing; 130 interrupted.
+"""
+
+import importlib
+import os
+import pkgutil
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+import click
+
+import hybridc.cli
+from hybridc.compiler import settings
+from hybridc.compiler.errors import HybridcError, hint
+
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
+INTERRUPTED = 130  # 128 + SIGINT
+_PARTS = ("hybridc", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
+
+
+class Verbs(click.Group):
+    """A group whose commands are the files of this folder; each is imported when it is needed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every verb: a module of this folder that is neither private nor this one."""
+        stems = (module.name for module in pkgutil.iter_modules(hybridc.cli.__path__))
+        return sorted(stem for stem in stems if stem != "main" and not stem.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb's module and take its `command`."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = importlib.import_module(f"hybridc.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the verb; click itself would call a reader that went away a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return _reader_gone()
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one is nearest."""
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            raise click.UsageError(f"no verb is named {args[0]!r}; {hint(args[0], known)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Verbs,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(version("hybridc"), message="hybridc %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.pass_context
+def commands(ctx: click.Context, debug: bool) -> None:
+    """Compile ONNX and PyTorch models into fast, verified artifacts."""
+    del debug  # `run` reads it from the arguments, so that it also covers errors in them
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; return its exit code, after one line on stderr if it failed."""
+    debug = "--debug" in arguments or settings.debug()
+    given = [argument for argument in arguments if argument != "--debug"]
+    try:
+        result = commands.main(given, prog_name="hybridc", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_gone()
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _report(error, arguments)
+    return result if isinstance(result, int) else 0
+
+
+def _reader_gone() -> int:
+    """Send what is still to come nowhere, so that the interpreter's last flush is quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+def _report(error: Exception, arguments: Sequence[str]) -> int:
+    match error:
+        case HybridcError():
+            return _fail(str(error), error.exit_code)
+        case click.ClickException():
+            return _fail(_with_help(error), 2)
+        case OSError():
+            where = f": {error.filename}" if error.filename else ""
+            return _fail(f"{error.strerror or error}{where}", 2)
+        case _:
+            return _fail(_fault(error, arguments), 1)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"hybridc: error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _with_help(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "hybridc"
+    return f"{error.format_message()} (see `{where} --help`)"
+
+
+def _fault(error: Exception, arguments: Sequence[str]) -> str:
+    """Say that the fault is ours, and what to send so that it can be seen again."""
+    call = shlex.join(["hybridc", *arguments])
+    said = str(error).strip().split("\n")[0]
+    return (
+        f"internal fault: {type(error).__name__}: {said}; please report it with the model and "
+        f"this call: `{call}` (run it with --debug for the traceback; {_versions()})"
+    )
+
+
+def _versions() -> str:
+    python = ".".join(map(str, sys.version_info[:3]))
+    return ", ".join([f"python {python}", *(f"{part} {_version(part)}" for part in _PARTS)])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "missing"

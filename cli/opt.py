@@ -1,0 +1,51 @@
+"""`hybridc opt`: run a pipeline on IR text."""
+
+from pathlib import Path
+from typing import IO
+
+import click
+
+from hybridc.cli._options import PLUGIN, TARGET, THREADS
+
+
+@click.command()
+@click.argument("source", type=click.File())
+@click.option("--pipeline", "text", required=True, help="Passes, as `hybridc passes` names them.")
+@TARGET
+@THREADS
+@PLUGIN
+@click.option(
+    "--check", is_flag=True, help="Compare the results before and after, on random input."
+)
+@click.option("--rtol", default=1e-3, show_default=True, help="Relative tolerance of --check.")
+@click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of --check.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="Where to write the IR; else stdout."
+)
+def command(
+    source: IO[str],
+    text: str,
+    target: str,
+    threads: int | None,
+    plugin: tuple[Path, ...],
+    check: bool,
+    rtol: float,
+    atol: float,
+    output: Path | None,
+) -> None:
+    """Run a pipeline on IR text.
+
+    SOURCE is a file with a Relax module in TVMScript, or `-` for stdin.
+
+    IR text is code: TVM evaluates the Python expressions in it.  Run only text that you trust.
+    """
+    from hybridc.compiler import script
+
+    given = script.read(source.read(), source.name)
+    made = script.optimise(given, text, device=target, threads=threads, plugins=plugin)
+    if check:
+        click.echo(script.check(given, made, rtol, atol), err=True)
+    if output is None:
+        click.echo(made.script())
+    else:
+        script.write(made, output)

@@ -1,0 +1,95 @@
+"""`hybridc run`: one call of an artifact, from files to files."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from hybridc.compiler.model import Array
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=FILE.npy",
+    help="The array of an input; once for each input.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="Where to write each output as NAME.npy; the current directory by default.",
+)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.")
+def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: int | None) -> None:
+    """Run an artifact on .npy files.
+
+    Each output becomes NAME.npy in --output-dir.
+
+    An artifact is native code: run only those that you trust.
+    """
+    from hybridc.compiler.session import InferenceSession
+
+    session = InferenceSession(artifact, threads)
+    feed = dict(_read(given) for given in inputs)
+    for spec in session.artifact.inputs:
+        if spec.name in feed:
+            feed[spec.name] = _named(feed[spec.name], spec.dtype)
+    names = [output.name for output in session.get_outputs()]
+    paths = _paths(names, output_dir)
+    results = session.run(None, feed)
+    for path, result in zip(paths, results, strict=True):
+        _write(path, result)
+        click.echo(path)
+
+
+def _read(given: str) -> "tuple[str, Array]":
+    """Read `NAME=FILE.npy`; arrays of Python objects are refused, since they would be pickles."""
+    import numpy as np
+
+    from hybridc.compiler.errors import InputError
+
+    name, equals, file = given.partition("=")
+    if not equals or not file:
+        raise InputError(f"--input {given!r} is not of the form NAME=FILE.npy")
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{file} holds no plain array (.npy): {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{file} is an archive (.npz); give one .npy file for each input")
+    return name, array
+
+
+def _named(array: "Array", dtype: str) -> "Array":
+    """Give bfloat16 and its like their name back, which .npy files do not keep."""
+    import numpy as np
+
+    wanted = np.dtype(dtype)
+    if array.dtype.kind == "V" and array.dtype.itemsize == wanted.itemsize:
+        return array.view(wanted)
+    return array
+
+
+def _paths(names: list[str], folder: Path) -> list[Path]:
+    """A file for each output: names of tensors may hold anything, so only plain letters stay."""
+    stems: list[str] = []
+    for name in names:
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "output"
+        stems.append(f"{stem}_{len(stems)}" if stem in stems else stem)
+    return [folder / f"{stem}.npy" for stem in stems]
+
+
+def _write(path: Path, array: "Array") -> None:
+    import numpy as np
+
+    from hybridc.compiler.files import replacing
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        np.save(stream, array, allow_pickle=False)

@@ -1,0 +1,232 @@
+"""From a model to an artifact: load, rewrite, build, verify, measure, certify.
+
+`compile` is the public call; `compile_source` and `compile_model` also give the report and what
+the contract says, where `compile` would raise.
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from hybridc.compiler import calibration, frontend, pipeline, plugin, target
+from hybridc.compiler.artifact import Artifact, lock_of
+from hybridc.compiler.build import build
+from hybridc.compiler.calibration import Feeds
+from hybridc.compiler.certify import Terms, Trial, examine
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
+from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
+from hybridc.compiler.model import Array, Model
+from hybridc.compiler.report import Report, Stage
+from hybridc.compiler.target import Target
+
+Verify = Literal["each", "end", "off"]
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
+    or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
+    are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
+    `progress` is told each step as it begins.
+    """
+
+    target: str = "cpu"
+    threads: int | None = None
+    pipeline: str = "default"
+    plugins: Sequence[Path] = ()
+    verify: Verify = "end"
+    rtol: float | None = None
+    atol: float | None = None
+    calibration: Mapping[str, Array] | None = None
+    seed: int = 0
+    dump_ir: Path | None = None
+    contract: Contract = field(default_factory=Contract)
+    progress: Progress = _silent
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An artifact, how it came to be, and a sentence for each limit that it does not keep."""
+
+    artifact: Artifact
+    report: Report
+    broken: tuple[str, ...]
+
+
+def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
+    source: Any,
+    *,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    example_inputs: tuple[Any, ...] | None = None,
+    target: str = "cpu",
+    threads: int | None = None,
+    contract: Contract | None = None,
+    pipeline: str = "default",
+    plugins: Sequence[Path] = (),
+    verify: Verify = "end",
+    rtol: float | None = None,
+    atol: float | None = None,
+    calibration: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    keep_best: bool = False,
+) -> Artifact:
+    """Compile a model for a target.
+
+    `source` is a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a `torch.nn.Module` with
+    `example_inputs`, or an `ExportedProgram`; `shapes` sizes open dimensions by input name.
+    The other options are those of `Options`.  Raises HybridcError: ModelError for a model that
+    cannot be compiled, WrongAnswerError where the answer differs from the reference, and
+    ContractError where the contract does not hold, unless `keep_best` is set.
+    """
+    options = Options(
+        target=target,
+        threads=threads,
+        pipeline=pipeline,
+        plugins=plugins,
+        verify=verify,
+        rtol=rtol,
+        atol=atol,
+        calibration=calibration,
+        seed=seed,
+        contract=contract or Contract(),
+    )
+    outcome = compile_source(source, options, shapes, example_inputs)
+    if outcome.broken and not keep_best:
+        raise ContractError("; ".join(outcome.broken))
+    return outcome.artifact
+
+
+def compile_source(
+    source: Any,
+    options: Options,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    example_inputs: tuple[Any, ...] | None = None,
+) -> Outcome:
+    """Load a model and compile it; the plan is checked before the model is touched."""
+    plan = _plan(options)
+    clock = _Clock(options.progress)
+    with clock.stage("load"):
+        model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
+    return _compile(model, plan, clock)
+
+
+def compile_model(model: Model, options: Options) -> Outcome:
+    """Compile a model that a frontend has loaded."""
+    return _compile(model, _plan(options), _Clock(options.progress))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The options, read: everything that can be wrong with them has been said."""
+
+    options: Options
+    target: Target
+    steps: tuple[Pass, ...]
+    rules: tuple[ScheduleRule, ...]
+
+
+class _Clock:
+    """Tells and times the stages; as an instrument, tells each pass."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.stages: list[Stage] = []
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None, None, None]:
+        """Time what is done within."""
+        self._progress(name)
+        start = time.perf_counter()
+        yield
+        self.stages.append(Stage(name, time.perf_counter() - start))
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Tell that a pass begins."""
+        self._progress(f"pass {plugin.text(step)}")
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Nothing to tell."""
+
+
+def _plan(options: Options) -> _Plan:
+    if options.verify not in ("each", "end", "off"):
+        raise InputError(f"verify is each, end or off, not {options.verify!r}")
+    steps = pipeline.parse(options.pipeline, pipeline.passes(options.plugins))
+    rules = pipeline.rules(options.plugins)
+    return _Plan(options, target.parse(options.target, options.threads), steps, rules)
+
+
+def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
+    options = plan.options
+    feeds = _feeds(model, options)
+    wanted: list[list[Array]] = []
+    if options.verify != "off" or options.contract.min_accuracy:
+        with clock.stage("reference"):
+            wanted = [model.reference(feed) for feed in feeds]
+    trial = Trial(model, feeds, wanted)
+    context = Context(plan.target, plan.rules)
+    module = _rewrite(trial, plan, context, clock)
+    with clock.stage("build"):
+        built = build(module, plan.target)
+    draft = Artifact(
+        name=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        target=plan.target.describe(),
+        pipeline=pipeline.text(plan.steps),
+        library=built.library,
+        weights=built.weights,
+        lock=lock_of(context.kernels),
+    )
+    examined = examine(draft, trial, _terms(options), clock.stage)
+    report = Report(
+        model=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        target=draft.target,
+        pipeline=draft.pipeline,
+        notes=(*model.notes, *context.notes),
+        kernels=tuple(context.kernels),
+        agreement=tuple(comparison.describe() for comparison in examined.agreement),
+        latency=examined.latency,
+        stages=tuple(clock.stages),
+    )
+    artifact = replace(draft, report=report.lasting(), certificate=examined.certificate)
+    return Outcome(artifact, report, examined.broken)
+
+
+def _feeds(model: Model, options: Options) -> Feeds:
+    if options.calibration is None:
+        return calibration.random_feeds(model.inputs, options.seed)
+    return calibration.feeds(options.calibration, model.inputs)
+
+
+def _terms(options: Options) -> Terms:
+    data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
+    return Terms(options.verify != "off", options.rtol, options.atol, options.contract, data)
+
+
+def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRModule:
+    """Run the passes; what each took becomes a stage."""
+    options, timing = plan.options, Timing()
+    instruments: list[pipeline.Instrument] = [clock]
+    if options.dump_ir is not None:
+        instruments.append(DumpIr(options.dump_ir))
+    if options.verify == "each":
+        check = NumericVerify(trial.model, trial.feeds, trial.wanted, options.rtol, options.atol)
+        instruments.append(check)
+    module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])
+    clock.stages += [Stage(f"pass {text}", seconds) for text, seconds in timing.seconds]
+    return module

@@ -1,0 +1,127 @@
+"""What happened in a compilation: data for the artifact and scripts, text for people."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.measure import Samples
+from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.tables import table
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a compilation and the seconds that it took; passes are steps."""
+
+    name: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """One compilation.
+
+    `agreement` holds for each output how far the artifact's answer is from the reference's, as
+    `verify` found it; it is empty where that was not asked for, as `latency` then is None.
+    """
+
+    model: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    target: Mapping[str, Any]
+    pipeline: str
+    notes: tuple[str, ...]
+    kernels: tuple[KernelRecord, ...]
+    agreement: tuple[Mapping[str, Any], ...]
+    latency: Samples | None
+    stages: tuple[Stage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        return {**self.lasting(), "stages": [asdict(stage) for stage in self.stages]}
+
+    def lasting(self) -> dict[str, Any]:
+        """The part that the artifact keeps.
+
+        How long compiling took is left out: it differs each time, and the same inputs shall give
+        the same file.
+        """
+        return {
+            "model": self.model,
+            "target": dict(self.target),
+            "pipeline": self.pipeline,
+            "notes": list(self.notes),
+            "kernels": [_kernel(record) for record in self.kernels],
+            "agreement": [dict(output) for output in self.agreement],
+            "latency": self.latency.to_json() if self.latency else None,
+        }
+
+    def summary(self) -> str:
+        """The few lines that `hybridc compile` prints."""
+        rules = Counter(record.rule for record in self.kernels).most_common()
+        counted = ", ".join(f"{count} {rule}" for rule, count in rules)
+        lines = [f"kernels by rule: {counted or 'none'}"]
+        lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
+        if self.latency:
+            lines.append(f"latency {self.latency.text()}")
+        return "\n".join(lines)
+
+    def text(self) -> str:
+        """The whole report as plain text."""
+        sections = (
+            ("model", self._model()),
+            ("notes", "\n".join(self.notes)),
+            ("result", self.summary()),
+            ("stages", self._stages()),
+            ("kernels", self._kernels()),
+            ("rules that did not apply", self._refusals()),
+        )
+        return "\n\n".join(
+            f"{title}\n{'-' * len(title)}\n{body}" for title, body in sections if body
+        )
+
+    def _model(self) -> str:
+        features = " ".join(self.target.get("features", ()))
+        return "\n".join(
+            [
+                f"name      {self.model}",
+                *(f"input     {spec.describe()}" for spec in self.inputs),
+                *(f"output    {spec.describe()}" for spec in self.outputs),
+                f"target    {self.target.get('cpu')}, {self.target.get('threads')} threads",
+                f"needs     {features}",
+                f"pipeline  {self.pipeline}",
+            ]
+        )
+
+    def _stages(self) -> str:
+        total = sum(stage.seconds for stage in self.stages)
+        rows = [(stage.name, f"{stage.seconds:.3f} s") for stage in self.stages]
+        return table(("stage", "time"), [*rows, ("total", f"{total:.3f} s")])
+
+    def _kernels(self) -> str:
+        rows = [
+            (record.kernel, record.rule, " ".join(f"{k}={v}" for k, v in record.point.items()))
+            for record in self.kernels
+        ]
+        return table(("kernel", "rule", "point"), rows) if rows else ""
+
+    def _refusals(self) -> str:
+        """For each kernel, why the rules that were asked before the one that took it did not."""
+        return "\n".join(
+            f"{record.kernel}: {rule} because {reason}"
+            for record in self.kernels
+            for rule, reason in record.refused.items()
+        )
+
+
+def _kernel(record: KernelRecord) -> dict[str, Any]:
+    return {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
+
+
+def _agreement_line(output: Mapping[str, Any]) -> str:
+    return (
+        f"output {output['output']}: max-abs {output['max_abs']:.3g}, "
+        f"cosine {output['cosine']:.9f} against the reference"
+    )

@@ -1,0 +1,270 @@
+"""The command line as people and scripts meet it: verbs, exit codes, one line for each error."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hybridc.cli import main as entry
+from hybridc.compiler.errors import ContractError, InputError, MissingRecordError, WrongAnswerError
+
+VERBS = ("bench", "compile", "doctor", "inspect", "opt", "passes", "run")
+
+RELU_TWICE = """
+@I.ir_module
+class Module:
+    @R.function
+    def main(x: R.Tensor((8, 8), dtype="float32")):
+        with R.dataflow():
+            y = R.nn.relu(x)
+            z = R.nn.relu(x)
+            w = R.add(y, z)
+            R.output(w)
+        return w
+"""
+
+
+def assert_error(capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    """Nothing stands on stdout, and one line on stderr holds all parts."""
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith("hybridc: error: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    for part in parts:
+        assert part in err
+
+
+def test_help_lists_every_verb_with_what_it_does(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["--help"]) == 0
+    listed = dict(
+        line.split(maxsplit=1)
+        for line in capsys.readouterr().out.split("Commands:")[1].strip().splitlines()
+    )
+    assert tuple(listed) == VERBS
+    assert all(summary.strip() for summary in listed.values())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run([verb, "--help"]) == 0
+    assert f"Usage: hybridc {verb}" in capsys.readouterr().out
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys; from hybridc.cli.main import run; run(['--help']); "
+        "heavy = {'tvm', 'torch', 'onnx', 'onnxruntime', 'numpy', 'rich'} & set(sys.modules); "
+        "sys.exit(' '.join(sorted(heavy)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("hybridc 0.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["compil"], "did you mean 'compile'?"),
+        (["nonsense-at-all"], "known: bench, compile"),
+        (["--vrsion"], "--version"),
+        (["passes", "--jsn"], "--json"),
+        (["compile"], "MODEL"),
+        (["passes", "fuze"], "did you mean 'fuse'?"),
+        (["opt", "--pipeline", "fuze", "-"], "did you mean 'fuse'?"),
+        (["opt", "-"], "--pipeline"),
+    ],
+)
+def test_a_wrong_call_names_the_nearest(
+    arguments: list[str],
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    assert entry.run([str(script) if word == "-" else word for word in arguments]) == 2
+    assert_error(capsys, part)
+
+
+class _Failing:
+    """A verb that fails in a given way."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def main(self, *_: object, **__: object) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "part"),
+    [
+        (InputError("no such thing"), 2, "no such thing"),
+        (WrongAnswerError("off by one"), 1, "off by one"),
+        (ContractError("too slow"), 3, "too slow"),
+        (MissingRecordError("no record"), 4, "no record"),
+        (OSError(28, "No space left on device", "out.hyb"), 2, "No space left on device: out.hyb"),
+        (ZeroDivisionError("division by zero"), 1, "hybridc compile m.onnx"),
+        (InputError("two\nlines"), 2, "two lines"),
+    ],
+)
+def test_each_kind_of_error_has_its_exit_code(
+    error: BaseException,
+    code: int,
+    part: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(entry, "commands", _Failing(error))
+    assert entry.run(["compile", "m.onnx"]) == code
+    assert_error(capsys, part)
+
+
+def test_a_fault_of_ours_says_how_to_report_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "commands", _Failing(RuntimeError("first line\nsecond line")))
+    assert entry.run(["inspect", "a b.onnx"]) == 1
+    assert_error(capsys, "please report", "hybridc inspect 'a b.onnx'", "apache-tvm 0.", "--debug")
+
+
+def test_debug_shows_the_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "commands", _Failing(InputError("no such thing")))
+    assert entry.run(["inspect", "m.onnx", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
+def test_an_interrupt_is_quiet(error: BaseException, code: int) -> None:
+    script = (
+        "import sys; from hybridc.cli import main; "
+        f"main.commands.main = lambda *_, **__: (_ for _ in ()).throw({type(error).__name__}); "
+        "sys.exit(main.run([]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = "from hybridc.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "passes", "default"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_passes_lists_passes_and_pipelines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["passes"]) == 0
+    out = capsys.readouterr().out
+    assert "fold-constants" in out
+    assert "default = simplify-inference," in out
+
+
+def test_passes_explains_one_pass_with_its_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    plugin = tmp_path / "set_depth.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from hybridc.compiler.interfaces import Context, IRModule, Pass\n"
+        "@dataclass(frozen=True)\n"
+        "class SetDepth(Pass):\n"
+        '    """Sets the depth."""\n'
+        "    depth: int = 4\n"
+        "    def apply(self, module: IRModule, context: Context) -> IRModule:\n"
+        "        return module\n"
+    )
+    assert entry.run(["passes", "set-depth", "--plugin", str(plugin), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "pass": "set-depth",
+        "doc": "Sets the depth.",
+        "options": [{"name": "depth", "type": "int", "default": 4}],
+    }
+
+
+def test_passes_gives_the_reasons_of_a_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["passes", "default", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["entries"]
+    assert entries[0]["pass"] == "simplify-inference"
+    assert all(len(item["reason"]) > 10 for item in entries)
+
+
+def test_opt_prints_a_module_that_it_reads_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    pipeline = ["--pipeline", "eliminate-common-subexpressions"]
+    assert entry.run(["opt", *pipeline, "--check", str(script)]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("R.nn.relu") == 1
+    assert "largest difference 0" in err
+    script.write_text(out)
+    assert entry.run(["opt", *pipeline, str(script)]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_opt_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script, made = tmp_path / "ir.py", tmp_path / "made.py"
+    script.write_text(RELU_TWICE)
+    assert entry.run(["opt", "--pipeline", "legalize", str(script), "-o", str(made)]) == 0
+    assert not capsys.readouterr().out
+    assert "R.call_tir" in made.read_text()
+
+
+@pytest.mark.parametrize("text", ["garbage", "", "x = 1", "import os", RELU_TWICE[:200]])
+def test_opt_refuses_what_is_no_module(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(text)
+    assert entry.run(["opt", "--pipeline", "legalize", str(script)]) == 2
+    assert_error(capsys, "ir.py is no Relax module in TVMScript")
+
+
+def test_opt_refuses_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["opt", "--pipeline", "legalize", str(tmp_path / "none.py")]) == 2
+    assert_error(capsys, "none.py")
+
+
+def test_opt_check_catches_a_pass_that_changes_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "drop_relu.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "import tvm\n"
+        "from hybridc.compiler.interfaces import Context, IRModule, Pass\n"
+        "@dataclass(frozen=True)\n"
+        "class DropRelu(Pass):\n"
+        '    """Wrong on purpose."""\n'
+        "    def apply(self, module: IRModule, context: Context) -> IRModule:\n"
+        "        return tvm.script.from_source(module.script().replace('relu', 'silu'))\n"
+    )
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    call = ["opt", "--pipeline", "drop-relu", "--plugin", str(plugin), "--check", str(script)]
+    assert entry.run(call) == 1
+    assert_error(capsys, "output 0 changed by up to")

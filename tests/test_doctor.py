@@ -1,0 +1,128 @@
+"""What the doctor says of installations that are broken in known ways."""
+
+import json
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from hybridc.cli import main as entry
+from hybridc.compiler import doctor, host
+from hybridc.compiler.doctor import Check
+
+
+def found(name: str) -> Check:
+    (check,) = [check for check in doctor.examine() if check.name == name]
+    return check
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, package: str, release: str | None) -> None:
+    """Let `package` have another release, or be missing."""
+
+    def pretended(name: str) -> str:
+        if name != package:
+            return version(name)
+        if release is None:
+            raise PackageNotFoundError(name)
+        return release
+
+    monkeypatch.setattr(doctor, "version", pretended)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TVM's start takes seconds; the tests that want it put the real probe back."""
+    monkeypatch.setattr(doctor, "_PROBE", 'print(\'{"version": "0", "threads": 64}\')')
+
+
+def test_this_installation_is_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    checks = doctor.examine()
+    assert [check for check in checks if check.status == "bad"] == []
+    assert {"python", "apache-tvm", "tvm", "threads", "cpu", "c compiler", "cache"} <= {
+        check.name for check in checks
+    }
+
+
+def test_the_release_that_crashes_is_named_with_the_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "apache-tvm-ffi", "0.1.15")
+    check = found("apache-tvm-ffi")
+    assert check.status == "bad"
+    assert "0.1.15, but ==0.1.14.post1 is needed" in check.found
+    assert "crashes" in check.found
+    assert check.advice == "pip install 'apache-tvm-ffi==0.1.14.post1'"
+
+
+def test_a_missing_package_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "blake3", None)
+    assert found("blake3").status == "bad"
+    assert "pip install" in found("blake3").advice
+
+
+def test_a_missing_extra_is_only_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, "openvino", None)
+    check = found("extra bench")
+    assert (check.status, check.found) == ("note", "without openvino")
+    assert "hybridc[bench]" in check.advice
+    assert found("extra torch").found == ("installed" if _has("torch") else "without torch")
+
+
+def _has(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("probe", ["raise SystemExit('no symbol')", "import os; os.abort()", ""])
+def test_a_tvm_that_does_not_start_is_bad(probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_PROBE", probe)
+    check = found("tvm")
+    assert check.status == "bad"
+    assert check.found.startswith("it does not start: ")
+
+
+def test_threads_that_are_left_idle_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "cores", lambda: 8)
+    monkeypatch.setattr(doctor, "_PROBE", 'print(\'{"version": "0", "threads": 4}\')')
+    check = found("threads")
+    assert (check.status, check.found) == ("note", "TVM takes 4 of 8 cores")
+
+
+def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    assert found("c compiler").status == "bad"
+    assert found("nvcc").status == "note"
+
+
+def test_an_old_cpu_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "cpu_features", lambda: frozenset({"sse4.2"}))
+    assert found("cpu").status == "note"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    monkeypatch.setenv("HYBRIDC_CACHE", str(locked / "cache"))
+    assert found("cache").status == "note"
+
+
+def test_the_verb_leaves_with_2_when_something_is_broken(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(monkeypatch, "apache-tvm-ffi", "0.1.15")
+    assert entry.run(["doctor", "--json"]) == 2
+    data = json.loads(capsys.readouterr().out)
+    assert data["healthy"] is False
+    bad = [check["name"] for check in data["checks"] if check["status"] == "bad"]
+    assert bad == ["apache-tvm-ffi"]
+
+
+def test_the_verb_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert f"{sys.version_info.major}.{sys.version_info.minor}" in out
+    assert "what to do" in out.splitlines()[0]
