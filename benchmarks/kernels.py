@@ -1,0 +1,102 @@
+"""Products and convolutions at their default points, against the peak measured on this machine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hybridc.compiler import contractions, peaks, pipeline, settings, target
+from hybridc.compiler.contractions import Conv2d
+from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
+from hybridc.compiler.target import Target
+
+THREADS = 2
+_REPEATS = 30
+Kernel = tuple[str, int, Callable[[int], PrimFunc]]
+
+
+def dense(rows: int, depth: int, columns: int) -> Kernel:
+    """A matrix product with packed weights."""
+
+    def make(lanes: int) -> PrimFunc:
+        packed = np.zeros((-(-columns // lanes), depth, lanes), "float32")
+        return contractions.dense((rows, depth), packed, columns, "float32")
+
+    return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
+
+
+def convolution(size: int, inputs: int, outputs: int, window: int, stride: int = 1) -> Kernel:
+    """A convolution of a square image, padded to keep its size."""
+    pad = window // 2
+    conv = Conv2d((stride, stride), (pad,) * 4, (1, 1), 1, inputs)
+    out, _ = conv.output_size((size, size), (window, window))
+
+    def make(lanes: int) -> PrimFunc:
+        packed = np.zeros((-(-outputs // lanes), window, window, inputs, lanes), "float32")
+        return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, "float32")
+
+    name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"
+    return name, 2 * out * out * outputs * inputs * window * window, make
+
+
+KERNELS = (
+    dense(128, 768, 768),
+    dense(128, 768, 3072),
+    dense(128, 3072, 768),
+    dense(197, 768, 768),
+    dense(512, 512, 512),
+    dense(1000, 1000, 1000),
+    convolution(56, 64, 64, 3),
+    convolution(28, 128, 128, 3),
+    convolution(14, 256, 256, 3),
+    convolution(7, 512, 512, 3),
+    convolution(56, 128, 128, 3, stride=2),
+    convolution(112, 32, 64, 3),
+    convolution(35, 48, 100, 3),
+    convolution(224, 3, 64, 7, stride=2),
+)
+
+
+def run() -> str:
+    """Time every kernel at its default point; return the table."""
+    settings.set_runtime_threads(THREADS)
+    chosen = target.parse("cpu", THREADS)
+    peak = peaks.peaks(chosen).flops
+    lines = [
+        f"Default points, {THREADS} threads, best of {_REPEATS} runs; measured fp32 peak"
+        f" {peak / 1e9:.0f} GFLOP/s.",
+        "",
+        "| kernel | point | GFLOP/s | share of peak |",
+        "|---|---|---|---|",
+    ]
+    for name, flops, make in KERNELS:
+        point, seconds = time_kernel(make(chosen.lanes()), chosen)
+        rate = flops / seconds
+        knobs = " ".join(f"{knob}={value}" for knob, value in point.items())
+        lines.append(f"| {name} | {knobs} | {rate / 1e9:.0f} | {rate / peak:.0%} |")
+    return "\n".join(lines)
+
+
+def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
+    """The default point of the rule that takes the kernel, and the seconds of one call."""
+    rule, match = next(
+        (rule, found)
+        for rule in Context(chosen, pipeline.rules()).rules
+        if not isinstance(found := rule.match(func, chosen), NotApplicable)
+    )
+    point = rule.default(match, chosen)
+    scheduled = rule.schedule(match, point).mod["main"].with_attr("global_symbol", "main")
+    module = tvm.compile(tvm.IRModule({"main": scheduled}), target=chosen.tvm).jit()
+    tensors = [_random(param) for param in func.params]
+    times = module.time_evaluator("main", tvm.cpu(), number=3, repeat=_REPEATS)(*tensors)
+    return dict(point), float(min(times.results))
+
+
+def _random(param: Any) -> Any:
+    shape = [int(extent) for extent in param.shape]
+    return tvm.runtime.tensor(np.random.default_rng(0).random(shape, "float32"))
+
+
+if __name__ == "__main__":
+    print(run())

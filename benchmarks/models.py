@@ -1,0 +1,138 @@
+"""The models that the benchmarks time: configurations of `transformers` with random weights.
+
+Random weights cost what trained ones cost.  Biases and norms get values that are not the identity,
+which a compiler could drop.  Each model is exported once, as ONNX and as a PyTorch
+program, and kept.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+import transformers
+
+FOLDER = Path(__file__).parent.parent / "build" / "models"
+_TOKENS = 128
+_IMAGE = (1, 3, 224, 224)
+
+
+class _Outputs(torch.nn.Module):
+    """Takes tensors by position and returns the named outputs as plain tensors."""
+
+    def __init__(self, model: torch.nn.Module, inputs: tuple[str, ...], outputs: tuple[str, ...]):
+        super().__init__()
+        self.model, self.inputs, self.outputs = model, inputs, outputs
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        result = self.model(**dict(zip(self.inputs, tensors, strict=True)))
+        return tuple(getattr(result, name) for name in self.outputs)
+
+
+def _image(model: torch.nn.Module) -> tuple[_Outputs, tuple[torch.Tensor, ...]]:
+    return _Outputs(model, ("pixel_values",), ("logits",)), (torch.randn(_IMAGE),)
+
+
+def _text(model: torch.nn.Module) -> tuple[_Outputs, tuple[torch.Tensor, ...]]:
+    ids = torch.randint(0, 1000, (1, _TOKENS))
+    mask = torch.ones(1, _TOKENS, dtype=torch.int64)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    wrapped = _Outputs(model, names, ("last_hidden_state", "pooler_output"))
+    return wrapped, (ids, mask, torch.zeros_like(ids))
+
+
+def _resnet18() -> Any:
+    config = transformers.ResNetConfig(
+        hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=1000
+    )
+    return _image(transformers.ResNetForImageClassification(config))
+
+
+def _resnet50() -> Any:
+    return _image(
+        transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000))
+    )
+
+
+def _mobilenet() -> Any:
+    config = transformers.MobileNetV2Config(num_labels=1000)
+    return _image(transformers.MobileNetV2ForImageClassification(config))
+
+
+def _bert() -> Any:
+    return _text(transformers.BertModel(transformers.BertConfig()))
+
+
+def _vit() -> Any:
+    return _image(transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)))
+
+
+def _convnext() -> Any:
+    config = transformers.ConvNextConfig(num_labels=1000)
+    return _image(transformers.ConvNextForImageClassification(config))
+
+
+MODELS: Mapping[str, Callable[[], Any]] = MappingProxyType(
+    {
+        "resnet-50": _resnet50,
+        "resnet-18": _resnet18,
+        "mobilenet-v2": _mobilenet,
+        "bert-base": _bert,
+        "vit-b16": _vit,
+        "convnext-t": _convnext,
+    }
+)
+
+
+def onnx_file(name: str) -> Path:
+    """The model as ONNX, exported where it is not there yet."""
+    return _exported(name, ".onnx")
+
+
+def torch_file(name: str) -> Path:
+    """The model as a PyTorch program, exported where it is not there yet."""
+    return _exported(name, ".pt2")
+
+
+def _exported(name: str, suffix: str) -> Path:
+    path = FOLDER / (name + suffix)
+    if not path.exists():
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        print(f"exporting {name}{suffix}", file=sys.stderr)
+        torch.manual_seed(0)
+        model, inputs = MODELS[name]()
+        model.eval()
+        with torch.no_grad():
+            _randomise(model)
+            _export(model, inputs, path)
+    return path
+
+
+def _randomise(model: torch.nn.Module) -> None:
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5)
+        elif name.endswith(("bias", "running_mean")):
+            tensor.normal_(0, 0.1)
+        elif "norm" in name and name.endswith("weight"):
+            tensor.uniform_(0.9, 1.1)
+
+
+def _export(model: _Outputs, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
+    part = path.with_name("part-" + path.name)
+    if path.suffix == ".pt2":
+        torch.export.save(torch.export.export(model, inputs), part)
+    else:
+        torch.onnx.export(
+            model,
+            inputs,
+            part,
+            dynamo=True,
+            external_data=False,
+            input_names=list(model.inputs),
+            output_names=list(model.outputs),
+            verbose=False,
+        )
+    part.rename(path)

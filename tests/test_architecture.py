@@ -1,0 +1,215 @@
+"""The shape of the code base, as tests; ARCHITECTURE.md names the one that holds each invariant."""
+
+import ast
+import dataclasses
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import golden
+import pytest
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.interfaces import ScheduleRule
+from hybridc.compiler.pipelines import PIPELINES
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("compiler", "passes", "schedules", "autotune", "cli")
+PACKAGED = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+PACKAGED.append(ROOT / "hybridc" / "__init__.py")
+BESIDE = [
+    path for name in ("tests", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py")
+]
+PASSES = pipeline.passes().names()
+RULES = plugin.Catalogue("hybridc.schedules", ScheduleRule).names()
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def each(paths: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("path", sorted(paths), ids=name_of)
+
+
+@cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text())))
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of ours that a file imports; what is imported from a module counts too."""
+    names: set[str] = set()
+    for node in nodes(path):
+        if isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("hybridc.")}
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("hybridc", *parts)).removesuffix(".__init__").removeprefix("hybridc.hybridc")
+
+
+@each(PACKAGED)
+def test_every_import_points_at_the_core(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    allowed = {"compiler"} if folder == "hybridc" else {"compiler", folder}
+    assert {name.split(".")[1] for name in imported(path)} <= allowed
+
+
+@each([path for path in PACKAGED if path.parent.name in ("passes", "schedules", "autotune", "cli")])
+def test_plug_ins_do_not_import_each_other(path: Path) -> None:
+    folder = f"hybridc.{path.parent.name}."
+    own = [name.removeprefix(folder) for name in imported(path) if name.startswith(folder)]
+    assert all(name.startswith("_") for name in own)
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    modules = {module_of(path): path for path in PACKAGED}
+    graph = {
+        module: {other for other in modules if _reaches(imported(path), other) and other != module}
+        for module, path in modules.items()
+    }
+    while leaves := {module for module, others in graph.items() if not others}:
+        graph = {m: others - leaves for m, others in graph.items() if m not in leaves}
+    assert graph == {}
+
+
+def _reaches(names: set[str], module: str) -> bool:
+    """Whether one of the names is the module or something in it; a package is not its parts."""
+    return any(name == module or name.rpartition(".")[0] == module for name in names)
+
+
+@each(PACKAGED + BESIDE)
+def test_no_import_is_relative(path: Path) -> None:
+    assert not [n for n in nodes(path) if isinstance(n, ast.ImportFrom) and n.level]
+
+
+@each(PACKAGED)
+def test_files_stay_small(path: Path) -> None:
+    assert path.read_text().count("\n") <= 300
+
+
+@each(PACKAGED + BESIDE)
+def test_functions_stay_small(path: Path) -> None:
+    for node in nodes(path):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 50, node.name
+
+
+@each([path for path in PACKAGED if path.name != "settings.py"])
+def test_the_environment_is_read_in_settings_alone(path: Path) -> None:
+    for node in nodes(path):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            used = f"{node.value.id}.{node.attr}"
+            assert used not in ("os.environ", "os.getenv", "os.putenv"), node.lineno
+
+
+@each(PACKAGED)
+def test_no_error_is_swallowed(path: Path) -> None:
+    for node in nodes(path):
+        if isinstance(node, ast.ExceptHandler):
+            assert node.type is not None, f"bare except at line {node.lineno}"
+            silent = all(isinstance(statement, ast.Pass) for statement in node.body)
+            assert not silent, f"except: pass at line {node.lineno}"
+
+
+@each(PACKAGED)
+def test_nothing_is_unpickled(path: Path) -> None:
+    for node in nodes(path):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert not {"pickle", "cloudpickle", "dill", "shelve", "marshal"} & set(names)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "name"),
+    [(pipeline.passes(), name) for name in PASSES]
+    + [(plugin.Catalogue("hybridc.schedules", ScheduleRule), name) for name in RULES],
+)
+def test_every_plug_in_is_a_frozen_dataclass_with_help(
+    catalogue: plugin.Catalogue[Any], name: str
+) -> None:
+    kind = catalogue.load(name)  # refuses a class that is not named after its file
+    assert plugin.name_of(kind) == name
+    assert vars(kind)["__dataclass_params__"].frozen
+    first = (vars(kind)["__doc__"] or "").split("\n")[0]
+    assert first.endswith("."), first
+    assert not first.startswith(f"{kind.__name__}("), "the docstring that dataclass makes up"
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_the_text_of_every_pass_builds_it_again(name: str) -> None:
+    catalogue = pipeline.passes()
+    made = catalogue.create(name)
+    changed = {field.name: _another(field.default) for field in dataclasses.fields(made)}
+    for each_one in (made, dataclasses.replace(made, **changed)):
+        assert catalogue.create(plugin.text(each_one)) == each_one
+
+
+def _another(value: object) -> object:
+    """A value of the same type that is not this one."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case _:
+            return f"{value}x"
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_every_pass_has_golden_cases(name: str) -> None:
+    path = golden.FOLDER / f"{name.replace('-', '_')}.txt"
+    assert path.exists(), f"write {name_of(path)}"
+    assert all(name in case.pipeline for case in golden.read(path))
+
+
+@pytest.mark.parametrize("path", sorted(golden.FOLDER.glob("*.txt")), ids=name_of)
+def test_every_golden_file_belongs_to_a_pass(path: Path) -> None:
+    assert path.stem.replace("_", "-") in PASSES
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_every_entry_of_a_pipeline_exists_and_has_its_reason(name: str) -> None:
+    for spec, reason in PIPELINES[name]:
+        pipeline.passes().create(spec)
+        assert len(reason.split()) >= 4, spec
+
+
+def test_no_two_rules_share_a_priority() -> None:
+    priorities = [type(rule).priority for rule in pipeline.rules()]
+    assert len(set(priorities)) == len(priorities)
+
+
+def test_every_package_on_disk_is_packaged() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    on_disk = {module_of(path) or "hybridc" for path in PACKAGED if path.name == "__init__.py"}
+    assert on_disk == set(config["packages"]) == set(config["package-dir"])
+
+
+def test_every_invariant_of_the_architecture_names_its_test() -> None:
+    section = (ROOT / "ARCHITECTURE.md").read_text().partition("## Invariants\n")[2]
+    invariants = re.findall(r"^\* .*?(?=^\* |\Z)", section, re.MULTILINE | re.DOTALL)
+    assert invariants
+    for invariant in invariants:
+        named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", invariant)
+        assert named, f"no test named: {invariant}"
+        for file, function in named:
+            assert f"def {function}(" in (ROOT / "tests" / file).read_text(), function
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/new-pass.md"]
+)
+def test_every_file_that_a_guide_names_exists(name: str) -> None:
+    text = (ROOT / name).read_text()
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text)
+    for link in links:
+        if "://" not in link:
+            assert ((ROOT / name).parent / link).exists(), link
