@@ -81,7 +81,7 @@ _ERF_BELOW = (
 
 
 def exp(x: Expr) -> Expr:
-    """exp(x) = 2^n exp(r), with n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite)."""
+    """The exponential 2^n e^r, n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite)."""
     return _let("x", _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
 
 
@@ -104,7 +104,7 @@ def _exp_clamped(x: Expr) -> Expr:
 
 
 def log(x: Expr) -> Expr:
-    """log(x) = e ln 2 + log(m), with x = 2^e m and m about 1."""
+    """The natural logarithm e ln 2 + ln m of x = 2^e m, with m about 1."""
 
     def of_argument(x: Expr) -> Expr:
         # Subnormal numbers are scaled to have a full mantissa.
@@ -132,7 +132,7 @@ def log(x: Expr) -> Expr:
 
 
 def tanh(x: Expr) -> Expr:
-    """tanh(x) as x times a quotient of polynomials of x^2."""
+    """The hyperbolic tangent as x times a quotient of polynomials of x^2."""
     return _odd_quotient(x, _TANH_LIMIT, _TANH_ABOVE, _TANH_BELOW)
 
 

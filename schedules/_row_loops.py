@@ -33,25 +33,20 @@ def compute_rows(
     """Compute the stages of each row inside the loop over rows; `unroll` the reduced axes."""
     for name in rows.apart:
         _loops.spread(schedule, name, rows.target, 0, threads=False)
-    trees: list[Any] = []
-    order: list[Any] = []
-    for name in rows.stages:
-        block = schedule.get_sblock(name)
-        if rows.along and _loops.info(schedule, block).reduction:
-            tree = _tree(schedule, block, rows, width)
-            trees += tree
-            order += tree
-        order.append(block)
+    blocks = [schedule.get_sblock(name) for name in rows.stages]
+    sums = [b for b in blocks if rows.along and _loops.info(schedule, b).reduction]
+    trees = {block: _tree(schedule, block, rows, width) for block in sums}
+    partial = [block for tree in trees.values() for block in tree]
+    order = [stage for block in blocks for stage in (*trees.get(block, ()), block)]
     task = _row_loop(schedule, rows, width)
     if threads:
         schedule.parallel(task)
     for block in reversed(order):
         schedule.compute_at(block, task, preserve_unit_loops=True)
-    output = schedule.get_sblock(rows.output)
-    for block in (*order, output):
+    for block in (*order, schedule.get_sblock(rows.output)):
         if not rows.along:
             _across(schedule, block, rows, unroll)
-        elif block in trees:
+        elif block in partial:
             _partial(schedule, block, width, rows)
         else:
             _along(schedule, block, rows)
@@ -158,7 +153,7 @@ def _across(schedule: Schedule, block: Any, rows: Rows, unroll: bool) -> None:
 
 
 def _pad_reduction(func: PrimFunc, name: str, width: int) -> PrimFunc:
-    """Round the innermost reduced axis up to whole vectors; what lies behind its end counts nothing.
+    """Round the innermost reduced axis up to whole vectors; what lies behind counts nothing.
 
     TVM has no primitive for it, and loses the condition of a split that leaves a rest when the
     block moves.  `_vectors` takes the condition out again.

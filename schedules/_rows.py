@@ -7,7 +7,7 @@ contiguous axis is reduced).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
@@ -96,11 +96,11 @@ def analyse(func: PrimFunc, target: Target, windows: bool = False) -> Rows | Not
     if len(_analysis.outputs(func, raw)) != 1:
         return NotApplicable("it has several outputs")
     staged, output = _loops.stage(func)
-    return plan(func, staged, output, target, windows)
+    found = plan(staged, output, target, windows)
+    return found if isinstance(found, NotApplicable) else replace(found, func=func)
 
 
 def plan(
-    func: PrimFunc,
     staged: PrimFunc,
     output: str,
     target: Target,
@@ -131,28 +131,27 @@ def plan(
         widths = _across_widths(axis, native)
     apart = tuple(block.name for block in feeding if _is_table(block, feeding, reductions))
     stages = tuple(block.name for block in feeding if block.name not in apart)
-    threads = _analysis.worth_threads(staged, target)
     return Rows(
-        func,
-        target,
-        staged,
-        output,
-        apart,
-        stages,
-        kept,
-        along,
-        axis,
-        fused,
-        widths,
-        native,
-        threads,
+        func=staged,
+        target=target,
+        staged=staged,
+        output=output,
+        apart=apart,
+        stages=stages,
+        kept=kept,
+        along=along,
+        axis=axis,
+        fused=fused,
+        widths=widths,
+        native=native,
+        threads=_analysis.worth_threads(staged, target),
     )
 
 
 def _feeding(found: Mapping[str, Block], output: str) -> list[Block]:
     """The blocks that `output` needs, in program order."""
     needed = {output}
-    for block in reversed(found.values()):
+    for block in reversed(list(found.values())):
         if any(reader.name in needed for reader in _analysis.readers(block, tuple(found.values()))):
             needed.add(block.name)
     return [block for name, block in found.items() if name in needed and name != output]

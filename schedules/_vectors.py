@@ -1,4 +1,4 @@
-"""Keeps conditions out of vectors: TVM makes scalar code of a vector with a condition for each lane."""
+"""Keeps conditions out of vectors: with one for each lane, TVM makes scalar code of a vector."""
 
 from typing import Any
 
@@ -81,8 +81,8 @@ def _even(loop: Any) -> Any:
     if not isinstance(loop.body, s_tir.SBlockRealize):
         return loop
     realize, lanes = loop.body, int(loop.extent)
-    values = {axis.var: value for axis, value in zip(realize.block.iter_vars, realize.iter_values)}
-    for var, value in values.items():
+    axes = [axis.var for axis in realize.block.iter_vars]
+    for var, value in zip(axes, realize.iter_values, strict=True):
         if _access.uses(value, loop.loop_var):
             first = _substitute(value, {loop.loop_var: _const(0, loop.loop_var)})
             realize = _ask_first(realize, var, first, lanes)

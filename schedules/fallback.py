@@ -71,7 +71,7 @@ def _by_kind(schedule: Schedule, name: str, target: Target, threads: bool) -> No
         schedule.add_unit_loop(copy)
     output = str(schedule.get(copy).name_hint)
     func = schedule.mod["main"]
-    rows = _rows.plan(func, func, output, target, only=(name,))
+    rows = _rows.plan(func, output, target, only=(name,))
     if isinstance(rows, NotApplicable):
         raise ScheduleError(rows.reason)
     width = rows.point["width"]

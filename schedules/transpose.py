@@ -31,7 +31,7 @@ class TransposeMatch(Match):
 
 @dataclass(frozen=True)
 class Transpose(ScheduleRule):
-    """Elementwise kernels that read across memory: square tiles, so that cache lines are used whole."""
+    """Elementwise kernels that read across memory: square tiles use whole cache lines."""
 
     priority: ClassVar[int] = 15
 

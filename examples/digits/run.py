@@ -1,7 +1,6 @@
 """Classify the held-out digits with a compiled network, and with ONNX Runtime beside it.
 
-hybridc compile examples/digits/digits.onnx -o out/digits.hyb
-python examples/digits/run.py out/digits.hyb
+`hybridc compile examples/digits/digits.onnx -o out/digits.hyb` makes the artifact to give it.
 """
 
 import argparse
@@ -18,18 +17,17 @@ HERE = Path(__file__).parent
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:
     """Print and give the accuracy of the artifact and of ONNX Runtime."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description="Classify the held-out digits.")
     parser.add_argument("artifact", type=Path, help="what hybridc compiled from digits.onnx")
-    given = parser.parse_args(arguments)
-    ours = accuracy(hybridc.InferenceSession(given.artifact))
+    path: Path = parser.parse_args(arguments).artifact
+    ours = accuracy(hybridc.InferenceSession(path))
     theirs = accuracy(onnxruntime.InferenceSession(HERE / "digits.onnx"))
-    print(f"accuracy  {ours:.4f}  {given.artifact}")
-    print(f"accuracy  {theirs:.4f}  ONNX Runtime")
+    print(f"accuracy on the held-out images: {ours:.4f} {path}, {theirs:.4f} ONNX Runtime")
     return ours, theirs
 
 
 def accuracy(session: Any) -> float:
-    """Share of the held-out images whose digit the session finds; both sessions are called alike."""
+    """Share of the held-out images whose digit a session finds; both kinds are called alike."""
     held_out = np.load(HERE / "digits-test.npz")
     images, labels = held_out["image"], held_out["label"]
     logits = [session.run(None, {"image": image[np.newaxis]})[0] for image in images]
