@@ -21,14 +21,14 @@ from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
-
-# TVM's OpPatternKind: an output-elementwise-fusable kernel takes elementwise followers in.
-OUT_ELEMENTWISE_FUSABLE = 4
-
-# The block annotation by which a schedule rule recognises its kernel.
-KERNEL = "hybridc.kernel"
-# The block annotation that tells the multiplications and additions asked for.
-FLOPS = "hybridc.flops"
+from hybridc.compiler.tensor_expressions import (
+    computed,
+    finished,
+    pad2d,
+    product_of,
+    reduced,
+    tensor,
+)
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,21 @@ def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> Prim
     """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made."""
     blocks, depth, lanes = packed.shape
     rows = prod(shape[:-1])
-    x = _tensor(shape, "x", dtype)
-    w = _tensor(packed.shape, "weight", dtype)
-    k = _reduce(depth, "k")
-    product = _compute(
+    x = tensor(shape, "x", dtype)
+    w = tensor(packed.shape, "weight", dtype)
+    k = reduced(depth, "k")
+    product = computed(
         (rows, blocks * lanes),
         lambda m, n: te.sum(x[*_unflatten(m, shape[:-1]), k] * w[n // lanes, k, n % lanes], axis=k),
         name="product",
-        attrs={KERNEL: "dense", FLOPS: 2 * rows * columns * depth},
+        attrs=product_of("dense", 2 * rows * columns * depth),
     )
-    out = _compute(
+    out = computed(
         (*shape[:-1], columns),
         lambda *index: product[_flatten(index[:-1], shape[:-1]), index[-1]],
         name="output",
     )
-    return _finish([x, w, out])
+    return finished([x, w, out])
 
 
 def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtype: str) -> PrimFunc:
@@ -125,12 +125,12 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     per_group = outputs // conv.groups
     flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w * conv.inputs
-    x = _tensor(shape, "x", dtype)
-    w = _tensor(packed.shape, "weight", dtype)
+    x = tensor(shape, "x", dtype)
+    w = tensor(packed.shape, "weight", dtype)
     padded = pad2d(x, conv.padding)
-    kh = _reduce(kernel_h, "kh")
-    kw = _reduce(kernel_w, "kw")
-    k = _reduce(depth, "k")
+    kh = reduced(kernel_h, "kh")
+    kw = reduced(kernel_w, "kw")
+    k = reduced(depth, "k")
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
 
     def channel(o: Any) -> Any:
@@ -142,7 +142,7 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
         )
         return k if conv.groups == 1 else group * depth + k
 
-    product = _compute(
+    product = computed(
         (batch, out_h, out_w, blocks * lanes),
         lambda n, h, v, o: te.sum(
             padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)]
@@ -150,12 +150,12 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
             axis=[kh, kw, k],
         ),
         name="product",
-        attrs={KERNEL: "conv2d", FLOPS: flops},
+        attrs=product_of("conv2d", flops),
     )
-    out = _compute(
+    out = computed(
         (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
     )
-    return _finish([x, w, out])
+    return finished([x, w, out])
 
 
 def depthwise_conv2d(
@@ -165,15 +165,15 @@ def depthwise_conv2d(
     kernel_h, kernel_w, outputs = weight_shape
     batch, height, width, channels = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
-    x = _tensor(shape, "x", dtype)
-    w = _tensor(weight_shape, "weight", dtype)
+    x = tensor(shape, "x", dtype)
+    w = tensor(weight_shape, "weight", dtype)
     padded = pad2d(x, conv.padding)
-    kh = _reduce(kernel_h, "kh")
-    kw = _reduce(kernel_w, "kw")
+    kh = reduced(kernel_h, "kh")
+    kw = reduced(kernel_w, "kw")
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
     multiplier = outputs // channels
     flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w
-    product = _compute(
+    product = computed(
         (batch, out_h, out_w, outputs),
         lambda n, h, v, o: te.sum(
             padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, o // multiplier]
@@ -181,12 +181,12 @@ def depthwise_conv2d(
             axis=[kh, kw],
         ),
         name="product",
-        attrs={KERNEL: "depthwise-conv2d", FLOPS: flops},
+        attrs=product_of("depthwise-conv2d", flops),
     )
-    out = _compute(
+    out = computed(
         (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
     )
-    return _finish([x, w, out])
+    return finished([x, w, out])
 
 
 def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: str) -> PrimFunc:
@@ -194,9 +194,9 @@ def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: s
     batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
     (rows, depth), columns = left[-2:], right[-1]
     blocks = round_up(columns, lanes) // lanes
-    a = _tensor(left, "a", dtype)
-    b = _tensor(right, "b", dtype)
-    k = _reduce(depth, "k")
+    a = tensor(left, "a", dtype)
+    b = tensor(right, "b", dtype)
+    k = reduced(depth, "k")
 
     def packed_element(*index: Any) -> Any:
         *lead, block, kk, lane = index
@@ -206,8 +206,8 @@ def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: s
             return value
         return tirx.if_then_else(column < columns, value, tirx.const(0, dtype))
 
-    packed = _compute((*right[:-2], blocks, depth, lanes), packed_element, name="pack")
-    product = _compute(
+    packed = computed((*right[:-2], blocks, depth, lanes), packed_element, name="pack")
+    product = computed(
         (*batch, rows, blocks * lanes),
         lambda *i: te.sum(
             a[*_broadcast(i[:-2], left[:-2]), i[-2], k]
@@ -215,49 +215,10 @@ def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: s
             axis=k,
         ),
         name="product",
-        attrs={KERNEL: "batch-matmul", FLOPS: 2 * prod(batch) * rows * columns * depth},
+        attrs=product_of("batch-matmul", 2 * prod(batch) * rows * columns * depth),
     )
-    out = _compute((*batch, rows, columns), lambda *i: product[i], name="output")
-    return _finish([a, b, out])
-
-
-def pad2d(x: Any, padding: tuple[int, int, int, int]) -> Any:
-    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right."""
-    top, left, bottom, right = padding
-    if not any(padding):
-        return x
-    batch, height, width, channels = x.shape
-
-    def element(n: Any, h: Any, v: Any, c: Any) -> Any:
-        inside = tirx.all(h >= top, h < height + top, v >= left, v < width + left)
-        return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
-
-    shape = (batch, height + top + bottom, width + left + right, channels)
-    return _compute(shape, element, name="pad")
-
-
-# Relax counts in 64 bits, and a kernel that counted in 32 would not fuse with the others.
-
-
-def _tensor(shape: Sequence[int], name: str, dtype: str) -> Any:
-    return te.placeholder(_wide(shape), name=name, dtype=dtype)
-
-
-def _reduce(extent: int, name: str) -> Any:
-    return te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name=name)
-
-
-def _compute(shape: Sequence[Any], element: Any, **keywords: Any) -> Any:
-    return te.compute(_wide(shape), element, **keywords)
-
-
-def _wide(shape: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(tirx.const(int(extent), "int64") for extent in shape)
-
-
-def _finish(tensors: list[Any]) -> PrimFunc:
-    func = te.create_prim_func(tensors).without_attr("global_symbol")
-    return func.with_attr("op_pattern", OUT_ELEMENTWISE_FUSABLE)
+    out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
+    return finished([a, b, out])
 
 
 def _flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:

@@ -10,8 +10,8 @@ from tvm.s_tir import SBlock
 from tvm.s_tir.analysis import estimate_tir_flops
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.contractions import FLOPS
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.tensor_expressions import FLOPS
 
 
 def flops(func: PrimFunc) -> int:

@@ -142,8 +142,14 @@ def erf(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """1 / (1 + exp(-x))."""
-    return _float(1.0) / (_float(1.0) + exp(_float(0.0) - x))
+    """The logistic function 1 / (1 + e^-x), for negative x as e^x / (1 + e^x)."""
+
+    def of_argument(x: Expr) -> Expr:
+        negative = x < _float(0.0)
+        small = exp(Select(negative, x, _float(0.0) - x))
+        return _let("e", small, lambda e: Select(negative, e, _float(1.0)) / (_float(1.0) + e))
+
+    return _let("x", x, of_argument)
 
 
 def power(x: Expr, exponent: int) -> Expr:

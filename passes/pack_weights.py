@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import contractions
+from hybridc.compiler import contractions, winograd
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.model import Array
@@ -21,12 +21,18 @@ class PackWeights(Pass):
     The weights are rewritten now, at compile time, into blocks of as many output channels as a
     vector of the target holds, in the order in which the kernel reads them.  Convolutions have
     to be channels last (`layout`); others, and those on weights that are no constants, stay.
+
+    3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster;
+    these round differently, by about 1e-5 of the largest output.  `winograd=false` keeps all
+    convolutions direct.
     """
+
+    winograd: bool = True
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        rewritten = rewrite(module, _Packer(context.target, builder).rule)
+        rewritten = rewrite(module, _Packer(context.target, builder, self.winograd).rule)
         kernels = {
             var: func
             for var, func in builder.get().functions_items()
@@ -41,6 +47,7 @@ class _Packer:
 
     target: Target
     builder: Any
+    winograd: bool
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """Take the calls whose weight is a constant, where all is fp32 of known shape."""
@@ -75,12 +82,26 @@ class _Packer:
             taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, "float32")
             return self._call("depthwise_conv2d", kernel, call, taps)
+        if self.winograd and _minimal(conv, weight):
+            tile = winograd.best_tile(source, weight.shape[0], conv)
+            if tile:
+                return self._winograd(call, weight, conv, tile)
         packed, groups = contractions.pack_filter(weight, conv.groups, self.target.lanes())
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, weight.shape[0], conv, "float32")
         return self._call("conv2d", kernel, call, packed)
+
+    def _winograd(self, call: Expr, weight: Array, conv: Conv2d, tile: int) -> Expr:
+        transformed = winograd.transform_filter(weight, tile)
+        positions = [
+            [contractions.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
+            for row in transformed
+        ]
+        packed = np.ascontiguousarray(positions)
+        kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, "float32")
+        return self._call("winograd_conv2d", kernel, call, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
         kernel = contractions.dense(shape(call.args[0]), packed, columns, "float32")
@@ -89,6 +110,12 @@ class _Packer:
     def _call(self, name: str, kernel: PrimFunc, call: Expr, packed: Array) -> Expr:
         var = self.builder.add_func(kernel, name)
         return relax.call_tir(var, [call.args[0], constant(packed, "float32")], call.ty)
+
+
+def _minimal(conv: Conv2d, weight: Array) -> bool:
+    """Whether Winograd's filtering applies: 3x3, every pixel, one group."""
+    dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
+    return dense and weight.shape[1:3] == (3, 3)
 
 
 def _plain_float(tensor: Any) -> bool:

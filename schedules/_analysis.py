@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 from tvm import s_tir, sym, tirx
@@ -179,20 +179,18 @@ def divisors(value: int) -> tuple[int, ...]:
 
 
 def best_lanes(extent: int, divisor: int, native: int) -> int:
-    """Lanes for an axis: whole registers, with a narrower vector at the end; else what divides."""
-    if divisor:
-        return max(d for d in divisors(gcd(extent, divisor)) if d <= native)
-    return min(extent, native)
+    """Lanes for an axis: a whole register, or the most below it that divides `divisor`.
+
+    The extent need not be a multiple of them: the last vector may be narrower.
+    """
+    widest = min(extent, native)
+    return max(d for d in divisors(divisor) if d <= widest) if divisor else widest
 
 
 def lane_choices(extent: int, divisor: int, native: int) -> tuple[int, ...]:
     """The lanes that a tuner may try on an axis, `best_lanes` among them."""
-    widths = {native // 2, native, 2 * native, 4 * native, best_lanes(extent, divisor, native)}
-    if divisor:
-        widths = {gcd(width, gcd(extent, divisor)) for width in widths} | {
-            best_lanes(extent, divisor, native)
-        }
-    return tuple(sorted(width for width in widths if 1 <= width <= extent))
+    wanted = (native // 2, native, 2 * native, 4 * native)
+    return tuple(sorted({best_lanes(extent, divisor, max(1, width)) for width in wanted}))
 
 
 def collapsible(block: Block, axes: tuple[Var, ...]) -> tuple[Var, ...]:

@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -9,8 +9,8 @@ import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule as TVMSchedule
 
-from hybridc.compiler.contractions import KERNEL
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
+from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _tiling
 
 # A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
@@ -59,7 +59,8 @@ def product_of(schedule: Schedule) -> Any:
 
 def all_blocks(schedule: Schedule) -> list[Any]:
     """Every block of the function, in program order."""
-    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
+    root = str(schedule.mod["main"].body.block.name_hint)  # most are "root", scans are not
+    return list(schedule.get_child_blocks(schedule.get_sblock(root)))
 
 
 def extents(schedule: Schedule, block: Any) -> list[int]:
@@ -80,7 +81,7 @@ def unroll_window(schedule: Schedule, product: Any) -> None:
             schedule.unroll(loop)
 
 
-def inline_epilogue(schedule: Schedule, product: Any) -> Any:
+def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) -> Any:
     """Inline what surrounds the product's result into one block, and return that block.
 
     Where the last block is larger than the product (a broadcast follows), that one stays a
@@ -91,7 +92,13 @@ def inline_epilogue(schedule: Schedule, product: Any) -> Any:
     last = all_blocks(schedule)[-1]
     if extents(schedule, store) == extents(schedule, last):
         store = last
-    kept = {*feeding, _name(schedule, product), _name(schedule, store), _name(schedule, last)}
+    kept = {
+        *keep,
+        *feeding,
+        _name(schedule, product),
+        _name(schedule, store),
+        _name(schedule, last),
+    }
     for block in all_blocks(schedule):
         if _name(schedule, block) not in kept:
             schedule.compute_inline(block)
@@ -100,7 +107,7 @@ def inline_epilogue(schedule: Schedule, product: Any) -> Any:
     return store
 
 
-def tile(match: Contraction, schedule: Schedule, product: Any, point: Point) -> Tiles:
+def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point: Point) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
     The storing block's loops are images and image rows (as far as the kernel has them), rows,
@@ -108,7 +115,6 @@ def tile(match: Contraction, schedule: Schedule, product: Any, point: Point) -> 
     in registers, and only then handed to the epilogue.
     """
     problem = match.problem
-    store = inline_epilogue(schedule, product)
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
     vectors = min(point["vectors"], problem.panels(1))
     tile_rows = min(point["rows"], problem.rows)
@@ -145,6 +151,12 @@ def spread(schedule: Schedule, block: Any) -> None:
     if outer:
         schedule.parallel(schedule.fuse(*outer))
     vectorize_copy(schedule, last)
+
+
+def split_lanes(schedule: Schedule, loop: Any, lanes: int) -> tuple[Any, Any]:
+    """Cut a loop into vectors, as wide as divides its extent."""
+    outer, lane = schedule.split(loop, [None, gcd(int(schedule.get(loop).extent), lanes)])
+    return outer, lane
 
 
 def vectorize_copy(schedule: Schedule, loop: Any, lanes: int = 16) -> None:

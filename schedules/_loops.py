@@ -3,8 +3,10 @@
 from typing import Any
 
 import tvm
-from tvm import s_tir
+from tvm import s_tir, tirx
+from tvm.ir.prim import expr as prim
 from tvm.s_tir import ScheduleError
+from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
@@ -63,7 +65,21 @@ def inline(func: PrimFunc) -> PrimFunc:
                 schedule.compute_inline(name)
             except ScheduleError:
                 continue  # TVM's conditions are stricter than ours; the block stays a stage
-    return schedule.mod["main"]
+    return _with_own_names(schedule.mod["main"])
+
+
+def _with_own_names(func: PrimFunc) -> PrimFunc:
+    """Give each value bound in an expression a variable of its own.
+
+    Inlining copies such expressions as they are, and TVM refuses a variable bound twice.
+    """
+
+    def rename(let: Any) -> Any:
+        var = tirx.Var(let.var.name, let.var.ty)
+        body = structural_map(let.body, (type(var), lambda v: var if v.same_as(let.var) else v))
+        return prim.Let(var, let.value, body)
+
+    return func.with_body(structural_map(func.body, (prim.Let, rename)))
 
 
 def stage(func: PrimFunc) -> tuple[PrimFunc, str]:

@@ -50,8 +50,9 @@ class BatchMatmul(ScheduleRule):
         """Tile, and pack inside each task where a task is one whole product."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
+        store = _contraction.inline_epilogue(schedule, product)
         feeding = schedule.get_producers(product)
-        tiles = _contraction.tile(match, schedule, product, point)
+        tiles = _contraction.tile(match, schedule, product, store, point)
         for pack in feeding:
             if tiles.whole_image and tiles.all_columns:
                 schedule.compute_at(pack, tiles.task)

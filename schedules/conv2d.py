@@ -61,8 +61,9 @@ class Conv2d(ScheduleRule):
         """Tile, and pad inside each task where a task has every output channel of its rows."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
+        store = _contraction.inline_epilogue(schedule, product)
         feeding = schedule.get_producers(product)
-        tiles = _contraction.tile(match, schedule, product, point)
+        tiles = _contraction.tile(match, schedule, product, store, point)
         for pad in feeding:
             if tiles.all_columns:
                 schedule.compute_at(pad, tiles.task)

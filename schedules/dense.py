@@ -47,5 +47,6 @@ class Dense(ScheduleRule):
         """Tile; nothing else is needed, since weights and rows are read as they lie."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
-        _contraction.tile(match, schedule, product, point)
+        store = _contraction.inline_epilogue(schedule, product)
+        _contraction.tile(match, schedule, product, store, point)
         return schedule

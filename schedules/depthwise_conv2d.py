@@ -66,9 +66,10 @@ class DepthwiseConv2d(ScheduleRule):
         """Tile, unroll the window, and pad inside each task."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
+        store = _contraction.inline_epilogue(schedule, product)
         feeding = schedule.get_producers(product)
         whole = {**point, "panels": match.problem.panels(point["vectors"])}
-        tiles = _contraction.tile(match, schedule, product, whole)
+        tiles = _contraction.tile(match, schedule, product, store, whole)
         if match.problem.columns % match.problem.lanes == 0:  # else the tail would be unrolled too
             _contraction.unroll_window(schedule, product)
         for pad in feeding:

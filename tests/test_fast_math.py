@@ -1,0 +1,178 @@
+"""The polynomials of `fast-math`: errors over all of float32, and that they are vector code."""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from numpy.typing import NDArray
+from scipy import special
+from tvm import relax, te, tirx
+
+from hybridc.compiler import target
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import Context
+from hybridc.passes.fast_math import FastMath
+from hybridc.schedules.elementwise import Elementwise
+
+Function = Callable[[Any], Any]
+Array = NDArray[Any]
+
+INTRINSICS: dict[str, Function] = {
+    "exp": tirx.exp,
+    "log": tirx.log,
+    "tanh": tirx.tanh,
+    "erf": tirx.erf,
+    "sigmoid": tirx.sigmoid,
+}
+# Computed in float64; what the float32 result is held against.
+EXACT: dict[str, Function] = {
+    "exp": np.exp,
+    "log": np.log,
+    "tanh": np.tanh,
+    "erf": special.erf,
+    "sigmoid": special.expit,
+}
+# The largest errors that the pass states, in units in the last place of the exact result.
+ULPS = {"exp": 2, "log": 2, "tanh": 6, "erf": 6, "sigmoid": 4}
+SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3.4e38, -3.4e38]
+EXP_EDGES = [88.7228, 88.73, -87.3, -87.4, -103.97, -104.0, -104.1, 0.34657, 0.34658]
+
+
+def samples() -> Array:
+    """Every 4999th of all float32 bit patterns, a dense sweep of the middle, and edge cases."""
+    patterns = np.arange(0, 2**32, 4999, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    sweep = np.concatenate([np.linspace(-110, 95, 400_003), np.linspace(-8, 8, 400_003)])
+    edges = np.array([*SPECIAL, *EXP_EDGES], np.float32)
+    return np.concatenate([patterns, sweep.astype(np.float32), edges])
+
+
+def kernel(function: Function, extent: int, dtype: str = "float32") -> Any:
+    """A module whose one kernel applies `function` to a vector."""
+    x = te.placeholder((extent,), dtype, "x")
+    y = te.compute((extent,), lambda i: function(x[i]), "y")
+    return tvm.IRModule({"main": te.create_prim_func([x, y])})
+
+
+def compiled(module: Any, cpu: target.Target) -> Any:
+    rule = Elementwise()
+    match: Any = rule.match(module["main"], cpu)
+    scheduled = rule.schedule(match, rule.default(match, cpu)).mod["main"]
+    return tvm.compile(scheduled.with_attr("global_symbol", "main"), target=cpu.tvm)
+
+
+def fast(module: Any, **options: bool) -> Any:
+    return FastMath(**options).apply(module, Context(target.parse("cpu")))
+
+
+def run(module: Any, x: Array, dtype: str = "float32") -> Array:
+    out = tvm.runtime.tensor(np.zeros(x.shape, dtype))
+    compiled(module, target.parse("cpu"))["main"](tvm.runtime.tensor(x), out)
+    return out.numpy()
+
+
+@pytest.mark.parametrize("name", INTRINSICS)
+def test_error_over_all_of_float32(name: str) -> None:
+    x = samples()
+    got = run(fast(kernel(INTRINSICS[name], len(x))), x)
+    with np.errstate(all="ignore"):
+        exact = EXACT[name](x.astype(np.float64))
+        wanted = exact.astype(np.float32)
+    finite = np.isfinite(wanted)
+    np.testing.assert_array_equal(got[~finite], wanted[~finite])
+    spacing = np.spacing(np.maximum(np.abs(wanted[finite]), np.float32(2.0**-126)))
+    ulps = np.abs(got[finite].astype(np.float64) - exact[finite]) / spacing
+    assert ulps.max() <= ULPS[name], x[finite][ulps.argmax()]
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf"])
+def test_bounded_functions_stay_within_one(name: str) -> None:
+    x = samples()
+    got = run(fast(kernel(INTRINSICS[name], len(x))), x)
+    assert np.nanmax(np.abs(got)) == 1.0
+
+
+def test_signed_zero_is_kept() -> None:
+    zeros = np.array([0.0, -0.0] * 8, np.float32)
+    for name in ("tanh", "erf"):
+        got = run(fast(kernel(INTRINSICS[name], 16)), zeros)
+        np.testing.assert_array_equal(np.signbit(got), np.signbit(zeros))
+
+
+def test_gelu_is_accurate() -> None:
+    x = np.linspace(-12, 12, 100_001).astype(np.float32)
+
+    def gelu(v: Any) -> Any:
+        half, root = tirx.const(0.5, "float32"), tirx.const(math.sqrt(0.5), "float32")
+        return v * half * (tirx.erf(v * root) + tirx.const(1.0, "float32"))
+
+    got = run(fast(kernel(gelu, len(x))), x)
+    wanted = x * 0.5 * (1 + special.erf(x.astype(np.float64) / math.sqrt(2)))
+    assert np.abs(got - wanted).max() <= 1e-6
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3, 4])
+def test_whole_powers_are_products(exponent: int) -> None:
+    x = np.linspace(-3, 3, 1001).astype(np.float32)
+    module = fast(kernel(lambda v: tirx.pow(v, tirx.const(exponent, "float32")), len(x)))
+    assert "pow" not in module.script()
+    np.testing.assert_allclose(run(module, x), x.astype(np.float64) ** exponent, rtol=3e-7)
+
+
+def test_other_powers_stay() -> None:
+    module = kernel(lambda v: tirx.pow(v, tirx.const(2.5, "float32")), 16)
+    assert fast(module) is module
+
+
+def test_float16_is_computed_in_float32() -> None:
+    x = np.linspace(-9, 9, 999).astype(np.float16)
+    got = run(fast(kernel(tirx.exp, len(x), "float16")), x, "float16")
+    exact = np.exp(x.astype(np.float64))
+    assert (np.abs(got - exact) <= 0.51 * np.spacing(exact.astype(np.float16))).all()
+
+
+def test_float64_stays() -> None:
+    module = kernel(tirx.exp, 16, "float64")
+    assert fast(module) is module
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf"])
+def test_an_option_turns_a_function_off(name: str) -> None:
+    module = kernel(INTRINSICS[name], 16)
+    assert fast(module, **{name: False}) is module
+
+
+@pytest.mark.parametrize("cpu", ["avx2", "avx512"])
+@pytest.mark.parametrize("name", INTRINSICS)
+def test_code_is_vector_code(name: str, cpu: str) -> None:
+    """No call of the C library, and whole registers, in the code for both vector widths."""
+    wanted = target.parse(cpu)
+    text = str(compiled(fast(kernel(INTRINSICS[name], 4096)), wanted).mod.inspect_source("asm"))
+    body = text[text.index("main_compute_:") :]
+    body = body[: body.index(".Lfunc_end")]
+    assert not re.search(r"call\w*\s+(?!TVM)\w*f@", body)
+    register = {"avx2": "ymm", "avx512": "zmm"}[cpu]
+    assert re.search(rf"v(mul|fm)\w*ps\b.*%{register}", body)
+
+
+def test_rewritten_kernels_run_inside_a_model() -> None:
+    """Values bound inside expressions survive inlining, fusion and vectors."""
+    from hybridc.compiler import pipeline
+
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((3, 37), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            inner = builder.emit(relax.op.exp(relax.op.tanh(x)))
+            y = builder.emit_output(relax.op.multiply(relax.op.sigmoid(inner), relax.op.erf(inner)))
+        builder.emit_func_output(y)
+    context = Context(target.parse("cpu"), pipeline.rules())
+    steps = pipeline.parse("legalize,fuse,fast-math,schedule")
+    value = np.random.default_rng(0).standard_normal((3, 37)).astype(np.float32)
+    (got,) = evaluate(pipeline.run(steps, builder.finalize(), context), [value])
+    inner_value = np.exp(np.tanh(value.astype(np.float64)))
+    wanted = special.expit(inner_value) * special.erf(inner_value)
+    np.testing.assert_allclose(got, wanted, rtol=3e-6)

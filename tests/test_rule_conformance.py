@@ -1,0 +1,127 @@
+"""What every schedule rule keeps, over a corpus of kernels; a new rule inherits it by existing.
+
+For each kernel a rule either refuses, with a reason, or its default point lies in its space and
+it computes the numbers of the unscheduled function, at the default and at other points.
+"""
+
+import random
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from kernel_corpus import KERNELS, Builder
+
+from hybridc.compiler import pipeline, plugin, target
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, ScheduleRule, Space
+from hybridc.compiler.model import Array
+
+RULES = pipeline.rules()
+CPUS = ("avx512", "avx2")
+OTHER_POINTS = 2
+CORPUS = [pytest.param(builder, id=name.replace(" ", "-")) for name, builder in KERNELS]
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def runnable(cpu: str) -> target.Target:
+    """The target, or a skip where this host lacks its instructions."""
+    wanted, here = target.parse(cpu, threads=2), target.parse("cpu")
+    if not wanted.features <= here.features:
+        pytest.skip(f"this host has no {cpu}")
+    return wanted
+
+
+def feed(func: PrimFunc) -> list[Array]:
+    """Random numbers for each parameter, small enough to index any axis where they are integers."""
+    random_numbers = np.random.default_rng(0)
+    arrays: list[Array] = []
+    for param in func.params:
+        shape = tuple(int(extent) for extent in param.shape)
+        dtype = str(param.dtype)
+        if dtype.startswith("float"):
+            arrays.append(np.asarray(random_numbers.standard_normal(shape), dtype))
+        else:
+            arrays.append(np.asarray(random_numbers.integers(0, 2, shape), dtype))
+    return arrays
+
+
+def execute(func: PrimFunc, cpu: target.Target) -> list[Array]:
+    """Run a kernel; parameters that it does not write come back as they went in."""
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    arguments = [tvm.runtime.tensor(array) for array in feed(func)]
+    tvm.compile(module, target=cpu.tvm)["main"](*arguments)
+    return [argument.numpy() for argument in arguments]
+
+
+@cache
+def kernels(builder: Builder, cpu: target.Target) -> list[PrimFunc]:
+    return builder(cpu)
+
+
+def sample(space: Space, default: Point, count: int) -> list[Point]:
+    """The default, then points drawn from the space."""
+    draw = random.Random(0)
+    drawn = [{knob: draw.choice(values) for knob, values in space.items()} for _ in range(count)]
+    return [dict(default), *drawn]
+
+
+def check(rule: ScheduleRule, func: PrimFunc, cpu: target.Target) -> bool:
+    """Hold a rule to its contract on one kernel; False where it refuses the kernel."""
+    match: Any = rule.match(func, cpu)
+    if isinstance(match, NotApplicable):
+        assert match.reason
+        assert match.reason[0].islower()
+        return False
+    space, default = rule.knobs(match), rule.default(match, cpu)
+    assert set(default) == set(space)
+    assert all(default[knob] in values for knob, values in space.items()), (default, space)
+    wanted = execute(func, cpu)
+    for point in sample(space, default, OTHER_POINTS):
+        scheduled = rule.schedule(match, point).mod["main"]
+        for got, right in zip(execute(scheduled, cpu), wanted, strict=True):
+            close = {"rtol": 1e-2, "atol": 1e-2} if got.dtype == "float16" else {}
+            np.testing.assert_allclose(
+                got, right, **{"rtol": 1e-4, "atol": 1e-5, **close}, err_msg=str(point)
+            )
+    return True
+
+
+def test_priorities_are_unique() -> None:
+    priorities = [rule.priority for rule in RULES]
+    assert len(set(priorities)) == len(priorities)
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize("builder", CORPUS)
+def test_every_rule_keeps_its_contract(builder: Builder, cpu: str) -> None:
+    wanted = runnable(cpu)
+    for func in kernels(builder, wanted):
+        taken = {plugin.name_of(type(rule)) for rule in RULES if check(rule, func, wanted)}
+        assert "fallback" in taken
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
+def test_every_rule_takes_some_kernel_of_the_corpus(rule: ScheduleRule) -> None:
+    cpu = target.parse("avx2", threads=2)
+    funcs = [func for _, builder in KERNELS for func in kernels(builder, cpu)]
+    assert any(not isinstance(rule.match(func, cpu), NotApplicable) for func in funcs)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
+def test_no_rule_measures_or_remembers(rule: ScheduleRule) -> None:
+    """The same kernel gets the same point and the same schedule, whatever came before."""
+    cpu = target.parse("avx2", threads=2)
+    for _, builder in KERNELS:
+        for func in kernels(builder, cpu):
+            match: Any = rule.match(func, cpu)
+            if isinstance(match, NotApplicable):
+                continue
+            point = rule.default(match, cpu)
+            first = rule.schedule(match, point).mod
+            again: Any = rule.match(func, cpu)
+            assert rule.default(again, cpu) == point
+            tvm.ir.assert_structural_equal(rule.schedule(again, point).mod, first)
+            return
+    pytest.fail("no kernel of the corpus is taken")
