@@ -22,7 +22,9 @@ help:  ## say what there is to make
 
 demo: $(VENV)/core  ## compile a small network, run it on real digits, time it beside ONNX Runtime
 	@mkdir -p out
-	$(BIN)/hybridc compile examples/digits/digits.onnx -o out/digits.hyb --report out/digits-report.txt
+	$(BIN)/hybridc compile examples/digits/digits.onnx -o out/digits.hyb \
+	    --calibration examples/digits/digits-test.npz --min-accuracy top1=1 \
+	    --report out/digits-report.txt
 	$(BIN)/python examples/digits/run.py out/digits.hyb
 	$(BIN)/hybridc bench out/digits.hyb --against ort --model examples/digits/digits.onnx
 	@echo "artifact: out/digits.hyb   report: out/digits-report.txt"
@@ -52,6 +54,7 @@ lock: $(VENV)/all  ## write the versions that are installed now into constraints
 	{ $(BIN)/python -m pip freeze --exclude-editable --exclude hybridc; \
 	  $(BIN)/python -m pip freeze --all | grep '^setuptools=='; } \
 	  | sed 's/+cpu$$//' | LC_ALL=C sort -fu -o constraints.txt
+	@touch $(VENV)/core $(VENV)/all
 
 clean:  ## remove what was made here, the virtual environment too
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ def dense(rows: int, depth: int, columns: int) -> Kernel:
 def convolution(size: int, inputs: int, outputs: int, window: int, stride: int = 1) -> Kernel:
     """A convolution of a square image, padded to keep its size."""
     pad = window // 2
-    conv = Conv2d((stride, stride), (pad,) * 4, (1, 1), 1, inputs)
+    conv = Conv2d((stride, stride), (pad, pad, pad, pad), (1, 1), 1, inputs)
     out, _ = conv.output_size((size, size), (window, window))
 
     def make(lanes: int) -> PrimFunc:

@@ -43,21 +43,28 @@ def _text(model: torch.nn.Module) -> tuple[_Outputs, tuple[torch.Tensor, ...]]:
     return wrapped, (ids, mask, torch.zeros_like(ids))
 
 
+def _labelled(config: Any, **options: Any) -> Any:
+    """A configuration for the 1000 classes of ImageNet."""
+    return config(num_labels=1000, **options)
+
+
 def _resnet18() -> Any:
-    config = transformers.ResNetConfig(
-        hidden_sizes=[64, 128, 256, 512], depths=[2, 2, 2, 2], layer_type="basic", num_labels=1000
+    config = _labelled(
+        transformers.ResNetConfig,
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
     )
     return _image(transformers.ResNetForImageClassification(config))
 
 
 def _resnet50() -> Any:
-    return _image(
-        transformers.ResNetForImageClassification(transformers.ResNetConfig(num_labels=1000))
-    )
+    config = _labelled(transformers.ResNetConfig)
+    return _image(transformers.ResNetForImageClassification(config))
 
 
 def _mobilenet() -> Any:
-    config = transformers.MobileNetV2Config(num_labels=1000)
+    config = _labelled(transformers.MobileNetV2Config)
     return _image(transformers.MobileNetV2ForImageClassification(config))
 
 
@@ -66,11 +73,12 @@ def _bert() -> Any:
 
 
 def _vit() -> Any:
-    return _image(transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000)))
+    config = _labelled(transformers.ViTConfig)
+    return _image(transformers.ViTForImageClassification(config))
 
 
 def _convnext() -> Any:
-    config = transformers.ConvNextConfig(num_labels=1000)
+    config = _labelled(transformers.ConvNextConfig)
     return _image(transformers.ConvNextForImageClassification(config))
 
 

@@ -27,14 +27,16 @@ def run() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     notes: list[str] = []
+    versions: dict[str, str] = {}
     for name in models.MODELS:
         comparison = compare(name)
         print(name, comparison.text(), sep="\n", file=sys.stderr)
         lines.append(row(name, comparison))
         if not comparison.quiet:
             notes.append(f"{name}: other programs kept {comparison.busy:.1f} cores busy.")
+        for result in comparison.results:
+            versions |= result.versions
         notes += [f"{name}: {peer} left out: {why}" for peer, why in comparison.skipped.items()]
-    versions = {p: n for r in comparison.results for p, n in r.versions.items()}
     lines += ["", "Versions: " + ", ".join(f"{p} {n}" for p, n in versions.items()) + "."]
     return "\n".join([*lines, "", *notes])
 

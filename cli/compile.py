@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     help="Inputs by name to verify and measure on, one or many samples; random if not set.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
 @click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
 @PLUGIN
 @click.option(
@@ -70,6 +71,7 @@ def command(
     keep_best: bool,
     calibration: Path | None,
     seed: int,
+    exact: bool,
     pipeline: str,
     plugin: tuple[Path, ...],
     verify: Literal["each", "end", "off"],
@@ -98,6 +100,7 @@ def command(
         atol=atol,
         calibration=data.read(calibration) if calibration else None,
         seed=seed,
+        exact=exact,
         dump_ir=dump_ir,
         contract=contract.Contract(
             max_latency=max_latency, min_accuracy=contract.parse_accuracy(min_accuracy)

@@ -37,8 +37,13 @@ def _artifact(path: Path) -> dict[str, Any]:
         "parameters": sum(array.size for array in artifact.weights.values()),
         "missing_on_this_host": list(artifact.lacking()),
         "agreement": artifact.report.get("agreement", []),
-        "kernels": artifact.report.get("kernels", []),
+        "kernels": [_without_refusals(kernel) for kernel in artifact.report.get("kernels", [])],
     }
+
+
+def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
+    """A kernel's record; why other rules did not take it fills pages, and is in the report."""
+    return {key: value for key, value in kernel.items() if key != "refused"}
 
 
 def _model(path: Path, shape: tuple[str, ...]) -> dict[str, Any]:
@@ -69,10 +74,10 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
 
 def _cell(value: Any) -> str:
     match value:
+        case dict() if value:  # first, since the pattern {} takes every dict
+            return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
         case None | [] | {}:
             return "-"
-        case dict():
-            return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
         case list():
             return " ".join(map(_cell, value))
         case float():

@@ -121,8 +121,9 @@ def _map(path: Path) -> memoryview:
 
 def _decode(view: memoryview) -> Artifact:
     manifest, members = archive.read(view)
-    if manifest.get("format") != FORMAT:
-        raise ArtifactError(f"the artifact has format {manifest.get('format')!r}; known: {FORMAT}")
+    form = manifest.get("format")
+    if type(form) is not int or form != FORMAT:  # to Python, true is 1 too
+        raise ArtifactError(f"the artifact has format {form!r}; known: {FORMAT}")
     return Artifact(
         name=_typed(manifest, "name", str),
         inputs=_specs(manifest, "inputs"),

@@ -16,7 +16,6 @@ from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
-
 # LLVM finds common subexpressions better, and in a fraction of the time.
 _CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})
 
@@ -73,17 +72,17 @@ class _Lifter(PyExprMutator):
         self._vars: list[Any] = []
         self._seen: dict[int, int] = {}
 
-    def visit_generic_const_(self, constant: Any) -> Any:
+    def visit_generic_const_(self, op: Any) -> Any:
         """Number the tensors in the order in which they are met; types and strings stay."""
-        if not isinstance(constant.value, tvm.runtime.Tensor):
-            return constant
-        key = hash(constant.value)
+        if not isinstance(op.value, tvm.runtime.Tensor):
+            return op
+        key = hash(op.value)
         if key not in self._seen:
             index = self._seen[key] = len(self._vars)
             name = f"w{index}"
-            self.arrays[name] = constant.value.numpy()
-            self.infos.append(constant.ty)
-            self._vars.append(relax.Var(name, constant.ty))
+            self.arrays[name] = op.value.numpy()
+            self.infos.append(op.ty)
+            self._vars.append(relax.Var(name, op.ty))
         return self._vars[self._seen[key]]
 
     def bind(self, body: Any, weights: Any) -> Any:

@@ -17,7 +17,7 @@ from hybridc.compiler.build import build
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.model import Array, Model
@@ -39,7 +39,9 @@ class Options:
     `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
     are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
-    `progress` is told each step as it begins.
+    `exact` forbids what rounds differently from the operators of the model; where an answer is
+    beyond its tolerance, that is tried anyway before the model is refused.  `progress` is told
+    each step as it begins.
     """
 
     target: str = "cpu"
@@ -51,6 +53,7 @@ class Options:
     atol: float | None = None
     calibration: Mapping[str, Array] | None = None
     seed: int = 0
+    exact: bool = False
     dump_ir: Path | None = None
     contract: Contract = field(default_factory=Contract)
     progress: Progress = _silent
@@ -80,6 +83,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     atol: float | None = None,
     calibration: Mapping[str, Array] | None = None,
     seed: int = 0,
+    exact: bool = False,
     keep_best: bool = False,
 ) -> Artifact:
     """Compile a model for a target.
@@ -100,6 +104,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
         atol=atol,
         calibration=calibration,
         seed=seed,
+        exact=exact,
         contract=contract or Contract(),
     )
     outcome = compile_source(source, options, shapes, example_inputs)
@@ -136,6 +141,10 @@ class _Plan:
     steps: tuple[Pass, ...]
     rules: tuple[ScheduleRule, ...]
 
+    def exact(self) -> "_Plan":
+        """The plan without what rounds differently."""
+        return replace(self, steps=tuple(step.exact() for step in self.steps))
+
 
 class _Clock:
     """Tells and times the stages; as an instrument, tells each pass."""
@@ -165,10 +174,12 @@ def _plan(options: Options) -> _Plan:
         raise InputError(f"verify is each, end or off, not {options.verify!r}")
     steps = pipeline.parse(options.pipeline, pipeline.passes(options.plugins))
     rules = pipeline.rules(options.plugins)
-    return _Plan(options, target.parse(options.target, options.threads), steps, rules)
+    plan = _Plan(options, target.parse(options.target, options.threads), steps, rules)
+    return plan.exact() if options.exact else plan
 
 
 def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
+    """Compile; where the answer is wrong, once more with nothing that rounds differently."""
     options = plan.options
     feeds = _feeds(model, options)
     wanted: list[list[Array]] = []
@@ -176,6 +187,19 @@ def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in feeds]
     trial = Trial(model, feeds, wanted)
+    try:
+        return _attempt(trial, plan, clock)
+    except WrongAnswerError as error:
+        exact = plan.exact()
+        if exact == plan:
+            raise
+        note = f"compiled again by passes that round as the model does: {error}"
+        retry = replace(model, notes=(*model.notes, note))
+        return _attempt(replace(trial, model=retry), exact, clock)
+
+
+def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
+    model, options = trial.model, plan.options
     context = Context(plan.target, plan.rules)
     module = _rewrite(trial, plan, context, clock)
     with clock.stage("build"):

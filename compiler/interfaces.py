@@ -62,6 +62,10 @@ class Pass(ABC):
     def ensures(self, module: IRModule) -> None:  # noqa: B027 - optional hook
         """Raise PassError if the result is not what this pass promises."""
 
+    def exact(self) -> "Pass":
+        """This pass without what rounds differently from the operators of the model."""
+        return self
+
 
 @dataclass(frozen=True)
 class NotApplicable:

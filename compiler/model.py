@@ -1,14 +1,16 @@
 """A model as every frontend delivers it: Relax module, input and output specs, reference."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler.interfaces import IRModule
 
-Array = NDArray[np.generic]
+Array = NDArray[Any]
 Feed = Mapping[str, Array]
 Reference = Callable[[Feed], list[Array]]
 
@@ -55,6 +57,6 @@ def random_feed(inputs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Arra
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
     if spec.dtype == "bool" or "int" in spec.dtype:
         return rng.integers(0, 2, spec.shape).astype(spec.dtype)
-    import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16, float8_…
+    importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…
 
     return rng.standard_normal(spec.shape).astype(spec.dtype)

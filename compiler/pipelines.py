@@ -9,13 +9,16 @@ DEFAULT: Pipeline = (
     ("fold-padding", "a zero pad before a convolution or pooling becomes its own padding"),
     ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
     ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
+    ("merge-transposes", "exporters write transposes in pairs; without them attention shows"),
+    ("fuse-attention", "scores stay in the cache; has to see matrix products before packing"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
+    ("merge-transposes", "pairs that attention and layout put between neighbours"),
     ("fold-constants", "the transposes that the layout put on weights"),
     ("pack-weights", "constant weights in the order in which the kernels read them"),
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),
-    ("fast-math", "exp, erf, tanh as vectorised polynomials; needs the loop nests"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 

@@ -5,7 +5,9 @@ stays in vector registers.  Coefficients are minimax fits (iteratively reweighte
 after Lawson, on 4000 Chebyshev nodes in float64), rounded to float32; the error of each fit is
 given beside it, and tests/test_fast_math.py measures what is left of it in float32.
 
-Conditions are `Select` with the argument as last choice: a NaN fails every comparison and passes.
+TVM's `min(a, b)` is `a if a < b else b`: with the argument as `b`, a NaN passes.  Values used more
+than once are bound by `Let`.  TVM's code generator expands these bindings again when it analyses
+them, so each function uses its argument once, and intermediate values as seldom as possible.
 """
 
 import math
@@ -13,10 +15,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
-from tvm.tirx import Let, Select
+from tvm.tirx import Let, Max, Min, Select
 
 Expr = Any  # tvm.ir.Expr
 
+# The name by which each function binds its argument.
+ARGUMENT = "argument"
 # Added to a float32 below 2^22, this leaves the nearest integer in the last bits.
 _ROUND = 12582912.0  # 1.5 * 2^23
 _ROUND_BITS = 0x4B400000
@@ -82,7 +86,7 @@ _ERF_BELOW = (
 
 def exp(x: Expr) -> Expr:
     """The exponential 2^n e^r, n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite)."""
-    return _let("x", _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
+    return _let(ARGUMENT, _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
 
 
 def _exp_clamped(x: Expr) -> Expr:
@@ -111,16 +115,15 @@ def log(x: Expr) -> Expr:
         small = x < _float(_SMALLEST_NORMAL)
         bits = tirx.reinterpret("int32", Select(small, x * _float(2.0**_MANTISSA_BITS), x))
         shift = Select(small, _int(_MANTISSA_BITS), _int(0))
-        return _let("b", bits, lambda b: of_bits(x, b, shift))
+        from_root = bits - _int(_SQRT_HALF_BITS)
+        return _let("b", from_root, lambda b: of_bits(x, b, shift))
 
     def of_bits(x: Expr, bits: Expr, shift: Expr) -> Expr:
-        exponent = tirx.shift_right(bits - _int(_SQRT_HALF_BITS), _int(_MANTISSA_BITS))
-        return _let("e", exponent, lambda e: of_parts(x, bits, e, shift))
-
-    def of_parts(x: Expr, bits: Expr, e: Expr, shift: Expr) -> Expr:
-        mantissa = tirx.reinterpret("float32", bits - tirx.shift_left(e, _int(_MANTISSA_BITS)))
-        power = tirx.Cast("float32", e - shift)
-        body = _let("f", mantissa - _float(1.0), lambda f: _let("k", power, lambda k: finite(f, k)))
+        exponent = tirx.shift_right(bits, _int(_MANTISSA_BITS)) - shift
+        mantissa = tirx.bitwise_and(bits, _int(2**_MANTISSA_BITS - 1)) + _int(_SQRT_HALF_BITS)
+        power = tirx.Cast("float32", exponent)
+        rest = tirx.reinterpret("float32", mantissa) - _float(1.0)
+        body = _let("f", rest, lambda f: _let("k", power, lambda k: finite(f, k)))
         edge = Select(x == _float(0.0), _float(-math.inf), _nan())
         return Select(x > _float(0.0), Select(x < _float(math.inf), body, x), edge)
 
@@ -128,7 +131,7 @@ def log(x: Expr) -> Expr:
         small = f * f * f * _horner(_LOG, f) + k * _float(_LN2_LOW)
         return small - f * f * _float(0.5) + f + k * _float(_LN2_HIGH)
 
-    return _let("x", x, of_argument)
+    return _let(ARGUMENT, x, of_argument)
 
 
 def tanh(x: Expr) -> Expr:
@@ -145,11 +148,12 @@ def sigmoid(x: Expr) -> Expr:
     """The logistic function 1 / (1 + e^-x), for negative x as e^x / (1 + e^x)."""
 
     def of_argument(x: Expr) -> Expr:
-        negative = x < _float(0.0)
-        small = exp(Select(negative, x, _float(0.0) - x))
-        return _let("e", small, lambda e: Select(negative, e, _float(1.0)) / (_float(1.0) + e))
+        def of_small(small: Expr) -> Expr:
+            return Select(x < _float(0.0), small, _float(1.0)) / (_float(1.0) + small)
 
-    return _let("x", x, of_argument)
+        return _let("e", exp(_float(0.0) - tirx.abs(x)), of_small)
+
+    return _let(ARGUMENT, x, of_argument)
 
 
 def power(x: Expr, exponent: int) -> Expr:
@@ -159,7 +163,7 @@ def power(x: Expr, exponent: int) -> Expr:
         square = x * x
         return {1: x, 2: square, 3: square * x, 4: square * square}[exponent]
 
-    return _let("x", x, multiply)
+    return _let(ARGUMENT, x, multiply)
 
 
 def _odd_quotient(x: Expr, limit: float, above: Sequence[float], below: Sequence[float]) -> Expr:
@@ -168,14 +172,11 @@ def _odd_quotient(x: Expr, limit: float, above: Sequence[float], below: Sequence
         # Rounding may carry the last steps beyond 1, where no such function goes.
         return _clamp(value, -1.0, 1.0)
 
-    return _let("x", _clamp(x, -limit, limit), quotient)
+    return _let(ARGUMENT, _clamp(x, -limit, limit), quotient)
 
 
 def _clamp(x: Expr, low: float, high: float) -> Expr:
-    def clamped(x: Expr) -> Expr:
-        return Select(x < _float(low), _float(low), Select(x > _float(high), _float(high), x))
-
-    return _let("x", x, clamped)
+    return Max(_float(low), Min(_float(high), x))
 
 
 def _horner(coefficients: Sequence[float], x: Expr) -> Expr:

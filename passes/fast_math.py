@@ -6,8 +6,8 @@ from typing import Any
 
 from tvm import tirx
 from tvm.ir.expr import Call
-from tvm.ir.prim.expr import FloatImm
-from tvm_ffi import structural_map
+from tvm.ir.prim.expr import FloatImm, Let
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.passes import _polynomials
@@ -15,16 +15,20 @@ from hybridc.passes import _polynomials
 Expr = Any  # tvm.ir.Expr
 
 _LARGEST_POWER = 4
+# Functions inside an argument, beyond which its own function stays a call: what TVM expands when
+# it analyses nested functions grows with the product of their sizes.
+_NESTED = 2
 
 
 @dataclass(frozen=True)
 class FastMath(Pass):
     """Compute exp, log, tanh and erf with vector instructions.
 
-    Largest errors in float32, infinities, NaN and subnormal numbers included: exp 2 ULP, log
-    2 ULP, sigmoid 4 ULP, tanh and erf 5 ULP.  float16 is computed in float32; float64 stays as
-    it is.  Each option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, and
-    `power`, by which x to the power of 1, 2, 3 or 4 is multiplication.
+    Largest errors in float32, infinities, NaN and subnormal numbers included: exp and log 2 ULP,
+    sigmoid 4, tanh and erf 6.  float16 is computed in float32; float64 stays as it is, and so do
+    functions whose argument holds three others already.  Each option turns one function off: `exp` (with
+    sigmoid), `log`, `tanh`, `erf`, and `power`, by which x to the power of 1, 2, 3 or 4 is
+    multiplication.
     """
 
     exp: bool = True
@@ -80,8 +84,17 @@ def _replacement(call: Any, functions: dict[str, Callable[[Expr], Expr]], power:
 
 def _in_float32(call: Any, function: Callable[[Expr], Expr]) -> Any:
     dtype = str(call.ty.dtype)
+    if _functions_in(call.args[0]) > _NESTED:
+        return call
     if dtype == "float32":
         return function(call.args[0])
     if dtype == "float16":
         return tirx.Cast(dtype, function(tirx.Cast("float32", call.args[0])))
     return call
+
+
+def _functions_in(expr: Expr) -> int:
+    """How many functions of `_polynomials` an expression holds already."""
+    names: list[str] = []
+    structural_walk(expr, (Let, lambda let: names.append(str(let.var.name))))
+    return names.count(_polynomials.ARGUMENT)

@@ -15,7 +15,7 @@ class Fuse(Pass):
 
     Bias, activation and residual become the epilogue of the convolution or product that feeds
     them, and chains of elementwise operators one loop nest: each avoided kernel saves a write
-    and a read of a whole tensor.
+    and a read of a whole tensor.  Reshapes that joined no kernel become views.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -25,6 +25,8 @@ class Fuse(Pass):
                 relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(),
                 relax.transform.FuseTIR(),
+                # Now, while a reshape's loop nest can still be told from any other copy.
+                relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
         )(module)

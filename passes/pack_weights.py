@@ -40,6 +40,10 @@ class PackWeights(Pass):
         }
         return module if rewritten is module else updated(rewritten, kernels)
 
+    def exact(self) -> "PackWeights":
+        """Every convolution direct."""
+        return replace(self, winograd=False)
+
 
 @dataclass(frozen=True)
 class _Packer:
@@ -99,7 +103,7 @@ class _Packer:
             [contractions.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
             for row in transformed
         ]
-        packed = np.ascontiguousarray(positions)
+        packed: Array = np.ascontiguousarray(positions)
         kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, "float32")
         return self._call("winograd_conv2d", kernel, call, packed)
 

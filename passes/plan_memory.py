@@ -13,7 +13,7 @@ from hybridc.compiler.rewrite import unless_same
 class PlanMemory(Pass):
     """Place intermediate tensors in shared storage.
 
-    Reshapes become views, each kernel writes into storage given to it, and two tensors that are
+    Each kernel writes into storage given to it, and two tensors that are
     never alive together share one.
     """
 
@@ -22,7 +22,6 @@ class PlanMemory(Pass):
         with context.target.tvm:
             planned = Sequential(
                 [
-                    relax.transform.RewriteDataflowReshape(),
                     relax.transform.ToNonDataflow(),
                     relax.transform.RemovePurityChecking(),
                     relax.transform.CallTIRRewrite(),

@@ -71,9 +71,10 @@ def boundary(node: Expr, var: Var) -> Boundary | None:
     """Where the comparison `node` changes as `var` grows; None where it is not that simple."""
     if isinstance(node, (prim.EQ, prim.NE)):
         return None
+    difference: Any = node.a - node.b
     # Both a <= b and its opposite a > b read "a - b - 1 < 0".
     beyond = 1 if isinstance(node, (prim.LE, prim.GT)) else 0
-    linear = [simplify(x) for x in sym.detect_linear_equation(node.a - node.b - beyond, [var])]
+    linear = [simplify(x) for x in sym.detect_linear_equation(difference - beyond, [var])]
     if not linear or not all(isinstance(part, prim.IntImm) for part in linear):
         return None
     slope, offset = (int(part) for part in linear)

@@ -179,12 +179,13 @@ def divisors(value: int) -> tuple[int, ...]:
 
 
 def best_lanes(extent: int, divisor: int, native: int) -> int:
-    """Lanes for an axis: a whole register, or the most below it that divides `divisor`.
+    """Lanes for an axis: a whole register, or the most below it that divide `divisor`.
 
-    The extent need not be a multiple of them: the last vector may be narrower.
+    0, as a divisor, restricts nothing.  The extent need not be a multiple of them: the last
+    vector may be narrower.
     """
     widest = min(extent, native)
-    return max(d for d in divisors(divisor) if d <= widest) if divisor else widest
+    return max(d for d in range(1, widest + 1) if divisor % d == 0)
 
 
 def lane_choices(extent: int, divisor: int, native: int) -> tuple[int, ...]:

@@ -134,14 +134,11 @@ def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point
     task = schedule.fuse(*images, unit_task, panel_task)
     if int(schedule.get(task).extent) > 1:
         schedule.parallel(task)
-    schedule.vectorize(lane)
-    schedule.unroll(part)
-    schedule.unroll(row)
-    schedule.compute_at(product, row_tile, preserve_unit_loops=True)
+    straighten(schedule, lane, part, row)
     # Full tiles and the ragged last one become loops of their own, free of bounds checks.
     for loop in (panel, row_tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)
-    _accumulate(schedule, product, problem.lanes)
+    accumulate_at(schedule, product, row_tile, problem.lanes)
     return Tiles(product, task, chunk == units, width == panels)
 
 
@@ -222,8 +219,16 @@ def _split_columns(
     return panel, part, lane
 
 
-def _accumulate(schedule: Schedule, product: Any, lanes: int) -> None:
-    """Order the tile's loops: depth outside, then unrolled rows and vectors, then lanes."""
+def straighten(schedule: Schedule, lane: Any, *unrolled: Any) -> None:
+    """Vectorise the innermost loop of a register tile and unroll the others."""
+    schedule.vectorize(lane)
+    for loop in unrolled:
+        schedule.unroll(loop)
+
+
+def accumulate_at(schedule: Schedule, product: Any, at: Any, lanes: int) -> None:
+    """Compute a product's tile in registers: depth outside, unrolled rows and vectors inside."""
+    schedule.compute_at(product, at, preserve_unit_loops=True)
     reduction = sum(
         int(var.iter_type) == tirx.IterVar.CommReduce for var in schedule.get(product).iter_vars
     )

@@ -42,6 +42,13 @@ def info(schedule: Schedule, block: Any) -> _analysis.Block:
     return _analysis.describe(schedule.get(block))
 
 
+def add_unit_loops(schedule: Schedule) -> None:
+    """Give each block without a loop one; TVM's `rfactor` fails where a neighbour has none."""
+    for block in blocks(schedule):
+        if not schedule.get_loops(block.name):
+            schedule.add_unit_loop(schedule.get_sblock(block.name))
+
+
 def loops_of(schedule: Schedule, block: Any) -> dict[Any, Loop]:
     """The innermost loops around a block by the axes that they run over, in loop order.
 

@@ -23,6 +23,7 @@ def schedule_rows(rows: Rows, point: Point) -> Schedule:
         for name in rows.stages:
             func = _pad_reduction(func, name, point["width"])
     schedule = _loops.new_schedule(func)
+    _loops.add_unit_loops(schedule)
     compute_rows(schedule, rows, point["width"], bool(point["threads"]), bool(point.get("unroll")))
     return _loops.finish(schedule)
 
@@ -56,7 +57,8 @@ def _row_loop(schedule: Schedule, rows: Rows, width: int) -> Any:
     """The loop over rows of the output block, or over groups of rows side by side."""
     loops = schedule.get_loops(rows.output)
     if not rows.kept:
-        return loops[0]
+        # One row alone: a scalar's block has a unit loop already, others get one around theirs.
+        return schedule.add_unit_loop(loops[0]) if rows.output_axes else loops[0]
     kept = [loops[position] for position in rows.kept]
     reduced = [loop for position, loop in enumerate(loops) if position not in rows.kept]
     if rows.along:

@@ -5,7 +5,7 @@ while depth runs; a task (what one thread takes at a time) is a chunk of row til
 column panels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from math import gcd
 
@@ -97,14 +97,17 @@ def _conflicting(stride: int, rows: int, target: Target) -> bool:
     return -(-rows // distinct) > target.l1_ways - 2
 
 
-def choose_tile(problem: Problem, target: Target) -> tuple[int, int]:
-    """Rows and vectors of the tile with the least cycles, ragged edges counted in."""
+def choose_tile(
+    problem: Problem, target: Target, allowed: Container[int] = range(17)
+) -> tuple[int, int]:
+    """Rows (of those allowed) and vectors of the tile with the least cycles, edges counted in."""
 
     def cycles(tile: tuple[int, int]) -> float:
         rows, vectors = tile
         return panel_cycles(problem, rows, vectors, target) * problem.panels(vectors)
 
-    return min(_fitting(problem, target), key=cycles)
+    fitting = [tile for tile in _fitting(problem, target) if tile[0] in allowed]
+    return min(fitting, key=cycles)
 
 
 def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:

@@ -41,10 +41,7 @@ class Fallback(ScheduleRule):
         """Block by block; one that resists keeps its loops, in parallel where TVM allows it."""
         threads = bool(point["threads"])
         schedule = _loops.new_schedule(_loops.inline(match.func))
-        for block in _loops.blocks(schedule):
-            if not schedule.get_loops(block.name):
-                # TVM's `rfactor` fails where a block beside its own has no loop.
-                schedule.add_unit_loop(schedule.get_sblock(block.name))
+        _loops.add_unit_loops(schedule)
         for name in [block.name for block in _loops.blocks(schedule)]:
             for attempt in (_by_kind, _outer_loop):
                 trial = schedule.copy()

@@ -62,12 +62,24 @@ def _depthwise(x: Any) -> Any:
     return op.nn.relu(op.nn.conv2d(x, constant(11, 1, 3, 3), strides=(1, 2), padding=1, groups=11))
 
 
+def _attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
+    """Heads of `[batch, length, heads, depth]`, as exporters write them."""
+    queries, values = (op.permute_dims(x, [0, 2, 1, 3]) for x in (q, v))
+    scores = op.matmul(queries, op.permute_dims(k, [0, 2, 3, 1]))
+    scaled = op.add(op.multiply(scores, relax.const(0.5, "float32")), mask)
+    return op.matmul(op.nn.softmax(scaled, axis=-1), values)
+
+
 def _norm(*axes: int) -> Callable[..., Any]:
     return lambda x, scale, shift: op.nn.layer_norm(x, scale, shift, list(axes))
 
 
 def _gelu_norm(x: Any, scale: Any, shift: Any) -> Any:
     return op.nn.gelu(op.nn.layer_norm(x, scale, shift, [-1]))
+
+
+def _response_norm(row: Any, image: Any) -> Any:
+    return op.multiply(image, op.divide(row, op.mean(row, [-1], keepdims=True)))
 
 
 def _rms_norm(x: Any, scale: Any) -> Any:
@@ -172,6 +184,8 @@ KERNELS: list[tuple[str, Builder]] = [
         operator(lambda x: op.mean(x, [1, 2]), *floats([1, 7, 7, 100])),
     ),
     ("mean of everything", operator(lambda x: op.exp(op.mean(x)), *floats([40, 70]))),
+    ("sum of everything", operator(op.sum, *floats([40, 70]))),
+    ("sum of scalars", operator(lambda x, y: op.sum(op.subtract(x, y)), *floats([], [3]))),
     ("reduce axes apart", operator(lambda x: op.sum(x, [0, 2]), *floats([6, 5, 33]))),
     ("max of rows, kept", operator(lambda x: op.max(x, [-1], keepdims=True), *floats([3, 5, 19]))),
     ("sum of integers", operator(lambda x: op.sum(x, [-1]), ([6, 37], "int32"))),
@@ -193,6 +207,7 @@ KERNELS: list[tuple[str, Builder]] = [
     ("layer norm of 768", operator(_norm(-1), *floats([4, 768], [768], [768]))),
     ("layer norm of 77", operator(_norm(-1), *floats([3, 5, 77], [77], [77]))),
     ("layer norm of two axes", operator(_norm(-2, -1), *floats([3, 4, 10], [4, 10], [4, 10]))),
+    ("one row for every pixel", operator(_response_norm, *floats([1, 1, 1, 32], [1, 4, 4, 32]))),
     ("layer norm and gelu", operator(_gelu_norm, *floats([7, 40], [40], [40]))),
     ("rms norm", operator(_rms_norm, *floats([7, 96], [96]))),
     (
@@ -222,6 +237,22 @@ KERNELS: list[tuple[str, Builder]] = [
     ),
     ("convolution", operator(_convolution, *floats([1, 5, 9, 7]), passes=PACKED)),
     ("depthwise convolution", operator(_depthwise, *floats([1, 11, 9, 7]), passes=PACKED)),
+    (
+        "convolution by Winograd's filtering",
+        operator(
+            lambda x: op.nn.conv2d(x, constant(64, 64, 3, 3), padding=1),
+            *floats([1, 64, 28, 28]),
+            passes=PACKED,
+        ),
+    ),
+    (
+        "attention",
+        operator(
+            _attention,
+            *floats([1, 7, 2, 5], [1, 9, 2, 5], [1, 9, 2, 5], [1, 1, 1, 9]),
+            passes=f"fuse-attention,{LOWERED}",
+        ),
+    ),
     (
         "convolution, channels first",
         operator(lambda x, w: op.nn.conv2d(x, w, padding=1), *floats([1, 3, 9, 9], [5, 3, 3, 3])),

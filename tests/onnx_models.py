@@ -22,8 +22,9 @@ def build(
     **options: Any,
 ) -> Any:
     tensors = [numpy_helper.from_array(np.asarray(v), k) for k, v in (constants or {}).items()]
-    infos = [[helper.make_tensor_value_info(*v) for v in values] for values in (inputs, outputs)]
-    graph = helper.make_graph(nodes, "test", *infos, tensors)
+    given = [helper.make_tensor_value_info(*value) for value in inputs]
+    made = [helper.make_tensor_value_info(*value) for value in outputs]
+    graph = helper.make_graph(nodes, "test", given, made, tensors)
     options = {"opset_imports": [helper.make_opsetid("", opset)], "ir_version": 10, **options}
     return helper.make_model(graph, **options)
 

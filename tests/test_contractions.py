@@ -39,15 +39,22 @@ def one_node(
     return onnx.shape_inference.infer_shapes(model)
 
 
-def check(proto: onnx.ModelProto, feed: Mapping[str, Array], cpu: str, kernel: str | None) -> None:
+def check(
+    proto: onnx.ModelProto,
+    feed: Mapping[str, Array],
+    cpu: str,
+    kernel: str | None,
+    rtol: float = 1e-4,
+    atol: float = 1e-4,
+) -> None:
     """Compile for `cpu`, run, and compare; `kernel` names the rule that has to take it."""
     session = onnxruntime.InferenceSession(proto.SerializeToString())
-    wanted = session.run(None, dict(feed))[0]
+    wanted: Any = session.run(None, dict(feed))[0]
     model: Model = frontend.load(proto)
     context = Context(target.parse(cpu), pipeline.rules())
     module = pipeline.run(pipeline.parse(PIPELINE), model.module, context)
     (got,) = evaluate.evaluate(module, list(feed.values()))
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got, wanted, rtol=rtol, atol=atol)
     if kernel is not None:
         assert kernel in {record.rule for record in context.kernels}
 

@@ -1,16 +1,20 @@
 """The examples run, and find what they should in real data."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 
 
-def call(*command: object) -> str:
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+def call(*command: object, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, cwd=cwd
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -36,6 +40,13 @@ def accuracies(said: str) -> tuple[float, float]:
     """The two numbers of `accuracy on the held-out images: 0.99 model.hyb, 0.99 ONNX Runtime`."""
     ours, theirs = said.partition(": ")[2].split(", ")
     return float(ours.split()[0]), float(theirs.split()[0])
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    (tmp_path / "examples").symlink_to(EXAMPLES)
+    call(sys.executable, "-c", block, cwd=tmp_path)
+    assert (tmp_path / "digits.hyb").exists()
 
 
 @pytest.mark.slow

@@ -227,7 +227,7 @@ def test_constant_condition_chooses_its_branch() -> None:
 
     def branch(op: str) -> Any:
         nodes = [node(op, "x", "t"), node("Add", "t c", "out")]
-        constant = [numpy_helper.from_array(np.float32(1), "c")]
+        constant = [numpy_helper.from_array(np.array(1, np.float32), "c")]
         out = [helper.make_tensor_value_info("out", FLOAT, None)]
         return helper.make_graph(nodes, op, [], out, constant)
 

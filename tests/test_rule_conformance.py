@@ -81,10 +81,8 @@ def check(rule: ScheduleRule, func: PrimFunc, cpu: target.Target) -> bool:
     for point in sample(space, default, OTHER_POINTS):
         scheduled = rule.schedule(match, point).mod["main"]
         for got, right in zip(execute(scheduled, cpu), wanted, strict=True):
-            close = {"rtol": 1e-2, "atol": 1e-2} if got.dtype == "float16" else {}
-            np.testing.assert_allclose(
-                got, right, **{"rtol": 1e-4, "atol": 1e-5, **close}, err_msg=str(point)
-            )
+            rtol, atol = (1e-2, 1e-2) if got.dtype == "float16" else (1e-4, 1e-5)
+            np.testing.assert_allclose(got, right, rtol=rtol, atol=atol, err_msg=str(point))
     return True
 
 

@@ -35,7 +35,7 @@ def inline_branch(node: Proto, constants: Mapping[str, Proto]) -> Branch | None:
     tensors = [_copy(tensor) for tensor in graph.initializer]
     for tensor in tensors:
         tensor.name = names[tensor.name]
-    results = [names.get(value.name, value.name) for value in graph.output]
+    results: list[Any] = [names.get(value.name, value.name) for value in graph.output]
     nodes += [
         onnx.helper.make_node("Identity", [source], [target])
         for source, target in zip(results, node.output, strict=True)

@@ -20,7 +20,7 @@ class Importer(ONNXGraphImporter):
     """TVM's importer, with our converters ahead of its own."""
 
     def _convert_operator(
-        self, op_name: str, inputs: Sequence[Any], attrs: Attributes, opset: int
+        self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> Any:
         converter = _CONVERTERS.get(op_name)
         converted = None if converter is None else converter(inputs, attrs)

@@ -74,7 +74,7 @@ def _import(proto: Proto, file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) 
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.
     importer = Importer({name: list(shape) for name, shape in bound.items()}, "float32")
-    reached = importer._nodes
+    reached = importer._nodes  # pyright: ignore[reportPrivateUsage]
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

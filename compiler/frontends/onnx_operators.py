@@ -27,7 +27,8 @@ def supported(node: Proto) -> bool:
     """Whether TVM's importer has a converter for this node's operator and domain."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    known = {*onnx_frontend._get_convert_map(), "If", "Constant"}
+    converters = onnx_frontend._get_convert_map()  # pyright: ignore[reportPrivateUsage]
+    known = {*converters, "If", "Constant"}
     if node.domain in _STANDARD:
         return node.op_type in known and not better_expanded(node)
     return node.domain == "com.microsoft" and node.op_type in known & _MICROSOFT

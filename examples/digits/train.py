@@ -1,7 +1,7 @@
 """Train a small network on scikit-learn's handwritten digits, and export it.
 
-Writes `digits.onnx` and the held-out images, `digits-test.npz`, beside this file; both are kept in
-the repository, so that compiling the model needs neither torch nor scikit-learn.
+Writes `digits.onnx`, and the held-out images and labels, beside this file.  They are kept in the
+repository, so that compiling and running the network needs neither torch nor scikit-learn.
 """
 
 from pathlib import Path
@@ -53,7 +53,7 @@ def _block(channels_in: int, channels_out: int) -> nn.Sequential:
 
 
 def main() -> None:
-    """Train, say how good the network is, and write the two files."""
+    """Train, say how good the network is, and write the files."""
     torch.manual_seed(SEED)
     train_images, test_images, train_labels, test_labels = read_digits()
     network = Network()
@@ -63,7 +63,8 @@ def main() -> None:
         found = network(torch.from_numpy(test_images)).argmax(1).numpy()
     print(f"accuracy on {len(test_labels)} held-out images: {np.mean(found == test_labels):.4f}")
     export(network, HERE / "digits.onnx")
-    np.savez_compressed(HERE / "digits-test.npz", image=test_images, label=test_labels)
+    np.savez_compressed(HERE / "digits-test.npz", image=test_images)
+    np.savez_compressed(HERE / "digits-test-labels.npz", label=test_labels)
 
 
 def read_digits() -> tuple[Floats, Floats, Labels, Labels]:

@@ -1,0 +1,178 @@
+"""Make one kernel of scores, softmax and weighted values."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from hybridc.compiler.attention import Attention, Operand, attention
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, updated
+from hybridc.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class FuseAttention(Pass):
+    """Make one kernel of scores, softmax and weighted values.
+
+    Recognised is `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32, with transposes and
+    scales on q and k, and with weights that are no numbers set to zero or not.  The scores are
+    never written to memory as a whole.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite every function of the graph; the kernels join the module."""
+        builder = relax.BlockBuilder(module)
+        rewritten = rewrite(module, _Fuser(context.target, builder).rule)
+        if rewritten is module:
+            return module
+        kernels = {
+            var: func
+            for var, func in builder.get().functions_items()
+            if isinstance(func, tirx.PrimFunc)
+        }
+        return updated(rewritten, kernels)
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """`query key * scale + mask`, where the two still have their transposes."""
+
+    query: Expr
+    key: Expr
+    scale: float
+    mask: Expr | None
+
+
+@dataclass(frozen=True)
+class _Fuser:
+    target: Target
+    builder: Any
+
+    def rule(self, value: Expr, graph: Graph) -> Expr | None:
+        """Take the product of a softmax and values."""
+        if operator(value) != "matmul" or not _plain(value):
+            return None
+        softmax, safe = _softmax(value.args[0], graph)
+        scores = None if softmax is None else _scores(softmax.args[0], graph)
+        if scores is None or not all(map(_plain, (scores.query, scores.key, value.args[1]))):
+            return None
+        query, scale = _operand(scores.query, graph)
+        key, key_scale = _operand(scores.key, graph)
+        values, value_scale = _operand(value.args[1], graph)
+        if value_scale != 1.0:
+            return None
+        tensors = [query[0], key[0], values[0]]
+        form = Attention(
+            query=query[1],
+            key=key[1],
+            value=values[1],
+            scale=scores.scale * scale * key_scale,
+            mask=None if scores.mask is None else shape(scores.mask),
+            safe=safe,
+        )
+        if not _consistent(form):
+            return None
+        arguments = tensors if scores.mask is None else [*tensors, scores.mask]
+        return self._call(form, arguments)
+
+    def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
+        var = self.builder.add_func(attention(form, self.target.lanes()), "attention")
+        batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
+        result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
+        return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])
+
+
+def _softmax(weights: Expr, graph: Graph) -> tuple[Expr | None, bool]:
+    """The softmax behind `weights`, and whether what is no number was set to zero."""
+    chosen = graph.call(weights, "where")
+    if chosen is None:
+        return _over_last_axis(graph.call(weights, "nn.softmax")), False
+    condition = graph.call(chosen.args[0], "isnan")
+    zero = graph.constant(chosen.args[1])
+    if condition is None or zero is None or np.any(zero):
+        return None, False
+    if not graph.value(condition.args[0]).same_as(graph.value(chosen.args[2])):
+        return None, False
+    return _over_last_axis(graph.call(chosen.args[2], "nn.softmax")), True
+
+
+def _over_last_axis(softmax: Expr | None) -> Expr | None:
+    if softmax is None:
+        return None
+    last = len(shape(softmax)) - 1
+    return softmax if int(softmax.attrs.axis) % (last + 1) == last else None
+
+
+def _scores(logits: Expr, graph: Graph) -> _Scores | None:
+    """Take apart `q k * scale + mask`; scale and mask may be missing."""
+    product = graph.value(logits)
+    mask = None
+    if operator(product) == "add":
+        for scores, added in (product.args, reversed(product.args)):
+            if _product(scores, graph) is not None and len(shape(added)) >= 1:
+                product, mask = graph.value(scores), added
+                break
+        else:
+            return None
+    found = _product(product, graph)
+    if found is None or (mask is not None and not _is_float(mask)):
+        return None
+    matmul, scale = found
+    return replace(_Scores(matmul.args[0], matmul.args[1], scale, None), mask=mask)
+
+
+def _product(expr: Expr, graph: Graph) -> tuple[Expr, float] | None:
+    """A matrix product, and the scalar that it is scaled by."""
+    inner, scale = _scaled(expr, graph)
+    matmul = graph.call(inner, "matmul")
+    return None if matmul is None else (matmul, scale)
+
+
+def _scaled(expr: Expr, graph: Graph) -> tuple[Expr, float]:
+    """What a scalar multiplies or divides, and the factor."""
+    value = graph.value(expr)
+    if operator(value) not in ("multiply", "divide"):
+        return expr, 1.0
+    left, right = (graph.constant(argument) for argument in value.args)
+    if right is not None and right.size == 1:
+        factor = float(right.item())
+        return value.args[0], factor if operator(value) == "multiply" else 1.0 / factor
+    if left is not None and left.size == 1 and operator(value) == "multiply":
+        return value.args[1], float(left.item())
+    return expr, 1.0
+
+
+def _operand(expr: Expr, graph: Graph) -> tuple[tuple[Expr, Operand], float]:
+    """The tensor behind a scale and a transpose, how its axes lie, and the scale."""
+    inner, scale = _scaled(expr, graph)
+    transpose = graph.call(inner, "permute_dims")
+    if transpose is None:
+        return (inner, Operand(shape(inner), (0, 1, 2, 3))), scale
+    source, more = _scaled(transpose.args[0], graph)
+    axes = tuple(int(axis) % 4 for axis in transpose.attrs.axes)
+    return (source, Operand(shape(source), axes)), scale * more
+
+
+def _consistent(form: Attention) -> bool:
+    """Whether the extents fit, with whole groups of query heads for each head of keys."""
+    query, key, value = form.query, form.key, form.value
+    return (
+        query.extent(0) == key.extent(0) == value.extent(0)
+        and query.extent(1) == key.extent(1) == value.extent(1)
+        and query.extent(3) == key.extent(2)
+        and key.extent(3) == value.extent(2)
+        and min(*query.shape, *key.shape, *value.shape) > 0
+    )
+
+
+def _plain(expr: Expr) -> bool:
+    return _is_float(expr) and len(expr.ty.shape.values) == 4
+
+
+def _is_float(expr: Expr) -> bool:
+    known = expr.ty.shape is not None and all(
+        isinstance(extent, tirx.IntImm) for extent in expr.ty.shape.values
+    )
+    return known and str(expr.ty.dtype) == "float32"

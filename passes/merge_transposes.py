@@ -1,0 +1,72 @@
+"""Merge transposes of transposes, and drop those that move nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from tvm import relax
+
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+
+
+@dataclass(frozen=True)
+class MergeTransposes(Pass):
+    """Merge transposes of transposes, and drop those that move nothing.
+
+    Reshapes between them are looked through where they only join the leading axes for the
+    transpose and part them again, as exporters write the transpose of keys in attention.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite until no two transposes are left that could be one."""
+        return rewrite(module, _merge)
+
+
+def _merge(value: Expr, graph: Graph) -> Expr | None:
+    if operator(value) == "permute_dims":
+        return _merge_transposes(value, graph)
+    return _merge_reshapes(value, graph) if operator(value) == "reshape" else None
+
+
+def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
+    source, axes = value.args[0], _axes(value)
+    inner = graph.call(source, "permute_dims")
+    if inner is not None:
+        source, axes = inner.args[0], [_axes(inner)[axis] for axis in axes]
+    if axes == sorted(axes):
+        return source
+    return None if inner is None else relax.op.permute_dims(source, axes)
+
+
+def _merge_reshapes(value: Expr, graph: Graph) -> Expr | None:
+    """`reshape(permute(reshape(x)))`, or `reshape(reshape(x))`, as one operator."""
+    transpose = graph.call(value.args[0], "permute_dims")
+    first = graph.call(value.args[0], "reshape")
+    if first is not None:
+        return relax.op.reshape(first.args[0], shape(value))
+    if transpose is None or (joined := graph.call(transpose.args[0], "reshape")) is None:
+        return None
+    source = shape(joined.args[0])
+    leading = _joined_axes(source, shape(joined))
+    axes = _axes(transpose)
+    if leading is None or axes[0] != 0 or shape(value)[:leading] != source[:leading]:
+        return None
+    whole = [*range(leading), *(axis + leading - 1 for axis in axes[1:])]
+    if shape(value) != tuple(source[axis] for axis in whole):
+        return None
+    return relax.op.permute_dims(joined.args[0], whole)
+
+
+def _joined_axes(before: Sequence[int], after: Sequence[int]) -> int | None:
+    """How many leading axes a reshape joins into one, leaving the others; None if it does more."""
+    joined = len(before) - len(after) + 1
+    kept = joined > 0 and tuple(before[joined:]) == tuple(after[1:])
+    return joined if kept and prod(before[:joined]) == after[0] else None
+
+
+def _axes(call: Expr) -> list[int]:
+    rank = len(shape(call.args[0]))
+    if call.attrs.axes is None:
+        return list(range(rank))[::-1]
+    return [int(axis) % rank for axis in call.attrs.axes]

@@ -1,0 +1,147 @@
+"""Attention as one kernel: scores, softmax and values of a block of rows, one after the other."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hybridc.compiler.interfaces import (
+    Match,
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.schedules import _contraction, _tiling
+
+_ROW_STAGES = (
+    "total",
+    "total_few",
+    "total_lanes",
+    "weights",
+    "largest",
+    "largest_few",
+    "largest_lanes",
+)
+# Few rows keep their scores in the nearest cache; and in powers of two, since LLVM then reduces
+# the rows side by side (measured: 6 rows take 1.3 times as long as 4 or 8).
+_ROWS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class AttentionMatch(Match):
+    """An attention kernel: heads times batch, rows of queries, columns of keys, features."""
+
+    heads: int
+    rows: int
+    columns: int
+    features: int
+    lanes: int
+
+
+@dataclass(frozen=True)
+class Attention(ScheduleRule):
+    """Schedule one head's block of rows at a time, its scores in the cache."""
+
+    priority: ClassVar[int] = 85
+
+    def match(self, func: PrimFunc, target: Target) -> AttentionMatch | NotApplicable:
+        """Take kernels that `fuse-attention` made."""
+        schedule = _contraction.new_schedule(func)
+        names = {str(schedule.get(b).name_hint) for b in _contraction.all_blocks(schedule)}
+        if not {"scores", "values", "logits", *_ROW_STAGES} <= names:
+            return NotApplicable("it holds no attention")
+        batch, heads, rows, columns, _ = _contraction.extents(
+            schedule, schedule.get_sblock("scores")
+        )
+        features = _contraction.extents(schedule, schedule.get_sblock("values"))[3]
+        return AttentionMatch(func, target, batch * heads, rows, columns, features, target.lanes())
+
+    def knobs(self, match: AttentionMatch) -> Space:
+        """Rows of a block, vectors of a register tile, blocks of rows in a task."""
+        fitting = [t for t in _tiling.tiles(match.target) if t[0] <= match.rows]
+        return {
+            "rows": tuple(sorted({rows for rows, _ in fitting})),
+            "vectors": tuple(sorted({vectors for _, vectors in fitting})),
+            "chunk": _tiling.divisors(match.rows),
+        }
+
+    def default(self, match: AttentionMatch, target: Target) -> Point:
+        """The analytic model's tile for the values; whole heads where that balances the threads."""
+        problem = _tiling.Problem(
+            match.heads, 1, match.rows, match.features, match.columns, 4, 0, match.lanes
+        )
+        rows, vectors = _tiling.choose_tile(problem, target, _ROWS)
+        blocks = -(-match.rows // rows)
+        balanced = [
+            c for c in _tiling.divisors(blocks) if (match.heads * blocks // c) % target.threads == 0
+        ]
+        return {"rows": rows, "vectors": vectors, "chunk": max(balanced or [1])}
+
+    def schedule(self, match: AttentionMatch, point: Point) -> Schedule:
+        """Hang every stage on the loop over blocks of rows."""
+        schedule = _contraction.new_schedule(match.func)
+        product = schedule.get_sblock("values")
+        keep = ("pad", "pack", "scores", "logits", *_ROW_STAGES)
+        store = _contraction.inline_epilogue(schedule, product, keep)
+        rows = min(point["rows"], match.rows)
+        batch, row, head, feature = schedule.get_loops(store)
+        block, row = schedule.split(row, [None, rows])
+        blocks = -(-match.rows // rows)
+        chunk = _tiling.divisor_below(blocks, point["chunk"])
+        part_of_head, block = schedule.split(block, [None, chunk])
+        panel, part, lane = self._columns(schedule, feature, match, point["vectors"])
+        schedule.reorder(batch, head, part_of_head, block, panel, row, part, lane)
+        task = schedule.fuse(batch, head, part_of_head)
+        schedule.parallel(task)
+        schedule.annotate(block, "pragma_loop_partition_hint", 1)
+        _contraction.accumulate_at(schedule, product, panel, match.lanes)
+        _contraction.straighten(schedule, lane, part, row)
+        for name in _ROW_STAGES:
+            self._row_stage(schedule, name, block, match.lanes)
+        self._scores(schedule, block, match, point["vectors"])
+        self._prepare(schedule, task, chunk == blocks)
+        return schedule
+
+    def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
+        lanes = _tiling.divisor_below(int(schedule.get(loop).extent), match.lanes)
+        group, lane = schedule.split(loop, [None, lanes])
+        count = int(schedule.get(group).extent)
+        panel, part = schedule.split(group, [None, _tiling.divisor_below(count, vectors)])
+        return panel, part, lane
+
+    def _row_stage(self, schedule: Schedule, name: str, block: Any, lanes: int) -> None:
+        stage = schedule.get_sblock(name)
+        schedule.compute_at(stage, block, preserve_unit_loops=True)
+        loops = schedule.get_loops(stage)
+        if name == "weights":
+            _contraction.vectorize_copy(schedule, loops[-1], lanes)
+            return
+        *_, last, reduction = loops
+        if name in ("total", "largest"):
+            schedule.decompose_reduction(stage, reduction)
+            schedule.unroll(reduction)
+            return
+        schedule.reorder(reduction, last)
+        schedule.vectorize(last)
+        schedule.decompose_reduction(stage, reduction)
+
+    def _scores(self, schedule: Schedule, block: Any, match: AttentionMatch, vectors: int) -> None:
+        logits, scores = schedule.get_sblock("logits"), schedule.get_sblock("scores")
+        schedule.compute_at(logits, block, preserve_unit_loops=True)
+        *_, row, column = schedule.get_loops(logits)
+        panel, part, lane = self._columns(schedule, column, match, vectors)
+        schedule.reorder(panel, row, part, lane)
+        _contraction.accumulate_at(schedule, scores, panel, match.lanes)
+        _contraction.straighten(schedule, lane, part, row)
+
+    def _prepare(self, schedule: Schedule, task: Any, whole_heads: bool) -> None:
+        """Pack a head's keys in its own task where it has one; else, and the mask, beforehand."""
+        for stage in _contraction.all_blocks(schedule):
+            name = str(schedule.get(stage).name_hint)
+            if name == "pack" and whole_heads:
+                schedule.compute_at(stage, task)
+                _contraction.vectorize_copy(schedule, schedule.get_loops(stage)[-1])
+            elif name in ("pack", "pad"):
+                _contraction.spread(schedule, stage)
