@@ -29,7 +29,9 @@ def run() -> str:
         ("one call of a trivial model, numpy in and out", call_seconds(), 40e-6),
     ]
     lines = ["| what | measured | asked for |", "|---|---|---|"]
-    lines += [f"| {name} | {_text(seconds)} | ≤ {_text(most)} |" for name, seconds, most in rows]
+    for name, seconds, most in rows:
+        missed = " **missed**" if seconds > most else ""
+        lines.append(f"| {name} | {_text(seconds)}{missed} | ≤ {_text(most)} |")
     return "\n".join(lines)
 
 

@@ -19,8 +19,8 @@ RESULTS = HERE / "RESULTS.md"
 NAMES = ("peers", "kernels", "overheads")
 _HEAD = """# Results
 
-Made by `make bench`; every number here was measured by the file that its section names.
-What falls short of its goal is told in [MISSES.md](MISSES.md).
+Made by `make bench`; every number here was measured by the file that its section names, on the
+day and the machine that stand there.  What falls short of its goal is marked **missed**.
 """
 
 
