@@ -7,7 +7,7 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import contractions
+from hybridc.compiler import contractions, lowerings
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import operator, unless_same
@@ -35,7 +35,7 @@ class Legalize(Pass):
 
         with context.target.tvm:
             lowered = Sequential(
-                [DispatchSortScan(), relax.transform.LegalizeOps({"relax.matmul": matmul})]
+                [DispatchSortScan(), relax.transform.LegalizeOps({"relax.matmul": matmul, **_OWN})]
             )(module)
         return unless_same(module, lowered)
 
@@ -60,6 +60,12 @@ def _packable(left: Any, right: Any) -> bool:
 def _extents(info: Any) -> tuple[int, ...]:
     return tuple(int(extent) for extent in info.shape.values)
 
+
+# Lowered by functions of ours; matmul depends on the target besides.
+_OWN = {
+    "relax.nn.group_norm": lowerings.group_norm,
+    "relax.nn.instance_norm": lowerings.instance_norm,
+}
 
 # Operators that the virtual machine executes itself, by the start of their names.
 _BUILTIN = (

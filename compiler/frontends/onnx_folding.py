@@ -6,7 +6,7 @@ these are constants, and the importer then sees plain operators with constant ax
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,8 @@ from hybridc.compiler.model import Array
 # Larger results are left to the compiler's own folding, which keeps them out of the graph.
 _LIMIT_BYTES = 2**20
 _RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
+# Outputs after the first are optional.
+_TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.
 _BOUNDED = {"Compress", "NonZero", "Unique"}
 
@@ -104,7 +106,7 @@ class _Folder:
         live: list[Proto] = []
         for node in reversed(self.kept):
             if needed.intersection(node.output):
-                live.append(node)
+                live.append(_without_unused(node, needed))
                 needed.update(used_names(node))
         made = onnx.ModelProto()
         made.CopyFrom(self.proto)
@@ -217,6 +219,22 @@ def _tensor(name: str, value: Any, kind: Proto | None) -> Proto | None:
     # The reference sometimes widens; a constant of another type would change what follows.
     expected = kind.tensor_type.elem_type if kind is not None else tensor.data_type
     return tensor if tensor.data_type == expected else None
+
+
+def _without_unused(node: Proto, needed: Set[str]) -> Proto:
+    """A node without the trailing outputs that nobody reads: masks, statistics.
+
+    Some operators can be imported only where such an output is not asked for.
+    """
+    count = len(node.output)
+    while count > 1 and node.output[count - 1] not in needed:
+        count -= 1
+    if count == len(node.output) or node.op_type not in _TRAILING:
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.output[count:]
+    return made
 
 
 def has_subgraph(node: Proto) -> bool:

@@ -32,7 +32,7 @@ def load(source: Path | Proto, shapes: Mapping[str, tuple[int, ...]]) -> Model:
     static = prepare(file, bound)
     onnx_operators.require_supported(static.proto)
     _require_addressable(static)
-    module = _import(static.proto, file, bound)
+    module = _bounded(_import(static.proto, file, bound))
     return Model(
         name=file.name,
         module=module,
@@ -85,6 +85,12 @@ def _import(proto: Proto, file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) 
         with contextlib.suppress(InternalError):
             importer.bb._end_block()  # else the half-built function complains as it is dropped
         raise ModelError(_failure(proto, reached, error)) from error
+
+
+def _bounded(module: IRModule) -> IRModule:
+    from hybridc.compiler.frontends.bounded_indices import bound
+
+    return bound(module)
 
 
 def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> str:

@@ -207,12 +207,14 @@ def _through_onnx(program: Program) -> Model:
 def _directly(program: Program) -> Model:
     from tvm.relax.frontend.torch import from_exported_program
 
+    from hybridc.compiler.frontends.bounded_indices import bound
+
     module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
     if len(module["main"].params) != len(program.inputs):
         raise ModelError("the importer changed the inputs")
     return Model(
         name=program.name,
-        module=module,
+        module=bound(module),
         inputs=_input_specs(program),
         outputs=output_specs(module, list(program.outputs)),
         reference=torch_reference(program.run),

@@ -1,0 +1,141 @@
+"""Keep every index that is computed at run time inside the axis that it indexes.
+
+TVM's gathers and scatters touch memory wherever an index points, so a token id beyond the
+vocabulary would read, or write, what belongs to others.  Here a negative index counts from the
+end, as in ONNX and numpy, and one that is still outside is moved to the nearest element.
+"""
+
+from collections.abc import Callable, Mapping
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    constant,
+    operator,
+    rewrite,
+    shape,
+    with_attributes,
+)
+
+
+def bound(module: IRModule) -> IRModule:
+    """Bound the indices of all gathers and scatters; constants that lie inside stay as they are.
+
+    Raises ModelError where the axis that is indexed has no size before the model runs.
+    """
+    return rewrite(module, _rule)
+
+
+def _rule(value: Expr, graph: Graph) -> Expr | None:
+    rule = _RULES.get(operator(value))
+    if rule is None:
+        return None
+    data = value.args[0].ty.shape
+    if not isinstance(data, relax.ShapeExpr) or not all(
+        isinstance(extent, tirx.IntImm) for extent in data.values
+    ):
+        raise ModelError(f"{operator(value)} of a tensor whose shape depends on the data")
+    return rule(value, graph)
+
+
+def _take(value: Expr, graph: Graph) -> Expr | None:
+    """The operator clips by itself where it is asked to, so only negative indices are moved."""
+    if value.attrs.mode != "fast":
+        return None
+    data, index = value.args
+    axis = value.attrs.axis
+    extent = prod(shape(data)) if axis is None else shape(data)[int(axis)]
+    wrapped = _wrapped(index, np.array(extent), graph)
+    return with_attributes(value, [data, wrapped], mode="clip")
+
+
+def _elements(value: Expr, graph: Graph) -> Expr | None:
+    """One index for each element, all along one axis."""
+    data, index, *rest = value.args
+    extent = np.array(shape(data)[int(value.attrs.axis)])
+    inside = _inside(index, extent, graph)
+    return None if inside is None else with_attributes(value, [data, inside, *rest])
+
+
+def _tuples(value: Expr, graph: Graph) -> Expr | None:
+    """The last axis of the indices numbers the axes that they index together."""
+    data, index, *rest = value.args
+    first = int(value.attrs.batch_dims) if operator(value) == "gather_nd" else 0
+    extents = np.array(shape(data)[first : first + shape(index)[-1]])
+    inside = _inside(index, extents, graph)
+    return None if inside is None else with_attributes(value, [data, inside, *rest])
+
+
+def _tensors(value: Expr, graph: Graph) -> Expr | None:
+    """A tensor of indices for each leading axis."""
+    data, given, *rest = value.args
+    indices = graph.value(given)
+    if not isinstance(indices, tvm.ir.Tuple):
+        return None
+    pairs = zip(indices.fields, shape(data), strict=False)
+    inside = [_inside(index, np.array(extent), graph) for index, extent in pairs]
+    if all(index is None for index in inside):
+        return None
+    fields = [old if new is None else new for new, old in zip(inside, indices.fields, strict=True)]
+    return with_attributes(value, [data, tvm.ir.Tuple(fields), *rest])
+
+
+def _inside(index: Expr, extents: Array, graph: Graph) -> Expr | None:
+    """The index moved inside, or None where it is known to be there or is a mask."""
+    if str(index.ty.dtype) == "bool" or _is_inside(index, extents, graph):
+        return None
+    dtype = _wide(index)
+    last = constant(np.maximum(extents - 1, 0), dtype)
+    below = relax.op.minimum(_wrapped(index, extents, graph), last)
+    return relax.op.maximum(below, constant(np.array(0), dtype))
+
+
+def _is_inside(index: Expr, extents: Array, graph: Graph) -> bool:
+    """Whether an index is a constant inside, or was moved there before."""
+    known = graph.constant(index)
+    if known is not None:
+        return bool(((known >= 0) & (known < extents)).all())
+    largest = graph.call(index, "maximum")
+    smallest = None if largest is None else graph.call(largest.args[0], "minimum")
+    if largest is None or smallest is None:
+        return False
+    low, high = graph.constant(largest.args[1]), graph.constant(smallest.args[1])
+    return low is not None and high is not None and bool((low >= 0).all() and (high < extents).all())
+
+
+def _wrapped(index: Expr, extents: Array, graph: Graph) -> Expr:
+    """The index with negative numbers counted from the end."""
+    known, dtype = graph.constant(index), _wide(index)
+    if known is not None:
+        return constant(np.where(known < 0, known + extents, known), dtype)
+    # Integers of fewer bits may not hold the extent.
+    wide = index if str(index.ty.dtype) == dtype else relax.op.astype(index, dtype)
+    negative = relax.op.less(wide, constant(np.array(0), dtype))
+    return relax.op.where(negative, relax.op.add(wide, constant(extents, dtype)), wide)
+
+
+def _wide(index: Expr) -> str:
+    return "int32" if str(index.ty.dtype) == "int32" else "int64"
+
+
+_RULES: Mapping[str, Callable[[Any, Graph], Any]] = MappingProxyType(
+    {
+        "gather_elements": _elements,
+        "gather_nd": _tuples,
+        "index_put": _tensors,
+        "index_tensor": _tensors,
+        "scatter_elements": _elements,
+        "scatter_nd": _tuples,
+        "take": _take,
+    }
+)

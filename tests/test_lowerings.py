@@ -1,0 +1,64 @@
+"""Our lowerings of normalisations, against numpy in float64, at means where one pass cancels."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from hybridc.compiler import pipeline, target
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.model import Array
+
+
+def run(build: Any, *inputs: Array) -> tuple[Array, set[str]]:
+    """Lower, schedule and run an operator; also the rules that took its kernels."""
+    builder = relax.BlockBuilder()
+    variables = [
+        relax.Var(f"x{i}", relax.TensorType(x.shape, str(x.dtype))) for i, x in enumerate(inputs)
+    ]
+    with builder.function("main", variables):
+        with builder.dataflow():
+            y = builder.emit_output(build(*variables))
+        builder.emit_func_output(y)
+    context = Context(target.parse("cpu"), pipeline.rules())
+    steps = pipeline.parse("legalize,fuse,schedule,fast-math")
+    (result,) = evaluate(pipeline.run(steps, builder.finalize(), context), list(inputs))
+    return result, {record.rule for record in context.kernels}
+
+
+def normalised(x: Array, groups: int, channel: int, scale: Array, shift: Array) -> Array:
+    """Group normalisation over everything but the batch, in float64."""
+    first = np.moveaxis(x.astype(np.float64), channel, 1)
+    rows = first.reshape(x.shape[0], groups, -1)
+    mean, variance = rows.mean(-1, keepdims=True), rows.var(-1, keepdims=True)
+    unit = ((rows - mean) / np.sqrt(variance + 1e-5)).reshape(first.shape)
+    wide = (1, -1, *[1] * (x.ndim - 2))
+    return np.moveaxis(unit * scale.reshape(wide) + shift.reshape(wide), 1, channel)
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+@pytest.mark.parametrize(
+    ("shape", "groups", "channel"),
+    [((2, 8, 5, 7), 2, 1), ((1, 6, 16, 16), 3, 1), ((2, 5, 7, 8), 4, 3), ((3, 6, 10), 1, 1)],
+)
+def test_group_norm(shape: tuple[int, ...], groups: int, channel: int, mean: float) -> None:
+    noise = np.random.default_rng(0)
+    x = (mean + noise.standard_normal(shape)).astype(np.float32)
+    scale, shift = noise.standard_normal((2, shape[channel])).astype(np.float32)
+    axes = [axis for axis in range(1, len(shape)) if axis != channel]
+    got, rules = run(lambda *v: relax.op.nn.group_norm(*v, groups, channel, axes), x, scale, shift)
+    wanted = normalised(x, groups, channel, scale, shift)
+    np.testing.assert_allclose(got, wanted, atol=1e-5 if mean == 0 else 1e-3)
+    assert "layer-norm" in rules
+
+
+@pytest.mark.parametrize("mean", [0, 1000])
+def test_instance_norm(mean: float) -> None:
+    noise = np.random.default_rng(0)
+    x = (mean + noise.standard_normal((2, 5, 9, 9))).astype(np.float32)
+    scale, shift = noise.standard_normal((2, 5)).astype(np.float32)
+    got, _ = run(lambda *v: relax.op.nn.instance_norm(*v, 1, [2, 3]), x, scale, shift)
+    wanted = normalised(x, 5, 1, scale, shift)
+    np.testing.assert_allclose(got, wanted, atol=1e-5 if mean == 0 else 1e-3)
