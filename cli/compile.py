@@ -10,7 +10,8 @@ from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
-    from hybridc.compiler.driver import Outcome
+    from hybridc.compiler.contract import Contract
+    from hybridc.compiler.driver import Options, Outcome
 
 
 @click.command()
@@ -88,7 +89,7 @@ def command(
     Runtime or PyTorch, and with --max-latency and --min-accuracy it is measured as well.
     """
     from hybridc.compiler import calibration as data
-    from hybridc.compiler import contract, driver, frontend
+    from hybridc.compiler import driver
 
     options = driver.Options(
         target=target,
@@ -102,19 +103,32 @@ def command(
         seed=seed,
         exact=exact,
         dump_ir=dump_ir,
-        contract=contract.Contract(
-            max_latency=max_latency, min_accuracy=contract.parse_accuracy(min_accuracy)
-        ),
+        contract=_contract(max_latency, min_accuracy),
         progress=progress(verbose),
     )
-    shapes = dict(map(frontend.parse_shape, shape))
-    try:
-        outcome = driver.compile_source(model, options, shapes)
-    finally:
-        clear_progress()
-    path = output or Path(f"{model.stem}.hyb")
+    outcome = _compile(model, options, shape)
     if report is not None:
         _write_report(outcome, report)
+    _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
+
+
+def _contract(max_latency: str | None, min_accuracy: tuple[str, ...]) -> "Contract":
+    from hybridc.compiler.contract import Contract, parse_accuracy
+
+    return Contract(max_latency=max_latency, min_accuracy=parse_accuracy(min_accuracy))
+
+
+def _compile(model: Path, options: "Options", shape: tuple[str, ...]) -> "Outcome":
+    from hybridc.compiler import driver, frontend
+
+    try:
+        return driver.compile_source(model, options, dict(map(frontend.parse_shape, shape)))
+    finally:
+        clear_progress()
+
+
+def _deliver(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> None:
+    """Write the artifact and say so; where the contract is broken, only on demand."""
     if outcome.broken and not keep_best:
         raise ContractError("; ".join(outcome.broken))
     outcome.artifact.save(path)

@@ -58,38 +58,24 @@ def attention(form: Attention, lanes: int) -> PrimFunc:
     """The kernel: parameters q, k, v and the mask if there is one; result `[B, S, H, D]`."""
     batch, heads, rows, depth = (form.query.extent(axis) for axis in range(4))
     columns, features = form.key.extent(3), form.value.extent(3)
-    blocks = -(-columns // lanes)
     shared = heads // form.key.extent(1)
-    q, k, v = (
-        tensor(operand.shape, name, "float32")
-        for name, operand in (("q", form.query), ("k", form.key), ("v", form.value))
-    )
-    params = [q, k, v]
-    mask = None
-    if form.mask is not None:
-        mask = tensor(form.mask, "mask", "float32")
-        params.append(mask)
-
-    def key(b: Any, h: Any, block: Any, d: Any, lane: Any) -> Any:
-        t = block * lanes + lane
-        found = form.key.at(k, b, h, d, t)
-        if columns % lanes == 0:
-            return found
-        return tirx.if_then_else(t < columns, found, tirx.const(0, "float32"))
-
-    keys = computed((batch, heads // shared, blocks, depth, lanes), key, name="pack")
-    d = reduced(depth, "d")
+    q = tensor(form.query.shape, "q", "float32")
+    k = tensor(form.key.shape, "k", "float32")
+    v = tensor(form.value.shape, "v", "float32")
+    mask = None if form.mask is None else tensor(form.mask, "mask", "float32")
+    keys = _packed_keys(form.key, k, lanes)
+    d, t = reduced(depth, "d"), reduced(columns, "t")
+    flops = 2 * batch * heads * rows * columns * (depth + features)
     scores = computed(
-        (batch, heads, rows, blocks * lanes),
-        lambda b, h, s, t: te.sum(
-            form.query.at(q, b, h, s, d) * keys[b, h // shared, t // lanes, d, t % lanes], axis=d
+        (batch, heads, rows, -(-columns // lanes) * lanes),
+        lambda b, h, s, c: te.sum(
+            form.query.at(q, b, h, s, d) * keys[b, h // shared, c // lanes, d, c % lanes], axis=d
         ),
         name="scores",
-        attrs=product_of("attention", 2 * batch * heads * rows * columns * (depth + features)),
+        attrs=product_of("attention", flops),
     )
     weights, total = _softmax(form, scores, _padded_mask(form, mask, columns, lanes), lanes)
-    t = reduced(columns, "t")
-    product = computed(
+    values = computed(
         (batch, heads, rows, features),
         lambda b, h, s, e: te.sum(
             weights[b, h, s, t] * form.value.at(v, b, h // shared, t, e), axis=t
@@ -98,14 +84,29 @@ def attention(form: Attention, lanes: int) -> PrimFunc:
     )
 
     def normalised(b: Any, s: Any, h: Any, e: Any) -> Any:
-        quotient = product[b, h, s, e] / total[b, h, s]
+        quotient = values[b, h, s, e] / total[b, h, s]
         if not form.safe:
             return quotient
         # The largest logit alone adds 1.  The sum is 0 or NaN where all are masked or one is NaN.
         zero = tirx.const(0, "float32")
         return tirx.Select(total[b, h, s] > zero, quotient, zero)
 
-    return finished([*params, computed((batch, rows, heads, features), normalised, name="output")])
+    out = computed((batch, rows, heads, features), normalised, name="output")
+    return finished([q, k, v, *([] if mask is None else [mask]), out])
+
+
+def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
+    """The keys as `[B, H, T / lanes, D, lanes]`, with zeros behind the last one."""
+    batch, heads, depth, columns = (key.extent(axis) for axis in range(4))
+
+    def element(b: Any, h: Any, block: Any, d: Any, lane: Any) -> Any:
+        t = block * lanes + lane
+        found = key.at(source, b, h, d, t)
+        if columns % lanes == 0:
+            return found
+        return tirx.if_then_else(t < columns, found, tirx.const(0, "float32"))
+
+    return computed((batch, heads, -(-columns // lanes), depth, lanes), element, name="pack")
 
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:

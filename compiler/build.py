@@ -11,7 +11,7 @@ from tvm import relax
 from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
@@ -32,16 +32,23 @@ class Built:
 
 
 def build(module: IRModule, target: Target) -> Built:
-    """Generate code for every kernel of a module that the pipeline has finished."""
+    """Generate code for every kernel of a module that the pipeline has finished.
+
+    Raises PassError where no code can be generated for a kernel, or the code cannot be linked.
+    """
     module, weights = lift_weights(module)
-    with tvm.transform.PassContext(config=dict(_CONFIG)):
-        executable = tvm.compile(module, target=target.tvm, relax_pipeline=_virtual_machine)
+    try:
+        with tvm.transform.PassContext(config=dict(_CONFIG)):
+            executable = tvm.compile(module, target=target.tvm, relax_pipeline=_virtual_machine)
+    except Exception as error:  # TVM raises errors of many kinds
+        lines = str(error).strip().splitlines() or [""]
+        raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = Path(folder) / "lib.so"
         try:
             executable.export_library(str(path))
         except (RuntimeError, OSError) as error:
-            raise HybridcError(f"the C compiler could not link the kernels: {error}") from error
+            raise PassError(f"the C compiler could not link the kernels: {error}") from error
         return Built(path.read_bytes(), weights)
 
 

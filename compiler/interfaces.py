@@ -63,7 +63,7 @@ class Pass(ABC):
         """Raise PassError if the result is not what this pass promises."""
 
     def exact(self) -> "Pass":
-        """This pass without what rounds differently from the operators of the model."""
+        """The same pass without what rounds differently from the operators of the model."""
         return self
 
 

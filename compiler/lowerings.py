@@ -9,7 +9,6 @@ from math import prod
 from typing import Any
 
 from tvm import relax, te, tirx, topi
-from tvm.relax.transform import legalize_ops
 
 Expr = Any  # tvm.relax.Expr
 Tensor = Any  # tvm.te.Tensor
@@ -23,7 +22,7 @@ def group_norm(builder: Any, call: Any) -> Expr:
     TVM.
     """
     if not _static(call.args[0]):
-        return legalize_ops.nn._nn_group_norm(builder, call)
+        return _by_tvm(builder, call)
     return _normalise(builder, call, int(call.attrs.num_groups))
 
 
@@ -31,8 +30,12 @@ def instance_norm(builder: Any, call: Any) -> Expr:
     """Lower `relax.nn.instance_norm` as `group_norm` with a group for each channel."""
     data = call.args[0]
     if not _static(data):
-        return legalize_ops.nn._nn_instance_norm(builder, call)
+        return _by_tvm(builder, call)
     return _normalise(builder, call, _shape(data)[int(call.attrs.channel_axis)])
+
+
+def _by_tvm(builder: Any, call: Any) -> Expr:
+    return call.op.get_attr("FLegalize")(builder, call)
 
 
 def _normalise(builder: Any, call: Any, groups: int) -> Expr:

@@ -15,6 +15,7 @@ DEFAULT: Pipeline = (
     ("merge-transposes", "pairs that attention and layout put between neighbours"),
     ("fold-constants", "the transposes that the layout put on weights"),
     ("pack-weights", "constant weights in the order in which the kernels read them"),
+    ("widen-types", "types that code generation lacks; casts would hide patterns from the above"),
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),

@@ -7,6 +7,7 @@ Networks, 2015.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from math import prod
@@ -70,6 +71,29 @@ def transform_filter(weight: Array, outputs: int) -> Array:
     return exact.astype(weight.dtype)
 
 
+@dataclass(frozen=True)
+class _Grid:
+    """The tiles of a batch of images, numbered row by row; each makes `side` x `side` outputs."""
+
+    batch: int
+    height: int
+    width: int
+    side: int
+
+    @property
+    def count(self) -> int:
+        return self.batch * self.height * self.width
+
+    def place(self, tile: Any) -> tuple[Any, Any, Any]:
+        """Image, and the first row and column of outputs, of a tile."""
+        row = tile // self.width % self.height
+        return tile // (self.height * self.width), row * self.side, tile % self.width * self.side
+
+    def tile(self, image: Any, row: Any, column: Any) -> Any:
+        """The tile that makes an output."""
+        return (image * self.height + row // self.side) * self.width + column // self.side
+
+
 def conv2d(
     shape: tuple[int, ...], packed: Array, columns: int, conv: Conv2d, dtype: str
 ) -> PrimFunc:
@@ -80,61 +104,76 @@ def conv2d(
     """
     batch, height, width, channels = shape
     tile, _, blocks, _, lanes = packed.shape
-    m = tile - 2
+    side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
-    tiles_h, tiles_w = -(-out_h // m), -(-out_w // m)
-    tiles = batch * tiles_h * tiles_w
-    top, left, _, _ = conv.padding
+    grid = _Grid(batch, -(-out_h // side), -(-out_w // side), side)
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", dtype)
-    # As many rows and columns behind the image as the last tiles reach.
-    below, right = tiles_h * m + 2 - height - top, tiles_w * m + 2 - width - left
-    padded = pad2d(x, (top, left, below, right))
-    a_t, _, b_t = transforms(m, 3)
-
-    def pixel(t: Any, i: Any, j: Any, c: Any) -> Any:
-        n, h, v = t // (tiles_h * tiles_w), t // tiles_w % tiles_h * m, t % tiles_w * m
-        return padded[n, h + i, v + j, c]
-
-    rows = computed(
-        (tile, tile, tiles, channels),
-        lambda u, j, t, c: _combination(b_t, u, lambda i: pixel(t, i, j, c)),
-        name="input_rows",
-    )
-    data = computed(
-        (tile, tile, tiles, channels),
-        lambda u, v, t, c: _combination(b_t, v, lambda j: rows[u, j, t, c]),
-        name="input_transform",
-    )
+    data = _transform_input(x, conv, grid)
     k = reduced(channels, "k")
+    flops = 2 * batch * out_h * out_w * columns * channels * 9
     product = computed(
-        (tile * tile, tiles, blocks * lanes),
+        (tile * tile, grid.count, blocks * lanes),
         lambda p, t, o: te.sum(
             data[p // tile, p % tile, t, k] * w[p // tile, p % tile, o // lanes, k, o % lanes],
             axis=k,
         ),
         name="product",
-        attrs=product_of("winograd-conv2d", 2 * batch * out_h * out_w * columns * channels * 9),
+        attrs=product_of("winograd-conv2d", flops),
     )
     stored = computed(
-        (tile * tile, tiles, columns), lambda p, t, o: product[p, t, o], name="stored"
+        (tile * tile, grid.count, columns), lambda p, t, o: product[p, t, o], name="stored"
     )
-    half = computed(
-        (m, tile, tiles, columns),
-        lambda r, y, t, o: _combination(a_t, r, lambda u: stored[u * tile + y, t, o]),
-        name="output_rows",
-    )
-    whole = computed(
-        (m, m, tiles, columns),
-        lambda r, s, t, o: _combination(a_t, s, lambda v: half[r, v, t, o]),
-        name="output_transform",
-    )
+    whole = _transform_output(stored, grid)
     out = computed(
         (batch, out_h, out_w, columns),
-        lambda n, h, q, o: whole[h % m, q % m, (n * tiles_h + h // m) * tiles_w + q // m, o],
+        lambda n, h, v, o: whole[h % side, v % side, grid.tile(n, h, v), o],
         name="output",
     )
     return finished([x, w, out])
+
+
+def _transform_input(x: Any, conv: Conv2d, grid: _Grid) -> Any:
+    """B^T d B of every tile: `[tile, tile, tiles, C]`."""
+    _, height, width, channels = (int(extent) for extent in x.shape)
+    top, left, _, _ = conv.padding
+    # As many rows and columns behind the image as the last tiles reach.
+    below = grid.height * grid.side + 2 - height - top
+    right = grid.width * grid.side + 2 - width - left
+    padded = pad2d(x, (top, left, below, right))
+    _, _, b_t = transforms(grid.side, 3)
+    shape = (grid.side + 2, grid.side + 2, grid.count, channels)
+
+    def pixel(t: Any, i: Any, j: Any, c: Any) -> Any:
+        image, row, column = grid.place(t)
+        return padded[image, row + i, column + j, c]
+
+    rows = computed(
+        shape,
+        lambda u, j, t, c: _combination(b_t, u, lambda i: pixel(t, i, j, c)),
+        name="input_rows",
+    )
+    return computed(
+        shape,
+        lambda u, v, t, c: _combination(b_t, v, lambda j: rows[u, j, t, c]),
+        name="input_transform",
+    )
+
+
+def _transform_output(stored: Any, grid: _Grid) -> Any:
+    """A^T m A of every tile: `[side, side, tiles, O]`."""
+    columns, tile = int(stored.shape[2]), grid.side + 2
+    a_t, _, _ = transforms(grid.side, 3)
+    rows = computed(
+        (grid.side, tile, grid.count, columns),
+        lambda r, v, t, o: _combination(a_t, r, lambda u: stored[u * tile + v, t, o]),
+        name="output_rows",
+    )
+    return computed(
+        (grid.side, grid.side, grid.count, columns),
+        lambda r, s, t, o: _combination(a_t, s, lambda v: rows[r, v, t, o]),
+        name="output_transform",
+    )
 
 
 def _combination(matrix: Matrix, row: Any, value: Callable[[int], Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.error import InternalError
 
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context, IRModule, Pass
@@ -132,7 +133,10 @@ def _by_tvm(value: Expr, graph: Graph) -> Array:
     with builder.function("main", []):
         call = tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
         builder.emit_func_output(builder.emit(call))
-    return evaluate(builder.finalize(), [])[0]
+    try:
+        return evaluate(builder.finalize(), [])[0]
+    except InternalError:  # TVM has no code for this operator on this type; a later pass may help
+        raise _NotConstantError from None
 
 
 def _inlined(operand: Expr, graph: Graph) -> Expr:

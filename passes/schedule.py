@@ -12,9 +12,12 @@ from hybridc.compiler.interfaces import (
     KernelRecord,
     NotApplicable,
     Pass,
+    Point,
     PrimFunc,
+    ScheduleRule,
 )
 from hybridc.compiler.rewrite import updated
+from hybridc.compiler.target import Target
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Schedule(Pass):
     """Give each kernel the default point of the first rule that takes it.
 
     The context's kernels tell afterwards which rule took which kernel, at which point, and why
-    the rules asked before it did not.
+    the rules asked before it did not.  A rule that fails counts as one that does not apply, and
+    a note says so.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -38,14 +42,30 @@ class Schedule(Pass):
 def _schedule(name: str, func: PrimFunc, context: Context) -> PrimFunc:
     refused: dict[str, str] = {}
     for rule in context.rules:
-        match = rule.match(func, context.target)
         rule_name = plugin.name_of(type(rule))
-        if isinstance(match, NotApplicable):
-            refused[rule_name] = match.reason
+        try:
+            taken = _take(rule, func, context.target)
+        except Exception as error:  # a kernel that a rule stumbles over is left to the next
+            line = (str(error).strip().splitlines() or [""])[0]
+            refused[rule_name] = f"it failed: {type(error).__name__}: {line}"
+            context.notes.append(f"rule {rule_name} on kernel {name}: {refused[rule_name]}")
             continue
-        point = rule.default(match, context.target)
-        done = rule.schedule(match, point).mod["main"]
+        if isinstance(taken, NotApplicable):
+            refused[rule_name] = taken.reason
+            continue
+        point, done = taken
         flops, size = kernel_cost.flops(func), kernel_cost.traffic(func)
         context.kernels.append(KernelRecord(name, rule_name, point, refused, flops, size))
         return done.with_attrs({"tirx.is_scheduled": True, "global_symbol": name})
     raise PassError(f"no schedule rule takes kernel {name}: {refused}")
+
+
+def _take(
+    rule: ScheduleRule, func: PrimFunc, target: Target
+) -> tuple[Point, PrimFunc] | NotApplicable:
+    """The rule's default point for a kernel and what it makes of it, or why it refuses."""
+    match = rule.match(func, target)
+    if isinstance(match, NotApplicable):
+        return match
+    point = rule.default(match, target)
+    return point, rule.schedule(match, point).mod["main"]

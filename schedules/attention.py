@@ -61,10 +61,11 @@ class Attention(ScheduleRule):
     def knobs(self, match: AttentionMatch) -> Space:
         """Rows of a block, vectors of a register tile, blocks of rows in a task."""
         fitting = [t for t in _tiling.tiles(match.target) if t[0] <= match.rows]
+        blocks = {d for rows, _ in fitting for d in _tiling.divisors(-(-match.rows // rows))}
         return {
             "rows": tuple(sorted({rows for rows, _ in fitting})),
             "vectors": tuple(sorted({vectors for _, vectors in fitting})),
-            "chunk": _tiling.divisors(match.rows),
+            "chunk": tuple(sorted(blocks)),
         }
 
     def default(self, match: AttentionMatch, target: Target) -> Point:

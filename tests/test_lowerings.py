@@ -62,3 +62,20 @@ def test_instance_norm(mean: float) -> None:
     got, _ = run(lambda *v: relax.op.nn.instance_norm(*v, 1, [2, 3]), x, scale, shift)
     wanted = normalised(x, 5, 1, scale, shift)
     np.testing.assert_allclose(got, wanted, atol=1e-5 if mean == 0 else 1e-3)
+
+
+def test_symbolic_shapes_are_left_to_tvm() -> None:
+    from tvm import tirx
+
+    builder = relax.BlockBuilder()
+    batch = tirx.Var("batch", "int64")
+    x = relax.Var("x", relax.TensorType((batch, 4, 3, 3), "float32"))
+    scale = relax.Var("scale", relax.TensorType((4,), "float32"))
+    with builder.function("main", [x, scale]):
+        with builder.dataflow():
+            y = builder.emit_output(relax.op.nn.group_norm(x, scale, scale, 2, 1, [2, 3]))
+        builder.emit_func_output(y)
+    lowered = pipeline.run(
+        pipeline.parse("legalize"), builder.finalize(), Context(target.parse("cpu"))
+    )
+    assert "R.nn.group_norm" not in lowered.script()

@@ -110,7 +110,9 @@ def _is_inside(index: Expr, extents: Array, graph: Graph) -> bool:
     if largest is None or smallest is None:
         return False
     low, high = graph.constant(largest.args[1]), graph.constant(smallest.args[1])
-    return low is not None and high is not None and bool((low >= 0).all() and (high < extents).all())
+    return (
+        low is not None and high is not None and bool((low >= 0).all() and (high < extents).all())
+    )
 
 
 def _wrapped(index: Expr, extents: Array, graph: Graph) -> Expr:
