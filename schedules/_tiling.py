@@ -7,6 +7,7 @@ column panels.
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import gcd
 
 from hybridc.compiler.interfaces import Point, Space
@@ -19,6 +20,8 @@ _ISSUED = 2
 _LATENCY = 4
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
+# Bytes a core gets from its L2 cache in one cycle, sustained: a panel of weights seldom fits L1.
+_NEAR_BYTES = 32.0
 # Bytes a core gets from beyond its L2 in one cycle, measured on Zen 4; server parts of Intel give
 # about the same.
 _FAR_BYTES = 8.0
@@ -56,6 +59,7 @@ class Problem:
         return -(-self.columns // (vectors * self.lanes))
 
 
+@cache
 def divisors(value: int) -> tuple[int, ...]:
     """All divisors, ascending."""
     return tuple(d for d in range(1, value + 1) if value % d == 0)
@@ -79,7 +83,8 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     """Cycles of one register tile over the whole depth."""
     multiply_adds = rows * vectors / _ISSUED
     loads = (rows + vectors) * _LOAD
-    step = max(multiply_adds, loads, _LATENCY)
+    weights = vectors * problem.lanes * 4 / _NEAR_BYTES
+    step = max(multiply_adds, loads, weights, _LATENCY)
     if _conflicting(problem.row_stride, rows, target):
         step += 0.3 * rows
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
@@ -119,25 +124,42 @@ def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> f
 
 def choose_task(problem: Problem, tile: tuple[int, int], target: Target) -> tuple[int, int]:
     """Chunk and panels of a task: balanced over the threads, and kind to the L2 cache."""
-    rows, vectors = tile
+    tasks = list(_tasks(problem, tile))
+    return min(tasks, key=lambda task: kernel_cycles(problem, tile, task, target))
+
+
+def kernel_cycles(
+    problem: Problem, tile: tuple[int, int], task: tuple[int, int], target: Target
+) -> float:
+    """Cycles from start to end, with the threads at work side by side."""
+    (rows, vectors), (chunk, width) = tile, task
     panels, units = problem.panels(vectors), problem.units(rows)
     image_cycles = problem.height * panel_cycles(problem, rows, vectors, target)
     panel_bytes = problem.depth * vectors * problem.lanes * 4
+    tasks = problem.images * (units // chunk) * (panels // width)
+    compute = width * image_cycles * chunk / units
+    activations = problem.image_bytes * chunk / units + problem.halo_bytes
+    # Activations that fit the L2 cache are fetched once, else once for each panel.
+    fits = activations + panel_bytes < target.l2 / 2
+    # Weights stream in order, so that the prefetcher hides half of their way.
+    fetched = activations * (1 if fits else 1 + width) + 0.5 * width * panel_bytes
+    rounds = -(-tasks // target.threads)
+    launch = _PARALLEL if tasks > 1 else 0
+    return rounds * (compute + fetched / _FAR_BYTES + _TASK) + launch
 
-    def cycles(task: tuple[int, int]) -> float:
-        chunk, width = task
-        tasks = problem.images * (units // chunk) * (panels // width)
-        compute = width * image_cycles * chunk / units
-        activations = problem.image_bytes * chunk / units + problem.halo_bytes
-        # Activations that fit the L2 cache are fetched once, else once for each panel.
-        fits = activations + panel_bytes < target.l2 / 2
-        fetched = activations * (1 if fits else 1 + width) + width * panel_bytes
-        rounds = -(-tasks // target.threads)
-        launch = _PARALLEL if tasks > 1 else 0
-        return rounds * (compute + fetched / _FAR_BYTES + _TASK) + launch
 
-    choices = [(c, w) for c in divisors(units) for w in divisors(panels)]
-    return min(choices, key=cycles)
+def _tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """What a task may hold.
+
+    A ragged last panel needs a loop of its own, which it can have only where a task has every
+    panel; else its bounds would be checked in the innermost loops of all.
+    """
+    rows, vectors = tile
+    panels = problem.panels(vectors)
+    ragged = problem.panels(1) % vectors != 0
+    for chunk in divisors(problem.units(rows)):
+        for width in (panels,) if ragged else divisors(panels):
+            yield chunk, width
 
 
 def space(problem: Problem, target: Target) -> Space:
@@ -155,9 +177,11 @@ def space(problem: Problem, target: Target) -> Space:
 
 def default(problem: Problem, target: Target) -> Point:
     """The point that the model likes best."""
-    tile = choose_tile(problem, target)
-    chunk, panels = choose_task(problem, tile, target)
-    return {"rows": tile[0], "vectors": tile[1], "chunk": chunk, "panels": panels}
+    candidates = [
+        (tile, task) for tile in _fitting(problem, target) for task in _tasks(problem, tile)
+    ]
+    tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, *pair, target))
+    return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}
 
 
 def _fitting(problem: Problem, target: Target) -> list[tuple[int, int]]:
