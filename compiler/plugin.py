@@ -202,4 +202,4 @@ def _snake(name: str) -> str:
 
 
 def _camel(name: str) -> str:
-    return "".join(word.title() for word in name.split("-"))
+    return "".join(word.capitalize() for word in name.split("-"))

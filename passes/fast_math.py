@@ -26,9 +26,9 @@ class FastMath(Pass):
 
     Largest errors in float32, infinities, NaN and subnormal numbers included: exp and log 2 ULP,
     sigmoid 4, tanh and erf 6.  float16 is computed in float32; float64 stays as it is, and so do
-    functions whose argument holds three others already.  Each option turns one function off: `exp` (with
-    sigmoid), `log`, `tanh`, `erf`, and `power`, by which x to the power of 1, 2, 3 or 4 is
-    multiplication.
+    functions whose argument holds three others already.  Each option turns one function off:
+    `exp` (with sigmoid), `log`, `tanh`, `erf`, and `power`, by which x to the power of 1, 2, 3 or
+    4 is multiplication.
     """
 
     exp: bool = True

@@ -3,18 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import tvm
 from tvm import relax
 from tvm.ir.transform import Sequential
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, unless_same, with_attributes
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    operator,
+    rewrite,
+    unless_same,
+    with_attributes,
+)
 
 # Channels last lets one vector hold neighbouring channels whatever their number, makes a 1x1
 # convolution a plain matrix product, and is what layer norms and attention read anyway.
 _LAYOUTS = {
     "relax.nn.conv2d": ["NHWC", "OHWI"],
-    # TVM has loop nests for this layout alone.
-    "relax.nn.conv2d_transpose": ["NCHW", "IOHW"],
+    "relax.nn.conv2d_transpose": ["NHWC", "IHWO"],
 }
 
 
@@ -31,23 +38,35 @@ class Layout(Pass):
         """Rewrite `main`; its inputs and outputs keep their layout."""
         converted = Sequential(
             [relax.transform.ConvertLayout(_LAYOUTS), relax.transform.CanonicalizeBindings()]
-        )(rewrite(module, _count_from_the_front))
+        )(rewrite(module, _convertible))
         return unless_same(module, converted)
 
 
-def _count_from_the_front(value: Expr, graph: Graph) -> Expr | None:
-    """Negative axes that TVM's conversion would take for huge ones, and read beyond its lists."""
-    operands, attrs = value.args, getattr(value, "attrs", None)
+def _convertible(value: Expr, graph: Graph) -> Expr | None:
+    """Write otherwise what TVM's conversion would fail on, or read beyond its lists for."""
     match operator(value):
-        case "permute_dims" if attrs.axes is not None and min(attrs.axes) < 0:
-            return with_attributes(value, operands, axes=_positive(attrs.axes, value))
-        case "squeeze" if attrs.axis is not None and min(attrs.axis) < 0:
-            return with_attributes(value, operands, axis=_positive(attrs.axis, operands[0]))
-        case "stack" if attrs.axis is not None and attrs.axis < 0:
-            return with_attributes(value, operands, axis=int(attrs.axis) + value.ty.ndim)
+        case "permute_dims":
+            return _from_the_front(value, "axes", value.attrs.axes)
+        case "squeeze":
+            return _from_the_front(value, "axis", value.attrs.axis)
+        case "stack":
+            return _concatenated(value, graph)
         case _:
             return None
 
 
-def _positive(axes: Sequence[int], tensor: Expr) -> list[int]:
-    return [int(axis) % tensor.ty.ndim for axis in axes]
+def _from_the_front(value: Expr, name: str, axes: Sequence[int] | None) -> Expr | None:
+    """The same operator without negative axes."""
+    if axes is None or min(axes, default=0) >= 0:
+        return None
+    positive = [int(axis) % value.args[0].ty.ndim for axis in axes]
+    return with_attributes(value, value.args, **{name: positive})
+
+
+def _concatenated(value: Expr, graph: Graph) -> Expr | None:
+    """A stack as the concatenation that it is."""
+    parts = graph.value(value.args[0])
+    if not isinstance(parts, tvm.ir.Tuple) or value.attrs.axis is None:
+        return None
+    axis = int(value.attrs.axis) % value.ty.ndim
+    return relax.op.concat([relax.op.expand_dims(part, axis) for part in parts.fields], axis)

@@ -15,18 +15,34 @@ class MergeTransposes(Pass):
     """Merge transposes of transposes, and drop those that move nothing.
 
     Reshapes between them are looked through where they only join the leading axes for the
-    transpose and part them again, as exporters write the transpose of keys in attention.
+    transpose and part them again, as exporters write the transpose of keys in attention.  With
+    `views`, a transpose that moves nothing but axes of extent 1 becomes a reshape, which costs
+    nothing, but which no layout or pattern passes through.
     """
+
+    views: bool = False
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite until no two transposes are left that could be one."""
-        return rewrite(module, _merge)
+        return rewrite(module, self._merge)
+
+    def _merge(self, value: Expr, graph: Graph) -> Expr | None:
+        match operator(value):
+            case "permute_dims" if self.views and _moves_nothing(value):
+                return relax.op.reshape(value.args[0], shape(value))
+            case "permute_dims":
+                return _merge_transposes(value, graph)
+            case "reshape":
+                return _merge_reshapes(value, graph)
+            case _:
+                return None
 
 
-def _merge(value: Expr, graph: Graph) -> Expr | None:
-    if operator(value) == "permute_dims":
-        return _merge_transposes(value, graph)
-    return _merge_reshapes(value, graph) if operator(value) == "reshape" else None
+def _moves_nothing(value: Expr) -> bool:
+    """Whether a transpose keeps the order of the axes that are longer than 1."""
+    extents = shape(value.args[0])
+    long = [axis for axis in _axes(value) if extents[axis] > 1]
+    return long == sorted(long)
 
 
 def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
@@ -42,7 +58,7 @@ def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
 def _merge_reshapes(value: Expr, graph: Graph) -> Expr | None:
     """`reshape(permute(reshape(x)))`, or `reshape(reshape(x))`, as one operator."""
     transpose = graph.call(value.args[0], "permute_dims")
-    first = graph.call(value.args[0], "reshape")
+    first = graph.call(value.args[0], "reshape", "expand_dims", "squeeze")
     if first is not None:
         return relax.op.reshape(first.args[0], shape(value))
     if transpose is None or (joined := graph.call(transpose.args[0], "reshape")) is None:
