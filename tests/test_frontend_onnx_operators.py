@@ -144,7 +144,6 @@ def test_options_that_the_importer_ignores_are_refused() -> None:
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
-        (node("Dropout", "x", "y m"), "its mask as an output"),
         (node("BatchNormalization", "x s s s s", "y a b", training_mode=1), "training_mode=1"),
         (node("Resize", "x none scales", "y", antialias=1, mode="linear"), "antialias=1"),
     ],
@@ -154,6 +153,15 @@ def test_what_the_importer_computes_wrongly_is_refused(broken: Any, message: str
     model = build([broken], [("x", FLOAT, [1, 3, 4, 4])], [("y", FLOAT, None)], constants)
     with pytest.raises(ModelError, match=f"operator '{broken.op_type}' .* with {message}"):
         load(model)
+
+
+def test_the_mask_of_a_dropout_is_refused_where_it_is_used() -> None:
+    inputs = [("x", FLOAT, [2, 3])]
+    dropout = node("Dropout", "x", "y m")
+    load(build([dropout], inputs, [("y", FLOAT, None)]))
+    used = build([dropout], inputs, [("y", FLOAT, None), ("m", BOOL, None)])
+    with pytest.raises(ModelError, match=r"operator 'Dropout' .* with its mask as an output"):
+        load(used)
 
 
 def test_a_failing_import_names_its_node() -> None:

@@ -64,7 +64,7 @@ def _elements(value: Expr, graph: Graph) -> Expr | None:
     data, index, *rest = value.args
     extent = np.array(shape(data)[int(value.attrs.axis)])
     inside = _inside(index, extent, graph)
-    return None if inside is None else with_attributes(value, [data, inside, *rest])
+    return None if inside is None else _on(value, [data, inside, *rest])
 
 
 def _tuples(value: Expr, graph: Graph) -> Expr | None:
@@ -73,7 +73,7 @@ def _tuples(value: Expr, graph: Graph) -> Expr | None:
     first = int(value.attrs.batch_dims) if operator(value) == "gather_nd" else 0
     extents = np.array(shape(data)[first : first + shape(index)[-1]])
     inside = _inside(index, extents, graph)
-    return None if inside is None else with_attributes(value, [data, inside, *rest])
+    return None if inside is None else _on(value, [data, inside, *rest])
 
 
 def _tensors(value: Expr, graph: Graph) -> Expr | None:
@@ -87,7 +87,12 @@ def _tensors(value: Expr, graph: Graph) -> Expr | None:
     if all(index is None for index in inside):
         return None
     fields = [old if new is None else new for new, old in zip(inside, indices.fields, strict=True)]
-    return with_attributes(value, [data, tvm.ir.Tuple(fields), *rest])
+    return _on(value, [data, tvm.ir.Tuple(fields), *rest])
+
+
+def _on(value: Expr, operands: list[Expr]) -> Expr:
+    """The same operator on other operands."""
+    return tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
 
 
 def _inside(index: Expr, extents: Array, graph: Graph) -> Expr | None:

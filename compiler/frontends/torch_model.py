@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
 _OPSET = 20  # the newest for which every converter of the importer was written
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ def load(source: Any, example_inputs: tuple[Any, ...] | None) -> Model:
             with _quiet():
                 model = convert(program)
         except Exception as error:  # exporters and importers raise anything
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            reasons.append(f"{road}: {lines[0][:160]}")
+            reasons.append(f"{road}: {_reason(error)[:160]}")
             continue
         failed = tuple(f"failed by way of {reason}" for reason in reasons)
         notes = (*failed, f"imported from torch by way of {road}", *model.notes)
@@ -113,8 +114,15 @@ def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
         with torch.no_grad(), evaluation_mode(module), _quiet():
             return torch.export.export(module, example_inputs)
     except Exception as error:  # tracing runs the user's own code
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"torch.export cannot trace the module: {lines[0][:200]}") from error
+        raise ModelError(f"torch.export cannot trace the module: {_reason(error)[:200]}") from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, in one line; exporters wrap it in advice, and in colours."""
+    while error.__cause__ is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    lines = _COLOURS.sub("", str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
@@ -183,15 +191,18 @@ def _input_spec(name: str, value: Any) -> TensorSpec:
 def to_onnx(program: Program) -> Any:
     """Export to an `onnx.ModelProto` with our names of inputs and outputs."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    exported = torch.onnx.export(
-        program.exported,
-        dynamo=True,
-        verbose=False,
-        opset_version=_OPSET,
-        input_names=program.inputs,
-        output_names=list(program.outputs),
-    )
+    # Another kernel's results have other strides, for which the views behind it were not traced.
+    with sdpa_kernel(SDPBackend.MATH):
+        exported = torch.onnx.export(
+            program.exported,
+            dynamo=True,
+            verbose=False,
+            opset_version=_OPSET,
+            input_names=program.inputs,
+            output_names=list(program.outputs),
+        )
     if exported is None:
         raise ModelError("torch.onnx.export gave no model")
     return exported.model_proto

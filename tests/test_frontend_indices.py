@@ -1,0 +1,143 @@
+"""Indices that a model is given at run time never reach beyond the tensor they index.
+
+What lies inside is checked against ONNX Runtime or torch, which refuse what does not; the answer
+to that is numpy's with the indices moved to the nearest element.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx_models import FLOAT, INT64, build, check, node, noise
+
+from hybridc.compiler import pipeline, target
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.frontend import load
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.model import Array
+
+OUTSIDE = 10**6
+
+
+def gather(axis: int, *index: int) -> Any:
+    return build(
+        [node("Gather", "x i", "y", axis=axis)],
+        [("x", FLOAT, [4, 5]), ("i", INT64, list(index))],
+        [("y", FLOAT, None)],
+    )
+
+
+def elements() -> Any:
+    return build(
+        [node("GatherElements", "x i", "y", axis=1)],
+        [("x", FLOAT, [4, 5]), ("i", INT64, [4, 3])],
+        [("y", FLOAT, None)],
+    )
+
+
+def gather_nd() -> Any:
+    return build(
+        [node("GatherND", "x i", "y")],
+        [("x", FLOAT, [4, 5]), ("i", INT64, [3, 2])],
+        [("y", FLOAT, None)],
+    )
+
+
+def scatter() -> Any:
+    return build(
+        [node("ScatterElements", "x i u", "y", axis=1)],
+        [("x", FLOAT, [4, 5]), ("i", INT64, [4, 1])],
+        [("y", FLOAT, None)],
+        {"u": noise(4, 1)},
+    )
+
+
+def scatter_nd() -> Any:
+    return build(
+        [node("ScatterND", "x i u", "y")],
+        [("x", FLOAT, [4, 5]), ("i", INT64, [2, 1])],
+        [("y", FLOAT, None)],
+        {"u": noise(2, 5)},
+    )
+
+
+MODELS: list[tuple[Callable[[], Any], int]] = [
+    (lambda: gather(0, 3), 4),
+    (lambda: gather(1, 2, 2), 5),
+    (lambda: gather(-1), 5),
+    (elements, 5),
+    (gather_nd, 4),
+    (scatter, 5),
+    (scatter_nd, 4),
+]
+
+
+def indices(model: Any, low: int, high: int) -> dict[str, Array]:
+    """A feed with indices in a range, all different along the first axis where there is room."""
+    shape = model.inputs[1].shape
+    drawn = np.random.default_rng(3).permutation(np.arange(low, high))
+    return {"x": noise(4, 5), "i": np.resize(drawn, shape).astype(np.int64)}
+
+
+@pytest.mark.parametrize(("make", "extent"), MODELS)
+def test_negative_indices_count_from_the_end(make: Callable[[], Any], extent: int) -> None:
+    model = load(make())
+    check(model, indices(model, 0, extent))
+    check(model, indices(model, -extent, 0))
+
+
+@pytest.mark.parametrize(("make", "extent"), MODELS)
+@pytest.mark.parametrize("far", [OUTSIDE, -OUTSIDE])
+def test_indices_outside_move_to_the_nearest_element(
+    make: Callable[[], Any], extent: int, far: int
+) -> None:
+    model = load(make())
+    shape = model.inputs[1].shape
+    given = {"x": noise(4, 5), "i": np.full(shape, far, np.int64)}
+    last = (3, 4) if make is gather_nd else extent - 1
+    nearest = {"x": given["x"], "i": np.full(shape, 0 if far < 0 else last, np.int64)}
+    wanted = model.reference(nearest)
+    (got,) = evaluate(model.module, list(given.values()))
+    np.testing.assert_array_equal(got, wanted[0])
+
+
+def test_constant_indices_cost_nothing_at_run_time() -> None:
+    model = load(
+        build(
+            [node("GatherElements", "x i", "y", axis=0)],
+            [("x", FLOAT, [4, 5])],
+            [("y", FLOAT, None)],
+            {"i": np.array([[-1, 0, 3, -4, 2]])},
+        )
+    )
+    check(model)
+    cpu = Context(target.parse("cpu", threads=1))
+    folded = pipeline.run(pipeline.parse("fold-constants"), model.module, cpu)
+    assert "R.maximum" in model.module.script()
+    assert "R.maximum" not in folded.script()
+
+
+def test_embeddings_and_indexing_by_way_of_torch_export() -> None:
+    torch = pytest.importorskip("torch")
+    from hybridc.compiler.frontends import torch_model
+
+    class Network(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = torch.nn.Embedding(7, 3)
+
+        def forward(self, ids: Any, rows: Any, columns: Any) -> Any:
+            table = self.embed(ids)
+            return table, table[rows, columns], table.gather(1, columns[:, None].expand(-1, 3))
+
+    example = (torch.arange(6), torch.arange(4), torch.arange(4) % 3)
+    program = torch_model.export(Network(), example)
+    model = torch_model._directly(program)  # pyright: ignore[reportPrivateUsage]
+    feed = dict(
+        zip([spec.name for spec in model.inputs], (t.numpy() for t in example), strict=True)
+    )
+    check(model, feed)
+    outside = [np.full(array.shape, OUTSIDE) for array in feed.values()]
+    table = evaluate(model.module, outside)[0]
+    np.testing.assert_array_equal(table, np.tile(table[0], (6, 1)))
