@@ -1,4 +1,4 @@
-"""Hand-written torch networks of the zoo: small, odd in shape, and each with its own peculiarity."""
+"""Hand-written torch networks of the zoo: small, odd in shape, each with its own peculiarity."""
 
 from collections.abc import Callable
 from typing import Any

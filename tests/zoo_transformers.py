@@ -1,5 +1,6 @@
 """The zoo's architectures of `transformers`: tiny configurations with random weights."""
 
+import importlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -9,7 +10,7 @@ from torch import nn
 
 # What most language models call their sizes, and the tokens that the examples are drawn from.
 VOCABULARY = 60
-_TEXT = MappingProxyType(
+_TEXT: Mapping[str, Any] = MappingProxyType(
     {
         "vocab_size": VOCABULARY,
         "hidden_size": 32,
@@ -20,8 +21,8 @@ _TEXT = MappingProxyType(
         "pad_token_id": 0,
     }
 )
-_GROUPED = MappingProxyType({**_TEXT, "num_key_value_heads": 2})
-_IMAGE = MappingProxyType(
+_GROUPED: Mapping[str, Any] = MappingProxyType({**_TEXT, "num_key_value_heads": 2})
+_IMAGE: Mapping[str, Any] = MappingProxyType(
     {
         "image_size": 32,
         "patch_size": 8,
@@ -31,7 +32,9 @@ _IMAGE = MappingProxyType(
         "intermediate_size": 48,
     }
 )
-_STAGES = MappingProxyType({"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]})
+_STAGES: Mapping[str, Any] = MappingProxyType(
+    {"hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+)
 
 
 class Output(nn.Module):
@@ -49,8 +52,10 @@ def _model(name: str, config: str, options: Mapping[str, Any]) -> nn.Module:
     import transformers
 
     torch.manual_seed(0)
+    folder, _, kind = name.rpartition(".")
+    home = importlib.import_module(f"transformers.models.{folder}") if folder else transformers
     made = getattr(transformers, config)(**options)
-    model: nn.Module = getattr(transformers, name)(made).eval()
+    model: nn.Module = getattr(home, kind)(made).eval()
     for buffer in model.buffers():
         # The statistics of a fresh batch norm, 0 and 1, would hide faults.
         if buffer.dtype == torch.float32 and buffer.ndim == 1 and bool((buffer == 1).all()):
@@ -91,7 +96,7 @@ def audio(
     return build
 
 
-_WAVE = MappingProxyType(
+_WAVE: Mapping[str, Any] = MappingProxyType(
     {
         **_TEXT,
         "conv_dim": (8, 12),
@@ -102,7 +107,7 @@ _WAVE = MappingProxyType(
         "num_feat_extract_layers": 2,
     }
 )
-_BART = MappingProxyType(
+_BART: Mapping[str, Any] = MappingProxyType(
     {
         "vocab_size": VOCABULARY,
         "d_model": 32,
@@ -120,7 +125,7 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
     {
         # Language.
         "albert": text("AlbertModel", "AlbertConfig", **_TEXT, embedding_size=16),
-        "bart_encoder": text("BartEncoder", "BartConfig", **_BART),
+        "bart_encoder": text("bart.modeling_bart.BartEncoder", "BartConfig", **_BART),
         "bert": text("BertModel", "BertConfig", **_TEXT),
         "bloom": text(
             "BloomModel", "BloomConfig", vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4
@@ -210,7 +215,11 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
         "convnext": vision("ConvNextModel", "ConvNextConfig", **_STAGES),
         "convnext_v2": vision("ConvNextV2Model", "ConvNextV2Config", **_STAGES),
         "cvt": vision(
-            "CvtModel", "CvtConfig", embed_dim=[16, 24, 32], num_heads=[1, 2, 4], depth=[1, 1, 1]
+            "CvtModel",
+            "CvtConfig",
+            embed_dim=[16, 24, 32],
+            num_heads=[1, 2, 4],
+            depth=[1, 2, 3],
         ),
         "deit": vision("DeiTModel", "DeiTConfig", **_IMAGE),
         "dinov2": vision("Dinov2Model", "Dinov2Config", **_IMAGE),
@@ -220,6 +229,7 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
             image_size=32,
             width_coefficient=0.25,
             depth_coefficient=0.25,
+            hidden_dim=320,
         ),
         "focalnet": vision(
             "FocalNetModel", "FocalNetConfig", image_size=32, embed_dim=16, depths=[1, 1]
@@ -298,7 +308,7 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
         "yolos": vision(
             "YolosForObjectDetection",
             "YolosConfig",
-            **{**_IMAGE, "image_size": [32, 32]},
+            **dict[str, Any](_IMAGE, image_size=[32, 32]),
             num_detection_tokens=5,
         ),
         # Audio.
@@ -317,7 +327,7 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
         "hubert": audio("HubertModel", "HubertConfig", "input_values", 400, **_WAVE),
         "wav2vec2": audio("Wav2Vec2Model", "Wav2Vec2Config", "input_values", 400, **_WAVE),
         "whisper_encoder": audio(
-            "WhisperEncoder",
+            "whisper.modeling_whisper.WhisperEncoder",
             "WhisperConfig",
             "input_features",
             16,
