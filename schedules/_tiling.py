@@ -180,7 +180,7 @@ def default(problem: Problem, target: Target) -> Point:
     candidates = [
         (tile, task) for tile in _fitting(problem, target) for task in _tasks(problem, tile)
     ]
-    tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, *pair, target))
+    tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
     return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}
 
 
