@@ -8,6 +8,7 @@ from typing import Any
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule as TVMSchedule
+from tvm.tirx.transform import ForceNarrowIndexToInt32
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.tensor_expressions import KERNEL
@@ -35,8 +36,13 @@ class Tiles:
 
 
 def new_schedule(func: PrimFunc) -> Schedule:
-    """A schedule of one function; a failing primitive raises without drawing the whole IR."""
-    return TVMSchedule(tvm.IRModule({"main": func}), error_render_level="fast")
+    """A schedule of one function; a failing primitive raises without drawing the whole IR.
+
+    Loops count in 32 bits.  Code generation would narrow them later, but then loses the hint by
+    which a ragged last tile becomes a loop of its own.
+    """
+    narrowed = ForceNarrowIndexToInt32()(tvm.IRModule({"main": func}))
+    return TVMSchedule(narrowed, error_render_level="fast")
 
 
 def find_product(func: PrimFunc, kind: str) -> tuple[Schedule, Any] | NotApplicable:
@@ -198,7 +204,9 @@ def _flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading:
             row = row * extent + i
         return [*index[:leading], row, index[-1]]
 
-    schedule.transform_block_layout(store, tirx.IndexMap.from_func(flat, ndim=len(shape)))
+    schedule.transform_block_layout(
+        store, tirx.IndexMap.from_func(flat, ndim=len(shape), index_dtype="int32")
+    )
 
 
 def _split_columns(

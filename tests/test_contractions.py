@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
+from tvm.tirx import For
+from tvm_ffi import structural_walk
 
-from hybridc.compiler import evaluate, frontend, pipeline, target
+from hybridc.compiler import contractions, evaluate, frontend, pipeline, plugin, target
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Model
 
@@ -170,3 +172,16 @@ def test_convolutions_of_residual_networks(
         cpu,
         None,
     )
+
+
+@pytest.mark.parametrize("rows", [13, 128])
+def test_loops_count_in_32_bits(rows: int) -> None:
+    """Else code generation loses the hint that parts a ragged tile from the others."""
+    chosen = target.parse("cpu")
+    packed = np.zeros((3, 5, chosen.lanes()), "float32")
+    rule = next(rule for rule in pipeline.rules() if plugin.name_of(type(rule)) == "dense")
+    match = rule.match(contractions.dense((rows, 5), packed, 40, "float32"), chosen)
+    scheduled = rule.schedule(match, rule.default(match, chosen)).mod["main"]
+    counted: list[str] = []
+    structural_walk(scheduled.body, (For, lambda loop: counted.append(str(loop.loop_var.ty.dtype))))
+    assert set(counted) == {"int32"}
