@@ -2,13 +2,14 @@
 
 Usage: `python benchmarks/run.py [NAME]...`.
 
-Each file beside this one that has a function `run` is a benchmark and makes one section; a
-benchmark that is not named keeps the section that it has.
+Each benchmark is a script beside this one, which prints its section; a benchmark that is not named
+keeps the section that it has.
 """
 
+import ast
 import datetime
-import importlib
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -32,12 +33,16 @@ def main(names: list[str]) -> None:
     sections = _sections()
     for name in names or NAMES:
         busy = measure.busy_cores()
-        module = importlib.import_module(name)
-        title = (module.__doc__ or name).split("\n", 1)[0].rstrip(".")
         quiet = "" if busy <= measure.QUIET_LOAD else f" **Not quiet: {busy:.1f} cores busy.**"
         machine = f"{host.cores()} cores of an {host.cpu_model()}"
         stamp = f"`benchmarks/{name}.py`, {datetime.date.today()}, {machine}.{quiet}"
-        sections[name] = f"## {title}\n\n{stamp}\n\n{module.run().strip()}\n"
+        script = HERE / f"{name}.py"
+        title = (ast.get_docstring(ast.parse(script.read_text())) or name).split("\n", 1)[0]
+        # A process of its own: the threads of one benchmark shall not spin beside the next.
+        done = subprocess.run(
+            [sys.executable, str(script)], check=True, stdout=subprocess.PIPE, text=True
+        )
+        sections[name] = f"## {title.rstrip('.')}\n\n{stamp}\n\n{done.stdout.strip()}\n"
         _write(sections)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import tvm
 from tvm import tirx
+from tvm.s_tir import SBlock
 from tvm.s_tir import Schedule as TVMSchedule
 from tvm.tirx.transform import ForceNarrowIndexToInt32
+from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.tensor_expressions import KERNEL
@@ -39,10 +41,19 @@ def new_schedule(func: PrimFunc) -> Schedule:
     """A schedule of one function; a failing primitive raises without drawing the whole IR.
 
     Loops count in 32 bits.  Code generation would narrow them later, but then loses the hint by
-    which a ragged last tile becomes a loop of its own.
+    which a ragged last tile becomes a loop of its own.  TVM narrows no function that has 64-bit
+    integers as data.
     """
-    narrowed = ForceNarrowIndexToInt32()(tvm.IRModule({"main": func}))
-    return TVMSchedule(narrowed, error_render_level="fast")
+    module = tvm.IRModule({"main": func})
+    if not _has_int64_data(func):
+        module = ForceNarrowIndexToInt32()(module)
+    return TVMSchedule(module, error_render_level="fast")
+
+
+def _has_int64_data(func: PrimFunc) -> bool:
+    buffers = list(func.params)
+    structural_walk(func.body, (SBlock, lambda block: buffers.extend(block.alloc_buffers)))
+    return any(str(buffer.dtype) == "int64" for buffer in buffers)
 
 
 def find_product(func: PrimFunc, kind: str) -> tuple[Schedule, Any] | NotApplicable:
