@@ -21,6 +21,7 @@ DEFAULT: Pipeline = (
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("start-at-infinity", "maxima of infinities; TVM schedules by the finite numbers it put there"),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )

@@ -32,7 +32,8 @@ _ROW = 2  # the axis that images have and signals lack
 class LiftConv1d(Pass):
     """Lift 1-D convolutions to 2-D ones, over images of one row.
 
-    What is known of 2-D convolutions, from their layout to their schedules, then serves both.
+    What is known of 2-D convolutions, from their layout to their schedules, then serves both;
+    likewise for transposed convolutions.
     What is elementwise behind a convolution is lifted too, so that it stays its epilogue.
     """
 
@@ -43,7 +44,7 @@ class LiftConv1d(Pass):
 
 def _lift(value: Expr, graph: Graph) -> Expr | None:
     match operator(value):
-        case "nn.conv1d":
+        case "nn.conv1d" | "nn.conv1d_transpose":
             return _image(value)
         case "expand_dims":
             return _still_image(value, graph)
@@ -54,19 +55,23 @@ def _lift(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _image(value: Expr) -> Expr | None:
+    transposed = operator(value) == "nn.conv1d_transpose"
     attrs = value.attrs
-    if (attrs.data_layout, attrs.kernel_layout) != ("NCW", "OIW"):
+    if (attrs.data_layout, attrs.kernel_layout) != ("NCW", "IOW" if transposed else "OIW"):
         return None
     left, right = (int(width) for width in attrs.padding)
-    image, kernel = (relax.op.expand_dims(operand, _ROW) for operand in value.args)
-    convolved = relax.op.nn.conv2d(
-        image,
-        kernel,
+    convolve, more = relax.op.nn.conv2d, {}
+    if transposed:
+        convolve = relax.op.nn.conv2d_transpose
+        more = {"output_padding": (0, int(attrs.output_padding[0]))}
+    convolved = convolve(
+        *(relax.op.expand_dims(operand, _ROW) for operand in value.args),
         strides=(1, int(attrs.strides[0])),
         padding=(0, left, 0, right),
         dilation=(1, int(attrs.dilation[0])),
         groups=int(attrs.groups),
         out_dtype=attrs.out_dtype,
+        **more,
     )
     return relax.op.squeeze(convolved, _ROW)
 

@@ -209,7 +209,7 @@ def _reduced_axis(reductions: Sequence[Block], native: int) -> tuple[int, int, t
     for count in range(fused, 1, -1):
         axis = _length(reductions, count)
         whole = tuple(d for d in _analysis.divisors(axis) if native // 4 <= d <= wide)
-        if whole and max(whole) * 2 >= native:
+        if any(native <= 2 * d <= 2 * native for d in whole):
             return axis, count, whole
     axis = _length(reductions, 1)
     divisor = reductions[0].divisor(list(reductions[0].reduction)[-1])

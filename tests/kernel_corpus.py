@@ -185,6 +185,7 @@ KERNELS: list[tuple[str, Builder]] = [
     ),
     ("mean of everything", operator(lambda x: op.exp(op.mean(x)), *floats([40, 70]))),
     ("sum of everything", operator(op.sum, *floats([40, 70]))),
+    ("sum of one prime row", operator(lambda x: op.sum(x, [0, 1]), *floats([1, 17]))),
     ("sum of scalars", operator(lambda x, y: op.sum(op.subtract(x, y)), *floats([], [3]))),
     ("reduce axes apart", operator(lambda x: op.sum(x, [0, 2]), *floats([6, 5, 33]))),
     ("max of rows, kept", operator(lambda x: op.max(x, [-1], keepdims=True), *floats([3, 5, 19]))),
