@@ -8,6 +8,8 @@ Every function here returns a TIR function of up to four blocks:
 
 Weights come packed as `[N / lanes, ..., K, lanes]`, so that one vector load brings the weights of
 `lanes` output channels and successive k lie behind each other; activations keep channels last.
+Types narrower than 32 bits have one more axis, `[N / lanes, ..., K / group, lanes, group]`: the
+`group` successive k of one lane whose products a single instruction adds up.
 Register tiles, loop order and threads are the schedule rules' business and do not show here.
 """
 
@@ -66,17 +68,29 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+# Products are added up in these types; what is not named here, in its own.
+_ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32"}
+
+
+def group_of(dtype: str) -> int:
+    """Successive k that fill the 32 bits of a lane."""
+    return max(1, 4 // np.dtype(dtype).itemsize)
+
+
 def pack_matrix(weight: Array, lanes: int) -> Array:
-    """Pack `[K, N]` as `[N / lanes, K, lanes]`, with zeros behind the last column."""
+    """Pack `[K, N]` by `lanes` 32-bit columns and groups of k, with zeros behind both."""
     k, n = weight.shape
-    padded = np.zeros((k, round_up(n, lanes)), weight.dtype)
-    padded[:, :n] = weight
-    return np.ascontiguousarray(padded.reshape(k, -1, lanes).transpose(1, 0, 2))
+    group = group_of(weight.dtype.name)
+    padded = np.zeros((round_up(k, group), round_up(n, lanes)), weight.dtype)
+    padded[:k, :n] = weight
+    packed = padded.reshape(-1, group, padded.shape[1] // lanes, lanes).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(packed if group > 1 else packed[..., 0])
 
 
 def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     """Pack `[O, KH, KW, I / groups]` as `[O / lanes, KH, KW, I / groups, lanes]`.
 
+    Narrow types are packed by groups of input channels as `pack_matrix` does.
     A vector must not straddle two groups.  Where a group's outputs are no whole number of
     vectors, neighbouring groups are merged into one of block-diagonal weights: more
     multiplications by zero, but whole vectors.  Returns the packed weights and the groups left.
@@ -91,22 +105,30 @@ def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
             dense[:, i, :, :, :, i] = parts[:, i]
         weight = dense.reshape(outputs, height, width, merge * inputs).astype(weight.dtype)
         groups //= merge
-    padded = np.zeros((round_up(outputs, lanes), *weight.shape[1:]), weight.dtype)
-    padded[:outputs] = weight
-    packed = padded.reshape(-1, lanes, *weight.shape[1:]).transpose(0, 2, 3, 4, 1)
-    return np.ascontiguousarray(packed), groups
+    group = group_of(weight.dtype.name)
+    depth = round_up(weight.shape[3], group)
+    padded = np.zeros((round_up(outputs, lanes), height, width, depth), weight.dtype)
+    padded[:outputs, ..., : weight.shape[3]] = weight
+    packed = padded.reshape(-1, lanes, height, width, depth // group, group)
+    packed = packed.transpose(0, 2, 3, 4, 1, 5)
+    return np.ascontiguousarray(packed if group > 1 else packed[..., 0]), groups
 
 
 def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made."""
-    blocks, depth, lanes = packed.shape
-    rows = prod(shape[:-1])
+    blocks, lanes = packed.shape[0], packed.shape[2]
+    rows, depth = prod(shape[:-1]), shape[-1]
     x = tensor(shape, "x", dtype)
-    w = tensor(packed.shape, "weight", dtype)
-    k = reduced(depth, "k")
+    w = tensor(packed.shape, "weight", packed.dtype.name)
+    whole = _whole_groups(x, w)
+    k = reduced(int(whole.shape[-1]), "k")
     product = computed(
         (rows, blocks * lanes),
-        lambda m, n: te.sum(x[*_unflatten(m, shape[:-1]), k] * w[n // lanes, k, n % lanes], axis=k),
+        lambda m, n: te.sum(
+            _widened(whole[*_unflatten(m, shape[:-1]), k], w)
+            * _widened(w[_packed_index((n // lanes,), k, n % lanes, w)], w),
+            axis=k,
+        ),
         name="product",
         attrs=product_of("dense", 2 * rows * columns * depth),
     )
@@ -120,14 +142,15 @@ def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> Prim
 
 def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtype: str) -> PrimFunc:
     """2-D convolution of x `[N, H, W, C]` with weights that `pack_filter` made."""
-    blocks, kernel_h, kernel_w, depth, lanes = packed.shape
+    blocks, kernel_h, kernel_w, _, lanes = packed.shape[:5]
     batch, height, width, _ = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     per_group = outputs // conv.groups
     flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w * conv.inputs
     x = tensor(shape, "x", dtype)
-    w = tensor(packed.shape, "weight", dtype)
-    padded = pad2d(x, conv.padding)
+    w = tensor(packed.shape, "weight", packed.dtype.name)
+    depth = packed.shape[3] * group_of(packed.dtype.name)
+    padded = pad2d(x, conv.padding, (-shape[-1]) % depth if conv.groups == 1 else 0)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -145,8 +168,10 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
     product = computed(
         (batch, out_h, out_w, blocks * lanes),
         lambda n, h, v, o: te.sum(
-            padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)]
-            * w[o // lanes, kh, kw, k, o % lanes],
+            _widened(
+                padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)], w
+            )
+            * _widened(w[_packed_index((o // lanes, kh, kw), k, o % lanes, w)], w),
             axis=[kh, kw, k],
         ),
         name="product",
@@ -219,6 +244,29 @@ def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: s
     )
     out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
     return finished([a, b, out])
+
+
+def _widened(value: Any, weight: Any) -> Any:
+    """An operand in the type in which products with `weight` are added up."""
+    return value.astype(_ACCUMULATORS.get(str(weight.dtype), str(weight.dtype)))
+
+
+def _packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tuple[Any, ...]:
+    group = group_of(str(weight.dtype))
+    return (*block, k, lane) if group == 1 else (*block, k // group, lane, k % group)
+
+
+def _whole_groups(x: Any, weight: Any) -> Any:
+    """X with zeros behind its last axis up to a whole group, as the weights have them."""
+    group = group_of(str(weight.dtype))
+    *lead, depth = (int(extent) for extent in x.shape)
+    if depth % group == 0:
+        return x
+
+    def element(*index: Any) -> Any:
+        return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
+
+    return computed((*lead, round_up(depth, group)), element, name="pad")
 
 
 def _flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:

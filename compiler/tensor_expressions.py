@@ -39,18 +39,22 @@ def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
     return {KERNEL: kernel, FLOPS: flops}
 
 
-def pad2d(x: Any, padding: tuple[int, int, int, int]) -> Any:
-    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off."""
+def pad2d(x: Any, padding: tuple[int, int, int, int], behind: int = 0) -> Any:
+    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off.
+
+    `behind` more channels of zeros follow the last one.
+    """
     top, left, bottom, right = padding
-    if not any(padding):
+    if not any(padding) and not behind:
         return x
     batch, height, width, channels = (int(extent) for extent in x.shape)
 
     def element(n: Any, h: Any, v: Any, c: Any) -> Any:
-        inside = tirx.all(h >= top, h < height + top, v >= left, v < width + left)
+        bounds = [h >= top, h < height + top, v >= left, v < width + left]
+        inside = tirx.all(*bounds, *([c < channels] if behind else []))
         return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
 
-    shape = (batch, height + top + bottom, width + left + right, channels)
+    shape = (batch, height + top + bottom, width + left + right, channels + behind)
     return computed(shape, element, name="pad")
 
 

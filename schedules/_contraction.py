@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import gcd
+from math import gcd, prod
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import SBlock
@@ -14,7 +15,7 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.tensor_expressions import KERNEL
-from hybridc.schedules import _tiling
+from hybridc.schedules import _accumulators, _tiling
 
 # A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
 _UNROLLED_WINDOW = 7
@@ -83,6 +84,22 @@ def all_blocks(schedule: Schedule) -> list[Any]:
 def extents(schedule: Schedule, block: Any) -> list[int]:
     """The extents of a block's axes."""
     return [int(var.dom.extent) for var in schedule.get(block).iter_vars]
+
+
+def steps(schedule: Schedule, product: Any) -> int:
+    """Multiply-adds that each accumulator takes: the depth, by groups that fill 32 bits."""
+    block = schedule.get(product)
+    reduced = [
+        int(var.dom.extent)
+        for var in block.iter_vars
+        if int(var.iter_type) == tirx.IterVar.CommReduce
+    ]
+    return prod(reduced) * source_bytes(schedule, product) // 4
+
+
+def source_bytes(schedule: Schedule, product: Any) -> int:
+    """Bytes of one element of the activations that the product reads."""
+    return np.dtype(str(schedule.get(product).reads[0].source.dtype)).itemsize
 
 
 def source_shape(schedule: Schedule, product: Any) -> list[int]:
@@ -155,7 +172,8 @@ def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point
     # Full tiles and the ragged last one become loops of their own, free of bounds checks.
     for loop in (panel, row_tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)
-    accumulate_at(schedule, product, row_tile, problem.lanes)
+    instruction = _accumulators.instruction_of(schedule, product, match.target)
+    _accumulators.accumulate_at(schedule, product, row_tile, problem.lanes, instruction)
     return Tiles(product, task, chunk == units, width == panels)
 
 
@@ -243,25 +261,6 @@ def straighten(schedule: Schedule, lane: Any, *unrolled: Any) -> None:
     schedule.vectorize(lane)
     for loop in unrolled:
         schedule.unroll(loop)
-
-
-def accumulate_at(schedule: Schedule, product: Any, at: Any, lanes: int) -> None:
-    """Compute a product's tile in registers: depth outside, unrolled rows and vectors inside."""
-    schedule.compute_at(product, at, preserve_unit_loops=True)
-    reduction = sum(
-        int(var.iter_type) == tirx.IterVar.CommReduce for var in schedule.get(product).iter_vars
-    )
-    loops = schedule.get_loops(product)
-    depth = loops[-reduction:]
-    row, column = loops[-reduction - 2 : -reduction]
-    part, lane = schedule.split(column, [None, lanes])
-    schedule.reorder(*depth, row, part, lane)
-    schedule.vectorize(lane)
-    init = schedule.decompose_reduction(product, depth[0])
-    for block in (init, product):
-        *_, row, part, _ = schedule.get_loops(block)
-        schedule.unroll(row)
-        schedule.unroll(part)
 
 
 def _reduces(block: Any) -> bool:

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _accumulators, _contraction, _tiling
 
 _ROW_STAGES = (
     "total",
@@ -96,7 +96,7 @@ class Attention(ScheduleRule):
         task = schedule.fuse(batch, head, part_of_head)
         schedule.parallel(task)
         schedule.annotate(block, "pragma_loop_partition_hint", 1)
-        _contraction.accumulate_at(schedule, product, panel, match.lanes)
+        _accumulators.accumulate_at(schedule, product, panel, match.lanes)
         _contraction.straighten(schedule, lane, part, row)
         for name in _ROW_STAGES:
             self._row_stage(schedule, name, block, match.lanes)
@@ -133,7 +133,7 @@ class Attention(ScheduleRule):
         *_, row, column = schedule.get_loops(logits)
         panel, part, lane = self._columns(schedule, column, match, vectors)
         schedule.reorder(panel, row, part, lane)
-        _contraction.accumulate_at(schedule, scores, panel, match.lanes)
+        _accumulators.accumulate_at(schedule, scores, panel, match.lanes)
         _contraction.straighten(schedule, lane, part, row)
 
     def _prepare(self, schedule: Schedule, task: Any, whole_heads: bool) -> None:

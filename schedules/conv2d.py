@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _contraction, _dot_products, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -28,20 +28,18 @@ class Conv2d(ScheduleRule):
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        images, height, width, _, kernel_h, kernel_w, depth = _contraction.extents(
-            schedule, product
-        )
+        images, height, width = _contraction.extents(schedule, product)[:3]
         store = schedule.get_consumers(product)[0]
         columns = _contraction.extents(schedule, store)[-1]
         source = _contraction.source_shape(schedule, product)
-        pixel = source[3] * 4
+        pixel = source[3] * _contraction.source_bytes(schedule, product)
         image_row = source[2] * pixel
         problem = _tiling.Problem(
             images=images,
             height=height,
             rows=width,
             columns=columns,
-            depth=kernel_h * kernel_w * depth,
+            depth=_contraction.steps(schedule, product),
             row_stride=pixel * max(1, source[2] // width),
             lanes=target.lanes(),
             image_bytes=source[1] * image_row,
@@ -70,4 +68,4 @@ class Conv2d(ScheduleRule):
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
             else:
                 _contraction.spread(schedule, pad)
-        return schedule
+        return _dot_products.implement(schedule)

@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _contraction, _dot_products, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -28,9 +28,10 @@ class Dense(ScheduleRule):
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        rows, _, depth = _contraction.extents(schedule, product)
+        rows, _, _ = _contraction.extents(schedule, product)
         store = schedule.get_consumers(product)[0]
         columns = _contraction.extents(schedule, store)[-1]
+        depth = _contraction.steps(schedule, product)
         size = depth * 4
         problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, target.lanes())
         return Contraction(func, target, problem)
@@ -44,9 +45,12 @@ class Dense(ScheduleRule):
         return _tiling.default(match.problem, target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
-        """Tile; nothing else is needed, since weights and rows are read as they lie."""
+        """Tile; weights and rows are read as they lie, but for a depth that is no whole groups."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
         store = _contraction.inline_epilogue(schedule, product)
+        feeding = schedule.get_producers(product)
         _contraction.tile(match, schedule, product, store, point)
-        return schedule
+        for pad in feeding:
+            _contraction.spread(schedule, pad)
+        return _dot_products.implement(schedule)

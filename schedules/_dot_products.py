@@ -1,0 +1,126 @@
+"""Instructions that multiply and add narrow types: what one vector register does at once.
+
+Each adds `group` products to every 32-bit lane: bf16 pairs to fp32 (AVX512-BF16), quadruples of
+u8 x s8 to int32 (AVX512-VNNI).
+
+A rule marks the block of one vector's multiply-adds, and `implement` puts the instruction in its
+place when all else is scheduled.  TVM's `tensorize` would do so at once, but it takes no block
+under a condition, as those of a ragged last tile are.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import SBlock
+from tvm.s_tir import Schedule as TVMSchedule
+from tvm_ffi import structural_map
+
+from hybridc.compiler.interfaces import Schedule
+from hybridc.compiler.target import Target
+
+_MARK = "hybridc.instruction"
+
+# TVM turns bf16 into fp32 before code generation.  Only a piece of LLVM IR can name bf16 vectors;
+# it takes them as integers.
+_BF16 = r"""
+declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define <16 x float> @hybridc_dot_bf16(<16 x float> %c, <16 x i32> %a, <16 x i32> %b) alwaysinline nounwind {
+  %x = bitcast <16 x i32> %a to <32 x bfloat>
+  %y = bitcast <16 x i32> %b to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %c, <32 x bfloat> %x, <32 x bfloat> %y)
+  ret <16 x float> %r
+}
+"""  # noqa: E501
+
+# From an accumulator vector, the data of one group, and the weights of a vector of groups.
+Compute = Callable[[Any, Any, Any], Any]
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What adds `group` products to each lane; `source` is LLVM IR that its kernels bring along."""
+
+    name: str
+    group: int
+    compute: Compute
+    source: str = ""
+
+
+def _vnni(total: Any, data: Any, weights: Any) -> Any:
+    quadruple = tirx.Broadcast(tirx.reinterpret("int32", data), 16)
+    return tirx.call_llvm_pure_intrin(
+        "int32x16",
+        "llvm.x86.avx512.vpdpbusd.512",
+        total,
+        tirx.reinterpret("uint8x64", quadruple),
+        weights,
+    )
+
+
+def _bf16(total: Any, data: Any, weights: Any) -> Any:
+    pair = tirx.Broadcast(tirx.reinterpret("int32", data), 16)
+    integers = tirx.reinterpret("int32x16", weights)
+    return tirx.call_extern("float32x16", "hybridc_dot_bf16", total, pair, integers)
+
+
+_INSTRUCTIONS = {
+    # Types of data and weights, and the instruction set.
+    ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd", 4, _vnni),
+    ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
+}
+_BY_NAME = {instruction.name: instruction for instruction in _INSTRUCTIONS.values()}
+
+
+def instruction_for(data: str, weight: str, target: Target) -> Instruction | None:
+    """The target's instruction for products of these types, or None where it has none."""
+    for (x, w, feature), instruction in _INSTRUCTIONS.items():
+        if (data, weight) == (x, w) and feature in target.features:
+            return instruction
+    return None
+
+
+def mark(schedule: Schedule, lane: Any, instruction: Instruction) -> None:
+    """Make a block of the loop over lanes (and of that over a group in it), and mark it."""
+    block = schedule.blockize(lane)
+    schedule.annotate(block, _MARK, instruction.name)
+    if instruction.source:
+        outermost = schedule.get_loops(block)[0]
+        schedule.annotate(outermost, "pragma_import_llvm", instruction.source)
+
+
+def implement(schedule: Schedule) -> Schedule:
+    """Put the instructions where blocks are marked; a schedule without marks stays as it is."""
+    func = schedule.mod["main"]
+    body = structural_map(func.body, (SBlock, _implemented))
+    if body.same_as(func.body):
+        return schedule
+    return TVMSchedule(tvm.IRModule({"main": func.with_body(body)}), error_render_level="fast")
+
+
+def _implemented(block: Any) -> Any:
+    name = block.annotations.get(_MARK)
+    if name is None:
+        return block
+    total, data, weights = (_vector(region) for region in block.reads)
+    value = _BY_NAME[str(name)].compute(total, data, weights)
+    annotations = {key: kept for key, kept in block.annotations.items() if key != _MARK}
+    return SBlock(
+        block.iter_vars,
+        block.reads,
+        block.writes,
+        block.name_hint,
+        tirx.BufferStore(total.source, value, total.indices),
+        annotations=annotations,
+    )
+
+
+def _vector(region: Any) -> Any:
+    """All of a region, whose last axes lie without gaps, as one vector."""
+    starts = [axis.min for axis in region.region]
+    size, inner = 1, len(starts)
+    while inner and (extent := int(region.region[inner - 1].extent)) > 1:
+        size, inner = size * extent, inner - 1
+    return tirx.BufferLoad(region.source, [*starts[:-1], tirx.Ramp(starts[-1], 1, size)])
