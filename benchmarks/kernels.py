@@ -7,6 +7,7 @@ import numpy as np
 import tvm
 
 from hybridc.compiler import contractions, peaks, pipeline, settings, target
+from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
@@ -88,8 +89,7 @@ def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
         if not isinstance(found := rule.match(func, chosen), NotApplicable)
     )
     point = rule.default(match, chosen)
-    scheduled = rule.schedule(match, point).mod["main"].with_attr("global_symbol", "main")
-    module = tvm.compile(tvm.IRModule({"main": scheduled}), target=chosen.tvm).jit()
+    module = compile_kernel(rule.schedule(match, point).mod["main"], chosen).jit()
     tensors = [_random(param) for param in func.params]
     times = module.time_evaluator("main", tvm.cpu(), number=3, repeat=_REPEATS)(*tensors)
     return dict(point), float(min(times.results))

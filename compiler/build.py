@@ -12,8 +12,9 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from hybridc.compiler.errors import PassError
-from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target
 
 # LLVM finds common subexpressions better, and in a fraction of the time.
@@ -39,7 +40,12 @@ def build(module: IRModule, target: Target) -> Built:
     module, weights = lift_weights(module)
     try:
         with tvm.transform.PassContext(config=dict(_CONFIG)):
-            executable = tvm.compile(module, target=target.tvm, relax_pipeline=_virtual_machine)
+            executable = tvm.compile(
+                module,
+                target=target.tvm,
+                relax_pipeline=_virtual_machine,
+                tir_pipeline=TIR_PIPELINE,
+            )
     except Exception as error:  # TVM raises errors of many kinds
         lines = str(error).strip().splitlines() or [""]
         raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
@@ -50,6 +56,12 @@ def build(module: IRModule, target: Target) -> Built:
         except (RuntimeError, OSError) as error:
             raise PassError(f"the C compiler could not link the kernels: {error}") from error
         return Built(path.read_bytes(), weights)
+
+
+def compile_kernel(func: PrimFunc, target: Target) -> Any:
+    """Generate code for one kernel as for those of a model; TVM's executable with `main`."""
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    return tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
 
 
 def lift_weights(module: IRModule) -> tuple[IRModule, dict[str, Array]]:

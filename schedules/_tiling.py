@@ -14,17 +14,18 @@ from hybridc.compiler.interfaces import Point, Space
 from hybridc.compiler.target import Target
 
 _LINE = 64
-# Multiply-adds a cycle, and cycles until a result may be added to: AVX2 and the two-unit AVX-512
-# CPUs.  Zen 4 issues one of 512 bits a cycle, which changes no choice: it only hides more loads.
-_ISSUED = 2
+# Vector multiply-adds a cycle, and cycles until a result may be added to.
+_ISSUED = {128: 2, 256: 2, 512: 1}
 _LATENCY = 4
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
-# Bytes a core gets from its L2 cache in one cycle, sustained: a panel of weights seldom fits L1.
-_NEAR_BYTES = 32.0
-# Bytes a core gets from beyond its L2 in one cycle, measured on Zen 4; server parts of Intel give
-# about the same.
-_FAR_BYTES = 8.0
+# Bytes that a core gets in a cycle, sustained, with all cores at work: from its L2 cache, from the
+# L3 cache, and from memory.
+_L2_BYTES = 32.0
+_L3_BYTES = 16.0
+_MEMORY_BYTES = 4.0
+# Cycles of a step for each line that other rows push out of the L1 cache, measured.
+_CONFLICT = 2.0
 # Cycles to start a task: the call, and address arithmetic; and to wake the other threads and wait
 # for them, about 3 µs.
 _TASK = 50
@@ -81,25 +82,28 @@ def tiles(target: Target) -> Iterator[tuple[int, int]]:
 
 def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
     """Cycles of one register tile over the whole depth."""
-    multiply_adds = rows * vectors / _ISSUED
+    multiply_adds = rows * vectors / _ISSUED[target.vector_bits]
     loads = (rows + vectors) * _LOAD
-    weights = vectors * problem.lanes * 4 / _NEAR_BYTES
+    near = _panel_bytes(problem, vectors) < target.l2 / 2
+    weights = vectors * problem.lanes * 4 / (_L2_BYTES if near else _L3_BYTES)
     step = max(multiply_adds, loads, weights, _LATENCY)
-    if _conflicting(problem.row_stride, rows, target):
-        step += 0.3 * rows
+    step += _CONFLICT * _crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
     return problem.depth * step + 2.0 * rows * vectors + 20
 
 
-def _conflicting(stride: int, rows: int, target: Target) -> bool:
-    """Whether the rows' lines crowd each other out of the L1 cache.
+def _panel_bytes(problem: Problem, vectors: int) -> int:
+    return problem.depth * vectors * problem.lanes * 4
 
-    Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines, of
-    which the weights need two.
+
+def _crowded_lines(stride: int, rows: int, target: Target) -> int:
+    """Lines of the rows that find no place in the L1 cache.
+
+    Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines.
     """
     way = target.l1 // target.l1_ways
     distinct = max(1, way // max(gcd(stride, way), _LINE))
-    return -(-rows // distinct) > target.l1_ways - 2
+    return max(0, rows - distinct * target.l1_ways)
 
 
 def choose_tile(
@@ -134,18 +138,20 @@ def kernel_cycles(
     """Cycles from start to end, with the threads at work side by side."""
     (rows, vectors), (chunk, width) = tile, task
     panels, units = problem.panels(vectors), problem.units(rows)
+    panel_bytes = _panel_bytes(problem, vectors)
     image_cycles = problem.height * panel_cycles(problem, rows, vectors, target)
-    panel_bytes = problem.depth * vectors * problem.lanes * 4
     tasks = problem.images * (units // chunk) * (panels // width)
-    compute = width * image_cycles * chunk / units
-    activations = problem.image_bytes * chunk / units + problem.halo_bytes
-    # Activations that fit the L2 cache are fetched once, else once for each panel.
-    fits = activations + panel_bytes < target.l2 / 2
-    # Weights stream in order, so that the prefetcher hides half of their way.
-    fetched = activations * (1 if fits else 1 + width) + 0.5 * width * panel_bytes
     rounds = -(-tasks // target.threads)
-    launch = _PARALLEL if tasks > 1 else 0
-    return rounds * (compute + fetched / _FAR_BYTES + _TASK) + launch
+    compute = width * image_cycles * chunk / units
+    # Activations come from another core's cache, and again for each panel if they do not stay.
+    activations = problem.image_bytes * chunk / units + problem.halo_bytes
+    stay = activations + panel_bytes < 0.75 * target.l2
+    activations *= 1 if stay else width
+    # What a thread reads of the weights comes from memory the first time.
+    weights = rounds * width * panel_bytes
+    fresh = min(weights, panels * panel_bytes)
+    fetched = fresh / _MEMORY_BYTES + (weights - fresh + rounds * activations) / _L3_BYTES
+    return rounds * (compute + _TASK) + fetched + (_PARALLEL if tasks > 1 else 0)
 
 
 def _tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:

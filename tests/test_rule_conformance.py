@@ -14,6 +14,7 @@ import tvm
 from kernel_corpus import KERNELS, Builder
 
 from hybridc.compiler import pipeline, plugin, target
+from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, ScheduleRule, Space
 from hybridc.compiler.model import Array
 
@@ -49,9 +50,8 @@ def feed(func: PrimFunc) -> list[Array]:
 
 def execute(func: PrimFunc, cpu: target.Target) -> list[Array]:
     """Run a kernel; parameters that it does not write come back as they went in."""
-    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     arguments = [tvm.runtime.tensor(array) for array in feed(func)]
-    tvm.compile(module, target=cpu.tvm)["main"](*arguments)
+    compile_kernel(func, cpu)["main"](*arguments)
     return [argument.numpy() for argument in arguments]
 
 
