@@ -1,12 +1,13 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from hybridc.compiler import host
+from hybridc.compiler import host, machine
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.machine import UNPROBED, Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
@@ -14,9 +15,10 @@ TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
 
 @dataclass(frozen=True)
 class Target:
-    """A CPU: instruction set, registers, caches (bytes) and threads.
+    """A CPU: instruction set, registers, caches (bytes), threads, and how fast a core is.
 
-    `vector_registers` are registers of `vector_bits`; both decide tile shapes.
+    `vector_registers` are registers of `vector_bits`; both decide tile shapes.  `machine` holds
+    what was measured of this host, or the defaults where nothing was, or another CPU is meant.
     """
 
     cpu: str
@@ -26,6 +28,7 @@ class Target:
     l2: int
     l3: int
     kind: str = "cpu"
+    machine: Machine = UNPROBED
 
     @property
     def vector_bits(self) -> int:
@@ -63,19 +66,23 @@ class Target:
             "cpu": self.cpu,
             "features": sorted(self.features),
             "threads": self.threads,
+            "caches": [self.l1, self.l2, self.l3],
+            "machine": self.machine.to_json(),
         }
 
 
 def parse(text: str, threads: int | None = None) -> Target:
     """Read `cpu` (this host), a tag (`avx2`, `avx512`) or a TVM target in JSON.
 
+    To the keys of TVM (`mcpu`, `num-cores`) come two of ours, as `Target.describe` gives them:
+    `caches` and `machine`.  With them a compilation for one machine is repeated on another.
     Raises InputError where the text names no target that can be compiled for.
     """
     if text.lstrip().startswith("{"):
-        given = _read_json(text)
-        return _cpu(given.get("mcpu"), threads or given.get("num-cores"))
+        return _from_json(_read_json(text), threads)
     if text == "cpu":
-        return _cpu(None, threads)
+        here = _cpu(None, threads)
+        return replace(here, machine=machine.known(here.threads, here.vector_bits))
     if text in TAGS:
         return _cpu(TAGS[text], threads)
     raise InputError(f"target {text!r} is not supported; {hint(text, ['cpu', *TAGS])}, or TVM JSON")
@@ -93,6 +100,16 @@ def _read_json(text: str) -> dict[str, Any]:
             f'a target\'s "num-cores" is a positive number, got {given["num-cores"]!r}'
         )
     return given
+
+
+def _from_json(given: dict[str, Any], threads: int | None) -> Target:
+    named = _cpu(given.get("mcpu"), threads or given.get("num-cores"))
+    named = replace(named, machine=machine.from_json(given.get("machine", {})))
+    match given.get("caches", [named.l1, named.l2, named.l3]):
+        case [int(l1), int(l2), int(l3)] if 0 < l1 <= l2 <= l3:
+            return replace(named, l1=l1, l2=l2, l3=l3)
+        case other:
+            raise InputError(f"a target's caches are three sizes in bytes, got {other!r:.60}")
 
 
 def _cpu(cpu: str | None, threads: int | None) -> Target:

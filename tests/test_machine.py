@@ -1,0 +1,67 @@
+"""The facts of a machine: defaults, what is kept, what is refused, and where they are told."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hybridc.compiler import machine, target
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.machine import Machine
+
+FACTS = Machine(1.0, 3.6e9, 40.0, 12.0, 4.0, 5000.0, measured=True)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path))
+
+
+def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
+    assert target.parse("cpu").machine == Machine()
+    assert not Machine().measured
+
+
+def test_what_was_kept_is_used_for_this_host_alone() -> None:
+    here = target.parse("cpu", 2)
+    machine.keep(FACTS, 2, here.vector_bits)
+    assert target.parse("cpu", 2).machine == FACTS
+    assert target.parse("cpu", 3).machine == Machine()  # threads share memory
+    assert target.parse("avx2", 2).machine == Machine()  # code for any CPU of that level
+    machine.keep(Machine(), 3, here.vector_bits)
+    assert target.parse("cpu", 2).machine == FACTS
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"hertz": -1}}', "\0"])
+def test_a_damaged_file_counts_as_nothing_measured(text: str, tmp_path: Path) -> None:
+    (tmp_path / "machine.json").write_text(text)
+    assert machine.known(2, 512) == Machine()
+    machine.keep(FACTS, 2, 512)
+    assert machine.known(2, 512) == FACTS
+
+
+def test_the_description_of_a_target_builds_it_again() -> None:
+    machine.keep(FACTS, 2, target.parse("cpu", 2).vector_bits)
+    here = target.parse("cpu", 2)
+    told = here.describe()
+    assert told["machine"] == FACTS.to_json()
+    given = {"kind": "llvm", "mcpu": told["cpu"], "num-cores": told["threads"]}
+    given |= {"caches": told["caches"], "machine": told["machine"]}
+    assert target.parse(json.dumps(given)) == here
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"machine": {"herz": 1}}, "a machine is described by fma_per_cycle, hertz"),
+        ({"machine": {"hertz": "fast"}}, "a machine's hertz is a positive number, got 'fast'"),
+        ({"machine": {"measured": 1}}, "a machine's measured is true or false, got 1"),
+        ({"machine": []}, "a machine is described by"),
+        ({"caches": [1, 2]}, "caches are three sizes in bytes"),
+        ({"caches": [4096, 2048, 1024]}, "caches are three sizes in bytes"),
+    ],
+)
+def test_wrong_facts_are_refused(given: dict[str, object], said: str) -> None:
+    text = json.dumps({"kind": "llvm", "mcpu": "x86-64-v3", **given})
+    with pytest.raises(InputError, match=said):
+        target.parse(text)
