@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hybridc.compiler import host, measure
+from hybridc.compiler import host, load
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -32,8 +32,8 @@ def main(names: list[str]) -> None:
         sys.exit(f"no benchmark is named {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
     sections = _sections()
     for name in names or NAMES:
-        busy = measure.busy_cores()
-        quiet = "" if busy <= measure.QUIET_LOAD else f" **Not quiet: {busy:.1f} cores busy.**"
+        busy = load.busy_cores()
+        quiet = "" if busy <= load.QUIET else f" **Not quiet: {busy:.1f} cores busy.**"
         machine = f"{host.cores()} cores of an {host.cpu_model()}"
         stamp = f"`benchmarks/{name}.py`, {datetime.date.today()}, {machine}.{quiet}"
         script = HERE / f"{name}.py"

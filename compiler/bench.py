@@ -5,16 +5,16 @@ machine changes for all of them; ratios are taken within a round.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import host
+from hybridc.compiler import host, load
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.measure import QUIET_LOAD, Samples, busy_cores
+from hybridc.compiler.load import Load
+from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.peer import peers
 from hybridc.compiler.tables import table
@@ -63,7 +63,7 @@ class Comparison:
     """All results, the first of which is the baseline of the ratios.
 
     `skipped` gives the reason for each peer that could not take part; `busy` is how many cores
-    other programs used, as the median of what was seen between the turns.
+    programs other than the contenders used, as the median over the turns.
     """
 
     results: tuple[Result, ...]
@@ -74,7 +74,7 @@ class Comparison:
     @property
     def quiet(self) -> bool:
         """Whether other programs left the machine to the contenders."""
-        return self.busy <= QUIET_LOAD
+        return self.busy <= load.QUIET
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON data; times in milliseconds."""
@@ -171,16 +171,17 @@ def compare(
 def _rounds(
     workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]
 ) -> tuple[tuple[Result, ...], float]:
-    """Let each worker take its turn in each round; also tell how busy the pauses were."""
+    """Let each worker take its turn in each round; also tell how busy others kept the machine."""
     taken: list[list[Samples]] = [[] for _ in workers]
     busy: list[float] = []
-    time.sleep(WARMUP)  # threads that spin after loading come to rest
+    load.come_to_rest()  # threads that spin after loading
     for index in range(plan.rounds):
         progress(f"round {index + 1} of {plan.rounds}")
         for worker, samples in zip(workers, taken, strict=True):
-            # The pause also lets the spinning threads of the one before come to rest.
-            busy.append(busy_cores())
+            watch = Load()
             samples.append(worker.sample(plan.seconds, WARMUP))
+            load.come_to_rest()
+            busy.append(watch.others())
     results = tuple(map(_result, workers, taken))
     return results, statistics.median(busy)
 

@@ -6,13 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
-
 # Medians of fewer samples move with every single outlier.
 MIN_SAMPLES = 5
 MAX_SAMPLES = 10_000
-# Of one core; below it the medians of this project's benchmarks repeat within their spread.
-QUIET_LOAD = 0.25
 
 
 @dataclass(frozen=True)
@@ -71,12 +67,6 @@ def latency(
     """
     _repeat(call, warmup, 1, at_most)
     return Samples(_repeat(call, seconds, at_least, at_most))
-
-
-def busy_cores(interval: float = 0.1) -> float:
-    """How many cores' worth of work this machine did during `interval` seconds of our silence."""
-    shares: list[float] = psutil.cpu_percent(interval=interval, percpu=True)
-    return sum(shares) / 100
 
 
 def _repeat(

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import host, settings
+from hybridc.compiler import host, load, settings
 from hybridc.compiler.files import replacing
-from hybridc.compiler.measure import QUIET_LOAD, busy_cores
 from hybridc.compiler.target import Target
 
 # Independent multiply-add chains of a thread.  Two units of latency 4 need 8; with the two
@@ -97,7 +96,7 @@ def peaks(target: Target, *, fresh: bool = False) -> Peaks:
     key = f"{host.cpu_model()}/{target.cpu}/{target.vector_bits} bits/{target.threads} threads"
     if key in known and not fresh:
         return Peaks(**known[key])
-    quiet = busy_cores() <= QUIET_LOAD
+    quiet = load.busy_cores() <= load.QUIET
     found = measure(target)
     if quiet:
         kept = {**known, key: asdict(found)}

@@ -138,7 +138,10 @@ class InferenceSession:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
         if wanted is not None and wanted < 1:
             raise InputError(f"threads must be positive, got {wanted}")
-        usual = settings.requested_threads() or host.cores()
+        cpus = len(host.allowed_cpus())
+        if wanted is not None and wanted > cpus:
+            raise InputError(f"threads={wanted} wanted, but this process may use only {cpus} CPUs")
+        usual = min(settings.requested_threads() or host.cores(), cpus)
         settings.set_runtime_threads(max(usual, wanted or 0))
         self._set_threads(_BIG_CORES, wanted or usual)
         got = int(self._count_threads())

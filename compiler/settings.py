@@ -26,13 +26,20 @@ def requested_threads() -> int | None:
 
 
 def set_runtime_threads(threads: int) -> None:
-    """Tell TVM's thread pool its size; it listens only until its first parallel call.
+    """Tell TVM's thread pools their size, and not to bind their threads.
 
-    Without this TVM takes half of the cores wherever it assumes hyper-threads.
+    Without this TVM takes half of the cores wherever it assumes hyper-threads, and binds thread
+    number n to CPU number n: outside of the affinity that this process was given, and on the CPUs
+    that the next process binds its threads to as well.
     """
-    os.environ["TVM_NUM_THREADS"] = str(threads)
+    os.environ.update(_runtime(threads))
 
 
 def environment(threads: int) -> dict[str, str]:
     """The environment for a child process whose TVM shall take so many threads."""
-    return {**os.environ, "TVM_NUM_THREADS": str(threads)}
+    return {**os.environ, **_runtime(threads)}
+
+
+def _runtime(threads: int) -> dict[str, str]:
+    bind = os.environ.get("TVM_BIND_THREADS", "0")
+    return {"TVM_NUM_THREADS": str(threads), "TVM_BIND_THREADS": bind}

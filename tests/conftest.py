@@ -14,6 +14,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.fixture(autouse=True)
+def _no_facts_of_this_machine(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the user measured of this machine shall not decide what the tests compile."""
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.fixture
 def module() -> Any:
     """`relu(x + w) @ dense` of a 2 by 3 input, with constants `w` and `dense`."""

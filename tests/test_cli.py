@@ -57,7 +57,7 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 def test_help_needs_no_heavy_library() -> None:
     code = (
         "import sys; from hybridc.cli.main import run; run(['--help']); "
-        "heavy = {'tvm', 'torch', 'onnx', 'onnxruntime', 'numpy', 'rich'} & set(sys.modules); "
+        "heavy = {'tvm', 'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules); "
         "sys.exit(' '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridc.compiler import host, measure, peaks
+from hybridc.compiler import host, load, measure, peaks
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.target import Target
@@ -85,7 +85,7 @@ def test_peaks_are_measured_once_and_a_damaged_cache_is_replaced(
     cache.parent.mkdir(parents=True)
     cache.write_text(damage)
     made = iter([Peaks(1.0, 2.0), Peaks(3.0, 4.0)])
-    monkeypatch.setattr(peaks, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(load, "busy_cores", lambda: 0.0)
     monkeypatch.setattr(peaks, "measure", lambda _: next(made))
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
@@ -96,7 +96,7 @@ def test_peaks_are_measured_once_and_a_damaged_cache_is_replaced(
 
 
 def test_peaks_of_a_busy_machine_are_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peaks, "busy_cores", lambda: 1.0)
+    monkeypatch.setattr(load, "busy_cores", lambda: 1.0)
     monkeypatch.setattr(peaks, "measure", lambda _: Peaks(1.0, 2.0))
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
     assert not cache.exists()
