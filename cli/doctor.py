@@ -6,7 +6,11 @@ from hybridc.cli._output import emit_json
 
 
 @click.command()
-@click.option("--probe", is_flag=True, help="Also measure the machine's peaks, and keep them.")
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Also measure this machine, and keep what was found.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(probe: bool, as_json: bool) -> int:
     """Check the installation and the machine, and say what to do.
@@ -18,7 +22,7 @@ def command(probe: bool, as_json: bool) -> int:
 
     checks = doctor.examine()
     if probe and doctor.healthy(checks):
-        checks.append(doctor.probe())
+        checks.extend(doctor.probe())
     if as_json:
         emit_json(doctor.to_json(checks))
     else:

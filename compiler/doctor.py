@@ -59,14 +59,22 @@ def examine() -> list[Check]:
     return [found for check in checks for found in check()]
 
 
-def probe() -> Check:
-    """Measure the machine's peaks anew and keep them for rooflines."""
-    from hybridc.compiler import peaks, target
+def probe() -> Iterator[Check]:
+    """Measure the machine anew, and keep it for rooflines and for the choice of schedules."""
+    from hybridc.compiler import load, peaks, target
+    from hybridc.compiler import probe as machine
 
-    found = peaks.peaks(target.parse("cpu"), fresh=True)
-    return Check(
-        "peaks", "ok", f"{found.flops / 1e9:.0f} GFLOP/s fp32, {found.bandwidth / 1e9:.1f} GB/s"
-    )
+    here = target.parse("cpu")
+    most = peaks.peaks(here, fresh=True)
+    found, busy = machine.probe(here)
+    yield Check("peaks", "ok", most.text())
+    yield Check("core", "ok", found.text())
+    kept = f"measured on {here.threads} threads, kept in {settings.cache_directory()}"
+    if busy <= load.QUIET:
+        yield Check("probe", "ok", kept)
+    else:
+        told = f"not kept: other programs kept {busy:.1f} cores busy"
+        yield Check("probe", "note", told, "probe again when the machine is quiet")
 
 
 def healthy(checks: list[Check]) -> bool:

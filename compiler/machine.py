@@ -32,11 +32,22 @@ class Machine:
 
     fma_per_cycle: float = 2.0
     hertz: float = 3.0e9
+    l1_bytes_per_cycle: float = 64.0
     l2_bytes_per_cycle: float = 32.0
     l3_bytes_per_cycle: float = 8.0
     dram_bytes_per_cycle: float = 2.0
     parallel_cycles: float = 10_000.0
     measured: bool = False
+
+    def text(self) -> str:
+        """`3.66 GHz, 1 vector multiply-adds a cycle, …`: what the doctor tells."""
+        levels = ("l1", "l2", "l3", "dram")
+        fed = "/".join(f"{getattr(self, f'{level}_bytes_per_cycle'):g}" for level in levels)
+        region = self.parallel_cycles / self.hertz * 1e6
+        return (
+            f"{self.hertz / 1e9:.2f} GHz, {self.fma_per_cycle:g} vector multiply-adds and"
+            f" {fed} bytes from L1/L2/L3/memory a cycle, a parallel region in {region:.1f} µs"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The facts as JSON data."""

@@ -9,7 +9,7 @@ from hybridc.compiler import machine, target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.machine import Machine
 
-FACTS = Machine(1.0, 3.6e9, 40.0, 12.0, 4.0, 5000.0, measured=True)
+FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 
 
 @pytest.fixture(autouse=True)

@@ -76,27 +76,31 @@ def test_peaks_are_measured_by_kernels_that_run(monkeypatch: pytest.MonkeyPatch)
     found = peaks.measure(TARGET)
     assert found.flops > 0
     assert found.bandwidth > 0
+    assert (found.bf16, found.int8) == (None, None)  # AVX2 has no instructions for them
+    assert "GFLOP/s fp32" in found.text()
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"a": 1}', '{"a": {"flops": 1}}'])
+@pytest.mark.parametrize(
+    "damage", ["", "{", "[]", '{"a": 1}', '{"a": {"flops": 1, "bandwidth": 2}}']
+)
 def test_peaks_are_measured_once_and_a_damaged_cache_is_replaced(
     damage: str, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.parent.mkdir(parents=True)
     cache.write_text(damage)
     made = iter([Peaks(1.0, 2.0), Peaks(3.0, 4.0)])
-    monkeypatch.setattr(load, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(load.Load, "others", lambda _: 0.0)
     monkeypatch.setattr(peaks, "measure", lambda _: next(made))
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
     assert peaks.peaks(TARGET, fresh=True) == Peaks(3.0, 4.0)
     (entry,) = json.loads(cache.read_text()).items()
     assert host.cpu_model() in entry[0]
-    assert entry[1] == {"flops": 3.0, "bandwidth": 4.0}
+    assert entry[1] == {"flops": 3.0, "bandwidth": 4.0, "bf16": None, "int8": None}
 
 
 def test_peaks_of_a_busy_machine_are_not_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(load, "busy_cores", lambda: 1.0)
+    monkeypatch.setattr(load.Load, "others", lambda _: 1.0)
     monkeypatch.setattr(peaks, "measure", lambda _: Peaks(1.0, 2.0))
     assert peaks.peaks(TARGET) == Peaks(1.0, 2.0)
     assert not cache.exists()

@@ -1,0 +1,129 @@
+"""The kernels that measure the machine do the work that is counted, by their assembly."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hybridc.cli import main as entry
+from hybridc.compiler import doctor, host, load, machine, peaks, probe, probe_kernels, target
+from hybridc.compiler.machine import Machine
+from hybridc.compiler.peaks import Peaks
+
+FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Compiles and runs each kernel once instead of timing it."""
+    import tvm
+
+    found: dict[str, Any] = {}
+
+    def fastest(module: Any, chosen: Any, *arguments: Any) -> float:
+        built = tvm.compile(module, target=chosen.tvm)
+        found.update(asm=built.mod.inspect_source("asm"), arguments=arguments)
+        built.jit()["main"](*arguments)
+        return 1.0
+
+    monkeypatch.setattr(probe_kernels, "_fastest", fastest)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("dtype", "instruction"),
+    [("float32", "vfmadd"), ("bfloat16", "vdpbf16ps"), ("int8", "vpdpbusd")],
+)
+def test_multiply_adds_stay_in_registers(
+    dtype: str, instruction: str, seen: dict[str, Any]
+) -> None:
+    here = target.parse("cpu", 1)
+    rate = probe_kernels.flops(here, dtype)
+    if rate is None:
+        pytest.skip(f"this CPU has no {instruction}")
+    found = re.findall(rf"^\s+{instruction}\w*\s.*$", seen["asm"], re.MULTILINE)
+    assert len(found) >= probe_kernels._CHAINS
+    assert not [line for line in found if "(" in line], "an operand in memory"
+    products = {"float32": 1, "bfloat16": 2, "int8": 4}[dtype]
+    wanted = 2 * here.lanes() * probe_kernels._CHAINS * products * probe_kernels._STEPS
+    assert rate == wanted
+
+
+def test_dot_products_add_what_they_should(
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_kernels, "_STEPS", 3)
+    here = target.parse("cpu", 1)
+    if probe_kernels.flops(here, "int8") is None:
+        pytest.skip("this CPU has no dot products of int8")
+    np.testing.assert_array_equal(seen["arguments"][1].numpy(), 3 * 4 * 1 * 1)
+
+
+def test_old_cpus_have_no_dot_products() -> None:
+    old = target.parse("avx2", 1)
+    assert probe_kernels.flops(old, "bfloat16") is None
+    assert probe_kernels.flops(old, "int8") is None
+
+
+def test_streams_read_what_is_counted(
+    seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_kernels, "_STREAMED", 3 * 2**20)
+    here = target.parse("cpu", 2)
+    rate = probe_kernels.stream(here, 2**20)
+    data, result = seen["arguments"]
+    assert data.shape[0] == 2
+    size = int(np.prod(data.shape[1:])) * 4
+    steps = rate / size
+    assert steps == 3 * 2**20 // size
+    assert 0.9 * 2**20 < size <= 2**20
+    np.testing.assert_array_equal(result.numpy(), steps * data.shape[1])  # each row of ones, added
+
+
+def test_the_chain_is_not_shortened(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_kernels, "_STEPS", 5)
+    probe_kernels.hertz(target.parse("cpu", 1))
+    value = factor = 1664525
+    for step in range(50):
+        value = ((value ^ step) * factor) & 0xFFFFFFFF
+    assert int(seen["arguments"][0].numpy()[0, 0]) & 0xFFFFFFFF == value
+    assert "imull" in seen["asm"]
+
+
+def test_working_sets_lie_in_their_caches() -> None:
+    here = target.parse("cpu", 2)
+    first, second, third = probe.working_sets(here)
+    assert first < here.l1 < second < here.l2 < third
+    assert 2 * third <= max(here.l3, 4 * here.l2)
+
+
+def test_a_machine_is_measured() -> None:
+    found = probe.measure(target.parse("cpu", 1))
+    assert found.measured
+    assert found == machine.from_json(json.loads(json.dumps(found.to_json())))
+    assert found.fma_per_cycle in (0.5, 1.0, 1.5, 2.0)
+
+
+@pytest.mark.parametrize(("busy", "status"), [(0.0, "ok"), (1.0, "note")])
+def test_the_doctor_keeps_what_a_quiet_machine_showed(
+    busy: float,
+    status: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path))
+    monkeypatch.setattr(load.Load, "others", lambda _: busy)
+    monkeypatch.setattr(peaks, "measure", lambda _: Peaks(236e9, 31e9, 470e9, None))
+    monkeypatch.setattr(probe, "measure", lambda _: FACTS)
+    monkeypatch.setattr(doctor, "examine", list)
+    assert entry.run(["doctor", "--probe", "--json"]) == 0
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)["checks"]}
+    assert checks["probe"]["status"] == status
+    assert checks["peaks"]["found"] == ("236 GFLOP/s fp32, 470 GFLOP/s bf16, 31.0 GB/s from memory")
+    assert "3.60 GHz, 1 vector multiply-adds and 60/40/12/4 bytes" in checks["core"]["found"]
+    known = machine.known(host.cores(), target.parse("cpu").vector_bits)
+    assert (known == FACTS) == (status == "ok")
