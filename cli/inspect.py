@@ -36,6 +36,7 @@ def _artifact(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "parameters": sum(array.size for array in artifact.weights.values()),
         "missing_on_this_host": list(artifact.lacking()),
+        "memory": artifact.report.get("memory", {}),
         "agreement": artifact.report.get("agreement", []),
         "kernels": [_without_refusals(kernel) for kernel in artifact.report.get("kernels", [])],
     }
@@ -58,10 +59,16 @@ def _text(data: dict[str, Any], indent: str = "") -> str:
 
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
+    from hybridc.compiler.contract import format_size
     from hybridc.compiler.tables import table
 
     inner = f"{indent}  "
     match value:
+        case dict() if key == "memory" and all(isinstance(v, int) for v in value.values()):
+            return [
+                f"{indent}memory:",
+                *(f"{inner}{k}: {format_size(v)}" for k, v in value.items()),
+            ]
         case dict() if value:
             return [f"{indent}{key}:", _text(value, inner)]
         case [dict(), *_]:

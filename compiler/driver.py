@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hybridc.compiler import calibration, frontend, pipeline, plugin, target
+from hybridc.compiler import calibration, frontend, memory, pipeline, plugin, target
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import build
 from hybridc.compiler.calibration import Feeds
@@ -225,10 +225,15 @@ def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
         kernels=tuple(context.kernels),
         agreement=tuple(comparison.describe() for comparison in examined.agreement),
         latency=examined.latency,
+        memory=_memory(module, draft, plan.target),
         stages=tuple(clock.stages),
     )
     artifact = replace(draft, report=report.lasting(), certificate=examined.certificate)
     return Outcome(artifact, report, examined.broken)
+
+
+def _memory(module: IRModule, draft: Artifact, device: Target) -> memory.Memory:
+    return memory.usage(module, draft.weights, draft.inputs, draft.outputs, device.threads)
 
 
 def _feeds(model: Model, options: Options) -> Feeds:

@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
+from hybridc.compiler.memory import Memory
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.tables import table
 
@@ -36,6 +37,7 @@ class Report:
     kernels: tuple[KernelRecord, ...]
     agreement: tuple[Mapping[str, Any], ...]
     latency: Samples | None
+    memory: Memory
     stages: tuple[Stage, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Report:
             "kernels": [_kernel(record) for record in self.kernels],
             "agreement": [dict(output) for output in self.agreement],
             "latency": self.latency.to_json() if self.latency else None,
+            "memory": self.memory.to_json(),
         }
 
     def summary(self) -> str:
@@ -66,6 +69,7 @@ class Report:
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
             lines.append(f"latency {self.latency.text()}")
+        lines.append(self.memory.text())
         return "\n".join(lines)
 
     def text(self) -> str:
