@@ -109,11 +109,7 @@ def _existing(path: Path) -> Path:
 
 
 def _profile(artifact: "Artifact", threads: int) -> "Profile":
-    from hybridc.compiler import peaks, target
-    from hybridc.compiler.model import random_feed
-    from hybridc.compiler.profile import profile
+    from hybridc.compiler import profile
     from hybridc.compiler.session import InferenceSession
 
-    session = InferenceSession(artifact, threads)
-    most = peaks.peaks(target.parse("cpu", threads))
-    return profile(session, random_feed(artifact.inputs), most)
+    return profile.on_this_host(InferenceSession(artifact, threads), threads)

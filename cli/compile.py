@@ -58,7 +58,11 @@ if TYPE_CHECKING:
     metavar="DIR",
     help="Write the IR before and after each pass that changed it.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Where to write a text report.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Where to write a report: a page (for which the artifact is run) if it ends in .html.",
+)
 @JSON
 @VERBOSE
 def command(
@@ -108,7 +112,7 @@ def command(
     )
     outcome = _compile(model, options, shape)
     if report is not None:
-        _write_report(outcome, report)
+        _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
 
 
@@ -140,9 +144,19 @@ def _deliver(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> 
         raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
 
-def _write_report(outcome: "Outcome", path: Path) -> None:
+def _write_report(outcome: "Outcome", path: Path, options: "Options") -> None:
+    from hybridc.compiler import report_file
     from hybridc.compiler.files import replacing
 
+    if path.suffix == ".html":
+        stages = outcome.report.stages
+        try:
+            report_file.write(
+                outcome.artifact, path, options.threads, options.progress, stages=stages
+            )
+        finally:
+            clear_progress()
+        return
     with replacing(path) as stream:
         stream.write(f"{outcome.report.text()}\n".encode())
 

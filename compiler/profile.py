@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.model import Array
+from hybridc.compiler import peaks, target
+from hybridc.compiler.model import Array, random_feed
 from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tables import table
@@ -36,14 +37,18 @@ class KernelTime:
         """FLOP/s."""
         return self.flops * self.calls / self.seconds if self.seconds else 0.0
 
-    def roofline(self, peaks: Peaks) -> float | None:
-        """Share of what the roofline allows; None where the FLOPs are not known.
+    def roofline(self, most: Peaks) -> float | None:
+        """Share of what the roofline allows; None where neither FLOPs nor bytes are known.
 
         It is above 1 where a kernel waits for memory by its count, but finds its data in a cache.
         """
-        if not self.flops:
+        if not (self.flops or self.traffic) or not self.seconds:
             return None
-        return self.achieved / peaks.attainable(self.flops, self.traffic)
+        return self.limit(most) / self.seconds
+
+    def limit(self, most: Peaks) -> float:
+        """Seconds that all calls take at least, by the roofline."""
+        return self.calls * max(self.flops / most.flops, self.traffic / most.bandwidth)
 
 
 @dataclass(frozen=True)
@@ -53,11 +58,26 @@ class Profile:
     kernels: tuple[KernelTime, ...]
     peaks: Peaks
 
+    @property
+    def seconds(self) -> float:
+        """Of all kernels together."""
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that all kernels together take at least, by the roofline.
+
+        A kernel that is faster, since its data lay in a cache, counts with what it took.
+        """
+        return sum(min(kernel.limit(self.peaks), kernel.seconds) for kernel in self.kernels)
+
     def to_json(self) -> dict[str, Any]:
         """The profile as JSON data."""
         return {
             "peak_flops": self.peaks.flops,
             "peak_bandwidth": self.peaks.bandwidth,
+            "seconds": self.seconds,
+            "limit": self.limit,
             "kernels": [
                 {
                     **vars(kernel),
@@ -70,12 +90,12 @@ class Profile:
 
     def text(self) -> str:
         """The profile as a table."""
-        total = sum(kernel.seconds for kernel in self.kernels)
+        total = self.seconds
         headers = ("kernel", "rule", "calls", "time", "share", "GFLOP/s", "of roofline")
         rows = [self._row(kernel, total) for kernel in self.kernels]
-        flops, bandwidth = self.peaks.flops / 1e9, self.peaks.bandwidth / 1e9
-        peak = f"peaks: {flops:.0f} GFLOP/s in fp32, {bandwidth:.1f} GB/s from memory"
-        return f"{table(headers, rows)}\n{peak}; kernels together {total * 1e3:.3f} ms"
+        share = f"; {self.limit / total:.0%} of it at the roofline" if total else ""
+        together = f"kernels together {total * 1e3:.3f} ms{share}"
+        return f"{table(headers, rows)}\npeaks: {self.peaks.text()}; {together}"
 
     def _row(self, kernel: KernelTime, total: float) -> tuple[str, ...]:
         roofline = kernel.roofline(self.peaks)
@@ -90,7 +110,7 @@ class Profile:
         )
 
 
-def profile(session: InferenceSession, feed: Mapping[str, Array], peaks: Peaks) -> Profile:
+def profile(session: InferenceSession, feed: Mapping[str, Array], most: Peaks) -> Profile:
     """Run the model some times and take each kernel's median.
 
     Watching costs about a microsecond for each call of a kernel.
@@ -104,7 +124,13 @@ def profile(session: InferenceSession, feed: Mapping[str, Array], peaks: Peaks) 
         runs.append(watch.durations)
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
     timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
-    return Profile(tuple(sorted(timed, key=lambda kernel: -kernel.seconds)), peaks)
+    return Profile(tuple(sorted(timed, key=lambda kernel: -kernel.seconds)), most)
+
+
+def on_this_host(session: InferenceSession, threads: int) -> Profile:
+    """Profile a session on random inputs, against the peaks of this machine."""
+    feed = random_feed(session.artifact.inputs)
+    return profile(session, feed, peaks.peaks(target.parse("cpu", threads)))
 
 
 class _Watch:

@@ -250,7 +250,11 @@ def test_a_kernel_against_the_roofline() -> None:
     assert kernel.roofline(Peaks(flops=100.0, bandwidth=1000.0)) == 0.5
     assert kernel.roofline(Peaks(flops=100.0, bandwidth=5.0)) == 1.0
     copy = KernelTime("copy", "copy", 1, seconds=1.0, flops=0, traffic=10)
-    assert copy.roofline(Peaks(1.0, 1.0)) is None
+    assert copy.roofline(Peaks(1.0, 20.0)) == 0.5
+    assert KernelTime("sort", "-", 1, 1.0, flops=0, traffic=0).roofline(Peaks(1.0, 1.0)) is None
+    both = Profile((kernel, copy), Peaks(100.0, 5.0))
+    assert both.seconds == 5.0
+    assert both.limit == 5.0  # what is faster than the roofline counts with what it took
     text = Profile((kernel, copy), Peaks(100.0, 1000.0)).text()
     assert "80.0%" in text
     assert "50%" in text

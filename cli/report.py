@@ -1,0 +1,40 @@
+"""`hybridc report`: an artifact as a page to read and to pass on."""
+
+from pathlib import Path
+
+import click
+
+from hybridc.cli._options import THREADS, VERBOSE
+from hybridc.cli._output import clear_progress, progress
+
+
+@click.command()
+@click.argument("artifact", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the page; ARTIFACT's name with .html in the current directory if not set.",
+)
+@click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
+@THREADS
+@VERBOSE
+def command(
+    artifact: Path, output: Path | None, no_run: bool, threads: int | None, verbose: bool
+) -> None:
+    """Write an artifact's report as one HTML file.
+
+    The artifact is run, so that each kernel stands there with its time and with its share of what
+    this machine can do at most.  The file holds no scripts and loads nothing.
+
+    An artifact is native code: without --no-run, give only those that you trust.
+    """
+    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.report_file import write
+
+    path = output or Path(f"{artifact.stem}.html")
+    try:
+        write(Artifact.load(artifact), path, threads, progress(verbose), run=not no_run)
+    finally:
+        clear_progress()
+    click.echo(path)

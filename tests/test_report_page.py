@@ -1,0 +1,206 @@
+"""The page of an artifact: whole, safe whatever things are named, and shown by a browser."""
+
+import html.parser
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import example_artifact
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridc.cli import main as entry
+from hybridc.compiler import driver, report_file
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.measure import Samples
+from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.peaks import Peaks
+from hybridc.compiler.profile import KernelTime, Profile
+from hybridc.compiler.report import Stage
+from hybridc.compiler.report_charts import Measured
+from hybridc.compiler.report_page import render
+
+HOSTILE = "<script>alert('&\"')</script>\x00\x1b]]><!--"
+VOID = {"meta", "link", "br", "img"}
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks that every element is closed in its order; collects elements and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str, **wanted: str) -> int:
+        fits = [a for t, a in self.seen if t == tag and wanted.items() <= a.items()]
+        return len(fits)
+
+
+def kernel(name: str, **changes: Any) -> dict[str, Any]:
+    known = {"rule": "dense", "point": {"rows": 8}, "flops": 4000, "bytes": 100, "refused": {}}
+    return {"kernel": name, **known, **changes}
+
+
+def measured(*names: str) -> Measured:
+    kernels = tuple(KernelTime(name, "dense", 2, 1e-3, 4000, 100) for name in names)
+    return Measured("a CPU", 2, Samples((2e-3, 2e-3)), Profile(kernels, Peaks(1e7, 1e9)))
+
+
+def artifact(**changes: Any) -> Artifact:
+    report = {"kernels": [kernel("dense"), kernel("other", refused={"conv2d": "it has no window"})]}
+    memory = {"peak": 100, "weights": 60, "activations": 20, "workspace": 10, "inputs": 10}
+    return example_artifact.make(report={**report, "memory": memory}, **changes)
+
+
+def test_a_bar_for_each_kernel_with_its_share() -> None:
+    page = Reader(render(artifact(), measured("dense", "other")))
+    labels = [a["aria-label"] for tag, a in page.seen if tag == "svg" and a.get("role") == "img"]
+    assert labels[:2] == ["1 ms, 80% of the limit"] * 2  # 2 calls of 4000 FLOP at 10 MFLOP/s
+    widths = [float(a["width"] or 0) for t, a in page.seen if t == "rect" and a["class"] == "bar"]
+    assert 800.0 in widths
+    assert "not conv2d: because it has no window" in page.text
+    assert "digits" in page.text
+    assert "100 B" in page.text  # of memory
+    assert page.count("script") == 0
+
+
+def test_without_a_run_it_tells_what_is_stored() -> None:
+    page = Reader(render(artifact(), notice="The artifact was not run: this CPU lacks wings."))
+    assert "lacks wings" in page.text
+    assert "0.004 MFLOP" in page.text
+
+
+def test_the_steps_of_the_compilation_have_their_times() -> None:
+    page = Reader(render(artifact(), stages=[Stage("load", 0.5), Stage("pass fuse{depth=4}", 1.5)]))
+    assert "pass fuse{depth=4}" in page.text
+    assert "75%" in page.text
+    assert "2 s in all" in page.text
+
+
+def test_hostile_names_stay_text() -> None:
+    made = artifact(
+        name=HOSTILE,
+        inputs=(TensorSpec(HOSTILE, (1,), "float32"),),
+        pipeline=HOSTILE.replace(",", ""),
+        toolchain={HOSTILE: HOSTILE},
+        certificate={
+            "data": HOSTILE,
+            "kept": False,
+            "broken": [HOSTILE],
+            "contract": {"a": HOSTILE},
+        },
+        target={"cpu": HOSTILE, "features": [HOSTILE], "machine": {HOSTILE: HOSTILE}},
+    )
+    nasty = kernel(HOSTILE, rule=HOSTILE, point={HOSTILE: 1}, refused={HOSTILE: HOSTILE})
+    made.report["kernels"].append(nasty)  # type: ignore[index]
+    made.report["notes"] = [HOSTILE]  # type: ignore[index]
+    for text in (render(made), render(made, measured(HOSTILE), [Stage(HOSTILE, 1.0)])):
+        page = Reader(text)
+        assert page.count("script") == 0
+        assert "<script>alert('&\"')</script>" in page.text
+        assert "\x00" not in text
+        assert "\x1b" not in text
+        assert "default-src 'none'" in text
+
+
+@given(st.dictionaries(st.text(max_size=3), example_artifact.JSON_VALUES, max_size=3))
+def test_a_report_may_hold_anything(more: dict[str, Any]) -> None:
+    known = ("kernels", "memory", "notes", "agreement")
+    for value in more.values():
+        Reader(render(example_artifact.make(report=dict.fromkeys(known, value))))
+        report = {
+            "kernels": [dict.fromkeys(("kernel", "flops", "bytes", "point", "refused"), value)]
+        }
+        Reader(render(example_artifact.make(report=report, certificate={"agreement": value})))
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "digits.hyb"
+    driver.compile(DIGITS, verify="off").save(path)
+    return path
+
+
+def test_the_verb_writes_a_page(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    assert entry.run(["report", str(digits), "-o", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    page = Reader(out.read_text())
+    names = {entry["kernel"] for entry in Artifact.load(digits).report["kernels"]}
+    assert page.count("details") == len(names)
+    assert all(name in page.text for name in names)
+    assert "measured now" in page.text
+    assert entry.run(["report", str(digits), "-o", str(out), "--no-run"]) == 0
+    assert "measured now" not in out.read_text()
+
+
+def test_compile_writes_the_page_with_its_steps(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, made = tmp_path / "page.html", tmp_path / "digits.hyb"
+    assert entry.run(["compile", str(DIGITS), "-o", str(made), "--report", str(out)]) == 0
+    assert "peak memory" in capsys.readouterr().out
+    page = Reader(out.read_text())
+    assert "pass plan-memory" in page.text
+    assert "measured now" in page.text
+
+
+def test_a_foreign_artifact_gets_a_page(tmp_path: Path) -> None:
+    made = artifact(target={"features": ["wings"]})
+    report_file.write(made, tmp_path / "page.html")
+    assert "this CPU lacks wings" in (tmp_path / "page.html").read_text()
+
+
+def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["report", str(tmp_path / "none.hyb")]) == 2
+    assert "none.hyb" in capsys.readouterr().err
+    assert entry.run(["report", str(digits), "-o", str(tmp_path / "no" / "page.html")]) == 2
+    assert "No such file" in capsys.readouterr().err
+    assert entry.run(["report", str(digits), "--threads", "100000"]) == 2
+    assert "this process may use only" in capsys.readouterr().err
+    with pytest.raises(ArtifactError):
+        Artifact.load(tmp_path)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [360, 1000])
+def test_a_browser_shows_it(width: int, tmp_path: Path) -> None:
+    assert CHROMIUM is not None
+    path = tmp_path / "page.html"
+    path.write_text(render(artifact(name=HOSTILE), measured("dense", "other", HOSTILE)))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
+    options += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},900"]
+    done = subprocess.run(
+        [CHROMIUM, *options, "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.count('role="img"') == 4  # three kernels, and the memory
+    assert not re.findall(r"CONSOLE.*", done.stderr)
+    assert "<script" not in done.stdout
