@@ -14,6 +14,9 @@ from typing import Any
 import torch
 import transformers
 
+from hybridc.compiler import frontend
+from hybridc.compiler.model import Feed, random_feed
+
 FOLDER = Path(__file__).parent.parent / "build" / "models"
 _TOKENS = 128
 _IMAGE = (1, 3, 224, 224)
@@ -94,23 +97,63 @@ MODELS: Mapping[str, Callable[[], Any]] = MappingProxyType(
 )
 
 
-def onnx_file(name: str) -> Path:
+def onnx_file(name: str, batch: int = 1) -> Path:
     """The model as ONNX, exported where it is not there yet."""
-    return _exported(name, ".onnx")
+    return _exported(name, ".onnx", batch)
 
 
-def torch_file(name: str) -> Path:
+def torch_file(name: str, batch: int = 1) -> Path:
     """The model as a PyTorch program, exported where it is not there yet."""
-    return _exported(name, ".pt2")
+    return _exported(name, ".pt2", batch)
 
 
-def _exported(name: str, suffix: str) -> Path:
-    path = FOLDER / (name + suffix)
+def quantised_file(name: str, batch: int = 1) -> Path:
+    """The ONNX model in 8 bits, as ONNX Runtime quantises it, made where it is not there yet.
+
+    Activations are unsigned and weights signed, one scale for each output channel: what the CPUs'
+    dot products take.  The ranges come from random inputs, which cost what real ones cost.
+    """
+    source = onnx_file(name, batch)
+    path = source.with_name(f"{source.stem}-int8.onnx")
+    if not path.exists():
+        from onnxruntime import quantization
+
+        print(f"quantising {source.name}", file=sys.stderr)
+        part = path.with_name("part-" + path.name)
+        quantization.quantize_static(
+            source,
+            part,
+            _Samples(source),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+        part.rename(path)
+    return path
+
+
+class _Samples:
+    """Random inputs of an ONNX model, as ONNX Runtime's calibration asks for them."""
+
+    def __init__(self, path: Path, count: int = 4) -> None:
+        model = frontend.load(path)
+        self._feeds = iter([random_feed(model.inputs, seed) for seed in range(count)])
+
+    def get_next(self) -> Feed | None:
+        """The next sample, or None after the last."""
+        return next(self._feeds, None)
+
+
+def _exported(name: str, suffix: str, batch: int) -> Path:
+    stem = name if batch == 1 else f"{name}-batch{batch}"
+    path = FOLDER / (stem + suffix)
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
-        print(f"exporting {name}{suffix}", file=sys.stderr)
+        print(f"exporting {path.name}", file=sys.stderr)
         torch.manual_seed(0)
-        model, inputs = MODELS[name]()
+        model, single = MODELS[name]()
+        inputs = tuple(torch.cat([tensor] * batch) for tensor in single)
         model.eval()
         with torch.no_grad():
             _randomise(model)

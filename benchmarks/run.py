@@ -1,61 +1,161 @@
 """Run benchmarks and write what they measured into RESULTS.md.
 
-Usage: `python benchmarks/run.py [NAME]...`.
+    python benchmarks/run.py                            everything
+    python benchmarks/run.py kernels overheads          these
+    python benchmarks/run.py peers --models resnet-50,bert-base --batch 8 --precision fp32
 
-Each benchmark is a script beside this one, which prints its section; a benchmark that is not named
-keeps the section that it has.
+Each benchmark is a script beside this one, which prints its section.  What is not named keeps what
+it has: sections, and within the tables of `peers` the rows of the other models.
 """
 
+import argparse
 import ast
 import datetime
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from hybridc.compiler import host, load
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
+# The tables of `peers`: precisions and batch sizes.
+TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
 NAMES = ("peers", "kernels", "overheads")
 _HEAD = """# Results
 
 Made by `make bench`; every number here was measured by the file that its section names, on the
 day and the machine that stand there.  What falls short of its goal is marked **missed**.
 """
+_PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the
+ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels
+need by their arithmetic and their traffic, as a share of the time that the model took.
+"""
 
 
-def main(names: list[str]) -> None:
+@dataclass(frozen=True)
+class Section:
+    """One part of the results: the script that makes it, with its arguments."""
+
+    key: str
+    script: str
+    title: str
+    arguments: tuple[str, ...] = ()
+    about: str = ""
+
+
+def main() -> None:
     """Run the benchmarks named, or all."""
-    unknown = set(names) - set(NAMES)
-    if unknown:
-        sys.exit(f"no benchmark is named {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}")
-    sections = _sections()
-    for name in names or NAMES:
-        busy = load.busy_cores()
-        quiet = "" if busy <= load.QUIET else f" **Not quiet: {busy:.1f} cores busy.**"
-        machine = f"{host.cores()} cores of an {host.cpu_model()}"
-        stamp = f"`benchmarks/{name}.py`, {datetime.date.today()}, {machine}.{quiet}"
-        script = HERE / f"{name}.py"
-        title = (ast.get_docstring(ast.parse(script.read_text())) or name).split("\n", 1)[0]
-        # A process of its own: the threads of one benchmark shall not spin beside the next.
-        done = subprocess.run(
-            [sys.executable, str(script)], check=True, stdout=subprocess.PIPE, text=True
-        )
-        sections[name] = f"## {title.rstrip('.')}\n\n{stamp}\n\n{done.stdout.strip()}\n"
-        _write(sections)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
+    parser.add_argument("--models", help="peers: these models alone, with commas between")
+    parser.add_argument("--batch", type=_numbers, help="peers: these batch sizes alone")
+    parser.add_argument("--precision", help="peers: these precisions alone")
+    given = parser.parse_args()
+    if unknown := set(given.names) - set(NAMES):
+        parser.error(f"no benchmark is named {', '.join(unknown)}; known: {', '.join(NAMES)}")
+    chosen = list(_chosen(given))
+    if not chosen:
+        known = ", ".join(f"{precision} with batch {batch}" for precision, batch in TABLES)
+        parser.error(f"no table is of that precision and batch; there are {known}")
+    for section in chosen:
+        _write(section.key, _measure(section))
 
 
-def _sections() -> dict[str, str]:
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _chosen(given: argparse.Namespace) -> Iterator[Section]:
+    for name in given.names or NAMES:
+        if name != "peers":
+            yield Section(name, name, _title(name))
+            continue
+        for precision, batch in TABLES:
+            if given.precision and precision not in given.precision.split(","):
+                continue
+            if given.batch and batch not in given.batch:
+                continue
+            arguments = ["--precision", precision, "--batch", str(batch)]
+            arguments += ["--models", given.models] if given.models else []
+            title = f"{_title(name)}: {precision}, batch {batch}"
+            yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS)
+
+
+def _title(name: str) -> str:
+    """The first line of a script's docstring."""
+    text = ast.get_docstring(ast.parse((HERE / f"{name}.py").read_text())) or name
+    return text.split("\n", 1)[0].rstrip(".")
+
+
+def _measure(section: Section) -> str:
+    """Run a section's script and make its text, with the rows that were not measured now."""
+    busy = load.busy_cores()
+    quiet = "" if busy <= load.QUIET else f" **Not quiet: {busy:.1f} cores busy.**"
+    machine = f"{host.cores()} cores of an {host.cpu_model()}"
+    script = f"{section.script}.py"
+    stamp = f"`benchmarks/{script}`, {datetime.date.today()}, {machine}.{quiet}"
+    # A process of its own: the threads of one benchmark shall not spin beside the next.
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), *section.arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    found = done.stdout.strip()
+    if section.arguments:
+        found = merged(sections().get(section.key, ""), found)
+    about = f"{section.about}\n" if section.about else ""
+    return f"## {section.title}\n\n{stamp}\n\n{about}{found}\n"
+
+
+def merged(old: str, new: str) -> str:
+    """The new table and notes, with the rows and notes of the old that the new ones lack.
+
+    A table's first column names the row, and a note begins with `* ROW:`.  A table of other
+    columns is replaced as a whole.
+    """
+    head, rows, notes = _parts(new)
+    old_head, old_rows, old_notes = _parts(old)
+    if old_head == head:
+        kept = [name for name in old_rows if name not in rows]
+        notes = [note for note in old_notes if _noted(note) in kept] + notes
+        rows = {**old_rows, **rows}
+    lines = [*head, *rows.values()]
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _parts(text: str) -> tuple[list[str], dict[str, str], list[str]]:
+    """The head of a table, its rows by name, and the notes."""
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    rows = {line.split("|")[1].strip(): line for line in table[2:]}
+    return table[:2], rows, [line for line in text.splitlines() if line.startswith("* ")]
+
+
+def _noted(note: str) -> str:
+    return note.removeprefix("* ").split(":", 1)[0]
+
+
+def sections() -> dict[str, str]:
+    """What the file holds now, by key."""
     text = RESULTS.read_text() if RESULTS.exists() else ""
-    parts = re.split(r"^<!-- (\w+) -->\n", text, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^<!-- ([\w-]+) -->\n", text, flags=re.MULTILINE)[1:]
     return {name: body.strip() + "\n" for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def _write(sections: dict[str, str]) -> None:
-    known = [name for name in NAMES if name in sections]
-    RESULTS.write_text("\n".join([_HEAD, *(f"<!-- {n} -->\n{sections[n]}" for n in known)]))
+def _write(key: str, text: str) -> None:
+    every = {**sections(), key: text}
+    order = [*(f"peers-{precision}-{batch}" for precision, batch in TABLES), *NAMES]
+    known = [name for name in order if name in every]
+    RESULTS.write_text("\n".join([_HEAD, *(f"<!-- {n} -->\n{every[n]}" for n in known)]))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
