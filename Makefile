@@ -24,17 +24,17 @@ demo: $(VENV)/core  ## compile a small network, run it on real digits, time it b
 	@mkdir -p out
 	$(BIN)/hybridc compile examples/digits/digits.onnx -o out/digits.hyb \
 	    --calibration examples/digits/digits-test.npz --min-accuracy top1=1 \
-	    --report out/digits-report.txt
+	    --report out/digits-report.html
 	$(BIN)/python examples/digits/run.py out/digits.hyb
 	$(BIN)/hybridc bench out/digits.hyb --against ort --model examples/digits/digits.onnx
-	@echo "artifact: out/digits.hyb   report: out/digits-report.txt"
+	@echo "artifact: out/digits.hyb   report: out/digits-report.html"
 
 demo-sentences: $(VENV)/all  ## the same for a trained sentence encoder (installs torch)
 	@mkdir -p out
 	$(BIN)/python examples/sentences/export.py out/sentences.onnx
-	$(BIN)/hybridc compile out/sentences.onnx -o out/sentences.hyb --report out/sentences-report.txt
+	$(BIN)/hybridc compile out/sentences.onnx -o out/sentences.hyb --report out/sentences-report.html
 	$(BIN)/python examples/sentences/run.py out/sentences.hyb
-	@echo "artifact: out/sentences.hyb   report: out/sentences-report.txt"
+	@echo "artifact: out/sentences.hyb   report: out/sentences-report.html"
 
 test: lint  ## all checks but the slow tests
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -47,8 +47,9 @@ lint: $(VENV)/all  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/python .ci/check_types.py
 
-bench: $(VENV)/all  ## measure everything anew, into benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run.py
+# BENCH names parts, such as: make bench BENCH='peers --models resnet-50 --precision fp32'
+bench: $(VENV)/all  ## measure everything (or BENCH=...) anew, into benchmarks/RESULTS.md
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 lock: $(VENV)/all  ## write the versions that are installed now into constraints.txt
 	{ $(BIN)/python -m pip freeze --exclude-editable --exclude hybridc; \

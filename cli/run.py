@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hybridc.cli._options import THREADS
+
 if TYPE_CHECKING:
     from hybridc.compiler.model import Array
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     default=Path(),
     help="Where to write each output as NAME.npy; the current directory by default.",
 )
-@click.option("--threads", type=click.IntRange(min=1), help="Threads to run on.")
+@THREADS
 def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: int | None) -> None:
     """Run an artifact on .npy files.
 

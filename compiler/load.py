@@ -26,12 +26,12 @@ class Load:
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
-        self._all, self._own = _used_by_all(), _used_by_us()
+        self._all, self._own = _used_by_all(), used_by_us()
 
     def others(self) -> float:
         """Cores that other programs (or the hypervisor's other guests) kept busy, on average."""
         seconds = time.perf_counter() - self._start
-        used = (_used_by_all() - self._all) - (_used_by_us() - self._own)
+        used = (_used_by_all() - self._all) - (used_by_us() - self._own)
         return max(0.0, used / seconds) if seconds else 0.0
 
     @classmethod
@@ -54,9 +54,9 @@ def come_to_rest() -> None:
     """
     end = time.perf_counter() + _PATIENCE
     while time.perf_counter() < end:
-        before, start = _used_by_us(), time.perf_counter()
+        before, start = used_by_us(), time.perf_counter()
         time.sleep(_GLANCE)
-        if _used_by_us() - before < _REST * (time.perf_counter() - start):
+        if used_by_us() - before < _REST * (time.perf_counter() - start):
             return
 
 
@@ -70,7 +70,7 @@ def _used_by_all() -> float:
     return sum(float(c.user + c.nice + c.system + c.irq + c.softirq + c.steal) for c in allowed)
 
 
-def _used_by_us() -> float:
+def used_by_us() -> float:
     """Seconds that this process, its children, and those that they waited for have used."""
     here = psutil.Process()
     return sum(map(_seconds, [here, *here.children(recursive=True)]))

@@ -1,5 +1,6 @@
 """How much memory a call of the compiled model takes, read from the module that was planned."""
 
+import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
@@ -129,6 +130,5 @@ def _size(spec: TensorSpec) -> int:
 
 
 def _itemsize(dtype: str) -> int:
-    import ml_dtypes  # noqa: F401 - teaches numpy the names bfloat16, float8_…
-
+    importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…
     return np.dtype(dtype).itemsize

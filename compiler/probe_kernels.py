@@ -15,8 +15,8 @@ from hybridc.compiler.target import Target
 
 # Independent chains of a thread.  Two units of latency 4 need 8; with the two operands 12 chains
 # still fit the 16 registers of AVX2.
-_CHAINS = 12
-_STEPS = 100_000
+CHAINS = 12
+STEPS = 100_000
 _REPEATS = 25
 # Each of the triad's three arrays is as large as the L3 cache, within these limits: together they
 # never fit it, and never take more memory than a small machine has.
@@ -150,18 +150,18 @@ def flops(target: Target, dtype: str = "float32") -> float | None:
         return None
     import tvm
 
-    lanes, threads, width = target.lanes(), target.threads, target.lanes() * _CHAINS
+    lanes, threads, width = target.lanes(), target.threads, target.lanes() * CHAINS
     accumulator = "int32" if dtype == "int8" else "float32"
     operand = tvm.runtime.tensor(np.full((threads, lanes), 0x01010101, "int32"))
     result = tvm.runtime.tensor(np.zeros((threads, width), accumulator))
     kernel = _script(
         _MULTIPLY_ADD,
-        **{"threads": threads, "lanes": lanes, "width": width, "chains": _CHAINS, "steps": _STEPS},
+        **{"threads": threads, "lanes": lanes, "width": width, "chains": CHAINS, "steps": STEPS},
         dtype=accumulator,
         imported=_imported(dtype, target),
         multiply_add=lambda total, x: _multiply_add(dtype, target, total, x),
     )
-    done = 2 * threads * width * _PAIRED[dtype] * _STEPS
+    done = 2 * threads * width * _PAIRED[dtype] * STEPS
     return done / _fastest(kernel, target, operand, result)
 
 
@@ -205,14 +205,14 @@ def stream(target: Target, size: int) -> float:
     """Bytes a second that one thread loads from `size` bytes of its own, all threads at work."""
     import tvm
 
-    lanes, width = target.lanes(), target.lanes() * _CHAINS
+    lanes, width = target.lanes(), target.lanes() * CHAINS
     shape = (target.threads, max(1, size // width // _FLOAT), width)
     thread_bytes = shape[1] * width * _FLOAT
     steps = max(1, _STREAMED // thread_bytes)
     data = tvm.runtime.tensor(np.ones(shape, "float32"))
     result = tvm.runtime.tensor(np.zeros((shape[0], width), "float32"))
     sizes = {"threads": shape[0], "rows": shape[1], "width": width, "lanes": lanes}
-    kernel = _script(_STREAM, **sizes, chains=_CHAINS, steps=steps)
+    kernel = _script(_STREAM, **sizes, chains=CHAINS, steps=steps)
     return thread_bytes * steps / _fastest(kernel, target, data, result)
 
 
@@ -221,8 +221,8 @@ def hertz(target: Target) -> float:
     import tvm
 
     data = tvm.runtime.tensor(np.full((target.threads, 16), 1664525, "int32"))
-    kernel = _script(_CHAIN, threads=target.threads, steps=10 * _STEPS)
-    return _CHAIN_CYCLES * 10 * _STEPS / _fastest(kernel, target, data)
+    kernel = _script(_CHAIN, threads=target.threads, steps=10 * STEPS)
+    return _CHAIN_CYCLES * 10 * STEPS / _fastest(kernel, target, data)
 
 
 def parallel_seconds(target: Target) -> float:

@@ -28,7 +28,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(load.time, "perf_counter", lambda: state["now"])
     monkeypatch.setattr(load.psutil, "cpu_times", lambda **_: state["cores"])
     monkeypatch.setattr(host, "allowed_cpus", lambda: frozenset({0, 1}))
-    monkeypatch.setattr(load, "_used_by_us", lambda: state["own"])
+    monkeypatch.setattr(load, "used_by_us", lambda: state["own"])
     return state
 
 
@@ -63,14 +63,14 @@ def spinner() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_children_are_our_own(spinner: subprocess.Popen[bytes]) -> None:
     """Read from the process table alone, so that a busy machine does not disturb the test."""
-    before = load._used_by_us()
+    before = load.used_by_us()
     child = psutil.Process(spinner.pid)
     while child.cpu_times().user < 0.1:
         time.sleep(0.01)
-    assert load._used_by_us() - before >= 0.09
+    assert load.used_by_us() - before >= 0.09
     spinner.kill()
     spinner.wait()
-    assert load._used_by_us() - before >= 0.09  # those that ended count as well
+    assert load.used_by_us() - before >= 0.09  # those that ended count as well
 
 
 def test_it_waits_for_our_threads_to_rest(

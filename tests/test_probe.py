@@ -45,17 +45,17 @@ def test_multiply_adds_stay_in_registers(
     if rate is None:
         pytest.skip(f"this CPU has no {instruction}")
     found = re.findall(rf"^\s+{instruction}\w*\s.*$", seen["asm"], re.MULTILINE)
-    assert len(found) >= probe_kernels._CHAINS
+    assert len(found) >= probe_kernels.CHAINS
     assert not [line for line in found if "(" in line], "an operand in memory"
     products = {"float32": 1, "bfloat16": 2, "int8": 4}[dtype]
-    wanted = 2 * here.lanes() * probe_kernels._CHAINS * products * probe_kernels._STEPS
+    wanted = 2 * here.lanes() * probe_kernels.CHAINS * products * probe_kernels.STEPS
     assert rate == wanted
 
 
 def test_dot_products_add_what_they_should(
     seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_kernels, "_STEPS", 3)
+    monkeypatch.setattr(probe_kernels, "STEPS", 3)
     here = target.parse("cpu", 1)
     if probe_kernels.flops(here, "int8") is None:
         pytest.skip("this CPU has no dot products of int8")
@@ -84,7 +84,7 @@ def test_streams_read_what_is_counted(
 
 
 def test_the_chain_is_not_shortened(seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_kernels, "_STEPS", 5)
+    monkeypatch.setattr(probe_kernels, "STEPS", 5)
     probe_kernels.hertz(target.parse("cpu", 1))
     value = factor = 1664525
     for step in range(50):
