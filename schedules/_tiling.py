@@ -14,22 +14,16 @@ from hybridc.compiler.interfaces import Point, Space
 from hybridc.compiler.target import Target
 
 _LINE = 64
-# Vector multiply-adds a cycle, and cycles until a result may be added to.
-_ISSUED = {128: 2, 256: 2, 512: 1}
+# Cycles until the result of a multiply-add may be added to.
 _LATENCY = 4
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
-# Bytes that a core gets in a cycle, sustained, with all cores at work: from its L2 cache, from the
-# L3 cache, and from memory.
-_L2_BYTES = 32.0
-_L3_BYTES = 16.0
-_MEMORY_BYTES = 4.0
+# What a stream from the L3 cache gets of its bandwidth when it has to keep up with multiply-adds.
+_SHARE = 0.75
 # Cycles of a step for each line that other rows push out of the L1 cache, measured.
 _CONFLICT = 2.0
-# Cycles to start a task: the call, and address arithmetic; and to wake the other threads and wait
-# for them, about 3 µs.
+# Cycles to start a task: the call, and address arithmetic.
 _TASK = 50
-_PARALLEL = 10_000
 
 
 @dataclass(frozen=True)
@@ -82,10 +76,12 @@ def tiles(target: Target) -> Iterator[tuple[int, int]]:
 
 def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
     """Cycles of one register tile over the whole depth."""
-    multiply_adds = rows * vectors / _ISSUED[target.vector_bits]
+    machine = target.machine
+    multiply_adds = rows * vectors / machine.fma_per_cycle
     loads = (rows + vectors) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
-    weights = vectors * problem.lanes * 4 / (_L2_BYTES if near else _L3_BYTES)
+    fed = machine.l2_bytes_per_cycle if near else _SHARE * machine.l3_bytes_per_cycle
+    weights = vectors * problem.lanes * 4 / fed
     step = max(multiply_adds, loads, weights, _LATENCY)
     step += _CONFLICT * _crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
@@ -150,8 +146,10 @@ def kernel_cycles(
     # What a thread reads of the weights comes from memory the first time.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
-    fetched = fresh / _MEMORY_BYTES + (weights - fresh + rounds * activations) / _L3_BYTES
-    return rounds * (compute + _TASK) + fetched + (_PARALLEL if tasks > 1 else 0)
+    machine = target.machine
+    again = weights - fresh + rounds * activations
+    fetched = fresh / machine.dram_bytes_per_cycle + again / machine.l3_bytes_per_cycle
+    return rounds * (compute + _TASK) + fetched + (machine.parallel_cycles if tasks > 1 else 0)
 
 
 def _tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
