@@ -42,6 +42,8 @@ def _normalise(builder: Any, call: Any, groups: int) -> Expr:
     data, scale, shift = call.args
     shape, attrs = _shape(data), call.attrs
     channel = int(attrs.channel_axis) % len(shape)
+    if channel == len(shape) - 1 and {*map(int, attrs.axes)} == set(range(1, channel)):
+        return _normalise_channels_last(builder, call, groups)
     # The channels become two axes, groups and the channels of a group; the second is reduced.
     per_group = [groups, shape[channel] // groups]
     grouped = [*shape[:channel], *per_group, *shape[channel + 1 :]]
@@ -59,6 +61,68 @@ def _normalise(builder: Any, call: Any, groups: int) -> Expr:
         primfunc_name_hint="group_norm",
     )
     return relax.op.reshape(builder.emit(normalised), shape)
+
+
+def _normalise_channels_last(builder: Any, call: Any, groups: int) -> Expr:
+    """As `_normalise`, where a group is a few neighbouring numbers of every pixel.
+
+    Channels are summed apart, whole vectors of them, and groups from those sums: each pass over
+    the data reads memory in order, and threads share the channels.
+    """
+    data, scale, shift = call.args
+    shape, epsilon = _shape(data), float(call.attrs.epsilon)
+    count = prod(shape[1:]) // groups
+    wide = "float64" if str(data.ty.dtype) == "float64" else "float32"
+    pixels = range(1, len(shape) - 1)
+
+    def summed(x: Tensor, *mean: Tensor) -> Tensor:
+        axes = [te.reduce_axis((_long(0), _long(shape[axis])), name=f"k{axis}") for axis in pixels]
+
+        def element(n: Any, c: Any) -> Any:
+            value = x(n, *axes, c).astype(wide)
+            for other in mean:
+                value = (value - other(n, c)) * (value - other(n, c))
+            return te.sum(value, axis=axes)
+
+        return te.compute(_longs(shape[0], shape[-1]), element, name="sums")
+
+    def averaged(sums: Tensor) -> Tensor:
+        return _over_groups(sums, groups, lambda total, c: total / tirx.const(count, wide))
+
+    def factors(sums: Tensor, scale: Tensor) -> Tensor:
+        def factor(total: Any, c: Any) -> Any:
+            variance = total / tirx.const(count, wide)
+            return tirx.rsqrt(variance + tirx.const(epsilon, wide)) * scale(c).astype(wide)
+
+        return _over_groups(sums, groups, factor)
+
+    def normalised(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+        def element(*i: Any) -> Any:
+            n, c = i[0], i[-1]
+            value = (x(*i).astype(wide) - mean(n, c)) * factor(n, c) + shift(c).astype(wide)
+            return value.astype(x.dtype)
+
+        return te.compute(x.shape, element, name="normalised")
+
+    def emit(function: Any, *operands: Expr) -> Expr:
+        return builder.emit(builder.call_te(function, *operands))
+
+    mean = emit(averaged, emit(summed, data))
+    factor = emit(factors, emit(summed, data, mean), scale)
+    return builder.call_te(normalised, data, mean, factor, shift)
+
+
+def _over_groups(sums: Tensor, groups: int, element: Any) -> Tensor:
+    """`element(sum of the group of channel c, c)` for sums `[N, C]`."""
+    batch, channels = (int(extent) for extent in sums.shape)
+    size = channels // groups
+    if size == 1:
+        return te.compute(sums.shape, lambda n, c: element(sums(n, c), c), name="groups")
+    k = te.reduce_axis((_long(0), _long(size)), name="k")
+    totals = te.compute(
+        _longs(batch, groups), lambda n, g: te.sum(sums(n, g * size + k), axis=k), name="totals"
+    )
+    return te.compute(sums.shape, lambda n, c: element(totals(n, c // size), c), name="groups")
 
 
 def _two_passes(
@@ -91,6 +155,14 @@ def _two_passes(
         return scaled.astype(x.dtype)
 
     return te.compute(shape, element, name="normalised")
+
+
+def _long(value: int) -> Any:
+    return tirx.const(value, "int64")
+
+
+def _longs(*values: int) -> tuple[Any, ...]:
+    return tuple(_long(value) for value in values)
 
 
 def _static(data: Expr) -> bool:

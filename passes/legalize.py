@@ -7,7 +7,7 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import contractions, lowerings
+from hybridc.compiler import contractions, extrema, lowerings, resampling
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import operator, unless_same
@@ -63,6 +63,10 @@ def _extents(info: Any) -> tuple[int, ...]:
 
 # Lowered by functions of ours; matmul depends on the target besides.
 _OWN = {
+    "relax.argmax": extrema.argmax,
+    "relax.argmin": extrema.argmin,
+    "relax.image.resize2d": resampling.resize2d,
+    "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
     "relax.nn.group_norm": lowerings.group_norm,
     "relax.nn.instance_norm": lowerings.instance_norm,
 }

@@ -112,8 +112,12 @@ def _inlinable(this: _analysis.Block, readers: tuple[_analysis.Block, ...]) -> b
     return len(readers) <= 1 or this.operations <= _MERGED_OPERATIONS
 
 
-def vectorize(schedule: Schedule, loop: Loop, lanes: int) -> Loop:
-    """Cut a loop into vectors and return the loop over them; the last vector may be narrower."""
+def vectorize(schedule: Schedule, loop: Loop, lanes: int, twice: bool = False) -> Loop:
+    """Cut a loop into vectors and return the loop over them; the last vector may be narrower.
+
+    Where elements may be computed `twice`, the last vector is whole and overlaps the one before;
+    that is slow where the next stage reads them back at once, from two stores.
+    """
     extent = int(schedule.get(loop).extent)
     lanes = min(lanes, extent)
     if lanes == 1:
@@ -122,6 +126,8 @@ def vectorize(schedule: Schedule, loop: Loop, lanes: int) -> Loop:
     schedule.vectorize(lane)
     if extent % lanes:
         schedule.annotate(vectors, _vectors.TAIL, extent % lanes)
+        if twice:
+            schedule.annotate(vectors, _vectors.OVERLAP, 1)
     return vectors
 
 
@@ -136,9 +142,11 @@ def spread(schedule: Schedule, name: str, target: Target, lanes: int, threads: b
     outer, inner = loops[: -len(group)], schedule.fuse(*loops[-len(group) :])
     extent = int(schedule.get(inner).extent)
     native = target.lanes(this.widest)
-    width = lanes or _analysis.best_lanes(extent, this.divisor(group[-1]), native)
+    divisor = this.divisor(group[-1])
+    width = lanes or _analysis.best_lanes(extent, divisor, native)
     whole = extent % width == 0
-    vectors = inner if width * _NARROW <= native else vectorize(schedule, inner, width)
+    narrow = width * _NARROW <= native
+    vectors = inner if narrow else vectorize(schedule, inner, width, twice=divisor == 0)
     if not threads:
         return
     if not outer:

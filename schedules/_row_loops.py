@@ -19,7 +19,7 @@ _UNROLLED = 16
 def schedule_rows(rows: Rows, point: Point) -> Schedule:
     """Apply a point of `rows.space`."""
     func = rows.staged
-    if rows.along:
+    if rows.along and rows.fused == 1:  # axes that count as one make whole vectors already
         for name in rows.stages:
             func = _pad_reduction(func, name, point["width"])
     schedule = _loops.new_schedule(func)

@@ -15,6 +15,9 @@ Var = Any  # tvm.ir.expr.Var
 # Marks the loop over vectors of an axis that is no whole number of them; the value is the number
 # of elements in the last, narrower vector.
 TAIL = "hybridc.tail"
+# Marks such a loop where elements may be computed twice: the last vector is whole then, and begins
+# within the one before it.
+OVERLAP = "hybridc.overlap"
 
 
 def straighten(body: Any) -> Any:
@@ -30,25 +33,45 @@ def _split_tail(loop: Any) -> Any:
     if TAIL not in loop.annotations:
         return loop
     rest = int(loop.annotations[TAIL])
-    others = {k: v for k, v in loop.annotations.items() if k != TAIL}
+    others = {k: v for k, v in loop.annotations.items() if k not in (TAIL, OVERLAP)}
     last = _const(int(loop.extent) - 1, loop.loop_var)
     main = tirx.For(loop.loop_var, loop.min, last, loop.kind, loop.body, None, others)
-    tail = _unguarded(_copy(loop.body, {loop.loop_var: last}, rest))
+    whole = OVERLAP in loop.annotations and int(last) > 0
+    tail = _unguarded(_copy(loop.body, {loop.loop_var: last}, rest, whole))
     return tirx.SeqStmt([_unguarded(main), tail]) if int(last) else tail
 
 
-def _copy(body: Any, values: dict[Var, Any], lanes: int) -> Any:
-    """A copy of a loop's body with variables of its own, some at `values`, and other `lanes`."""
+def _copy(body: Any, values: dict[Var, Any], lanes: int, whole: bool) -> Any:
+    """A copy of a loop's body with variables of its own, some at `values`.
+
+    Vectors have other `lanes`, or all of theirs but moved back until they end with those.
+    """
     renamed = dict(values)
 
     def define(old: Var) -> None:
         renamed[old] = tirx.Var(old.name, old.ty)
 
-    structural_walk(body, (tirx.For, lambda node: define(node.loop_var)))
+    def loop(node: Any) -> None:
+        define(node.loop_var)
+        if whole and int(node.kind) == tirx.ForKind.VECTORIZED:
+            back = _const(int(node.extent) - lanes, node.loop_var)
+            moved[renamed[node.loop_var]] = renamed[node.loop_var] - back
+
+    moved: dict[Var, Any] = {}
+    structural_walk(body, (tirx.For, loop))
     structural_walk(body, (tirx.IterVar, lambda node: define(node.var)))
     structural_walk(body, ((prim.Let, tirx.Bind), lambda node: define(node.var)))
     copy = _substitute(body, renamed)
+    if whole:
+        return structural_map(copy, (tirx.For, lambda node: _moved(node, moved)))
     return structural_map(copy, (tirx.For, lambda node: _narrow(node, lanes)))
+
+
+def _moved(loop: Any, moved: dict[Var, Any]) -> Any:
+    if loop.loop_var not in moved:
+        return loop
+    body = _substitute(loop.body, {loop.loop_var: moved[loop.loop_var]})
+    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
 
 
 def _narrow(loop: Any, lanes: int) -> Any:
