@@ -72,19 +72,7 @@ def _normalise_channels_last(builder: Any, call: Any, groups: int) -> Expr:
     data, scale, shift = call.args
     shape, epsilon = _shape(data), float(call.attrs.epsilon)
     count = prod(shape[1:]) // groups
-    wide = "float64" if str(data.ty.dtype) == "float64" else "float32"
-    pixels = range(1, len(shape) - 1)
-
-    def summed(x: Tensor, *mean: Tensor) -> Tensor:
-        axes = [te.reduce_axis((_long(0), _long(shape[axis])), name=f"k{axis}") for axis in pixels]
-
-        def element(n: Any, c: Any) -> Any:
-            value = x(n, *axes, c).astype(wide)
-            for other in mean:
-                value = (value - other(n, c)) * (value - other(n, c))
-            return te.sum(value, axis=axes)
-
-        return te.compute(_longs(shape[0], shape[-1]), element, name="sums")
+    wide = _wide(data.ty)
 
     def averaged(sums: Tensor) -> Tensor:
         return _over_groups(sums, groups, lambda total, c: total / tirx.const(count, wide))
@@ -96,20 +84,41 @@ def _normalise_channels_last(builder: Any, call: Any, groups: int) -> Expr:
 
         return _over_groups(sums, groups, factor)
 
-    def normalised(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
-        def element(*i: Any) -> Any:
-            n, c = i[0], i[-1]
-            value = (x(*i).astype(wide) - mean(n, c)) * factor(n, c) + shift(c).astype(wide)
-            return value.astype(x.dtype)
-
-        return te.compute(x.shape, element, name="normalised")
-
     def emit(function: Any, *operands: Expr) -> Expr:
         return builder.emit(builder.call_te(function, *operands))
 
-    mean = emit(averaged, emit(summed, data))
-    factor = emit(factors, emit(summed, data, mean), scale)
-    return builder.call_te(normalised, data, mean, factor, shift)
+    mean = emit(averaged, emit(_channel_sums, data))
+    factor = emit(factors, emit(_channel_sums, data, mean), scale)
+    return builder.call_te(_scaled, data, mean, factor, shift, primfunc_name_hint="group_norm")
+
+
+def _channel_sums(x: Tensor, *mean: Tensor) -> Tensor:
+    """Sums `[N, C]` of each channel, or of its squared deviations from the `mean`."""
+    wide = _wide(x)
+    extents = [int(extent) for extent in x.shape]
+    axes = [
+        te.reduce_axis((_long(0), _long(extent)), name=f"k{axis}")
+        for axis, extent in enumerate(extents[1:-1])
+    ]
+
+    def element(n: Any, c: Any) -> Any:
+        value = x(n, *axes, c).astype(wide)
+        for other in mean:
+            value = (value - other(n, c)) * (value - other(n, c))
+        return te.sum(value, axis=axes)
+
+    return te.compute(_longs(extents[0], extents[-1]), element, name="sums")
+
+
+def _scaled(x: Tensor, mean: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """`(x - mean) * factor + shift`, the first two `[N, C]`, the last `[C]`."""
+
+    def element(*i: Any) -> Any:
+        n, c = i[0], i[-1]
+        value = (x(*i).astype(_wide(x)) - mean(n, c)) * factor(n, c) + shift(c).astype(_wide(x))
+        return value.astype(x.dtype)
+
+    return te.compute(x.shape, element, name="normalised")
 
 
 def _over_groups(sums: Tensor, groups: int, element: Any) -> Tensor:
@@ -132,7 +141,7 @@ def _two_passes(
     x, scale, shift = operands
     shape = [int(extent) for extent in x.shape]
     kept = [axis for axis in range(len(shape)) if axis not in axes]
-    dtype = "float64" if x.dtype == "float64" else "float32"
+    dtype = _wide(x)
     count = tirx.const(prod(shape[axis] for axis in axes), dtype)
     wide = topi.cast(x, dtype) if x.dtype != dtype else x
 
@@ -155,6 +164,11 @@ def _two_passes(
         return scaled.astype(x.dtype)
 
     return te.compute(shape, element, name="normalised")
+
+
+def _wide(x: Any) -> str:
+    """The type in which statistics are computed."""
+    return "float64" if str(x.dtype) == "float64" else "float32"
 
 
 def _long(value: int) -> Any:

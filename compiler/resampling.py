@@ -7,8 +7,10 @@ whole vectors of channels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from math import prod
+from operator import add, mul
 from typing import Any
 
 import numpy as np
@@ -57,24 +59,23 @@ def resize2d(builder: Any, call: Any) -> Expr:
     if not _takes(data, size, layout) or mode == _CROP:
         return call.op.get_attr("FLegalize")(builder, call)
     shape = [int(extent) for extent in data.ty.shape.values]
-    vertical, horizontal = (
-        _taps(shape[layout.index(axis)], int(wanted), mode, attrs)
-        for axis, wanted in zip("HW", size.values, strict=True)
-    )
-    dtype = str(call.ty.dtype)
-    return _weighted(builder, data, layout, (vertical, horizontal), dtype, "resize2d")
+    taps: dict[int, Taps] = {}
+    for axis, wanted in zip("HW", size.values, strict=True):
+        place = layout.index(axis)
+        taps[place] = _taps(shape[place], int(wanted), mode, attrs)
+    return _weighted(builder, call, taps)
 
 
 def adaptive_avg_pool2d(builder: Any, call: Any) -> Expr:
     """Lower `relax.nn.adaptive_avg_pool2d`: windows of two lengths as one, with weights of zero."""
-    data, attrs, layout = call.args[0], call.attrs, str(call.attrs.layout)
+    data, layout = call.args[0], str(call.attrs.layout)
     if not _takes(data, None, layout) or str(data.ty.dtype) != "float32":
         return call.op.get_attr("FLegalize")(builder, call)
     shape, out = data.ty.shape.values, call.ty.shape.values
     places = [layout.index(axis) for axis in "HW"]
-    taps = [_windows(int(shape[place]), int(out[place])) for place in places]
-    dtype = str(call.ty.dtype)
-    return _weighted(builder, data, layout, (taps[0], taps[1]), dtype, "adaptive_avg_pool2d")
+    return _weighted(
+        builder, call, {place: _windows(int(shape[place]), int(out[place])) for place in places}
+    )
 
 
 def _takes(data: Expr, size: Expr | None, layout: str) -> bool:
@@ -167,21 +168,19 @@ def _clamp(index: Array, extent: int) -> Array:
     return np.clip(index, 0, extent - 1).astype("int32")
 
 
-def _weighted(
-    builder: Any, data: Expr, layout: str, taps: tuple[Taps, Taps], dtype: str, name: str
-) -> Expr:
-    """Weighted sums over rows and columns: at once where that is cheap, else one after the other.
+def _weighted(builder: Any, call: Any, taps: Mapping[int, Taps]) -> Expr:
+    """Weighted sums over two axes: at once where that is cheap, else one after the other.
 
     One after the other takes the sum of both counts of taps, but writes and reads what is between.
     """
-    places = [layout.index(axis) for axis in "HW"]
-    if prod(tap.count for tap in taps) <= _AT_ONCE:
-        return _sums(builder, data, dict(zip(places, taps, strict=True)), dtype, name)
-    shape = [int(extent) for extent in data.ty.shape.values]
+    data, dtype, name = call.args[0], str(call.ty.dtype), str(call.op.name).rsplit(".", 1)[-1]
+    if prod(tap.count for tap in taps.values()) <= _AT_ONCE:
+        return _sums(builder, data, taps, dtype, name)
+    extents = [int(extent) for extent in data.ty.shape.values]
     # The axis that grows least is done first: fewer elements for the second.
-    first, last = sorted((0, 1), key=lambda i: len(taps[i].index) / shape[places[i]])
-    rows = builder.emit(_sums(builder, data, {places[first]: taps[first]}, "float32", name))
-    return _sums(builder, rows, {places[last]: taps[last]}, dtype, name)
+    first, last = sorted(taps, key=lambda axis: len(taps[axis].index) / extents[axis])
+    rows = builder.emit(_sums(builder, data, {first: taps[first]}, "float32", name))
+    return _sums(builder, rows, {last: taps[last]}, dtype, name)
 
 
 def _sums(builder: Any, data: Expr, taps: Mapping[int, Taps], dtype: str, name: str) -> Expr:
@@ -207,29 +206,27 @@ def _unrolled(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: 
     plain = all(tap.weight is None for tap in taps.values())
 
     def element(*i: Any) -> Any:
-        total = None
+        terms: list[Any] = []
         for choice in product(*(range(tap.count) for tap in taps.values())):
-            place, factor = list(i), None
-            for (axis, (index, weight)), tap in zip(paired.items(), choice, strict=True):
+            place, factors = list(i), []
+            for (axis, (index, *weight)), tap in zip(paired.items(), choice, strict=True):
                 place[axis] = index(i[axis], tap)
-                if weight is not None:
-                    factor = weight(i[axis], tap) * (1 if factor is None else factor)
+                factors += [table(i[axis], tap) for table in weight]
             value = x(*place)
-            if not plain:
-                value = value.astype("float32") * factor
-            total = value if total is None else total + value
-        return total if plain else total.astype(dtype)
+            terms.append(value if plain else reduce(mul, factors) * value.astype("float32"))
+        return terms[0] if plain else reduce(add, terms).astype(dtype)
 
     return te.compute(_shape(x, taps), element, name="resampled")
 
 
 def _reduced(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: str) -> Tensor:
     """The taps of one axis as a reduction."""
-    ((axis, (index, weight)),) = _pairs(tables, taps).items()
+    ((axis, (index, *weights)),) = _pairs(tables, taps).items()
     k = te.reduce_axis((tirx.const(0, "int64"), tirx.const(taps[axis].count, "int64")), name="k")
 
     def element(*i: Any) -> Any:
         place = [*i[:axis], index(i[axis], k), *i[axis + 1 :]]
+        (weight,) = weights
         return te.sum(x(*place).astype("float32") * weight(i[axis], k), axis=k)
 
     total = te.compute(_shape(x, taps), element, name="resampled")
@@ -238,13 +235,12 @@ def _reduced(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: s
     )
 
 
-def _pairs(
-    tables: list[Tensor], taps: Mapping[int, Taps]
-) -> dict[int, tuple[Tensor, Tensor | None]]:
-    """The tensors of each axis' tables of indices and weights."""
+def _pairs(tables: list[Tensor], taps: Mapping[int, Taps]) -> dict[int, list[Tensor]]:
+    """The tensors of each axis: its table of indices and, where it has one, that of weights."""
     left = iter(tables)
     return {
-        axis: (next(left), None if tap.weight is None else next(left)) for axis, tap in taps.items()
+        axis: [next(left) for _ in range(1 if tap.weight is None else 2)]
+        for axis, tap in taps.items()
     }
 
 

@@ -13,20 +13,24 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops
+from hybridc.schedules import _analysis, _loops, _register_tiles
 
 _LINE_BITS = 512
 
 
 @dataclass(frozen=True)
 class TransposeMatch(Match):
-    """A transposing kernel, inlined into one block: `rows` is the axis along which it reads."""
+    """A transposing kernel, inlined into one block: `rows` is the axis along which it reads.
+
+    `nest` is there where tiles of it can be shuffled in registers.
+    """
 
     inlined: PrimFunc
     name: str
-    rows: int
+    rows: int | None
     tile: int
     threads: bool
+    nest: _register_tiles.Nest | None
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,14 @@ class Transpose(ScheduleRule):
         left = _analysis.blocks(inlined)
         if len(left) != 1:
             return NotApplicable("it does not come down to one loop nest")
-        if (rows := _read_axis(left[0])) is None:
+        lanes = target.lanes(left[0].widest)
+        nest = _register_tiles.analyse(left[0], lanes)
+        rows = _read_axis(left[0])
+        if nest is None and rows is None:
             return NotApplicable("it reads along the axis that it writes along")
-        tile = _LINE_BITS * target.lanes(left[0].widest) // target.vector_bits
+        tile = _LINE_BITS * lanes // target.vector_bits
         threads = _analysis.worth_threads(inlined, target)
-        return TransposeMatch(func, target, inlined, left[0].name, rows, tile, threads)
+        return TransposeMatch(func, target, inlined, left[0].name, rows, tile, threads, nest)
 
     def knobs(self, match: TransposeMatch) -> Space:
         """The side of a square `tile`; `threads` or one thread."""
@@ -61,7 +68,12 @@ class Transpose(ScheduleRule):
         return {"tile": min(match.tile, 64), "threads": int(match.threads)}
 
     def schedule(self, match: TransposeMatch, point: Point) -> Schedule:
-        """Tiles outside; inside, vectors along the writes."""
+        """Tiles outside; inside, vectors along the writes, shuffled where that fits."""
+        if match.nest is not None:
+            rows, threads = max(1, point["tile"] // match.nest.height), bool(point["threads"])
+            return _loops.new_schedule(
+                _register_tiles.schedule(match.inlined, match.nest, rows, threads)
+            )
         schedule = _loops.new_schedule(match.inlined)
         block = schedule.get_sblock(match.name)
         loops = schedule.get_loops(block)
