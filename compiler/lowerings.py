@@ -4,14 +4,24 @@ Each function fits `relax.transform.LegalizeOps`: it takes a block builder and a
 the expression that takes the call's place.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from tvm import relax, te, tirx, topi
 
 Expr = Any  # tvm.relax.Expr
 Tensor = Any  # tvm.te.Tensor
+
+# The integer as wide as each type of IEEE 754, and infinity as that integer.
+_INFINITY = MappingProxyType(
+    {
+        dtype: (integer, int(np.array(np.inf, dtype).view(integer)))
+        for dtype, integer in (("float16", "int16"), ("float32", "int32"), ("float64", "int64"))
+    }
+)
 
 
 def group_norm(builder: Any, call: Any) -> Expr:
@@ -32,6 +42,40 @@ def instance_norm(builder: Any, call: Any) -> Expr:
     if not _static(data):
         return _by_tvm(builder, call)
     return _normalise(builder, call, _shape(data)[int(call.attrs.channel_axis)])
+
+
+def isnan(builder: Any, call: Any) -> Expr:
+    """Lower `relax.isnan` as a comparison of bits, which vectorises as TVM's call does not."""
+    return _by_bits(builder, call, lambda magnitude, infinity: magnitude > infinity)
+
+
+def isinf(builder: Any, call: Any) -> Expr:
+    """Lower `relax.isinf` as a comparison of bits."""
+    return _by_bits(builder, call, lambda magnitude, infinity: magnitude.equal(infinity))
+
+
+def isfinite(builder: Any, call: Any) -> Expr:
+    """Lower `relax.isfinite` as a comparison of bits."""
+    return _by_bits(builder, call, lambda magnitude, infinity: magnitude < infinity)
+
+
+def _by_bits(builder: Any, call: Any, compare: Callable[[Any, Any], Any]) -> Expr:
+    """Compare the bits of a number without its sign with those of infinity."""
+    dtype = str(call.args[0].ty.dtype)
+    if dtype not in _INFINITY:
+        return _by_tvm(builder, call)
+    integer, infinity = _INFINITY[dtype]
+
+    def element(x: Any) -> Any:
+        unsigned = tirx.const(int(np.iinfo(integer).max), integer)
+        magnitude = tirx.bitwise_and(tirx.reinterpret(integer, x), unsigned)
+        return compare(magnitude, tirx.const(infinity, integer))
+
+    def kernel(x: Tensor) -> Tensor:
+        return te.compute(x.shape, lambda *i: element(x(*i)), name="classified")
+
+    name = str(call.op.name).rsplit(".", 1)[-1]
+    return builder.call_te(kernel, call.args[0], primfunc_name_hint=name)
 
 
 def _by_tvm(builder: Any, call: Any) -> Expr:

@@ -79,3 +79,13 @@ def test_symbolic_shapes_are_left_to_tvm() -> None:
         pipeline.parse("legalize"), builder.finalize(), Context(target.parse("cpu"))
     )
     assert "R.nn.group_norm" not in lowered.script()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("name", ["isnan", "isinf", "isfinite"])
+def test_classes_of_numbers(name: str, dtype: str) -> None:
+    largest, smallest = np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal
+    edges = [0.0, -0.0, 1.0, np.inf, -np.inf, np.nan, -np.nan, largest, -largest, smallest]
+    x = np.array(edges * 5, dtype)
+    got, _ = run(lambda v: relax.op.astype(getattr(relax.op, name)(v), "int32"), x)
+    np.testing.assert_array_equal(got, getattr(np, name)(x).astype(np.int32))
