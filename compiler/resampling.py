@@ -28,6 +28,7 @@ _EPSILON = np.float32(1e-5)
 _AT_ONCE = 9
 # Taps that are written out; beyond, a loop.
 _UNROLLED = 8
+_INJECTIVE = 2  # TVM's OpPatternKind
 _CROP = "tf_crop_and_resize"  # reads from outside the image too
 
 
@@ -197,7 +198,9 @@ def _sums(builder: Any, data: Expr, taps: Mapping[int, Taps], dtype: str, name: 
     def build(x: Tensor, *tables: Tensor) -> Tensor:
         return kernel(x, list(tables), taps, dtype)
 
-    return builder.call_te(build, data, *tables, primfunc_name_hint=name)
+    # TVM takes indices from a table for opaque; concatenations may compute this in their stead.
+    attributes = None if many else {"op_pattern": _INJECTIVE}
+    return builder.call_te(build, data, *tables, primfunc_name_hint=name, primfunc_attrs=attributes)
 
 
 def _unrolled(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: str) -> Tensor:

@@ -5,7 +5,7 @@ from math import gcd
 from typing import Any
 
 from tvm import sym
-from tvm.ir.expr import Call
+from tvm.ir.expr import Call, TensorLoad
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_visit, structural_walk
 
@@ -57,6 +57,19 @@ def lane_divisor(body: Any, var: Var) -> int:
 def conditional(call: Any) -> bool:
     """Whether a call evaluates one of two operands only, so that lanes may part ways."""
     return str(call.op.name) == "prim.if_then_else"
+
+
+def guarded(body: Any) -> tuple[Any, ...]:
+    """The loads that are evaluated under a condition only."""
+    found: list[Any] = []
+
+    def visit(call: Any) -> None:
+        if conditional(call):
+            for branch in call.args[1:]:
+                structural_walk(branch, (TensorLoad, found.append))
+
+    structural_walk(body, (Call, visit))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _vectors
+from hybridc.schedules import _access, _analysis, _vectors
 
 Loop = Any  # tvm.s_tir.schedule.LoopRV
 
@@ -105,11 +105,29 @@ def stage(func: PrimFunc) -> tuple[PrimFunc, str]:
 
 
 def _inlinable(this: _analysis.Block, readers: tuple[_analysis.Block, ...]) -> bool:
-    if any(reader.iterations >= 2 * this.iterations for reader in readers):
+    if any(_repeats(reader, this) for reader in readers):
         return this.operations <= _REPEATED_OPERATIONS
     if len({reader.name for reader in readers}) > 1:
         return this.operations <= _SHARED_OPERATIONS
     return len(readers) <= 1 or this.operations <= _MERGED_OPERATIONS
+
+
+def _repeats(reader: _analysis.Block, this: _analysis.Block) -> bool:
+    """Whether a block inlined into a larger one is computed more than once for an element.
+
+    A concatenation is larger than its parts, but reads each of their elements once.
+    """
+    if reader.iterations < 2 * this.iterations:
+        return False
+    guarded = [
+        load
+        for load in _access.guarded(reader.body)
+        if any(load.source.same_as(write) for write in this.writes)
+    ]
+    wide = [axis for axis, extent in reader.spatial.items() if extent > 1]
+    if reader.reduction or not guarded:
+        return True
+    return not all(_access.uses(load, axis) for load in guarded for axis in wide)
 
 
 def vectorize(schedule: Schedule, loop: Loop, lanes: int, twice: bool = False) -> Loop:
