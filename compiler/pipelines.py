@@ -6,6 +6,7 @@ DEFAULT: Pipeline = (
     ("simplify-inference", "drop what only training needs, so that later patterns are plain"),
     ("fold-constants", "shapes and weights computed from constants become constants"),
     ("fold-batch-norm", "a scale and shift behind a convolution move into its weights"),
+    ("fuse-norms", "layouts pass through a normalisation, but not through its pieces"),
     ("fold-padding", "a zero pad before a convolution or pooling becomes its own padding"),
     ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
     ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),

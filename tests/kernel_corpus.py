@@ -70,6 +70,28 @@ def _attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
     return op.matmul(op.nn.softmax(scaled, axis=-1), values)
 
 
+def _zero_nans(x: Any) -> Any:
+    return op.where(op.isnan(x), relax.const(0.0, "float32"), x)
+
+
+def _permute(*axes: int) -> Callable[..., Any]:
+    return lambda x: op.permute_dims(x, list(axes))
+
+
+def _shuffle(x: Any) -> Any:
+    parted = op.permute_dims(op.reshape(x, [1, 3, 5, 2, 11]), [0, 1, 2, 4, 3])
+    return op.reshape(parted, [1, 3, 5, 22])
+
+
+def _resize(method: str) -> Callable[..., Any]:
+    size = relax.ShapeExpr([11, 14])
+    return lambda x: op.image.resize2d(x, size, layout="NHWC", method=method)
+
+
+def _adaptive_pool(x: Any) -> Any:
+    return op.nn.adaptive_avg_pool2d(x, (1, 2), layout="NHWC")
+
+
 def _norm(*axes: int) -> Callable[..., Any]:
     return lambda x, scale, shift: op.nn.layer_norm(x, scale, shift, list(axes))
 
@@ -146,6 +168,10 @@ KERNELS: list[tuple[str, Builder]] = [
         "gather elements",
         operator(lambda x, i: op.gather_elements(x, i, 1), *floats([4, 9]), ([4, 7], "int64")),
     ),
+    ("NaN to zero", operator(_zero_nans, *floats([7, 21]))),
+    ("transpose of few channels", operator(_permute(0, 2, 3, 1), *floats([1, 3, 9, 9]))),
+    ("transpose to few channels", operator(_permute(0, 3, 1, 2), *floats([2, 5, 7, 3]))),
+    ("channel shuffle", operator(_shuffle, *floats([1, 3, 5, 22]))),
     (
         "transpose heads",
         operator(lambda x: op.permute_dims(x, [0, 2, 1, 3]), *floats([1, 12, 5, 64])),
@@ -194,6 +220,8 @@ KERNELS: list[tuple[str, Builder]] = [
     ("variance", operator(lambda x: op.variance(x, [1]), *floats([9, 100]))),
     ("argmax", operator(lambda x: op.argmax(x, 1), *floats([4, 10, 7]))),
     ("reduce one element", operator(lambda x: op.sum(x, [-1]), *floats([6, 1]))),
+    ("argmin of the first axis", operator(lambda x: op.argmin(x, 0), *floats([9, 21]))),
+    ("adaptive pool", operator(_adaptive_pool, *floats([1, 17, 9, 19]))),
     # Row kernels.
     ("softmax of 197", operator(lambda x: op.nn.softmax(x, -1), *floats([3, 19, 197]))),
     ("softmax of 128", operator(lambda x: op.nn.softmax(x, -1), *floats([12, 32, 128]))),
@@ -215,6 +243,24 @@ KERNELS: list[tuple[str, Builder]] = [
         "group norm",
         operator(
             lambda x, s, b: op.nn.group_norm(x, s, b, 2, 1, [2, 3]), *floats([1, 8, 5, 5], [8], [8])
+        ),
+    ),
+    (
+        "group norm, channels last",
+        operator(
+            lambda x, s, b: op.nn.group_norm(x, s, b, 4, 3, [1, 2]),
+            *floats([2, 5, 5, 20], [20], [20]),
+        ),
+    ),
+    # Resizing.
+    ("resize, linear", operator(_resize("linear"), *floats([1, 5, 7, 21]))),
+    ("resize, nearest", operator(_resize("nearest_neighbor"), *floats([2, 5, 7, 16]))),
+    ("resize, cubic", operator(_resize("cubic"), *floats([1, 5, 7, 9]))),
+    (
+        "resize and concatenation",
+        operator(
+            lambda x, y: op.concat([_resize("linear")(x), y], 3),
+            *floats([1, 5, 7, 32], [1, 11, 14, 16]),
         ),
     ),
     # Pooling.
