@@ -195,7 +195,8 @@ def time_copy(count: int, chosen: Target) -> float:
     """Seconds of a copy of `count` floats, with one thread or with all."""
     x = te.placeholder((count,), "float32", "x")
     func = te.create_prim_func([x, te.compute((count,), lambda i: x[i], "y")])
-    rule, match = Elementwise(), Elementwise().match(func, chosen)
+    rule = Elementwise()
+    match: Any = rule.match(func, chosen)
     points = [{"lanes": 0, "threads": threads} for threads in (0, 1)]
     return min(time_function(rule.schedule(match, p).mod["main"], chosen) for p in points)
 

@@ -71,9 +71,17 @@ class Rows(Match):
 
     def _across_width(self) -> int:
         fitting = [width for width in self.widths if width <= CHAINS * self.native]
+        if self.threads:  # each thread wants rows of its own, in whole registers
+            shared = [w for w in fitting if self._tasks(w) >= self.target.threads]
+            fitting = [w for w in shared if w % self.native == 0] or fitting
         best = max(fitting, key=lambda width: (self._filled(width), width))
         # A narrow divisor of an awkward length wastes more than accumulators in the cache do.
         return best if 2 * self._filled(best) >= self._filled(self.axis) else self.axis
+
+    def _tasks(self, width: int) -> int:
+        found = {block.name: block for block in _analysis.blocks(self.staged)}
+        extents = list(found[self.output].spatial.values())
+        return prod(extents[position] for position in self.kept) // width
 
     def _filled(self, width: int) -> float:
         """The share of lanes in use where registers hold `width` elements."""

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _register_tiles
+from hybridc.schedules import _analysis, _loops, _nests, _register_tiles
 
 _LINE_BITS = 512
 
@@ -30,7 +30,7 @@ class TransposeMatch(Match):
     rows: int | None
     tile: int
     threads: bool
-    nest: _register_tiles.Nest | None
+    nest: _nests.Nest | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Transpose(ScheduleRule):
         if len(left) != 1:
             return NotApplicable("it does not come down to one loop nest")
         lanes = target.lanes(left[0].widest)
-        nest = _register_tiles.analyse(left[0], lanes)
+        nest = _nests.analyse(left[0], lanes)
         rows = _read_axis(left[0])
         if nest is None and rows is None:
             return NotApplicable("it reads along the axis that it writes along")
