@@ -213,7 +213,7 @@ def _unrolled(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: 
         for choice in product(*(range(tap.count) for tap in taps.values())):
             place, factors = list(i), []
             for (axis, (index, *weight)), tap in zip(paired.items(), choice, strict=True):
-                place[axis] = index(i[axis], tap)
+                place[axis] = _place(index(i[axis], tap))
                 factors += [table(i[axis], tap) for table in weight]
             value = x(*place)
             terms.append(value if plain else reduce(mul, factors) * value.astype("float32"))
@@ -228,7 +228,7 @@ def _reduced(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: s
     k = te.reduce_axis((tirx.const(0, "int64"), tirx.const(taps[axis].count, "int64")), name="k")
 
     def element(*i: Any) -> Any:
-        place = [*i[:axis], index(i[axis], k), *i[axis + 1 :]]
+        place = [*i[:axis], _place(index(i[axis], k)), *i[axis + 1 :]]
         (weight,) = weights
         return te.sum(x(*place).astype("float32") * weight(i[axis], k), axis=k)
 
@@ -236,6 +236,11 @@ def _reduced(x: Tensor, tables: list[Tensor], taps: Mapping[int, Taps], dtype: s
     return (
         total if dtype == "float32" else te.compute(total.shape, lambda *i: total(*i).astype(dtype))
     )
+
+
+def _place(index: Any) -> Any:
+    """An index in the 64 bits in which the kernels that fuse with this one count."""
+    return index.astype("int64")
 
 
 def _pairs(tables: list[Tensor], taps: Mapping[int, Taps]) -> dict[int, list[Tensor]]:
