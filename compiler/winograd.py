@@ -31,17 +31,13 @@ from hybridc.compiler.tensor_expressions import (
 
 Matrix = NDArray[np.float64]
 
-# The points at which the polynomials are multiplied; infinity is one more.  Small integers and
-# their inverses keep the transforms' entries, and with them the rounding errors, small.
-_POINTS = (
-    Fraction(0),
-    Fraction(1),
-    Fraction(-1),
-    Fraction(2),
-    Fraction(-2),
-    Fraction(1, 2),
-    Fraction(-1, 2),
-)
+_DTYPE = "float32"
+
+# The points at which the polynomials are multiplied, by their count; infinity is one more.  Of a
+# point and its inverse one enlarges what the other reduces, which keeps rounding errors small, and
+# opposite points share half of their sums.
+_POINTS = ("0", "1", "-1", "2", "-2", "1/2", "-1/2")
+_BALANCED = ("0", "2/3", "-2/3", "3/2", "-3/2")
 
 
 @cache
@@ -53,7 +49,8 @@ def transforms(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     filter's form is its transpose.
     """
     tile = outputs + taps - 1
-    points = _POINTS[: tile - 1]
+    chosen = _BALANCED if tile - 1 == len(_BALANCED) else _POINTS[: tile - 1]
+    points = tuple(Fraction(point) for point in chosen)
     lagrange = [_basis(points, i) for i in range(tile - 1)]
     scale = [prod(points[i] - p for p in points if p != points[i]) for i in range(tile - 1)]
     a_t = [[p**i for p in points] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
@@ -73,12 +70,16 @@ def transform_filter(weight: Array, outputs: int) -> Array:
 
 @dataclass(frozen=True)
 class _Grid:
-    """The tiles of a batch of images, numbered row by row; each makes `side` x `side` outputs."""
+    """The tiles of a batch of images, numbered row by row; each makes `side` x `side` outputs.
+
+    Tiles from `count` up to `rounded` repeat the last one, and nobody reads what they make.
+    """
 
     batch: int
     height: int
     width: int
     side: int
+    rounded: int
 
     @property
     def count(self) -> int:
@@ -86,6 +87,8 @@ class _Grid:
 
     def place(self, tile: Any) -> tuple[Any, Any, Any]:
         """Image, and the first row and column of outputs, of a tile."""
+        if self.rounded > self.count:
+            tile = tirx.Min(tile, tirx.const(self.count - 1, tile.ty.dtype))
         row = tile // self.width % self.height
         return tile // (self.height * self.width), row * self.side, tile % self.width * self.side
 
@@ -95,25 +98,32 @@ class _Grid:
 
 
 def conv2d(
-    shape: tuple[int, ...], packed: Array, columns: int, conv: Conv2d, dtype: str
+    shape: tuple[int, ...],
+    packed: Array,
+    columns: int,
+    conv: Conv2d,
+    tiles: int = 0,
 ) -> PrimFunc:
     """3x3 convolution of x `[N, H, W, C]`; weights `[tile, tile, O / lanes, C, lanes]`.
 
-    Stages: `input_rows` and `input_transform` (B^T d B), `product` (one matrix product for each
-    of tile x tile positions), `output_rows` and `output_transform` (A^T m A).
+    Stages: `pixels`, `input_rows` and `input_transform` (B^T d B), `product` (one matrix product
+    for each of tile x tile positions), `output_rows` and `output_transform` (A^T m A).  Products
+    are made for `tiles` tiles where these are more than cover the output, so that a schedule may
+    take them in groups of equal size.
     """
     batch, height, width, channels = shape
     tile, _, blocks, _, lanes = packed.shape
     side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
-    grid = _Grid(batch, -(-out_h // side), -(-out_w // side), side)
-    x = tensor(shape, "x", dtype)
-    w = tensor(packed.shape, "weight", dtype)
+    high, wide = -(-out_h // side), -(-out_w // side)
+    grid = _Grid(batch, high, wide, side, max(tiles, batch * high * wide))
+    x = tensor(shape, "x", _DTYPE)
+    w = tensor(packed.shape, "weight", _DTYPE)
     data = _transform_input(x, conv, grid)
     k = reduced(channels, "k")
     flops = 2 * batch * out_h * out_w * columns * channels * 9
     product = computed(
-        (tile * tile, grid.count, blocks * lanes),
+        (tile * tile, grid.rounded, blocks * lanes),
         lambda p, t, o: te.sum(
             data[p // tile, p % tile, t, k] * w[p // tile, p % tile, o // lanes, k, o % lanes],
             axis=k,
@@ -122,7 +132,7 @@ def conv2d(
         attrs=product_of("winograd-conv2d", flops),
     )
     stored = computed(
-        (tile * tile, grid.count, columns), lambda p, t, o: product[p, t, o], name="stored"
+        (tile * tile, grid.rounded, blocks * lanes), lambda p, t, o: product[p, t, o], name="stored"
     )
     whole = _transform_output(stored, grid)
     out = computed(
@@ -142,15 +152,17 @@ def _transform_input(x: Any, conv: Conv2d, grid: _Grid) -> Any:
     right = grid.width * grid.side + 2 - width - left
     padded = pad2d(x, (top, left, below, right))
     _, _, b_t = transforms(grid.side, 3)
-    shape = (grid.side + 2, grid.side + 2, grid.count, channels)
+    shape = (grid.side + 2, grid.side + 2, grid.rounded, channels)
 
-    def pixel(t: Any, i: Any, j: Any, c: Any) -> Any:
+    def pixel(i: Any, j: Any, t: Any, c: Any) -> Any:
         image, row, column = grid.place(t)
         return padded[image, row + i, column + j, c]
 
+    # Placed once for each pixel, not once for each term of the sums.
+    pixels = computed(shape, pixel, name="pixels")
     rows = computed(
         shape,
-        lambda u, j, t, c: _combination(b_t, u, lambda i: pixel(t, i, j, c)),
+        lambda u, j, t, c: _combination(b_t, u, lambda i: pixels[i, j, t, c]),
         name="input_rows",
     )
     return computed(
@@ -165,12 +177,12 @@ def _transform_output(stored: Any, grid: _Grid) -> Any:
     columns, tile = int(stored.shape[2]), grid.side + 2
     a_t, _, _ = transforms(grid.side, 3)
     rows = computed(
-        (grid.side, tile, grid.count, columns),
+        (grid.side, tile, grid.rounded, columns),
         lambda r, v, t, o: _combination(a_t, r, lambda u: stored[u * tile + v, t, o]),
         name="output_rows",
     )
     return computed(
-        (grid.side, grid.side, grid.count, columns),
+        (grid.side, grid.side, grid.rounded, columns),
         lambda r, s, t, o: _combination(a_t, s, lambda v: rows[r, v, t, o]),
         name="output_transform",
     )
@@ -178,19 +190,71 @@ def _transform_output(stored: Any, grid: _Grid) -> Any:
 
 def _combination(matrix: Matrix, row: Any, value: Callable[[int], Any]) -> Any:
     """`sum_j matrix[row, j] * value(j)`, to be folded when the loop over `row` is unrolled."""
-    choices = [_weighted_sum(entries, value) for entries in matrix]
+    choices = _combinations(matrix, value)
     chosen = choices[-1]
     for i in reversed(range(len(choices) - 1)):
         chosen = tirx.Select(row == i, choices[i], chosen)
     return chosen
 
 
-def _weighted_sum(entries: Matrix, value: Callable[[int], Any]) -> Any:
+def _combinations(matrix: Matrix, value: Callable[[int], Any]) -> list[Any]:
+    """All rows of `matrix` times the values.
+
+    The points p and -p give rows of B^T, and columns of A^T, that differ in signs alone.  Their
+    sums are written so that code generation finds the half that both share and computes it once.
+    """
+    rows, columns = _paired(matrix), _paired(matrix.T)
+    choices: list[Any] = []
+    for i, row in enumerate(matrix):
+        if columns:
+            choices.append(_sum(_merged(row, columns, value)))
+            continue
+        mate = next((pair for pair in rows if i in pair), None)
+        if mate is None:
+            choices.append(_sum([(entry, value(j)) for j, entry in enumerate(row)]))
+            continue
+        first, second = (matrix[k] for k in mate)
+        same = _sum([(e, value(j)) for j, e in enumerate(first) if e == second[j]])
+        other = _sum([(e, value(j)) for j, e in enumerate(first) if e != second[j]])
+        choices.append(same + other if i == mate[0] else same - other)
+    return choices
+
+
+def _paired(matrix: Matrix) -> list[tuple[int, int]]:
+    """Neighbouring rows that agree in some columns and differ in the sign of others."""
+    pairs = []
+    for i in range(1, len(matrix) - 1, 2):
+        first, second = matrix[i], matrix[i + 1]
+        same = np.any((first == second) & (first != 0)) and np.any(first != second)
+        if same and np.array_equal(np.abs(first), np.abs(second)):
+            pairs.append((i, i + 1))
+    return pairs
+
+
+def _merged(
+    row: Matrix, pairs: list[tuple[int, int]], value: Callable[[int], Any]
+) -> list[tuple[float, Any]]:
+    """The terms of one row, each pair of columns as the sum or the difference of its values."""
+    merged: list[tuple[float, Any]] = []
+    seconds = {j for _, j in pairs}
+    firsts = dict(pairs)
+    for j, entry in enumerate(row):
+        if j in firsts:
+            mate = firsts[j]
+            both = value(j) + value(mate) if row[mate] == entry else value(j) - value(mate)
+            merged.append((entry, both))
+        elif j not in seconds:
+            merged.append((entry, value(j)))
+    return merged
+
+
+def _sum(terms: list[tuple[float, Any]]) -> Any:
+    """`sum entry * value`, without the entries that are zero; the first is positive if any is."""
     total: Any = None
-    for j, entry in enumerate(entries.tolist()):
+    for entry, value in sorted(terms, key=lambda term: term[0] <= 0):
         if entry == 0:
             continue
-        term = value(j) if abs(entry) == 1 else value(j) * tirx.const(abs(entry), "float32")
+        term = value if abs(entry) == 1 else value * tirx.const(abs(entry), _DTYPE)
         if total is None:
             total = term if entry > 0 else -term
         else:
@@ -210,42 +274,3 @@ def _polynomial(roots: tuple[Fraction, ...]) -> list[Fraction]:
         scaled = [*(-root * c for c in coefficients), Fraction(0)]
         coefficients = [a + b for a, b in zip(shifted, scaled, strict=True)]
     return coefficients
-
-
-# Tiles offered: F(2, 3) and F(4, 3).  F(6, 3) saves little more, and loses a further digit.
-_TILES = (2, 4)
-# Multiply-adds of one core in a cycle, in elements: two vectors of 256 bits, or one of 512.
-_MULTIPLY_ADDS = 16
-# Bytes that one core moves in a cycle beyond its L2 cache.
-_FAR_BYTES = 8
-# A saving below this is within what the model does not know.
-_MARGIN = 0.9
-
-
-def best_tile(shape: tuple[int, ...], columns: int, conv: Conv2d) -> int:
-    """Outputs a side of the tile that the analytic model likes best; 0 for direct convolution."""
-    costs = {m: winograd_cycles(shape, columns, conv, m) for m in _TILES}
-    best = min(costs, key=lambda m: costs[m])
-    return best if costs[best] < _MARGIN * direct_cycles(shape, columns, conv) else 0
-
-
-def direct_cycles(shape: tuple[int, ...], columns: int, conv: Conv2d) -> float:
-    """Cycles of one core: multiply-adds at peak, weights fetched once."""
-    batch, height, width, channels = shape
-    out_h, out_w = conv.output_size((height, width), (3, 3))
-    work = batch * out_h * out_w * 9 * channels * columns
-    return work / _MULTIPLY_ADDS + 9 * channels * columns * 4 / _FAR_BYTES
-
-
-def winograd_cycles(shape: tuple[int, ...], columns: int, conv: Conv2d, m: int) -> float:
-    """Cycles of one core: products, both transforms, and all that goes through far memory."""
-    batch, height, width, channels = shape
-    out_h, out_w = conv.output_size((height, width), (3, 3))
-    tiles = batch * -(-out_h // m) * -(-out_w // m)
-    a_t, _, b_t = transforms(m, 3)
-    side = m + 2
-    products = side * side * tiles * channels * columns
-    inputs = 2 * np.count_nonzero(b_t) * side * tiles * channels
-    outputs = np.count_nonzero(a_t) * (side + m) * tiles * columns
-    moved = side * side * (2 * tiles * (channels + columns) + channels * columns) * 4
-    return float((products + inputs + outputs) / _MULTIPLY_ADDS + moved / _FAR_BYTES)

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import contractions, winograd
+from hybridc.compiler import contractions, winograd, winograd_cost
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape, updated
 from hybridc.compiler.target import Target
+from hybridc.compiler.winograd_cost import Choice
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,9 @@ class _Packer:
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, "float32")
             return self._call("depthwise_conv2d", kernel, call, taps)
         if self.winograd and _minimal(conv, weight):
-            tile = winograd.best_tile(source, weight.shape[0], conv)
-            if tile:
-                return self._winograd(call, weight, conv, tile)
+            choice = winograd_cost.choose(source, weight.shape[0], conv, self.target)
+            if choice.side:
+                return self._winograd(call, weight, conv, choice)
         packed, groups = contractions.pack_filter(weight, conv.groups, self.target.lanes())
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
@@ -97,14 +98,16 @@ class _Packer:
         kernel = contractions.conv2d(source, packed, weight.shape[0], conv, "float32")
         return self._call("conv2d", kernel, call, packed)
 
-    def _winograd(self, call: Expr, weight: Array, conv: Conv2d, tile: int) -> Expr:
-        transformed = winograd.transform_filter(weight, tile)
+    def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
+        transformed = winograd.transform_filter(weight, choice.side)
         positions = [
             [contractions.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
             for row in transformed
         ]
         packed: Array = np.ascontiguousarray(positions)
-        kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, "float32")
+        kernel = winograd.conv2d(
+            shape(call.args[0]), packed, weight.shape[0], conv, choice.tiles
+        )
         return self._call("winograd_conv2d", kernel, call, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:

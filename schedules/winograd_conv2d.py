@@ -1,9 +1,12 @@
 """3x3 convolution of stride 1 by Winograd's minimal filtering."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import gcd
 from typing import Any, ClassVar
 
+from hybridc.compiler import winograd_cost
 from hybridc.compiler.interfaces import (
+    Match,
     NotApplicable,
     Point,
     PrimFunc,
@@ -12,84 +15,138 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
+from hybridc.compiler.winograd_cost import Work, divisors
 from hybridc.schedules import _contraction, _tiling
-from hybridc.schedules._contraction import Contraction
 
-_STAGES = ("pad", "input_rows", "input_transform", "product", "stored", "output_rows")
+_STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
 _LARGEST_TILE = 8
+# Elements of two cache lines: strides of an odd number of lines spread over all sets of a cache.
+_TWO_LINES, _LINE = 32, 16
+
+
+@dataclass(frozen=True)
+class Winograd(Match):
+    """A kernel, and the numbers that its tasks depend on."""
+
+    work: Work
 
 
 @dataclass(frozen=True)
 class WinogradConv2d(ScheduleRule):
-    """Schedule transforms and products as three parallel stages, each at its own peak."""
+    """Schedule tasks of tiles that transform, multiply and transform back within the L2 cache."""
 
     priority: ClassVar[int] = 75
 
-    def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> Winograd | NotApplicable:
         """Take kernels that `pack-weights` made from a 3x3 convolution of stride 1."""
         found = _contraction.find_product(func, "winograd-conv2d")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        positions, rows, _, depth = _contraction.extents(schedule, product)
-        store = schedule.get_consumers(product)[0]
-        columns = _contraction.extents(schedule, store)[-1]
-        size = depth * 4
-        problem = _tiling.Problem(
-            positions, 1, rows, columns, depth, size, rows * size, target.lanes()
-        )
-        return Contraction(func, target, problem)
+        _, tiles, _, channels = _contraction.extents(schedule, product)
+        transform = _contraction.extents(schedule, schedule.get_sblock("output_transform"))
+        work = Work(transform[0], tiles, channels, transform[-1], target.lanes())
+        return Winograd(func, target, work)
 
-    def knobs(self, match: Contraction) -> Space:
-        """Rows and vectors of the register tile; row tiles and panels of a task."""
-        return _tiling.space(match.problem, match.target)
+    def knobs(self, match: Winograd) -> Space:
+        """Rows and vectors of the register tile; tiles and column panels of a task.
 
-    def default(self, match: Contraction, target: Target) -> Point:
-        """The analytic model's choice for the products, which take most of the time."""
-        return _tiling.default(match.problem, target)
+        `staged` makes the input transform a parallel stage of its own.  `rows` and `panels` are
+        rounded down to what divides a task's tiles and the columns.
+        """
+        work, registers = match.work, match.target.vector_registers
+        vectors = divisors(work.vectors, 4)
+        return {
+            "rows": tuple(range(1, registers - 1)),
+            "vectors": tuple(vectors),
+            "tiles": tuple(divisors(work.tiles, work.tiles)),
+            "panels": tuple(divisors(work.vectors, work.vectors)),
+            "staged": (0, 1),
+        }
 
-    def schedule(self, match: Contraction, point: Point) -> Schedule:
+    def default(self, match: Winograd, target: Target) -> Point:
+        """The analytic model's choice."""
+        chosen = winograd_cost.cut(match.work, target)
+        return {knob: int(value) for knob, value in asdict(chosen).items()}
+
+    def schedule(self, match: Winograd, point: Point) -> Schedule:
         """Transform the input, multiply at every position, transform back with the epilogue."""
         schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = schedule.get_sblock("stored")
-        lanes = match.problem.lanes
-        pads = schedule.get_producers(schedule.get_sblock("input_rows"))
-        _transform_output(schedule, lanes)
-        _contraction.tile(match, schedule, product, store, point)
-        _transform_input(schedule, lanes)
-        for pad in pads:
-            _contraction.spread(schedule, pad)
+        for block in schedule.get_producers(schedule.get_sblock("pixels")):
+            schedule.compute_inline(block)
+        task, panels = _transform_output(schedule, match.work, point)
+        _multiply(schedule, match.work, point, panels)
+        _transform_input(schedule, match.work.lanes, None if point["staged"] else task)
         return schedule
 
 
-def _transform_input(schedule: Schedule, lanes: int) -> None:
-    """One task for each tile: its pixels are read once, for one vector of channels at a time."""
-    rows, whole = schedule.get_sblock("input_rows"), schedule.get_sblock("input_transform")
-    *position, tile, channel = schedule.get_loops(whole)
-    outer, lane = _contraction.split_lanes(schedule, channel, lanes)
-    schedule.reorder(tile, outer, *position, lane)
-    schedule.parallel(tile)
-    schedule.compute_at(rows, outer, preserve_unit_loops=True)
-    for block in (whole, rows):
-        _straighten(schedule, block)
+def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any, Any]:
+    """Cut the output into tasks; each transforms its tiles back and applies the epilogue.
 
-
-def _transform_output(schedule: Schedule, lanes: int) -> None:
-    """One task for each tile: transform back, and apply the epilogue to the tile's pixels."""
+    Returns the loop of a task, and that of the columns for which a task holds products.
+    """
     rows, whole = schedule.get_sblock("output_rows"), schedule.get_sblock("output_transform")
     last = _contraction.inline_epilogue(schedule, whole, _STAGES)
     *image, height, width, column = schedule.get_loops(last)
-    side = _contraction.extents(schedule, whole)[0]
-    tile_h, row = schedule.split(height, [None, side])
-    tile_w, pixel = schedule.split(width, [None, side])
-    outer, lane = _contraction.split_lanes(schedule, column, lanes)
-    schedule.reorder(*image, tile_h, tile_w, outer, row, pixel, lane)
-    schedule.parallel(schedule.fuse(*image, tile_h, tile_w))
+    tile_h, row = schedule.split(height, [None, work.side])
+    tile_w, pixel = schedule.split(width, [None, work.side])
+    # A mask in a vectorised loop would make it scalar.
+    lanes = gcd(work.columns, work.lanes)
+    panels = _tiling.divisor_below(work.vectors // point["vectors"], point["panels"])
+    held = panels * point["vectors"] * work.lanes // lanes
+    chunk, group, lane = schedule.split(column, [None, held, lanes])
+    schedule.reorder(*image, tile_h, tile_w, chunk, group, row, pixel, lane)
+    tile = schedule.fuse(*image, tile_h, tile_w)
+    task, tile = schedule.split(tile, [None, point["tiles"]])
+    schedule.reorder(task, chunk, tile, group)
+    if point["staged"]:
+        task = chunk = schedule.fuse(task, chunk)
+    _parallel(schedule, task)
     for block in (whole, rows):
-        schedule.compute_at(block, outer, preserve_unit_loops=True)
+        schedule.compute_at(block, group, preserve_unit_loops=True)
     for block in (last, whole, rows):
         _straighten(schedule, block)
+    return task, chunk
+
+
+def _multiply(schedule: Schedule, work: Work, point: Point, at: Any) -> None:
+    """One product for each position: the weights of a panel serve all tiles of the task."""
+    store = schedule.get_sblock("stored")
+    schedule.compute_at(store, at, preserve_unit_loops=True)
+    schedule.storage_align(store, 0, 0, _TWO_LINES, _LINE)
+    position, tile, column = schedule.get_loops(store)[-3:]
+    rows = _tiling.divisor_below(int(schedule.get(tile).extent), point["rows"])
+    row_tile, row = schedule.split(tile, [None, rows])
+    panel, part, lane = schedule.split(column, [None, point["vectors"], work.lanes])
+    schedule.reorder(position, panel, row_tile, row, part, lane)
+    _contraction.straighten(schedule, lane, part, row)
+    product = _contraction.product_of(schedule)
+    _contraction.accumulate_at(schedule, product, row_tile, work.lanes)
+
+
+def _transform_input(schedule: Schedule, lanes: int, task: Any) -> None:
+    """Transform a tile's pixels, one vector of channels at a time; in `task`, or ahead of all."""
+    pixels, rows, whole = (
+        schedule.get_sblock(name) for name in ("pixels", "input_rows", "input_transform")
+    )
+    if task is not None:
+        schedule.compute_at(whole, task, preserve_unit_loops=True)
+    schedule.storage_align(whole, 0, 2, _TWO_LINES, _LINE)
+    *position, tile, channel = schedule.get_loops(whole)[-4:]
+    outer, lane = _contraction.split_lanes(schedule, channel, lanes)
+    schedule.reorder(tile, outer, *position, lane)
+    at = schedule.fuse(tile, outer)
+    if task is None:
+        _parallel(schedule, at)
+    for block in (rows, pixels):
+        schedule.compute_at(block, at, preserve_unit_loops=True)
+    for block in (whole, rows, pixels):
+        _straighten(schedule, block)
+
+
+def _parallel(schedule: Schedule, loop: Any) -> None:
+    if int(schedule.get(loop).extent) > 1:
+        schedule.parallel(loop)
 
 
 def _straighten(schedule: Schedule, block: Any) -> None:

@@ -1,0 +1,195 @@
+"""The analytic model of Winograd convolutions: which tile, and how the work is cut into tasks.
+
+A task transforms a group of tiles, multiplies them at all positions with the weights of some
+output channels, and transforms back, so that transformed inputs and products stay in its core's
+L2 cache.  Only activations and weights come from farther away; a network's weights do not stay in
+cache from one run to the next, so each byte of them comes from memory once in a run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+
+from hybridc.compiler.contractions import Conv2d, round_up
+from hybridc.compiler.target import Target
+
+# Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) on every layer of
+# ResNet and VGG: the tiles of 56, 28 and 14 pixels are ragged, and its transforms cost more than
+# the 21 % of products that it saves at best.
+SIDES = (2, 4)
+# Multiply-adds of one core in a cycle, in elements: two vectors of 256 bits, or one of 512.
+_MULTIPLY_ADDS = 16
+# The share of that which direct convolutions reach.
+_DIRECT = 0.95
+# Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
+_LOAD = 0.6
+_LATENCY = 4
+# Bytes that all cores together get from memory in a cycle, and one core from the L3 cache.
+_MEMORY_BYTES = 8.5
+_CACHE_BYTES = 16.0
+# Cycles for each vector at each position: input and output transform, measured on Zen 4.
+_INPUT, _OUTPUT = 7.5, 7.0
+# Of two things done at once, the share of the shorter that is not hidden behind the longer.
+_EXPOSED = 0.5
+# Cycles to start a task, and to wake the threads and wait for them.
+_TASK, _PARALLEL = 500, 10_000
+# Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
+_LARGEST_GROUP = 64
+_VECTORS = (1, 2, 3, 4)
+# A saving below this is within what the model does not know.
+_MARGIN = 0.95
+
+
+@dataclass(frozen=True)
+class Work:
+    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels."""
+
+    side: int
+    tiles: int
+    channels: int
+    columns: int
+    lanes: int
+
+    @property
+    def positions(self) -> int:
+        """Products for each tile and pair of channels."""
+        return (self.side + 2) ** 2
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels, the last one perhaps not full."""
+        return -(-self.columns // self.lanes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the transformed weights."""
+        return self.positions * self.channels * self.vectors * self.lanes * 4
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A register tile of `rows` x `vectors`; tasks of `tiles` tiles and `panels` column panels.
+
+    Where the input transform is `staged`, it is a parallel stage of its own, and tasks share out
+    the columns too; else each task does it for its own tiles, and has every column.
+    """
+
+    rows: int
+    vectors: int
+    tiles: int
+    panels: int
+    staged: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tile's side, 0 for direct convolution; and tiles counted so that groups are whole."""
+
+    side: int
+    tiles: int = 0
+
+
+@cache
+def choose(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target) -> Choice:
+    """The tile that the model likes best for x of `shape` `[N, H, W, C]`."""
+    best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target)
+    for side in SIDES:
+        for tiles in sorted(_rounded(tile_count(shape, conv, side))):
+            work = Work(side, tiles, shape[3], columns, target.lanes())
+            cycles = work_cycles(work, cut(work, target), target)
+            if cycles < least:
+                best, least = Choice(side, tiles), cycles
+    return best
+
+
+def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:
+    """Tiles that cover the outputs of a batch."""
+    height, width = conv.output_size((shape[1], shape[2]), (3, 3))
+    return shape[0] * -(-height // side) * -(-width // side)
+
+
+def direct_cycles(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target) -> float:
+    """Cycles of a direct convolution: multiply-adds near peak, weights from memory once."""
+    height, width = conv.output_size((shape[1], shape[2]), (3, 3))
+    taps = 9 * shape[3] * round_up(columns, target.lanes())
+    compute = shape[0] * height * width * taps / (_MULTIPLY_ADDS * _DIRECT * target.threads)
+    return _overlapped(compute, taps * 4 / _MEMORY_BYTES) + _PARALLEL
+
+
+@cache
+def cut(work: Work, target: Target) -> Cut:
+    """The tasks and the register tile with the least cycles."""
+    return min(_cuts(work, target), key=lambda choice: work_cycles(work, choice, target))
+
+
+def work_cycles(work: Work, choice: Cut, target: Target) -> float:
+    """Cycles from start to end, with the threads at work side by side."""
+    width = choice.panels * choice.vectors
+    groups, chunks = work.tiles // choice.tiles, work.vectors // width
+    products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice)
+    # Channels that are no whole number of vectors are transformed in narrower ones.
+    narrow = work.lanes // gcd(work.channels, work.lanes)
+    inputs = _INPUT * choice.tiles * -(-work.channels // work.lanes) * narrow
+    narrow = work.lanes // gcd(work.columns, work.lanes)
+    outputs = _OUTPUT * choice.tiles * width * narrow
+    fetched = _near_misses(work, choice, target) / _CACHE_BYTES
+    chunk = _overlapped(work.positions * (products + outputs), fetched)
+    if choice.staged:
+        rounds = -(-groups * chunks // target.threads)
+        stage = work.positions * inputs * groups / min(target.threads, work.tiles)
+        compute = rounds * (chunk + _TASK) + stage + _PARALLEL
+    else:
+        rounds = -(-groups // target.threads)
+        compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
+    return _overlapped(compute, work.weight_bytes / _MEMORY_BYTES) + _PARALLEL
+
+
+def _tile_cycles(work: Work, choice: Cut) -> float:
+    """Cycles of one register tile over all input channels."""
+    rows, vectors = choice.rows, choice.vectors
+    step = max(
+        rows * vectors * work.lanes / _MULTIPLY_ADDS, (rows + vectors) * _LOAD, float(_LATENCY)
+    )
+    return work.channels * step + 2.0 * rows * vectors + 20
+
+
+def _near_misses(work: Work, choice: Cut, target: Target) -> float:
+    """Bytes that one chunk of a task has to fetch from beyond the core's L2 cache."""
+    width = choice.panels * choice.vectors * work.lanes
+    transformed = work.positions * choice.tiles * work.channels * 4
+    multiplied = work.positions * choice.tiles * width * 4
+    weights = work.positions * work.channels * width * 4
+    resident = 0.75 * target.l2
+    # Weights that stay from one group of tiles to the next are fetched once, as from memory.
+    missed = 0.0 if work.weight_bytes + transformed + multiplied < resident else float(weights)
+    if transformed + multiplied > resident:
+        missed += transformed + 2 * multiplied
+    return missed
+
+
+def _overlapped(first: float, second: float) -> float:
+    return max(first, second) + _EXPOSED * min(first, second)
+
+
+def _cuts(work: Work, target: Target) -> Iterator[Cut]:
+    for tiles in divisors(work.tiles, _LARGEST_GROUP):
+        for vectors in (v for v in _VECTORS if work.vectors % v == 0):
+            # One register for each weight vector and one for the broadcast activation.
+            limit = (target.vector_registers - 1 - vectors) // vectors
+            rows = divisors(tiles, limit)[-1]
+            for panels in divisors(work.vectors // vectors, work.vectors):
+                for staged in (False, True):
+                    yield Cut(rows, vectors, tiles, panels, staged)
+
+
+def divisors(value: int, limit: int) -> list[int]:
+    """The divisors of `value` up to `limit`, ascending; 1 is one of them at any limit."""
+    return [d for d in range(1, max(1, min(value, limit)) + 1) if value % d == 0]
+
+
+def _rounded(count: int) -> set[int]:
+    """Counts of tiles not far above `count`, of which groups of many sizes are whole."""
+    limit = max(count + 2, count * 17 // 16)
+    groups = range(1, min(_LARGEST_GROUP, limit) + 1)
+    return {found for group in groups if (found := round_up(count, group)) <= limit}
