@@ -43,10 +43,14 @@ _MARGIN = 0.95
 
 @dataclass(frozen=True)
 class Work:
-    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels."""
+    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
+
+    `image` of the tiles are of one image; all of them where there is but one image.
+    """
 
     side: int
     tiles: int
+    image: int
     channels: int
     columns: int
     lanes: int
@@ -55,6 +59,15 @@ class Work:
     def positions(self) -> int:
         """Products for each tile and pair of channels."""
         return (self.side + 2) ** 2
+
+    @property
+    def groups(self) -> list[int]:
+        """Sizes of groups: parts of an image, or whole images.
+
+        Which tiles are needed for a group that straddles images is more than TVM can tell.
+        """
+        sizes = divisors(self.tiles, self.tiles)
+        return [d for d in sizes if self.image % d == 0 or d % self.image == 0]
 
     @property
     def vectors(self) -> int:
@@ -95,8 +108,9 @@ def choose(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target) -
     """The tile that the model likes best for x of `shape` `[N, H, W, C]`."""
     best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target)
     for side in SIDES:
-        for tiles in sorted(_rounded(tile_count(shape, conv, side))):
-            work = Work(side, tiles, shape[3], columns, target.lanes())
+        count = tile_count(shape, conv, side)
+        for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
+            work = Work(side, tiles, tiles // shape[0], shape[3], columns, target.lanes())
             cycles = work_cycles(work, cut(work, target), target)
             if cycles < least:
                 best, least = Choice(side, tiles), cycles
@@ -173,7 +187,7 @@ def _overlapped(first: float, second: float) -> float:
 
 
 def _cuts(work: Work, target: Target) -> Iterator[Cut]:
-    for tiles in divisors(work.tiles, _LARGEST_GROUP):
+    for tiles in (group for group in work.groups if group <= _LARGEST_GROUP):
         for vectors in (v for v in _VECTORS if work.vectors % v == 0):
             # One register for each weight vector and one for the broadcast activation.
             limit = (target.vector_registers - 1 - vectors) // vectors

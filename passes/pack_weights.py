@@ -105,9 +105,7 @@ class _Packer:
             for row in transformed
         ]
         packed: Array = np.ascontiguousarray(positions)
-        kernel = winograd.conv2d(
-            shape(call.args[0]), packed, weight.shape[0], conv, choice.tiles
-        )
+        kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, choice.tiles)
         return self._call("winograd_conv2d", kernel, call, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:

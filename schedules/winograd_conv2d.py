@@ -44,9 +44,12 @@ class WinogradConv2d(ScheduleRule):
             return found
         schedule, product = found
         _, tiles, _, channels = _contraction.extents(schedule, product)
-        transform = _contraction.extents(schedule, schedule.get_sblock("output_transform"))
-        work = Work(transform[0], tiles, channels, transform[-1], target.lanes())
-        return Winograd(func, target, work)
+        transform = schedule.get_sblock("output_transform")
+        side = _contraction.extents(schedule, transform)[0]
+        output = schedule.get_consumers(transform)[0]
+        batch, height, width, columns = _contraction.extents(schedule, output)
+        image = -(-height // side) * -(-width // side) if batch > 1 else tiles
+        return Winograd(func, target, Work(side, tiles, image, channels, columns, target.lanes()))
 
     def knobs(self, match: Winograd) -> Space:
         """Rows and vectors of the register tile; tiles and column panels of a task.
@@ -59,7 +62,7 @@ class WinogradConv2d(ScheduleRule):
         return {
             "rows": tuple(range(1, registers - 1)),
             "vectors": tuple(vectors),
-            "tiles": tuple(divisors(work.tiles, work.tiles)),
+            "tiles": tuple(work.groups),
             "panels": tuple(divisors(work.vectors, work.vectors)),
             "staged": (0, 1),
         }

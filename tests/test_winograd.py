@@ -79,7 +79,7 @@ def test_tasks_keep_all_threads_busy(shape: tuple[int, ...], threads: int) -> No
     cpu = target.parse("avx512", threads)
     columns = shape[-1]
     tiles = winograd_cost.tile_count(shape, CONV, 2)
-    work = Work(2, tiles, columns, columns, cpu.lanes())
+    work = Work(2, tiles, tiles, columns, columns, cpu.lanes())
     cut = winograd_cost.cut(work, cpu)
     tasks = tiles // cut.tiles
     if cut.staged:
