@@ -32,13 +32,14 @@ _CACHE_BYTES = 16.0
 _INPUT, _OUTPUT = 7.5, 7.0
 # Of two things done at once, the share of the shorter that is not hidden behind the longer.
 _EXPOSED = 0.5
-# Cycles to start a task, and to wake the threads and wait for them.
-_TASK, _PARALLEL = 500, 10_000
+# Cycles to start a task, and to wake the threads and wait for them; and until weights stream again
+# where a task goes on to the next position, whose weights lie elsewhere.
+_TASK, _PARALLEL, _JUMP = 500, 15_000, 500
 # Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
 _LARGEST_GROUP = 64
-_VECTORS = (1, 2, 3, 4)
+_VECTORS = (2, 3, 4)
 # A saving below this is within what the model does not know.
-_MARGIN = 0.95
+_MARGIN = 0.9
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     narrow = work.lanes // gcd(work.columns, work.lanes)
     outputs = _OUTPUT * choice.tiles * width * narrow
     fetched = _near_misses(work, choice, target) / _CACHE_BYTES
-    chunk = _overlapped(work.positions * (products + outputs), fetched)
+    chunk = _overlapped(work.positions * (products + outputs + _JUMP), fetched)
     if choice.staged:
         rounds = -(-groups * chunks // target.threads)
         stage = work.positions * inputs * groups / min(target.threads, work.tiles)
@@ -188,7 +189,8 @@ def _overlapped(first: float, second: float) -> float:
 
 def _cuts(work: Work, target: Target) -> Iterator[Cut]:
     for tiles in (group for group in work.groups if group <= _LARGEST_GROUP):
-        for vectors in (v for v in _VECTORS if work.vectors % v == 0):
+        # One vector of weights at a time was measured slow to stream.
+        for vectors in [v for v in _VECTORS if work.vectors % v == 0] or [1]:
             # One register for each weight vector and one for the broadcast activation.
             limit = (target.vector_registers - 1 - vectors) // vectors
             rows = divisors(tiles, limit)[-1]
