@@ -153,7 +153,9 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     if choice.staged:
         rounds = -(-groups * chunks // target.threads)
         stage = work.positions * inputs * groups / min(target.threads, work.tiles)
-        compute = rounds * (chunk + _TASK) + stage + _PARALLEL
+        # Half of what the stage made, or more, lies in other cores' caches.
+        read = max(1.0, groups / target.threads) * _transformed_bytes(work, choice)
+        compute = rounds * (chunk + _TASK) + stage + read / _CACHE_BYTES + _PARALLEL
     else:
         rounds = -(-groups // target.threads)
         compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
@@ -172,7 +174,7 @@ def _tile_cycles(work: Work, choice: Cut) -> float:
 def _near_misses(work: Work, choice: Cut, target: Target) -> float:
     """Bytes that one chunk of a task has to fetch from beyond the core's L2 cache."""
     width = choice.panels * choice.vectors * work.lanes
-    transformed = work.positions * choice.tiles * work.channels * 4
+    transformed = _transformed_bytes(work, choice)
     multiplied = work.positions * choice.tiles * width * 4
     weights = work.positions * work.channels * width * 4
     resident = 0.75 * target.l2
@@ -181,6 +183,11 @@ def _near_misses(work: Work, choice: Cut, target: Target) -> float:
     if transformed + multiplied > resident:
         missed += transformed + 2 * multiplied
     return missed
+
+
+def _transformed_bytes(work: Work, choice: Cut) -> int:
+    """Bytes of a task's transformed input."""
+    return work.positions * choice.tiles * work.channels * 4
 
 
 def _overlapped(first: float, second: float) -> float:
