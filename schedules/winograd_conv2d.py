@@ -16,7 +16,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Work, divisors
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _accumulators, _contraction, _tiling
 
 _STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
 _LARGEST_TILE = 8
@@ -124,7 +124,7 @@ def _multiply(schedule: Schedule, work: Work, point: Point, at: Any) -> None:
     schedule.reorder(position, panel, row_tile, row, part, lane)
     _contraction.straighten(schedule, lane, part, row)
     product = _contraction.product_of(schedule)
-    _contraction.accumulate_at(schedule, product, row_tile, work.lanes)
+    _accumulators.accumulate_at(schedule, product, row_tile, work.lanes)
 
 
 def _transform_input(schedule: Schedule, lanes: int, task: Any) -> None:
