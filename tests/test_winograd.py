@@ -87,7 +87,7 @@ def test_tasks_keep_all_threads_busy(shape: tuple[int, ...], threads: int) -> No
     assert tasks >= min(threads, work.vectors)
 
 
-@pytest.mark.parametrize(("side", "bound"), [(2, 1e-6), (4, 4e-6), (6, 2e-5)])
+@pytest.mark.parametrize(("side", "bound"), [(2, 1e-6), (4, 4e-6)])
 def test_error_stays_within_what_is_stated(side: int, bound: float) -> None:
     """Of the largest output, for weights and inputs of unit variance."""
     x = noise(1, 256, 14, 14)
