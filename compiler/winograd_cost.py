@@ -14,9 +14,9 @@ from math import gcd
 from hybridc.compiler.contractions import Conv2d, round_up
 from hybridc.compiler.target import Target
 
-# Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) on every layer of
-# ResNet and VGG: the tiles of 56, 28 and 14 pixels are ragged, and its transforms cost more than
-# the 21 % of products that it saves at best.
+# Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
+# pixels: their tiles are ragged, and its transforms cost more than the 21 % of products that it
+# saves at best.  It also loses a further digit.
 SIDES = (2, 4)
 # Multiply-adds of one core in a cycle, in elements: two vectors of 256 bits, or one of 512.
 _MULTIPLY_ADDS = 16
