@@ -19,6 +19,7 @@ from hybridc.compiler.model import Feed, random_feed
 
 FOLDER = Path(__file__).parent.parent / "build" / "models"
 _TOKENS = 128
+_CACHE = 512
 _IMAGE = (1, 3, 224, 224)
 
 
@@ -49,6 +50,32 @@ def _text(model: torch.nn.Module) -> tuple[_Outputs, tuple[torch.Tensor, ...]]:
 def _labelled(config: Any, **options: Any) -> Any:
     """A configuration for the 1000 classes of ImageNet."""
     return config(num_labels=1000, **options)
+
+
+class _Step(torch.nn.Module):
+    """One token through a decoder: the token and its cache in, logits and the longer cache out."""
+
+    def __init__(self, model: torch.nn.Module, layers: int):
+        super().__init__()
+        self.model = model
+        past = [f"past_{kind}_{i}" for i in range(layers) for kind in ("key", "value")]
+        self.inputs = ("input_ids", *past)
+        self.outputs = ("logits", *(name.replace("past", "present") for name in past))
+
+    def forward(self, ids: torch.Tensor, *past: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        cache = transformers.DynamicCache(list(zip(past[::2], past[1::2], strict=True)))
+        result = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
+        present = result.past_key_values.layers
+        return (result.logits, *(x for layer in present for x in (layer.keys, layer.values)))
+
+
+def _step(model: torch.nn.Module, batch: int = 1) -> tuple[_Step, tuple[torch.Tensor, ...]]:
+    config = model.config
+    heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
+    shape = (batch, heads, _CACHE, config.hidden_size // config.num_attention_heads)
+    wrapped = _Step(model, config.num_hidden_layers)
+    past = [torch.randn(shape) for _ in wrapped.inputs[1:]]
+    return wrapped, (torch.randint(0, 1000, (batch, 1)), *past)
 
 
 def _resnet18() -> Any:
@@ -85,6 +112,10 @@ def _convnext() -> Any:
     return _image(transformers.ConvNextForImageClassification(config))
 
 
+def _gpt2() -> Any:
+    return _step(transformers.GPT2LMHeadModel(transformers.GPT2Config()))
+
+
 MODELS: Mapping[str, Callable[[], Any]] = MappingProxyType(
     {
         "resnet-50": _resnet50,
@@ -93,6 +124,7 @@ MODELS: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "bert-base": _bert,
         "vit-b16": _vit,
         "convnext-t": _convnext,
+        "gpt2-step": _gpt2,
     }
 )
 
@@ -171,7 +203,7 @@ def _randomise(model: torch.nn.Module) -> None:
             tensor.uniform_(0.9, 1.1)
 
 
-def _export(model: _Outputs, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
+def _export(model: _Outputs | _Step, inputs: tuple[torch.Tensor, ...], path: Path) -> None:
     part = path.with_name("part-" + path.name)
     if path.suffix == ".pt2":
         torch.export.save(torch.export.export(model, inputs), part)

@@ -39,6 +39,7 @@ class Artifact:
     `library` is a shared library (ELF); `weights` are the constants in the order in which its
     entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
     what was compiled for: `features` are the instruction sets without which it cannot run.
+    `alignment` is that of the inputs, in bytes.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Artifact:
     report: Json = field(default_factory=dict[str, Any], repr=False)
     certificate: Json = field(default_factory=dict[str, Any], repr=False)
     toolchain: Json = field(default_factory=toolchain)
+    alignment: int = archive.ALIGNMENT
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
@@ -64,6 +66,7 @@ class Artifact:
             "pipeline": self.pipeline,
             "toolchain": self.toolchain,
             "certificate": self.certificate,
+            "alignment": self.alignment,
         }
 
     def lacking(self, offered: frozenset[str] | None = None) -> tuple[str, ...]:
@@ -136,6 +139,7 @@ def _decode(view: memoryview) -> Artifact:
         report=archive.load_json(members["report.json"], "report.json"),
         certificate=_typed(manifest, "certificate", dict),
         toolchain=_typed(manifest, "toolchain", dict),
+        alignment=_alignment(manifest),
     )
 
 
@@ -143,6 +147,13 @@ def _typed(data: Json, key: str, kind: type) -> Any:
     if not isinstance(value := data.get(key), kind):
         raise ArtifactError(f"the manifest's {key!r} must be a {kind.__name__}, is {value!r:.60}")
     return value
+
+
+def _alignment(manifest: Json) -> int:
+    alignment: int = _typed(manifest, "alignment", int)
+    if alignment < 1:
+        raise ArtifactError(f"the manifest's 'alignment' must be positive, is {alignment}")
+    return alignment
 
 
 def _target(manifest: Json) -> dict[str, Any]:

@@ -7,16 +7,21 @@ from types import MappingProxyType
 from typing import Any
 
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm_ffi import structural_map
 
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import updated
 from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target
 
+# What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.  Vectors
+# that are not aligned cost little where they come from memory, and copying such an input much.
+ALIGNMENT = 16
 # LLVM finds common subexpressions better, and in a fraction of the time.
 _CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})
 
@@ -37,7 +42,7 @@ def build(module: IRModule, target: Target) -> Built:
 
     Raises PassError where no code can be generated for a kernel, or the code cannot be linked.
     """
-    module, weights = lift_weights(module)
+    module, weights = lift_weights(_aligned_as_inputs(module))
     try:
         with tvm.transform.PassContext(config=dict(_CONFIG)):
             executable = tvm.compile(
@@ -62,6 +67,29 @@ def compile_kernel(func: PrimFunc, target: Target) -> Any:
     """Generate code for one kernel as for those of a model; TVM's executable with `main`."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     return tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+
+
+def _aligned_as_inputs(module: IRModule) -> IRModule:
+    """The module with kernels that take arguments on any multiple of ALIGNMENT."""
+    kernels = {
+        var: _aligned(func)
+        for var, func in module.functions_items()
+        if isinstance(func, tirx.PrimFunc)
+    }
+    return updated(module, kernels)
+
+
+def _aligned(func: PrimFunc) -> PrimFunc:
+    buffers = {
+        buffer: tirx.decl_buffer(
+            buffer.shape, buffer.dtype, buffer.name, data_alignment=ALIGNMENT, span=buffer.span
+        )
+        for buffer in func.params
+        if isinstance(buffer.ty, tirx.buffer.BufferType)
+    }
+    body = structural_map(func.body, (tvm.ir.Var, lambda var: buffers.get(var, var)))
+    params = [buffers.get(param, param) for param in func.params]
+    return tirx.PrimFunc(params, body, func.ret_type, func.attrs, func.span)
 
 
 def lift_weights(module: IRModule) -> tuple[IRModule, dict[str, Array]]:

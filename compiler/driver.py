@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from hybridc.compiler import calibration, frontend, memory, pipeline, plugin, target
 from hybridc.compiler.artifact import Artifact, lock_of
-from hybridc.compiler.build import build
+from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.contract import Contract
@@ -213,6 +213,7 @@ def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
         library=built.library,
         weights=built.weights,
         lock=lock_of(context.kernels),
+        alignment=ALIGNMENT,
     )
     examined = examine(draft, trial, _terms(options), clock.stage)
     report = Report(

@@ -56,7 +56,8 @@ class InferenceSession:
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
         self._expected = set(self._names)
-        self._ports = tuple(map(InputPort, self.artifact.inputs))
+        alignment = self.artifact.alignment
+        self._ports = tuple(InputPort(spec, alignment) for spec in self.artifact.inputs)
         self._outputs = {
             spec.name: (index, np.dtype(spec.dtype))
             for index, spec in enumerate(self.artifact.outputs)
@@ -92,7 +93,7 @@ class InferenceSession:
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors on the CPU, in the order of the inputs.
 
-        Nothing is copied where an input is contiguous and 64-byte aligned, as torch's are.
+        Nothing is copied where an input is contiguous and aligned as numpy's and torch's are.
         Gives one tensor, or a tuple where there are several outputs, of the library that the
         first input comes from.  Raises InputError as `run` does.
         """

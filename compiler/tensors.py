@@ -1,6 +1,6 @@
 """Arrays into and out of TVM's runtime, with no copy wherever the memory allows it.
 
-Kernels assume rows without gaps on 64-byte boundaries; numpy's arrays often lie elsewhere.
+Kernels assume rows without gaps that begin on some boundary; numpy's arrays often lie elsewhere.
 numpy's DLPack knows no bfloat16 or float8, so such arrays cross as bytes and are named anew.
 """
 
@@ -56,10 +56,11 @@ class InputPort:
     """Checks what is given for one input and hands it to TVM.
 
     What kernels cannot read where it lies is copied into `_stage`, which each call overwrites, so
-    a port serves one call at a time.
+    a port serves one call at a time.  `alignment` is what the kernels ask for, in bytes.
     """
 
     spec: TensorSpec
+    alignment: int = ALIGNMENT
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
@@ -83,7 +84,7 @@ class InputPort:
             raise self._refusal(str(array.dtype), array.shape)
         if self._direct and array.flags.writeable:
             tensor = tvm_ffi.from_dlpack(array)
-            if _is_usable(tensor):
+            if self._usable(tensor):
                 return tensor
         return self._copied(array)
 
@@ -100,7 +101,7 @@ class InputPort:
             raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
         if tensor.shape != self.spec.shape or str(tensor.dtype) != self.spec.dtype:
             raise self._refusal(str(tensor.dtype), tuple(tensor.shape))
-        return tensor if _is_usable(tensor) else self._copied(_Exposed.view(tensor, self.dtype))
+        return tensor if self._usable(tensor) else self._copied(_Exposed.view(tensor, self.dtype))
 
     def _scalar(self, given: object) -> Array:
         if isinstance(given, np.generic):
@@ -108,6 +109,9 @@ class InputPort:
         raise InputError(
             f"input {self.spec.name!r} wants a numpy array, got {type(given).__name__}"
         )
+
+    def _usable(self, tensor: Tensor) -> bool:
+        return tensor.data_ptr() % self.alignment == 0 and bool(tensor.is_contiguous())
 
     def _copied(self, array: Array) -> Tensor:
         stage, tensor = self._stage
@@ -136,10 +140,6 @@ class _Exposed:
     def view(cls, tensor: Tensor, dtype: np.dtype[Any]) -> Array:
         """The tensor's memory as a numpy array, whatever its layout."""
         return np.asarray(cls(tensor, dtype.itemsize)).view(dtype)
-
-
-def _is_usable(tensor: Tensor) -> bool:
-    return tensor.data_ptr() % ALIGNMENT == 0 and bool(tensor.is_contiguous())
 
 
 def _is_aligned(array: Array) -> bool:
