@@ -6,13 +6,21 @@ FlashAttention: Fast and Memory-Efficient Exact Attention, 2022, for the idea; t
 rows fit a CPU's cache whole, so no running maximum is needed here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from math import gcd
 from typing import Any
 
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
+
+# The block annotation that tells how many query heads share one head of keys and values.
+SHARED = "hybridc.shared"
+# Rows whose keys are not worth packing, and lanes that make a dot product worth its sum.
+_FEW_ROWS = 4
+_LEAST_LANES = 4
 
 
 @dataclass(frozen=True)
@@ -53,27 +61,28 @@ class Attention:
     mask: tuple[int, ...] | None
     safe: bool
 
+    @property
+    def shared(self) -> int:
+        """Query heads that share one head of keys and values."""
+        return self.query.extent(1) // self.key.extent(1)
+
+    def scores_shape(self, lanes: int) -> tuple[int, ...]:
+        """Batch, heads, rows, and columns rounded up to whole vectors."""
+        batch, heads, rows = (self.query.extent(axis) for axis in range(3))
+        return batch, heads, rows, -(-self.key.extent(3) // lanes) * lanes
+
 
 def attention(form: Attention, lanes: int) -> PrimFunc:
     """The kernel: parameters q, k, v and the mask if there is one; result `[B, S, H, D]`."""
-    batch, heads, rows, depth = (form.query.extent(axis) for axis in range(4))
-    columns, features = form.key.extent(3), form.value.extent(3)
-    shared = heads // form.key.extent(1)
+    batch, heads, rows = (form.query.extent(axis) for axis in range(3))
+    columns, features, shared = form.key.extent(3), form.value.extent(3), form.shared
     q = tensor(form.query.shape, "q", "float32")
     k = tensor(form.key.shape, "k", "float32")
     v = tensor(form.value.shape, "v", "float32")
     mask = None if form.mask is None else tensor(form.mask, "mask", "float32")
-    keys = _packed_keys(form.key, k, lanes)
-    d, t = reduced(depth, "d"), reduced(columns, "t")
-    flops = 2 * batch * heads * rows * columns * (depth + features)
-    scores = computed(
-        (batch, heads, rows, -(-columns // lanes) * lanes),
-        lambda b, h, s, c: te.sum(
-            form.query.at(q, b, h, s, d) * keys[b, h // shared, c // lanes, d, c % lanes], axis=d
-        ),
-        name="scores",
-        attrs=product_of("attention", flops),
-    )
+    t = reduced(columns, "t")
+    product = _dot_products if takes_dot_products(form, lanes) else _packed_products
+    scores = product(form, q, k, lanes)
     weights, total = _softmax(form, scores, _padded_mask(form, mask, columns, lanes), lanes)
     values = computed(
         (batch, heads, rows, features),
@@ -95,6 +104,61 @@ def attention(form: Attention, lanes: int) -> PrimFunc:
     return finished([q, k, v, *([] if mask is None else [mask]), out])
 
 
+def takes_dot_products(form: Attention, lanes: int) -> bool:
+    """Whether scores are dot products of vectors along the features.
+
+    Keys that few rows meet are not worth being packed, which takes longer than to sum up lanes.
+    """
+    return form.query.extent(2) <= _FEW_ROWS and gcd(form.key.extent(2), lanes) >= _LEAST_LANES
+
+
+def _packed_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
+    """Scores with vectors of neighbouring columns; `[B, H, S, T]` in whole vectors."""
+    shared = form.shared
+    keys = _packed_keys(form.key, k, lanes)
+    d = reduced(form.key.extent(2), "d")
+    return computed(
+        form.scores_shape(lanes),
+        lambda b, h, s, c: te.sum(
+            form.query.at(q, b, h, s, d) * keys[b, h // shared, c // lanes, d, c % lanes], axis=d
+        ),
+        name="scores",
+        attrs=_annotations(form),
+    )
+
+
+def _dot_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
+    """The same scores, each summed up in a vector, a quarter of it, and one number."""
+    shape, shared = form.scores_shape(lanes), form.shared
+    depth, columns = form.key.extent(2), form.key.extent(3)
+    width = gcd(depth, lanes)
+    few = max(1, width // 4)
+    i, j, k_ = reduced(depth // width, "i"), reduced(width // few, "j"), reduced(few, "k")
+
+    def term(b: Any, h: Any, s: Any, c: Any, lane: Any) -> Any:
+        # What lies behind the last column is masked; it must not be read beyond the keys.
+        column = c if columns % lanes == 0 else tirx.min(c, columns - 1)
+        d = i * width + lane
+        return form.query.at(q, b, h, s, d) * form.key.at(k, b, h // shared, d, column)
+
+    vector = computed((*shape, width), lambda *x: te.sum(term(*x), axis=i), name="dots")
+    quarter = computed(
+        (*shape, few), lambda *x: te.sum(vector[*x[:-1], j * few + x[-1]], axis=j), name="dots_few"
+    )
+    return computed(
+        shape,
+        lambda *x: te.sum(quarter[*x, k_], axis=k_),
+        name="scores",
+        attrs=_annotations(form),
+    )
+
+
+def _annotations(form: Attention) -> Mapping[str, Any]:
+    batch, heads, rows, depth = (form.query.extent(axis) for axis in range(4))
+    flops = 2 * batch * heads * rows * form.key.extent(3) * (depth + form.value.extent(3))
+    return {**product_of("attention", flops), SHARED: form.shared}
+
+
 def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
     """The keys as `[B, H, T / lanes, D, lanes]`, with zeros behind the last one."""
     batch, heads, depth, columns = (key.extent(axis) for axis in range(4))
@@ -110,39 +174,32 @@ def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
 
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
-    """The mask with whole vectors in each row: what lies behind the last column has no weight."""
-    if columns % lanes == 0:
+    """The mask with whole vectors in each row, so that vectors of it can be read."""
+    if mask is None or columns % lanes == 0 or form.mask[-1] == 1:
         return mask
-    shape = form.mask or (1, 1, 1, columns)
-    broadcast = shape[-1] == 1
 
     def element(*index: Any) -> Any:
         *lead, column = index
-        inside: Any = tirx.const(0, "float32")
-        if mask is not None:
-            inside = mask[*lead, 0 if broadcast else column]
-        return tirx.if_then_else(column < columns, inside, tirx.const(float("-inf"), "float32"))
+        zero = tirx.const(0, "float32")
+        return tirx.if_then_else(column < columns, mask[*lead, column], zero)
 
     width = -(-columns // lanes) * lanes
-    return computed((*shape[:-1], width), element, name="pad")
+    return computed((*form.mask[:-1], width), element, name="pad")
 
 
 def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, Any]:
     """The rows' exponentials, and their sums; reduced in halves that stay in vectors."""
-    shape = [int(extent) for extent in scores.shape]
+    shape, columns = form.scores_shape(lanes), form.key.extent(3)
 
     def masked(*index: Any) -> Any:
         scaled = scores[index] * tirx.const(form.scale, "float32")
-        if mask is None:
+        if mask is not None:
+            extents = [int(extent) for extent in mask.shape]
+            aligned = zip(index[len(index) - len(extents) :], extents, strict=True)
+            scaled = scaled + mask[tuple(0 if extent == 1 else i for i, extent in aligned)]
+        if columns % lanes == 0:
             return scaled
-        extents = [int(extent) for extent in mask.shape]
-        aligned = index[len(index) - len(extents) :]
-        return (
-            scaled
-            + mask[
-                tuple(0 if extent == 1 else i for i, extent in zip(aligned, extents, strict=True))
-            ]
-        )
+        return tirx.Select(index[-1] < columns, scaled, tirx.const(float("-inf"), "float32"))
 
     logits = computed(shape, masked, name="logits")
     largest = _reduce_rows(logits, te.max, "largest", lanes)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hybridc.compiler.attention import SHARED
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -15,6 +16,7 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.target import Target
 from hybridc.schedules import _accumulators, _contraction, _tiling
 
+_DOT_STAGES = ("dots", "dots_few")
 _ROW_STAGES = (
     "total",
     "total_few",
@@ -30,9 +32,14 @@ _ROWS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class AttentionMatch(Match):
-    """An attention kernel: heads times batch, rows of queries, columns of keys, features."""
+    """An attention kernel: heads times batch, rows of queries, columns of keys, features.
+
+    `shared` query heads read one head of keys; `packed` tells whether the keys are packed.
+    """
 
     heads: int
+    shared: int
+    packed: bool
     rows: int
     columns: int
     features: int
@@ -55,16 +62,28 @@ class Attention(ScheduleRule):
             schedule, schedule.get_sblock("scores")
         )
         features = _contraction.extents(schedule, schedule.get_sblock("values"))[3]
-        return AttentionMatch(func, target, batch * heads, rows, columns, features, target.lanes())
+        shared = int(schedule.get(schedule.get_sblock("scores")).annotations[SHARED])
+        return AttentionMatch(
+            func=func,
+            target=target,
+            heads=batch * heads,
+            shared=shared,
+            packed="dots" not in names,
+            rows=rows,
+            columns=columns,
+            features=features,
+            lanes=target.lanes(),
+        )
 
     def knobs(self, match: AttentionMatch) -> Space:
-        """Rows of a block, vectors of a register tile, blocks of rows in a task."""
+        """Rows of a block, vectors of a register tile; blocks of rows and heads in a task."""
         fitting = [t for t in _tiling.tiles(match.target) if t[0] <= match.rows]
         blocks = {d for rows, _ in fitting for d in _tiling.divisors(-(-match.rows // rows))}
         return {
             "rows": tuple(sorted({rows for rows, _ in fitting})),
             "vectors": tuple(sorted({vectors for _, vectors in fitting})),
             "chunk": tuple(sorted(blocks)),
+            "heads": tuple(_tiling.divisors(match.shared)),
         }
 
     def default(self, match: AttentionMatch, target: Target) -> Point:
@@ -75,15 +94,20 @@ class Attention(ScheduleRule):
         rows, vectors = _tiling.choose_tile(problem, target, _ROWS)
         blocks = -(-match.rows // rows)
         balanced = [
-            c for c in _tiling.divisors(blocks) if (match.heads * blocks // c) % target.threads == 0
+            (heads * chunk, heads, chunk)
+            for heads in _tiling.divisors(match.shared)
+            for chunk in _tiling.divisors(blocks)
+            if heads == 1 or chunk == blocks
+            if (match.heads * blocks // (heads * chunk)) % target.threads == 0
         ]
-        return {"rows": rows, "vectors": vectors, "chunk": max(balanced or [1])}
+        _, heads, chunk = max(balanced or [(1, 1, 1)])
+        return {"rows": rows, "vectors": vectors, "chunk": chunk, "heads": heads}
 
     def schedule(self, match: AttentionMatch, point: Point) -> Schedule:
         """Hang every stage on the loop over blocks of rows."""
         schedule = _contraction.new_schedule(match.func)
         product = schedule.get_sblock("values")
-        keep = ("pad", "pack", "scores", "logits", *_ROW_STAGES)
+        keep = ("pad", "pack", *_DOT_STAGES, "scores", "logits", *_ROW_STAGES)
         store = _contraction.inline_epilogue(schedule, product, keep)
         rows = min(point["rows"], match.rows)
         batch, row, head, feature = schedule.get_loops(store)
@@ -92,7 +116,9 @@ class Attention(ScheduleRule):
         chunk = _tiling.divisor_below(blocks, point["chunk"])
         part_of_head, block = schedule.split(block, [None, chunk])
         panel, part, lane = self._columns(schedule, feature, match, point["vectors"])
-        schedule.reorder(batch, head, part_of_head, block, panel, row, part, lane)
+        heads = _tiling.divisor_below(match.shared, point["heads"])
+        head, sibling = schedule.split(head, [None, heads])
+        schedule.reorder(batch, head, part_of_head, sibling, block, panel, row, part, lane)
         task = schedule.fuse(batch, head, part_of_head)
         schedule.parallel(task)
         schedule.annotate(block, "pragma_loop_partition_hint", 1)
@@ -100,8 +126,11 @@ class Attention(ScheduleRule):
         _contraction.straighten(schedule, lane, part, row)
         for name in _ROW_STAGES:
             self._row_stage(schedule, name, block, match.lanes)
-        self._scores(schedule, block, match, point["vectors"])
-        self._prepare(schedule, task, chunk == blocks)
+        if match.packed:
+            self._scores(schedule, block, match, point["vectors"])
+        else:
+            self._dots(schedule, block, match.lanes)
+        self._prepare(schedule, task, chunk == blocks and heads == match.shared)
         return schedule
 
     def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
@@ -135,6 +164,21 @@ class Attention(ScheduleRule):
         schedule.reorder(panel, row, part, lane)
         _accumulators.accumulate_at(schedule, scores, panel, match.lanes)
         _contraction.straighten(schedule, lane, part, row)
+
+    def _dots(self, schedule: Schedule, block: Any, lanes: int) -> None:
+        logits = schedule.get_sblock("logits")
+        schedule.compute_at(logits, block, preserve_unit_loops=True)
+        group, lane = schedule.split(schedule.get_loops(logits)[-1], [None, lanes])
+        schedule.vectorize(lane)
+        for name in ("scores", *_DOT_STAGES[::-1]):
+            stage = schedule.get_sblock(name)
+            schedule.compute_at(stage, group, preserve_unit_loops=True)
+            *_, last, reduction = schedule.get_loops(stage)
+            if name != "scores":
+                schedule.reorder(reduction, last)
+                schedule.vectorize(last)
+            schedule.unroll(reduction)
+            schedule.decompose_reduction(stage, reduction)
 
     def _prepare(self, schedule: Schedule, task: Any, whole_heads: bool) -> None:
         """Pack a head's keys in its own task where it has one; else, and the mask, beforehand."""
