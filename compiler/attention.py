@@ -47,9 +47,18 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Attention:
-    """`softmax(scale * q k + mask) v`; `mask` is the shape of what is added, or None.
+class Fill:
+    """What a mask of booleans fills in: `value`, where the mask is `where`."""
 
+    value: float
+    where: bool
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`softmax(scale * q k + mask) v`; `mask` is the shape of the mask, or None.
+
+    The mask is added or, where there is a `fill`, of booleans that choose what to fill in.
     Several query heads may share one head of keys and values.  Rows whose weights are no numbers
     give zeros if `safe`, as PyTorch's attention does for rows that are masked wholly.
     """
@@ -60,6 +69,7 @@ class Attention:
     scale: float
     mask: tuple[int, ...] | None
     safe: bool
+    fill: Fill | None = None
 
     @property
     def shared(self) -> int:
@@ -79,7 +89,8 @@ def attention(form: Attention, lanes: int) -> PrimFunc:
     q = tensor(form.query.shape, "q", "float32")
     k = tensor(form.key.shape, "k", "float32")
     v = tensor(form.value.shape, "v", "float32")
-    mask = None if form.mask is None else tensor(form.mask, "mask", "float32")
+    kind = "float32" if form.fill is None else "bool"
+    mask = None if form.mask is None else tensor(form.mask, "mask", kind)
     t = reduced(columns, "t")
     product = _dot_products if takes_dot_products(form, lanes) else _packed_products
     scores = product(form, q, k, lanes)
@@ -180,7 +191,7 @@ def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
 
     def element(*index: Any) -> Any:
         *lead, column = index
-        zero = tirx.const(0, "float32")
+        zero = tirx.const(0, mask.dtype)
         return tirx.if_then_else(column < columns, mask[*lead, column], zero)
 
     width = -(-columns // lanes) * lanes
@@ -196,7 +207,8 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
         if mask is not None:
             extents = [int(extent) for extent in mask.shape]
             aligned = zip(index[len(index) - len(extents) :], extents, strict=True)
-            scaled = scaled + mask[tuple(0 if extent == 1 else i for i, extent in aligned)]
+            met = mask[tuple(0 if extent == 1 else i for i, extent in aligned)]
+            scaled = scaled + met if form.fill is None else _chosen(form.fill, met, scaled)
         if columns % lanes == 0:
             return scaled
         return tirx.Select(index[-1] < columns, scaled, tirx.const(float("-inf"), "float32"))
@@ -207,6 +219,11 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
         shape, lambda b, h, s, t: tirx.exp(logits[b, h, s, t] - largest[b, h, s]), name="weights"
     )
     return exponentials, _reduce_rows(exponentials, te.sum, "total", lanes)
+
+
+def _chosen(fill: Fill, mask: Any, scores: Any) -> Any:
+    value = tirx.const(fill.value, "float32")
+    return tirx.Select(mask, value, scores) if fill.where else tirx.Select(mask, scores, value)
 
 
 def _reduce_rows(source: Any, reducer: Any, name: str, lanes: int) -> Any:

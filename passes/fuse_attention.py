@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler.attention import Attention, Operand, attention
+from hybridc.compiler.attention import Attention, Fill, Operand, attention
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, updated
 from hybridc.compiler.target import Target
@@ -17,8 +17,9 @@ class FuseAttention(Pass):
     """Make one kernel of scores, softmax and weighted values.
 
     Recognised is `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32, with transposes and
-    scales on q and k, and with weights that are no numbers set to zero or not.  The scores are
-    never written to memory as a whole.
+    scales on q and k, with heads of k and v repeated for groups of queries, with a mask that is
+    added or one of booleans that chooses what to fill in, and with weights that are no numbers
+    set to zero or not.  Neither the scores nor the repeated heads are written to memory.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -37,12 +38,13 @@ class FuseAttention(Pass):
 
 @dataclass(frozen=True)
 class _Scores:
-    """`query key * scale + mask`, where the two still have their transposes."""
+    """`query key * scale` and its mask, where the two still have their transposes."""
 
     query: Expr
     key: Expr
     scale: float
-    mask: Expr | None
+    mask: Expr | None = None
+    fill: Fill | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class _Fuser:
             scale=scores.scale * scale * key_scale,
             mask=None if scores.mask is None else shape(scores.mask),
             safe=safe,
+            fill=scores.fill,
         )
         if not _consistent(form):
             return None
@@ -106,28 +109,37 @@ def _over_last_axis(softmax: Expr | None) -> Expr | None:
 
 
 def _scores(logits: Expr, graph: Graph) -> _Scores | None:
-    """Take apart `q k * scale + mask`; scale and mask may be missing."""
-    product = graph.value(logits)
-    mask = None
-    if operator(product) == "add":
-        for scores, added in (product.args, reversed(product.args)):
-            if _product(scores, graph) is not None and len(shape(added)) >= 1:
-                product, mask = graph.value(scores), added
-                break
-        else:
-            return None
-    found = _product(product, graph)
-    if found is None or (mask is not None and not _is_float(mask)):
+    """Take apart `q k * scale` and a mask that is added or filled in; both may be missing."""
+    value = graph.value(logits)
+    if operator(value) == "where":
+        return _filled(value, graph)
+    if operator(value) != "add":
+        return _product(value, graph)
+    for scores, mask in (value.args, reversed(value.args)):
+        product = _product(scores, graph)
+        if product is not None and len(shape(mask)) >= 1:
+            return replace(product, mask=mask) if _is_plain(mask, "float32") else None
+    return None
+
+
+def _filled(choice: Expr, graph: Graph) -> _Scores | None:
+    """Scores some of which a mask of booleans replaces by a constant."""
+    condition, *cases = choice.args
+    if not _is_plain(condition, "bool") or not shape(condition):
         return None
-    matmul, scale = found
-    return replace(_Scores(matmul.args[0], matmul.args[1], scale, None), mask=mask)
+    for scores, other in (cases, reversed(cases)):
+        product, value = _product(scores, graph), graph.constant(other)
+        if product is not None and value is not None and value.size == 1:
+            fill = Fill(float(value.item()), where=scores is cases[1])
+            return replace(product, mask=condition, fill=fill)
+    return None
 
 
-def _product(expr: Expr, graph: Graph) -> tuple[Expr, float] | None:
+def _product(expr: Expr, graph: Graph) -> _Scores | None:
     """A matrix product, and the scalar that it is scaled by."""
     inner, scale = _scaled(expr, graph)
     matmul = graph.call(inner, "matmul")
-    return None if matmul is None else (matmul, scale)
+    return None if matmul is None else _Scores(matmul.args[0], matmul.args[1], scale)
 
 
 def _scaled(expr: Expr, graph: Graph) -> tuple[Expr, float]:
@@ -145,14 +157,40 @@ def _scaled(expr: Expr, graph: Graph) -> tuple[Expr, float]:
 
 
 def _operand(expr: Expr, graph: Graph) -> tuple[tuple[Expr, Operand], float]:
-    """The tensor behind a scale and a transpose, how its axes lie, and the scale."""
-    inner, scale = _scaled(expr, graph)
-    transpose = graph.call(inner, "permute_dims")
-    if transpose is None:
-        return (inner, Operand(shape(inner), (0, 1, 2, 3))), scale
-    source, more = _scaled(transpose.args[0], graph)
-    axes = tuple(int(axis) % 4 for axis in transpose.attrs.axes)
-    return (source, Operand(shape(source), axes)), scale * more
+    """The tensor behind scales, transposes and repeated heads, how its axes lie, and the scale."""
+    source, scale, axes = expr, 1.0, [0, 1, 2, 3]
+    while True:
+        inner, factor = _scaled(source, graph)
+        scale *= factor
+        if (found := _transposed(inner, graph)) is not None:
+            source, order = found
+            axes = [order[axis] for axis in axes]
+        elif (repeated := _repeated(inner, graph)) is not None and axes[:2] == [0, 1]:
+            source = repeated
+        else:
+            break
+    return (inner, Operand(shape(inner), tuple(axes))), scale
+
+
+def _transposed(expr: Expr, graph: Graph) -> tuple[Expr, list[int]] | None:
+    """What a transpose of rank 4 reads, and the axis of it that each axis is."""
+    transpose = graph.call(expr, "permute_dims")
+    if transpose is None or len(shape(transpose)) != 4 or transpose.attrs.axes is None:
+        return None
+    return transpose.args[0], [int(axis) % 4 for axis in transpose.attrs.axes]
+
+
+def _repeated(expr: Expr, graph: Graph) -> Expr | None:
+    """The heads that `expr` holds several times each, one copy behind the other."""
+    joined = graph.call(expr, "reshape")
+    copies = None if joined is None else graph.call(joined.args[0], "broadcast_to")
+    single = None if copies is None else graph.call(copies.args[0], "expand_dims", "reshape")
+    if joined is None or copies is None or single is None or len(shape(copies)) != 5:
+        return None
+    batch, heads, count, *rest = shape(copies)
+    fits = shape(joined) == (batch, heads * count, *rest)
+    fits = fits and shape(single) == (batch, heads, 1, *rest)
+    return single.args[0] if fits and shape(single.args[0]) == (batch, heads, *rest) else None
 
 
 def _consistent(form: Attention) -> bool:
@@ -160,7 +198,8 @@ def _consistent(form: Attention) -> bool:
     query, key, value = form.query, form.key, form.value
     return (
         query.extent(0) == key.extent(0) == value.extent(0)
-        and query.extent(1) == key.extent(1) == value.extent(1)
+        and query.extent(1) % key.extent(1) == 0
+        and key.extent(1) == value.extent(1)
         and query.extent(3) == key.extent(2)
         and key.extent(3) == value.extent(2)
         and min(*query.shape, *key.shape, *value.shape) > 0
@@ -168,11 +207,11 @@ def _consistent(form: Attention) -> bool:
 
 
 def _plain(expr: Expr) -> bool:
-    return _is_float(expr) and len(expr.ty.shape.values) == 4
+    return _is_plain(expr, "float32") and len(expr.ty.shape.values) == 4
 
 
-def _is_float(expr: Expr) -> bool:
+def _is_plain(expr: Expr, dtype: str) -> bool:
     known = expr.ty.shape is not None and all(
         isinstance(extent, tirx.IntImm) for extent in expr.ty.shape.values
     )
-    return known and str(expr.ty.dtype) == "float32"
+    return known and str(expr.ty.dtype) == dtype

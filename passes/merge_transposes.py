@@ -14,8 +14,8 @@ from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
 class MergeTransposes(Pass):
     """Merge transposes of transposes, and drop those that move nothing.
 
-    Reshapes between them are looked through where they only join the leading axes for the
-    transpose and part them again, as exporters write the transpose of keys in attention.  With
+    Reshapes around them are looked through where the one behind only parts the leading axis, which
+    stays in its place: exporters join axes for the transpose of keys in attention.  With
     `views`, a transpose that moves nothing but axes of extent 1 becomes a reshape, which costs
     nothing, but which no layout or pattern passes through.
     """
@@ -63,22 +63,23 @@ def _merge_reshapes(value: Expr, graph: Graph) -> Expr | None:
         return relax.op.reshape(first.args[0], shape(value))
     if transpose is None or (joined := graph.call(transpose.args[0], "reshape")) is None:
         return None
-    source = shape(joined.args[0])
-    leading = _joined_axes(source, shape(joined))
     axes = _axes(transpose)
-    if leading is None or axes[0] != 0 or shape(value)[:leading] != source[:leading]:
+    leading = _parted_axes(shape(transpose), shape(value))
+    if leading is None or axes[0] != 0:
         return None
+    parted = (*shape(value)[:leading], *shape(joined)[1:])
     whole = [*range(leading), *(axis + leading - 1 for axis in axes[1:])]
-    if shape(value) != tuple(source[axis] for axis in whole):
-        return None
-    return relax.op.permute_dims(joined.args[0], whole)
+    source = joined.args[0]
+    if shape(source) != parted:
+        source = relax.op.reshape(source, parted)
+    return relax.op.permute_dims(source, whole)
 
 
-def _joined_axes(before: Sequence[int], after: Sequence[int]) -> int | None:
-    """How many leading axes a reshape joins into one, leaving the others; None if it does more."""
-    joined = len(before) - len(after) + 1
-    kept = joined > 0 and tuple(before[joined:]) == tuple(after[1:])
-    return joined if kept and prod(before[:joined]) == after[0] else None
+def _parted_axes(before: Sequence[int], after: Sequence[int]) -> int | None:
+    """Into how many axes a reshape parts the first one, leaving the others; None if it does more."""
+    parts = len(after) - len(before) + 1
+    kept = parts > 0 and tuple(after[parts:]) == tuple(before[1:])
+    return parts if kept and prod(after[:parts]) == before[0] else None
 
 
 def _axes(call: Expr) -> list[int]:

@@ -21,8 +21,11 @@ class Module:
              {mask}):
         with R.dataflow():
             a = R.permute_dims(q, axes=[0, 2, 1, 3])
-            b = R.permute_dims(k, axes=[0, 2, 3, 1])
-            c = R.permute_dims(v, axes=[0, 2, 1, 3])
+            k1 = R.permute_dims(k, axes=[0, 2, 1, 3])
+            {repeat_k}
+            b = R.permute_dims(k2, axes=[0, 1, 3, 2])
+            v1 = R.permute_dims(v, axes=[0, 2, 1, 3])
+            {repeat_v}
             d = R.matmul(a, b)
             e = R.multiply(d, R.const({scale}, "float32"))
             {add}
@@ -33,18 +36,27 @@ class Module:
             R.output(y)
         return y
 """
+REPEAT = """{x}3 = R.expand_dims({x}1, axis=[2])
+            {x}4 = R.broadcast_to({x}3, R.shape([{batch}, {heads}, {group}, {columns}, {depth}]))
+            {y} = R.reshape({x}4, R.shape([{batch}, {heads} * {group}, {columns}, {depth}]))"""
+ADD = "f = R.add(e, m)"
+FILL = 'f = R.where(m, e, R.const(-3e38, "float32"))'
 SAFE = 'n = R.isnan(g); h = R.where(n, R.const(0.0, "float32"), g)'
 
 
 def compute(arrays: list[Array], cpu: str, scale: float, safe: bool) -> Array:
     """Compile the text for these arrays (q, k, v and perhaps a mask) and run it."""
     shapes = [array.shape for array in arrays]
+    mask = arrays[3] if len(arrays) == 4 else None
+    filled = mask is not None and mask.dtype == np.bool_
     text = TEXT.format(
         q=shapes[0],
         k=shapes[1],
         v=shapes[2],
-        mask=f', m: R.Tensor({shapes[3]}, "float32")' if len(arrays) == 4 else "",
-        add="f = R.add(e, m)" if len(arrays) == 4 else "f = e",
+        repeat_k=repeated("k", "k2", shapes[0], shapes[1]),
+        repeat_v=repeated("v", "c", shapes[0], shapes[2]),
+        mask="" if mask is None else f', m: R.Tensor({mask.shape}, "{mask.dtype}")',
+        add="f = e" if mask is None else FILL if filled else ADD,
         safe=SAFE if safe else "h = g",
         scale=scale,
     )
@@ -54,10 +66,22 @@ def compute(arrays: list[Array], cpu: str, scale: float, safe: bool) -> Array:
     return evaluate.evaluate(module, arrays)[0].astype("float32")
 
 
+def repeated(x: str, y: str, query: tuple[int, ...], keys: tuple[int, ...]) -> str:
+    """`y` with as many heads as the queries, from `x1` with those of the keys."""
+    batch, columns, heads, depth = keys
+    group = query[2] // heads
+    if group == 1:
+        return f"{y} = {x}1"
+    return REPEAT.format(**locals())
+
+
 def reference(arrays: list[Array], scale: float) -> Array:
     q, k, v = (array.astype("float64") for array in arrays[:3])
+    k, v = (np.repeat(array, q.shape[2] // k.shape[2], axis=2) for array in (k, v))
     scores = np.einsum("bshd,bthd->bhst", q, k) * scale
-    if len(arrays) == 4:
+    if len(arrays) == 4 and arrays[3].dtype == np.bool_:
+        scores = np.where(arrays[3], scores, np.float32(-3e38))
+    elif len(arrays) == 4:
         scores = scores + arrays[3]
     with np.errstate(invalid="ignore"):
         weights = np.exp(scores - scores.max(-1, keepdims=True))
@@ -70,36 +94,42 @@ def reference(arrays: list[Array], scale: float) -> Array:
 @given(
     batch=st.integers(1, 2),
     heads=st.integers(1, 3),
-    rows=st.integers(1, 21),
+    group=st.integers(1, 3),
+    rows=st.sampled_from([1, 2, 4, 5, 8, 13, 21]),
     columns=st.integers(1, 37),
-    depth=st.integers(1, 19),
+    depth=st.sampled_from([1, 4, 7, 8, 16, 19, 24, 32]),
     features=st.integers(1, 35),
-    mask=st.sampled_from(["none", "columns", "all", "heads"]),
+    mask=st.sampled_from(["none", "columns", "rows", "all", "heads"]),
+    boolean=st.booleans(),
     safe=st.booleans(),
 )
 def test_attention(
     cpu: str,
     batch: int,
     heads: int,
+    group: int,
     rows: int,
     columns: int,
     depth: int,
     features: int,
     mask: str,
+    boolean: bool,
     safe: bool,
 ) -> None:
     arrays = [
-        noise(batch, rows, heads, depth),
+        noise(batch, rows, heads * group, depth),
         noise(batch, columns, heads, depth),
         noise(batch, columns, heads, features),
     ]
     masks = {
         "columns": (batch, 1, 1, columns),
         "all": (rows, columns),
-        "heads": (1, heads, rows, columns),
+        "rows": (rows, 1),
+        "heads": (1, heads * group, rows, columns),
     }
     if mask in masks:
-        arrays.append(noise(*masks[mask]))
+        added = noise(*masks[mask])
+        arrays.append(added > 0 if boolean else added)
     got = compute(arrays, cpu, 0.25, safe)
     np.testing.assert_allclose(got, reference(arrays, 0.25), rtol=1e-4, atol=1e-5)
 
