@@ -92,6 +92,18 @@ def _adaptive_pool(x: Any) -> Any:
     return op.nn.adaptive_avg_pool2d(x, (1, 2), layout="NHWC")
 
 
+def _grouped_attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
+    """Three queries of each head of keys `[batch, heads, length, depth]`, masked by booleans."""
+
+    def repeated(x: Any) -> Any:
+        copies = op.broadcast_to(op.expand_dims(x, [2]), (1, 2, 3, 9, 16))
+        return op.reshape(copies, (1, 6, 9, 16))
+
+    scores = op.matmul(q, op.permute_dims(repeated(k), [0, 1, 3, 2]))
+    masked = op.where(mask, scores, relax.const(-1e9, "float32"))
+    return op.matmul(op.nn.softmax(masked, axis=-1), repeated(v))
+
+
 def _norm(*axes: int) -> Callable[..., Any]:
     return lambda x, scale, shift: op.nn.layer_norm(x, scale, shift, list(axes))
 
@@ -282,6 +294,18 @@ KERNELS: list[tuple[str, Builder]] = [
         "dense",
         operator(lambda x: op.matmul(x, constant(13, 21)), *floats([2, 5, 13]), passes=PACKED),
     ),
+    (
+        "dense, few rows",
+        operator(lambda x: op.matmul(x, constant(600, 1001)), *floats([11, 600]), passes=PACKED),
+    ),
+    (
+        "dense, one row and an epilogue",
+        operator(
+            lambda x: op.nn.relu(op.matmul(x, constant(700, 960))),
+            *floats([1, 1, 700]),
+            passes=PACKED,
+        ),
+    ),
     ("convolution", operator(_convolution, *floats([1, 5, 9, 7]), passes=PACKED)),
     ("depthwise convolution", operator(_depthwise, *floats([1, 11, 9, 7]), passes=PACKED)),
     (
@@ -297,6 +321,23 @@ KERNELS: list[tuple[str, Builder]] = [
         operator(
             _attention,
             *floats([1, 7, 2, 5], [1, 9, 2, 5], [1, 9, 2, 5], [1, 1, 1, 9]),
+            passes=f"fuse-attention,{LOWERED}",
+        ),
+    ),
+    (
+        "attention of one query",
+        operator(
+            _attention,
+            *floats([1, 1, 2, 8], [1, 19, 2, 8], [1, 19, 2, 8], [1, 1, 1, 19]),
+            passes=f"fuse-attention,{LOWERED}",
+        ),
+    ),
+    (
+        "attention of grouped heads",
+        operator(
+            _grouped_attention,
+            *floats([1, 6, 5, 16], [1, 2, 9, 16], [1, 2, 9, 16]),
+            ([5, 9], "bool"),
             passes=f"fuse-attention,{LOWERED}",
         ),
     ),

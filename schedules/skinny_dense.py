@@ -1,0 +1,70 @@
+"""Matrix products of few rows, as in decoding: as fast as the weights come from memory."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hybridc.compiler.interfaces import (
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules._contraction import Contraction
+
+# Multiply-adds of a vector of weights take as long as its way from memory at about this many rows:
+# one a cycle of 64 bytes, against 4 bytes a cycle for each of several cores.
+_MOST_ROWS = 16
+# Panels of two vectors are two streams from memory for each thread; with four, eight or one,
+# threads got less of it (Zen 4).
+_VECTORS = 2
+# Rows beyond which broadcasts of activations crowd out the loads of weights.
+_ROWS = 8
+
+
+@dataclass(frozen=True)
+class SkinnyDense(ScheduleRule):
+    """Schedule products of up to 16 rows with packed weights, which are read once, in order."""
+
+    priority: ClassVar[int] = 82
+
+    def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
+        """Take products of few rows whose weights fit no cache of a core."""
+        found = _contraction.find_product(func, "dense")
+        if isinstance(found, NotApplicable):
+            return found
+        schedule, product = found
+        rows, _, depth = _contraction.extents(schedule, product)
+        if rows > _MOST_ROWS:
+            return NotApplicable(f"it has {rows} rows, more than {_MOST_ROWS}")
+        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
+        if depth * columns * 4 <= target.l2:
+            return NotApplicable("its weights fit the L2 cache")
+        size = depth * 4
+        problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, target.lanes())
+        return Contraction(func, target, problem)
+
+    def knobs(self, match: Contraction) -> Space:
+        """Rows and vectors of the register tile; row tiles and panels of a task."""
+        return _tiling.space(match.problem, match.target)
+
+    def default(self, match: Contraction, target: Target) -> Point:
+        """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
+        problem = match.problem
+        even = problem.panels(1) % _VECTORS == 0
+        vectors = _VECTORS if even else 1
+        fitting = [r for r, v in _tiling.tiles(target) if v == vectors and r <= _ROWS]
+        tiles = -(-problem.rows // max(fitting))
+        rows = -(-problem.rows // tiles)
+        return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
+
+    def schedule(self, match: Contraction, point: Point) -> Schedule:
+        """Tile; nothing else is needed, since weights and rows are read as they lie."""
+        schedule = _contraction.new_schedule(match.func)
+        product = _contraction.product_of(schedule)
+        store = _contraction.inline_epilogue(schedule, product)
+        _contraction.tile(match, schedule, product, store, point)
+        return schedule
