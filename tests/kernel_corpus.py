@@ -289,6 +289,11 @@ KERNELS: list[tuple[str, Builder]] = [
     ("sort", operator(lambda x: op.sort(x, 1), *floats([4, 10]))),
     # Contractions.
     ("product of activations", operator(op.matmul, *floats([2, 9, 13], [2, 13, 21]))),
+    ("product of a row", operator(op.matmul, *floats([1, 40], [40, 64]))),
+    (
+        "product of few rows and an epilogue",
+        operator(lambda a, b: op.nn.relu(op.matmul(a, b)), *floats([2, 3, 13], [2, 13, 48])),
+    ),
     ("product with a vector", operator(op.matmul, *floats([9, 13], [13]))),
     (
         "dense",

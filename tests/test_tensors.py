@@ -61,6 +61,14 @@ def test_aligned_memory_is_not_copied() -> None:
     assert to_tensor(off_by_one(X)).data_ptr() % 64 == 0
 
 
+def test_memory_on_the_boundary_that_kernels_ask_for_is_not_copied() -> None:
+    memory = aligned(np.zeros(64, np.float32)).reshape(-1)
+    array = memory[4:36].reshape(4, 8)  # 16 bytes behind a boundary of 64
+    spec = TensorSpec("x", (4, 8), "float32")
+    assert InputPort(spec, alignment=16).bind(array).data_ptr() == array.ctypes.data
+    assert InputPort(spec).bind(array).data_ptr() != array.ctypes.data
+
+
 DTYPES = ["float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool"]
 
 
