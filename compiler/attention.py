@@ -21,28 +21,32 @@ SHARED = "hybridc.shared"
 # Rows whose keys are not worth packing, and lanes that make a dot product worth its sum.
 _FEW_ROWS = 4
 _LEAST_LANES = 4
+_HEAD = 1  # the logical axis of heads
 
 
 @dataclass(frozen=True)
 class Operand:
     """A tensor of rank 4 and the order of its axes: `axes[i]` holds logical axis i.
 
-    The logical axes are batch, head, position, feature for queries and values, and batch, head,
+    Of the heads that the tensor holds, `heads` from `first` on are meant, all by default.  The
+    logical axes are batch, head, position, feature for queries and values, and batch, head,
     feature, position for keys.
     """
 
     shape: tuple[int, ...]
     axes: tuple[int, ...]
+    first: int = 0
+    heads: int = 0
 
     def extent(self, axis: int) -> int:
         """Extent of a logical axis."""
-        return self.shape[self.axes[axis]]
+        return self.heads if self.heads and axis == _HEAD else self.shape[self.axes[axis]]
 
     def at(self, source: Any, *index: Any) -> Any:
         """The element of `source` at a logical index."""
         physical: list[Any] = [None] * len(index)
-        for axis, i in zip(self.axes, index, strict=True):
-            physical[axis] = i
+        for logical, (axis, i) in enumerate(zip(self.axes, index, strict=True)):
+            physical[axis] = i + self.first if logical == _HEAD and self.first else i
         return source[tuple(physical)]
 
 
@@ -186,7 +190,8 @@ def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
     """The mask with whole vectors in each row, so that vectors of it can be read."""
-    if mask is None or columns % lanes == 0 or form.mask[-1] == 1:
+    shape = form.mask or ()
+    if mask is None or columns % lanes == 0 or shape[-1] == 1:
         return mask
 
     def element(*index: Any) -> Any:
@@ -195,7 +200,7 @@ def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
         return tirx.if_then_else(column < columns, mask[*lead, column], zero)
 
     width = -(-columns // lanes) * lanes
-    return computed((*form.mask[:-1], width), element, name="pad")
+    return computed((*shape[:-1], width), element, name="pad")
 
 
 def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, Any]:

@@ -19,8 +19,8 @@ from hybridc.compiler.rewrite import updated
 from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target
 
-# What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.  Vectors
-# that are not aligned cost little where they come from memory, and copying such an input much.
+# What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
+# Vectors off their own boundary cost little where they come from memory; a copied input costs much.
 ALIGNMENT = 16
 # LLVM finds common subexpressions better, and in a fraction of the time.
 _CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})

@@ -11,6 +11,7 @@ DEFAULT: Pipeline = (
     ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
     ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
     ("merge-transposes", "exporters write transposes in pairs; without them attention shows"),
+    ("combine-projections", "one product reads what queries, keys and values are made from"),
     ("fuse-attention", "scores stay in the cache; has to see matrix products before packing"),
     ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
     ("layout", "channels last: convolutions then read and write whole vectors"),

@@ -127,7 +127,7 @@ def _round(module: IRModule, rule: Rule) -> dict[Any, Any]:
     """Offer every binding once; return the functions that changed."""
     changed: dict[Any, Any] = {}
     for variable, function in relax_functions(module):
-        graph = _graph(function)
+        graph = graph_of(function)
         blocks = [_rewrite_block(block, rule, graph) for block in function.body.blocks]
         if any(block is not None for block in blocks):
             kept = [new or old for new, old in zip(blocks, function.body.blocks, strict=True)]
@@ -167,7 +167,8 @@ def _is_atom(value: Expr) -> bool:
     return isinstance(value, relax.Var | tvm.ir.GenericConst)
 
 
-def _graph(function: Expr) -> Graph:
+def graph_of(function: Expr) -> Graph:
+    """The bindings of one function."""
     graph = Graph()
     for binding in bindings_of(function):
         if isinstance(binding, relax.VarBinding):

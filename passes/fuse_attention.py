@@ -169,7 +169,31 @@ def _operand(expr: Expr, graph: Graph) -> tuple[tuple[Expr, Operand], float]:
             source = repeated
         else:
             break
+    if axes[1] == 2 and axes[0] == 0 and (part := _part(inner, graph)) is not None:
+        whole, heads, first = part
+        batch, rows, count, depth = shape(inner)
+        lies = Operand((batch, rows, heads, depth), tuple(axes), first, count)
+        return (whole, lies), scale
     return (inner, Operand(shape(inner), tuple(axes))), scale
+
+
+def _part(expr: Expr, graph: Graph) -> tuple[Expr, int, int] | None:
+    """The tensor that `expr`, `[B, S, H, D]`, is some heads of; its heads, and the first meant."""
+    split = graph.call(expr, "reshape")
+    part = None if split is None else graph.call(split.args[0], "strided_slice")
+    if part is None or len(shape(expr)) != 4 or len(shape(part)) != 3:
+        return None
+    axes, begin, end, *strides = (
+        [int(value.value if hasattr(value, "value") else value) for value in operand.fields]
+        for operand in part.args[1:]
+    )
+    batch, rows, heads, depth = shape(expr)
+    width = shape(part.args[0])[2]
+    whole = shape(part) == (batch, rows, heads * depth) and axes == [2] and strides in ([], [[1]])
+    if not whole or begin[0] % depth or width % depth or end[0] != begin[0] + heads * depth:
+        return None
+    count = width // depth
+    return relax.op.reshape(part.args[0], (batch, rows, count, depth)), count, begin[0] // depth
 
 
 def _transposed(expr: Expr, graph: Graph) -> tuple[Expr, list[int]] | None:

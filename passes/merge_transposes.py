@@ -76,7 +76,7 @@ def _merge_reshapes(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _parted_axes(before: Sequence[int], after: Sequence[int]) -> int | None:
-    """Into how many axes a reshape parts the first one, leaving the others; None if it does more."""
+    """Into how many axes a reshape parts the first, leaving the others; None if it does more."""
     parts = len(after) - len(before) + 1
     kept = parts > 0 and tuple(after[parts:]) == tuple(before[1:])
     return parts if kept and prod(after[:parts]) == before[0] else None
