@@ -61,7 +61,7 @@ def _copy(body: Any, values: dict[Var, Any], lanes: int, whole: bool) -> Any:
     structural_walk(body, (tirx.For, loop))
     structural_walk(body, (tirx.IterVar, lambda node: define(node.var)))
     structural_walk(body, ((prim.Let, tirx.Bind), lambda node: define(node.var)))
-    copy = _substitute(body, renamed)
+    copy = substitute(body, renamed)
     if whole:
         return structural_map(copy, (tirx.For, lambda node: _moved(node, moved)))
     return structural_map(copy, (tirx.For, lambda node: _narrow(node, lanes)))
@@ -70,7 +70,7 @@ def _copy(body: Any, values: dict[Var, Any], lanes: int, whole: bool) -> Any:
 def _moved(loop: Any, moved: dict[Var, Any]) -> Any:
     if loop.loop_var not in moved:
         return loop
-    body = _substitute(loop.body, {loop.loop_var: moved[loop.loop_var]})
+    body = substitute(loop.body, {loop.loop_var: moved[loop.loop_var]})
     return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
 
 
@@ -107,7 +107,7 @@ def _even(loop: Any) -> Any:
     axes = [axis.var for axis in realize.block.iter_vars]
     for var, value in zip(axes, realize.iter_values, strict=True):
         if _access.uses(value, loop.loop_var):
-            first = _substitute(value, {loop.loop_var: _const(0, loop.loop_var)})
+            first = substitute(value, {loop.loop_var: _const(0, loop.loop_var)})
             realize = _ask_first(realize, var, first, lanes)
     return tirx.For(
         loop.loop_var, loop.min, loop.extent, loop.kind, realize, None, loop.annotations
@@ -123,7 +123,7 @@ def _ask_first(realize: Any, var: Var, first: Any, lanes: int) -> Any:
 
     def ask(node: Any) -> Any:
         limit = _access.boundary(node, var)
-        return _substitute(node, {var: start}) if limit and limit.at % lanes == 0 else node
+        return substitute(node, {var: start}) if limit and limit.at % lanes == 0 else node
 
     def condition(call: Any) -> Any:
         if not _access.conditional(call):
@@ -158,7 +158,8 @@ def replaced(realize: Any, body: Any, axes: Any, values: Any = None) -> Any:
     return s_tir.SBlockRealize(bound, realize.predicate, block)
 
 
-def _substitute(node: Any, values: dict[Var, Any]) -> Any:
+def substitute(node: Any, values: dict[Var, Any]) -> Any:
+    """`node` with each variable of `values` replaced by its value."""
     kind = type(next(iter(values)))
     return structural_map(node, (kind, lambda old: values.get(old, old)))
 

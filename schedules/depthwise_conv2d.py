@@ -1,8 +1,8 @@
 """Depthwise 2-D convolution, channels last."""
 
 from dataclasses import dataclass
-from math import gcd
-from typing import ClassVar
+from math import gcd, prod
+from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import (
     NotApplicable,
@@ -13,9 +13,15 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _contraction, _padding, _tiling
 from hybridc.schedules._contraction import Contraction
 
+# Taps of a window that is unrolled whole, and columns of one of which each row is: 8 pixels make
+# eight multiply-adds of each.
+_UNROLLED_WINDOW = 9
+_UNROLLED_SIDE = 16
+# Where all tiles of an image row touch its ends, each gets code of its own.
+_UNROLLED_TILES = 2
 # Below this many lanes a scalar tail costs less than narrow vectors throughout.
 _NARROWEST = 4
 
@@ -54,7 +60,7 @@ class DepthwiseConv2d(ScheduleRule):
         return _tiling.space(match.problem, match.target)
 
     def default(self, match: Contraction, target: Target) -> Point:
-        """Few pixels, so that the window's weights stay in registers beside them."""
+        """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
         limit = max(1, min(8, target.vector_registers // 4, problem.rows))
         # Least waste in the ragged last tile; of equals, the widest.
@@ -63,16 +69,28 @@ class DepthwiseConv2d(ScheduleRule):
         return {"rows": rows, "vectors": 1, "chunk": chunk, "panels": panels}
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
-        """Tile, unroll the window, and pad inside each task."""
+        """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
         store = _contraction.inline_epilogue(schedule, product)
-        feeding = schedule.get_producers(product)
+        for pad in schedule.get_producers(product):
+            schedule.compute_inline(pad)
         whole = {**point, "panels": match.problem.panels(point["vectors"])}
-        tiles = _contraction.tile(match, schedule, product, store, whole)
-        if match.problem.columns % match.problem.lanes == 0:  # else the tail would be unrolled too
-            _contraction.unroll_window(schedule, product)
-        for pad in feeding:
-            schedule.compute_at(pad, tiles.task)
-            _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
-        return schedule
+        _contraction.tile(match, schedule, product, store, whole)
+        _unroll(schedule, product, match.problem)
+        return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
+
+
+def _unroll(schedule: Schedule, product: Any, problem: _tiling.Problem) -> None:
+    """Unroll the window's columns, the rows of small ones, and what few tiles a row has."""
+    *_, tile, window_row, window_column, _, _, _ = schedule.get_loops(product)
+    _padding.mark_rows(schedule, window_row)
+    if problem.columns % problem.lanes:  # the scalar tail would be unrolled too
+        return
+    sides = [int(schedule.get(loop).extent) for loop in (window_row, window_column)]
+    if sides[1] <= _UNROLLED_SIDE:
+        schedule.unroll(window_column)
+        if prod(sides) <= _UNROLLED_WINDOW:
+            schedule.unroll(window_row)
+    if int(schedule.get(tile).extent) <= _UNROLLED_TILES:
+        schedule.unroll(tile)

@@ -62,6 +62,14 @@ def _depthwise(x: Any) -> Any:
     return op.nn.relu(op.nn.conv2d(x, constant(11, 1, 3, 3), strides=(1, 2), padding=1, groups=11))
 
 
+def _window(
+    inputs: int, outputs: int, size: int, groups: int = 1, **attributes: Any
+) -> Callable[..., Any]:
+    """A convolution with a square window and a relu behind it."""
+    weight = constant(outputs, inputs // groups, size, size)
+    return lambda x: op.nn.relu(op.nn.conv2d(x, weight, groups=groups, **attributes))
+
+
 def _attention(q: Any, k: Any, v: Any, mask: Any) -> Any:
     """Heads of `[batch, length, heads, depth]`, as exporters write them."""
     queries, values = (op.permute_dims(x, [0, 2, 1, 3]) for x in (q, v))
@@ -313,6 +321,26 @@ KERNELS: list[tuple[str, Builder]] = [
     ),
     ("convolution", operator(_convolution, *floats([1, 5, 9, 7]), passes=PACKED)),
     ("depthwise convolution", operator(_depthwise, *floats([1, 11, 9, 7]), passes=PACKED)),
+    (
+        "depthwise, 7x7 on a small image",
+        operator(_window(48, 48, 7, 48, padding=3), *floats([1, 48, 7, 7]), passes=PACKED),
+    ),
+    (
+        "depthwise, long rows",
+        operator(_window(16, 16, 3, 16, padding=1), *floats([2, 16, 5, 37]), passes=PACKED),
+    ),
+    (
+        "depthwise, 5x5, strided and dilated",
+        operator(
+            _window(24, 24, 5, 24, strides=2, padding=(3, 1, 4, 2), dilation=(2, 1)),
+            *floats([1, 24, 11, 23]),
+            passes=PACKED,
+        ),
+    ),
+    (
+        "depthwise, more padding than image",
+        operator(_window(8, 16, 3, 8, padding=4), *floats([1, 8, 2, 3]), passes=PACKED),
+    ),
     (
         "convolution by Winograd's filtering",
         operator(
