@@ -22,6 +22,10 @@ DEFAULT: Pipeline = (
     ("widen-types", "types that code generation lacks; casts would hide patterns from the above"),
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer trips to memory"),
+    (
+        "fuse-depthwise",
+        "expansion, window and projection in one cache; their epilogues are in by now",
+    ),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("start-at-infinity", "maxima of infinities; TVM schedules by the finite numbers it put there"),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),

@@ -1,8 +1,7 @@
 """Depthwise 2-D convolution, channels last."""
 
 from dataclasses import dataclass
-from math import gcd, prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from hybridc.compiler.interfaces import (
     NotApplicable,
@@ -13,17 +12,8 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _padding, _tiling
+from hybridc.schedules import _contraction, _depthwise, _padding, _tiling
 from hybridc.schedules._contraction import Contraction
-
-# Taps of a window that is unrolled whole, and columns of one of which each row is: 8 pixels make
-# eight multiply-adds of each.
-_UNROLLED_WINDOW = 9
-_UNROLLED_SIDE = 16
-# Where all tiles of an image row touch its ends, each gets code of its own.
-_UNROLLED_TILES = 2
-# Below this many lanes a scalar tail costs less than narrow vectors throughout.
-_NARROWEST = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,6 @@ class DepthwiseConv2d(ScheduleRule):
         schedule, product = found
         images, height, rows, columns, kernel_h, kernel_w = _contraction.extents(schedule, product)
         source = _contraction.source_shape(schedule, product)
-        lanes = gcd(columns, target.lanes())
         image_row = source[2] * source[3] * 4
         problem = _tiling.Problem(
             images=images,
@@ -50,7 +39,7 @@ class DepthwiseConv2d(ScheduleRule):
             depth=kernel_h * kernel_w,
             row_stride=source[3] * 4 * max(1, source[2] // rows),
             image_bytes=source[1] * image_row,
-            lanes=lanes if lanes >= _NARROWEST else target.lanes(),
+            lanes=_depthwise.lanes(columns, target),
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
         )
         return Contraction(func, target, problem)
@@ -62,9 +51,7 @@ class DepthwiseConv2d(ScheduleRule):
     def default(self, match: Contraction, target: Target) -> Point:
         """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
-        limit = max(1, min(8, target.vector_registers // 4, problem.rows))
-        # Least waste in the ragged last tile; of equals, the widest.
-        rows = min(range(1, limit + 1), key=lambda r: (-(-problem.rows // r) * (r + 1), -r))
+        rows = _depthwise.pixels(problem.rows, target)
         chunk, panels = _tiling.choose_task(problem, (rows, 1), target)
         return {"rows": rows, "vectors": 1, "chunk": chunk, "panels": panels}
 
@@ -77,20 +64,5 @@ class DepthwiseConv2d(ScheduleRule):
             schedule.compute_inline(pad)
         whole = {**point, "panels": match.problem.panels(point["vectors"])}
         _contraction.tile(match, schedule, product, store, whole)
-        _unroll(schedule, product, match.problem)
+        _depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
-
-
-def _unroll(schedule: Schedule, product: Any, problem: _tiling.Problem) -> None:
-    """Unroll the window's columns, the rows of small ones, and what few tiles a row has."""
-    *_, tile, window_row, window_column, _, _, _ = schedule.get_loops(product)
-    _padding.mark_rows(schedule, window_row)
-    if problem.columns % problem.lanes:  # the scalar tail would be unrolled too
-        return
-    sides = [int(schedule.get(loop).extent) for loop in (window_row, window_column)]
-    if sides[1] <= _UNROLLED_SIDE:
-        schedule.unroll(window_column)
-        if prod(sides) <= _UNROLLED_WINDOW:
-            schedule.unroll(window_row)
-    if int(schedule.get(tile).extent) <= _UNROLLED_TILES:
-        schedule.unroll(tile)

@@ -140,6 +140,20 @@ def _average_pool(layout: str, window: int, stride: int, pad: int) -> Callable[.
     )
 
 
+def _bottleneck(
+    inputs: int, channels: int, outputs: int, size: int = 3, **attributes: Any
+) -> Callable[..., Any]:
+    """Expansion, depthwise window, projection; 0 `inputs` or `outputs` leaves one out."""
+
+    def build(x: Any) -> Any:
+        if inputs:
+            x = op.nn.relu(op.nn.conv2d(x, constant(channels, inputs, 1, 1)))
+        x = _window(channels, channels, size, channels, **attributes)(x)
+        return op.nn.conv2d(x, constant(outputs, channels, 1, 1)) if outputs else x
+
+    return build
+
+
 KERNELS: list[tuple[str, Builder]] = [
     # Elementwise.
     ("relu of one element", operator(op.nn.relu, *floats([1]))),
@@ -340,6 +354,30 @@ KERNELS: list[tuple[str, Builder]] = [
     (
         "depthwise, more padding than image",
         operator(_window(8, 16, 3, 8, padding=4), *floats([1, 8, 2, 3]), passes=PACKED),
+    ),
+    (
+        "bottleneck",
+        operator(
+            _bottleneck(8, 48, 24, padding=1),
+            *floats([1, 8, 14, 13]),
+            passes=f"{PACKED},fuse-depthwise",
+        ),
+    ),
+    (
+        "bottleneck, strided, without projection",
+        operator(
+            _bottleneck(5, 33, 0, strides=2, padding=(0, 1, 2, 1)),
+            *floats([1, 5, 12, 11]),
+            passes=f"{PACKED},fuse-depthwise",
+        ),
+    ),
+    (
+        "window and projection",
+        operator(
+            _bottleneck(0, 32, 7, size=5, padding=2),
+            *floats([2, 32, 8, 9]),
+            passes=f"{PACKED},fuse-depthwise",
+        ),
     ),
     (
         "convolution by Winograd's filtering",
