@@ -1,0 +1,118 @@
+"""Depthwise convolutions joined with their neighbours, against ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper, numpy_helper
+
+from hybridc.compiler import bottleneck, evaluate, frontend, pipeline, target
+from hybridc.compiler.bottleneck import Bottleneck
+from hybridc.compiler.interfaces import Context
+
+FEW = settings(max_examples=8, deadline=None, derandomize=True)
+PIPELINE = (
+    "fold-constants,layout,merge-transposes{views=true},fold-constants,pack-weights,legalize,fuse,"
+    "fuse-depthwise,schedule"
+)
+
+
+def network(
+    size: tuple[int, ...], channels: tuple[int, int, int], window: tuple[int, int], pads: list[int]
+) -> onnx.ModelProto:
+    """Expansion, window (side and stride) and projection; 0 channels leave a stage out."""
+    inputs, middle, outputs = channels
+    random_numbers = np.random.default_rng(0)
+    nodes: list[Any] = []
+    weights: list[Any] = []
+
+    def stage(source: str, shape: tuple[int, ...], **attributes: Any) -> str:
+        name = f"w{len(weights)}"
+        values = random_numbers.standard_normal(shape).astype("float32")
+        weights.append(numpy_helper.from_array(values, name))
+        nodes.append(helper.make_node("Conv", [source, name], [f"c{name}"], **attributes))
+        nodes.append(helper.make_node("Relu", [f"c{name}"], [f"r{name}"]))
+        return f"r{name}"
+
+    last = stage("x", (middle, inputs, 1, 1)) if inputs else "x"
+    side, stride = window
+    last = stage(last, (middle, 1, side, side), group=middle, strides=[stride, stride], pads=pads)
+    last = stage(last, (outputs, middle, 1, 1)) if outputs else last
+    shape = [size[0], inputs or middle, *size[1:]]
+    graph = helper.make_graph(
+        nodes,
+        "bottleneck",
+        [helper.make_tensor_value_info("x", 1, shape)],
+        [helper.make_tensor_value_info(last, 1, None)],
+        weights,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return onnx.shape_inference.infer_shapes(model)
+
+
+def rules_for(proto: onnx.ModelProto, cpu: str) -> list[str]:
+    """Compile, compare with ONNX Runtime, and tell the rules that took the kernels."""
+    model = frontend.load(proto)
+    context = Context(target.parse(cpu, threads=2), pipeline.rules())
+    module = pipeline.run(pipeline.parse(PIPELINE), model.module, context)
+    shape = [d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim]
+    x = np.random.default_rng(1).standard_normal(shape).astype("float32")
+    (got,) = evaluate.evaluate(module, [x])
+    session = onnxruntime.InferenceSession(proto.SerializeToString())
+    wanted: Any = session.run(None, {"x": x})[0]
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4 * float(np.abs(wanted).max() + 1))
+    return [record.rule for record in context.kernels]
+
+
+@pytest.mark.parametrize("cpu", ["cpu", "avx2"])
+@FEW
+@given(
+    size=st.tuples(st.integers(1, 2), st.integers(5, 20), st.integers(5, 20)),
+    channels=st.sampled_from(
+        [(3, 17, 5), (16, 48, 24), (0, 32, 16), (0, 24, 100), (8, 40, 0), (1, 2, 1)]
+    ),
+    window=st.sampled_from([(1, 1), (2, 2), (2, 1), (3, 1), (3, 2), (5, 1), (5, 2), (5, 3)]),
+    pads=st.lists(st.integers(0, 3), min_size=4, max_size=4),
+)
+def test_every_chain_has_a_rule(
+    cpu: str,
+    size: tuple[int, ...],
+    channels: tuple[int, int, int],
+    window: tuple[int, int],
+    pads: list[int],
+) -> None:
+    assert "fallback" not in rules_for(network(size, channels, window, pads), cpu)
+
+
+def test_a_bottleneck_is_one_kernel() -> None:
+    proto = network((1, 56, 56), (24, 144, 24), (3, 1), [1, 1, 1, 1])
+    assert rules_for(proto, "cpu").count("depthwise-bottleneck") == 1
+
+
+def case(rows: int, channels: tuple[int, int, int], stride: int = 1) -> Bottleneck:
+    before = (rows * stride, rows * stride)
+    return Bottleneck(1, before, (rows, rows), *channels, (3, 3), stride, 1)
+
+
+def test_rows_computed_twice_are_counted() -> None:
+    whole = case(56, (24, 144, 24))
+    assert whole.expanded_rows(56) == 56
+    assert whole.expanded_rows(28) == 58
+    assert whole.expanded_rows(1) == 3 * 56 - 2
+    assert case(28, (24, 144, 24), stride=2).expanded_rows(14) == 57
+
+
+def test_small_images_with_many_channels_stay_apart() -> None:
+    cpu = target.parse("avx512", threads=2)
+    assert bottleneck.pays(case(56, (24, 144, 24)), cpu)
+    assert not bottleneck.pays(case(7, (160, 960, 160)), cpu)
+
+
+def test_rows_that_no_window_reads_stay_apart() -> None:
+    cpu = target.parse("avx512", threads=2)
+    gaps = Bottleneck(1, (56, 56), (28, 28), 24, 144, 24, (1, 1), 2, 0)
+    assert not bottleneck.pays(gaps, cpu)
