@@ -114,7 +114,9 @@ def _call(module: IRModule, binding: Any) -> _Call | None:
 
 
 def _plain(func: PrimFunc) -> bool:
-    """Whether all that follows the product computes one image, pixel by pixel."""
+    """Whether all is fp32, and what follows the product computes one image, pixel by pixel."""
+    if any(str(param.dtype) != "float32" for param in func.params):
+        return False
     image = [int(extent) for extent in func.params[-1].shape]
     behind = [
         [int(axis.dom.extent) for axis in block.iter_vars]

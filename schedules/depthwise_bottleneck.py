@@ -17,7 +17,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
-from hybridc.schedules import _contraction, _depthwise, _padding, _tiling
+from hybridc.schedules import _accumulators, _contraction, _depthwise, _padding, _tiling
 
 _WINDOW = "depthwise-conv2d"
 # What `tensor_expressions.pad2d` calls the block that it makes.
@@ -105,7 +105,7 @@ def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
     lanes = _depthwise.lanes(columns, target)
     width = _contraction.extents(schedule, store)[-2]
     tile = _tile(schedule, store, _depthwise.pixels(width, target), 1, lanes)
-    _contraction.accumulate_at(schedule, product, tile, lanes)
+    _accumulators.accumulate_at(schedule, product, tile, lanes)
     _depthwise.unroll(schedule, product, columns % lanes == 0)
 
 
@@ -118,7 +118,7 @@ def _pointwise(schedule: Schedule, stage: Stage, target: Target) -> None:
     problem = _tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
     pixels, vectors = _tiling.choose_tile(problem, target)
     tile = _tile(schedule, store, pixels, vectors, lanes)
-    _contraction.accumulate_at(schedule, product, tile, lanes)
+    _accumulators.accumulate_at(schedule, product, tile, lanes)
 
 
 def _tile(schedule: Schedule, store: Any, pixels: int, vectors: int, lanes: int) -> Any:
