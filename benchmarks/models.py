@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -70,7 +70,7 @@ class _Step(torch.nn.Module):
 
 
 def _step(model: torch.nn.Module, batch: int = 1) -> tuple[_Step, tuple[torch.Tensor, ...]]:
-    config = model.config
+    config: Any = model.config
     heads = getattr(config, "num_key_value_heads", config.num_attention_heads)
     shape = (batch, heads, _CACHE, config.hidden_size // config.num_attention_heads)
     wrapped = _Step(model, config.num_hidden_layers)
@@ -155,7 +155,7 @@ def quantised_file(name: str, batch: int = 1) -> Path:
         quantization.quantize_static(
             source,
             part,
-            _Samples(source),
+            cast(Any, _Samples(source)),  # has the one method that its base class asks for
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,

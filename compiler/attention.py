@@ -190,8 +190,8 @@ def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
     """The mask with whole vectors in each row, so that vectors of it can be read."""
-    shape = form.mask or ()
-    if mask is None or columns % lanes == 0 or shape[-1] == 1:
+    shape = form.mask
+    if mask is None or not shape or columns % lanes == 0 or shape[-1] == 1:
         return mask
 
     def element(*index: Any) -> Any:

@@ -1,5 +1,7 @@
 """Attention, from the operators that exporters write to one kernel, against numpy."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -72,7 +74,8 @@ def repeated(x: str, y: str, query: tuple[int, ...], keys: tuple[int, ...]) -> s
     group = query[2] // heads
     if group == 1:
         return f"{y} = {x}1"
-    return REPEAT.format(**locals())
+    sizes = {"batch": batch, "heads": heads, "group": group, "columns": columns, "depth": depth}
+    return REPEAT.format(x=x, y=y, **sizes)
 
 
 def reference(arrays: list[Array], scale: float) -> Array:
@@ -116,7 +119,7 @@ def test_attention(
     boolean: bool,
     safe: bool,
 ) -> None:
-    arrays = [
+    arrays: list[Any] = [
         noise(batch, rows, heads * group, depth),
         noise(batch, columns, heads, depth),
         noise(batch, columns, heads, features),
