@@ -24,6 +24,13 @@ if TYPE_CHECKING:
 )
 @TARGET
 @THREADS
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.",
+)
 @SHAPE
 @click.option("--max-latency", metavar="5ms", help="Fail if a call takes longer (median).")
 @click.option(
@@ -70,6 +77,7 @@ def command(
     output: Path | None,
     target: str,
     threads: int | None,
+    dtype: Literal["fp32", "bf16"],
     shape: tuple[str, ...],
     max_latency: str | None,
     min_accuracy: tuple[str, ...],
@@ -98,6 +106,7 @@ def command(
     options = driver.Options(
         target=target,
         threads=threads,
+        dtype=dtype,
         pipeline=pipeline,
         plugins=plugin,
         verify=verify,

@@ -46,6 +46,7 @@ class Terms:
     atol: float | None
     contract: Contract
     data: str  # what the inputs are, for the certificate
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, stage: Stages) -> Exami
     )
     broken = tuple(contract.judge(measured))
     certificate: dict[str, Any] = {
+        "precision": terms.precision,
         "data": f"{terms.data}, {len(trial.feeds)} samples",
         "agreement": list(map(_brief, agreement)),
     }
@@ -125,7 +127,7 @@ def _compare(
         return ()
     names = [spec.name for spec in trial.model.outputs]
     found = tuple(
-        verify.compare(name, want, have, terms.rtol, terms.atol)
+        verify.compare(name, want, have, terms.rtol, terms.atol, terms.precision)
         for name, want, have in zip(names, wanted, got, strict=True)
     )
     verify.check(found)

@@ -114,19 +114,24 @@ def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     return np.ascontiguousarray(packed if group > 1 else packed[..., 0]), groups
 
 
-def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> PrimFunc:
-    """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made."""
+def dense(
+    shape: Sequence[int], packed: Array, columns: int, dtype: str, out_dtype: str = ""
+) -> PrimFunc:
+    """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made.
+
+    The result has the type in which products are added up, or `out_dtype`.
+    """
     blocks, lanes = packed.shape[0], packed.shape[2]
     rows, depth = prod(shape[:-1]), shape[-1]
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
-    whole = _whole_groups(x, w)
+    whole = whole_groups(x, w)
     k = reduced(int(whole.shape[-1]), "k")
     product = computed(
         (rows, blocks * lanes),
         lambda m, n: te.sum(
-            _widened(whole[*_unflatten(m, shape[:-1]), k], w)
-            * _widened(w[_packed_index((n // lanes,), k, n % lanes, w)], w),
+            widened(whole[*_unflatten(m, shape[:-1]), k], w)
+            * widened(w[packed_index((n // lanes,), k, n % lanes, w)], w),
             axis=k,
         ),
         name="product",
@@ -134,14 +139,21 @@ def dense(shape: Sequence[int], packed: Array, columns: int, dtype: str) -> Prim
     )
     out = computed(
         (*shape[:-1], columns),
-        lambda *index: product[_flatten(index[:-1], shape[:-1]), index[-1]],
+        lambda *index: stored(product[_flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
         name="output",
     )
     return finished([x, w, out])
 
 
-def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtype: str) -> PrimFunc:
-    """2-D convolution of x `[N, H, W, C]` with weights that `pack_filter` made."""
+def conv2d(
+    shape: Sequence[int],
+    packed: Array,
+    outputs: int,
+    conv: Conv2d,
+    dtype: str,
+    out_dtype: str = "",
+) -> PrimFunc:
+    """2-D convolution of x `[N, H, W, C]` with weights that `pack_filter` made; see `dense`."""
     blocks, kernel_h, kernel_w, _, lanes = packed.shape[:5]
     batch, height, width, _ = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
@@ -150,7 +162,7 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     depth = packed.shape[3] * group_of(packed.dtype.name)
-    padded = pad2d(x, conv.padding, (-shape[-1]) % depth if conv.groups == 1 else 0)
+    padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth))
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -168,23 +180,29 @@ def conv2d(shape: Sequence[int], packed: Array, outputs: int, conv: Conv2d, dtyp
     product = computed(
         (batch, out_h, out_w, blocks * lanes),
         lambda n, h, v, o: te.sum(
-            _widened(
+            widened(
                 padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)], w
             )
-            * _widened(w[_packed_index((o // lanes, kh, kw), k, o % lanes, w)], w),
+            * widened(w[packed_index((o // lanes, kh, kw), k, o % lanes, w)], w),
             axis=[kh, kw, k],
         ),
         name="product",
         attrs=product_of("conv2d", flops),
     )
     out = computed(
-        (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
+        (batch, out_h, out_w, outputs),
+        lambda *index: stored(product[index], out_dtype),
+        name="output",
     )
     return finished([x, w, out])
 
 
 def depthwise_conv2d(
-    shape: Sequence[int], weight_shape: Sequence[int], conv: Conv2d, dtype: str
+    shape: Sequence[int],
+    weight_shape: Sequence[int],
+    conv: Conv2d,
+    dtype: str,
+    out_dtype: str = "",
 ) -> PrimFunc:
     """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C."""
     kernel_h, kernel_w, outputs = weight_shape
@@ -201,62 +219,43 @@ def depthwise_conv2d(
     product = computed(
         (batch, out_h, out_w, outputs),
         lambda n, h, v, o: te.sum(
-            padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, o // multiplier]
-            * w[kh, kw, o],
+            widened(
+                padded[
+                    n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, o // multiplier
+                ],
+                w,
+            )
+            * widened(w[kh, kw, o], w),
             axis=[kh, kw],
         ),
         name="product",
         attrs=product_of("depthwise-conv2d", flops),
     )
     out = computed(
-        (batch, out_h, out_w, outputs), lambda n, h, v, o: product[n, h, v, o], name="output"
+        (batch, out_h, out_w, outputs),
+        lambda *index: stored(product[index], out_dtype),
+        name="output",
     )
     return finished([x, w, out])
 
 
-def batch_matmul(left: Sequence[int], right: Sequence[int], lanes: int, dtype: str) -> PrimFunc:
-    """`out[..., m, n] = sum_k a[..., m, k] * b[..., k, n]`; leading axes broadcast as in numpy."""
-    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
-    (rows, depth), columns = left[-2:], right[-1]
-    blocks = round_up(columns, lanes) // lanes
-    a = tensor(left, "a", dtype)
-    b = tensor(right, "b", dtype)
-    k = reduced(depth, "k")
-
-    def packed_element(*index: Any) -> Any:
-        *lead, block, kk, lane = index
-        column = block * lanes + lane
-        value = b[*lead, kk, column]
-        if columns % lanes == 0:
-            return value
-        return tirx.if_then_else(column < columns, value, tirx.const(0, dtype))
-
-    packed = computed((*right[:-2], blocks, depth, lanes), packed_element, name="pack")
-    product = computed(
-        (*batch, rows, blocks * lanes),
-        lambda *i: te.sum(
-            a[*_broadcast(i[:-2], left[:-2]), i[-2], k]
-            * packed[*_broadcast(i[:-2], right[:-2]), i[-1] // lanes, k, i[-1] % lanes],
-            axis=k,
-        ),
-        name="product",
-        attrs=product_of("batch-matmul", 2 * prod(batch) * rows * columns * depth),
-    )
-    out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
-    return finished([a, b, out])
-
-
-def _widened(value: Any, weight: Any) -> Any:
+def widened(value: Any, weight: Any) -> Any:
     """An operand in the type in which products with `weight` are added up."""
     return value.astype(_ACCUMULATORS.get(str(weight.dtype), str(weight.dtype)))
 
 
-def _packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tuple[Any, ...]:
+def stored(value: Any, dtype: str) -> Any:
+    """What was added up as the kernel's result has it."""
+    return value.astype(dtype) if dtype else value
+
+
+def packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tuple[Any, ...]:
+    """Where a packed operand holds element k of a lane."""
     group = group_of(str(weight.dtype))
     return (*block, k, lane) if group == 1 else (*block, k // group, lane, k % group)
 
 
-def _whole_groups(x: Any, weight: Any) -> Any:
+def whole_groups(x: Any, weight: Any) -> Any:
     """X with zeros behind its last axis up to a whole group, as the weights have them."""
     group = group_of(str(weight.dtype))
     *lead, depth = (int(extent) for extent in x.shape)
@@ -284,8 +283,3 @@ def _unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
         index.append(flat if outermost and shape[axis] != 1 else flat % shape[axis])
         flat = flat // shape[axis]
     return index[::-1]
-
-
-def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
-    last = index[len(index) - len(shape) :]
-    return [0 if extent == 1 else i for i, extent in zip(last, shape, strict=True)]

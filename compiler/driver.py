@@ -25,7 +25,11 @@ from hybridc.compiler.report import Report, Stage
 from hybridc.compiler.target import Target
 
 Verify = Literal["each", "end", "off"]
+Dtype = Literal["fp32", "bf16"]
 Progress = Callable[[str], None]
+
+# The pass that lowers precision, and the one that it has to come before.
+_MIXED, _PACKING = "mixed-precision", "pack-weights"
 
 
 def _silent(_: str) -> None:
@@ -39,13 +43,15 @@ class Options:
     `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
     are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
-    `exact` forbids what rounds differently from the operators of the model; where an answer is
+    `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
+    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model; where an answer is
     beyond its tolerance, that is tried anyway before the model is refused.  `progress` is told
     each step as it begins.
     """
 
     target: str = "cpu"
     threads: int | None = None
+    dtype: Dtype = "fp32"
     pipeline: str = "default"
     plugins: Sequence[Path] = ()
     verify: Verify = "end"
@@ -76,6 +82,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     target: str = "cpu",
     threads: int | None = None,
     contract: Contract | None = None,
+    dtype: Dtype = "fp32",
     pipeline: str = "default",
     plugins: Sequence[Path] = (),
     verify: Verify = "end",
@@ -97,6 +104,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     options = Options(
         target=target,
         threads=threads,
+        dtype=dtype,
         pipeline=pipeline,
         plugins=plugins,
         verify=verify,
@@ -141,6 +149,12 @@ class _Plan:
     steps: tuple[Pass, ...]
     rules: tuple[ScheduleRule, ...]
 
+    @property
+    def precision(self) -> str:
+        """What the products are computed in: `fp32`, or what a pass lowers them to."""
+        lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
+        return "bf16" if lowered else "fp32"
+
     def exact(self) -> "_Plan":
         """The plan without what rounds differently."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
@@ -172,10 +186,28 @@ class _Clock:
 def _plan(options: Options) -> _Plan:
     if options.verify not in ("each", "end", "off"):
         raise InputError(f"verify is each, end or off, not {options.verify!r}")
-    steps = pipeline.parse(options.pipeline, pipeline.passes(options.plugins))
+    steps = _steps(options)
     rules = pipeline.rules(options.plugins)
     plan = _Plan(options, target.parse(options.target, options.threads), steps, rules)
     return plan.exact() if options.exact else plan
+
+
+def _steps(options: Options) -> tuple[Pass, ...]:
+    """The passes of the pipeline, and the one that lowers precision before weights are packed."""
+    catalogue = pipeline.passes(options.plugins)
+    steps = pipeline.parse(options.pipeline, catalogue)
+    if options.dtype == "fp32":
+        return steps
+    if options.dtype != "bf16":
+        raise InputError(f"dtype is fp32 or bf16, not {options.dtype!r}")
+    if options.exact:
+        raise InputError("exact keeps the roundings of the model, dtype bf16 adds some: choose one")
+    names = [plugin.name_of(type(step)) for step in steps]
+    if _PACKING not in names:
+        raise InputError(f"dtype bf16 needs {_PACKING} in the pipeline, to put {_MIXED} before it")
+    mixed = catalogue.create(f"{_MIXED}{{dtype=bfloat16}}")
+    at = names.index(_PACKING)
+    return (*steps[:at], mixed, *steps[at:])
 
 
 def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
@@ -215,12 +247,13 @@ def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
-    examined = examine(draft, trial, _terms(options), clock.stage)
+    examined = examine(draft, trial, _terms(plan), clock.stage)
     report = Report(
         model=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
         target=draft.target,
+        precision=plan.precision,
         pipeline=draft.pipeline,
         notes=(*model.notes, *context.notes),
         kernels=tuple(context.kernels),
@@ -243,9 +276,12 @@ def _feeds(model: Model, options: Options) -> Feeds:
     return calibration.feeds(options.calibration, model.inputs)
 
 
-def _terms(options: Options) -> Terms:
+def _terms(plan: _Plan) -> Terms:
+    options = plan.options
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
-    return Terms(options.verify != "off", options.rtol, options.atol, options.contract, data)
+    tolerances = (options.rtol, options.atol)
+    verified = options.verify != "off"
+    return Terms(verified, *tolerances, options.contract, data, plan.precision)
 
 
 def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRModule:
@@ -255,7 +291,8 @@ def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRMo
     if options.dump_ir is not None:
         instruments.append(DumpIr(options.dump_ir))
     if options.verify == "each":
-        check = NumericVerify(trial.model, trial.feeds, trial.wanted, options.rtol, options.atol)
+        tolerances = (options.rtol, options.atol, plan.precision)
+        check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)
         instruments.append(check)
     module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])
     clock.stages += [Stage(f"pass {text}", seconds) for text, seconds in timing.seconds]

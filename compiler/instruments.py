@@ -79,6 +79,7 @@ class NumericVerify:
     wanted: Sequence[Sequence[Array]]
     rtol: float | None = None
     atol: float | None = None
+    precision: str = "fp32"
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Nothing to do: the module was checked after the pass that made it."""
@@ -100,7 +101,7 @@ class NumericVerify:
             raise WrongAnswerError(f"{len(got)} outputs where the model has {len(names)}")
         verify.check(
             [
-                verify.compare(name, want, have, self.rtol, self.atol)
+                verify.compare(name, want, have, self.rtol, self.atol, self.precision)
                 for name, want, have in zip(names, wanted, got, strict=True)
             ]
         )

@@ -32,6 +32,7 @@ class Report:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     target: Mapping[str, Any]
+    precision: str
     pipeline: str
     notes: tuple[str, ...]
     kernels: tuple[KernelRecord, ...]
@@ -53,6 +54,7 @@ class Report:
         return {
             "model": self.model,
             "target": dict(self.target),
+            "precision": self.precision,
             "pipeline": self.pipeline,
             "notes": list(self.notes),
             "kernels": [_kernel(record) for record in self.kernels],
@@ -95,6 +97,7 @@ class Report:
                 *(f"output    {spec.describe()}" for spec in self.outputs),
                 f"target    {self.target.get('cpu')}, {self.target.get('threads')} threads",
                 f"needs     {features}",
+                f"precision {self.precision}",
                 f"pipeline  {self.pipeline}",
             ]
         )

@@ -39,23 +39,29 @@ def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
     return {KERNEL: kernel, FLOPS: flops}
 
 
-def pad2d(x: Any, padding: tuple[int, int, int, int], behind: int = 0) -> Any:
+def pad2d(
+    x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] = (1, 1)
+) -> Any:
     """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off.
 
-    `behind` more channels of zeros follow the last one.
+    `channels` of a group and how many of them to make: zeros follow each group's last one.
     """
     top, left, bottom, right = padding
-    if not any(padding) and not behind:
+    given, wanted = channels
+    if not any(padding) and given == wanted:
         return x
-    batch, height, width, channels = (int(extent) for extent in x.shape)
+    batch, height, width, depth = (int(extent) for extent in x.shape)
 
     def element(n: Any, h: Any, v: Any, c: Any) -> Any:
         bounds = [h >= top, h < height + top, v >= left, v < width + left]
-        inside = tirx.all(*bounds, *([c < channels] if behind else []))
+        if given != wanted:
+            bounds.append(c % wanted < given)
+            c = c // wanted * given + c % wanted if given < depth else c
+        inside = tirx.all(*bounds)
         return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
 
-    shape = (batch, height + top + bottom, width + left + right, channels + behind)
-    return computed(shape, element, name="pad")
+    size = (height + top + bottom, width + left + right)
+    return computed((batch, *size, depth // given * wanted), element, name="pad")
 
 
 def finished(tensors: list[Any]) -> PrimFunc:

@@ -7,10 +7,14 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import contractions, extrema, lowerings, resampling
+from hybridc.compiler import extrema, lowerings, resampling
+from hybridc.compiler.batch_matmul import batch_matmul
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import operator, unless_same
+
+# Types of both operands and of the result.
+_PACKABLE = {("float32",) * 3, ("bfloat16",) * 3, ("bfloat16", "bfloat16", "float32")}
 
 
 @dataclass(frozen=True)
@@ -27,9 +31,10 @@ class Legalize(Pass):
 
         def matmul(builder: Any, call: Any) -> Any:
             left, right = (arg.ty for arg in call.args)
-            if not _packable(left, right):
+            if not _packable(left, right, call.ty):
                 return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
-            func = contractions.batch_matmul(_extents(left), _extents(right), lanes, "float32")
+            types = (str(left.dtype), str(call.ty.dtype))
+            func = batch_matmul(_extents(left), _extents(right), lanes, *types)
             var = builder.add_func(func, "batch_matmul")
             return relax.call_tir(var, list(call.args), call.ty)
 
@@ -46,14 +51,13 @@ class Legalize(Pass):
             raise PassError(f"no lowering for {', '.join(left)}")
 
 
-def _packable(left: Any, right: Any) -> bool:
-    infos = (left, right)
-    return all(
-        str(info.dtype) == "float32"
-        and info.ndim >= 2
+def _packable(left: Any, right: Any, result: Any) -> bool:
+    types = tuple(str(info.dtype) for info in (left, right, result))
+    return types in _PACKABLE and all(
+        info.ndim >= 2
         and info.shape is not None
         and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in info.shape.values)
-        for info in infos
+        for info in (left, right)
     )
 
 

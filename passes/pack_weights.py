@@ -14,13 +14,17 @@ from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, s
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Choice
 
+# The types of results by that of both operands.
+_RESULTS = {"float32": ("float32",), "bfloat16": ("bfloat16", "float32")}
+
 
 @dataclass(frozen=True)
 class PackWeights(Pass):
     """Replace convolutions and matrix products with constant weights by kernels on packed weights.
 
     The weights are rewritten now, at compile time, into blocks of as many output channels as a
-    vector of the target holds, in the order in which the kernel reads them.  Convolutions have
+    vector of the target holds, in the order in which the kernel reads them; those of bfloat16 by
+    pairs of inputs, whose products one instruction adds up in float32.  Convolutions have
     to be channels last (`layout`); others, and those on weights that are no constants, stay.
 
     3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster;
@@ -55,13 +59,18 @@ class _Packer:
     winograd: bool
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
-        """Take the calls whose weight is a constant, where all is fp32 of known shape."""
+        """Take the calls whose weight is a constant, where all are floats of known shape."""
         name = operator(value)
         if name not in ("nn.conv2d", "matmul"):
             return None
         weight = graph.constant(value.args[1])
         tensors = [value, *value.args]
-        if weight is None or not all(_plain_float(tensor.ty) for tensor in tensors):
+        if weight is None or not all(_known(tensor.ty) for tensor in tensors):
+            return None
+        data, result = _types(value)
+        if data not in _RESULTS or str(value.args[1].ty.dtype) != data:
+            return None
+        if result not in _RESULTS[data]:
             return None
         return self._conv2d(value, weight) if name == "nn.conv2d" else self._dense(value, weight)
 
@@ -85,7 +94,7 @@ class _Packer:
         )
         if conv.groups == source[3] > 1:
             taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
-            kernel = contractions.depthwise_conv2d(source, taps.shape, conv, "float32")
+            kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
             return self._call("depthwise_conv2d", kernel, call, taps)
         if self.winograd and _minimal(conv, weight):
             choice = winograd_cost.choose(source, weight.shape[0], conv, self.target)
@@ -95,7 +104,7 @@ class _Packer:
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
-        kernel = contractions.conv2d(source, packed, weight.shape[0], conv, "float32")
+        kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
         return self._call("conv2d", kernel, call, packed)
 
     def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
@@ -109,27 +118,33 @@ class _Packer:
         return self._call("winograd_conv2d", kernel, call, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
-        kernel = contractions.dense(shape(call.args[0]), packed, columns, "float32")
+        kernel = contractions.dense(shape(call.args[0]), packed, columns, *_types(call))
         return self._call("dense", kernel, call, packed)
 
     def _call(self, name: str, kernel: PrimFunc, call: Expr, packed: Array) -> Expr:
         var = self.builder.add_func(kernel, name)
-        return relax.call_tir(var, [call.args[0], constant(packed, "float32")], call.ty)
+        return relax.call_tir(var, [call.args[0], constant(packed, packed.dtype.name)], call.ty)
 
 
 def _minimal(conv: Conv2d, weight: Array) -> bool:
-    """Whether Winograd's filtering applies: 3x3, every pixel, one group."""
+    """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32.
+
+    Its transforms would lose most of what bfloat16 keeps.
+    """
     dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
-    return dense and weight.shape[1:3] == (3, 3)
+    return dense and weight.shape[1:3] == (3, 3) and weight.dtype.name == "float32"
 
 
-def _plain_float(tensor: Any) -> bool:
-    """fp32 with every extent known and none of them zero."""
-    return (
-        str(tensor.dtype) == "float32"
-        and tensor.shape is not None
-        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in tensor.shape.values)
+def _known(tensor: Any) -> bool:
+    """Whether every extent is known and none of them zero."""
+    return tensor.shape is not None and all(
+        isinstance(extent, tirx.IntImm) and extent > 0 for extent in tensor.shape.values
     )
+
+
+def _types(call: Expr) -> tuple[str, str]:
+    """The types of a call's operands and of its result."""
+    return str(call.args[0].ty.dtype), str(call.ty.dtype)
 
 
 def _integers(values: Any) -> Any:

@@ -10,13 +10,44 @@ from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite
 
 # Their result has a type of its own, whatever that of the operands.
 _FIXED = frozenset(
-    {"argmax", "argmin", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
+    {"argsort", "argmax", "argmin", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
 )
 # Vectors of single bits have no arithmetic, and compare as if they were floats.
 _OF_BITS = _FIXED | {"add", "max", "maximum", "min", "minimum", "multiply", "prod", "sum"}
 # Functions that LLVM has for float32, but not for shorter floats.
 _OF_HALVES = frozenset({"acos", "acosh", "asin", "asinh", "atan"})
-_NAMES = _OF_BITS | _OF_HALVES | {"power"}
+# Sums of many terms lose in bfloat16 what is less than a 256th of them; TVM's sorts read its bits
+# as other numbers, and some operators it has not at all.
+_OF_SUMS = frozenset(
+    {
+        "cumprod",
+        "cumsum",
+        "image.resize2d",
+        "mean",
+        "nn.adaptive_avg_pool2d",
+        "nn.avg_pool1d",
+        "nn.avg_pool2d",
+        "nn.avg_pool3d",
+        "nn.conv1d",
+        "nn.conv1d_transpose",
+        "nn.conv2d",
+        "nn.conv2d_transpose",
+        "nn.conv3d",
+        "nn.group_norm",
+        "nn.instance_norm",
+        "nn.layer_norm",
+        "nn.log_softmax",
+        "nn.rms_norm",
+        "nn.softmax",
+        "prod",
+        "sort",
+        "std",
+        "sum",
+        "topk",
+        "variance",
+    }
+)
+_NAMES = _OF_BITS | _OF_HALVES | _OF_SUMS | {"argsort", "power"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +55,8 @@ class WidenTypes(Pass):
     """Compute in a wider type what the code generator lacks for a narrow one.
 
     Arithmetic on truth values is done on integers, powers of integers in float64 as ONNX Runtime
-    does them, and rare functions of float16 in float32; the result gets the type it had.
+    does them, and rare functions of float16 in float32; so are sums, norms, softmax and averages
+    of bfloat16.  The result gets the type it had.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -36,11 +68,21 @@ def _widen(value: Expr, graph: Graph) -> Expr | None:
     name = operator(value)
     if name not in _NAMES:
         return None
-    wide = _wide(name, str(value.args[0].ty.dtype))
+    wide = _wide(name, str(getattr(value.args[0].ty, "dtype", "")))
     if wide is None:
         return None
-    operands = [relax.op.astype(operand, wide) for operand in value.args]
+    narrow = str(value.args[0].ty.dtype)
+    operands = [
+        relax.op.astype(operand, wide) if str(getattr(operand.ty, "dtype", "")) == narrow else operand
+        for operand in value.args
+    ]
     computed = tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
+    if isinstance(value.ty, relax.TupleType):
+        parts = enumerate(value.ty.fields)
+        items = [(tvm.ir.TupleGetItem(computed, i), str(part.dtype)) for i, part in parts]
+        return tvm.ir.Tuple(
+            [relax.op.astype(item, dtype) if dtype == narrow else item for item, dtype in items]
+        )
     return computed if name in _FIXED else relax.op.astype(computed, str(value.ty.dtype))
 
 
@@ -49,5 +91,7 @@ def _wide(name: str, dtype: str) -> str | None:
     if name in _OF_BITS and dtype == "bool":
         return "int32" if name == "sum" else "int8"
     if name in _OF_HALVES and dtype in ("float16", "bfloat16"):
+        return "float32"
+    if name in _OF_SUMS | {"argsort"} and dtype == "bfloat16":
         return "float32"
     return "float64" if name == "power" and "int" in dtype else None

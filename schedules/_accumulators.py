@@ -17,31 +17,63 @@ def accumulate_at(
 
     The multiply-add is a vector's, or the instruction for narrow types.
     """
+    column = schedule.get_loops(product)[-_reduced_axes(schedule, product) - 1]
+    # TVM's `compute_at` takes no block whose only vector it has counted already.
+    if instruction and int(schedule.get(column).extent) > lanes:
+        vectors = _dot_products.block_of(schedule, product, lanes, instruction)
+        _, init = _accumulate(schedule, vectors, at)
+        (start,) = schedule.get_child_blocks(init)
+        schedule.vectorize(schedule.get_loops(start)[-1])
+        _dot_products.mark(schedule, vectors, instruction)
+        return
+    lane, init = _accumulate(schedule, product, at, lanes, instruction.group if instruction else 1)
+    if instruction:
+        schedule.vectorize(schedule.get_loops(init)[-1])
+        _dot_products.mark(schedule, schedule.blockize(lane), instruction)
+
+
+def _accumulate(
+    schedule: Schedule, product: Any, at: Any, lanes: int = 1, group: int = 1
+) -> tuple[Any, Any]:
+    """Bring a product's loops into order; returns that over lanes and the block of the start.
+
+    The columns are cut by `lanes` and the depth by `group` where these are more than one; without
+    a group, the lanes are a vector.
+    """
     schedule.compute_at(product, at, preserve_unit_loops=True)
-    reduction = sum(
-        int(var.iter_type) == tirx.IterVar.CommReduce for var in schedule.get(product).iter_vars
-    )
+    reduction = _reduced_axes(schedule, product)
     loops = schedule.get_loops(product)
     depth = loops[-reduction:]
-    row, column = loops[-reduction - 2 : -reduction]
-    part, lane = schedule.split(column, [None, lanes])
-    inner = [row, part, lane]
-    if instruction:
-        depth[-1], element = schedule.split(depth[-1], [None, instruction.group])
+    row, part = loops[-reduction - 2 : -reduction]
+    inner, lane = [row, part], None
+    if lanes > 1:
+        inner[1], lane = schedule.split(part, [None, lanes])
+        inner.append(lane)
+    if group > 1:
+        depth[-1], element = schedule.split(depth[-1], [None, group])
         inner.append(element)
     schedule.reorder(*depth, *inner)
-    if not instruction:
+    if lanes > 1 and group == 1:
         schedule.vectorize(lane)
     init = schedule.decompose_reduction(product, depth[0])
-    *_, init_row, init_part, init_lane = schedule.get_loops(init)
-    for loop in (init_row, init_part, row, part):
+    starts = schedule.get_loops(init)[-2 - (lanes > 1) :]
+    for loop in (*inner[:2], *starts[:2]):
         schedule.unroll(loop)
-    if instruction:
-        schedule.vectorize(init_lane)
-        _dot_products.mark(schedule, lane, instruction)
+    return lane, init
 
 
 def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruction | None:
-    """The target's instruction for the types that a product multiplies, where it has one."""
-    data, weight = (str(read.source.dtype) for read in list(schedule.get(product).reads)[:2])
-    return _dot_products.instruction_for(data, weight, target)
+    """The target's instruction for the types that a product multiplies, where it has one.
+
+    Weights of one tap for each lane, as those of depthwise convolutions, are no dot products.
+    """
+    data, weight = (read.source for read in list(schedule.get(product).reads)[:2])
+    if len(weight.shape) < _dot_products.AXES:
+        return None
+    found = _dot_products.instruction_for(str(data.dtype), str(weight.dtype), target)
+    return found if found and int(weight.shape[-1]) == found.group else None
+
+
+def _reduced_axes(schedule: Schedule, block: Any) -> int:
+    kinds = [int(axis.iter_type) for axis in schedule.get(block).iter_vars]
+    return kinds.count(tirx.IterVar.CommReduce)

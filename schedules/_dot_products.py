@@ -1,7 +1,8 @@
 """Instructions that multiply and add narrow types: what one vector register does at once.
 
 Each adds `group` products to every 32-bit lane: bf16 pairs to fp32 (AVX512-BF16), quadruples of
-u8 x s8 to int32 (AVX512-VNNI).
+u8 x s8 to int32 (AVX512-VNNI).  Elsewhere bf16 is widened in registers and multiplied in fp32:
+no faster than fp32, but the weights are half the bytes.
 
 A rule marks the block of one vector's multiply-adds, and `implement` puts the instruction in its
 place when all else is scheduled.  TVM's `tensorize` would do so at once, but it takes no block
@@ -18,9 +19,12 @@ from tvm.s_tir import SBlock
 from tvm.s_tir import Schedule as TVMSchedule
 from tvm_ffi import structural_map
 
+from hybridc.compiler.bfloat16 import lanes_of
 from hybridc.compiler.interfaces import Schedule
 from hybridc.compiler.target import Target
 
+# Weights packed for an instruction have blocks of lanes, depth, lanes and a group at least.
+AXES = 4
 _MARK = "hybridc.instruction"
 
 # TVM turns bf16 into fp32 before code generation.  Only a piece of LLVM IR can name bf16 vectors;
@@ -66,10 +70,25 @@ def _bf16(total: Any, data: Any, weights: Any) -> Any:
     return tirx.call_extern("float32x16", "hybridc_dot_bf16", total, pair, integers)
 
 
+def _widened_bf16(total: Any, data: Any, weights: Any) -> Any:
+    """Odd elements are the upper halves of their pairs, as fp32 holds them; even ones the lower."""
+    lanes = lanes_of(str(total.ty.dtype))
+    pairs = (
+        tirx.Broadcast(tirx.reinterpret("int32", data), lanes),
+        tirx.reinterpret(f"int32x{lanes}", weights),
+    )
+    shift = tirx.Broadcast(tirx.const(16, "int32"), lanes)
+    upper = tirx.Broadcast(tirx.const(-0x10000, "int32"), lanes)
+    even = [tirx.reinterpret(f"float32x{lanes}", pair << shift) for pair in pairs]
+    odd = [tirx.reinterpret(f"float32x{lanes}", pair & upper) for pair in pairs]
+    return (total + even[0] * even[1]) + odd[0] * odd[1]
+
+
 _INSTRUCTIONS = {
-    # Types of data and weights, and the instruction set.
+    # Types of data and weights, and the instruction set; the first that the target has is taken.
     ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd", 4, _vnni),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
+    ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16),
 }
 _BY_NAME = {instruction.name: instruction for instruction in _INSTRUCTIONS.values()}
 
@@ -77,14 +96,29 @@ _BY_NAME = {instruction.name: instruction for instruction in _INSTRUCTIONS.value
 def instruction_for(data: str, weight: str, target: Target) -> Instruction | None:
     """The target's instruction for products of these types, or None where it has none."""
     for (x, w, feature), instruction in _INSTRUCTIONS.items():
-        if (data, weight) == (x, w) and feature in target.features:
+        if (data, weight) == (x, w) and (not feature or feature in target.features):
             return instruction
     return None
 
 
-def mark(schedule: Schedule, lane: Any, instruction: Instruction) -> None:
-    """Make a block of the loop over lanes (and of that over a group in it), and mark it."""
-    block = schedule.blockize(lane)
+def block_of(schedule: Schedule, product: Any, lanes: int, instruction: Instruction) -> Any:
+    """Make a block of a product's lanes and groups: what the instruction is to compute.
+
+    This comes before tiling: the conditions of ragged tiles then stand around whole vectors.
+    """
+    loops = schedule.get_loops(product)
+    kinds = [int(axis.iter_type) for axis in schedule.get(product).iter_vars]
+    reduced = kinds.count(tirx.IterVar.CommReduce)
+    *outer, column = loops[:-reduced]
+    *depth, last = loops[-reduced:]
+    part, lane = schedule.split(column, [None, lanes])
+    step, element = schedule.split(last, [None, instruction.group])
+    schedule.reorder(*outer, part, *depth, step, lane, element)
+    return schedule.blockize(lane)
+
+
+def mark(schedule: Schedule, block: Any, instruction: Instruction) -> None:
+    """Mark a block, whose reduction is decomposed, and import the instruction's LLVM IR."""
     schedule.annotate(block, _MARK, instruction.name)
     if instruction.source:
         outermost = schedule.get_loops(block)[0]

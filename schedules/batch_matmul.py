@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _contraction, _dot_products, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -29,9 +29,10 @@ class BatchMatmul(ScheduleRule):
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        *batch, rows, _, depth = _contraction.extents(schedule, product)
+        *batch, rows, _, _ = _contraction.extents(schedule, product)
         store = schedule.get_consumers(product)[0]
         columns = _contraction.extents(schedule, store)[-1]
+        depth = _contraction.steps(schedule, product)
         size = depth * 4
         problem = _tiling.Problem(
             prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()
@@ -59,4 +60,4 @@ class BatchMatmul(ScheduleRule):
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pack)[-1])
             else:
                 _contraction.spread(schedule, pack)
-        return schedule
+        return _dot_products.implement(schedule)

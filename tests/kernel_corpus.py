@@ -20,12 +20,18 @@ op: Any = relax.op
 
 LOWERED = "legalize,fuse"
 FAST = f"{LOWERED},fast-math"
+MIXED = f"layout,fold-constants,mixed-precision,pack-weights,{LOWERED}"
 PACKED = f"layout,fold-constants,pack-weights,{LOWERED}"
 
 
 def floats(*shapes: Sequence[int]) -> list[Operand]:
     """Operands of float32."""
     return [(shape, "float32") for shape in shapes]
+
+
+def bf16(*shapes: Sequence[int]) -> list[Operand]:
+    """Operands of bfloat16."""
+    return [(shape, "bfloat16") for shape in shapes]
 
 
 def operator(build: Callable[..., Any], *operands: Operand, passes: str = LOWERED) -> Builder:
@@ -56,6 +62,27 @@ def constant(*shape: int) -> Any:
 
 def _convolution(x: Any) -> Any:
     return op.nn.conv2d(x, constant(10, 5, 3, 3), strides=(2, 1), padding=1)
+
+
+def _narrow_pair(x: Any) -> Any:
+    """Two convolutions with a residual, and a pooling between them."""
+    first = op.nn.relu(op.nn.conv2d(x, constant(16, 3, 3, 3), padding=1))
+    pooled = op.nn.max_pool2d(first, (2, 2), (1, 1), (0, 0))
+    return op.add(op.nn.conv2d(pooled, constant(16, 16, 1, 1)), pooled)
+
+
+def _narrow_chain(x: Any) -> Any:
+    hidden = op.nn.gelu(op.add(op.matmul(x, constant(40, 33)), constant(33)))
+    return op.matmul(hidden, constant(33, 24))
+
+
+def _grouped(outputs: int) -> Callable[..., Any]:
+    """Two groups; from 6 channels, three inputs each."""
+    return lambda x: op.nn.conv2d(x, constant(outputs, 3, 3, 2), padding=1, groups=2)
+
+
+def _gelu_sum(x: Any, y: Any) -> Any:
+    return op.add(op.nn.gelu(op.add(x, y)), x)
 
 
 def _depthwise(x: Any) -> Any:
@@ -395,6 +422,37 @@ KERNELS: list[tuple[str, Builder]] = [
             passes=f"fuse-attention,{LOWERED}",
         ),
     ),
+    # bfloat16 in memory, products of pairs.
+    (
+        "bf16 dense, odd depth",
+        operator(lambda x: op.matmul(x, constant(13, 21)), *floats([2, 5, 13]), passes=MIXED),
+    ),
+    ("bf16 dense and epilogue", operator(_narrow_chain, *floats([7, 40]), passes=MIXED)),
+    ("bf16 convolution", operator(_convolution, *floats([1, 5, 9, 7]), passes=MIXED)),
+    ("bf16 convolution, even", operator(_narrow_pair, *floats([2, 3, 11, 9]), passes=MIXED)),
+    ("bf16 grouped convolution", operator(_grouped(32), *floats([1, 6, 7, 9]), passes=MIXED)),
+    ("bf16 groups of odd inputs", operator(_grouped(48), *floats([1, 6, 7, 9]), passes=MIXED)),
+    ("bf16 depthwise convolution", operator(_depthwise, *floats([1, 11, 9, 7]), passes=MIXED)),
+    (
+        "bf16 product of activations",
+        operator(op.matmul, *floats([2, 9, 14], [2, 14, 21]), passes=MIXED),
+    ),
+    (
+        "bf16 product of activations, odd",
+        operator(op.matmul, *floats([3, 1, 9, 13], [2, 13, 32]), passes=MIXED),
+    ),
+    (
+        "bf16 attention",
+        operator(
+            _attention,
+            *floats([1, 7, 2, 5], [1, 9, 2, 5], [1, 9, 2, 5], [1, 1, 1, 9]),
+            passes=f"fuse-attention,mixed-precision,{LOWERED}",
+        ),
+    ),
+    ("bf16 elementwise", operator(_gelu_sum, *bf16([3, 197], [197]))),
+    ("bf16 copies", operator(lambda x: op.permute_dims(x, [0, 2, 1]), *bf16([3, 19, 40]))),
+    ("bf16 max pool", operator(_max_pool("NHWC", 3, 2, 1), *bf16([1, 13, 14, 24]))),
+    ("bf16 concat", operator(lambda x, y: op.concat([x, y], 1), *bf16([4, 5], [4, 3]))),
     (
         "attention of one query",
         operator(

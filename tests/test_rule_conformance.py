@@ -15,11 +15,14 @@ from kernel_corpus import KERNELS, Builder
 
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, ScheduleRule, Space
+from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule, Space
 from hybridc.compiler.model import Array
+from hybridc.compiler.tensors import to_numpy, to_tensor
 
 RULES = pipeline.rules()
 CPUS = ("avx512", "avx2")
+# What has AVX512-BF16 besides; it differs in kernels of bfloat16 alone.
+BF16_CPU = '{"kind": "llvm", "mcpu": "cooperlake"}'
 OTHER_POINTS = 2
 CORPUS = [pytest.param(builder, id=name.replace(" ", "-")) for name, builder in KERNELS]
 
@@ -41,7 +44,7 @@ def feed(func: PrimFunc) -> list[Array]:
     for param in func.params:
         shape = tuple(int(extent) for extent in param.shape)
         dtype = str(param.dtype)
-        if dtype.startswith("float"):
+        if "float" in dtype:
             arrays.append(np.asarray(random_numbers.standard_normal(shape), dtype))
         else:
             arrays.append(np.asarray(random_numbers.integers(0, 2, shape), dtype))
@@ -50,9 +53,15 @@ def feed(func: PrimFunc) -> list[Array]:
 
 def execute(func: PrimFunc, cpu: target.Target) -> list[Array]:
     """Run a kernel; parameters that it does not write come back as they went in."""
-    arguments = [tvm.runtime.tensor(array) for array in feed(func)]
-    compile_kernel(func, cpu)["main"](*arguments)
-    return [argument.numpy() for argument in arguments]
+    module = tvm.IRModule({"main": func})
+    module = pipeline.run(pipeline.parse("lower-bfloat16"), module, Context(cpu))
+    arguments = [to_tensor(array) for array in feed(func)]
+    compile_kernel(module["main"], cpu)["main"](*arguments)
+    types = [str(param.dtype) for param in func.params]
+    return [
+        to_numpy(argument, np.dtype(dtype))
+        for argument, dtype in zip(arguments, types, strict=True)
+    ]
 
 
 @cache
@@ -81,7 +90,8 @@ def check(rule: ScheduleRule, func: PrimFunc, cpu: target.Target) -> bool:
     for point in sample(space, default, OTHER_POINTS):
         scheduled = rule.schedule(match, point).mod["main"]
         for got, right in zip(execute(scheduled, cpu), wanted, strict=True):
-            relative = 1e-2 if got.dtype == "float16" else 1e-4
+            relative = 1e-2 if got.dtype in ("float16", "bfloat16") else 1e-4
+            got, right = (a if a.dtype.kind in "biuf" else a.astype("float32") for a in (got, right))
             # Sums in another order differ by a share of their terms, not of what cancels out.
             absolute = 1e-2 * relative * max(10.0, float(np.abs(right).max(initial=0)))
             np.testing.assert_allclose(got, right, rtol=relative, atol=absolute, err_msg=str(point))
@@ -100,6 +110,11 @@ def test_every_rule_keeps_its_contract(builder: Builder, cpu: str) -> None:
     for func in kernels(builder, wanted):
         taken = {plugin.name_of(type(rule)) for rule in RULES if check(rule, func, wanted)}
         assert "fallback" in taken
+
+
+@pytest.mark.parametrize("builder", [p for p in CORPUS if str(p.id).startswith("bf16")])
+def test_every_rule_keeps_its_contract_with_bf16_instructions(builder: Builder) -> None:
+    test_every_rule_keeps_its_contract(builder, BF16_CPU)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))

@@ -1,0 +1,254 @@
+"""Multiply in bfloat16 and add in float32."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import ml_dtypes
+import tvm
+from tvm import relax, tirx
+from tvm.ir.expr import TensorLoad
+from tvm.s_tir import SBlock
+from tvm_ffi import structural_map, structural_walk
+
+from hybridc.compiler.errors import PassError
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.rewrite import (
+    Expr,
+    constant,
+    operator,
+    relax_functions,
+    tidy,
+    updated,
+    with_attributes,
+)
+from hybridc.compiler.tensor_expressions import KERNEL
+
+_WIDE = "float32"
+# Queries, keys and values come first.
+_OPERANDS = 3
+_NARROW = ("bfloat16",)
+_PRODUCTS = ("nn.conv2d", "matmul")
+# These choose or move elements: rounding before them gives the numbers of rounding behind them.
+_MOVES = frozenset(
+    {
+        "broadcast_to",
+        "concat",
+        "expand_dims",
+        "flatten",
+        "nn.max_pool2d",
+        "permute_dims",
+        "reshape",
+        "split",
+        "squeeze",
+        "strided_slice",
+    }
+)
+
+
+@dataclass(frozen=True)
+class MixedPrecision(Pass):
+    """Multiply in bfloat16 and add in float32.
+
+    Convolutions and matrix products take operands of `dtype` and add up in float32.  What feeds
+    one of them is kept in memory in that type alone, and its other readers widen it.  All else
+    computes in float32: normalisations, softmax, reductions, sums with residuals.  The model's
+    inputs and outputs keep their types.
+    """
+
+    dtype: str = "bfloat16"
+
+    def requires(self, module: IRModule) -> None:
+        """The type is one that products can take."""
+        if self.dtype not in _NARROW:
+            raise PassError(f"dtype is {' or '.join(_NARROW)}, not {self.dtype!r}")
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite every function of the graph that holds a product."""
+        kernels = _Kernels(self.dtype, module, relax.BlockBuilder(module))
+        changed: dict[Any, Any] = {}
+        for variable, function in relax_functions(module):
+            narrowed = _Function(self.dtype, function, kernels).rewritten()
+            if narrowed is not function:
+                changed[variable] = narrowed
+        return tidy(updated(module, {**kernels.made(), **changed})) if changed else module
+
+
+@dataclass(frozen=True)
+class _Kernels:
+    """The loop nests that read narrow operands though the graph names no operator for them."""
+
+    dtype: str
+    module: IRModule
+    builder: Any
+
+    def operands(self, value: Expr) -> list[Expr]:
+        """What a call of attention multiplies: queries, keys and values; else nothing."""
+        if operator(value) != "call_tir" or not _is_attention(self.module[value.args[0]]):
+            return []
+        return list(value.args[1].fields)[:_OPERANDS]
+
+    def narrowed(self, call: Expr, operands: list[Expr]) -> Expr:
+        """The call on narrow operands."""
+        func = self.module[call.args[0]]
+        narrow = list(func.params)[: len(operands)]
+        var = self.builder.add_func(_on_narrow(func, narrow, self.dtype), call.args[0].name_hint)
+        arguments = [*operands, *call.args[1].fields[len(operands) :]]
+        return relax.call_tir(var, arguments, call.ty)
+
+    def made(self) -> dict[Any, Any]:
+        """The loop nests as the module is to have them."""
+        found = self.builder.get().functions_items()
+        return {var: func for var, func in found if isinstance(func, tirx.PrimFunc)}
+
+
+def _is_attention(func: PrimFunc) -> bool:
+    kinds: list[str] = []
+    structural_walk(
+        func.body, (SBlock, lambda block: kinds.append(str(block.annotations.get(KERNEL, ""))))
+    )
+    return "attention" in kinds
+
+
+def _on_narrow(func: PrimFunc, params: list[Any], dtype: str) -> PrimFunc:
+    """A loop nest that widens what it reads of these parameters."""
+    narrow = {param: param.with_dtype(dtype) for param in params}
+
+    def widened(load: Any) -> Any:
+        if str(load.source.dtype) != dtype:
+            return load
+        return tirx.Cast(_WIDE, tirx.BufferLoad(load.source, load.indices))
+
+    callbacks = [(tvm.ir.Var, lambda var: narrow.get(var, var)), (TensorLoad, widened)]
+    body = structural_map(func.body, callbacks)
+    changed = [narrow.get(param, param) for param in func.params]
+    return tirx.PrimFunc(changed, body, func.ret_type, func.attrs)
+
+
+@dataclass
+class _Function:
+    """One function, and for its variables that are kept narrow, those that hold them so."""
+
+    dtype: str
+    function: Expr
+    kernels: _Kernels
+    wanted: set[Expr] = field(default_factory=set[Expr])
+    narrow: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    builder: Any = field(default_factory=relax.BlockBuilder)
+
+    def rewritten(self) -> Expr:
+        """The function on narrow operands; the one given where there is nothing to do."""
+        blocks = list(self.function.body.blocks)
+        if len(blocks) != 1 or not isinstance(blocks[0], relax.DataflowBlock):
+            return self.function
+        bindings = list(blocks[0].bindings)
+        if not any(map(self._multiplied, bindings)):
+            return self.function
+        for binding in reversed(bindings):
+            self.wanted.update(_variables(self._multiplied(binding)))
+            if self._moved(binding):
+                self.wanted.update(_variables(_moved_tensors(binding.value)))
+        heads = [self._hold(param) for param in self.function.params if param in self.wanted]
+        body = [new for binding in bindings for new in self._binding(binding)]
+        return relax.Function(
+            self.function.params,
+            relax.SeqExpr([relax.DataflowBlock([*heads, *body])], self.function.body.body),
+            self.function.ret_ty,
+            self.function.is_pure,
+            self.function.attrs,
+        )
+
+    def _multiplied(self, binding: Any) -> list[Expr]:
+        """The operands of a product; nothing where a binding is none."""
+        value = binding.value
+        return list(value.args) if _is_product(value) else self.kernels.operands(value)
+
+    def _moved(self, binding: Any) -> bool:
+        """Whether a binding only moves what is wanted narrow; the function's results are not."""
+        var, value = binding.var, binding.value
+        if not isinstance(var, relax.DataflowVar) or var not in self.wanted:
+            return False
+        return operator(value) in _MOVES or isinstance(value, tvm.ir.TupleGetItem)
+
+    def _binding(self, binding: Any) -> Iterator[Any]:
+        var, value = binding.var, binding.value
+        if self._moved(binding) or self._item(value):
+            yield self._bind(var, self._over_narrow(value))
+            return
+        operands = [self._operand(arg) for arg in self._multiplied(binding)]
+        if operands:
+            if operator(value) == "call_tir":
+                yield relax.VarBinding(var, self.kernels.narrowed(value, operands))
+            elif operator(value) == "matmul":
+                yield relax.VarBinding(var, relax.op.matmul(*operands, out_dtype=_WIDE))
+            else:
+                yield relax.VarBinding(var, with_attributes(value, operands, out_dtype=_WIDE))
+        else:
+            yield relax.VarBinding(var, structural_map(value, (tvm.ir.Var, self._widened)))
+        if var in self.wanted:
+            yield self._hold(var)
+
+    def _item(self, value: Expr) -> bool:
+        return isinstance(value, tvm.ir.TupleGetItem) and value.tuple_value in self.narrow
+
+    def _hold(self, var: Expr) -> Any:
+        return self._bind(var, relax.op.astype(var, self.dtype))
+
+    def _bind(self, var: Expr, value: Expr) -> Any:
+        """Bind what stands for `var` to a narrow value."""
+        value = self.builder.normalize(value)
+        self.narrow[var] = relax.DataflowVar(f"{var.name}_{self.dtype}", value.ty)
+        return relax.VarBinding(self.narrow[var], value)
+
+    def _over_narrow(self, value: Expr) -> Expr:
+        """A move of narrow tensors."""
+        if isinstance(value, tvm.ir.TupleGetItem):
+            return tvm.ir.TupleGetItem(self.narrow[value.tuple_value], value.index)
+        first = value.args[0]
+        if isinstance(first, tvm.ir.Tuple):
+            first = tvm.ir.Tuple([self._operand(part) for part in first.fields])
+        else:
+            first = self._operand(first)
+        return tvm.ir.Call(value.op, [first, *value.args[1:]], value.attrs, value.ty_args)
+
+    def _operand(self, expr: Expr) -> Expr:
+        """A variable or a constant in the narrow type."""
+        if isinstance(expr, tvm.ir.GenericConst):
+            return constant(expr.value.numpy().astype(ml_dtypes.bfloat16), self.dtype)
+        return self.narrow[expr]
+
+    def _widened(self, var: Expr) -> Expr:
+        """What reads a variable that is kept narrow; each reader widens it for itself."""
+        if isinstance(var, relax.DataflowVar) and var in self.narrow:
+            return relax.op.astype(self.narrow[var], _WIDE)
+        return var
+
+
+def _is_product(value: Expr) -> bool:
+    """Whether this multiplies float32 tensors of known shape, in a way that packing takes."""
+    name = operator(value)
+    if name not in _PRODUCTS or not all(map(_plain, (value, *value.args))):
+        return False
+    if name == "matmul":
+        return min(arg.ty.ndim for arg in value.args) > 1
+    constant_weight = isinstance(value.args[1], tvm.ir.GenericConst)
+    return constant_weight and str(value.attrs.data_layout) == "NHWC"
+
+
+def _plain(expr: Expr) -> bool:
+    known = expr.ty.shape is not None and all(
+        isinstance(extent, tirx.IntImm) and extent > 0 for extent in expr.ty.shape.values
+    )
+    return known and str(expr.ty.dtype) == _WIDE
+
+
+def _moved_tensors(value: Expr) -> list[Expr]:
+    """What a move takes its elements from."""
+    if isinstance(value, tvm.ir.TupleGetItem):
+        return [value.tuple_value]
+    first = value.args[0]
+    return list(first.fields) if isinstance(first, tvm.ir.Tuple) else [first]
+
+
+def _variables(operands: list[Expr]) -> list[Expr]:
+    return [operand for operand in operands if isinstance(operand, relax.Var)]
