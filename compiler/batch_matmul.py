@@ -46,9 +46,7 @@ def batch_matmul(
         name="product",
         attrs=product_of("batch-matmul", 2 * prod(batch) * rows * columns * depth),
     )
-    out = computed(
-        (*batch, rows, columns), lambda *i: stored(product[i], out_dtype), name="output"
-    )
+    out = computed((*batch, rows, columns), lambda *i: stored(product[i], out_dtype), name="output")
     return finished([a, b, out])
 
 

@@ -145,7 +145,7 @@ def dense(
     return finished([x, w, out])
 
 
-def conv2d(
+def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both types
     shape: Sequence[int],
     packed: Array,
     outputs: int,

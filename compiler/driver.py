@@ -44,8 +44,9 @@ class Options:
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
     are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
     `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
-    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model; where an answer is
-    beyond its tolerance, that is tried anyway before the model is refused.  `progress` is told
+    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
+    where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
+    for bf16, which is never exact).  `progress` is told
     each step as it begins.
     """
 
@@ -223,7 +224,7 @@ def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
         return _attempt(trial, plan, clock)
     except WrongAnswerError as error:
         exact = plan.exact()
-        if exact == plan:
+        if exact == plan or plan.precision != "fp32":
             raise
         note = f"compiled again by passes that round as the model does: {error}"
         retry = replace(model, notes=(*model.notes, note))
@@ -231,7 +232,7 @@ def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
 
 
 def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
-    model, options = trial.model, plan.options
+    model = trial.model
     context = Context(plan.target, plan.rules)
     module = _rewrite(trial, plan, context, clock)
     with clock.stage("build"):

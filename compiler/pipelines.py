@@ -28,7 +28,10 @@ DEFAULT: Pipeline = (
     ),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("start-at-infinity", "maxima of infinities; TVM schedules by the finite numbers it put there"),
-    ("lower-bfloat16", "16 bits in memory, float32 in registers; rules look for the types as named"),
+    (
+        "lower-bfloat16",
+        "16 bits in memory, float32 in registers; rules look for the types as named",
+    ),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )

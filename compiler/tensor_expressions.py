@@ -39,9 +39,7 @@ def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
     return {KERNEL: kernel, FLOPS: flops}
 
 
-def pad2d(
-    x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] = (1, 1)
-) -> Any:
+def pad2d(x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] = (1, 1)) -> Any:
     """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off.
 
     `channels` of a group and how many of them to make: zeros follow each group's last one.

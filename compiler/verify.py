@@ -83,7 +83,7 @@ class Comparison:
         return {**shown, "shape": list(self.shape), "ok": self.ok}
 
 
-def compare(
+def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how near they are
     name: str,
     wanted: Array,
     got: Array,

@@ -230,7 +230,7 @@ def _is_product(value: Expr) -> bool:
     if name not in _PRODUCTS or not all(map(_plain, (value, *value.args))):
         return False
     if name == "matmul":
-        return min(arg.ty.ndim for arg in value.args) > 1
+        return all(arg.ty.ndim > 1 for arg in value.args)
     constant_weight = isinstance(value.args[1], tvm.ir.GenericConst)
     return constant_weight and str(value.attrs.data_layout) == "NHWC"
 

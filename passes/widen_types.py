@@ -10,7 +10,17 @@ from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite
 
 # Their result has a type of its own, whatever that of the operands.
 _FIXED = frozenset(
-    {"argsort", "argmax", "argmin", "equal", "greater", "greater_equal", "less", "less_equal", "not_equal"}
+    {
+        "argsort",
+        "argmax",
+        "argmin",
+        "equal",
+        "greater",
+        "greater_equal",
+        "less",
+        "less_equal",
+        "not_equal",
+    }
 )
 # Vectors of single bits have no arithmetic, and compare as if they were floats.
 _OF_BITS = _FIXED | {"add", "max", "maximum", "min", "minimum", "multiply", "prod", "sum"}
@@ -73,7 +83,9 @@ def _widen(value: Expr, graph: Graph) -> Expr | None:
         return None
     narrow = str(value.args[0].ty.dtype)
     operands = [
-        relax.op.astype(operand, wide) if str(getattr(operand.ty, "dtype", "")) == narrow else operand
+        relax.op.astype(operand, wide)
+        if str(getattr(operand.ty, "dtype", "")) == narrow
+        else operand
         for operand in value.args
     ]
     computed = tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
