@@ -120,8 +120,7 @@ def command(
         progress=progress(verbose),
     )
     outcome = _compile(model, options, shape)
-    if report is not None:
-        _write_report(outcome, report, options)
+    _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
 
 
@@ -153,10 +152,12 @@ def _deliver(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> 
         raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
 
-def _write_report(outcome: "Outcome", path: Path, options: "Options") -> None:
+def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> None:
     from hybridc.compiler import report_file
     from hybridc.compiler.files import replacing
 
+    if path is None:
+        return
     if path.suffix == ".html":
         stages = outcome.report.stages
         try:
