@@ -1,6 +1,6 @@
 """Products and convolutions at their default points, against the peak measured on this machine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,32 @@ _GOAL = 0.9  # of the measured peak
 Kernel = tuple[str, int, Callable[[int], PrimFunc]]
 
 
-def dense(rows: int, depth: int, columns: int) -> Kernel:
+# The types of weights by those of activations.
+_WEIGHTS = {"float32": "float32", "uint8": "int8"}
+
+
+def dense(rows: int, depth: int, columns: int, dtype: str = "float32") -> Kernel:
     """A matrix product with packed weights."""
 
     def make(lanes: int) -> PrimFunc:
-        packed = np.zeros((-(-columns // lanes), depth, lanes), "float32")
-        return contractions.dense((rows, depth), packed, columns, "float32")
+        packed = contractions.pack_matrix(np.zeros((depth, columns), _WEIGHTS[dtype]), lanes)
+        return contractions.dense((rows, depth), packed, columns, dtype)
 
     return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
 
 
-def convolution(size: int, inputs: int, outputs: int, window: int, stride: int = 1) -> Kernel:
+def convolution(  # noqa: PLR0913 - a row of the table
+    size: int, inputs: int, outputs: int, window: int, *, stride: int = 1, dtype: str = "float32"
+) -> Kernel:
     """A convolution of a square image, padded to keep its size."""
     pad = window // 2
     conv = Conv2d((stride, stride), (pad, pad, pad, pad), (1, 1), 1, inputs)
     out, _ = conv.output_size((size, size), (window, window))
 
     def make(lanes: int) -> PrimFunc:
-        packed = np.zeros((-(-outputs // lanes), window, window, inputs, lanes), "float32")
-        return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, "float32")
+        weight = np.zeros((outputs, window, window, inputs), _WEIGHTS[dtype])
+        packed, _ = contractions.pack_filter(weight, 1, lanes)
+        return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, dtype)
 
     name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"
     return name, 2 * out * out * outputs * inputs * window * window, make
@@ -59,20 +66,43 @@ KERNELS = (
     convolution(224, 3, 64, 7, stride=2),
 )
 
+# Activations of uint8, weights of int8, sums in int32; without the epilogue that requantises.
+INTEGER_KERNELS = (
+    dense(128, 768, 768, "uint8"),
+    dense(128, 768, 3072, "uint8"),
+    dense(128, 3072, 768, "uint8"),
+    dense(3136, 64, 256, "uint8"),
+    dense(784, 512, 128, "uint8"),
+    dense(1000, 1000, 1000, "uint8"),
+    convolution(56, 64, 64, 3, dtype="uint8"),
+    convolution(14, 256, 256, 3, dtype="uint8"),
+    convolution(7, 512, 512, 3, dtype="uint8"),
+    convolution(56, 128, 128, 3, stride=2, dtype="uint8"),
+    convolution(35, 48, 100, 3, dtype="uint8"),
+    convolution(224, 3, 64, 7, stride=2, dtype="uint8"),
+)
+
 
 def run() -> str:
-    """Time every kernel at its default point; return the table."""
+    """Time every kernel at its default point; return the tables."""
     settings.set_runtime_threads(THREADS)
     chosen = target.parse("cpu", THREADS)
     peak = peaks.peaks(chosen).flops
+    tables = [_table("fp32", KERNELS, peak, chosen)]
+    if "avx512vnni" in chosen.features:  # four products of bytes in the place of one of fp32
+        tables.append(_table("int8", INTEGER_KERNELS, 4 * peak, chosen))
+    return "\n\n".join(tables)
+
+
+def _table(precision: str, kernels: Sequence[Kernel], peak: float, chosen: Target) -> str:
     lines = [
-        f"Default points, {THREADS} threads, best of {_REPEATS} runs; measured fp32 peak"
-        f" {peak / 1e9:.0f} GFLOP/s; the goal is {_GOAL:.0%} of it.",
+        f"Default points, {THREADS} threads, best of {_REPEATS} runs; {precision} peak"
+        f" {peak / 1e9:.0f} GOP/s; the goal is {_GOAL:.0%} of it.",
         "",
-        "| kernel | point | GFLOP/s | share of peak |",
+        "| kernel | point | GOP/s | share of peak |",
         "|---|---|---|---|",
     ]
-    for name, flops, make in KERNELS:
+    for name, flops, make in kernels:
         point, seconds = time_kernel(make(chosen.lanes()), chosen)
         rate = flops / seconds
         knobs = " ".join(f"{knob}={value}" for knob, value in point.items())
@@ -97,7 +127,8 @@ def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
 
 def _random(param: Any) -> Any:
     shape = [int(extent) for extent in param.shape]
-    return tvm.runtime.tensor(np.random.default_rng(0).random(shape, "float32"))
+    draw = np.random.default_rng(0).random(shape, "float32")
+    return tvm.runtime.tensor((100 * draw).astype(str(param.dtype)))
 
 
 if __name__ == "__main__":

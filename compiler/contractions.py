@@ -35,7 +35,7 @@ from hybridc.compiler.tensor_expressions import (
 
 @dataclass(frozen=True)
 class Conv2d:
-    """A convolution's attributes; `padding` is top, left, bottom, right.
+    """A convolution's attributes; `padding` is top, left, bottom, right, and filled with `fill`.
 
     `inputs` are the input channels that one output is asked to read.  Groups that were merged
     read more, but `groups` counts them as they are read.
@@ -46,6 +46,7 @@ class Conv2d:
     dilation: tuple[int, int]
     groups: int
     inputs: int
+    fill: int = 0
 
     def output_size(self, size: tuple[int, int], kernel: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the output for an input of `size`."""
@@ -162,7 +163,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     depth = packed.shape[3] * group_of(packed.dtype.name)
-    padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth))
+    padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -209,8 +210,8 @@ def depthwise_conv2d(
     batch, height, width, channels = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     x = tensor(shape, "x", dtype)
-    w = tensor(weight_shape, "weight", dtype)
-    padded = pad2d(x, conv.padding)
+    w = tensor(weight_shape, "weight", "int8" if dtype == "uint8" else dtype)
+    padded = pad2d(x, conv.padding, fill=conv.fill)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation

@@ -22,6 +22,7 @@ from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.report import Report, Stage
+from hybridc.compiler.rewrite import calls
 from hybridc.compiler.target import Target
 
 Verify = Literal["each", "end", "off"]
@@ -150,9 +151,10 @@ class _Plan:
     steps: tuple[Pass, ...]
     rules: tuple[ScheduleRule, ...]
 
-    @property
-    def precision(self) -> str:
-        """What the products are computed in: `fp32`, or what a pass lowers them to."""
+    def precision(self, model: Model) -> str:
+        """What products are computed in: `fp32`, what a pass lowers them to, or as quantised."""
+        if calls(model.module, "quantize", "dequantize"):
+            return "int8"
         lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
         return "bf16" if lowered else "fp32"
 
@@ -248,13 +250,13 @@ def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
-    examined = examine(draft, trial, _terms(plan), clock.stage)
+    examined = examine(draft, trial, _terms(plan, model), clock.stage)
     report = Report(
         model=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
         target=draft.target,
-        precision=plan.precision,
+        precision=plan.precision(model),
         pipeline=draft.pipeline,
         notes=(*model.notes, *context.notes),
         kernels=tuple(context.kernels),
@@ -277,12 +279,12 @@ def _feeds(model: Model, options: Options) -> Feeds:
     return calibration.feeds(options.calibration, model.inputs)
 
 
-def _terms(plan: _Plan) -> Terms:
+def _terms(plan: _Plan, model: Model) -> Terms:
     options = plan.options
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
     tolerances = (options.rtol, options.atol)
     verified = options.verify != "off"
-    return Terms(verified, *tolerances, options.contract, data, plan.precision)
+    return Terms(verified, *tolerances, options.contract, data, plan.precision(model))
 
 
 def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRModule:
@@ -292,7 +294,7 @@ def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRMo
     if options.dump_ir is not None:
         instruments.append(DumpIr(options.dump_ir))
     if options.verify == "each":
-        tolerances = (options.rtol, options.atol, plan.precision)
+        tolerances = (options.rtol, options.atol, plan.precision(trial.model))
         check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)
         instruments.append(check)
     module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])

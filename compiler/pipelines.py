@@ -14,6 +14,7 @@ DEFAULT: Pipeline = (
     ("combine-projections", "one product reads what queries, keys and values are made from"),
     ("fuse-attention", "scores stay in the cache; has to see matrix products before packing"),
     ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
+    ("integer-arithmetic", "quantised products in integers; weights are plain constants by now"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
     ("subpixel-convolution", "transposed convolutions become plain ones, in the layout just made"),
     ("merge-transposes{views=true}", "pairs that attention and layout put between neighbours"),
@@ -33,6 +34,7 @@ DEFAULT: Pipeline = (
         "16 bits in memory, float32 in registers; rules look for the types as named",
     ),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
+    ("saturating-casts", "quantised results: rounded and cast by one addition; after scheduling"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 

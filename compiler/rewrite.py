@@ -105,6 +105,15 @@ def operator(expr: Expr) -> str:
     return ""
 
 
+def calls(module: IRModule, *operators: str) -> bool:
+    """Whether a Relax function calls one of these operators, branches left out."""
+    return any(
+        operator(binding.value) in operators
+        for _, function in relax_functions(module)
+        for binding in bindings_of(function)
+    )
+
+
 def shape(expr: Expr) -> tuple[int, ...]:
     """Static shape of a tensor expression."""
     return tuple(int(extent) for extent in expr.ty.shape.values)

@@ -39,10 +39,12 @@ def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
     return {KERNEL: kernel, FLOPS: flops}
 
 
-def pad2d(x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] = (1, 1)) -> Any:
-    """Surround x `[N, H, W, C]` by zeros: top, left, bottom, right; negative ones cut off.
+def pad2d(
+    x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] = (1, 1), fill: int = 0
+) -> Any:
+    """Surround x `[N, H, W, C]` by `fill`: top, left, bottom, right; negative ones cut off.
 
-    `channels` of a group and how many of them to make: zeros follow each group's last one.
+    `channels` of a group and how many of them to make: `fill` follows each group's last one.
     """
     top, left, bottom, right = padding
     given, wanted = channels
@@ -56,7 +58,7 @@ def pad2d(x: Any, padding: tuple[int, int, int, int], channels: tuple[int, int] 
             bounds.append(c % wanted < given)
             c = c // wanted * given + c % wanted if given < depth else c
         inside = tirx.all(*bounds)
-        return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(0, x.dtype))
+        return tirx.if_then_else(inside, x[n, h - top, v - left, c], tirx.const(fill, x.dtype))
 
     size = (height + top + bottom, width + left + right)
     return computed((batch, *size, depth // given * wanted), element, name="pad")

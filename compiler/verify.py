@@ -43,7 +43,13 @@ class Reduced:
 
 # By precision.  bf16 rounds each operand by up to 2^-9; over tens of layers that adds up to about
 # 1 % of the largest output, cosine 0.9999 (ResNet-50, BERT).
-REDUCED: Mapping[str, Reduced] = {"bf16": Reduced(share=0.05, cosine=0.999)}
+# A quantised model is compared with its own quantised reference.  Where the two round a tie
+# differently one step differs, and so do the steps of the layers behind it: ONNX Runtime with its
+# optimisations is up to 9 % of the largest output away from itself without (BERT, cosine 0.998).
+REDUCED: Mapping[str, Reduced] = {
+    "bf16": Reduced(share=0.05, cosine=0.999),
+    "int8": Reduced(share=0.15, cosine=0.99),
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,8 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
 ) -> Comparison:
     """Compare an output with what was wanted; None takes the tolerance of its dtype.
 
-    A float output of a model in reduced `precision` is held to `REDUCED` instead.
+    Of a model in reduced `precision` floats, and bytes of a quantised one, are held to `REDUCED`
+    instead.
 
     NaN equals NaN and an infinity equals the same infinity.  Raises WrongAnswerError where shape
     or dtype differ.
@@ -102,6 +109,8 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         expected, given = _describe(name, wanted), _describe(name, got)
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
     pair = _Pair(wanted, got)
+    if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize == 1:
+        pair.exact = False  # a quantised tensor
     reduced = None if pair.exact else REDUCED.get(precision)
     usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(wanted.dtype)
     relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol

@@ -15,6 +15,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape
 from hybridc.passes import _numpy_operators
 
+# Quantised weights stay integers; `integer-arithmetic` multiplies with them.
+_QUANTIZATION = ("dequantize", "quantize")
 # Their second operand is a weight: kernels, packing and folding all want it known.
 _WEIGHTED = ("matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d")
 
@@ -57,6 +59,8 @@ def _computed(value: Expr, graph: Graph, limit: float) -> Array:
     Without a limit, operands that are calls themselves are computed too.
     Raises _NotConstantError.
     """
+    if operator(value) in _QUANTIZATION:
+        raise _NotConstantError
     operands = [_decode(operand, graph, limit) for operand in value.args]
     if not isinstance(value.ty, relax.TensorType) or _size(value) > max(limit, _bytes(operands)):
         raise _NotConstantError
@@ -72,13 +76,30 @@ def _tensor(result: Array, value: Expr) -> Expr:
 
 def _with_constant_weight(value: Expr, graph: Graph) -> Expr | None:
     weight = graph.value(value.args[1]) if operator(value) in _WEIGHTED else None
-    if not operator(weight):
+    if not operator(weight) or _fed(weight, graph):
         return None
     try:
         known = _tensor(_computed(weight, graph, inf), weight)
     except _NotConstantError:
         return None
     return tvm.ir.Call(value.op, [value.args[0], known], value.attrs, value.ty_args)
+
+
+def _fed(expr: Expr, graph: Graph) -> bool:
+    """Whether a value depends on an input; walks no deeper in calls, however deep the network."""
+    waiting, seen = [expr], set[Any]()
+    while waiting:
+        value = graph.value(waiting.pop())
+        if isinstance(value, relax.Var):
+            return True
+        if operator(value) and value not in seen:
+            seen.add(value)
+            waiting.extend(value.args)
+        elif isinstance(value, tvm.ir.Tuple):
+            waiting.extend(value.fields)
+        elif isinstance(value, tvm.ir.TupleGetItem):
+            waiting.append(value.tuple_value)
+    return False
 
 
 def _part_of_split(value: Expr, graph: Graph) -> Expr | None:

@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
 
 
 @dataclass(frozen=True)
 class MergeTransposes(Pass):
     """Merge transposes of transposes, and drop those that move nothing.
 
-    Reshapes around them are looked through where the one behind only parts the leading axis, which
-    stays in its place: exporters join axes for the transpose of keys in attention.  With
-    `views`, a transpose that moves nothing but axes of extent 1 becomes a reshape, which costs
-    nothing, but which no layout or pattern passes through.
+    A pad between them is looked through.  Reshapes around them are looked through where the one
+    behind only parts the leading axis, which stays in its place: exporters join axes for the
+    transpose of keys in attention.  With `views`, a transpose that moves nothing but axes of
+    extent 1 becomes a reshape, which costs nothing, but which no layout or pattern passes through.
     """
 
     views: bool = False
@@ -47,12 +48,24 @@ def _moves_nothing(value: Expr) -> bool:
 
 def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
     source, axes = value.args[0], _axes(value)
-    inner = graph.call(source, "permute_dims")
+    inner, pad = graph.call(source, "permute_dims"), graph.call(source, "nn.pad")
+    if pad is not None:
+        return _merge_around_pad(pad, axes, graph) if graph.only_use(source) else None
     if inner is not None:
         source, axes = inner.args[0], [_axes(inner)[axis] for axis in axes]
     if axes == sorted(axes):
         return source
     return None if inner is None else relax.op.permute_dims(source, axes)
+
+
+def _merge_around_pad(pad: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
+    """The transposes before and behind a pad as one before it."""
+    inner = graph.call(pad.args[0], "permute_dims")
+    if inner is None:
+        return None
+    source = relax.op.permute_dims(inner.args[0], [_axes(inner)[axis] for axis in axes])
+    widths = np.reshape([int(width) for width in pad.attrs.pad_width], (-1, 2))[list(axes)]
+    return with_attributes(pad, [source], pad_width=widths.ravel().tolist())
 
 
 def _merge_reshapes(value: Expr, graph: Graph) -> Expr | None:

@@ -14,8 +14,12 @@ from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, s
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Choice
 
-# The types of results by that of both operands.
-_RESULTS = {"float32": ("float32",), "bfloat16": ("bfloat16", "float32")}
+# Types of activations and weights, and those that their product may have.
+_RESULTS = {
+    ("float32", "float32"): ("float32",),
+    ("bfloat16", "bfloat16"): ("bfloat16", "float32"),
+    ("uint8", "int8"): ("int32",),
+}
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,20 @@ class _Packer:
     winograd: bool
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
-        """Take the calls whose weight is a constant, where all are floats of known shape."""
+        """Take the calls whose weight is a constant, of known shapes and of types with a kernel."""
         name = operator(value)
         if name not in ("nn.conv2d", "matmul"):
             return None
         weight = graph.constant(value.args[1])
-        tensors = [value, *value.args]
+        tensors = [*value.args, value]
         if weight is None or not all(_known(tensor.ty) for tensor in tensors):
             return None
-        data, result = _types(value)
-        if data not in _RESULTS or str(value.args[1].ty.dtype) != data:
+        data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
+        if result not in _RESULTS.get((data, weights), ()):
             return None
-        if result not in _RESULTS[data]:
-            return None
-        return self._conv2d(value, weight) if name == "nn.conv2d" else self._dense(value, weight)
+        if name == "matmul":
+            return self._dense(value, weight)
+        return self._conv2d(value, weight, graph)
 
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if weight.ndim != 2 or len(shape(call.args[0])) < 2:
@@ -80,22 +84,24 @@ class _Packer:
         packed = contractions.pack_matrix(weight, self.target.lanes())
         return self._dense_call(call, packed, weight.shape[1])
 
-    def _conv2d(self, call: Expr, weight: Array) -> Expr | None:
+    def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
         attrs = call.attrs
         if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
             return None
-        source = shape(call.args[0])
+        data, padding, fill = _padded(call, graph)
+        source = shape(data)
         conv = Conv2d(
             strides=_integers(attrs.strides),
-            padding=_integers(attrs.padding),
+            padding=padding,
             dilation=_integers(attrs.dilation),
             groups=int(attrs.groups),
             inputs=weight.shape[3],
+            fill=fill,
         )
         if conv.groups == source[3] > 1:
             taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
-            return self._call("depthwise_conv2d", kernel, call, taps)
+            return self._call("depthwise_conv2d", kernel, (call, data), taps)
         if self.winograd and _minimal(conv, weight):
             choice = winograd_cost.choose(source, weight.shape[0], conv, self.target)
             if choice.side:
@@ -105,7 +111,7 @@ class _Packer:
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
-        return self._call("conv2d", kernel, call, packed)
+        return self._call("conv2d", kernel, (call, data), packed)
 
     def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
         transformed = winograd.transform_filter(weight, choice.side)
@@ -115,15 +121,19 @@ class _Packer:
         ]
         packed: Array = np.ascontiguousarray(positions)
         kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, choice.tiles)
-        return self._call("winograd_conv2d", kernel, call, packed)
+        return self._call("winograd_conv2d", kernel, (call, call.args[0]), packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
         kernel = contractions.dense(shape(call.args[0]), packed, columns, *_types(call))
-        return self._call("dense", kernel, call, packed)
+        return self._call("dense", kernel, (call, call.args[0]), packed)
 
-    def _call(self, name: str, kernel: PrimFunc, call: Expr, packed: Array) -> Expr:
+    def _call(
+        self, name: str, kernel: PrimFunc, replaced: tuple[Expr, Expr], packed: Array
+    ) -> Expr:
+        """The kernel on packed weights in place of a call that reads these activations."""
+        call, data = replaced
         var = self.builder.add_func(kernel, name)
-        return relax.call_tir(var, [call.args[0], constant(packed, packed.dtype.name)], call.ty)
+        return relax.call_tir(var, [data, constant(packed, packed.dtype.name)], call.ty)
 
 
 def _minimal(conv: Conv2d, weight: Array) -> bool:
@@ -133,6 +143,21 @@ def _minimal(conv: Conv2d, weight: Array) -> bool:
     """
     dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
     return dense and weight.shape[1:3] == (3, 3) and weight.dtype.name == "float32"
+
+
+def _padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
+    """What a convolution reads, how it pads that, and with what.
+
+    The padding of quantised activations is a pad of its own before it, with their zero point.
+    """
+    pad = graph.call(call.args[0], "nn.pad")
+    own = call.args[0], _integers(call.attrs.padding), 0
+    if pad is None or _types(call)[0] != "uint8" or any(own[1]):
+        return own
+    _, _, top, bottom, left, right, _, _ = widths = _integers(pad.attrs.pad_width)
+    if pad.attrs.pad_mode != "constant" or any([*widths[:2], *widths[6:]]):
+        return own
+    return pad.args[0], (top, left, bottom, right), int(pad.attrs.pad_value)
 
 
 def _known(tensor: Any) -> bool:

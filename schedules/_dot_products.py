@@ -1,8 +1,8 @@
 """Instructions that multiply and add narrow types: what one vector register does at once.
 
 Each adds `group` products to every 32-bit lane: bf16 pairs to fp32 (AVX512-BF16), quadruples of
-u8 x s8 to int32 (AVX512-VNNI).  Elsewhere bf16 is widened in registers and multiplied in fp32:
-no faster than fp32, but the weights are half the bytes.
+u8 x s8 to int32 (AVX512-VNNI; elsewhere two multiply-adds of 16 bits).  Elsewhere bf16 is widened
+in registers and multiplied in fp32: no faster than fp32, but the weights are half the bytes.
 
 A rule marks the block of one vector's multiply-adds, and `implement` puts the instruction in its
 place when all else is scheduled.  TVM's `tensorize` would do so at once, but it takes no block
@@ -64,6 +64,29 @@ def _vnni(total: Any, data: Any, weights: Any) -> Any:
     )
 
 
+def _multiply_add(intrinsic: str, lanes: int) -> Compute:
+    """Products of 16 bits, two to a lane: first of the even bytes, then of the odd.
+
+    The instruction on bytes would be half the work, but saturates its sums to 16 bits.
+    """
+
+    def compute(total: Any, data: Any, weights: Any) -> Any:
+        quadruple = tirx.reinterpret("uint32", data)
+        low = tirx.const(0x00FF00FF, "uint32")
+        eight = tirx.Broadcast(tirx.const(8, "int16"), 2 * lanes)
+        pairs = tirx.reinterpret(f"int16x{2 * lanes}", weights)
+        for byte, weight in (
+            (quadruple & low, (pairs << eight) >> eight),
+            ((quadruple >> tirx.const(8, "uint32")) & low, pairs >> eight),
+        ):
+            spread = tirx.Broadcast(tirx.reinterpret("int32", byte), lanes)
+            operands = tirx.reinterpret(f"int16x{2 * lanes}", spread), weight
+            total += tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)
+        return total
+
+    return compute
+
+
 def _bf16(total: Any, data: Any, weights: Any) -> Any:
     pair = tirx.Broadcast(tirx.reinterpret("int32", data), 16)
     integers = tirx.reinterpret("int32x16", weights)
@@ -87,6 +110,12 @@ def _widened_bf16(total: Any, data: Any, weights: Any) -> Any:
 _INSTRUCTIONS = {
     # Types of data and weights, and the instruction set; the first that the target has is taken.
     ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd", 4, _vnni),
+    ("uint8", "int8", "avx512bw"): Instruction(
+        "vpmaddwd-512", 4, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16)
+    ),
+    ("uint8", "int8", "avx2"): Instruction(
+        "vpmaddwd-256", 4, _multiply_add("llvm.x86.avx2.pmadd.wd", 8)
+    ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
     ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16),
 }

@@ -21,6 +21,7 @@ op: Any = relax.op
 LOWERED = "legalize,fuse"
 FAST = f"{LOWERED},fast-math"
 MIXED = f"layout,fold-constants,mixed-precision,pack-weights,{LOWERED}"
+QUANTIZED = f"integer-arithmetic,layout,fold-constants,pack-weights,{LOWERED}"
 PACKED = f"layout,fold-constants,pack-weights,{LOWERED}"
 
 
@@ -83,6 +84,40 @@ def _grouped(outputs: int) -> Callable[..., Any]:
 
 def _gelu_sum(x: Any, y: Any) -> Any:
     return op.add(op.nn.gelu(op.add(x, y)), x)
+
+
+def _quantized(*shape: int, residual: bool = False, **options: Any) -> Callable[..., Any]:
+    """A product of quantised activations and weights, and a quantised residual; all of uint8."""
+    draw = np.random.default_rng(0)
+    outputs = shape[0] if len(shape) == 4 else shape[1]
+    scale, zero = (relax.const(np.asarray(v)) for v in (np.float32(0.1), np.uint8(7)))
+    steps = relax.const(draw.uniform(0.01, 0.02, outputs).astype("float32"))
+    weight = op.dequantize(
+        relax.const(draw.integers(-128, 128, shape).astype("int8")),
+        steps,
+        relax.const(np.zeros(outputs, "int8")),
+        axis=0 if len(shape) == 4 else 1,
+    )
+    point = relax.const(np.uint8(99))
+
+    def product(x: Any, y: Any = None) -> Any:
+        data = op.dequantize(x, scale, zero)
+        if len(shape) == 4:
+            result = op.nn.conv2d(data, weight, **options)
+        else:
+            result = op.matmul(data, weight)
+        result = op.quantize(result, relax.const(np.float32(0.9)), point, out_dtype="uint8")
+        if not residual:
+            return result
+        result = op.dequantize(result, relax.const(np.float32(0.9)), point)
+        return op.quantize(op.add(result, op.dequantize(y, scale, zero)), scale, zero, 0, "uint8")
+
+    return product
+
+
+def bytes_of(*shapes: Sequence[int]) -> list[Operand]:
+    """Operands of uint8."""
+    return [(shape, "uint8") for shape in shapes]
 
 
 def _depthwise(x: Any) -> Any:
@@ -420,6 +455,48 @@ KERNELS: list[tuple[str, Builder]] = [
             _attention,
             *floats([1, 7, 2, 5], [1, 9, 2, 5], [1, 9, 2, 5], [1, 1, 1, 9]),
             passes=f"fuse-attention,{LOWERED}",
+        ),
+    ),
+    # Quantised.
+    ("int8 dense", operator(_quantized(64, 48), *bytes_of([14, 64]), passes=QUANTIZED)),
+    ("int8 dense, odd", operator(_quantized(13, 21), *bytes_of([2, 5, 13]), passes=QUANTIZED)),
+    ("int8 dense of a row", operator(_quantized(70, 100), *bytes_of([1, 70]), passes=QUANTIZED)),
+    (
+        "int8 dense and residual",
+        operator(_quantized(32, 40, residual=True), *bytes_of([9, 32], [9, 40]), passes=QUANTIZED),
+    ),
+    (
+        "int8 convolution",
+        operator(_quantized(32, 16, 3, 3, padding=1), *bytes_of([1, 16, 9, 11]), passes=QUANTIZED),
+    ),
+    (
+        "int8 convolution, three channels",
+        operator(
+            _quantized(21, 3, 3, 3, padding=(1, 0), strides=(2, 1)),
+            *bytes_of([2, 3, 9, 7]),
+            passes=QUANTIZED,
+        ),
+    ),
+    (
+        "int8 grouped convolution",
+        operator(
+            _quantized(32, 3, 3, 3, padding=1, groups=2), *bytes_of([1, 6, 7, 9]), passes=QUANTIZED
+        ),
+    ),
+    (
+        "int8 depthwise convolution",
+        operator(
+            _quantized(11, 1, 3, 3, padding=1, strides=(1, 2), groups=11),
+            *bytes_of([1, 11, 9, 7]),
+            passes=QUANTIZED,
+        ),
+    ),
+    (
+        "int8 depthwise convolution, whole vectors",
+        operator(
+            _quantized(32, 1, 3, 3, padding=1, groups=32),
+            *bytes_of([1, 32, 9, 9]),
+            passes=QUANTIZED,
         ),
     ),
     # bfloat16 in memory, products of pairs.

@@ -46,6 +46,9 @@ def feed(func: PrimFunc) -> list[Array]:
         dtype = str(param.dtype)
         if "float" in dtype:
             arrays.append(np.asarray(random_numbers.standard_normal(shape), dtype))
+        elif dtype in ("int8", "uint8"):  # no index, but a quantised tensor
+            limits = np.iinfo(dtype)
+            arrays.append(random_numbers.integers(limits.min, limits.max, shape, dtype, True))
         else:
             arrays.append(np.asarray(random_numbers.integers(0, 2, shape), dtype))
     return arrays
@@ -101,6 +104,8 @@ def check(rule: ScheduleRule, func: PrimFunc, cpu: target.Target) -> bool:
             # Of bfloat16, what a kernel keeps to itself may be rounded or not.
             share = 0.2 if computed.dtype == "bfloat16" else 1e-2
             absolute = share * relative * max(10.0, float(np.abs(right).max(initial=0)))
+            if computed.dtype == "uint8":  # a fused multiply-add may take a tie to the other side
+                absolute = 1.0
             np.testing.assert_allclose(got, right, rtol=relative, atol=absolute, err_msg=str(point))
     return True
 

@@ -77,4 +77,22 @@ def _pad(inputs: Sequence[Any], attrs: Attributes) -> Any:
     return relax.op.nn.pad(x, pairs.ravel().tolist(), "constant", fill)
 
 
-_CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Clip": _clip, "Pad": _pad})
+def _dynamic_quantize(inputs: Sequence[Any], attrs: Attributes) -> Any:
+    """Scale and zero point from the range of x and zero; all zeros have the scale 1, not 0."""
+    x = inputs[0]
+    zero, steps = (relax.const(value, "float32") for value in (0.0, 255.0))
+    low = relax.op.minimum(relax.op.min(x), zero)
+    high = relax.op.maximum(relax.op.max(x), zero)
+    width = relax.op.subtract(high, low)
+    one = relax.const(1.0, "float32")
+    scale = relax.op.where(relax.op.equal(width, zero), one, relax.op.divide(width, steps))
+    offset = relax.op.round(relax.op.divide(relax.op.subtract(zero, low), scale))
+    saturated = relax.op.minimum(relax.op.maximum(offset, zero), steps)
+    point = relax.op.astype(saturated, "uint8")
+    quantized = relax.op.quantize(x, scale, point, axis=0, out_dtype="uint8")
+    return relax.Tuple([quantized, scale, point])
+
+
+_CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {"Clip": _clip, "DynamicQuantizeLinear": _dynamic_quantize, "Pad": _pad}
+)

@@ -18,6 +18,8 @@ from hybridc.compiler.model import Array
 
 # Larger results are left to the compiler's own folding, which keeps them out of the graph.
 _LIMIT_BYTES = 2**20
+# Weights stay 8-bit integers for those passes that compute with them.
+_LEFT = {"DequantizeLinear"}
 _RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
 # Outputs after the first are optional.
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
@@ -154,7 +156,7 @@ class _Folder:
         names = [name for name in node.input if name]
         if not names and node.op_type != "Constant":
             return None  # random generators have no inputs
-        if node.op_type in _RANDOM or has_subgraph(node) or not self._fits(node):
+        if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
             return None
         if any(name not in self.constants for name in names):
             return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import onnx_operators, onnx_shapes
+from hybridc.compiler.frontends import onnx_operators, onnx_quantized, onnx_shapes
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, fold
 from hybridc.compiler.frontends.relax_outputs import output_specs
@@ -53,6 +53,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) -> StaticGraph
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
     onnx_shapes.apply(proto, bound)
+    proto = onnx_quantized.written_out(proto)
     proto = onnx_operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
     return fold(proto)
 

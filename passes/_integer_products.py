@@ -1,0 +1,166 @@
+"""Products of quantised operands as products of integers."""
+
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape, with_attributes
+from hybridc.passes import _quantization
+from hybridc.passes._quantization import Quantized
+
+op: Any = relax.op
+
+# Half of what int32 holds: the other half is left to zero points and bias.
+_LARGEST = 2**30
+
+
+def conv2d(value: Expr, graph: Graph) -> Expr | None:
+    """A convolution of dequantised activations and constant weights, or None."""
+    attrs = value.attrs
+    layouts = str(attrs.data_layout), str(attrs.kernel_layout)
+    if layouts not in (("NCHW", "OIHW"), ("NHWC", "OHWI")):
+        return None
+    weight, source = _weight(value.args[1], graph, 0), _activations(value.args[0], graph)
+    if weight is None or source is None:
+        return None
+    integers, scale = weight
+    zero = int(_quantization.scalar(source.zero, graph) or 0)
+    product = _padded(value, source.data, integers, zero)
+    sums = integers.astype("int64").sum(axis=(1, 2, 3))
+    return _dequantized(product, source, (sums, scale), layouts[0].index("C"), graph)
+
+
+def _padded(value: Expr, data: Expr, integers: Array, zero: int) -> Expr:
+    """The convolution of integers, its padding filled with `zero`."""
+    padding = [int(pad) for pad in value.attrs.padding]
+    if zero and any(padding):
+        (top, left, bottom, right), padding = padding, [0, 0, 0, 0]
+        spatial = [top, bottom, left, right]
+        first = value.attrs.data_layout == "NCHW"
+        widths = [0, 0, 0, 0, *spatial] if first else [0, 0, *spatial, 0, 0]
+        data = op.nn.pad(data, widths, "constant", zero)
+    operands = [data, constant(integers, "int8")]
+    return with_attributes(value, operands, padding=padding, out_dtype="int32")
+
+
+def matmul(value: Expr, graph: Graph) -> Expr | None:
+    """A product of dequantised activations and a constant matrix, or None."""
+    weight = _weight(value.args[1], graph, 1)
+    source = _activations(value.args[0], graph)
+    if weight is None or source is None or weight[0].ndim != 2 or source.rank < 2:
+        return None
+    integers, scale = weight
+    product = op.matmul(source.data, constant(integers, "int8"), out_dtype="int32")
+    sums = integers.astype("int64").sum(axis=0)
+    return _dequantized(product, source, (sums, scale), source.rank - 1, graph)
+
+
+def biased(value: Expr, graph: Graph) -> Expr | None:
+    """An integer product with a constant bias of its own scale, added up as integers, or None."""
+    for product, bias in (value.args, reversed(list(value.args))):
+        tensor = _quantization.dequantized(product, graph)
+        if tensor is None or tensor.stored != "int32" or not graph.only_use(product):
+            continue
+        scale, found = graph.constant(tensor.scale), _integers(bias, graph)
+        if graph.constant(tensor.data) is not None or scale is None or found is None:
+            continue
+        integers, steps = found
+        if np.broadcast_shapes(integers.shape, shape(product)) != shape(product):
+            continue
+        if not np.allclose(tensor.along(scale), steps, rtol=1e-5, atol=0):
+            continue
+        total = _added(tensor.data, integers, graph)
+        return op.dequantize(total, tensor.scale, tensor.zero, tensor.axis, tensor.dtype)
+    return None
+
+
+def _dequantized(
+    product: Expr,
+    source: Quantized,
+    weight: tuple[Array, Array],
+    channel: int,
+    graph: Graph,
+) -> Expr | None:
+    """The product of integers less what the activations' zero point adds, with its scale.
+
+    `weight` holds the sums and scales of the weights by output channel.
+    """
+    sums, scale = weight
+    zero, step = _quantization.scalar(source.zero, graph), graph.constant(source.scale)
+    if zero is None or step is None:
+        return None
+    correction = -int(zero) * sums
+    if zero and correction.any():
+        extents = _quantization.broadcast_shape(sums.size, channel, source.rank)
+        product = op.add(product, constant(correction.reshape(extents), "int32"))
+    # In float32, as ONNX Runtime multiplies the scales.
+    steps = step.astype("float32").reshape(()) * scale.astype("float32")
+    return op.dequantize(
+        product,
+        constant(np.asarray(steps), "float32"),
+        constant(np.zeros(np.shape(steps)), "int32"),
+        channel if np.size(steps) > 1 else 0,
+        "float32",
+    )
+
+
+def _weight(expr: Expr, graph: Graph, axis: int) -> tuple[Array, Array] | None:
+    """Constant weights as int8 without a zero point, and their scales along `axis` or one."""
+    tensor = _quantization.dequantized(expr, graph)
+    if tensor is None or tensor.dtype != "float32":
+        return None
+    data, scale, zero = (graph.constant(e) for e in (tensor.data, tensor.scale, tensor.zero))
+    if data is None or scale is None or zero is None or data.dtype not in ("int8", "uint8"):
+        return None
+    if scale.size > 1 and tensor.axis % data.ndim != axis:
+        return None
+    integers = data.astype("int32") - tensor.along(zero.astype("int32"))
+    if integers.min(initial=0) < -128 or integers.max(initial=0) > 127:
+        return None
+    others = tuple(i for i in range(data.ndim) if i != axis)
+    if 255 * np.abs(integers.astype("int64")).sum(axis=others).max(initial=0) > _LARGEST:
+        return None
+    return integers.astype("int8"), scale.reshape(()) if scale.size == 1 else scale.ravel()
+
+
+def _activations(expr: Expr, graph: Graph) -> Quantized | None:
+    """Unsigned bytes with one scale and zero point, known at run time alone."""
+    tensor = _quantization.dequantized(expr, graph)
+    if tensor is None or (tensor.stored, tensor.dtype) != ("uint8", "float32"):
+        return None
+    scalars = [_quantization.scalar(e, graph) for e in (tensor.scale, tensor.zero)]
+    if None in scalars or graph.constant(tensor.data) is not None:
+        return None
+    return tensor
+
+
+def _integers(expr: Expr, graph: Graph) -> tuple[Array, Array] | None:
+    """A constant bias as int32, and its scale in a shape that broadcasts against it."""
+    value, reshaped = graph.value(expr), None
+    if operator(value) == "reshape":
+        reshaped, value = shape(value), graph.value(value.args[0])
+    tensor = _quantization.dequantized(value, graph)
+    if tensor is None or tensor.stored != "int32":
+        return None
+    data, scale, zero = (graph.constant(e) for e in (tensor.data, tensor.scale, tensor.zero))
+    if data is None or scale is None or zero is None or zero.any():
+        return None
+    steps = tensor.along(scale)
+    if reshaped is not None:
+        data = data.reshape(reshaped)
+        if steps.ndim and steps.size != data.size:
+            return None
+        steps = steps.reshape(reshaped) if steps.ndim else steps
+    return data, steps
+
+
+def _added(data: Expr, integers: Array, graph: Graph) -> Expr:
+    """Integers added to a product, together with those that were added before."""
+    before = graph.call(data, "add")
+    known = None if before is None else graph.constant(before.args[1])
+    if before is None or known is None:
+        return op.add(data, constant(integers, "int32"))
+    total = known.astype("int64") + integers
+    return op.add(before.args[0], constant(total, "int32"))
