@@ -4,9 +4,7 @@
 the contract says, where `compile` would raise.
 """
 
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
+from hybridc.compiler.clock import Clock, Progress
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
@@ -27,7 +26,6 @@ from hybridc.compiler.target import Target
 
 Verify = Literal["each", "end", "off"]
 Dtype = Literal["fp32", "bf16"]
-Progress = Callable[[str], None]
 
 # The pass that lowers precision, and the one that it has to come before.
 _MIXED, _PACKING = "mixed-precision", "pack-weights"
@@ -47,8 +45,7 @@ class Options:
     `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
     `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
     where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
-    for bf16, which is never exact).  `progress` is told
-    each step as it begins.
+    for bf16, which is never exact).  `progress` is told each step as it begins.
     """
 
     target: str = "cpu"
@@ -131,7 +128,7 @@ def compile_source(
 ) -> Outcome:
     """Load a model and compile it; the plan is checked before the model is touched."""
     plan = _plan(options)
-    clock = _Clock(options.progress)
+    clock = Clock(options.progress)
     with clock.stage("load"):
         model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
     return _compile(model, plan, clock)
@@ -139,7 +136,7 @@ def compile_source(
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
-    return _compile(model, _plan(options), _Clock(options.progress))
+    return _compile(model, _plan(options), Clock(options.progress))
 
 
 @dataclass(frozen=True)
@@ -161,29 +158,6 @@ class _Plan:
     def exact(self) -> "_Plan":
         """The plan without what rounds differently."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
-
-
-class _Clock:
-    """Tells and times the stages; as an instrument, tells each pass."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.stages: list[Stage] = []
-        self._progress = progress
-
-    @contextmanager
-    def stage(self, name: str) -> Generator[None, None, None]:
-        """Time what is done within."""
-        self._progress(name)
-        start = time.perf_counter()
-        yield
-        self.stages.append(Stage(name, time.perf_counter() - start))
-
-    def before(self, step: Pass, module: IRModule) -> None:
-        """Tell that a pass begins."""
-        self._progress(f"pass {plugin.text(step)}")
-
-    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
-        """Nothing to tell."""
 
 
 def _plan(options: Options) -> _Plan:
@@ -213,7 +187,7 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     return (*steps[:at], mixed, *steps[at:])
 
 
-def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
+def _compile(model: Model, plan: _Plan, clock: Clock) -> Outcome:
     """Compile; where the answer is wrong, once more with nothing that rounds differently."""
     options = plan.options
     feeds = _feeds(model, options)
@@ -226,14 +200,14 @@ def _compile(model: Model, plan: _Plan, clock: _Clock) -> Outcome:
         return _attempt(trial, plan, clock)
     except WrongAnswerError as error:
         exact = plan.exact()
-        if exact == plan or plan.precision != "fp32":
+        if exact == plan or plan.precision(model) != "fp32":
             raise
         note = f"compiled again by passes that round as the model does: {error}"
         retry = replace(model, notes=(*model.notes, note))
         return _attempt(replace(trial, model=retry), exact, clock)
 
 
-def _attempt(trial: Trial, plan: _Plan, clock: _Clock) -> Outcome:
+def _attempt(trial: Trial, plan: _Plan, clock: Clock) -> Outcome:
     model = trial.model
     context = Context(plan.target, plan.rules)
     module = _rewrite(trial, plan, context, clock)
@@ -287,7 +261,7 @@ def _terms(plan: _Plan, model: Model) -> Terms:
     return Terms(verified, *tolerances, options.contract, data, plan.precision(model))
 
 
-def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: _Clock) -> IRModule:
+def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: Clock) -> IRModule:
     """Run the passes; what each took becomes a stage."""
     options, timing = plan.options, Timing()
     instruments: list[pipeline.Instrument] = [clock]
