@@ -30,7 +30,7 @@ class Machine:
     arithmetic to memory, and that errs to the side of memory that keeps up.
     """
 
-    fma_per_cycle: float = 1.0
+    fma_per_cycle: float = 2.0
     hertz: float = 3.0e9
     l1_bytes_per_cycle: float = 64.0
     l2_bytes_per_cycle: float = 32.0
@@ -54,8 +54,9 @@ class Machine:
         return asdict(self)
 
 
-# A machine that nobody probed.
-UNPROBED = Machine()
+def unprobed(vector_bits: int) -> Machine:
+    """A machine that nobody probed; many CPUs need both of their units for one wide vector."""
+    return Machine(fma_per_cycle=1.0) if vector_bits >= 512 else Machine()
 
 
 def from_json(data: object) -> Machine:
@@ -77,7 +78,7 @@ def known(threads: int, vector_bits: int) -> Machine:
 
     Facts of another number of threads do not hold: threads share caches and memory.
     """
-    return _read(_path()).get(_key(threads, vector_bits), UNPROBED)
+    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(vector_bits)
 
 
 def keep(machine: Machine, threads: int, vector_bits: int) -> None:

@@ -1,13 +1,13 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from hybridc.compiler import host, machine
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.machine import UNPROBED, Machine
+from hybridc.compiler.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
@@ -28,7 +28,7 @@ class Target:
     l2: int
     l3: int
     kind: str = "cpu"
-    machine: Machine = UNPROBED
+    machine: Machine = field(default_factory=Machine)
 
     @property
     def vector_bits(self) -> int:
@@ -104,7 +104,8 @@ def _read_json(text: str) -> dict[str, Any]:
 
 def _from_json(given: dict[str, Any], threads: int | None) -> Target:
     named = _cpu(given.get("mcpu"), threads or given.get("num-cores"))
-    named = replace(named, machine=machine.from_json(given.get("machine", {})))
+    if "machine" in given:
+        named = replace(named, machine=machine.from_json(given["machine"]))
     match given.get("caches", [named.l1, named.l2, named.l3]):
         case [int(l1), int(l2), int(l3)] if 0 < l1 <= l2 <= l3:
             return replace(named, l1=l1, l2=l2, l3=l3)
@@ -125,4 +126,5 @@ def _cpu(cpu: str | None, threads: int | None) -> Target:
     }
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
-    return Target(name, features, threads or host.cores(), l1, l2, l3)
+    plain = Target(name, features, threads or host.cores(), l1, l2, l3)
+    return replace(plain, machine=machine.unprobed(plain.vector_bits))

@@ -18,7 +18,9 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
-    assert target.parse("cpu").machine == Machine()
+    here = target.parse("cpu")
+    assert here.machine == machine.unprobed(here.vector_bits)
+    assert target.parse("avx2").machine == Machine()
     assert not Machine().measured
 
 
@@ -26,7 +28,8 @@ def test_what_was_kept_is_used_for_this_host_alone() -> None:
     here = target.parse("cpu", 2)
     machine.keep(FACTS, 2, here.vector_bits)
     assert target.parse("cpu", 2).machine == FACTS
-    assert target.parse("cpu", 3).machine == Machine()  # threads share memory
+    unprobed = machine.unprobed(here.vector_bits)
+    assert target.parse("cpu", 3).machine == unprobed  # threads share memory
     assert target.parse("avx2", 2).machine == Machine()  # code for any CPU of that level
     machine.keep(Machine(), 3, here.vector_bits)
     assert target.parse("cpu", 2).machine == FACTS
@@ -35,7 +38,7 @@ def test_what_was_kept_is_used_for_this_host_alone() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"hertz": -1}}', "\0"])
 def test_a_damaged_file_counts_as_nothing_measured(text: str, tmp_path: Path) -> None:
     (tmp_path / "machine.json").write_text(text)
-    assert machine.known(2, 512) == Machine()
+    assert machine.known(2, 512) == machine.unprobed(512)
     machine.keep(FACTS, 2, 512)
     assert machine.known(2, 512) == FACTS
 
