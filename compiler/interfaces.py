@@ -24,7 +24,8 @@ Space = Mapping[str, tuple[int, ...]]
 class KernelRecord:
     """How one kernel was scheduled: the rule and point that won, and why other rules did not.
 
-    `flops` and `bytes` are of one call: what it computes, and the size of its arguments.
+    `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
+    `precision` (fp32, bf16, int8) is what its products are multiplied in.
     """
 
     kernel: str
@@ -33,6 +34,7 @@ class KernelRecord:
     refused: Mapping[str, str]
     flops: int = 0
     bytes: int = 0
+    precision: str = "fp32"
 
 
 @dataclass

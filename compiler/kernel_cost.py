@@ -13,6 +13,8 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import FLOPS
 
+_NARROW = {"int8": "int8", "bfloat16": "bf16"}
+
 
 def flops(func: PrimFunc) -> int:
     """Arithmetic operations of one call, a multiply-add counted as two.
@@ -33,6 +35,18 @@ def flops(func: PrimFunc) -> int:
         return int(estimate_tir_flops(tvm.IRModule({"main": func})))
     except tvm.error.InternalError:
         return 0  # it holds a call that has no count, such as a sort
+
+
+def precision(func: PrimFunc) -> str:
+    """What the kernel's product is multiplied in: `fp32`, `bf16` or `int8`, by its operands."""
+    types: set[str] = set()
+
+    def visit(block: Any) -> None:
+        if FLOPS in block.annotations:
+            types.update(str(read.source.dtype) for read in block.reads)
+
+    structural_walk(func.body, (SBlock, visit))
+    return next((name for dtype, name in _NARROW.items() if dtype in types), "fp32")
 
 
 def traffic(func: PrimFunc) -> int:

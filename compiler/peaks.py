@@ -38,14 +38,9 @@ class Peaks:
         told = [f"{rate / 1e9:.0f} {unit}" for unit, rate in rates if rate]
         return ", ".join([*told, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
 
-    def attainable(self, flops: float, traffic: float) -> float:
-        """FLOP/s that the roofline allows a kernel of so many FLOPs and so many bytes.
-
-        S. Williams, A. Waterman, D. Patterson: Roofline, CACM 52(4), 2009.
-        """
-        if not traffic:
-            return self.flops
-        return min(self.flops, flops / traffic * self.bandwidth)
+    def rate(self, precision: str) -> float:
+        """Operations a second in `fp32`, `bf16` or `int8`, as far as the CPU has them."""
+        return {"bf16": self.bf16, "int8": self.int8}.get(precision) or self.flops
 
 
 def peaks(target: Target, *, fresh: bool = False) -> Peaks:

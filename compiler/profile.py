@@ -31,6 +31,7 @@ class KernelTime:
     seconds: float
     flops: int
     traffic: int
+    precision: str = "fp32"
 
     @property
     def achieved(self) -> float:
@@ -47,8 +48,12 @@ class KernelTime:
         return self.limit(most) / self.seconds
 
     def limit(self, most: Peaks) -> float:
-        """Seconds that all calls take at least, by the roofline."""
-        return self.calls * max(self.flops / most.flops, self.traffic / most.bandwidth)
+        """Seconds that all calls take at least, by the roofline of the kernel's precision.
+
+        S. Williams, A. Waterman, D. Patterson: Roofline, CACM 52(4), 2009.
+        """
+        arithmetic = self.flops / most.rate(self.precision)
+        return self.calls * max(arithmetic, self.traffic / most.bandwidth)
 
 
 @dataclass(frozen=True)
@@ -158,4 +163,5 @@ def _summarise(
         seconds=statistics.median(sum(run[name]) for run in runs),
         flops=int(known.get("flops", 0)),
         traffic=int(known.get("bytes", 0)),
+        precision=str(known.get("precision", "fp32")),
     )

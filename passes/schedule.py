@@ -55,7 +55,10 @@ def _schedule(name: str, func: PrimFunc, context: Context) -> PrimFunc:
             continue
         point, done = taken
         flops, size = kernel_cost.flops(func), kernel_cost.traffic(func)
-        context.kernels.append(KernelRecord(name, rule_name, point, refused, flops, size))
+        precision = kernel_cost.precision(func)
+        context.kernels.append(
+            KernelRecord(name, rule_name, point, refused, flops, size, precision)
+        )
         return done.with_attrs({"tirx.is_scheduled": True, "global_symbol": name})
     raise PassError(f"no schedule rule takes kernel {name}: {refused}")
 

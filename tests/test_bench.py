@@ -249,6 +249,8 @@ def test_a_kernel_against_the_roofline() -> None:
     assert kernel.achieved == 50.0
     assert kernel.roofline(Peaks(flops=100.0, bandwidth=1000.0)) == 0.5
     assert kernel.roofline(Peaks(flops=100.0, bandwidth=5.0)) == 1.0
+    quantised = KernelTime("int8", "dense", 1, 1.0, flops=100, traffic=10, precision="int8")
+    assert quantised.roofline(Peaks(100.0, 1000.0, int8=400.0)) == 0.25
     copy = KernelTime("copy", "copy", 1, seconds=1.0, flops=0, traffic=10)
     assert copy.roofline(Peaks(1.0, 20.0)) == 0.5
     assert KernelTime("sort", "-", 1, 1.0, flops=0, traffic=0).roofline(Peaks(1.0, 1.0)) is None

@@ -187,7 +187,7 @@ OPERATORS: list[tuple[str, list[Any], list[Any], list[Any], dict[str, Any]]] = [
             "xs": np.float32(0.02),
             "xz": np.uint8(99),
             "w": integers(-127, 128, 5, 4, 3, 3),
-            "ws": np.float32([0.01, 0.02, 0.03, 0.04, 0.05]),
+            "ws": np.array([0.01, 0.02, 0.03, 0.04, 0.05], "float32"),
             "wz": np.zeros(5, "int8"),
             "ys": np.float32(0.9),
             "yz": np.uint8(120),
@@ -235,14 +235,14 @@ OPERATORS: list[tuple[str, list[Any], list[Any], list[Any], dict[str, Any]]] = [
         [node("DequantizeLinear", "x s z", "y", axis=1)],
         [("x", INT8, (2, 3, 5))],
         [("y", FLOAT, None)],
-        {"s": np.float32([0.1, 0.2, 0.3]), "z": np.int8([1, -2, 0])},
+        {"s": np.array([0.1, 0.2, 0.3], "float32"), "z": np.array([1, -2, 0], "int8")},
     ),
     (
         "QuantizeLinear along an axis",
         [node("QuantizeLinear", "x s z", "y", axis=0)],
         [("x", FLOAT, (3, 40))],
         [("y", INT8, None)],
-        {"s": np.float32([0.1, 0.002, 0.3]), "z": np.int8([1, -2, 0])},
+        {"s": np.array([0.1, 0.002, 0.3], "float32"), "z": np.array([1, -2, 0], "int8")},
     ),
 ]
 

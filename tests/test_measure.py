@@ -64,11 +64,9 @@ def test_the_time_is_used_and_then_it_stops() -> None:
     assert len(measure.latency(lambda: None, seconds=2.0, warmup=0.0, at_least=1).seconds) == 7
 
 
-def test_the_roofline_is_the_lower_of_two_limits() -> None:
-    machine = Peaks(flops=100.0, bandwidth=10.0)
-    assert machine.attainable(1000.0, 10.0) == 100.0  # 100 FLOPs a byte: arithmetic limits
-    assert machine.attainable(10.0, 10.0) == 10.0  # 1 FLOP a byte: memory limits
-    assert machine.attainable(1000.0, 0.0) == 100.0
+def test_a_precision_without_instructions_has_the_rate_of_fp32() -> None:
+    machine = Peaks(flops=100.0, bandwidth=10.0, int8=400.0)
+    assert [machine.rate(name) for name in ("fp32", "bf16", "int8")] == [100.0, 100.0, 400.0]
 
 
 def test_peaks_are_measured_by_kernels_that_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ _PASSES = "integer-arithmetic,legalize,fuse,schedule"
 def test_ties_and_limits(dtype: str, zero: int) -> None:
     limits = np.iinfo(dtype)
     halves = np.arange(2 * limits.min - 9, 2 * limits.max + 9, dtype="float32") / 2
-    large = np.float32([1e6, -1e6, 4e6, 1e9, -1e9, 3e38, -3e38, np.inf, -np.inf])
+    large = np.array([1e6, -1e6, 4e6, 1e9, -1e9, 3e38, -3e38, np.inf, -np.inf], "float32")
     data = np.concatenate([halves, np.nextafter(halves, np.float32(np.inf)), large])
     x = relax.Var("x", relax.TensorType(data.shape, "float32"))
     builder = relax.BlockBuilder()
