@@ -147,7 +147,7 @@ def test_a_network_of_blocks() -> None:
         "wz": np.int8(0),
         "low": np.float32(0),
         "high": np.float32(6),
-        "flat": np.int64([1, -1]),
+        "flat": np.array([1, -1], "int64"),
     }
     pads = {"pads": [1, 1, 1, 1]}
     nodes = [
