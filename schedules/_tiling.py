@@ -18,7 +18,7 @@ _LINE = 64
 _LATENCY = 4
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
-# What a stream from the L3 cache gets of its bandwidth when it has to keep up with multiply-adds.
+# What a stream gets of a cache's bandwidth when it has to keep up with multiply-adds.
 _SHARE = 0.75
 # Cycles of a step for each line that other rows push out of the L1 cache, measured.
 _CONFLICT = 2.0
@@ -80,8 +80,8 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     multiply_adds = rows * vectors / machine.fma_per_cycle
     loads = (rows + vectors) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
-    fed = machine.l2_bytes_per_cycle if near else _SHARE * machine.l3_bytes_per_cycle
-    weights = vectors * problem.lanes * 4 / fed
+    fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
+    weights = vectors * problem.lanes * 4 / (_SHARE * fed)
     step = max(multiply_adds, loads, weights, _LATENCY)
     step += _CONFLICT * _crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
