@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
+from hybridc.schedules import _dense, _tiling
 from hybridc.schedules._contraction import Contraction
 
 # Multiply-adds of a vector of weights take as long as its way from memory at about this many rows:
@@ -33,19 +33,15 @@ class SkinnyDense(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take products of few rows whose weights fit no cache of a core."""
-        found = _contraction.find_product(func, "dense")
-        if isinstance(found, NotApplicable):
-            return found
-        schedule, product = found
-        rows, _, depth = _contraction.extents(schedule, product)
-        if rows > _MOST_ROWS:
-            return NotApplicable(f"it has {rows} rows, more than {_MOST_ROWS}")
-        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
-        if depth * columns * 4 <= target.l2:
+        match = _dense.match(func, target)
+        if isinstance(match, NotApplicable):
+            return match
+        problem = match.problem
+        if problem.rows > _MOST_ROWS:
+            return NotApplicable(f"it has {problem.rows} rows, more than {_MOST_ROWS}")
+        if problem.depth * problem.columns * 4 <= target.l2:
             return NotApplicable("its weights fit the L2 cache")
-        size = depth * 4
-        problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, target.lanes())
-        return Contraction(func, target, problem)
+        return match
 
     def knobs(self, match: Contraction) -> Space:
         """Rows and vectors of the register tile; row tiles and panels of a task."""
@@ -62,9 +58,5 @@ class SkinnyDense(ScheduleRule):
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
-        """Tile; nothing else is needed, since weights and rows are read as they lie."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
-        _contraction.tile(match, schedule, product, store, point)
-        return schedule
+        """Tile as every product with packed weights is tiled."""
+        return _dense.schedule(match, point)

@@ -1,0 +1,33 @@
+"""Shared by the rules for matrix products with packed weights: analysis and tiling."""
+
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
+from hybridc.compiler.target import Target
+from hybridc.schedules import _contraction, _dot_products, _tiling
+from hybridc.schedules._contraction import Contraction
+
+
+def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
+    """Analyse a kernel that `pack-weights` made from a matrix product or a 1x1 convolution."""
+    found = _contraction.find_product(func, "dense")
+    if isinstance(found, NotApplicable):
+        return found
+    schedule, product = found
+    rows, _, _ = _contraction.extents(schedule, product)
+    store = schedule.get_consumers(product)[0]
+    columns = _contraction.extents(schedule, store)[-1]
+    depth = _contraction.steps(schedule, product)
+    size = depth * 4
+    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, target.lanes())
+    return Contraction(func, target, problem)
+
+
+def schedule(match: Contraction, point: Point) -> Schedule:
+    """Tile; weights and rows are read as they lie, but for a depth that is no whole groups."""
+    schedule = _contraction.new_schedule(match.func)
+    product = _contraction.product_of(schedule)
+    store = _contraction.inline_epilogue(schedule, product)
+    feeding = schedule.get_producers(product)
+    _contraction.tile(match, schedule, product, store, point)
+    for pad in feeding:
+        _contraction.spread(schedule, pad)
+    return _dot_products.implement(schedule)
