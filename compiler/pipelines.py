@@ -17,7 +17,9 @@ DEFAULT: Pipeline = (
     ("integer-arithmetic", "quantised products in integers; weights are plain constants by now"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
     ("subpixel-convolution", "transposed convolutions become plain ones, in the layout just made"),
+    ("split-to-slices", "parts are read where they lie; axes are final, operators still named"),
     ("merge-transposes{views=true}", "pairs that attention and layout put between neighbours"),
+    ("eliminate-common-subexpressions", "branches transpose what they share, each for itself"),
     ("fold-constants", "the transposes that the layout put on weights"),
     ("pack-weights", "constant weights in the order in which the kernels read them"),
     ("widen-types", "types that code generation lacks; casts would hide patterns from the above"),
@@ -28,6 +30,12 @@ DEFAULT: Pipeline = (
         "expansion, window and projection in one cache; their epilogues are in by now",
     ),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("allocate", "kernels write into buffers given to them, which can then be larger ones"),
+    (
+        "avoid-copies",
+        "concatenated tensors are computed in place; after rules, which know no boxes",
+    ),
+    ("schedule", "the copies that are left between concatenations"),
     ("start-at-infinity", "maxima of infinities; TVM schedules by the finite numbers it put there"),
     (
         "lower-bfloat16",

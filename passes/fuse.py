@@ -1,5 +1,7 @@
 """Join each kernel with the elementwise operators around it."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +11,14 @@ from tvm.ir.transform import Sequential
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.joins import joined_axis
 from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, unless_same, updated
 
 _NARROW = {"bool", "int8", "uint8"}
+# TVM's kinds of operators: what each element of the result reads is one element up to here …
+_INJECTIVE = 2
+# … and what joins no group.
+_OPAQUE = 8
 
 
 @dataclass(frozen=True)
@@ -21,24 +28,63 @@ class Fuse(Pass):
     Bias, activation and residual become the epilogue of the convolution or product that feeds
     them, and chains of elementwise operators one loop nest: each avoided kernel saves a write
     and a read of a whole tensor.  What is cast to 8 bits is stored: a quantised tensor is the
-    result of what computes it, and what reads it joins the next.  Reshapes that joined no kernel
-    become views.
+    result of what computes it, and what reads it joins the next.  A concatenation that no chain
+    goes on from stays alone, so that its inputs can be computed in their places.  Reshapes that
+    joined no kernel become views.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Group by TVM's operator patterns, then merge each group's loop nests."""
         functions = {var: _stored(func) for var, func in relax_functions(module)}
+        patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
         fused = Sequential(
             [
-                relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(),
                 relax.transform.FuseTIR(),
                 # Now, while a reshape's loop nest can still be told from any other copy.
                 relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
-        )(updated(module, functions))
+        )(_joins_alone(patterns))
         return unless_same(module, fused)
+
+
+def _joins_alone(module: Any) -> Any:
+    """Keep concatenations out of groups, but for those that elementwise operators go on from.
+
+    Joined with what computes its inputs, one would choose among them for each element.
+    """
+    chained: set[Any] = set()
+    joins: set[Any] = set()
+    for _, function in relax_functions(module):
+        readers = _readers(function)
+        for binding in bindings_of(function):
+            kernel = _kernel(binding.value)
+            if kernel is not None and joined_axis(module[kernel]) is not None:
+                joins.add(kernel)
+                if all(_pattern(module, reader) <= _INJECTIVE for reader in readers[binding.var]):
+                    chained.add(kernel)
+    alone = joins - chained
+    return updated(module, {k: module[k].with_attr("op_pattern", _OPAQUE) for k in alone})
+
+
+def _readers(function: Any) -> Mapping[Any, list[Any]]:
+    """The values that read each variable of a function; its result counts as one."""
+    readers: dict[Any, list[Any]] = defaultdict(list)
+    for value in [*(binding.value for binding in bindings_of(function)), function.body.body]:
+        for var in relax.analysis.free_vars(value):
+            readers[var].append(value)
+    return readers
+
+
+def _kernel(value: Any) -> Any:
+    """The loop nest that a binding calls, or None."""
+    return value.args[0] if operator(value) == "call_tir" else None
+
+
+def _pattern(module: Any, value: Any) -> int:
+    kernel = _kernel(value)
+    return _OPAQUE if kernel is None else int(module[kernel].attrs["op_pattern"])
 
 
 def _stored(function: Any) -> Any:

@@ -7,7 +7,7 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import extrema, lowerings, resampling
+from hybridc.compiler import extrema, joins, lowerings, resampling
 from hybridc.compiler.batch_matmul import batch_matmul
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
@@ -69,6 +69,7 @@ def _extents(info: Any) -> tuple[int, ...]:
 _OWN = {
     "relax.argmax": extrema.argmax,
     "relax.argmin": extrema.argmin,
+    "relax.concat": joins.concat,
     "relax.image.resize2d": resampling.resize2d,
     "relax.isfinite": lowerings.isfinite,
     "relax.isinf": lowerings.isinf,
@@ -76,6 +77,7 @@ _OWN = {
     "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
     "relax.nn.group_norm": lowerings.group_norm,
     "relax.nn.instance_norm": lowerings.instance_norm,
+    "relax.strided_slice": joins.strided_slice,
 }
 
 # Operators that the virtual machine executes itself, by the start of their names.

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from tvm import relax
-from tvm.ir.transform import Sequential
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import unless_same
@@ -13,19 +12,11 @@ from hybridc.compiler.rewrite import unless_same
 class PlanMemory(Pass):
     """Place intermediate tensors in shared storage.
 
-    Each kernel writes into storage given to it, and two tensors that are
-    never alive together share one.
+    Two tensors that are never alive together share one.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
-        """Lower `call_tir` to calls with explicit buffers, then plan these."""
+        """Plan the buffers that kernels were given."""
         with context.target.tvm:
-            planned = Sequential(
-                [
-                    relax.transform.ToNonDataflow(),
-                    relax.transform.RemovePurityChecking(),
-                    relax.transform.CallTIRRewrite(),
-                    relax.transform.StaticPlanBlockMemory(),
-                ]
-            )(module)
+            planned = relax.transform.StaticPlanBlockMemory()(module)
         return unless_same(module, planned)
