@@ -2,7 +2,7 @@
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _tiling
+from hybridc.schedules import _contraction, _dot_products, _prefetch, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -30,4 +30,4 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     _contraction.tile(match, schedule, product, store, point)
     for pad in feeding:
         _contraction.spread(schedule, pad)
-    return _dot_products.implement(schedule)
+    return _prefetch.ahead(_dot_products.implement(schedule))

@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _tiling
+from hybridc.schedules import _contraction, _dot_products, _prefetch, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -68,4 +68,4 @@ class Conv2d(ScheduleRule):
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
             else:
                 _contraction.spread(schedule, pad)
-        return _dot_products.implement(schedule)
+        return _prefetch.ahead(_dot_products.implement(schedule))

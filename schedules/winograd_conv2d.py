@@ -16,7 +16,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Work, divisors
-from hybridc.schedules import _accumulators, _contraction, _tiling
+from hybridc.schedules import _accumulators, _contraction, _prefetch, _tiling
 
 _STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
 _LARGEST_TILE = 8
@@ -80,7 +80,7 @@ class WinogradConv2d(ScheduleRule):
         task, panels = _transform_output(schedule, match.work, point)
         _multiply(schedule, match.work, point, panels)
         _transform_input(schedule, match.work.lanes, None if point["staged"] else task)
-        return schedule
+        return _prefetch.ahead(schedule)
 
 
 def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any, Any]:
