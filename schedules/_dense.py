@@ -30,4 +30,4 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     _contraction.tile(match, schedule, product, store, point)
     for pad in feeding:
         _contraction.spread(schedule, pad)
-    return _prefetch.ahead(_dot_products.implement(schedule))
+    return _prefetch.ahead(_dot_products.implement(schedule), match.target)

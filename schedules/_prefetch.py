@@ -8,7 +8,7 @@ over the depth, 177 (Zen 4, 2 threads).  All of them ahead of that loop gained 4
 for some twenty lines at once, and the loop's own loads queue behind them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -19,6 +19,8 @@ from tvm import s_tir, tirx
 from tvm.s_tir import Schedule as TVMSchedule
 
 from hybridc.compiler.interfaces import Schedule
+from hybridc.compiler.machine import Machine
+from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _access, _vectors
 
@@ -29,14 +31,15 @@ Var = Any  # tvm.ir.expr.Var
 _LINE = 64
 # Operands of `llvm.prefetch`: the cache to bring data to.
 _L1, _L2 = 3, 2
-# Register tiles beyond which a panel's way from memory is short beside its use.
-_MOST_TILES = 32
+# What moving the data takes, as a share of the arithmetic, below which nothing is asked for: it
+# would only push out what the tile works with.  Measured with outputs of 512 channels and more.
+_LEAST = 0.05
 
 
-def ahead(schedule: Schedule) -> Schedule:
+def ahead(schedule: Schedule, target: Target) -> Schedule:
     """Add prefetches to the loops over the depth of a schedule that is otherwise finished."""
     func = schedule.mod["main"]
-    body = _Writer(func.params).visit(func.body, ())
+    body = _Writer(func.params, target.machine).visit(func.body, ())
     return TVMSchedule(tvm.IRModule({"main": func.with_body(body)}), error_render_level="fast")
 
 
@@ -72,8 +75,8 @@ class _Nest:
 class _Writer:
     """Rewrites the body of one function."""
 
-    def __init__(self, params: Sequence[Any]) -> None:
-        self.params = list(params)
+    def __init__(self, params: Sequence[Any], machine: Machine) -> None:
+        self.params, self.machine = list(params), machine
 
     def visit(self, node: Statement, outer: tuple[Any, ...]) -> Statement:
         """Find the register tiles; `outer` are the loops around the node within its task."""
@@ -95,28 +98,33 @@ class _Writer:
         if update.depth:
             added = self._weights(update, outer)
             for nest in nests[at + 1 :]:
-                added += self._epilogue(nest, update.depth) if nest else []
+                added += self._epilogue(nest, update) if nest else []
             statements[at] = _in_loop(statements[at], update.depth[-1], added)
         return tirx.SeqStmt(statements)
 
-    def _epilogue(self, nest: _Nest, depth: Sequence[Any]) -> list[Statement]:
+    def _epilogue(self, nest: _Nest, update: _Nest) -> list[Statement]:
         """Ask for the tile's rows of what its result is combined with, and of where it goes."""
         *_, row, part, lane = nest.loops
-        step, steps = _counted(depth)
+        step, steps = _counted(update.depth)
         found: list[Statement] = []
-        block = nest.realize.block
-        regions = [*((r, 0) for r in block.reads), *((r, 1) for r in block.writes)]
-        for region, write in regions:
-            moving = nest.place(region, {row.loop_var: row.loop_var})
-            if not self._argument(region) or not _use(moving, row.loop_var):
-                continue
+        total, rows = 0, int(row.extent)
+        for region, write in self._row_by_row(nest, row):
             size = _itemsize(region)
             lines = -(-int(part.extent) * int(lane.extent) * size // _LINE)
-            for line in _spread(step, steps, int(row.extent) * lines):
+            total += rows * lines
+            for line in _spread(step, steps, rows * lines):
                 column = line % lines * (_LINE // size)
                 indices = nest.place(region, {row.loop_var: line // lines, lane.loop_var: column})
                 found.append(_prefetch(region.source, indices, write, _L1))
-        return found
+        return found if self._pays(total, update, steps) else []
+
+    def _row_by_row(self, nest: _Nest, row: Any) -> Iterator[tuple[Any, int]]:
+        """The arguments of which each row of the tile has its own; 1 for those written."""
+        block = nest.realize.block
+        for region, write in [*((r, 0) for r in block.reads), *((r, 1) for r in block.writes)]:
+            moving = nest.place(region, {row.loop_var: row.loop_var})
+            if self._argument(region) and _use(moving, row.loop_var):
+                yield region, write
 
     def _weights(self, update: _Nest, outer: Sequence[Any]) -> list[Statement]:
         """Ask for the panel of weights that comes after this one."""
@@ -125,24 +133,28 @@ class _Writer:
         outer = [loop for loop in outer if int(loop.extent) > 1]
         moving = [loop for loop in outer if _use(indices, loop.loop_var)]
         tiles = outer[len(moving) :]
-        count = prod(int(loop.extent) for loop in tiles)
         # The loops over panels have to be outside of those that use one again and again.
         if not self._argument(region) or moving != outer[: len(moving)]:
             return []
-        if not moving or count > _MOST_TILES:
+        size = _itemsize(region)
+        lines = -(-_elements(update, region) * size // _LINE)
+        step, steps = _counted([*tiles, *update.depth])
+        if not moving or not self._pays(lines, update, steps):
             return []
         panel, panels = _counted(moving)
         coming = _uncounted(tirx.min(panel + 1, panels - 1), moving)
         indices = [_vectors.substitute(index, coming) for index in indices]
-        step, steps = _counted([*tiles, *update.depth])
-        size = _itemsize(region)
-        lines = -(-_elements(update, region) * size // _LINE)
         return [
-            _prefetch(
-                region.source, [*indices[:-1], indices[-1] + line * (_LINE // size)], 0, _L2
-            )
+            _prefetch(region.source, [*indices[:-1], indices[-1] + line * (_LINE // size)], 0, _L2)
             for line in _spread(step, steps, lines)
         ]
+
+    def _pays(self, lines: int, update: _Nest, steps: int) -> bool:
+        """Whether lines take a share worth mentioning of the time of so many steps."""
+        unrolled = (loop for loop in update.loops if int(loop.kind) == tirx.ForKind.UNROLLED)
+        multiply_adds = steps * prod(int(loop.extent) for loop in unrolled)
+        cycles = multiply_adds / self.machine.fma_per_cycle
+        return lines * _LINE / self.machine.dram_bytes_per_cycle >= _LEAST * cycles
 
     def _argument(self, region: Any) -> bool:
         return any(region.source.same_as(param) for param in self.params)

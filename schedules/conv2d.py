@@ -68,4 +68,4 @@ class Conv2d(ScheduleRule):
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
             else:
                 _contraction.spread(schedule, pad)
-        return _prefetch.ahead(_dot_products.implement(schedule))
+        return _prefetch.ahead(_dot_products.implement(schedule), match.target)

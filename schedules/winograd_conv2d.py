@@ -80,7 +80,7 @@ class WinogradConv2d(ScheduleRule):
         task, panels = _transform_output(schedule, match.work, point)
         _multiply(schedule, match.work, point, panels)
         _transform_input(schedule, match.work.lanes, None if point["staged"] else task)
-        return _prefetch.ahead(schedule)
+        return _prefetch.ahead(schedule, match.target)
 
 
 def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any, Any]:
