@@ -18,23 +18,21 @@ from hybridc.compiler.target import Target
 # pixels: their tiles are ragged, and its transforms cost more than the 21 % of products that it
 # saves at best.  It also loses a further digit.
 SIDES = (2, 4)
-# Multiply-adds of one core in a cycle, in elements: two vectors of 256 bits, or one of 512.
-_MULTIPLY_ADDS = 16
 # The share of that which direct convolutions reach.
 _DIRECT = 0.95
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
 _LATENCY = 4
-# Bytes that all cores together get from memory in a cycle, and one core from the L3 cache.
-_MEMORY_BYTES = 8.5
-_CACHE_BYTES = 16.0
 # Cycles for each vector at each position: input and output transform, measured on Zen 4.
 _INPUT, _OUTPUT = 7.5, 7.0
-# Of two things done at once, the share of the shorter that is not hidden behind the longer.
-_EXPOSED = 0.5
-# Cycles to start a task, and to wake the threads and wait for them; and until weights stream again
-# where a task goes on to the next position, whose weights lie elsewhere.
-_TASK, _PARALLEL, _JUMP = 500, 15_000, 500
+# Of two things done at once, the share of the shorter that is not hidden behind the longer: data
+# from the L3 cache, and weights from memory, for which kernels ask ahead.  The model says 488 µs
+# for 256 channels at 14x14 pixels, 822 for 512 at 7x7 and 352 for 64 at 56x56; with everything in
+# memory these took 467, 862 and 393 (Zen 4, 2 threads).
+_EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
+# Cycles to start a task; and until weights stream again where a task goes on to the next position,
+# whose weights lie elsewhere.
+_TASK, _JUMP = 500, 500
 # Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
 _LARGEST_GROUP = 64
 _VECTORS = (2, 3, 4)
@@ -128,8 +126,10 @@ def direct_cycles(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Ta
     """Cycles of a direct convolution: multiply-adds near peak, weights from memory once."""
     height, width = conv.output_size((shape[1], shape[2]), (3, 3))
     taps = 9 * shape[3] * round_up(columns, target.lanes())
-    compute = shape[0] * height * width * taps / (_MULTIPLY_ADDS * _DIRECT * target.threads)
-    return _overlapped(compute, taps * 4 / _MEMORY_BYTES) + _PARALLEL
+    at_once = target.machine.fma_per_cycle * target.lanes() * _DIRECT * target.threads
+    compute = shape[0] * height * width * taps / at_once
+    weights = taps * 4 / _memory(target)
+    return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
 
 
 @cache
@@ -140,33 +140,41 @@ def cut(work: Work, target: Target) -> Cut:
 
 def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles from start to end, with the threads at work side by side."""
+    machine = target.machine
     width = choice.panels * choice.vectors
     groups, chunks = work.tiles // choice.tiles, work.vectors // width
-    products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice)
+    products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice, target)
     # Channels that are no whole number of vectors are transformed in narrower ones.
     narrow = work.lanes // gcd(work.channels, work.lanes)
     inputs = _INPUT * choice.tiles * -(-work.channels // work.lanes) * narrow
     narrow = work.lanes // gcd(work.columns, work.lanes)
     outputs = _OUTPUT * choice.tiles * width * narrow
-    fetched = _near_misses(work, choice, target) / _CACHE_BYTES
-    chunk = _overlapped(work.positions * (products + outputs + _JUMP), fetched)
+    fetched = _near_misses(work, choice, target) / machine.l3_bytes_per_cycle
+    chunk = _overlapped(work.positions * (products + outputs + _JUMP), fetched, _EXPOSED)
     if choice.staged:
         rounds = -(-groups * chunks // target.threads)
         stage = work.positions * inputs * groups / min(target.threads, work.tiles)
         # Half of what the stage made, or more, lies in other cores' caches.
         read = max(1.0, groups / target.threads) * _transformed_bytes(work, choice)
-        compute = rounds * (chunk + _TASK) + stage + read / _CACHE_BYTES + _PARALLEL
+        compute = rounds * (chunk + _TASK) + stage + read / machine.l3_bytes_per_cycle
+        compute += machine.parallel_cycles
     else:
         rounds = -(-groups // target.threads)
         compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
-    return _overlapped(compute, work.weight_bytes / _MEMORY_BYTES) + _PARALLEL
+    weights = work.weight_bytes / _memory(target)
+    return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + machine.parallel_cycles
 
 
-def _tile_cycles(work: Work, choice: Cut) -> float:
+def _memory(target: Target) -> float:
+    """Bytes that all threads together get from memory in a cycle."""
+    return target.machine.dram_bytes_per_cycle * target.threads
+
+
+def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles of one register tile over all input channels."""
     rows, vectors = choice.rows, choice.vectors
     step = max(
-        rows * vectors * work.lanes / _MULTIPLY_ADDS, (rows + vectors) * _LOAD, float(_LATENCY)
+        rows * vectors / target.machine.fma_per_cycle, (rows + vectors) * _LOAD, float(_LATENCY)
     )
     return work.channels * step + 2.0 * rows * vectors + 20
 
@@ -190,8 +198,8 @@ def _transformed_bytes(work: Work, choice: Cut) -> int:
     return work.positions * choice.tiles * work.channels * 4
 
 
-def _overlapped(first: float, second: float) -> float:
-    return max(first, second) + _EXPOSED * min(first, second)
+def _overlapped(first: float, second: float, exposed: float) -> float:
+    return max(first, second) + exposed * min(first, second)
 
 
 def _cuts(work: Work, target: Target) -> Iterator[Cut]:

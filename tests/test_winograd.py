@@ -64,6 +64,9 @@ def test_convolution_of_any_size(
         ((8, 14, 14, 256), 256, 4),
         # Four tiles of F(4, 3) would want 38 MB of weights from memory.
         ((1, 7, 7, 512), 512, 2),
+        # Measured: 25 and 62 us, against 32 of F(2, 3) and 118 of a direct convolution.
+        ((1, 14, 14, 64), 64, 4),
+        ((1, 7, 7, 160), 160, 2),
         # Transforms cost more than they save.
         ((1, 224, 224, 3), 64, 0),
         ((1, 3, 3, 4), 4, 0),

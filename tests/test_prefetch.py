@@ -1,0 +1,41 @@
+"""Software prefetch in products: where it is added, and where it would only be in the way."""
+
+import numpy as np
+import pytest
+
+from hybridc.compiler import contractions, target
+from hybridc.compiler.interfaces import NotApplicable, PrimFunc
+from hybridc.schedules.dense import Dense
+
+CPU = target.parse("avx512", threads=2)
+
+
+def scheduled(rows: int, depth: int, columns: int, dtype: str = "float32") -> str:
+    """The text of a product at its default point."""
+    weights = "int8" if dtype == "uint8" else dtype
+    packed = contractions.pack_matrix(np.zeros((depth, columns), weights), CPU.lanes())
+    func: PrimFunc = contractions.dense((rows, depth), packed, columns, dtype)
+    rule = Dense()
+    match = rule.match(func, CPU)
+    assert not isinstance(match, NotApplicable)
+    return str(rule.schedule(match, rule.default(match, CPU)).mod["main"].script())
+
+
+def prefetches(text: str) -> list[str]:
+    return [line for line in text.splitlines() if "llvm.prefetch" in line]
+
+
+def test_outputs_of_short_products_are_asked_for() -> None:
+    (line,) = prefetches(scheduled(rows=3136, depth=64, columns=256))
+    assert line.strip().endswith("1, 3, 1)")  # to be written, in the L1 cache
+
+
+def test_weights_of_few_rows_are_asked_for_a_panel_ahead() -> None:
+    (line,) = prefetches(scheduled(rows=49, depth=2048, columns=512))
+    assert line.strip().endswith("0, 2, 1)")  # to be read, in the L2 cache
+    assert "T.min(" in line  # the last panel has no next one
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_nothing_is_asked_for_where_arithmetic_takes_far_longer(dtype: str) -> None:
+    assert not prefetches(scheduled(rows=4096, depth=8192, columns=1024, dtype=dtype))
