@@ -56,4 +56,11 @@ def _pipeline() -> tuple[Any, Any, Any]:
     return lower, finalize, finalize_device
 
 
+def _vectorize_rounding() -> None:
+    """Tell TVM that rounding takes vectors, as LLVM's does; a loop with it would be scalar."""
+    rounding, like = (tvm.ir.Op.get(f"tirx.{name}") for name in ("nearbyint", "round"))
+    rounding.set_attr("TVectorizable", like.get_attr("TVectorizable"))
+
+
 compilation_pipeline.PIPELINE_MAP[TIR_PIPELINE] = _pipeline
+_vectorize_rounding()

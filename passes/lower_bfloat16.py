@@ -157,11 +157,21 @@ def _cast(cast: Any) -> Any:
 
 
 def _call(call: Any) -> Any:
-    if str(getattr(call.op, "name", "")) == "tirx.reinterpret":
+    name = str(getattr(call.op, "name", ""))
+    if name == "tirx.reinterpret":
         return _reinterpret(call)
+    if name == "tirx.address_of":
+        return tirx.address_of(_element(call.args[0]))
     if not hasattr(call.ty, "dtype") or not _was(call):
         return call
     return tirx.call_intrin(str(call.ty.dtype).replace(BFLOAT16, "float32"), call.op, *call.args)
+
+
+def _element(value: Any) -> Any:
+    """The load itself, whose address is asked for, below what widens it."""
+    loads: list[Any] = []
+    structural_walk(value, (TensorLoad, loads.append))
+    return loads[-1] if loads else value
 
 
 def _reinterpret(call: Any) -> Any:
