@@ -3,10 +3,19 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import tvm
 
-from hybridc.compiler import contractions, peaks, pipeline, settings, target
+from hybridc.compiler import (
+    bfloat16,
+    bfloat16_lowering,
+    contractions,
+    peaks,
+    pipeline,
+    settings,
+    target,
+)
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
@@ -19,7 +28,11 @@ Kernel = tuple[str, int, Callable[[int], PrimFunc]]
 
 
 # The types of weights by those of activations.
-_WEIGHTS = {"float32": "float32", "uint8": "int8"}
+_WEIGHTS = {
+    "float32": np.dtype(np.float32),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "uint8": np.dtype(np.int8),
+}
 
 
 def dense(rows: int, depth: int, columns: int, dtype: str = "float32") -> Kernel:
@@ -66,6 +79,24 @@ KERNELS = (
     convolution(224, 3, 64, 7, stride=2),
 )
 
+# Operands of bfloat16, sums in fp32, which are stored.
+NARROW_KERNELS = (
+    dense(128, 768, 768, "bfloat16"),
+    dense(128, 768, 3072, "bfloat16"),
+    dense(128, 3072, 768, "bfloat16"),
+    dense(197, 768, 768, "bfloat16"),
+    dense(196, 1024, 256, "bfloat16"),
+    dense(49, 512, 2048, "bfloat16"),
+    dense(1000, 1000, 1000, "bfloat16"),
+    convolution(56, 64, 64, 3, dtype="bfloat16"),
+    convolution(28, 128, 128, 3, dtype="bfloat16"),
+    convolution(14, 256, 256, 3, dtype="bfloat16"),
+    convolution(7, 512, 512, 3, dtype="bfloat16"),
+    convolution(56, 128, 128, 3, stride=2, dtype="bfloat16"),
+    convolution(35, 48, 100, 3, dtype="bfloat16"),
+    convolution(224, 3, 64, 7, stride=2, dtype="bfloat16"),
+)
+
 # Activations of uint8, weights of int8, sums in int32; without the epilogue that requantises.
 INTEGER_KERNELS = (
     dense(128, 768, 768, "uint8"),
@@ -89,6 +120,8 @@ def run() -> str:
     chosen = target.parse("cpu", THREADS)
     peak = peaks.peaks(chosen).flops
     tables = [_table("fp32", KERNELS, peak, chosen)]
+    if bfloat16.FEATURE in chosen.features:  # two products of bfloat16 in the place of one of fp32
+        tables.append(_table("bf16", NARROW_KERNELS, 2 * peak, chosen))
     if "avx512vnni" in chosen.features:  # four products of bytes in the place of one of fp32
         tables.append(_table("int8", INTEGER_KERNELS, 4 * peak, chosen))
     return "\n\n".join(tables)
@@ -119,7 +152,8 @@ def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
         if not isinstance(found := rule.match(func, chosen), NotApplicable)
     )
     point = rule.default(match, chosen)
-    module = compile_kernel(rule.schedule(match, point).mod["main"], chosen).jit()
+    scheduled = bfloat16_lowering.lower(rule.schedule(match, point).mod, chosen)
+    module = compile_kernel(scheduled["main"], chosen).jit()
     tensors = [_random(param) for param in func.params]
     times = module.time_evaluator("main", tvm.cpu(), number=3, repeat=_REPEATS)(*tensors)
     return dict(point), float(min(times.results))
@@ -128,7 +162,10 @@ def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
 def _random(param: Any) -> Any:
     shape = [int(extent) for extent in param.shape]
     draw = np.random.default_rng(0).random(shape, "float32")
-    return tvm.runtime.tensor((100 * draw).astype(str(param.dtype)))
+    narrow = str(param.dtype) == bfloat16.BFLOAT16
+    return tvm.runtime.tensor(
+        (100 * draw).astype(ml_dtypes.bfloat16 if narrow else str(param.dtype))
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.report import Report, Stage
-from hybridc.compiler.rewrite import calls
+from hybridc.compiler.rewrite import calls, computes_in
 from hybridc.compiler.target import Target
 
 Verify = Literal["each", "end", "off"]
@@ -149,11 +149,11 @@ class _Plan:
     rules: tuple[ScheduleRule, ...]
 
     def precision(self, model: Model) -> str:
-        """What products are computed in: `fp32`, what a pass lowers them to, or as quantised."""
+        """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
         if calls(model.module, "quantize", "dequantize"):
             return "int8"
         lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
-        return "bf16" if lowered else "fp32"
+        return "bf16" if lowered or computes_in(model.module, "bfloat16") else "fp32"
 
     def exact(self) -> "_Plan":
         """The plan without what rounds differently."""

@@ -1,6 +1,7 @@
 """Run a Relax module as it stands, at any stage of a pipeline: the oracle's other half.
 
-Slow and simple on purpose: TVM's own default lowering, nothing of ours, one function at a time.
+Slow and simple on purpose: TVM's own default lowering, one function at a time.  Of ours is the
+lowering of bfloat16 alone, where kernels are scheduled: TVM's takes none of its instructions.
 """
 
 from collections.abc import Sequence
@@ -11,16 +12,40 @@ import numpy as np
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
 
+# How scheduled kernels call an instruction by its name.
+_NATIVE = frozenset({"tirx.call_extern", "tirx.call_llvm_pure_intrin"})
+
 
 def evaluate(module: IRModule, inputs: Sequence[Array], entry: str = "main") -> list[Array]:
     """Compute the outputs of `entry` for `inputs`, given in the order of its parameters."""
     import tvm
     from tvm import relax
 
-    executable = tvm.compile(module, target=tvm.target.Target("llvm"))
+    from hybridc.compiler import bfloat16_lowering, target
+
+    host = target.parse("cpu")
+    module = bfloat16_lowering.lower(module, host, bfloat16_lowering.takes_bits)
+    # Instructions of this CPU's own are none of a CPU in general.
+    chosen = host.tvm if _names_instructions(module) else tvm.target.Target("llvm")
+    executable = tvm.compile(module, target=chosen)
     machine = relax.VirtualMachine(executable, tvm.cpu())
     result = machine[entry](*(tvm.runtime.tensor(np.asarray(x)) for x in inputs))
     return [np.array(tensor.numpy()) for tensor in flatten(result)]
+
+
+def _names_instructions(module: IRModule) -> bool:
+    """Whether a loop nest calls what LLVM has for some CPUs alone."""
+    from tvm import tirx
+    from tvm.ir.expr import Call
+    from tvm_ffi import structural_walk
+
+    found: list[str] = []
+    for _, func in module.functions_items():
+        if isinstance(func, tirx.PrimFunc):
+            structural_walk(
+                func.body, (Call, lambda call: found.append(str(getattr(call.op, "name", ""))))
+            )
+    return not _NATIVE.isdisjoint(found)
 
 
 def flatten(result: Any) -> list[Any]:

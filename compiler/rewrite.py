@@ -114,6 +114,15 @@ def calls(module: IRModule, *operators: str) -> bool:
     )
 
 
+def computes_in(module: IRModule, dtype: str) -> bool:
+    """Whether a Relax function computes a tensor of this type, branches left out."""
+    return any(
+        str(getattr(binding.var.ty, "dtype", "")) == dtype
+        for _, function in relax_functions(module)
+        for binding in bindings_of(function)
+    )
+
+
 def shape(expr: Expr) -> tuple[int, ...]:
     """Static shape of a tensor expression."""
     return tuple(int(extent) for extent in expr.ty.shape.values)

@@ -6,12 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tvm
+from onnx import TensorProto, helper
 from tvm import te
 
 from hybridc.compiler import driver, pipeline, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.driver import Options
-from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.errors import InputError, ModelError, WrongAnswerError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
@@ -100,7 +101,81 @@ def test_a_model_of_bfloat16_is_compiled_as_it_is() -> None:
     x = torch.randn(2, 9, 32).to(torch.bfloat16)
     made = driver.compile_source(_encoder().eval().to(torch.bfloat16), Options(), None, (x,))
     assert made.artifact.outputs[0].dtype == "bfloat16"
-    assert made.artifact.certificate["precision"] == "fp32"
+    assert made.artifact.certificate["precision"] == "bf16"
+
+
+class Normalised(torch.nn.Module):  # type: ignore[misc, name-defined]
+    """A convolution with a batch norm and a bias that cannot fold away before it is imported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1, stride=2)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, x: Any) -> Any:
+        maps = torch.relu(self.norm(self.conv(x)))
+        return self.head(torch.nn.functional.max_pool2d(maps, 3, 2, 1).amax((2, 3)))
+
+
+@pytest.mark.parametrize("verify", ["each", "end"])
+def test_a_convolutional_model_of_bfloat16_is_verified(verify: Any) -> None:
+    torch.manual_seed(0)
+    model = Normalised().eval().to(torch.bfloat16)
+    x = torch.randn(2, 3, 13, 11).to(torch.bfloat16)
+    made = driver.compile_source(model, Options(verify=verify), None, (x,))
+    assert made.artifact.outputs[0].dtype == "bfloat16"
+    assert made.artifact.certificate["precision"] == "bf16"
+
+
+def _onnx_model(nodes: list[Any], dtype: int, opset: int, **weights: Array) -> Any:
+    values = [
+        helper.make_tensor(name, TensorProto.BFLOAT16, w.shape, w.astype(BF16).tobytes(), raw=True)
+        for name, w in weights.items()
+    ]
+    x = helper.make_tensor_value_info("x", dtype, (2, 6, 9, 7))
+    y = helper.make_tensor_value_info("y", dtype, None)
+    graph = helper.make_graph(nodes, "g", [x], [y], values)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def test_an_onnx_model_that_computes_in_bfloat16_inside_is_held_to_its_precision() -> None:
+    node = helper.make_node
+    nodes = [
+        node("Cast", ["x"], ["narrow"], to=TensorProto.BFLOAT16),
+        node("MatMul", ["narrow", "w"], ["product"]),
+        node("Add", ["product", "b"], ["sum"]),
+        node("Softmax", ["sum"], ["shares"]),
+        node("Cast", ["shares"], ["y"], to=TensorProto.FLOAT),
+    ]
+    draw = np.random.default_rng(0)
+    w, b = draw.standard_normal((7, 33)), draw.standard_normal(33)
+    model = _onnx_model(nodes, TensorProto.FLOAT, 21, w=w, b=b)
+    made = driver.compile_source(model, Options())
+    assert made.artifact.certificate["precision"] == "bf16"
+
+
+@pytest.mark.parametrize(("opset", "valid"), [(22, True), (21, False)])
+def test_an_onnx_convolution_of_bfloat16_needs_the_opset_that_has_it(
+    opset: int, valid: bool
+) -> None:
+    w = np.random.default_rng(0).standard_normal((5, 6, 3, 3))
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1])]
+    model = _onnx_model(nodes, TensorProto.BFLOAT16, opset, w=w)
+    if valid:
+        assert driver.compile_source(model, Options()).artifact.outputs[0].dtype == "bfloat16"
+        return
+    with pytest.raises(ModelError, match=r"Conv.*bfloat16"):
+        driver.compile_source(model, Options())
+
+
+def test_each_pass_of_mixed_precision_is_verified() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 13, 11)
+    made = driver.compile_source(
+        Normalised().eval(), Options(dtype="bf16", verify="each"), None, (x,)
+    )
+    assert made.artifact.certificate["precision"] == "bf16"
 
 
 def test_what_rounds_too_much_is_refused() -> None:

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
+from tvm import te, tirx
 
 from hybridc.compiler import contractions, target
 from hybridc.compiler.build import compile_kernel
@@ -27,3 +29,14 @@ def test_a_product_takes_no_memory_from_the_pool(rows: int) -> None:
     source = compile_kernel(dense(rows, 64, 96), CPU).mod.inspect_source("ll")
     assert "fmul" in source or "fma" in source
     assert POOL not in source
+
+
+def test_a_rounding_within_a_sum_is_vectorised() -> None:
+    x = te.placeholder((32,), "float32", "x")
+    func = te.create_prim_func([x, te.compute((32,), lambda i: tirx.nearbyint(x[i]) + 1.0)])
+    schedule = tvm.s_tir.Schedule(func)
+    (loop,) = schedule.get_loops("compute")
+    schedule.vectorize(schedule.split(loop, [None, 16])[1])
+    source = compile_kernel(schedule.mod["main"], CPU).mod.inspect_source("ll")
+    assert "nearbyint.v16f32" in source
+    assert "nearbyint.f32" not in source

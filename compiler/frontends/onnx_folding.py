@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_branches import inline_branch
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.model import Array
@@ -144,6 +145,8 @@ class _Folder:
                 opset_imports=list(self.proto.opset_import),
                 ir_version=self.proto.ir_version,
             )
+        except onnx.checker.ValidationError as error:  # an operator newer than the model's opset
+            raise ModelError(f"node {node.name or node.op_type!r}: {error}") from None
         except (KeyError, RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
             return {}
         return found

@@ -18,6 +18,7 @@ from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
 _OPSET = 20  # the newest for which every converter of the importer was written
+_BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -193,19 +194,27 @@ def to_onnx(program: Program) -> Any:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    narrow = _has_bfloat16(program)
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
         exported = torch.onnx.export(
             program.exported,
             dynamo=True,
             verbose=False,
-            opset_version=_OPSET,
+            opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
+            optimize=not narrow,  # folded batch norms leave weights of float32 to bfloat16
             input_names=program.inputs,
             output_names=list(program.outputs),
         )
     if exported is None:
         raise ModelError("torch.onnx.export gave no model")
     return exported.model_proto
+
+
+def _has_bfloat16(program: Program) -> bool:
+    nodes = program.exported.graph.nodes
+    types = {str(getattr(node.meta.get("val"), "dtype", "")) for node in nodes}
+    return "torch.bfloat16" in types
 
 
 def _through_onnx(program: Program) -> Model:
