@@ -15,12 +15,13 @@ Register tiles, loop order and threads are the schedule rules' business and do n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import gcd, prod
+from math import prod
 from typing import Any
 
 import numpy as np
 from tvm import te, tirx
 
+from hybridc.compiler import vector_width
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensor_expressions import (
@@ -97,9 +98,8 @@ def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     multiplications by zero, but whole vectors.  Returns the packed weights and the groups left.
     """
     outputs, height, width, inputs = weight.shape
-    if groups > 1 and (outputs // groups) % lanes:
-        merge = lanes // gcd(outputs // groups, lanes)
-        merge = merge if groups % merge == 0 else groups
+    merge = vector_width.merged(outputs // groups, groups, lanes)
+    if merge > 1:
         dense = np.zeros((groups // merge, merge, outputs // groups, height, width, merge, inputs))
         parts = weight.reshape(groups // merge, merge, outputs // groups, height, width, inputs)
         for i in range(merge):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import contractions, winograd, winograd_cost
+from hybridc.compiler import contractions, vector_width, winograd, winograd_cost
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.model import Array
@@ -27,9 +27,10 @@ class PackWeights(Pass):
     """Replace convolutions and matrix products with constant weights by kernels on packed weights.
 
     The weights are rewritten now, at compile time, into blocks of as many output channels as a
-    vector of the target holds, in the order in which the kernel reads them; those of bfloat16 by
-    pairs of inputs, whose products one instruction adds up in float32.  Convolutions have
-    to be channels last (`layout`); others, and those on weights that are no constants, stay.
+    vector of the target holds, or half as many where that leaves less of vectors unused, in the
+    order in which the kernel reads them; those of bfloat16 by pairs of inputs, whose products one
+    instruction adds up in float32.  Convolutions have to be channels last (`layout`); others, and
+    those on weights that are no constants, stay.
 
     3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster;
     these round differently, by about 1e-5 of the largest output.  `winograd=false` keeps all
@@ -81,7 +82,7 @@ class _Packer:
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if weight.ndim != 2 or len(shape(call.args[0])) < 2:
             return None
-        packed = contractions.pack_matrix(weight, self.target.lanes())
+        packed = contractions.pack_matrix(weight, self._lanes(weight, weight.shape[1]))
         return self._dense_call(call, packed, weight.shape[1])
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
@@ -106,12 +107,19 @@ class _Packer:
             choice = winograd_cost.choose(source, weight.shape[0], conv, self.target)
             if choice.side:
                 return self._winograd(call, weight, conv, choice)
-        packed, groups = contractions.pack_filter(weight, conv.groups, self.target.lanes())
+        lanes = self._lanes(weight, weight.shape[0], conv.groups)
+        packed, groups = contractions.pack_filter(weight, conv.groups, lanes)
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
         return self._call("conv2d", kernel, (call, data), packed)
+
+    def _lanes(self, weight: Array, outputs: int, groups: int = 1) -> int:
+        """Output channels in a vector; the instructions for narrow types take whole ones."""
+        if weight.dtype.name != "float32":
+            return self.target.lanes()
+        return vector_width.lanes_for(outputs, groups, self.target)
 
     def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
         transformed = winograd.transform_filter(weight, choice.side)

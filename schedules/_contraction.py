@@ -102,6 +102,13 @@ def source_bytes(schedule: Schedule, product: Any) -> int:
     return np.dtype(str(schedule.get(product).reads[0].source.dtype)).itemsize
 
 
+def lanes(schedule: Schedule, product: Any) -> int:
+    """Output channels that a vector of the packed weights holds."""
+    shape = [int(extent) for extent in schedule.get(product).reads[1].source.shape]
+    narrow = source_bytes(schedule, product) < 4
+    return shape[-2] if narrow else shape[-1]
+
+
 def source_shape(schedule: Schedule, product: Any) -> list[int]:
     """The shape of the (padded) activations that the product reads."""
     return [int(extent) for extent in schedule.get(product).reads[0].source.shape]

@@ -17,7 +17,8 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     columns = _contraction.extents(schedule, store)[-1]
     depth = _contraction.steps(schedule, product)
     size = depth * 4
-    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, target.lanes())
+    lanes = _contraction.lanes(schedule, product)
+    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, lanes)
     return Contraction(func, target, problem)
 
 

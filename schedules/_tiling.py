@@ -16,6 +16,8 @@ from hybridc.compiler.target import Target
 _LINE = 64
 # Cycles until the result of a multiply-add may be added to.
 _LATENCY = 4
+# Multiply-adds a cycle where vectors are narrow.
+_MULTIPLY_ADDS = 2
 # Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
 _LOAD = 0.6
 # What a stream gets of a cache's bandwidth when it has to keep up with multiply-adds.
@@ -77,7 +79,8 @@ def tiles(target: Target) -> Iterator[tuple[int, int]]:
 def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
     """Cycles of one register tile over the whole depth."""
     machine = target.machine
-    multiply_adds = rows * vectors / machine.fma_per_cycle
+    share = problem.lanes / target.lanes()
+    multiply_adds = rows * vectors * max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
     loads = (rows + vectors) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle

@@ -41,7 +41,7 @@ class Conv2d(ScheduleRule):
             columns=columns,
             depth=_contraction.steps(schedule, product),
             row_stride=pixel * max(1, source[2] // width),
-            lanes=target.lanes(),
+            lanes=_contraction.lanes(schedule, product),
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
         )

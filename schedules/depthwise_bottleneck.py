@@ -114,7 +114,7 @@ def _pointwise(schedule: Schedule, stage: Stage, target: Target) -> None:
     product, store = schedule.get_sblock(stage.product), schedule.get_sblock(stage.store)
     *_, width, columns = _contraction.extents(schedule, store)
     depth = _contraction.extents(schedule, product)[-1]
-    lanes = target.lanes()
+    lanes = _contraction.lanes(schedule, product)
     problem = _tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
     pixels, vectors = _tiling.choose_tile(problem, target)
     tile = _tile(schedule, store, pixels, vectors, lanes)

@@ -395,7 +395,29 @@ KERNELS: list[tuple[str, Builder]] = [
             passes=PACKED,
         ),
     ),
+    (
+        "dense of many panels",
+        operator(
+            lambda x: op.nn.relu(op.matmul(x, constant(40, 205))), *floats([29, 40]), passes=PACKED
+        ),
+    ),
     ("convolution", operator(_convolution, *floats([1, 5, 9, 7]), passes=PACKED)),
+    (
+        "convolution of many panels",
+        operator(_window(7, 100, 3, padding=1, strides=2), *floats([2, 7, 5, 9]), passes=PACKED),
+    ),
+    (
+        "convolution of half vectors",
+        operator(_window(5, 23, 3, padding=1), *floats([1, 5, 9, 11]), passes=PACKED),
+    ),
+    (
+        "groups of half vectors",
+        operator(_window(6, 24, 3, 3, padding=1), *floats([1, 6, 9, 7]), passes=PACKED),
+    ),
+    (
+        "groups of a quarter of a vector",
+        operator(_window(12, 16, 3, 4, dilation=2), *floats([2, 12, 9, 8]), passes=PACKED),
+    ),
     ("depthwise convolution", operator(_depthwise, *floats([1, 11, 9, 7]), passes=PACKED)),
     (
         "depthwise, 7x7 on a small image",
