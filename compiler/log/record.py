@@ -1,0 +1,159 @@
+"""One measurement of one point of a rule's space, and when it is fit to be kept."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from blake3 import blake3
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.interfaces import Point
+
+KEY_DIGITS = 64  # of every key: 256 bits in hexadecimal
+_TEXT = 200  # characters of a rule, a mode, a name
+_DIGITS = frozenset("0123456789abcdef")
+_BIGGEST = 2**63 - 1
+
+
+class Verdict(StrEnum):
+    """How a measurement ended; only `ok`, an answer that was checked, may win.
+
+    `refused`: the rule's schedule or the build raised; `memory`: it took more than it was given.
+    """
+
+    OK = "ok"
+    WRONG = "wrong"
+    CRASH = "crash"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was measured of one kernel at one point.
+
+    `workload`, `target` and `toolchain` are keys (see `log.keys`).  `seconds` are the samples, each
+    of one call; `mode` says in which state of the caches (`warm`, `cold`); `predicted` is what the
+    cost model said beforehand, in seconds.  `when` is Unix time, `who` the writer, `seed` that of
+    the search.  `trace` holds TVM's trace (JSON) where the rule is its generic search, which has no
+    knobs.
+    """
+
+    workload: str
+    target: str
+    toolchain: str
+    rule: str
+    point: Point
+    verdict: Verdict
+    seconds: tuple[float, ...] = ()
+    mode: str = "warm"
+    predicted: float | None = None
+    when: float
+    who: str
+    seed: int
+    trace: str = ""
+
+    @property
+    def key(self) -> str:
+        """The record's own key, of all that it says: equal records are one record."""
+        return digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON data."""
+        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**data, "point": dict(self.point), "seconds": list(self.seconds)}
+
+
+def canonical(data: Any) -> str:
+    """JSON data as text that depends on nothing but the data."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def digest(data: Any) -> str:
+    """The key of JSON data."""
+    return blake3(canonical(data).encode()).hexdigest()
+
+
+def from_json(data: object) -> Record:
+    """Read what `to_json` wrote.  Raises InputError with the first thing that is wrong."""
+    names = {field.name for field in dataclasses.fields(Record)}
+    if not isinstance(data, Mapping):
+        raise InputError(f"a record is a JSON object, got {data!r:.60}")
+    if strange := sorted(set(map(str, data)) - names):
+        raise InputError(f"a record has no field {strange[0]!r}; known: {', '.join(sorted(names))}")
+    try:
+        given = dict(data)
+        given["verdict"] = Verdict(given["verdict"])
+        given["seconds"] = tuple(given.get("seconds", ()))
+        record = Record(**given)
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"not a record: {error}") from None
+    if wrong := fault(record):
+        raise InputError(wrong)
+    return record
+
+
+def fault(record: Record) -> str | None:
+    """What makes a record unfit to be kept, or None: one clause, the field first."""
+    return next((found for check in _CHECKS if (found := check(record))), None)
+
+
+def _keys(record: Record) -> str | None:
+    for name in ("workload", "target", "toolchain"):
+        value: object = getattr(record, name)
+        if not isinstance(value, str) or len(value) != KEY_DIGITS or set(value) - _DIGITS:
+            return f"{name} is no key of {KEY_DIGITS} hexadecimal digits: {value!r:.40}"
+    return None
+
+
+def _texts(record: Record) -> str | None:
+    for name in ("rule", "mode", "who"):
+        value: object = getattr(record, name)
+        if not isinstance(value, str) or not 0 < len(value) <= _TEXT or not value.isprintable():
+            return f"{name} is no text of 1 to {_TEXT} printable characters: {value!r:.40}"
+    return None if isinstance(record.trace, str) else f"trace is no text: {record.trace!r:.40}"
+
+
+def _point(record: Record) -> str | None:
+    if not isinstance(record.point, Mapping):
+        return f"point is no mapping of knobs: {record.point!r:.40}"
+    for knob, value in record.point.items():
+        if not isinstance(knob, str) or not _whole(value):
+            return f"point gives no whole number to a knob: {knob!r:.40} = {value!r:.40}"
+    return None
+
+
+def _times(record: Record) -> str | None:
+    for name in ("seconds", "predicted"):
+        value = getattr(record, name)
+        samples = value if name == "seconds" else (() if value is None else (value,))
+        if bad := [sample for sample in samples if not _duration(sample)]:
+            return f"{name} holds no finite, positive time: {bad[0]!r:.40}"
+    if record.verdict is Verdict.OK and not record.seconds:
+        return "seconds is empty, though the verdict is ok"
+    return None
+
+
+def _rest(record: Record) -> str | None:
+    if not isinstance(record.verdict, Verdict):
+        return f"verdict is one of {', '.join(Verdict)}, not {record.verdict!r:.40}"
+    if not _duration(record.when):
+        return f"when is no Unix time: {record.when!r:.40}"
+    return None if _whole(record.seed) else f"seed is no whole number: {record.seed!r:.40}"
+
+
+_CHECKS = (_keys, _texts, _point, _rest, _times)
+
+
+def _duration(value: object) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value > 0
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _BIGGEST
