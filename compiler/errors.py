@@ -30,6 +30,10 @@ class PluginError(InputError):
     """A plug-in is unknown, malformed or was given a wrong option."""
 
 
+class LogError(InputError):
+    """The tuning log cannot be opened, read or written; it is left as it is."""
+
+
 class PassError(HybridcError):
     """A pass failed, or broke what it promises."""
 

@@ -1,6 +1,7 @@
 """The only place that reads or writes environment variables.
 
-`HYBRIDC_CACHE` moves the cache directory; `HYBRIDC_DEBUG=1` lets tracebacks through, as `--debug`.
+`HYBRIDC_CACHE` moves the cache directory, `HYBRIDC_LOG` names the tuning log (a path or a URL), and
+`HYBRIDC_DEBUG=1` lets tracebacks through, as `--debug`.
 """
 
 import os
@@ -12,6 +13,11 @@ def cache_directory() -> Path:
     if given := os.environ.get("HYBRIDC_CACHE"):
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybridc"
+
+
+def log_url() -> str:
+    """The tuning log that is used where none is named: a file in the cache directory, or a URL."""
+    return os.environ.get("HYBRIDC_LOG") or str(cache_directory() / "tuning-log.sqlite")
 
 
 def debug() -> bool:

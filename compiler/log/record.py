@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 from blake3 import blake3
@@ -58,20 +59,24 @@ class Record:
     seed: int
     trace: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The record's own key, of all that it says: equal records are one record."""
         return digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON data."""
-        data = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        data = {name: getattr(self, name) for name in FIELDS}
         return {**data, "point": dict(self.point), "seconds": list(self.seconds)}
+
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Record))
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(data: Any) -> str:
     """JSON data as text that depends on nothing but the data."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _ENCODER.encode(data)
 
 
 def digest(data: Any) -> str:
@@ -81,11 +86,10 @@ def digest(data: Any) -> str:
 
 def from_json(data: object) -> Record:
     """Read what `to_json` wrote.  Raises InputError with the first thing that is wrong."""
-    names = {field.name for field in dataclasses.fields(Record)}
     if not isinstance(data, Mapping):
         raise InputError(f"a record is a JSON object, got {data!r:.60}")
-    if strange := sorted(set(map(str, data)) - names):
-        raise InputError(f"a record has no field {strange[0]!r}; known: {', '.join(sorted(names))}")
+    if strange := sorted(set(map(str, data)) - {*FIELDS}):
+        raise InputError(f"a record has no field {strange[0]!r}; known: {', '.join(FIELDS)}")
     try:
         given = dict(data)
         given["verdict"] = Verdict(given["verdict"])

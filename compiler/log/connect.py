@@ -1,0 +1,192 @@
+"""Open the database of a tuning log, and put what goes wrong with it into one line.
+
+A file that is no tuning log, or one of a later hybridc, or is damaged, is refused as it stands:
+nothing is ever created over it, repaired or rewritten.
+"""
+
+import os
+import sqlite3
+import struct
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
+
+from hybridc.compiler.errors import LogError
+from hybridc.compiler.files import reason
+from hybridc.compiler.log import schema
+
+_WAIT = 60.0  # seconds that a writer waits for the others
+_MAGIC = b"SQLite format 3\x00"
+_HEADER = 100  # bytes of SQLite's header
+_LEFT = "it is left as it is"
+_CREATION = 0x6879_6272  # PostgreSQL's lock for those who create the tables at once
+_POSTGRESQL = "postgresql+psycopg"
+
+
+def parse(text: str) -> URL:
+    """Read `postgresql://…`, `sqlite:///path` or a plain path.
+
+    Raises LogError for another database.
+    """
+    if "://" not in text:
+        return URL.create("sqlite", database=str(Path(text).expanduser()))
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise LogError(f"{text!r} is no URL of a tuning log") from None
+    if url.drivername in ("postgresql", "postgres", _POSTGRESQL):
+        return url.set(drivername=_POSTGRESQL)
+    if url.drivername == "sqlite" and url.database:
+        return url
+    raise LogError(
+        f"a tuning log is a path, sqlite:///PATH or postgresql://USER@HOST/NAME, not {text!r}"
+    )
+
+
+def name_of(url: URL) -> str:
+    """The log for people: its path, or its URL without the password."""
+    if url.drivername == "sqlite":
+        return str(url.database)
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+
+def connect(url: URL, readonly: bool = False) -> tuple[Engine, bool]:
+    """Open or create a log; say also whether it can only be read.
+
+    Raises LogError where that fails; what stands there is not touched then.
+    """
+    name = name_of(url)
+    if url.drivername == "sqlite":
+        engine, readonly = _sqlite(Path(str(url.database)), readonly)
+    else:
+        engine = _postgresql(url)
+    with guarded(name):
+        _prepare(engine, name, readonly)
+    return engine, readonly
+
+
+@contextmanager
+def guarded(name: str) -> Generator[None]:
+    """Turn whatever the database raises into one line about the log of this name."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise LogError(f"tuning log {name}: {_said(error.orig)}; {_LEFT}") from error
+    except SQLAlchemyError as error:
+        raise LogError(f"tuning log {name}: {_said(error)}; {_LEFT}") from error
+
+
+def _said(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or ["the database refuses"])[0]
+
+
+def _prepare(engine: Engine, name: str, readonly: bool) -> None:
+    """Create the tables where there are none, and check whose they are."""
+    with engine.connect() as connection:
+        tables = set(inspect(connection).get_table_names())
+        if schema.facts.name in tables:
+            _check_version(connection, name)
+            return
+    if tables and engine.dialect.name == "sqlite":
+        raise LogError(f"{name} is a database, but no tuning log; {_LEFT}")
+    if readonly:
+        raise LogError(f"tuning log {name} is empty and can only be read")
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
+        if schema.facts.name not in inspect(connection).get_table_names():
+            schema.metadata.create_all(connection)
+            row = {"name": "schema", "value": str(schema.VERSION)}
+            connection.execute(schema.facts.insert().values(row))
+
+
+def _check_version(connection: Connection, name: str) -> None:
+    query = select(schema.facts.c.value).where(schema.facts.c.name == "schema")
+    found = connection.execute(query).scalar()
+    if found != str(schema.VERSION):
+        raise LogError(
+            f"tuning log {name} has schema {found!r}, this hybridc reads '{schema.VERSION}':"
+            f" use the hybridc that wrote it to export it; {_LEFT}"
+        )
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except (ImportError, NoSuchModuleError):
+        raise LogError(
+            "a log in PostgreSQL needs psycopg: pip install 'hybridc[postgresql]'"
+        ) from None
+
+
+def _sqlite(path: Path, readonly: bool) -> tuple[Engine, bool]:
+    _check_file(path)
+    exists = path.exists()
+    if not exists and readonly:
+        raise LogError(f"there is no tuning log {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LogError(f"cannot create tuning log {path}: {reason(error)}") from error
+    beside = os.access(path.parent, os.W_OK)  # SQLite wants files there, of readers too
+    readonly = readonly or (exists and not (beside and os.access(path, os.W_OK)))
+    # Where nobody can write, nobody does; and only so can SQLite read without a file of locks.
+    options = f"mode=ro{'' if beside else '&immutable=1'}" if readonly else "mode=rwc"
+    address = f"{path.absolute().as_uri()}?{options}"
+
+    def open_file() -> sqlite3.Connection:
+        return _connection(address, readonly)
+
+    engine = create_engine("sqlite://", creator=open_file, poolclass=QueuePool)
+    event.listen(engine, "begin", _begin)
+    return engine, readonly
+
+
+def _connection(address: str, readonly: bool) -> sqlite3.Connection:
+    """Many writers at once, nothing committed is lost, and nobody waits for ever."""
+    connection = sqlite3.connect(
+        address, _WAIT, isolation_level=None, check_same_thread=False, uri=True
+    )
+    connection.execute("PRAGMA foreign_keys = ON")
+    if not readonly:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file alone
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _begin(connection: Connection) -> None:
+    """A writer that began as a reader would be refused, not made to wait."""
+    writes = connection.get_execution_options().get("writes")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what SQLite would refuse later, or write over."""
+    try:
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise LogError(f"tuning log {path} is no regular file")
+        with path.open("rb") as stream:
+            head = stream.read(_HEADER)
+        size = path.stat().st_size
+    except OSError as error:
+        raise LogError(f"cannot read tuning log {path}: {reason(error)}") from error
+    if not head.startswith(_MAGIC[: len(head)]):
+        raise LogError(f"{path} is no tuning log: its content is of another kind; {_LEFT}")
+    pending = path.with_name(f"{path.name}-wal").exists()  # what is there is not all there is
+    if head and not pending and size < (whole := _whole(head)):
+        raise LogError(f"tuning log {path} is cut short: {size} of {whole} bytes; {_LEFT}")
+
+
+def _whole(head: bytes) -> int:
+    """The size that SQLite's header tells: pages of a size in which 1 stands for 64 KiB."""
+    if len(head) < _HEADER:
+        return _HEADER
+    page, pages = struct.unpack_from(">H10xI", head, 16)
+    return (2**16 if page == 1 else page) * pages

@@ -1,0 +1,98 @@
+"""Records as rows of the log, and back; a row that was tampered with does not come back."""
+
+import json
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+from blake3 import blake3
+from sqlalchemy import Select, select
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.log import record as recording
+from hybridc.compiler.log.record import Record, canonical
+from hybridc.compiler.log.schema import descriptions, records, series
+
+_CHOICE_DIGITS = 15  # of the digest, so that the number fits 64 bits with a sign
+
+_workload, _target, _toolchain = (
+    descriptions.alias(name) for name in ("workload", "target", "toolchain")
+)
+_KEYED = (
+    records.join(series, records.c.series == series.c.id)
+    .join(_workload, series.c.workload == _workload.c.id)
+    .join(_target, series.c.target == _target.c.id)
+    .join(_toolchain, series.c.toolchain == _toolchain.c.id)
+)
+
+
+def whole() -> Select[Any]:
+    """Select records with their keys, as `to_record` reads them; add conditions to it."""
+    return select(
+        records,
+        series.c.mode,
+        _workload.c.key.label("workload"),
+        _target.c.key.label("target"),
+        _toolchain.c.key.label("toolchain"),
+    ).select_from(_KEYED)
+
+
+def of_keys(query: Select[Any], **keys: str | None) -> Select[Any]:
+    """Narrow `whole` to records of these keys; None stands for any."""
+    tables = {"workload": _workload, "target": _target, "toolchain": _toolchain}
+    for name, key in keys.items():
+        if key is not None:
+            query = query.where(tables[name].c.key == bytes.fromhex(key))
+    return query
+
+
+def choice(rule: str, point: str, trace: str) -> int:
+    """A number for a rule with a point in canonical text, or with a trace where it has no knobs."""
+    return int(blake3("\0".join((rule, point, trace)).encode()).hexdigest()[:_CHOICE_DIGITS], 16)
+
+
+def from_record(record: Record, series_id: int) -> dict[str, Any]:
+    """The row of a record that is fit to be kept."""
+    point = canonical(dict(record.point))
+    return {
+        "key": bytes.fromhex(record.key),
+        "series": series_id,
+        "choice": choice(record.rule, point, record.trace),
+        "rule": record.rule,
+        "point": point,
+        "verdict": str(record.verdict),
+        "median": statistics.median(record.seconds) if record.seconds else None,
+        "seconds": canonical(record.seconds),
+        "predicted": record.predicted,
+        "moment": record.when,
+        "who": record.who,
+        "seed": record.seed,
+        "trace": record.trace,
+    }
+
+
+def to_record(row: Mapping[str, Any]) -> Record:
+    """Read a row of `whole`.
+
+    Raises InputError where the row holds no record, or another one than was written.
+    """
+    try:
+        keys = {name: bytes(row[name]).hex() for name in ("workload", "target", "toolchain")}
+        plain = {name: row[name] for name in ("rule", "verdict", "mode", "who", "seed", "trace")}
+        data = {
+            **keys,
+            **plain,
+            "point": json.loads(row["point"]),
+            "seconds": json.loads(row["seconds"]),
+            "predicted": row["predicted"],
+            "when": row["moment"],
+        }
+    except (TypeError, ValueError) as error:
+        raise InputError(f"row {row['id']} of the log holds no record: {error}") from None
+    try:
+        found = recording.from_json(data)
+    except InputError as error:
+        raise InputError(f"row {row['id']} of the log holds no record: {error}") from None
+    if found.key != bytes(row["key"]).hex():
+        raise InputError(f"row {row['id']} of the log was altered: it does not fit its key")
+    return found

@@ -1,0 +1,238 @@
+"""The tuning log: records go in checked and in batches, and never go out but by `gc`."""
+
+import json
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import Connection, Engine, Insert, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from hybridc.compiler.errors import InputError, LogError
+from hybridc.compiler.log import connect, rows, schema
+from hybridc.compiler.log.keys import Described
+from hybridc.compiler.log.record import Record, canonical, digest, fault
+from hybridc.compiler.log.workload import skeleton
+
+_BATCH = 2000  # records of one transaction: what is lost at most where a writer dies
+_PAGE = 1000  # rows that are read at a time
+_SHOWN = 20  # faults that are told one by one
+
+Series = tuple[str, str, str, str]  # the keys of workload, target and toolchain; the mode
+
+
+@dataclass
+class Faults:
+    """Records that were skipped: how many, and the reasons of the first."""
+
+    count: int = 0
+    reasons: list[str] = field(default_factory=list[str])
+
+    def add(self, reason: str) -> None:
+        """Count one more."""
+        self.count += 1
+        if len(self.reasons) < _SHOWN:
+            self.reasons.append(reason)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What became of records given to the log: new, there before, and skipped as unfit."""
+
+    new: int
+    known: int
+    faults: Faults
+
+
+@dataclass(frozen=True)
+class TuningLog:
+    """An open log; `name` is its path or URL, for people.
+
+    Every method raises LogError where the database fails; nothing that was added is lost then.
+    `rules` are the rules that records may name; None takes any.
+    """
+
+    name: str
+    engine: Engine = field(repr=False)
+    readonly: bool = False
+    rules: frozenset[str] | None = None
+
+    def close(self) -> None:
+        """Close its connections; a closed log opens new ones when it is used again."""
+        self.engine.dispose()
+
+    def __enter__(self) -> "TuningLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def reading(self) -> Generator[Connection]:
+        """A connection that sees the log as it stands at one moment."""
+        with connect.guarded(self.name), self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Generator[Connection]:
+        """A transaction: all of it is kept, or where anything is raised, nothing."""
+        if self.readonly:
+            raise LogError(f"tuning log {self.name} can only be read")
+        with connect.guarded(self.name):
+            writer = self.engine.connect().execution_options(writes=True)
+            with writer as connection, connection.begin():
+                if self.engine.dialect.name == "postgresql":  # nobody collects garbage meanwhile
+                    connection.exec_driver_sql("LOCK TABLE records IN ROW EXCLUSIVE MODE")
+                yield connection
+
+    def insert(self, table: schema.Table) -> Insert:
+        """An insertion that leaves rows alone that are there already."""
+        if self.engine.dialect.name == "postgresql":
+            return postgresql.insert(table).on_conflict_do_nothing()
+        return sqlite.insert(table).on_conflict_do_nothing()
+
+    def describe(self, described: Iterable[Described]) -> None:
+        """Keep what keys stand for; a record is taken once its three keys are described."""
+        given = {entry.key: entry for entry in described}
+        with self.reading() as connection:
+            missing = given.keys() - ids(connection, given).keys()
+        if missing:
+            values = [_description(given[key]) for key in sorted(missing)]
+            with self.writing() as connection:
+                connection.execute(self.insert(schema.descriptions), values)
+
+    def add(self, records: Iterable[Record], described: Iterable[Described] = ()) -> Added:
+        """Keep records, in batches that are kept whole or not at all.
+
+        A record that is unfit is skipped and counted; one that is there already stays one.
+        """
+        self.describe(described)
+        faults, new, known = Faults(), 0, 0
+        for batch in _batches(records):
+            # All writers go by one order, so that no two of them wait for each other.
+            fit = sorted((r for r in batch if self._fit(r, faults)), key=lambda r: (r.when, r.key))
+            with self.writing() as connection:
+                if values := _rows(connection, self, fit, faults):
+                    added = connection.execute(self.insert(schema.records), values).rowcount
+                    new, known = new + added, known + len(values) - added
+        return Added(new, known, faults)
+
+    def _fit(self, record: Record, faults: Faults) -> bool:
+        wrong = fault(record)
+        if wrong is None and self.rules is not None and record.rule not in self.rules:
+            wrong = f"no rule is named {record.rule!r}"
+        if wrong is not None:
+            faults.add(wrong)
+        return wrong is None
+
+    def records(
+        self,
+        workload: str | None = None,
+        target: str | None = None,
+        toolchain: str | None = None,
+        faults: Faults | None = None,
+    ) -> Iterator[Record]:
+        """The records of these keys, in the order in which they came; damaged rows are skipped.
+
+        `faults` takes those.
+        """
+        query = rows.of_keys(rows.whole(), workload=workload, target=target, toolchain=toolchain)
+        query = query.order_by(schema.records.c.id).execution_options(yield_per=_PAGE)
+        with self.reading() as connection:
+            for row in connection.execute(query).mappings():
+                try:
+                    yield rows.to_record(row)
+                except InputError as error:
+                    if faults is not None:
+                        faults.add(str(error))
+
+    def described(self, faults: Faults | None = None) -> Iterator[Described]:
+        """What keys stand for; a description that does not fit its key is skipped."""
+        query = select(schema.descriptions).order_by(schema.descriptions.c.id)
+        query = query.execution_options(yield_per=_PAGE)
+        with self.reading() as connection:
+            for row in connection.execute(query):
+                found = description(row)
+                if found is not None:
+                    yield found
+                elif faults is not None:
+                    faults.add(f"description {row.id} of the log does not fit its key")
+
+    def __len__(self) -> int:
+        with self.reading() as connection:
+            query = select(func.count()).select_from(schema.records)
+            return int(connection.execute(query).scalar_one())
+
+
+def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
+    batch: list[Record] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _rows(
+    connection: Connection, log: TuningLog, batch: Sequence[Record], faults: Faults
+) -> list[dict[str, Any]]:
+    """The rows of a batch; records whose keys nobody described are faults."""
+    found = ids(connection, {key for record in batch for key in _series_of(record)[:3]})
+    owners = {owner for record in batch if found.keys() >= {*(owner := _series_of(record))[:3]}}
+    numbers = {owner: _series_id(connection, log, owner, found) for owner in sorted(owners)}
+    values: list[dict[str, Any]] = []
+    for record in batch:
+        if (owner := _series_of(record)) in numbers:
+            values.append(rows.from_record(record, numbers[owner]))
+        else:
+            unknown = next(key for key in owner[:3] if key not in found)
+            faults.add(f"nobody has described the key {unknown[:12]}… of a record")
+    return values
+
+
+def _series_of(record: Record) -> Series:
+    return record.workload, record.target, record.toolchain, record.mode
+
+
+def _series_id(
+    connection: Connection, log: TuningLog, owner: Series, found: Mapping[str, int]
+) -> int:
+    workload, target, toolchain = (found[key] for key in owner[:3])
+    named = {"workload": workload, "target": target, "toolchain": toolchain, "mode": owner[3]}
+    query = select(schema.series.c.id).filter_by(**named)
+    if (number := connection.execute(query).scalar()) is None:
+        connection.execute(log.insert(schema.series), named)
+        number = connection.execute(query).scalar_one()
+    return int(number)
+
+
+def ids(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """The row of each description that is there, by key."""
+    table, found = schema.descriptions.c, dict[str, int]()
+    wanted = [bytes.fromhex(key) for key in keys]
+    for start in range(0, len(wanted), _PAGE):
+        query = select(table.key, table.id).where(table.key.in_(wanted[start : start + _PAGE]))
+        found |= {bytes(key).hex(): number for key, number in connection.execute(query)}
+    return found
+
+
+def _description(described: Described) -> dict[str, Any]:
+    kind = skeleton(described.data) if described.kind == "workload" else None
+    return {
+        "key": bytes.fromhex(described.key),
+        "kind": described.kind,
+        "skeleton": None if kind is None else bytes.fromhex(digest(kind)),
+        "data": canonical(described.data),
+    }
+
+
+def description(row: Any) -> Described | None:
+    """Read a row of `descriptions`; None where it does not fit its key."""
+    try:
+        found = Described.of(row.kind, json.loads(row.data))
+    except (TypeError, ValueError):
+        return None
+    return found if found.key == bytes(row.key).hex() else None
