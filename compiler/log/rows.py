@@ -2,17 +2,20 @@
 
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Select, select
+from sqlalchemy import Connection, Row, Select, select
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.log import record as recording
-from hybridc.compiler.log.record import Record, canonical
+from hybridc.compiler.log.keys import Described
+from hybridc.compiler.log.record import Record, canonical, digest
 from hybridc.compiler.log.schema import descriptions, records, series
+from hybridc.compiler.log.workload import skeleton
 
+_SLICE = 500  # keys of one statement; databases limit its parameters
 _CHOICE_DIGITS = 15  # of the digest, so that the number fits 64 bits with a sign
 
 _workload, _target, _toolchain = (
@@ -96,3 +99,32 @@ def to_record(row: Mapping[str, Any]) -> Record:
     if found.key != bytes(row["key"]).hex():
         raise InputError(f"row {row['id']} of the log was altered: it does not fit its key")
     return found
+
+
+def ids(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
+    """The row of each description that is there, by key."""
+    table, found = descriptions.c, dict[str, int]()
+    wanted = [bytes.fromhex(key) for key in keys]
+    for start in range(0, len(wanted), _SLICE):
+        query = select(table.key, table.id).where(table.key.in_(wanted[start : start + _SLICE]))
+        found |= {bytes(key).hex(): number for key, number in connection.execute(query)}
+    return found
+
+
+def from_described(described: Described) -> dict[str, Any]:
+    kind = skeleton(described.data) if described.kind == "workload" else None
+    return {
+        "key": bytes.fromhex(described.key),
+        "kind": described.kind,
+        "skeleton": None if kind is None else bytes.fromhex(digest(kind)),
+        "data": canonical(described.data),
+    }
+
+
+def description(row: Row[Any]) -> Described | None:
+    """Read a row of `descriptions`; None where it does not fit its key."""
+    try:
+        found = Described.of(row.kind, json.loads(row.data))
+    except (TypeError, ValueError):
+        return None
+    return found if found.key == bytes(row.key).hex() else None

@@ -1,6 +1,5 @@
 """The tuning log: records go in checked and in batches, and never go out but by `gc`."""
 
-import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,10 +9,10 @@ from sqlalchemy import Connection, Engine, Insert, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hybridc.compiler.errors import InputError, LogError
-from hybridc.compiler.log import connect, rows, schema
+from hybridc.compiler.log import claims, connect, rows, schema
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.record import Record, canonical, digest, fault
-from hybridc.compiler.log.workload import skeleton
+from hybridc.compiler.log.lookup import Hit, Miss, Near, Usable, any_choice, lookup
+from hybridc.compiler.log.record import Record, fault
 
 _BATCH = 2000  # records of one transaction: what is lost at most where a writer dies
 _PAGE = 1000  # rows that are read at a time
@@ -96,9 +95,9 @@ class TuningLog:
         """Keep what keys stand for; a record is taken once its three keys are described."""
         given = {entry.key: entry for entry in described}
         with self.reading() as connection:
-            missing = given.keys() - ids(connection, given).keys()
+            missing = given.keys() - rows.ids(connection, given).keys()
         if missing:
-            values = [_description(given[key]) for key in sorted(missing)]
+            values = [rows.from_described(given[key]) for key in sorted(missing)]
             with self.writing() as connection:
                 connection.execute(self.insert(schema.descriptions), values)
 
@@ -153,11 +152,41 @@ class TuningLog:
         query = query.execution_options(yield_per=_PAGE)
         with self.reading() as connection:
             for row in connection.execute(query):
-                found = description(row)
+                found = rows.description(row)
                 if found is not None:
                     yield found
                 elif faults is not None:
                     faults.add(f"description {row.id} of the log does not fit its key")
+
+    def lookup(
+        self,
+        workload: str,
+        target: Described,
+        toolchain: Described,
+        *,
+        mode: str = "warm",
+        usable: Usable = any_choice,
+    ) -> Hit | Near | Miss:
+        """The winner for a kernel, by its workload key, on a target by a toolchain.
+
+        `usable` says of a choice why it cannot be used here.  The winner is the canonical one of
+        those that the noise does not tell from the fastest, all of them checked for their answer.
+        """
+        with self.reading() as connection:
+            return lookup(connection, workload, target, toolchain, mode, usable)
+
+    def claim(self, names: Iterable[str], owner: str, lease: float) -> list[str]:
+        """Claim or renew work by its names (`claims.name`) for `lease` seconds.
+
+        Returns the names that are the owner's now; the others somebody else is at.
+        """
+        with self.writing() as connection:
+            return claims.claim(connection, names, owner, lease)
+
+    def release(self, names: Iterable[str], owner: str) -> None:
+        """Give claims back before they expire; those of others stay."""
+        with self.writing() as connection:
+            claims.release(connection, names, owner)
 
     def __len__(self) -> int:
         with self.reading() as connection:
@@ -180,7 +209,7 @@ def _rows(
     connection: Connection, log: TuningLog, batch: Sequence[Record], faults: Faults
 ) -> list[dict[str, Any]]:
     """The rows of a batch; records whose keys nobody described are faults."""
-    found = ids(connection, {key for record in batch for key in _series_of(record)[:3]})
+    found = rows.ids(connection, {key for record in batch for key in _series_of(record)[:3]})
     owners = {owner for record in batch if found.keys() >= {*(owner := _series_of(record))[:3]}}
     numbers = {owner: _series_id(connection, log, owner, found) for owner in sorted(owners)}
     values: list[dict[str, Any]] = []
@@ -207,32 +236,3 @@ def _series_id(
         connection.execute(log.insert(schema.series), named)
         number = connection.execute(query).scalar_one()
     return int(number)
-
-
-def ids(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
-    """The row of each description that is there, by key."""
-    table, found = schema.descriptions.c, dict[str, int]()
-    wanted = [bytes.fromhex(key) for key in keys]
-    for start in range(0, len(wanted), _PAGE):
-        query = select(table.key, table.id).where(table.key.in_(wanted[start : start + _PAGE]))
-        found |= {bytes(key).hex(): number for key, number in connection.execute(query)}
-    return found
-
-
-def _description(described: Described) -> dict[str, Any]:
-    kind = skeleton(described.data) if described.kind == "workload" else None
-    return {
-        "key": bytes.fromhex(described.key),
-        "kind": described.kind,
-        "skeleton": None if kind is None else bytes.fromhex(digest(kind)),
-        "data": canonical(described.data),
-    }
-
-
-def description(row: Any) -> Described | None:
-    """Read a row of `descriptions`; None where it does not fit its key."""
-    try:
-        found = Described.of(row.kind, json.loads(row.data))
-    except (TypeError, ValueError):
-        return None
-    return found if found.key == bytes(row.key).hex() else None
