@@ -27,5 +27,11 @@ TARGET = click.option(
     show_default=True,
     help="cpu (this host), avx2, avx512, or a TVM target in JSON.",
 )
+LOG = click.option(
+    "--log",
+    metavar="URL",
+    help="The tuning log: a path, sqlite:///PATH or postgresql://...; HYBRIDC_LOG, or a file in the"
+    " cache directory, if not set.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")

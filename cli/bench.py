@@ -93,9 +93,9 @@ def _open(
 
     if source == path:
         return Artifact.load(path)
-    from hybridc.compiler import driver, frontend
+    from hybridc.compiler import driver, frontend, plans
 
-    options = driver.Options(threads=threads, progress=tell)
+    options = plans.Options(threads=threads, progress=tell)
     shapes = dict(map(frontend.parse_shape, shape))
     artifact = driver.compile_source(source, options, shapes).artifact
     artifact.save(path)

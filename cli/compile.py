@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hybridc.cli._options import JSON, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
+from hybridc.cli._options import JSON, LOG, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
     from hybridc.compiler.contract import Contract
-    from hybridc.compiler.driver import Options, Outcome
+    from hybridc.compiler.driver import Outcome
+    from hybridc.compiler.plans import Options
 
 
 @click.command()
@@ -70,6 +71,21 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Where to write a report: a page (for which the artifact is run) if it ends in .html.",
 )
+@LOG
+@click.option(
+    "--near",
+    type=click.Choice(["never", "tools", "any"]),
+    default="tools",
+    show_default=True,
+    help="Which records of other conditions count where the log has none of these.",
+)
+@click.option("--frozen", is_flag=True, help="Fail (4) if a kernel has no record of these tools.")
+@click.option(
+    "--lock",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Take every schedule from this artifact or schedule lock, so that it is built again.",
+)
 @JSON
 @VERBOSE
 def command(
@@ -92,6 +108,10 @@ def command(
     atol: float | None,
     dump_ir: Path | None,
     report: Path | None,
+    log: str | None,
+    near: Literal["never", "tools", "any"],
+    frozen: bool,
+    lock: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -99,11 +119,12 @@ def command(
 
     MODEL is an .onnx or a .pt2 file.  The answers of the artifact are compared with those of ONNX
     Runtime or PyTorch, and with --max-latency and --min-accuracy it is measured as well.
+    Schedules that the tuning log knows to be faster are used.
     """
     from hybridc.compiler import calibration as data
-    from hybridc.compiler import driver
+    from hybridc.compiler import plans
 
-    options = driver.Options(
+    options = plans.Options(
         target=target,
         threads=threads,
         dtype=dtype,
@@ -117,6 +138,10 @@ def command(
         exact=exact,
         dump_ir=dump_ir,
         contract=_contract(max_latency, min_accuracy),
+        log=log,
+        near=near,
+        frozen=frozen,
+        lock=lock,
         progress=progress(verbose),
     )
     outcome = _compile(model, options, shape)

@@ -107,8 +107,15 @@ class Artifact:
 
 
 def lock_of(records: Iterable[KernelRecord]) -> dict[str, Any]:
-    """The schedule lock of the kernels: the rule and the point of each, by its name."""
-    return {record.kernel: {"rule": record.rule, "point": dict(record.point)} for record in records}
+    """The schedule lock of the kernels: the rule, the point and the workload key, by name."""
+    return {
+        record.kernel: {
+            "rule": record.rule,
+            "point": dict(record.point),
+            "workload": record.workload,
+        }
+        for record in records
+    }
 
 
 def _map(path: Path) -> memoryview:

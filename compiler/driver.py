@@ -5,63 +5,25 @@ the contract says, where `compile` would raise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hybridc.compiler import calibration, frontend, memory, pipeline, plugin, target
+from hybridc.compiler import calibration, frontend, memory, pipeline, plans
+from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
-from hybridc.compiler.clock import Clock, Progress
+from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
+from hybridc.compiler.errors import ContractError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
-from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
+from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
+from hybridc.compiler.plans import Dtype, NearHits, Options, Plan, Verify
 from hybridc.compiler.report import Report, Stage
-from hybridc.compiler.rewrite import calls, computes_in
 from hybridc.compiler.target import Target
-
-Verify = Literal["each", "end", "off"]
-Dtype = Literal["fp32", "bf16"]
-
-# The pass that lowers precision, and the one that it has to come before.
-_MIXED, _PACKING = "mixed-precision", "pack-weights"
-
-
-def _silent(_: str) -> None:
-    """Tell nobody."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to compile.
-
-    `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
-    or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
-    are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
-    `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
-    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
-    where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
-    for bf16, which is never exact).  `progress` is told each step as it begins.
-    """
-
-    target: str = "cpu"
-    threads: int | None = None
-    dtype: Dtype = "fp32"
-    pipeline: str = "default"
-    plugins: Sequence[Path] = ()
-    verify: Verify = "end"
-    rtol: float | None = None
-    atol: float | None = None
-    calibration: Mapping[str, Array] | None = None
-    seed: int = 0
-    exact: bool = False
-    dump_ir: Path | None = None
-    contract: Contract = field(default_factory=Contract)
-    progress: Progress = _silent
 
 
 @dataclass(frozen=True)
@@ -90,6 +52,10 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     calibration: Mapping[str, Array] | None = None,
     seed: int = 0,
     exact: bool = False,
+    log: str | None = None,
+    near: NearHits = "tools",
+    frozen: bool = False,
+    lock: Path | None = None,
     keep_best: bool = False,
 ) -> Artifact:
     """Compile a model for a target.
@@ -97,8 +63,9 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     `source` is a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a `torch.nn.Module` with
     `example_inputs`, or an `ExportedProgram`; `shapes` sizes open dimensions by input name.
     The other options are those of `Options`.  Raises HybridcError: ModelError for a model that
-    cannot be compiled, WrongAnswerError where the answer differs from the reference, and
-    ContractError where the contract does not hold, unless `keep_best` is set.
+    cannot be compiled, WrongAnswerError where the answer differs from the reference,
+    ContractError where the contract does not hold, unless `keep_best` is set, and
+    MissingRecordError where `frozen` or a `lock` lacks a kernel.
     """
     options = Options(
         target=target,
@@ -113,6 +80,10 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
         seed=seed,
         exact=exact,
         contract=contract or Contract(),
+        log=log,
+        near=near,
+        frozen=frozen,
+        lock=lock,
     )
     outcome = compile_source(source, options, shapes, example_inputs)
     if outcome.broken and not keep_best:
@@ -127,7 +98,7 @@ def compile_source(
     example_inputs: tuple[Any, ...] | None = None,
 ) -> Outcome:
     """Load a model and compile it; the plan is checked before the model is touched."""
-    plan = _plan(options)
+    plan = plans.plan(options)
     clock = Clock(options.progress)
     with clock.stage("load"):
         model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
@@ -136,58 +107,10 @@ def compile_source(
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
-    return _compile(model, _plan(options), Clock(options.progress))
+    return _compile(model, plans.plan(options), Clock(options.progress))
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """The options, read: everything that can be wrong with them has been said."""
-
-    options: Options
-    target: Target
-    steps: tuple[Pass, ...]
-    rules: tuple[ScheduleRule, ...]
-
-    def precision(self, model: Model) -> str:
-        """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
-        if calls(model.module, "quantize", "dequantize"):
-            return "int8"
-        lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
-        return "bf16" if lowered or computes_in(model.module, "bfloat16") else "fp32"
-
-    def exact(self) -> "_Plan":
-        """The plan without what rounds differently."""
-        return replace(self, steps=tuple(step.exact() for step in self.steps))
-
-
-def _plan(options: Options) -> _Plan:
-    if options.verify not in ("each", "end", "off"):
-        raise InputError(f"verify is each, end or off, not {options.verify!r}")
-    steps = _steps(options)
-    rules = pipeline.rules(options.plugins)
-    plan = _Plan(options, target.parse(options.target, options.threads), steps, rules)
-    return plan.exact() if options.exact else plan
-
-
-def _steps(options: Options) -> tuple[Pass, ...]:
-    """The passes of the pipeline, and the one that lowers precision before weights are packed."""
-    catalogue = pipeline.passes(options.plugins)
-    steps = pipeline.parse(options.pipeline, catalogue)
-    if options.dtype == "fp32":
-        return steps
-    if options.dtype != "bf16":
-        raise InputError(f"dtype is fp32 or bf16, not {options.dtype!r}")
-    if options.exact:
-        raise InputError("exact keeps the roundings of the model, dtype bf16 adds some: choose one")
-    names = [plugin.name_of(type(step)) for step in steps]
-    if _PACKING not in names:
-        raise InputError(f"dtype bf16 needs {_PACKING} in the pipeline, to put {_MIXED} before it")
-    mixed = catalogue.create(f"{_MIXED}{{dtype=bfloat16}}")
-    at = names.index(_PACKING)
-    return (*steps[:at], mixed, *steps[at:])
-
-
-def _compile(model: Model, plan: _Plan, clock: Clock) -> Outcome:
+def _compile(model: Model, plan: Plan, clock: Clock) -> Outcome:
     """Compile; where the answer is wrong, once more with nothing that rounds differently."""
     options = plan.options
     feeds = _feeds(model, options)
@@ -196,20 +119,22 @@ def _compile(model: Model, plan: _Plan, clock: Clock) -> Outcome:
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in feeds]
     trial = Trial(model, feeds, wanted)
-    try:
-        return _attempt(trial, plan, clock)
-    except WrongAnswerError as error:
-        exact = plan.exact()
-        if exact == plan or plan.precision(model) != "fp32":
-            raise
-        note = f"compiled again by passes that round as the model does: {error}"
-        retry = replace(model, notes=(*model.notes, note))
-        return _attempt(replace(trial, model=retry), exact, clock)
+    with adviser(options, plan.target) as make:
+        try:
+            return _attempt(trial, plan, make, clock)
+        except WrongAnswerError as error:
+            exact = plan.exact()
+            if exact == plan or plan.precision(model) != "fp32":
+                raise
+            note = f"compiled again by passes that round as the model does: {error}"
+            retry = replace(model, notes=(*model.notes, note))
+            return _attempt(replace(trial, model=retry), exact, make, clock)
 
 
-def _attempt(trial: Trial, plan: _Plan, clock: Clock) -> Outcome:
+def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     model = trial.model
-    context = Context(plan.target, plan.rules)
+    advice = make()
+    context = Context(plan.target, plan.rules, advice)
     module = _rewrite(trial, plan, context, clock)
     with clock.stage("build"):
         built = build(module, plan.target)
@@ -225,6 +150,8 @@ def _attempt(trial: Trial, plan: _Plan, clock: Clock) -> Outcome:
         alignment=ALIGNMENT,
     )
     examined = examine(draft, trial, _terms(plan, model), clock.stage)
+    if advice is not None:
+        advice.check()
     report = Report(
         model=model.name,
         inputs=model.inputs,
@@ -238,6 +165,7 @@ def _attempt(trial: Trial, plan: _Plan, clock: Clock) -> Outcome:
         latency=examined.latency,
         memory=_memory(module, draft, plan.target),
         stages=tuple(clock.stages),
+        records=None if advice is None else advice.describe(),
     )
     artifact = replace(draft, report=report.lasting(), certificate=examined.certificate)
     return Outcome(artifact, report, examined.broken)
@@ -253,7 +181,7 @@ def _feeds(model: Model, options: Options) -> Feeds:
     return calibration.feeds(options.calibration, model.inputs)
 
 
-def _terms(plan: _Plan, model: Model) -> Terms:
+def _terms(plan: Plan, model: Model) -> Terms:
     options = plan.options
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
     tolerances = (options.rtol, options.atol)
@@ -261,7 +189,7 @@ def _terms(plan: _Plan, model: Model) -> Terms:
     return Terms(verified, *tolerances, options.contract, data, plan.precision(model))
 
 
-def _rewrite(trial: Trial, plan: _Plan, context: Context, clock: Clock) -> IRModule:
+def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:
     """Run the passes; what each took becomes a stage."""
     options, timing = plan.options, Timing()
     instruments: list[pipeline.Instrument] = [clock]

@@ -6,9 +6,9 @@ whose fields are their options; the file's name is the plug-in's name (`fold_bat
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from hybridc.compiler.target import Target
 
@@ -25,7 +25,8 @@ class KernelRecord:
     """How one kernel was scheduled: the rule and point that won, and why other rules did not.
 
     `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
-    `precision` (fp32, bf16, int8) is what its products are multiplied in.
+    `precision` (fp32, bf16, int8) is what its products are multiplied in.  `workload` is the key
+    of what it computes (see `log.keys`), empty where it has none.
     """
 
     kernel: str
@@ -35,17 +36,38 @@ class KernelRecord:
     flops: int = 0
     bytes: int = 0
     precision: str = "fp32"
+    workload: str = ""
+
+
+Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used, or None
+
+
+class Advice(Protocol):
+    """Knows rules and points for kernels that somebody measured: a tuning log, a schedule lock."""
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """The rule and the point for a kernel by its workload key, or None where none is known.
+
+        `usable` says of a rule and a point why they do not do for this kernel.
+        """
+        ...
+
+    def missed(self, kernel: str) -> None:
+        """Hear that a kernel got its rule's default, though it had a choice."""
+        ...
 
 
 @dataclass
 class Context:
     """What a pass may read besides the module, and where it says what it did.
 
-    `kernels` collects one record for each kernel scheduled; `notes` goes into the report.
+    `advice` goes before the defaults of rules.  `kernels` collects one record for each kernel
+    scheduled; `notes` goes into the report.
     """
 
     target: Target
     rules: tuple["ScheduleRule", ...] = ()
+    advice: Advice | None = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
 

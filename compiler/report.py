@@ -26,6 +26,7 @@ class Report:
 
     `agreement` holds for each output how far the artifact's answer is from the reference's, as
     `verify` found it; it is empty where that was not asked for, as `latency` then is None.
+    `records` tells what the tuning log or the lock knew; None where there was none.
     """
 
     model: str
@@ -40,16 +41,19 @@ class Report:
     latency: Samples | None
     memory: Memory
     stages: tuple[Stage, ...]
+    records: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
-        return {**self.lasting(), "stages": [asdict(stage) for stage in self.stages]}
+        records = None if self.records is None else dict(self.records)
+        stages = [asdict(stage) for stage in self.stages]
+        return {**self.lasting(), "records": records, "stages": stages}
 
     def lasting(self) -> dict[str, Any]:
         """The part that the artifact keeps.
 
-        How long compiling took is left out: it differs each time, and the same inputs shall give
-        the same file.
+        How long compiling took is left out, and where its schedules were found: they differ, and
+        the same inputs shall give the same file.
         """
         return {
             "model": self.model,
@@ -68,6 +72,7 @@ class Report:
         rules = Counter(record.rule for record in self.kernels).most_common()
         counted = ", ".join(f"{count} {rule}" for rule, count in rules)
         lines = [f"kernels by rule: {counted or 'none'}"]
+        lines += [_records_line(self.records)] if self.records is not None else []
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
             lines.append(f"latency {self.latency.text()}")
@@ -124,7 +129,19 @@ class Report:
 
 
 def _kernel(record: KernelRecord) -> dict[str, Any]:
-    return {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
+    data = {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
+    del data["workload"]  # the schedule lock has it
+    return data
+
+
+def _records_line(records: Mapping[str, Any]) -> str:
+    if "locked" in records:
+        return f"schedules as {records['source']} has them"
+    if "fault" in records:
+        return f"no tuning log: {records['fault']}"
+    counts = f"{records['hits']} hits, {records['near']} near, {records['misses']} misses"
+    skipped = f"; not usable: {'; '.join(records['skipped'])}" if records["skipped"] else ""
+    return f"tuning log {records['source']}: {counts}{skipped}"
 
 
 def _agreement_line(output: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
-"""Give each kernel the default point of the first rule that takes it."""
+"""Give each kernel the point that was measured to be best, else its rule's default."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 from tvm import tirx
 
@@ -15,60 +16,138 @@ from hybridc.compiler.interfaces import (
     Point,
     PrimFunc,
     ScheduleRule,
+    Space,
 )
+from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target
 
 
 @dataclass(frozen=True)
 class Schedule(Pass):
-    """Give each kernel the default point of the first rule that takes it.
+    """Give each kernel the point that was measured to be best, else its rule's default.
 
-    The context's kernels tell afterwards which rule took which kernel, at which point, and why
-    the rules asked before it did not.  A rule that fails counts as one that does not apply, and
-    a note says so.
+    What was measured the context's advice knows; without it, or where it knows nothing of a
+    kernel, the first rule that takes the kernel schedules it at its default point.  The context's
+    kernels tell afterwards which rule took which kernel, at which point, and why the rules asked
+    before it did not.  A rule that fails counts as one that does not apply, and a note says so.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Schedule every loop nest that is not scheduled yet."""
         scheduled = {
-            var: _schedule(var.name_hint, func, context)
+            var: _Kernel(var.name_hint, func, context).scheduled()
             for var, func in module.functions_items()
             if isinstance(func, tirx.PrimFunc) and "tirx.is_scheduled" not in func.attrs
         }
         return updated(module, scheduled) if scheduled else module
 
 
-def _schedule(name: str, func: PrimFunc, context: Context) -> PrimFunc:
-    refused: dict[str, str] = {}
-    for rule in context.rules:
-        rule_name = plugin.name_of(type(rule))
+@dataclass(frozen=True)
+class _Kernel:
+    """One kernel on its way to a rule; `tried` keeps what came of the points that were advised."""
+
+    name: str
+    func: PrimFunc
+    context: Context
+    tried: dict[str, PrimFunc] = field(default_factory=dict[str, PrimFunc])
+
+    def scheduled(self) -> PrimFunc:
+        """The kernel as the advised rule makes it, else the first rule that takes it.
+
+        Raises PassError where none does.
+        """
+        workload = _workload(self.func)
+        advised = self._advised(workload)
+        refused: dict[str, str] = {}
+        for rule in self.context.rules:
+            rule_name = plugin.name_of(type(rule))
+            if advised is not None and advised[0] == rule_name:
+                return self._record(advised, self.tried[_text(*advised)], refused, workload)
+            try:
+                taken = _take(rule, self.func, self.context.target)
+            except Exception as error:  # a kernel that a rule stumbles over is left to the next
+                refused[rule_name] = f"it failed: {_line(error)}"
+                note = f"rule {rule_name} on kernel {self.name}: {refused[rule_name]}"
+                self.context.notes.append(note)
+                continue
+            if isinstance(taken, NotApplicable):
+                refused[rule_name] = taken.reason
+            elif advised is not None:
+                refused[rule_name] = f"{advised[0]} was measured to be faster"
+            else:
+                self._tell_missed(taken.space)
+                return self._record((rule_name, taken.point), taken.done, refused, workload)
+        raise PassError(f"no schedule rule takes kernel {self.name}: {refused}")
+
+    def _advised(self, workload: str) -> tuple[str, Point] | None:
+        if self.context.advice is None or not workload:
+            return None
+        return self.context.advice.choose(self.name, workload, self._usable)
+
+    def _usable(self, rule_name: str, point: Point) -> str | None:
+        """Why a point that was measured does not do here; where it does, keep what it makes."""
+        known = {plugin.name_of(type(rule)): rule for rule in self.context.rules}
+        if rule_name not in known:
+            return f"no rule is named {rule_name!r}"
+        rule = known[rule_name]
         try:
-            taken = _take(rule, func, context.target)
-        except Exception as error:  # a kernel that a rule stumbles over is left to the next
-            line = (str(error).strip().splitlines() or [""])[0]
-            refused[rule_name] = f"it failed: {type(error).__name__}: {line}"
-            context.notes.append(f"rule {rule_name} on kernel {name}: {refused[rule_name]}")
-            continue
-        if isinstance(taken, NotApplicable):
-            refused[rule_name] = taken.reason
-            continue
-        point, done = taken
-        flops, size = kernel_cost.flops(func), kernel_cost.traffic(func)
-        precision = kernel_cost.precision(func)
-        context.kernels.append(
-            KernelRecord(name, rule_name, point, refused, flops, size, precision)
-        )
-        return done.with_attrs({"tirx.is_scheduled": True, "global_symbol": name})
-    raise PassError(f"no schedule rule takes kernel {name}: {refused}")
+            match = rule.match(self.func, self.context.target)
+            if isinstance(match, NotApplicable):
+                return f"{rule_name} does not take the kernel: {match.reason}"
+            if not _in_space(point, rule.knobs(match)):
+                return f"{_text(rule_name, point)} is no point of its space any more"
+            self.tried[_text(rule_name, point)] = rule.schedule(match, point).mod["main"]
+        except Exception as error:  # as above: whatever is wrong, another point may do
+            return f"{_text(rule_name, point)} failed: {_line(error)}"
+        return None
+
+    def _tell_missed(self, space: Space) -> None:
+        if self.context.advice is not None and prod(map(len, space.values())) > 1:
+            self.context.advice.missed(self.name)
+
+    def _record(
+        self, chosen: tuple[str, Point], done: PrimFunc, refused: dict[str, str], workload: str
+    ) -> PrimFunc:
+        costs = kernel_cost.flops(self.func), kernel_cost.traffic(self.func)
+        precision = kernel_cost.precision(self.func)
+        record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload)
+        self.context.kernels.append(record)
+        return done.with_attrs({"tirx.is_scheduled": True, "global_symbol": self.name})
 
 
-def _take(
-    rule: ScheduleRule, func: PrimFunc, target: Target
-) -> tuple[Point, PrimFunc] | NotApplicable:
-    """The rule's default point for a kernel and what it makes of it, or why it refuses."""
+@dataclass(frozen=True)
+class _Taken:
+    """A rule's space and default point for a kernel, and what the point makes of it."""
+
+    space: Space
+    point: Point
+    done: PrimFunc
+
+
+def _take(rule: ScheduleRule, func: PrimFunc, target: Target) -> _Taken | NotApplicable:
     match = rule.match(func, target)
     if isinstance(match, NotApplicable):
         return match
     point = rule.default(match, target)
-    return point, rule.schedule(match, point).mod["main"]
+    return _Taken(rule.knobs(match), point, rule.schedule(match, point).mod["main"])
+
+
+def _workload(func: PrimFunc) -> str:
+    """The kernel's workload key; empty where the canonical form has no words for the kernel."""
+    try:
+        return keys.of_kernel(func).key
+    except PassError:
+        return ""
+
+
+def _in_space(point: Point, space: Space) -> bool:
+    return point.keys() == space.keys() and all(point[knob] in space[knob] for knob in space)
+
+
+def _text(rule: str, point: Point) -> str:
+    return f"{rule}{{{' '.join(f'{knob}={value}' for knob, value in sorted(point.items()))}}}"
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -85,10 +85,13 @@ def test_equal_artifacts_are_equal_bytes(tmp_path: Path, content: bytes) -> None
 
 def test_lock_lists_rules_and_points() -> None:
     records = [
-        KernelRecord("b", "dense", {"rows": 8}, {"conv": "no window"}),
+        KernelRecord("b", "dense", {"rows": 8}, {"conv": "no window"}, workload="c" * 64),
         KernelRecord("a", "softmax", {}, {}),
     ]
-    wanted = {"a": {"rule": "softmax", "point": {}}, "b": {"rule": "dense", "point": {"rows": 8}}}
+    wanted = {
+        "a": {"rule": "softmax", "point": {}, "workload": ""},
+        "b": {"rule": "dense", "point": {"rows": 8}, "workload": "c" * 64},
+    }
     assert lock_of(records) == wanted
     assert archive.dump_json(lock_of(records)) == archive.dump_json(lock_of(records[::-1]))
 

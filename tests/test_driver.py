@@ -13,7 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from hybridc.compiler import driver, host
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.driver import Options
 from hybridc.compiler.errors import (
     ContractError,
     InputError,
@@ -22,6 +21,7 @@ from hybridc.compiler.errors import (
     WrongAnswerError,
 )
 from hybridc.compiler.model import Array
+from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 Floats = NDArray[np.float32]

@@ -8,7 +8,8 @@ import pytest
 from onnx import TensorProto
 from onnx_models import FLOAT, build, node, noise
 
-from hybridc.compiler.driver import Options, compile_source
+from hybridc.compiler.driver import compile_source
+from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32

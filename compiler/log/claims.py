@@ -5,7 +5,7 @@ nothing behind but a lease that runs out.  Time is told by the clock of the data
 tuners share.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import ColumnElement, Connection, Float, cast, delete, func, or_
 from sqlalchemy.dialects import postgresql, sqlite
@@ -17,9 +17,9 @@ _JULIAN_EPOCH = 2440587.5  # 1970 in the days that SQLite counts
 _DAY = 86400.0
 
 
-def name(*parts: object) -> str:
+def name(*parts: str | int | Mapping[str, int]) -> str:
     """The name of a piece of work: keys, a rule, a point or a number of a batch."""
-    return digest([dict(part) if hasattr(part, "items") else part for part in parts])
+    return digest([dict(part) if isinstance(part, Mapping) else part for part in parts])
 
 
 def claim(connection: Connection, names: Iterable[str], owner: str, lease: float) -> list[str]:

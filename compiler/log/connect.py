@@ -188,5 +188,7 @@ def _whole(head: bytes) -> int:
     """The size that SQLite's header tells: pages of a size in which 1 stands for 64 KiB."""
     if len(head) < _HEADER:
         return _HEADER
+    page: int
+    pages: int
     page, pages = struct.unpack_from(">H10xI", head, 16)
     return (2**16 if page == 1 else page) * pages

@@ -172,7 +172,7 @@ class _Search:
 
     def _fastest(self, series: int, out: set[int]) -> list[Choice[_Row]]:
         """The choices of a series that may be the winner, fastest first."""
-        given = {"series": series, "out": sorted(out)}
+        given: dict[str, Any] = {"series": series, "out": sorted(out)}
         limit = self.connection.execute(_LOWEST, given).scalar()
         while limit is not None:
             given["limit"] = limit * (1 + winner.WIDEST)
@@ -202,7 +202,7 @@ class _Search:
         """The whole record of a row, checked; None, and the reason told, where it is damaged."""
         row = self.connection.execute(_ONE, {"id": number})
         try:
-            return rows.to_record(row.mappings().one())
+            return rows.to_record(row.one())
         except InputError as error:
             self.skipped.append(str(error))
             return None

@@ -155,8 +155,9 @@ _CHECKS = (_keys, _texts, _point, _rest, _times)
 
 
 def _duration(value: object) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and value > 0
 
 
 def _whole(value: object) -> bool:

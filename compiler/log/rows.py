@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from blake3 import blake3
@@ -17,6 +17,8 @@ from hybridc.compiler.log.workload import skeleton
 
 _SLICE = 500  # keys of one statement; databases limit its parameters
 _CHOICE_DIGITS = 15  # of the digest, so that the number fits 64 bits with a sign
+
+_PLAIN = ("rule", "verdict", "mode", "predicted", "who", "seed", "trace")
 
 _workload, _target, _toolchain = (
     descriptions.alias(name) for name in ("workload", "target", "toolchain")
@@ -74,30 +76,24 @@ def from_record(record: Record, series_id: int) -> dict[str, Any]:
     }
 
 
-def to_record(row: Mapping[str, Any]) -> Record:
+def to_record(row: Row[Any]) -> Record:
     """Read a row of `whole`.
 
     Raises InputError where the row holds no record, or another one than was written.
     """
     try:
-        keys = {name: bytes(row[name]).hex() for name in ("workload", "target", "toolchain")}
-        plain = {name: row[name] for name in ("rule", "verdict", "mode", "who", "seed", "trace")}
         data = {
-            **keys,
-            **plain,
-            "point": json.loads(row["point"]),
-            "seconds": json.loads(row["seconds"]),
-            "predicted": row["predicted"],
-            "when": row["moment"],
+            **{name: getattr(row, name).hex() for name in ("workload", "target", "toolchain")},
+            **{name: getattr(row, name) for name in _PLAIN},
+            "point": json.loads(row.point),
+            "seconds": json.loads(row.seconds),
+            "when": row.moment,
         }
-    except (TypeError, ValueError) as error:
-        raise InputError(f"row {row['id']} of the log holds no record: {error}") from None
-    try:
         found = recording.from_json(data)
-    except InputError as error:
-        raise InputError(f"row {row['id']} of the log holds no record: {error}") from None
-    if found.key != bytes(row["key"]).hex():
-        raise InputError(f"row {row['id']} of the log was altered: it does not fit its key")
+    except (AttributeError, TypeError, ValueError, InputError) as error:
+        raise InputError(f"row {row.id} of the log holds no record: {error}") from None
+    if found.key != row.key.hex():
+        raise InputError(f"row {row.id} of the log was altered: it does not fit its key")
     return found
 
 
@@ -107,11 +103,12 @@ def ids(connection: Connection, keys: Iterable[str]) -> dict[str, int]:
     wanted = [bytes.fromhex(key) for key in keys]
     for start in range(0, len(wanted), _SLICE):
         query = select(table.key, table.id).where(table.key.in_(wanted[start : start + _SLICE]))
-        found |= {bytes(key).hex(): number for key, number in connection.execute(query)}
+        found |= {key.hex(): number for key, number in connection.execute(query)}
     return found
 
 
 def from_described(described: Described) -> dict[str, Any]:
+    """The row of a description."""
     kind = skeleton(described.data) if described.kind == "workload" else None
     return {
         "key": bytes.fromhex(described.key),
@@ -127,4 +124,4 @@ def description(row: Row[Any]) -> Described | None:
         found = Described.of(row.kind, json.loads(row.data))
     except (TypeError, ValueError):
         return None
-    return found if found.key == bytes(row.key).hex() else None
+    return found if found.key == row.key.hex() else None

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, func, select
+from sqlalchemy import Connection, Engine, Insert, Table, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from hybridc.compiler.errors import InputError, LogError
@@ -85,7 +85,7 @@ class TuningLog:
                     connection.exec_driver_sql("LOCK TABLE records IN ROW EXCLUSIVE MODE")
                 yield connection
 
-    def insert(self, table: schema.Table) -> Insert:
+    def insert(self, table: Table) -> Insert:
         """An insertion that leaves rows alone that are there already."""
         if self.engine.dialect.name == "postgresql":
             return postgresql.insert(table).on_conflict_do_nothing()
@@ -139,7 +139,7 @@ class TuningLog:
         query = rows.of_keys(rows.whole(), workload=workload, target=target, toolchain=toolchain)
         query = query.order_by(schema.records.c.id).execution_options(yield_per=_PAGE)
         with self.reading() as connection:
-            for row in connection.execute(query).mappings():
+            for row in connection.execute(query):
                 try:
                     yield rows.to_record(row)
                 except InputError as error:

@@ -1,0 +1,84 @@
+"""Who knows schedules for a compilation: a lock, a tuning log, or nobody."""
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from hybridc.compiler import lock, settings
+from hybridc.compiler.errors import LogError, MissingRecordError
+from hybridc.compiler.interfaces import Advice, Point, Usable
+from hybridc.compiler.log import access, keys
+from hybridc.compiler.plans import Options
+from hybridc.compiler.target import Target
+
+
+class Adviser(Advice, Protocol):
+    """Advice that gives an account of itself."""
+
+    def check(self) -> None:
+        """Raise MissingRecordError where a choice is lacking that there had to be."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """What was found, as JSON data."""
+        ...
+
+
+MakeAdviser = Callable[[], Adviser | None]
+
+
+@contextmanager
+def adviser(options: Options, target: Target) -> Generator[MakeAdviser]:
+    """Open what the options name; each call of what this gives makes an adviser of its own.
+
+    Raises LogError where a log that is named cannot be read; a default log that cannot be read
+    only is no help.
+    """
+    if options.lock is not None:
+        locked = lock.read(options.lock)
+        yield lambda: replace(locked, faults={})
+    elif options.log is None and not access.default_exists():
+        if options.frozen:
+            raise MissingRecordError(f"frozen, but there is no tuning log {settings.log_url()}")
+        yield lambda: None
+    else:
+        with _from_log(options, target) as make:
+            yield make
+
+
+@contextmanager
+def _from_log(options: Options, target: Target) -> Generator[MakeAdviser]:
+    from hybridc.compiler.log.advice import LogAdvice  # SQLAlchemy takes its time
+
+    try:
+        opened = access.open_log(options.log, readonly=True, plugins=tuple(options.plugins))
+    except LogError as error:
+        if options.log is not None or options.frozen:
+            raise
+        fault = str(error)
+        yield lambda: _Unreadable(fault)
+        return
+    described = keys.of_target(target), keys.of_toolchain()
+    with opened:
+        yield lambda: LogAdvice(opened, *described, options.near, options.frozen)
+
+
+@dataclass(frozen=True)
+class _Unreadable:
+    """A default log that cannot be read stops nobody from compiling."""
+
+    fault: str
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """Know nothing."""
+
+    def missed(self, kernel: str) -> None:
+        """Expect nothing."""
+
+    def check(self) -> None:
+        """Demand nothing."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Say why."""
+        return {"fault": self.fault}

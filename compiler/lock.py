@@ -1,0 +1,79 @@
+"""Rebuild an artifact from its schedule lock: every rule and point as they were, none measured."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.errors import InputError, MissingRecordError
+from hybridc.compiler.files import reason
+from hybridc.compiler.interfaces import Point, Usable
+
+_LIMIT = 64 * 2**20  # bytes of a lock
+
+
+@dataclass
+class LockAdvice:
+    """The choices of a lock, by what a kernel computes; each kernel must have one."""
+
+    source: str
+    choices: Mapping[str, tuple[str, Point]]
+    faults: dict[str, str] = field(default_factory=dict[str, str])
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """The rule and the point that the lock has for a kernel."""
+        choice = self.choices.get(workload)
+        unfit = usable(*choice) if choice else "the lock has no kernel that computes the same"
+        if unfit:
+            self.faults[kernel] = unfit
+            return None
+        return choice
+
+    def missed(self, kernel: str) -> None:
+        """A kernel that got its rule's default: `choose` knows why."""
+
+    def check(self) -> None:
+        """Raise MissingRecordError where a kernel could not be scheduled as the lock says."""
+        if self.faults:
+            kernel, fault = next(iter(self.faults.items()))
+            raise MissingRecordError(
+                f"the lock of {self.source} does not fit {len(self.faults)} kernels of this model;"
+                f" {kernel}: {fault}"
+            )
+
+    def describe(self) -> Mapping[str, Any]:
+        """What came of it, as JSON data."""
+        return {"source": self.source, "locked": len(self.choices)}
+
+
+def read(path: Path) -> LockAdvice:
+    """Read the lock of an artifact, or a lock by itself, as `hybridc inspect` shows it.
+
+    Raises InputError where the file is neither.
+    """
+    data = Artifact.load(path).lock if path.suffix == ".hyb" else _load(path)
+    if not isinstance(data, dict):
+        raise InputError(f"{path} is no schedule lock: it holds no JSON object")
+    return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()))
+
+
+def _load(path: Path) -> Any:
+    try:
+        with path.open("rb") as stream:
+            return json.loads(stream.read(_LIMIT))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is neither an artifact (.hyb) nor JSON: {error}") from None
+
+
+def _entry(path: Path, kernel: str, entry: object) -> tuple[str, tuple[str, Point]]:
+    match entry:
+        case {"rule": str(rule), "point": dict(point), "workload": str(workload)} if all(
+            type(value) is int for value in point.values()
+        ):
+            return workload, (rule, point)
+        case _:
+            raise InputError(f"{path}: the lock of {kernel} names no rule, point and workload")

@@ -1,0 +1,83 @@
+"""A tuning log as the advice of a compilation: its winners go before the rules' defaults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridc.compiler.errors import LogError, MissingRecordError
+from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.log.keys import Described
+from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.log.winner import Measured
+
+# What `tools` lets differ: with other tools, or facts of the machine that were measured anew, the
+# same schedule is about as good.
+_SOFT = ("toolchain", "machine")
+_SHOWN = 5  # kernels named in an error
+
+
+@dataclass
+class LogAdvice:
+    """Answers from a log for one compilation, and an account of them.
+
+    `near` and `frozen` are those of `plans.Options`.
+    """
+
+    log: TuningLog
+    target: Described
+    toolchain: Described
+    near: str = "tools"
+    frozen: bool = False
+    found: dict[str, Hit | Near | Miss] = field(default_factory=dict[str, Hit | Near | Miss])
+    missing: list[str] = field(default_factory=list[str])
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """The log's winner for a kernel, if it has one that may be used."""
+
+        def fit(measured: Measured) -> str | None:
+            return usable(measured.rule, measured.point)
+
+        try:
+            answer = self.log.lookup(workload, self.target, self.toolchain, usable=fit)
+        except LogError as error:  # a damaged page is no reason not to compile
+            answer = Miss((str(error),))
+        if isinstance(answer, Near) and not self._allows(answer.differs):
+            answer = Miss(answer.skipped)
+        self.found[kernel] = answer
+        return None if isinstance(answer, Miss) else (answer.record.rule, answer.record.point)
+
+    def _allows(self, differs: tuple[Difference, ...]) -> bool:
+        if self.frozen or self.near == "never":
+            return False
+        soft = all(difference.name.split(".")[0] in _SOFT for difference in differs)
+        return soft or self.near == "any"
+
+    def missed(self, kernel: str) -> None:
+        """Remember a kernel that got its rule's default."""
+        self.missing.append(kernel)
+
+    def check(self) -> None:
+        """Raise MissingRecordError where a frozen compilation lacks records."""
+        if self.frozen and self.missing:
+            raise missing_records(f"tuning log {self.log.name}", self.missing)
+
+    def describe(self) -> Mapping[str, Any]:
+        """What came of it, as JSON data."""
+        count = {kind: 0 for kind in ("hits", "near", "misses")}
+        skipped: dict[str, None] = {}
+        for answer in self.found.values():
+            kind = {Hit: "hits", Near: "near"}.get(type(answer), "misses")
+            count[kind] += 1
+            skipped |= dict.fromkeys(answer.skipped)
+        return {"source": self.log.name, **count, "defaults": self.missing, "skipped": [*skipped]}
+
+
+def missing_records(source: str, kernels: list[str]) -> MissingRecordError:
+    """Say which kernels have no record."""
+    named = ", ".join(kernels[:_SHOWN])
+    more = f" and {len(kernels) - _SHOWN} more" if len(kernels) > _SHOWN else ""
+    return MissingRecordError(
+        f"{source} lacks records of {len(kernels)} kernels: {named}{more}"
+        " (`hybridc log explain-miss` tells why)"
+    )

@@ -1,0 +1,122 @@
+"""How to compile: the options, and the plan that they make once all of them are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from hybridc.compiler import pipeline, plugin, target
+from hybridc.compiler.clock import Progress
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.interfaces import Pass, ScheduleRule
+from hybridc.compiler.model import Array, Model
+from hybridc.compiler.rewrite import calls, computes_in
+from hybridc.compiler.target import Target
+
+Verify = Literal["each", "end", "off"]
+Dtype = Literal["fp32", "bf16"]
+NearHits = Literal["never", "tools", "any"]
+
+# Which records of another toolchain or target stand in for those of this one: none; those where
+# the tools differ, or facts of the machine that were measured; any.
+NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
+
+# The pass that lowers precision, and the one that it has to come before.
+_MIXED, _PACKING = "mixed-precision", "pack-weights"
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
+    or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
+    are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
+    `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
+    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
+    where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
+    for bf16, which is never exact).  `progress` is told each step as it begins.
+
+    `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
+    the default log, if there is one.  `near` says which records of other conditions count
+    (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
+    and points from an artifact or a schedule lock instead, for every kernel.
+    """
+
+    target: str = "cpu"
+    threads: int | None = None
+    dtype: Dtype = "fp32"
+    pipeline: str = "default"
+    plugins: Sequence[Path] = ()
+    verify: Verify = "end"
+    rtol: float | None = None
+    atol: float | None = None
+    calibration: Mapping[str, Array] | None = None
+    seed: int = 0
+    exact: bool = False
+    dump_ir: Path | None = None
+    contract: Contract = field(default_factory=Contract)
+    log: str | None = None
+    near: NearHits = "tools"
+    frozen: bool = False
+    lock: Path | None = None
+    progress: Progress = _silent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options, read: everything that can be wrong with them has been said."""
+
+    options: Options
+    target: Target
+    steps: tuple[Pass, ...]
+    rules: tuple[ScheduleRule, ...]
+
+    def precision(self, model: Model) -> str:
+        """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
+        if calls(model.module, "quantize", "dequantize"):
+            return "int8"
+        lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
+        return "bf16" if lowered or computes_in(model.module, "bfloat16") else "fp32"
+
+    def exact(self) -> "Plan":
+        """The plan without what rounds differently."""
+        return replace(self, steps=tuple(step.exact() for step in self.steps))
+
+
+def plan(options: Options) -> Plan:
+    """Read the options.  Raises InputError or PluginError where one of them is wrong."""
+    if options.verify not in ("each", "end", "off"):
+        raise InputError(f"verify is each, end or off, not {options.verify!r}")
+    if options.near not in NEAR_HITS:
+        raise InputError(f"near is {', '.join(NEAR_HITS)}, not {options.near!r}")
+    if options.lock is not None and (options.log is not None or options.frozen):
+        raise InputError("a lock holds every choice: give it without a log, and without frozen")
+    steps = _steps(options)
+    rules = pipeline.rules(options.plugins)
+    device = target.parse(options.target, options.threads)
+    made = Plan(options, device, steps, rules)
+    return made.exact() if options.exact else made
+
+
+def _steps(options: Options) -> tuple[Pass, ...]:
+    """The passes of the pipeline, and the one that lowers precision before weights are packed."""
+    catalogue = pipeline.passes(options.plugins)
+    steps = pipeline.parse(options.pipeline, catalogue)
+    if options.dtype == "fp32":
+        return steps
+    if options.dtype != "bf16":
+        raise InputError(f"dtype is fp32 or bf16, not {options.dtype!r}")
+    if options.exact:
+        raise InputError("exact keeps the roundings of the model, dtype bf16 adds some: choose one")
+    names = [plugin.name_of(type(step)) for step in steps]
+    if _PACKING not in names:
+        raise InputError(f"dtype bf16 needs {_PACKING} in the pipeline, to put {_MIXED} before it")
+    mixed = catalogue.create(f"{_MIXED}{{dtype=bfloat16}}")
+    at = names.index(_PACKING)
+    return (*steps[:at], mixed, *steps[at:])
