@@ -1,7 +1,7 @@
 """`hybridc compile`: from a model file to an artifact."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -91,29 +91,16 @@ if TYPE_CHECKING:
 def command(
     model: Path,
     output: Path | None,
-    target: str,
-    threads: int | None,
-    dtype: Literal["fp32", "bf16"],
     shape: tuple[str, ...],
     max_latency: str | None,
     min_accuracy: tuple[str, ...],
     keep_best: bool,
     calibration: Path | None,
-    seed: int,
-    exact: bool,
-    pipeline: str,
     plugin: tuple[Path, ...],
-    verify: Literal["each", "end", "off"],
-    rtol: float | None,
-    atol: float | None,
-    dump_ir: Path | None,
     report: Path | None,
-    log: str | None,
-    near: Literal["never", "tools", "any"],
-    frozen: bool,
-    lock: Path | None,
     as_json: bool,
     verbose: bool,
+    **plain: Any,
 ) -> None:
     """Compile a model into a verified artifact.
 
@@ -125,23 +112,10 @@ def command(
     from hybridc.compiler import plans
 
     options = plans.Options(
-        target=target,
-        threads=threads,
-        dtype=dtype,
-        pipeline=pipeline,
+        **plain,  # those that are handed on as they are; the names are the same
         plugins=plugin,
-        verify=verify,
-        rtol=rtol,
-        atol=atol,
         calibration=data.read(calibration) if calibration else None,
-        seed=seed,
-        exact=exact,
-        dump_ir=dump_ir,
         contract=_contract(max_latency, min_accuracy),
-        log=log,
-        near=near,
-        frozen=frozen,
-        lock=lock,
         progress=progress(verbose),
     )
     outcome = _compile(model, options, shape)
