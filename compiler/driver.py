@@ -5,7 +5,7 @@ the contract says, where `compile` would raise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,23 +67,9 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     ContractError where the contract does not hold, unless `keep_best` is set, and
     MissingRecordError where `frozen` or a `lock` lacks a kernel.
     """
+    given = {**locals(), "contract": contract or Contract()}
     options = Options(
-        target=target,
-        threads=threads,
-        dtype=dtype,
-        pipeline=pipeline,
-        plugins=plugins,
-        verify=verify,
-        rtol=rtol,
-        atol=atol,
-        calibration=calibration,
-        seed=seed,
-        exact=exact,
-        contract=contract or Contract(),
-        log=log,
-        near=near,
-        frozen=frozen,
-        lock=lock,
+        **{each.name: given[each.name] for each in fields(Options) if each.name in given}
     )
     outcome = compile_source(source, options, shapes, example_inputs)
     if outcome.broken and not keep_best:
