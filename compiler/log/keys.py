@@ -16,7 +16,9 @@ from hybridc.compiler.log import workload
 from hybridc.compiler.log.record import digest
 from hybridc.compiler.target import Target
 
-Kind = Literal["workload", "target", "toolchain"]
+# A module is a kernel as TVM's database writes it, for records that hold TVM's traces.
+Kind = Literal["workload", "target", "toolchain", "module"]
+KINDS: tuple[Kind, ...] = ("workload", "target", "toolchain", "module")
 
 # Facts of the machine that are ratios of small numbers keep halves; the others keep octaves, since
 # no two measurements of them agree and a factor below two moves no choice far.

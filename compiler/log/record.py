@@ -23,7 +23,8 @@ _BIGGEST = 2**63 - 1
 class Verdict(StrEnum):
     """How a measurement ended; only `ok`, an answer that was checked, may win.
 
-    `refused`: the rule's schedule or the build raised; `memory`: it took more than it was given.
+    `refused`: the rule's schedule or the build raised; `memory`: it took more than it was given;
+    `unchecked`: it ran, but nobody compared its answer, as in the logs of other tuners.
     """
 
     OK = "ok"
@@ -32,6 +33,7 @@ class Verdict(StrEnum):
     TIMEOUT = "timeout"
     MEMORY = "memory"
     REFUSED = "refused"
+    UNCHECKED = "unchecked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +43,8 @@ class Record:
     `workload`, `target` and `toolchain` are keys (see `log.keys`).  `seconds` are the samples, each
     of one call; `mode` says in which state of the caches (`warm`, `cold`); `predicted` is what the
     cost model said beforehand, in seconds.  `when` is Unix time, `who` the writer, `seed` that of
-    the search.  `trace` holds TVM's trace (JSON) where the rule is its generic search, which has no
-    knobs.
+    the search.  `trace` holds TVM's record (see `log.tvm_database`) where the rule is TVM's own
+    search, which has no knobs.
     """
 
     workload: str

@@ -43,6 +43,12 @@ class Added:
     known: int
     faults: Faults
 
+    def __add__(self, other: "Added") -> "Added":
+        """Both together."""
+        reasons = [*self.faults.reasons, *other.faults.reasons][:_SHOWN]
+        faults = Faults(self.faults.count + other.faults.count, reasons)
+        return Added(self.new + other.new, self.known + other.known, faults)
+
 
 @dataclass(frozen=True)
 class TuningLog:
