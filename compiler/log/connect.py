@@ -179,7 +179,8 @@ def _check_file(path: Path) -> None:
         raise LogError(f"cannot read tuning log {path}: {reason(error)}") from error
     if not head.startswith(_MAGIC[: len(head)]):
         raise LogError(f"{path} is no tuning log: its content is of another kind; {_LEFT}")
-    pending = path.with_name(f"{path.name}-wal").exists()  # what is there is not all there is
+    journal = path.with_name(f"{path.name}-wal")
+    pending = journal.exists() and journal.stat().st_size > 0  # what is there is not all there is
     if head and not pending and size < (whole := _whole(head)):
         raise LogError(f"tuning log {path} is cut short: {size} of {whole} bytes; {_LEFT}")
 

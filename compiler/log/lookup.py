@@ -131,6 +131,12 @@ def lookup(  # noqa: PLR0913, PLR0917 - behind TuningLog.lookup, which names the
     return Miss(tuple(search.skipped))
 
 
+def best_of(connection: Connection, series: int) -> tuple[str, Point, float] | None:
+    """The rule, the point and the seconds of a series' winner, whoever can use it."""
+    found = _Search(connection, any_choice).best(series)
+    return None if found is None else (found[0].rule, found[0].point, found[1])
+
+
 class _Row(NamedTuple):
     """What of a row decides who wins."""
 

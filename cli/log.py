@@ -1,0 +1,270 @@
+"""`hybridc log`: look into tuning logs, exchange them, and keep them small."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hybridc.cli._options import JSON, LOG, MODEL_PATH, PLUGIN, SHAPE, TARGET, THREADS
+from hybridc.cli._output import emit_json
+
+if TYPE_CHECKING:
+    from hybridc.compiler.explain import Explained
+    from hybridc.compiler.log.record import Record
+    from hybridc.compiler.log.store import Added, Faults, TuningLog
+
+_KEY = 12  # digits of a key that people see
+_DAY = 86400.0
+
+
+@click.group()
+def command() -> None:
+    """Look into the tuning log, exchange it, and keep it small."""
+
+
+def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()) -> "TuningLog":
+    from hybridc.compiler.log import access
+
+    return access.open_log(url, readonly=readonly, plugins=plugins)
+
+
+@command.command("ls")
+@LOG
+@click.option("--workload", metavar="KEY", default="", help="The kernel with this key alone.")
+@click.option("--limit", default=20, show_default=True, help="How many records to list.")
+@JSON
+def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
+    """List the latest records."""
+    from hybridc.compiler.log import browse
+
+    with _open(log) as opened:
+        key = browse.find(opened, workload, "workload").key if workload else None
+        records = browse.latest(opened, key, limit)
+    if as_json:
+        emit_json([{"key": record.key, **record.to_json()} for record in records])
+    else:
+        _print(("record", "workload", "rule", "point", "verdict", "time"), map(_row, records))
+
+
+@command.command("show")
+@click.argument("key")
+@LOG
+@JSON
+def _show(key: str, log: str | None, as_json: bool) -> None:
+    """Show what KEY, of which a few digits do, stands for."""
+    from hybridc.compiler.log import browse
+    from hybridc.compiler.log.record import canonical
+
+    with _open(log) as opened:
+        found = browse.find(opened, key)
+    data = {"kind": found.kind, "key": found.key, "data": found.data}
+    emit_json(data) if as_json else click.echo(f"{found.kind} {found.key}\n{canonical(found.data)}")
+
+
+@command.command("stats")
+@LOG
+@click.option("--model", type=MODEL_PATH, help="Tell how much of this model the log covers.")
+@SHAPE
+@TARGET
+@THREADS
+@PLUGIN
+@JSON
+def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> None:
+    """Count records, and give the best of every kernel, or the coverage of a model."""
+    from hybridc.compiler.log import stats
+
+    with _open(log, plugins=given["plugin"]) as opened:
+        data = stats.summary(opened)
+        if model is not None:
+            data |= _coverage(_explain(opened, model, **given))
+        else:
+            data["best"] = [each.to_json() for each in stats.best(opened)]
+    emit_json(data) if as_json else click.echo(_stats_text(data))
+
+
+@command.command("explain-miss")
+@click.argument("model", type=MODEL_PATH)
+@LOG
+@SHAPE
+@TARGET
+@THREADS
+@PLUGIN
+@JSON
+def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
+    """Tell for each kernel of MODEL whether the log knows it, and what differs where not."""
+    with _open(log, plugins=given["plugin"]) as opened:
+        found = _explain(opened, model, **given)
+    if as_json:
+        emit_json([vars(each) for each in found])
+        return
+    rows = [
+        (each.kernel, each.rule, each.answer, "; ".join(each.reasons))
+        for each in sorted(found, key=lambda each: (each.answer != "miss", each.answer != "near"))
+    ]
+    _print(("kernel", "rule", "record", "why"), rows)
+
+
+@command.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@LOG
+@PLUGIN
+@JSON
+def _import(
+    files: tuple[Path, ...], log: str | None, plugin: tuple[Path, ...], as_json: bool
+) -> None:
+    """Add the records of FILES: .jsonl, .parquet, or a directory with TVM's database."""
+    from hybridc.compiler.log import exchange
+
+    for path in files:
+        exchange.form_of(path)  # all of them are known before the first is read
+    with _open(log, False, plugin) as opened:
+        _tell([(str(path), exchange.load(opened, path)) for path in files], as_json)
+
+
+@command.command("export")
+@click.argument("file", type=click.Path(path_type=Path))
+@LOG
+@JSON
+def _export(file: Path, log: str | None, as_json: bool) -> None:
+    """Write the log to FILE: .jsonl, .parquet, or a directory for TVM's database."""
+    from hybridc.compiler.log import exchange
+
+    with _open(log) as opened:
+        count, faults = exchange.save(opened, file)
+    if as_json:
+        emit_json({"file": str(file), "records": count, **_faults(faults)})
+    else:
+        click.echo(f"{file}: {count} records{_skipped(faults)}")
+
+
+@command.command("merge")
+@click.argument("logs", nargs=-1, required=True)
+@LOG
+@PLUGIN
+@JSON
+def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_json: bool) -> None:
+    """Add the records of other LOGS, by path or URL; in any order, as often as you like."""
+    from contextlib import ExitStack
+
+    from hybridc.compiler.log import exchange
+
+    with ExitStack() as stack:
+        others = [stack.enter_context(_open(other)) for other in logs]
+        opened = stack.enter_context(_open(log, False, plugin))
+        _tell([(other.name, exchange.merge(opened, other)) for other in others], as_json)
+
+
+@command.command("gc")
+@LOG
+@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="Remove these.")
+@click.option("--max-size", metavar="1GB", help="Remove the oldest above this size.")
+@JSON
+def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: bool) -> None:
+    """Remove old records that cannot win, ended claims, and what nothing refers to."""
+    from hybridc.compiler.contract import format_size, parse_size
+    from hybridc.compiler.log import upkeep
+
+    oldest = None if older_than is None else older_than * _DAY
+    largest = None if max_size is None else parse_size(max_size)
+    _open(log).close()  # a log that is not there is not made to be cleaned
+    with _open(log, False) as opened:
+        done = upkeep.collect(opened, oldest, largest)
+    if as_json:
+        emit_json(vars(done))
+    else:
+        sizes = f"{format_size(done.before)} before, {format_size(done.after)} after"
+        click.echo(f"removed {done.records} records, {done.descriptions} descriptions; {sizes}")
+
+
+def _explain(opened: "TuningLog", model: Path, **given: Any) -> "list[Explained]":
+    from hybridc.compiler import explain, frontend, plans
+
+    options = plans.Options(
+        target=given["target"], threads=given["threads"], plugins=given["plugin"]
+    )
+    shapes = dict(map(frontend.parse_shape, given["shape"]))
+    return explain.explain(opened, model, options, shapes)
+
+
+def _coverage(found: "list[Explained]") -> dict[str, Any]:
+    """How much of a model has records: of its kernels with a choice, and of their arithmetic."""
+    wanted = [each for each in found if each.answer != "none needed"]
+    hits = [each for each in wanted if each.answer == "hit"]
+    total = sum(each.flops for each in wanted)
+    return {
+        "kernels": dict(Counter(each.answer for each in found)),
+        "coverage": len(hits) / len(wanted) if wanted else 1.0,
+        "coverage_by_flops": sum(each.flops for each in hits) / total if total else 1.0,
+    }
+
+
+def _stats_text(data: dict[str, Any]) -> str:
+    from hybridc.compiler.contract import format_duration, format_size
+    from hybridc.compiler.tables import table
+
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
+    kinds = ", ".join(f"{data[kind]} {kind}" for kind in ("workloads", "targets", "toolchains"))
+    lines = [
+        f"{data['log']}: {data['records']} records ({verdicts or 'none'}), {kinds},"
+        f" {format_size(data['bytes'])}"
+    ]
+    if "kernels" in data:
+        counts = ", ".join(f"{count} {answer}" for answer, count in data["kernels"].items())
+        share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
+        lines.append(f"kernels of the model: {counts}; hits are {share} of their arithmetic")
+    rows = [
+        (
+            *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
+            format_duration(each["seconds"]) if each["seconds"] else "-",
+            *(str(each["choices"]), str(each["records"])),
+        )
+        for each in data.get("best", ())
+    ]
+    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records")
+    return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
+
+
+def _row(record: "Record") -> tuple[str, ...]:
+    import statistics
+
+    from hybridc.compiler.contract import format_duration
+
+    time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
+    keys = record.key[:_KEY], record.workload[:_KEY]
+    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time)
+
+
+def _point(data: dict[str, Any]) -> str:
+    return " ".join(f"{knob}={value}" for knob, value in data["point"].items())
+
+
+def _print(headers: Sequence[str], rows: Any) -> None:
+    from hybridc.compiler.tables import table
+
+    click.echo(table(headers, list(rows)))
+
+
+def _tell(added: "list[tuple[str, Added]]", as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            [
+                {"from": name, "new": each.new, "known": each.known, **_faults(each.faults)}
+                for name, each in added
+            ]
+        )
+        return
+    for name, each in added:
+        click.echo(f"{name}: {each.new} new records, {each.known} known{_skipped(each.faults)}")
+
+
+def _faults(faults: "Faults") -> dict[str, Any]:
+    return {"skipped": faults.count, "reasons": faults.reasons}
+
+
+def _skipped(faults: "Faults") -> str:
+    if not faults.count:
+        return ""
+    shown = "; ".join(dict.fromkeys(faults.reasons[:3]))
+    return f", {faults.count} skipped: {shown}"
