@@ -60,13 +60,18 @@ def connect(url: URL, readonly: bool = False) -> tuple[Engine, bool]:
     Raises LogError where that fails; what stands there is not touched then.
     """
     name = name_of(url)
-    if url.drivername == "sqlite":
-        engine, readonly = _sqlite(Path(str(url.database)), readonly)
-    else:
-        engine = _postgresql(url)
-    with guarded(name):
-        _prepare(engine, name, readonly)
-    return engine, readonly
+    if url.drivername != "sqlite":
+        return _prepared(_postgresql(url), name, readonly), readonly
+    path = Path(str(url.database))
+    _check_file(path)
+    if path.exists() and path.stat().st_size and not readonly:
+        # What is no log is seen before SQLite marks the file as one with many writers.
+        engine = _sqlite(path, True)[0]
+        with guarded(name):
+            _is_log(engine, name)
+        engine.dispose()
+    engine, readonly = _sqlite(path, readonly)
+    return _prepared(engine, name, readonly), readonly
 
 
 @contextmanager
@@ -76,7 +81,7 @@ def guarded(name: str) -> Generator[None]:
         yield
     except DBAPIError as error:
         raise LogError(f"tuning log {name}: {_said(error.orig)}; {_LEFT}") from error
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, sqlite3.Error) as error:
         raise LogError(f"tuning log {name}: {_said(error)}; {_LEFT}") from error
 
 
@@ -84,24 +89,36 @@ def _said(error: BaseException | None) -> str:
     return (str(error).strip().splitlines() or ["the database refuses"])[0]
 
 
-def _prepare(engine: Engine, name: str, readonly: bool) -> None:
+def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:
     """Create the tables where there are none, and check whose they are."""
+    with guarded(name):
+        if _is_log(engine, name):
+            return engine
+        if readonly:
+            raise LogError(f"tuning log {name} is empty and can only be read")
+        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+            if engine.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
+            if schema.facts.name not in inspect(connection).get_table_names():
+                schema.metadata.create_all(connection)
+                row = {"name": "schema", "value": str(schema.VERSION)}
+                connection.execute(schema.facts.insert().values(row))
+    return engine
+
+
+def _is_log(engine: Engine, name: str) -> bool:
+    """Whether the tables are there.
+
+    Raises LogError where they are of another version, or a file holds tables of somebody else.
+    """
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
         if schema.facts.name in tables:
             _check_version(connection, name)
-            return
+            return True
     if tables and engine.dialect.name == "sqlite":
         raise LogError(f"{name} is a database, but no tuning log; {_LEFT}")
-    if readonly:
-        raise LogError(f"tuning log {name} is empty and can only be read")
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
-        if schema.facts.name not in inspect(connection).get_table_names():
-            schema.metadata.create_all(connection)
-            row = {"name": "schema", "value": str(schema.VERSION)}
-            connection.execute(schema.facts.insert().values(row))
+    return False
 
 
 def _check_version(connection: Connection, name: str) -> None:
@@ -124,7 +141,6 @@ def _postgresql(url: URL) -> Engine:
 
 
 def _sqlite(path: Path, readonly: bool) -> tuple[Engine, bool]:
-    _check_file(path)
     exists = path.exists()
     if not exists and readonly:
         raise LogError(f"there is no tuning log {path}")
@@ -153,9 +169,10 @@ def _connection(address: str, readonly: bool) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA foreign_keys = ON")
     if not readonly:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts for a new file alone
-        connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
+        if connection.execute("PRAGMA page_count").fetchone()[0] == 0:  # of a new file alone
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA journal_mode = WAL")
     return connection
 
 

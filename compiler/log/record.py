@@ -122,7 +122,9 @@ def _texts(record: Record) -> str | None:
         value: object = getattr(record, name)
         if not isinstance(value, str) or not 0 < len(value) <= _TEXT or not value.isprintable():
             return f"{name} is no text of 1 to {_TEXT} printable characters: {value!r:.40}"
-    return None if isinstance(record.trace, str) else f"trace is no text: {record.trace!r:.40}"
+    if not isinstance(record.trace, str) or "\0" in record.trace:
+        return f"trace is no text: {record.trace!r:.40}"
+    return None
 
 
 def _point(record: Record) -> str | None:

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Insert, Table, func, select
@@ -16,6 +17,7 @@ from hybridc.compiler.log.record import Record, fault
 
 _BATCH = 2000  # records of one transaction: what is lost at most where a writer dies
 _PAGE = 1000  # rows that are read at a time
+_COUNTED = MappingProxyType({"preserve_rowcount": True})  # of all rows, in PostgreSQL too
 _SHOWN = 20  # faults that are told one by one
 
 Series = tuple[str, str, str, str]  # the keys of workload, target and toolchain; the mode
@@ -113,14 +115,16 @@ class TuningLog:
         A record that is unfit is skipped and counted; one that is there already stays one.
         """
         self.describe(described)
+        statement = self.insert(schema.records)
         faults, new, known = Faults(), 0, 0
         for batch in _batches(records):
             # All writers go by one order, so that no two of them wait for each other.
             fit = sorted((r for r in batch if self._fit(r, faults)), key=lambda r: (r.when, r.key))
             with self.writing() as connection:
                 if values := _rows(connection, self, fit, faults):
-                    added = connection.execute(self.insert(schema.records), values).rowcount
-                    new, known = new + added, known + len(values) - added
+                    done = connection.execute(statement, values, execution_options=_COUNTED)
+                    new += done.rowcount
+                    known += len(values) - done.rowcount
         return Added(new, known, faults)
 
     def _fit(self, record: Record, faults: Faults) -> bool:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, not_, or_,
 
 from hybridc.compiler.log import claims, schema
 from hybridc.compiler.log.access import GENERIC
+from hybridc.compiler.log.connect import guarded
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.log.winner import WIDEST
 
@@ -106,9 +107,8 @@ def _unused(connection: Connection) -> int:
 def _give_back(log: TuningLog) -> None:
     """Give the space of what was removed back to the file system; PostgreSQL does so itself."""
     if log.engine.dialect.name == "sqlite":
-        with log.writing() as connection:
-            # One step a page, in rows without columns, which SQLAlchemy does not fetch.
-            cursor = connection.connection.cursor()
-            cursor.execute("PRAGMA incremental_vacuum")
-            cursor.fetchall()
-            cursor.close()
+        with guarded(log.name):
+            connection = log.engine.raw_connection()
+            # A script, since one step frees one page and only scripts are stepped to their end.
+            connection.cursor().executescript("PRAGMA incremental_vacuum")
+            connection.close()
