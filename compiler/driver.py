@@ -67,7 +67,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     ContractError where the contract does not hold, unless `keep_best` is set, and
     MissingRecordError where `frozen` or a `lock` lacks a kernel.
     """
-    given = {**locals(), "contract": contract or Contract()}
+    given: dict[str, Any] = {**locals(), "contract": contract or Contract()}
     options = Options(
         **{each.name: given[each.name] for each in fields(Options) if each.name in given}
     )

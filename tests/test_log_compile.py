@@ -1,5 +1,6 @@
 """The tuning log in use: compilations by it, rebuilding by a lock, and the verb `log`."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, pipeline, plugin, target
+from hybridc.compiler import driver, frontend, pipeline, plugin, target
 from hybridc.compiler.errors import InputError, LogError, MissingRecordError
-from hybridc.compiler.interfaces import Point
+from hybridc.compiler.interfaces import Context, NotApplicable, Point, ScheduleRule, Space
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.plans import Options
@@ -70,10 +71,19 @@ def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def fill(path: Path, source: Path, threads: int | None = None) -> None:
-    from hybridc.compiler import frontend
-    from hybridc.compiler.interfaces import Context, NotApplicable
+def another(space: Space, default: Point) -> Point:
+    """A point with another value of every knob that has one."""
+    others = {knob: [v for v in values if v != default[knob]] for knob, values in space.items()}
+    return {knob: (others[knob] or [default[knob]])[0] for knob in space}
 
+
+def taken(func: Any, context: Context) -> tuple[ScheduleRule, Any]:
+    """The first rule that takes a kernel, and its match."""
+    offers = ((rule, rule.match(func, context.target)) for rule in context.rules)
+    return next((rule, match) for rule, match in offers if not isinstance(match, NotApplicable))
+
+
+def fill(path: Path, source: Path, threads: int | None = None) -> None:
     cpu = target.parse("cpu", threads)
     context = Context(cpu, pipeline.rules())
     steps = pipeline.parse("default")
@@ -86,15 +96,9 @@ def fill(path: Path, source: Path, threads: int | None = None) -> None:
             continue
         workload = keys.of_kernel(func)
         described.append(workload)
-        for rule in context.rules:
-            match: Any = rule.match(func, cpu)
-            if not isinstance(match, NotApplicable):
-                break
-        default, space = rule.default(match, cpu), rule.knobs(match)
-        other = {
-            knob: next((v for v in space[knob] if v != default[knob]), default[knob])
-            for knob in space
-        }
+        rule, match = taken(func, context)
+        default = rule.default(match, cpu)
+        other = another(rule.knobs(match), default)
         for point, seconds in ((other, 1e-6), (dict(default), 1e-3)):
             records.append(
                 Record(
@@ -112,10 +116,6 @@ def fill(path: Path, source: Path, threads: int | None = None) -> None:
             )
     with access.open_log(str(path)) as log:
         assert log.add(records, described).faults.count == 0
-
-
-def options(**given: Any) -> Options:
-    return Options(**given)
 
 
 def test_the_winners_of_the_log_are_compiled(source: Path, tuned: Path) -> None:
@@ -185,11 +185,7 @@ def test_a_record_whose_rule_or_point_is_gone_is_passed_over(
 
 
 def replaced(record: Record, **given: Any) -> Record:
-    return Record(**{**vars_of(record), "seconds": (1e-9,), **given})
-
-
-def vars_of(record: Record) -> dict[str, Any]:
-    return {**record.to_json(), "verdict": record.verdict, "seconds": record.seconds}
+    return dataclasses.replace(record, seconds=(1e-9,), **given)
 
 
 def test_near_records_count_as_the_policy_says(source: Path, tuned: Path) -> None:

@@ -149,7 +149,7 @@ def tvm_database(folder: Path) -> JSONDatabase:
     for module in (product(8), product(32)):
         workload = database.commit_workload(module)
         for tile, seconds in ((4, 1e-3), (8, 1e10)):
-            schedule = Schedule(module)
+            schedule: Any = Schedule(module)
             loops = schedule.get_loops(schedule.get_sblock("C"))
             schedule.split(loops[2], [None, tile])
             info = meta_schedule.arg_info.ArgInfo.from_prim_func(module["main"])
@@ -172,7 +172,7 @@ def test_a_database_of_tvm_comes_in_and_goes_out(tmp_path: Path) -> None:
         count, faults = exchange.save(log, tmp_path / "out")
         assert (count, faults.count) == (4, 2)
         assert "has a point" in faults.reasons[0]
-    again = JSONDatabase(work_dir=str(tmp_path / "out"))
+    again: Any = JSONDatabase(work_dir=str(tmp_path / "out"))
     assert len(again) == len(written) == 4
     for module in (product(8), product(32)):
         best = again.query_tuning_record(module, tvm.target.Target(CPU), "main")

@@ -67,8 +67,8 @@ class LogAdvice:
         count = {kind: 0 for kind in ("hits", "near", "misses")}
         skipped: dict[str, None] = {}
         for answer in self.found.values():
-            kind = {Hit: "hits", Near: "near"}.get(type(answer), "misses")
-            count[kind] += 1
+            hit, near = isinstance(answer, Hit), isinstance(answer, Near)
+            count["hits" if hit else "near" if near else "misses"] += 1
             skipped |= dict.fromkeys(answer.skipped)
         return {"source": self.log.name, **count, "defaults": self.missing, "skipped": [*skipped]}
 

@@ -79,7 +79,7 @@ def of_toolchain() -> Described:
     data = {
         "hybridc": version("hybridc"),
         "tvm": version("apache-tvm"),
-        "llvm": int(codegen.llvm_version_major()),
+        "llvm": codegen.llvm_version_major(),
         "code_generation": _CODE_GENERATION,
     }
     return Described.of("toolchain", data)

@@ -122,16 +122,18 @@ def _texts(record: Record) -> str | None:
         value: object = getattr(record, name)
         if not isinstance(value, str) or not 0 < len(value) <= _TEXT or not value.isprintable():
             return f"{name} is no text of 1 to {_TEXT} printable characters: {value!r:.40}"
-    if not isinstance(record.trace, str) or "\0" in record.trace:
+    trace = record.trace
+    if not _is(trace, str) or "\0" in trace:
         return f"trace is no text: {record.trace!r:.40}"
     return None
 
 
 def _point(record: Record) -> str | None:
-    if not isinstance(record.point, Mapping):
-        return f"point is no mapping of knobs: {record.point!r:.40}"
-    for knob, value in record.point.items():
-        if not isinstance(knob, str) or not _whole(value):
+    point = record.point
+    if not _is(point, Mapping):
+        return f"point is no mapping of knobs: {point!r:.40}"
+    for knob, value in point.items():
+        if not _is(knob, str) or not _whole(value):
             return f"point gives no whole number to a knob: {knob!r:.40} = {value!r:.40}"
     return None
 
@@ -148,7 +150,7 @@ def _times(record: Record) -> str | None:
 
 
 def _rest(record: Record) -> str | None:
-    if not isinstance(record.verdict, Verdict):
+    if not _is(record.verdict, Verdict):
         return f"verdict is one of {', '.join(Verdict)}, not {record.verdict!r:.40}"
     if not _duration(record.when):
         return f"when is no Unix time: {record.when!r:.40}"
@@ -156,6 +158,11 @@ def _rest(record: Record) -> str | None:
 
 
 _CHECKS = (_keys, _texts, _point, _rest, _times)
+
+
+def _is(value: object, kind: type) -> bool:
+    """What the types promise, and data from outside may not keep."""
+    return isinstance(value, kind)
 
 
 def _duration(value: object) -> bool:

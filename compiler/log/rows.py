@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Select, select
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.log import record as recording
@@ -76,7 +76,7 @@ def from_record(record: Record, series_id: int) -> dict[str, Any]:
     }
 
 
-def to_record(row: Row[Any]) -> Record:
+def to_record(row: Any) -> Record:
     """Read a row of `whole`.
 
     Raises InputError where the row holds no record, or another one than was written.
@@ -118,7 +118,7 @@ def from_described(described: Described) -> dict[str, Any]:
     }
 
 
-def description(row: Row[Any]) -> Described | None:
+def description(row: Any) -> Described | None:
     """Read a row of `descriptions`; None where it does not fit its key."""
     try:
         found = Described.of(row.kind, json.loads(row.data))

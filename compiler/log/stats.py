@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import func, select
 
 from hybridc.compiler.log import rows, schema, upkeep, workload
 from hybridc.compiler.log.keys import Described
@@ -82,7 +82,7 @@ def best(log: TuningLog) -> Iterator[Best]:
                 yield _best(row, described, best_of(connection, row.id))
 
 
-def _best(row: Row[Any], described: Described, found: Any) -> Best:
+def _best(row: Any, described: Described, found: Any) -> Best:
     rule, point, seconds = found or ("", {}, None)
     keys = (row.target.hex(), row.toolchain.hex(), row.mode)
     return Best(described, *keys, rule, dict(point), seconds, row.choices, row.records)

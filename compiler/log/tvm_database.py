@@ -92,11 +92,13 @@ class _Workload:
             raise InputError(f"a workload of TVM cannot be read: {_first(error)}") from None
         self.module = Described.of("module", line)
 
-    def replays(self, record: Any) -> bool:
-        """Whether the record's trace applies to this workload."""
+    def replays(self, data: Any) -> bool:
+        """Whether the trace of a record, TVM's data, applies to this workload."""
         from tvm.s_tir import Schedule
+        from tvm.s_tir.meta_schedule.database import TuningRecord
 
         try:
+            record = TuningRecord.from_json(data, self.tvm)
             record.trace.apply_to_schedule(Schedule(self.tvm.mod), remove_postproc=False)
         except Exception:  # as above: whatever the reason, the trace is not for this workload
             return False
@@ -114,14 +116,12 @@ def _workload(line: Any, faults: Faults) -> _Workload | None:
 def _items(
     line: Any, workloads: Sequence[_Workload | None], moment: float, faults: Faults
 ) -> Iterator[Described | Record]:
-    from tvm.s_tir.meta_schedule.database import TuningRecord
-
     try:
         place, data = line
         workload = workloads[place] if 0 <= place < len(workloads) else None
         if workload is None:
             raise InputError(f"a record of TVM is for workload {place}, which cannot be read")
-        if not workload.replays(TuningRecord.from_json(data, workload.tvm)):
+        if not workload.replays(data):
             raise InputError(f"a record's trace does not fit workload {place}")
         target = _target(data[2])
         yield target
