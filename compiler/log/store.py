@@ -221,7 +221,7 @@ def _rows(
     """The rows of a batch; records whose keys nobody described are faults."""
     found = rows.ids(connection, {key for record in batch for key in _series_of(record)[:3]})
     owners = {owner for record in batch if found.keys() >= {*(owner := _series_of(record))[:3]}}
-    numbers = {owner: _series_id(connection, log, owner, found) for owner in sorted(owners)}
+    numbers = _numbers(connection, log, owners, found)
     values: list[dict[str, Any]] = []
     for record in batch:
         if (owner := _series_of(record)) in numbers:
@@ -236,13 +236,27 @@ def _series_of(record: Record) -> Series:
     return record.workload, record.target, record.toolchain, record.mode
 
 
-def _series_id(
-    connection: Connection, log: TuningLog, owner: Series, found: Mapping[str, int]
-) -> int:
-    workload, target, toolchain = (found[key] for key in owner[:3])
-    named = {"workload": workload, "target": target, "toolchain": toolchain, "mode": owner[3]}
-    query = select(schema.series.c.id).filter_by(**named)
-    if (number := connection.execute(query).scalar()) is None:
-        connection.execute(log.insert(schema.series), named)
-        number = connection.execute(query).scalar_one()
-    return int(number)
+def _numbers(
+    connection: Connection, log: TuningLog, owners: set[Series], found: Mapping[str, int]
+) -> dict[Series, int]:
+    """The rows of series, which are made where there are none."""
+    wanted = {(*(found[key] for key in owner[:3]), owner[3]): owner for owner in owners}
+    there = _series(connection, {row[0] for row in wanted})
+    if missing := sorted(wanted.keys() - there.keys()):
+        names = ("workload", "target", "toolchain", "mode")
+        values = [dict(zip(names, row, strict=True)) for row in missing]
+        connection.execute(log.insert(schema.series), values)
+        there = _series(connection, {row[0] for row in wanted})
+    return {owner: there[row] for row, owner in wanted.items()}
+
+
+def _series(connection: Connection, workloads: set[Any]) -> dict[tuple[Any, ...], int]:
+    """The rows of all series of these workloads, by what they are of."""
+    table, found = schema.series.c, dict[tuple[Any, ...], int]()
+    listed = sorted(workloads)
+    for start in range(0, len(listed), _PAGE):
+        given = listed[start : start + _PAGE]
+        query = select(table.workload, table.target, table.toolchain, table.mode, table.id)
+        for *row, number in connection.execute(query.where(table.workload.in_(given))):
+            found[tuple(row)] = number
+    return found
