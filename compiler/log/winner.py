@@ -1,6 +1,5 @@
 """Which of several measured choices wins, when measurements are noisy."""
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -94,13 +93,26 @@ def _pooled(key: Order, group: Sequence[M]) -> Choice[M] | None:
     good = [record for record in group if record.verdict == Verdict.OK and record.seconds]
     if not good or any(record.verdict == Verdict.WRONG for record in group):
         return None
-    samples = [sample for record in good for sample in record.seconds]
-    ranked = tuple(sorted(good, key=lambda record: statistics.median(record.seconds)))
-    return Choice(key, statistics.median(samples), _noise(samples), ranked)
+    samples = sorted(sample for record in good for sample in record.seconds)
+    ranked = tuple(sorted(good, key=_median)) if len(good) > 1 else tuple(good)
+    return Choice(key, _quantile(samples, 0.5), _noise(samples), ranked)
+
+
+def _median(record: Measured) -> float:
+    return _quantile(sorted(record.seconds), 0.5)
 
 
 def _noise(samples: Sequence[float]) -> float:
+    """Of samples in order."""
     if len(samples) < 2:
         return WIDEST / 2  # one sample says nothing of its noise
-    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
+    low, middle, high = (_quantile(samples, share) for share in (0.25, 0.5, 0.75))
     return _NOTCH * (high - low) / sqrt(len(samples)) / middle
+
+
+def _quantile(samples: Sequence[float], share: float) -> float:
+    """Of samples in order; what `statistics` has takes most of a look-up's time."""
+    place = share * (len(samples) - 1)
+    low = int(place)
+    high = min(low + 1, len(samples) - 1)
+    return samples[low] + (samples[high] - samples[low]) * (place - low)
