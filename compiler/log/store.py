@@ -244,7 +244,7 @@ def _numbers(
     there = _series(connection, {row[0] for row in wanted})
     if missing := sorted(wanted.keys() - there.keys()):
         names = ("workload", "target", "toolchain", "mode")
-        values = [dict(zip(names, row, strict=True)) for row in missing]
+        values: list[dict[str, Any]] = [dict(zip(names, row, strict=True)) for row in missing]
         connection.execute(log.insert(schema.series), values)
         there = _series(connection, {row[0] for row in wanted})
     return {owner: there[row] for row, owner in wanted.items()}
