@@ -7,12 +7,13 @@ import click
 
 from hybridc.cli._options import JSON, LOG, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
-from hybridc.compiler.errors import ContractError
+from hybridc.compiler.errors import ContractError, InputError
 
 if TYPE_CHECKING:
     from hybridc.compiler.contract import Contract
     from hybridc.compiler.driver import Outcome
     from hybridc.compiler.plans import Options
+    from hybridc.compiler.tuning.plan import Tuning
 
 
 @click.command()
@@ -71,6 +72,12 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="Where to write a report: a page (for which the artifact is run) if it ends in .html.",
 )
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    help="Tune first: points to measure for each kernel, on average (see `hybridc tune`).",
+)
+@click.option("--budget", metavar="10min", help="Stop tuning after this time.")
 @LOG
 @click.option(
     "--near",
@@ -96,6 +103,8 @@ def command(
     min_accuracy: tuple[str, ...],
     keep_best: bool,
     calibration: Path | None,
+    trials: int | None,
+    budget: str | None,
     plugin: tuple[Path, ...],
     report: Path | None,
     as_json: bool,
@@ -116,6 +125,7 @@ def command(
         plugins=plugin,
         calibration=data.read(calibration) if calibration else None,
         contract=_contract(max_latency, min_accuracy),
+        tuning=_tuning(trials, budget),
         progress=progress(verbose),
     )
     outcome = _compile(model, options, shape)
@@ -127,6 +137,14 @@ def _contract(max_latency: str | None, min_accuracy: tuple[str, ...]) -> "Contra
     from hybridc.compiler.contract import Contract, parse_accuracy
 
     return Contract(max_latency=max_latency, min_accuracy=parse_accuracy(min_accuracy))
+
+
+def _tuning(trials: int | None, budget: str | None) -> "Tuning | None":
+    from hybridc.compiler.tuning.plan import Tuning
+
+    if trials is None and budget is not None:
+        raise InputError("--budget says how long to tune at most: give --trials too")
+    return None if trials is None else Tuning(trials, budget)
 
 
 def _compile(model: Path, options: "Options", shape: tuple[str, ...]) -> "Outcome":

@@ -38,7 +38,7 @@ def adviser(options: Options, target: Target) -> Generator[MakeAdviser]:
     if options.lock is not None:
         locked = lock.read(options.lock)
         yield lambda: replace(locked, faults={})
-    elif options.log is None and not access.default_exists():
+    elif options.log is None and options.tuning is None and not access.default_exists():
         if options.frozen:
             raise MissingRecordError(f"frozen, but there is no tuning log {settings.log_url()}")
         yield lambda: None
@@ -51,6 +51,8 @@ def adviser(options: Options, target: Target) -> Generator[MakeAdviser]:
 def _from_log(options: Options, target: Target) -> Generator[MakeAdviser]:
     from hybridc.compiler.log.advice import LogAdvice  # SQLAlchemy takes its time
 
+    if options.tuning is not None:  # there will be something to read by then
+        access.open_log(options.log, plugins=tuple(options.plugins)).close()
     try:
         opened = access.open_log(options.log, readonly=True, plugins=tuple(options.plugins))
     except LogError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import calibration, frontend, memory, pipeline, plans
+from hybridc.compiler import calibration, frontend, memory, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import ALIGNMENT, build
@@ -17,13 +17,14 @@ from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.errors import ContractError, WrongAnswerError
+from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.plans import Dtype, NearHits, Options, Plan, Verify
 from hybridc.compiler.report import Report, Stage
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.plan import Tuning
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     near: NearHits = "tools",
     frozen: bool = False,
     lock: Path | None = None,
+    tuning: Tuning | None = None,
     keep_best: bool = False,
 ) -> Artifact:
     """Compile a model for a target.
@@ -89,6 +91,26 @@ def compile_source(
     with clock.stage("load"):
         model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
     return _compile(model, plan, clock)
+
+
+def unscheduled(
+    source: Any, options: Options, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> tuple[IRModule, Context, str]:
+    """Load a model and run the passes before the kernels are scheduled.
+
+    Returns the module, the context, and as text the passes that are left.  Raises InputError where
+    the pipeline schedules nothing.
+    """
+    plan, clock = plans.plan(options), Clock(options.progress)
+    names = [plugin.name_of(type(step)) for step in plan.steps]
+    if plans.SCHEDULING not in names:
+        raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
+    at = names.index(plans.SCHEDULING)
+    with clock.stage("load"):
+        model = frontend.load(source, shapes=shapes or {})
+    context = Context(plan.target, plan.rules)
+    module = pipeline.run(plan.steps[:at], model.module, context, [clock])
+    return module, context, pipeline.text(plan.steps[at + 1 :])
 
 
 def compile_model(model: Model, options: Options) -> Outcome:
@@ -181,6 +203,10 @@ def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModu
     instruments: list[pipeline.Instrument] = [clock]
     if options.dump_ir is not None:
         instruments.append(DumpIr(options.dump_ir))
+    if options.tuning is not None:
+        from hybridc.compiler.tuning.session import TuneInside  # SQLAlchemy takes its time
+
+        instruments.append(TuneInside(options, options.tuning, context, plan.steps, clock))
     if options.verify == "each":
         tolerances = (options.rtol, options.atol, plan.precision(trial.model))
         check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)

@@ -1,13 +1,16 @@
 """What a plug-in author implements: read this page, then write one file.
 
-`Pass` rewrites a whole module, `ScheduleRule` makes one kernel fast.  Both are frozen dataclasses
-whose fields are their options; the file's name is the plug-in's name (`fold_batch_norm.py` holds
-`FoldBatchNorm`, known as `fold-batch-norm`).
+`Pass` rewrites a whole module, `ScheduleRule` makes one kernel fast, `Strategy` searches a rule's
+space.  All are frozen dataclasses whose fields are their options; the file's name is the plug-in's
+name (`fold_batch_norm.py` holds `FoldBatchNorm`, known as `fold-batch-norm`).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
+from math import gcd, inf, prod
+from random import Random
 from typing import Any, ClassVar, Protocol
 
 from hybridc.compiler.target import Target
@@ -131,3 +134,136 @@ class ScheduleRule(ABC):
     @abstractmethod
     def schedule(self, match: Any, point: Point) -> Schedule:
         """Apply the point; the kernel computes the same function as before."""
+
+    def canonical(self, match: Any, point: Point) -> Point:
+        """The one point that stands for all with its schedule: knobs as they take effect."""
+        return point
+
+    def estimate(self, match: Any, point: Point) -> float | None:
+        """Cycles of one call by analysis, where the rule has a model that can tell points apart."""
+        return None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A point that was tried: the seconds of one call, or None where it failed."""
+
+    point: Point
+    seconds: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """Seconds, infinite for a failure."""
+        return inf if self.seconds is None else self.seconds
+
+
+def _itself(point: Point) -> Point:
+    return point
+
+
+@dataclass(frozen=True)
+class SearchTask:
+    """What a strategy may know of a kernel: the space of its rule, and where to begin.
+
+    `hints` were good points of similar kernels.  `canonical` gives points with the same schedule
+    one form, which is tried once.  `score` predicts how points compare: the lower, the faster.
+    """
+
+    space: Space
+    default: Point
+    hints: tuple[Point, ...] = ()
+    canonical: Callable[[Point], Point] = _itself
+    score: Callable[[Sequence[Point]], Sequence[float]] | None = None
+
+    @property
+    def size(self) -> int:
+        """How many points the space has, those with the same schedule counted each."""
+        return prod(len(values) for values in self.space.values())
+
+    def contains(self, point: Point) -> bool:
+        """Whether each knob, and no other, has one of its values."""
+        return point.keys() == self.space.keys() and all(
+            point[knob] in values for knob, values in self.space.items()
+        )
+
+    def key(self, point: Point) -> tuple[int, ...]:
+        """The same for points with the same schedule, another for others."""
+        canonical = self.canonical(point)
+        return tuple(canonical[knob] for knob in self.space)
+
+    def point(self, index: int) -> Point:
+        """The point of a number below `size`; the last knob counts fastest."""
+        values: dict[str, int] = {}
+        for knob in reversed(tuple(self.space)):
+            index, place = divmod(index, len(self.space[knob]))
+            values[knob] = self.space[knob][place]
+        return {knob: values[knob] for knob in self.space}
+
+    def shuffled(self, draw: Random) -> Iterator[Point]:
+        """Every point once, in an order that looks random."""
+        size = self.size
+        start, step = draw.randrange(size), draw.randrange(size)
+        while gcd(step, size) != 1:  # else some points would be left out
+            step = draw.randrange(size)
+        return (self.point((start + step * i) % size) for i in range(size))
+
+
+# A strategy that offers this many points in a row that were tried has nothing new to offer.
+_PATIENCE = 300
+
+
+@dataclass(frozen=True)
+class Strategy(ABC):
+    """Proposes points of a kernel's space; it measures nothing itself.
+
+    It keeps nothing between calls: what it proposes follows from its options, `seed` and the
+    history, so a search that was stopped goes on as if it had not been.
+    """
+
+    seed: int = 0
+
+    @abstractmethod
+    def candidates(
+        self, task: SearchTask, history: Sequence[Trial], draw: Random
+    ) -> Iterable[Point]:
+        """Points to try next, the most promising first, perhaps without end.
+
+        Each is a point of the space; `propose` passes over those that were tried.  `history` is
+        in the order of the trials, may be empty, and holds points of the space alone; `draw` is
+        the only source of chance.
+        """
+
+    def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
+        """Up to `budget` points that were not tried; none only where the space is exhausted.
+
+        The default comes first, then the hints.  Two proposals, or a proposal and a trial, never
+        have the same schedule.
+        """
+        known = [trial for trial in history if task.contains(trial.point)]
+        seen = {task.key(trial.point) for trial in known}
+        draw = Random(f"{self.seed}/{len(known)}")
+        openings = (point for point in (task.default, *task.hints) if task.contains(point))
+        # The strategy is asked only where the openings leave something over.
+        asked = (point for _ in range(1) for point in self.candidates(task, known, draw))
+        offers = chain(
+            _untried(task, openings, seen),
+            _untried(task, asked, seen, _PATIENCE),
+            _untried(task, task.shuffled(draw), seen),
+        )
+        return tuple(islice(offers, max(0, budget)))
+
+
+def _untried(
+    task: SearchTask, points: Iterable[Point], seen: set[tuple[int, ...]], patience: float = inf
+) -> Iterator[Point]:
+    """The points that are new, up to `patience` in a row that are not; `seen` grows."""
+    repeated = 0
+    for point in points:
+        if (key := task.key(point)) in seen:
+            repeated += 1
+            if repeated >= patience:
+                return
+            continue
+        repeated = 0
+        seen.add(key)
+        yield point

@@ -13,6 +13,7 @@ from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.rewrite import calls, computes_in
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.plan import Tuning
 
 Verify = Literal["each", "end", "off"]
 Dtype = Literal["fp32", "bf16"]
@@ -22,6 +23,8 @@ NearHits = Literal["never", "tools", "any"]
 # the tools differ, or facts of the machine that were measured; any.
 NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 
+# The pass that gives kernels their points; before it they can be tuned.
+SCHEDULING = "schedule"
 # The pass that lowers precision, and the one that it has to come before.
 _MIXED, _PACKING = "mixed-precision", "pack-weights"
 
@@ -45,7 +48,8 @@ class Options:
     `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
     the default log, if there is one.  `near` says which records of other conditions count
     (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
-    and points from an artifact or a schedule lock instead, for every kernel.
+    and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
+    tune the kernels on the way, into that log.
     """
 
     target: str = "cpu"
@@ -65,6 +69,7 @@ class Options:
     near: NearHits = "tools"
     frozen: bool = False
     lock: Path | None = None
+    tuning: Tuning | None = None
     progress: Progress = _silent
 
 
@@ -97,6 +102,10 @@ def plan(options: Options) -> Plan:
         raise InputError(f"near is {', '.join(NEAR_HITS)}, not {options.near!r}")
     if options.lock is not None and (options.log is not None or options.frozen):
         raise InputError("a lock holds every choice: give it without a log, and without frozen")
+    if options.tuning is not None:
+        if options.lock is not None or options.frozen:
+            raise InputError("what is frozen or locked is not tuned: leave trials out")
+        options.tuning.check(options.plugins)
     steps = _steps(options)
     rules = pipeline.rules(options.plugins)
     device = target.parse(options.target, options.threads)

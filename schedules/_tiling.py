@@ -81,7 +81,9 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     machine = target.machine
     share = problem.lanes / target.lanes()
     multiply_adds = rows * vectors * max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
-    loads = (rows + vectors) * _LOAD
+    # Accumulators that find no register are loaded and stored in each step.
+    spilled = max(0, rows * vectors + vectors + 1 - target.vector_registers)
+    loads = (rows + vectors + 2 * spilled) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * 4 / (_SHARE * fed)
@@ -189,6 +191,21 @@ def default(problem: Problem, target: Target) -> Point:
     ]
     tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
     return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}
+
+
+def canonical(problem: Problem, point: Point) -> Point:
+    """The point as a tile takes it: no larger than the kernel, tasks of whole parts of it."""
+    vectors = min(point["vectors"], problem.panels(1))
+    rows = min(point["rows"], problem.rows)
+    chunk = divisor_below(problem.units(rows), point["chunk"])
+    panels = divisor_below(problem.panels(vectors), point["panels"])
+    return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
+
+
+def estimate(problem: Problem, point: Point, target: Target) -> float:
+    """Cycles of a canonical point."""
+    tile, task = (point["rows"], point["vectors"]), (point["chunk"], point["panels"])
+    return kernel_cycles(problem, tile, task, target)
 
 
 def _fitting(problem: Problem, target: Target) -> list[tuple[int, int]]:

@@ -133,6 +133,23 @@ class Attention(ScheduleRule):
         self._prepare(schedule, task, chunk == blocks and heads == match.shared)
         return schedule
 
+    def canonical(self, match: AttentionMatch, point: Point) -> Point:
+        """Rows that the kernel has, whole parts of its blocks and vectors, heads that divide."""
+        rows = min(point["rows"], match.rows)
+
+        def parts(vectors: int) -> list[int]:
+            counts = (match.features, match.columns) if match.packed else (match.features,)
+            groups = [n // _tiling.divisor_below(n, match.lanes) for n in counts]
+            return [_tiling.divisor_below(group, vectors) for group in groups]
+
+        wanted = parts(point["vectors"])
+        return {
+            "rows": rows,
+            "vectors": min(v for v in self.knobs(match)["vectors"] if parts(v) == wanted),
+            "chunk": _tiling.divisor_below(-(-match.rows // rows), point["chunk"]),
+            "heads": _tiling.divisor_below(match.shared, point["heads"]),
+        }
+
     def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
         lanes = _tiling.divisor_below(int(schedule.get(loop).extent), match.lanes)
         group, lane = schedule.split(loop, [None, lanes])

@@ -61,3 +61,11 @@ class BatchMatmul(ScheduleRule):
             else:
                 _contraction.spread(schedule, pack)
         return _dot_products.implement(schedule)
+
+    def canonical(self, match: Contraction, point: Point) -> Point:
+        """A tile no larger than the kernel; tasks of whole parts of it."""
+        return _tiling.canonical(match.problem, point)
+
+    def estimate(self, match: Contraction, point: Point) -> float:
+        """The analytic model's cycles."""
+        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)

@@ -69,3 +69,11 @@ class Conv2d(ScheduleRule):
             else:
                 _contraction.spread(schedule, pad)
         return _prefetch.ahead(_dot_products.implement(schedule), match.target)
+
+    def canonical(self, match: Contraction, point: Point) -> Point:
+        """A tile no larger than the kernel; tasks of whole parts of it."""
+        return _tiling.canonical(match.problem, point)
+
+    def estimate(self, match: Contraction, point: Point) -> float:
+        """The analytic model's cycles."""
+        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)

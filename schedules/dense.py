@@ -37,3 +37,11 @@ class Dense(ScheduleRule):
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""
         return _dense.schedule(match, point)
+
+    def canonical(self, match: Contraction, point: Point) -> Point:
+        """A tile no larger than the kernel; tasks of whole parts of it."""
+        return _tiling.canonical(match.problem, point)
+
+    def estimate(self, match: Contraction, point: Point) -> float:
+        """The analytic model's cycles."""
+        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)

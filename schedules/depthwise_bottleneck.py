@@ -97,6 +97,10 @@ class DepthwiseBottleneck(ScheduleRule):
                 _pointwise(schedule, stage, match.target)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
 
+    def estimate(self, match: Chain, point: Point) -> float:
+        """The analytic model's cycles."""
+        return bottleneck.joined_cycles(match.case, point["chunk"], match.target)
+
 
 def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
     """Tile a depthwise stage as the depthwise rule does, all columns of a vector together."""

@@ -62,7 +62,17 @@ class DepthwiseConv2d(ScheduleRule):
         store = _contraction.inline_epilogue(schedule, product)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
-        whole = {**point, "panels": match.problem.panels(point["vectors"])}
-        _contraction.tile(match, schedule, product, store, whole)
+        _contraction.tile(match, schedule, product, store, self._whole(match, point))
         _depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
+
+    def canonical(self, match: Contraction, point: Point) -> Point:
+        """A tile no larger than the image; a task has every panel."""
+        return _tiling.canonical(match.problem, self._whole(match, point))
+
+    def estimate(self, match: Contraction, point: Point) -> float:
+        """The analytic model's cycles."""
+        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)
+
+    def _whole(self, match: Contraction, point: Point) -> Point:
+        return {**point, "panels": match.problem.panels(point["vectors"])}

@@ -82,6 +82,17 @@ class WinogradConv2d(ScheduleRule):
         _transform_input(schedule, match.work.lanes, None if point["staged"] else task)
         return _prefetch.ahead(schedule, match.target)
 
+    def canonical(self, match: Winograd, point: Point) -> Point:
+        """Rows that divide a task's tiles, panels that divide the columns."""
+        panels = _tiling.divisor_below(match.work.vectors // point["vectors"], point["panels"])
+        rows = _tiling.divisor_below(point["tiles"], point["rows"])
+        return {**point, "rows": rows, "panels": panels}
+
+    def estimate(self, match: Winograd, point: Point) -> float:
+        """The analytic model's cycles."""
+        cut = winograd_cost.Cut(**self.canonical(match, point))
+        return winograd_cost.work_cycles(match.work, cut, match.target)
+
 
 def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any, Any]:
     """Cut the output into tasks; each transforms its tiles back and applies the epilogue.

@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,23 @@ class Module:
     w = np.array([-1, 0, 1], "float32")
     dense = np.arange(12, dtype="float32").reshape(3, 4)
     return relax.transform.BindParams("main", {"w": w, "dense": dense})(from_source(text))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`relu(x @ w)` of 24 by 48 numbers, as ONNX: one kernel."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = np.random.default_rng(0).standard_normal((48, 64)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [24, 48])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [24, 64])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path = tmp_path_factory.mktemp("models") / "tiny.onnx"
+    opsets = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path

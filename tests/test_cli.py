@@ -11,7 +11,7 @@ import pytest
 from hybridc.cli import main as entry
 from hybridc.compiler.errors import ContractError, InputError, MissingRecordError, WrongAnswerError
 
-VERBS = ("bench", "compile", "doctor", "inspect", "opt", "passes", "report", "run")
+VERBS = ("bench", "compile", "doctor", "inspect", "opt", "passes", "report", "run", "tune")
 
 RELU_TWICE = """
 @I.ir_module
@@ -82,6 +82,16 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["passes", "fuze"], "did you mean 'fuse'?"),
         (["opt", "--pipeline", "fuze", "-"], "did you mean 'fuse'?"),
         (["opt", "-"], "--pipeline"),
+        (["tune"], "MODEL"),
+        (["tune", "m.onnx", "--strategy", "evolutionery"], "did you mean 'evolutionary'?"),
+        (["tune", "m.onnx", "--strategy", "random{sede=3}"], "did you mean 'seed'?"),
+        (["tune", "m.onnx", "--budget", "soon"], "5ms"),
+        (["tune", "m.onnx", "--trials", "0"], "--trials"),
+        (["tune", "m.onnx", "--caches", "hot"], "warm"),
+        (["tune", "m.onnx", "--log", "mysql://here"], "postgresql"),
+        (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
+        (["compile", "m.onnx", "--budget", "10min"], "--trials"),
+        (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave trials out"),
     ],
 )
 def test_a_wrong_call_names_the_nearest(

@@ -137,6 +137,28 @@ def test_every_rule_takes_some_kernel_of_the_corpus(rule: ScheduleRule) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
+def test_points_of_one_canonical_form_have_one_schedule(rule: ScheduleRule) -> None:
+    cpu = target.parse("avx512", threads=2)
+    for _, builder in KERNELS:
+        for func in kernels(builder, cpu):
+            match: Any = rule.match(func, cpu)
+            if isinstance(match, NotApplicable):
+                continue
+            space, default = rule.knobs(match), rule.default(match, cpu)
+            for point in sample(space, default, OTHER_POINTS):
+                canonical = rule.canonical(match, point)
+                assert rule.canonical(match, canonical) == canonical
+                assert all(canonical[knob] in values for knob, values in space.items()), point
+                assert set(canonical) == set(space)
+                estimate = rule.estimate(match, point)
+                assert estimate == rule.estimate(match, canonical)
+                assert estimate is None or 0 < estimate < float("inf")
+                if canonical != point:
+                    made = rule.schedule(match, canonical).mod
+                    tvm.ir.assert_structural_equal(rule.schedule(match, point).mod, made)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
 def test_no_rule_measures_or_remembers(rule: ScheduleRule) -> None:
     """The same kernel gets the same point and the same schedule, whatever came before."""
     cpu = target.parse("avx2", threads=2)

@@ -1,0 +1,128 @@
+"""Shared by the strategies that are samplers of Optuna, driven by ask and tell."""
+
+import hashlib
+import importlib.util
+import json
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite, log
+from random import Random
+from typing import Any, ClassVar
+
+from hybridc.autotune import _points
+from hybridc.compiler import plugin
+from hybridc.compiler.errors import PluginError
+from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
+
+# Questions to a sampler in one proposal; one that repeats itself that often has converged.
+_QUESTIONS = 64
+
+
+@dataclass(frozen=True)
+class OptunaStrategy(Strategy):
+    """A sampler that is told the history and asked for more; its variables are places of knobs.
+
+    With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
+    well, one study for each space, so that Optuna's dashboard shows them.
+    """
+
+    storage: str = ""
+    # Whether the sampler only learns from trials that it was asked for: those are asked again.
+    replays: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        """Refuse to work where Optuna is not installed."""
+        if importlib.util.find_spec("optuna") is None:
+            name = plugin.name_of(type(self))
+            raise PluginError(f"{name} needs Optuna: pip install hybridc[tune]")
+
+    @abstractmethod
+    def sampler(self, seed: int) -> Any:
+        """The sampler, as if nothing had been asked of it."""
+
+    def candidates(
+        self, task: SearchTask, history: Sequence[Trial], draw: Random
+    ) -> Iterator[Point]:
+        """What the sampler asks for, then changes of the fastest points."""
+        free = _points.free(task.space)
+        if free:
+            yield from self._asked(task, history, draw)
+        best = _points.ranked(history)[:4] or [Trial(task.default)]
+        while free:
+            yield _points.changed(task.space, draw.choice(best).point, draw)
+
+    def _asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            ranges = distributions(task)
+            seed = self.seed if self.replays else draw.randrange(2**31)
+            study = optuna.create_study(sampler=self.sampler(seed))
+            if self.replays:
+                for trial, cost in zip(history, costs(history), strict=True):
+                    study.enqueue_trial(_places(task, trial.point))
+                    study.tell(study.ask(ranges), cost)
+            else:
+                study.add_trials(_finished(task, history))
+            for _ in range(_QUESTIONS):
+                yield _point(task, study.ask(ranges).params)
+
+    def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
+        """Up to `budget` points that were not tried; the history is written to the storage."""
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        if self.storage and _points.free(task.space):
+            self._publish(task, [trial for trial in history if task.contains(trial.point)])
+        return super().propose(task, history, budget)
+
+    def _publish(self, task: SearchTask, history: Sequence[Trial]) -> None:
+        """Add the trials that the study in the storage lacks."""
+        import optuna
+
+        told = json.dumps([task.space, task.default, self.seed], sort_keys=True)
+        kind = plugin.name_of(type(self))
+        name = f"hybridc-{kind}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}"
+        try:
+            study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
+            known = len(study.get_trials(deepcopy=False))
+            study.add_trials(_finished(task, history)[known:])
+        except Exception as error:  # drivers raise errors of many kinds
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise PluginError(f"{kind}: storage {self.storage!r}: {line}") from error
+
+
+def distributions(task: SearchTask) -> dict[str, Any]:
+    """A variable for each knob that has a choice: the place of its value."""
+    from optuna.distributions import IntDistribution
+
+    free = _points.free(task.space)
+    return {knob: IntDistribution(0, len(task.space[knob]) - 1) for knob in free}
+
+
+def costs(history: Sequence[Trial]) -> list[float]:
+    """Logarithms of seconds; a failure counts as twice the slowest."""
+    known = [trial.cost for trial in _points.measured(history)]
+    worst = 2 * max(known, default=1.0)
+    return [log(trial.cost if isfinite(trial.cost) else worst) for trial in history]
+
+
+def _places(task: SearchTask, point: Point) -> dict[str, int]:
+    return {knob: task.space[knob].index(point[knob]) for knob in _points.free(task.space)}
+
+
+def _point(task: SearchTask, places: Mapping[str, int]) -> Point:
+    return {knob: values[places.get(knob, 0)] for knob, values in task.space.items()}
+
+
+def _finished(task: SearchTask, history: Sequence[Trial]) -> list[Any]:
+    from optuna.trial import create_trial
+
+    ranges = distributions(task)
+    return [
+        create_trial(params=_places(task, trial.point), distributions=ranges, value=cost)
+        for trial, cost in zip(history, costs(history), strict=True)
+    ]

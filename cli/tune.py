@@ -1,0 +1,113 @@
+"""`hybridc tune`: measure the kernels of models at other points, and remember the best."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from hybridc.cli._options import JSON, LOG, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
+
+if TYPE_CHECKING:
+    from hybridc.compiler.plans import Options
+    from hybridc.compiler.tuning.kernel import Kernel
+
+_INTERRUPTED = 130  # 128 + SIGINT
+
+
+@click.command()
+@click.argument(
+    "models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path)
+)
+@click.option(
+    "--trials",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Points to measure for each kernel, on average; those in the log count.",
+)
+@click.option("--budget", metavar="10min", help="Stop after this time.")
+@click.option(
+    "--strategy",
+    default="evolutionary",
+    show_default=True,
+    help="What chooses the points, with its options: evolutionary{population=64}.",
+)
+@LOG
+@click.option("--seed", type=int, help="Seed of the strategy; 0 if not set.")
+@TARGET
+@THREADS
+@click.option(
+    "--workers", type=click.IntRange(min=1), help="Processes that build; by the cores if not set."
+)
+@click.option(
+    "--caches",
+    type=click.Choice(["warm", "cold"]),
+    default="warm",
+    show_default=True,
+    help="Measure with what the last call left in the caches, or with nothing in them.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="As for compile: the precision to multiply in.",
+)
+@SHAPE
+@click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+@PLUGIN
+@click.option("--explain", is_flag=True, help="Tell how well each kernel's times were predicted.")
+@JSON
+@VERBOSE
+def command(
+    models: tuple[Path, ...],
+    trials: int,
+    budget: str | None,
+    strategy: str,
+    seed: int | None,
+    workers: int | None,
+    caches: Literal["warm", "cold"],
+    shape: tuple[str, ...],
+    plugin: tuple[Path, ...],
+    explain: bool,
+    as_json: bool,
+    verbose: bool,
+    **plain: Any,
+) -> int:
+    """Tune the kernels of models, and remember what was measured.
+
+    Every point that is measured goes into the tuning log, where `hybridc compile` finds the best.
+    Ctrl-C keeps what was measured; the same call goes on from there.  A kernel's answer is
+    compared with that of the unscheduled kernel before it may win.
+    """
+    from hybridc.compiler.plans import Options
+    from hybridc.compiler.tuning.plan import Tuning
+    from hybridc.compiler.tuning.session import tune
+
+    how = Tuning(trials, budget, strategy, seed, workers, caches)
+    how.check(plugin)
+    options = Options(**plain, plugins=plugin, progress=progress(verbose))
+    try:
+        outcome = tune(_kernels(models, options, shape), options, how)
+    finally:
+        clear_progress()
+    if as_json:
+        emit_json(outcome.to_json())
+    else:
+        click.echo(outcome.text(explain))
+    return _INTERRUPTED if outcome.tuned.interrupted else 0
+
+
+def _kernels(
+    models: tuple[Path, ...], options: "Options", shape: tuple[str, ...]
+) -> Iterator[tuple["Kernel", int]]:
+    """The kernels of all models; a shape is for those that have an input of its name."""
+    from hybridc.compiler import driver, frontend
+    from hybridc.compiler.tuning import tasks
+
+    shapes = dict(map(frontend.parse_shape, shape))
+    for model in models:
+        module, context, finish = driver.unscheduled(model, options, shapes)
+        yield from tasks.kernels(module, context, finish, tuple(options.plugins))

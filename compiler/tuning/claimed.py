@@ -1,0 +1,32 @@
+"""Work that one tuner is at, and others are not, for as long as it lives."""
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from hybridc.compiler.log.store import TuningLog
+
+# A claim holds so many seconds; its owner renews it, unless somebody killed it.
+LEASE = 20.0
+
+
+@contextmanager
+def claimed(log: TuningLog, work: str, owner: str, lease: float = LEASE) -> Generator[bool]:
+    """Claim a piece of work while the block runs; False where somebody else is at it."""
+    if not log.claim([work], owner, lease):
+        yield False
+        return
+    stop = threading.Event()
+
+    def renew() -> None:
+        while not stop.wait(lease / 4):
+            log.claim([work], owner, lease)
+
+    renewing = threading.Thread(target=renew, daemon=True)
+    renewing.start()
+    try:
+        yield True
+    finally:
+        stop.set()
+        renewing.join()
+        log.release([work], owner)

@@ -1,0 +1,186 @@
+"""The learned cost model: gradient-boosted trees that rank the points of a kernel.
+
+Trained by pairwise ranking (Burges et al., RankNet, ICML 2005) with one group for each kernel, as
+`rank:pairwise` of XGBoost (Chen and Guestrin, KDD 2016): only the order of points matters, and
+kernels of all sizes are comparable.  A model is one UBJSON file with a hash behind it; nothing is
+unpickled.
+"""
+
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+from numpy.typing import ArrayLike, NDArray
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.tuning.features import COLUMNS, Matrix, without_loops
+
+Floats = NDArray[np.float64]
+# The model of the package, made by benchmarks/train_cost_model.py.
+PRETRAINED = Path(__file__).parent / "cost_model.ubj"
+_TREES, _TUNED_TREES, COLD_TREES = 300, 40, 60
+_PARAMETERS = {
+    "objective": "rank:pairwise",
+    "lambdarank_pair_method": "mean",
+    "lambdarank_num_pair_per_sample": 8,
+    "eta": 0.08,
+    "max_depth": 6,
+    "min_child_weight": 1.0,
+    "subsample": 0.8,
+    "colsample_bytree": 0.5,
+    "tree_method": "hist",
+    "seed": 0,
+    "nthread": 1,  # groups are small, and threads that spin starve what is measured beside them
+}
+# A value this share of a column's range beyond it is outside; so many columns outside are foreign.
+_MARGIN, _FOREIGN = 0.1, 0.05
+_HASH = 32  # bytes of BLAKE3 behind the UBJSON
+# Trials of a kernel from which ranking can be learned.
+FEWEST = 8
+
+
+@dataclass(frozen=True)
+class Group:
+    """Points of one kernel: their features `[n, columns]` and seconds `[n]`, NaN for failures."""
+
+    features: Matrix
+    seconds: Floats
+
+    @property
+    def relevance(self) -> Floats:
+        """Speed over that of the fastest: 1 for the best point, 0 for failures."""
+        ok = self.seconds[np.isfinite(self.seconds)]
+        best = ok.min() if len(ok) else 1.0
+        return np.where(np.isfinite(self.seconds), best / self.seconds, 0.0)
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Trees, and the ranges `[columns]` of the features that they learned from."""
+
+    booster: Any
+    low: Floats
+    high: Floats
+
+    def predict(self, features: Matrix) -> Floats:
+        """A score for each row: the lower, the faster; comparable within a kernel alone."""
+        import xgboost
+
+        rows = xgboost.DMatrix(features, nthread=1)
+        return -np.asarray(self.booster.predict(rows), np.float64)
+
+    def knows(self, features: Matrix) -> bool:
+        """Whether the features lie where the model learned; else its ranking means nothing."""
+        margin = _MARGIN * (self.high - self.low) + 1e-6
+        with np.errstate(invalid="ignore"):
+            outside = (features < self.low - margin) | (features > self.high + margin)
+        # A column that the model never saw is foreign as well.
+        unseen = np.isfinite(features) & ~np.isfinite(self.low)
+        return float((outside | unseen).mean()) <= _FOREIGN
+
+    def tuned(self, group: Group) -> "CostModel":
+        """The model with trees added that learn from a kernel's own trials."""
+        if np.isfinite(group.seconds).sum() < FEWEST:
+            return self
+        return _trained([group], self, _TUNED_TREES)
+
+    def save(self, path: Path) -> None:
+        """Write one UBJSON file, with a hash behind it, whole or not at all."""
+        content = bytes(self.booster.save_raw("ubj"))
+        with replacing(path) as file:
+            file.write(content + blake3(content).digest())
+
+
+def train(groups: Sequence[Group], trees: int = _TREES) -> CostModel:
+    """A model of these kernels.  Raises InputError where there is nothing to learn from."""
+    usable = [group for group in groups if np.isfinite(group.seconds).sum() > 1]
+    if not usable:
+        raise InputError("a cost model needs at least one kernel with two points that ran")
+    # Once more as candidates look before they are scheduled, so that those are ranked as well.
+    plain = [Group(without_loops(group.features), group.seconds) for group in usable]
+    return _trained([*usable, *plain], None, trees)
+
+
+def load(path: Path = PRETRAINED) -> CostModel:
+    """Read a model.  Raises InputError in one line where the file is no model of these features."""
+    require_xgboost()
+    import xgboost
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cost model {path}: {reason(error)}") from None
+    content, digest = data[:-_HASH], data[-_HASH:]
+    if blake3(content).digest() != digest:  # XGBoost ends the process on what is no UBJSON
+        raise InputError(f"cost model {path}: damaged, or no cost model")
+    booster = xgboost.Booster({"nthread": 1})
+    booster.load_model(bytearray(content))
+    low, high = (_range(booster, name) for name in ("low", "high"))
+    if low is None or high is None or booster.attr("columns") != json.dumps(COLUMNS):
+        raise InputError(f"cost model {path}: learned from other features; train it anew")
+    return CostModel(booster, low, high)
+
+
+def require_xgboost() -> None:
+    """Raise InputError where XGBoost is not installed."""
+    if importlib.util.find_spec("xgboost") is None:
+        raise InputError("the cost model needs XGBoost: pip install hybridc[tune]")
+
+
+def _trained(groups: Sequence[Group], base: CostModel | None, trees: int) -> CostModel:
+    require_xgboost()
+    import xgboost
+
+    features = np.concatenate([group.features for group in groups])
+    data = xgboost.DMatrix(
+        features,
+        label=np.concatenate([group.relevance for group in groups]),
+        group=[len(group.seconds) for group in groups],
+        nthread=1,
+    )
+    before = base.booster if base else None
+    booster = xgboost.train(_PARAMETERS, data, trees, xgb_model=before)
+    low, high = _bounds(features)
+    if base:
+        low, high = np.fmin(low, base.low), np.fmax(high, base.high)
+    booster.set_attr(columns=json.dumps(COLUMNS), low=_text(low), high=_text(high))
+    return CostModel(booster, low, high)
+
+
+def _bounds(features: Matrix) -> tuple[Floats, Floats]:
+    """Least and greatest of each column; NaN where it has no value."""
+    with np.errstate(invalid="ignore"):
+        low = np.fmin.reduce(features, axis=0).astype(np.float64)
+        return low, np.fmax.reduce(features, axis=0).astype(np.float64)
+
+
+def _text(values: Floats) -> str:
+    return json.dumps([value if isfinite(value) else None for value in values.tolist()])
+
+
+def _range(booster: Any, name: str) -> Floats | None:
+    text = booster.attr(name)
+    if text is None:
+        return None
+    values = [np.nan if value is None else value for value in json.loads(text)]
+    return np.asarray(values, np.float64) if len(values) == len(COLUMNS) else None
+
+
+def kendall(predicted: ArrayLike, measured: ArrayLike) -> float:
+    """Kendall's τ-b of two orders (Kendall, Biometrika 1945): 1 agree, -1 reversed, 0 unrelated.
+
+    Pairs with a value that is not finite are left out; NaN where nothing is left to compare.
+    """
+    one, other = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
+    ok = np.isfinite(one) & np.isfinite(other)
+    upper = np.triu_indices(int(ok.sum()), 1)
+    first, second = (np.sign(np.subtract.outer(x[ok], x[ok]))[upper] for x in (one, other))
+    scale = np.sqrt(float((first != 0).sum()) * float((second != 0).sum()))
+    return float((first * second).sum() / scale) if scale else float("nan")

@@ -1,0 +1,133 @@
+"""A kernel to tune, and how it crosses from one process of ours to another."""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler import build, kernel_cost, pipeline, plugin, target
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
+from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.drift import Drift
+
+# What the unscheduled function needs to be run at all.
+_REFERENCE = "lower-bfloat16"
+
+
+class LinkError(Exception):
+    """The C compiler could not link a kernel, which is no fault of its schedule."""
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A loop nest before scheduling, the rule that takes it, and the passes that follow the rule.
+
+    `finish` is the text of those passes; `plugins` are the files that rules and passes may be in.
+    `weights` are the parameters that are constants in the model.
+    """
+
+    name: str
+    func: PrimFunc = field(repr=False)
+    rule: ScheduleRule
+    target: Target = field(repr=False)
+    finish: str = ""
+    plugins: tuple[Path, ...] = ()
+    weights: tuple[int, ...] = ()
+
+    @cached_property
+    def match(self) -> Any:
+        """The rule's analysis.  Raises InputError where the rule does not take the kernel."""
+        found = self.rule.match(self.func, self.target)
+        if isinstance(found, NotApplicable):
+            raise InputError(f"{self.rule_name} does not take {self.name}: {found.reason}")
+        return found
+
+    @property
+    def rule_name(self) -> str:
+        """The rule as records name it."""
+        return plugin.name_of(type(self.rule))
+
+    @property
+    def terms(self) -> int:
+        """How many products the sums behind one element have, roughly."""
+        sizes = [prod(int(extent) for extent in param.shape) for param in self.func.params]
+        return max(1, kernel_cost.flops(self.func) // (2 * max(1, sizes[-1])))
+
+    @property
+    def dtypes(self) -> list[str]:
+        """The types of the parameters."""
+        return [str(param.dtype) for param in self.func.params]
+
+    def scheduled(self, point: Point | None) -> PrimFunc:
+        """The loop nest at a point, ready for code generation; None leaves it unscheduled."""
+        import tvm
+
+        if point is None:
+            return _passed(tvm.IRModule({"main": self.func}), _REFERENCE, self)
+        return _passed(self.rule.schedule(self.match, point).mod, self.finish, self)
+
+    def compile(self, point: Point | None, library: Path) -> None:
+        """Write the kernel at a point as a shared library.
+
+        Raises what rule and code generation raise, and LinkError.
+        """
+        made = build.compile_kernel(self.scheduled(point), self.target)
+        try:
+            made.export_library(str(library))
+        except (RuntimeError, OSError) as error:
+            raise LinkError(str(error)) from error
+
+    def save(self, path: Path) -> None:
+        """Write what `load` reads; for processes of one machine and one version of TVM."""
+        import tvm
+
+        data = {
+            "name": self.name,
+            "func": tvm.ir.save_json(self.func),
+            "rule": plugin.text(self.rule),
+            "target": {**self.target.describe(), "kind": "llvm", "mcpu": self.target.cpu},
+            "threads": self.target.threads,
+            "finish": self.finish,
+            "plugins": [str(file) for file in self.plugins],
+            "weights": list(self.weights),
+        }
+        path.write_text(json.dumps(data))
+
+    @classmethod
+    def load(cls, path: Path) -> "Kernel":
+        """Read a kernel that `save` wrote."""
+        import tvm
+
+        data = json.loads(path.read_text())
+        files = tuple(map(Path, data["plugins"]))
+        own = tuple(file for file in files if plugin.defines(file, ScheduleRule))
+        rules = plugin.Catalogue("hybridc.schedules", ScheduleRule, own)
+        return cls(
+            data["name"],
+            tvm.ir.load_json(data["func"]),
+            rules.create(data["rule"]),
+            target.parse(json.dumps(data["target"]), data["threads"]),
+            data["finish"],
+            files,
+            tuple(data["weights"]),
+        )
+
+
+@dataclass
+class Bench:
+    """A kernel ready to be measured: its file, what it should compute, and its baseline."""
+
+    kernel: Kernel
+    file: Path
+    wanted: Path
+    limit: float
+    drift: Drift = field(default_factory=Drift)
+    baseline: Path | None = None
+
+
+def _passed(module: Any, text: str, kernel: Kernel) -> PrimFunc:
+    steps = pipeline.parse(text, pipeline.passes(kernel.plugins))
+    return pipeline.run(steps, module, Context(kernel.target))["main"]

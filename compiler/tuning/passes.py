@@ -1,0 +1,46 @@
+"""What several passes over the same candidates say together.
+
+A guest of a hypervisor may share a physical core with another, or its own two cores may be the two
+threads of one, for a second or so: what is computed meanwhile takes up to twice its time, though
+nothing in the guest shows it.  Such disturbances only ever add time.  A candidate is therefore
+timed at several moments, and where they disagree, the faster ones count.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning.outcome import Measured
+
+ENOUGH = 2  # passes at the machine's usual pace
+MOST = 4  # passes at any pace
+_AGREE = 0.03  # medians of one state of the machine lie within this share of each other
+# More than a disturbance makes of the incumbent.
+_BEYOND = 2.2
+
+
+def out(taken: Sequence[Measured], incumbent: float | None) -> bool:
+    """Whether a candidate has failed, or lost to the incumbent whatever disturbed it."""
+    if any(result.verdict is not Verdict.OK for result in taken):
+        return True
+    times = [result.time for result in taken if result.time]
+    return bool(times) and incumbent is not None and min(times) > _BEYOND * incumbent
+
+
+def agreed(taken: Sequence[Measured]) -> bool:
+    """Whether the two fastest times agree, or there were as many passes as there may be."""
+    times = sorted(result.time for result in taken if result.time)
+    if len(taken) >= MOST:
+        return True
+    return len(times) >= ENOUGH and times[1] <= (1 + _AGREE) * times[0]
+
+
+def combined(taken: Sequence[Measured]) -> Measured:
+    """One result of all passes: a failure, or the samples of those that agree with the fastest."""
+    for result in taken:
+        if result.verdict is not Verdict.OK:
+            return result
+    best = min(result.time for result in taken if result.time)
+    fast = [result for result in taken if result.time and result.time <= (1 + _AGREE) * best]
+    samples = tuple(sample for result in fast for sample in result.seconds)
+    return replace(fast[0], seconds=samples, disturbed=all(r.disturbed for r in fast))

@@ -1,0 +1,38 @@
+"""How to tune, as people say it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from hybridc.compiler import strategies
+from hybridc.compiler.contract import parse_duration
+from hybridc.compiler.interfaces import Strategy
+
+Caches = Literal["warm", "cold"]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How to tune; every field is an option of `hybridc tune`, which tells what it means."""
+
+    trials: int = 32
+    budget: str | None = None
+    strategy: str = "evolutionary"
+    seed: int | None = None
+    workers: int | None = None
+    caches: Caches = "warm"
+
+    def chosen(self, plugins: Sequence[Path] = ()) -> Strategy:
+        """The strategy, which may be in one of these files.  Raises PluginError if it is wrong."""
+        made = strategies.catalogue(plugins).create(self.strategy)
+        return made if self.seed is None else replace(made, seed=self.seed)
+
+    def seconds(self) -> float | None:
+        """The budget, if there is one.  Raises InputError where it is no duration."""
+        return None if self.budget is None else parse_duration(self.budget)
+
+    def check(self, plugins: Sequence[Path] = ()) -> None:
+        """Raise what is wrong with the options before anything takes time."""
+        self.chosen(plugins)
+        self.seconds()

@@ -1,0 +1,296 @@
+"""Processes that build and run candidates, and what came of each candidate.
+
+A candidate that crashes, hangs or eats memory is killed alone: it gets its verdict, a new process
+takes the place of the one that died, and the rest goes on.  Nothing is built while something is
+timed, unless the machine has cores to spare for it.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from hybridc.compiler import host, settings
+from hybridc.compiler.child import Child, ChildError, Json, first_of
+from hybridc.compiler.interfaces import Point
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning import outcome, passes
+from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.features import Matrix
+from hybridc.compiler.tuning.kernel import Bench, Kernel
+from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
+from hybridc.compiler.tuning.racing import Race
+
+_MODULE = "hybridc.compiler.tuning.candidate"
+_START = 120.0  # seconds in which a process imports TVM, on a busy machine
+_SEGMENT = 4  # candidates between two readings of the baseline
+_JUST_NOW = 0.05  # seconds in which the pace does not change
+_REST = 0.1  # seconds between two measurements that are to be independent
+
+
+class Pool:
+    """The processes; a context manager that ends them and removes their files."""
+
+    def __init__(
+        self,
+        threads: int,
+        workers: int | None = None,
+        race: Race | None = None,
+        mode: str = "warm",
+        limits: Limits | None = None,
+    ) -> None:
+        self.race, self.mode = race or Race(), mode
+        self.limits = limits or Limits.of_machine()
+        cpus = sorted(host.allowed_cpus())
+        self._timing = cpus[:threads]
+        self._spare = cpus[threads:]
+        free = len(self._spare)
+        self._workers = workers or max(1, min(8, free or host.cores()))
+        self._overlap = free >= self._workers
+        self._environment = settings.environment(threads)
+        self._builders: list[Child] = []
+        self._runner: Child | None = None
+        self._numbers = count()
+
+    def __enter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="hybridc-tune-")
+        self._path = Path(self._folder.name)
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """Where libraries and answers lie as long as the pool is open."""
+        return self._path
+
+    @property
+    def processes(self) -> tuple[int, ...]:
+        """The numbers of the processes at work."""
+        return tuple(child.number for child in (*self._builders, self._runner) if child)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        for child in (*self._builders, self._runner):
+            if child is not None:
+                child.kill()
+        self._folder.cleanup()
+
+    def open(self, kernel: Kernel) -> Bench:
+        """Run the unscheduled function: its answer is what candidates are held to.
+
+        Raises MeasureError where it cannot be built or run.
+        """
+        self._staff(self._workers)
+        number = next(self._numbers)
+        file, wanted = self._path / f"{number}.json", self._path / f"{number}.npz"
+        kernel.save(file)
+        library = self._path / f"{number}.so"
+        for _, made in self._build(file, [None]):
+            if not isinstance(made, Path):
+                raise MeasureError(f"{kernel.name} cannot be built unscheduled: {made.detail}")
+            library = made
+        request = {"do": "reference", "kernel": str(file), "library": str(library)}
+        # Unscheduled loops are some hundred times slower than good ones.
+        answer = self._run({**request, "wanted": str(wanted)}, 20 * self.limits.run)
+        if isinstance(answer, Measured):
+            raise MeasureError(f"{kernel.name} cannot be run unscheduled: {answer.detail}")
+        library.unlink()
+        return Bench(kernel, file, wanted, self.limits.run + 4 * answer["seconds"])
+
+    def set_baseline(self, bench: Bench, point: Point, seconds: float | None = None) -> Measured:
+        """Measure what the machine's pace is read from; `seconds` is its time by the log, if any.
+
+        It is measured until its two fastest times agree.  A point that fails cannot serve: the
+        kernel has no baseline then.
+        """
+        _, made = next(self._build(bench.file, [point]))
+        if isinstance(made, Measured):
+            return made
+        taken = [self._time(bench, point, made, None)]
+        while taken[-1].verdict is Verdict.OK and not passes.agreed(taken):
+            time.sleep(_REST)
+            taken.append(self._time(bench, point, made, None))
+        if taken[-1].verdict is not Verdict.OK:
+            return taken[-1]
+        result = passes.combined(taken)
+        bench.baseline, bench.drift = made, Drift(seconds)
+        bench.drift.read(time.monotonic(), result.seconds)
+        return result
+
+    def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
+        """What the cost model sees of points; None where the rule cannot show one of them."""
+        self._staff(self._workers)
+        rows, child = self._path / f"{next(self._numbers)}.npy", self._builders[0]
+        request = {"do": "features", "kernel": str(bench.file), "points": list(points)}
+        try:
+            answer = child.ask({**request, "rows": str(rows)}, self.limits.build)
+        except ChildError:
+            self._builders.remove(child)
+            return None
+        return None if "error" in answer else np.load(rows)
+
+    def measure(
+        self, bench: Bench, points: Sequence[Point], incumbent: float | None, keep: Keep
+    ) -> None:
+        """Build, check and time points; `incumbent` is the time that a point has to beat.
+
+        `keep` is given each result as soon as there is one, and where the work is interrupted
+        those that were measured until then.  Times are set against the baseline.
+        """
+        waiting: list[tuple[Point, Path]] = []
+        built: Iterable[tuple[Any, Path | Measured]] = self._build(bench.file, points)
+        for point, made in built if self._overlap else list(built):
+            if isinstance(made, Measured):
+                keep(made)
+                continue
+            waiting.append((point, made))
+            if len(waiting) == _SEGMENT:
+                self._segment(bench, waiting, incumbent, keep)
+                waiting = []
+        if waiting:
+            self._segment(bench, waiting, incumbent, keep)
+
+    def _segment(
+        self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
+    ) -> None:
+        """Time some candidates in passes, with a look at the baseline between two of them."""
+        taken: dict[Path, list[Measured]] = {library: [] for _, library in built}
+        slow: dict[Path, list[Measured]] = {library: [] for _, library in built}
+        timed: dict[Path, tuple[float, Measured]] = {}  # of the pass under way
+        good = 0
+
+        def sort() -> None:
+            for library, (when, result) in timed.items():
+                samples = bench.drift.corrected(when, result.seconds)
+                place = taken if bench.drift.steady or not samples else slow
+                place[library].append(replace(result, seconds=samples))
+            timed.clear()
+
+        try:
+            for _ in range(passes.MOST):
+                self._look(bench)
+                for point, library in built:
+                    if not passes.out(taken[library], incumbent):
+                        result = self._time(bench, point, library, incumbent)
+                        timed[library] = time.monotonic(), result
+                self._look(bench)
+                sort()
+                good += bench.drift.steady
+                if good == passes.ENOUGH:
+                    break
+        finally:
+            sort()  # what an interrupted pass has
+            found = {library: taken[library] or slow[library] for _, library in built}
+            _deliver(built, found, keep)
+
+    def _look(self, bench: Bench) -> None:
+        """Read the pace, unless that was done just now."""
+        if bench.baseline is None or time.monotonic() - bench.drift.last < _JUST_NOW:
+            return
+        result = self._time(bench, {}, bench.baseline, None)
+        if result.verdict is Verdict.OK:
+            bench.drift.read(time.monotonic(), result.seconds)
+
+    def _time(self, bench: Bench, point: Point, library: Path, incumbent: float | None) -> Measured:
+        known, pace = library == bench.baseline, bench.drift.pace(time.monotonic())
+        request = {
+            "do": "measure",
+            "kernel": str(bench.file),
+            "library": str(library),
+            "wanted": None if known else str(bench.wanted),
+            "race": self.race.to_json(),
+            "mode": self.mode,
+            "incumbent": None if known or incumbent is None else incumbent * pace,
+        }
+        answer = self._run(request, bench.limit)
+        if isinstance(answer, Measured):
+            return Measured(point, answer.verdict, (), answer.detail)
+        seconds = tuple(answer.get("seconds", ()))
+        verdict, detail = Verdict(answer["verdict"]), answer.get("detail", "")
+        return Measured(point, verdict, seconds, detail, answer.get("disturbed", False))
+
+    def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
+        """Ask the runner; a Measured says how it failed."""
+        if self._runner is None:
+            self._staff(len(self._builders))
+        assert self._runner is not None
+        try:
+            answer = self._runner.ask(request, limit)
+        except ChildError as error:
+            self._runner = None
+            return outcome.ended(error)
+        if "error" not in answer:
+            return answer
+        if answer["kind"] != "CandidateError":
+            raise MeasureError(f"a kernel could not be measured: {answer['error']}")
+        return outcome.failed(answer, Verdict.CRASH)
+
+    def _build(
+        self, file: Path, points: Sequence[Point | None]
+    ) -> Iterator[tuple[Any, Path | Measured]]:
+        """Build points side by side, each as soon as a process is free; in order of completion."""
+        self._staff(self._workers)
+        todo = list(reversed(points))
+        at_work: dict[Child, tuple[Point | None, Path]] = {}
+        while todo or at_work:
+            for child in self._builders:
+                if todo and child not in at_work:
+                    point, library = todo.pop(), self._path / f"{next(self._numbers)}.so"
+                    request = {"do": "build", "kernel": str(file), "point": point}
+                    child.send({**request, "library": str(library)}, self.limits.build)
+                    at_work[child] = point, library
+            for child in first_of(list(at_work), 1.0):
+                answer = self._finished(child, bool(todo))
+                if answer is not None:
+                    point, library = at_work.pop(child)
+                    yield point, outcome.made(answer, point, library)
+
+    def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
+        """A builder's answer if it is complete; one that died is replaced where it is needed."""
+        try:
+            return child.poll()
+        except ChildError as error:
+            self._builders.remove(child)
+            if needed:
+                self._staff(len(self._builders) + 1)
+            return outcome.ended(error)
+
+    def _staff(self, number: int) -> None:
+        """Have so many builders, and the runner; those that are new start side by side."""
+        new = [self._start(self._spare) for _ in range(number - len(self._builders))]
+        self._builders += new
+        if self._runner is None:
+            self._runner = self._start(self._timing)
+            new.append(self._runner)
+        for child in new:
+            self._begun(child)
+
+    def _start(self, cpus: Sequence[int]) -> Child:
+        child = Child(_MODULE, self._environment)
+        allowed = list(cpus) or sorted(host.allowed_cpus())
+        child.send({"do": "begin", "memory": self.limits.memory, "cpus": allowed}, _START)
+        return child
+
+    def _begun(self, child: Child) -> None:
+        try:
+            answer = child.receive()
+        except ChildError as error:
+            raise MeasureError(f"no process for measuring could be started: {error}") from None
+        if "error" in answer:
+            raise MeasureError(f"no process for measuring could be started: {answer['error']}")
+
+
+def _deliver(
+    built: Sequence[tuple[Point, Path]], found: Mapping[Path, Sequence[Measured]], keep: Keep
+) -> None:
+    """Keep what was found of each candidate, and remove its library."""
+    for point, library in built:
+        library.unlink(missing_ok=True)
+        if found[library]:
+            keep(replace(passes.combined(found[library]), point=point))

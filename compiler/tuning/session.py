@@ -1,0 +1,99 @@
+"""One tuning from its options to its result: by `hybridc tune`, or inside a compilation."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.clock import Clock
+from hybridc.compiler.contract import format_duration
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.log import access
+from hybridc.compiler.plans import SCHEDULING, Options
+from hybridc.compiler.tuning import summary, tasks
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner, Update
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a tuning; `kernels` are as `summary.kernels` gives them."""
+
+    tuned: Tuned
+    kernels: Sequence[dict[str, Any]]
+    log: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The outcome as JSON data; times in seconds of one call."""
+        return summary.to_json(self.tuned, self.kernels, self.log)
+
+    def text(self, explain: bool = False) -> str:
+        """The outcome as a table and some sentences."""
+        return summary.text(self.tuned, self.kernels, self.log, explain)
+
+
+def tune(found: Iterable[tuple[Kernel, int]], options: Options, how: Tuning) -> Outcome:
+    """Tune kernels, each with its number of calls, into the log that the options name.
+
+    An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
+    """
+    plugins = tuple(options.plugins)
+    strategy, budget = how.chosen(plugins), Budget(how.trials, how.seconds())
+
+    def told(update: Update) -> None:
+        options.progress(line(update, budget))
+
+    with access.open_log(options.log, plugins=plugins) as opened:
+        distinct = tasks.distinct(found)
+        threads = distinct[0].kernel.target.threads if distinct else 1
+        with Pool(threads, how.workers, mode=how.caches) as pool:
+            tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
+        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name)
+
+
+def line(update: Update, budget: Budget) -> str:
+    """`12/96 gain 1.043, 84 left, 120 s at most: conv (conv2d) 410 us`."""
+    best = format_duration(update.best) if update.best else "-"
+    told = (
+        f"{update.done}/{update.trials} gain {update.gain:.3f}, {update.trials - update.done} left"
+    )
+    ends = [seconds for seconds in (update.left, _rest(update, budget)) if seconds is not None]
+    if ends:
+        told += f", {max(0.0, min(ends)):.0f} s at most"
+    return f"{told}: {update.kernel} {best}"
+
+
+def _rest(update: Update, budget: Budget) -> float | None:
+    return None if budget.seconds is None else budget.seconds - update.seconds
+
+
+@dataclass(frozen=True)
+class TuneInside:
+    """An instrument that tunes a module's kernels when the pass that schedules them comes.
+
+    Raises KeyboardInterrupt where the tuning is interrupted; what it measured is in the log.
+    """
+
+    options: Options
+    how: Tuning
+    context: Context
+    steps: Sequence[Pass]
+    clock: Clock
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Tune, if this is the pass."""
+        if plugin.name_of(type(step)) != SCHEDULING:
+            return
+        finish = pipeline.text(self.steps[list(self.steps).index(step) + 1 :])
+        plugins = tuple(self.options.plugins)
+        found = tasks.kernels(module, self.context, finish, plugins)
+        with self.clock.stage("tune"):
+            tuned = tune(found, self.options, self.how).tuned
+        if tuned.interrupted:
+            raise KeyboardInterrupt
+        self.context.notes.append(f"tuned by {tuned.measured} measurements: {tuned.reason}")
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Nothing to do."""

@@ -1,0 +1,136 @@
+"""What a tuning found, as a table for people and as JSON data."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from math import sqrt
+from typing import Any
+
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.lookup import Hit
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tables import table
+from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.tuner import Tuned
+
+_LEAST = 3  # pairs of numbers, for a rank correlation to say anything
+
+
+def kernels(tuned: Tuned, log: TuningLog, mode: str) -> list[dict[str, Any]]:
+    """Each kernel: its winner in the log, beside its default; times in seconds of one call."""
+    ordered = sorted(tuned.tasks, key=lambda task: -task.seconds)
+    return [_kernel(task, log, mode) for task in ordered]
+
+
+def _kernel(task: Task, log: TuningLog, mode: str) -> dict[str, Any]:
+    target, toolchain = keys.of_target(task.kernel.target), keys.of_toolchain()
+    found = log.lookup(task.workload.key, target, toolchain, mode=mode)
+    won = found if isinstance(found, Hit) else None
+    return {
+        "kernel": task.kernel.name,
+        "rule": task.kernel.rule_name,
+        "calls": task.calls,
+        "trials": len(task.history),
+        "failed": sum(trial.seconds is None for trial in task.history),
+        "default": task.default.seconds if task.default else None,
+        "best": won.seconds if won else None,
+        "point": dict(won.record.point) if won else None,
+        "tau": _agreement(task),
+    }
+
+
+def gain(rows: Sequence[Mapping[str, Any]]) -> float:
+    """How many times as long all calls take at the defaults as with the winners."""
+    known = [row for row in rows if row["default"] and row["best"]]
+    before = sum(row["calls"] * row["default"] for row in known)
+    after = sum(row["calls"] * row["best"] for row in known)
+    return before / after if after else 1.0
+
+
+def to_json(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str) -> dict[str, Any]:
+    """The tuning as JSON data."""
+    return {
+        "log": log,
+        "measured": tuned.measured,
+        "failed": dict(tuned.failed),
+        "disturbed": tuned.disturbed,
+        "ended": tuned.reason,
+        "interrupted": tuned.interrupted,
+        "drift": tuned.drift,
+        "seconds": tuned.seconds,
+        "gain": gain(rows),
+        "skipped": list(tuned.skipped),
+        "kernels": [dict(row) for row in rows],
+    }
+
+
+def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: bool = False) -> str:
+    """The tuning as a table and some sentences; `explain` adds how well it was predicted."""
+    headers = ["kernel", "rule", "calls", "trials", "default", "best", "gain", "point"]
+    lines = [_row(row) for row in rows]
+    if explain:
+        headers.insert(-1, "predicted τ")
+        lines = [
+            (*cells[:-1], _tau(row), cells[-1]) for cells, row in zip(lines, rows, strict=True)
+        ]
+    told = [table(headers, lines), _counted(tuned), *tuned.skipped]
+    told.append(f"the kernels together take 1/{gain(rows):.3f} of their time without tuning")
+    told.append(f"kept in {log}; ended: {tuned.reason}")
+    return "\n".join(told)
+
+
+def _counted(tuned: Tuned) -> str:
+    failed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tuned.failed.items()))
+    parts = [f"{tuned.measured} points measured in {tuned.seconds:.0f} s"]
+    parts += [f"of which failed: {failed}"] if failed else []
+    parts += [f"the machine's pace changed by up to {tuned.drift:+.1%}"] if tuned.drift else []
+    if tuned.disturbed:
+        parts.append(f"{tuned.disturbed} times were taken while other programs kept it busy")
+    return "; ".join(parts)
+
+
+def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+    default, best = row["default"], row["best"]
+    return (
+        row["kernel"],
+        row["rule"],
+        str(row["calls"]),
+        str(row["trials"]),
+        _time(default),
+        _time(best),
+        f"{default / best:.2f}" if default and best else "-",
+        " ".join(f"{knob}={value}" for knob, value in (row["point"] or {}).items()) or "-",
+    )
+
+
+def _time(seconds: float | None) -> str:
+    return f"{seconds * 1e6:.1f} µs" if seconds else "-"
+
+
+def _tau(row: Mapping[str, Any]) -> str:
+    return "-" if row["tau"] is None else f"{row['tau']:.2f}"
+
+
+def _agreement(task: Task) -> float | None:
+    """Kendall's τ of what the rule's model says and what was measured; None for too few points."""
+    pairs = [
+        (predicted, trial.seconds)
+        for trial in task.history
+        if trial.seconds and (predicted := task.predictor.estimate(trial.point)) is not None
+    ]
+    return kendall(pairs) if len(pairs) >= _LEAST else None
+
+
+def kendall(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Kendall's τ-b, which counts ties; None where all of one side are equal.
+
+    M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33(3), 1945.
+    """
+    score = first = second = 0
+    for one, other in combinations(pairs, 2):
+        x, y = (_sign(a - b) for a, b in zip(one, other, strict=True))
+        score, first, second = score + x * y, first + abs(x), second + abs(y)
+    return score / sqrt(first * second) if first and second else None
+
+
+def _sign(value: float) -> int:
+    return (value > 0) - (value < 0)

@@ -1,0 +1,225 @@
+"""The distinct kernels of models, and which of them the next trials shall go to."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tvm import relax, tirx
+from tvm.ir import GenericConst
+
+from hybridc.compiler import kernel_cost, plugin, strategies
+from hybridc.compiler.interfaces import (
+    Context,
+    IRModule,
+    NotApplicable,
+    PrimFunc,
+    ScheduleRule,
+    SearchTask,
+    Trial,
+)
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.keys import Described
+from hybridc.compiler.log.record import Record, Verdict
+from hybridc.compiler.rewrite import bindings_of, operator
+from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.predictor import Predictor
+
+# Of a kernel of which nothing is known: the share that a better point takes off; half of the hope
+# is gone after so many trials.
+_HOPE, _HALF = 0.1, 8
+# A gain below this share of a kernel's time is inside the noise of its median.
+NOISE = 0.005
+# Over how many of the best times the spacing of good points is read.
+_SPACINGS = 4
+
+
+@dataclass(eq=False)
+class Task:
+    """A kernel to tune: how often the models call it, and what was tried so far.
+
+    `exhausted` once its strategy has no more points to offer.
+    """
+
+    kernel: Kernel
+    calls: int
+    workload: Described
+    search: SearchTask
+    history: list[Trial] = field(default_factory=list[Trial])
+    exhausted: bool = False
+
+    @cached_property
+    def predictor(self) -> Predictor:
+        """What is expected of its points."""
+        return Predictor(self.kernel)
+
+    @property
+    def best(self) -> Trial | None:
+        """The fastest trial."""
+        fastest = min(self.history, key=lambda trial: trial.cost, default=None)
+        return fastest if fastest and fastest.seconds is not None else None
+
+    @property
+    def default(self) -> Trial | None:
+        """The trial of the point that compiling takes without tuning."""
+        key = self.search.key(self.search.default)
+        return next((t for t in self.history if self.search.key(t.point) == key), None)
+
+    @property
+    def seconds(self) -> float:
+        """What the models spend in it at its best, by the analytic limit where nothing is known."""
+        one = self.best.seconds if self.best else None
+        return self.calls * (one or at_least(self.kernel))
+
+    def gain(self, trials: int) -> float:
+        """Seconds that so many more trials are expected to take off one call.
+
+        If the trials of the past and those to come are alike, the fastest of all `t + n` is one of
+        the new ones with probability `n / (t + n)`.  It is then faster than the fastest so far by
+        about one spacing of the fastest times.
+        """
+        if self.exhausted:
+            return 0.0
+        best, tried = self.seconds / self.calls, len(self.history)
+        hope: float = _HOPE * best * 0.5 ** (tried / _HALF)
+        default = self.default
+        others = [trial for trial in self.history if trial is not default]
+        searched = sorted(trial.seconds for trial in others if trial.seconds is not None)
+        if len(searched) > _SPACINGS:
+            spacing = (searched[_SPACINGS] - searched[0]) / _SPACINGS
+            # Where the default is the best by far, even the next record will not reach it.
+            hope = max(hope, best - (searched[0] - spacing))
+        return hope * trials / (tried + trials)
+
+    def promising(self, trials: int) -> bool:
+        """Whether so many trials may gain more than the noise of a measurement."""
+        return self.gain(trials) > NOISE * self.seconds / self.calls
+
+
+def choose(tasks: Iterable[Task], trials: int) -> Task | None:
+    """The kernel in which so many trials are expected to save the models most.
+
+    The gradient of the end-to-end time (L. Zheng et al., Ansor, OSDI 2020, §6), with the gain
+    above in the place of its guesses.  Kernels nobody has run come first.  None where every
+    expected gain is inside the noise.
+    """
+    given = list(tasks)
+    fresh = [task for task in given if not task.history and not task.exhausted]
+    if fresh:
+        return max(fresh, key=lambda task: task.seconds)
+    hopeful = [task for task in given if task.promising(trials)]
+    return max(hopeful, key=lambda task: task.calls * task.gain(trials), default=None)
+
+
+def at_least(kernel: Kernel) -> float:
+    """Seconds that one call takes at least: its arithmetic and its traffic on this target."""
+    target = kernel.target
+    facts, lanes = target.machine, target.lanes()
+    arithmetic = kernel_cost.flops(kernel.func) / (2 * lanes * facts.fma_per_cycle * target.threads)
+    traffic = kernel_cost.traffic(kernel.func) / facts.l3_bytes_per_cycle
+    return float(max(arithmetic, traffic, 1.0) / facts.hertz)
+
+
+def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
+    """The points that records of a kernel tell of, in the order in which each came first.
+
+    A point has the median of all its samples; one that ever failed counts as failed.
+    """
+    samples: dict[tuple[tuple[str, int], ...], list[float]] = {}
+    failed: set[tuple[tuple[str, int], ...]] = set()
+    for record in records:
+        if record.rule != rule or record.mode != mode:
+            continue
+        point = tuple(record.point.items())
+        samples.setdefault(point, []).extend(record.seconds)
+        if record.verdict is not Verdict.OK:
+            failed.add(point)
+    return [
+        Trial(dict(point), None if point in failed or not taken else median(taken))
+        for point, taken in samples.items()
+    ]
+
+
+def kernels(
+    module: IRModule, context: Context, finish: str, plugins: Sequence[Path] = ()
+) -> Iterator[tuple[Kernel, int]]:
+    """Each kernel of a module that no rule has scheduled, with the number of its calls.
+
+    Kernels whose rule leaves nothing to choose are left out, and so are those whose arguments have
+    open sizes: nothing can be run without sizes.
+    """
+    called = _calls(module)
+    for var, func in module.functions_items():
+        if not isinstance(func, tirx.PrimFunc) or "tirx.is_scheduled" in func.attrs:
+            continue
+        found = called.get(var.name_hint, [])
+        rule = _rule(func, context.rules, context.target)
+        if found and rule is not None and _sized(func):
+            weights = tuple(i for i, arg in enumerate(found[0]) if isinstance(arg, GenericConst))
+            name, target = str(var.name_hint), context.target
+            kernel = Kernel(name, func, rule, target, finish, tuple(plugins), weights)
+            yield kernel, len(found)
+
+
+def distinct(found: Iterable[tuple[Kernel, int]]) -> list[Task]:
+    """One task for all kernels that compute the same, with their calls together."""
+    tasks: dict[str, Task] = {}
+    for kernel, calls in found:
+        workload = keys.of_kernel(kernel.func)
+        if workload.key in tasks:
+            tasks[workload.key].calls += calls
+            continue
+        search = strategies.search_task(kernel.rule, kernel.match)
+        if search.size > 1:
+            tasks[workload.key] = Task(kernel, calls, workload, search)
+    return list(tasks.values())
+
+
+def gain_of(tasks: Iterable[Task]) -> float:
+    """How many times as long the kernels take at their defaults as at the best points known."""
+    pairs = [
+        (task.calls * task.default.seconds, task.seconds)
+        for task in tasks
+        if task.default and task.default.seconds
+    ]
+    return sum(one for one, _ in pairs) / sum(other for _, other in pairs) if pairs else 1.0
+
+
+def _rule(func: PrimFunc, rules: Sequence[ScheduleRule], target: Target) -> ScheduleRule | None:
+    """The first rule that takes the kernel, as for compiling; one that stumbles is passed over."""
+    for rule in rules:
+        try:
+            taken = rule.match(func, target)
+            if not isinstance(taken, NotApplicable):
+                rule.schedule(taken, rule.default(taken, target))
+                return rule
+        except Exception:  # a rule that stumbles is passed over, as for compiling
+            continue
+    return None
+
+
+def _sized(func: PrimFunc) -> bool:
+    return all(isinstance(size, tirx.IntImm) for param in func.params for size in param.shape)
+
+
+def _calls(module: IRModule) -> Mapping[str, list[list[Any]]]:
+    """The arguments of each call of a kernel, by the kernel's name."""
+    called: dict[str, list[list[Any]]] = {}
+    for _, function in module.functions_items():
+        if not isinstance(function, relax.Function):
+            continue
+        for binding in bindings_of(function):
+            value: Any = getattr(binding, "value", None)
+            if operator(value) in ("call_tir", "call_tir_inplace"):
+                arguments = value.args[1]
+                listed = list(arguments.fields) if hasattr(arguments, "fields") else [arguments]
+                called.setdefault(str(value.args[0].name_hint), []).append(listed)
+    return called
+
+
+def name_of(task: Task) -> str:
+    """The kernel and its rule, for people."""
+    return f"{task.kernel.name} ({plugin.name_of(type(task.kernel.rule))})"

@@ -1,0 +1,296 @@
+"""Tune kernels: propose, measure, remember, until the trials, the time or the hope is used up.
+
+All that is known lies in the log: a tuning that was stopped, by whatever, goes on from there.
+"""
+
+import getpass
+import os
+import platform
+import signal
+import time
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from hybridc.compiler.interfaces import Strategy
+from hybridc.compiler.log import claims, keys
+from hybridc.compiler.log.record import Record, Verdict
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning import tasks as tuning
+from hybridc.compiler.tuning.claimed import LEASE, claimed
+from hybridc.compiler.tuning.kernel import Bench
+from hybridc.compiler.tuning.outcome import Measured, MeasureError
+from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.tasks import Task
+
+ROUND = 8  # trials between two looks at what they gained, and the most that are lost
+_PATIENCE = 0.5  # seconds between two looks at what another tuner claims
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a tuning may take: trials for each kernel on average, those of the log counted in.
+
+    `seconds` are those of this call; None sets no limit.
+    """
+
+    trials: int = 32
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """How things stand: told after each trial.
+
+    `gain` is the time of all kernels at their defaults over that at their best; `best` is that of
+    the kernel that the trial was for, in seconds.
+    """
+
+    kernel: str
+    measured: int
+    done: int
+    trials: int
+    best: float | None
+    gain: float
+    seconds: float
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until all trials are done, at the pace so far; an early stop comes before."""
+        pace = self.seconds / self.measured if self.measured else None
+        return None if pace is None else pace * (self.trials - self.done)
+
+
+class Progress(Protocol):
+    """Is told each update."""
+
+    def __call__(self, update: Update, /) -> None:
+        """See how things stand."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning came to.
+
+    `measured` are the trials of this call, `failed` those that did not end well, by verdict;
+    `disturbed` counts times that were taken while other programs kept the machine busy; `drift` is
+    the change of the machine's pace that was largest, as a share.
+    """
+
+    tasks: tuple[Task, ...]
+    measured: int
+    failed: Mapping[str, int]
+    disturbed: int
+    reason: str
+    interrupted: bool
+    drift: float
+    skipped: tuple[str, ...]
+    seconds: float
+
+
+@dataclass
+class Tuner:
+    """Tunes kernels by a strategy, in a pool, into a log."""
+
+    tasks: Sequence[Task]
+    log: TuningLog
+    strategy: Strategy
+    pool: Pool
+    budget: Budget = field(default_factory=Budget)
+    progress: Progress = lambda _: None
+    lease: float = LEASE
+
+    def __post_init__(self) -> None:
+        self._owner = f"{who()}/{os.getpid()}/{time.time_ns()}"
+        self._benches: dict[Task, Bench] = {}
+        self._given_up: dict[Task, str] = {}
+        self._measured = 0
+        self._disturbed = 0
+        self._failed: Counter[str] = Counter()
+        self._start = time.monotonic()
+        self._toolchain = keys.of_toolchain()
+
+    def run(self) -> Tuned:
+        """Tune; Ctrl-C ends it, and what was measured until then is in the log."""
+        try:
+            return self._result(self._run())
+        except KeyboardInterrupt:
+            for task in self.tasks:
+                self._recall(task)
+            return self._result("interrupted", interrupted=True)
+
+    def _run(self) -> str:
+        """Give turns until there is a reason to end."""
+        if not self.tasks:
+            return "there is no kernel to tune"
+        for task in self.tasks:
+            self._recall(task)
+        while not (reason := self._end()):
+            busy: set[Task] = set()
+            while not self._turn(busy):
+                if len(busy) == len(self._open()):
+                    time.sleep(_PATIENCE)
+                    break
+        return reason
+
+    def _result(self, reason: str, *, interrupted: bool = False) -> Tuned:
+        drifts = [bench.drift.worst for bench in self._benches.values()]
+        skipped = tuple(self._given_up.values())
+        drift = max(drifts, key=abs, default=0.0)
+        spent = time.monotonic() - self._start
+        return Tuned(
+            tasks=tuple(self.tasks),
+            measured=self._measured,
+            failed=dict(self._failed),
+            disturbed=self._disturbed,
+            reason=reason,
+            interrupted=interrupted,
+            drift=drift,
+            skipped=skipped,
+            seconds=spent,
+        )
+
+    def _open(self) -> list[Task]:
+        return [task for task in self.tasks if task not in self._given_up]
+
+    @property
+    def _done(self) -> int:
+        return sum(len(task.history) for task in self.tasks)
+
+    @property
+    def _trials(self) -> int:
+        return self.budget.trials * len(self.tasks)
+
+    def _end(self) -> str:
+        """Why nothing more is to be measured; empty while something is."""
+        if self._done >= self._trials:
+            return "all trials are done"
+        if self.budget.seconds and time.monotonic() - self._start >= self.budget.seconds:
+            return "the time is used up"
+        if not self._open():
+            return "no kernel can be measured"
+        if tuning.choose(self._open(), ROUND) is None:
+            return "what may still be gained is inside the noise"
+        return ""
+
+    def _turn(self, busy: set[Task]) -> bool:
+        """Give a round to the task that needs it most of those that are free; False if none is."""
+        free = [task for task in self._open() if task not in busy]
+        if (task := tuning.choose(free, ROUND)) is None:
+            busy.update(free)
+            return False
+        series = [described.key for described in self._described(task)]
+        work = claims.name(*series, task.kernel.rule_name, self.pool.mode)
+        with claimed(self.log, work, self._owner, self.lease) as ours:
+            if not ours:
+                busy.add(task)
+            else:
+                self._round(task)
+        self._recall(task)
+        return ours
+
+    def _round(self, task: Task) -> None:
+        """Measure what the strategy proposes, and keep it whatever happens."""
+        self._recall(task)  # another tuner may have been at it until now
+        try:
+            bench = self._bench(task)
+        except MeasureError as error:
+            self._given_up[task] = str(error)
+            return
+        known = task.default is not None
+        count = min(ROUND, self._trials - self._done) if known else 1
+        search = task.search
+        if known:
+            look = partial(self.pool.features, bench)
+            search = replace(search, score=task.predictor.score(task.history, look))
+        points = self.strategy.propose(search, task.history, count)
+        task.exhausted = not points
+        found: list[Measured] = []
+
+        def keep(measured: Measured) -> None:
+            found.append(measured)
+            self._measured += 1
+            self._disturbed += measured.disturbed
+            if measured.verdict is not Verdict.OK:
+                self._failed[measured.verdict] += 1
+            self._tell(task, found)
+
+        try:
+            if known:
+                best = task.best.seconds if task.best else None
+                self.pool.measure(bench, points, best, keep)
+            elif points:
+                keep(self.pool.set_baseline(bench, points[0]))
+        finally:
+            with _uninterrupted():
+                self.log.add([self._record(task, each) for each in found], self._described(task))
+
+    def _bench(self, task: Task) -> Bench:
+        """The kernel's bench; where the log knows its default, that is the baseline."""
+        if task not in self._benches:
+            bench = self._benches[task] = self.pool.open(task.kernel)
+            if task.default and task.default.seconds:
+                self.pool.set_baseline(bench, task.default.point, task.default.seconds)
+        return self._benches[task]
+
+    def _recall(self, task: Task) -> None:
+        """Take what the log knows of a task."""
+        target = keys.of_target(task.kernel.target)
+        found = self.log.records(task.workload.key, target.key, self._toolchain.key)
+        task.history = tuning.history(found, task.kernel.rule_name, self.pool.mode)
+
+    def _described(self, task: Task) -> list[keys.Described]:
+        return [task.workload, keys.of_target(task.kernel.target), self._toolchain]
+
+    def _record(self, task: Task, measured: Measured) -> Record:
+        workload, target, toolchain = self._described(task)
+        return Record(
+            workload=workload.key,
+            target=target.key,
+            toolchain=toolchain.key,
+            rule=task.kernel.rule_name,
+            point=dict(measured.point),
+            verdict=measured.verdict,
+            seconds=measured.seconds,
+            mode=self.pool.mode,
+            predicted=task.predictor.estimate(measured.point),
+            when=time.time(),
+            who=who(),
+            seed=self.strategy.seed,
+        )
+
+    def _tell(self, task: Task, found: Sequence[Measured]) -> None:
+        times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
+        best = min((seconds for seconds in times if seconds), default=None)
+        update = Update(
+            kernel=tuning.name_of(task),
+            measured=self._measured,
+            done=self._done + len(found),
+            trials=self._trials,
+            best=best,
+            gain=tuning.gain_of(self.tasks),
+            seconds=time.monotonic() - self._start,
+        )
+        self.progress(update)
+
+
+def who() -> str:
+    """Who measures: the user and the machine, as records name them."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None]:
+    """Let Ctrl-C wait until what is done within is done."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

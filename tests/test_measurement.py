@@ -1,0 +1,148 @@
+"""Candidates that crash, hang, eat memory or give wrong numbers: each alone is judged so."""
+
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import faulty_rule
+import numpy as np
+import psutil
+import pytest
+
+from hybridc.compiler.child import Child, ChildError, first_of
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning import answers
+from hybridc.compiler.tuning.kernel import Bench
+from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
+from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.racing import Race
+
+QUICK = Race(seconds=0.01, sample=0.0001)
+# Long enough for what is fine on a loaded machine, and for nothing that hangs.
+LIMITS = Limits(build=8.0, run=4.0, memory=2**29)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Pool]:
+    with Pool(1, workers=2, race=QUICK, limits=LIMITS) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bench(pool: Pool, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    path = faulty_rule.written(tmp_path_factory.mktemp("plugins"))
+    opened = pool.open(faulty_rule.kernel(path))
+    assert pool.set_baseline(opened, faulty_rule.point("fine")).verdict is Verdict.OK
+    return opened
+
+
+@contextmanager
+def child_of(module: str) -> Generator[Child]:
+    child = Child(module)
+    try:
+        yield child
+    finally:
+        child.kill()
+
+
+def measure(pool: Pool, bench: Bench, *faults: str) -> dict[int, Measured]:
+    found: list[Measured] = []
+    points = [faulty_rule.point(fault, other=1) for fault in faults]
+    pool.measure(bench, points, None, found.append)
+    assert len(found) == len(faults)
+    return {measured.point["fault"]: measured for measured in found}
+
+
+def test_each_fault_gets_its_verdict_and_the_rest_goes_on(pool: Pool, bench: Bench) -> None:
+    found = measure(pool, bench, *faulty_rule.FAULTS)
+    for name, number in faulty_rule.FAULTS.items():
+        measured = found[number]
+        assert measured.verdict == faulty_rule.verdict(name), (name, measured)
+        assert bool(measured.seconds) == (measured.verdict is Verdict.OK)
+        assert bool(measured.detail) == (measured.verdict is not Verdict.OK)
+    assert "there is no such tile" in found[faulty_rule.FAULTS["raise-in-build"]].detail
+    assert "wanted" in found[faulty_rule.FAULTS["wrong"]].detail
+
+
+def test_what_the_cost_model_sees_is_made_where_it_may_crash(
+    pool: Pool, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "limits", replace(LIMITS, build=60.0))  # it imports a lot at first
+    rows = pool.features(bench, [faulty_rule.point("fine"), faulty_rule.point("wrong")])
+    assert rows is not None
+    assert len(rows) == 2
+    assert pool.features(bench, [faulty_rule.point("crash-in-build")]) is None
+    assert pool.features(bench, [faulty_rule.point("fine")]) is not None
+
+
+def test_what_lives_is_used_again(pool: Pool, bench: Bench) -> None:
+    measure(pool, bench, "fine")
+    before = {child.pid for child in psutil.Process().children()}
+    measure(pool, bench, "also-fine", "wrong", "raise-in-build")
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
+def test_a_kernel_that_cannot_run_unscheduled_is_refused(pool: Pool, tmp_path: Path) -> None:
+    given = faulty_rule.kernel(faulty_rule.written(tmp_path))
+    crashing = given.rule.schedule(None, faulty_rule.point("crash")).mod["main"]
+    broken = type(given)("broken", crashing, given.rule, given.target, plugins=given.plugins)
+    with pytest.raises(MeasureError, match="broken cannot be run unscheduled"):
+        pool.open(broken)
+
+
+def test_cold_caches_are_a_mode_and_processes_end_with_the_pool(tmp_path: Path) -> None:
+    kernel = faulty_rule.kernel(faulty_rule.written(tmp_path))
+    with Pool(1, workers=1, race=QUICK, mode="cold", limits=LIMITS) as opened:
+        measured = opened.set_baseline(opened.open(kernel), faulty_rule.point("fine"))
+        folder, started = opened.folder, opened.processes
+    assert measured.verdict is Verdict.OK
+    assert all(seconds > 0 for seconds in measured.seconds)
+    assert len(started) == 2
+    assert not folder.exists()
+    assert not [number for number in started if psutil.pid_exists(number)]
+
+
+def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A laptop that slept, or a stopped job: what it waited for had no time either."""
+    with child_of("hybridc.compiler.tuning.candidate") as child:
+        child.send({"do": "begin", "memory": 2**30, "cpus": [0]}, timeout=60.0)
+        before, now = child.deadline, time.monotonic()
+        clock = iter([now, now + 1000.0])
+        with monkeypatch.context() as patched:
+            patched.setattr("hybridc.compiler.child.time.monotonic", lambda: next(clock))
+            patched.setattr("hybridc.compiler.child._readable", lambda *_: [])
+            assert first_of([child], 0.5) == []
+        assert child.deadline > before + 900.0
+
+
+def test_a_dead_child_tells_its_last_words() -> None:
+    with (
+        child_of("hybridc.no_such_module") as child,
+        pytest.raises(ChildError, match="No module named"),
+    ):
+        child.ask({"do": "begin"}, 60.0)
+
+
+def test_integers_are_exact_but_for_rounded_bytes() -> None:
+    right = np.array([1, 2, 3], np.int32)
+    assert answers.difference(right + np.int32(1), right)
+    assert answers.difference(right, right) is None
+    steps = np.array([1, 2, 255], np.uint8)
+    assert answers.difference(steps - np.uint8(1), steps) is None
+    assert answers.difference(steps - np.uint8(1), steps, quantised=False)
+    assert answers.difference(steps - np.uint8(2), steps)
+
+
+def test_floats_are_near_and_holes_show() -> None:
+    right = np.random.default_rng(0).standard_normal((64, 64)).astype(np.float32)
+    assert answers.difference(right * np.float32(1 + 1e-6), right) is None
+    hole = right.copy()
+    hole[3, 5] = 0.0
+    told = answers.difference(hole, right)
+    assert told is not None
+    assert "[3,5]" in told
+    missing = np.where(right > 1, np.nan, right)
+    assert answers.difference(missing, right)
+    assert answers.difference(missing, missing) is None

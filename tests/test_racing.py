@@ -1,0 +1,149 @@
+"""When a race is over, where it leads, and how a changing pace is taken out of it."""
+
+import random
+from collections.abc import Callable
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning import passes, racing
+from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.outcome import Measured
+from hybridc.compiler.tuning.racing import Race, Sample
+
+TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
+
+
+@given(TIMES)
+def test_the_interval_holds_the_median_and_lies_in_the_samples(samples: list[float]) -> None:
+    low, high = racing.interval(samples)
+    assert low <= median(samples) <= high
+    assert low in samples
+    assert high in samples
+    assert 0 <= racing.halfwidth(samples) < 1
+
+
+@pytest.mark.parametrize("count", [6, 7, 11, 20, 51, 200])
+def test_the_interval_covers_the_true_median(count: int) -> None:
+    draw = random.Random(count)
+    trials = [[draw.lognormvariate(0.0, 0.3) for _ in range(count)] for _ in range(2000)]
+    bounds = [racing.interval(samples) for samples in trials]
+    assert sum(low <= 1.0 <= high for low, high in bounds) / len(bounds) > 0.93
+
+
+class Course:
+    """A clock that runs with the samples that are taken."""
+
+    def __init__(self, draw: Callable[[int], Sample]) -> None:
+        self.now, self.taken, self._draw = 0.0, 0, draw
+
+    def take(self, count: int) -> list[Sample]:
+        samples = [self._draw(self.taken + i) for i in range(count)]
+        self.taken += count
+        self.now += sum(seconds for seconds, _ in samples)
+        return samples
+
+    def run(self, race: Race, incumbent: float | None = None) -> tuple[tuple[float, ...], bool]:
+        return race.run(self.take, lambda: self.now, incumbent)
+
+
+def test_a_steady_candidate_is_soon_known() -> None:
+    course = Course(lambda _: (1e-3, True))
+    samples, disturbed = course.run(Race())
+    assert (len(samples), disturbed) == (6, False)
+
+
+def test_a_noisy_one_runs_until_its_median_is_known_or_its_time_is_up() -> None:
+    draw = random.Random(1)
+    race = Race(seconds=1.0)
+    quiet = Course(lambda _: (1e-3 * draw.uniform(0.99, 1.01), True))
+    samples, _ = quiet.run(race)
+    low, high = racing.interval(samples)
+    assert high - low <= race.width * low
+    wild = Course(lambda i: (1e-3 * (1 + i % 2), True))
+    wild.run(race)
+    assert wild.now >= race.seconds
+
+
+def test_a_loser_is_out_early() -> None:
+    draw = random.Random(2)
+    slow = Course(lambda _: (1e-3 * draw.uniform(1.1, 1.4), True))
+    slow.run(Race(), incumbent=1e-3)
+    alone = Course(lambda _: (1e-3 * draw.uniform(1.1, 1.4), True))
+    alone.run(Race())
+    assert slow.taken < alone.taken
+    hopeless = Course(lambda _: (1.0, True))
+    hopeless.run(Race(), incumbent=1e-3)
+    assert hopeless.taken == 1
+
+
+def test_samples_that_were_disturbed_are_left_out() -> None:
+    course = Course(lambda i: (1e-3, True) if i % 3 else (9e-3, False))
+    samples, disturbed = course.run(Race())
+    assert set(samples) == {1e-3}
+    assert not disturbed
+
+
+def test_where_all_are_disturbed_the_race_ends_and_says_so() -> None:
+    course = Course(lambda _: (1e-2, False))
+    samples, disturbed = course.run(Race(seconds=0.1))
+    assert disturbed
+    assert set(samples) == {1e-2}
+
+
+def test_a_pace_that_changes_is_taken_out() -> None:
+    drift = Drift()
+    drift.read(0.0, [1.0])
+    drift.read(10.0, [1.2])
+    assert drift.corrected(5.0, [2.2]) == pytest.approx((2.0,))
+    assert drift.corrected(0.0, [2.0]) == (2.0,)
+    assert drift.corrected(99.0, [2.4]) == pytest.approx((2.0,))
+    assert drift.worst == pytest.approx(0.2)
+    assert not drift.steady
+
+
+def test_noise_is_no_drift() -> None:
+    drift = Drift(reference=1.0)
+    assert drift.corrected(0.0, [3.0]) == (3.0,)
+    drift.read(0.0, [1.005])
+    drift.read(10.0, [0.995])
+    assert drift.corrected(5.0, [3.0]) == (3.0,)
+    assert drift.steady
+
+
+@given(st.floats(0.5, 2.0), TIMES)
+def test_correction_keeps_ratios(pace: float, samples: list[float]) -> None:
+    drift = Drift(reference=1.0)
+    drift.read(0.0, [pace])
+    corrected = drift.corrected(1.0, samples)
+    assert [a * samples[0] for a in corrected] == pytest.approx(
+        [corrected[0] * b for b in samples], rel=1e-9
+    )
+
+
+def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:
+    return Measured({"size": 1}, verdict, (seconds,) * 3 if verdict is Verdict.OK else ())
+
+
+def test_passes_that_disagree_count_by_the_faster() -> None:
+    """A machine that is disturbed adds time; nothing takes any off."""
+    found = passes.combined([measured(2.0), measured(1.0), measured(1.01)])
+    assert found.seconds == (1.0,) * 3 + (1.01,) * 3
+    assert not passes.agreed([measured(2.0), measured(1.0)])
+    assert passes.agreed([measured(2.0), measured(1.0), measured(1.02)])
+    assert passes.agreed([measured(float(i + 1)) for i in range(passes.MOST)])
+
+
+def test_a_failure_in_any_pass_is_the_result() -> None:
+    assert passes.combined([measured(1.0), measured(0.0, Verdict.CRASH)]).verdict is Verdict.CRASH
+    assert passes.out([measured(0.0, Verdict.WRONG)], None)
+
+
+def test_only_what_lost_beyond_doubt_is_out() -> None:
+    assert not passes.out([measured(2.0)], 1.0)
+    assert passes.out([measured(3.0)], 1.0)
+    assert not passes.out([measured(3.0), measured(1.5)], 1.0)
+    assert not passes.out([measured(3.0)], None)
