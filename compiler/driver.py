@@ -110,7 +110,7 @@ def unscheduled(
         model = frontend.load(source, shapes=shapes or {})
     context = Context(plan.target, plan.rules)
     module = pipeline.run(plan.steps[:at], model.module, context, [clock])
-    return module, context, pipeline.text(plan.steps[at + 1 :])
+    return module, context, plans.finish(plan.steps)
 
 
 def compile_model(model: Model, options: Options) -> Outcome:

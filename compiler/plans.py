@@ -113,6 +113,12 @@ def plan(options: Options) -> Plan:
     return made.exact() if options.exact else made
 
 
+def finish(steps: Sequence[Pass]) -> str:
+    """The passes behind the last that schedules: what every scheduled kernel still goes through."""
+    names = [plugin.name_of(type(step)) for step in steps]
+    return pipeline.text(steps[len(names) - names[::-1].index(SCHEDULING) :])
+
+
 def _steps(options: Options) -> tuple[Pass, ...]:
     """The passes of the pipeline, and the one that lowers precision before weights are packed."""
     catalogue = pipeline.passes(options.plugins)

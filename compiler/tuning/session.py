@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler import pipeline, plugin
+from hybridc.compiler import plugin
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import format_duration
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
-from hybridc.compiler.plans import SCHEDULING, Options
+from hybridc.compiler.plans import SCHEDULING, Options, finish
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
@@ -86,9 +86,8 @@ class TuneInside:
         """Tune, if this is the pass."""
         if plugin.name_of(type(step)) != SCHEDULING:
             return
-        finish = pipeline.text(self.steps[list(self.steps).index(step) + 1 :])
         plugins = tuple(self.options.plugins)
-        found = tasks.kernels(module, self.context, finish, plugins)
+        found = tasks.kernels(module, self.context, finish(self.steps), plugins)
         with self.clock.stage("tune"):
             tuned = tune(found, self.options, self.how).tuned
         if tuned.interrupted:
