@@ -67,5 +67,5 @@ $(VENV)/core: $(FOUND)
 	@touch $@
 
 $(VENV)/all: $(VENV)/core
-	$(PROJECT) '.[bench,dev,examples,torch]'
+	$(PROJECT) '.[bench,dev,examples,parquet,postgresql,torch,tune]'
 	@touch $@

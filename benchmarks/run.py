@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
-NAMES = ("peers", "kernels", "bandwidth", "overheads", "log")
+NAMES = ("peers", "kernels", "bandwidth", "overheads", "log", "train_cost_model", "strategies")
 _HEAD = """# Results
 
 Made by `make bench`; every number here was measured by the file that its section names, on the

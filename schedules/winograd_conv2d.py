@@ -90,7 +90,8 @@ class WinogradConv2d(ScheduleRule):
 
     def estimate(self, match: Winograd, point: Point) -> float:
         """The analytic model's cycles."""
-        cut = winograd_cost.Cut(**self.canonical(match, point))
+        sizes = dict(self.canonical(match, point))
+        cut = winograd_cost.Cut(staged=bool(sizes.pop("staged")), **sizes)
         return winograd_cost.work_cycles(match.work, cut, match.target)
 
 

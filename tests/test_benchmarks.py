@@ -54,7 +54,8 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         return [section.key for section in run._chosen(argparse.Namespace(**options))]
 
     every = ["peers-fp32-1", "peers-fp32-8", "peers-bf16-1", "peers-int8-1"]
-    assert keys() == [*every, "kernels", "bandwidth", "overheads", "log"]
+    alone = ["kernels", "bandwidth", "overheads", "log", "train_cost_model", "strategies"]
+    assert keys() == [*every, *alone]
     assert keys(names=["peers"], batch=[8]) == ["peers-fp32-8"]
     assert keys(names=["peers"], precision="bf16,int8") == every[2:]
     assert keys(names=["kernels"]) == ["kernels"]

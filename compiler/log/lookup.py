@@ -198,8 +198,9 @@ class _Search:
         found: list[_Row] = []
         for row in self.connection.execute(_POOL, given):
             try:
-                point, seconds = json.loads(row.point), tuple(map(float, json.loads(row.seconds)))
-                found.append(_Row(*row[:3], dict(point), *row[4:6], seconds))
+                point, seconds = dict(json.loads(row.point)), json.loads(row.seconds)
+                how = row.rule, point, row.trace, row.verdict
+                found.append(_Row(row.id, row.choice, *how, tuple(map(float, seconds))))
             except (TypeError, ValueError) as error:
                 self.skipped.append(f"row {row.id} of the log holds no record: {error}")
         return found
