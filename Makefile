@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROJECT := $(INSTALL) --no-build-isolation -e
 FOUND := pyproject.toml constraints.txt
+# A process for each core; each takes some GB, and the kernels it tests run on two threads.
+JOBS := -n auto --maxprocesses 4
 
 # pyright brings its own node and its own sources, and asks nobody for newer ones.
 export PYRIGHT_PYTHON_GLOBAL_NODE := 0
@@ -37,10 +39,10 @@ demo-sentences: $(VENV)/all  ## the same for a trained sentence encoder (install
 	@echo "artifact: out/sentences.hyb   report: out/sentences-report.html"
 
 test: lint  ## all checks but the slow tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(JOBS)
 
 test-slow: $(VENV)/all  ## the tests that take over ten seconds each
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m slow $(JOBS)
 
 lint: $(VENV)/all  ## style and types
 	$(BIN)/ruff check .

@@ -85,7 +85,7 @@ def kernels_of(proto: onnx.ModelProto) -> set[str]:
     session = onnxruntime.InferenceSession(proto.SerializeToString())
     got = evaluate.evaluate(module, [feed["x"]])
     for ours, right in zip(got, session.run(None, feed), strict=True):
-        np.testing.assert_allclose(ours, right, rtol=2e-4, atol=2e-4)
+        np.testing.assert_allclose(ours, np.asarray(right), rtol=2e-4, atol=2e-4)
     names = {var.name_hint for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)}
     assert {record.kernel for record in context.kernels} == names
     return names

@@ -15,7 +15,9 @@ FOLDERS = ("autotune", "cli", "compiler", "passes", "schedules")
 PACKAGED = {
     f"hybridc/{path.relative_to(ROOT)}"
     for folder in FOLDERS
-    for path in (ROOT / folder).rglob("*.py")
+    for pattern in ("*.py", "cost_model.*")
+    for path in (ROOT / folder).rglob(pattern)
+    if path.suffix != ".pyc"
 } | {"hybridc/__init__.py", "hybridc/py.typed"}
 
 # y = relu(x @ w) of a 2 by 3 input, compiled and run; torch must neither be there nor be missed.

@@ -156,7 +156,11 @@ def test_ctrl_c_keeps_what_was_measured_and_a_second_call_goes_on(
             signal.raise_signal(signal.SIGINT)
 
     first, second = FakePool(during=interrupt), FakePool()
-    stopped = tune(plugin, tmp_path / "log.db", first)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background
+    try:
+        stopped = tune(plugin, tmp_path / "log.db", first)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert stopped.interrupted
     assert stopped.measured == 13
     assert len(first.points) == 13
@@ -241,7 +245,13 @@ def test_the_command_is_stopped_and_goes_on(tmp_path: Path, tiny_model: Path) ->
     path = str(tmp_path / "log.db")
     call = [sys.executable, "-c", "from hybridc.cli.main import main; main()", "tune"]
     call += [str(tiny_model), "--trials", "4", "--log", path, "--threads", "1", "--workers", "1"]
-    running = subprocess.Popen([*call, "-v"], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    running = subprocess.Popen(
+        [*call, "-v"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Jobs in the background ignore the signal, and hand that down.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     assert running.stderr is not None
     for line in running.stderr:
         if line.startswith(b"1/4 "):

@@ -6,11 +6,9 @@ All that is known lies in the log: a tuning that was stopped, by whatever, goes 
 import getpass
 import os
 import platform
-import signal
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -21,6 +19,7 @@ from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
+from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
@@ -225,7 +224,7 @@ class Tuner:
             elif points:
                 keep(self.pool.set_baseline(bench, points[0]))
         finally:
-            with _uninterrupted():
+            with uninterrupted():
                 self.log.add([self._record(task, each) for each in found], self._described(task))
 
     def _bench(self, task: Task) -> Bench:
@@ -284,13 +283,3 @@ def who() -> str:
     except (KeyError, OSError):  # a container may have no name for its user
         user = str(os.getuid())
     return f"{user}@{platform.node()}"
-
-
-@contextmanager
-def _uninterrupted() -> Generator[None]:
-    """Let Ctrl-C wait until what is done within is done."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
