@@ -126,6 +126,7 @@ def test_kendall_agrees_with_scipy(seed: int) -> None:
     wanted = kendalltau(one[kept], other[kept]).statistic
     assert cost_model.kendall(one, other) == pytest.approx(wanted)
     assert np.isnan(cost_model.kendall([1.0], [2.0]))
+    assert np.isnan(cost_model.kendall([1.0, 1.0], [2.0, 3.0]))
 
 
 def _features(builder: Any, rule_name: str) -> Features:

@@ -4,12 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from hybridc.compiler import driver, pipeline, plans, target
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import summary, tasks
+from hybridc.compiler.tuning import tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.tasks import Task
 
@@ -140,11 +138,3 @@ def test_the_history_pools_samples_and_failures_stay() -> None:
         "warm",
     )
     assert found == [Trial({"size": 1}, 2.0), Trial({"size": 2}), Trial({"size": 5})]
-
-
-def test_kendall_is_that_of_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    pairs = [(1.0, 3.0), (2.0, 1.0), (2.0, 4.0), (5.0, 4.0), (4.0, 9.0), (7.0, 2.0)]
-    expected = stats.kendalltau([a for a, _ in pairs], [b for _, b in pairs]).statistic
-    assert summary.kendall(pairs) == pytest.approx(expected)
-    assert summary.kendall([(1.0, 2.0), (1.0, 3.0)]) is None

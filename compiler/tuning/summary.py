@@ -1,14 +1,14 @@
 """What a tuning found, as a table for people and as JSON data."""
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
-from math import sqrt
+from math import isfinite
 from typing import Any
 
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tables import table
+from hybridc.compiler.tuning import cost_model
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuned
 
@@ -117,20 +117,7 @@ def _agreement(task: Task) -> float | None:
         for trial in task.history
         if trial.seconds and (predicted := task.predictor.estimate(trial.point)) is not None
     ]
-    return kendall(pairs) if len(pairs) >= _LEAST else None
-
-
-def kendall(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Kendall's τ-b, which counts ties; None where all of one side are equal.
-
-    M. G. Kendall, The treatment of ties in ranking problems, Biometrika 33(3), 1945.
-    """
-    score = first = second = 0
-    for one, other in combinations(pairs, 2):
-        x, y = (_sign(a - b) for a, b in zip(one, other, strict=True))
-        score, first, second = score + x * y, first + abs(x), second + abs(y)
-    return score / sqrt(first * second) if first and second else None
-
-
-def _sign(value: float) -> int:
-    return (value > 0) - (value < 0)
+    if len(pairs) < _LEAST:
+        return None
+    agreement = cost_model.kendall(*zip(*pairs, strict=True))
+    return agreement if isfinite(agreement) else None
