@@ -1,9 +1,12 @@
 """Padding without a padded copy: what lies outside of the image is not computed with."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import tvm
 from tvm import s_tir, tirx
-from tvm.ir.expr import Call
+from tvm.ir.expr import Call, TensorLoad
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_walk
 
@@ -12,6 +15,8 @@ from hybridc.schedules import _access, _vectors
 
 # Marks the loop over the rows of a window.
 _ROWS = "hybridc.window_rows"
+# Columns of a window that are unrolled; each is a loop over the depth with code of its own.
+_UNROLLED = 7
 
 
 def mark_rows(schedule: Schedule, loop: Any) -> None:
@@ -28,6 +33,112 @@ def skip_taps(func: PrimFunc) -> PrimFunc:
     in unrolled tiles, and loop partition finds the tiles in which it always holds.
     """
     return func.with_body(structural_map(func.body, (tirx.For, _ask_ahead)))
+
+
+def is_skippable(schedule: Schedule, pad: Any, columns: int) -> bool:
+    """Whether `skip_copy` does without a padded copy for a window of so many columns."""
+    return columns <= _UNROLLED and _copy(schedule.get(pad)) is not None
+
+
+def skip_copy(func: PrimFunc) -> PrimFunc:
+    """Let a product read what its padded copy is made from, and skip its taps in the padding.
+
+    The function is scheduled, but for the copy, which `is_skippable`.  The window's columns are
+    unrolled: only tiles at the ends of an image row then ask, and what they ask is constant.
+    """
+    statements = list(func.body.block.body.seq)
+    copy, nest = next((c, s) for s in statements if (c := _copy(_innermost(s))) is not None)
+    rows: list[Any] = []
+    columns: list[Any] = []
+
+    def read(realize: Any) -> Any:
+        block = realize.block
+        reads = [copy.origin(region) for region in block.reads]
+        body = structural_map(block.body, (TensorLoad, copy.element))
+        if body.same_as(block.body):
+            return realize
+        reduced = [
+            value
+            for axis, value in zip(block.iter_vars, realize.iter_values, strict=True)
+            if int(axis.iter_type) == tirx.IterVar.CommReduce
+        ]
+        rows.append(reduced[0])
+        columns.append(reduced[1])
+        return _vectors.replaced(realize, body, block.iter_vars, reads=reads)
+
+    def mark(loop: Any) -> Any:
+        kind, marks = loop.kind, dict(loop.annotations)
+        if any(loop.loop_var.same_as(var) for var in rows):
+            marks[_ROWS] = 1
+        elif any(loop.loop_var.same_as(var) for var in columns):
+            kind = tirx.ForKind.UNROLLED
+        else:
+            return loop
+        return tirx.For(loop.loop_var, loop.min, loop.extent, kind, loop.body, None, marks)
+
+    others = [statement for statement in statements if not statement.same_as(nest)]
+    rest = tirx.SeqStmt(others) if len(others) > 1 else others[0]
+    body = structural_map(rest, (s_tir.SBlockRealize, read))
+    root = func.body
+    kept = [buffer for buffer in root.block.alloc_buffers if not buffer.same_as(copy.buffer)]
+    body = structural_map(body, (tirx.For, mark))
+    return skip_taps(func.with_body(_vectors.replaced(root, body, [], allocated=kept)))
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """A padded copy: element `axes` of `buffer` is `value` where `inside`, else zero."""
+
+    buffer: Any
+    axes: tuple[Any, ...]
+    inside: Any
+    value: Any
+
+    def element(self, load: Any) -> Any:
+        """What a load of the copy stands for; any other load as it is."""
+        if not load.source.same_as(self.buffer):
+            return load
+        found = tirx.BufferLoad(self.value.source, self._indices(load.indices))
+        places = dict(zip(self.axes, load.indices, strict=True))
+        inside = _vectors.substitute(self.inside, places)
+        return tirx.if_then_else(inside, found, tirx.const(0, str(found.ty.dtype)))
+
+    def origin(self, region: Any) -> Any:
+        """What is read for a region of the copy, as though none of it were padding."""
+        if not region.source.same_as(self.buffer):
+            return region
+        starts = self._indices([axis.min for axis in region.region])
+        ranges = [
+            tvm.ir.Range.from_min_extent(start, axis.extent)
+            for start, axis in zip(starts, region.region, strict=True)
+        ]
+        return tirx.BufferRegion(self.value.source, ranges)
+
+    def _indices(self, indices: Sequence[Any]) -> list[Any]:
+        places = dict(zip(self.axes, indices, strict=True))
+        return [_vectors.substitute(index, places) for index in self.value.indices]
+
+
+def _innermost(node: Any) -> Any:
+    """The block of a statement that is nothing but loops around it, else None."""
+    while isinstance(node, tirx.For):
+        node = node.body
+    return node.block if isinstance(node, s_tir.SBlockRealize) else None
+
+
+def _copy(block: Any) -> _Copy | None:
+    """What a block copies if it pads image rows and columns with zeros, but no channels."""
+    if block is None or not isinstance(block.body, tirx.BufferStore):
+        return None
+    store, axes = block.body, tuple(axis.var for axis in block.iter_vars)
+    call = store.value
+    if not isinstance(call, Call) or not _access.conditional(call) or not _zero(call.args[2]):
+        return None
+    plain = isinstance(call.args[1], TensorLoad) and len(axes) == len(call.args[1].indices)
+    in_place = all(index.same_as(axis) for index, axis in zip(store.indices, axes, strict=True))
+    if not plain or not in_place or _access.uses(call.args[0], axes[-1]):
+        return None
+    return _Copy(store.buffer, axes, call.args[0], call.args[1])
 
 
 def _ask_ahead(loop: Any) -> Any:
@@ -76,4 +187,6 @@ def _conjunction(condition: Any) -> list[Any]:
 
 
 def _zero(value: Any) -> bool:
-    return isinstance(value, prim.FloatImm) and float(value.value) == 0.0
+    if isinstance(value, prim.Broadcast):
+        return _zero(value.value)
+    return isinstance(value, prim.FloatImm | prim.IntImm) and float(value.value) == 0.0

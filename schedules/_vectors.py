@@ -140,17 +140,27 @@ def _ask_first(realize: Any, var: Var, first: Any, lanes: int) -> Any:
     return replaced(realize, body, axes, [*realize.iter_values, first])
 
 
-def replaced(realize: Any, body: Any, axes: Any, values: Any = None) -> Any:
-    """A copy of a block with another body, other axes and what they are bound to."""
+def replaced(  # noqa: PLR0913, PLR0917 - the parts of a block that callers change
+    realize: Any,
+    body: Any,
+    axes: Any,
+    values: Any = None,
+    reads: Any = None,
+    allocated: Any = None,
+) -> Any:
+    """A copy of a block with another body, other axes and what they are bound to.
+
+    The regions that it `reads` and the buffers `allocated` in it are the old ones if not given.
+    """
     old = realize.block
     block = s_tir.SBlock(
         axes,
-        old.reads,
+        old.reads if reads is None else reads,
         old.writes,
         old.name_hint,
         body,
         old.init,
-        old.alloc_buffers,
+        old.alloc_buffers if allocated is None else allocated,
         old.match_buffers,
         old.annotations,
     )

@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _prefetch, _tiling
+from hybridc.schedules import _contraction, _dot_products, _padding, _prefetch, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -56,19 +56,28 @@ class Conv2d(ScheduleRule):
         return _tiling.default(match.problem, target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
-        """Tile, and pad inside each task where a task has every output channel of its rows."""
+        """Tile, and read the image without its padding where no copy is needed for more.
+
+        A copy that is needed is made inside each task where a task has every output channel of
+        its rows.
+        """
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
         store = _contraction.inline_epilogue(schedule, product)
         feeding = schedule.get_producers(product)
+        columns = _contraction.extents(schedule, product)[-2]
+        skipped = [p for p in feeding if _padding.is_skippable(schedule, p, columns)]
         tiles = _contraction.tile(match, schedule, product, store, point)
         for pad in feeding:
+            if pad in skipped:
+                continue
             if tiles.all_columns:
                 schedule.compute_at(pad, tiles.task)
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
             else:
                 _contraction.spread(schedule, pad)
-        return _prefetch.ahead(_dot_products.implement(schedule), match.target)
+        done = _prefetch.ahead(_dot_products.implement(schedule), match.target)
+        return _contraction.new_schedule(_padding.skip_copy(done.mod["main"])) if skipped else done
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the kernel; tasks of whole parts of it."""
