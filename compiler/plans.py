@@ -25,8 +25,10 @@ NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 
 # The pass that gives kernels their points; before it they can be tuned.
 SCHEDULING = "schedule"
-# The pass that lowers precision, and the one that it has to come before.
+# The pass that lowers precision, and the one that it has to come before; the pass that lowers what
+# lies between kernels, and the one behind which that shows.
 _MIXED, _PACKING = "mixed-precision", "pack-weights"
+_RESIDUALS, _FUSION = "narrow-residuals", "fuse"
 
 
 def _silent(_: str) -> None:
@@ -120,7 +122,7 @@ def finish(steps: Sequence[Pass]) -> str:
 
 
 def _steps(options: Options) -> tuple[Pass, ...]:
-    """The passes of the pipeline, and the one that lowers precision before weights are packed."""
+    """The passes of the pipeline, and those that lower precision where it asks for that."""
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(options.pipeline, catalogue)
     if options.dtype == "fp32":
@@ -134,4 +136,8 @@ def _steps(options: Options) -> tuple[Pass, ...]:
         raise InputError(f"dtype bf16 needs {_PACKING} in the pipeline, to put {_MIXED} before it")
     mixed = catalogue.create(f"{_MIXED}{{dtype=bfloat16}}")
     at = names.index(_PACKING)
-    return (*steps[:at], mixed, *steps[at:])
+    lowered = [*steps[:at], mixed, *steps[at:]]
+    if _FUSION in names[at:]:
+        behind = names.index(_FUSION, at) + 2
+        lowered.insert(behind, catalogue.create(_RESIDUALS))
+    return tuple(lowered)

@@ -7,7 +7,6 @@ from typing import Any
 import ml_dtypes
 import tvm
 from tvm import relax, tirx
-from tvm.ir.expr import TensorLoad
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_map, structural_walk
 
@@ -23,6 +22,7 @@ from hybridc.compiler.rewrite import (
     with_attributes,
 )
 from hybridc.compiler.tensor_expressions import KERNEL
+from hybridc.passes._narrow import on_narrow
 
 _WIDE = "float32"
 # Queries, keys and values come first.
@@ -92,7 +92,7 @@ class _Kernels:
         """The call on narrow operands."""
         func = self.module[call.args[0]]
         narrow = list(func.params)[: len(operands)]
-        var = self.builder.add_func(_on_narrow(func, narrow, self.dtype), call.args[0].name_hint)
+        var = self.builder.add_func(on_narrow(func, narrow, self.dtype), call.args[0].name_hint)
         arguments = [*operands, *call.args[1].fields[len(operands) :]]
         return relax.call_tir(var, arguments, call.ty)
 
@@ -108,21 +108,6 @@ def _is_attention(func: PrimFunc) -> bool:
         func.body, (SBlock, lambda block: kinds.append(str(block.annotations.get(KERNEL, ""))))
     )
     return "attention" in kinds
-
-
-def _on_narrow(func: PrimFunc, params: list[Any], dtype: str) -> PrimFunc:
-    """A loop nest that widens what it reads of these parameters."""
-    narrow = {param: param.with_dtype(dtype) for param in params}
-
-    def widened(load: Any) -> Any:
-        if str(load.source.dtype) != dtype:
-            return load
-        return tirx.Cast(_WIDE, tirx.BufferLoad(load.source, load.indices))
-
-    callbacks = [(tvm.ir.Var, lambda var: narrow.get(var, var)), (TensorLoad, widened)]
-    body = structural_map(func.body, callbacks)
-    changed = [narrow.get(param, param) for param in func.params]
-    return tirx.PrimFunc(changed, body, func.ret_type, func.attrs)
 
 
 @dataclass
