@@ -7,116 +7,55 @@ rows fit a CPU's cache whole, so no running maximum is needed here.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
 from tvm import te, tirx
 
+from hybridc.compiler.attention_form import Attention, Fill, with_form
+from hybridc.compiler.batch_matmul import pack_columns
+from hybridc.compiler.contractions import group_of, packed_index, round_up
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
 
-# The block annotation that tells how many query heads share one head of keys and values.
+# Block annotations: the query heads that share one head of keys and values; for causal attention,
+# the columns that the first row meets.
 SHARED = "hybridc.shared"
+CAUSAL = "hybridc.causal"
+# Another: columns, depth of the scores and features, before anything is rounded up.
+EXTENTS = "hybridc.extents"
 # Rows whose keys are not worth packing, and lanes that make a dot product worth its sum.
 _FEW_ROWS = 4
 _LEAST_LANES = 4
-_HEAD = 1  # the logical axis of heads
-
-
-@dataclass(frozen=True)
-class Operand:
-    """A tensor of rank 4 and the order of its axes: `axes[i]` holds logical axis i.
-
-    Of the heads that the tensor holds, `heads` from `first` on are meant, all by default.  The
-    logical axes are batch, head, position, feature for queries and values, and batch, head,
-    feature, position for keys.
-    """
-
-    shape: tuple[int, ...]
-    axes: tuple[int, ...]
-    first: int = 0
-    heads: int = 0
-
-    def extent(self, axis: int) -> int:
-        """Extent of a logical axis."""
-        return self.heads if self.heads and axis == _HEAD else self.shape[self.axes[axis]]
-
-    def at(self, source: Any, *index: Any) -> Any:
-        """The element of `source` at a logical index."""
-        physical: list[Any] = [None] * len(index)
-        for logical, (axis, i) in enumerate(zip(self.axes, index, strict=True)):
-            physical[axis] = i + self.first if logical == _HEAD and self.first else i
-        return source[tuple(physical)]
-
-
-@dataclass(frozen=True)
-class Fill:
-    """What a mask of booleans fills in: `value`, where the mask is `where`."""
-
-    value: float
-    where: bool
-
-
-@dataclass(frozen=True)
-class Attention:
-    """`softmax(scale * q k + mask) v`; `mask` is the shape of the mask, or None.
-
-    The mask is added or, where there is a `fill`, of booleans that choose what to fill in.
-    Several query heads may share one head of keys and values.  Rows whose weights are no numbers
-    give zeros if `safe`, as PyTorch's attention does for rows that are masked wholly.
-    """
-
-    query: Operand
-    key: Operand
-    value: Operand
-    scale: float
-    mask: tuple[int, ...] | None
-    safe: bool
-    fill: Fill | None = None
-
-    @property
-    def shared(self) -> int:
-        """Query heads that share one head of keys and values."""
-        return self.query.extent(1) // self.key.extent(1)
-
-    def scores_shape(self, lanes: int) -> tuple[int, ...]:
-        """Batch, heads, rows, and columns rounded up to whole vectors."""
-        batch, heads, rows = (self.query.extent(axis) for axis in range(3))
-        return batch, heads, rows, -(-self.key.extent(3) // lanes) * lanes
+_WIDE = "float32"
+_FEATURES, _LAST = 3, 3
 
 
 def attention(form: Attention, lanes: int) -> PrimFunc:
     """The kernel: parameters q, k, v and the mask if there is one; result `[B, S, H, D]`."""
     batch, heads, rows = (form.query.extent(axis) for axis in range(3))
-    columns, features, shared = form.key.extent(3), form.value.extent(3), form.shared
-    q = tensor(form.query.shape, "q", "float32")
-    k = tensor(form.key.shape, "k", "float32")
-    v = tensor(form.value.shape, "v", "float32")
-    kind = "float32" if form.fill is None else "bool"
+    columns, features = form.key.extent(3), form.value.extent(3)
+    q = tensor(form.query.shape, "q", form.dtype)
+    k = tensor(form.key.shape, "k", form.dtype)
+    v = tensor(form.value.shape, "v", form.dtype)
+    kind = _WIDE if form.fill is None else "bool"
     mask = None if form.mask is None else tensor(form.mask, "mask", kind)
-    t = reduced(columns, "t")
     product = _dot_products if takes_dot_products(form, lanes) else _packed_products
     scores = product(form, q, k, lanes)
     weights, total = _softmax(form, scores, _padded_mask(form, mask, columns, lanes), lanes)
-    values = computed(
-        (batch, heads, rows, features),
-        lambda b, h, s, e: te.sum(
-            weights[b, h, s, t] * form.value.at(v, b, h // shared, t, e), axis=t
-        ),
-        name="values",
-    )
+    values = _values(form, weights, v, lanes)
 
     def normalised(b: Any, s: Any, h: Any, e: Any) -> Any:
         quotient = values[b, h, s, e] / total[b, h, s]
         if not form.safe:
             return quotient
         # The largest logit alone adds 1.  The sum is 0 or NaN where all are masked or one is NaN.
-        zero = tirx.const(0, "float32")
+        zero = tirx.const(0, _WIDE)
         return tirx.Select(total[b, h, s] > zero, quotient, zero)
 
     out = computed((batch, rows, heads, features), normalised, name="output")
-    return finished([q, k, v, *([] if mask is None else [mask]), out])
+    func = finished([q, k, v, *([] if mask is None else [mask]), out])
+    return with_form(func, form)
 
 
 def takes_dot_products(form: Attention, lanes: int) -> bool:
@@ -127,19 +66,74 @@ def takes_dot_products(form: Attention, lanes: int) -> bool:
     return form.query.extent(2) <= _FEW_ROWS and gcd(form.key.extent(2), lanes) >= _LEAST_LANES
 
 
+def _values(form: Attention, weights: Any, v: Any, lanes: int) -> Any:
+    """The weighted values; those in a narrow type packed in groups, in whole vectors."""
+    batch, heads, rows, columns = (
+        *(form.query.extent(axis) for axis in range(3)),
+        form.key.extent(3),
+    )
+    features, shared = form.value.extent(3), form.shared
+    group = group_of(form.dtype)
+    t = reduced(round_up(columns, group), "t")
+    if group == 1:
+        return computed(
+            (batch, heads, rows, features),
+            lambda b, h, s, e: te.sum(
+                weights[b, h, s, t] * form.value.at(v, b, h // shared, t, e), axis=t
+            ),
+            name="values",
+        )
+    packed = pack_columns(
+        v,
+        (batch, heads // shared, columns, features),
+        lanes,
+        lambda b, h, row, e: form.value.at(v, b, h, row, e),
+        name="pack_values",
+    )
+    return computed(
+        (batch, heads, rows, round_up(features, lanes)),
+        lambda b, h, s, e: te.sum(
+            weights[b, h, s, t].astype(_WIDE)
+            * packed[packed_index((b, h // shared, e // lanes), t, e % lanes, v)].astype(_WIDE),
+            axis=t,
+        ),
+        name="values",
+    )
+
+
 def _packed_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
     """Scores with vectors of neighbouring columns; `[B, H, S, T]` in whole vectors."""
-    shared = form.shared
-    keys = _packed_keys(form.key, k, lanes)
-    d = reduced(form.key.extent(2), "d")
+    shared, depth = form.shared, form.key.extent(2)
+    keys = _packed_keys(form, k, lanes)
+    queries = _whole_queries(form, q)
+    d = reduced(round_up(depth, group_of(form.dtype)), "d")
     return computed(
         form.scores_shape(lanes),
         lambda b, h, s, c: te.sum(
-            form.query.at(q, b, h, s, d) * keys[b, h // shared, c // lanes, d, c % lanes], axis=d
+            queries(b, h, s, d).astype(_WIDE)
+            * keys[packed_index((b, h // shared, c // lanes), d, c % lanes, k)].astype(_WIDE),
+            axis=d,
         ),
         name="scores",
         attrs=_annotations(form),
     )
+
+
+def _whole_queries(form: Attention, q: Any) -> Any:
+    """The queries by logical index, a group of features without gaps and zeros behind the last."""
+    group, query = group_of(form.dtype), form.query
+    depth = query.extent(_FEATURES)
+    lies = query.axes[_FEATURES] == _LAST and depth % group == 0
+    if group == 1 or lies:
+        return lambda *index: query.at(q, *index)
+
+    def element(*index: Any) -> Any:
+        found = query.at(q, *index)
+        return tirx.if_then_else(index[-1] < depth, found, tirx.const(0, form.dtype))
+
+    shape = (*(query.extent(axis) for axis in range(3)), round_up(depth, group))
+    copy = computed(shape, element, name="queries")
+    return lambda *index: copy[index]
 
 
 def _dot_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
@@ -169,23 +163,33 @@ def _dot_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
 
 
 def _annotations(form: Attention) -> Mapping[str, Any]:
-    batch, heads, rows, depth = (form.query.extent(axis) for axis in range(4))
-    flops = 2 * batch * heads * rows * form.key.extent(3) * (depth + form.value.extent(3))
-    return {**product_of("attention", flops), SHARED: form.shared}
+    extents = [form.key.extent(3), form.key.extent(2), form.value.extent(3)]
+    limit = {} if form.causal is None else {CAUSAL: form.causal + 1}
+    notes = {SHARED: form.shared, EXTENTS: extents, **limit}
+    return {**product_of("attention", form.flops), **notes}
 
 
-def _packed_keys(key: Operand, source: Any, lanes: int) -> Any:
-    """The keys as `[B, H, T / lanes, D, lanes]`, with zeros behind the last one."""
+def _packed_keys(form: Attention, source: Any, lanes: int) -> Any:
+    """The keys as `[B, H, T / lanes, D / group, lanes, group]`; groups of one have no axis.
+
+    Behind the last one stand zeros or, where that spares a condition, the last one again: those
+    columns are masked.
+    """
+    key = form.key
     batch, heads, depth, columns = (key.extent(axis) for axis in range(4))
+    group = group_of(form.dtype)
+    if key.axes[2] != _LAST or depth % group:
+        whole = (batch, heads, depth, columns)
+        return pack_columns(source, whole, lanes, lambda *index: key.at(source, *index))
 
-    def element(b: Any, h: Any, block: Any, d: Any, lane: Any) -> Any:
+    def element(b: Any, h: Any, block: Any, step: Any, lane: Any, *part: Any) -> Any:
+        d = step * group + part[0] if part else step
         t = block * lanes + lane
-        found = key.at(source, b, h, d, t)
-        if columns % lanes == 0:
-            return found
-        return tirx.if_then_else(t < columns, found, tirx.const(0, "float32"))
+        last = tirx.const(columns - 1, "int64")
+        return key.at(source, b, h, d, t if columns % lanes == 0 else tirx.min(t, last))
 
-    return computed((batch, heads, -(-columns // lanes), depth, lanes), element, name="pack")
+    shape = (batch, heads, round_up(columns, lanes) // lanes, depth // group, lanes)
+    return computed(shape if group == 1 else (*shape, group), element, name="pack")
 
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
@@ -208,26 +212,34 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
     shape, columns = form.scores_shape(lanes), form.key.extent(3)
 
     def masked(*index: Any) -> Any:
-        scaled = scores[index] * tirx.const(form.scale, "float32")
+        scaled = scores[index] * tirx.const(form.scale, _WIDE)
         if mask is not None:
             extents = [int(extent) for extent in mask.shape]
             aligned = zip(index[len(index) - len(extents) :], extents, strict=True)
             met = mask[tuple(0 if extent == 1 else i for i, extent in aligned)]
             scaled = scaled + met if form.fill is None else _chosen(form.fill, met, scaled)
-        if columns % lanes == 0:
+        if form.causal is not None:
+            last, end = index[-2] + form.causal, tirx.const(columns - 1, "int64")
+            within = form.causal + shape[-2] <= columns
+            met = index[-1] <= (last if within else tirx.min(last, end))
+        elif columns % lanes == 0:
             return scaled
-        return tirx.Select(index[-1] < columns, scaled, tirx.const(float("-inf"), "float32"))
+        else:
+            met = index[-1] < columns
+        return tirx.Select(met, scaled, tirx.const(float("-inf"), _WIDE))
 
     logits = computed(shape, masked, name="logits")
     largest = _reduce_rows(logits, te.max, "largest", lanes)
     exponentials = computed(
-        shape, lambda b, h, s, t: tirx.exp(logits[b, h, s, t] - largest[b, h, s]), name="weights"
+        shape,
+        lambda b, h, s, t: tirx.exp(logits[b, h, s, t] - largest[b, h, s]).astype(form.dtype),
+        name="weights",
     )
     return exponentials, _reduce_rows(exponentials, te.sum, "total", lanes)
 
 
 def _chosen(fill: Fill, mask: Any, scores: Any) -> Any:
-    value = tirx.const(fill.value, "float32")
+    value = tirx.const(fill.value, _WIDE)
     return tirx.Select(mask, value, scores) if fill.where else tirx.Select(mask, scores, value)
 
 
@@ -238,7 +250,7 @@ def _reduce_rows(source: Any, reducer: Any, name: str, lanes: int) -> Any:
     i, j, k = reduced(width // lanes, "i"), reduced(lanes // few, "j"), reduced(few, "k")
     vector = computed(
         (*lead, lanes),
-        lambda *x: reducer(source[*x[:-1], i * lanes + x[-1]], axis=i),
+        lambda *x: reducer(source[*x[:-1], i * lanes + x[-1]].astype(_WIDE), axis=i),
         name=f"{name}_lanes",
     )
     quarter = computed(

@@ -22,7 +22,8 @@ from hybridc.compiler.target import Target
 BFLOAT16 = "bfloat16"
 # The instruction set with conversions and products of pairs.
 FEATURE = "avx512bf16"
-_OPERATOR = "tirx.hybridc_round_bfloat16"
+# The operator by which kernels round to bfloat16.
+OPERATOR = "tirx.hybridc_round_bfloat16"
 _BITS = 16
 _HALF = 0x7FFF  # just below half of the last place that is kept
 _QUIET = 0x40  # keeps a NaN from becoming an infinity when its low bits go
@@ -102,12 +103,12 @@ def _function(body: str, width: int) -> str:
 @cache
 def _rounding() -> Any:
     """TVM's operator, made when it is first used: TVM vectorises operators, but no calls."""
-    operator = _ffi_api.RegisterOp(_OPERATOR, "float32 to the bits of bfloat16")
-    operator = tvm.ir.Op.get(_OPERATOR) if operator is None else operator
+    operator = _ffi_api.RegisterOp(OPERATOR, "float32 to the bits of bfloat16")
+    operator = tvm.ir.Op.get(OPERATOR) if operator is None else operator
     like = tvm.ir.Op.get("tirx.exp")
     for attribute in ("TCallEffectKind", "TVectorizable"):
         operator.set_attr(attribute, like.get_attr(attribute))
-    tirx.op.register_intrin_lowering(_OPERATOR, target="llvm", f=_lower)
+    tirx.op.register_intrin_lowering(OPERATOR, target="llvm", f=_lower)
     return operator
 
 

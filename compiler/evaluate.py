@@ -39,13 +39,15 @@ def _names_instructions(module: IRModule) -> bool:
     from tvm.ir.expr import Call
     from tvm_ffi import structural_walk
 
+    from hybridc.compiler import bfloat16
+
     found: list[str] = []
     for _, func in module.functions_items():
         if isinstance(func, tirx.PrimFunc):
             structural_walk(
                 func.body, (Call, lambda call: found.append(str(getattr(call.op, "name", ""))))
             )
-    return not _NATIVE.isdisjoint(found)
+    return not {*_NATIVE, bfloat16.OPERATOR}.isdisjoint(found)
 
 
 def flatten(result: Any) -> list[Any]:

@@ -6,10 +6,16 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler.attention import Attention, Fill, Operand, attention
+from hybridc.compiler.attention import attention
+from hybridc.compiler.attention_form import Attention, Fill, Operand
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, updated
 from hybridc.compiler.target import Target
+from hybridc.passes import _known
+
+# What is added to or put in place of scores so that exp makes zeros of them; scores beyond a
+# billion would be needed for anything else.
+_NEVER = -1e9
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,8 @@ class FuseAttention(Pass):
     Recognised is `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32, with transposes and
     scales on q and k, with heads of k and v repeated for groups of queries, with a mask that is
     added or one of booleans that chooses what to fill in, and with weights that are no numbers
-    set to zero or not.  Neither the scores nor the repeated heads are written to memory.
+    set to zero or not.  A constant mask that is causal is no tensor any more: what lies above its
+    diagonal is not computed.  Neither the scores nor the repeated heads are written to memory.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -71,20 +78,51 @@ class _Fuser:
             key=key[1],
             value=values[1],
             scale=scores.scale * scale * key_scale,
-            mask=None if scores.mask is None else shape(scores.mask),
+            mask=None,
             safe=safe,
-            fill=scores.fill,
         )
         if not _consistent(form):
             return None
-        arguments = tensors if scores.mask is None else [*tensors, scores.mask]
-        return self._call(form, arguments)
+        form, mask = _masked(form, scores, graph)
+        return self._call(form, tensors if mask is None else [*tensors, mask])
 
     def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
         var = self.builder.add_func(attention(form, self.target.lanes()), "attention")
         batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
         result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
         return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])
+
+
+def _masked(form: Attention, scores: _Scores, graph: Graph) -> tuple[Attention, Expr | None]:
+    """The form with its mask; one that is known and lets columns be met causally is no tensor."""
+    if scores.mask is None:
+        return form, None
+    rows, columns = form.query.extent(2), form.key.extent(3)
+    known = _known.known(scores.mask, graph)
+    met = None if known is None else _met(known, scores.fill)
+    diagonal = None if met is None else _diagonal(met, rows, columns)
+    if diagonal is None:
+        return replace(form, mask=shape(scores.mask), fill=scores.fill), scores.mask
+    return replace(form, causal=diagonal if diagonal + 1 < columns else None), None
+
+
+def _met(mask: Any, fill: Fill | None) -> Any:
+    """Which columns a known mask lets be met; None where it does more to scores than that."""
+    if fill is not None:
+        return mask != fill.where if fill.value <= _NEVER else None
+    met = mask == 0
+    return met if np.all(met | (mask <= _NEVER)) else None
+
+
+def _diagonal(met: Any, rows: int, columns: int) -> int | None:
+    """The last column that row 0 meets where each row meets one more; None where it is not so."""
+    if met.all():
+        return columns - 1
+    if met.shape[-2:] != (rows, columns):
+        return None
+    first = int(met.reshape(-1, columns)[0].sum()) - 1
+    triangle = np.tri(rows, columns, first, dtype=bool)
+    return first if first >= 0 and (met == triangle).all() else None
 
 
 def _softmax(weights: Expr, graph: Graph) -> tuple[Expr | None, bool]:

@@ -1,7 +1,7 @@
 """Multiply in bfloat16 and add in float32."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import ml_dtypes
@@ -10,6 +10,9 @@ from tvm import relax, tirx
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_map, structural_walk
 
+from hybridc.compiler import bfloat16
+from hybridc.compiler.attention import attention, takes_dot_products
+from hybridc.compiler.attention_form import form_of
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.rewrite import (
@@ -21,6 +24,7 @@ from hybridc.compiler.rewrite import (
     updated,
     with_attributes,
 )
+from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.passes._narrow import on_narrow
 
@@ -65,7 +69,7 @@ class MixedPrecision(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph that holds a product."""
-        kernels = _Kernels(self.dtype, module, relax.BlockBuilder(module))
+        kernels = _Kernels(self.dtype, module, relax.BlockBuilder(module), context.target)
         changed: dict[Any, Any] = {}
         for variable, function in relax_functions(module):
             narrowed = _Function(self.dtype, function, kernels).rewritten()
@@ -81,6 +85,7 @@ class _Kernels:
     dtype: str
     module: IRModule
     builder: Any
+    target: Target
 
     def operands(self, value: Expr) -> list[Expr]:
         """What a call of attention multiplies: queries, keys and values; else nothing."""
@@ -90,11 +95,18 @@ class _Kernels:
 
     def narrowed(self, call: Expr, operands: list[Expr]) -> Expr:
         """The call on narrow operands."""
-        func = self.module[call.args[0]]
-        narrow = list(func.params)[: len(operands)]
-        var = self.builder.add_func(on_narrow(func, narrow, self.dtype), call.args[0].name_hint)
+        func = self._on_narrow(self.module[call.args[0]], len(operands))
+        var = self.builder.add_func(func, call.args[0].name_hint)
         arguments = [*operands, *call.args[1].fields[len(operands) :]]
         return relax.call_tir(var, arguments, call.ty)
+
+    def _on_narrow(self, func: PrimFunc, count: int) -> PrimFunc:
+        """The loop nest with products of pairs, where the target has them, or one that widens."""
+        form, lanes = form_of(func), self.target.lanes()
+        pairs = bfloat16.FEATURE in self.target.features
+        if form is None or not pairs or takes_dot_products(form, lanes):
+            return on_narrow(func, list(func.params)[:count], self.dtype)
+        return attention(replace(form, dtype=self.dtype), lanes)
 
     def made(self) -> dict[Any, Any]:
         """The loop nests as the module is to have them."""

@@ -12,30 +12,34 @@ from hybridc.schedules._dot_products import Instruction
 
 def accumulate_at(
     schedule: Schedule, product: Any, at: Any, lanes: int, instruction: Instruction | None = None
-) -> None:
+) -> Any:
     """Compute a product's tile in registers: depth outside, unrolled rows and vectors inside.
 
-    The multiply-add is a vector's, or the instruction for narrow types.
+    The multiply-add is a vector's, or the instruction for narrow types.  Returns the outermost
+    loop over the depth.
     """
     column = schedule.get_loops(product)[-_reduced_axes(schedule, product) - 1]
     # TVM's `compute_at` takes no block whose only vector it has counted already.
     if instruction and int(schedule.get(column).extent) > lanes:
         vectors = _dot_products.block_of(schedule, product, lanes, instruction)
-        _, init = _accumulate(schedule, vectors, at)
+        depth, _, init = _accumulate(schedule, vectors, at)
         (start,) = schedule.get_child_blocks(init)
         schedule.vectorize(schedule.get_loops(start)[-1])
         _dot_products.mark(schedule, vectors, instruction)
-        return
-    lane, init = _accumulate(schedule, product, at, lanes, instruction.group if instruction else 1)
+        return depth
+    depth, lane, init = _accumulate(
+        schedule, product, at, lanes, instruction.group if instruction else 1
+    )
     if instruction:
         schedule.vectorize(schedule.get_loops(init)[-1])
         _dot_products.mark(schedule, schedule.blockize(lane), instruction)
+    return depth
 
 
 def _accumulate(
     schedule: Schedule, product: Any, at: Any, lanes: int = 1, group: int = 1
-) -> tuple[Any, Any]:
-    """Bring a product's loops into order; returns that over lanes and the block of the start.
+) -> tuple[Any, Any, Any]:
+    """Bring a product's loops into order; returns those over depth and lanes, and the start.
 
     The columns are cut by `lanes` and the depth by `group` where these are more than one; without
     a group, the lanes are a vector.
@@ -59,7 +63,7 @@ def _accumulate(
     starts = schedule.get_loops(init)[-2 - (lanes > 1) :]
     for loop in (*inner[:2], *starts[:2]):
         schedule.unroll(loop)
-    return lane, init
+    return depth[0], lane, init
 
 
 def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruction | None:

@@ -101,7 +101,7 @@ class _Writer:
         elif self.nest.few == "in":
             flat = [o * self.height + r for r in range(self.height) for o in range(lanes)]
         else:
-            return _transposition()
+            return transposition(SIDE)
         return [[(everything, flat[i * lanes : (i + 1) * lanes]) for i in everything]]
 
     def _store(self, at: list[Expr], tiles: dict[int, Any]) -> Statement:
@@ -128,19 +128,22 @@ class _Writer:
         return _loop(row, rows, vector, tirx.ForKind.UNROLLED)
 
 
-def _transposition() -> list[list[tuple[list[int], list[int]]]]:
-    """Swap ever larger halves of two rows: after log2(SIDE) stages rows are columns."""
+def transposition(side: int) -> list[list[tuple[list[int], list[int]]]]:
+    """Swap ever larger halves of two rows: after log2(side) stages rows are columns.
+
+    For each stage and row: the two rows that it is made of, and which of their elements.
+    """
     stages: list[list[tuple[list[int], list[int]]]] = []
     half = 1
-    while half < SIDE:
+    while half < side:
         stage: list[tuple[list[int], list[int]]] = []
-        for row in range(SIDE):
+        for row in range(side):
             low = row & ~half
-            lanes = range(SIDE)
+            lanes = range(side)
             if row == low:
-                order = [k if not k & half else SIDE + (k & ~half) for k in lanes]
+                order = [k if not k & half else side + (k & ~half) for k in lanes]
             else:
-                order = [k | half if not k & half else SIDE + k for k in lanes]
+                order = [k | half if not k & half else side + k for k in lanes]
             stage.append(([low, low | half], order))
         stages.append(stage)
         half *= 2

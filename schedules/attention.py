@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridc.compiler.attention import SHARED
+from hybridc.compiler.attention import CAUSAL, EXTENTS, SHARED
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -14,8 +14,11 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _accumulators, _contraction, _tiling
+from hybridc.schedules import _accumulators, _causal, _contraction, _dot_products, _packing, _tiling
 
+# What is computed ahead of the blocks of rows.
+_APART = ("pad", "queries", "pack", "pack_values")
+_NARROW = "bfloat16"
 _DOT_STAGES = ("dots", "dots_few")
 _ROW_STAGES = (
     "total",
@@ -32,18 +35,39 @@ _ROWS = (1, 2, 4, 8)
 
 @dataclass(frozen=True)
 class AttentionMatch(Match):
-    """An attention kernel: heads times batch, rows of queries, columns of keys, features.
+    """An attention kernel: heads times batch, rows, columns, depth of the scores, features.
 
-    `shared` query heads read one head of keys; `packed` tells whether the keys are packed.
+    `padded` is the columns in whole vectors.
+    `shared` query heads read one head of keys; `packed` tells whether the keys are packed, and
+    `group` how many features fill a lane.  The first row meets `first` columns and each other one
+    more, where the attention is causal; else `first` is 0.
     """
 
     heads: int
     shared: int
     packed: bool
     rows: int
+    padded: int
     columns: int
+    depth: int
     features: int
     lanes: int
+    group: int
+    first: int
+
+    @property
+    def narrow(self) -> bool:
+        """Whether products are of pairs of narrow numbers."""
+        return self.group > 1
+
+    @property
+    def operands(self) -> tuple[_packing.Operand, ...]:
+        """What is packed: keys, and values for products of pairs."""
+        if not self.packed:
+            return ()
+        keys = _packing.Operand("pack", self.depth, self.columns, self.group)
+        values = _packing.Operand("pack_values", self.columns, self.features, self.group)
+        return (keys, values) if self.narrow else (keys,)
 
 
 @dataclass(frozen=True)
@@ -58,21 +82,24 @@ class Attention(ScheduleRule):
         names = {str(schedule.get(b).name_hint) for b in _contraction.all_blocks(schedule)}
         if not {"scores", "values", "logits", *_ROW_STAGES} <= names:
             return NotApplicable("it holds no attention")
-        batch, heads, rows, columns, _ = _contraction.extents(
-            schedule, schedule.get_sblock("scores")
-        )
-        features = _contraction.extents(schedule, schedule.get_sblock("values"))[3]
-        shared = int(schedule.get(schedule.get_sblock("scores")).annotations[SHARED])
+        scores = schedule.get_sblock("scores")
+        batch, heads, rows, padded, _ = _contraction.extents(schedule, scores)
+        notes = schedule.get(scores).annotations
+        columns, depth, features = (int(extent) for extent in notes[EXTENTS])
         return AttentionMatch(
             func=func,
             target=target,
             heads=batch * heads,
-            shared=shared,
+            shared=int(notes[SHARED]),
             packed="dots" not in names,
             rows=rows,
+            padded=padded,
             columns=columns,
+            depth=depth,
             features=features,
             lanes=target.lanes(),
+            group=2 if "pack_values" in names else 1,
+            first=int(notes.get(CAUSAL, 0)),
         )
 
     def knobs(self, match: AttentionMatch) -> Space:
@@ -88,10 +115,15 @@ class Attention(ScheduleRule):
 
     def default(self, match: AttentionMatch, target: Target) -> Point:
         """The analytic model's tile for the values; whole heads where that balances the threads."""
+        depth = -(-match.columns // match.group)
         problem = _tiling.Problem(
-            match.heads, 1, match.rows, match.features, match.columns, 4, 0, match.lanes
+            match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes
         )
         rows, vectors = _tiling.choose_tile(problem, target, _ROWS)
+        if match.narrow and match.features % match.lanes:
+            vectors = problem.panels(1)
+            fitting = [n for n, count in _tiling.tiles(target) if n in _ROWS and count >= vectors]
+            rows = max((n for n in fitting if n <= match.rows), default=1)
         blocks = -(-match.rows // rows)
         balanced = [
             (heads * chunk, heads, chunk)
@@ -106,8 +138,10 @@ class Attention(ScheduleRule):
     def schedule(self, match: AttentionMatch, point: Point) -> Schedule:
         """Hang every stage on the loop over blocks of rows."""
         schedule = _contraction.new_schedule(match.func)
+        for operand in match.operands:
+            _packing.flatten(schedule, operand)
         product = schedule.get_sblock("values")
-        keep = ("pad", "pack", *_DOT_STAGES, "scores", "logits", *_ROW_STAGES)
+        keep = (*_APART, *_DOT_STAGES, "scores", "logits", *_ROW_STAGES)
         store = _contraction.inline_epilogue(schedule, product, keep)
         rows = min(point["rows"], match.rows)
         batch, row, head, feature = schedule.get_loops(store)
@@ -121,8 +155,10 @@ class Attention(ScheduleRule):
         schedule.reorder(batch, head, part_of_head, sibling, block, panel, row, part, lane)
         task = schedule.fuse(batch, head, part_of_head)
         schedule.parallel(task)
-        schedule.annotate(block, "pragma_loop_partition_hint", 1)
-        _accumulators.accumulate_at(schedule, product, panel, match.lanes)
+        for ragged in (panel, block) if match.narrow else (block,):
+            schedule.annotate(ragged, "pragma_loop_partition_hint", 1)
+        along = self._accumulate(schedule, product, panel, match)
+        _causal.mark(schedule, along, match.group)
         _contraction.straighten(schedule, lane, part, row)
         for name in _ROW_STAGES:
             self._row_stage(schedule, name, block, match.lanes)
@@ -130,15 +166,19 @@ class Attention(ScheduleRule):
             self._scores(schedule, block, match, point["vectors"])
         else:
             self._dots(schedule, block, match.lanes)
-        self._prepare(schedule, task, chunk == blocks and heads == match.shared)
-        return schedule
+        self._prepare(schedule, task if chunk == blocks and heads == match.shared else None, match)
+        if match.first:
+            schedule = _causal.limit(schedule, store, row, match.first)
+        return _packing.implement(_dot_products.implement(schedule), *match.operands)
 
     def canonical(self, match: AttentionMatch, point: Point) -> Point:
         """Rows that the kernel has, whole parts of its blocks and vectors, heads that divide."""
         rows = min(point["rows"], match.rows)
 
         def parts(vectors: int) -> list[int]:
-            counts = (match.features, match.columns) if match.packed else (match.features,)
+            counts = [match.features, match.padded][: 1 + match.packed]
+            if match.narrow:
+                counts = [n for n in counts if n % match.lanes == 0]
             groups = [n // _tiling.divisor_below(n, match.lanes) for n in counts]
             return [_tiling.divisor_below(group, vectors) for group in groups]
 
@@ -151,18 +191,33 @@ class Attention(ScheduleRule):
         }
 
     def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
-        lanes = _tiling.divisor_below(int(schedule.get(loop).extent), match.lanes)
+        """Cut columns into panels, the vectors of a panel, and lanes.
+
+        Vectors of pairs are whole ones always; those that end behind the columns share one panel,
+        as TVM sees no stages in panels that read different numbers of columns.
+        """
+        extent = int(schedule.get(loop).extent)
+        lanes = match.lanes if match.narrow else _tiling.divisor_below(extent, match.lanes)
         group, lane = schedule.split(loop, [None, lanes])
         count = int(schedule.get(group).extent)
-        panel, part = schedule.split(group, [None, _tiling.divisor_below(count, vectors)])
+        width = count if extent % lanes else _tiling.divisor_below(count, vectors)
+        panel, part = schedule.split(group, [None, width])
         return panel, part, lane
+
+    def _accumulate(self, schedule: Schedule, product: Any, at: Any, match: AttentionMatch) -> Any:
+        instruction = None
+        if match.narrow:
+            instruction = _dot_products.instruction_for(_NARROW, _NARROW, match.target)
+        return _accumulators.accumulate_at(schedule, product, at, match.lanes, instruction)
 
     def _row_stage(self, schedule: Schedule, name: str, block: Any, lanes: int) -> None:
         stage = schedule.get_sblock(name)
         schedule.compute_at(stage, block, preserve_unit_loops=True)
         loops = schedule.get_loops(stage)
         if name == "weights":
-            _contraction.vectorize_copy(schedule, loops[-1], lanes)
+            vectors, lane = schedule.split(loops[-1], [None, lanes])
+            schedule.vectorize(lane)
+            _causal.mark(schedule, vectors, lanes)
             return
         *_, last, reduction = loops
         if name in ("total", "largest"):
@@ -172,6 +227,8 @@ class Attention(ScheduleRule):
         schedule.reorder(reduction, last)
         schedule.vectorize(last)
         schedule.decompose_reduction(stage, reduction)
+        if name.endswith("_lanes"):
+            _causal.mark(schedule, reduction, lanes)
 
     def _scores(self, schedule: Schedule, block: Any, match: AttentionMatch, vectors: int) -> None:
         logits, scores = schedule.get_sblock("logits"), schedule.get_sblock("scores")
@@ -179,7 +236,8 @@ class Attention(ScheduleRule):
         *_, row, column = schedule.get_loops(logits)
         panel, part, lane = self._columns(schedule, column, match, vectors)
         schedule.reorder(panel, row, part, lane)
-        _accumulators.accumulate_at(schedule, scores, panel, match.lanes)
+        self._accumulate(schedule, scores, panel, match)
+        _causal.mark(schedule, panel, int(schedule.get(part).extent) * match.lanes)
         _contraction.straighten(schedule, lane, part, row)
 
     def _dots(self, schedule: Schedule, block: Any, lanes: int) -> None:
@@ -187,6 +245,7 @@ class Attention(ScheduleRule):
         schedule.compute_at(logits, block, preserve_unit_loops=True)
         group, lane = schedule.split(schedule.get_loops(logits)[-1], [None, lanes])
         schedule.vectorize(lane)
+        _causal.mark(schedule, group, lanes)
         for name in ("scores", *_DOT_STAGES[::-1]):
             stage = schedule.get_sblock(name)
             schedule.compute_at(stage, group, preserve_unit_loops=True)
@@ -197,12 +256,10 @@ class Attention(ScheduleRule):
             schedule.unroll(reduction)
             schedule.decompose_reduction(stage, reduction)
 
-    def _prepare(self, schedule: Schedule, task: Any, whole_heads: bool) -> None:
+    def _prepare(self, schedule: Schedule, task: Any | None, match: AttentionMatch) -> None:
         """Pack a head's keys in its own task where it has one; else, and the mask, beforehand."""
+        for operand in match.operands:
+            _packing.prepare(schedule, operand, task)
         for stage in _contraction.all_blocks(schedule):
-            name = str(schedule.get(stage).name_hint)
-            if name == "pack" and whole_heads:
-                schedule.compute_at(stage, task)
-                _contraction.vectorize_copy(schedule, schedule.get_loops(stage)[-1])
-            elif name in ("pack", "pad"):
+            if str(schedule.get(stage).name_hint) in ("pad", "queries"):
                 _contraction.spread(schedule, stage)
