@@ -17,6 +17,7 @@ from hybridc.compiler.model import Array, TensorSpec
 
 # What of TVM's lowering decides where a kernel's own buffers lie and how large they are.
 _LOWERING = (
+    s_tir.transform.LowerInitBlock,
     s_tir.transform.PlanAndUpdateBufferAllocationLocation,
     s_tir.transform.ConvertBlocksToOpaque,
     s_tir.transform.CompactBufferAllocation,

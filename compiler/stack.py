@@ -40,7 +40,8 @@ def _marked(allocation: Any) -> Any:
     if not all(isinstance(extent, tirx.IntImm) for extent in buffer.shape):
         return allocation
     element = tvm.DataType(str(buffer.dtype))
-    if prod(map(int, buffer.shape)) * element.lanes * element.bits // 8 > _MOST:
+    size = prod(map(int, buffer.shape)) * element.lanes * element.bits // 8
+    if not 0 < size <= _MOST:
         return allocation
     marks = {**dict(allocation.annotations), _KEEP: tirx.const(1, "bool")}
     return tirx.AllocBuffer(buffer, annotations=marks)

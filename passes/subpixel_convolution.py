@@ -3,6 +3,7 @@
 A transposed convolution of stride s computes s x s interleaved images, one for each place of an
 output pixel between the input's pixels.  Each is an ordinary convolution with every s-th weight
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009).
+Dilated weights stay dilated where the stride is 1; elsewhere zeros fill their gaps.
 """
 
 from collections.abc import Sequence
@@ -29,46 +30,58 @@ class SubpixelConvolution(Pass):
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of the image: `taps` weights for each of `stride` places.
+    """One axis of the image: `kernel` weights, `taps` for each of `stride` places.
 
-    The convolution gives `pixels`; of what is interleaved, `crop` lie before the `output`.
+    Taps are `dilation` pixels apart.  The convolution gives `pixels`; of what is interleaved,
+    `crop` lie before the `output`.
     """
 
+    kernel: int
     stride: int
     taps: int
+    dilation: int
     pad: tuple[int, int]
     pixels: int
     crop: int
     output: int
 
 
-def _axis(size: int, kernel: int, stride: int, left: int, output: int) -> _Axis:
+def _axis(size: int, kernel: int, steps: tuple[int, int], left: int, output: int) -> _Axis:
+    """The axis of a kernel with this stride and dilation, one of which is 1."""
     # Output pixel j is pixel j + left of the full result, which is place (j + left) % stride of
     # the input pixels around (j + left) // stride.
+    stride, dilation = steps
     taps = -(-kernel // stride)
-    first = min(left // stride, taps - 1)
+    reach = (taps - 1) * dilation
+    first = min(left // stride, reach)
     last = -(-(output + left) // stride)
-    pad = (taps - 1 - first, max(0, last - size))
-    pixels = size + sum(pad) - taps + 1
-    return _Axis(stride, taps, pad, pixels, left - first * stride, output)
+    pad = (reach - first, max(0, last - size))
+    pixels = size + sum(pad) - reach
+    return _Axis(kernel, stride, taps, dilation, pad, pixels, left - first * stride, output)
 
 
 def _subpixel(value: Expr, graph: Graph) -> Expr | None:
     if operator(value) != "nn.conv2d_transpose" or value.attrs.data_layout != "NHWC":
         return None
     attrs, (data, weight) = value.attrs, value.args
-    if any(int(step) != 1 for step in attrs.dilation) or attrs.kernel_layout != "IHWO":
+    if attrs.kernel_layout != "IHWO":
         return _channels_first(value)
+    strides, dilations = ([int(s) for s in steps] for steps in (attrs.strides, attrs.dilation))
+    gaps = [d if s > 1 else 1 for s, d in zip(strides, dilations, strict=True)]
+    inputs, *size, outputs = shape(weight)
+    size = [(extent - 1) * gap + 1 for extent, gap in zip(size, gaps, strict=True)]
+    steps = [(s, d // gap) for s, d, gap in zip(strides, dilations, gaps, strict=True)]
     padding = [int(width) for width in attrs.padding]
     axes = [
-        _axis(shape(data)[i + 1], shape(weight)[i + 1], stride, padding[i], shape(value)[i + 1])
-        for i, stride in enumerate(int(stride) for stride in attrs.strides)
+        _axis(shape(data)[i + 1], size[i], steps[i], padding[i], shape(value)[i + 1])
+        for i in (0, 1)
     ]
     groups = int(attrs.groups)
     convolved = relax.op.nn.conv2d(
         data,
-        _kernel(weight, axes, groups),
+        _kernel(_filled(weight, gaps), (inputs, outputs), axes, groups),
         padding=[*(axis.pad[0] for axis in axes), *(axis.pad[1] for axis in axes)],
+        dilation=[axis.dilation for axis in axes],
         groups=groups,
         data_layout="NHWC",
         kernel_layout="OHWI",
@@ -77,18 +90,32 @@ def _subpixel(value: Expr, graph: Graph) -> Expr | None:
     return _cropped(_interleaved(convolved, value, axes, groups), axes)
 
 
-def _kernel(weight: Expr, axes: Sequence[_Axis], groups: int) -> Expr:
-    """IHWO weights as OHWI, the outputs ordered by group, place and channel."""
+def _filled(weight: Expr, gaps: Sequence[int]) -> Expr:
+    """IHWO weights, `gaps` apart along height and width, with zeros between them."""
+    if list(gaps) == [1, 1]:
+        return weight
     inputs, height, width, outputs = shape(weight)
+    apart = relax.op.reshape(weight, [inputs, height, 1, width, 1, outputs])
+    padded = relax.op.nn.pad(apart, [0, 0, 0, 0, 0, gaps[0] - 1, 0, 0, 0, gaps[1] - 1, 0, 0])
+    size = [height * gaps[0], width * gaps[1]]
+    ends = [extent - gap + 1 for extent, gap in zip(size, gaps, strict=True)]
+    return relax.op.strided_slice(
+        relax.op.reshape(padded, [inputs, *size, outputs]), [1, 2], [0, 0], ends
+    )
+
+
+def _kernel(weight: Expr, channels: tuple[int, int], axes: Sequence[_Axis], groups: int) -> Expr:
+    """IHWO weights as OHWI, the outputs ordered by group, place and channel."""
+    inputs, outputs = channels
     tall, wide = axes
-    missing = (tall.taps * tall.stride - height, wide.taps * wide.stride - width)
+    missing = [axis.taps * axis.stride - axis.kernel for axis in axes]
     widths = [0, 0, 0, missing[0], 0, missing[1], 0, 0]
     padded = relax.op.nn.pad(weight, widths) if any(missing) else weight
     parts = [groups, inputs // groups, tall.taps, tall.stride, wide.taps, wide.stride, outputs]
     turned = relax.op.flip(relax.op.flip(relax.op.reshape(padded, parts), 2), 4)
     ordered = relax.op.permute_dims(turned, [0, 3, 5, 6, 2, 4, 1])
-    channels = groups * tall.stride * wide.stride * outputs
-    return relax.op.reshape(ordered, [channels, tall.taps, wide.taps, inputs // groups])
+    made = groups * tall.stride * wide.stride * outputs
+    return relax.op.reshape(ordered, [made, tall.taps, wide.taps, inputs // groups])
 
 
 def _interleaved(convolved: Expr, value: Expr, axes: Sequence[_Axis], groups: int) -> Expr:
