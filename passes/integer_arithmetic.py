@@ -92,11 +92,11 @@ def _moved(value: Expr, graph: Graph) -> Expr | None:
     tensor = _quantization.dequantized(value.args[0], graph)
     if tensor is None or tensor.stored not in ("uint8", "int8"):
         return None
-    axis = tensor.axis
+    axis: int | None = tensor.axis
     if _quantization.scalar(tensor.scale, graph) is None:
-        if operator(value) != "permute_dims" or value.attrs.axes is None:
+        axis = _moved_axis(value, tensor.axis % tensor.rank)
+        if axis is None:
             return None
-        axis = [int(a) % tensor.rank for a in value.attrs.axes].index(axis % tensor.rank)
     elif _quantization.scalar(tensor.zero, graph) is None:
         return None
     moved = _moved_data(value, tensor.data, graph)
@@ -104,6 +104,18 @@ def _moved(value: Expr, graph: Graph) -> Expr | None:
     # A scalar's axis means nothing, but has to exist.
     axis = 0 if _quantization.scalar(scale, graph) is not None else axis
     return op.dequantize(moved, scale, zero, axis, tensor.dtype)
+
+
+def _moved_axis(value: Expr, axis: int) -> int | None:
+    """Where an operator puts an axis of its operand; None where that is not told."""
+    if operator(value) == "permute_dims" and value.attrs.axes is not None:
+        order = [int(place) for place in value.attrs.axes]
+        return [place % len(order) for place in order].index(axis)
+    if operator(value) == "expand_dims":
+        rank = len(shape(value))
+        made = {int(place) % rank for place in value.attrs.axis}
+        return [place for place in range(rank) if place not in made][axis]
+    return None
 
 
 def _moved_data(value: Expr, data: Expr, graph: Graph) -> Expr:

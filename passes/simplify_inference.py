@@ -80,7 +80,7 @@ def _element(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _same_type(value: Expr, graph: Graph) -> Expr | None:
-    """A reshape or cast to what its operand already is."""
+    """A reshape, cast or split that leaves its operand as it is."""
     operand = value.args[0]
     return operand if tvm_ffi.structural_equal(operand.ty, value.ty) else None
 
@@ -209,6 +209,7 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "permute_dims": _permute,
         "power": _power,
         "reshape": _reshape,
+        "split": _same_type,
         "squeeze": _reshape,
         "strided_slice": _slice,
         "subtract": _elementwise,

@@ -3,6 +3,7 @@
 A loop nest is a wall for the graph passes: no layout passes through it and nothing folds into it.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -93,6 +94,39 @@ def _dynamic_quantize(inputs: Sequence[Any], attrs: Attributes) -> Any:
     return relax.Tuple([quantized, scale, point])
 
 
+def _lp_pool(inputs: Sequence[Any], attrs: Attributes) -> Any:
+    """The p-norm of windows, those at the end that reach beyond the padding too.
+
+    TVM multiplies their averages, which leave out what lies beyond, by the whole window.
+    """
+    x, window = inputs[0], [int(extent) for extent in attrs["kernel_shape"]]
+    count = len(window)
+    pools = {1: relax.op.nn.avg_pool1d, 2: relax.op.nn.avg_pool2d, 3: relax.op.nn.avg_pool3d}
+    automatic = attrs.get("auto_pad", b"NOTSET") != b"NOTSET"
+    if automatic or not attrs.get("ceil_mode", 0) or count not in pools:
+        return None
+    strides, dilation = (
+        [int(step) for step in attrs.get(name, [1] * count)] for name in ("strides", "dilations")
+    )
+    padding = [int(width) for width in attrs.get("pads", [0] * 2 * count)]
+    for i, extent in enumerate(x.ty.shape.values[2:]):
+        end, stride = int(extent) + padding[i], strides[i]
+        reach = dilation[i] * (window[i] - 1) + 1
+        last = -(-(end + padding[count + i] - reach) // stride)
+        last -= last * stride >= end  # a window that begins behind the image is none
+        padding[count + i] = max(0, last * stride + reach - end)
+    order, dtype = float(attrs.get("p", 2)), str(x.ty.dtype)
+    power, root, size = (relax.const(v, dtype) for v in (order, 1 / order, math.prod(window)))
+    raised = relax.op.power(relax.op.abs(x), power)
+    mean = pools[count](raised, window, strides, padding, dilation, count_include_pad=True)
+    return relax.op.power(relax.op.multiply(mean, size), root)
+
+
 _CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"Clip": _clip, "DynamicQuantizeLinear": _dynamic_quantize, "Pad": _pad}
+    {
+        "Clip": _clip,
+        "DynamicQuantizeLinear": _dynamic_quantize,
+        "LpPool": _lp_pool,
+        "Pad": _pad,
+    }
 )

@@ -1,9 +1,10 @@
 """Write ONNX's operators on quantised tensors as dequantise, compute, quantise.
 
-The passes see one form of quantised model then: that of the QDQ format.
+ONNX Runtime's own, of the domain com.microsoft, are among them.  The passes see one form
+of quantised model then: that of the QDQ format.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -15,28 +16,30 @@ Names = Sequence[str]
 
 
 def written_out(proto: Proto) -> Proto:
-    """The model with every QLinearConv, QLinearMatMul and ConvInteger written out.
+    """The model with every operator of `_EXPANSIONS` written out.
 
     ConvInteger's result is exact where the convolution is one of integers, and else where it is
     below 2^24.  The model given is returned where it holds none of them.
     """
     import onnx
 
-    if not any(node.op_type in _EXPANSIONS for node in _standard(proto)):
+    if not any(_expansion(node) for node in proto.graph.node):
         return proto
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     kept: list[Proto] = []
     for index, node in enumerate(made.graph.node):
-        expand = _EXPANSIONS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        expand = _expansion(node)
         kept.extend([node] if expand is None else expand(_Writer(made, node, index)))
     del made.graph.node[:]
     made.graph.node.extend(kept)
     return made
 
 
-def _standard(proto: Proto) -> Iterator[Proto]:
-    return (node for node in proto.graph.node if node.domain in ("", "ai.onnx"))
+def _expansion(node: Proto) -> "Callable[[_Writer], list[Proto]] | None":
+    """What writes a node out, or None."""
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return _EXPANSIONS.get((domain, node.op_type))
 
 
 class _Writer:
@@ -72,11 +75,30 @@ class _Writer:
         inputs = [data, scale, zero] if zero else [data, scale]
         return self.emit("DequantizeLinear", inputs, axis=axis)
 
-    def like_node(self, operator: str, inputs: Names, output: str = "") -> str:
-        """An operator with the attributes of the node that is replaced."""
-        name = self.emit(operator, inputs, output)
-        self.made[-1].attribute.extend(self.node.attribute)
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute of the node that is replaced."""
+        import onnx
+
+        found = (a for a in self.node.attribute if a.name == name)
+        return next((onnx.helper.get_attribute_value(a) for a in found), default)
+
+    def like_node(self, operator: str, inputs: Names, without: Names = ()) -> str:
+        """An operator with the attributes of the node that is replaced, but for some."""
+        name = self.emit(operator, inputs)
+        kept = (a for a in self.node.attribute if a.name not in without)
+        self.made[-1].attribute.extend(kept)
         return name
+
+    def operand(self, index: int) -> str:
+        """Three successive inputs, data, scale and zero point, dequantised."""
+        return self.dequantize(self.input(index), self.input(index + 1), self.input(index + 2), 0)
+
+    def quantized(self, result: str, index: int, axis: int = 0) -> list[Proto]:
+        """All nodes, the last of which quantises by the scale and zero point at `index`."""
+        scale, zero = self.input(index), self.input(index + 1)
+        inputs = [result, scale, zero] if zero else [result, scale]
+        self.emit("QuantizeLinear", inputs, self.node.output[0], axis=axis)
+        return self.made
 
 
 def _qlinear_conv(writer: _Writer) -> list[Proto]:
@@ -88,19 +110,13 @@ def _qlinear_conv(writer: _Writer) -> list[Proto]:
         scale = writer.emit("Mul", [writer.input(1), writer.input(4)])
         inputs.append(writer.dequantize(bias, scale, "", 0))
     y = writer.like_node("Conv", inputs)
-    return _quantized(writer, y, 1)
+    return writer.quantized(y, 6, 1)
 
 
 def _qlinear_matmul(writer: _Writer) -> list[Proto]:
     a = writer.dequantize(writer.input(0), writer.input(1), writer.input(2), -2)
     b = writer.dequantize(writer.input(3), writer.input(4), writer.input(5), -1)
-    return _quantized(writer, writer.emit("MatMul", [a, b]), -2)
-
-
-def _quantized(writer: _Writer, result: str, axis: int) -> list[Proto]:
-    inputs = [result, writer.input(6), writer.input(7)]
-    writer.emit("QuantizeLinear", inputs, writer.node.output[0], axis=axis)
-    return writer.made
+    return writer.quantized(writer.emit("MatMul", [a, b]), 6, -2)
 
 
 def _conv_integer(writer: _Writer) -> list[Proto]:
@@ -114,10 +130,92 @@ def _conv_integer(writer: _Writer) -> list[Proto]:
     return writer.made
 
 
-_EXPANSIONS: Mapping[str, Callable[[_Writer], list[Proto]]] = MappingProxyType(
+def _elementwise(operator: str) -> Callable[[_Writer], list[Proto]]:
+    """QLinearAdd and QLinearMul."""
+
+    def expand(writer: _Writer) -> list[Proto]:
+        operands = [writer.operand(0), writer.operand(3)]
+        return writer.quantized(writer.emit(operator, operands), 6)
+
+    return expand
+
+
+def _unary(operator: str, *without: str) -> Callable[[_Writer], list[Proto]]:
+    """An operator of one tensor, with its attributes but those that ONNX's has not."""
+
+    def expand(writer: _Writer) -> list[Proto]:
+        return writer.quantized(writer.like_node(operator, [writer.operand(0)], without), 3)
+
+    return expand
+
+
+def _pool(operator: str) -> Callable[[_Writer], list[Proto]]:
+    """A pooling, channels last where the node says so; ONNX has them first."""
+
+    def expand(writer: _Writer) -> list[Proto]:
+        last = bool(writer.attribute("channels_last", 0))
+        x = writer.operand(0)
+        # Pooling of ONNX Runtime's is of images where channels come last.
+        x = writer.emit("Transpose", [x], perm=[0, 3, 1, 2]) if last else x
+        y = writer.like_node(operator, [x], ["channels_last"])
+        y = writer.emit("Transpose", [y], perm=[0, 2, 3, 1]) if last else y
+        return writer.quantized(y, 3)
+
+    return expand
+
+
+def _qlinear_concat(writer: _Writer) -> list[Proto]:
+    parts = [writer.operand(index) for index in range(2, len(writer.node.input), 3)]
+    return writer.quantized(writer.like_node("Concat", parts), 0)
+
+
+def _qlinear_softmax(writer: _Writer) -> list[Proto]:
+    axis, opset = (int(writer.attribute(n, d)) for n, d in (("axis", -1), ("opset", 13)))
+    x = writer.operand(0)
+    if opset >= 13:
+        return writer.quantized(writer.emit("Softmax", [x], axis=axis), 3)
+    rows = writer.emit("Softmax", [writer.emit("Flatten", [x], axis=axis)], axis=-1)
+    shape = writer.emit("Shape", [x])
+    return writer.quantized(writer.emit("Reshape", [rows, shape]), 3)
+
+
+def _qlinear_where(writer: _Writer) -> list[Proto]:
+    chosen = writer.emit("Where", [writer.input(0), writer.operand(1), writer.operand(4)])
+    return writer.quantized(chosen, 7)
+
+
+def _qgemm(writer: _Writer) -> list[Proto]:
+    """QGemm; its bias has the product of the others' scales, and a result without one is float."""
+    columns = 0 if writer.attribute("transB", 0) else 1
+    a = writer.operand(0)
+    b = writer.dequantize(writer.input(3), writer.input(4), writer.input(5), columns)
+    inputs = [a, b]
+    if bias := writer.input(6):
+        alpha = writer.constant(np.float32(writer.attribute("alpha", 1.0)))
+        scale = writer.emit("Mul", [writer.input(1), writer.input(4)])
+        inputs.append(writer.dequantize(bias, writer.emit("Mul", [scale, alpha]), "", -1))
+    y = writer.like_node("Gemm", inputs)
+    if writer.input(7):
+        return writer.quantized(y, 7)
+    writer.emit("Identity", [y], writer.node.output[0])
+    return writer.made
+
+
+_MICROSOFT = "com.microsoft"
+_EXPANSIONS: Mapping[tuple[str, str], Callable[[_Writer], list[Proto]]] = MappingProxyType(
     {
-        "ConvInteger": _conv_integer,
-        "QLinearConv": _qlinear_conv,
-        "QLinearMatMul": _qlinear_matmul,
+        ("", "ConvInteger"): _conv_integer,
+        ("", "QLinearConv"): _qlinear_conv,
+        ("", "QLinearMatMul"): _qlinear_matmul,
+        (_MICROSOFT, "QGemm"): _qgemm,
+        (_MICROSOFT, "QLinearAdd"): _elementwise("Add"),
+        (_MICROSOFT, "QLinearAveragePool"): _pool("AveragePool"),
+        (_MICROSOFT, "QLinearConcat"): _qlinear_concat,
+        (_MICROSOFT, "QLinearGlobalAveragePool"): _pool("GlobalAveragePool"),
+        (_MICROSOFT, "QLinearLeakyRelu"): _unary("LeakyRelu"),
+        (_MICROSOFT, "QLinearMul"): _elementwise("Mul"),
+        (_MICROSOFT, "QLinearSigmoid"): _unary("Sigmoid"),
+        (_MICROSOFT, "QLinearSoftmax"): _qlinear_softmax,
+        (_MICROSOFT, "QLinearWhere"): _qlinear_where,
     }
 )
