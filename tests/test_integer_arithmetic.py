@@ -20,13 +20,17 @@ def integers(low: int, high: int, *shape: int, dtype: str = "int8") -> Any:
 
 
 def agree(model: Any, feed: dict[str, Any], steps: float = 1.0) -> Any:
-    """Compile a model; its outputs are ONNX Runtime's, give or take some quantisation steps."""
+    """Compile a model, and see that its outputs are ONNX Runtime's."""
+    return run_both(model, feed, steps, compile_source(model, Options(verify="off")))
+
+
+def run_both(model: Any, feed: dict[str, Any], steps: float, outcome: Any) -> Any:
+    """A compiled model's outputs are ONNX Runtime's, give or take some quantisation steps."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    outcome = compile_source(model, Options(verify="off"))
     for got, wanted in zip(
         InferenceSession(outcome.artifact).run(None, feed), session.run(None, feed), strict=True
     ):
