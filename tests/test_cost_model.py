@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_corpus import PACKED, constant, floats, op, operator
+from kernel_builders import PACKED, constant, floats, op, operator
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 
 from hybridc.compiler import pipeline, target

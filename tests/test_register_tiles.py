@@ -7,7 +7,7 @@ import pytest
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_corpus import operator
+from kernel_builders import operator
 from tvm import relax
 
 from hybridc.compiler import target

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
-from kernel_corpus import KERNELS, Builder
+from kernel_builders import Builder
+from kernel_corpus import KERNELS
 
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.build import compile_kernel
