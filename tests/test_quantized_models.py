@@ -1,0 +1,118 @@
+"""Models that ONNX Runtime's own quantiser made, in each of its formats, end to end."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx_models import FLOAT, build, node
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+
+from hybridc.compiler.driver import compile_source
+from hybridc.compiler.plans import Options, Verify
+from hybridc.compiler.session import InferenceSession
+
+DRAW = np.random.default_rng(5)
+
+
+def weights(*shape: int) -> Any:
+    """Weights that keep the variance of what they are multiplied with."""
+    fan = np.prod(shape[1:]) if len(shape) == 4 else shape[0]
+    return (DRAW.standard_normal(shape) / np.sqrt(fan)).astype("float32")
+
+
+def network() -> tuple[Any, tuple[int, ...]]:
+    """Convolutions, plain, depthwise and grouped; a residual, a concatenation, poolings."""
+    pads = {"pads": [1, 1, 1, 1]}
+    nodes = [
+        node("Conv", "x w0", "c0", strides=[2, 2], **pads),
+        node("Relu", "c0", "r0"),
+        node("Conv", "r0 w1", "c1", group=16, **pads),
+        node("Relu", "c1", "r1"),
+        node("Conv", "r1 w2", "c2"),
+        node("Add", "c2 r0", "a"),
+        node("Conv", "a w3", "c3", group=2, **pads),
+        node("Sigmoid", "c3", "s"),
+        node("Concat", "a s", "j", axis=1),
+        node("MaxPool", "j", "p", kernel_shape=[2, 2], strides=[2, 2]),
+        node("GlobalAveragePool", "p", "g"),
+        node("Flatten", "g", "f"),
+        node("Gemm", "f w4 b4", "y"),
+    ]
+    constants = {
+        "w0": weights(16, 3, 3, 3),
+        "w1": weights(16, 1, 3, 3),
+        "w2": weights(16, 16, 1, 1),
+        "w3": weights(8, 8, 3, 3),
+        "w4": weights(24, 10),
+        "b4": weights(10, 1)[:, 0],
+    }
+    shape = (1, 3, 17, 15)
+    return build(nodes, [("x", FLOAT, shape)], [("y", FLOAT, (1, 10))], constants), shape
+
+
+class _Samples(CalibrationDataReader):  # type: ignore[misc]
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.left = iter([{"x": DRAW.standard_normal(shape).astype("float32")} for _ in range(8)])
+
+    def get_next(self) -> Any:
+        return next(self.left, None)
+
+
+def quantized(
+    folder: Path, made: tuple[Any, tuple[int, ...]], form: Any, signed: bool, per_channel: bool
+) -> Any:
+    """The model with activations of signed or unsigned bytes, calibrated on noise."""
+    proto, shape = made
+    plain, done = folder / "plain.onnx", folder / "quantized.onnx"
+    onnx.save(proto, plain)
+    quant_pre_process(plain, plain)
+    quantize_static(
+        plain,
+        done,
+        _Samples(shape),
+        quant_format=form,
+        per_channel=per_channel,
+        activation_type=QuantType.QInt8 if signed else QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return onnx.load(done)
+
+
+CASES = [
+    # Model, format, signed activations, scales by channel, when to verify.
+    (network, QuantFormat.QDQ, False, True, "each"),
+    (network, QuantFormat.QOperator, False, False, "end"),
+    (network, QuantFormat.QDQ, True, False, "end"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("make", "form", "signed", "per_channel", "verify"), CASES)
+def test_a_quantised_model_is_what_onnx_runtime_computes(
+    make: Any, form: Any, signed: bool, per_channel: bool, verify: Verify, tmp_path: Path
+) -> None:
+    made = make()
+    proto = quantized(tmp_path, made, form, signed, per_channel)
+    feed = {"x": DRAW.standard_normal(made[1]).astype("float32")}
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    wanted: Any = session.run(None, feed)[0]
+    outcome = compile_source(proto, Options(verify=verify))
+    (got,) = InferenceSession(outcome.artifact).run(None, feed)
+    # One step of the last quantisation, of those that ties went through on the way some.
+    distance = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
+    assert distance < 0.02, distance
+    exact: Any = onnxruntime.InferenceSession(made[0].SerializeToString()).run(None, feed)[0]
+    assert np.linalg.norm(exact - wanted) / np.linalg.norm(exact) < 0.3
+    products = [k for k in outcome.report.kernels if k.precision == "int8"]
+    assert len(products) >= 4
