@@ -167,6 +167,8 @@ class SearchTask:
 
     `hints` were good points of similar kernels.  `canonical` gives points with the same schedule
     one form, which is tried once.  `score` predicts how points compare: the lower, the faster.
+    `match` is the kernel itself, for a strategy that knows more of it than the knobs; None where
+    there is none, as in a recorded sweep.
     """
 
     space: Space
@@ -174,6 +176,7 @@ class SearchTask:
     hints: tuple[Point, ...] = ()
     canonical: Callable[[Point], Point] = _itself
     score: Callable[[Sequence[Point]], Sequence[float]] | None = None
+    match: Match | None = None
 
     @property
     def size(self) -> int:

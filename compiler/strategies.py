@@ -29,4 +29,5 @@ def search_task(
         hints=tuple(hints),
         canonical=partial(rule.canonical, match),
         score=score,
+        match=match,
     )

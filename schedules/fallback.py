@@ -1,6 +1,7 @@
 """Whatever no other rule takes."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from tvm.error import InternalError
@@ -15,8 +16,19 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.sketches import SKETCH, THREADS, Sketches, sketches
 from hybridc.compiler.target import Target
 from hybridc.schedules import _analysis, _loops, _row_loops, _rows
+
+
+@dataclass(frozen=True)
+class Generic(Match):
+    """Any kernel, and TVM's own space of it."""
+
+    @cached_property
+    def sketches(self) -> Sketches:
+        """What TVM's rules make of the kernel."""
+        return sketches(self.func, self.target)
 
 
 @dataclass(frozen=True)
@@ -25,21 +37,28 @@ class Fallback(ScheduleRule):
 
     priority: ClassVar[int] = 0
 
-    def match(self, func: PrimFunc, target: Target) -> Match:
+    def match(self, func: PrimFunc, target: Target) -> Generic:
         """Take everything."""
-        return Match(func, target)
+        return Generic(func, target)
 
-    def knobs(self, match: Match) -> Space:
-        """`threads` over the outer loops, or one thread."""
-        return {"threads": (0, 1)}
+    def knobs(self, match: Generic) -> Space:
+        """`threads` over the outer loops, or one thread; a `sketch` of TVM's with its decisions."""
+        return {THREADS: (0, 1), **match.sketches.space}
 
-    def default(self, match: Match, target: Target) -> Point:
-        """Threads where the work outweighs waking them."""
-        return {"threads": int(_analysis.worth_threads(match.func, target))}
+    def default(self, match: Generic, target: Target) -> Point:
+        """No sketch, and threads where the work outweighs waking them."""
+        threads = int(_analysis.worth_threads(match.func, target))
+        return match.sketches.canonical({THREADS: threads, SKETCH: 0})
 
-    def schedule(self, match: Match, point: Point) -> Schedule:
+    def canonical(self, match: Generic, point: Point) -> Point:
+        """What the chosen sketch leaves open, as it takes effect."""
+        return match.sketches.canonical(point)
+
+    def schedule(self, match: Generic, point: Point) -> Schedule:
         """Block by block; one that resists keeps its loops, in parallel where TVM allows it."""
-        threads = bool(point["threads"])
+        if point.get(SKETCH):
+            return match.sketches.schedule(point)
+        threads = bool(point[THREADS])
         schedule = _loops.new_schedule(_loops.inline(match.func))
         _loops.add_unit_loops(schedule)
         for name in [block.name for block in _loops.blocks(schedule)]:

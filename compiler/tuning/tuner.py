@@ -19,6 +19,7 @@ from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
+from hybridc.compiler.tuning.imported import hinted
 from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Measured, MeasureError
@@ -127,6 +128,7 @@ class Tuner:
             return "there is no kernel to tune"
         for task in self.tasks:
             self._recall(task)
+            task.search = hinted(task, self.log)
         while not (reason := self._end()):
             busy: set[Task] = set()
             while not self._turn(busy):
