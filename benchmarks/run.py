@@ -3,9 +3,10 @@
     python benchmarks/run.py                            everything
     python benchmarks/run.py kernels overheads          these
     python benchmarks/run.py peers --models resnet-50,bert-base --batch 8 --precision fp32
+    python benchmarks/run.py tuning --part models --models resnet-18
 
 Each benchmark is a script beside this one, which prints its section.  What is not named keeps what
-it has: sections, and within the tables of `peers` the rows of the other models.
+it has: sections, and within the tables of `peers` and `tuning` the other rows.
 """
 
 import argparse
@@ -24,7 +25,11 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
-NAMES = ("peers", "kernels", "bandwidth", "overheads", "log", "train_cost_model", "strategies")
+PARTS = ("models", "kernels", "rebuild")  # of `tuning`
+NAMES = (
+    *("peers", "kernels", "bandwidth", "overheads", "log"),
+    *("train_cost_model", "strategies", "tuning"),
+)
 _HEAD = """# Results
 
 Made by `make bench`; every number here was measured by the file that its section names, on the
@@ -34,6 +39,11 @@ _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that 
 ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels
 need by their arithmetic and their traffic, as a share of the time that the model took.
 """
+_TUNING = (
+    "Whole models after tuning, beside the same without it",
+    "Kernels after few trials, beside MetaSchedule after many",
+    "Compiling again with a warm log",
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,11 @@ def main() -> None:
     """Run the benchmarks named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--models", help="peers: these models alone, with commas between")
+    parser.add_argument("--models", help="peers, tuning: these models alone, with commas between")
     parser.add_argument("--batch", type=_numbers, help="peers: these batch sizes alone")
     parser.add_argument("--precision", help="peers: these precisions alone")
+    parser.add_argument("--part", choices=PARTS, help="tuning: this part alone")
+    parser.add_argument("--kernels", help="tuning: these kernels alone, with commas between")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(unknown)}; known: {', '.join(NAMES)}")
@@ -75,6 +87,9 @@ def _numbers(text: str) -> list[int]:
 
 def _chosen(given: argparse.Namespace) -> Iterator[Section]:
     for name in given.names or NAMES:
+        if name == "tuning":
+            yield from _tuning(given)
+            continue
         if name != "peers":
             yield Section(name, name, _title(name))
             continue
@@ -87,6 +102,16 @@ def _chosen(given: argparse.Namespace) -> Iterator[Section]:
             arguments += ["--models", given.models] if given.models else []
             title = f"{_title(name)}: {precision}, batch {batch}"
             yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS)
+
+
+def _tuning(given: argparse.Namespace) -> Iterator[Section]:
+    for part, title in zip(PARTS, _TUNING, strict=True):
+        if given.part in (None, part):
+            arguments = [part]
+            for option in ("models", "kernels"):
+                if part == option and (chosen := getattr(given, option)):
+                    arguments += [f"--{option}", chosen]
+            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments))
 
 
 def _title(name: str) -> str:
@@ -152,7 +177,8 @@ def sections() -> dict[str, str]:
 
 def _write(key: str, text: str) -> None:
     every = {**sections(), key: text}
-    order = [*(f"peers-{precision}-{batch}" for precision, batch in TABLES), *NAMES]
+    order = [f"peers-{precision}-{batch}" for precision, batch in TABLES]
+    order += [*NAMES, *(f"tuning-{part}" for part in PARTS)]
     written = [name for name in every if name not in order]  # by hand, such as causes of misses
     known = [name for name in order if name in every] + written
     RESULTS.write_text("\n".join([_HEAD, *(f"<!-- {n} -->\n{every[n]}" for n in known)]))

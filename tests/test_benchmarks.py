@@ -23,7 +23,8 @@ def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     before = set(sys.modules)
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in {"run", "peers", "models"} & (set(sys.modules) - before):
+    ours = {path.stem for path in FOLDER.glob("*.py")}
+    for name in ours & (set(sys.modules) - before):
         del sys.modules[name]
 
 
@@ -50,12 +51,15 @@ def test_rows_that_were_not_measured_are_kept(run: ModuleType) -> None:
 
 def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
     def keys(**given: object) -> list[str]:
-        options = {"names": [], "models": None, "batch": None, "precision": None, **given}
+        lacking = dict.fromkeys(("models", "batch", "precision", "part", "kernels"))
+        options = {"names": [], **lacking, **given}
         return [section.key for section in run._chosen(argparse.Namespace(**options))]
 
     every = ["peers-fp32-1", "peers-fp32-8", "peers-bf16-1", "peers-int8-1"]
     alone = ["kernels", "bandwidth", "overheads", "log", "train_cost_model", "strategies"]
-    assert keys() == [*every, *alone]
+    tuning = ["tuning-models", "tuning-kernels", "tuning-rebuild"]
+    assert keys() == [*every, *alone, *tuning]
+    assert keys(names=["tuning"], part="rebuild") == ["tuning-rebuild"]
     assert keys(names=["peers"], batch=[8]) == ["peers-fp32-8"]
     assert keys(names=["peers"], precision="bf16,int8") == every[2:]
     assert keys(names=["kernels"]) == ["kernels"]
@@ -119,3 +123,70 @@ def test_the_reason_is_what_the_compiler_said(peers: ModuleType, tmp_path: Path)
     (tmp_path / "poem.onnx").write_text("The fog comes on little cat feet.")
     with pytest.raises(HybridcError, match=r"^not compiled: .*poem\.onnx"):
         peers._compile(tmp_path / "poem.onnx", tmp_path / "poem.hyb", ())
+
+
+@pytest.fixture
+def metaschedule(_folder: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    module = importlib.import_module("metaschedule")
+    monkeypatch.setattr(module, "DATA", tmp_path / "metaschedule.json")
+    return module
+
+
+def test_searches_are_kept_in_one_order(metaschedule: ModuleType) -> None:
+    def made(kernel: str, seed: int) -> object:
+        facts = {"workload": "0", "trials": 64, "seconds": 1e-3, "measured": 64, "took": 1.0}
+        told = {"date": "today", "machine": "this", "tvm": "0.27", "trace": [[], []]}
+        return metaschedule.Search(kernel=kernel, seed=seed, **facts, **told)
+
+    assert metaschedule.searches() == []
+    every = [made("b", 0), made("a", 1), made("a", 0)]
+    metaschedule.keep(every)
+    assert metaschedule.searches() == [every[2], every[1], every[0]]
+    text = metaschedule.DATA.read_text()
+    metaschedule.keep(metaschedule.searches())
+    assert metaschedule.DATA.read_text() == text
+
+
+def test_the_kernels_of_the_baseline(metaschedule: ModuleType) -> None:
+    every = [kernel.name for kernel in metaschedule.KERNELS]
+    assert len(set(every)) == 20
+    assert [kernel.name for kernel in metaschedule.named(None)] == every
+    assert [kernel.name for kernel in metaschedule.named(every[3])] == [every[3]]
+    with pytest.raises(ValueError, match="no kernel is named softmax 1x1; known: dense"):
+        metaschedule.named(f"{every[0]},softmax 1x1")
+
+
+@pytest.mark.usefixtures("_folder")
+def test_slower_is_beyond_the_noise() -> None:
+    times = importlib.import_module("side_by_side").Times
+    flat = [1.0] * 9
+    assert not times({"a": [1.005] * 9, "b": flat}).slower("a", "b")
+    assert times({"a": [1.03] * 9, "b": flat}).slower("a", "b")
+    assert not times({"a": [0.9] * 4 + [1.2] * 5, "b": flat}).slower("a", "b")
+    assert times({"a": [0.5] * 9, "b": flat}).ratio("a", "b") == 0.5
+
+
+def test_a_trace_is_replayed_and_checked_beside_a_point(
+    metaschedule: ModuleType, tmp_path: Path
+) -> None:
+    """What TVM would have found: the second sketch of a small softmax."""
+    from hybridc.compiler import sketches, target
+
+    tuning = importlib.import_module("tuning")
+    side_by_side = importlib.import_module("side_by_side")
+    kernels = importlib.import_module("tuning_kernels")
+    kernel = tuning._kernel(kernels.softmax(6, 20), target.parse("cpu", 1))
+    found = sketches.sketches(kernel.func, kernel.target)
+    made = found.schedule({**found.canonical({"threads": 1, "sketch": 0}), "sketch": 2})
+    trace = sketches.plain(made.trace.as_json())
+    facts = {"trials": 1, "seed": 0, "seconds": 1.0, "measured": 1, "took": 1.0}
+    told = {"kernel": kernel.name, "workload": "0", "date": "d", "machine": "m", "tvm": "0"}
+    libraries = {name: tmp_path / f"{name}.so" for name in ("ours", "theirs")}
+    kernel.compile(kernel.rule.default(kernel.match, kernel.target), libraries["ours"])
+    tuning.replayed(kernel, metaschedule.Search(**facts, **told, trace=trace), libraries["theirs"])
+    times = side_by_side.measured(kernel, libraries, tmp_path)
+    assert all(len(times.seconds[name]) == side_by_side.ROUNDS for name in libraries)
+    relu = kernels.Kernel("relu", "elementwise", kernels.op.nn.relu, ((6, 20),))
+    tuning._kernel(relu, kernel.target).compile(None, tmp_path / "relu.so")
+    with pytest.raises(ValueError, match="softmax 6x20: relu is wrong: parameter 1"):
+        side_by_side.measured(kernel, {"relu": tmp_path / "relu.so"}, tmp_path)

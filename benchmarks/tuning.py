@@ -1,0 +1,288 @@
+"""What tuning gains: whole models, kernels beside MetaSchedule, and what a rebuild costs.
+
+    python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32]
+    python benchmarks/tuning.py kernels [--kernels NAME,...] [--trials 16] [--baseline 512]
+    python benchmarks/tuning.py rebuild
+
+What was tuned is kept in logs under build/tuning, and is not measured again when a part is
+repeated.  What MetaSchedule found is in benchmarks/data/metaschedule.json (see metaschedule.py).
+"""
+
+import argparse
+import datetime
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import metaschedule
+import side_by_side
+import tuning_kernels
+from metaschedule import Search
+from side_by_side import Times
+from tuning_kernels import Kernel as Operator
+
+from hybridc.compiler import driver, pipeline, plans, settings, strategies, target
+from hybridc.compiler.interfaces import Point
+from hybridc.compiler.log import access, keys
+from hybridc.compiler.log.lookup import Hit
+from hybridc.compiler.plans import Options
+from hybridc.compiler.tuning import session, tasks
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.tuner import Budget, Tuner
+
+THREADS = 2
+LOGS = Path(__file__).parent.parent / "build" / "tuning"
+_MODELS = "resnet-18,bert-base"
+_GOAL = 0.97  # of the time that a model takes without tuning
+_SHARE = 0.9  # of the kernels shall be as fast as MetaSchedule's
+_HEAD = "| kernel | ours ({} trials) | MetaSchedule ({} trials) | ratio | seeds | measured |"
+
+
+def main() -> None:
+    """Measure one part and print its table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
+    parser.add_argument("part", choices=("models", "kernels", "rebuild"))
+    parser.add_argument("--models", default=_MODELS, help="models: these alone")
+    parser.add_argument("--kernels", help="kernels: these alone")
+    parser.add_argument("--trials", type=int, help="points for each kernel")
+    parser.add_argument("--baseline", type=int, default=512, help="kernels: MetaSchedule's trials")
+    given = parser.parse_args()
+    settings.set_runtime_threads(THREADS)
+    LOGS.mkdir(parents=True, exist_ok=True)
+    if given.part == "models":
+        print(whole_models(given.models.split(","), given.trials or 32))
+    elif given.part == "kernels":
+        kernels = metaschedule.named(given.kernels)
+        print(beside_metaschedule(kernels, given.trials or 16, given.baseline))
+    else:
+        print(rebuilding("resnet-50"))
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of the description."""
+
+
+def whole_models(names: Sequence[str], trials: int) -> str:
+    """Tune models; run each as tuned and as compiled without a log, in turn."""
+    head = "| model | trials a kernel | without tuning, ms | tuned, ms | ratio | goal |"
+    head += " kernels changed | of them slower | measured |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
+    notes: list[str] = []
+    for name in names:
+        row, note = _whole_model(name, trials)
+        lines.append(row)
+        notes.append(note)
+    return "\n".join([*lines, "", *notes])
+
+
+def _whole_model(name: str, trials: int) -> tuple[str, str]:
+    import models
+
+    path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
+    options = Options(log=str(log), threads=THREADS, progress=_told)
+    module, context, finish = driver.unscheduled(path, options)
+    done = session.tune(tasks.kernels(module, context, finish), options, Tuning(trials))
+    times = _models_in_turn(path, log)
+    changed, slower = _changed(done)
+    ratio = times.ratio("tuned", "default")
+    cells = [
+        *(name, str(trials), *(f"{times.median(each) * 1e3:.2f}" for each in ("default", "tuned"))),
+        f"{ratio:.3f}{' **missed**' if ratio > _GOAL else ''}",
+        *(f"≤ {_GOAL}", f"{changed} of {len(done.kernels)}", str(len(slower))),
+        str(datetime.date.today()),
+    ]
+    tuned = done.tuned
+    note = f"* {name}: {tuned.measured} points measured in {tuned.seconds / 60:.1f} minutes, until "
+    note += f"{tuned.reason}; machine's drift {tuned.drift:+.1%}"
+    return f"| {' | '.join(cells)} |", note + "".join(f"; slower: {each}" for each in slower) + "."
+
+
+def _models_in_turn(path: Path, log: Path) -> Times:
+    """Seconds of the model compiled without and with the log, in turn."""
+    from hybridc.compiler.session import InferenceSession
+
+    with tempfile.TemporaryDirectory() as folder:
+        empty = Path(folder) / "empty.sqlite"
+        access.open_log(str(empty)).close()
+        runs: dict[str, Any] = {}
+        for name, where in (("default", empty), ("tuned", log)):
+            made = driver.compile(path, log=str(where), threads=THREADS)
+            made.save(Path(folder) / f"{name}.hyb")
+            runs[name] = _runner(InferenceSession(Path(folder) / f"{name}.hyb"), path)
+        return side_by_side.in_turn(runs)
+
+
+def _runner(opened: Any, path: Path) -> Any:
+    from hybridc.compiler import frontend
+    from hybridc.compiler.model import random_feed
+
+    feed = random_feed(frontend.load(path).inputs, 0)
+    return lambda: opened.run(None, feed)
+
+
+def _changed(done: session.Outcome) -> tuple[int, list[str]]:
+    """How many kernels have another point than their default, and which are slower with it."""
+    winners = {row["kernel"]: row["point"] for row in done.kernels if row["point"]}
+    changed, slower = 0, list[str]()
+    for task in done.tuned.tasks:
+        point = winners.get(task.kernel.name)
+        if point is None or task.search.key(point) == task.search.key(task.search.default):
+            continue
+        changed += 1
+        times = _points_in_turn(task.kernel, {"default": task.search.default, "tuned": point})
+        if times.slower("tuned", "default"):
+            slower.append(f"{tasks.name_of(task)} {times.ratio('tuned', 'default'):.3f}")
+    return changed, slower
+
+
+def _points_in_turn(kernel: Kernel, points: dict[str, Point]) -> Times:
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = {name: Path(folder) / f"{name}.so" for name in points}
+        for name, point in points.items():
+            kernel.compile(point, libraries[name])
+        return side_by_side.measured(kernel, libraries, Path(folder))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Our point and MetaSchedule's trace of one seed, timed in turn."""
+
+    seed: int
+    times: Times
+
+    @property
+    def ratio(self) -> float:
+        """Our time as a ratio to MetaSchedule's."""
+        return self.times.ratio("ours", "theirs")
+
+
+def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int) -> str:
+    """Tune kernels, and time what came of it beside what MetaSchedule found, in turn."""
+    lines = [_HEAD.format(trials, baseline), "|---|---|---|---|---|---|"]
+    found = metaschedule.searches()
+    good, counted, lacking = 0, 0, list[str]()
+    chosen = target.parse("cpu", THREADS)
+    with Pool(THREADS) as pool:
+        for operator in kernels:
+            kernel = _kernel(operator, chosen)
+            key = keys.of_kernel(kernel.func).key
+            theirs = [one for one in found if (one.workload, one.trials) == (key, baseline)]
+            if not theirs:
+                lacking.append(operator.name)
+                continue
+            pairs = [_pair(kernel, one, trials, pool) for one in theirs]
+            lines.append(_row(operator.name, pairs))
+            counted += 1
+            good += statistics.median(pair.ratio for pair in pairs) <= 1
+    missed = " **missed**" if good < _SHARE * counted else ""
+    notes = [f"* all: as fast on {good} of {counted} kernels; the goal is {_SHARE:.0%}{missed}."]
+    notes += [f"* {name}: no search by MetaSchedule is kept." for name in lacking]
+    return "\n".join([*lines, "", *notes])
+
+
+def _row(name: str, pairs: Sequence[Pair]) -> str:
+    ours, theirs = (
+        statistics.median(pair.times.median(whose) for pair in pairs)
+        for whose in ("ours", "theirs")
+    )
+    ratios = sorted(pair.ratio for pair in pairs)
+    middle = statistics.median(ratios)
+    spread = f" ({ratios[0]:.2f} to {ratios[-1]:.2f})" if len(ratios) > 1 else ""
+    seeds = ", ".join(str(pair.seed) for pair in pairs)
+    slower = " **slower**" if middle > 1 else ""
+    return (
+        f"| {name} | {ours * 1e6:.1f} µs | {theirs * 1e6:.1f} µs | {middle:.2f}{spread}{slower} |"
+        f" {seeds} | {datetime.date.today()} |"
+    )
+
+
+def _pair(kernel: Kernel, theirs: Search, trials: int, pool: Pool) -> Pair:
+    """Tune by the seed of a search, and time the two winners in turn."""
+    with access.open_log(str(LOGS / f"kernels-{theirs.seed}.sqlite")) as log:
+        (task,) = tasks.distinct([(kernel, 1)])
+        chosen = strategies.catalogue().create(f"evolutionary{{seed={theirs.seed}}}")
+        Tuner([task], log, chosen, pool, Budget(trials)).run()
+        won = log.lookup(task.workload.key, keys.of_target(kernel.target), keys.of_toolchain())
+    point = won.record.point if isinstance(won, Hit) else task.search.default
+    with tempfile.TemporaryDirectory() as folder:
+        libraries = {name: Path(folder) / f"{name}.so" for name in ("ours", "theirs")}
+        kernel.compile(point, libraries["ours"])
+        replayed(kernel, theirs, libraries["theirs"])
+        return Pair(theirs.seed, side_by_side.measured(kernel, libraries, Path(folder)))
+
+
+def replayed(kernel: Kernel, found: Search, library: Path) -> None:
+    """Write the library of MetaSchedule's best trace, built as TVM builds it."""
+    import tvm
+    from tvm.s_tir import Schedule, Trace
+    from tvm.s_tir.meta_schedule.tune_context import _normalize_mod
+
+    schedule = Schedule(_normalize_mod(kernel.func))
+    Trace.apply_json_to_schedule(found.trace, schedule)
+    tvm.compile(schedule.mod, target=kernel.target.tvm).export_library(str(library))
+
+
+def _kernel(operator: Operator, chosen: target.Target) -> Kernel:
+    """An operator as the tuner has it, with the passes that follow the schedules."""
+    found = tuning_kernels.matched(operator, chosen)
+    finish = plans.finish(pipeline.parse(Options().pipeline))
+    return Kernel(operator.name, found.func, found.rule, chosen, finish)
+
+
+def rebuilding(name: str) -> str:
+    """Compile a model without a log, with one that knows every kernel, and by the lock."""
+    import models
+
+    path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
+    options = Options(log=str(log), threads=THREADS, progress=_told)
+    module, context, finish = driver.unscheduled(path, options)
+    # One trial is that of the default: nothing is searched, and every kernel is known.
+    session.tune(tasks.kernels(module, context, finish), options, Tuning(1))
+    with tempfile.TemporaryDirectory() as folder:
+        empty, made = Path(folder) / "empty.sqlite", Path(folder) / "made.hyb"
+        access.open_log(str(empty)).close()
+        before = _records(log)
+        runs = {"no log": Options(log=str(empty), threads=THREADS)}
+        runs["warm log"] = Options(log=str(log), threads=THREADS, frozen=True)
+        stages = {}
+        for what, each in runs.items():
+            outcome = driver.compile_source(path, each)
+            outcome.artifact.save(made)
+            stages[what] = {stage.name: stage.seconds for stage in outcome.report.stages}
+        locked = driver.compile_source(path, Options(lock=made, threads=THREADS))
+        stages["lock"] = {stage.name: stage.seconds for stage in locked.report.stages}
+        measured = _records(log) - before
+    return _stages(name, stages, measured)
+
+
+def _stages(name: str, stages: dict[str, dict[str, float]], measured: int) -> str:
+    names = list(dict.fromkeys(stage for each in stages.values() for stage in each))
+    lines = [f"| {name} | {' | '.join(f'{what}, s' for what in stages)} |", "|---|---|---|---|"]
+    for stage in names:
+        cells = " | ".join(f"{each.get(stage, 0.0):.2f}" for each in stages.values())
+        lines.append(f"| {stage} | {cells} |")
+    totals = {what: sum(each.values()) for what, each in stages.items()}
+    lines.append(f"| together | {' | '.join(f'{total:.2f}' for total in totals.values())} |")
+    more = totals["warm log"] - totals["no log"]
+    missed = " **missed**" if more > 3 or measured else ""
+    lines += ["", f"* together: {measured} measurements, {more:+.2f} s; goal: 0, ≤ 3 s{missed}."]
+    return "\n".join(lines)
+
+
+def _records(log: Path) -> int:
+    with access.open_log(str(log), readonly=True) as opened:
+        return len(opened)
+
+
+def _told(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
