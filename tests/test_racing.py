@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import passes, racing
-from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.drift import UNSTEADY, Drift
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.racing import Race, Sample
 
@@ -97,12 +97,25 @@ def test_where_all_are_disturbed_the_race_ends_and_says_so() -> None:
 def test_a_pace_that_changes_is_taken_out() -> None:
     drift = Drift()
     drift.read(0.0, [1.0])
-    drift.read(10.0, [1.2])
-    assert drift.corrected(5.0, [2.2]) == pytest.approx((2.0,))
+    drift.read(10.0, [1.08])
+    assert drift.corrected(5.0, [2.08]) == pytest.approx((2.0,))
     assert drift.corrected(0.0, [2.0]) == (2.0,)
-    assert drift.corrected(99.0, [2.4]) == pytest.approx((2.0,))
-    assert drift.worst == pytest.approx(0.2)
+    assert drift.corrected(99.0, [2.16]) == pytest.approx((2.0,))
+    assert drift.worst == pytest.approx(0.08)
+    assert drift.steady
+    drift.read(100.0, [1.2])
     assert not drift.steady
+
+
+def test_a_disturbed_baseline_makes_no_slow_point_fast() -> None:
+    """A point as fast as the default, measured beside a baseline that took 2.8 times as long."""
+    drift = Drift(reference=1.0)
+    drift.read(0.0, [2.8])
+    drift.read(1.0, [2.8])
+    assert not drift.steady
+    assert drift.corrected(0.5, [1.2]) == pytest.approx((1.2 / (1 + UNSTEADY),))
+    drift.read(2.0, [0.5])  # the reference itself was disturbed: things are slower than they look
+    assert drift.corrected(2.0, [0.5]) == pytest.approx((1.0,))
 
 
 def test_noise_is_no_drift() -> None:

@@ -49,8 +49,12 @@ class Drift:
         return pace if abs(pace - 1) > self.noise else 1.0
 
     def corrected(self, when: float, samples: Sequence[float]) -> tuple[float, ...]:
-        """The samples as they would have been at the reference's pace."""
-        pace = self.pace(when)
+        """The samples as they would have been at the reference's pace.
+
+        A baseline that takes much longer was disturbed, which says little of what was measured
+        beside it: such samples are corrected by UNSTEADY at most, lest a slow point looks fast.
+        """
+        pace = min(self.pace(when), 1 + UNSTEADY)
         return tuple(sample / pace for sample in samples)
 
     @property
