@@ -48,13 +48,17 @@ _TUNING = (
 
 @dataclass(frozen=True)
 class Section:
-    """One part of the results: the script that makes it, with its arguments."""
+    """One part of the results: the script that makes it, with its arguments.
+
+    `merges` where rows that were not measured now shall stay.
+    """
 
     key: str
     script: str
     title: str
     arguments: tuple[str, ...] = ()
     about: str = ""
+    merges: bool = False
 
 
 def main() -> None:
@@ -101,7 +105,7 @@ def _chosen(given: argparse.Namespace) -> Iterator[Section]:
             arguments = ["--precision", precision, "--batch", str(batch)]
             arguments += ["--models", given.models] if given.models else []
             title = f"{_title(name)}: {precision}, batch {batch}"
-            yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS)
+            yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS, True)
 
 
 def _tuning(given: argparse.Namespace) -> Iterator[Section]:
@@ -111,7 +115,8 @@ def _tuning(given: argparse.Namespace) -> Iterator[Section]:
             for option in ("models", "kernels"):
                 if part == option and (chosen := getattr(given, option)):
                     arguments += [f"--{option}", chosen]
-            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments))
+            rows = part != "rebuild"
+            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments), merges=rows)
 
 
 def _title(name: str) -> str:
@@ -135,7 +140,7 @@ def _measure(section: Section) -> str:
         text=True,
     )
     found = done.stdout.strip()
-    if section.arguments:
+    if section.merges:
         found = merged(sections().get(section.key, ""), found)
     about = f"{section.about}\n" if section.about else ""
     return f"## {section.title}\n\n{stamp}\n\n{about}{found}\n"

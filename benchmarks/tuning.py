@@ -30,6 +30,7 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.plans import Options
+from hybridc.compiler.report import Stage
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
@@ -40,6 +41,7 @@ THREADS = 2
 LOGS = Path(__file__).parent.parent / "build" / "tuning"
 _MODELS = "resnet-18,bert-base"
 _GOAL = 0.97  # of the time that a model takes without tuning
+_SHORT = 0.02  # seconds of a pass that is not named
 _SHARE = 0.9  # of the kernels shall be as fast as MetaSchedule's
 _HEAD = "| kernel | ours ({} trials) | MetaSchedule ({} trials) | ratio | seeds | measured |"
 
@@ -254,11 +256,21 @@ def rebuilding(name: str) -> str:
         for what, each in runs.items():
             outcome = driver.compile_source(path, each)
             outcome.artifact.save(made)
-            stages[what] = {stage.name: stage.seconds for stage in outcome.report.stages}
+            stages[what] = _spent(outcome.report.stages)
         locked = driver.compile_source(path, Options(lock=made, threads=THREADS))
-        stages["lock"] = {stage.name: stage.seconds for stage in locked.report.stages}
+        stages["lock"] = _spent(locked.report.stages)
         measured = _records(log) - before
     return _stages(name, stages, measured)
+
+
+def _spent(stages: Sequence[Stage]) -> dict[str, float]:
+    """Seconds by stage; a pass may come more than once, and short ones are taken together."""
+    found: dict[str, float] = {}
+    for stage in stages:
+        short = stage.name.startswith("pass ") and stage.seconds < _SHORT
+        name = "other passes" if short else stage.name
+        found[name] = found.get(name, 0.0) + stage.seconds
+    return found
 
 
 def _stages(name: str, stages: dict[str, dict[str, float]], measured: int) -> str:
