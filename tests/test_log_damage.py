@@ -23,15 +23,15 @@ from hybridc.compiler.log import access, schema
 
 DESCRIBED = (kernel(), TARGET, TOOLS)
 NOBODY = 65534
-# Writes records for ever, and says after each batch which of them are committed.
+# Writes records, and says after each batch which of them are committed.
 WRITER = """
 import sys
 sys.path.insert(0, {tests!r})
 from log_records import TARGET, TOOLS, kernel, record
 from hybridc.compiler.log import access
-who = sys.argv[1]
+who, batches = sys.argv[1], int(sys.argv[2])
 with access.open_log({path!r}) as log:
-    for batch in range({batches}):
+    for batch in range(batches):
         given = [record(who=who, seed=batch * 100 + n) for n in range(100)]
         added = log.add(given, (kernel(), TARGET, TOOLS))
         assert added.new == 100, added
@@ -63,11 +63,12 @@ def refused(path: Path) -> str:
 
 def test_of_many_writers_two_are_killed_and_nothing_committed_is_lost(tmp_path: Path) -> None:
     path, batches = str(tmp_path / "log.sqlite"), 15
-    code = WRITER.format(tests=str(Path(__file__).parent), path=path, batches=batches)
-    writers = [
-        subprocess.Popen([sys.executable, "-c", code, f"w{n}"], stdout=subprocess.PIPE, text=True)
+    code = WRITER.format(tests=str(Path(__file__).parent), path=path)
+    commands = [  # those that are killed would go on for ever
+        [sys.executable, "-c", code, f"w{n}", str(10**9 if n in (0, 1) else batches)]
         for n in range(8)
     ]
+    writers = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
     said: dict[int, list[str]] = {}
     for n in (0, 1):  # in the middle of their work
         stream = writers[n].stdout

@@ -1,9 +1,10 @@
 """Which of several measured choices wins, when measurements are noisy."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
-from typing import Generic, Protocol, TypeVar
 
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
@@ -16,98 +17,109 @@ WIDEST = 0.05
 # (McGill, Tukey and Larsen, Variations of Box Plots, The American Statistician 32, 1978).
 _NOTCH = 1.57
 
-
-class Measured(Protocol):
-    """What of a record decides who wins; a `Record` is one."""
-
-    @property
-    def rule(self) -> str:
-        """The rule's name."""
-        ...
-
-    @property
-    def point(self) -> Point:
-        """The point of its space."""
-        ...
-
-    @property
-    def trace(self) -> str:
-        """TVM's trace where the rule has no knobs."""
-        ...
-
-    @property
-    def verdict(self) -> str:
-        """How the measurement ended."""
-        ...
-
-    @property
-    def seconds(self) -> Sequence[float]:
-        """The samples."""
-        ...
-
-
-M = TypeVar("M", bound=Measured)
 Order = tuple[str, tuple[tuple[str, int], ...], str]
 
 
-@dataclass(frozen=True)
-class Choice(Generic[M]):
-    """A rule's point with all that was measured of it.
+class DamagedError(Exception):
+    """A row of the log holds no samples; `row` is its number."""
 
-    `seconds` is the median of all samples, `noise` half the interval of it, as a share of it;
-    `group` are the measurements, the lowest median first.
+    def __init__(self, row: int, reason: object) -> None:
+        self.row = row
+        super().__init__(f"row {row} of the log holds no record: {reason}")
+
+
+@dataclass(eq=False)
+class Measured:
+    """What of a row of the log decides who wins.
+
+    `choice` is the number of its rule and point, `median` that of its samples.  The samples are
+    JSON, and are read when somebody asks for them: of most rows nobody does.
     """
 
-    order: Order
+    id: int
+    choice: int
+    rule: str
+    point: Point
+    trace: str
+    verdict: str
+    median: float
+    text: str
+
+    @cached_property
+    def seconds(self) -> tuple[float, ...]:
+        """The samples.  Raises DamagedError where there are none."""
+        try:
+            return tuple(map(float, json.loads(self.text)))
+        except (TypeError, ValueError) as error:
+            raise DamagedError(self.id, error) from None
+
+    @property
+    def order(self) -> Order:
+        """Of rule and point among all: by rule, then by knobs, smallest values first."""
+        return self.rule, tuple(sorted(self.point.items())), self.trace
+
+
+@dataclass
+class Choice:
+    """A rule's point with all that was measured of it, and `seconds`, the median of all samples.
+
+    `group` are the measurements that ended well, the lowest median first.
+    """
+
     seconds: float
-    noise: float
-    group: tuple[M, ...]
+    group: Sequence[Measured]
+
+    @cached_property
+    def noise(self) -> float:
+        """Half the interval of the median, as a share of it."""
+        samples = _samples(self.group)
+        if len(samples) < 2:
+            return WIDEST / 2  # one sample says nothing of its noise
+        low, middle, high = (_quantile(samples, share) for share in (0.25, 0.5, 0.75))
+        return _NOTCH * (high - low) / sqrt(len(samples)) / middle
+
+    def tied(self, best: "Choice") -> bool:
+        """Whether the noise hides that this one is slower than the fastest."""
+        apart = self.seconds - best.seconds
+        if apart <= _LEAST * best.seconds:
+            return True
+        return apart <= min(WIDEST, best.noise + self.noise) * best.seconds
 
 
-def order(measured: Measured) -> Order:
-    """The canonical order of choices: by rule, then by knobs, smallest values first."""
-    return measured.rule, tuple(sorted(measured.point.items())), measured.trace
+def choices(measured: Iterable[Measured]) -> list[Choice]:
+    """Pool what was measured of each choice, fastest first; one that was ever wrong is none.
+
+    Raises DamagedError where samples that are needed cannot be read.
+    """
+    groups: dict[int, list[Measured]] = {}
+    for each in measured:
+        groups.setdefault(each.choice, []).append(each)
+    fit = [choice for group in groups.values() if (choice := _pooled(group))]
+    return sorted(fit, key=lambda choice: choice.seconds)
 
 
-def choices(records: Iterable[M]) -> list[Choice[M]]:
-    """Pool the samples of each choice, fastest first; one that was ever wrong is none."""
-    pooled: dict[Order, list[M]] = {}
-    for record in records:
-        pooled.setdefault(order(record), []).append(record)
-    fit = (_pooled(key, group) for key, group in pooled.items())
-    return sorted((choice for choice in fit if choice), key=lambda choice: choice.seconds)
-
-
-def winner(ranked: Sequence[Choice[M]]) -> Choice[M]:
+def winner(ranked: Sequence[Choice]) -> Choice:
     """The canonical one of those that cannot be told from the fastest; `ranked` is not empty."""
     best = ranked[0]
-    tied = (each for each in ranked if each.seconds <= best.seconds * (1 + _band(best, each)))
-    return min(tied, key=lambda choice: choice.order)
+    near = [each for each in ranked if each.seconds <= (1 + WIDEST) * best.seconds]
+    near.sort(key=lambda choice: choice.group[0].order)
+    return next((each for each in near if each.tied(best)), best)
 
 
-def _band(best: Choice[M], other: Choice[M]) -> float:
-    return min(WIDEST, max(_LEAST, best.noise + other.noise))
-
-
-def _pooled(key: Order, group: Sequence[M]) -> Choice[M] | None:
-    good = [record for record in group if record.verdict == Verdict.OK and record.seconds]
-    if not good or any(record.verdict == Verdict.WRONG for record in group):
+def _pooled(group: Sequence[Measured]) -> Choice | None:
+    if len(group) == 1:
+        (one,) = group
+        return Choice(one.median, group) if one.verdict == Verdict.OK else None
+    good = [each for each in group if each.verdict == Verdict.OK]
+    if not good or any(each.verdict == Verdict.WRONG for each in group):
         return None
-    samples = sorted(sample for record in good for sample in record.seconds)
-    ranked = tuple(sorted(good, key=_median)) if len(good) > 1 else tuple(good)
-    return Choice(key, _quantile(samples, 0.5), _noise(samples), ranked)
+    good.sort(key=lambda each: each.median)
+    return Choice(_quantile(_samples(good), 0.5), good)
 
 
-def _median(record: Measured) -> float:
-    return _quantile(sorted(record.seconds), 0.5)
-
-
-def _noise(samples: Sequence[float]) -> float:
-    """Of samples in order."""
-    if len(samples) < 2:
-        return WIDEST / 2  # one sample says nothing of its noise
-    low, middle, high = (_quantile(samples, share) for share in (0.25, 0.5, 0.75))
-    return _NOTCH * (high - low) / sqrt(len(samples)) / middle
+def _samples(group: Sequence[Measured]) -> list[float]:
+    """All samples, in order."""
+    return sorted(sample for each in group for sample in each.seconds)
 
 
 def _quantile(samples: Sequence[float], share: float) -> float:
