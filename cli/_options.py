@@ -1,8 +1,11 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and what they say that is wrong before anything is imported."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 MODEL_PATH = click.Path(path_type=Path)
 
@@ -27,6 +30,15 @@ TARGET = click.option(
     show_default=True,
     help="cpu (this host), avx2, avx512, or a TVM target in JSON.",
 )
+DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.",
+)
+PIPELINE = click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+BUDGET = click.option("--budget", metavar="10min", help="Stop tuning after this time.")
 LOG = click.option(
     "--log",
     metavar="URL",
@@ -35,3 +47,16 @@ LOG = click.option(
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")
+
+
+def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
+    """Read the values of `--shape`.
+
+    Raises InputError where one is wrong, or a model is no file of a kind that is known: at once,
+    not after the seconds in which TVM is imported.
+    """
+    from hybridc.compiler import frontend
+
+    for model in models:
+        frontend.is_onnx(model)
+    return dict(map(frontend.parse_shape, given))

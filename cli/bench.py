@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, SHAPE, THREADS, VERBOSE
+from hybridc.cli._options import JSON, SHAPE, THREADS, VERBOSE, Shapes, shapes_of
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import InputError
 
@@ -61,11 +61,13 @@ def command(
     """
     from hybridc.compiler import bench, host, pipeline, settings
 
+    compiled = source.suffix == ".hyb"
+    shapes = shapes_of([] if compiled else [source], shape)
     tell = progress(verbose)
     count = threads or settings.requested_threads() or host.cores()
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        path = source if source.suffix == ".hyb" else Path(folder) / f"{source.stem}.hyb"
-        artifact = _open(source, path, shape, count, tell)
+        path = source if compiled else Path(folder) / f"{source.stem}.hyb"
+        artifact = _open(source, path, shapes, count, tell)
         names = [OURS, *pipeline.split(against)]
         files = [path, *(_existing(model) for model in models)]
         files += [source] if source != path else []
@@ -86,17 +88,16 @@ def command(
 
 
 def _open(
-    source: Path, path: Path, shape: tuple[str, ...], threads: int, tell: Callable[[str], None]
+    source: Path, path: Path, shapes: Shapes, threads: int, tell: Callable[[str], None]
 ) -> "Artifact":
     """Load the artifact, or compile the model and save it at `path`."""
     from hybridc.compiler.artifact import Artifact
 
     if source == path:
         return Artifact.load(path)
-    from hybridc.compiler import driver, frontend, plans
+    from hybridc.compiler import driver, plans
 
     options = plans.Options(threads=threads, progress=tell)
-    shapes = dict(map(frontend.parse_shape, shape))
     artifact = driver.compile_source(source, options, shapes).artifact
     artifact.save(path)
     return artifact

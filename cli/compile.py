@@ -5,7 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, LOG, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
+from hybridc.cli._options import (
+    BUDGET,
+    DTYPE,
+    JSON,
+    LOG,
+    PIPELINE,
+    PLUGIN,
+    SHAPE,
+    TARGET,
+    THREADS,
+    VERBOSE,
+    Shapes,
+    shapes_of,
+)
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError, InputError
 
@@ -26,13 +39,7 @@ if TYPE_CHECKING:
 )
 @TARGET
 @THREADS
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.",
-)
+@DTYPE
 @SHAPE
 @click.option("--max-latency", metavar="5ms", help="Fail if a call takes longer (median).")
 @click.option(
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
-@click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+@PIPELINE
 @PLUGIN
 @click.option(
     "--verify",
@@ -77,7 +84,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Tune first: points to measure for each kernel, on average (see `hybridc tune`).",
 )
-@click.option("--budget", metavar="10min", help="Stop tuning after this time.")
+@BUDGET
 @LOG
 @click.option(
     "--near",
@@ -117,6 +124,8 @@ def command(
     Runtime or PyTorch, and with --max-latency and --min-accuracy it is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
+    contract, tuning = _contract(max_latency, min_accuracy), _tuning(trials, budget)
+    shapes = shapes_of([model], shape)
     from hybridc.compiler import calibration as data
     from hybridc.compiler import plans
 
@@ -124,11 +133,11 @@ def command(
         **plain,  # those that are handed on as they are; the names are the same
         plugins=plugin,
         calibration=data.read(calibration) if calibration else None,
-        contract=_contract(max_latency, min_accuracy),
-        tuning=_tuning(trials, budget),
+        contract=contract,
+        tuning=tuning,
         progress=progress(verbose),
     )
-    outcome = _compile(model, options, shape)
+    outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
 
@@ -144,14 +153,18 @@ def _tuning(trials: int | None, budget: str | None) -> "Tuning | None":
 
     if trials is None and budget is not None:
         raise InputError("--budget says how long to tune at most: give --trials too")
-    return None if trials is None else Tuning(trials, budget)
+    if trials is None:
+        return None
+    made = Tuning(trials, budget)
+    made.check()
+    return made
 
 
-def _compile(model: Path, options: "Options", shape: tuple[str, ...]) -> "Outcome":
-    from hybridc.compiler import driver, frontend
+def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
+    from hybridc.compiler import driver
 
     try:
-        return driver.compile_source(model, options, dict(map(frontend.parse_shape, shape)))
+        return driver.compile_source(model, options, shapes)
     finally:
         clear_progress()
 

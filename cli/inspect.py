@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hybridc.cli._options import JSON, SHAPE
+from hybridc.cli._options import JSON, SHAPE, shapes_of
 from hybridc.cli._output import emit_json
 
 
@@ -48,9 +48,10 @@ def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
 
 
 def _model(path: Path, shape: tuple[str, ...]) -> dict[str, Any]:
-    from hybridc.compiler import frontend, inspection
+    shapes = shapes_of([path], shape)
+    from hybridc.compiler import inspection
 
-    return inspection.inspect_model(path, dict(map(frontend.parse_shape, shape)))
+    return inspection.inspect_model(path, shapes)
 
 
 def _text(data: dict[str, Any], indent: str = "") -> str:

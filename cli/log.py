@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, LOG, MODEL_PATH, PLUGIN, SHAPE, TARGET, THREADS
+from hybridc.cli._options import (
+    JSON,
+    LOG,
+    MODEL_PATH,
+    PLUGIN,
+    SHAPE,
+    TARGET,
+    THREADS,
+    Shapes,
+    shapes_of,
+)
 from hybridc.cli._output import emit_json
 
 if TYPE_CHECKING:
@@ -75,10 +85,11 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
     """Count records, and give the best of every kernel, or the coverage of a model."""
     from hybridc.compiler.log import stats
 
+    shapes = shapes_of([model] if model else [], given.pop("shape"))
     with _open(log, plugins=given["plugin"]) as opened:
         data = stats.summary(opened)
         if model is not None:
-            data |= _coverage(_explain(opened, model, **given))
+            data |= _coverage(_explain(opened, model, shapes, **given))
         else:
             data["best"] = [each.to_json() for each in stats.best(opened)]
     emit_json(data) if as_json else click.echo(_stats_text(data))
@@ -94,8 +105,9 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
 @JSON
 def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
     """Tell for each kernel of MODEL whether the log knows it, and what differs where not."""
+    shapes = shapes_of([model], given.pop("shape"))
     with _open(log, plugins=given["plugin"]) as opened:
-        found = _explain(opened, model, **given)
+        found = _explain(opened, model, shapes, **given)
     if as_json:
         emit_json([vars(each) for each in found])
         return
@@ -178,13 +190,12 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
         click.echo(f"removed {done.records} records, {done.descriptions} descriptions; {sizes}")
 
 
-def _explain(opened: "TuningLog", model: Path, **given: Any) -> "list[Explained]":
-    from hybridc.compiler import explain, frontend, plans
+def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> "list[Explained]":
+    from hybridc.compiler import explain, plans
 
     options = plans.Options(
         target=given["target"], threads=given["threads"], plugins=given["plugin"]
     )
-    shapes = dict(map(frontend.parse_shape, given["shape"]))
     return explain.explain(opened, model, options, shapes)
 
 

@@ -30,11 +30,13 @@ def command(
     An artifact is native code: without --no-run, give only those that you trust.
     """
     from hybridc.compiler.artifact import Artifact
-    from hybridc.compiler.report_file import write
+
+    loaded = Artifact.load(artifact)
+    from hybridc.compiler.report_file import write  # what it imports takes seconds
 
     path = output or Path(f"{artifact.stem}.html")
     try:
-        write(Artifact.load(artifact), path, threads, progress(verbose), run=not no_run)
+        write(loaded, path, threads, progress(verbose), run=not no_run)
     finally:
         clear_progress()
     click.echo(path)

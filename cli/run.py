@@ -35,10 +35,13 @@ def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: 
 
     An artifact is native code: run only those that you trust.
     """
-    from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.artifact import Artifact
 
-    session = InferenceSession(artifact, threads)
+    loaded = Artifact.load(artifact)
     feed = dict(_read(given) for given in inputs)
+    from hybridc.compiler.session import InferenceSession  # what it imports takes seconds
+
+    session = InferenceSession(loaded, threads)
     for spec in session.artifact.inputs:
         if spec.name in feed:
             feed[spec.name] = _named(feed[spec.name], spec.dtype)

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hybridc.cli._options import JSON, LOG, PLUGIN, SHAPE, TARGET, THREADS, VERBOSE
+from hybridc.cli._options import (
+    BUDGET,
+    DTYPE,
+    JSON,
+    LOG,
+    PIPELINE,
+    PLUGIN,
+    SHAPE,
+    TARGET,
+    THREADS,
+    VERBOSE,
+    Shapes,
+    shapes_of,
+)
 from hybridc.cli._output import clear_progress, emit_json, progress
 
 if TYPE_CHECKING:
@@ -27,7 +40,7 @@ _INTERRUPTED = 130  # 128 + SIGINT
     type=click.IntRange(min=1),
     help="Points to measure for each kernel, on average; those in the log count.",
 )
-@click.option("--budget", metavar="10min", help="Stop after this time.")
+@BUDGET
 @click.option(
     "--strategy",
     default="evolutionary",
@@ -48,15 +61,9 @@ _INTERRUPTED = 130  # 128 + SIGINT
     show_default=True,
     help="Measure with what the last call left in the caches, or with nothing in them.",
 )
-@click.option(
-    "--dtype",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
-    show_default=True,
-    help="As for compile: the precision to multiply in.",
-)
+@DTYPE
 @SHAPE
-@click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+@PIPELINE
 @PLUGIN
 @click.option("--explain", is_flag=True, help="Tell how well each kernel's times were predicted.")
 @JSON
@@ -84,13 +91,15 @@ def command(
     """
     from hybridc.compiler.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
-    from hybridc.compiler.tuning.session import tune
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
     how.check(plugin)
+    shapes = shapes_of(models, shape)
+    from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
+
     options = Options(**plain, plugins=plugin, progress=progress(verbose))
     try:
-        outcome = tune(_kernels(models, options, shape), options, how)
+        outcome = tune(_kernels(models, options, shapes), options, how)
     finally:
         clear_progress()
     if as_json:
@@ -101,13 +110,12 @@ def command(
 
 
 def _kernels(
-    models: tuple[Path, ...], options: "Options", shape: tuple[str, ...]
+    models: tuple[Path, ...], options: "Options", shapes: Shapes
 ) -> Iterator[tuple["Kernel", int]]:
     """The kernels of all models; a shape is for those that have an input of its name."""
-    from hybridc.compiler import driver, frontend
+    from hybridc.compiler import driver
     from hybridc.compiler.tuning import tasks
 
-    shapes = dict(map(frontend.parse_shape, shape))
     for model in models:
         module, context, finish = driver.unscheduled(model, options, shapes)
         yield from tasks.kernels(module, context, finish, tuple(options.plugins))

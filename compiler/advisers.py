@@ -25,30 +25,30 @@ class Adviser(Advice, Protocol):
         ...
 
 
-MakeAdviser = Callable[[], Adviser | None]
+MakeAdviser = Callable[[Target], Adviser | None]
 
 
 @contextmanager
-def adviser(options: Options, target: Target) -> Generator[MakeAdviser]:
-    """Open what the options name; each call of what this gives makes an adviser of its own.
+def adviser(options: Options) -> Generator[MakeAdviser]:
+    """Open what the options name; each call of what this gives makes an adviser for a target.
 
     Raises LogError where a log that is named cannot be read; a default log that cannot be read
     only is no help.
     """
     if options.lock is not None:
         locked = lock.read(options.lock)
-        yield lambda: replace(locked, faults={})
+        yield lambda _: replace(locked, faults={})
     elif options.log is None and options.tuning is None and not access.default_exists():
         if options.frozen:
             raise MissingRecordError(f"frozen, but there is no tuning log {settings.log_url()}")
-        yield lambda: None
+        yield lambda _: None
     else:
-        with _from_log(options, target) as make:
+        with _from_log(options) as make:
             yield make
 
 
 @contextmanager
-def _from_log(options: Options, target: Target) -> Generator[MakeAdviser]:
+def _from_log(options: Options) -> Generator[MakeAdviser]:
     from hybridc.compiler.log.advice import LogAdvice  # SQLAlchemy takes its time
 
     if options.tuning is not None:  # there will be something to read by then
@@ -59,11 +59,12 @@ def _from_log(options: Options, target: Target) -> Generator[MakeAdviser]:
         if options.log is not None or options.frozen:
             raise
         fault = str(error)
-        yield lambda: _Unreadable(fault)
+        yield lambda _: _Unreadable(fault)
         return
-    described = keys.of_target(target), keys.of_toolchain()
     with opened:
-        yield lambda: LogAdvice(opened, *described, options.near, options.frozen)
+        yield lambda target: LogAdvice(
+            opened, keys.of_target(target), keys.of_toolchain(), options.near, options.frozen
+        )
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,13 @@ def compile_source(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     example_inputs: tuple[Any, ...] | None = None,
 ) -> Outcome:
-    """Load a model and compile it; the plan is checked before the model is touched."""
-    plan = plans.plan(options)
-    clock = Clock(options.progress)
-    with clock.stage("load"):
-        model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
-    return _compile(model, plan, clock)
+    """Load a model and compile it; all that may be wrong beside it is said before it is touched."""
+    plans.check(options)
+    with adviser(options) as make:
+        plan, clock = plans.plan(options), Clock(options.progress)
+        with clock.stage("load"):
+            model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
+        return _compile(model, plan, make, clock)
 
 
 def unscheduled(
@@ -115,10 +116,11 @@ def unscheduled(
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
-    return _compile(model, plans.plan(options), Clock(options.progress))
+    with adviser(options) as make:
+        return _compile(model, plans.plan(options), make, Clock(options.progress))
 
 
-def _compile(model: Model, plan: Plan, clock: Clock) -> Outcome:
+def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Compile; where the answer is wrong, once more with nothing that rounds differently."""
     options = plan.options
     feeds = _feeds(model, options)
@@ -127,21 +129,20 @@ def _compile(model: Model, plan: Plan, clock: Clock) -> Outcome:
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in feeds]
     trial = Trial(model, feeds, wanted)
-    with adviser(options, plan.target) as make:
-        try:
-            return _attempt(trial, plan, make, clock)
-        except WrongAnswerError as error:
-            exact = plan.exact()
-            if exact == plan or plan.precision(model) != "fp32":
-                raise
-            note = f"compiled again by passes that round as the model does: {error}"
-            retry = replace(model, notes=(*model.notes, note))
-            return _attempt(replace(trial, model=retry), exact, make, clock)
+    try:
+        return _attempt(trial, plan, make, clock)
+    except WrongAnswerError as error:
+        exact = plan.exact()
+        if exact == plan or plan.precision(model) != "fp32":
+            raise
+        note = f"compiled again by passes that round as the model does: {error}"
+        retry = replace(model, notes=(*model.notes, note))
+        return _attempt(replace(trial, model=retry), exact, make, clock)
 
 
 def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     model = trial.model
-    advice = make()
+    advice = make(plan.target)
     context = Context(plan.target, plan.rules, advice)
     module = _rewrite(trial, plan, context, clock)
     with clock.stage("build"):

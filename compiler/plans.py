@@ -11,7 +11,6 @@ from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.model import Array, Model
-from hybridc.compiler.rewrite import calls, computes_in
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -86,6 +85,8 @@ class Plan:
 
     def precision(self, model: Model) -> str:
         """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
+        from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
+
         if calls(model.module, "quantize", "dequantize"):
             return "int8"
         lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
@@ -96,8 +97,8 @@ class Plan:
         return replace(self, steps=tuple(step.exact() for step in self.steps))
 
 
-def plan(options: Options) -> Plan:
-    """Read the options.  Raises InputError or PluginError where one of them is wrong."""
+def check(options: Options) -> None:
+    """Raise InputError or PluginError where options do not go together; nothing is imported."""
     if options.verify not in ("each", "end", "off"):
         raise InputError(f"verify is each, end or off, not {options.verify!r}")
     if options.near not in NEAR_HITS:
@@ -108,6 +109,11 @@ def plan(options: Options) -> Plan:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
         options.tuning.check(options.plugins)
+
+
+def plan(options: Options) -> Plan:
+    """Read the options.  Raises InputError or PluginError where one of them is wrong."""
+    check(options)
     steps = _steps(options)
     rules = pipeline.rules(options.plugins)
     device = target.parse(options.target, options.threads)

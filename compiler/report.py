@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
-from hybridc.compiler.memory import Memory
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.tables import table
+
+if TYPE_CHECKING:
+    from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Report:
     kernels: tuple[KernelRecord, ...]
     agreement: tuple[Mapping[str, Any], ...]
     latency: Samples | None
-    memory: Memory
+    memory: "Memory"
     stages: tuple[Stage, ...]
     records: Mapping[str, Any] | None = None
 

@@ -101,6 +101,8 @@ def test_a_wrong_call_names_the_nearest(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.onnx").write_bytes(b"")
     script = tmp_path / "ir.py"
     script.write_text(RELU_TWICE)
     assert entry.run([str(script) if word == "-" else word for word in arguments]) == 2

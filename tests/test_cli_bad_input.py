@@ -1,0 +1,72 @@
+"""What is wrong with a call is said at once, not after the seconds in which TVM is imported."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+# The file exists and ends in .onnx, so that it is not what is complained of.
+CALLS = {
+    "tune nosuch.onnx": "no such file",
+    "tune here.onnx nosuch.onnx": "nosuch.onnx: no such file",
+    "tune notes.txt": "ends in .onnx or .pt2",
+    "tune here.onnx --strategy nosuch": "no strategy is named 'nosuch'",
+    "tune here.onnx --strategy evolutionry": "did you mean 'evolutionary'",
+    "tune here.onnx --strategy evolutionary{population=x}": "population wants int",
+    "tune here.onnx --strategy evolutionary{population=-1}": "population wants 2 or more",
+    "tune here.onnx --strategy evolutionary{nosuch=1}": "nosuch",
+    "tune here.onnx --budget soon": "'soon' is not a duration",
+    "tune here.onnx --shape x": "NAME=1x3x224x224",
+    "tune here.onnx --trials 0": "--trials",
+    "compile nosuch.onnx": "no such file",
+    "compile here.onnx --budget 1min": "give --trials too",
+    "compile here.onnx --trials 3 --budget soon": "'soon' is not a duration",
+    "compile here.onnx --max-latency soon": "'soon' is not a duration",
+    "compile here.onnx --min-accuracy x=1": "no accuracy metric",
+    "compile here.onnx --shape x": "NAME=1x3x224x224",
+    "compile here.onnx --calibration nosuch.npz": "nosuch.npz",
+    "log explain-miss nosuch.onnx": "no such file",
+    "log stats --model nosuch.onnx": "no such file",
+    "log import notes.txt": "a log is exchanged as",
+    "log ls --log nosuch.sqlite": "there is no tuning log",
+    "log show zz --log notes.txt": "notes.txt is no tuning log",
+    "run nosuch.hyb": "nosuch.hyb",
+    "run notes.txt": "no hybridc artifact",
+    "report nosuch.hyb": "nosuch.hyb",
+    "bench nosuch.hyb": "nosuch.hyb",
+    "bench nosuch.onnx": "no such file",
+    "inspect nosuch.onnx": "no such file",
+    "inspect nosuch.hyb": "nosuch.hyb",
+    "opt --pipeline legalize nosuch.py": "nosuch.py",
+    "passes nosuch": "no pass or pipeline is named",
+}
+CODE = """
+import contextlib, io, json, sys
+from hybridc.cli.main import run
+found = []
+for call in json.load(sys.stdin):
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = run(call.split())
+    found.append([code, said.getvalue(), "tvm" in sys.modules])
+json.dump(found, sys.stdout)
+"""
+
+
+def test_bad_input_is_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "here.onnx").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("something else")
+    done = subprocess.run(
+        [sys.executable, "-c", CODE],
+        input=json.dumps([*CALLS]),
+        cwd=tmp_path,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    for (call, wanted), (code, said, slow) in zip(
+        CALLS.items(), json.loads(done.stdout), strict=True
+    ):
+        assert code == 2, (call, said)
+        assert wanted in said, (call, said)
+        assert said.count("\n") == 1, (call, said)
+        assert not slow, call
