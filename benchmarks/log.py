@@ -64,13 +64,15 @@ def _measure(title: str, url: str, records: int) -> list[str]:
         near = _lookups(log, _OTHER, lambda draw: draw.choice(_KEYS))
         misses = _lookups(log, _TARGET, lambda _: "0" * 64)
         rates = [_rate(log, batch) for batch in _batches()]
+    # How far a server is away is not ours to promise.
+    rate, answer = ("≥ 5000", "≤ 1 ms") if title == "SQLite" else ("-", "-")
     hundredth = statistics.quantiles(hits, n=100)[-1]
     return [
-        _row(f"{title}: records written a second, committed in batches", median(rates), "≥ 5000"),
-        _row(f"{title}: winner of a kernel, hit", median(hits), "≤ 1 ms"),
+        _row(f"{title}: records written a second, committed in batches", median(rates), rate),
+        _row(f"{title}: winner of a kernel, hit", median(hits), answer),
         _row(f"{title}: the same, 99 of 100 below", hundredth, "-"),
         _row(f"{title}: winner of a kernel, near hit", median(near), "-"),
-        _row(f"{title}: a kernel that is not there", median(misses), "≤ 1 ms"),
+        _row(f"{title}: a kernel that is not there", median(misses), answer),
     ]
 
 

@@ -25,9 +25,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
-PARTS = ("models", "kernels", "rebuild")  # of `tuning`
+PARTS = ("models", "kernels")  # of `tuning`
 NAMES = (
-    *("peers", "kernels", "bandwidth", "overheads", "log"),
+    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild"),
     *("train_cost_model", "strategies", "tuning"),
 )
 _HEAD = """# Results
