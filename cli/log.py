@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli._options import (
+    DTYPE,
     JSON,
     LOG,
     MODEL_PATH,
+    PIPELINE,
     PLUGIN,
     SHAPE,
     TARGET,
@@ -79,6 +81,8 @@ def _show(key: str, log: str | None, as_json: bool) -> None:
 @SHAPE
 @TARGET
 @THREADS
+@DTYPE
+@PIPELINE
 @PLUGIN
 @JSON
 def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> None:
@@ -101,6 +105,8 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
 @SHAPE
 @TARGET
 @THREADS
+@DTYPE
+@PIPELINE
 @PLUGIN
 @JSON
 def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
@@ -194,7 +200,11 @@ def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> 
     from hybridc.compiler import explain, plans
 
     options = plans.Options(
-        target=given["target"], threads=given["threads"], plugins=given["plugin"]
+        target=given["target"],
+        threads=given["threads"],
+        dtype=given["dtype"],
+        pipeline=given["pipeline"],
+        plugins=given["plugin"],
     )
     return explain.explain(opened, model, options, shapes)
 

@@ -202,6 +202,20 @@ def test_near_records_count_as_the_policy_says(source: Path, tuned: Path) -> Non
         hits(near="any", frozen=True)
 
 
+def test_what_was_measured_with_cold_caches_is_used(
+    source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "cold.sqlite"
+    with access.open_log(str(tuned), readonly=True) as warm, access.open_log(str(path)) as log:
+        cold = (dataclasses.replace(each, mode="cold") for each in warm.records())
+        log.add(cold, warm.described())
+    frozen = {"frozen": True, "near": "never"}
+    by_cold = driver.compile_source(source, Options(log=str(path), **frozen))
+    by_warm = driver.compile_source(source, Options(log=str(tuned), **frozen))
+    assert by_cold.artifact.lock == by_warm.artifact.lock
+    assert (by_cold.report.records or {})["near"] > 1
+
+
 def test_a_default_log_that_is_damaged_stops_nobody(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +271,8 @@ def test_stats(call: Run, source: Path) -> None:
     )
     assert all(each["seconds"] == 1e-6 for each in data["best"])
     assert "best rule" in call("stats")[1]
+    lowered = json.loads(call("stats", "--model", source, "--dtype", "bf16", "--json")[1])
+    assert lowered["coverage"] < 1.0  # products in bf16 are other kernels
     covered = json.loads(call("stats", "--model", source, "--json")[1])
     assert covered["coverage"] == covered["coverage_by_flops"] == 1.0
 

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faulty_rule
@@ -231,13 +232,18 @@ def test_a_kernel_that_cannot_be_measured_is_passed_over(plugin: Path, tmp_path:
     assert tuned.skipped == ("add-one cannot be built unscheduled",)
 
 
-def test_the_time_ends_it(plugin: Path, tmp_path: Path) -> None:
+def test_the_time_ends_it(plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of which each trial takes a second."""
+    pool: Any = FakePool()
+    clock = SimpleNamespace(
+        monotonic=lambda: float(len(pool.points)), time=time.time, time_ns=time.time_ns
+    )
+    monkeypatch.setattr("hybridc.compiler.tuning.tuner.time", clock)
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         chosen = strategies.catalogue().create("random")
-        slow = FakePool(pause=0.05)
-        tuned = Tuner(made(plugin), opened, chosen, slow, Budget(SPACE, 0.01)).run()  # type: ignore[arg-type]
+        tuned = Tuner(made(plugin), opened, chosen, pool, Budget(SPACE, 5.0)).run()
     assert tuned.reason == "the time is used up"
-    assert 0 < tuned.measured < SPACE
+    assert tuned.measured == 9  # the default, and the round in which the time ran out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

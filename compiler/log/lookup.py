@@ -15,9 +15,9 @@ from hybridc.compiler.log.winner import Measured
 # How much a difference matters: a schedule is valid for other tools, and about as good on a
 # machine that is a little faster; with other vectors, everything changes.
 _WEIGHTS = {
-    "toolchain": 1,
-    "machine": 2,
-    "mode": 4,
+    "mode": 1,
+    "toolchain": 2,
+    "machine": 4,
     "l3": 8,
     "l2": 16,
     "l1": 32,

@@ -12,8 +12,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from hybridc.compiler.errors import InputError, LogError
 from hybridc.compiler.log import claims, connect, rows, schema
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.lookup import Hit, Miss, Near, Usable, any_choice, lookup
+from hybridc.compiler.log.lookup import Hit, Miss, Near, any_choice, lookup
 from hybridc.compiler.log.record import Record, fault
+from hybridc.compiler.log.search import Usable
 
 _BATCH = 2000  # records of one transaction: what is lost at most where a writer dies
 _PAGE = 1000  # rows that are read at a time

@@ -1,5 +1,6 @@
 """One tuning from its options to its result: by `hybridc tune`, or inside a compilation."""
 
+import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,19 +20,25 @@ from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner, Update
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a tuning; `kernels` are as `summary.kernels` gives them."""
+    """What came of a tuning; `kernels` are as `summary.kernels` gives them.
+
+    `notes` tell what would have made it better.
+    """
 
     tuned: Tuned
     kernels: Sequence[dict[str, Any]]
     log: str
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON data; times in seconds of one call."""
-        return summary.to_json(self.tuned, self.kernels, self.log)
+        data = summary.to_json(self.tuned, self.kernels, self.log)
+        return {**data, "notes": list(self.notes)}
 
     def text(self, explain: bool = False) -> str:
         """The outcome as a table and some sentences."""
-        return summary.text(self.tuned, self.kernels, self.log, explain)
+        told = summary.text(self.tuned, self.kernels, self.log, explain)
+        return "\n".join([told, *self.notes])
 
 
 def tune(found: Iterable[tuple[Kernel, int]], options: Options, how: Tuning) -> Outcome:
@@ -50,7 +57,13 @@ def tune(found: Iterable[tuple[Kernel, int]], options: Options, how: Tuning) -> 
         threads = distinct[0].kernel.target.threads if distinct else 1
         with Pool(threads, how.workers, mode=how.caches) as pool:
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
-        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name)
+        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, _notes())
+
+
+def _notes() -> tuple[str, ...]:
+    if importlib.util.find_spec("xgboost") is not None:
+        return ()
+    return ("points were ranked without the learned cost model: pip install 'hybridc[tune]'",)
 
 
 def line(update: Update, budget: Budget) -> str:
@@ -92,7 +105,10 @@ class TuneInside:
             tuned = tune(found, self.options, self.how).tuned
         if tuned.interrupted:
             raise KeyboardInterrupt
-        self.context.notes.append(f"tuned by {tuned.measured} measurements: {tuned.reason}")
+        if tuned.tasks:
+            told = f"tuned by {tuned.measured} measurements: {tuned.reason}"
+            self.context.notes.append(told)
+        self.context.notes += [f"not tuned: {reason}" for reason in tuned.skipped]
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to do."""

@@ -1,0 +1,107 @@
+"""Tuning as people use it: within a compilation, for a dashboard, with packages missing."""
+
+import json
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import faulty_rule
+import pytest
+from test_tuner import FakePool, made
+
+from hybridc.cli import main as entry
+from hybridc.compiler import strategies
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.log.access import open_log
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning.tuner import Budget, Tuner
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
+
+
+def compiled(
+    model: Path, out: Path, capsys: pytest.CaptureFixture[str], *options: str
+) -> dict[str, Any]:
+    call = ["compile", str(model), "-o", str(out), "--json", "--threads", "1", *options]
+    assert entry.run(call) == 0, capsys.readouterr().err
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_compilation_tunes_and_the_next_one_knows(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = tmp_path / "log.sqlite", tmp_path / "tiny.hyb"
+    first = compiled(tiny_model, out, capsys, "--trials", "3", "--log", str(log))
+    with open_log(str(log), readonly=True) as opened:
+        records = list(opened.records())
+    assert len({tuple(record.point.items()) for record in records}) == len(records) == 3
+    assert all(record.verdict is Verdict.OK for record in records)
+    assert "tuned by 3 measurements: all trials are done" in first["notes"]
+    assert first["records"]["hits"] == 1
+    (kernel,) = Artifact.load(out).lock.values()
+    assert kernel["point"] in [dict(record.point) for record in records]
+    again = compiled(tiny_model, out, capsys, "--trials", "3", "--log", str(log))
+    assert "tuned by 0 measurements: all trials are done" in again["notes"]
+    frozen = compiled(tiny_model, tmp_path / "frozen.hyb", capsys, "--frozen", "--log", str(log))
+    assert frozen["records"]["hits"] == 1
+    (other,) = Artifact.load(tmp_path / "frozen.hyb").lock.values()
+    assert other == kernel
+
+
+@pytest.mark.parametrize("name", ["tpe", "cma-es", "nsga2"])
+def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name: str) -> None:
+    optuna = pytest.importorskip("optuna")
+    path = tmp_path / "log.sqlite"
+    strategy = strategies.catalogue().create(f"{name}{{storage=sqlite:///{path}}}")
+    pool: Any = FakePool()
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        tuned = Tuner(made(plugin), opened, strategy, pool, Budget(19)).run()
+        times = {each.seconds[0] for each in opened.records() if each.verdict is Verdict.OK}
+    assert tuned.measured == 19
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{path}")
+    study = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{path}")
+    # The trials of the last round are told when somebody asks for more.
+    assert summary.n_trials == 17
+    assert 2.718281828459045**study.best_value == pytest.approx(min(times))
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        assert len(opened) == 19
+
+
+MISSING = {
+    "optuna": (["--strategy", "tpe"], "tpe needs Optuna: pip install"),
+    "cmaes": (["--strategy", "cma-es"], "cma-es needs cmaes: pip install"),
+    "psycopg": (["--log", "postgresql://me@localhost/x"], "needs psycopg: pip install"),
+}
+
+
+@pytest.mark.parametrize("package", MISSING)
+def test_what_is_not_installed_is_named_with_the_command(
+    package: str,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not there
+    options, said = MISSING[package]
+    assert entry.run(["tune", str(tiny_model), *options]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert "hybridc[" in err
+    assert err.count("\n") == 1
+
+
+def test_a_log_in_parquet_needs_pyarrow(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_log(str(tmp_path / "log.sqlite")).close()
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    call = ["log", "export", str(tmp_path / "x.parquet"), "--log", str(tmp_path / "log.sqlite")]
+    assert entry.run(call) == 2
+    assert "pip install 'hybridc[parquet]'" in capsys.readouterr().err
