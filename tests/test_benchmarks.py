@@ -56,10 +56,18 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         return [section.key for section in run._chosen(argparse.Namespace(**options))]
 
     every = ["peers-fp32-1", "peers-fp32-8", "peers-bf16-1", "peers-int8-1"]
-    alone = ["kernels", "bandwidth", "overheads", "log", "train_cost_model", "strategies"]
-    tuning = ["tuning-models", "tuning-kernels", "tuning-rebuild"]
+    alone = [
+        "kernels",
+        "bandwidth",
+        "overheads",
+        "log",
+        "rebuild",
+        "train_cost_model",
+        "strategies",
+    ]
+    tuning = ["tuning-models", "tuning-kernels"]
     assert keys() == [*every, *alone, *tuning]
-    assert keys(names=["tuning"], part="rebuild") == ["tuning-rebuild"]
+    assert keys(names=["tuning"], part="models") == ["tuning-models"]
     assert keys(names=["peers"], batch=[8]) == ["peers-fp32-8"]
     assert keys(names=["peers"], precision="bf16,int8") == every[2:]
     assert keys(names=["kernels"]) == ["kernels"]
