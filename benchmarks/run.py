@@ -42,7 +42,6 @@ need by their arithmetic and their traffic, as a share of the time that the mode
 _TUNING = (
     "Whole models after tuning, beside the same without it",
     "Kernels after few trials, beside MetaSchedule after many",
-    "Compiling again with a warm log",
 )
 
 
@@ -115,8 +114,7 @@ def _tuning(given: argparse.Namespace) -> Iterator[Section]:
             for option in ("models", "kernels"):
                 if part == option and (chosen := getattr(given, option)):
                     arguments += [f"--{option}", chosen]
-            rows = part != "rebuild"
-            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments), merges=rows)
+            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments), merges=True)
 
 
 def _title(name: str) -> str:

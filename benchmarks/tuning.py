@@ -1,8 +1,7 @@
-"""What tuning gains: whole models, kernels beside MetaSchedule, and what a rebuild costs.
+"""What tuning gains: whole models, and kernels beside MetaSchedule.
 
     python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32]
     python benchmarks/tuning.py kernels [--kernels NAME,...] [--trials 16] [--baseline 512]
-    python benchmarks/tuning.py rebuild
 
 What was tuned is kept in logs under build/tuning, and is not measured again when a part is
 repeated.  What MetaSchedule found is in benchmarks/data/metaschedule.json (see metaschedule.py).
@@ -30,7 +29,6 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.plans import Options
-from hybridc.compiler.report import Stage
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
@@ -49,7 +47,7 @@ _HEAD = "| kernel | ours ({} trials) | MetaSchedule ({} trials) | ratio | seeds 
 def main() -> None:
     """Measure one part and print its table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
-    parser.add_argument("part", choices=("models", "kernels", "rebuild"))
+    parser.add_argument("part", choices=("models", "kernels"))
     parser.add_argument("--models", default=_MODELS, help="models: these alone")
     parser.add_argument("--kernels", help="kernels: these alone")
     parser.add_argument("--trials", type=int, help="points for each kernel")
@@ -59,11 +57,9 @@ def main() -> None:
     LOGS.mkdir(parents=True, exist_ok=True)
     if given.part == "models":
         print(whole_models(given.models.split(","), given.trials or 32))
-    elif given.part == "kernels":
+    else:
         kernels = metaschedule.named(given.kernels)
         print(beside_metaschedule(kernels, given.trials or 16, given.baseline))
-    else:
-        print(rebuilding("resnet-50"))
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
@@ -235,61 +231,6 @@ def _kernel(operator: Operator, chosen: target.Target) -> Kernel:
     found = tuning_kernels.matched(operator, chosen)
     finish = plans.finish(pipeline.parse(Options().pipeline))
     return Kernel(operator.name, found.func, found.rule, chosen, finish)
-
-
-def rebuilding(name: str) -> str:
-    """Compile a model without a log, with one that knows every kernel, and by the lock."""
-    import models
-
-    path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
-    options = Options(log=str(log), threads=THREADS, progress=_told)
-    module, context, finish = driver.unscheduled(path, options)
-    # One trial is that of the default: nothing is searched, and every kernel is known.
-    session.tune(tasks.kernels(module, context, finish), options, Tuning(1))
-    with tempfile.TemporaryDirectory() as folder:
-        empty, made = Path(folder) / "empty.sqlite", Path(folder) / "made.hyb"
-        access.open_log(str(empty)).close()
-        before = _records(log)
-        runs = {"no log": Options(log=str(empty), threads=THREADS)}
-        runs["warm log"] = Options(log=str(log), threads=THREADS, frozen=True)
-        stages = {}
-        for what, each in runs.items():
-            outcome = driver.compile_source(path, each)
-            outcome.artifact.save(made)
-            stages[what] = _spent(outcome.report.stages)
-        locked = driver.compile_source(path, Options(lock=made, threads=THREADS))
-        stages["lock"] = _spent(locked.report.stages)
-        measured = _records(log) - before
-    return _stages(name, stages, measured)
-
-
-def _spent(stages: Sequence[Stage]) -> dict[str, float]:
-    """Seconds by stage; a pass may come more than once, and short ones are taken together."""
-    found: dict[str, float] = {}
-    for stage in stages:
-        short = stage.name.startswith("pass ") and stage.seconds < _SHORT
-        name = "other passes" if short else stage.name
-        found[name] = found.get(name, 0.0) + stage.seconds
-    return found
-
-
-def _stages(name: str, stages: dict[str, dict[str, float]], measured: int) -> str:
-    names = list(dict.fromkeys(stage for each in stages.values() for stage in each))
-    lines = [f"| {name} | {' | '.join(f'{what}, s' for what in stages)} |", "|---|---|---|---|"]
-    for stage in names:
-        cells = " | ".join(f"{each.get(stage, 0.0):.2f}" for each in stages.values())
-        lines.append(f"| {stage} | {cells} |")
-    totals = {what: sum(each.values()) for what, each in stages.items()}
-    lines.append(f"| together | {' | '.join(f'{total:.2f}' for total in totals.values())} |")
-    more = totals["warm log"] - totals["no log"]
-    missed = " **missed**" if more > 3 or measured else ""
-    lines += ["", f"* together: {measured} measurements, {more:+.2f} s; goal: 0, ≤ 3 s{missed}."]
-    return "\n".join(lines)
-
-
-def _records(log: Path) -> int:
-    with access.open_log(str(log), readonly=True) as opened:
-        return len(opened)
 
 
 def _told(text: str) -> None:
