@@ -92,7 +92,8 @@ def _search(
     strategy = replace(strategies.catalogue().create(plain), seed=seed)
     model = models[kernel.name] if name in (PRETRAINED, FIXED) else None
     learn = name in (COLD, PRETRAINED)
-    return simulate.replay(kernel, strategy, trials, model, learn=learn)
+    expected = None if model is None else model.predict(kernel.features)
+    return simulate.replay(kernel, strategy, trials, expected, learn=learn)
 
 
 def table(results: Sequence[Result], trials: int) -> str:

@@ -13,6 +13,7 @@ fit them; a clearly slow point is timed three times only.
 import argparse
 import itertools
 import json
+import re
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,12 +36,15 @@ from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
 from hybridc.compiler.tensors import to_numpy, to_tensor
 from hybridc.compiler.tuning import simulate
-from hybridc.compiler.tuning.features import Features
+from hybridc.compiler.tuning.cost_model import kendall
+from hybridc.compiler.tuning.features import PLAIN, Features
 
 THREADS = 2
 DATA = Path(__file__).parent / "data" / "sweep.npz"
-# Points of a thinned space, those with the same schedule counted each.
-_POINTS = 200
+# Points of a thinned space, those with the same schedule counted each; fewer where the code of a
+# point takes many seconds to generate.
+_POINTS, _FEW_POINTS = 128, 48
+_SLOW_TO_BUILD = {"winograd-conv2d", "attention"}
 # Functions generated at once; one that fails takes none of the others along.
 _AT_ONCE = 16
 # Seconds of one sample, at least; a clock's resolution and a thread's wake-up are below 1 % of it.
@@ -49,6 +53,8 @@ _SAMPLE = 1e-3
 _SAMPLES, _SLOW, _SLOW_SAMPLES = 5, 2.5, 3
 # Of a quiet machine, the passes over most kernels differ by 1 to 4 %.
 _UNQUIET = 0.06
+# What counts as near the best.
+_NEAR = 1.05
 
 
 @dataclass(frozen=True)
@@ -60,17 +66,20 @@ class Plan:
     points: tuple[Point, ...]
 
 
-def thinned(space: Space, keep: Point, limit: int = _POINTS) -> Space:
-    """At most `limit` points: values left out evenly, the ends and those of `keep` never."""
+def thinned(space: Space, keep: Point, limit: int) -> Space:
+    """At most `limit` points: values left out evenly, those of `keep` never, the ends last."""
     thin = {knob: list(values) for knob, values in space.items()}
     while prod(len(values) for values in thin.values()) > limit:
         knob = max(thin, key=lambda knob: len(thin[knob]))
         values = thin[knob]
         inner = [i for i in range(1, len(values) - 1) if values[i] != keep[knob]]
-        if not inner:
+        if inner:
+            # The value whose neighbours lie closest together says least.
+            values.pop(min(inner, key=lambda i: values[i + 1] / max(values[i - 1], 0.5)))
+        elif len(values) > 2:
+            values.pop(0 if values[0] != keep[knob] else -1)
+        else:
             break
-        # The value whose neighbours lie closest together says least.
-        values.pop(min(inner, key=lambda i: values[i + 1] / max(values[i - 1], 0.5)))
     return {knob: tuple(values) for knob, values in thin.items()}
 
 
@@ -79,7 +88,8 @@ def plan(kernel: Kernel, chosen: Target) -> Plan:
     found = tuning_kernels.matched(kernel, chosen)
     task = search_task(found.rule, found.match)
     default = task.canonical(task.default)
-    space = thinned(task.space, default)
+    limit = _FEW_POINTS if kernel.rule in _SLOW_TO_BUILD else _POINTS
+    space = thinned(task.space, default, limit)
     points = [
         dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
     ]
@@ -89,8 +99,8 @@ def plan(kernel: Kernel, chosen: Target) -> Plan:
 
 def build(folder: Path, chosen: Target, share: tuple[int, int]) -> None:
     """Generate code for the kernels that the folder lacks; `share` is which part, of how many."""
-    for place, kernel in list(enumerate(KERNELS))[share[0] :: share[1]]:
-        file = folder / f"{place:03}.json"
+    for kernel in KERNELS[share[0] :: share[1]]:
+        file = folder / f"{_slug(kernel.name)}.json"
         if file.exists():
             continue
         start, made = time.monotonic(), plan(kernel, chosen)
@@ -108,6 +118,10 @@ def build(folder: Path, chosen: Target, share: tuple[int, int]) -> None:
             handle.write(json.dumps(described).encode())
         seconds = time.monotonic() - start
         print(f"{kernel.name}: {len(made.points)} points, {seconds:.0f} s", flush=True)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name)
 
 
 def _generate(made: Plan, indices: Sequence[int], file: Path, chosen: Target) -> None:
@@ -236,10 +250,30 @@ def collect(folder: Path, chosen: Target) -> None:
         "threads": THREADS,
         "toolchain": keys.of_toolchain().data,
         "date": time.strftime("%Y-%m-%d"),
+        "repeated": repeated(folder),
     }
     simulate.save(DATA, sweeps, about)
     count = sum(len(sweep.points) for sweep in sweeps)
     print(f"{len(sweeps)} kernels, {count} points, {DATA.stat().st_size / 1e6:.2f} MB")
+
+
+def repeated(folder: Path) -> dict[str, float]:
+    """What measuring again tells, of points that were timed twice: no model can do better.
+
+    Medians over kernels of the difference of a point's times and of Kendall's τ, and the share of
+    kernels whose fastest point of the first pass is within 5 % of the fastest in the second.
+    """
+    moved: list[float] = []
+    taus: list[float] = []
+    near: list[bool] = []
+    for file in sorted(folder.glob("*.npy")):
+        first, second = np.load(file)
+        twice = np.isfinite(first) & (first != second)
+        moved.append(float(np.median(np.abs(np.log(second[twice] / first[twice])))))
+        taus.append(kendall(first[twice], second[twice]))
+        near.append(second[np.nanargmin(first)] <= _NEAR * np.nanmin(second))
+    middle = (float(np.nanmedian(found)) for found in (moved, taus))
+    return dict(zip(("moved", "tau", "near"), (*middle, float(np.mean(near))), strict=True))
 
 
 def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:
@@ -270,13 +304,19 @@ def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:
 
 
 def _featured(file: Path, found: Matched, points: Sequence[Point], chosen: Target) -> Any:
-    """The features of each point, kept in a file, since they take as long as scheduling."""
+    """The features of each point; those of loop nests are kept, as they take what scheduling does.
+
+    The file is to be deleted where schedules change.
+    """
+    features = Features(found.func, found.rule, found.match, chosen)
+    made = features.plain(points)
     if not file.exists():
-        made = Features(found.func, found.rule, found.match, chosen).of(points)
+        whole = features.of(points)
         with replacing(file) as handle:
-            np.save(handle, made)
+            np.save(handle, whole[:, PLAIN - 1 :])
         print(f"{found.kernel.name}: features of {len(points)} points", flush=True)
-    return np.load(file.open("rb"), allow_pickle=False)
+    made[:, PLAIN - 1 :] = np.load(file.open("rb"), allow_pickle=False)
+    return made
 
 
 def _summary(name: str, passes: Any) -> str:

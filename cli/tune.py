@@ -25,13 +25,17 @@ from hybridc.cli._output import clear_progress, emit_json, progress
 if TYPE_CHECKING:
     from hybridc.compiler.plans import Options
     from hybridc.compiler.tuning.kernel import Kernel
+    from hybridc.compiler.tuning.plan import Tuning
 
 _INTERRUPTED = 130  # 128 + SIGINT
 
 
 @click.command()
-@click.argument(
-    "models", nargs=-1, required=True, metavar="MODEL...", type=click.Path(path_type=Path)
+@click.argument("models", nargs=-1, metavar="MODEL...", type=click.Path(path_type=Path))
+@click.option(
+    "--simulate",
+    metavar="LOG",
+    help="Measure nothing: compare strategies on a recorded sweep (.npz) or a tuning log.",
 )
 @click.option(
     "--trials",
@@ -70,6 +74,7 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @VERBOSE
 def command(
     models: tuple[Path, ...],
+    simulate: str | None,
     trials: int,
     budget: str | None,
     strategy: str,
@@ -93,6 +98,10 @@ def command(
     from hybridc.compiler.tuning.plan import Tuning
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
+    if simulate is not None:
+        return _simulate(simulate, models, how, plugin, as_json)
+    if not models:
+        raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
     shapes = shapes_of(models, shape)
     from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
@@ -107,6 +116,21 @@ def command(
     else:
         click.echo(outcome.text(explain))
     return _INTERRUPTED if outcome.tuned.interrupted else 0
+
+
+def _simulate(
+    source: str, models: tuple[Path, ...], how: "Tuning", plugins: tuple[Path, ...], as_json: bool
+) -> int:
+    from hybridc.compiler.tuning.compare import compare
+
+    if models:
+        raise click.UsageError("--simulate takes no MODEL: it replays what was measured.")
+    found = compare(source, how, plugins)
+    if as_json:
+        emit_json(found.to_json())
+    else:
+        click.echo(found.text())
+    return 0
 
 
 def _kernels(

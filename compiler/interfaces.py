@@ -143,6 +143,13 @@ class ScheduleRule(ABC):
         """Cycles of one call by analysis, where the rule has a model that can tell points apart."""
         return None
 
+    def figures(self, match: Any, point: Point) -> Mapping[str, float]:
+        """What analysis knows of a point, by names of `tuning.features.FIGURES`: for cost models.
+
+        Ratios and their logarithms, so that kernels of all sizes are comparable.
+        """
+        return {}
+
 
 @dataclass(frozen=True)
 class Trial:

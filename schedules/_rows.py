@@ -8,6 +8,7 @@ contiguous axis is reduced).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
@@ -62,6 +63,21 @@ class Rows(Match):
         width = self._along_width() if self.along else self._across_width()
         return {"width": width, "threads": int(self.threads)}
 
+    def tasks(self, width: int) -> int:
+        """Groups of `width` rows."""
+        extents = list(self._blocks[self.output].spatial.values())
+        return prod(extents[position] for position in self.kept) // width
+
+    @property
+    def work(self) -> int:
+        """Elements that the reductions combine."""
+        blocks = (self._blocks[name] for name in self.stages)
+        return max(prod([*b.spatial.values(), *b.reduction.values()]) for b in blocks)
+
+    @cached_property
+    def _blocks(self) -> Mapping[str, Block]:
+        return {block.name: block for block in _analysis.blocks(self.staged)}
+
     def _along_width(self) -> int:
         # Twice around the loop at least, or the tree behind it costs more than it saves.
         wide = CHAINS * self.native
@@ -72,16 +88,11 @@ class Rows(Match):
     def _across_width(self) -> int:
         fitting = [width for width in self.widths if width <= CHAINS * self.native]
         if self.threads:  # each thread wants rows of its own, in whole registers
-            shared = [w for w in fitting if self._tasks(w) >= self.target.threads]
+            shared = [w for w in fitting if self.tasks(w) >= self.target.threads]
             fitting = [w for w in shared if w % self.native == 0] or fitting
         best = max(fitting, key=lambda width: (self._filled(width), width))
         # A narrow divisor of an awkward length wastes more than accumulators in the cache do.
         return best if 2 * self._filled(best) >= self._filled(self.axis) else self.axis
-
-    def _tasks(self, width: int) -> int:
-        found = {block.name: block for block in _analysis.blocks(self.staged)}
-        extents = list(found[self.output].spatial.values())
-        return prod(extents[position] for position in self.kept) // width
 
     def _filled(self, width: int) -> float:
         """The share of lanes in use where registers hold `width` elements."""

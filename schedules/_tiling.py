@@ -88,7 +88,7 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * 4 / (_SHARE * fed)
     step = max(multiply_adds, loads, weights, _LATENCY)
-    step += _CONFLICT * _crowded_lines(problem.row_stride, rows, target)
+    step += _CONFLICT * crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
     return problem.depth * step + 2.0 * rows * vectors + 20
 
@@ -97,7 +97,7 @@ def _panel_bytes(problem: Problem, vectors: int) -> int:
     return problem.depth * vectors * problem.lanes * 4
 
 
-def _crowded_lines(stride: int, rows: int, target: Target) -> int:
+def crowded_lines(stride: int, rows: int, target: Target) -> int:
     """Lines of the rows that find no place in the L1 cache.
 
     Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines.

@@ -1,6 +1,7 @@
 """Attention as one kernel: scores, softmax and values of a block of rows, one after the other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from hybridc.compiler.attention import CAUSAL, EXTENTS, SHARED
@@ -14,7 +15,15 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _accumulators, _causal, _contraction, _dot_products, _packing, _tiling
+from hybridc.schedules import (
+    _accumulators,
+    _causal,
+    _contraction,
+    _dot_products,
+    _figures,
+    _packing,
+    _tiling,
+)
 
 # What is computed ahead of the blocks of rows.
 _APART = ("pad", "queries", "pack", "pack_values")
@@ -115,10 +124,7 @@ class Attention(ScheduleRule):
 
     def default(self, match: AttentionMatch, target: Target) -> Point:
         """The analytic model's tile for the values; whole heads where that balances the threads."""
-        depth = -(-match.columns // match.group)
-        problem = _tiling.Problem(
-            match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes
-        )
+        problem = self._values(match)
         rows, vectors = _tiling.choose_tile(problem, target, _ROWS)
         if match.narrow and match.features % match.lanes:
             vectors = problem.panels(1)
@@ -134,6 +140,13 @@ class Attention(ScheduleRule):
         ]
         _, heads, chunk = max(balanced or [(1, 1, 1)])
         return {"rows": rows, "vectors": vectors, "chunk": chunk, "heads": heads}
+
+    def figures(self, match: AttentionMatch, point: Point) -> Mapping[str, float]:
+        """Those of the product of weights and values, as if it were alone."""
+        taken = self.canonical(match, point)
+        problem = replace(self._values(match), image_bytes=match.rows * match.features * 4)
+        whole = {**taken, "panels": problem.panels(taken["vectors"])}
+        return _figures.tiled(problem, whole, match.target)
 
     def schedule(self, match: AttentionMatch, point: Point) -> Schedule:
         """Hang every stage on the loop over blocks of rows."""
@@ -189,6 +202,11 @@ class Attention(ScheduleRule):
             "chunk": _tiling.divisor_below(-(-match.rows // rows), point["chunk"]),
             "heads": _tiling.divisor_below(match.shared, point["heads"]),
         }
+
+    def _values(self, match: AttentionMatch) -> _tiling.Problem:
+        """The product of weights and values."""
+        depth = -(-match.columns // match.group)
+        return _tiling.Problem(match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes)
 
     def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
         """Cut columns into panels, the vectors of a panel, and lanes.

@@ -1,5 +1,6 @@
 """Products of two activations, such as attention's scores and values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -13,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _tiling
+from hybridc.schedules import _contraction, _dot_products, _figures, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -46,6 +47,10 @@ class BatchMatmul(ScheduleRule):
     def default(self, match: Contraction, target: Target) -> Point:
         """The analytic model's choice."""
         return _tiling.default(match.problem, target)
+
+    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, and pack inside each task where a task is one whole product."""

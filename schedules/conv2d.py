@@ -1,5 +1,6 @@
 """Direct 2-D convolution, channels last, with packed weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,14 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _padding, _prefetch, _tiling
+from hybridc.schedules import (
+    _contraction,
+    _dot_products,
+    _figures,
+    _padding,
+    _prefetch,
+    _tiling,
+)
 from hybridc.schedules._contraction import Contraction
 
 
@@ -54,6 +62,10 @@ class Conv2d(ScheduleRule):
     def default(self, match: Contraction, target: Target) -> Point:
         """The analytic model's choice."""
         return _tiling.default(match.problem, target)
+
+    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, and read the image without its padding where no copy is needed for more.

@@ -1,5 +1,6 @@
 """Matrix products with packed weights, and 1x1 convolutions, which are the same."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _dense, _tiling
+from hybridc.schedules import _dense, _figures, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -33,6 +34,10 @@ class Dense(ScheduleRule):
     def default(self, match: Contraction, target: Target) -> Point:
         """The analytic model's choice."""
         return _tiling.default(match.problem, target)
+
+    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""

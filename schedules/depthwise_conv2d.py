@@ -1,5 +1,6 @@
 """Depthwise 2-D convolution, channels last."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _depthwise, _padding, _tiling
+from hybridc.schedules import _contraction, _depthwise, _figures, _padding, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -54,6 +55,10 @@ class DepthwiseConv2d(ScheduleRule):
         rows = _depthwise.pixels(problem.rows, target)
         chunk, panels = _tiling.choose_task(problem, (rows, 1), target)
         return {"rows": rows, "vectors": 1, "chunk": chunk, "panels": panels}
+
+    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""

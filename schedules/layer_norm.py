@@ -1,5 +1,6 @@
 """Layer, RMS and instance normalisation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _row_loops, _rows
+from hybridc.schedules import _figures, _row_loops, _rows
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class LayerNorm(ScheduleRule):
     def default(self, match: _rows.Rows, target: Target) -> Point:
         """Enough accumulators to hide the latency of additions."""
         return match.point
+
+    def figures(self, match: _rows.Rows, point: Point) -> Mapping[str, float]:
+        """Those of a kernel of row stages."""
+        return _figures.rows(match, point)
 
     def schedule(self, match: _rows.Rows, point: Point) -> Schedule:
         """Row by row: mean, variance, scaled row, and what is elementwise behind it."""

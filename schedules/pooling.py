@@ -1,5 +1,6 @@
 """Pooling by windows that move over the input."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
@@ -13,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _access, _analysis, _row_loops, _rows
+from hybridc.schedules import _access, _analysis, _figures, _row_loops, _rows
 
 # A window of 3 x 3 is worth unrolling, one of 7 x 7 only bloats the code.
 _UNROLLED_WINDOW = 25
@@ -46,6 +47,10 @@ class Pooling(ScheduleRule):
     def default(self, match: _rows.Rows, target: Target) -> Point:
         """Accumulators in registers, small windows unrolled."""
         return {**match.point, "unroll": max(self.knobs(match)["unroll"])}
+
+    def figures(self, match: _rows.Rows, point: Point) -> Mapping[str, float]:
+        """Those of a kernel of row stages."""
+        return _figures.rows(match, point)
 
     def schedule(self, match: _rows.Rows, point: Point) -> Schedule:
         """Row by row over the output, the window inside, channels in vectors."""

@@ -1,5 +1,6 @@
 """Reductions with what is elementwise before and behind them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _row_loops, _rows
+from hybridc.schedules import _figures, _row_loops, _rows
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Reduction(ScheduleRule):
     def default(self, match: _rows.Rows, target: Target) -> Point:
         """Enough accumulators to hide the latency of additions."""
         return match.point
+
+    def figures(self, match: _rows.Rows, point: Point) -> Mapping[str, float]:
+        """Those of a kernel of row stages."""
+        return _figures.rows(match, point)
 
     def schedule(self, match: _rows.Rows, point: Point) -> Schedule:
         """Row by row, accumulators in registers, the epilogue behind each row."""

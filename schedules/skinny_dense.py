@@ -1,5 +1,6 @@
 """Matrix products of few rows, as in decoding: as fast as the weights come from memory."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _dense, _tiling
+from hybridc.schedules import _dense, _figures, _tiling
 from hybridc.schedules._contraction import Contraction
 
 # Multiply-adds of a vector of weights take as long as its way from memory at about this many rows:
@@ -56,6 +57,10 @@ class SkinnyDense(ScheduleRule):
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
+
+    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""

@@ -1,5 +1,6 @@
 """3x3 convolution of stride 1 by Winograd's minimal filtering."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import gcd
 from typing import Any, ClassVar
@@ -16,7 +17,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Work, divisors
-from hybridc.schedules import _accumulators, _contraction, _prefetch, _tiling
+from hybridc.schedules import _accumulators, _contraction, _figures, _prefetch, _tiling
 
 _STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
 _LARGEST_TILE = 8
@@ -71,6 +72,10 @@ class WinogradConv2d(ScheduleRule):
         """The analytic model's choice."""
         chosen = winograd_cost.cut(match.work, target)
         return {knob: int(value) for knob, value in asdict(chosen).items()}
+
+    def figures(self, match: Winograd, point: Point) -> Mapping[str, float]:
+        """Those of the products at one position."""
+        return _figures.winograd(match.work, self.canonical(match, point), match.target)
 
     def schedule(self, match: Winograd, point: Point) -> Schedule:
         """Transform the input, multiply at every position, transform back with the epilogue."""

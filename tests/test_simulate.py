@@ -1,17 +1,22 @@
 """Recorded sweeps replayed: what is saved is read again, what is broken is said in a line."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import log_records
 import numpy as np
 import pytest
 
+from hybridc.cli import main as entry
 from hybridc.compiler import strategies
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Trial
+from hybridc.compiler.log import access
+from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import cost_model, simulate
 from hybridc.compiler.tuning.features import COLUMNS
 from hybridc.compiler.tuning.simulate import Sweep
@@ -121,42 +126,109 @@ def test_a_curve_falls_and_is_filled_up() -> None:
 
 def test_the_analytic_model_predicts_where_every_point_has_an_estimate() -> None:
     kernel = made()
-    score = simulate.analytic(kernel)
-    assert score is not None
-    assert list(score([kernel.points[0], kernel.points[3]])) == [
-        kernel.points[0]["vectors"],
-        kernel.points[3]["vectors"],
-    ]
+    expected = simulate.estimated(kernel)
+    assert expected is not None
+    assert list(expected) == [point["vectors"] for point in kernel.points]
     unknown = replace(kernel, features=np.full_like(kernel.features, np.nan))
-    assert simulate.analytic(unknown) is None
+    assert simulate.estimated(unknown) is None
 
 
 def test_a_learned_model_leads_the_search() -> None:
     pytest.importorskip("xgboost")
     kernel = made()
     model = cost_model.train([made(4, "other").group], trees=60)
+    expected = model.predict(kernel.features)
     strategy = strategies.catalogue().create("evolutionary{explore=0}")
-    led = simulate.trials_to(simulate.replay(kernel, strategy, 16, model), kernel)
+    led = simulate.trials_to(simulate.replay(kernel, strategy, 16, expected), kernel)
     assert led is not None
     assert led <= 4
     learned = simulate.replay(kernel, strategy, 32, learn=True)
     assert simulate.trials_to(learned, kernel) is not None
-    tuned = simulate.replay(kernel, strategy, 24, model, learn=True)
-    assert simulate.trials_to(tuned, kernel) is not None
+    noise = np.random.default_rng(0).normal(0, 0.5, len(expected))
+    wrong = simulate.replay(kernel, strategy, 24, noise, learn=True)
+    assert simulate.trials_to(wrong, kernel) is not None
 
 
-def test_a_log_of_some_points_is_replayed_with_the_others_failing() -> None:
+def test_a_log_of_some_points_is_replayed_by_the_nearest_ones() -> None:
     default: dict[str, int] = {"rows": 2, "vectors": 1}
     trials = [
         Trial(default, 2e-3),
         Trial({"vectors": 2, "rows": 4}, 1e-3),
+        Trial({"rows": 16, "vectors": 1}),
         Trial({"tile": 8}, 1e-9),
     ]
-    kernel = simulate.recorded("k", "dense", default, trials)
-    assert kernel.space == {"rows": (2, 4), "vectors": (1, 2)}
+    predicted = {(("rows", 2), ("vectors", 1)): 1e-3, (("rows", 4), ("vectors", 2)): 2e-3}
+    kernel = simulate.recorded("k", "dense", default, trials, predicted)
+    assert kernel.space == {"rows": (2, 4, 16), "vectors": (1, 2)}
     assert kernel.best == 1e-3
-    assert kernel.trial({"rows": 4, "vectors": 1}).seconds is None
+    assert kernel.trial({"rows": 4, "vectors": 1}).seconds == 1e-3
+    assert kernel.trial({"rows": 16, "vectors": 2}).seconds is None
+    assert kernel.estimates[:2] == pytest.approx([0, math.log(2)])
     found: list[Any] = simulate.replay(kernel, strategies.catalogue().create("random"), 9)
-    assert len(found) == 4
+    assert len(found) == 3
     with pytest.raises(InputError, match="no record has the knobs of dense"):
-        simulate.recorded("k", "dense", default, trials[2:])
+        simulate.recorded("k", "dense", default, trials[3:])
+
+
+def written(path: Path) -> None:
+    """A tuning log of the kernel, measured at every point."""
+    kernel = made()
+    records = [
+        log_records.record(
+            point=dict(point),
+            seconds=() if math.isnan(seconds) else (float(seconds),),
+            verdict=Verdict.CRASH if math.isnan(seconds) else Verdict.OK,
+        )
+        for point, seconds in zip(kernel.points, kernel.seconds, strict=True)
+    ]
+    with access.open_log(str(path)) as opened:
+        described = [log_records.kernel(), log_records.TARGET, log_records.TOOLS]
+        assert opened.add(records, described).new == len(records)
+
+
+@pytest.mark.parametrize("kind", ["sweep.npz", "log.db"])
+def test_the_command_compares_strategies(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / kind
+    if kind == "log.db":
+        written(path)
+    else:
+        simulate.save(path, [made()], {})
+    before = path.read_bytes()
+    called = ["tune", "--simulate", str(path), "--strategy", "evolutionary,annealing{hot=0.2}"]
+    assert entry.run([*called, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kernels"], found["skipped"], found["trials"]) == (1, 0, 32)
+    names = [row["strategy"] for row in found["strategies"]]
+    assert names == ["evolutionary", "annealing{hot=0.2}", "random"]
+    needed = {row["strategy"]: row["trials"] for row in found["strategies"]}
+    assert 1 < needed["evolutionary"] < needed["random"] <= 32
+    assert entry.run(called) == 0
+    told = capsys.readouterr().out
+    assert "nothing was measured" in told
+    assert "annealing{hot=0.2}" in told
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--simulate", "none.db"], "none.db: there is no such file"),
+        (["--simulate", "none.npz"], "none.npz"),
+        (["--simulate", "{sweep}", "model.onnx"], "takes no MODEL"),
+        (["--simulate", "{sweep}", "--strategy", "randum"], "did you mean 'random'?"),
+        (["--simulate", "{small}"], "no kernel with 12 points"),
+    ],
+)
+def test_what_cannot_be_replayed_is_said_in_a_line(
+    tmp_path: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    simulate.save(tmp_path / "sweep.npz", [made()], {})
+    small = simulate.recorded("k", "dense", {"rows": 1}, [Trial({"rows": 1}, 1.0)])
+    simulate.save(tmp_path / "small.npz", [small], {})
+    places = {"sweep": tmp_path / "sweep.npz", "small": tmp_path / "small.npz"}
+    assert entry.run(["tune", *(text.format(**places) for text in arguments)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert said in err

@@ -1,9 +1,11 @@
 """The learned cost model: gradient-boosted trees that rank the points of a kernel.
 
-Trained by pairwise ranking (Burges et al., RankNet, ICML 2005) with one group for each kernel, as
-`rank:pairwise` of XGBoost (Chen and Guestrin, KDD 2016): only the order of points matters, and
-kernels of all sizes are comparable.  A model is one UBJSON file with a hash behind it; nothing is
-unpickled.
+Trained by XGBoost (Chen and Guestrin, KDD 2016) on the logarithm of a point's time over that of the
+kernel's best, so that kernels of all sizes are comparable.  Fast points weigh more, and each kernel
+as the square root of its points.  Pairwise ranking (`rank:pairwise`) ordered kernels that were held
+out as well over all points, and worse at the top, which is what a search needs; and differences of
+logarithms are what `posterior` corrects by a kernel's own trials.  A model is one UBJSON file with
+a hash behind it; nothing is unpickled.
 """
 
 import importlib.util
@@ -25,11 +27,9 @@ from hybridc.compiler.tuning.features import COLUMNS, Matrix, without_loops
 Floats = NDArray[np.float64]
 # The model of the package, made by benchmarks/train_cost_model.py.
 PRETRAINED = Path(__file__).parent / "cost_model.ubj"
-_TREES, _TUNED_TREES, COLD_TREES = 300, 40, 60
+_TREES = 300
 _PARAMETERS = {
-    "objective": "rank:pairwise",
-    "lambdarank_pair_method": "mean",
-    "lambdarank_num_pair_per_sample": 8,
+    "objective": "reg:squarederror",
     "eta": 0.08,
     "max_depth": 6,
     "min_child_weight": 1.0,
@@ -42,8 +42,10 @@ _PARAMETERS = {
 # A value this share of a column's range beyond it is outside; so many columns outside are foreign.
 _MARGIN, _FOREIGN = 0.1, 0.05
 _HASH = 32  # bytes of BLAKE3 behind the UBJSON
-# Trials of a kernel from which ranking can be learned.
-FEWEST = 8
+# A point of e times the best time weighs e^-2 as much: what matters is how fast points compare.
+_TOP_HEAVY = 2.0
+# A failure counts as so many times the slowest.
+_FAILURE = 2.0
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ class Group:
     seconds: Floats
 
     @property
-    def relevance(self) -> Floats:
-        """Speed over that of the fastest: 1 for the best point, 0 for failures."""
-        ok = self.seconds[np.isfinite(self.seconds)]
-        best = ok.min() if len(ok) else 1.0
-        return np.where(np.isfinite(self.seconds), best / self.seconds, 0.0)
+    def slowdown(self) -> Floats:
+        """Logarithm of the time over the best; a failure is slower than anything."""
+        failed = _FAILURE * np.nanmax(self.seconds)
+        seconds = np.where(np.isfinite(self.seconds), self.seconds, failed)
+        return np.asarray(np.log(seconds / seconds.min()), np.float64)
+
+    @property
+    def weight(self) -> Floats:
+        """How much each point is to count."""
+        return np.asarray(np.exp(-_TOP_HEAVY * self.slowdown) / len(self.seconds) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,11 @@ class CostModel:
     high: Floats
 
     def predict(self, features: Matrix) -> Floats:
-        """A score for each row: the lower, the faster; comparable within a kernel alone."""
+        """Logarithms of seconds up to a constant of the kernel: the lower, the faster."""
         import xgboost
 
         rows = xgboost.DMatrix(features, nthread=1)
-        return -np.asarray(self.booster.predict(rows), np.float64)
+        return np.asarray(self.booster.predict(rows), np.float64)
 
     def knows(self, features: Matrix) -> bool:
         """Whether the features lie where the model learned; else its ranking means nothing."""
@@ -84,12 +91,6 @@ class CostModel:
         # A column that the model never saw is foreign as well.
         unseen = np.isfinite(features) & ~np.isfinite(self.low)
         return float((outside | unseen).mean()) <= _FOREIGN
-
-    def tuned(self, group: Group) -> "CostModel":
-        """The model with trees added that learn from a kernel's own trials."""
-        if np.isfinite(group.seconds).sum() < FEWEST:
-            return self
-        return _trained([group], self, _TUNED_TREES)
 
     def save(self, path: Path) -> None:
         """Write one UBJSON file, with a hash behind it, whole or not at all."""
@@ -105,7 +106,7 @@ def train(groups: Sequence[Group], trees: int = _TREES) -> CostModel:
         raise InputError("a cost model needs at least one kernel with two points that ran")
     # Once more as candidates look before they are scheduled, so that those are ranked as well.
     plain = [Group(without_loops(group.features), group.seconds) for group in usable]
-    return _trained([*usable, *plain], None, trees)
+    return _trained([*usable, *plain], trees)
 
 
 def load(path: Path = PRETRAINED) -> CostModel:
@@ -134,22 +135,20 @@ def require_xgboost() -> None:
         raise InputError("the cost model needs XGBoost: pip install hybridc[tune]")
 
 
-def _trained(groups: Sequence[Group], base: CostModel | None, trees: int) -> CostModel:
+def _trained(groups: Sequence[Group], trees: int) -> CostModel:
     require_xgboost()
     import xgboost
 
     features = np.concatenate([group.features for group in groups])
+    weight = np.concatenate([group.weight for group in groups])
     data = xgboost.DMatrix(
         features,
-        label=np.concatenate([group.relevance for group in groups]),
-        group=[len(group.seconds) for group in groups],
+        label=np.concatenate([group.slowdown for group in groups]),
+        weight=weight / weight.mean(),
         nthread=1,
     )
-    before = base.booster if base else None
-    booster = xgboost.train(_PARAMETERS, data, trees, xgb_model=before)
+    booster = xgboost.train(_PARAMETERS, data, trees)
     low, high = _bounds(features)
-    if base:
-        low, high = np.fmin(low, base.low), np.fmax(high, base.high)
     booster.set_attr(columns=json.dumps(COLUMNS), low=_text(low), high=_text(high))
     return CostModel(booster, low, high)
 

@@ -1,4 +1,4 @@
-"""What the cost model sees of a candidate: knobs, the analytic estimate, and the lowered loop nest.
+"""What the cost model sees of a candidate: knobs, figures of analysis, and the lowered loop nest.
 
 The features of loop nests are TVM's, one row for each store (Zheng et al., Ansor, OSDI 2020,
 appendix B); here the row of the store with the most arithmetic stands beside the largest values of
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler import kernel_cost
+from hybridc.compiler import kernel_cost, plugin
 from hybridc.compiler.interfaces import Point, PrimFunc, ScheduleRule
 from hybridc.compiler.target import Target
 
@@ -26,13 +26,28 @@ KNOBS = (
     "rows", "vectors", "chunk", "panels", "tiles", "staged", "width", "threads", "unroll",
     "lanes", "tile", "streams", "heads",
 )  # fmt: skip
+# What analysis tells of a point, where its rule does; see `ScheduleRule.figures`.
+FIGURES = (
+    "registers", "in flight", "multiply-adds per load", "last tile", "waste of rows",
+    "waste of columns", "lanes stored", "depth", "tasks per thread", "imbalance",
+    "row tiles per panel", "panel over L1", "panel over L2", "rows over L1", "inputs over L2",
+    "weights over L2", "task over L2", "outputs over inputs", "task work", "crowded lines",
+    "every column", "whole image", "along",
+)  # fmt: skip
+# Kernels of one rule behave alike in ways that figures do not tell; a rule of another name is none
+# of these.
+RULES = (
+    "dense", "skinny-dense", "conv2d", "winograd-conv2d", "depthwise-conv2d", "batch-matmul",
+    "attention", "softmax", "layer-norm", "pooling", "reduction",
+)  # fmt: skip
 STORE = 164  # features of a store
 # In a store's row, TVM counts multiply-adds, additions and multiplications of floats first.
 _ARITHMETIC = 3
 COLUMNS = (
     *(f"knob {knob}" for knob in KNOBS),
     "estimate over default",
-    "registers over those there are",
+    *FIGURES,
+    *(f"rule {rule}" for rule in RULES),
     "flops",
     "bytes",
     "outputs",
@@ -73,7 +88,7 @@ class Features:
 
     def _plain(self, point: Point) -> list[float]:
         """The first PLAIN columns; the last of them, the number of stores, is not known yet."""
-        return [*self._knobs(point), *self._estimates(point), *self.kernel, nan]
+        return [*self._knobs(point), *self._analysis(point), *self.kernel, nan]
 
     @cached_property
     def kernel(self) -> tuple[float, ...]:
@@ -85,12 +100,17 @@ class Features:
     def _knobs(self, point: Point) -> list[float]:
         return [log2(1 + point[knob]) if knob in point else nan for knob in KNOBS]
 
-    def _estimates(self, point: Point) -> tuple[float, float]:
-        """Logarithm of the estimated slowdown; share of the registers that accumulators take."""
+    def _analysis(self, point: Point) -> list[float]:
+        """Logarithm of the estimated slowdown, and the figures."""
         cycles = self.rule.estimate(self.match, point)
         slower = nan if cycles is None or self._default is None else log(cycles / self._default)
-        tile = point.get("rows", 0) * point.get("vectors", 0)
-        return slower, tile / self.target.vector_registers if tile else nan
+        figures = self.rule.figures(self.match, point)
+        return [slower, *(figures.get(name, nan) for name in FIGURES), *self._rule]
+
+    @cached_property
+    def _rule(self) -> list[float]:
+        own = plugin.name_of(type(self.rule))
+        return [float(own == rule) for rule in RULES]
 
     @cached_property
     def _default(self) -> float | None:
@@ -170,8 +190,8 @@ def hints(
         (_distance(kernel, other), i) for i, other in enumerate(known) if other.rule == rule
     ]
     near = [known[i] for distance, i in sorted(distances) if distance <= _NEAR]
-    moved = [_moved(other.point, space) for other in near if other.point.keys() == space.keys()]
-    return tuple(point for i, point in enumerate(moved) if point not in moved[:i])[:count]
+    found = [moved(other.point, space) for other in near if other.point.keys() == space.keys()]
+    return tuple(point for i, point in enumerate(found) if point not in found[:i])[:count]
 
 
 def _distance(kernel: tuple[float, ...], other: Similar) -> float:
@@ -181,7 +201,7 @@ def _distance(kernel: tuple[float, ...], other: Similar) -> float:
     return float(np.linalg.norm(np.subtract(kernel[:3], other.kernel[:3])))
 
 
-def _moved(point: Point, space: Mapping[str, tuple[int, ...]]) -> Point:
+def moved(point: Point, space: Mapping[str, tuple[int, ...]]) -> Point:
     """Each knob at its nearest value by ratio."""
     return {
         knob: min(values, key=lambda value: abs(log2(1 + value) - log2(1 + point[knob])))

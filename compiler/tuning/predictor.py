@@ -1,7 +1,7 @@
-"""What is expected of points before they are measured: analysis first, then what was learned."""
+"""What is expected of points before they are measured: by analysis, by learning, by the trials."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import inf
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hybridc.compiler.interfaces import Point, Trial
-from hybridc.compiler.tuning.features import Key, Matrix
+from hybridc.compiler.tuning import posterior
+from hybridc.compiler.tuning.features import Features, Key, Matrix
 from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.posterior import Floats
 
 if TYPE_CHECKING:
     from hybridc.compiler.tuning.cost_model import CostModel
@@ -20,9 +22,8 @@ Score = Callable[[Sequence[Point]], Sequence[float]]
 Look = Callable[[Sequence[Point]], Matrix | None]
 
 # Points whose loop nests are looked at in one call; each takes tens of milliseconds.  Which ones,
-# the rule's own model says, where it has one.
+# the model says by what it sees without them.
 _SHORT = 32
-_TREES = 60  # of a model that one kernel's trials teach
 
 
 @dataclass
@@ -45,43 +46,55 @@ class Predictor:
 
     def score(self, history: Sequence[Trial], features: Look) -> Score | None:
         """How to rank points after these trials; None where nothing is known."""
-        model = self._model(history, features)
-        if model is None:
-            return self._analytic if self._estimated else None
+        model = self._model(features)
+        trials = [trial for trial in history if trial.point.keys() == self._default.keys()]
+        if model is None and not self._estimated and not trials:
+            return None
+        tried = [self._canonical(trial.point) for trial in trials]
+        seconds = np.asarray([trial.seconds or np.nan for trial in trials], np.float64)
+        failed = {_key(point) for point, one in zip(tried, seconds, strict=True) if np.isnan(one)}
 
         def ranked(points: Sequence[Point]) -> list[float]:
-            first = sorted(range(len(points)), key=lambda i: self._rank(points[i]))
-            short = first[:_SHORT]
-            rows = self._features([points[i] for i in short], features)
-            if rows is None:
-                return self._analytic(points)
-            learned = dict(zip(short, map(float, model.predict(rows)), strict=True))
-            last = max(learned.values(), default=0.0)
-            rest = {index: last + 1.0 + place for place, index in enumerate(first[_SHORT:])}
-            return [(learned | rest)[i] for i in range(len(points))]
+            canonical = [self._canonical(point) for point in points]
+            expected = self._expected(model, [*canonical, *tried], failed, features)
+            here, there = expected[: len(points)], expected[len(points) :]
+            if not np.isfinite(seconds).any():
+                return [float(value) for value in here]
+            found = posterior.fitted(tried, there, seconds)
+            return [float(place) for place in found.order(canonical, here)]
 
         return ranked
 
-    def _model(self, history: Sequence[Trial], features: Look) -> "CostModel | None":
-        """The model of the package as far as it knows such kernels, taught by the trials."""
+    def _expected(
+        self, model: "CostModel | None", points: Sequence[Point], failed: Set[Key], features: Look
+    ) -> Floats:
+        """Logarithms of seconds up to a constant; of the best, the model sees the loop nests."""
+        if model is None:
+            return self._analytic(points)
+        found = model.predict(self.features.plain(points))
+        sound = [i for i, point in enumerate(points) if _key(point) not in failed]
+        looked = sorted(sound, key=lambda i: found[i])[:_SHORT]
+        rows = self._features([points[i] for i in looked], features)
+        if rows is not None:
+            found[looked] = model.predict(rows)
+        return found
+
+    def _canonical(self, point: Point) -> Point:
+        return self.kernel.rule.canonical(self.kernel.match, point)
+
+    def _model(self, features: Look) -> "CostModel | None":
+        """The model of the package, if it knows such kernels."""
         if importlib.util.find_spec("xgboost") is None:
             return None
         from hybridc.compiler.tuning import cost_model
 
-        base = cost_model.load() if cost_model.PRETRAINED.exists() else None
-        good = [trial for trial in history if trial.seconds is not None]
-        if base is None and len(good) < cost_model.FEWEST:
+        if not cost_model.PRETRAINED.exists():
             return None
-        rows = self._features([self._default, *(trial.point for trial in good)], features)
+        model = cost_model.load()
+        rows = self._features([self._default], features)
         if rows is None:
-            return None
-        if base and not base.knows(rows[:1]):
-            base = None
-        if len(good) < cost_model.FEWEST:
-            return base
-        seconds = np.asarray([trial.seconds for trial in good], np.float64)
-        group = cost_model.Group(rows[1:], seconds)
-        return base.tuned(group) if base else cost_model.train([group], _TREES)
+            rows = self.features.plain([self._default])
+        return model if model.knows(rows) else None
 
     def _features(self, points: Sequence[Point], features: Look) -> Matrix | None:
         """A row for each point; None, from then on, where one of them cannot be looked at."""
@@ -95,8 +108,13 @@ class Predictor:
             return None
         return np.stack([self._rows[_key(point)] for point in points])
 
-    def _analytic(self, points: Sequence[Point]) -> list[float]:
-        return [self._rank(point) for point in points]
+    def _analytic(self, points: Sequence[Point]) -> Floats:
+        """Logarithms of the rule's own estimates; nothing where it has none."""
+        if not self._estimated:
+            return np.zeros(len(points))
+        found = np.log([self._rank(point) for point in points])
+        finite = found[np.isfinite(found)]
+        return np.where(np.isfinite(found), found, finite.max(initial=0.0) + 1.0)
 
     def _rank(self, point: Point) -> float:
         key = _key(point)
@@ -104,6 +122,12 @@ class Predictor:
             seconds = self.estimate(point)
             self._estimates[key] = inf if seconds is None else seconds
         return self._estimates[key]
+
+    @cached_property
+    def features(self) -> Features:
+        """The kernel's features; of points, only those that need no schedule are made here."""
+        kernel = self.kernel
+        return Features(kernel.func, kernel.rule, kernel.match, kernel.target)
 
     @cached_property
     def _default(self) -> Point:

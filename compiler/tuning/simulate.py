@@ -4,7 +4,6 @@ A sweep is one NPZ file: `meta`, JSON data as bytes, and for each kernel `0.poin
 `0.seconds` and `0.features`.
 """
 
-import itertools
 import json
 import zipfile
 import zlib
@@ -16,18 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Trial
-from hybridc.compiler.tuning.cost_model import COLD_TREES, FEWEST, CostModel, Floats, Group, train
-from hybridc.compiler.tuning.features import COLUMNS, Matrix
+from hybridc.compiler.tuning import posterior
+from hybridc.compiler.tuning.cost_model import Floats, Group
+from hybridc.compiler.tuning.features import COLUMNS, Key, Matrix
 
 # What numpy and zipfile raise where a file is torn, or something else.
 _TORN = (
     KeyError, IndexError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
+Score = Callable[[Sequence[Point]], Sequence[float]]
 ROUND = 8  # trials between two looks at what they gained, as in a tuning
+_LARGEST = 100_000  # points of the space of a log's kernel
 _ESTIMATE = COLUMNS.index("estimate over default")
 
 
@@ -82,7 +85,7 @@ class Sweep:
 
     def task(
         self,
-        score: Callable[[Sequence[Point]], Sequence[float]] | None = None,
+        score: Score | None = None,
         hints: Sequence[Point] = (),
     ) -> SearchTask:
         """The search task that a tuning would have."""
@@ -95,50 +98,49 @@ def replay(  # noqa: PLR0913 - what a tuning has
     sweep: Sweep,
     strategy: Strategy,
     trials: int,
-    model: CostModel | None = None,
+    expected: Floats | None = None,
     *,
     learn: bool = False,
     hints: Sequence[Point] = (),
 ) -> list[Trial]:
-    """Search a recorded kernel as it would be tuned, round by round.
+    """Search a recorded kernel as it would be tuned: the default first, then round by round.
 
-    `model` predicts from the start; with `learn`, it learns from each round's trials, and without
-    a model one is trained from them alone.
+    `expected` are logarithms of seconds up to a constant, one for each of `sweep.points`.  With
+    `learn`, the trials correct them, or say alone what is to be expected.
     """
     history: list[Trial] = []
     while len(history) < trials:
-        current = _learned(sweep, history, model) if learn else model
-        task = sweep.task(_score(sweep, current), hints)
-        points = strategy.propose(task, history, min(ROUND, trials - len(history)))
+        score = _learned(sweep, history, expected) if learn else _score(sweep, expected)
+        count = min(ROUND, trials - len(history)) if history else 1
+        points = strategy.propose(sweep.task(score, hints), history, count)
         if not points:
             break
         history += [sweep.trial(point) for point in points]
     return history
 
 
-def _learned(sweep: Sweep, history: Sequence[Trial], model: CostModel | None) -> CostModel | None:
+def _learned(sweep: Sweep, history: Sequence[Trial], expected: Floats | None) -> Score | None:
+    """What to expect after these trials."""
+    seconds = np.asarray([trial.seconds or np.nan for trial in history], np.float64)
+    if not np.isfinite(seconds).any():
+        return _score(sweep, expected)
+    known = np.zeros(len(sweep.points)) if expected is None else expected
     rows = [sweep.row(trial.point) for trial in history]
-    group = Group(sweep.features[rows], sweep.seconds[rows])
-    if np.isfinite(group.seconds).sum() < FEWEST:
-        return model
-    return model.tuned(group) if model else train([group], COLD_TREES)
+    found = posterior.fitted([sweep.points[row] for row in rows], known[rows], seconds)
+    order = found.order(sweep.points, known)
+    return lambda points: [float(order[sweep.row(point)]) for point in points]
 
 
-def _score(
-    sweep: Sweep, model: CostModel | None
-) -> Callable[[Sequence[Point]], Sequence[float]] | None:
-    if model is None:
+def _score(sweep: Sweep, expected: Floats | None) -> Score | None:
+    if expected is None:
         return None
-    predicted = model.predict(sweep.features)
-    return lambda points: [float(predicted[sweep.row(point)]) for point in points]
+    return lambda points: [float(expected[sweep.row(point)]) for point in points]
 
 
-def analytic(sweep: Sweep) -> Callable[[Sequence[Point]], Sequence[float]] | None:
-    """The analytic model as a predictor, where the kernel's rule has one."""
-    estimates = sweep.estimates
-    if not np.isfinite(estimates).all():
-        return None
-    return lambda points: [float(estimates[sweep.row(point)]) for point in points]
+def estimated(sweep: Sweep) -> Floats | None:
+    """What the analytic model expects of each point, where the kernel's rule has one."""
+    estimates = np.asarray(sweep.estimates, np.float64)
+    return estimates if np.isfinite(estimates).all() else None
 
 
 def trials_to(history: Sequence[Trial], sweep: Sweep, within: float = 0.02) -> int | None:
@@ -207,26 +209,47 @@ def _read(data: Any, i: int, kernel: Mapping[str, Any], known: bool) -> Sweep:
     )  # fmt: skip
 
 
-def recorded(name: str, rule: str, default: Point, trials: Sequence[Trial]) -> Sweep:
-    """A sweep of what a tuning log holds of one kernel; points that were not tried count as failed.
+def recorded(
+    name: str,
+    rule: str,
+    default: Point,
+    trials: Sequence[Trial],
+    predicted: Mapping[Key, float | None] | None = None,
+) -> Sweep:
+    """A sweep of what a tuning log holds of one kernel.
 
-    Raises InputError where no trial is at all like the default.
+    The space is spanned by the values that were tried; where a point of it was not, the nearest
+    one that was stands for it.  `predicted` are the seconds that were expected of the points.
+    Raises InputError where no trial has the knobs of the default, or the space is too large.
     """
-    alike = [trial for trial in trials if trial.point.keys() == default.keys()]
+    alike = {
+        tuple(t.point[k] for k in default): t for t in trials if t.point.keys() == default.keys()
+    }
     if not alike:
         raise InputError(f"{name}: no record has the knobs of {rule}")
-    known = {tuple(trial.point[knob] for knob in default): trial.seconds for trial in alike}
-    known.setdefault(tuple(default.values()), None)
-    space = {knob: tuple(sorted({values[i] for values in known})) for i, knob in enumerate(default)}
-    points = list(itertools.product(*space.values()))
-    seconds = [known.get(values) for values in points]
-    return Sweep(
-        name,
-        rule,
-        space,
-        default,
-        tuple(dict(zip(space, values, strict=True)) for values in points),
-        np.arange(len(points)),
-        np.asarray([np.nan if one is None else one for one in seconds], np.float64),
-        np.full((len(points), len(COLUMNS)), np.nan, np.float32),
-    )
+    start = tuple(default.values())
+    alike = {start: alike.pop(start, Trial(default)), **alike}
+    space = {knob: tuple(sorted({values[i] for values in alike})) for i, knob in enumerate(default)}
+    if prod(map(len, space.values())) > _LARGEST:
+        raise InputError(f"{name}: its space has more than {_LARGEST} points")
+    points = tuple(dict(zip(default, values, strict=True)) for values in alike)
+    features = np.full((len(points), len(COLUMNS)), np.nan, np.float32)
+    guesses = predicted or {}
+    seconds = [guesses.get(tuple(sorted(point.items()))) or np.nan for point in points]
+    features[:, _ESTIMATE] = np.log(seconds) - np.log(seconds[0])
+    times = [np.nan if trial.seconds is None else trial.seconds for trial in alike.values()]
+    rows = _nearest(space, np.asarray(list(alike), np.float64))
+    return Sweep(name, rule, space, default, points, rows, np.asarray(times), features)
+
+
+def _nearest(space: Space, tried: Floats) -> NDArray[np.int64]:
+    """For each point of the space, which of those that were tried is nearest, by ratio."""
+    axes = [np.log2(1 + np.abs(np.asarray(values, np.float64))) for values in space.values()]
+    apart = [
+        np.abs(axis[:, None] - np.log2(1 + np.abs(column))) ** 2
+        for axis, column in zip(axes, tried.T, strict=True)
+    ]
+    total = np.zeros((1, len(tried)))
+    for one in apart:
+        total = (total[:, None] + one[None]).reshape(-1, len(tried))
+    return np.asarray(total.argmin(axis=1), np.int64)
