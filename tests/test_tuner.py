@@ -10,20 +10,22 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import faulty_rule
 import pytest
+from tvm.script import from_source, tirx
 
 from hybridc.compiler import strategies
-from hybridc.compiler.interfaces import Point
+from hybridc.compiler.interfaces import Point, Trial
+from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import summary, tasks
+from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
@@ -143,6 +145,47 @@ def test_the_summary_tells_of_the_winner(plugin: Path, tmp_path: Path) -> None:
     assert "add-one" in told
     assert "log.db" in told
     json.dumps(summary.to_json(tuned, rows, "log.db"), allow_nan=False)
+
+
+def other(plugin: Path, size: int) -> Kernel:
+    """The kernel of the plug-in in another size."""
+    known = faulty_rule.kernel(plugin)
+    text = known.func.script().replace("1024", str(size))
+    return replace(known, name=f"add-one-{size}", func=from_source(text, {"T": tirx}))
+
+
+def test_the_best_points_of_nearby_kernels_come_behind_the_default(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+
+    def liking(point: Point) -> Measured:
+        return Measured(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
+
+    liked = faulty_rule.point("also-fine", 1)
+    monkeypatch.setitem(globals(), "judged", liking)
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = strategies.catalogue().create("random")
+        known = tasks.distinct([(other(plugin, 2048), 1)])
+        Tuner(known, opened, chosen, FakePool(), Budget(SPACE)).run()  # type: ignore[arg-type]
+        pool = FakePool()
+        (task,) = found = made(plugin)
+        tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()  # type: ignore[arg-type]
+        cold = nearby.hints(task, found, opened, keys.of_toolchain(), "cold")
+    assert tuned.measured == 4
+    assert pool.points[:2] == [faulty_rule.point("fine"), liked]
+    assert cold == ()  # nothing was measured with cold caches
+
+
+def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_path: Path) -> None:
+    known, fresh = tasks.distinct([(other(plugin, 2048), 1), (faulty_rule.kernel(plugin), 1)])
+    known.history = [Trial(faulty_rule.point("fine"), 2.0), Trial(faulty_rule.point("wrong"), 1.0)]
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm")
+        assert found == (faulty_rule.point("wrong"),)
+        known.history.pop()
+        # The default is tried anyway.
+        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm") == ()
 
 
 def test_ctrl_c_keeps_what_was_measured_and_a_second_call_goes_on(

@@ -23,6 +23,12 @@ class Nearest:
 
 def nearest(log: TuningLog, wanted: Described) -> Nearest | None:
     """The kernel of the same kind whose sizes are nearest, or None where there is none."""
+    best = next(iter(of_kind(log, wanted)), None)
+    return Nearest(best, tuple(_differences(best, wanted))) if best else None
+
+
+def of_kind(log: TuningLog, wanted: Described) -> list[Described]:
+    """The other kernels with records that compute the same in other sizes, the nearest first."""
     kind = bytes.fromhex(digest(workload.skeleton(wanted.data)))
     table = schema.descriptions
     measured = select(schema.series.c.workload)
@@ -30,10 +36,7 @@ def nearest(log: TuningLog, wanted: Described) -> Nearest | None:
     with log.reading() as connection:
         found = [rows.description(row) for row in connection.execute(query)]
     others = [each for each in found if each is not None and each.key != wanted.key]
-    if not others:
-        return None
-    best = min(others, key=lambda o: (workload.distance(o.data, wanted.data), o.key))
-    return Nearest(best, tuple(_differences(best, wanted)))
+    return sorted(others, key=lambda o: (workload.distance(o.data, wanted.data), o.key))
 
 
 def _differences(found: Described, wanted: Described) -> Iterator[str]:

@@ -56,6 +56,11 @@ class Task:
         """What is expected of its points."""
         return Predictor(self.kernel)
 
+    @cached_property
+    def features(self) -> tuple[float, ...]:
+        """What kernels are told apart by: see `features.Features.kernel`."""
+        return self.predictor.features.kernel
+
     @property
     def best(self) -> Trial | None:
         """The fastest trial."""

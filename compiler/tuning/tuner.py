@@ -17,6 +17,7 @@ from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning import nearby
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
 from hybridc.compiler.tuning.imported import hinted
@@ -206,7 +207,8 @@ class Tuner:
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
-            search = replace(search, score=task.predictor.score(task.history, look))
+            near = nearby.hints(task, self.tasks, self.log, self._toolchain, self.pool.mode)
+            search = replace(search, hints=near, score=task.predictor.score(task.history, look))
         points = self.strategy.propose(search, task.history, count)
         task.exhausted = not points
         found: list[Measured] = []
