@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kernel_corpus import PACKED, constant, floats, op, operator
+from kernel_builders import PACKED, constant, floats, op, operator
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import NotApplicable, Point, Trial
