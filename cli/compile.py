@@ -211,7 +211,7 @@ def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
 
 
 def _summary(outcome: "Outcome", path: Path) -> str:
-    from hybridc.compiler.contract import format_size
+    from hybridc.compiler.units import format_size
 
     seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"

@@ -60,8 +60,8 @@ def _text(data: dict[str, Any], indent: str = "") -> str:
 
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
-    from hybridc.compiler.contract import format_size
     from hybridc.compiler.tables import table
+    from hybridc.compiler.units import format_size
 
     inner = f"{indent}  "
     match value:

@@ -181,8 +181,8 @@ def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_
 @JSON
 def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: bool) -> None:
     """Remove old records that cannot win, ended claims, and what nothing refers to."""
-    from hybridc.compiler.contract import format_size, parse_size
     from hybridc.compiler.log import upkeep
+    from hybridc.compiler.units import format_size, parse_size
 
     oldest = None if older_than is None else older_than * _DAY
     largest = None if max_size is None else parse_size(max_size)
@@ -222,8 +222,8 @@ def _coverage(found: "list[Explained]") -> dict[str, Any]:
 
 
 def _stats_text(data: dict[str, Any]) -> str:
-    from hybridc.compiler.contract import format_duration, format_size
     from hybridc.compiler.tables import table
+    from hybridc.compiler.units import format_duration, format_size
 
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
     kinds = ", ".join(f"{data[kind]} {kind}" for kind in ("workloads", "targets", "toolchains"))
@@ -250,7 +250,7 @@ def _stats_text(data: dict[str, Any]) -> str:
 def _row(record: "Record") -> tuple[str, ...]:
     import statistics
 
-    from hybridc.compiler.contract import format_duration
+    from hybridc.compiler.units import format_duration
 
     time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
     keys = record.key[:_KEY], record.workload[:_KEY]

@@ -1,26 +1,13 @@
 """What the user demands of a compiled model, and whether what was measured keeps it."""
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
 from hybridc.compiler.verify import METRICS
-
-_NUMBER = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Zµ]+)\s*")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
-_BYTES = {
-    "B": 1.0,
-    "kB": 1e3,
-    "KB": 1e3,
-    "MB": 1e6,
-    "GB": 1e9,
-    "KiB": 2.0**10,
-    "MiB": 2.0**20,
-    "GiB": 2.0**30,
-}
 
 
 @dataclass(frozen=True)
@@ -90,16 +77,6 @@ class Contract:
         return {name: value for name, value in asdict(self).items() if value}
 
 
-def parse_duration(text: str) -> float:
-    """Read `250us`, `5ms`, `1s` or `2min` as seconds."""
-    return _parse(text, _SECONDS, "a duration", "5ms")
-
-
-def parse_size(text: str) -> int:
-    """Read `800B`, `10MB` or `2GiB` as bytes."""
-    return round(_parse(text, _BYTES, "a size", "10MB"))
-
-
 def parse_accuracy(texts: Iterable[str]) -> dict[str, float]:
     """Read `cosine=0.999` and the like, each metric once."""
     found: dict[str, float] = {}
@@ -109,26 +86,6 @@ def parse_accuracy(texts: Iterable[str]) -> dict[str, float]:
             raise InputError(f"accuracy metric {name!r} is limited twice")
         found[name] = _limit(name, value)
     return found
-
-
-def format_duration(seconds: float) -> str:
-    """Write seconds in the unit that suits: `5 ms`."""
-    unit = next((u for u in ("s", "ms", "us") if seconds >= _SECONDS[u]), "ns")
-    return f"{seconds / _SECONDS[unit]:.4g} {unit}"
-
-
-def format_size(size: float) -> str:
-    """Write bytes in the unit that suits: `10 MB`."""
-    unit = next((u for u in ("GB", "MB", "kB") if size >= _BYTES[u]), "B")
-    return f"{size / _BYTES[unit]:.4g} {unit}"
-
-
-def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
-    match = _NUMBER.fullmatch(text)
-    if match is None or match["unit"] not in units:
-        names = ", ".join(units)
-        raise InputError(f"{text!r} is not {what}; write it like {example} (units: {names})")
-    return float(match["number"]) * units[match["unit"]]
 
 
 def _limit(metric: str, given: str | float) -> float:

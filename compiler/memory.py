@@ -11,9 +11,9 @@ import tvm
 from tvm import relax, s_tir, tirx
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.contract import format_size
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.units import format_size
 
 # What of TVM's lowering decides where a kernel's own buffers lie and how large they are.
 _LOWERING = (

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import page
-from hybridc.compiler.contract import format_duration, format_size
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.profile import KernelTime, Profile
 from hybridc.compiler.report import Stage
+from hybridc.compiler.units import format_duration, format_size
 
 Entries = Mapping[str, Mapping[str, Any]]  # what an artifact's report says of each kernel
 

@@ -6,10 +6,10 @@ from typing import Any
 from hybridc.compiler import page, pipeline
 from hybridc.compiler import report_charts as charts
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.contract import format_duration, format_size
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.report import Stage
 from hybridc.compiler.report_charts import Measured, mapping, number
+from hybridc.compiler.units import format_duration, format_size
 
 
 def render(

@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridc.compiler.contract import (
-    Contract,
-    Measured,
-    format_duration,
-    format_size,
-    parse_accuracy,
-    parse_duration,
-    parse_size,
-)
+from hybridc.compiler.contract import Contract, Measured, parse_accuracy
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import contract, frontend, pipeline, plugin, target
+from hybridc.compiler import contract, frontend, pipeline, plugin, target, units
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Pass
 from hybridc.compiler.peer import peers
@@ -25,8 +25,8 @@ PARSERS: list[Callable[[str], Any]] = [
     pipeline.passes().create,
     peers().create,
     frontend.parse_shape,
-    contract.parse_duration,
-    contract.parse_size,
+    units.parse_duration,
+    units.parse_size,
     lambda text: contract.parse_accuracy([text]),
     lambda text: contract.Contract(max_latency=text),
 ]

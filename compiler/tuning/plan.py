@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from hybridc.compiler import strategies
-from hybridc.compiler.contract import parse_duration
 from hybridc.compiler.interfaces import Strategy
+from hybridc.compiler.units import parse_duration
 
 Caches = Literal["warm", "cold"]
 

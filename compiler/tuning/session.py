@@ -7,7 +7,6 @@ from typing import Any
 
 from hybridc.compiler import plugin
 from hybridc.compiler.clock import Clock
-from hybridc.compiler.contract import format_duration
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
 from hybridc.compiler.plans import SCHEDULING, Options, finish
@@ -16,6 +15,7 @@ from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner, Update
+from hybridc.compiler.units import format_duration
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,49 @@
+"""Durations and sizes as people write them: read from text and written as text."""
+
+import re
+from collections.abc import Mapping
+
+from hybridc.compiler.errors import InputError
+
+_NUMBER = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Zµ]+)\s*")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_BYTES = {
+    "B": 1.0,
+    "kB": 1e3,
+    "KB": 1e3,
+    "MB": 1e6,
+    "GB": 1e9,
+    "KiB": 2.0**10,
+    "MiB": 2.0**20,
+    "GiB": 2.0**30,
+}
+
+
+def parse_duration(text: str) -> float:
+    """Read `250us`, `5ms`, `1s` or `2min` as seconds.  Raises InputError for anything else."""
+    return _parse(text, _SECONDS, "a duration", "5ms")
+
+
+def parse_size(text: str) -> int:
+    """Read `800B`, `10MB` or `2GiB` as bytes.  Raises InputError for anything else."""
+    return round(_parse(text, _BYTES, "a size", "10MB"))
+
+
+def format_duration(seconds: float) -> str:
+    """Write seconds in the unit that suits: `5 ms`."""
+    unit = next((u for u in ("s", "ms", "us") if seconds >= _SECONDS[u]), "ns")
+    return f"{seconds / _SECONDS[unit]:.4g} {unit}"
+
+
+def format_size(size: float) -> str:
+    """Write bytes in the unit that suits: `10 MB`."""
+    unit = next((u for u in ("GB", "MB", "kB") if size >= _BYTES[u]), "B")
+    return f"{size / _BYTES[unit]:.4g} {unit}"
+
+
+def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["unit"] not in units:
+        names = ", ".join(units)
+        raise InputError(f"{text!r} is not {what}; write it like {example} (units: {names})")
+    return float(match["number"]) * units[match["unit"]]
