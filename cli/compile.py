@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hybridc.cli import _contract
+from hybridc.cli._contract import contract_options
 from hybridc.cli._options import (
     BUDGET,
     DTYPE,
@@ -23,7 +25,6 @@ from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError, InputError
 
 if TYPE_CHECKING:
-    from hybridc.compiler.contract import Contract
     from hybridc.compiler.driver import Outcome
     from hybridc.compiler.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
@@ -41,19 +42,14 @@ if TYPE_CHECKING:
 @THREADS
 @DTYPE
 @SHAPE
-@click.option("--max-latency", metavar="5ms", help="Fail if a call takes longer (median).")
-@click.option(
-    "--min-accuracy",
-    multiple=True,
-    metavar="cosine=0.999",
-    help="Fail if an output is worse than this: cosine, snr, top1 or max-abs.",
-)
+@contract_options
 @click.option("--keep-best", is_flag=True, help="Write the artifact even if it fails the contract.")
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
-    metavar="DATA.npz",
-    help="Inputs by name to verify and measure on, one or many samples; random if not set.",
+    metavar="DATA",
+    help="Inputs by name to verify and measure on, one or many samples: an .npz file, or a folder"
+    " of .npy files; random if not set.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
@@ -106,8 +102,6 @@ def command(
     model: Path,
     output: Path | None,
     shape: tuple[str, ...],
-    max_latency: str | None,
-    min_accuracy: tuple[str, ...],
     keep_best: bool,
     calibration: Path | None,
     trials: int | None,
@@ -121,10 +115,11 @@ def command(
     """Compile a model into a verified artifact.
 
     MODEL is an .onnx or a .pt2 file.  The answers of the artifact are compared with those of ONNX
-    Runtime or PyTorch, and with --max-latency and --min-accuracy it is measured as well.
+    Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
-    contract, tuning = _contract(max_latency, min_accuracy), _tuning(trials, budget)
+    agreed = {name: plain.pop(name) for name in _contract.NAMES}
+    contract, tuning = _contract.contract(agreed), _tuning(trials, budget)
     shapes = shapes_of([model], shape)
     from hybridc.compiler import calibration as data
     from hybridc.compiler import plans
@@ -140,12 +135,6 @@ def command(
     outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
-
-
-def _contract(max_latency: str | None, min_accuracy: tuple[str, ...]) -> "Contract":
-    from hybridc.compiler.contract import Contract, parse_accuracy
-
-    return Contract(max_latency=max_latency, min_accuracy=parse_accuracy(min_accuracy))
 
 
 def _tuning(trials: int | None, budget: str | None) -> "Tuning | None":

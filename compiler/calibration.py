@@ -1,21 +1,70 @@
-"""Inputs to verify and measure on: the user's own from an .npz file, or random ones."""
+"""Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from blake3 import blake3
 
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.model import Array, TensorSpec, random_feed
 
 Feeds = list[dict[str, Array]]
+# Arrays by input name that hold the samples, or the samples one after another.
+Data = Mapping[str, Array] | Iterable[Mapping[str, Array]]
+
+# Samples that are taken of an iterable, which may have no end.
+_AT_MOST = 10_000
 
 
 def read(path: Path) -> dict[str, Array]:
-    """Read the arrays of an .npz file; arrays of Python objects are refused, being pickles.
+    """Read the arrays of an .npz file, or of a folder of .npy files named for the inputs.
 
-    Raises InputError where the file is missing or no such archive.
+    Arrays of Python objects are refused, being pickles.  Raises InputError where there is nothing
+    of the kind.
     """
+    if not path.is_dir():
+        return _read_archive(path)
+    found = {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
+    if not found:
+        raise InputError(f"{path} holds no .npy file; one for each input is wanted, NAME.npy")
+    return found
+
+
+def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
+    """Cut arrays by input name into feeds, one for each sample; or take feeds as they come.
+
+    An array has the shape of its input, or samples along one more leading axis, or along the
+    input's own leading axis where that is 1.  Raises InputError where one does not fit.
+    """
+    if isinstance(data, Mapping):
+        return _cut(data, inputs)
+    found: Feeds = []
+    for number, sample in enumerate(data):
+        if number == _AT_MOST:
+            raise InputError(f"calibration data goes on after {_AT_MOST} samples: give fewer")
+        if not isinstance(sample, Mapping):
+            kind = type(sample).__name__
+            raise InputError(
+                f"calibration sample {number}: wanted arrays by input name, got {kind}"
+            )
+        found += _cut({name: np.asarray(array) for name, array in sample.items()}, inputs)
+    if not found:
+        raise InputError("calibration data is empty")
+    return found
+
+
+def digest(samples: Feeds) -> str:
+    """BLAKE3 of names, types, shapes and contents, in their order: which data it was."""
+    state = blake3()
+    for sample in samples:
+        for name, array in sorted(sample.items()):
+            state.update(f"{name} {array.dtype} {array.shape};".encode())
+            state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()
+
+
+def _read_archive(path: Path) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
@@ -25,17 +74,27 @@ def read(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} is no archive of plain arrays (.npz): {error}") from error
 
 
-def feeds(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
-    """Cut arrays by input name into feeds, one for each sample.
+def _read_array(path: Path) -> Array:
+    try:
+        array: Array = np.load(path, allow_pickle=False)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} holds no plain array (.npy): {error}") from error
+    return array
 
-    An array has the shape of its input, or samples along one more leading axis, or along the
-    input's own leading axis where that is 1.  Raises InputError where one does not fit.
-    """
+
+def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
     _check_names(arrays, inputs)
     samples = {spec.name: _samples(arrays[spec.name], spec) for spec in inputs}
     counts = {name: len(array) for name, array in samples.items()}
-    if len(set(counts.values())) > 1 or 0 in counts.values():
+    if len(set(counts.values())) > 1:
         raise InputError(f"calibration inputs differ in their number of samples: {counts}")
+    if 0 in counts.values():
+        raise InputError("calibration data is empty")
+    for name, array in samples.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            raise InputError(f"calibration input {name!r} holds NaN")
     count = next(iter(counts.values()), 1)
     return [{name: array[index] for name, array in samples.items()} for index in range(count)]
 

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import host, measure, verify
+from hybridc.compiler import accuracy as accuracies
+from hybridc.compiler import calibration, confidence, host, measure, validation, verify
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.calibration import Feeds
-from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.measure import Samples
-from hybridc.compiler.model import Array, Model
+from hybridc.compiler.model import Array, Feed, Model
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.validation import ReferenceRunner, Runner, Validate
 from hybridc.compiler.verify import Comparison
 
 Stages = Callable[[str], AbstractContextManager[None]]
@@ -59,49 +62,105 @@ class Examined:
     broken: tuple[str, ...]
 
 
-def examine(draft: Artifact, trial: Trial, terms: Terms, stage: Stages) -> Examined:
+def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Stages) -> Examined:
     """Run the artifact as far as the terms need it; `stage` times what is done within.
 
-    Raises WrongAnswerError where an output is beyond its tolerance, and InputError where this
-    host cannot run the artifact.
+    `memory` is what a call holds at its peak, in bytes.  Raises WrongAnswerError where an output is
+    beyond its tolerance, and InputError where this host cannot run the artifact, or the user's
+    function fails.
     """
     contract = terms.contract
+    session = _session(draft) if _runs(trial, contract) else None
     agreement: tuple[Comparison, ...] = ()
-    accuracy: dict[str, float] = {}
+    accuracy: dict[str, Estimate] = {}
+    drop: dict[str, Estimate] = {}
     samples: Samples | None = None
-    timed = contract.max_latency is not None or contract.min_throughput is not None
-    session = _session(draft) if trial.wanted or timed else None
     if session is not None and trial.wanted:
         with stage("verify"):
-            wanted = _stacked(trial.wanted)
-            got = _stacked([session.run(None, feed) for feed in trial.feeds])
-            agreement = _compare(trial, terms, wanted, got)
-            accuracy = {m: verify.accuracy(m, wanted, got) for m in contract.min_accuracy}
-    if session is not None and timed:
+            got = [session.run(None, feed) for feed in trial.feeds]
+            agreement = _compare(trial, terms, got)
+            accuracy = _accuracies(contract, trial.wanted, got)
+    if session is not None and contract.validate is not None:
+        with stage("validate"):
+            accuracy |= {VALIDATE: _own(contract.validate, session)}
+            if contract.max_drop:
+                drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
+    if session is not None and contract.timed:
         with stage("measure"):
-            samples = measure.latency(lambda: session.run(None, trial.feeds[0]))
+            samples = _measure(session, trial.feeds[0], contract)
     measured = Measured(
-        latency=samples.median if samples else None,
-        throughput=1 / samples.median if samples else None,
+        latency=samples.percentile(contract.latency_percentile) if samples else None,
+        throughput=samples.throughput if samples else None,
+        memory=memory,
         size=_size(draft) if contract.max_size else None,
         accuracy=accuracy,
+        drop=drop,
     )
     broken = tuple(contract.judge(measured))
-    certificate: dict[str, Any] = {
-        "precision": terms.precision,
-        "data": f"{terms.data}, {len(trial.feeds)} samples",
-        "agreement": list(map(_brief, agreement)),
-    }
-    if promised := contract.describe():
-        certificate |= {
-            "contract": promised,
-            "kept": not broken,
-            "broken": list(broken),
-            "measured": {name: value for name, value in vars(measured).items() if value},
-        }
+    certificate = _certificate(trial, terms, agreement, measured, broken)
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
     return Examined(agreement, samples, certificate, broken)
+
+
+def _runs(trial: Trial, contract: Contract) -> bool:
+    return bool(trial.wanted) or contract.timed or contract.validate is not None
+
+
+def _certificate(
+    trial: Trial,
+    terms: Terms,
+    agreement: Sequence[Comparison],
+    measured: Measured,
+    broken: Sequence[str],
+) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "precision": terms.precision,
+        "data": f"{terms.data}, {len(trial.feeds)} samples",
+        "data_blake3": calibration.digest(trial.feeds),
+        "agreement": list(map(_brief, agreement)),
+    }
+    if promised := terms.contract.describe():
+        said |= {
+            "contract": promised,
+            "confidence": confidence.LEVEL,
+            "kept": not broken,
+            "broken": list(broken),
+            "measured": measured.to_json(),
+        }
+    return said
+
+
+def _accuracies(
+    contract: Contract, wanted: Sequence[Sequence[Array]], got: Sequence[Sequence[Array]]
+) -> dict[str, Estimate]:
+    names = [name for name in contract.min_accuracy if name != VALIDATE]
+    return {name: accuracies.estimate(name, wanted, got) for name in names}
+
+
+def _own(validate: Validate, runner: Runner) -> Estimate:
+    """The user's figure; how it would vary with other data, only the user knows."""
+    return Estimate.exactly(validation.figure(validate, runner))
+
+
+def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
+    reference = _own(validate, ReferenceRunner(model))
+    return Estimate.exactly(reference.value - found.value)
+
+
+def _measure(session: InferenceSession, feed: Feed, contract: Contract) -> Samples:
+    """Time calls until the limits are kept or broken beyond doubt, or patience ends."""
+
+    def clear(samples: Samples) -> bool:
+        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
+        least = contract.min_throughput
+        return (limit is None or not latency.low <= limit < latency.high) and (
+            least is None or not samples.throughput.low < least <= samples.throughput.high
+        )
+
+    share = contract.latency_percentile / 100
+    at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
+    return measure.latency(lambda: session.run(None, feed), at_least=at_least, clear=clear)
 
 
 def _session(draft: Artifact) -> InferenceSession:
@@ -120,15 +179,13 @@ def _brief(comparison: Comparison) -> dict[str, Any]:
     return {key: described[key] for key in keys}
 
 
-def _compare(
-    trial: Trial, terms: Terms, wanted: Sequence[Array], got: Sequence[Array]
-) -> tuple[Comparison, ...]:
+def _compare(trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]) -> tuple[Comparison, ...]:
     if not terms.verify:
         return ()
     names = [spec.name for spec in trial.model.outputs]
     found = tuple(
         verify.compare(name, want, have, terms.rtol, terms.atol, terms.precision)
-        for name, want, have in zip(names, wanted, got, strict=True)
+        for name, want, have in zip(names, _stacked(trial.wanted), _stacked(got), strict=True)
     )
     verify.check(found)
     return found

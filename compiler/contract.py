@@ -1,112 +1,232 @@
-"""What the user demands of a compiled model, and whether what was measured keeps it."""
+"""What the user demands of a compiled model, and whether what was measured keeps it.
+
+A limit is kept only where the bound of the estimate (see `confidence`) clears it: what was
+measured a little below a limit, but too roughly to tell, does not count as below.
+"""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
+from hybridc.compiler import validation
+from hybridc.compiler.accuracy import METRICS
+from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
-from hybridc.compiler.verify import METRICS
+from hybridc.compiler.validation import Validate
+
+# The metric that is the user's own function, by `--validate`.
+VALIDATE = "validate"
+_MEDIAN = 50.0
+# A percentile beyond would take more than 10,000 calls to bound.
+_HIGHEST = 99.9
+_LATENCY = re.compile(
+    r"\s*(?:(?P<statistic>median|[pP](?P<percentile>[0-9]+(?:\.[0-9]+)?))\s*(?:<=?|=)\s*)?(?P<limit>.*)"
+)
 
 
 @dataclass(frozen=True)
 class Measured:
     """What was measured of a candidate; None is what was not.
 
-    `latency` is the median of one call in seconds, `throughput` calls per second, `size` that of
-    the artifact in bytes, `accuracy` the value of each metric against the reference.
+    `latency` is the contract's percentile of one call in seconds, `throughput` calls per second,
+    `memory` what a call holds at its peak and `size` that of the artifact, both in bytes.
+    `accuracy` has the value of each metric against the reference, `drop` how much lower the user's
+    own figure is than the reference's.
     """
 
-    latency: float | None = None
-    throughput: float | None = None
+    latency: Estimate | None = None
+    throughput: Estimate | None = None
+    memory: int | None = None
     size: int | None = None
-    accuracy: Mapping[str, float] = field(default_factory=dict[str, float])
+    accuracy: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    drop: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, as JSON data."""
+        return {name: _plain(value) for name, value in vars(self).items() if value}
 
 
 @dataclass(frozen=True, init=False)
 class Contract:
     """Limits that hold, each of them, or compiling fails; None does not limit.
 
-    `max_latency` in seconds, `min_throughput` in calls per second, `max_size` of the artifact in
-    bytes, `min_accuracy` by metric (cosine, snr in decibels, top1; max-abs, of which less is
-    better).
+    `max_latency` in seconds, of the calls' median or another `latency_percentile`;
+    `min_throughput` in calls per second; `max_memory` of a call and `max_size` of the artifact in
+    bytes.  `min_accuracy` by metric: cosine, snr in decibels, top1; max-abs and max-rel, of which
+    less is better; `validate`, or its name, for the number that the user's own function gives,
+    which is taken to be better the higher it is.  `max_drop` limits how much lower that number may
+    be than for the reference.
     """
 
     max_latency: float | None
+    latency_percentile: float
     min_throughput: float | None
+    max_memory: int | None
     max_size: int | None
     min_accuracy: Mapping[str, float]
+    max_drop: Mapping[str, float]
+    validate: Validate | None = field(compare=False)
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the limits that there are
         self,
         max_latency: str | float | None = None,
         min_throughput: float | None = None,
         max_size: str | int | None = None,
         min_accuracy: Mapping[str, float] | None = None,
+        max_memory: str | int | None = None,
+        max_drop: Mapping[str, float] | None = None,
+        validate: Validate | str | None = None,
     ) -> None:
-        """Take durations and sizes as numbers or as text: `5ms`, `10MB`.
+        """Take durations and sizes as numbers or as text: `5ms`, `p99<=8ms`, `10MB`.
+
+        `validate` is a function, or where to find one: `package.module:name`.  It gets what has
+        the `run` of an `InferenceSession`, and returns a number.
 
         Raises InputError where a limit is not understood, not positive, or of no known metric.
         """
-        latency = parse_duration(max_latency) if isinstance(max_latency, str) else max_latency
-        size = parse_size(max_size) if isinstance(max_size, str) else max_size
-        limits = {"max_latency": latency, "min_throughput": min_throughput, "max_size": size}
+        percentile, latency = (
+            parse_latency(max_latency) if isinstance(max_latency, str) else (_MEDIAN, max_latency)
+        )
+        limits = {
+            "max_latency": latency,
+            "min_throughput": min_throughput,
+            "max_memory": parse_size(max_memory) if isinstance(max_memory, str) else max_memory,
+            "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
+        }
         for name, value in limits.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive, got {value}")
             object.__setattr__(self, name, value)
-        accuracy = {name: _limit(name, value) for name, value in (min_accuracy or {}).items()}
-        object.__setattr__(self, "min_accuracy", accuracy)
+        object.__setattr__(self, "latency_percentile", percentile)
+        own = validation.load(validate) if isinstance(validate, str) else validate
+        object.__setattr__(self, "validate", own)
+        object.__setattr__(self, "min_accuracy", _accuracies(min_accuracy or {}, own))
+        object.__setattr__(self, "max_drop", _drops(max_drop or {}, own))
+
+    @property
+    def latency_name(self) -> str:
+        """`latency`, or `p99 latency` where the limit is not on the median."""
+        if self.latency_percentile == _MEDIAN:
+            return "latency"
+        return f"p{self.latency_percentile:g} latency"
+
+    @property
+    def timed(self) -> bool:
+        """Whether a limit needs a clock."""
+        return self.max_latency is not None or self.min_throughput is not None
 
     def judge(self, measured: Measured) -> list[str]:
         """One sentence for each limit that does not hold, with the wanted and measured value."""
+        memory, size = _counted(measured.memory), _counted(measured.size)
         clauses = [
-            _clause("latency", self.max_latency, measured.latency, False, format_duration),
+            _clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
             _clause("throughput", self.min_throughput, measured.throughput, True, _per_second),
-            _clause("artifact size", self.max_size, measured.size, False, format_size),
+            _clause("peak memory", self.max_memory, memory, False, format_size),
+            _clause("artifact size", self.max_size, size, False, format_size),
         ]
         clauses += [
-            _clause(f"accuracy {name}", limit, measured.accuracy.get(name), METRICS[name].higher)
+            _accuracy_clause(name, limit, measured.accuracy.get(name))
             for name, limit in sorted(self.min_accuracy.items())
+        ]
+        clauses += [
+            _clause(f"drop of {name}", limit, measured.drop.get(name), False)
+            for name, limit in sorted(self.max_drop.items())
         ]
         return [clause for clause in clauses if clause is not None]
 
     def describe(self) -> dict[str, Any]:
         """The limits that are set, as JSON data."""
-        return {name: value for name, value in asdict(self).items() if value}
+        described = {name: value for name, value in vars(self).items() if value}
+        if self.validate is not None:
+            described["validate"] = validation.name_of(self.validate)
+        if self.max_latency is None or self.latency_percentile == _MEDIAN:
+            del described["latency_percentile"]
+        return described
 
 
-def parse_accuracy(texts: Iterable[str]) -> dict[str, float]:
-    """Read `cosine=0.999` and the like, each metric once."""
+def parse_latency(text: str) -> tuple[float, float]:
+    """Read `5ms` (the median), `p99<=8ms` or `median=5ms` as a percentile and seconds."""
+    match = _LATENCY.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
+    percentile = float(match["percentile"] or _MEDIAN)
+    if not 1 <= percentile <= _HIGHEST:
+        raise InputError(f"a latency's percentile is from 1 to {_HIGHEST}, got p{percentile:g}")
+    return percentile, parse_duration(match["limit"])
+
+
+def parse_limits(texts: Iterable[str]) -> dict[str, float]:
+    """Read `cosine=0.999` and the like, each name once; what is no number becomes NaN."""
     found: dict[str, float] = {}
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if name in found:
-            raise InputError(f"accuracy metric {name!r} is limited twice")
-        found[name] = _limit(name, value)
+            raise InputError(f"accuracy {name!r} is limited twice")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"accuracy {name!r} is limited by a number, got {value!r}") from None
     return found
 
 
-def _limit(metric: str, given: str | float) -> float:
-    """A limit for a metric, which must lie where the metric can."""
-    if metric not in METRICS:
-        raise InputError(f"no accuracy metric is named {metric!r}; {hint(metric, METRICS)}")
-    kind = METRICS[metric]
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not kind.low <= value <= kind.high:
-        reach = f"from {kind.low:g} to {kind.high:g}"
-        raise InputError(f"accuracy {metric} is a number {reach}, got {given!r}")
+def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
+    """The limits, with the user's function under one name; each lies where its metric can."""
+    found: dict[str, float] = {}
+    for name, value in limits.items():
+        if _is_own(name, own):
+            found[VALIDATE] = _checked(name, value, -math.inf, math.inf)
+        elif name in METRICS:
+            found[name] = _checked(name, value, METRICS[name].low, METRICS[name].high)
+        elif name == VALIDATE:
+            raise InputError("accuracy validate needs a function: --validate package.module:name")
+        else:
+            names = [*METRICS, VALIDATE]
+            raise InputError(f"no accuracy metric is named {name!r}; {hint(name, names)}")
+    return found
+
+
+def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in limits.items():
+        if own is None:
+            raise InputError("max_drop needs a function: --validate package.module:name")
+        if not _is_own(name, own):
+            known = f"{VALIDATE} or {validation.name_of(own)}"
+            raise InputError(f"max_drop limits {known}, not {name!r}")
+        found[VALIDATE] = _checked(name, value, 0.0, math.inf)
+    return found
+
+
+def _is_own(name: str, own: Validate | None) -> bool:
+    return own is not None and name in (VALIDATE, validation.name_of(own))
+
+
+def _checked(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value <= high:
+        raise InputError(f"accuracy {name} is a number from {low:g} to {high:g}, got {value}")
     return value
+
+
+def _counted(value: int | None) -> Estimate | None:
+    return None if value is None else Estimate.exactly(value)
+
+
+def _accuracy_clause(name: str, limit: float, found: Estimate | None) -> str | None:
+    higher = name == VALIDATE or METRICS[name].higher
+    best = math.inf if name == VALIDATE else METRICS[name].high
+    if found is not None and higher and limit == best:
+        # No number of samples proves perfection: it is asked of those that were given.
+        found = Estimate.exactly(found.value)
+    return _clause(f"accuracy {name}", limit, found, higher)
 
 
 def _clause(
     name: str,
     limit: float | None,
-    value: float | None,
+    found: Estimate | None,
     higher: bool,
     show: Callable[[float], str] = "{:.6g}".format,
 ) -> str | None:
@@ -114,11 +234,26 @@ def _clause(
     if limit is None:
         return None
     wanted = f"{name}: wanted at {'least' if higher else 'most'} {show(limit)}"
-    if value is None:
+    if found is None:
         return f"{wanted}, not measured"
-    kept = value >= limit if higher else value <= limit
-    return None if kept else f"{wanted}, measured {show(value)}"
+    bound = found.low if higher else found.high
+    if bound >= limit if higher else bound <= limit:
+        return None
+    told = f"{wanted}, measured {show(found.value)}"
+    if not (found.value >= limit if higher else found.value <= limit):
+        return told
+    return f"{told}, but perhaps {show(bound)}"
 
 
 def _per_second(value: float) -> str:
     return f"{value:.4g} calls/s"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Estimate():
+            return value.to_json()
+        case Mapping():
+            return {name: _plain(each) for name, each in value.items()}
+        case _:
+            return value

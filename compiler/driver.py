@@ -13,7 +13,7 @@ from hybridc.compiler import calibration, frontend, memory, pipeline, plans, plu
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import ALIGNMENT, build
-from hybridc.compiler.calibration import Feeds
+from hybridc.compiler.calibration import Data, Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Contract
@@ -50,7 +50,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     verify: Verify = "end",
     rtol: float | None = None,
     atol: float | None = None,
-    calibration: Mapping[str, Array] | None = None,
+    calibration: Data | Path | None = None,
     seed: int = 0,
     exact: bool = False,
     log: str | None = None,
@@ -123,7 +123,7 @@ def compile_model(model: Model, options: Options) -> Outcome:
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Compile; where the answer is wrong, once more with nothing that rounds differently."""
     options = plan.options
-    feeds = _feeds(model, options)
+    feeds = _feeds(model, plan)
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
@@ -158,7 +158,8 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
-    examined = examine(draft, trial, _terms(plan, model), clock.stage)
+    used = _memory(module, draft, plan.target)
+    examined = examine(draft, trial, _terms(plan, model), used.peak, clock.stage)
     if advice is not None:
         advice.check()
     report = Report(
@@ -172,7 +173,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         kernels=tuple(context.kernels),
         agreement=tuple(comparison.describe() for comparison in examined.agreement),
         latency=examined.latency,
-        memory=_memory(module, draft, plan.target),
+        memory=used,
         stages=tuple(clock.stages),
         records=None if advice is None else advice.describe(),
     )
@@ -184,10 +185,10 @@ def _memory(module: IRModule, draft: Artifact, device: Target) -> memory.Memory:
     return memory.usage(module, draft.weights, draft.inputs, draft.outputs, device.threads)
 
 
-def _feeds(model: Model, options: Options) -> Feeds:
-    if options.calibration is None:
-        return calibration.random_feeds(model.inputs, options.seed)
-    return calibration.feeds(options.calibration, model.inputs)
+def _feeds(model: Model, plan: Plan) -> Feeds:
+    if plan.data is None:
+        return calibration.random_feeds(model.inputs, plan.options.seed)
+    return calibration.feeds(plan.data, model.inputs)
 
 
 def _terms(plan: Plan, model: Model) -> Terms:

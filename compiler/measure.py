@@ -6,9 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from hybridc.compiler import confidence
+from hybridc.compiler.confidence import Estimate
+
 # Medians of fewer samples move with every single outlier.
 MIN_SAMPLES = 5
 MAX_SAMPLES = 10_000
+# Parts of the samples that are compared with each other, to see the machine's phases.
+_PHASES = 5
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,28 @@ class Samples:
         first, third = self.quartiles
         return (third - first) / self.median if self.median else 0.0
 
+    def percentile(self, percent: float) -> Estimate:
+        """The duration that so many percent of the calls stay below.
+
+        A machine has slower and faster phases, so the bounds also reach as far as the medians of
+        the fifths of the time do from the median of all.
+        """
+        found = confidence.quantile(self.seconds, percent / 100)
+        size = len(self.seconds) // _PHASES
+        if not size:
+            return found
+        phases = [statistics.median(self.seconds[i * size :][:size]) for i in range(_PHASES)]
+        low, high = min(phases) / self.median, max(phases) / self.median
+        value = found.value
+        return Estimate(value, min(found.low, value * low), max(found.high, value * high))
+
+    @property
+    def throughput(self) -> Estimate:
+        """Calls per second, one after another."""
+        count = len(self.seconds)
+        sums = np.stack([np.ones(count), np.array(self.seconds)], axis=1)
+        return confidence.resampled(sums, lambda total: total[..., 0] / total[..., 1])
+
     def to_json(self) -> dict[str, Any]:
         """Summarise for reports; times in milliseconds."""
         first, third = self.quartiles
@@ -53,20 +82,29 @@ class Samples:
         return f"{self.median * 1e3:.3g} ms (half of {count} calls within {self.spread:.1%})"
 
 
-def latency(
+def latency(  # noqa: PLR0913 - when to begin, when to stop
     call: Callable[[], object],
     *,
     seconds: float = 1.0,
     warmup: float = 0.2,
     at_least: int = MIN_SAMPLES,
     at_most: int = MAX_SAMPLES,
+    clear: Callable[[Samples], bool] = lambda _: True,
+    patience: float = 10.0,
 ) -> Samples:
     """Call again and again for `seconds`, after `warmup` seconds of calls that are not counted.
 
-    A slow call is still made `at_least` times, and a fast one at most `at_most` times.
+    A slow call is still made `at_least` times, and a fast one at most `at_most` times.  Goes on
+    until the samples are `clear`, for `patience` times `seconds` altogether.
     """
     _repeat(call, warmup, 1, at_most)
-    return Samples(_repeat(call, seconds, at_least, at_most))
+    samples = Samples(_repeat(call, seconds, at_least, at_most))
+    for _ in range(round(patience) - 1):
+        room = at_most - len(samples.seconds)
+        if room <= 0 or clear(samples):
+            break
+        samples = Samples(samples.seconds + _repeat(call, seconds, min(MIN_SAMPLES, room), room))
+    return samples
 
 
 def _repeat(

@@ -1,16 +1,17 @@
 """How to compile: the options, and the plan that they make once all of them are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import pipeline, plugin, target
+from hybridc.compiler import calibration, pipeline, plugin, target
+from hybridc.compiler.calibration import Data
 from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
-from hybridc.compiler.model import Array, Model
+from hybridc.compiler.model import Model
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -40,7 +41,8 @@ class Options:
 
     `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
-    are inputs by name (see `calibration.feeds`), random by `seed` where there are none.
+    are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
+    there are none.
     `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
     `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
     where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
@@ -61,7 +63,7 @@ class Options:
     verify: Verify = "end"
     rtol: float | None = None
     atol: float | None = None
-    calibration: Mapping[str, Array] | None = None
+    calibration: Data | Path | None = None
     seed: int = 0
     exact: bool = False
     dump_ir: Path | None = None
@@ -82,6 +84,7 @@ class Plan:
     target: Target
     steps: tuple[Pass, ...]
     rules: tuple[ScheduleRule, ...]
+    data: Data | None = None
 
     def precision(self, model: Model) -> str:
         """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
@@ -117,7 +120,9 @@ def plan(options: Options) -> Plan:
     steps = _steps(options)
     rules = pipeline.rules(options.plugins)
     device = target.parse(options.target, options.threads)
-    made = Plan(options, device, steps, rules)
+    given = options.calibration
+    data = calibration.read(given) if isinstance(given, Path) else given
+    made = Plan(options, device, steps, rules, data)
     return made.exact() if options.exact else made
 
 

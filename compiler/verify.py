@@ -6,19 +6,17 @@ place, since every operator rounds.  Integers and booleans must be equal.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
-from hybridc.compiler.errors import InputError, WrongAnswerError, hint
+from hybridc.compiler.accuracy import METRICS
+from hybridc.compiler.difference import Difference
+from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, TensorSpec
-
-Floats = NDArray[np.float64]
 
 # dtype: (rtol, atol)
 TOLERANCES: Mapping[str, tuple[float, float]] = {
@@ -108,7 +106,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         expected, given = _describe(name, wanted), _describe(name, got)
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
-    pair = _Pair(wanted, got)
+    pair = Difference(wanted[np.newaxis], got[np.newaxis])
     if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize == 1:
         pair.exact = False  # a quantised tensor
     reduced = None if pair.exact else REDUCED.get(precision)
@@ -132,9 +130,9 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         atol=absolute,
         max_abs=pair.max_abs,
         max_rel=pair.max_rel(absolute),
-        cosine=pair.cosine,
-        snr_db=pair.snr,
-        top1=pair.top1,
+        cosine=METRICS["cosine"].of(pair).value,
+        snr_db=METRICS["snr"].of(pair).value,
+        top1=METRICS["top1"].of(pair).value,
         min_cosine=reduced.cosine if reduced else -1.0,
         **where,
     )
@@ -159,122 +157,6 @@ def check(comparisons: Sequence[Comparison]) -> None:
         f"{bad.differing} of {math.prod(bad.shape)} elements differ, "
         f"at most by {bad.max_abs:.3g}{others}"
     )
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A measure of accuracy between `low` and `high`; `higher` tells whether more is better."""
-
-    higher: bool
-    low: float
-    high: float
-    of: Callable[["_Pair"], float]
-
-
-def accuracy(metric: str, wanted: Sequence[Array], got: Sequence[Array]) -> float:
-    """The metric of the worst output; outputs are given in the same order on both sides.
-
-    Raises InputError where no metric has the name, WrongAnswerError where shapes or counts differ.
-    """
-    if metric not in METRICS:
-        raise InputError(f"no accuracy metric is named {metric!r}; {hint(metric, METRICS)}")
-    if [array.shape for array in wanted] != [array.shape for array in got]:
-        raise WrongAnswerError("the outputs differ in number or shape from those wanted")
-    kind = METRICS[metric]
-    values = [kind.of(_Pair(*pair)) for pair in zip(wanted, got, strict=True)]
-    return (min if kind.higher else max)(values, default=1.0 if kind.higher else 0.0)
-
-
-class _Pair:
-    """Two arrays of one shape, in double precision, with the measures of their difference."""
-
-    def __init__(self, wanted: Array, got: Array) -> None:
-        self.exact = wanted.dtype.kind in "biu"
-        self.same = np.asarray(wanted == got)
-        self.wanted: Floats = wanted.astype(np.float64)
-        self.got: Floats = got.astype(np.float64)
-        self.same |= np.isnan(self.wanted) & np.isnan(self.got)
-
-    @cached_property
-    def error(self) -> Floats:
-        """The absolute difference; infinite where only one side is finite or a number."""
-        with np.errstate(invalid="ignore", over="ignore"):
-            difference = np.abs(self.got - self.wanted)
-        return np.where(self.same, 0.0, np.where(np.isnan(difference), np.inf, difference))
-
-    def within(self, rtol: float, atol: float) -> NDArray[np.bool_]:
-        """Where the two agree."""
-        if self.exact:
-            return self.same
-        with np.errstate(invalid="ignore"):
-            # An infinite `wanted` would allow anything; only `same` admits it.
-            close = np.isfinite(self.wanted) & (self.error <= atol + rtol * np.abs(self.wanted))
-        return self.same | close
-
-    @property
-    def largest(self) -> float:
-        """The largest finite element that is wanted, by its absolute value."""
-        return float(np.abs(self.wanted[np.isfinite(self.wanted)]).max(initial=0.0))
-
-    @property
-    def max_abs(self) -> float:
-        return float(self.error.max(initial=0.0))
-
-    def max_rel(self, atol: float) -> float:
-        """The largest error relative to a wanted value that is larger than `atol`."""
-        size = np.abs(self.wanted)
-        large = np.isfinite(size) & (size > atol)
-        return float((self.error[large] / size[large]).max(initial=0.0))
-
-    @cached_property
-    def _scaled(self) -> tuple[Floats, Floats] | None:
-        """Both sides where finite, scaled so that squares do not overflow; None if one is broken.
-
-        Broken means that a NaN or an infinity stands on one side only.
-        """
-        if np.isinf(self.error).any():
-            return None
-        finite = np.isfinite(self.wanted)
-        wanted, got = self.wanted[finite], self.got[finite]
-        scale = max(np.abs(wanted).max(initial=0.0), np.abs(got).max(initial=0.0)) or 1.0
-        return wanted / scale, got / scale
-
-    @property
-    def cosine(self) -> float:
-        """Cosine of the angle between the two as vectors; two zero vectors agree."""
-        if self._scaled is None:
-            return -1.0
-        wanted, got = self._scaled
-        sizes = float(np.linalg.norm(wanted)), float(np.linalg.norm(got))
-        if 0.0 in sizes:
-            return 1.0 if sizes[0] == sizes[1] else 0.0
-        return float(np.clip((wanted / sizes[0]) @ (got / sizes[1]), -1.0, 1.0))
-
-    @property
-    def snr(self) -> float:
-        """Signal-to-noise ratio in decibels, 10 log10 (Σ wanted² / Σ (got - wanted)²)."""
-        if self._scaled is None:
-            return -math.inf
-        wanted, got = self._scaled
-        signal, noise = float(np.sum(wanted**2)), float(np.sum((got - wanted) ** 2))
-        if noise == 0.0:
-            return math.inf
-        return 10 * math.log10(signal / noise) if signal else -math.inf
-
-    @property
-    def top1(self) -> float:
-        """The share of rows with the largest element in the same place; without rows, 1."""
-        if self.wanted.ndim == 0 or self.wanted.size == 0:
-            return 1.0
-        return float(np.mean(self.wanted.argmax(-1) == self.got.argmax(-1)))
-
-
-METRICS: Mapping[str, Metric] = {
-    "cosine": Metric(True, -1.0, 1.0, lambda pair: pair.cosine),
-    "max-abs": Metric(False, 0.0, math.inf, lambda pair: pair.max_abs),
-    "snr": Metric(True, -math.inf, math.inf, lambda pair: pair.snr),
-    "top1": Metric(True, 0.0, 1.0, lambda pair: pair.top1),
-}
 
 
 def _tolerance(dtype: np.dtype[Any]) -> tuple[float, float]:

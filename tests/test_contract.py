@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridc.compiler.contract import Contract, Measured, parse_accuracy
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import Contract, Measured, parse_latency, parse_limits
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
 
@@ -41,7 +42,7 @@ def test_what_is_no_duration_says_how_to_write_one(text: str) -> None:
 
 
 @given(text=st.text())
-@pytest.mark.parametrize("parse", [parse_duration, parse_size, lambda text: parse_accuracy([text])])
+@pytest.mark.parametrize("parse", [parse_duration, parse_size, lambda text: parse_limits([text])])
 def test_any_text_is_read_or_refused(parse: Callable[[str], object], text: str) -> None:
     try:
         parse(text)
@@ -63,18 +64,32 @@ def test_a_written_size_reads_back(size: int) -> None:
         assert parse_size(text) == pytest.approx(size, rel=1e-3)
 
 
-def test_accuracies() -> None:
-    assert parse_accuracy(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
+def test_limits() -> None:
+    assert parse_limits(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
     for texts, message in [
-        (["cosin=1"], "did you mean 'cosine'"),
-        (["cosine"], "is a number from -1 to 1, got ''"),
+        (["cosine"], "limited by a number, got ''"),
         (["cosine=much"], "got 'much'"),
-        (["cosine=1.5"], "from -1 to 1"),
-        (["top1=nan"], "from 0 to 1"),
         (["snr=20", "snr=30"], "limited twice"),
     ]:
         with pytest.raises(InputError, match=message):
-            parse_accuracy(texts)
+            parse_limits(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "percentile", "seconds"),
+    [
+        ("5ms", 50, 5e-3),
+        ("median<=5ms", 50, 5e-3),
+        ("p99<=8ms", 99, 8e-3),
+        (" P99.9 = 1s", 99.9, 1),
+    ],
+)
+def test_latencies(text: str, percentile: float, seconds: float) -> None:
+    assert parse_latency(text) == pytest.approx((percentile, seconds))
+    contract = Contract(max_latency=text)
+    assert (contract.latency_percentile, contract.max_latency) == pytest.approx(
+        (percentile, seconds)
+    )
 
 
 def test_text_and_numbers_mean_the_same() -> None:
@@ -91,7 +106,19 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"min_throughput": math.nan}, "min_throughput"),
         ({"min_throughput": math.inf}, "min_throughput"),
         ({"max_size": -1}, "max_size"),
+        ({"max_memory": 0}, "max_memory must be positive"),
+        ({"max_memory": "1 heap"}, "write it like 10MB"),
+        ({"max_latency": "p99.99<=1ms"}, "percentile is from 1 to 99.9, got p99.99"),
+        ({"max_latency": "p0<=1ms"}, "percentile is from 1"),
+        ({"max_latency": "p99>=1ms"}, "write it like 5ms"),
         ({"min_accuracy": {"accurate": 1}}, "no accuracy metric is named 'accurate'"),
+        ({"min_accuracy": {"cosin": 1}}, "did you mean 'cosine'"),
+        ({"min_accuracy": {"cosine": 1.5}}, "from -1 to 1"),
+        ({"min_accuracy": {"top1": math.nan}}, "from 0 to 1"),
+        ({"min_accuracy": {"validate": 1}}, "needs a function: --validate"),
+        ({"max_drop": {"validate": 1}}, "needs a function: --validate"),
+        ({"max_drop": {"cosine": 1}, "validate": len}, "limits validate or len, not 'cosine'"),
+        ({"max_drop": {"len": -1}, "validate": len}, "from 0 to inf, got -1"),
     ],
 )
 def test_senseless_limits_are_refused(limits: dict[str, object], message: str) -> None:
@@ -99,20 +126,23 @@ def test_senseless_limits_are_refused(limits: dict[str, object], message: str) -
         Contract(**limits)  # type: ignore[arg-type]
 
 
-FULL = Contract("5ms", 100, "1MB", {"cosine": 0.99, "max-abs": 1e-3})
-GOOD = {"cosine": 0.999, "max-abs": 1e-4}
+FULL = Contract("5ms", 100, "1MB", {"cosine": 0.99, "max-abs": 1e-3}, "10MB")
+exactly = Estimate.exactly
+GOOD = {"cosine": exactly(0.999), "max-abs": exactly(1e-4)}
 
 
 def test_a_kept_contract_has_no_violations() -> None:
-    assert FULL.judge(Measured(5e-3, 100, 10**6, GOOD)) == []
+    assert FULL.judge(Measured(exactly(5e-3), exactly(100), 10**7, 10**6, GOOD)) == []
     assert Contract().judge(Measured()) == []
 
 
 def test_each_violated_clause_is_a_sentence() -> None:
-    bad = Measured(7.5e-3, 99, 2 * 10**6, {"cosine": 0.9, "max-abs": 1})
+    accuracy = {"cosine": exactly(0.9), "max-abs": exactly(1)}
+    bad = Measured(exactly(7.5e-3), exactly(99), 2 * 10**7, 2 * 10**6, accuracy)
     assert FULL.judge(bad) == [
         "latency: wanted at most 5 ms, measured 7.5 ms",
         "throughput: wanted at least 100 calls/s, measured 99 calls/s",
+        "peak memory: wanted at most 10 MB, measured 20 MB",
         "artifact size: wanted at most 1 MB, measured 2 MB",
         "accuracy cosine: wanted at least 0.99, measured 0.9",
         "accuracy max-abs: wanted at most 0.001, measured 1",
@@ -121,5 +151,36 @@ def test_each_violated_clause_is_a_sentence() -> None:
 
 def test_what_was_not_measured_is_not_kept() -> None:
     assert all(clause.endswith("not measured") for clause in FULL.judge(Measured()))
-    assert len(FULL.judge(Measured())) == 5
-    assert len(FULL.judge(Measured(math.nan, math.nan, 1, GOOD))) == 2
+    assert len(FULL.judge(Measured())) == 6
+    assert len(FULL.judge(Measured(exactly(math.nan), exactly(math.nan), 1, 1, GOOD))) == 2
+
+
+def test_what_only_seems_to_keep_a_limit_does_not() -> None:
+    rough = Estimate(4.9e-3, 4.5e-3, 5.3e-3)
+    assert Contract("p99<=5ms").judge(Measured(rough)) == [
+        "p99 latency: wanted at most 5 ms, measured 4.9 ms, but perhaps 5.3 ms"
+    ]
+    assert Contract("5.4ms").judge(Measured(rough)) == []
+    doubtful = {"cosine": Estimate(0.9992, 0.9988, 0.9995)}
+    assert Contract(min_accuracy={"cosine": 0.999}).judge(Measured(accuracy=doubtful))
+    assert not Contract(min_accuracy={"cosine": 0.998}).judge(Measured(accuracy=doubtful))
+
+
+def test_perfection_is_asked_of_the_samples_that_there_are() -> None:
+    all_of_ten = {"top1": Estimate(1.0, 0.8, 1.0)}
+    assert Contract(min_accuracy={"top1": 1}).judge(Measured(accuracy=all_of_ten)) == []
+    assert Contract(min_accuracy={"top1": 0.9}).judge(Measured(accuracy=all_of_ten))
+
+
+def test_a_function_of_the_user_has_two_names() -> None:
+    limits = Contract(min_accuracy={"len": 3}, max_drop={"validate": 0.5}, validate=len)
+    assert limits.describe() == {
+        "min_accuracy": {"validate": 3},
+        "max_drop": {"validate": 0.5},
+        "validate": "len",
+    }
+    found = Measured(accuracy={"validate": exactly(2)}, drop={"validate": exactly(0.75)})
+    assert limits.judge(found) == [
+        "accuracy validate: wanted at least 3, measured 2",
+        "drop of validate: wanted at most 0.5, measured 0.75",
+    ]

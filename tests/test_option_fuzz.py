@@ -27,7 +27,7 @@ PARSERS: list[Callable[[str], Any]] = [
     frontend.parse_shape,
     units.parse_duration,
     units.parse_size,
-    lambda text: contract.parse_accuracy([text]),
+    lambda text: contract.parse_limits([text]),
     lambda text: contract.Contract(max_latency=text),
 ]
 

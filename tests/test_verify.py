@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array
-from hybridc.compiler.verify import METRICS, TOLERANCES, accuracy, check, compare
+from hybridc.compiler.verify import TOLERANCES, check, compare
 
 INF, NAN = math.inf, math.nan
 
@@ -94,7 +94,6 @@ def test_tolerances_are_those_of_the_dtype(dtype: str) -> None:
 def test_empty_outputs_agree(shape: tuple[int, ...]) -> None:
     empty: Array = np.zeros(shape, np.float32)
     assert compare("y", empty, empty).ok
-    assert all(math.isfinite(accuracy(m, [empty], [empty])) or m == "snr" for m in METRICS)
 
 
 def test_scalars_are_compared() -> None:
@@ -128,30 +127,6 @@ def test_check_names_the_first_difference() -> None:
         "output 'bad' differs from the reference at [0,1]: wanted 2, got 2.5 "
         "(rtol 0.001, atol 0.0001); 2 of 3 elements differ, at most by 1; 1 more outputs are wrong"
     )
-
-
-def test_accuracy_is_that_of_the_worst_output() -> None:
-    wanted = [f32(1, 0), f32(1, 1)]
-    got = [f32(1, 0), f32(1, 0)]
-    assert accuracy("cosine", wanted, got) == pytest.approx(math.sqrt(0.5))
-    assert accuracy("max-abs", wanted, got) == 1
-    assert accuracy("snr", wanted, got) == pytest.approx(10 * math.log10(2))
-    assert accuracy("top1", wanted, got) == 1
-    assert accuracy("top1", [f32(0, 1)], [f32(1, 0)]) == 0
-
-
-@pytest.mark.parametrize(
-    ("wanted", "got", "cosine"), [(0, 0, 1), (1, 0, 0), (0, 1, 0), (1, -1, -1), (2, 5, 1)]
-)
-def test_cosine_of_vectors_that_may_vanish(wanted: float, got: float, cosine: float) -> None:
-    assert accuracy("cosine", [f32(wanted)], [f32(got)]) == cosine
-
-
-def test_a_metric_that_is_unknown_names_the_nearest() -> None:
-    with pytest.raises(InputError, match="did you mean 'cosine'"):
-        accuracy("cosin", [], [])
-    with pytest.raises(WrongAnswerError, match="number or shape"):
-        accuracy("cosine", [f32(1)], [])
 
 
 def test_the_inputs_are_left_alone() -> None:

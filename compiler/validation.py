@@ -1,0 +1,89 @@
+"""The user's own measure of a model: a function that runs it as it likes and returns a number."""
+
+import importlib
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.model import Array, Model
+
+
+class Runner(Protocol):
+    """What the function is given: the calls of `InferenceSession`."""
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """Compute the named outputs (None: all) from arrays by input name."""
+        ...
+
+
+Validate = Callable[[Runner], Any]
+
+
+class ReferenceRunner:
+    """A model's reference with the call of `InferenceSession`."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+        """Compute the named outputs (None: all) from arrays by input name."""
+        outputs = self._model.reference(feed)
+        places = {spec.name: place for place, spec in enumerate(self._model.outputs)}
+        for name in output_names or ():
+            if name not in places:
+                raise InputError(f"no output is named {name!r}; {hint(name, places)}")
+        return [outputs[places[name]] for name in output_names or places]
+
+
+def load(text: str) -> Validate:
+    """Find the function of `package.module:name`, also beside the current directory's files.
+
+    Importing a module runs it.  Raises InputError where there is none.
+    """
+    module_name, _, name = text.partition(":")
+    if not module_name or not name:
+        raise InputError(f"--validate {text!r} is not of the form package.module:function")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever the module's own code raises
+        raise InputError(f"cannot import {module_name!r}: {_told(error)}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    found: Validate | None = getattr(module, name, None)
+    if not callable(found):
+        names = [each for each, value in vars(module).items() if callable(value)]
+        raise InputError(f"{module_name} has no function {name!r}; {hint(name, names)}")
+    return found
+
+
+def figure(validate: Validate, runner: Runner) -> float:
+    """The number that the function gives.  Raises InputError where it raises, or gives none."""
+    name = name_of(validate)
+    try:
+        value = validate(runner)
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(f"the validation function {name} raised {_told(error)}") from error
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        kind = type(value).__name__
+        raise InputError(
+            f"the validation function {name} must return a number, got {kind}"
+        ) from error
+    if not math.isfinite(number):
+        raise InputError(f"the validation function {name} returned {number}")
+    return number
+
+
+def name_of(validate: Validate) -> str:
+    """The function's name for people and for contracts."""
+    return getattr(validate, "__name__", type(validate).__name__)
+
+
+def _told(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

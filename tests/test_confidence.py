@@ -1,0 +1,57 @@
+"""Bounds of estimates: how often they hold on values whose distribution is known."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybridc.compiler import confidence
+from hybridc.compiler.confidence import Estimate, quantile, resampled, share_of
+
+
+@settings(deadline=None)
+@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=60), share=st.floats(0.01, 0.99))
+def test_bounds_of_a_quantile_enclose_it(values: list[float], share: float) -> None:
+    found = quantile(values, share)
+    assert found.low <= found.value <= found.high
+
+
+@pytest.mark.parametrize(("count", "share"), [(31, 0.5), (400, 0.99), (1000, 0.9)])
+def test_bounds_of_a_quantile_hold_as_often_as_they_say(count: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    true = -math.log(1 - share)
+    found = [quantile(list(rng.exponential(size=count)), share) for _ in range(400)]
+    for missed in (
+        sum(each.low > true for each in found),
+        sum(each.high < true for each in found),
+    ):
+        assert missed <= 0.05 * 400 + 3 * math.sqrt(400 * 0.05 * 0.95)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.99, 0.999])
+def test_so_many_values_bound_a_quantile(share: float) -> None:
+    fewest = confidence.values_for_quantile(share)
+    assert math.isfinite(quantile([1.0] * fewest, share).high)
+    assert quantile([1.0] * (fewest - 1), share).high == math.inf
+
+
+def test_a_share_is_bounded_even_where_all_succeed() -> None:
+    found = share_of(360, 360, 360)
+    assert found.value == found.high == 1.0
+    assert 0.99 < found.low < 0.995
+    assert share_of(0, 0, 0).value == 1.0
+    # Rows of one sample may fail together.
+    assert share_of(900, 1000, 10).low < share_of(900, 1000, 1000).low
+
+
+def test_few_samples_bound_by_the_worst_and_the_best() -> None:
+    sums = np.array([[1.0, 1.0], [1.0, 2.0], [1.0, 4.0]])
+    found = resampled(sums, lambda total: total[..., 0] / total[..., 1])
+    assert found == Estimate(3 / 7, 1 / 4, 1.0)
+    assert resampled(sums[:1], lambda total: total[..., 0]) == Estimate.exactly(1.0)
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    assert Estimate(1.0, -math.inf, math.inf).to_json() == {"value": 1.0, "low": None, "high": None}

@@ -1,0 +1,93 @@
+"""The user's own function: found by name, run on artifact and reference, its faults told."""
+
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_driver import classifier
+
+from hybridc.compiler import driver, validation
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.errors import ContractError, InputError
+
+
+def spread(runner: Any) -> float:
+    """What a fixed image's outputs spread over; named outputs are the same as all."""
+    feed = {"x": np.ones((1, 3, 8, 8), np.float32)}
+    (output,) = runner.run(None, feed)
+    (named,) = runner.run(["y"], feed)
+    np.testing.assert_array_equal(output, named)
+    return float(np.ptp(output))
+
+
+def test_artifact_and_reference_are_asked() -> None:
+    limits = Contract(validate=spread, min_accuracy={"spread": 0}, max_drop={"spread": 1e-3})
+    certificate = driver.compile(classifier(), contract=limits).certificate
+    assert certificate["kept"] is True
+    assert certificate["contract"]["validate"] == "spread"
+    assert certificate["measured"]["accuracy"]["validate"]["value"] > 0
+    assert abs(certificate["measured"]["drop"]["validate"]["value"]) < 1e-3
+
+
+def test_a_figure_that_is_too_low_breaks_the_contract() -> None:
+    limits = Contract(validate=spread, min_accuracy={"validate": 1e9})
+    with pytest.raises(ContractError, match="accuracy validate: wanted at least 1e"):
+        driver.compile(classifier(), contract=limits)
+
+
+def failing(_: Any) -> float:
+    raise KeyError("no such label\nand more")
+
+
+@pytest.mark.parametrize(
+    ("validate", "message"),
+    [
+        (failing, "the validation function failing raised KeyError: 'no such label"),
+        (lambda _: None, "must return a number, got NoneType"),
+        (lambda _: "good", "must return a number, got str"),
+        (lambda _: math.nan, "returned nan"),
+        (lambda runner: runner.run(["z"], {"x": np.ones((1, 3, 8, 8), np.float32)}), "'z'"),
+    ],
+)
+def test_faults_of_the_function_are_told(validate: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        driver.compile(
+            classifier(), contract=Contract(validate=validate, max_drop={"validate": 0.1})
+        )
+
+
+@pytest.fixture
+def measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's in the current directory."""
+    (tmp_path / "own_measures.py").write_text("def good(session):\n    return 1\nvalue = 3\n")
+    (tmp_path / "own_fault.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_measures", raising=False)
+    return "own_measures"
+
+
+def test_a_function_is_found_in_the_current_directory(measures: str) -> None:
+    before = list(sys.path)
+    assert validation.load(f"{measures}:good")(None) == 1  # type: ignore[arg-type]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("own_measures", "not of the form package.module:function"),
+        (":good", "not of the form"),
+        ("no_such_module:good", "cannot import 'no_such_module': ModuleNotFoundError"),
+        ("own_fault:good", "cannot import 'own_fault': ZeroDivisionError"),
+        ("own_measures:god", "no function 'god'; did you mean 'good'"),
+        ("own_measures:value", "no function 'value'"),
+    ],
+)
+@pytest.mark.usefixtures("measures")
+def test_what_names_no_function_is_refused(text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        validation.load(text)
