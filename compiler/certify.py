@@ -50,6 +50,7 @@ class Terms:
     contract: Contract
     data: str  # what the inputs are, for the certificate
     precision: str = "fp32"
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Examined:
 
     agreement: tuple[Comparison, ...]
     latency: Samples | None
+    measured: Measured
     certificate: dict[str, Any]
     broken: tuple[str, ...]
 
@@ -100,7 +102,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate = _certificate(trial, terms, agreement, measured, broken)
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
-    return Examined(agreement, samples, certificate, broken)
+    return Examined(agreement, samples, measured, certificate, broken)
 
 
 def _runs(trial: Trial, contract: Contract) -> bool:
@@ -116,8 +118,9 @@ def _certificate(
 ) -> dict[str, Any]:
     said: dict[str, Any] = {
         "precision": terms.precision,
-        "data": f"{terms.data}, {len(trial.feeds)} samples",
+        "data": f"{terms.data}, {_counted(len(trial.feeds))}",
         "data_blake3": calibration.digest(trial.feeds),
+        "seed": terms.seed,
         "agreement": list(map(_brief, agreement)),
     }
     if promised := terms.contract.describe():
@@ -170,6 +173,10 @@ def _session(draft: Artifact) -> InferenceSession:
             f"measured here; compile with --verify off and no contract, or for --target cpu"
         )
     return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
+
+
+def _counted(samples: int) -> str:
+    return "1 sample" if samples == 1 else f"{samples} samples"
 
 
 def _brief(comparison: Comparison) -> dict[str, Any]:

@@ -49,6 +49,51 @@ class Measured:
         return {name: _plain(value) for name, value in vars(self).items() if value}
 
 
+@dataclass(frozen=True)
+class Clause:
+    """A limit, None where there is none, and what was measured, None where nothing was.
+
+    `higher` tells whether the limit is a least or a most; `show` writes its numbers.
+    """
+
+    name: str
+    limit: float | None
+    found: Estimate | None
+    higher: bool
+    show: Callable[[float], str] = "{:.6g}".format
+
+    @property
+    def bound(self) -> float:
+        """The worse end of what was measured; NaN, which keeps no limit, where nothing was."""
+        if self.found is None:
+            return math.nan
+        return self.found.low if self.higher else self.found.high
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit holds beyond the doubt that the bounds leave."""
+        return self.limit is None or self._holds(self.bound)
+
+    @property
+    def wanted(self) -> str:
+        """`at most 5 ms`."""
+        shown = "-" if self.limit is None else self.show(self.limit)
+        return f"at {'least' if self.higher else 'most'} {shown}"
+
+    def text(self) -> str:
+        """`latency: wanted at most 5 ms, measured 4.9 ms, but perhaps 5.3 ms`."""
+        wanted = f"{self.name}: wanted {self.wanted}"
+        if self.found is None:
+            return f"{wanted}, not measured"
+        told = f"{wanted}, measured {self.show(self.found.value)}"
+        doubtful = not self.kept and self._holds(self.found.value)
+        return f"{told}, but perhaps {self.show(self.bound)}" if doubtful else told
+
+    def _holds(self, value: float) -> bool:
+        assert self.limit is not None
+        return value >= self.limit if self.higher else value <= self.limit
+
+
 @dataclass(frozen=True, init=False)
 class Contract:
     """Limits that hold, each of them, or compiling fails; None does not limit.
@@ -79,6 +124,7 @@ class Contract:
         max_memory: str | int | None = None,
         max_drop: Mapping[str, float] | None = None,
         validate: Validate | str | None = None,
+        latency_percentile: float = _MEDIAN,
     ) -> None:
         """Take durations and sizes as numbers or as text: `5ms`, `p99<=8ms`, `10MB`.
 
@@ -87,11 +133,10 @@ class Contract:
 
         Raises InputError where a limit is not understood, not positive, or of no known metric.
         """
-        percentile, latency = (
-            parse_latency(max_latency) if isinstance(max_latency, str) else (_MEDIAN, max_latency)
-        )
+        if isinstance(max_latency, str):
+            latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
         limits = {
-            "max_latency": latency,
+            "max_latency": max_latency,
             "min_throughput": min_throughput,
             "max_memory": parse_size(max_memory) if isinstance(max_memory, str) else max_memory,
             "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
@@ -100,7 +145,7 @@ class Contract:
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive, got {value}")
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "latency_percentile", percentile)
+        object.__setattr__(self, "latency_percentile", _percentile(latency_percentile))
         own = validation.load(validate) if isinstance(validate, str) else validate
         object.__setattr__(self, "validate", own)
         object.__setattr__(self, "min_accuracy", _accuracies(min_accuracy or {}, own))
@@ -118,24 +163,28 @@ class Contract:
         """Whether a limit needs a clock."""
         return self.max_latency is not None or self.min_throughput is not None
 
-    def judge(self, measured: Measured) -> list[str]:
-        """One sentence for each limit that does not hold, with the wanted and measured value."""
+    def clauses(self, measured: Measured) -> list[Clause]:
+        """Each limit that is set, with what was measured."""
         memory, size = _counted(measured.memory), _counted(measured.size)
-        clauses = [
-            _clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
-            _clause("throughput", self.min_throughput, measured.throughput, True, _per_second),
-            _clause("peak memory", self.max_memory, memory, False, format_size),
-            _clause("artifact size", self.max_size, size, False, format_size),
+        found = [
+            Clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
+            Clause("throughput", self.min_throughput, measured.throughput, True, _per_second),
+            Clause("peak memory", self.max_memory, memory, False, format_size),
+            Clause("artifact size", self.max_size, size, False, format_size),
         ]
-        clauses += [
+        found += [
             _accuracy_clause(name, limit, measured.accuracy.get(name))
             for name, limit in sorted(self.min_accuracy.items())
         ]
-        clauses += [
-            _clause(f"drop of {name}", limit, measured.drop.get(name), False)
+        found += [
+            Clause(f"drop of {name}", limit, measured.drop.get(name), False)
             for name, limit in sorted(self.max_drop.items())
         ]
-        return [clause for clause in clauses if clause is not None]
+        return [clause for clause in found if clause.limit is not None]
+
+    def judge(self, measured: Measured) -> list[str]:
+        """One sentence for each limit that does not hold, with the wanted and measured value."""
+        return [clause.text() for clause in self.clauses(measured) if not clause.kept]
 
     def describe(self) -> dict[str, Any]:
         """The limits that are set, as JSON data."""
@@ -147,15 +196,20 @@ class Contract:
         return described
 
 
-def parse_latency(text: str) -> tuple[float, float]:
-    """Read `5ms` (the median), `p99<=8ms` or `median=5ms` as a percentile and seconds."""
+def parse_latency(text: str, percentile: float = _MEDIAN) -> tuple[float, float]:
+    """Read `p99<=8ms`, `median=5ms` or `5ms`, of the given percentile, as that and seconds."""
     match = _LATENCY.fullmatch(text)
     if match is None:
         raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
-    percentile = float(match["percentile"] or _MEDIAN)
+    if match["statistic"]:
+        percentile = float(match["percentile"] or _MEDIAN)
+    return _percentile(percentile), parse_duration(match["limit"])
+
+
+def _percentile(percentile: float) -> float:
     if not 1 <= percentile <= _HIGHEST:
         raise InputError(f"a latency's percentile is from 1 to {_HIGHEST}, got p{percentile:g}")
-    return percentile, parse_duration(match["limit"])
+    return percentile
 
 
 def parse_limits(texts: Iterable[str]) -> dict[str, float]:
@@ -214,35 +268,13 @@ def _counted(value: int | None) -> Estimate | None:
     return None if value is None else Estimate.exactly(value)
 
 
-def _accuracy_clause(name: str, limit: float, found: Estimate | None) -> str | None:
+def _accuracy_clause(name: str, limit: float, found: Estimate | None) -> Clause:
     higher = name == VALIDATE or METRICS[name].higher
     best = math.inf if name == VALIDATE else METRICS[name].high
     if found is not None and higher and limit == best:
         # No number of samples proves perfection: it is asked of those that were given.
         found = Estimate.exactly(found.value)
-    return _clause(f"accuracy {name}", limit, found, higher)
-
-
-def _clause(
-    name: str,
-    limit: float | None,
-    found: Estimate | None,
-    higher: bool,
-    show: Callable[[float], str] = "{:.6g}".format,
-) -> str | None:
-    """Say how a limit does not hold; None where it does.  A NaN keeps no limit."""
-    if limit is None:
-        return None
-    wanted = f"{name}: wanted at {'least' if higher else 'most'} {show(limit)}"
-    if found is None:
-        return f"{wanted}, not measured"
-    bound = found.low if higher else found.high
-    if bound >= limit if higher else bound <= limit:
-        return None
-    told = f"{wanted}, measured {show(found.value)}"
-    if not (found.value >= limit if higher else found.value <= limit):
-        return told
-    return f"{told}, but perhaps {show(bound)}"
+    return Clause(f"accuracy {name}", limit, found, higher)
 
 
 def _per_second(value: float) -> str:

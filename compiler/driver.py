@@ -196,7 +196,8 @@ def _terms(plan: Plan, model: Model) -> Terms:
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
     tolerances = (options.rtol, options.atol)
     verified = options.verify != "off"
-    return Terms(verified, *tolerances, options.contract, data, plan.precision(model))
+    precision = plan.precision(model)
+    return Terms(verified, *tolerances, options.contract, data, precision, options.seed)
 
 
 def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:

@@ -98,7 +98,11 @@ def _certificate(artifact: Artifact) -> Element:
 
 def _limit(name: str, value: object) -> str:
     """A limit of the contract with its unit."""
-    units = {"max_latency": format_duration, "max_size": format_size}
+    units = {
+        "max_latency": format_duration,
+        "max_memory": format_size,
+        "max_size": format_size,
+    }
     return units[name](number(value)) if name in units else _plain(value)
 
 

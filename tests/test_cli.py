@@ -11,7 +11,19 @@ import pytest
 from hybridc.cli import main as entry
 from hybridc.compiler.errors import ContractError, InputError, MissingRecordError, WrongAnswerError
 
-VERBS = ("bench", "compile", "doctor", "inspect", "log", "opt", "passes", "report", "run", "tune")
+VERBS = (
+    "bench",
+    "compile",
+    "doctor",
+    "inspect",
+    "log",
+    "opt",
+    "passes",
+    "report",
+    "run",
+    "tune",
+    "verify",
+)
 
 RELU_TWICE = """
 @I.ir_module

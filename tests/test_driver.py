@@ -133,7 +133,7 @@ def test_the_report_in_the_artifact_has_the_numbers(outcome: driver.Outcome) -> 
     assert agreement["cosine"] > 0.99999
     assert "stages" not in outcome.artifact.report
     certificate = outcome.artifact.certificate
-    assert certificate["data"] == "random, seed 0, 1 samples"
+    assert certificate["data"] == "random, seed 0, 1 sample"
     assert certificate["agreement"][0]["max_abs"] == agreement["max_abs"]
 
 

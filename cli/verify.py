@@ -1,0 +1,101 @@
+"""`hybridc verify`: whether an artifact keeps what it promises, here and now."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hybridc.cli._options import JSON, MODEL_PATH, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler.errors import ContractError
+
+if TYPE_CHECKING:
+    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.recheck import Recheck
+
+
+@click.command()
+@click.argument("artifact", type=MODEL_PATH)
+@click.option(
+    "--model",
+    type=MODEL_PATH,
+    help="The file that it was compiled from: its answers are compared with this one's.",
+)
+@click.option(
+    "--data",
+    type=MODEL_PATH,
+    help="Inputs by name, one or many samples: an .npz file, or a folder of .npy files; random if"
+    " not set.",
+)
+@click.option(
+    "--validate",
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="The measure of your own that its contract limits.  It is run: give your own.",
+)
+@JSON
+@VERBOSE
+def command(
+    artifact: Path,
+    model: Path | None,
+    data: Path | None,
+    validate: str | None,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Measure an artifact again, and say whether its contract still holds.
+
+    Leaves with 0 if it does, as far as it could be checked, and with 3 if not.
+
+    An artifact is native code: verify only those that you trust.
+    """
+    from hybridc.compiler import validation
+    from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.recheck import recheck
+
+    own = validation.load(validate) if validate else None
+    loaded = Artifact.load(artifact)
+    try:
+        found = recheck(loaded, model, data, own, progress(verbose))
+    finally:
+        clear_progress()
+    if as_json:
+        emit_json(_data(found, loaded))
+    else:
+        click.echo(_text(found, loaded))
+    if not found.holds:
+        raise ContractError("; ".join(found.examined.broken))
+
+
+def _data(found: "Recheck", artifact: "Artifact") -> dict[str, Any]:
+    return {
+        "holds": found.holds,
+        "broken": list(found.examined.broken),
+        "unchecked": list(found.unchecked),
+        "now": found.examined.certificate,
+        "then": dict(artifact.certificate),
+    }
+
+
+def _text(found: "Recheck", artifact: "Artifact") -> str:
+    from hybridc.compiler.tables import table
+
+    then = artifact.certificate.get("data", "nothing")
+    lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]
+    rows = [
+        (
+            clause.name,
+            clause.wanted,
+            clause.show(clause.found.value) if clause.found else "-",
+            "holds" if clause.kept else "does not hold",
+        )
+        for clause in found.clauses
+    ]
+    headers = ("limit", "wanted", "now", "")
+    lines.append(table(headers, rows) if rows else "no limit was checked")
+    lines += [
+        f"output {each.output}: max-abs {each.max_abs:.3g}, cosine {each.cosine:.9f} against the"
+        " reference"
+        for each in found.examined.agreement
+    ]
+    lines += [f"not checked: {sentence}" for sentence in found.unchecked]
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""An artifact measured again: what holds, what does not, and what cannot be checked."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from test_driver import classifier, image
+from test_validation import spread
+
+from hybridc.cli import main as entry
+from hybridc.compiler import driver
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.recheck import recheck
+
+LIMITS = Contract(
+    max_latency="p90<=1h",
+    max_memory="1GB",
+    max_size="1GB",
+    min_accuracy={"cosine": 0.999, "validate": 0},
+    max_drop={"validate": 1},
+    validate=spread,
+)
+
+
+@pytest.fixture(scope="module")
+def artifact() -> Artifact:
+    return driver.compile(classifier(), contract=LIMITS)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    onnx.save(classifier(), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    np.savez(tmp_path / "data.npz", x=image(9, 30))
+    return tmp_path / "data.npz"
+
+
+def test_all_is_checked_where_all_is_given(artifact: Artifact, model: Path, data: Path) -> None:
+    found = recheck(artifact, model, data, spread)
+    assert found.holds
+    assert found.unchecked == ()
+    assert [clause.name for clause in found.clauses] == [
+        "p90 latency",
+        "peak memory",
+        "artifact size",
+        "accuracy cosine",
+        "accuracy validate",
+        "drop of validate",
+    ]
+    assert found.examined.certificate["data"] == "data given, 30 samples"
+
+
+def test_what_is_lacking_is_told(artifact: Artifact) -> None:
+    found = recheck(artifact)
+    assert found.holds
+    assert [clause.name for clause in found.clauses] == [
+        "p90 latency",
+        "peak memory",
+        "artifact size",
+    ]
+    assert found.unchecked == (
+        "the limits on spread need --validate",
+        "accuracy cosine needs --model",
+    )
+    assert recheck(artifact, validate=spread).unchecked[0] == "the drop of spread needs --model"
+
+
+def test_random_inputs_are_those_of_the_certificate(artifact: Artifact) -> None:
+    found = recheck(artifact).examined.certificate
+    assert found["data_blake3"] == artifact.certificate["data_blake3"]
+
+
+def test_another_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:
+    other = classifier(2)
+    onnx.save(other, tmp_path / "other.onnx")
+    with pytest.raises(InputError, match="what the artifact was compiled from"):
+        recheck(artifact, tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(
+    "contract",
+    [3, {"max_latency": "soon"}, {"min_accuracy": [1]}, {"max_latency": True}, {"max_fun": 1}],
+)
+def test_a_contract_of_a_stranger_is_checked(artifact: Artifact, contract: Any) -> None:
+    strange = replace(artifact, certificate={"contract": contract})
+    with pytest.raises(ArtifactError, match="no contract that is known"):
+        recheck(strange)
+
+
+def test_the_verb_tells_what_holds(
+    artifact: Artifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.hyb"
+    artifact.save(path)
+    assert entry.run(["verify", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["holds"] is True
+    certificate = {**artifact.certificate, "contract": {"max_size": 1}}
+    replace(artifact, certificate=certificate).save(path)
+    assert entry.run(["verify", str(path)]) == 3
+    told = capsys.readouterr()
+    assert "does not hold" in told.out
+    assert "artifact size: wanted at most 1 B" in told.err
