@@ -9,7 +9,6 @@ from hybridc.cli import _contract
 from hybridc.cli._contract import contract_options
 from hybridc.cli._options import (
     BUDGET,
-    DTYPE,
     JSON,
     LOG,
     PIPELINE,
@@ -40,7 +39,14 @@ if TYPE_CHECKING:
 )
 @TARGET
 @THREADS
-@DTYPE
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.  auto:"
+    " fp32, and bf16 if only that keeps the contract and a limit on accuracy allows it.",
+)
 @SHAPE
 @contract_options
 @click.option("--keep-best", is_flag=True, help="Write the artifact even if it fails the contract.")

@@ -6,12 +6,13 @@ measured a little below a limit, but too roughly to tell, does not count as belo
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler import validation
 from hybridc.compiler.accuracy import METRICS
+from hybridc.compiler.clause import Clause
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
@@ -47,51 +48,6 @@ class Measured:
     def to_json(self) -> dict[str, Any]:
         """What was measured, as JSON data."""
         return {name: _plain(value) for name, value in vars(self).items() if value}
-
-
-@dataclass(frozen=True)
-class Clause:
-    """A limit, None where there is none, and what was measured, None where nothing was.
-
-    `higher` tells whether the limit is a least or a most; `show` writes its numbers.
-    """
-
-    name: str
-    limit: float | None
-    found: Estimate | None
-    higher: bool
-    show: Callable[[float], str] = "{:.6g}".format
-
-    @property
-    def bound(self) -> float:
-        """The worse end of what was measured; NaN, which keeps no limit, where nothing was."""
-        if self.found is None:
-            return math.nan
-        return self.found.low if self.higher else self.found.high
-
-    @property
-    def kept(self) -> bool:
-        """Whether the limit holds beyond the doubt that the bounds leave."""
-        return self.limit is None or self._holds(self.bound)
-
-    @property
-    def wanted(self) -> str:
-        """`at most 5 ms`."""
-        shown = "-" if self.limit is None else self.show(self.limit)
-        return f"at {'least' if self.higher else 'most'} {shown}"
-
-    def text(self) -> str:
-        """`latency: wanted at most 5 ms, measured 4.9 ms, but perhaps 5.3 ms`."""
-        wanted = f"{self.name}: wanted {self.wanted}"
-        if self.found is None:
-            return f"{wanted}, not measured"
-        told = f"{wanted}, measured {self.show(self.found.value)}"
-        doubtful = not self.kept and self._holds(self.found.value)
-        return f"{told}, but perhaps {self.show(self.bound)}" if doubtful else told
-
-    def _holds(self, value: float) -> bool:
-        assert self.limit is not None
-        return value >= self.limit if self.higher else value <= self.limit
 
 
 @dataclass(frozen=True, init=False)
@@ -163,8 +119,8 @@ class Contract:
         """Whether a limit needs a clock."""
         return self.max_latency is not None or self.min_throughput is not None
 
-    def clauses(self, measured: Measured) -> list[Clause]:
-        """Each limit that is set, with what was measured."""
+    def costs(self, measured: Measured) -> list[Clause]:
+        """The limits on time, memory and size that are set, with what was measured."""
         memory, size = _counted(measured.memory), _counted(measured.size)
         found = [
             Clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
@@ -172,7 +128,11 @@ class Contract:
             Clause("peak memory", self.max_memory, memory, False, format_size),
             Clause("artifact size", self.max_size, size, False, format_size),
         ]
-        found += [
+        return [clause for clause in found if clause.limit is not None]
+
+    def accuracies(self, measured: Measured) -> list[Clause]:
+        """The limits on accuracy, with what was measured."""
+        found = [
             _accuracy_clause(name, limit, measured.accuracy.get(name))
             for name, limit in sorted(self.min_accuracy.items())
         ]
@@ -180,11 +140,19 @@ class Contract:
             Clause(f"drop of {name}", limit, measured.drop.get(name), False)
             for name, limit in sorted(self.max_drop.items())
         ]
-        return [clause for clause in found if clause.limit is not None]
+        return found
+
+    def clauses(self, measured: Measured) -> list[Clause]:
+        """Each limit that is set, with what was measured."""
+        return [*self.costs(measured), *self.accuracies(measured)]
 
     def judge(self, measured: Measured) -> list[str]:
         """One sentence for each limit that does not hold, with the wanted and measured value."""
         return [clause.text() for clause in self.clauses(measured) if not clause.kept]
+
+    def judge_accuracy(self, measured: Measured) -> list[str]:
+        """The sentences of `judge` on accuracy."""
+        return [clause.text() for clause in self.accuracies(measured) if not clause.kept]
 
     def describe(self) -> dict[str, Any]:
         """The limits that are set, as JSON data."""

@@ -9,20 +9,20 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import calibration, frontend, memory, pipeline, plans, plugin
+from hybridc.compiler import calibration, cascade, frontend, memory, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.calibration import Data, Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.plans import Dtype, NearHits, Options, Plan, Verify
-from hybridc.compiler.report import Report, Stage
+from hybridc.compiler.report import Decision, Report, Stage
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -33,7 +33,17 @@ class Outcome:
 
     artifact: Artifact
     report: Report
+    measured: Measured
     broken: tuple[str, ...]
+
+    def decided(
+        self, decisions: tuple[Decision, ...], advice: tuple[str, ...], stages: Sequence[Stage]
+    ) -> "Outcome":
+        """The same with the decisions that led to it, what would have helped, and all the time."""
+        report = replace(self.report, decisions=decisions, stages=tuple(stages))
+        artifact = replace(self.artifact, report=report.lasting())
+        broken = (*self.broken, *advice) if self.broken else ()
+        return replace(self, report=report, artifact=artifact, broken=broken)
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
@@ -44,7 +54,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     target: str = "cpu",
     threads: int | None = None,
     contract: Contract | None = None,
-    dtype: Dtype = "fp32",
+    dtype: Dtype = "auto",
     pipeline: str = "default",
     plugins: Sequence[Path] = (),
     verify: Verify = "end",
@@ -121,7 +131,7 @@ def compile_model(model: Model, options: Options) -> Outcome:
 
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
-    """Compile; where the answer is wrong, once more with nothing that rounds differently."""
+    """Apply the stages that the contract takes; each is compiled from the model anew."""
     options = plan.options
     feeds = _feeds(model, plan)
     wanted: list[list[Array]] = []
@@ -129,6 +139,15 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in feeds]
     trial = Trial(model, feeds, wanted)
+    found = cascade.run(
+        options, lambda changed: _attempt_right(trial, plans.plan(changed), make, clock)
+    )
+    return found.best.decided(found.decisions, found.advice, clock.stages)
+
+
+def _attempt_right(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
+    """Compile; where the answer is wrong, once more with nothing that rounds differently."""
+    model = trial.model
     try:
         return _attempt(trial, plan, make, clock)
     except WrongAnswerError as error:
@@ -178,7 +197,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         records=None if advice is None else advice.describe(),
     )
     artifact = replace(draft, report=report.lasting(), certificate=examined.certificate)
-    return Outcome(artifact, report, examined.broken)
+    return Outcome(artifact, report, examined.measured, examined.broken)
 
 
 def _memory(module: IRModule, draft: Artifact, device: Target) -> memory.Memory:

@@ -16,7 +16,7 @@ from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
 Verify = Literal["each", "end", "off"]
-Dtype = Literal["fp32", "bf16"]
+Dtype = Literal["auto", "fp32", "bf16"]
 NearHits = Literal["never", "tools", "any"]
 
 # Which records of another toolchain or target stand in for those of this one: none; those where
@@ -44,9 +44,11 @@ class Options:
     are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
     there are none.
     `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
-    `mixed-precision`).  `exact` forbids what rounds differently from the operators of the model;
-    where an answer is beyond its tolerance, that is tried anyway before the model is refused (but
-    for bf16, which is never exact).  `progress` is told each step as it begins.
+    `mixed-precision`); `auto` is fp32, and bf16 only where the contract cannot be kept otherwise
+    and allows it by a limit on accuracy.  `exact` forbids what rounds differently from the
+    operators of the model; where an answer is beyond its tolerance, that is tried anyway before
+    the model is refused (but for bf16, which is never exact).  `progress` is told each step as it
+    begins.
 
     `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
     the default log, if there is one.  `near` says which records of other conditions count
@@ -57,7 +59,7 @@ class Options:
 
     target: str = "cpu"
     threads: int | None = None
-    dtype: Dtype = "fp32"
+    dtype: Dtype = "auto"
     pipeline: str = "default"
     plugins: Sequence[Path] = ()
     verify: Verify = "end"
@@ -136,10 +138,10 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     """The passes of the pipeline, and those that lower precision where it asks for that."""
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(options.pipeline, catalogue)
-    if options.dtype == "fp32":
+    if options.dtype in ("auto", "fp32"):
         return steps
     if options.dtype != "bf16":
-        raise InputError(f"dtype is fp32 or bf16, not {options.dtype!r}")
+        raise InputError(f"dtype is auto, fp32 or bf16, not {options.dtype!r}")
     if options.exact:
         raise InputError("exact keeps the roundings of the model, dtype bf16 adds some: choose one")
     names = [plugin.name_of(type(step)) for step in steps]

@@ -10,8 +10,9 @@ import tvm
 from hybridc.compiler import calibration, frontend
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.certify import Examined, Terms, Trial, examine
+from hybridc.compiler.clause import Clause
 from hybridc.compiler.clock import Clock, Progress
-from hybridc.compiler.contract import VALIDATE, Clause, Contract
+from hybridc.compiler.contract import VALIDATE, Contract
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import Array, Feed, Model
 from hybridc.compiler.validation import Validate

@@ -9,6 +9,7 @@ from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.tables import table
+from hybridc.compiler.units import format_duration
 
 if TYPE_CHECKING:
     from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
@@ -22,13 +23,32 @@ class Stage:
     seconds: float
 
 
+KEPT, ROLLED_BACK, NOT_NEEDED = "kept", "rolled back", "not needed"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a stage of the cascade: kept, rolled back or not needed, and why."""
+
+    stage: str
+    verdict: str
+    reason: str = ""
+    seconds: float = 0.0
+    measured: Mapping[str, Any] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was decided, as JSON data, without the time that it took."""
+        return {name: value for name, value in vars(self).items() if name != "seconds"}
+
+
 @dataclass(frozen=True)
 class Report:
     """One compilation.
 
     `agreement` holds for each output how far the artifact's answer is from the reference's, as
     `verify` found it; it is empty where that was not asked for, as `latency` then is None.
-    `records` tells what the tuning log or the lock knew; None where there was none.
+    `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
+    are the cascade's.
     """
 
     model: str
@@ -44,12 +64,14 @@ class Report:
     memory: "Memory"
     stages: tuple[Stage, ...]
     records: Mapping[str, Any] | None = None
+    decisions: tuple[Decision, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
         records = None if self.records is None else dict(self.records)
         stages = [asdict(stage) for stage in self.stages]
-        return {**self.lasting(), "records": records, "stages": stages}
+        decisions = [{**each.to_json(), "seconds": each.seconds} for each in self.decisions]
+        return {**self.lasting(), "records": records, "stages": stages, "decisions": decisions}
 
     def lasting(self) -> dict[str, Any]:
         """The part that the artifact keeps.
@@ -67,6 +89,7 @@ class Report:
             "agreement": [dict(output) for output in self.agreement],
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
+            "decisions": [each.to_json() for each in self.decisions if each.verdict != NOT_NEEDED],
         }
 
     def summary(self) -> str:
@@ -79,6 +102,8 @@ class Report:
         if self.latency:
             lines.append(f"latency {self.latency.text()}")
         lines.append(self.memory.text())
+        if len(self.decisions) > 1:
+            lines.append(self._decided())
         return "\n".join(lines)
 
     def text(self) -> str:
@@ -109,6 +134,13 @@ class Report:
             ]
         )
 
+    def _decided(self) -> str:
+        rows = [
+            (each.stage, each.verdict, _latency_of(each), f"{each.seconds:.1f} s", each.reason)
+            for each in self.decisions
+        ]
+        return table(("stage", "", "latency", "took", ""), rows)
+
     def _stages(self) -> str:
         total = sum(stage.seconds for stage in self.stages)
         rows = [(stage.name, f"{stage.seconds:.3f} s") for stage in self.stages]
@@ -134,6 +166,11 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
     data = {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
     del data["workload"]  # the schedule lock has it
     return data
+
+
+def _latency_of(decision: Decision) -> str:
+    found = (decision.measured or {}).get("latency")
+    return format_duration(found["value"]) if found else "-"
 
 
 def _records_line(records: Mapping[str, Any]) -> str:

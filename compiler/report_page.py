@@ -9,6 +9,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.report import Stage
 from hybridc.compiler.report_charts import Measured, mapping, number
+from hybridc.compiler.report_decisions import decisions
 from hybridc.compiler.units import format_duration, format_size
 
 
@@ -32,6 +33,10 @@ def render(
         _tiles(artifact, measured),
         chart,
         _certificate(artifact),
+        decisions(
+            artifact.report.get("decisions"),
+            number(mapping(artifact.certificate.get("contract")).get("max_latency")),
+        ),
         _tensors(artifact),
         charts.memory(artifact.report.get("memory")),
         charts.steps(stages) if stages else _passes(artifact),

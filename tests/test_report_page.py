@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, report_file
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import Measured as Measurement
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.profile import KernelTime, Profile
-from hybridc.compiler.report import Stage
+from hybridc.compiler.report import KEPT, ROLLED_BACK, Decision, Stage
 from hybridc.compiler.report_charts import Measured
 from hybridc.compiler.report_page import render
 
@@ -99,6 +101,26 @@ def test_the_steps_of_the_compilation_have_their_times() -> None:
     assert "2 s in all" in page.text
 
 
+def test_the_stages_of_the_cascade_stand_beside_the_limit() -> None:
+    accuracy = {"cosine": Estimate(0.99, 0.98, 1.0)}
+    decisions = [
+        Decision("exact", KEPT, measured=Measurement(Estimate.exactly(8e-3)).to_json()),
+        Decision(
+            "bf16",
+            ROLLED_BACK,
+            "accuracy cosine: wanted at least 0.999",
+            measured=Measurement(Estimate.exactly(4e-3), accuracy=accuracy).to_json(),
+        ),
+    ]
+    made = artifact(certificate={"contract": {"max_latency": 5e-3}})
+    made.report["decisions"] = [each.to_json() for each in decisions]  # type: ignore[index]
+    page = Reader(render(made))
+    widths = [float(a["width"] or 0) for t, a in page.seen if t == "rect"]
+    assert {1000.0, 500.0, 625.0} <= set(widths)
+    assert "rolled back" in page.text
+    assert "accuracy cosine: wanted at least 0.999; cosine 0.99" in page.text
+
+
 def test_hostile_names_stay_text() -> None:
     made = artifact(
         name=HOSTILE,
@@ -127,7 +149,7 @@ def test_hostile_names_stay_text() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), example_artifact.JSON_VALUES, max_size=3))
 def test_a_report_may_hold_anything(more: dict[str, Any]) -> None:
-    known = ("kernels", "memory", "notes", "agreement")
+    known = ("kernels", "memory", "notes", "agreement", "decisions")
     for value in more.values():
         Reader(render(example_artifact.make(report=dict.fromkeys(known, value))))
         report = {

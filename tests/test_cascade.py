@@ -1,0 +1,138 @@
+"""The cascade: which stages are tried, what stays, what is told, on candidates made up."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from test_driver import classifier
+
+from hybridc.compiler import cascade, certify, driver
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler.errors import ContractError, MissingRecordError, PassError, WrongAnswerError
+from hybridc.compiler.measure import Samples
+from hybridc.compiler.plans import Options
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tuning.plan import Tuning
+
+exactly = Estimate.exactly
+FAST = Contract("5ms", min_accuracy={"cosine": 0.999})
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A latency in ms and a cosine."""
+
+    name: str
+    milliseconds: float
+    cosine: float = 1.0
+
+    @property
+    def measured(self) -> Measured:
+        return Measured(exactly(self.milliseconds / 1e3), accuracy={"cosine": exactly(self.cosine)})
+
+
+def attempts(**found: Candidate | Exception) -> Callable[[Options], Candidate]:
+    """What each stage gives: `exact`, `tuned`, `bf16`, `tuned_bf16`."""
+
+    def attempt(options: Options) -> Candidate:
+        parts = ["tuned"] * bool(options.tuning) + ["bf16"] * (options.dtype == "bf16")
+        result = found["_".join(parts) or "exact"]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return attempt
+
+
+def verdicts(cascaded: cascade.Cascaded[Candidate]) -> list[tuple[str, str]]:
+    return [(each.stage, each.verdict) for each in cascaded.decisions]
+
+
+TUNED = Options(contract=FAST, tuning=Tuning())
+EXACT, SLOW = Candidate("exact", 8), Candidate("slow", 9)
+
+
+def test_it_stops_at_the_first_that_keeps_the_contract() -> None:
+    found = cascade.run(TUNED, attempts(exact=Candidate("exact", 4)))
+    assert found.best.name == "exact"
+    assert verdicts(found) == [("exact", "kept"), ("tuned", "not needed"), ("bf16", "not needed")]
+    assert found.advice == ()
+
+
+def test_stages_add_up() -> None:
+    tuned, both = Candidate("tuned", 6), Candidate("both", 4, 0.9995)
+    found = cascade.run(TUNED, attempts(exact=EXACT, tuned=tuned, tuned_bf16=both))
+    assert found.best == both
+    assert verdicts(found) == [("exact", "kept"), ("tuned", "kept"), ("bf16", "kept")]
+
+
+def test_what_is_no_faster_is_rolled_back() -> None:
+    found = cascade.run(TUNED, attempts(exact=EXACT, tuned=SLOW, bf16=Candidate("bf16", 4)))
+    assert found.best.name == "bf16"
+    assert verdicts(found)[1] == ("tuned", "rolled back")
+    assert "no nearer to the limits: 1.8 of them, 1.6 before" in found.decisions[1].reason
+
+
+def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
+    rough = Candidate("bf16", 4, 0.99)
+    found = cascade.run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=rough))
+    assert found.best == EXACT
+    assert found.decisions[1].reason == "accuracy cosine: wanted at least 0.999, measured 0.99"
+    assert found.advice == (
+        "without the limit on accuracy bf16 would reach latency 4 ms, accuracy cosine 0.99",
+    )
+
+
+@pytest.mark.parametrize("error", [WrongAnswerError("wrong"), PassError("no such luck")])
+def test_a_later_stage_that_fails_is_skipped(error: Exception) -> None:
+    found = cascade.run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=error))
+    assert found.best == EXACT
+    assert (found.decisions[1].verdict, found.decisions[1].reason) == ("rolled back", str(error))
+    with pytest.raises(type(error)):
+        cascade.run(TUNED, attempts(exact=error))
+
+
+def test_precision_is_kept_without_a_limit_on_accuracy() -> None:
+    limits = Options(contract=Contract("5ms"))
+    found = cascade.run(limits, attempts(exact=EXACT))
+    assert verdicts(found) == [("exact", "kept")]
+    assert "would allow bf16" in found.advice[0]
+    for chosen in (replace(TUNED, dtype="fp32"), replace(TUNED, exact=True)):
+        assert [each.name for each in cascade.stages(chosen)] == ["exact", "tuned"]
+    assert [each.name for each in cascade.stages(Options())] == ["exact"]
+
+
+def test_tuning_that_no_contract_limits_is_done_at_once() -> None:
+    (stage,) = cascade.stages(Options(tuning=Tuning()))
+    assert stage.change(Options()).tuning is not None
+
+
+def test_a_lock_says_by_its_kernels_what_it_was_written_for() -> None:
+    locked = Options(lock=Path("schedule.lock"))
+    missing = MissingRecordError("no such kernel")
+    found = cascade.run(locked, attempts(exact=missing, bf16=Candidate("bf16", 4)))
+    assert found.best.name == "bf16"
+    with pytest.raises(MissingRecordError):
+        cascade.run(locked, attempts(exact=missing, bf16=missing))
+
+
+def test_a_model_goes_through_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of bf16 are said to take half the time of others."""
+
+    def measured(session: InferenceSession, *_: object) -> Samples:
+        half = "mixed-precision" in session.artifact.pipeline
+        return Samples((0.004 if half else 0.008,) * 20)
+
+    monkeypatch.setattr(certify, "_measure", measured)
+    limits = Contract("5ms", min_accuracy={"cosine": 0.99})
+    outcome = driver.compile_source(classifier(), Options(contract=limits))
+    assert [each.verdict for each in outcome.report.decisions] == ["kept", "kept"]
+    assert outcome.artifact.certificate["precision"] == "bf16"
+    assert outcome.artifact.certificate["kept"] is True
+    assert "bf16" in outcome.report.summary()
+    decisions = outcome.artifact.report["decisions"]
+    assert decisions[0]["measured"]["latency"]["value"] == 0.008
+    with pytest.raises(ContractError, match=r"measured 8 ms; .*--min-accuracy.* would allow bf16"):
+        driver.compile(classifier(), contract=Contract("5ms"))
