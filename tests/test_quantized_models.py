@@ -125,9 +125,9 @@ def quantized(
 
 CASES = [
     # Model, products in integers, format, signed activations, scales by channel, when to verify.
-    (network, 4, QuantFormat.QDQ, False, True, "end"),
-    (network, 4, QuantFormat.QOperator, False, False, "each"),
-    (network, 4, QuantFormat.QDQ, True, False, "end"),
+    (network, 5, QuantFormat.QDQ, False, True, "end"),
+    (network, 5, QuantFormat.QOperator, False, False, "each"),
+    (network, 5, QuantFormat.QDQ, True, False, "end"),
     # Products of two activations, scores and shares by values, stay in fp32.
     (transformer, 6, QuantFormat.QDQ, True, True, "end"),
     (transformer, 6, QuantFormat.QDQ, False, False, "end"),
@@ -155,14 +155,17 @@ def test_a_quantised_model_is_what_onnx_runtime_computes(
     unquantised = onnxruntime.InferenceSession(made[0].SerializeToString())
     outcome = compile_source(proto, Options(verify=verify))
     session = InferenceSession(outcome.artifact)
+    distances = []
     for _ in range(4):
         feed = {"x": DRAW.standard_normal(made[1]).astype("float32")}
         wanted: Any = reference.run(None, feed)[0]
-        (got,) = session.run(None, feed)
-        # One step of the last quantisation, of those that ties went through on the way some.
-        assert _distance(got, wanted) < 0.02
+        distances.append(_distance(session.run(None, feed)[0], wanted))
         assert _distance(wanted, unquantised.run(None, feed)[0]) < 0.3
-    assert len([k for k in outcome.report.kernels if k.precision == "int8"]) >= products
+    # A tie may fall to the other side for one draw.  Without quantisation none would be so near:
+    # the least distance seen is 0.003.
+    assert sorted(distances)[-2] < 1e-5, distances
+    assert max(distances) < 0.05, distances
+    assert len([k for k in outcome.report.kernels if k.precision == "int8"]) == products
 
 
 def _distance(got: Any, wanted: Any) -> float:
