@@ -6,6 +6,7 @@ sketch and which numbers, so it is of whole numbers as the points of every rule:
 kept, and none that a stranger wrote is ever carried out.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,10 +154,7 @@ class Sketches:
         return made
 
     def point(self, trace: str | Trace) -> Point | None:
-        """The point of a trace, TVM's own or as JSON text; None where no sketch looks like it.
-
-        Text is compared and never carried out: it may come from anywhere.
-        """
+        """The point of a trace, TVM's or JSON text that is never carried out; None if unknown."""
         text = trace if isinstance(trace, str) else _text(trace.simplified(True))
         if len(text) > _LONGEST:
             return None
@@ -192,10 +190,9 @@ def sketches(func: PrimFunc, target: Target) -> Sketches:
     if not _small(func):
         return Sketches(func, target, ())
     context = _context(func, target)
-    try:
+    found: Sequence[Schedule] = ()
+    with contextlib.suppress(InternalError, ScheduleError, RuntimeError, ValueError, TypeError):
         found = context.space_generator.generate_design_space(context.mod)
-    except (InternalError, ScheduleError, RuntimeError, ValueError, TypeError):
-        return Sketches(func, target, ())
     return Sketches(func, target, tuple(map(_sketch, found)))
 
 
@@ -219,22 +216,20 @@ def _context(func: PrimFunc, target: Target, seed: int = 1, **search: int) -> An
     )
     module = meta_schedule.tune_context._normalize_mod(func)
     evolution = meta_schedule.search_strategy.EvolutionarySearch(**search)
-    context = _ffi_api.TuneContext(
-        module, target.tvm, generator, evolution, "main", 1, seed, lambda *_: None
-    )
+    args = (module, target.tvm, generator, evolution, "main", 1, seed)
+    context = _ffi_api.TuneContext(*args, lambda *_: None)
     _ffi_api.TuneContextInitialize(context)
     return context
 
 
 def _small(func: PrimFunc) -> bool:
-    from tvm import tirx
-    from tvm.s_tir import SBlock
+    from tvm import s_tir, tirx
     from tvm_ffi import structural_walk
 
     if not all(isinstance(size, tirx.IntImm) for param in func.params for size in param.shape):
         return False
     blocks: list[Any] = []
-    structural_walk(func.body, (SBlock, blocks.append))
+    structural_walk(func.body, (s_tir.SBlock, blocks.append))
     reductions = sum(block.init is not None for block in blocks)
     # Without a root, the kernel is one opaque block, such as a sort, which TVM leaves as it is.
     rooted = any(str(block.name_hint) == "root" for block in blocks)
@@ -272,8 +267,7 @@ def _choice(index: int, knob: str, trace: Trace, deepest: int) -> Choice:
 
 def _numbers(decision: Any) -> Decision:
     """A decision of TVM or of JSON, one number or several."""
-    several = hasattr(decision, "__len__")
-    return [int(each) for each in decision] if several else [int(decision)]
+    return [int(each) for each in (decision if hasattr(decision, "__len__") else [decision])]
 
 
 def _form(instructions: Any) -> list[Any]:
@@ -297,8 +291,8 @@ def _text(trace: Trace) -> str:
 
 def plain(data: Any) -> Any:
     """TVM's JSON data as Python's."""
-    if isinstance(data, str | int | float) or data is None:
-        return data if data is None or isinstance(data, int | float) else str(data)
-    if hasattr(data, "__len__"):
-        return [plain(each) for each in data]
-    return data.value
+    if isinstance(data, str):
+        return str(data)  # TVM's own strings too
+    if data is None or isinstance(data, int | float):
+        return data
+    return [plain(each) for each in data] if hasattr(data, "__len__") else data.value

@@ -6,7 +6,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from kernel_corpus import operator
+from kernel_builders import operator
 from test_attention import reference
 from test_contractions import CPUS, noise
 from tvm import relax

@@ -23,11 +23,19 @@ class Importer(ONNXGraphImporter):
     def _convert_operator(
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> Any:
+        if op_name == "Resize":
+            _drop_empty_scales(inputs)
         converter = _CONVERTERS.get(op_name)
         converted = None if converter is None else converter(inputs, attrs)
         if converted is None:
             return super()._convert_operator(op_name, inputs, attrs, opset)
         return self.bb.normalize(converted)
+
+
+def _drop_empty_scales(inputs: list[Any]) -> None:
+    """Sizes stand beside scales without elements in opset 11, where no input could be left out."""
+    if len(inputs) > 3 and isinstance(inputs[2], tvm.ir.GenericConst):
+        inputs[2] = inputs[2] if inputs[2].value.numpy().size else None
 
 
 def _clip(inputs: Sequence[Any], attrs: Attributes) -> Any:
