@@ -135,7 +135,8 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
     from tvm.s_tir import meta_schedule
 
     start = time.perf_counter()
-    module = meta_schedule.tune_context._normalize_mod(found.func)
+    normalized = meta_schedule.tune_context._normalize_mod  # pyright: ignore[reportPrivateUsage]
+    module = normalized(found.func)
     with tempfile.TemporaryDirectory(prefix="metaschedule-") as folder:
         database = meta_schedule.tune_tir(
             module, chosen.tvm, folder, max_trials_global=trials, seed=1 + seed
@@ -145,7 +146,7 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
         if best is None:
             raise RuntimeError(f"MetaSchedule found nothing that runs for {found.kernel.name}")
         trace = best.as_json()[0]
-        seconds = min(float(each) for each in best.run_secs)
+        seconds = min(map(float, best.run_secs or ()))
     return Search(
         kernel=found.kernel.name,
         workload=keys.of_kernel(found.func).key,

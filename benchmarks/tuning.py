@@ -219,9 +219,10 @@ def replayed(kernel: Kernel, found: Search, library: Path) -> None:
     """Write the library of MetaSchedule's best trace, built as TVM builds it."""
     import tvm
     from tvm.s_tir import Schedule, Trace
-    from tvm.s_tir.meta_schedule.tune_context import _normalize_mod
+    from tvm.s_tir.meta_schedule import tune_context
 
-    schedule = Schedule(_normalize_mod(kernel.func))
+    normalized = tune_context._normalize_mod  # pyright: ignore[reportPrivateUsage]
+    schedule = Schedule(normalized(kernel.func))
     Trace.apply_json_to_schedule(found.trace, schedule)
     tvm.compile(schedule.mod, target=kernel.target.tvm).export_library(str(library))
 

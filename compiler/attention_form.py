@@ -1,7 +1,6 @@
 """What a kernel of attention computes: its operands, mask and precision."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,11 +98,10 @@ def form_of(func: PrimFunc) -> Attention | None:
     """What a loop nest computes, where it is noted there."""
     if func.attrs is None or _FORM not in func.attrs:
         return None
-    data: Mapping[str, Any] = json.loads(str(func.attrs[_FORM]))
-    operands = {
-        name: Operand(tuple(data[name].pop("shape")), tuple(data[name].pop("axes")), **data[name])
-        for name in ("query", "key", "value")
-    }
-    mask = None if data["mask"] is None else tuple(data["mask"])
-    fill = None if data["fill"] is None else Fill(**data["fill"])
-    return Attention(**{**data, **operands, "mask": mask, "fill": fill})
+    data: dict[str, Any] = json.loads(str(func.attrs[_FORM]))
+    for name in ("query", "key", "value"):
+        shape, axes = (tuple(data[name].pop(part)) for part in ("shape", "axes"))
+        data[name] = Operand(shape, axes, **data[name])
+    data["mask"] = None if data["mask"] is None else tuple(data["mask"])
+    data["fill"] = None if data["fill"] is None else Fill(**data["fill"])
+    return Attention(**data)

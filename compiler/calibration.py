@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from blake3 import blake3
@@ -10,8 +11,8 @@ from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.model import Array, TensorSpec, random_feed
 
 Feeds = list[dict[str, Array]]
-# Arrays by input name that hold the samples, or the samples one after another.
-Data = Mapping[str, Array] | Iterable[Mapping[str, Array]]
+# Arrays by input name that hold the samples, or such arrays one after another.
+Data = Mapping[str, Array] | Iterable[Any]
 
 # Samples that are taken of an iterable, which may have no end.
 _AT_MOST = 10_000
@@ -38,7 +39,7 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
     input's own leading axis where that is 1.  Raises InputError where one does not fit.
     """
     if isinstance(data, Mapping):
-        return _cut(data, inputs)
+        return _cut(cast("Mapping[str, Array]", data), inputs)
     found: Feeds = []
     for number, sample in enumerate(data):
         if number == _AT_MOST:
@@ -48,7 +49,8 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
             raise InputError(
                 f"calibration sample {number}: wanted arrays by input name, got {kind}"
             )
-        found += _cut({name: np.asarray(array) for name, array in sample.items()}, inputs)
+        arrays = cast("Mapping[str, Any]", sample)
+        found += _cut({name: np.asarray(array) for name, array in arrays.items()}, inputs)
     if not found:
         raise InputError("calibration data is empty")
     return found

@@ -102,8 +102,9 @@ def resampled(sums: Floats, value: Callable[[Floats], Floats]) -> Estimate:
     if not (math.isfinite(found) and error > 0):
         return Estimate.exactly(found)
     count = len(grouped)
-    weights = np.random.default_rng(0).multinomial(count, [1 / count] * count, _RESAMPLES)
-    errors = _standard_errors(grouped, weights.astype(float), value)
+    draws = np.random.default_rng(0).multinomial(count, [1 / count] * count, _RESAMPLES)
+    weights = draws.astype(np.float64)
+    errors = _standard_errors(grouped, weights, value)
     drawn = value(weights @ grouped) - found
     far = np.quantile(drawn / np.where(errors > 0, errors, error), [1 - _STRICT, _STRICT])
     low, high = (found - float(each) * error for each in far[::-1])

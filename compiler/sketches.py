@@ -214,7 +214,8 @@ def _context(func: PrimFunc, target: Target, seed: int = 1, **search: int) -> An
         postprocs="llvm",
         mutator_probs={each: p for each, p in mutators.items() if not isinstance(each, parallel)},
     )
-    module = meta_schedule.tune_context._normalize_mod(func)
+    normalized = meta_schedule.tune_context._normalize_mod  # pyright: ignore[reportPrivateUsage]
+    module = normalized(func)
     evolution = meta_schedule.search_strategy.EvolutionarySearch(**search)
     args = (module, target.tvm, generator, evolution, "main", 1, seed)
     context = _ffi_api.TuneContext(*args, lambda *_: None)

@@ -5,7 +5,7 @@ right as well.
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 from unittest.mock import patch
@@ -38,7 +38,7 @@ def shapes(least: int = 1, most: int = 4, elements: int = 20_000) -> st.SearchSt
     return drawn.filter(lambda shape: prod(shape) <= elements)
 
 
-def broadcast(draw: st.DrawFn, shape: Sequence[int]) -> tuple[int, ...]:
+def broadcast(draw: Callable[..., Any], shape: Sequence[int]) -> tuple[int, ...]:
     """A shape that broadcasts to `shape`."""
     kept = draw(st.tuples(*[st.booleans()] * len(shape)))
     return tuple(extent if keep else 1 for extent, keep in zip(shape, kept, strict=True))

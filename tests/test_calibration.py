@@ -19,7 +19,7 @@ def arrays(count: int) -> dict[str, Array]:
 
 
 def test_an_archive_and_a_folder_give_the_same(tmp_path: Path) -> None:
-    np.savez(tmp_path / "data.npz", **arrays(4))
+    np.savez(tmp_path / "data.npz", x=arrays(4)["x"], n=arrays(4)["n"])
     for name, array in arrays(4).items():
         np.save(tmp_path / f"{name}.npy", array)
     found = [

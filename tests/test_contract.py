@@ -11,6 +11,7 @@ from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured, parse_latency, parse_limits
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
+from hybridc.compiler.validation import Runner
 
 
 @pytest.mark.parametrize(
@@ -172,12 +173,17 @@ def test_perfection_is_asked_of_the_samples_that_there_are() -> None:
     assert Contract(min_accuracy={"top1": 0.9}).judge(Measured(accuracy=all_of_ten))
 
 
+def hits(_: Runner) -> float:
+    """A measure of the user's."""
+    return 1.0
+
+
 def test_a_function_of_the_user_has_two_names() -> None:
-    limits = Contract(min_accuracy={"len": 3}, max_drop={"validate": 0.5}, validate=len)
+    limits = Contract(min_accuracy={"hits": 3}, max_drop={"validate": 0.5}, validate=hits)
     assert limits.describe() == {
         "min_accuracy": {"validate": 3},
         "max_drop": {"validate": 0.5},
-        "validate": "len",
+        "validate": "hits",
     }
     found = Measured(accuracy={"validate": exactly(2)}, drop={"validate": exactly(0.75)})
     assert limits.judge(found) == [

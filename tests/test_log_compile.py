@@ -209,9 +209,10 @@ def test_what_was_measured_with_cold_caches_is_used(
     with access.open_log(str(tuned), readonly=True) as warm, access.open_log(str(path)) as log:
         cold = (dataclasses.replace(each, mode="cold") for each in warm.records())
         log.add(cold, warm.described())
-    frozen = {"frozen": True, "near": "never"}
-    by_cold = driver.compile_source(source, Options(log=str(path), **frozen))
-    by_warm = driver.compile_source(source, Options(log=str(tuned), **frozen))
+    by_cold, by_warm = (
+        driver.compile_source(source, Options(log=str(log), frozen=True, near="never"))
+        for log in (path, tuned)
+    )
     assert by_cold.artifact.lock == by_warm.artifact.lock
     assert (by_cold.report.records or {})["near"] > 1
 

@@ -1,11 +1,12 @@
 """Find the winner of a series without reading more of it than may win."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, Float, Select, bindparam, cast, func, select, text
+from sqlalchemy import Connection, Float, bindparam, cast, func, select, text
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.log import rows, schema, winner
@@ -18,7 +19,7 @@ _REACH = 1 + winner.WIDEST
 Usable = Callable[[Measured], str | None]  # why a choice cannot be used here, or None
 
 
-def _pool(*without: Any) -> Select[Any]:
+def _pool(*without: Any) -> Any:
     """All that was measured of the choices with a median up to a limit.
 
     The limit is given, or null: then it lies as far above the lowest median as a tie can reach.
@@ -113,7 +114,8 @@ class Search:
         for row, point in zip(whole, points, strict=True):
             id_, choice, rule, _, trace, verdict, median, seconds = row
             if _is_point(point) and (median is not None or verdict != "ok"):
-                yield Measured(id_, choice, rule, point, trace, verdict, median, seconds)
+                middle = math.nan if median is None else median
+                yield Measured(id_, choice, rule, point, trace, verdict, middle, seconds)
             else:
                 self._tell(DamagedError(id_, "its point or its median is none"))
 
