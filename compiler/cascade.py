@@ -102,7 +102,7 @@ def run(options: Options, attempt: Callable[[Options], Result]) -> Cascaded[Resu
     if best is None:
         assert missing is not None
         raise missing
-    return Cascaded(best, tuple(decisions), tuple(_advice(options, best, beyond)))
+    return Cascaded(best, tuple(decisions), tuple(_advice(options, best, decisions, beyond)))
 
 
 def _objection(contract: Contract, found: Measured, best: Measured | None) -> str:
@@ -116,14 +116,23 @@ def _objection(contract: Contract, found: Measured, best: Measured | None) -> st
 
 
 def _advice(
-    options: Options, best: Candidate, beyond: Sequence[tuple[Stage, Candidate]]
+    options: Options,
+    best: Candidate,
+    decisions: Sequence[Decision],
+    beyond: Sequence[tuple[Stage, Candidate]],
 ) -> list[str]:
-    """What would bring the costs within their limits, where they are not."""
+    """What would bring the costs within their limits, where they are not, and what did not."""
     contract = options.contract
     short = [clause for clause in contract.costs(best.measured) if not clause.kept]
     if not short:
         return []
+    inaccurate = {stage.name for stage, _ in beyond}
     told = [
+        f"{each.stage} did not help: {each.reason}"
+        for each in decisions
+        if each.verdict == ROLLED_BACK and each.stage not in inaccurate
+    ]
+    told += [
         f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
         for stage, found in beyond
     ]

@@ -72,7 +72,10 @@ def test_what_is_no_faster_is_rolled_back() -> None:
     found = cascade.run(TUNED, attempts(exact=EXACT, tuned=SLOW, bf16=Candidate("bf16", 4)))
     assert found.best.name == "bf16"
     assert verdicts(found)[1] == ("tuned", "rolled back")
-    assert "no nearer to the limits: 1.8 of them, 1.6 before" in found.decisions[1].reason
+    reason = "no nearer to the limits: 1.8 of them, 1.6 before"
+    assert found.decisions[1].reason == reason
+    found = cascade.run(replace(TUNED, dtype="fp32"), attempts(exact=EXACT, tuned=SLOW))
+    assert found.advice == (f"tuned did not help: {reason}",)
 
 
 def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
