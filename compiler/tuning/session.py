@@ -14,7 +14,8 @@ from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner, Update
+from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
+from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
 
 

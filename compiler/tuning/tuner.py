@@ -8,24 +8,25 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol
 
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import nearby
+from hybridc.compiler.tuning import nearby, run_off
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
 from hybridc.compiler.tuning.imported import hinted
 from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
-from hybridc.compiler.tuning.outcome import Measured, MeasureError
+from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.update import Progress, Update
 
 ROUND = 8  # trials between two looks at what they gained, and the most that are lost
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
@@ -40,36 +41,6 @@ class Budget:
 
     trials: int = 32
     seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class Update:
-    """How things stand: told after each trial.
-
-    `gain` is the time of all kernels at their defaults over that at their best; `best` is that of
-    the kernel that the trial was for, in seconds.
-    """
-
-    kernel: str
-    measured: int
-    done: int
-    trials: int
-    best: float | None
-    gain: float
-    seconds: float
-
-    @property
-    def left(self) -> float | None:
-        """Seconds until all trials are done, at the pace so far; an early stop comes before."""
-        pace = self.seconds / self.measured if self.measured else None
-        return None if pace is None else pace * (self.trials - self.done)
-
-
-class Progress(Protocol):
-    """Is told each update."""
-
-    def __call__(self, update: Update, /) -> None:
-        """See how things stand."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +107,23 @@ class Tuner:
                 if len(busy) == len(self._open()):
                     time.sleep(_PATIENCE)
                     break
+        for task in self._open():
+            self._run_off(task)
         return reason
+
+    def _run_off(self, task: Task) -> None:
+        """Measure the winner again beside the default, and whatever wins instead of it then."""
+        _, target, toolchain = self._described(task)
+        for _ in range(run_off.MOST):
+            points = run_off.contenders(task, self.log, target, toolchain, self.pool.mode)
+            if not points or self._late():
+                break
+            with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
+                if not ours or (bench := self._bench(task)) is None:
+                    break
+                with self._kept(task, trials=0) as keep:
+                    self.pool.measure(bench, points, None, keep)
+        self._recall(task)
 
     def _result(self, reason: str, *, interrupted: bool = False) -> Tuned:
         drifts = [bench.drift.worst for bench in self._benches.values()]
@@ -170,7 +157,7 @@ class Tuner:
         """Why nothing more is to be measured; empty while something is."""
         if self._done >= self._trials:
             return "all trials are done"
-        if self.budget.seconds and time.monotonic() - self._start >= self.budget.seconds:
+        if self._late():
             return "the time is used up"
         if not self._open():
             return "no kernel can be measured"
@@ -178,15 +165,21 @@ class Tuner:
             return "what may still be gained is inside the noise"
         return ""
 
+    def _late(self) -> bool:
+        return bool(self.budget.seconds and time.monotonic() - self._start >= self.budget.seconds)
+
+    def _work(self, task: Task) -> str:
+        """What is claimed while a task is measured."""
+        series = [described.key for described in self._described(task)]
+        return claims.name(*series, task.kernel.rule_name, self.pool.mode)
+
     def _turn(self, busy: set[Task]) -> bool:
         """Give a round to the task that needs it most of those that are free; False if none is."""
         free = [task for task in self._open() if task not in busy]
         if (task := tuning.choose(free, ROUND)) is None:
             busy.update(free)
             return False
-        series = [described.key for described in self._described(task)]
-        work = claims.name(*series, task.kernel.rule_name, self.pool.mode)
-        with claimed(self.log, work, self._owner, self.lease) as ours:
+        with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
             if not ours:
                 busy.add(task)
             else:
@@ -197,10 +190,7 @@ class Tuner:
     def _round(self, task: Task) -> None:
         """Measure what the strategy proposes, and keep it whatever happens."""
         self._recall(task)  # another tuner may have been at it until now
-        try:
-            bench = self._bench(task)
-        except MeasureError as error:
-            self._given_up[task] = str(error)
+        if (bench := self._bench(task)) is None:
             return
         known = task.default is not None
         count = min(ROUND, self._trials - self._done) if known else 1
@@ -211,32 +201,48 @@ class Tuner:
             search = replace(search, hints=near, score=task.predictor.score(task.history, look))
         points = self.strategy.propose(search, task.history, count)
         task.exhausted = not points
+        with self._kept(task) as keep:
+            if known:
+                best = task.best.seconds if task.best else None
+                self.pool.measure(bench, points, best, keep)
+            elif points:
+                keep(self.pool.set_baseline(bench, points[0]))
+
+    @contextmanager
+    def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
+        """Take what is measured in the block, and write it into the log whatever happens.
+
+        A measurement counts as so many trials.
+        """
         found: list[Measured] = []
 
         def keep(measured: Measured) -> None:
             found.append(measured)
-            self._measured += 1
+            self._measured += trials
             self._disturbed += measured.disturbed
             if measured.verdict is not Verdict.OK:
                 self._failed[measured.verdict] += 1
             self._tell(task, found)
 
         try:
-            if known:
-                best = task.best.seconds if task.best else None
-                self.pool.measure(bench, points, best, keep)
-            elif points:
-                keep(self.pool.set_baseline(bench, points[0]))
+            yield keep
         finally:
             with uninterrupted():
                 self.log.add([self._record(task, each) for each in found], self._described(task))
 
-    def _bench(self, task: Task) -> Bench:
-        """The kernel's bench; where the log knows its default, that is the baseline."""
-        if task not in self._benches:
-            bench = self._benches[task] = self.pool.open(task.kernel)
-            if task.default and task.default.seconds:
-                self.pool.set_baseline(bench, task.default.point, task.default.seconds)
+    def _bench(self, task: Task) -> Bench | None:
+        """The kernel's bench; where the log knows its default, that is the baseline.
+
+        None where nothing can be measured: the task is given up.
+        """
+        try:
+            if task not in self._benches:
+                bench = self._benches[task] = self.pool.open(task.kernel)
+                if task.default and task.default.seconds:
+                    self.pool.set_baseline(bench, task.default.point, task.default.seconds)
+        except MeasureError as error:
+            self._given_up[task] = str(error)
+            return None
         return self._benches[task]
 
     def _recall(self, task: Task) -> None:
