@@ -17,6 +17,8 @@ from hybridc.schedules import _access, _vectors
 _ROWS = "hybridc.window_rows"
 # Columns of a window that are unrolled; each is a loop over the depth with code of its own.
 _UNROLLED = 7
+# Channels that make a tap long enough: 3 of a 7x7 window took 2.5 times as long as with a copy.
+_DEEP = 16
 
 
 def mark_rows(schedule: Schedule, loop: Any) -> None:
@@ -35,9 +37,14 @@ def skip_taps(func: PrimFunc) -> PrimFunc:
     return func.with_body(structural_map(func.body, (tirx.For, _ask_ahead)))
 
 
-def is_skippable(schedule: Schedule, pad: Any, columns: int) -> bool:
-    """Whether `skip_copy` does without a padded copy for a window of so many columns."""
-    return columns <= _UNROLLED and _copy(schedule.get(pad)) is not None
+def is_skippable(schedule: Schedule, pad: Any, columns: int, depth: int) -> bool:
+    """Whether `skip_copy` does without a padded copy, and is worth it.
+
+    The window has so many columns, and each of its taps so many channels, over which asking
+    whether it lies in the padding is spread.
+    """
+    plain = columns <= _UNROLLED and depth >= _DEEP
+    return plain and _copy(schedule.get(pad)) is not None
 
 
 def skip_copy(func: PrimFunc) -> PrimFunc:

@@ -77,8 +77,8 @@ class Conv2d(ScheduleRule):
         product = _contraction.product_of(schedule)
         store = _contraction.inline_epilogue(schedule, product)
         feeding = schedule.get_producers(product)
-        columns = _contraction.extents(schedule, product)[-2]
-        skipped = [p for p in feeding if _padding.is_skippable(schedule, p, columns)]
+        columns, depth = _contraction.extents(schedule, product)[-2:]
+        skipped = [p for p in feeding if _padding.is_skippable(schedule, p, columns, depth)]
         tiles = _contraction.tile(match, schedule, product, store, point)
         for pad in feeding:
             if pad in skipped:

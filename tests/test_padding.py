@@ -15,6 +15,7 @@ from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.schedules import _padding
 from hybridc.schedules.conv2d import Conv2d as Rule
 
 torch = pytest.importorskip("torch")
@@ -62,6 +63,24 @@ def convolved(x: Array, w: Array, case: Any) -> Array:
     return np.asarray(found)
 
 
+@pytest.fixture
+def however_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do without a copy for however few channels, which takes long only when it is run."""
+    monkeypatch.setattr(_padding, "_DEEP", 1)
+
+
+@pytest.mark.parametrize(("channels", "copied"), [(3, True), (8, True), (16, False), (48, False)])
+def test_few_channels_are_worth_a_copy(channels: int, copied: bool) -> None:
+    packed, left = contractions.pack_filter(numbers((8, 7, 7, channels), TYPES["float32"]), 1, 16)
+    conv = Conv2d((2, 2), (3, 3, 3, 3), (1, 1), left, channels)
+    func = contractions.conv2d((1, 20, 20, channels), packed, 8, conv, "float32")
+    device = target.parse("cpu", threads=2)
+    match: Any = Rule().match(func, device)
+    made = Rule().schedule(match, Rule().default(match, device)).mod["main"]
+    assert ("pad" in blocks(made)) == copied
+
+
+@pytest.mark.usefixtures("however_few")
 @pytest.mark.parametrize(
     ("dtype", "cpu"), [*((name, "cpu") for name in TYPES), ("float32", "avx2")]
 )
