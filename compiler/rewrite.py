@@ -70,6 +70,12 @@ def updated(module: IRModule, functions: dict[Any, Any]) -> IRModule:
     return tvm.IRModule(dict(module.functions_items()) | functions, attrs=module.attrs)
 
 
+def with_blocks(function: Expr, blocks: Sequence[Any]) -> Expr:
+    """The same function of other blocks of bindings."""
+    body = relax.SeqExpr(blocks, function.body.body)
+    return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
+
+
 def tidy(module: IRModule) -> IRModule:
     """Back to A-normal form: no nested calls, no second names, no unused bindings."""
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))

@@ -20,6 +20,7 @@ from hybridc.compiler.rewrite import (
     shape,
     tidy,
     updated,
+    with_blocks,
 )
 
 _HEADS_RANK = 4
@@ -78,13 +79,7 @@ def _combine(function: Expr) -> Expr | None:
             elif binding.var not in gone:
                 bindings.append(binding)
         blocks.append(type(block)(bindings))
-    return relax.Function(
-        function.params,
-        relax.SeqExpr(blocks, function.body.body),
-        function.ret_ty,
-        function.is_pure,
-        function.attrs,
-    )
+    return with_blocks(function, blocks)
 
 
 def _projections(function: Expr, graph: Graph) -> Iterator[_Projection]:

@@ -12,7 +12,14 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import kernel_cost
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, tidy, updated
+from hybridc.compiler.rewrite import (
+    bindings_of,
+    operator,
+    relax_functions,
+    tidy,
+    updated,
+    with_blocks,
+)
 from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.passes._narrow import on_narrow
 
@@ -103,13 +110,7 @@ class _Narrower:
             type(block)([self._binding(binding, held) for binding in block.bindings])
             for block in function.body.blocks
         ]
-        return relax.Function(
-            function.params,
-            relax.SeqExpr(blocks, function.body.body),
-            function.ret_ty,
-            function.is_pure,
-            function.attrs,
-        )
+        return with_blocks(function, blocks)
 
     def _binding(self, binding: Any, held: dict[Any, Any]) -> Any:
         var, value = binding.var, binding.value
