@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from hybridc.compiler import precisions
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 MODEL_PATH = click.Path(path_type=Path)
@@ -32,7 +34,7 @@ TARGET = click.option(
 )
 DTYPE = click.option(
     "--dtype",
-    type=click.Choice(["fp32", "bf16"]),
+    type=click.Choice(tuple(precisions.PRECISIONS)),
     default="fp32",
     show_default=True,
     help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.",

@@ -21,6 +21,7 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler import precisions
 from hybridc.compiler.errors import ContractError, InputError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @THREADS
 @click.option(
     "--dtype",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    type=click.Choice(precisions.names()),
     default="auto",
     show_default=True,
     help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.  auto:"

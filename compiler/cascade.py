@@ -7,7 +7,7 @@ is rolled back, and the next one goes on without it.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from hybridc.compiler.clause import Clause
@@ -15,18 +15,7 @@ from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.errors import HybridcError, MissingRecordError
 from hybridc.compiler.plans import Options
 from hybridc.compiler.report import KEPT, NOT_NEEDED, ROLLED_BACK, Decision
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step towards the contract: what it changes in the options that stand so far.
-
-    A `lossy` stage computes less precisely than the model and needs a limit on accuracy.
-    """
-
-    name: str
-    change: Callable[[Options], Options]
-    lossy: bool = False
+from hybridc.compiler.stages import Stage, allows_loss, stages
 
 
 class Candidate(Protocol):
@@ -48,22 +37,6 @@ class Cascaded(Generic[Result]):
     best: Result
     decisions: tuple[Decision, ...]
     advice: tuple[str, ...]
-
-
-def stages(options: Options) -> tuple[Stage, ...]:
-    """The stages that may be tried, the first of which always is."""
-    contract = options.contract
-    later: list[Stage] = []
-    first = options
-    if _costs(contract) and options.tuning is not None:
-        first = replace(first, tuning=None)
-        later.append(Stage("tuned", lambda base: replace(base, tuning=options.tuning)))
-    if options.dtype == "auto":
-        first = replace(first, dtype="fp32")
-        # What a lock was written for it does not say.
-        if options.lock is not None or (_costs(contract) and _allows_loss(options)):
-            later.append(Stage("bf16", lambda base: replace(base, dtype="bf16"), lossy=True))
-    return Stage("bf16" if first.dtype == "bf16" else "exact", lambda _: first), *later
 
 
 def run(options: Options, attempt: Callable[[Options], Result]) -> Cascaded[Result]:
@@ -136,7 +109,7 @@ def _advice(
         f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
         for stage, found in beyond
     ]
-    if options.dtype == "auto" and not _allows_loss(options) and not options.exact:
+    if options.dtype == "auto" and not allows_loss(options) and not options.exact:
         told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")
     return told
 
@@ -144,14 +117,6 @@ def _advice(
 def _reached(contract: Contract, found: Candidate) -> str:
     clauses = [*contract.costs(found.measured), *contract.accuracies(found.measured)]
     return ", ".join(f"{c.name} {c.show(c.found.value)}" for c in clauses if c.found is not None)
-
-
-def _costs(contract: Contract) -> list[Clause]:
-    return contract.costs(Measured())
-
-
-def _allows_loss(options: Options) -> bool:
-    return bool(options.contract.accuracies(Measured())) and not options.exact
 
 
 def _shortfall(contract: Contract, measured: Measured) -> float:

@@ -21,7 +21,7 @@ from hybridc.compiler.errors import ContractError, InputError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
-from hybridc.compiler.plans import Dtype, NearHits, Options, Plan, Verify
+from hybridc.compiler.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.report import Decision, Report, Stage
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
@@ -54,7 +54,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     target: str = "cpu",
     threads: int | None = None,
     contract: Contract | None = None,
-    dtype: Dtype = "auto",
+    dtype: str = "auto",
     pipeline: str = "default",
     plugins: Sequence[Path] = (),
     verify: Verify = "end",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import calibration, pipeline, plugin, target
+from hybridc.compiler import calibration, pipeline, plugin, precisions, target
 from hybridc.compiler.calibration import Data
 from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
@@ -16,7 +16,6 @@ from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
 Verify = Literal["each", "end", "off"]
-Dtype = Literal["auto", "fp32", "bf16"]
 NearHits = Literal["never", "tools", "any"]
 
 # Which records of another toolchain or target stand in for those of this one: none; those where
@@ -25,10 +24,6 @@ NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 
 # The pass that gives kernels their points; before it they can be tuned.
 SCHEDULING = "schedule"
-# The pass that lowers precision, and the one that it has to come before; the pass that lowers what
-# lies between kernels, and the one behind which that shows.
-_MIXED, _PACKING = "mixed-precision", "pack-weights"
-_RESIDUALS, _FUSION = "narrow-residuals", "fuse"
 
 
 def _silent(_: str) -> None:
@@ -43,12 +38,11 @@ class Options:
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
     are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
     there are none.
-    `dtype` is the precision to multiply in: `fp32`, or `bf16` with sums in fp32 (see the pass
-    `mixed-precision`); `auto` is fp32, and bf16 only where the contract cannot be kept otherwise
-    and allows it by a limit on accuracy.  `exact` forbids what rounds differently from the
-    operators of the model; where an answer is beyond its tolerance, that is tried anyway before
-    the model is refused (but for bf16, which is never exact).  `progress` is told each step as it
-    begins.
+    `dtype` is the precision to multiply in, of `precisions.PRECISIONS`; `auto` is fp32, and less
+    only where the contract cannot be kept otherwise and allows it by a limit on accuracy.
+    `exact` forbids what rounds differently from the operators of the model; where an answer is
+    beyond its tolerance, that is tried anyway before the model is refused (but for lower
+    precisions, which are never exact).  `progress` is told each step as it begins.
 
     `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
     the default log, if there is one.  `near` says which records of other conditions count
@@ -59,7 +53,7 @@ class Options:
 
     target: str = "cpu"
     threads: int | None = None
-    dtype: Dtype = "auto"
+    dtype: str = precisions.AUTO
     pipeline: str = "default"
     plugins: Sequence[Path] = ()
     verify: Verify = "end"
@@ -94,8 +88,9 @@ class Plan:
 
         if calls(model.module, "quantize", "dequantize"):
             return "int8"
-        lowered = any(plugin.name_of(type(step)) == _MIXED for step in self.steps)
-        return "bf16" if lowered or computes_in(model.module, "bfloat16") else "fp32"
+        if computes_in(model.module, "bfloat16"):
+            return "bf16"
+        return precisions.of_steps(self.steps)
 
     def exact(self) -> "Plan":
         """The plan without what rounds differently."""
@@ -138,19 +133,5 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     """The passes of the pipeline, and those that lower precision where it asks for that."""
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(options.pipeline, catalogue)
-    if options.dtype in ("auto", "fp32"):
-        return steps
-    if options.dtype != "bf16":
-        raise InputError(f"dtype is auto, fp32 or bf16, not {options.dtype!r}")
-    if options.exact:
-        raise InputError("exact keeps the roundings of the model, dtype bf16 adds some: choose one")
-    names = [plugin.name_of(type(step)) for step in steps]
-    if _PACKING not in names:
-        raise InputError(f"dtype bf16 needs {_PACKING} in the pipeline, to put {_MIXED} before it")
-    mixed = catalogue.create(f"{_MIXED}{{dtype=bfloat16}}")
-    at = names.index(_PACKING)
-    lowered = [*steps[:at], mixed, *steps[at:]]
-    if _FUSION in names[at:]:
-        behind = names.index(_FUSION, at) + 2
-        lowered.insert(behind, catalogue.create(_RESIDUALS))
-    return tuple(lowered)
+    precisions.check(options.dtype, options.exact)
+    return precisions.lowered(steps, options.dtype, catalogue)

@@ -1,0 +1,83 @@
+"""The precisions that a model may be computed in, and the passes that take it to each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.interfaces import Pass
+from hybridc.compiler.plugin import Catalogue
+
+AUTO, FULL = "auto", "fp32"
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A pass, as text, and the pass of a pipeline that it goes `before`, or `after`.
+
+    Where the pipeline lacks that pass, one that is `needed` is an error, and others are left out.
+    """
+
+    text: str
+    before: str = ""
+    after: str = ""
+    needed: bool = True
+
+    @property
+    def anchor(self) -> str:
+        """The pass that it goes beside."""
+        return self.before or self.after
+
+
+# What each precision adds to a pipeline; by name, the most precise first.
+PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
+    {
+        FULL: (),
+        "bf16": (
+            Insertion("mixed-precision{dtype=bfloat16}", before="pack-weights"),
+            Insertion("narrow-residuals", after="fuse", needed=False),
+        ),
+    }
+)
+
+
+def names() -> tuple[str, ...]:
+    """What `--dtype` takes: the precisions, and `auto`, which leaves the choice to the contract."""
+    return (AUTO, *PRECISIONS)
+
+
+def check(dtype: str, exact: bool) -> None:
+    """Raise InputError where there is no such precision, or `exact` does not allow it."""
+    if dtype not in names():
+        raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
+    if exact and dtype not in (AUTO, FULL):
+        raise InputError(
+            f"exact keeps the roundings of the model, dtype {dtype} adds some: choose one"
+        )
+
+
+def lowered(steps: Sequence[Pass], dtype: str, catalogue: Catalogue[Pass]) -> tuple[Pass, ...]:
+    """The steps with the passes that a precision adds; `auto` adds none.
+
+    Raises InputError where the steps lack a pass that one of these has to stand beside.
+    """
+    made = list(steps)
+    for each in PRECISIONS[FULL if dtype == AUTO else dtype]:
+        present = [plugin.name_of(type(step)) for step in made]
+        if each.anchor in present:
+            at = present.index(each.anchor) + bool(each.after)
+            made.insert(at, catalogue.create(each.text))
+        elif each.needed:
+            raise InputError(f"dtype {dtype} needs {each.anchor} in the pipeline, for {each.text}")
+    return tuple(made)
+
+
+def of_steps(steps: Sequence[Pass]) -> str:
+    """The least precision that the steps lower a model to."""
+    reached = FULL
+    for name, insertions in PRECISIONS.items():
+        needed = pipeline.parse(",".join(each.text for each in insertions if each.needed))
+        if all(step in steps for step in needed):
+            reached = name
+    return reached
