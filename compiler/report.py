@@ -23,12 +23,15 @@ class Stage:
     seconds: float
 
 
-KEPT, ROLLED_BACK, NOT_NEEDED = "kept", "rolled back", "not needed"
+# What becomes of a stage: it stays; it was right to leave it out; it could not be compiled at all;
+# what stood kept the contract; there was no time; the part of hybridc that makes it is not there.
+KEPT, ROLLED_BACK, FAILED = "kept", "rolled back", "failed"
+NOT_NEEDED, NO_TIME, NOT_INSTALLED = "not needed", "no time", "not installed"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a stage of the cascade: kept, rolled back or not needed, and why."""
+    """What became of a stage of the cascade, and why."""
 
     stage: str
     verdict: str

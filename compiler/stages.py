@@ -13,11 +13,13 @@ class Stage:
     """One step towards the contract: what it changes in the options that stand so far.
 
     A `lossy` stage computes less precisely than the model and needs a limit on accuracy.
+    `component` is the part of hybridc that it belongs to (see `components`).
     """
 
     name: str
     change: Callable[[Options], Options]
     lossy: bool = False
+    component: str = "precision"
 
 
 def stages(options: Options) -> tuple[Stage, ...]:
@@ -27,13 +29,17 @@ def stages(options: Options) -> tuple[Stage, ...]:
     first = options
     if costs(contract) and options.tuning is not None:
         first = replace(first, tuning=None)
-        later.append(Stage("tuned", lambda base: replace(base, tuning=options.tuning)))
+        tuned = Stage(
+            "tuned", lambda base: replace(base, tuning=options.tuning), component="neural"
+        )
+        later.append(tuned)
     if options.dtype == "auto":
         first = replace(first, dtype="fp32")
         # What a lock was written for it does not say.
         if options.lock is not None or (costs(contract) and allows_loss(options)):
             later.append(Stage("bf16", lambda base: replace(base, dtype="bf16"), lossy=True))
-    return Stage("bf16" if first.dtype == "bf16" else "exact", lambda _: first), *later
+    name = "bf16" if first.dtype == "bf16" else "exact"
+    return Stage(name, lambda _: first, component="exact"), *later
 
 
 def costs(contract: Contract) -> list[Clause]:
