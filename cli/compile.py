@@ -25,7 +25,7 @@ from hybridc.compiler import precisions
 from hybridc.compiler.errors import ContractError, InputError
 
 if TYPE_CHECKING:
-    from hybridc.compiler.driver import Outcome
+    from hybridc.compiler.attempt import Outcome
     from hybridc.compiler.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
 
