@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.course import Candidate
+from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
 from hybridc.compiler.plans import Options
-from hybridc.compiler.report import FAILED, ROLLED_BACK, Decision
 from hybridc.compiler.stages import Stage, allows_loss
 
 

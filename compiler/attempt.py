@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from hybridc.compiler import memory, pipeline
 from hybridc.compiler.advisers import MakeAdviser
@@ -15,7 +16,7 @@ from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.plans import Plan
-from hybridc.compiler.report import Decision, Report, Stage
+from hybridc.compiler.report import Report, Stage
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,9 @@ class Outcome:
     measured: Measured
     broken: tuple[str, ...]
 
-    def decided(
-        self, decisions: tuple[Decision, ...], advice: tuple[str, ...], stages: Sequence[Stage]
-    ) -> "Outcome":
-        """The same with the decisions that led to it, what would have helped, and all the time."""
-        report = replace(self.report, decisions=decisions, stages=tuple(stages))
+    def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
+        """The same with what would have helped, all the time, and what the report was lacking."""
+        report = replace(self.report, stages=tuple(stages), **found)
         artifact = replace(self.artifact, report=report.lasting())
         broken = (*self.broken, *advice) if self.broken else ()
         return replace(self, report=report, artifact=artifact, broken=broken)
@@ -119,7 +118,9 @@ def _terms(plan: Plan, made: Draft) -> Terms:
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
     tolerances = (options.rtol, options.atol)
     verified = options.verify != "off"
-    return Terms(verified, *tolerances, options.contract, data, made.precision, options.seed)
+    return Terms(
+        verified, *tolerances, options.contract, data, made.precision, options.seed, options.timed
+    )
 
 
 def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:

@@ -9,19 +9,36 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import calibration, cascade, frontend, pipeline, plans, plugin
+from hybridc.compiler import (
+    calibration,
+    cascade,
+    experience,
+    frontend,
+    pipeline,
+    plans,
+    plugin,
+    profile,
+    resume,
+)
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.attempt import Outcome, attempt
+from hybridc.compiler.attempt import Outcome
 from hybridc.compiler.calibration import Data, Feeds
+from hybridc.compiler.cascade import Cascaded
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Contract
+from hybridc.compiler.course import Means
+from hybridc.compiler.decisions import NO_TIME
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.plans import NearHits, Options, Plan, Verify
+from hybridc.compiler.purse import Purse
+from hybridc.compiler.resume import Kept
+from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.workshop import Workshop
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
@@ -74,12 +91,18 @@ def compile_source(
     example_inputs: tuple[Any, ...] | None = None,
 ) -> Outcome:
     """Load a model and compile it; all that may be wrong beside it is said before it is touched."""
-    plans.check(options)
+    check(options)
     with adviser(options) as make:
-        plan, clock = plans.plan(options), Clock(options.progress)
+        plan, clock = plans.plan(options), _clock(options)
         with clock.stage("load"):
             model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
         return _compile(model, plan, make, clock)
+
+
+def check(options: Options) -> None:
+    """Raise what is wrong with the options, before a model is read."""
+    plans.check(options)
+    cascade.strategy(options)
 
 
 def unscheduled(
@@ -105,7 +128,7 @@ def unscheduled(
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
     with adviser(options) as make:
-        return _compile(model, plans.plan(options), make, Clock(options.progress))
+        return _compile(model, plans.plan(options), make, _clock(options))
 
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
@@ -117,8 +140,47 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in feeds]
     trial = Trial(model, feeds, wanted)
-    found = cascade.run(options, lambda changed: attempt(trial, plans.plan(changed), make, clock))
-    return found.best.decided(found.decisions, found.advice, clock.stages)
+    steering = options.steering
+    kept = _kept(trial, plan) if steering.resume and cascade.several(options) else None
+    shop = Workshop(plan, trial, make, clock, kept)
+    past = experience.read() if cascade.several(options) else ()
+    means = Means(shop.attempt, shop.prepare, shop.facts)
+    found = cascade.run(options, means, clock.purse, past)
+    return _told(found, shop)
+
+
+def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
+    """The best outcome with all that there is to tell, once what it learnt is remembered."""
+    clock, plan, kept = shop.clock, shop.plan, shop.kept
+    notes = [experience.add(found.learnt)]
+    if kept is not None:
+        notes += kept.notes
+        if not any(each.verdict == NO_TIME for each in found.decisions):
+            kept.clear()
+    profiled = None
+    if plan.options.steering.profile:
+        with clock.stage("profile"):
+            session = InferenceSession(found.best.artifact, plan.target.threads)
+            profiled = profile.on_this_host(session, plan.target.threads).to_json()
+    return found.best.decided(
+        found.advice,
+        clock.stages,
+        decisions=found.decisions,
+        hybrid=found.hybrid,
+        profile=profiled,
+        notes=(*found.best.report.notes, *filter(None, notes)),
+    )
+
+
+def _kept(trial: Trial, plan: Plan) -> Kept | None:
+    """What an interrupted call left of this compilation; a function of the user's has no digest."""
+    if plan.options.contract.validate is not None:
+        return None
+    return Kept(resume.folder_of(resume.key(trial, plan)), trial.model)
+
+
+def _clock(options: Options) -> Clock:
+    return Clock(options.progress, Purse(options.steering.budget))
 
 
 def _feeds(model: Model, plan: Plan) -> Feeds:

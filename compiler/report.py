@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybridc.compiler.contributions import Hybrid
+from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
@@ -23,27 +25,6 @@ class Stage:
     seconds: float
 
 
-# What becomes of a stage: it stays; it was right to leave it out; it could not be compiled at all;
-# what stood kept the contract; there was no time; the part of hybridc that makes it is not there.
-KEPT, ROLLED_BACK, FAILED = "kept", "rolled back", "failed"
-NOT_NEEDED, NO_TIME, NOT_INSTALLED = "not needed", "no time", "not installed"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What became of a stage of the cascade, and why."""
-
-    stage: str
-    verdict: str
-    reason: str = ""
-    seconds: float = 0.0
-    measured: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """What was decided, as JSON data, without the time that it took."""
-        return {name: value for name, value in vars(self).items() if name != "seconds"}
-
-
 @dataclass(frozen=True)
 class Report:
     """One compilation.
@@ -51,7 +32,8 @@ class Report:
     `agreement` holds for each output how far the artifact's answer is from the reference's, as
     `verify` found it; it is empty where that was not asked for, as `latency` then is None.
     `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
-    are the cascade's.
+    are the cascade's; `hybrid` is what its components contributed (see `contributions`), and
+    `profile` the time of each kernel, where that was asked for.
     """
 
     model: str
@@ -68,6 +50,8 @@ class Report:
     stages: tuple[Stage, ...]
     records: Mapping[str, Any] | None = None
     decisions: tuple[Decision, ...] = ()
+    hybrid: Hybrid | None = None
+    profile: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
@@ -93,6 +77,8 @@ class Report:
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
             "decisions": [each.to_json() for each in self.decisions if each.verdict != NOT_NEEDED],
+            **(self.hybrid.to_json() if self.hybrid else {}),
+            **({"profile": dict(self.profile)} if self.profile else {}),
         }
 
     def summary(self) -> str:
@@ -107,6 +93,8 @@ class Report:
         lines.append(self.memory.text())
         if len(self.decisions) > 1:
             lines.append(self._decided())
+        if self.hybrid and (told := self.hybrid.text()):
+            lines.append(told)
         return "\n".join(lines)
 
     def text(self) -> str:
