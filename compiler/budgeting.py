@@ -57,10 +57,14 @@ class Budgeting:
         """The prediction for the report, where somebody asks for it."""
         return self.predict(stage).to_json() if self._tells else None
 
-    def lacking(self) -> str:
-        """Why there is no time for another stage; empty where there is."""
+    def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
+        """Why there is no time for a stage; empty where there is."""
         left = self.purse.left
-        if left is None or left > self._typical:
+        if left is None:
+            return ""
+        if not self._share(stage, pending):
+            return f"the weight of {stage.component} leaves it nothing of the budget"
+        if left > self._typical:
             return ""
         need, have = format_duration(self._typical), format_duration(left)
         return f"a stage takes about {need}, and {have} of the budget are left"
@@ -72,15 +76,21 @@ class Budgeting:
         """
         if options.tuning is None or self.purse.left is None:
             return options
-        pending = {each.component for each in left}
-        allowed = self._share(stage, pending) - self._typical  # it is built and measured as well
+        allowed = self._share(stage, left) - self._typical  # it is built and measured as well
         if allowed <= 0:
             raise OutOfTimeError(f"no time is left for {stage.name}")
         own = options.tuning.seconds()
         seconds = allowed if own is None else min(own, allowed)
         return replace(options, tuning=replace(options.tuning, budget=f"{seconds:.3f}s"))
 
-    def _share(self, stage: Stage, pending: set[str]) -> float:
+    def _share(self, stage: Stage, left: Sequence[Stage]) -> float:
+        """The seconds that a stage may take, of what is left to all."""
+        steering = self.options.steering
+        if steering.strategy == "hierarchical":
+            levels = {each.level for each in left}
+            self.purse.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
+            return self.purse.allowance(stage.level, levels) or 0.0
+        pending = {each.component for each in left}
         if self._bandit is not None:  # it gives whole turns
             left = self.purse.left or 0.0
             return left / TURNS if stage.component == "neural" else left

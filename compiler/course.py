@@ -140,7 +140,7 @@ class Course(Generic[Result]):
         """Leave a stage out for which there is no time, or which promises nothing."""
         if self.first is None:
             return None
-        if lacking := self.budget.lacking():
+        if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
         if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
             told = f"expected to gain {gain.mean:.1%} ± {gain.sigma:.1%}, inside the noise"

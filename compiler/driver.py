@@ -5,7 +5,7 @@ the contract says, where `compile` would raise.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hybridc.compiler import (
     pipeline,
     plans,
     plugin,
+    presets,
     profile,
     resume,
 )
@@ -27,6 +28,7 @@ from hybridc.compiler.calibration import Data, Feeds
 from hybridc.compiler.cascade import Cascaded
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.clock import Clock
+from hybridc.compiler.config import HybridConfig
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.course import Means
 from hybridc.compiler.decisions import NO_TIME
@@ -64,24 +66,36 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     lock: Path | None = None,
     tuning: Tuning | None = None,
     keep_best: bool = False,
+    config: HybridConfig | None = None,
 ) -> Artifact:
     """Compile a model for a target.
 
     `source` is a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a `torch.nn.Module` with
     `example_inputs`, or an `ExportedProgram`; `shapes` sizes open dimensions by input name.
-    The other options are those of `Options`.  Raises HybridcError: ModelError for a model that
-    cannot be compiled, WrongAnswerError where the answer differs from the reference,
-    ContractError where the contract does not hold, unless `keep_best` is set, and
-    MissingRecordError where `frozen` or a `lock` lacks a kernel.
+    The other options are those of `Options`; a `config` gives them too, and others besides, and
+    what is given otherwise than by default goes before it.
+
+    Raises HybridcError: ModelError for a model that cannot be compiled, WrongAnswerError where the
+    answer differs from the reference, ContractError where the contract does not hold, unless
+    `keep_best` is set, and MissingRecordError where `frozen` or a `lock` lacks a kernel.
     """
-    given: dict[str, Any] = {**locals(), "contract": contract or Contract()}
-    options = Options(
-        **{each.name: given[each.name] for each in fields(Options) if each.name in given}
-    )
+    given = dict(locals())
+    options = _options(given, config)
     outcome = compile_source(source, options, shapes, example_inputs)
     if outcome.broken and not keep_best:
         raise ContractError("; ".join(outcome.broken))
     return outcome.artifact
+
+
+def _options(given: Mapping[str, Any], config: HybridConfig | None) -> Options:
+    """The options of a configuration, with what was given otherwise than by default."""
+    plain = Options()
+    chosen = {
+        each.name: given[each.name]
+        for each in fields(Options)
+        if each.name in given and given[each.name] not in (None, getattr(plain, each.name))
+    }
+    return replace(plain, **chosen) if config is None else presets.options(config, **chosen)
 
 
 def compile_source(

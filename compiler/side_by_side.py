@@ -15,6 +15,7 @@ import numpy as np
 
 from hybridc.compiler import host, settings
 from hybridc.compiler.calibration import Feeds
+from hybridc.compiler.certify import Trial
 from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.drafts import Draft
 from hybridc.compiler.errors import HybridcError
@@ -81,7 +82,7 @@ class _Running:
 
 
 def drafts(
-    model: Model, feeds: Feeds, module: str, jobs: Sequence[Job], workers: int, seconds: float
+    trial: Trial, module: str, jobs: Sequence[Job], workers: int, seconds: float
 ) -> list[Draft | HybridcError]:
     """Compile each job's options in a process; `module` is the model's, as TVM writes it.
 
@@ -91,7 +92,7 @@ def drafts(
     waiting, running = list(enumerate(jobs)), dict[int, _Running]()
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        _hand_over(Path(folder), model, feeds, module)
+        _hand_over(Path(folder), trial.model, list(trial.feeds), module)
         try:
             while waiting or running:
                 while waiting and len(running) < workers:

@@ -1,4 +1,4 @@
-"""Where a cascade's candidates are made: compiled here or in processes, or taken from earlier calls.
+"""Where a cascade's candidates are made: compiled here or in processes, or taken from before.
 
 An artifact that is the same as one that was examined before is not measured again.
 """
@@ -67,8 +67,7 @@ class Workshop:
         seconds = self.clock.purse.left
         with self.clock.stage(f"build {len(jobs)} stages in {count} processes"):
             found = side_by_side.drafts(
-                self.trial.model,
-                list(self.trial.feeds),
+                self.trial,
                 save_json(self.trial.model.module),
                 jobs,
                 count,
