@@ -6,7 +6,6 @@ is rolled back, and the next one goes on without it.  Which stage comes when, a 
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeVar
@@ -150,12 +149,13 @@ class Course(Generic[Result]):
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
         options = self.changed(stage)
-        start = time.monotonic()
+        now = self.budget.purse.now
+        start = now()
         try:
             found = self.means.attempt(options)
         except Exception as error:  # the controller goes on without the stage, and tells why
-            return Tried(stage, options, time.monotonic() - start, failed=error)
-        return Tried(stage, options, time.monotonic() - start, found)
+            return Tried(stage, options, now() - start, failed=error)
+        return Tried(stage, options, now() - start, found)
 
     def changed(self, stage: Stage) -> Options:
         """The options that a stage makes of those that stand, within what it may spend."""
