@@ -87,7 +87,7 @@ class Budgeting:
         """The seconds that a stage may take, of what is left to all."""
         steering = self.options.steering
         if steering.strategy == "hierarchical":
-            levels = {each.level for each in left}
+            levels = {each.level for each in left if each.level in steering.levels}
             self.purse.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
             return self.purse.allowance(stage.level, levels) or 0.0
         pending = {each.component for each in left}
