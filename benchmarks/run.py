@@ -27,7 +27,7 @@ RESULTS = HERE / "RESULTS.md"
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
 PARTS = ("models", "kernels")  # of `tuning`
 NAMES = (
-    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild"),
+    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade"),
     *("train_cost_model", "strategies", "tuning"),
 )
 _HEAD = """# Results

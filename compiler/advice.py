@@ -20,8 +20,9 @@ def advice(
     short = [clause for clause in contract.costs(best.measured) if not clause.kept]
     if not short:
         return []
+    told = [_nearest(contract, best)] if contract.accuracies(best.measured) else []
     inaccurate = {stage.name for stage, _ in beyond}
-    told = [
+    told += [
         f"{each.stage} did not help: {each.reason}"
         for each in decisions
         if each.verdict in (ROLLED_BACK, FAILED) and each.stage not in inaccurate
@@ -33,6 +34,21 @@ def advice(
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
         told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")
     return told
+
+
+def _nearest(contract: Contract, best: Candidate) -> str:
+    """`nearest: latency 5.8 ms of 5 ms at cosine 0.9993`."""
+    costs = [
+        f"{clause.name} {clause.show(clause.found.value)} of {clause.show(clause.limit)}"
+        for clause in contract.costs(best.measured)
+        if not clause.kept and clause.found is not None and clause.limit is not None
+    ]
+    accuracies = [
+        f"{clause.name.removeprefix('accuracy ')} {clause.show(clause.found.value)}"
+        for clause in contract.accuracies(best.measured)
+        if clause.found is not None
+    ]
+    return f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"
 
 
 def _reached(contract: Contract, found: Candidate) -> str:

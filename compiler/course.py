@@ -170,6 +170,8 @@ class Course(Generic[Result]):
         best, threshold = self.best, self.options.steering.threshold
         before = best.measured if best else None
         reason = objection(self.contract, found.measured, before, threshold)
+        if found is best:
+            reason = "it changes nothing"
         gained = _log_speedup(before, found.measured)
         if best is None:
             self.first = found

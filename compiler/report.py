@@ -1,5 +1,6 @@
 """What happened in a compilation: data for the artifact and scripts, text for people."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -126,11 +127,22 @@ class Report:
         )
 
     def _decided(self) -> str:
-        rows = [
-            (each.stage, each.verdict, _latency_of(each), f"{each.seconds:.1f} s", each.reason)
+        rows: list[tuple[str, ...]] = [
+            (
+                each.stage,
+                each.verdict,
+                _latency_of(each),
+                _expected_of(each),
+                f"{each.seconds:.1f} s",
+                each.reason,
+            )
             for each in self.decisions
         ]
-        return table(("stage", "", "latency", "took", ""), rows)
+        headers: tuple[str, ...] = ("stage", "", "latency", "expected", "took", "")
+        if not any(each.predicted for each in self.decisions):
+            rows = [(*row[:3], *row[4:]) for row in rows]
+            headers = (*headers[:3], *headers[4:])
+        return table(headers, rows)
 
     def _stages(self) -> str:
         total = sum(stage.seconds for stage in self.stages)
@@ -162,6 +174,15 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
 def _latency_of(decision: Decision) -> str:
     found = (decision.measured or {}).get("latency")
     return format_duration(found["value"]) if found else "-"
+
+
+def _expected_of(decision: Decision) -> str:
+    """`1.42 times as fast (1.11 to 1.82)`: what was expected, within one standard deviation."""
+    if decision.predicted is None:
+        return "-"
+    mean, sigma = decision.predicted["log_speedup"], decision.predicted["sigma"]
+    times, low, high = (math.exp(value) for value in (mean, mean - sigma, mean + sigma))
+    return f"{times:.3g} times as fast ({low:.3g} to {high:.3g})"
 
 
 def _records_line(records: Mapping[str, Any]) -> str:

@@ -80,7 +80,10 @@ def test_what_is_no_faster_is_rolled_back() -> None:
     reason = "no nearer to the limits: 1.8 of them, 1.6 before"
     assert found.decisions[1].reason == reason
     found = run(replace(TUNED, dtype="fp32"), attempts(exact=EXACT, tuned=SLOW))
-    assert found.advice == (f"tuned did not help: {reason}",)
+    assert found.advice == (
+        "nearest: latency 8 ms of 5 ms at cosine 1",
+        f"tuned did not help: {reason}",
+    )
 
 
 def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
@@ -89,6 +92,7 @@ def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
     assert found.best == EXACT
     assert found.decisions[1].reason == "accuracy cosine: wanted at least 0.999, measured 0.99"
     assert found.advice == (
+        "nearest: latency 8 ms of 5 ms at cosine 1",
         "without the limit on accuracy bf16 would reach latency 4 ms, accuracy cosine 0.99",
     )
 
