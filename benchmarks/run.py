@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
 PARTS = ("models", "kernels")  # of `tuning`
 NAMES = (
-    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild"),
+    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade"),
     *("train_cost_model", "strategies", "tuning"),
 )
 _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the

@@ -6,21 +6,27 @@ from contextlib import contextmanager
 
 from hybridc.compiler import plugin
 from hybridc.compiler.interfaces import IRModule, Pass
+from hybridc.compiler.purse import Purse
 from hybridc.compiler.report import Stage
 
 Progress = Callable[[str], None]
 
 
 class Clock:
-    """Tells and times the stages; as an instrument, tells each pass."""
+    """Tells and times the stages; as an instrument, tells each pass.
 
-    def __init__(self, progress: Progress) -> None:
+    Nothing begins after the purse's budget: OutOfTimeError is raised instead.
+    """
+
+    def __init__(self, progress: Progress, purse: Purse | None = None) -> None:
         self.stages: list[Stage] = []
+        self.purse = purse or Purse()
         self._progress = progress
 
     @contextmanager
     def stage(self, name: str) -> Generator[None, None, None]:
         """Time what is done within."""
+        self.purse.check(name)
         self._progress(name)
         start = time.perf_counter()
         yield
@@ -28,7 +34,9 @@ class Clock:
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Tell that a pass begins."""
-        self._progress(f"pass {plugin.text(step)}")
+        told = f"pass {plugin.text(step)}"
+        self.purse.check(told)
+        self._progress(told)
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to tell."""

@@ -12,6 +12,7 @@ from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.model import Model
+from hybridc.compiler.steering import Steering
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -49,6 +50,8 @@ class Options:
     (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
     and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
     tune the kernels on the way, into that log.
+
+    `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
     """
 
     target: str = "cpu"
@@ -69,6 +72,8 @@ class Options:
     frozen: bool = False
     lock: Path | None = None
     tuning: Tuning | None = None
+    steering: Steering = field(default_factory=Steering)
+    timed: bool = False
     progress: Progress = _silent
 
 
@@ -109,6 +114,7 @@ def check(options: Options) -> None:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
         options.tuning.check(options.plugins)
+    options.steering.check()
 
 
 def plan(options: Options) -> Plan:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from hybridc.compiler import page
+from hybridc.compiler.decisions import KEPT
 from hybridc.compiler.page import Element, element
-from hybridc.compiler.report import KEPT
 from hybridc.compiler.report_charts import mapping, number
 from hybridc.compiler.units import format_duration
 

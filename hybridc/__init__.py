@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.config import HybridConfig
     from hybridc.compiler.contract import Contract
     from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
     from hybridc.compiler.session import InferenceSession
 
     __version__: str
 
-__all__ = ["Artifact", "Contract", "InferenceSession", "__version__", "compile"]
+__all__ = ["Artifact", "Contract", "HybridConfig", "InferenceSession", "__version__", "compile"]
 
 _HOMES = {
     "Artifact": "artifact",
     "Contract": "contract",
+    "HybridConfig": "config",
     "InferenceSession": "session",
     "compile": "driver",
 }

@@ -67,6 +67,7 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         "overheads",
         "log",
         "rebuild",
+        "cascade",
         "train_cost_model",
         "strategies",
     ]
