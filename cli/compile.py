@@ -10,10 +10,13 @@ from hybridc.cli._contract import contract_options
 from hybridc.cli._options import (
     JSON,
     LOG,
+    MONITOR,
+    MONITOR_INTERVAL,
     PLUGIN,
     SHAPE,
     TARGET,
     THREADS,
+    TRACE,
     VERBOSE,
     Shapes,
     shapes_of,
@@ -101,6 +104,9 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Take every schedule from this artifact or schedule lock, so that it is built again.",
 )
+@MONITOR
+@MONITOR_INTERVAL
+@TRACE
 @JSON
 @VERBOSE
 def command(

@@ -15,6 +15,7 @@ from hybridc.compiler.drafts import Draft
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.plans import Plan
 from hybridc.compiler.report import Report, Stage
 
@@ -34,6 +35,14 @@ class Outcome:
         artifact = replace(self.artifact, report=report.lasting())
         broken = (*self.broken, *advice) if self.broken else ()
         return replace(self, report=report, artifact=artifact, broken=broken)
+
+    def watched(self, monitored: Monitored | None) -> "Outcome":
+        """The same with what a monitor saw; the artifact keeps the figures without the curves."""
+        if monitored is None:
+            return self
+        kept = {**self.artifact.report, "monitor": monitored.brief()}
+        report = replace(self.report, monitored=monitored)
+        return replace(self, report=report, artifact=replace(self.artifact, report=kept))
 
 
 def attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
@@ -62,7 +71,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     """Rewrite and build; nothing is measured, but for tuning where the options ask for it."""
     model = trial.model
     advice = make(plan.target)
-    context = Context(plan.target, plan.rules, advice)
+    context = Context(plan.target, plan.rules, advice, timeline=clock.timeline)
     module = _rewrite(trial, plan, context, clock)
     if advice is not None:
         advice.check()
@@ -125,7 +134,7 @@ def _terms(plan: Plan, made: Draft) -> Terms:
 
 def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:
     """Run the passes; what each took becomes a stage."""
-    options, timing = plan.options, Timing()
+    options, timing = plan.options, Timing(clock.timeline)
     instruments: list[pipeline.Instrument] = [clock]
     if options.dump_ir is not None:
         instruments.append(DumpIr(options.dump_ir))

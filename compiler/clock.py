@@ -1,6 +1,5 @@
 """Where the time of a compilation goes."""
 
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
@@ -8,19 +7,23 @@ from hybridc.compiler import plugin
 from hybridc.compiler.interfaces import IRModule, Pass
 from hybridc.compiler.purse import Purse
 from hybridc.compiler.report import Stage
+from hybridc.compiler.timeline import Timeline
 
 Progress = Callable[[str], None]
 
 
 class Clock:
-    """Tells and times the stages; as an instrument, tells each pass.
+    """Tells and times the stages, on a timeline too; as an instrument, tells each pass.
 
     Nothing begins after the purse's budget: OutOfTimeError is raised instead.
     """
 
-    def __init__(self, progress: Progress, purse: Purse | None = None) -> None:
+    def __init__(
+        self, progress: Progress, purse: Purse | None = None, timeline: Timeline | None = None
+    ) -> None:
         self.stages: list[Stage] = []
         self.purse = purse or Purse()
+        self.timeline = timeline or Timeline()
         self._progress = progress
 
     @contextmanager
@@ -28,9 +31,9 @@ class Clock:
         """Time what is done within."""
         self.purse.check(name)
         self._progress(name)
-        start = time.perf_counter()
-        yield
-        self.stages.append(Stage(name, time.perf_counter() - start))
+        with self.timeline.span(name, "stage"):
+            yield
+        self.stages.append(Stage(name, self.timeline.spans[-1].seconds))
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Tell that a pass begins."""

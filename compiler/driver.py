@@ -33,12 +33,16 @@ from hybridc.compiler.contract import Contract
 from hybridc.compiler.course import Means
 from hybridc.compiler.decisions import NO_TIME
 from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model
+from hybridc.compiler.monitor import INTERVAL
+from hybridc.compiler.observe import observed
 from hybridc.compiler.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.purse import Purse
 from hybridc.compiler.resume import Kept
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning.plan import Tuning
 from hybridc.compiler.workshop import Workshop
 
@@ -65,6 +69,9 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     frozen: bool = False,
     lock: Path | None = None,
     tuning: Tuning | None = None,
+    monitor: bool = False,
+    monitor_interval: str = INTERVAL,
+    trace: Path | None = None,
     keep_best: bool = False,
     config: HybridConfig | None = None,
 ) -> Artifact:
@@ -106,11 +113,11 @@ def compile_source(
 ) -> Outcome:
     """Load a model and compile it; all that may be wrong beside it is said before it is touched."""
     check(options)
-    with adviser(options) as make:
-        plan, clock = plans.plan(options), _clock(options)
+    with adviser(options) as make, observed(options) as seen:
+        plan, clock = plans.plan(options), _clock(options, seen.timeline)
         with clock.stage("load"):
             model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
-        return _compile(model, plan, make, clock)
+        return _compile(model, plan, make, clock).watched(seen.monitored())
 
 
 def check(options: Options) -> None:
@@ -120,29 +127,34 @@ def check(options: Options) -> None:
 
 
 def unscheduled(
-    source: Any, options: Options, shapes: Mapping[str, tuple[int, ...]] | None = None
+    source: Any,
+    options: Options,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    timeline: Timeline | None = None,
 ) -> tuple[IRModule, Context, str]:
     """Load a model and run the passes before the kernels are scheduled.
 
     Returns the module, the context, and as text the passes that are left.  Raises InputError where
     the pipeline schedules nothing.
     """
-    plan, clock = plans.plan(options), Clock(options.progress)
+    plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
     names = [plugin.name_of(type(step)) for step in plan.steps]
     if plans.SCHEDULING not in names:
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
         model = frontend.load(source, shapes=shapes or {})
-    context = Context(plan.target, plan.rules)
-    module = pipeline.run(plan.steps[:at], model.module, context, [clock])
+    context = Context(plan.target, plan.rules, timeline=clock.timeline)
+    instruments = [clock, Timing(clock.timeline)]
+    module = pipeline.run(plan.steps[:at], model.module, context, instruments)
     return module, context, plans.finish(plan.steps)
 
 
 def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
-    with adviser(options) as make:
-        return _compile(model, plans.plan(options), make, _clock(options))
+    with adviser(options) as make, observed(options) as seen:
+        clock = _clock(options, seen.timeline)
+        return _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
 
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
@@ -193,8 +205,8 @@ def _kept(trial: Trial, plan: Plan) -> Kept | None:
     return Kept(resume.folder_of(resume.key(trial, plan)), trial.model)
 
 
-def _clock(options: Options) -> Clock:
-    return Clock(options.progress, Purse(options.steering.budget))
+def _clock(options: Options, timeline: Timeline) -> Clock:
+    return Clock(options.progress, Purse(options.steering.budget), timeline)
 
 
 def _feeds(model: Model, plan: Plan) -> Feeds:

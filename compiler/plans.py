@@ -5,13 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import calibration, pipeline, plugin, precisions, target
+from hybridc.compiler import calibration, observe, pipeline, plugin, precisions, target
 from hybridc.compiler.calibration import Data
 from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.model import Model
+from hybridc.compiler.monitor import INTERVAL
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
@@ -52,6 +53,8 @@ class Options:
     tune the kernels on the way, into that log.
 
     `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
+    `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
+    report; `trace` is where to write a trace of the compilation, whatever becomes of it.
     """
 
     target: str = "cpu"
@@ -74,6 +77,9 @@ class Options:
     tuning: Tuning | None = None
     steering: Steering = field(default_factory=Steering)
     timed: bool = False
+    monitor: bool = False
+    monitor_interval: str = INTERVAL
+    trace: Path | None = None
     progress: Progress = _silent
 
 
@@ -115,6 +121,7 @@ def check(options: Options) -> None:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
         options.tuning.check(options.plugins)
     options.steering.check()
+    observe.check(options)
 
 
 def plan(options: Options) -> Plan:

@@ -11,6 +11,7 @@ from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.tables import table
 from hybridc.compiler.units import format_duration
 
@@ -34,7 +35,8 @@ class Report:
     `verify` found it; it is empty where that was not asked for, as `latency` then is None.
     `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
     are the cascade's; `hybrid` is what its components contributed (see `contributions`), and
-    `profile` the time of each kernel, where that was asked for.
+    `profile` the time of each kernel, where that was asked for; `monitored` is what a monitor saw
+    meanwhile.
     """
 
     model: str
@@ -53,13 +55,15 @@ class Report:
     decisions: tuple[Decision, ...] = ()
     hybrid: Hybrid | None = None
     profile: Mapping[str, Any] | None = None
+    monitored: Monitored | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
         records = None if self.records is None else dict(self.records)
         stages = [asdict(stage) for stage in self.stages]
         decisions = [{**each.to_json(), "seconds": each.seconds} for each in self.decisions]
-        return {**self.lasting(), "records": records, "stages": stages, "decisions": decisions}
+        told = {**self.lasting(), "records": records, "stages": stages, "decisions": decisions}
+        return told if self.monitored is None else {**told, "monitor": self.monitored.to_json()}
 
     def lasting(self) -> dict[str, Any]:
         """The part that the artifact keeps.
@@ -105,6 +109,7 @@ class Report:
             ("notes", "\n".join(self.notes)),
             ("result", self.summary()),
             ("stages", self._stages()),
+            ("monitor", self.monitored.text() if self.monitored else ""),
             ("kernels", self._kernels()),
             ("rules that did not apply", self._refusals()),
         )

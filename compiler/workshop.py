@@ -39,6 +39,11 @@ class Workshop:
 
     def attempt(self, options: Options) -> Outcome:
         """Compile, verify and measure; raises what goes wrong."""
+        timeline = self.clock.timeline
+        with timeline.span(f"attempt in {options.dtype}", "attempt", dtype=options.dtype):
+            return self._attempt(options)
+
+    def _attempt(self, options: Options) -> Outcome:
         if self.kept is not None and (known := self.kept.load(options)):
             return self._examined.setdefault(_digest(known), known)
         plan = plans.plan(options)
