@@ -176,11 +176,10 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
     if path is None:
         return
     if path.suffix == ".html":
-        stages = outcome.report.stages
+        told = outcome.report
+        how = path, options.threads, options.progress
         try:
-            report_file.write(
-                outcome.artifact, path, options.threads, options.progress, stages=stages
-            )
+            report_file.write(outcome.artifact, *how, stages=told.stages, monitored=told.monitored)
         finally:
             clear_progress()
         return

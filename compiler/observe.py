@@ -59,13 +59,8 @@ class Observer:
         """End monitoring, and tell what was seen; None where nobody asked for it."""
         if self.monitor is not None and self._seen is None:
             found = self.monitor.result()
-            began = found.began
-            marks = [
-                Mark(span.name, (span.start - began) / 1e9, (span.end - began) / 1e9)
-                for span in sorted(self.timeline.spans, key=lambda span: span.start)
-                if span.kind == "stage"
-            ]
-            self._seen = replace(found, marks=tuple(marks))
+            marks = _marks(self.timeline, found.began)
+            self._seen = replace(found, marks=marks)
         return self._seen
 
 
@@ -92,3 +87,17 @@ def observed(wishes: Wishes) -> Generator[Observer]:
         monitored = seen.monitored()
         if wishes.trace is not None:
             trace.write(wishes.trace, seen.timeline, monitored)
+
+
+def _marks(timeline: Timeline, began: int) -> tuple[Mark, ...]:
+    """The stages in their order, and passes that follow each other as one mark."""
+    marks: list[Mark] = []
+    for span in sorted(timeline.spans, key=lambda span: span.start):
+        if span.kind not in ("stage", "pass"):
+            continue
+        name = "passes" if span.kind == "pass" else span.name
+        start, end = (span.start - began) / 1e9, (span.end - began) / 1e9
+        if marks and name == "passes" == marks[-1].name:
+            start = marks.pop().start
+        marks.append(Mark(name, start, end))
+    return tuple(marks)
