@@ -166,4 +166,6 @@ def show(value: float, unit: str) -> str:
     """A value with its unit, for people: `1.5 GB`, `0.82 cores`, `97 %`."""
     if unit == "B":
         return format_size(value)
+    if unit == "cores":
+        return f"{value:.2f} {unit}"
     return f"{value:.0f} {unit}" if abs(value) >= 100 or unit == "%" else f"{value:.3g} {unit}"

@@ -55,7 +55,7 @@ section {
   background: var(--card); }
 .tiles b { display: block; font-size: 1.25rem; font-weight: 600; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; overflow-wrap: break-word; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: .85rem; }
 th, td { padding: .25rem .9rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
@@ -79,6 +79,7 @@ svg { display: block; width: 100%; height: 14px; border-radius: 3px; }
 .stack svg { height: 22px; }
 .bar { fill: var(--bar); } .rest { fill: var(--rest); }
 .gain { fill: var(--gain); } .loss { fill: var(--loss); } .limit { fill: var(--bad); }
+line.limit { stroke: var(--bad); stroke-width: 2px; vector-effect: non-scaling-stroke; }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); }
 .f4 { fill: var(--c4); } .f5 { fill: var(--c5); } .f6 { fill: var(--c6); }
 .line { fill: none; stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
@@ -95,13 +96,17 @@ svg { display: block; width: 100%; height: 14px; border-radius: 3px; }
 .axes .y { display: flex; flex-direction: column; justify-content: space-between;
   text-align: right; }
 .axes .x { display: flex; justify-content: space-between; padding-top: 2px; }
-.title { grid-column: 1 / -1; }
+.stages .row { grid-template-columns: minmax(0, 12rem) minmax(0, 1fr) 5.5rem 6rem; }
+.stages { margin-top: .75rem; }
+.title { grid-column: 1 / -1; color: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0;
   list-style: none; font-size: .88rem; }
 .key svg { display: inline-block; width: 12px; height: 12px; vertical-align: -1px;
   margin-right: .4em; }
 @media (max-width: 40rem) {
-  .row { grid-template-columns: minmax(0, 1fr) auto 4.2rem; row-gap: .2rem; }
+  .row { grid-template-columns: minmax(0, 1fr) 5rem 4.2rem; row-gap: .2rem; }
+  .stages .row { grid-template-columns: minmax(0, 1fr) 5rem 5.8rem; }
+  .axes { grid-template-columns: 4rem minmax(0, 1fr); }
   .row .name { grid-column: 1 / -1; }
   .head .name { display: none; }
   .row svg { height: 12px; }

@@ -76,7 +76,7 @@ def lines(
 
 
 def heat(title: str, told: str, axes: Axes, rows: Sequence[tuple[str, Points]]) -> Element:
-    """A plot of shares (0 to 1), a row for each name: the darker, the greater."""
+    """A plot of shares (0 to 1), a row for each name: the stronger the colour, the greater."""
     drawing = _canvas(f"{title}: {told}")
     height = _HEIGHT / len(rows)
     for index, (_, points) in enumerate(rows):
@@ -161,5 +161,5 @@ def grouped(rows: Sequence[tuple[str, Points]], most: int) -> list[tuple[str, Po
             (cells[0][0], sum(value for _, value in cells) / len(cells))
             for cells in zip(*(points for _, points in part), strict=False)
         ]
-        found.append((f"{part[0][0]} to {part[-1][0].rpartition(' ')[2]}", means))
+        found.append((f"{part[0][0]}-{part[-1][0].rpartition(' ')[2]}", means))
     return found

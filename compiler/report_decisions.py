@@ -1,6 +1,7 @@
 """The cascade on an artifact's page: what each stage did to latency and accuracy, and its fate."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import page
@@ -14,7 +15,7 @@ Entry = Mapping[str, Any]
 _KEPT = "kept"
 # Metrics of which 1 is perfect: what is lacking is drawn, since 0.999 and 0.99 look alike.
 _SHARES = ("cosine", "top1")
-_MARK = 4.0  # width of the limit's line, of 1000
+_ERRORS = ("max-abs", "max-rel")  # less is better
 
 
 def decisions(found: object, contract: Entry) -> Element | None:
@@ -31,7 +32,7 @@ def decisions(found: object, contract: Entry) -> Element | None:
             "p",
             "In order; each was verified and measured, and stayed only if it came nearer to the "
             "limits at the accuracy that is asked for. A bar ends where its stage came to, and "
-            "what it took off or added is coloured.",
+            "what it changed is coloured.",
             class_="soft",
         ),
         _latencies(entries, number(contract.get("max_latency"))),
@@ -42,68 +43,88 @@ def decisions(found: object, contract: Entry) -> Element | None:
 
 def _latencies(entries: Sequence[Entry], limit: float) -> Element:
     values = [number(mapping(_measured(each).get("latency")).get("value")) for each in entries]
-    shown = [format_duration(value) if value else "-" for value in values]
-    head = f"latency, at most {format_duration(limit)}" if limit else "latency"
-    return _chart(head, entries, values, shown, limit, reasons=True)
+    bars = [
+        _Bar(each, value, format_duration(value) if value else "-", _reason(each))
+        for each, value in zip(entries, values, strict=True)
+    ]
+    title = f"Latency, at most {format_duration(limit)}" if limit else "Latency"
+    return _chart(title, bars, limit)
 
 
 def _accuracies(entries: Sequence[Entry], limits: Entry) -> list[Element]:
     """A chart for each metric that any stage was measured by."""
     found = [mapping(_measured(each).get("accuracy")) for each in entries]
-    charts: list[Element] = []
-    for name in dict.fromkeys(metric for each in found for metric in each):
-        told = [_value(mapping(each.get(name)).get("value")) for each in found]
-        share = name in _SHARES
-        values = [0.0 if t is None else _lack(t) if share else max(t, 0.0) for t in told]
-        shown = ["-" if t is None else f"{t:.6g}" for t in told]
-        bound = _value(limits.get(name))
-        limit = 0.0 if bound is None else _lack(bound) if share else max(bound, 0.0)
-        better = "" if bound is None else f", limit {bound:.6g}"
-        title = f"{name}: what it lacks of 1{better}" if share else f"{name}{better}"
-        charts.append(_chart(title, entries, values, shown, limit, reasons=False))
-    return charts
+    return [
+        _accuracy(name, entries, [mapping(each.get(name)) for each in found], limits.get(name))
+        for name in dict.fromkeys(metric for each in found for metric in each)
+    ]
 
 
-def _chart(  # noqa: PLR0913, PLR0917 - what is drawn, what is written, and what is beside it
-    title: str,
-    entries: Sequence[Entry],
-    values: Sequence[float],
-    shown: Sequence[str],
-    limit: float,
-    reasons: bool,
+def _accuracy(
+    name: str, entries: Sequence[Entry], found: Sequence[Entry], bound: object
 ) -> Element:
-    longest = max([*values, limit]) or 1.0
+    def drawn(value: float) -> float:
+        return max(0.0, 1.0 - value if name in _SHARES else value)
+
+    known = [
+        (each, value)
+        for each, told in zip(entries, found, strict=True)
+        if (value := _value(told.get("value"))) is not None
+    ]
+    unit = " dB" if name == "snr" else ""
+    bars = [_Bar(each, drawn(value), f"{value:.6g}{unit}", "") for each, value in known]
+    limit = _value(bound)
+    title = f"Accuracy by {name}" + (", drawn as what it lacks of 1" if name in _SHARES else "")
+    title += "" if limit is None else f", limit {limit:.6g}{unit}"
+    less = name in (*_SHARES, *_ERRORS)
+    return _chart(title, bars, 0.0 if limit is None else drawn(limit), less_is_better=less)
+
+
+@dataclass(frozen=True)
+class _Bar:
+    """One stage in a chart: what is drawn, what is written, and why it came so."""
+
+    entry: Entry
+    value: float
+    text: str
+    why: str
+
+
+def _chart(
+    title: str, bars: Sequence[_Bar], limit: float, *, less_is_better: bool = True
+) -> Element:
+    longest = max([limit, *(each.value for each in bars)]) or 1.0
     standing, rows = 0.0, [_head(title)]
-    for entry, value, text in zip(entries, values, shown, strict=True):
-        kept = entry.get("verdict") == _KEPT
-        told = f"{entry.get('stage')}: {text}, {entry.get('verdict')}"
-        bar = _bar(told, standing / longest, value / longest, kept)
+    for each in bars:
+        kept = each.entry.get("verdict") == _KEPT
+        told = f"{each.entry.get('stage')}: {each.text}, {each.entry.get('verdict')}"
+        better = (each.value < standing) is less_is_better
+        kind = ("gain" if better else "loss") if kept else "rest"
+        bar = _draw(told, standing / longest, each.value / longest, kind)
         if limit:
             _draw_limit(bar, limit / longest)
-        rows.append(_row(entry, bar, text, _reason(entry) if reasons else ""))
-        standing = value if kept and value else standing
-    return element("ol", *(element("li", row) for row in rows), class_="bars")
+        rows.append(_row(each, bar))
+        standing = each.value if kept and each.value else standing
+    return element("ol", *(element("li", row) for row in rows), class_="bars stages")
 
 
-def _bar(told: str, before: float, now: float, kept: bool) -> Element:
+def _draw(told: str, before: float, now: float, kind: str) -> Element:
     """What stays of the bar before, and what was taken off or added."""
     if not before or not now:
-        return page.bar(told, ("bar" if kept else "rest", now))
-    change = ("gain" if now < before else "loss") if kept else "rest"
-    return page.bar(told, ("bar", min(before, now)), (change, abs(before - now)))
+        return page.bar(told, ("rest" if kind == "rest" else "bar", now))
+    return page.bar(told, ("bar", min(before, now)), (kind, abs(before - now)))
 
 
 def _draw_limit(bar: Element, share: float) -> None:
-    at = min(1000 * share, 1000 - _MARK)
-    place = {"x": f"{at:.1f}", "y": "0", "width": f"{_MARK:.0f}", "height": "10"}
-    bar.append(element("rect", class_="limit", **place))
+    x = f"{min(1000 * share, 999.0):.1f}"
+    bar.append(element("line", class_="limit", x1=x, x2=x, y1="0", y2="10"))
 
 
 def _key() -> Element:
     entries = (
         ("bar", "reached"),
-        ("gain", "taken off"),
-        ("loss", "added"),
+        ("gain", "better"),
+        ("loss", "worse"),
         ("rest", "rolled back"),
         ("limit", "limit"),
     )
@@ -112,20 +133,19 @@ def _key() -> Element:
 
 
 def _head(title: str) -> Element:
-    head = element("div", element("span", title, class_="title"), class_="row head")
-    return head
+    return element("div", element("span", title, class_="title"), class_="row head")
 
 
-def _row(entry: Entry, bar: Element, text: str, why: str) -> Element:
+def _row(each: _Bar, bar: Element) -> Element:
     line = element(
         "div",
-        element("span", str(entry.get("stage")), class_="name"),
+        element("span", str(each.entry.get("stage")), class_="name"),
         bar,
-        element("span", text, class_="number"),
-        element("span", str(entry.get("verdict")), class_="number"),
+        element("span", each.text, class_="number"),
+        element("span", str(each.entry.get("verdict")), class_="number"),
         class_="row",
     )
-    return element("div", line, element("div", why, class_="soft") if why else None)
+    return element("div", line, element("div", each.why, class_="soft") if each.why else None)
 
 
 def _reason(entry: Entry) -> str:
@@ -166,7 +186,7 @@ def contributions(report: Entry) -> Element | None:
     ]
     return page.section(
         "What each component contributed",
-        element("ol", *(element("li", row) for row in rows), class_="bars"),
+        element("ol", *(element("li", row) for row in rows), class_="bars stages"),
         element("p", "; ".join(scores), class_="soft") if scores else None,
     )
 

@@ -63,7 +63,7 @@ def _cores(group: Sequence[Series], axes: Axes) -> Element:
         f"{len(group)} cores, busy from {min(s.mean for s in group):.0f} % to "
         f"{busiest.mean:.0f} % of the time"
     )
-    title = "cores (busy share; the darker, the busier)"
+    title = "cores (busy share: the stronger the colour, the busier)"
     return page_plot.heat(title, told, axes, page_plot.grouped(rows, _ROWS))
 
 

@@ -35,6 +35,11 @@ def make(cores: int = 4, count: int = 120) -> Monitored:
     each = length / len(STEPS)
     marks = tuple(Mark(n, i * each, (i + 0.95) * each) for i, n in enumerate(STEPS))
     return Monitored(
-        found, {"GPU": "no NVIDIA GPU: Driver Not Loaded"}, {"package-0": 1234.5}, length, 0.1,
-        0.0042, marks=marks,
+        found,
+        {"GPU": "no NVIDIA GPU: Driver Not Loaded"},
+        {"package-0": 1234.5},
+        length,
+        0.1,
+        0.0042,
+        marks=marks,
     )
