@@ -22,7 +22,7 @@ _LARGEST_MASK = 2**22  # elements; larger constants are weights
 class Architecture:
     """The kind, with the reasons for it.
 
-    It is `cnn`, `transformer encoder`, `transformer decoder`, `recurrent`, `mlp`, `mixed` or `none`.
+    One of `cnn`, `transformer encoder`, `transformer decoder`, `recurrent`, `mlp`, `mixed`, `none`.
     """
 
     kind: str
