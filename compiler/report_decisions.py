@@ -112,6 +112,8 @@ def _draw(told: str, before: float, now: float, kind: str) -> Element:
     """What stays of the bar before, and what was taken off or added."""
     if not before or not now:
         return page.bar(told, ("rest" if kind == "rest" else "bar", now))
+    if before == now:
+        return page.bar(told, ("bar", now))
     return page.bar(told, ("bar", min(before, now)), (kind, abs(before - now)))
 
 

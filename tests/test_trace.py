@@ -1,17 +1,18 @@
 """A trace keeps to the trace-event format: everything nests, and every process has its track."""
 
 import json
-import time
 from collections import defaultdict
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import example_monitored
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.cli import main as entry
+from hybridc.compiler import settings as process_settings
 from hybridc.compiler import trace
 from hybridc.compiler.child import Child
 from hybridc.compiler.timeline import Timeline
@@ -110,9 +111,7 @@ def test_what_children_do_stands_on_tracks_of_their_own(tmp_path: Path) -> None:
     timeline = Timeline()
     watched = Watched(timeline)
     watched.name(tmp_path / "1.json", "conv2d")
-    from hybridc.compiler import settings
-
-    environment = settings.environment(1)
+    environment = process_settings.environment(1)
     environment["PYTHONPATH"] = f"{tmp_path}:{environment.get('PYTHONPATH', '')}"
     child = Child("echo_for_trace", environment, watched.by("runner"))
     with timeline.span("tune", "stage"):
@@ -143,16 +142,15 @@ def test_counters_begin_when_the_monitor_does() -> None:
     checked({"traceEvents": events, "displayTimeUnit": "ms"})
 
 
-@given(st.recursive(st.just([]), lambda inner: st.lists(inner, max_size=3), max_leaves=12))
-def test_spans_nest_however_they_are_opened(tree: list[Any]) -> None:
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 4), max_size=6))
+def test_spans_nest_however_they_are_opened(depths: list[int]) -> None:
     timeline = Timeline()
-
-    def walk(children: list[Any]) -> None:
-        for child in children:
-            with timeline.span("x", "stage", value=float("inf")):
-                time.sleep(0)
-                walk(child)
-
-    walk([tree])
+    with timeline.span("whole", "attempt"):
+        for depth in depths:
+            with ExitStack() as stack:
+                for level in range(depth):
+                    facts = {"level": float("inf")}  # which JSON has no number for
+                    stack.enter_context(timeline.span(f"level {level}", "stage", **facts))
     events = checked(json.loads(json.dumps(trace.events(timeline), allow_nan=False)))
-    assert len(events) == len(timeline.spans)
+    assert len(events) == 1 + sum(depths)
