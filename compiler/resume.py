@@ -33,7 +33,18 @@ OLDEST = 24 * 3600.0  # seconds; a machine's pace and load are not those of last
 MOST = 4 * 2**30  # bytes that all results together may take
 _LONGEST_NOTE = 64 * 2**20
 # What does not change a stage's result, or is in the key of the whole compilation.
-_APART = frozenset({"contract", "calibration", "steering", "progress", "dump_ir"})
+_APART = frozenset(
+    {
+        "contract",
+        "calibration",
+        "steering",
+        "progress",
+        "dump_ir",
+        "monitor",
+        "monitor_interval",
+        "trace",
+    }
+)
 
 
 def folder_of(key: Mapping[str, Any]) -> Path:
