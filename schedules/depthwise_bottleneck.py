@@ -119,7 +119,9 @@ def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
     columns = _contraction.extents(schedule, store)[-1]
     lanes = _depthwise.lanes(columns, target)
     width = _contraction.extents(schedule, store)[-2]
-    tile = _tile(schedule, store, (_depthwise.pixels(width, target), 1, lanes))
+    pixels = _depthwise.pixels(width, target)
+    vectors = _depthwise.vectors(pixels, columns, lanes)
+    tile = _tile(schedule, store, (pixels, vectors, lanes))
     _accumulators.accumulate_at(schedule, product, tile, lanes)
     _depthwise.unroll(schedule, product, columns % lanes == 0)
 
