@@ -11,7 +11,7 @@ from tvm import s_tir, sym, tirx
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Schedule
-from hybridc.schedules import _access, _contraction
+from hybridc.schedules import _access, _contraction, _vectors
 
 
 def split_rows(schedule: Schedule, product: Any, shape: Sequence[int]) -> Schedule:
@@ -48,4 +48,11 @@ def _simplified(realize: Any) -> Any:
         analyzer.bind(axis.var, axis.dom)
 
     block = structural_map(realize.block, (_access.DIVISIONS, analyzer.simplify))
-    return s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
+    plain = s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
+    return _vectors.replaced(plain, block.body, _reducing(block)) if block.init else plain
+
+
+def _reducing(block: Any) -> list[Any]:
+    """A product's axes; TVM takes the new axis of a depth of 1 for one that is not summed over."""
+    *axes, depth = block.iter_vars
+    return [*axes, tirx.IterVar(depth.dom, depth.var, tirx.IterVar.CommReduce)]
