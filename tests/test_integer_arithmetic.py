@@ -28,6 +28,7 @@ def run_both(model: Any, feed: dict[str, Any], steps: float, outcome: Any) -> An
     """A compiled model's outputs are ONNX Runtime's, give or take some quantisation steps."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # no saturation in 16 bits
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
