@@ -37,7 +37,8 @@ class Problem:
     `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows
     lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
     product has one image of height 1; a convolution's rows are the pixels of one image row.
-    `shared` are the neighbouring columns that read the same activations, 0 for all.
+    `shared` are the neighbouring columns that read the same activations, 0 for all; `parts` are
+    the registers that an operand of a multiply-add takes.
     """
 
     images: int
@@ -50,6 +51,7 @@ class Problem:
     lanes: int
     halo_bytes: int = 0
     shared: int = 0
+    parts: int = 1
 
     def units(self, rows: int) -> int:
         """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
@@ -71,12 +73,16 @@ def divisor_below(value: int, limit: int) -> int:
     return max(d for d in divisors(value) if d <= max(1, limit))
 
 
-def tiles(target: Target) -> Iterator[tuple[int, int]]:
-    """Rows and vectors of the tiles whose accumulators and operands fit the registers."""
+def tiles(target: Target, parts: int = 1) -> Iterator[tuple[int, int]]:
+    """Rows and vectors of the tiles whose accumulators and operands fit the registers.
+
+    An operand takes `parts` of them.
+    """
     registers = target.vector_registers
     for vectors in (1, 2, 3, 4, 6, 8):
         for rows in range(1, 17):
-            if rows * vectors + vectors + _broadcasts(rows, vectors, target) <= registers:
+            operands = parts * vectors + max(parts, _broadcasts(rows, vectors, target))
+            if rows * vectors + operands <= registers:
                 yield rows, vectors
 
 
@@ -228,7 +234,7 @@ def _fitting(problem: Problem, target: Target) -> list[tuple[int, int]]:
     together = max(1, problem.shared // problem.lanes)
     return [
         (rows, vectors)
-        for rows, vectors in tiles(target)
+        for rows, vectors in tiles(target, problem.parts)
         if rows <= problem.rows
         and vectors <= groups
         and (not problem.shared or together % vectors == 0)

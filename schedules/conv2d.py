@@ -14,6 +14,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.schedules import (
+    _accumulators,
     _contraction,
     _dot_products,
     _figures,
@@ -54,6 +55,7 @@ class Conv2d(ScheduleRule):
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
+            parts=_accumulators.parts(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
