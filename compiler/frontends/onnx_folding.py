@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_branches import inline_branch
+from hybridc.compiler.frontends.onnx_branches import Scene, written_out
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.model import Array
 
@@ -51,12 +51,12 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
 
 
 def fold(proto: Proto) -> StaticGraph:
-    """Fold a model whose inputs are static; conditions that are constant choose their branch."""
+    """Fold a model whose inputs are static; control flow that is known by then is written out."""
     folder = _Folder(proto)
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
-        branch = inline_branch(node, folder.constants)
+        branch = written_out(node, folder.scene()) if has_subgraph(node) else None
         if branch is None:
             folder.take(node)
         else:
@@ -89,6 +89,12 @@ class _Folder:
             self.types[tensor.name] = onnx.helper.make_tensor_type_proto(
                 tensor.data_type, tensor.dims
             )
+
+    def scene(self) -> Scene:
+        """What is known where the walk has come."""
+        shapes = {name: static_shape(kind) for name, kind in self.types.items()}
+        known = {name: shape for name, shape in shapes.items() if shape is not None}
+        return Scene(self.constants, known, self.opsets.get("", 1))
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""

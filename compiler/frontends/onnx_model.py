@@ -70,7 +70,7 @@ def _import(proto: Proto, file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) 
     from tvm import relax
     from tvm.error import InternalError
 
-    from hybridc.compiler.frontends.onnx_converters import Importer
+    from hybridc.compiler.frontends.onnx_importer import Importer
 
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.

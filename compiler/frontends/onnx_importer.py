@@ -1,0 +1,54 @@
+"""TVM's importer of ONNX graphs, with our converters ahead of its own.
+
+Ours replace those that it lacks, that compute something else, or that make opaque loop nests: a
+loop nest is a wall for the graph passes, through which no layout passes and nothing folds.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
+from hybridc.compiler.frontends import onnx as families
+from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
+
+
+class Importer(ONNXGraphImporter):
+    """TVM's importer, with our converters ahead of its own."""
+
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """What cannot be imported was refused before, by names that people know."""
+
+    def _convert_operator(
+        self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
+    ) -> Any:
+        converter = converters().get(op_name)
+        if converter is not None:
+            count = attrs["tvm_custom"]["num_outputs"]
+            node = Node(op_name, inputs, attrs, count, opset, Scope(self.bb))
+            converted = converter(node)
+            if isinstance(converted, list):
+                return relax.Tuple([self.bb.normalize(value) for value in converted])
+            if converted is not None:
+                return self.bb.normalize(converted)
+        return super()._convert_operator(op_name, inputs, attrs, opset)
+
+
+@cache
+def converters() -> Mapping[str, Converter]:
+    """Our converters by operator: the table `CONVERTERS` of every file in `onnx/`.
+
+    Raises ValueError where two files convert one operator.
+    """
+    found: dict[str, Converter] = {}
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        table = getattr(importlib.import_module(module.name), "CONVERTERS", {})
+        if twice := found.keys() & table.keys():
+            raise ValueError(f"{module.name} converts again: {', '.join(sorted(twice))}")
+        found.update(table)
+    return MappingProxyType(found)
