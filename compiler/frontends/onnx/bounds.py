@@ -9,6 +9,7 @@ import tvm
 
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, UnsupportedError, dtype
 from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
 
 _WAYS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}  # ONNX's modes as numpy's
 
@@ -78,9 +79,11 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
         pairs = np.maximum(pairs, 0)
     fill = node.get("value", 0.0) if given is None else _known(given)
     kind = dtype(x)
-    if fill is not None and kind == "float32":
+    if not pairs.any():
+        return x
+    if fill is not None and not isinstance(fill, bool) and kind == "float32":
         return s.nn.pad(x, pairs.ravel().tolist(), "constant", float(fill))
-    value = given if fill is None else tvm.relax.const(np.array(fill, kind), kind)
+    value = given if fill is None else constant(np.array(fill), kind)
     for axis, (low, high) in enumerate(pairs.tolist()):
         x = _framed(s, x, axis, low, high, value)
     return x
@@ -90,11 +93,12 @@ def _framed(s: Any, x: Expr, axis: int, low: int, high: int, value: Expr) -> Exp
     """Put constant slices before and behind one axis; exact in every type."""
     shape = [int(extent) for extent in x.ty.shape.values]
     parts = [x]
-    for width, place in ((low, 0), (high, len(parts) + 1)):
+    for width, behind in ((low, False), (high, True)):
         if width:
             frame = [*shape[:axis], width, *shape[axis + 1 :]]
-            parts.insert(place, s.broadcast_to(s.reshape(value, [1] * len(shape)), frame))
-    return s.concat(parts, axis) if len(parts) > 1 else x
+            filled = s.broadcast_to(s.reshape(value, [1] * len(shape)), frame)
+            parts = [*parts, filled] if behind else [filled, *parts]
+    return s.concat(parts, axis=axis) if len(parts) > 1 else x
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Clip": _clip, "Pad": _pad})

@@ -1,6 +1,6 @@
 """Operators on single elements that TVM lacks, or computes for some types or options alone."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
@@ -135,11 +135,7 @@ def _mod(node: Node) -> Expr:
     """
     x, y, s = node.inputs[0], node.inputs[1], node.scope
     if is_float(x):
-        if not node.get("fmod", 0):
-            raise UnsupportedError("floats and fmod=0")
-        if dtype(x) not in ("float32", "float64"):
-            raise UnsupportedError(f"elements of {dtype(x)}")
-        return _by_element(node, tirx.fmod, "fmod")
+        return _float_mod(node)
     rest = s.subtract(x, s.multiply(_truncated(node), y))
     if node.get("fmod", 0) or dtype(x).startswith("u"):
         return rest
@@ -148,16 +144,35 @@ def _mod(node: Node) -> Expr:
     return s.where(s.logical_and(s.logical_not(zero), opposite), s.add(rest, y), rest)
 
 
+def _float_mod(node: Node) -> Expr:
+    """The remainder is exact, also where it is computed in wider floats."""
+    x, y, s, kind = node.inputs[0], node.inputs[1], node.scope, dtype(node.inputs[0])
+    wide = "float64" if kind == "float64" else "float32"
+    if wide != kind:
+        x, y = s.astype(x, wide), s.astype(y, wide)
+    rest = _by_element(node, tirx.fmod, "fmod", (x, y))
+    if not node.get("fmod", 0):
+        opposite = s.not_equal(s.less(rest, 0.0), s.less(y, 0.0))
+        moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
+        rest = s.where(moved, s.add(rest, y), rest)
+    return rest if wide == kind else s.astype(rest, kind)
+
+
 def _truncated(node: Node) -> Expr:
     """The quotient of integers, cut towards zero."""
     return _by_element(node, tirx.truncdiv, "quotient")
 
 
-def _by_element(node: Node, function: Callable[[Expr, Expr], Expr], name: str) -> Expr:
+def _by_element(
+    node: Node,
+    function: Callable[[Expr, Expr], Expr],
+    name: str,
+    operands: Sequence[Expr] = (),
+) -> Expr:
     """A function of TIR on two broadcast operands, as a loop nest."""
     s = node.scope
     shape = list(np.broadcast_shapes(node.shape(0), node.shape(1)))
-    x, y = (s.broadcast_to(value, shape) for value in node.inputs[:2])
+    x, y = (s.broadcast_to(value, shape) for value in operands or node.inputs[:2])
 
     def kernel(a: Expr, b: Expr) -> Expr:
         return te.compute(a.shape, lambda *i: function(a(*i), b(*i)), name=name)
@@ -197,6 +212,31 @@ def _shift(node: Node) -> Expr:
     return s.where(inside, shifted, s.subtract(shifted, shifted))
 
 
+def _hyperbolic(sign: float) -> Converter:
+    """Cosh and Sinh by exponentials; TVM has no code for them.
+
+    Half of e^(x/2) twice, so that no infinity comes before the result's.  Near 0 the sine is its
+    series, where the difference of exponentials would cancel: the next term is below x^9 / 362880.
+    """
+
+    def convert(node: Node) -> Expr:
+        x, s = node.inputs[0], node.scope
+        wide = s.astype(x, "float32") if dtype(x) == "float16" else x
+        up, down = (s.exp(s.multiply(wide, half)) for half in (0.5, -0.5))
+        grown, shrunk = (s.multiply(s.multiply(e, 0.5), e) for e in (up, down))
+        result = s.add(grown, s.multiply(shrunk, sign))
+        if sign < 0:
+            square = s.multiply(wide, wide)
+            series: Expr = s.add(s.multiply(square, 1 / 5040), 1 / 120)
+            series = s.add(s.multiply(series, square), 1 / 6)
+            series = s.multiply(wide, s.add(s.multiply(series, square), 1.0))
+            limit = 0.01 if dtype(wide) == "float64" else 0.3
+            result = s.where(s.less(s.abs(wide), limit), series, result)
+        return result if wide is x else s.astype(result, dtype(x))
+
+    return convert
+
+
 def _softplus(node: Node) -> Expr:
     """`max(x, 0) + ln(1 + e^-|x|)`, which does not overflow."""
     x, s = node.inputs[0], node.scope
@@ -208,12 +248,14 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "BitCast": _bit_cast,
         "BitShift": _shift,
         "Celu": _celu,
+        "Cosh": _hyperbolic(1.0),
         "Elu": _exponential_unit(1.0, 1.0),
         "IsInf": _is_inf,
         "Mish": _mish,
         "Mod": _mod,
         "Pow": _pow,
         "Selu": _exponential_unit(1.67326319217681884765625, 1.05070102214813232421875),
+        "Sinh": _hyperbolic(-1.0),
         "Softplus": _softplus,
     }
 )
