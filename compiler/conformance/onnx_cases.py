@@ -84,7 +84,9 @@ def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None
         np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
     except AssertionError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = [line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))]
+        said = [
+            line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))
+        ]
         return "; ".join(said or lines[:2])
     return None
 

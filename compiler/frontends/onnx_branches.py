@@ -119,7 +119,9 @@ def _scan(node: Proto, scene: Scene) -> Branch | None:
     plan = [
         (axis, bool(reverse))
         for axis, reverse in zip(
-            listed("scan_output_axes", outputs), listed("scan_output_directions", outputs), strict=True
+            listed("scan_output_axes", outputs),
+            listed("scan_output_directions", outputs),
+            strict=True,
         )
     ]
     _finish(branch, node, scene, states, [list(part) for part in zip(*parts, strict=True)], plan)

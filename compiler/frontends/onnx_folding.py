@@ -162,6 +162,8 @@ class _Folder:
             return None
         if node.op_type in ("Shape", "Size"):
             return self._shape_value(node)
+        if empty := self._empty(node):
+            return empty
         names = [name for name in node.input if name]
         if not names and node.op_type != "Constant":
             return None  # random generators have no inputs
@@ -183,6 +185,18 @@ class _Folder:
         if node.op_type == "Size":
             value = np.array(math.prod(shape), np.int64)
         return [onnx.numpy_helper.from_array(value, node.output[0])]
+
+    def _empty(self, node: Proto) -> list[Proto] | None:
+        """The outputs of a node all of whose outputs have no elements."""
+        import onnx
+
+        kinds = [self.types.get(name) for name in node.output if name]
+        shapes = [static_shape(kind) for kind in kinds]
+        if not shapes or any(shape is None or 0 not in shape for shape in shapes):
+            return None
+        named = zip((name for name in node.output if name), kinds, shapes, strict=True)
+        tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
+        return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]
 
     def _fits(self, node: Proto) -> bool:
         """Whether the outputs are known to be small before anything is computed."""
@@ -216,6 +230,15 @@ def evaluate(
     named = zip((name for name in node.output if name), results, strict=True)
     tensors = [_tensor(name, value, types.get(name)) for name, value in named]
     return None if None in tensors else tensors
+
+
+def _zeros(kind: Any, shape: Any) -> Array | None:
+    import onnx
+
+    try:
+        return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+    except KeyError:
+        return None
 
 
 def _tensor(name: str, value: Any, kind: Proto | None) -> Proto | None:

@@ -7,7 +7,6 @@ from hybridc.compiler.frontends.onnx_file import Proto
 
 # Options that the importer ignores, with the value for which that does no harm.
 _IGNORED: Mapping[str, Mapping[str, Any]] = {
-    "ConvTranspose": {"output_shape": None},
     "RoiAlign": {"mode": "avg"},
 }
 

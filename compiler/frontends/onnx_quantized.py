@@ -4,6 +4,7 @@ ONNX Runtime's own, of the domain com.microsoft, are among them.  The passes see
 of quantised model then: that of the QDQ format.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_file import Proto
 
 Names = Sequence[str]
+
+_AXIS_SINCE = 13  # the opset that gave DequantizeLinear its axis
 
 
 def written_out(proto: Proto) -> Proto:
@@ -73,7 +76,25 @@ class _Writer:
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
         """Dequantise; the axis counts where the scale has one."""
         inputs = [data, scale, zero] if zero else [data, scale]
-        return self.emit("DequantizeLinear", inputs, axis=axis)
+        options = {} if self.older and self.is_scalar(scale) else {"axis": axis}
+        return self.emit("DequantizeLinear", inputs, **options)
+
+    @property
+    def older(self) -> bool:
+        """Whether the model's opset has no axis of quantisation yet."""
+        opsets = (o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
+        return max(opsets, default=1) < _AXIS_SINCE
+
+    def is_scalar(self, name: str) -> bool:
+        """Whether a tensor is known to hold one number."""
+        graph = self.model.graph
+        sizes = [tensor.dims for tensor in graph.initializer if tensor.name == name]
+        sizes += [
+            [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in [*graph.input, *graph.value_info]
+            if value.name == name
+        ]
+        return bool(sizes) and math.prod(sizes[0]) == 1
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute of the node that is replaced."""
@@ -97,7 +118,8 @@ class _Writer:
         """All nodes, the last of which quantises by the scale and zero point at `index`."""
         scale, zero = self.input(index), self.input(index + 1)
         inputs = [result, scale, zero] if zero else [result, scale]
-        self.emit("QuantizeLinear", inputs, self.node.output[0], axis=axis)
+        options = {} if self.older and self.is_scalar(scale) else {"axis": axis}
+        self.emit("QuantizeLinear", inputs, self.node.output[0], **options)
         return self.made
 
 

@@ -41,6 +41,4 @@ class OnnxNode(Suite):
     def examine(self, name: str) -> Result:
         """Run one test."""
         case = self._cases[name]
-        return onnx_cases.examine(
-            onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol)
-        )
+        return onnx_cases.examine(onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol))

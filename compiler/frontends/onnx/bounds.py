@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, UnsupportedError, dtype
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import constant
 
@@ -82,7 +83,7 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
     if not pairs.any():
         return x
     if fill is not None and not isinstance(fill, bool) and kind == "float32":
-        return s.nn.pad(x, pairs.ravel().tolist(), "constant", float(fill))
+        return s.nn.pad(x, pairs.ravel().tolist(), "constant", pad_value=float(fill))
     value = given if fill is None else constant(np.array(fill), kind)
     for axis, (low, high) in enumerate(pairs.tolist()):
         x = _framed(s, x, axis, low, high, value)

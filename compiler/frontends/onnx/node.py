@@ -13,16 +13,12 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import constant, shape
 
 Expr = Any  # a Relax expression; TVM ships no types
 Converted = Expr | list[Expr] | None
-
-
-class UnsupportedError(ModelError):
-    """A form of an operator that is not converted; the message completes "not supported with"."""
 
 
 class Scope:

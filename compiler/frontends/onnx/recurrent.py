@@ -11,7 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, UnsupportedError, dtype
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.rewrite import constant
 
 _LONGEST = 512  # steps that are written out; more would make the program too large to build
@@ -144,9 +145,7 @@ def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tupl
     return s.stack([made[at] for at in range(time)], 0), state
 
 
-def _prepared(
-    node: Node, number: int, ways: int
-) -> tuple[_Direction, Callable[[Expr], Expr]]:
+def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[[Expr], Expr]]:
     """A direction, and the product of its input weights, of which the bias is a part."""
     s = node.scope
     gates = _GATES[node.operator]
@@ -155,7 +154,9 @@ def _prepared(
     inner = outer = None
     if node.input(3) is not None:
         both = _of(node, 3, number)
-        outer, inner = (_columns(s, both, k * gates * hidden, (k + 1) * gates * hidden) for k in (0, 1))
+        outer, inner = (
+            _columns(s, both, k * gates * hidden, (k + 1) * gates * hidden) for k in (0, 1)
+        )
     peepholes: list[Expr] = []
     if node.operator == "LSTM" and node.input(7) is not None:
         held = _of(node, 7, number)

@@ -5,11 +5,11 @@ from types import MappingProxyType
 
 import numpy as np
 
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
-    UnsupportedError,
     dtype,
     is_float,
     static,

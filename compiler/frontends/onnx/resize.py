@@ -11,11 +11,11 @@ from types import MappingProxyType
 import numpy as np
 from tvm import relax
 
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
-    UnsupportedError,
     dtype,
     is_float,
     static,

@@ -7,11 +7,11 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
-    UnsupportedError,
     dtype,
     is_float,
     static,
@@ -25,9 +25,7 @@ def _one_hot(node: Node) -> Expr:
     depth = int(np.ravel(node.value(1))[0])
     rank = len(static(indices)) + 1
     axis = node.get("axis", -1) % rank
-    if is_float(indices):
-        indices = s.astype(indices, "int64")
-    elif dtype(indices) != "int64":
+    if is_float(indices) or dtype(indices) != "int64":
         indices = s.astype(indices, "int64")
     wrapped = s.where(s.less(indices, 0), s.add(indices, depth), indices)
     shape = [1] * rank

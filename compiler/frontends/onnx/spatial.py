@@ -7,11 +7,11 @@ from types import MappingProxyType
 import numpy as np
 from tvm import relax
 
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
-    UnsupportedError,
     dtype,
     static,
 )
@@ -26,9 +26,7 @@ def _space_to_depth(node: Node) -> Expr:
     x = s.reshape(x, [n, c, h // block, block, w // block, block])
     mode = node.get("mode", "DCR")
     order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
-    return s.reshape(
-        s.permute_dims(x, order), [n, c * block * block, h // block, w // block]
-    )
+    return s.reshape(s.permute_dims(x, order), [n, c * block * block, h // block, w // block])
 
 
 def _col2im(node: Node) -> Expr:
@@ -69,10 +67,8 @@ def _sources(  # noqa: PLR0913, PLR0917 - the parameters of the operator
     """`[pixels, most]`: the elements of all blocks that fall on each pixel, or their count."""
     grids = np.indices([*block, *counts]).reshape(2 * len(block), -1)
     rank, elements = len(block), grids.shape[1]
-    at = [
-        grids[rank + i] * strides[i] - pads[i] + grids[i] * dilations[i] for i in range(rank)
-    ]
-    inside = np.all([(0 <= a) & (a < n) for a, n in zip(at, image, strict=True)], axis=0)
+    at = [grids[rank + i] * strides[i] - pads[i] + grids[i] * dilations[i] for i in range(rank)]
+    inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, image, strict=True)], axis=0)
     number = np.flatnonzero(inside)
     pixel = np.ravel_multi_index([a[inside] for a in at], image)
     order = np.argsort(pixel, kind="stable")

@@ -5,7 +5,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, UnsupportedError, dtype
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.rewrite import constant
 
 
