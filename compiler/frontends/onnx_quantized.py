@@ -87,6 +87,11 @@ class _Writer:
 
     def is_scalar(self, name: str) -> bool:
         """Whether a tensor is known to hold one number."""
+        sizes = self.sizes(name)
+        return sizes is not None and math.prod(sizes) == 1
+
+    def sizes(self, name: str) -> Sequence[int] | None:
+        """The sizes of an initialiser, or of an input or a typed tensor; None if not known."""
         graph = self.model.graph
         sizes = [tensor.dims for tensor in graph.initializer if tensor.name == name]
         sizes += [
@@ -94,7 +99,11 @@ class _Writer:
             for value in [*graph.input, *graph.value_info]
             if value.name == name
         ]
-        return bool(sizes) and math.prod(sizes[0]) == 1
+        return next(iter(sizes), None)
+
+    def ones(self, like: str) -> str:
+        """Scales of 1 of the shape that a zero point has; a number where that is not known."""
+        return self.constant(np.ones(self.sizes(like) or (), np.float32))
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute of the node that is replaced."""
@@ -144,9 +153,10 @@ def _qlinear_matmul(writer: _Writer) -> list[Proto]:
 def _conv_integer(writer: _Writer) -> list[Proto]:
     import onnx
 
-    one = writer.constant(np.float32(1))
-    x = writer.dequantize(writer.input(0), one, writer.input(2), 1)
-    w = writer.dequantize(writer.input(1), one, writer.input(3), 0)
+    x, w = (
+        writer.dequantize(writer.input(index), writer.ones(zero), zero, axis)
+        for index, zero, axis in ((0, writer.input(2), 1), (1, writer.input(3), 0))
+    )
     y = writer.like_node("Conv", [x, w])
     writer.emit("Cast", [y], writer.node.output[0], to=onnx.TensorProto.INT32)
     return writer.made
