@@ -82,8 +82,8 @@ def _loop(node: Proto, scene: Scene) -> Branch | None:
         _, *results = _turn(branch, body, label, [number, going, *states])
         states = results[: len(states)]
         parts.append(results[len(states) :])
-    plan = [(0, False)] * scanned
-    _finish(branch, node, scene, states, [list(part) for part in zip(*parts, strict=True)], plan)
+    joined = [(part, 0, False) for part in zip(*parts, strict=True)]
+    _finish(branch, node, scene, states, joined)
     return branch
 
 
@@ -116,15 +116,10 @@ def _scan(node: Proto, scene: Scene) -> Branch | None:
         results = _turn(branch, body, label, [*states, *elements])
         states = results[: len(states)]
         parts.append(results[len(states) :])
-    plan = [
-        (axis, bool(reverse))
-        for axis, reverse in zip(
-            listed("scan_output_axes", outputs),
-            listed("scan_output_directions", outputs),
-            strict=True,
-        )
-    ]
-    _finish(branch, node, scene, states, [list(part) for part in zip(*parts, strict=True)], plan)
+    directions = map(bool, listed("scan_output_directions", outputs))
+    axes = listed("scan_output_axes", outputs)
+    joined = list(zip(zip(*parts, strict=True), axes, directions, strict=False))
+    _finish(branch, node, scene, states, joined)
     return branch
 
 
@@ -133,14 +128,13 @@ def _finish(
     node: Proto,
     scene: Scene,
     states: Sequence[str],
-    parts: Sequence[Sequence[str]],
-    plan: Sequence[tuple[int, bool]],
+    joined: Sequence[tuple[Sequence[str], int, bool]],
 ) -> None:
     """Name the last states, and join what each turn put out, along an axis, perhaps backwards."""
     for state, name in zip(states, node.output, strict=False):
         _identity(branch, state, name)
     wanted = node.output[len(states) :]
-    for name, pieces, (axis, backwards) in zip(wanted, parts, plan, strict=False):
+    for name, (pieces, axis, backwards) in zip(wanted, joined, strict=False):
         raised: list[str] = []
         for turn, piece in enumerate(pieces):
             raised.append(f"{_label(node)}/{turn}/raised/{name}")

@@ -165,11 +165,11 @@ class _Folder:
         if empty := self._empty(node):
             return empty
         names = [name for name in node.input if name]
-        if not names and node.op_type != "Constant":
-            return None  # random generators have no inputs
+        random = not names and node.op_type != "Constant"  # their generators have no inputs
+        known = not random and all(name in self.constants for name in names)
         if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
             return None
-        if any(name not in self.constants for name in names):
+        if not known:
             return None
         feed = {name: self.constants[name] for name in names}
         return evaluate(node, feed, self.proto, self.types)

@@ -86,12 +86,13 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
         return s.nn.pad(x, pairs.ravel().tolist(), "constant", pad_value=float(fill))
     value = given if fill is None else constant(np.array(fill), kind)
     for axis, (low, high) in enumerate(pairs.tolist()):
-        x = _framed(s, x, axis, low, high, value)
+        x = _framed(s, x, (axis, low, high), value)
     return x
 
 
-def _framed(s: Any, x: Expr, axis: int, low: int, high: int, value: Expr) -> Expr:
-    """Put constant slices before and behind one axis; exact in every type."""
+def _framed(s: Any, x: Expr, place: tuple[int, int, int], value: Expr) -> Expr:
+    """Put constant slices before and behind an axis, so many each; exact in every type."""
+    axis, low, high = place
     shape = [int(extent) for extent in x.ty.shape.values]
     parts = [x]
     for width, behind in ((low, False), (high, True)):

@@ -64,10 +64,7 @@ def _gru(d: _Direction, x: Expr, state: State) -> State:
     both = d.product(h, 0, 3) if late else d.product(h, 0, 2)
     z = d.gates[0](d.clipped(s.add(d.part(x, 0), d.part(both, 0))))
     r = d.gates[0](d.clipped(s.add(d.part(x, 1), d.part(both, 1))))
-    if late:
-        inner = s.multiply(r, d.part(both, 2))
-    else:
-        inner = d.product(s.multiply(r, h), 2, 3)
+    inner = s.multiply(r, d.part(both, 2)) if late else d.product(s.multiply(r, h), 2, 3)
     candidate = d.gates[1](d.clipped(s.add(d.part(x, 2), inner)))
     # (1 - z) * candidate + z * h
     return (s.add(candidate, s.multiply(z, s.subtract(h, candidate))),)
