@@ -1,4 +1,4 @@
-"""Our own converters of ONNX operators; the oracles are ONNX Runtime, numpy and ONNX's reference."""
+"""Our converters of ONNX operators; oracles are ONNX Runtime, numpy and ONNX's reference."""
 
 from typing import Any
 
