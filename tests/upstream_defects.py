@@ -66,7 +66,7 @@ TVM = (
     ),
     Defect("test_lstm_defaults", FAILS, "no LSTM, GRU, RNN", _OURS),
     Defect("test_dft", FAILS, "no DFT, STFT", _OURS),
-    Defect("test_top_k_uint64", FAILS, "TopK of uint64", "refused"),
+    Defect("test_top_k_uint64", FAILS, "TopK of uint64", _OURS),
 )
 
 

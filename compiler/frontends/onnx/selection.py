@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
+    Scope,
     dtype,
     is_float,
     static,
@@ -116,6 +118,36 @@ def _compress(node: Node) -> Expr:
     return s.take(x, chosen, axis=0 if axis is None else axis % rank)
 
 
+def _top_k(node: Node) -> Expr | list[Expr]:
+    """The k largest or smallest, sorted also where that is not asked for.
+
+    Sorts lack uint64: with its first bit turned it is an int64 of the same order.
+    """
+    x, s = node.inputs[0], node.scope
+    k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
+    options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
+    wide = dtype(x) == "uint64"
+    data = _turned(s, x, "int64") if wide else x
+    both = s.topk(data, **{"k": k, **options}, ret_type="both", dtype="int64")
+    values, places = (s.emit(tvm.ir.TupleGetItem(both, part)) for part in (0, 1))
+    return [_turned(s, values, "uint64") if wide else values, places]
+
+
+def _turned(s: Scope, x: Expr, kind: str) -> Expr:
+    """The same bits but for the first, as another type of 64 bits."""
+
+    def kernel(a: Any) -> Any:
+        first = tirx.const(np.iinfo(np.int64).min, "int64")
+
+        def element(*index: Any) -> Any:
+            bits = tirx.reinterpret("int64", a(*index))
+            return tirx.reinterpret(kind, tirx.bitwise_xor(bits, first))
+
+        return te.compute(a.shape, element, name="turned")
+
+    return s.te(kernel, x)
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "Compress": _compress,
@@ -123,6 +155,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "OneHot": _one_hot,
         "ReverseSequence": _reverse_sequence,
         "TensorScatter": _tensor_scatter,
+        "TopK": _top_k,
         "Trilu": _trilu,
     }
 )
