@@ -34,13 +34,22 @@ def _dft(node: Node) -> Expr:
     usual = 2 * (given - 1) if inverse and one_sided else given
     length = int(np.ravel(node.value(1, usual))[0])
     _check(length, x)
-    moved = _to_front(s, x, axis, rank)
+    moved = _to_front(s, _wide(s, x), axis, rank)
     if inverse and one_sided:
         made = _real_inverse(s, moved, length)
     else:
         bins = length // 2 + 1 if one_sided else length
         made = _transform(s, moved, length, bins, inverse)
-    return _to_front(s, made, axis, rank)
+    return _narrow(s, _to_front(s, made, axis, rank), dtype(x))
+
+
+def _wide(s: Expr, x: Expr) -> Expr:
+    """As float64: bins that cancel to nothing would keep the rounding of all that was added."""
+    return x if dtype(x) == "float64" else s.astype(x, "float64")
+
+
+def _narrow(s: Expr, x: Expr, kind: str) -> Expr:
+    return x if dtype(x) == kind else s.astype(x, kind)
 
 
 def _check(length: int, x: Expr) -> None:
@@ -112,8 +121,9 @@ def _stft(node: Node) -> Expr:
     cut = s.reshape(cut, [batch, frames, length, parts])
     if window is not None:
         cut = s.multiply(cut, s.reshape(window, [1, 1, length, 1]))
+    cut = _wide(s, cut)
     bins = length // 2 + 1 if node.get("onesided", 1) else length
-    return _transform(s, cut, length, bins, inverse=False)
+    return _narrow(s, _transform(s, cut, length, bins, inverse=False), dtype(x))
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"DFT": _dft, "STFT": _stft})
