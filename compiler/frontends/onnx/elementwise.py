@@ -82,8 +82,7 @@ def _integer_power(node: Node, x: Expr, y: Expr) -> Expr:
         return result
     # 1 / x^|y| cut to an integer: 1 for 1, 1 or -1 for -1, and 0 for the others.
     odd = s.equal(s.bitwise_and(y, 1), 1)
-    minus = s.where(odd, _one(kind), s.negative(_one(kind)))
-    minus = s.negative(minus)
+    minus = s.where(odd, s.negative(_one(kind)), _one(kind))
     small = s.where(s.equal(x, 1), _one(kind), s.where(s.equal(x, -1), minus, s.subtract(x, x)))
     return s.where(s.less(y, 0), small, result)
 
@@ -104,8 +103,8 @@ def _exponential_unit(alpha: float, gamma: float) -> Converter:
 
     def convert(node: Node) -> Expr:
         x, s = node.inputs[0], node.scope
-        low = s.multiply(s.subtract(s.exp(s.minimum(x, 0.0)), 1.0), node.get("alpha", alpha))
-        result = s.where(s.greater(x, 0.0), x, low)
+        low = s.multiply(s.subtract(s.exp(x), 1.0), node.get("alpha", alpha))
+        result = s.where(s.less(x, 0.0), low, x)
         scale = node.get("gamma", gamma)
         return result if scale == 1 else s.multiply(result, scale)
 
@@ -113,10 +112,10 @@ def _exponential_unit(alpha: float, gamma: float) -> Converter:
 
 
 def _celu(node: Node) -> Expr:
-    """`max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`."""
+    """`max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`: the first where x is not negative."""
     x, s, alpha = node.inputs[0], node.scope, node.get("alpha", 1.0)
-    low = s.subtract(s.exp(s.minimum(s.divide(x, alpha), 0.0)), 1.0)
-    return s.add(s.maximum(x, 0.0), s.multiply(low, alpha))
+    low = s.multiply(s.subtract(s.exp(s.divide(x, alpha)), 1.0), alpha)
+    return s.where(s.less(x, 0.0), low, x)
 
 
 def _mish(node: Node) -> Expr:
