@@ -11,6 +11,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import tvm
 from tvm import relax
 from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 
@@ -36,7 +37,15 @@ class Importer(ONNXGraphImporter):
                 return relax.Tuple([self.bb.normalize(value) for value in converted])
             if converted is not None:
                 return self.bb.normalize(converted)
+        if op_name == "Resize":
+            _drop_empty_scales(inputs)
         return super()._convert_operator(op_name, inputs, attrs, opset)
+
+
+def _drop_empty_scales(inputs: list[Any]) -> None:
+    """Sizes stand beside scales without elements in opset 11, where no input could be left out."""
+    if len(inputs) > 3 and isinstance(inputs[2], tvm.ir.GenericConst):
+        inputs[2] = inputs[2] if inputs[2].value.numpy().size else None
 
 
 @cache

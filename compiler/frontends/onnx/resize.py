@@ -119,7 +119,9 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
         found = [(int(size), ratio) for size, ratio in zip(sizes, ratios, strict=True)]
     elif scales is not None and scales.size:
         values = [float(scale) for scale in np.ravel(scales)]
-        found = [(int(v * shape[a]), v) for a, v in zip(chosen, values, strict=True)]
+        # In float32, as ONNX's shape inference multiplies.
+        sizes = np.floor(np.float32(values) * np.array(shape, np.float32)[chosen])
+        found = list(zip(sizes.astype(int).tolist(), values, strict=True))
     else:
         raise UnsupportedError("neither scales nor sizes")
     for index, (axis, (size, scale)) in enumerate(zip(chosen, found, strict=True)):

@@ -13,9 +13,8 @@ from hybridc.compiler.rewrite import constant
 def _dropout(node: Node) -> list[Expr] | None:
     """Nothing is dropped in inference, or with the ratio 0; else it would be random."""
     x = node.inputs[0]
-    ratio = float(np.ravel(node.value(1, node.get("ratio", 0.5)))[0])
     training = bool(np.ravel(node.value(2, False))[0])
-    if training and ratio:
+    if training and float(np.ravel(node.value(1, 0.5))[0]):
         raise UnsupportedError("training_mode=1, which is random")
     # Before opset 10 the mask had the data's type.
     kind = "bool" if node.opset >= 10 else dtype(x)
