@@ -17,7 +17,7 @@ Proto = Any  # a message of onnx; the library ships no types for them
 Inputs = Sequence[Any] | Mapping[str, Any]
 
 
-class Prepared(BackendRep):  # type: ignore[misc]
+class Prepared(BackendRep):
     """A model that is compiled for the inputs of each call, or was for the same shapes before."""
 
     def __init__(self, model: Proto) -> None:
@@ -67,7 +67,7 @@ class Prepared(BackendRep):  # type: ignore[misc]
         return InferenceSession(outcome.artifact, 1)
 
 
-class HybridcBackend(Backend):  # type: ignore[misc]
+class HybridcBackend(Backend):
     """The calls that ONNX asks of a back end."""
 
     @classmethod

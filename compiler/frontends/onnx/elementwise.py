@@ -149,7 +149,12 @@ def _float_mod(node: Node) -> Expr:
     wide = "float64" if kind == "float64" else "float32"
     if wide != kind:
         x, y = s.astype(x, wide), s.astype(y, wide)
-    rest = _by_element(node, tirx.fmod, "fmod", (x, y))
+    function = "fmod" if wide == "float64" else "fmodf"  # of C; TVM has no code for its own
+
+    def remainder(a: Expr, b: Expr) -> Expr:
+        return tirx.call_pure_extern(wide, function, a, b)
+
+    rest = _by_element(node, remainder, "fmod", (x, y))
     if not node.get("fmod", 0):
         opposite = s.not_equal(s.less(rest, 0.0), s.less(y, 0.0))
         moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
