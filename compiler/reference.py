@@ -42,6 +42,14 @@ def _session(source: Path | Any) -> Any:
     raise ModelError(f"no reference can run this model: {reasons[0]}")
 
 
+def runtime_session(source: Path | Any) -> Any:
+    """A session of ONNX Runtime, its version numbers lowered to what it reads.
+
+    Raises what ONNX Runtime raises for a model that it cannot run.
+    """
+    return _with_older_numbers(source)
+
+
 def _as_it_is(source: Path | Any) -> Any:
     return _runtime(_given(source), session_options())
 
