@@ -131,7 +131,7 @@ def dense(
     product = computed(
         (rows, blocks * lanes),
         lambda m, n: te.sum(
-            widened(whole[*_unflatten(m, shape[:-1]), k], w)
+            widened(whole[*unflatten(m, shape[:-1]), k], w)
             * widened(w[packed_index((n // lanes,), k, n % lanes, w)], w),
             axis=k,
         ),
@@ -140,7 +140,7 @@ def dense(
     )
     out = computed(
         (*shape[:-1], columns),
-        lambda *index: stored(product[_flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
+        lambda *index: stored(product[flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
         name="output",
     )
     return finished([x, w, out])
@@ -269,14 +269,15 @@ def whole_groups(x: Any, weight: Any) -> Any:
     return computed((*lead, round_up(depth, group)), element, name="pad")
 
 
-def _flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
+def flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
+    """Which element of a tensor of `shape` an index is, counted row by row."""
     flat: Any = 0
     for i, extent in zip(index, shape, strict=True):
         flat = flat * extent + i
     return flat
 
 
-def _unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
+def unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
     """The index of element `flat`; axes of extent 1 stay out of the arithmetic."""
     index: list[Any] = []
     for axis in reversed(range(len(shape))):

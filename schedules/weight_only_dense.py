@@ -1,0 +1,170 @@
+"""Matrix products with weights of 8 or 4 bits, made float32 in registers or panel by panel."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from hybridc.compiler.interfaces import (
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import Target
+from hybridc.compiler.weight_only import KIND, UNPACK
+from hybridc.schedules import _contraction, _figures, _tiling
+from hybridc.schedules._contraction import Contraction
+from hybridc.schedules._tiling import Problem
+
+# Rows up to which weights come from memory more slowly than they are unpacked and multiplied.
+_FEW_ROWS = 16
+# Cycles to unpack a vector beside its multiply-adds: a widening load, a conversion, a product.
+_UNPACK = 1.0
+# The same with a store, once for all the rows of a task.
+_UNPACK_AND_STORE = 2.0
+# Inputs that are unpacked side by side, where a loop has no other vectors to offer.
+_UNROLL = 4
+
+
+@dataclass(frozen=True)
+class WeightOnly(Contraction):
+    """A product with packed integers: panels of `width` columns, groups of `size` inputs."""
+
+    width: int
+    size: int
+    pairs: bool
+
+
+@dataclass(frozen=True)
+class WeightOnlyDense(ScheduleRule):
+    """Schedule products with weights of 8 or 4 bits, which are unpacked within the kernel.
+
+    Where rows are few, each register tile unpacks the weights that it multiplies (`cached=0`), and
+    only bytes come from memory.  Where they are many, a task unpacks a panel of weights once
+    (`cached=1`), and its tiles of rows read float32 from the cache.
+    """
+
+    priority: ClassVar[int] = 84
+
+    def match(self, func: PrimFunc, target: Target) -> WeightOnly | NotApplicable:
+        """Take kernels that `quantize-weights` made."""
+        found = _contraction.find_product(func, KIND)
+        if isinstance(found, NotApplicable):
+            return found
+        schedule, product = found
+        rows, _, depth = _contraction.extents(schedule, product)
+        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
+        integers, scales = (
+            [int(extent) for extent in read.source.shape]
+            for read in schedule.get(_unpacking(schedule, product)).reads
+        )
+        problem = Problem(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes())
+        size, pairs = depth // scales[1], integers[1] < depth
+        return WeightOnly(func, target, problem, scales[2], size, pairs)
+
+    def knobs(self, match: WeightOnly) -> Space:
+        """Rows and vectors of the register tile; row tiles and panels of a task; where to unpack."""
+        space = dict(_tiling.space(match.problem, match.target))
+        space["vectors"] = tuple(v for v in space["vectors"] if _fits_panels(match, v)) or (1,)
+        return {**space, "cached": (0, 1)}
+
+    def default(self, match: WeightOnly, target: Target) -> Point:
+        """Few rows in registers; of many, what the analytic model finds faster."""
+        problem = match.problem
+        if problem.rows <= _FEW_ROWS:
+            vectors = match.width // problem.lanes
+            fitting = [rows for rows, v in _tiling.tiles(target) if v == vectors]
+            rows = -(-problem.rows // -(-problem.rows // max(fitting)))
+            chunk = problem.units(rows)
+            return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": 1, "cached": 0}
+        return min(self._candidates(match), key=lambda point: self.estimate(match, point))
+
+    def _candidates(self, match: WeightOnly) -> Iterator[Point]:
+        problem, target = match.problem, match.target
+        for tile in _tiling.fitting_tiles(problem, target):
+            if not _fits_panels(match, tile[1]):
+                continue
+            for chunk, panels in _tiling.possible_tasks(problem, tile):
+                for cached in (0, 1):
+                    yield {
+                        "rows": tile[0],
+                        "vectors": tile[1],
+                        "chunk": chunk,
+                        "panels": panels,
+                        "cached": cached,
+                    }
+
+    def figures(self, match: WeightOnly, point: Point) -> Mapping[str, float]:
+        """Those of a tiled kernel."""
+        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
+
+    def schedule(self, match: WeightOnly, point: Point) -> Schedule:
+        """Tile, with the depth cut into the groups that share a scale."""
+        schedule = _contraction.new_schedule(match.func)
+        product = _contraction.product_of(schedule)
+        store = _contraction.inline_epilogue(schedule, product)
+        unpack = _unpacking(schedule, product)
+        pads = [b for b in schedule.get_producers(product) if _name(schedule, b) != _name(schedule, unpack)]
+        if not point["cached"]:
+            schedule.compute_inline(unpack)
+        _contraction.tile(match, schedule, product, store, point)
+        task, panel, *_ = schedule.get_loops(product)
+        if point["cached"]:
+            schedule.compute_at(unpack, panel, preserve_unit_loops=True)
+            *_, depth, lane = schedule.get_loops(unpack)
+            vector, lane = _contraction.split_lanes(schedule, lane, match.problem.lanes)
+            _, element = _in_groups(schedule, depth, match)
+            schedule.reorder(element, vector, lane)
+            schedule.vectorize(lane)
+            schedule.unroll(vector)
+        else:
+            *_, depth, _, _, _ = schedule.get_loops(product)
+            _in_groups(schedule, depth, match)
+        for pad in pads:
+            _contraction.spread(schedule, pad)
+        return schedule
+
+    def canonical(self, match: WeightOnly, point: Point) -> Point:
+        """A tile no larger than the kernel; tasks of whole parts of it."""
+        return {**_tiling.canonical(match.problem, point), "cached": point["cached"]}
+
+    def estimate(self, match: WeightOnly, point: Point) -> float:
+        """The analytic model's cycles, those of unpacking with them."""
+        canonical, problem = self.canonical(match, point), match.problem
+        held = (0.5 if match.pairs else 1.0) + 2.0 / match.size  # bytes of a weight with its scale
+        if not point["cached"]:
+            bytes_ = replace(problem, weight_bytes=held, unpacking=_UNPACK)
+            return _tiling.estimate(bytes_, canonical, match.target)
+        units, panels = problem.units(canonical["rows"]), problem.panels(canonical["vectors"])
+        tasks = units // canonical["chunk"] * (panels // canonical["panels"])
+        rounds = -(-tasks // match.target.threads)
+        vectors = canonical["panels"] * canonical["vectors"]
+        unpacking = rounds * vectors * problem.depth * _UNPACK_AND_STORE
+        return _tiling.estimate(problem, canonical, match.target) + unpacking
+
+
+def _unpacking(schedule: Schedule, product: Any) -> Any:
+    """The block that makes float32 of integers."""
+    producers = schedule.get_producers(product)
+    return next(b for b in producers if _name(schedule, b).startswith(UNPACK))
+
+
+def _in_groups(schedule: Schedule, depth: Any, match: WeightOnly) -> tuple[Any, Any]:
+    """Cut a loop over the depth so that scales are read once a group, and bytes once."""
+    group, step = schedule.split(depth, [None, match.size])
+    width = _tiling.divisor_below(match.size, _UNROLL)
+    _, element = schedule.split(step, [None, 2 if match.pairs and width % 2 else width])
+    schedule.unroll(element)
+    return group, element
+
+
+def _fits_panels(match: WeightOnly, vectors: int) -> bool:
+    """Whether a tile's columns are a panel, whole panels, or a whole part of one."""
+    columns = vectors * match.problem.lanes
+    return columns % match.width == 0 or match.width % columns == 0
+
+
+def _name(schedule: Schedule, block: Any) -> str:
+    return str(schedule.get(block).name_hint)
