@@ -16,6 +16,7 @@ from hybridc.compiler.model import Array
 SCALE = "bfloat16"
 # The largest integer of so many bits; the scheme is symmetric, the one below the least is unused.
 LEVELS = {8: 127, 4: 7}
+_BYTE, _WORD = 8, 32
 # Shares of the largest weight that a search maps to the largest integer: fewer levels for the
 # rare large weights, finer steps for all others.  Below 0.6 none was best of 10^4 normal groups.
 _SHARES = np.linspace(1.0, 0.6, 17, dtype=np.float32)
@@ -56,11 +57,11 @@ def group_size(inputs: int, group: int, multiple: int = 1) -> int:
 def quantize(weight: Array, bits: int, group: int, search: bool = False) -> Grouped:
     """Quantise `[K, N]` float32 weights, which are finite, by groups of up to `group` inputs.
 
-    Of 4 bits, groups are even.  `search` takes for each group the scale with the least sum of
+    Of 4 bits, groups are multiples of 8.  `search` takes for each group the scale with the least sum of
     squared errors of several, which may cut off its largest weights.
     """
     inputs, outputs = weight.shape
-    size = group_size(inputs, group, 8 // bits)
+    size = group_size(inputs, group, per_element(bits))
     groups = -(-inputs // size)
     padded = np.zeros((groups * size, outputs), np.float32)
     padded[:inputs] = weight
@@ -78,9 +79,9 @@ def quantize(weight: Array, bits: int, group: int, search: bool = False) -> Grou
 def packed(quantized: Grouped, width: int) -> tuple[Array, Array]:
     """Integers and scales in panels of `width` output channels, zeros behind the last.
 
-    Integers of 8 bits come as `[N / width, K, width]`.  Of 4 bits two successive inputs share a
-    byte, `[N / width, K / 2, width]`: the second as its upper half, the first, with 8 added to
-    it, as its lower.  Scales are `[N / width, groups, width]` in bfloat16.
+    Integers of 8 bits come as `[N / width, K, width]`.  Of 4 bits, eight successive inputs share a
+    32-bit word, `[N / width, K / 8, width]`, the first in its lowest bits: each of them is two
+    shifts of a vector of words away.  Scales are `[N / width, groups, width]` in bfloat16.
     """
     rows, outputs = quantized.integers.shape
     columns = -(-outputs // width) * width
@@ -88,10 +89,23 @@ def packed(quantized: Grouped, width: int) -> tuple[Array, Array]:
     integers[:, :outputs] = quantized.integers
     scales = np.zeros((quantized.scales.shape[0], columns), np.float32)
     scales[:, :outputs] = quantized.scales
-    if quantized.bits == 4:  # noqa: PLR2004 - the other number of bits
-        low, high = integers[0::2].view(np.uint8), integers[1::2].view(np.uint8)
-        integers = (((low + 8) & 0x0F) | (high << 4)).view(np.int8)
+    share = per_element(quantized.bits)
+    if share > 1:
+        integers = _words(integers, quantized.bits, share)
     return _panels(integers, width), _panels(scales, width).astype(ml_dtypes.bfloat16)
+
+
+def per_element(bits: int) -> int:
+    """How many integers of so many bits an element of the packed weights holds."""
+    return 1 if bits == _BYTE else _WORD // bits
+
+
+def _words(integers: Array, bits: int, share: int) -> Array:
+    words = np.zeros((integers.shape[0] // share, integers.shape[1]), np.uint32)
+    for place in range(share):
+        low = integers[place::share].astype(np.uint32) & (2**bits - 1)
+        words |= low << np.uint32(place * bits)
+    return words.view(np.int32)
 
 
 def _panels(matrix: Array, width: int) -> Array:

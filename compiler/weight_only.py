@@ -7,6 +7,7 @@ from typing import Any
 from tvm import te, tirx
 
 from hybridc.compiler.contractions import flatten, unflatten
+from hybridc.compiler.group_quantization import per_element
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
@@ -14,8 +15,7 @@ from hybridc.compiler.tensor_expressions import computed, finished, product_of, 
 # What marks the product, and the name of the block that dequantises.
 KIND = "weight-only-dense"
 UNPACK = "unpack"
-HALF_A_BYTE = 4
-_ZERO = 8  # what the lower half of a byte has too much
+_WORD = 32
 
 
 def dense(
@@ -29,16 +29,19 @@ def dense(
     """
     panels, groups, width = scales.shape
     rows, inputs = prod(shape[:-1]), shape[-1]
-    pairs = bits == HALF_A_BYTE
-    depth = integers.shape[1] * (2 if pairs else 1)
+    share = per_element(bits)
+    depth = integers.shape[1] * share
     x = tensor(shape, "x", "float32")
-    q = tensor(integers.shape, "weight", "int8")
+    q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
     whole = _extended(x, depth)
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
-        scale = s[p, k // (depth // groups), lane].astype("float32")
-        return _low_or_high(q, p, k, lane, scale) if pairs else _whole(q, p, k, lane, scale)
+        integer = q[p, k // share, lane]
+        if share > 1:  # up to the sign's place, and down again with the sign
+            up = (_WORD - bits - k % share * bits).astype("int32")
+            integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
+        return integer.astype("float32") * s[p, k // (depth // groups), lane].astype("float32")
 
     unpacked = computed((panels, depth, width), weight, name=UNPACK)
     k = reduced(depth, "k")
@@ -56,22 +59,6 @@ def dense(
         name="output",
     )
     return finished([x, q, s, out])
-
-
-def _whole(q: Any, panel: Any, k: Any, lane: Any, scale: Any) -> Any:
-    return q[panel, k, lane].astype("float32") * scale
-
-
-def _low_or_high(q: Any, panel: Any, k: Any, lane: Any, scale: Any) -> Any:
-    """Both halves of a byte that was widened with its sign.
-
-    The upper one is then a shift away; the lower one is masked, and what it has too much taken
-    off by the multiplication that scales it: all of it is exact.
-    """
-    byte = q[panel, k // 2, lane].astype("int32")
-    low = (byte & 0x0F).astype("float32") * scale - scale * tirx.const(_ZERO, "float32")
-    high = (byte >> 4).astype("float32") * scale
-    return tirx.Select(k % 2 == 0, low, high)
 
 
 def _extended(x: Any, depth: int) -> Any:

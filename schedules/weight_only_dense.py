@@ -30,11 +30,14 @@ _UNROLL = 4
 
 @dataclass(frozen=True)
 class WeightOnly(Contraction):
-    """A product with packed integers: panels of `width` columns, groups of `size` inputs."""
+    """A product with packed integers: panels of `width` columns, groups of `size` inputs.
+
+    An element of the packed weights holds `share` integers.
+    """
 
     width: int
     size: int
-    pairs: bool
+    share: int
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class WeightOnlyDense(ScheduleRule):
             for read in schedule.get(_unpacking(schedule, product)).reads
         )
         problem = Problem(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes())
-        size, pairs = depth // scales[1], integers[1] < depth
-        return WeightOnly(func, target, problem, scales[2], size, pairs)
+        share = depth // integers[1]
+        return WeightOnly(func, target, problem, scales[2], depth // scales[1], share)
 
     def knobs(self, match: WeightOnly) -> Space:
         """Rows and vectors of the register tile; row tiles and panels of a task; where to unpack."""
@@ -133,7 +136,7 @@ class WeightOnlyDense(ScheduleRule):
     def estimate(self, match: WeightOnly, point: Point) -> float:
         """The analytic model's cycles, those of unpacking with them."""
         canonical, problem = self.canonical(match, point), match.problem
-        held = (0.5 if match.pairs else 1.0) + 2.0 / match.size  # bytes of a weight with its scale
+        held = (0.5 if match.share > 1 else 1.0) + 2.0 / match.size  # bytes of a weight with its scale
         if not point["cached"]:
             bytes_ = replace(problem, weight_bytes=held, unpacking=_UNPACK)
             return _tiling.estimate(bytes_, canonical, match.target)
@@ -154,8 +157,8 @@ def _unpacking(schedule: Schedule, product: Any) -> Any:
 def _in_groups(schedule: Schedule, depth: Any, match: WeightOnly) -> tuple[Any, Any]:
     """Cut a loop over the depth so that scales are read once a group, and bytes once."""
     group, step = schedule.split(depth, [None, match.size])
-    width = _tiling.divisor_below(match.size, _UNROLL)
-    _, element = schedule.split(step, [None, 2 if match.pairs and width % 2 else width])
+    width = match.share if match.share > 1 else _tiling.divisor_below(match.size, _UNROLL)
+    _, element = schedule.split(step, [None, width])
     schedule.unroll(element)
     return group, element
 
