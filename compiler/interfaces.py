@@ -6,6 +6,7 @@ name (`fold_batch_norm.py` holds `FoldBatchNorm`, known as `fold-batch-norm`).
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -65,7 +66,8 @@ class Context:
     """What a pass may read besides the module, and where it says what it did.
 
     `advice` goes before the defaults of rules.  `kernels` collects one record for each kernel
-    scheduled; `notes` goes into the report.
+    scheduled; `notes` goes into the report.  `lowered` counts, by name, the operators that a pass
+    made less precise than the model has them.
     """
 
     target: Target
@@ -73,6 +75,7 @@ class Context:
     advice: Advice | None = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
+    lowered: Counter[str] = field(default_factory=Counter[str])
 
 
 @dataclass(frozen=True)

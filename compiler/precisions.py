@@ -38,6 +38,12 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
             Insertion("mixed-precision{dtype=bfloat16}", before="pack-weights"),
             Insertion("narrow-residuals", after="fuse", needed=False),
         ),
+        "int8-weights": (
+            Insertion("quantize-weights{bits=8 group=128}", before="pack-weights"),
+        ),
+        "int4-weights": (
+            Insertion("quantize-weights{bits=4 group=32 search=true}", before="pack-weights"),
+        ),
     }
 )
 

@@ -10,12 +10,15 @@ from hybridc.compiler.contractions import flatten, unflatten
 from hybridc.compiler.group_quantization import per_element
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
 
 # What marks the product, and the name of the block that dequantises.
 KIND = "weight-only-dense"
 UNPACK = "unpack"
 _WORD = 32
+# Vectors of a panel: as many as a register tile has.
+_WIDE, _NARROW = 4, 2
 
 
 def dense(
@@ -59,6 +62,17 @@ def dense(
         name="output",
     )
     return finished([x, q, s, out])
+
+
+def panel_width(rows: int, columns: int, target: Target) -> int:
+    """Output channels of a panel of packed weights, which lie side by side for each input.
+
+    With few rows, a register tile of four vectors hides the latency of its multiply-adds, and a
+    panel is one stream from memory; with more rows, their accumulators need the registers.
+    """
+    lanes = target.lanes()
+    wide = rows * _WIDE + _WIDE + 1 <= target.vector_registers
+    return lanes * min(_WIDE if wide else _NARROW, -(-columns // lanes))
 
 
 def _extended(x: Any, depth: int) -> Any:
