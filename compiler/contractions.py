@@ -70,13 +70,19 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+# The block that makes float32 of activations in float16.
+WIDEN = "widen"
 # Products are added up in these types; what is not named here, in its own.
 _ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32"}
 
 
+# No instruction adds up products of neighbours in these types: they become float32 on the way in.
+_WIDENED = "float16"
+
+
 def group_of(dtype: str) -> int:
-    """Successive k that fill the 32 bits of a lane."""
-    return max(1, 4 // np.dtype(dtype).itemsize)
+    """Successive k that fill the 32 bits of a lane; 1 for types that are widened one by one."""
+    return 1 if dtype == _WIDENED else max(1, 4 // np.dtype(dtype).itemsize)
 
 
 def pack_matrix(weight: Array, lanes: int) -> Array:
@@ -164,6 +170,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     w = tensor(packed.shape, "weight", packed.dtype.name)
     depth = packed.shape[3] * group_of(packed.dtype.name)
     padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill)
+    padded = once_widened(padded)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -257,16 +264,26 @@ def packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tupl
 
 
 def whole_groups(x: Any, weight: Any) -> Any:
-    """X with zeros behind its last axis up to a whole group, as the weights have them."""
+    """X with zeros behind its last axis up to a whole group, as the weights have them.
+
+    Float16 comes out as float32.
+    """
     group = group_of(str(weight.dtype))
     *lead, depth = (int(extent) for extent in x.shape)
     if depth % group == 0:
-        return x
+        return once_widened(x)
 
     def element(*index: Any) -> Any:
         return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
 
     return computed((*lead, round_up(depth, group)), element, name="pad")
+
+
+def once_widened(x: Any) -> Any:
+    """X, or float32 numbers where it is float16: each is converted once, and not at every use."""
+    if str(x.dtype) != _WIDENED:
+        return x
+    return computed([int(extent) for extent in x.shape], lambda *i: widened(x[i], x), name=WIDEN)
 
 
 def flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:

@@ -164,6 +164,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     advice = make(plan.target)
     context = Context(plan.target, plan.rules, advice)
     module = _rewrite(trial, plan, context, clock)
+    plan.check_lowered(model, context.lowered)
     with clock.stage("build"):
         built = build(module, plan.target)
     draft = Artifact(

@@ -38,6 +38,7 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
             Insertion("mixed-precision{dtype=bfloat16}", before="pack-weights"),
             Insertion("narrow-residuals", after="fuse", needed=False),
         ),
+        "fp16": (Insertion("mixed-precision{dtype=float16}", before="pack-weights"),),
         "int8-weights": (
             Insertion("quantize-weights{bits=8 group=128}", before="pack-weights"),
         ),

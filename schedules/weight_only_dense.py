@@ -109,7 +109,9 @@ class WeightOnlyDense(ScheduleRule):
         product = _contraction.product_of(schedule)
         store = _contraction.inline_epilogue(schedule, product)
         unpack = _unpacking(schedule, product)
-        pads = [b for b in schedule.get_producers(product) if _name(schedule, b) != _name(schedule, unpack)]
+        dequantised = _contraction.name(schedule, unpack)
+        feeding = schedule.get_producers(product)
+        pads = [b for b in feeding if _contraction.name(schedule, b) != dequantised]
         if not point["cached"]:
             schedule.compute_inline(unpack)
         _contraction.tile(match, schedule, product, store, point)
@@ -151,7 +153,7 @@ class WeightOnlyDense(ScheduleRule):
 def _unpacking(schedule: Schedule, product: Any) -> Any:
     """The block that makes float32 of integers."""
     producers = schedule.get_producers(product)
-    return next(b for b in producers if _name(schedule, b).startswith(UNPACK))
+    return next(b for b in producers if _contraction.name(schedule, b).startswith(UNPACK))
 
 
 def _in_groups(schedule: Schedule, depth: Any, match: WeightOnly) -> tuple[Any, Any]:
@@ -167,7 +169,3 @@ def _fits_panels(match: WeightOnly, vectors: int) -> bool:
     """Whether a tile's columns are a panel, whole panels, or a whole part of one."""
     columns = vectors * match.problem.lanes
     return columns % match.width == 0 or match.width % columns == 0
-
-
-def _name(schedule: Schedule, block: Any) -> str:
-    return str(schedule.get(block).name_hint)

@@ -31,7 +31,7 @@ UNCHANGED, FAILS = "# unchanged", "# fails: "
 
 # A fixed target, so that goldens are the same on every machine.
 TARGET = Target(
-    "x86-64-v3", frozenset({"avx", "avx2", "fma"}), threads=2, l1=2**15, l2=2**20, l3=2**24
+    "x86-64-v3", frozenset({"avx", "avx2", "f16c", "fma"}), threads=2, l1=2**15, l2=2**20, l3=2**24
 )
 
 
