@@ -42,6 +42,7 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
         "int8-weights": (
             Insertion("quantize-weights{bits=8 group=128}", before="pack-weights"),
         ),
+        "int8-dynamic": (Insertion("quantize-dynamic", before="layout"),),
         "int4-weights": (
             Insertion("quantize-weights{bits=4 group=32 search=true}", before="pack-weights"),
         ),
