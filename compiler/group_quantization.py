@@ -49,7 +49,8 @@ def group_size(inputs: int, group: int, multiple: int = 1) -> int:
     Groups of 32 divide 100 inputs into 4 groups of 25; what is rounded up to a `multiple` adds
     fewer zeros than a last group of 32 would.
     """
-    groups = -(-inputs // min(group, inputs))
+    most = max(group // multiple, 1) * multiple
+    groups = -(-inputs // min(most, inputs))
     size = -(-inputs // groups)
     return -(-size // multiple) * multiple
 
