@@ -36,9 +36,9 @@ class QuantizeWeights(Pass):
     def requires(self, module: IRModule) -> None:
         """The bits are some that kernels unpack, and a group has a weight."""
         if self.bits not in group_quantization.LEVELS:
-            raise InputError(f"quantize-weights: bits is 4 or 8, not {self.bits}")
+            raise InputError(f"bits is 4 or 8, not {self.bits}")
         if self.group < 1:
-            raise InputError(f"quantize-weights: group is 1 or more, not {self.group}")
+            raise InputError(f"group is 1 or more, not {self.group}")
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
