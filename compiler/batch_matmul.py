@@ -59,6 +59,7 @@ def pack_columns(
     """
     *lead, depth, columns = shape
     group, half = group_of(str(source.dtype)), str(source.dtype) == "float16"
+    held = "float32" if half else str(source.dtype)
     padded = round_up(columns, lanes) != columns or round_up(depth, group) != depth
 
     def packed(*index: Any) -> Any:
@@ -69,7 +70,7 @@ def pack_columns(
         if not padded:
             return value
         inside = [n < columns] if depth % group == 0 else [n < columns, k < depth]
-        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, value.dtype))
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, held))
 
     steps = round_up(depth, group) // group
     whole = (*lead, round_up(columns, lanes) // lanes, steps, lanes)
