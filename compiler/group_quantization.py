@@ -58,8 +58,8 @@ def group_size(inputs: int, group: int, multiple: int = 1) -> int:
 def quantize(weight: Array, bits: int, group: int, search: bool = False) -> Grouped:
     """Quantise `[K, N]` float32 weights, which are finite, by groups of up to `group` inputs.
 
-    Of 4 bits, groups are multiples of 8.  `search` takes for each group the scale with the least sum of
-    squared errors of several, which may cut off its largest weights.
+    Of 4 bits, groups are multiples of 8.  `search` takes for each group the scale with the least
+    sum of squared errors of several, which may cut off its largest weights.
     """
     inputs, outputs = weight.shape
     size = group_size(inputs, group, per_element(bits))

@@ -27,8 +27,8 @@ def dense(
     """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, all in float32.
 
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
-    where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are those of
-    `contractions.dense`, with one between weights and product that makes float32 of them.
+    where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
+    those of `contractions.dense`, and one between weights and product that makes float32 of them.
     """
     panels, groups, width = scales.shape
     rows, inputs = prod(shape[:-1]), shape[-1]

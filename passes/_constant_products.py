@@ -1,4 +1,4 @@
-"""Products of activations with a matrix that is constant: what quantisation of weights looks for."""
+"""Products of activations with a constant matrix: what quantisation of weights looks for."""
 
 from collections import Counter
 from typing import Any
@@ -25,7 +25,7 @@ def matrix_of(value: Expr, graph: Graph) -> Array | None:
         return None
     matrix = _of_convolution(value, weight) if name == "nn.conv2d" else weight
     rank = int(value.args[0].ty.ndim)
-    if matrix is None or matrix.ndim != 2 or rank < 2:  # noqa: PLR2004 - a matrix and its rows
+    if matrix is None or matrix.ndim != 2 or rank < 2:
         return None
     return matrix if np.isfinite(matrix).all() else None
 

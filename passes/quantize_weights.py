@@ -77,9 +77,7 @@ class _Quantizer:
         if matrix is None:
             return None
         options = self.options
-        quantized = group_quantization.quantize(
-            matrix, options.bits, options.group, options.search
-        )
+        quantized = group_quantization.quantize(matrix, options.bits, options.group, options.search)
         data = shape(value.args[0])
         columns = matrix.shape[1]
         width = weight_only.panel_width(prod(data[:-1]), columns, self.target)

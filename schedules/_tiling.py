@@ -191,7 +191,9 @@ def space(problem: Problem, target: Target) -> Space:
 def default(problem: Problem, target: Target) -> Point:
     """The point that the model likes best."""
     candidates = [
-        (tile, task) for tile in fitting_tiles(problem, target) for task in possible_tasks(problem, tile)
+        (tile, task)
+        for tile in fitting_tiles(problem, target)
+        for task in possible_tasks(problem, tile)
     ]
     tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
     return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}

@@ -68,7 +68,7 @@ class WeightOnlyDense(ScheduleRule):
         return WeightOnly(func, target, problem, scales[2], depth // scales[1], share)
 
     def knobs(self, match: WeightOnly) -> Space:
-        """Rows and vectors of the register tile; row tiles and panels of a task; where to unpack."""
+        """Those of every tiled kernel, and whether a panel of weights is unpacked once."""
         space = dict(_tiling.space(match.problem, match.target))
         space["vectors"] = tuple(v for v in space["vectors"] if _fits_panels(match, v)) or (1,)
         return {**space, "cached": (0, 1)}
@@ -115,7 +115,7 @@ class WeightOnlyDense(ScheduleRule):
         if not point["cached"]:
             schedule.compute_inline(unpack)
         _contraction.tile(match, schedule, product, store, point)
-        task, panel, *_ = schedule.get_loops(product)
+        _, panel, *_ = schedule.get_loops(product)
         if point["cached"]:
             schedule.compute_at(unpack, panel, preserve_unit_loops=True)
             *_, depth, lane = schedule.get_loops(unpack)
@@ -138,7 +138,9 @@ class WeightOnlyDense(ScheduleRule):
     def estimate(self, match: WeightOnly, point: Point) -> float:
         """The analytic model's cycles, those of unpacking with them."""
         canonical, problem = self.canonical(match, point), match.problem
-        held = (0.5 if match.share > 1 else 1.0) + 2.0 / match.size  # bytes of a weight with its scale
+        held = (
+            0.5 if match.share > 1 else 1.0
+        ) + 2.0 / match.size  # bytes of a weight with its scale
         if not point["cached"]:
             bytes_ = replace(problem, weight_bytes=held, unpacking=_UNPACK)
             return _tiling.estimate(bytes_, canonical, match.target)

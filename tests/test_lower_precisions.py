@@ -30,7 +30,7 @@ def model(nodes: list[Any], rows: int, inputs: int, **weights: Array) -> Any:
 
 
 def block(rows: int = 4, width: int = 64, scale: float = 1.0) -> Any:
-    """The half of a transformer's block that multiplies by weights: norm, two products, residual."""
+    """A transformer's block without attention: norm, two products, residual."""
     draw = np.random.default_rng(0)
     node = helper.make_node
     nodes = [
