@@ -49,7 +49,7 @@ class Reduced:
 # largest of 128 is 2.7 deviations, of 32 it is 2.1: 127 levels make that 0.6 % of a product, 7
 # levels 8.7 %.  Errors of layers are independent; of n products in a row sqrt(n) times as much
 # arrives, or less where residuals pass them by.  For 50 that is 4 % and 60 %; allowed is a cosine
-# of 4 % and, since weights of 4 bits are of no use beyond, of 33 %.  A single output of many is up
+# of 4 % and, since weights of 4 bits are of no use beyond, of 48 %.  A single output of many is up
 # to four deviations off, as large outputs are themselves.
 # Rows of activations in 255 steps from end to end, 8 deviations, are wrong by 0.9 %, and by more
 # where some features are much larger than the rest: as int8 with fixed scales.
@@ -59,7 +59,7 @@ REDUCED: Mapping[str, Reduced] = {
     "int8": Reduced(share=0.15, cosine=0.99),
     "int8-weights": Reduced(share=0.05, cosine=0.999),
     "int8-dynamic": Reduced(share=0.1, cosine=0.99),
-    "int4-weights": Reduced(share=0.4, cosine=0.95),
+    "int4-weights": Reduced(share=0.5, cosine=0.9),
 }
 
 
