@@ -40,7 +40,8 @@ class Grouped:
     def dequantized(self) -> Array:
         """The weights `[K, N]` that the integers stand for, in float32."""
         wide = self.integers.astype(np.float32) * np.repeat(self.scales, self.size, axis=0)
-        return wide[: self.inputs]
+        weights: Array = wide[: self.inputs]
+        return weights
 
 
 def group_size(inputs: int, group: int, multiple: int = 1) -> int:
