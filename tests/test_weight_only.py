@@ -132,7 +132,7 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize(("bits", "group"), [(8, 32), (8, 1000), (4, 32), (4, 8)])
+@pytest.mark.parametrize(("bits", "group"), [(8, 32), (4, 16)])
 @pytest.mark.parametrize(("rows", "inputs", "outputs"), SHAPES)
 def test_a_kernel_multiplies_by_what_the_integers_stand_for(
     rows: tuple[int, ...], inputs: int, outputs: int, bits: int, group: int
