@@ -27,10 +27,12 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.tensor_expressions import (
     computed,
     finished,
+    flatten,
     pad2d,
     product_of,
     reduced,
     tensor,
+    unflatten,
 )
 
 
@@ -169,8 +171,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     depth = packed.shape[3] * group_of(packed.dtype.name)
-    padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill)
-    padded = once_widened(padded)
+    padded = once_widened(pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill))
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -284,21 +285,3 @@ def once_widened(x: Any) -> Any:
     if str(x.dtype) != _WIDENED:
         return x
     return computed([int(extent) for extent in x.shape], lambda *i: widened(x[i], x), name=WIDEN)
-
-
-def flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
-    """Which element of a tensor of `shape` an index is, counted row by row."""
-    flat: Any = 0
-    for i, extent in zip(index, shape, strict=True):
-        flat = flat * extent + i
-    return flat
-
-
-def unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
-    """The index of element `flat`; axes of extent 1 stay out of the arithmetic."""
-    index: list[Any] = []
-    for axis in reversed(range(len(shape))):
-        outermost = all(extent == 1 for extent in shape[:axis])
-        index.append(flat if outermost and shape[axis] != 1 else flat % shape[axis])
-        flat = flat // shape[axis]
-    return index[::-1]

@@ -6,12 +6,19 @@ from typing import Any
 
 from tvm import te, tirx
 
-from hybridc.compiler.contractions import flatten, unflatten
 from hybridc.compiler.group_quantization import per_element
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
+from hybridc.compiler.tensor_expressions import (
+    computed,
+    finished,
+    flatten,
+    product_of,
+    reduced,
+    tensor,
+    unflatten,
+)
 
 # What marks the product, and the name of the block that dequantises.
 KIND = "weight-only-dense"
