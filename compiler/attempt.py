@@ -73,6 +73,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     advice = make(plan.target)
     context = Context(plan.target, plan.rules, advice, timeline=clock.timeline)
     module = _rewrite(trial, plan, context, clock)
+    plan.check_lowered(model, context.lowered)
     if advice is not None:
         advice.check()
     with clock.stage("build"):

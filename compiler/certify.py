@@ -196,7 +196,7 @@ def _compare(trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]) -> tupl
         verify.compare(name, want, have, terms.rtol, terms.atol, terms.precision)
         for name, want, have in zip(names, _stacked(trial.wanted), _stacked(got), strict=True)
     )
-    verify.check(found)
+    verify.check(found, terms.precision)
     return found
 
 
