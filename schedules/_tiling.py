@@ -38,8 +38,8 @@ class Problem:
     lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
     product has one image of height 1; a convolution's rows are the pixels of one image row.
     `shared` are the neighbouring columns that read the same activations, 0 for all; `parts` are
-    the registers that an operand of a multiply-add takes.  A step of the depth reads `weight_bytes` for each lane, and spends `unpacking` cycles to make a
-    vector of what it read.
+    the registers that an operand of a multiply-add takes.  A step of the depth reads `weight_bytes`
+    for each lane, and spends `unpacking` cycles to make a vector of what it read.
     """
 
     images: int
