@@ -92,8 +92,8 @@ class Budgeting:
             return self.purse.allowance(stage.level, levels) or 0.0
         pending = {each.component for each in left}
         if self._bandit is not None:  # it gives whole turns
-            left = self.purse.left or 0.0
-            return left / TURNS if stage.component == "neural" else left
+            rest = self.purse.left or 0.0
+            return rest / TURNS if stage.component == "neural" else rest
         self.purse.weights = self.weights(sorted(pending))
         return self.purse.allowance(stage.component, pending) or 0.0
 

@@ -122,7 +122,8 @@ def _hand_over(folder: Path, model: Model, feeds: Feeds, module: str) -> None:
     }
     (folder / "model.json").write_text(json.dumps(specs))
     for number, feed in enumerate(feeds):
-        np.savez(folder / f"feed{number}.npz", **{n: np.asarray(a) for n, a in feed.items()})
+        for place, spec in enumerate(model.inputs):
+            np.save(folder / f"feed{number}-{place}.npy", feed[spec.name], allow_pickle=False)
 
 
 def _start(folder: Path, number: int, job: Job, deadline: float) -> _Running:
