@@ -108,6 +108,9 @@ class HybridConfig(BaseModel):
     resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
     strict: bool = Field(False, description="Fail where a stage or a component does.")
     profile: bool = Field(False, description="Report the time of each kernel.")
+    monitor: bool = Field(False, description="Watch CPU, memory, GPUs and energy meanwhile.")
+    monitor_interval: str = Field("100ms", description="Time between two looks of the monitor.")
+    trace: Path | None = Field(None, description="Where to write a trace, for Perfetto.")
 
     # What was measured before
     log: str | None = Field(None, description="The tuning log: a path or a URL.")
