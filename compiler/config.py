@@ -108,9 +108,12 @@ class HybridConfig(BaseModel):
     resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
     strict: bool = Field(False, description="Fail where a stage or a component does.")
     profile: bool = Field(False, description="Report the time of each kernel.")
-    monitor: bool = Field(False, description="Watch CPU, memory, GPUs and energy meanwhile.")
-    monitor_interval: str = Field("100ms", description="Time between two looks of the monitor.")
-    trace: Path | None = Field(None, description="Where to write a trace, for Perfetto.")
+    # Watching
+    monitor: bool = Field(
+        False, description="Sample CPU, memory, GPUs and energy meanwhile; curves in the report."
+    )
+    monitor_interval: str = Field("100ms", description="How often the monitor samples.")
+    trace: Path | None = Field(None, description="Where to write a trace for Chrome or Perfetto.")
 
     # What was measured before
     log: str | None = Field(None, description="The tuning log: a path or a URL.")
