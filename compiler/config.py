@@ -108,6 +108,7 @@ class HybridConfig(BaseModel):
     resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
     strict: bool = Field(False, description="Fail where a stage or a component does.")
     profile: bool = Field(False, description="Report the time of each kernel.")
+
     # Watching
     monitor: bool = Field(
         False, description="Sample CPU, memory, GPUs and energy meanwhile; curves in the report."
