@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,10 @@ from hybridc.compiler.reference import evaluation_mode, torch_reference
 
 _OPSET = 20  # the newest for which every converter of the importer was written
 _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
+# ONNX first: it imports more architectures (the transformers whole), its shapes are made static
+# and folded, and fewer of its operators are known to be converted wrongly.  The other road has
+# what ONNX or TVM's ONNX importer lacks, such as recurrent networks, and takes a fifth of the time.
+ROADS = ("ONNX", "torch.export")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -58,21 +62,22 @@ class Program:
             return module(*positional, **keyword)
 
 
-def load(source: Any, example_inputs: tuple[Any, ...] | None) -> Model:
+def load(
+    source: Any, example_inputs: tuple[Any, ...] | None, roads: Sequence[str] = ROADS
+) -> Model:
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
-    Modules are exported in evaluation mode and left in the mode they were in.  Raises InputError
+    The first of `roads` that works is taken.  Modules are exported in evaluation mode and left in
+    the mode they were in.  Raises InputError
     where torch or the example inputs are missing, ModelError where neither road works.
     """
     program = export(source, example_inputs)
     reasons: list[str] = []
-    # ONNX first: it imports more architectures (the transformers whole), its shapes are made
-    # static and folded, and fewer of its operators are known to be converted wrongly.  The other
-    # road has what ONNX lacks or TVM's ONNX importer lacks, such as recurrent networks.
-    for road, convert in (("ONNX", _through_onnx), ("torch.export", _directly)):
+    converters = {"ONNX": _through_onnx, "torch.export": _directly}
+    for road in roads:
         try:
             with _quiet():
-                model = convert(program)
+                model = converters[road](program)
         except Exception as error:  # exporters and importers raise anything
             reasons.append(f"{road}: {_reason(error)[:160]}")
             continue
