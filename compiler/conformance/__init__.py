@@ -1,0 +1,1 @@
+"""Conformance suites: other people's test cases, run through the whole compiler."""

@@ -1,0 +1,126 @@
+"""A case of ONNX's own tests: a model, inputs, and the outputs that it must have.
+
+The comparison is that of ONNX's runner: equal counts, shapes and types, numbers within the case's
+own tolerance.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.conformance.suite import Result, Verdict
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.model import Array
+
+Proto = Any  # a message of onnx; the library ships no types for them
+
+_BFLOAT16_RTOL = 2.0**-6  # two units in the last place
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and its data sets, pairs of inputs and expected outputs in the model's order."""
+
+    model: Proto
+    data: Sequence[tuple[Sequence[Any], Sequence[Any]]]
+    rtol: float
+    atol: float
+
+
+def examine(case: Case) -> Result:
+    """Compile a case with the default pipeline, run every data set, and compare.
+
+    Inputs that decide shapes are compiled as constants, with the values of the data set.  Raises
+    ModelError where the compiler refuses the model.
+    """
+    fixed: set[str] = set()
+    for given, expected in case.data:
+        got, names = _run(case.model, [_array(value) for value in given])
+        fixed.update(names)
+        if said := difference(got, [_array(value) for value in expected], case.rtol, case.atol):
+            return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
+    return Result("", "", Verdict.PASS, "", tuple(sorted(fixed)))
+
+
+def _run(model: Proto, given: Sequence[Array]) -> tuple[list[Array], frozenset[str]]:
+    from hybridc.compiler import driver, plans
+    from hybridc.compiler.frontends import onnx_static_inputs
+    from hybridc.compiler.session import InferenceSession
+
+    initialised = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name not in initialised]
+    feed = dict(zip(names, given, strict=False))  # optional inputs may be left out at the end
+    deciding = onnx_static_inputs.deciding(model) & feed.keys()
+    constants = {name: feed.pop(name) for name in deciding}
+    proto = onnx_static_inputs.fixed(model, constants)
+    shapes = {name: array.shape for name, array in feed.items()}
+    # Its own check would hide what is wrong behind another error.
+    options = plans.Options(verify="off", threads=1)
+    outcome = driver.compile_source(proto, options, shapes)
+    return InferenceSession(outcome.artifact).run(None, feed), deciding
+
+
+def difference(
+    got: Sequence[Array], expected: Sequence[Array], rtol: float, atol: float
+) -> str | None:
+    """What differs between outputs beyond the tolerance, in one line, or None."""
+    if len(got) != len(expected):
+        return f"{len(got)} outputs, not {len(expected)}"
+    for index, (value, right) in enumerate(zip(got, expected, strict=True)):
+        if value.shape != right.shape:
+            return f"output {index} has the shape {value.shape}, not {right.shape}"
+        if value.dtype != right.dtype:
+            return f"output {index} is of {value.dtype}, not {right.dtype}"
+        near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
+        if said := _numbers(_comparable(value), _comparable(right), near, atol):
+            return f"output {index}: {said}"
+    return None
+
+
+def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None:
+    try:
+        np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
+    except AssertionError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))]
+        return "; ".join(said or lines[:2])
+    return None
+
+
+def _comparable(array: Array) -> Array:
+    """Types of ml_dtypes as float32, which holds all their numbers; numpy cannot promote them."""
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _array(value: Any) -> Array:
+    import onnx
+
+    if isinstance(value, onnx.TensorProto):
+        array: Array = onnx.numpy_helper.to_array(value)
+        return array
+    if isinstance(value, list | tuple | dict) or value is None:
+        raise ModelError("sequences, maps and optional values are not supported")
+    return np.asarray(value)
+
+
+def operators(model: Proto) -> frozenset[str]:
+    """The operators of a model's graph."""
+    return frozenset(node.op_type for node in model.graph.node)
+
+
+def is_core(model: Proto) -> bool:
+    """Whether all operators are ai.onnx and all inputs and outputs dense common tensors."""
+    import onnx
+
+    kinds = onnx.TensorProto
+    common = {kinds.FLOAT16, kinds.FLOAT, kinds.DOUBLE, kinds.BOOL}
+    common |= {kinds.INT8, kinds.INT16, kinds.INT32, kinds.INT64}
+    common |= {kinds.UINT8, kinds.UINT16, kinds.UINT32, kinds.UINT64}
+    values: Iterable[Proto] = [*model.graph.input, *model.graph.output]
+    return all(node.domain in ("", "ai.onnx") for node in model.graph.node) and all(
+        value.type.WhichOneof("value") == "tensor_type"
+        and value.type.tensor_type.elem_type in common
+        for value in values
+    )

@@ -1,0 +1,1 @@
+"""Our own converters of ONNX operators, a file for each family."""
