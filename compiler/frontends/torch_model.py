@@ -68,8 +68,8 @@ def load(
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
     The first of `roads` that works is taken.  Modules are exported in evaluation mode and left in
-    the mode they were in.  Raises InputError
-    where torch or the example inputs are missing, ModelError where neither road works.
+    the mode they were in.  Raises InputError where torch or the example inputs are missing,
+    ModelError where no road works.
     """
     program = export(source, example_inputs)
     reasons: list[str] = []
