@@ -16,6 +16,7 @@ from hybridc.cli._options import (
     SHAPE,
     TARGET,
     THREADS,
+    UNTRUSTED,
     VERBOSE,
     Shapes,
     shapes_of,
@@ -103,6 +104,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Take every schedule from this artifact or schedule lock, so that it is built again.",
 )
+@UNTRUSTED
 @JSON
 @VERBOSE
 def command(
@@ -115,6 +117,7 @@ def command(
     budget: str | None,
     plugin: tuple[Path, ...],
     report: Path | None,
+    untrusted: bool,
     as_json: bool,
     verbose: bool,
     **plain: Any,
@@ -128,6 +131,10 @@ def command(
     agreed = {name: plain.pop(name) for name in _contract.NAMES}
     contract, tuning = _contract.contract(agreed), _tuning(trials, budget)
     shapes = shapes_of([model], shape)
+    if untrusted:
+        from hybridc.compiler.untrusted import examine
+
+        examine(model, shapes)
     from hybridc.compiler import calibration as data
     from hybridc.compiler import plans
 
