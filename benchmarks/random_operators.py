@@ -127,7 +127,8 @@ def _pad(g: Growing) -> bool:
     if x is None:
         return False
     widths = [g.draw.choice([0, 0, 1, 2]) for _ in range(2 * g.values[x].ndim)]
-    mode = g.draw.choice(["constant", "reflect", "edge"])
+    wide = min(g.values[x].shape) > 2  # than what is reflected
+    mode = g.draw.choice(["constant", "edge", "reflect" if wide else "edge"])
     return g.add("Pad", [x, g.constant(np.array(widths))], mode=mode)
 
 
