@@ -21,6 +21,7 @@ class Slow(Protocol):
 
     def against(self, module: IRModule) -> Complaint:
         """The complaint where `module` is what a call may take."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -134,9 +134,10 @@ def functionalised(
     def refuse(*_: Any) -> Any:
         raise GradientsRequiredError
 
+    compile_graph: Any = aot_module_simplified
     # Other kernels of attention are operators of one CPU's library, unknown to importers.
     with sdpa_kernel(SDPBackend.MATH):
-        made: Callable[..., Any] = aot_module_simplified(
+        made: Callable[..., Any] = compile_graph(
             graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
         )
     return made

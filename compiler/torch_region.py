@@ -50,7 +50,7 @@ class Region:
             eager: Sequence[Any] = self._graph(*given)
             return eager
         frozen, session = self._ready
-        results = _run(session, [given[place] for place in frozen.given])
+        results = run(session, [given[place] for place in frozen.given])
         return [_output(source, results, given) for source in frozen.made]
 
     @property
@@ -80,10 +80,10 @@ def session(module: Any, inputs: tuple[Any, ...], options: Options) -> Inference
     """Compile a graph, or take the session of an equal one; compared with torch on `inputs`."""
     shapes = [(tuple(value.shape), str(value.dtype)) for value in inputs]
     key = _digest(module, repr((shapes, options)))
-    sessions = _sessions()
+    sessions = all_sessions()
     with sessions.lock:
         if (found := sessions.by_content.get(key)) is None:
-            found = sessions.by_content[key] = _compiled(module, inputs, options)
+            found = sessions.by_content[key] = compiled(module, inputs, options)
         return found
 
 
@@ -98,7 +98,8 @@ class _Sessions:
 
 
 @cache
-def _sessions() -> _Sessions:
+def all_sessions() -> _Sessions:
+    """The sessions of this process."""
     return _Sessions()
 
 
@@ -118,7 +119,7 @@ def _bytes() -> Any:
     return torch.uint8
 
 
-def _compiled(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
+def compiled(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
     """Compile by the road that takes less time; where that fails or is wrong, by the other."""
     faults: list[HybridcError] = []
     for road in reversed(torch_model.ROADS):
@@ -138,7 +139,8 @@ def _by_road(module: Any, inputs: tuple[Any, ...], options: Options, road: str) 
     return InferenceSession(outcome.artifact, options.threads)
 
 
-def _run(session: InferenceSession | None, tensors: Sequence[Any]) -> Sequence[Any]:
+def run(session: InferenceSession | None, tensors: Sequence[Any]) -> Sequence[Any]:
+    """The outputs as tensors of torch; none where nothing is computed."""
     import torch
 
     if session is None:

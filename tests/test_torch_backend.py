@@ -21,7 +21,7 @@ nn = torch.nn
 @pytest.fixture(autouse=True)
 def _fresh() -> Generator[None, None, None]:
     torch._dynamo.reset()
-    torch_region._sessions.cache_clear()
+    torch_region.all_sessions.cache_clear()
     torch.manual_seed(0)
     with torch.no_grad():
         yield
@@ -31,13 +31,13 @@ def _fresh() -> Generator[None, None, None]:
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Each compilation of the test: the module and its inputs."""
     made: list[Any] = []
-    real = torch_region._compiled
+    real = torch_region.compiled
 
     def counted(module: Any, inputs: Any, options: Any) -> Any:
         made.append((module, inputs))
         return real(module, inputs, options)
 
-    monkeypatch.setattr(torch_region, "_compiled", counted)
+    monkeypatch.setattr(torch_region, "compiled", counted)
     return made
 
 
@@ -128,8 +128,8 @@ def test_code_is_really_compiled_and_run(sessions: list[Any], monkeypatch: Any) 
     assert len(sessions[0][1]) == 1, "weights are constants"
     monkeypatch.setattr(torch_region.Region, "compile", None)
     calls: list[Any] = []
-    real = torch_region._run
-    monkeypatch.setattr(torch_region, "_run", lambda *a: calls.append(a) or real(*a))
+    real = torch_region.run
+    monkeypatch.setattr(torch_region, "run", lambda *a: calls.append(a) or real(*a))
     same(made(x), layer(x))
     assert len(calls) == 1
 
@@ -266,7 +266,7 @@ def test_a_wrong_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(*_: Any) -> Any:
         raise WrongAnswerError("output 'output' differs from the reference at [0]")
 
-    monkeypatch.setattr(torch_region, "_compiled", wrong)
+    monkeypatch.setattr(torch_region, "compiled", wrong)
     falls_back(lambda x: x + 1, torch.ones(3), message="differs from the reference")
 
 
