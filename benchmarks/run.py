@@ -12,29 +12,25 @@ it has: sections, and within the tables of `peers` and `tuning` the other rows.
 import argparse
 import ast
 import datetime
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybridc.compiler import host, load
+import results
+from results import Results
+
+from hybridc.compiler import load
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "RESULTS.md"
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
 PARTS = ("models", "kernels")  # of `tuning`
 NAMES = (
-    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild"),
+    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade"),
     *("train_cost_model", "strategies", "tuning"),
 )
-_HEAD = """# Results
-
-Made by `make bench`; every number here was measured by the file that its section names, on the
-day and the machine that stand there.  What falls short of its goal is marked **missed**.
-"""
 _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the
 ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels
 need by their arithmetic and their traffic, as a share of the time that the model took.
@@ -77,7 +73,8 @@ def main() -> None:
         known = ", ".join(f"{precision} with batch {batch}" for precision, batch in TABLES)
         parser.error(f"no table is of that precision and batch; there are {known}")
     for section in chosen:
-        _write(section.key, _measure(section))
+        text = _measure(section)
+        Results.read().write(results.machine(), section.key, text, order())
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
@@ -127,64 +124,26 @@ def _measure(section: Section) -> str:
     """Run a section's script and make its text, with the rows that were not measured now."""
     busy = load.busy_cores()
     quiet = "" if busy <= load.QUIET else f" **Not quiet: {busy:.1f} cores busy.**"
-    machine = f"{host.cores()} cores of an {host.cpu_model()}"
-    script = f"{section.script}.py"
-    stamp = f"`benchmarks/{script}`, {datetime.date.today()}, {machine}.{quiet}"
+    stamp = f"`benchmarks/{section.script}.py`, {datetime.date.today()}.{quiet}"
     # A process of its own: the threads of one benchmark shall not spin beside the next.
     done = subprocess.run(
-        [sys.executable, str(HERE / script), *section.arguments],
+        [sys.executable, str(HERE / f"{section.script}.py"), *section.arguments],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
     found = done.stdout.strip()
     if section.merges:
-        found = merged(sections().get(section.key, ""), found)
+        before = Results.read().of(results.machine()).get(section.key, "")
+        found = results.merged(before, found)
     about = f"{section.about}\n" if section.about else ""
     return f"## {section.title}\n\n{stamp}\n\n{about}{found}\n"
 
 
-def merged(old: str, new: str) -> str:
-    """The new table and notes, with the rows and notes of the old that the new ones lack.
-
-    A table's first column names the row, and a note begins with `* ROW:`.  A table of other
-    columns is replaced as a whole.
-    """
-    head, rows, notes = _parts(new)
-    old_head, old_rows, old_notes = _parts(old)
-    if old_head == head:
-        kept = [name for name in old_rows if name not in rows]
-        notes = [note for note in old_notes if _noted(note) in kept] + notes
-        rows = {**old_rows, **rows}
-    lines = [*head, *rows.values()]
-    return "\n".join([*lines, *(["", *notes] if notes else [])])
-
-
-def _parts(text: str) -> tuple[list[str], dict[str, str], list[str]]:
-    """The head of a table, its rows by name, and the notes."""
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    rows = {line.split("|")[1].strip(): line for line in table[2:]}
-    return table[:2], rows, [line for line in text.splitlines() if line.startswith("* ")]
-
-
-def _noted(note: str) -> str:
-    return note.removeprefix("* ").split(":", 1)[0]
-
-
-def sections() -> dict[str, str]:
-    """What the file holds now, by key."""
-    text = RESULTS.read_text() if RESULTS.exists() else ""
-    parts = re.split(r"^<!-- ([\w-]+) -->\n", text, flags=re.MULTILINE)[1:]
-    return {name: body.strip() + "\n" for name, body in zip(parts[::2], parts[1::2], strict=True)}
-
-
-def _write(key: str, text: str) -> None:
-    every = {**sections(), key: text}
-    order = [f"peers-{precision}-{batch}" for precision, batch in TABLES]
-    order += [*NAMES, *(f"tuning-{part}" for part in PARTS)]
-    written = [name for name in every if name not in order]  # by hand, such as causes of misses
-    known = [name for name in order if name in every] + written
-    RESULTS.write_text("\n".join([_HEAD, *(f"<!-- {n} -->\n{every[n]}" for n in known)]))
+def order() -> list[str]:
+    """The keys of all sections that a machine may have, as they stand in the file."""
+    tables = [f"peers-{precision}-{batch}" for precision, batch in TABLES]
+    return [*tables, *NAMES, *(f"tuning-{part}" for part in PARTS)]
 
 
 if __name__ == "__main__":

@@ -53,6 +53,24 @@ UNTRUSTED = click.option(
     help="Import the model in a process with limits first (10 s, 2 GB), and run its reference"
     " there: a file that crashes or overloads a reader is refused.",
 )
+MONITOR = click.option(
+    "--monitor",
+    is_flag=True,
+    help="Sample CPU, memory, GPUs and energy meanwhile, as far as the machine tells them.",
+)
+MONITOR_INTERVAL = click.option(
+    "--monitor-interval",
+    default="100ms",
+    show_default=True,
+    metavar="TIME",
+    help="Between two samples.",
+)
+TRACE = click.option(
+    "--trace",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to write a trace of the steps, for ui.perfetto.dev or chrome://tracing.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")
 

@@ -2,12 +2,22 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, SHAPE, THREADS, VERBOSE, Shapes, shapes_of
+from hybridc.cli._options import (
+    JSON,
+    MONITOR,
+    MONITOR_INTERVAL,
+    SHAPE,
+    THREADS,
+    VERBOSE,
+    Shapes,
+    shapes_of,
+)
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import InputError
 
@@ -40,6 +50,8 @@ OURS = "hybridc"
     "--seconds", default=0.5, show_default=True, help="How long each peer runs in each round."
 )
 @click.option("--kernels", is_flag=True, help="Also time each kernel of the artifact.")
+@MONITOR
+@MONITOR_INTERVAL
 @JSON
 @VERBOSE
 def command(
@@ -51,6 +63,8 @@ def command(
     repeat: int,
     seconds: float,
     kernels: bool,
+    monitor: bool,
+    monitor_interval: str,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -59,11 +73,13 @@ def command(
     A model is compiled first.  All get the same random inputs; each peer runs in a process of its
     own, in turn.  The ratio is to the artifact: a peer with 1.5 takes one and a half times as long.
     """
-    from hybridc.compiler import bench, host, pipeline, settings
+    from hybridc.compiler import bench, host, observe, pipeline, settings
 
     compiled = source.suffix == ".hyb"
     shapes = shapes_of([] if compiled else [source], shape)
     tell = progress(verbose)
+    watch = observe.Watch(monitor, monitor_interval, progress=tell)
+    observe.check(watch)
     count = threads or settings.requested_threads() or host.cores()
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = source if compiled else Path(folder) / f"{source.stem}.hyb"
@@ -74,7 +90,11 @@ def command(
         try:
             taking_part, skipped = bench.contenders(names, files)
             plan = bench.Plan(count, repeat, seconds)
-            comparison = bench.compare(taking_part, artifact.inputs, plan, skipped, tell)
+            with observe.observed(watch) as seen:
+                comparison = replace(
+                    bench.compare(taking_part, artifact.inputs, plan, skipped, tell, seen.timeline),
+                    monitored=seen.monitored(),
+                )
             profile = _profile(artifact, count) if kernels else None
         finally:
             clear_progress()

@@ -5,30 +5,31 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli import _contract
+from hybridc.cli import _steering
 from hybridc.cli._contract import contract_options
 from hybridc.cli._options import (
-    BUDGET,
     JSON,
     LOG,
-    PIPELINE,
+    MONITOR,
+    MONITOR_INTERVAL,
     PLUGIN,
     SHAPE,
     TARGET,
     THREADS,
+    TRACE,
     UNTRUSTED,
     VERBOSE,
     Shapes,
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._steering import steering_options
 from hybridc.compiler import precisions
-from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
-    from hybridc.compiler.driver import Outcome
+    from hybridc.compiler.attempt import Outcome
     from hybridc.compiler.plans import Options
-    from hybridc.compiler.tuning.plan import Tuning
 
 
 @click.command()
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
-@PIPELINE
+@click.option("--pipeline", metavar="TEXT", help="Passes to run; by the level if not set.")
 @PLUGIN
 @click.option(
     "--verify",
@@ -88,7 +89,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     help="Tune first: points to measure for each kernel, on average (see `hybridc tune`).",
 )
-@BUDGET
+@steering_options
 @LOG
 @click.option(
     "--near",
@@ -105,6 +106,9 @@ if TYPE_CHECKING:
     help="Take every schedule from this artifact or schedule lock, so that it is built again.",
 )
 @UNTRUSTED
+@MONITOR
+@MONITOR_INTERVAL
+@TRACE
 @JSON
 @VERBOSE
 def command(
@@ -113,8 +117,7 @@ def command(
     shape: tuple[str, ...],
     keep_best: bool,
     calibration: Path | None,
-    trials: int | None,
-    budget: str | None,
+    dump_ir: Path | None,
     plugin: tuple[Path, ...],
     report: Path | None,
     untrusted: bool,
@@ -128,39 +131,27 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
-    agreed = {name: plain.pop(name) for name in _contract.NAMES}
-    contract, tuning = _contract.contract(agreed), _tuning(trials, budget)
+    from hybridc.compiler import calibration as data
+    from hybridc.compiler import cascade, plans, presets
+    from hybridc.compiler.config import HybridConfig
+
+    config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
+    options = presets.options(
+        config,
+        progress(verbose),
+        dump_ir=dump_ir,
+        calibration=data.read(calibration) if calibration else None,
+    )
     shapes = shapes_of([model], shape)
+    plans.check(options)
+    cascade.strategy(options)
     if untrusted:
         from hybridc.compiler.untrusted import examine
 
         examine(model, shapes)
-    from hybridc.compiler import calibration as data
-    from hybridc.compiler import plans
-
-    options = plans.Options(
-        **plain,  # those that are handed on as they are; the names are the same
-        plugins=plugin,
-        calibration=data.read(calibration) if calibration else None,
-        contract=contract,
-        tuning=tuning,
-        progress=progress(verbose),
-    )
     outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
-
-
-def _tuning(trials: int | None, budget: str | None) -> "Tuning | None":
-    from hybridc.compiler.tuning.plan import Tuning
-
-    if trials is None and budget is not None:
-        raise InputError("--budget says how long to tune at most: give --trials too")
-    if trials is None:
-        return None
-    made = Tuning(trials, budget)
-    made.check()
-    return made
 
 
 def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
@@ -192,11 +183,10 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
     if path is None:
         return
     if path.suffix == ".html":
-        stages = outcome.report.stages
+        told = outcome.report
+        how = path, options.threads, options.progress
         try:
-            report_file.write(
-                outcome.artifact, path, options.threads, options.progress, stages=stages
-            )
+            report_file.write(outcome.artifact, *how, stages=told.stages, monitored=told.monitored)
         finally:
             clear_progress()
         return

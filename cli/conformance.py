@@ -10,7 +10,12 @@ _GIB = 2**30
 
 
 @click.command()
-@click.option("--suite", default="onnx-node", show_default=True, help="Whose cases to run.")
+@click.option(
+    "--suite",
+    default="onnx-node",
+    show_default=True,
+    help="Whose cases to run; 'onnx-node{engine=ort}' runs them by ONNX Runtime.",
+)
 @click.option("--filter", "text", default="", metavar="TEXT", help="Only cases named so.")
 @click.option("--core", is_flag=True, help="Only the suite's core: common types, plain operators.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Cases at once; one a core by default.")
@@ -51,7 +56,7 @@ def command(
     from hybridc.compiler.conformance import run, summary
     from hybridc.compiler.conformance.suite import Result, Verdict, suites
 
-    suites().load(suite)
+    suites().create(suite)  # says what is wrong with its name before a process is started
     tell, limits = progress(verbose), run.Limits(timeout, int(memory * _GIB))
     results: list[Result] = []
     total, stopped = 0, False

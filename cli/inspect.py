@@ -5,21 +5,26 @@ from typing import Any
 
 import click
 
-from hybridc.cli._options import JSON, SHAPE, shapes_of
+from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, shapes_of
 from hybridc.cli._output import emit_json
 
 
 @click.command()
 @click.argument("source", metavar="ARTIFACT|MODEL", type=click.Path(path_type=Path))
 @SHAPE
+@TARGET
+@LOG
 @JSON
-def command(source: Path, shape: tuple[str, ...], as_json: bool) -> None:
+def command(
+    source: Path, shape: tuple[str, ...], target: str, log: str | None, as_json: bool
+) -> None:
     """Show what an artifact or a model holds.
 
     Of an artifact: its manifest, certificate and kernels.  Of a model: its inputs, operators,
-    parameters and FLOPs, and what is not supported.
+    parameters and FLOPs, what is not supported; what kind of architecture it is, where its time
+    should go on the target, and what each component of the compiler may gain.
     """
-    data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape)
+    data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
     if as_json:
         emit_json(data)
     else:
@@ -47,11 +52,12 @@ def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in kernel.items() if key != "refused"}
 
 
-def _model(path: Path, shape: tuple[str, ...]) -> dict[str, Any]:
+def _model(path: Path, shape: tuple[str, ...], target: str, log: str | None) -> dict[str, Any]:
     shapes = shapes_of([path], shape)
     from hybridc.compiler import inspection
 
-    return inspection.inspect_model(path, shapes)
+    analysed = inspection.analyse_model(path, shapes, target=target, log=log)
+    return {**inspection.inspect_model(path, shapes), "analysis": analysed}
 
 
 def _text(data: dict[str, Any], indent: str = "") -> str:
@@ -87,7 +93,8 @@ def _cell(value: Any) -> str:
         case None | [] | {}:
             return "-"
         case list():
-            return " ".join(map(_cell, value))
+            sentences = any(isinstance(item, str) and " " in item for item in value)
+            return ("; " if sentences else " ").join(map(_cell, value))
         case float():
             return f"{value:.6g}"
         case _:

@@ -1,6 +1,7 @@
 """`hybridc tune`: measure the kernels of models at other points, and remember the best."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,11 +12,14 @@ from hybridc.cli._options import (
     DTYPE,
     JSON,
     LOG,
+    MONITOR,
+    MONITOR_INTERVAL,
     PIPELINE,
     PLUGIN,
     SHAPE,
     TARGET,
     THREADS,
+    TRACE,
     VERBOSE,
     Shapes,
     shapes_of,
@@ -24,6 +28,7 @@ from hybridc.cli._output import clear_progress, emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.plans import Options
+    from hybridc.compiler.timeline import Timeline
     from hybridc.compiler.tuning.kernel import Kernel
     from hybridc.compiler.tuning.plan import Tuning
 
@@ -70,6 +75,9 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @PIPELINE
 @PLUGIN
 @click.option("--explain", is_flag=True, help="Tell how well each kernel's times were predicted.")
+@MONITOR
+@MONITOR_INTERVAL
+@TRACE
 @JSON
 @VERBOSE
 def command(
@@ -104,11 +112,17 @@ def command(
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
     shapes = shapes_of(models, shape)
-    from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
+    from hybridc.compiler.observe import check, observed
 
     options = Options(**plain, plugins=plugin, progress=progress(verbose))
+    check(options)
+    from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
+
     try:
-        outcome = tune(_kernels(models, options, shapes), options, how)
+        with observed(options) as seen:
+            kernels = _kernels(models, options, shapes, seen.timeline)
+            outcome = tune(kernels, options, how, seen.timeline)
+            outcome = replace(outcome, monitored=seen.monitored())
     finally:
         clear_progress()
     if as_json:
@@ -134,12 +148,12 @@ def _simulate(
 
 
 def _kernels(
-    models: tuple[Path, ...], options: "Options", shapes: Shapes
+    models: tuple[Path, ...], options: "Options", shapes: Shapes, timeline: "Timeline"
 ) -> Iterator[tuple["Kernel", int]]:
     """The kernels of all models; a shape is for those that have an input of its name."""
     from hybridc.compiler import driver
     from hybridc.compiler.tuning import tasks
 
     for model in models:
-        module, context, finish = driver.unscheduled(model, options, shapes)
+        module, context, finish = driver.unscheduled(model, options, shapes, timeline)
         yield from tasks.kernels(module, context, finish, tuple(options.plugins))

@@ -16,8 +16,10 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.load import Load
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.peer import peers
 from hybridc.compiler.tables import table
+from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.worker import PeerError, Worker
 
 # Seconds of calls that are not counted, before each turn: caches and clocks settle.
@@ -63,13 +65,15 @@ class Comparison:
     """All results, the first of which is the baseline of the ratios.
 
     `skipped` gives the reason for each peer that could not take part; `busy` is how many cores
-    programs other than the contenders used, as the median over the turns.
+    programs other than the contenders used, as the median over the turns.  `monitored` is what a
+    monitor saw, where there was one.
     """
 
     results: tuple[Result, ...]
     skipped: Mapping[str, str]
     threads: int
     busy: float
+    monitored: Monitored | None = None
 
     @property
     def quiet(self) -> bool:
@@ -78,6 +82,7 @@ class Comparison:
 
     def to_json(self) -> dict[str, Any]:
         """The comparison as JSON data; times in milliseconds."""
+        seen = {} if self.monitored is None else {"monitor": self.monitored.to_json()}
         return {
             "machine": host.cpu_model(),
             "threads": self.threads,
@@ -85,6 +90,7 @@ class Comparison:
             "quiet": self.quiet,
             "results": [self._entry(result) for result in self.results],
             "skipped": dict(self.skipped),
+            **seen,
         }
 
     def _entry(self, result: Result) -> dict[str, Any]:
@@ -109,6 +115,8 @@ class Comparison:
             lines.append(
                 f"warning: other programs kept {self.busy:.1f} cores busy; trust none of these"
             )
+        if self.monitored is not None:
+            lines.append(self.monitored.text())
         return "\n".join(lines)
 
     def _row(self, result: Result) -> tuple[str, ...]:
@@ -139,14 +147,18 @@ def contenders(
     return taking_part, skipped
 
 
-def compare(
+def compare(  # noqa: PLR0913 - what is compared, and who is told
     taking_part: Sequence[Contender],
     inputs: Sequence[TensorSpec],
     plan: Plan,
     skipped: Mapping[str, str] | None = None,
+    *,
     progress: Callable[[str], None] = lambda _: None,
+    timeline: Timeline | None = None,
 ) -> Comparison:
     """Time the contenders in turn; one that fails to load is left out, with its reason.
+
+    Each turn goes on the timeline.
 
     Raises InputError where none is left, PeerError where one fails after it had loaded.
     """
@@ -164,12 +176,15 @@ def compare(
         if not workers:
             reasons = "; ".join(f"{peer}: {reason}" for peer, reason in left_out.items())
             raise InputError(f"no peer can run this model: {reasons}")
-        results, busy = _rounds(workers, plan, progress)
+        results, busy = _rounds(workers, plan, progress, timeline or Timeline())
     return Comparison(results, left_out, plan.threads, busy)
 
 
 def _rounds(
-    workers: Sequence[Worker], plan: Plan, progress: Callable[[str], None]
+    workers: Sequence[Worker],
+    plan: Plan,
+    progress: Callable[[str], None],
+    timeline: Timeline,
 ) -> tuple[tuple[Result, ...], float]:
     """Let each worker take its turn in each round; also tell how busy others kept the machine."""
     taken: list[list[Samples]] = [[] for _ in workers]
@@ -179,7 +194,8 @@ def _rounds(
         progress(f"round {index + 1} of {plan.rounds}")
         for worker, samples in zip(workers, taken, strict=True):
             watch = Load()
-            samples.append(worker.sample(plan.seconds, WARMUP))
+            with timeline.span(worker.peer, "stage"):
+                samples.append(worker.sample(plan.seconds, WARMUP))
             load.come_to_rest()
             busy.append(watch.others())
     results = tuple(map(_result, workers, taken))

@@ -4,19 +4,12 @@ Separate kernels write what lies between to memory and read it back; joined, eac
 some image rows through all stages, and repeats the rows that its window shares with the next.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hybridc.compiler.target import Target
 
-# Bytes that a core moves to or from beyond its L2 cache in one cycle, and to or from its L2.
-_FAR_BYTES = 8.0
-_NEAR_BYTES = 32.0
-# Multiply-adds of vectors in a cycle: one of 512 bits on Zen 4, two of 256 bits anywhere.
-_VECTORS = 1.0
-# What 1x1 and depthwise kernels reach of that, measured.
-_EFFICIENCY = 0.85
-# Cycles to wake the other threads and to wait for them.
-_PARALLEL = 10_000
+# What 1x1 and depthwise kernels reach of the multiply-adds of a core, measured.
+_POINTWISE, _WINDOW = 0.95, 0.85
 # Share of the L2 cache for what lies between the stages; weights and results need the rest.
 _SHARE = 0.75
 
@@ -76,43 +69,51 @@ def best_chunk(case: Bottleneck, target: Target) -> int:
 
 
 def joined_cycles(case: Bottleneck, chunk: int, target: Target) -> float:
-    """Cycles of the joined kernel."""
+    """Cycles of the joined kernel, which may be a window alone."""
+    machine = target.machine
     tasks = case.images * (case.output_size[0] // chunk)
     rounds = -(-tasks // target.threads) * target.threads / tasks
     expanded = case.images * case.expanded_rows(chunk) * case.size[1]
     behind = case.images * case.output_size[0] * case.output_size[1] if case.outputs else 0
     between = 4 * case.channels * ((expanded if case.inputs else 0) + behind)
-    rate = _NEAR_BYTES if case.held(chunk) <= _SHARE * target.l2 else _FAR_BYTES
+    near = case.held(chunk) <= _SHARE * target.l2
+    rate = machine.l2_bytes_per_cycle if near else _rate(between, target)
     weights = 4 * tasks * case.channels * (case.inputs + case.outputs)
-    moved = 2 * between / rate + weights / _NEAR_BYTES
-    work = _compute(case, expanded, target) + moved + _ends(case)
-    return work * rounds / target.threads + _PARALLEL
+    moved = 2 * between / rate + weights / machine.l2_bytes_per_cycle
+    work = _compute(case, expanded, target) + moved + _ends(case, target)
+    return work * rounds / target.threads + machine.parallel_cycles
 
 
-def separate_cycles(case: Bottleneck, target: Target) -> float:
-    """Cycles of the kernels one by one."""
-    expanded = case.images * case.size[0] * case.size[1]
-    between = (
-        4
-        * case.images
-        * case.channels
-        * (
-            (case.size[0] * case.size[1] if case.inputs else 0)
-            + (case.output_size[0] * case.output_size[1] if case.outputs else 0)
-        )
-    )
-    kernels = 1 + bool(case.inputs) + bool(case.outputs)
-    # What fits the caches of all cores is still read by another core than wrote it, by half.
-    rate = _FAR_BYTES if between > target.l2 else 2 * _FAR_BYTES
-    work = _compute(case, expanded, target) + 2 * between / rate + _ends(case)
-    return work / target.threads + kernels * _PARALLEL
+def best(case: Bottleneck, target: Target) -> Bottleneck | None:
+    """The part of a chain to make one kernel of, for the fewest cycles; the rest are kernels alone.
 
-
-def pays(case: Bottleneck, target: Target) -> bool:
-    """Whether one kernel takes fewer cycles than several."""
+    Rows that an expansion computes for two tasks cost more than the trip to memory where that is
+    short; a projection repeats nothing.  None where every stage is better alone.
+    """
     if case.window[0] < case.stride:  # rows that no window reads
-        return False
-    return joined_cycles(case, best_chunk(case, target), target) < separate_cycles(case, target)
+        return None
+    choices = [
+        replace(case, inputs=inputs, outputs=outputs)
+        for inputs in {case.inputs, 0}
+        for outputs in {case.outputs, 0}
+    ]
+    found = min(choices, key=lambda part: (_chain_cycles(case, part, target), part.inputs))
+    return found if found.inputs or found.outputs else None
+
+
+def _chain_cycles(case: Bottleneck, part: Bottleneck, target: Target) -> float:
+    """Cycles of a chain of which `part` is one kernel."""
+    cycles = joined_cycles(part, best_chunk(part, target), target)
+    for size, inputs, outputs in (
+        (case.size, case.inputs - part.inputs, case.channels),
+        (case.output_size, case.channels, case.outputs - part.outputs),
+    ):
+        if inputs and outputs:
+            pixels = case.images * size[0] * size[1]
+            moved = sum(4 * pixels * c / _rate(4 * pixels * c, target) for c in (inputs, outputs))
+            work = pixels * inputs * outputs / (_multiply_adds(target) * _POINTWISE) + moved
+            cycles += work / target.threads + target.machine.parallel_cycles
+    return cycles
 
 
 def stride(padded: int, window: int, output: int) -> int:
@@ -123,14 +124,31 @@ def stride(padded: int, window: int, output: int) -> int:
 def _compute(case: Bottleneck, expanded: int, target: Target) -> float:
     """Cycles of the arithmetic on one core; `expanded` are the pixels before the window."""
     pixels = case.images * case.output_size[0] * case.output_size[1]
-    taps = case.window[0] * case.window[1]
-    adds = expanded * case.inputs * case.channels
-    adds += pixels * case.channels * (taps + case.outputs)
-    return adds / (target.lanes() * _VECTORS * _EFFICIENCY)
+    pointwise = expanded * case.inputs * case.channels + pixels * case.channels * case.outputs
+    window = pixels * case.channels * case.window[0] * case.window[1]
+    return (pointwise / _POINTWISE + window / _WINDOW) / _multiply_adds(target)
 
 
-def _ends(case: Bottleneck) -> float:
-    """Cycles to read the input and write the output, which both ways do."""
+def _multiply_adds(target: Target) -> float:
+    return target.lanes() * target.machine.fma_per_cycle
+
+
+def _ends(case: Bottleneck, target: Target) -> float:
+    """Cycles to read the input and to write the output."""
     before = case.size[0] * case.size[1] * (case.inputs or case.channels)
     behind = case.output_size[0] * case.output_size[1] * (case.outputs or case.channels)
-    return 4 * case.images * (before + behind) / _FAR_BYTES
+    sizes = (4 * case.images * values for values in (before, behind))
+    return sum(size / _rate(size, target) for size in sizes)
+
+
+def _rate(size: int, target: Target) -> float:
+    """Bytes in a cycle to or from a tensor of so many bytes that another kernel reads or wrote.
+
+    What fits the caches of all cores is still read by another core than wrote it, by half.
+    """
+    machine = target.machine
+    if size > target.l3:
+        return machine.dram_bytes_per_cycle
+    if size > target.l2 * target.threads:
+        return machine.l3_bytes_per_cycle
+    return 2 / (1 / machine.l2_bytes_per_cycle + 1 / machine.l3_bytes_per_cycle)

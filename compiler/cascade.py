@@ -1,132 +1,91 @@
-"""Stages in the order that costs accuracy least, up to the first that keeps the contract.
+"""From options to the best candidate: a controller takes the model through its stages."""
 
-After each stage the artifact is verified and measured.  A stage stays if it brings the contract's
-costs (time, memory, size) nearer to their limits and no limit on accuracy is broken by it; else it
-is rolled back, and the next one goes on without it.
-"""
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
-
-from hybridc.compiler.clause import Clause
-from hybridc.compiler.contract import Contract, Measured
-from hybridc.compiler.errors import HybridcError, MissingRecordError
+from hybridc.compiler import budgeting, controller, modes, selection
+from hybridc.compiler.advice import advice
+from hybridc.compiler.budgeting import Budgeting
+from hybridc.compiler.contributions import Hybrid, results
+from hybridc.compiler.controller import Controller
+from hybridc.compiler.course import Course, Means, Result
+from hybridc.compiler.decisions import NOT_NEEDED, Decision
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.gains import Past
 from hybridc.compiler.plans import Options
-from hybridc.compiler.report import KEPT, NOT_NEEDED, ROLLED_BACK, Decision
-from hybridc.compiler.stages import Stage, allows_loss, stages
-
-
-class Candidate(Protocol):
-    """What compiling gives, as far as decisions need it."""
-
-    @property
-    def measured(self) -> Measured:
-        """What was measured of it."""
-        ...
-
-
-Result = TypeVar("Result", bound=Candidate)
+from hybridc.compiler.purse import Purse
+from hybridc.compiler.stages import stages
 
 
 @dataclass(frozen=True)
 class Cascaded(Generic[Result]):
-    """The best candidate, what was decided on the way, and what would help if it is not enough."""
+    """The best candidate, what was decided on the way, and what would help if it is not enough.
+
+    `hybrid` tells what each component contributed, and `learnt` what stages gained.
+    """
 
     best: Result
     decisions: tuple[Decision, ...]
     advice: tuple[str, ...]
+    hybrid: Hybrid
+    learnt: tuple[Past, ...] = ()
 
 
-def run(options: Options, attempt: Callable[[Options], Result]) -> Cascaded[Result]:
-    """Try the stages one after another; a later one that fails is rolled back.
+def strategy(options: Options) -> Controller:
+    """The control strategy that the options name.
 
-    Raises HybridcError where the first fails; where only a lock lacks its kernels, if all do.
+    Raises InputError or PluginError where there is none of that name, or an option of it is wrong.
     """
-    best: Result | None = None
-    base, contract = options, options.contract
-    decisions: list[Decision] = []
-    beyond: list[tuple[Stage, Result]] = []
-    missing: MissingRecordError | None = None
-    for stage in stages(options):
-        if best is not None and not contract.judge(best.measured):
-            decisions.append(Decision(stage.name, NOT_NEEDED))
-            continue
-        start, changed = time.monotonic(), stage.change(base)
-        try:
-            found = attempt(changed)
-        except HybridcError as error:
-            locked = options.lock is not None and isinstance(error, MissingRecordError)
-            if best is None and not locked:
-                raise
-            missing = missing or (error if isinstance(error, MissingRecordError) else None)
-            spent = time.monotonic() - start
-            decisions.append(Decision(stage.name, ROLLED_BACK, str(error), spent))
-            continue
-        reason = _objection(contract, found.measured, best.measured if best else None)
-        if not reason:
-            best, base = found, changed
-        elif contract.judge_accuracy(found.measured):
-            beyond.append((stage, found))
-        verdict, spent = ROLLED_BACK if reason else KEPT, time.monotonic() - start
-        measured = found.measured.to_json()
-        decisions.append(Decision(stage.name, verdict, reason, spent, measured))
-    if best is None:
-        assert missing is not None
-        raise missing
-    return Cascaded(best, tuple(decisions), tuple(_advice(options, best, decisions, beyond)))
+    known, asked = controller.catalogue(options.plugins), options.steering.strategy
+    name = asked.partition("{")[0]
+    if name not in known.names():
+        raise InputError(f"no strategy is named {name!r}; {hint(name, known.names())}")
+    return known.create(asked)
 
 
-def _objection(contract: Contract, found: Measured, best: Measured | None) -> str:
-    """Why a stage does not stay; empty if it does."""
-    if best is None:
-        return ""
-    if worse := contract.judge_accuracy(found):
-        return "; ".join(worse)
-    then, now = _shortfall(contract, best), _shortfall(contract, found)
-    return "" if now < then else f"no nearer to the limits: {now:.3g} of them, {then:.3g} before"
+def timed(options: Options) -> Options:
+    """The options, with calls timed where the strategy compares by their time."""
+    return replace(options, timed=options.timed or strategy(options).timed)
 
 
-def _advice(
+def several(options: Options) -> bool:
+    """Whether there is more than one stage to go through."""
+    return len(_selected(timed(options)).stages) > 1
+
+
+def run(
     options: Options,
-    best: Candidate,
-    decisions: Sequence[Decision],
-    beyond: Sequence[tuple[Stage, Candidate]],
-) -> list[str]:
-    """What would bring the costs within their limits, where they are not, and what did not."""
-    contract = options.contract
-    short = [clause for clause in contract.costs(best.measured) if not clause.kept]
-    if not short:
-        return []
-    inaccurate = {stage.name for stage, _ in beyond}
-    told = [
-        f"{each.stage} did not help: {each.reason}"
-        for each in decisions
-        if each.verdict == ROLLED_BACK and each.stage not in inaccurate
-    ]
-    told += [
-        f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
-        for stage, found in beyond
-    ]
-    if options.dtype == "auto" and not allows_loss(options) and not options.exact:
-        told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")
-    return told
+    means: Means[Result],
+    purse: Purse | None = None,
+    past: Sequence[Past] = (),
+) -> Cascaded[Result]:
+    """Try the stages as the control strategy says; a later one that fails is left out.
+
+    Raises what the first fails by; where only a lock lacks its kernels, if all do.
+    """
+    options = timed(options)
+    chosen, steering = _selected(options), options.steering
+    purse = purse or Purse(steering.budget)
+    budget = Budgeting(options, chosen.enabled, purse, past)
+    left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
+    course = Course(options, left, means, budget, list(chosen.decisions))
+    strategy(options).run(course)
+    for stage in list(course.left):
+        course.close(stage, NOT_NEEDED)
+    best = course.standing()
+    weights = budget.weights(chosen.enabled)
+    found = results(course.decisions, chosen.enabled, weights)
+    return Cascaded(
+        best,
+        tuple(course.decisions),
+        tuple(advice(options, best, course.decisions, course.beyond)),
+        Hybrid(steering.strategy, steering.mode, found),
+        tuple(budget.learnt),
+    )
 
 
-def _reached(contract: Contract, found: Candidate) -> str:
-    clauses = [*contract.costs(found.measured), *contract.accuracies(found.measured)]
-    return ", ".join(f"{c.name} {c.show(c.found.value)}" for c in clauses if c.found is not None)
-
-
-def _shortfall(contract: Contract, measured: Measured) -> float:
-    """The worst cost as a share of its limit: 1 just keeps it."""
-    shares = [_share(clause) for clause in contract.costs(measured)]
-    return max(shares, default=0.0)
-
-
-def _share(clause: Clause) -> float:
-    assert clause.limit is not None
-    assert clause.found is not None
-    value = clause.found.value
-    return clause.limit / value if clause.higher else value / clause.limit
+def _selected(options: Options) -> selection.Selection:
+    steering = options.steering
+    extra = modes.primary(steering.mode)
+    return selection.select(stages(options), steering.components, extra, steering.strict)

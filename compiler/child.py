@@ -19,6 +19,8 @@ from contextlib import suppress
 from typing import IO, Any
 
 Json = Mapping[str, Any]
+# Is told each request with its answer, and when they were sent and read (`time.perf_counter_ns`).
+Heard = Callable[["Child", Json, Json, int, int], None]
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 _CHUNK = 2**16
@@ -42,7 +44,12 @@ class ChildError(Exception):
 class Child:
     """The parent's end.  `send` a request, then `receive` its answer; one request at a time."""
 
-    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        environment: Mapping[str, str] | None = None,
+        heard: Heard | None = None,
+    ) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", module],
@@ -57,6 +64,8 @@ class Child:
         self._input, self._output = self._process.stdin, self._process.stdout
         self._read = bytearray()
         self.deadline = float("inf")
+        self._heard = heard
+        self._asked: tuple[Json, int] = {}, 0
 
     @property
     def number(self) -> int:
@@ -70,6 +79,7 @@ class Child:
     def send(self, request: Json, timeout: float) -> None:
         """Ask; the answer is due within so many seconds."""
         self.deadline = time.monotonic() + timeout
+        self._asked = request, time.perf_counter_ns()
         with suppress(BrokenPipeError):  # the child is dead, which `receive` tells
             self._input.write(json.dumps(request).encode() + b"\n")
             self._input.flush()
@@ -95,6 +105,7 @@ class Child:
             if chunk.endswith(b"\n"):
                 line, self._read = bytes(self._read), bytearray()
                 answer: dict[str, Any] = json.loads(line)
+                self._tell(answer)
                 return answer
         if time.monotonic() >= self.deadline:
             raise self._gone(timed_out=True)
@@ -110,6 +121,11 @@ class Child:
         with suppress(BrokenPipeError):  # what it did not read any more
             self._input.close()
 
+    def _tell(self, answer: Json) -> None:
+        if self._heard is not None:
+            request, sent = self._asked
+            self._heard(self, request, answer, sent, time.perf_counter_ns())
+
     def _gone(self, *, timed_out: bool) -> ChildError:
         if timed_out:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -117,7 +133,9 @@ class Child:
         self._log.seek(0)
         said = self._log.read().decode(errors="replace")[-_SAID:]
         self.kill()
-        return ChildError(code, said, timed_out=timed_out)
+        error = ChildError(code, said, timed_out=timed_out)
+        self._tell({"error": str(error)})
+        return error
 
 
 def first_of(children: Sequence[Child], seconds: float) -> list[Child]:

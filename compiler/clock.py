@@ -1,34 +1,45 @@
 """Where the time of a compilation goes."""
 
-import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from hybridc.compiler import plugin
 from hybridc.compiler.interfaces import IRModule, Pass
+from hybridc.compiler.purse import Purse
 from hybridc.compiler.report import Stage
+from hybridc.compiler.timeline import Timeline
 
 Progress = Callable[[str], None]
 
 
 class Clock:
-    """Tells and times the stages; as an instrument, tells each pass."""
+    """Tells and times the stages, on a timeline too; as an instrument, tells each pass.
 
-    def __init__(self, progress: Progress) -> None:
+    Nothing begins after the purse's budget: OutOfTimeError is raised instead.
+    """
+
+    def __init__(
+        self, progress: Progress, purse: Purse | None = None, timeline: Timeline | None = None
+    ) -> None:
         self.stages: list[Stage] = []
+        self.purse = purse or Purse()
+        self.timeline = timeline or Timeline()
         self._progress = progress
 
     @contextmanager
     def stage(self, name: str) -> Generator[None, None, None]:
         """Time what is done within."""
+        self.purse.check(name)
         self._progress(name)
-        start = time.perf_counter()
-        yield
-        self.stages.append(Stage(name, time.perf_counter() - start))
+        with self.timeline.span(name, "stage"):
+            yield
+        self.stages.append(Stage(name, self.timeline.spans[-1].seconds))
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Tell that a pass begins."""
-        self._progress(f"pass {plugin.text(step)}")
+        told = f"pass {plugin.text(step)}"
+        self.purse.check(told)
+        self._progress(told)
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to tell."""

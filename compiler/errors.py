@@ -22,6 +22,10 @@ class ModelError(InputError):
     """The model cannot be read, or holds something that is not supported."""
 
 
+class UnsupportedError(ModelError):
+    """A form of an operator that is not converted; the text completes "is not supported with"."""
+
+
 class ArtifactError(InputError):
     """The artifact is damaged, foreign, or not for this host."""
 

@@ -113,3 +113,26 @@ def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
         "dtype": onnx_model.dtype_of(value),
         "shape": None if shape is None else list(shape),
     }
+
+
+def analyse_model(
+    source: Any,
+    shapes: Mapping[str, tuple[int, ...]] = {},
+    example_inputs: tuple[Any, ...] | None = None,
+    target: str = "cpu",
+    log: str | None = None,
+) -> dict[str, Any]:
+    """Analyse a model for a target as JSON data (see `analysis.Analysis`).
+
+    Where the model cannot be imported, `reason` says why, and nothing else is there.  Raises
+    InputError for what is no model or no target, and LogError for a log that cannot be read.
+    """
+    from hybridc.compiler import analysis  # TVM takes its time
+    from hybridc.compiler import target as devices
+
+    device = devices.parse(target)
+    try:
+        model = frontend.load(source, shapes=shapes, example_inputs=example_inputs)
+    except ModelError as error:
+        return {"reason": str(error)}
+    return analysis.analyse(model.module, device, log).to_json()

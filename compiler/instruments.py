@@ -4,6 +4,7 @@ Instruments nest like parentheses around a pass: give `Timing` last, so that it 
 alone and not the other instruments.
 """
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,22 +15,29 @@ from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import IRModule, Pass
 from hybridc.compiler.model import Array, Feed, Model
+from hybridc.compiler.timeline import Timeline
 
 
 @dataclass
 class Timing:
-    """Seconds that each pass took, with the pass's text, in the order of the run."""
+    """Seconds that each pass took, with the pass's text, in the order of the run.
 
+    They stand on a timeline too: as spans that hold what a pass puts there.
+    """
+
+    timeline: Timeline = field(default_factory=Timeline)
     seconds: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]])
-    _started: float = 0.0
+    _started: int = 0
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Start the clock."""
-        self._started = time.perf_counter()
+        self._started = time.perf_counter_ns()
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Stop the clock."""
-        self.seconds.append((plugin.text(step), time.perf_counter() - self._started))
+        text, end = plugin.text(step), time.perf_counter_ns()
+        self.seconds.append((text, (end - self._started) / 1e9))
+        self.timeline.add(text, "pass", self._started, end, os.getpid())
 
 
 @dataclass

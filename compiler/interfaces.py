@@ -14,6 +14,7 @@ from random import Random
 from typing import Any, ClassVar, Protocol
 
 from hybridc.compiler.target import Target
+from hybridc.compiler.timeline import Timeline
 
 IRModule = Any  # tvm.ir.IRModule; TVM ships no types
 PrimFunc = Any  # tvm.tirx.PrimFunc
@@ -65,7 +66,7 @@ class Context:
     """What a pass may read besides the module, and where it says what it did.
 
     `advice` goes before the defaults of rules.  `kernels` collects one record for each kernel
-    scheduled; `notes` goes into the report.
+    scheduled; `notes` goes into the report, and `timeline` into a trace, where one is asked for.
     """
 
     target: Target
@@ -73,6 +74,7 @@ class Context:
     advice: Advice | None = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
+    timeline: Timeline = field(default_factory=Timeline)
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,15 @@ STYLE = """
   color-scheme: light dark;
   --page: #fbfbf9; --card: #ffffff; --ink: #1a1a19; --soft: #5d5c57; --line: #e3e2dc;
   --bar: #2a78d6; --rest: #c4dbf5; --good: #0b7a38; --bad: #c22f2f;
-  --c0: #2a78d6; --c1: #1b9e77; --c2: #d98c00; --c3: #8a5cc7;
+  --c0: #2a78d6; --c1: #1b9e77; --c2: #d98c00; --c3: #8a5cc7; --c4: #c2507a; --c5: #3f97ad;
+  --c6: #8b8a83; --gain: #7cc79a; --loss: #eba3a3;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --page: #161615; --card: #1f1f1d; --ink: #f0efe9; --soft: #a8a69d; --line: #383733;
     --bar: #5b9ee8; --rest: #2b4360; --good: #4cc27a; --bad: #ff7b72;
-    --c0: #5b9ee8; --c1: #3fbf95; --c2: #e3a938; --c3: #af8be6;
+    --c0: #5b9ee8; --c1: #3fbf95; --c2: #e3a938; --c3: #af8be6; --c4: #e07ba0; --c5: #5cb8ce;
+    --c6: #a3a29b; --gain: #2f7d4f; --loss: #8f3f3f;
   }
 }
 * { box-sizing: border-box; }
@@ -53,7 +55,7 @@ section {
   background: var(--card); }
 .tiles b { display: block; font-size: 1.25rem; font-weight: 600; }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
+table { border-collapse: collapse; width: 100%; overflow-wrap: break-word; }
 th { text-align: left; font-weight: 600; color: var(--soft); font-size: .85rem; }
 th, td { padding: .25rem .9rem .25rem 0; vertical-align: top;
   border-bottom: 1px solid var(--line); }
@@ -76,13 +78,35 @@ details > div { font-size: .9rem; padding: .25rem 0 .5rem 1em; }
 svg { display: block; width: 100%; height: 14px; border-radius: 3px; }
 .stack svg { height: 22px; }
 .bar { fill: var(--bar); } .rest { fill: var(--rest); }
+.gain { fill: var(--gain); } .loss { fill: var(--loss); } .limit { fill: var(--bad); }
+line.limit { stroke: var(--bad); stroke-width: 2px; vector-effect: non-scaling-stroke; }
 .f0 { fill: var(--c0); } .f1 { fill: var(--c1); } .f2 { fill: var(--c2); } .f3 { fill: var(--c3); }
+.f4 { fill: var(--c4); } .f5 { fill: var(--c5); } .f6 { fill: var(--c6); }
+.line { fill: none; stroke-width: 1.5px; vector-effect: non-scaling-stroke; }
+.l0 { stroke: var(--c0); } .l1 { stroke: var(--c1); } .l2 { stroke: var(--c2); }
+.l3 { stroke: var(--c3); } .l4 { stroke: var(--c4); } .l5 { stroke: var(--c5); }
+.l6 { stroke: var(--c6); }
+.grid { stroke: var(--line); stroke-width: 1px; vector-effect: non-scaling-stroke; }
+.plot { margin: .75rem 0 1rem; }
+.plot figcaption { font-size: .88rem; margin-bottom: .35rem; }
+.axes { display: grid; grid-template-columns: 5rem minmax(0, 1fr); column-gap: .5rem;
+  row-gap: 3px; color: var(--soft); font-size: .8rem; line-height: 1; }
+.axes svg { height: 7rem; border-radius: 0; overflow: visible; }
+.axes .strip { height: 7px; overflow: hidden; }
+.axes .y { display: flex; flex-direction: column; justify-content: space-between;
+  text-align: right; }
+.axes .x { display: flex; justify-content: space-between; padding-top: 2px; }
+.stages .row { grid-template-columns: minmax(0, 12rem) minmax(0, 1fr) 5.5rem 6rem; }
+.stages { margin-top: .75rem; }
+.title { grid-column: 1 / -1; color: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0;
   list-style: none; font-size: .88rem; }
 .key svg { display: inline-block; width: 12px; height: 12px; vertical-align: -1px;
   margin-right: .4em; }
 @media (max-width: 40rem) {
-  .row { grid-template-columns: minmax(0, 1fr) auto 4.2rem; row-gap: .2rem; }
+  .row { grid-template-columns: minmax(0, 1fr) 5rem 4.2rem; row-gap: .2rem; }
+  .stages .row { grid-template-columns: minmax(0, 1fr) 5rem 5.8rem; }
+  .axes { grid-template-columns: 4rem minmax(0, 1fr); }
   .row .name { grid-column: 1 / -1; }
   .head .name { display: none; }
   .row svg { height: 12px; }

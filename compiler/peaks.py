@@ -48,9 +48,8 @@ def peaks(target: Target, *, fresh: bool = False) -> Peaks:
 
     Peaks that were measured while something else kept the machine busy are used, but not kept.
     """
-    path = settings.cache_directory() / "peaks.json"
+    path, key = _path(), _key(target)
     known = _read(path)
-    key = f"{host.cpu_model()}/{target.cpu}/{target.vector_bits} bits/{target.threads} threads"
     if key in known and not fresh:
         return Peaks(**known[key])
     watch = load.Load()
@@ -63,11 +62,25 @@ def peaks(target: Target, *, fresh: bool = False) -> Peaks:
     return found
 
 
+def known(target: Target) -> Peaks | None:
+    """The peaks of this machine with the target's threads if they were measured before."""
+    found = _read(_path()).get(_key(target))
+    return Peaks(**found) if found else None
+
+
 def measure(target: Target) -> Peaks:
     """Run the kernels; takes about two seconds.  Sets the size of TVM's thread pool."""
     settings.set_runtime_threads(target.threads)
     bf16, int8 = (probe_kernels.flops(target, dtype) for dtype in ("bfloat16", "int8"))
     return Peaks(probe_kernels.flops(target) or 0.0, probe_kernels.triad(target), bf16, int8)
+
+
+def _path() -> Path:
+    return settings.cache_directory() / "peaks.json"
+
+
+def _key(target: Target) -> str:
+    return f"{host.cpu_model()}/{target.cpu}/{target.vector_bits} bits/{target.threads} threads"
 
 
 def _read(path: Path) -> dict[str, Mapping[str, Any]]:

@@ -61,6 +61,15 @@ def split(text: str) -> list[str]:
     return [spec.strip() for spec in re.split(r",(?![^{]*\})", text) if spec.strip()]
 
 
+def entries(text: str) -> list[str]:
+    """The passes of a pipeline's text one by one, those of named pipelines in their place."""
+    return [
+        entry
+        for spec in split(text)
+        for entry in ([each for each, _ in PIPELINES[spec]] if spec in PIPELINES else [spec])
+    ]
+
+
 def text(steps: Sequence[Pass]) -> str:
     """Write passes as the text that `parse` reads."""
     return ",".join(plugin.text(step) for step in steps)

@@ -46,4 +46,18 @@ DEFAULT: Pipeline = (
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
-PIPELINES: dict[str, Pipeline] = {"default": DEFAULT}
+# What is needed for a model to run at all, and nothing that is there for speed.
+MINIMAL: Pipeline = (
+    ("simplify-inference", "drop what only training needs, which has no loop nests"),
+    ("integer-arithmetic", "quantised operators become ones that have loop nests"),
+    ("widen-types", "types that code generation lacks"),
+    ("legalize", "every operator becomes a loop nest"),
+    ("schedule", "each kernel gets its rule's default point; without one it would be too slow"),
+    ("allocate", "kernels write into buffers that are given to them"),
+    ("start-at-infinity", "maxima of infinities, which TVM starts at finite numbers"),
+    ("lower-bfloat16", "16 bits in memory, float32 in registers"),
+    ("saturating-casts", "quantised results are rounded and cast within their range"),
+    ("plan-memory", "intermediate buffers share storage; last, when all are known"),
+)
+
+PIPELINES: dict[str, Pipeline] = {"default": DEFAULT, "minimal": MINIMAL}

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import calibration, pipeline, plugin, precisions, target
+from hybridc.compiler import calibration, observe, pipeline, plugin, precisions, target
 from hybridc.compiler.calibration import Data
 from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.model import Model
+from hybridc.compiler.monitor import INTERVAL
+from hybridc.compiler.steering import Steering
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -49,6 +51,10 @@ class Options:
     (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
     and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
     tune the kernels on the way, into that log.
+
+    `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
+    `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
+    report; `trace` is where to write a trace of the compilation, whatever becomes of it.
     """
 
     target: str = "cpu"
@@ -69,6 +75,11 @@ class Options:
     frozen: bool = False
     lock: Path | None = None
     tuning: Tuning | None = None
+    steering: Steering = field(default_factory=Steering)
+    timed: bool = False
+    monitor: bool = False
+    monitor_interval: str = INTERVAL
+    trace: Path | None = None
     progress: Progress = _silent
 
 
@@ -109,6 +120,8 @@ def check(options: Options) -> None:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
         options.tuning.check(options.plugins)
+    options.steering.check()
+    observe.check(options)
 
 
 def plan(options: Options) -> Plan:

@@ -1,13 +1,17 @@
 """What happened in a compilation: data for the artifact and scripts, text for people."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybridc.compiler.contributions import Hybrid
+from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.tables import table
 from hybridc.compiler.units import format_duration
 
@@ -23,24 +27,6 @@ class Stage:
     seconds: float
 
 
-KEPT, ROLLED_BACK, NOT_NEEDED = "kept", "rolled back", "not needed"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What became of a stage of the cascade: kept, rolled back or not needed, and why."""
-
-    stage: str
-    verdict: str
-    reason: str = ""
-    seconds: float = 0.0
-    measured: Mapping[str, Any] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """What was decided, as JSON data, without the time that it took."""
-        return {name: value for name, value in vars(self).items() if name != "seconds"}
-
-
 @dataclass(frozen=True)
 class Report:
     """One compilation.
@@ -48,7 +34,9 @@ class Report:
     `agreement` holds for each output how far the artifact's answer is from the reference's, as
     `verify` found it; it is empty where that was not asked for, as `latency` then is None.
     `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
-    are the cascade's.
+    are the cascade's; `hybrid` is what its components contributed (see `contributions`), and
+    `profile` the time of each kernel, where that was asked for; `monitored` is what a monitor saw
+    meanwhile.
     """
 
     model: str
@@ -65,13 +53,17 @@ class Report:
     stages: tuple[Stage, ...]
     records: Mapping[str, Any] | None = None
     decisions: tuple[Decision, ...] = ()
+    hybrid: Hybrid | None = None
+    profile: Mapping[str, Any] | None = None
+    monitored: Monitored | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
         records = None if self.records is None else dict(self.records)
         stages = [asdict(stage) for stage in self.stages]
         decisions = [{**each.to_json(), "seconds": each.seconds} for each in self.decisions]
-        return {**self.lasting(), "records": records, "stages": stages, "decisions": decisions}
+        told = {**self.lasting(), "records": records, "stages": stages, "decisions": decisions}
+        return told if self.monitored is None else {**told, "monitor": self.monitored.to_json()}
 
     def lasting(self) -> dict[str, Any]:
         """The part that the artifact keeps.
@@ -90,6 +82,8 @@ class Report:
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
             "decisions": [each.to_json() for each in self.decisions if each.verdict != NOT_NEEDED],
+            **(self.hybrid.to_json() if self.hybrid else {}),
+            **({"profile": dict(self.profile)} if self.profile else {}),
         }
 
     def summary(self) -> str:
@@ -104,6 +98,8 @@ class Report:
         lines.append(self.memory.text())
         if len(self.decisions) > 1:
             lines.append(self._decided())
+        if self.hybrid and (told := self.hybrid.text()):
+            lines.append(told)
         return "\n".join(lines)
 
     def text(self) -> str:
@@ -113,6 +109,7 @@ class Report:
             ("notes", "\n".join(self.notes)),
             ("result", self.summary()),
             ("stages", self._stages()),
+            ("monitor", self.monitored.text() if self.monitored else ""),
             ("kernels", self._kernels()),
             ("rules that did not apply", self._refusals()),
         )
@@ -135,11 +132,22 @@ class Report:
         )
 
     def _decided(self) -> str:
-        rows = [
-            (each.stage, each.verdict, _latency_of(each), f"{each.seconds:.1f} s", each.reason)
+        rows: list[tuple[str, ...]] = [
+            (
+                each.stage,
+                each.verdict,
+                _latency_of(each),
+                _expected_of(each),
+                f"{each.seconds:.1f} s",
+                each.reason,
+            )
             for each in self.decisions
         ]
-        return table(("stage", "", "latency", "took", ""), rows)
+        headers: tuple[str, ...] = ("stage", "", "latency", "expected", "took", "")
+        if not any(each.predicted for each in self.decisions):
+            rows = [(*row[:3], *row[4:]) for row in rows]
+            headers = (*headers[:3], *headers[4:])
+        return table(headers, rows)
 
     def _stages(self) -> str:
         total = sum(stage.seconds for stage in self.stages)
@@ -171,6 +179,15 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
 def _latency_of(decision: Decision) -> str:
     found = (decision.measured or {}).get("latency")
     return format_duration(found["value"]) if found else "-"
+
+
+def _expected_of(decision: Decision) -> str:
+    """`1.42 times as fast (1.11 to 1.82)`: what was expected, within one standard deviation."""
+    if decision.predicted is None:
+        return "-"
+    mean, sigma = decision.predicted["log_speedup"], decision.predicted["sigma"]
+    times, low, high = (math.exp(value) for value in (mean, mean - sigma, mean + sigma))
+    return f"{times:.3g} times as fast ({low:.3g} to {high:.3g})"
 
 
 def _records_line(records: Mapping[str, Any]) -> str:

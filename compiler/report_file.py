@@ -7,6 +7,7 @@ from hybridc.compiler import host, measure, profile, settings
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.files import replacing
 from hybridc.compiler.model import random_feed
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.report import Stage
 from hybridc.compiler.report_charts import Measured
 from hybridc.compiler.report_page import render
@@ -20,6 +21,7 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
     tell: Callable[[str], None] = lambda _: None,
     *,
     stages: Sequence[Stage] = (),
+    monitored: Monitored | None = None,
     run: bool = True,
 ) -> None:
     """Write the page of an artifact; it is run on random inputs where `run` asks for it.
@@ -33,7 +35,7 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
     elif run:
         tell("running the artifact")
         measured = examine(artifact, threads)
-    text = render(artifact, measured, stages, notice)
+    text = render(artifact, measured, stages, notice, monitored)
     with replacing(path) as stream:
         stream.write(text.encode())
 

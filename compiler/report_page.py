@@ -6,10 +6,12 @@ from typing import Any
 from hybridc.compiler import page, pipeline
 from hybridc.compiler import report_charts as charts
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.report import Stage
 from hybridc.compiler.report_charts import Measured, mapping, number
-from hybridc.compiler.report_decisions import decisions
+from hybridc.compiler.report_decisions import contributions, decisions
+from hybridc.compiler.report_monitor import monitor
 from hybridc.compiler.units import format_duration, format_size
 
 
@@ -18,11 +20,12 @@ def render(
     measured: Measured | None = None,
     stages: Sequence[Stage] = (),
     notice: str = "",
+    monitored: Monitored | None = None,
 ) -> str:
     """The page of an artifact; without `measured` it tells what is stored in the artifact alone.
 
-    `stages` are the steps of the compilation, which artifacts do not keep, and `notice` says why
-    something is missing.
+    `stages` are the steps of the compilation and `monitored` is what a monitor saw meanwhile, which
+    artifacts do not keep; `notice` says why something is missing.
     """
     kernels = _kernels(artifact)
     chart = charts.times(measured, kernels) if measured else charts.work(kernels, notice)
@@ -33,13 +36,12 @@ def render(
         _tiles(artifact, measured),
         chart,
         _certificate(artifact),
-        decisions(
-            artifact.report.get("decisions"),
-            number(mapping(artifact.certificate.get("contract")).get("max_latency")),
-        ),
+        decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
+        contributions(artifact.report),
         _tensors(artifact),
         charts.memory(artifact.report.get("memory")),
         charts.steps(stages) if stages else _passes(artifact),
+        monitor(monitored),
         _notes(artifact),
         _versions(artifact, measured),
     )

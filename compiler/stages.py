@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+from hybridc.compiler import pipeline
 from hybridc.compiler.clause import Clause
 from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.plans import Options
@@ -13,27 +15,71 @@ class Stage:
     """One step towards the contract: what it changes in the options that stand so far.
 
     A `lossy` stage computes less precisely than the model and needs a limit on accuracy.
+    `component` is the part of hybridc that it belongs to (see `components`).
     """
 
     name: str
     change: Callable[[Options], Options]
     lossy: bool = False
+    component: str = "precision"
+
+    @property
+    def level(self) -> str:
+        """What it works on: the whole `graph`, a `subgraph`, or each `kernel`."""
+        return {"neural": "kernel", "subgraph": "subgraph"}.get(self.component, "graph")
+
+    @property
+    def measures(self) -> bool:
+        """Whether compiling it takes times, so that nothing may run beside it."""
+        return self.component == "neural"
 
 
 def stages(options: Options) -> tuple[Stage, ...]:
     """The stages that may be tried, the first of which always is."""
-    contract = options.contract
     later: list[Stage] = []
     first = options
-    if costs(contract) and options.tuning is not None:
+    if judged(options) and options.tuning is not None:
         first = replace(first, tuning=None)
-        later.append(Stage("tuned", lambda base: replace(base, tuning=options.tuning)))
+        tuned = Stage(
+            "tuned", lambda base: replace(base, tuning=options.tuning), component="neural"
+        )
+        later.append(tuned)
     if options.dtype == "auto":
         first = replace(first, dtype="fp32")
         # What a lock was written for it does not say.
-        if options.lock is not None or (costs(contract) and allows_loss(options)):
+        if options.lock is not None or (judged(options) and allows_loss(options)):
             later.append(Stage("bf16", lambda base: replace(base, dtype="bf16"), lossy=True))
-    return Stage("bf16" if first.dtype == "bf16" else "exact", lambda _: first), *later
+    if options.timed:
+        later += subgraph_stages(options)
+    name = "bf16" if first.dtype == "bf16" else "exact"
+    return Stage(name, lambda _: first, component="exact"), *later
+
+
+# Passes that make one kernel of several, or save a copy by an odd stride: mostly, but not on every
+# machine and for every shape, that pays.
+_FUSIONS = ("fuse-attention", "fuse-depthwise", "combine-projections", "avoid-copies")
+
+
+def subgraph_stages(options: Options) -> list[Stage]:
+    """A stage for each such pass of the pipeline, without it."""
+    entries = pipeline.entries(options.pipeline)
+    names = {entry.partition("{")[0] for entry in entries}
+    return [
+        Stage(f"no-{name}", partial(_without, name), component="subgraph")
+        for name in _FUSIONS
+        if name in names
+    ]
+
+
+def _without(name: str, base: Options) -> Options:
+    entries = pipeline.entries(base.pipeline)
+    kept = [entry for entry in entries if entry.partition("{")[0] != name]
+    return replace(base, pipeline=",".join(kept))
+
+
+def judged(options: Options) -> bool:
+    """Whether there is something that tells candidates apart: a limit, or the time of a call."""
+    return bool(costs(options.contract)) or options.timed
 
 
 def costs(contract: Contract) -> list[Clause]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.config import HybridConfig
     from hybridc.compiler.contract import Contract
     from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
     from hybridc.compiler.session import InferenceSession
@@ -16,11 +17,20 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["Artifact", "Contract", "InferenceSession", "__version__", "compile", "torch_backend"]
+__all__ = [
+    "Artifact",
+    "Contract",
+    "HybridConfig",
+    "InferenceSession",
+    "__version__",
+    "compile",
+    "torch_backend",
+]
 
 _HOMES = {
     "Artifact": "artifact",
     "Contract": "contract",
+    "HybridConfig": "config",
     "InferenceSession": "session",
     "compile": "driver",
     "torch_backend": "torch_backend",

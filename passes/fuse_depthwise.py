@@ -13,6 +13,7 @@ from hybridc.compiler import bottleneck
 from hybridc.compiler.bottleneck import Bottleneck
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, shape, updated
+from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
 
 
@@ -29,11 +30,11 @@ class FuseDepthwise(Pass):
         """Join what `fuse` made of each chain into one kernel."""
         joined: dict[Any, Any] = {}
         for variable, function in relax_functions(module):
-            chains = [
-                chain
+            found = (
+                _worth_joining(module, chain, context.target)
                 for chain in _Calls(module, function).chains()
-                if bottleneck.pays(_sizes(module, chain), context.target)
-            ]
+            )
+            chains = [chain for chain in found if chain]
             if chains:
                 joined[variable] = chains
         if not joined:
@@ -145,6 +146,16 @@ def _place(func: PrimFunc, buffer: Any) -> int | None:
     """Which parameter a buffer is."""
     places = (i for i, param in enumerate(func.params) if param.same_as(buffer))
     return next(places, None)
+
+
+def _worth_joining(module: IRModule, chain: tuple[_Call, ...], target: Target) -> tuple[_Call, ...]:
+    """The part of a chain that is better one kernel; empty where none is."""
+    part = bottleneck.best(_sizes(module, chain), target)
+    if part is None:
+        return ()
+    place = next(i for i, call in enumerate(chain) if call.kind != "dense")
+    first = place - 1 if part.inputs else place
+    return chain[first : place + 2 if part.outputs else place + 1]
 
 
 def _sizes(module: IRModule, chain: Sequence[_Call]) -> Bottleneck:

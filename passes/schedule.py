@@ -36,7 +36,7 @@ class Schedule(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Schedule every loop nest that is not scheduled yet."""
         scheduled = {
-            var: _Kernel(var.name_hint, func, context).scheduled()
+            var: _Kernel(var.name_hint, func, context).timed()
             for var, func in module.functions_items()
             if isinstance(func, tirx.PrimFunc) and "tirx.is_scheduled" not in func.attrs
         }
@@ -52,7 +52,15 @@ class _Kernel:
     context: Context
     tried: dict[str, PrimFunc] = field(default_factory=dict[str, PrimFunc])
 
-    def scheduled(self) -> PrimFunc:
+    def timed(self) -> PrimFunc:
+        """The kernel scheduled, and what was chosen on the timeline."""
+        with self.context.timeline.span(self.name, "kernel") as facts:
+            done = self._scheduled()
+            chosen = self.context.kernels[-1]
+            facts.update(rule=chosen.rule, point=dict(chosen.point), refused=dict(chosen.refused))
+        return done
+
+    def _scheduled(self) -> PrimFunc:
         """The kernel as the advised rule makes it, else the first rule that takes it.
 
         Raises PassError where none does.

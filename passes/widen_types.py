@@ -57,7 +57,10 @@ _OF_SUMS = frozenset(
         "variance",
     }
 )
-_NAMES = _OF_BITS | _OF_HALVES | _OF_SUMS | {"argsort", "power"}
+# These of float16 keep its bits: choosing among numbers loses nothing.
+_CHOICES = frozenset({"sort", "topk"})
+_OF_HALF_SUMS = (_OF_SUMS - _CHOICES) | {"matmul"}
+_NAMES = _OF_BITS | _OF_HALVES | _OF_SUMS | {"argsort", "matmul", "power"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,8 @@ class WidenTypes(Pass):
 
     Arithmetic on truth values is done on integers, powers of integers in float64 as ONNX Runtime
     does them, and rare functions of float16 in float32; so are sums, norms, softmax and averages
-    of bfloat16.  The result gets the type it had.
+    of bfloat16 and float16, and products of float16: TVM would round each partial sum to eleven
+    bits.  The result gets the type it had.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -105,5 +109,7 @@ def _wide(name: str, dtype: str) -> str | None:
     if name in _OF_HALVES and dtype in ("float16", "bfloat16"):
         return "float32"
     if name in _OF_SUMS | {"argsort"} and dtype == "bfloat16":
+        return "float32"
+    if name in _OF_HALF_SUMS and dtype == "float16":
         return "float32"
     return "float64" if name == "power" and "int" in dtype else None

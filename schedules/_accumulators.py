@@ -78,6 +78,12 @@ def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruct
     return found if found and int(weight.shape[-1]) == found.group else None
 
 
+def parts(schedule: Schedule, product: Any, target: Target) -> int:
+    """The registers that an operand of a product's multiply-add takes."""
+    instruction = instruction_of(schedule, product, target)
+    return instruction.parts if instruction else 1
+
+
 def _reduced_axes(schedule: Schedule, block: Any) -> int:
     kinds = [int(axis.iter_type) for axis in schedule.get(block).iter_vars]
     return kinds.count(tirx.IterVar.CommReduce)

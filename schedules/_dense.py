@@ -2,7 +2,7 @@
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _prefetch, _tiling
+from hybridc.schedules import _accumulators, _contraction, _dot_products, _prefetch, _tiling
 from hybridc.schedules._contraction import Contraction
 
 
@@ -18,7 +18,8 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     depth = _contraction.steps(schedule, product)
     size = depth * 4
     lanes = _contraction.lanes(schedule, product)
-    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, lanes)
+    parts = _accumulators.parts(schedule, product, target)
+    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, lanes, parts=parts)
     return Contraction(func, target, problem)
 
 

@@ -45,12 +45,16 @@ Compute = Callable[[Any, Any, Any], Any]
 
 @dataclass(frozen=True)
 class Instruction:
-    """What adds `group` products to each lane; `source` is LLVM IR that its kernels bring along."""
+    """What adds `group` products to each lane; `source` is LLVM IR that its kernels bring along.
+
+    `parts` are the registers that an operand takes when it is taken apart for the multiply-adds.
+    """
 
     name: str
     group: int
     compute: Compute
     source: str = ""
+    parts: int = 1
 
 
 def _vnni(total: Any, data: Any, weights: Any) -> Any:
@@ -71,16 +75,19 @@ def _multiply_add(intrinsic: str, lanes: int) -> Compute:
     """
 
     def compute(total: Any, data: Any, weights: Any) -> Any:
-        quadruple = tirx.reinterpret("uint32", data)
-        low = tirx.const(0x00FF00FF, "uint32")
+        # Broadcast first: that is part of the load, where bytes taken apart in general registers
+        # would come to the vector ones by four instructions.
+        spread = tirx.Broadcast(tirx.reinterpret("int32", data), lanes)
+        bytes_of = tirx.reinterpret(f"uint16x{2 * lanes}", spread)
+        low = tirx.Broadcast(tirx.const(0x00FF, "uint16"), 2 * lanes)
+        high = tirx.Broadcast(tirx.const(8, "uint16"), 2 * lanes)
         eight = tirx.Broadcast(tirx.const(8, "int16"), 2 * lanes)
         pairs = tirx.reinterpret(f"int16x{2 * lanes}", weights)
         for byte, weight in (
-            (quadruple & low, (pairs << eight) >> eight),
-            ((quadruple >> tirx.const(8, "uint32")) & low, pairs >> eight),
+            (bytes_of & low, (pairs << eight) >> eight),
+            (bytes_of >> high, pairs >> eight),
         ):
-            spread = tirx.Broadcast(tirx.reinterpret("int32", byte), lanes)
-            operands = tirx.reinterpret(f"int16x{2 * lanes}", spread), weight
+            operands = tirx.reinterpret(f"int16x{2 * lanes}", byte), weight
             total += tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)
         return total
 
@@ -111,13 +118,13 @@ _INSTRUCTIONS = {
     # Types of data and weights, and the instruction set; the first that the target has is taken.
     ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd", 4, _vnni),
     ("uint8", "int8", "avx512bw"): Instruction(
-        "vpmaddwd-512", 4, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16)
+        "vpmaddwd-512", 4, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16), parts=2
     ),
     ("uint8", "int8", "avx2"): Instruction(
-        "vpmaddwd-256", 4, _multiply_add("llvm.x86.avx2.pmadd.wd", 8)
+        "vpmaddwd-256", 4, _multiply_add("llvm.x86.avx2.pmadd.wd", 8), parts=2
     ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
-    ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16),
+    ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16, parts=2),
 }
 _BY_NAME = {instruction.name: instruction for instruction in _INSTRUCTIONS.values()}
 

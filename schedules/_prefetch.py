@@ -8,7 +8,7 @@ over the depth, 177 (Zen 4, 2 threads).  All of them ahead of that loop gained 4
 for some twenty lines at once, and the loop's own loads queue behind them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -72,6 +72,20 @@ class _Nest:
         return found
 
 
+@dataclass(frozen=True)
+class _Request:
+    """`lines` to ask for, spread over the iterations of the loops `around` and over the depth."""
+
+    lines: int
+    around: tuple[Any, ...]
+    ask: Callable[[Expr], Statement]
+
+    @property
+    def each(self) -> int:
+        """Lines to ask for while one tile is computed."""
+        return -(-self.lines // _counted(self.around)[1])
+
+
 class _Writer:
     """Rewrites the body of one function."""
 
@@ -96,27 +110,33 @@ class _Writer:
             return tirx.SeqStmt([self.visit(statement, outer) for statement in statements])
         update: Any = nests[at]
         if update.depth:
-            added = self._weights(update, outer)
+            requests = self._weights(update, outer)
             for nest in nests[at + 1 :]:
-                added += self._epilogue(nest, update) if nest else []
-            statements[at] = _in_loop(statements[at], update.depth[-1], added)
+                requests += self._epilogue(nest, update) if nest else []
+            if requests:
+                statements[at] = _asking(update, requests)
         return tirx.SeqStmt(statements)
 
-    def _epilogue(self, nest: _Nest, update: _Nest) -> list[Statement]:
+    def _epilogue(self, nest: _Nest, update: _Nest) -> list[_Request]:
         """Ask for the tile's rows of what its result is combined with, and of where it goes."""
         *_, row, part, lane = nest.loops
-        step, steps = _counted(update.depth)
-        found: list[Statement] = []
-        total, rows = 0, int(row.extent)
+        found: list[_Request] = []
+        rows = int(row.extent)
         for region, write in self._row_by_row(nest, row):
             size = _itemsize(region)
             lines = -(-int(part.extent) * int(lane.extent) * size // _LINE)
-            total += rows * lines
-            for line in _spread(step, steps, rows * lines):
+
+            def ask(
+                line: Expr, of: tuple[Any, int, int, int] = (region, write, size, lines)
+            ) -> Any:
+                region, write, size, lines = of
                 column = line % lines * (_LINE // size)
                 indices = nest.place(region, {row.loop_var: line // lines, lane.loop_var: column})
-                found.append(_prefetch(region.source, indices, write, _L1))
-        return found if self._pays(total, update, steps) else []
+                return _prefetch(region.source, indices, write, _L1)
+
+            found.append(_Request(rows * lines, (), ask))
+        steps = _counted(update.depth)[1]
+        return found if self._pays(sum(r.lines for r in found), update, steps) else []
 
     def _row_by_row(self, nest: _Nest, row: Any) -> Iterator[tuple[Any, int]]:
         """The arguments of which each row of the tile has its own; 1 for those written."""
@@ -126,7 +146,7 @@ class _Writer:
             if self._argument(region) and _use(moving, row.loop_var):
                 yield region, write
 
-    def _weights(self, update: _Nest, outer: Sequence[Any]) -> list[Statement]:
+    def _weights(self, update: _Nest, outer: Sequence[Any]) -> list[_Request]:
         """Ask for the panel of weights that comes after this one."""
         region = list(update.realize.block.reads)[-1]
         indices = update.place(region, {})
@@ -138,16 +158,17 @@ class _Writer:
             return []
         size = _itemsize(region)
         lines = -(-_elements(update, region) * size // _LINE)
-        step, steps = _counted([*tiles, *update.depth])
-        if not moving or not self._pays(lines, update, steps):
+        if not moving or not self._pays(lines, update, _counted([*tiles, *update.depth])[1]):
             return []
         panel, panels = _counted(moving)
         coming = _uncounted(tirx.min(panel + 1, panels - 1), moving)
         indices = [_vectors.substitute(index, coming) for index in indices]
-        return [
-            _prefetch(region.source, [*indices[:-1], indices[-1] + line * (_LINE // size)], 0, _L2)
-            for line in _spread(step, steps, lines)
-        ]
+
+        def ask(line: Expr) -> Statement:
+            place = indices[-1] + line * (_LINE // size)
+            return _prefetch(region.source, [*indices[:-1], place], 0, _L2)
+
+        return [_Request(lines, tuple(tiles), ask)]
 
     def _pays(self, lines: int, update: _Nest, steps: int) -> bool:
         """Whether lines take a share worth mentioning of the time of so many steps."""
@@ -168,13 +189,39 @@ def _nest(node: Statement) -> _Nest | None:
     return _Nest(tuple(loops), node) if isinstance(node, s_tir.SBlockRealize) else None
 
 
-def _in_loop(node: Statement, at: Any, added: list[Statement]) -> Statement:
-    """A nest with more statements ahead of the body of one of its loops."""
-    if not added:
-        return node
-    if node.same_as(at):
-        return _with_body(node, tirx.SeqStmt([*added, node.body]))
-    return _with_body(node, _in_loop(node.body, at, added))
+def _asking(update: _Nest, requests: Sequence[_Request]) -> Statement:
+    """The nest with its requests, which stand as far apart in the depth as suffices.
+
+    A request and its address take ten instructions or more.  A step of a small tile has no room
+    for them: 4 rows x 3 vectors of 8 lanes came to 54 % of the peak with a request in each.
+    """
+    *outer, loop = update.depth
+    extent, slots = int(loop.extent), max(request.each for request in requests)
+    most = max(1, _counted(outer)[1] * extent // slots)
+    every = max(d for d in range(1, extent + 1) if extent % d == 0 and d <= most)
+    part = _with_body(_named(loop, extent // every), loop.body)
+    added: list[Statement] = []
+    for request in requests:
+        step, steps = _counted([*request.around, *outer, part])
+        added += [request.ask(line) for line in _spread(step, steps, request.lines)]
+    inner = _named(loop, every)
+    place = {loop.loop_var: part.loop_var * every + inner.loop_var}
+    body = _with_body(inner, _vectors.substitute(loop.body, place))
+    return _replaced(update.loops, loop, _with_body(part, tirx.SeqStmt([*added, body])))
+
+
+def _named(loop: Any, extent: int) -> Any:
+    """A loop like another, with a variable of its own and an extent of its own."""
+    var = tirx.Var(loop.loop_var.name, loop.loop_var.ty)
+    return tirx.For(var, loop.min, _const(extent, var), loop.kind, loop.body)
+
+
+def _replaced(loops: Sequence[Any], old: Any, new: Statement) -> Statement:
+    """The nest of loops with another statement in place of one of them."""
+    body = new
+    for loop in reversed(loops[: [bool(loop.same_as(old)) for loop in loops].index(True)]):
+        body = _with_body(loop, body)
+    return body
 
 
 def _spread(step: Expr, steps: int, lines: int) -> list[Expr]:

@@ -14,6 +14,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.schedules import (
+    _accumulators,
     _contraction,
     _dot_products,
     _figures,
@@ -42,6 +43,7 @@ class Conv2d(ScheduleRule):
         source = _contraction.source_shape(schedule, product)
         pixel = source[3] * _contraction.source_bytes(schedule, product)
         image_row = source[2] * pixel
+        groups = source[3] // _contraction.extents(schedule, product)[-1]
         problem = _tiling.Problem(
             images=images,
             height=height,
@@ -52,6 +54,8 @@ class Conv2d(ScheduleRule):
             lanes=_contraction.lanes(schedule, product),
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
+            shared=columns // groups if groups > 1 else 0,
+            parts=_accumulators.parts(schedule, product, target),
         )
         return Contraction(func, target, problem)
 

@@ -17,7 +17,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
-from hybridc.schedules import _accumulators, _contraction, _depthwise, _padding, _tiling
+from hybridc.schedules import _accumulators, _contraction, _depthwise, _padding, _pixels, _tiling
 
 _WINDOW = "depthwise-conv2d"
 # What `tensor_expressions.pad2d` calls the block that it makes.
@@ -73,7 +73,7 @@ class DepthwiseBottleneck(ScheduleRule):
 
     def schedule(self, match: Chain, point: Point) -> Schedule:
         """Expand the rows of a task; then, row by row, apply the window and project."""
-        schedule = _contraction.new_schedule(match.func)
+        schedule = _by_pixel(match)
         kept = {name for stage in match.stages for name in (stage.product, stage.store)}
         for name, _ in _blocks(schedule):
             if name not in kept:
@@ -94,12 +94,23 @@ class DepthwiseBottleneck(ScheduleRule):
             if place == match.window:
                 _window(schedule, stage, match.target)
             else:
-                _pointwise(schedule, stage, match.target)
+                _pointwise(schedule, stage, match.target, behind=place > match.window)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
 
     def estimate(self, match: Chain, point: Point) -> float:
         """The analytic model's cycles."""
         return bottleneck.joined_cycles(match.case, point["chunk"], match.target)
+
+
+def _by_pixel(match: Chain) -> Schedule:
+    """A schedule in which 1x1 convolutions tell image rows apart, as their neighbours do."""
+    schedule = _contraction.new_schedule(match.func)
+    for place, stage in enumerate(match.stages):
+        if place != match.window:
+            shape = _contraction.extents(schedule, schedule.get_sblock(stage.store))
+            product = schedule.get_sblock(stage.product)
+            schedule = _pixels.split_rows(schedule, product, shape)
+    return schedule
 
 
 def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
@@ -108,29 +119,42 @@ def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
     columns = _contraction.extents(schedule, store)[-1]
     lanes = _depthwise.lanes(columns, target)
     width = _contraction.extents(schedule, store)[-2]
-    tile = _tile(schedule, store, _depthwise.pixels(width, target), 1, lanes)
+    pixels = _depthwise.pixels(width, target)
+    vectors = _depthwise.vectors(pixels, columns, lanes)
+    tile = _tile(schedule, store, (pixels, vectors, lanes))
     _accumulators.accumulate_at(schedule, product, tile, lanes)
     _depthwise.unroll(schedule, product, columns % lanes == 0)
 
 
-def _pointwise(schedule: Schedule, stage: Stage, target: Target) -> None:
-    """Tile a 1x1 stage as the analytic model does a product of one image row."""
+def _pointwise(schedule: Schedule, stage: Stage, target: Target, behind: bool) -> None:
+    """Tile a 1x1 stage as the analytic model does a product of one image row.
+
+    What stands `behind` a window takes its rows one by one, as they are made.
+    """
     product, store = schedule.get_sblock(stage.product), schedule.get_sblock(stage.store)
     *_, width, columns = _contraction.extents(schedule, store)
     depth = _contraction.extents(schedule, product)[-1]
     lanes = _contraction.lanes(schedule, product)
     problem = _tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
     pixels, vectors = _tiling.choose_tile(problem, target)
-    tile = _tile(schedule, store, pixels, vectors, lanes)
+    tile = _tile(schedule, store, (pixels, vectors, lanes), row_by_row=behind)
     _accumulators.accumulate_at(schedule, product, tile, lanes)
 
 
-def _tile(schedule: Schedule, store: Any, pixels: int, vectors: int, lanes: int) -> Any:
-    """Cut a stage's rows into register tiles; return the loop in which one is computed."""
+def _tile(
+    schedule: Schedule, store: Any, sizes: tuple[int, int, int], row_by_row: bool = False
+) -> Any:
+    """Cut a stage's rows into register tiles; return the loop in which one is computed.
+
+    `sizes` are pixels, vectors, and lanes.  A panel of columns takes all image rows, while its
+    weights are near, or every row has all panels.
+    """
+    pixels, vectors, lanes = sizes
     row, width, column = schedule.get_loops(store)[-3:]
     tile, pixel = schedule.split(width, [None, pixels])
     panel, part, lane = schedule.split(column, [None, vectors, lanes])
-    schedule.reorder(panel, row, tile, pixel, part, lane)
+    outer = [row, panel] if row_by_row else [panel, row]
+    schedule.reorder(*outer, tile, pixel, part, lane)
     _contraction.straighten(schedule, lane, part, pixel)
     for loop in (panel, tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)

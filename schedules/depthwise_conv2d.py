@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from hybridc.compiler.interfaces import (
     NotApplicable,
     Point,
@@ -53,8 +55,10 @@ class DepthwiseConv2d(ScheduleRule):
         """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
         rows = _depthwise.pixels(problem.rows, target)
-        chunk, panels = _tiling.choose_task(problem, (rows, 1), target)
-        return {"rows": rows, "vectors": 1, "chunk": chunk, "panels": panels}
+        itemsize = np.dtype(str(match.func.params[0].dtype)).itemsize
+        vectors = _depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
+        chunk, panels = _tiling.choose_task(problem, (rows, vectors), target)
+        return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
 
     def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
         """Those of a tiled kernel."""

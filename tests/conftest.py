@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.fixture(autouse=True)
-def _no_facts_of_this_machine(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the user measured of this machine shall not decide what the tests compile."""
-    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(autouse=True, scope="session")
+def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user measured of this machine shall not decide what the tests compile.
+
+    For the whole session: what compiles in a module's fixture must find what its tests find.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRIDC_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 import golden
 import pytest
 
-from hybridc.compiler import pipeline, plugin
+from hybridc.compiler import controller, pipeline, plugin
 from hybridc.compiler.interfaces import ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
 
@@ -22,6 +22,7 @@ PACKAGED.append(ROOT / "hybridc" / "__init__.py")
 BESIDE = [
     path for name in ("tests", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py")
 ]
+PLUG_INS = ("passes", "schedules", "autotune", "cli", "control")
 PASSES = pipeline.passes().names()
 RULES = plugin.Catalogue("hybridc.schedules", ScheduleRule).names()
 
@@ -62,9 +63,9 @@ def test_every_import_points_at_the_core(path: Path) -> None:
     assert {name.split(".")[1] for name in imported(path)} <= allowed
 
 
-@each([path for path in PACKAGED if path.parent.name in ("passes", "schedules", "autotune", "cli")])
+@each([path for path in PACKAGED if path.parent.name in PLUG_INS])
 def test_plug_ins_do_not_import_each_other(path: Path) -> None:
-    folder = f"hybridc.{path.parent.name}."
+    folder = f"{module_of(path).rpartition('.')[0]}."
     own = [name.removeprefix(folder) for name in imported(path) if name.startswith(folder)]
     assert all(name.startswith("_") for name in own)
 
@@ -130,7 +131,8 @@ def test_nothing_is_unpickled(path: Path) -> None:
 @pytest.mark.parametrize(
     ("catalogue", "name"),
     [(pipeline.passes(), name) for name in PASSES]
-    + [(plugin.Catalogue("hybridc.schedules", ScheduleRule), name) for name in RULES],
+    + [(plugin.Catalogue("hybridc.schedules", ScheduleRule), name) for name in RULES]
+    + [(controller.catalogue(), name) for name in controller.catalogue().names()],
 )
 def test_every_plug_in_is_a_frozen_dataclass_with_help(
     catalogue: plugin.Catalogue[Any], name: str

@@ -34,19 +34,24 @@ def run(_folder: None) -> ModuleType:
 
 
 @pytest.fixture
+def results(_folder: None) -> ModuleType:
+    return importlib.import_module("results")
+
+
+@pytest.fixture
 def peers(_folder: None) -> ModuleType:
     pytest.importorskip("transformers")
     return importlib.import_module("peers")
 
 
-def test_rows_that_were_not_measured_are_kept(run: ModuleType) -> None:
+def test_rows_that_were_not_measured_are_kept(results: ModuleType) -> None:
     old = f"## T\n\nstamp\n\n{HEAD}| a | 1 | x |\n| b | 2 | x |\n\n* a: old.\n* b: kept.\n"
     new = f"{HEAD}| a | 3 | y |\n| c | 4 | y |\n\n* a: new."
     wanted = f"{HEAD}| a | 3 | y |\n| b | 2 | x |\n| c | 4 | y |\n\n* b: kept.\n* a: new."
-    assert run.merged(old, new) == wanted
-    assert run.merged("", new) == new
+    assert results.merged(old, new) == wanted
+    assert results.merged("", new) == new
     other = old.replace("| measured |", "| day |")
-    assert run.merged(other, new) == new  # columns that mean something else
+    assert results.merged(other, new) == new  # columns that mean something else
 
 
 def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
@@ -62,6 +67,7 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         "overheads",
         "log",
         "rebuild",
+        "cascade",
         "train_cost_model",
         "strategies",
     ]
@@ -74,19 +80,34 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
     assert keys(names=["peers"], precision="fp64") == []
 
 
-def test_sections_are_written_in_their_order(
-    run: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_sections_are_written_in_their_order_and_those_of_other_machines_stay(
+    run: ModuleType, results: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "RESULTS", tmp_path / "RESULTS.md")
-    for key in ("kernels", "peers-int8-1", "peers-fp32-1"):
-        run._write(key, f"## {key}\n")
-    run._write("kernels", "## new\n")
-    assert list(run.sections()) == ["peers-fp32-1", "peers-int8-1", "kernels"]
-    assert run.sections()["kernels"] == "## new\n"
+    monkeypatch.setattr(results, "FILE", tmp_path / "RESULTS.md")
+    read, order = results.Results.read, run.order()
+    read().write("another, AVX-512", "kernels", "## theirs\n", order)
+    for key in ("kernels", "peers-int8-1", "misses", "peers-fp32-1"):
+        read().write("this, AVX2", key, f"## {key}\n", order)
+    read().write("this, AVX2", "kernels", "## new\n", order)
+    assert read().of("another, AVX-512") == {"kernels": "## theirs\n"}
+    here = read().of("this, AVX2")
+    assert list(here) == ["peers-fp32-1", "peers-int8-1", "kernels", "misses"]
+    assert here["kernels"] == "## new\n"
 
 
-def test_the_results_that_are_there_can_be_read(run: ModuleType) -> None:
-    assert {"peers-fp32-1", "kernels", "overheads"} <= set(run.sections())
+def test_the_results_that_are_there_can_be_read(results: ModuleType) -> None:
+    for found in results.Results.read().machines.values():
+        assert "peers-fp32-1" in found
+
+
+def test_a_machine_is_told_by_what_decides_its_speed(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = frozenset({"avx2", "avx512f", "avx512vnni", "avx512bf16"})
+    monkeypatch.setattr(results.host, "cpu_features", lambda: features)
+    monkeypatch.setattr(results.host, "cpu_model", lambda: "A CPU")
+    monkeypatch.setattr(results.host, "cores", lambda: 2)
+    assert results.machine() == "A CPU, AVX-512 with VNNI and BF16, 2 cores"
 
 
 def result(peer: str, seconds: float) -> Result:

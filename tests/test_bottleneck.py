@@ -1,5 +1,6 @@
 """Depthwise convolutions joined with their neighbours, against ONNX Runtime."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,7 @@ def rules_for(proto: onnx.ModelProto, cpu: str) -> list[str]:
 @given(
     size=st.tuples(st.integers(1, 2), st.integers(5, 20), st.integers(5, 20)),
     channels=st.sampled_from(
-        [(3, 17, 5), (16, 48, 24), (0, 32, 16), (0, 24, 100), (8, 40, 0), (1, 2, 1)]
+        [(3, 17, 5), (16, 48, 24), (0, 32, 16), (0, 24, 100), (8, 40, 0), (1, 2, 1), (16, 64, 64)]
     ),
     window=st.sampled_from([(1, 1), (2, 2), (2, 1), (3, 1), (3, 2), (5, 1), (5, 2), (5, 3)]),
     pads=st.lists(st.integers(0, 3), min_size=4, max_size=4),
@@ -106,13 +107,26 @@ def test_rows_computed_twice_are_counted() -> None:
     assert case(28, (24, 144, 24), stride=2).expanded_rows(14) == 57
 
 
-def test_small_images_with_many_channels_stay_apart() -> None:
-    cpu = target.parse("avx512", threads=2)
-    assert bottleneck.pays(case(56, (24, 144, 24)), cpu)
-    assert not bottleneck.pays(case(7, (160, 960, 160)), cpu)
+def machine(cpu: str, l3_bytes_per_cycle: float) -> target.Target:
+    """A target of 512 KiB beside each core, whose third level is as fast as told."""
+    given = replace(target.parse(cpu, threads=2), l2=512 * 2**10, l3=32 * 2**20)
+    facts = replace(given.machine, l3_bytes_per_cycle=l3_bytes_per_cycle)
+    return replace(given, machine=facts)
+
+
+@pytest.mark.parametrize("cpu", ["avx2", "avx512"])
+def test_small_images_with_many_channels_stay_apart(cpu: str) -> None:
+    assert bottleneck.best(case(56, (24, 144, 24)), machine(cpu, 16.0))
+    assert bottleneck.best(case(7, (160, 960, 160)), machine(cpu, 16.0)) is None
+
+
+def test_rows_are_computed_twice_only_where_memory_is_slow() -> None:
+    chain = case(56, (24, 144, 24))
+    assert bottleneck.best(chain, machine("avx2", 4.0)) == chain
+    assert bottleneck.best(chain, machine("avx2", 24.0)) == replace(chain, inputs=0)
 
 
 def test_rows_that_no_window_reads_stay_apart() -> None:
     cpu = target.parse("avx512", threads=2)
     gaps = Bottleneck(1, (56, 56), (28, 28), 24, 144, 24, (1, 1), 2, 0)
-    assert not bottleneck.pays(gaps, cpu)
+    assert bottleneck.best(gaps, cpu) is None

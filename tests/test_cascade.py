@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import cascade, certify, driver
+from hybridc.compiler import cascade, certify, driver, stages
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler.course import Means
 from hybridc.compiler.errors import ContractError, MissingRecordError, PassError, WrongAnswerError
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.plans import Options
@@ -46,6 +47,10 @@ def attempts(**found: Candidate | Exception) -> Callable[[Options], Candidate]:
     return attempt
 
 
+def run(options: Options, attempt: Callable[[Options], Candidate]) -> cascade.Cascaded[Candidate]:
+    return cascade.run(options, Means(attempt))
+
+
 def verdicts(cascaded: cascade.Cascaded[Candidate]) -> list[tuple[str, str]]:
     return [(each.stage, each.verdict) for each in cascaded.decisions]
 
@@ -55,7 +60,7 @@ EXACT, SLOW = Candidate("exact", 8), Candidate("slow", 9)
 
 
 def test_it_stops_at_the_first_that_keeps_the_contract() -> None:
-    found = cascade.run(TUNED, attempts(exact=Candidate("exact", 4)))
+    found = run(TUNED, attempts(exact=Candidate("exact", 4)))
     assert found.best.name == "exact"
     assert verdicts(found) == [("exact", "kept"), ("tuned", "not needed"), ("bf16", "not needed")]
     assert found.advice == ()
@@ -63,62 +68,67 @@ def test_it_stops_at_the_first_that_keeps_the_contract() -> None:
 
 def test_stages_add_up() -> None:
     tuned, both = Candidate("tuned", 6), Candidate("both", 4, 0.9995)
-    found = cascade.run(TUNED, attempts(exact=EXACT, tuned=tuned, tuned_bf16=both))
+    found = run(TUNED, attempts(exact=EXACT, tuned=tuned, tuned_bf16=both))
     assert found.best == both
     assert verdicts(found) == [("exact", "kept"), ("tuned", "kept"), ("bf16", "kept")]
 
 
 def test_what_is_no_faster_is_rolled_back() -> None:
-    found = cascade.run(TUNED, attempts(exact=EXACT, tuned=SLOW, bf16=Candidate("bf16", 4)))
+    found = run(TUNED, attempts(exact=EXACT, tuned=SLOW, bf16=Candidate("bf16", 4)))
     assert found.best.name == "bf16"
     assert verdicts(found)[1] == ("tuned", "rolled back")
     reason = "no nearer to the limits: 1.8 of them, 1.6 before"
     assert found.decisions[1].reason == reason
-    found = cascade.run(replace(TUNED, dtype="fp32"), attempts(exact=EXACT, tuned=SLOW))
-    assert found.advice == (f"tuned did not help: {reason}",)
+    found = run(replace(TUNED, dtype="fp32"), attempts(exact=EXACT, tuned=SLOW))
+    assert found.advice == (
+        "nearest: latency 8 ms of 5 ms at cosine 1",
+        f"tuned did not help: {reason}",
+    )
 
 
 def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
     rough = Candidate("bf16", 4, 0.99)
-    found = cascade.run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=rough))
+    found = run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=rough))
     assert found.best == EXACT
     assert found.decisions[1].reason == "accuracy cosine: wanted at least 0.999, measured 0.99"
     assert found.advice == (
+        "nearest: latency 8 ms of 5 ms at cosine 1",
         "without the limit on accuracy bf16 would reach latency 4 ms, accuracy cosine 0.99",
     )
 
 
 @pytest.mark.parametrize("error", [WrongAnswerError("wrong"), PassError("no such luck")])
 def test_a_later_stage_that_fails_is_skipped(error: Exception) -> None:
-    found = cascade.run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=error))
+    found = run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=error))
     assert found.best == EXACT
-    assert (found.decisions[1].verdict, found.decisions[1].reason) == ("rolled back", str(error))
+    verdict = "rolled back" if isinstance(error, WrongAnswerError) else "failed"
+    assert (found.decisions[1].verdict, found.decisions[1].reason) == (verdict, str(error))
     with pytest.raises(type(error)):
-        cascade.run(TUNED, attempts(exact=error))
+        run(TUNED, attempts(exact=error))
 
 
 def test_precision_is_kept_without_a_limit_on_accuracy() -> None:
     limits = Options(contract=Contract("5ms"))
-    found = cascade.run(limits, attempts(exact=EXACT))
+    found = run(limits, attempts(exact=EXACT))
     assert verdicts(found) == [("exact", "kept")]
     assert "would allow bf16" in found.advice[0]
     for chosen in (replace(TUNED, dtype="fp32"), replace(TUNED, exact=True)):
-        assert [each.name for each in cascade.stages(chosen)] == ["exact", "tuned"]
-    assert [each.name for each in cascade.stages(Options())] == ["exact"]
+        assert [each.name for each in stages.stages(chosen)] == ["exact", "tuned"]
+    assert [each.name for each in stages.stages(Options())] == ["exact"]
 
 
 def test_tuning_that_no_contract_limits_is_done_at_once() -> None:
-    (stage,) = cascade.stages(Options(tuning=Tuning()))
+    (stage,) = stages.stages(Options(tuning=Tuning()))
     assert stage.change(Options()).tuning is not None
 
 
 def test_a_lock_says_by_its_kernels_what_it_was_written_for() -> None:
     locked = Options(lock=Path("schedule.lock"))
     missing = MissingRecordError("no such kernel")
-    found = cascade.run(locked, attempts(exact=missing, bf16=Candidate("bf16", 4)))
+    found = run(locked, attempts(exact=missing, bf16=Candidate("bf16", 4)))
     assert found.best.name == "bf16"
     with pytest.raises(MissingRecordError):
-        cascade.run(locked, attempts(exact=missing, bf16=missing))
+        run(locked, attempts(exact=missing, bf16=missing))
 
 
 def test_a_model_goes_through_its_stages(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,23 @@ CALLS = {
     "tune here.onnx --shape x": "NAME=1x3x224x224",
     "tune here.onnx --trials 0": "--trials",
     "compile nosuch.onnx": "no such file",
-    "compile here.onnx --budget 1min": "give --trials too",
+    "compile here.onnx --strategy cascad": "no strategy is named 'cascad'; did you mean 'cascade'",
+    "compile here.onnx --strategy cascade{x=1}": "x",
+    "compile here.onnx --mode nural": "--mode",
+    "compile here.onnx --mode dynamic": "--budget 10min",
+    "compile here.onnx --components nural": "did you mean 'neural'",
+    "compile here.onnx --components precision --trials 2": "neural is not among the components",
+    "compile here.onnx --weights neural=-1": "0 or more",
+    "compile here.onnx --weights nural=1": "did you mean 'neural'",
+    "compile here.onnx --levels grap": "graph",
+    "compile here.onnx --threshold 2": "threshold",
+    "compile here.onnx --budget soon": "'soon' is not a duration",
+    "compile here.onnx --config nosuch.toml": "nosuch.toml: cannot be read",
+    "compile here.onnx --config notes.txt": "ends in .toml, .yaml or .yml",
+    "compile here.onnx --config wrong.toml": "wrong.toml: no option is named 'stratgy'; did you",
+    "compile here.onnx --config broken.toml": "this is no TOML",
+    "compile here.onnx --config broken.yaml": "this is no YAML",
+    "compile here.onnx --config list.yaml": "wanted options by name",
     "compile here.onnx --trials 3 --budget soon": "'soon' is not a duration",
     "compile here.onnx --max-latency soon": "'soon' is not a duration",
     "compile here.onnx --min-accuracy x=1": "no accuracy metric",
@@ -55,6 +71,10 @@ json.dump(found, sys.stdout)
 def test_bad_input_is_told_before_anything_slow_is_imported(tmp_path: Path) -> None:
     (tmp_path / "here.onnx").write_bytes(b"")
     (tmp_path / "notes.txt").write_text("something else")
+    (tmp_path / "wrong.toml").write_text('stratgy = "fusion"')
+    (tmp_path / "broken.toml").write_text("strategy = ")
+    (tmp_path / "broken.yaml").write_text("strategy: [")
+    (tmp_path / "list.yaml").write_text("- strategy")
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         input=json.dumps([*CALLS]),

@@ -3,13 +3,13 @@
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 from onnx import TensorProto
 from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler.driver import compile_source
 from hybridc.compiler.plans import Options
+from hybridc.compiler.reference import onnx_reference
 from hybridc.compiler.session import InferenceSession
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
@@ -26,13 +26,9 @@ def agree(model: Any, feed: dict[str, Any], steps: float = 1.0) -> Any:
 
 def run_both(model: Any, feed: dict[str, Any], steps: float, outcome: Any) -> Any:
     """A compiled model's outputs are ONNX Runtime's, give or take some quantisation steps."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    reference = onnx_reference(model)
     for got, wanted in zip(
-        InferenceSession(outcome.artifact).run(None, feed), session.run(None, feed), strict=True
+        InferenceSession(outcome.artifact).run(None, feed), reference(feed), strict=True
     ):
         assert got.dtype == wanted.dtype
         assert got.shape == wanted.shape

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import contract, frontend, pipeline, plugin, target, units
+from hybridc.compiler import contract, frontend, monitor, pipeline, plugin, target, units
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Pass
 from hybridc.compiler.peer import peers
@@ -27,6 +27,7 @@ PARSERS: list[Callable[[str], Any]] = [
     frontend.parse_shape,
     units.parse_duration,
     units.parse_size,
+    monitor.interval,
     lambda text: contract.parse_limits([text]),
     lambda text: contract.Contract(max_latency=text),
 ]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from hybridc.compiler import contractions, target
+from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
+from hybridc.compiler.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense
 
 CPU = target.parse("avx512", threads=2)
@@ -39,3 +41,31 @@ def test_weights_of_few_rows_are_asked_for_a_panel_ahead() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_nothing_is_asked_for_where_arithmetic_takes_far_longer(dtype: str) -> None:
     assert not prefetches(scheduled(rows=4096, depth=8192, columns=1024, dtype=dtype))
+
+
+def test_small_tiles_ask_once_in_many_steps() -> None:
+    """A tile of 8 lines has no room for a request in each of its 96 steps."""
+    lines = scheduled(rows=196, depth=96, columns=576).splitlines()
+    first = next(i for i, line in enumerate(lines) if "llvm.prefetch" in line)
+    loops = [line for line in lines[first:] if " in range(" in line]
+    steps = int(loops[0].split("range(")[1].split(")")[0])
+    assert steps >= 3
+    assert 96 % steps == 0
+
+
+@pytest.mark.parametrize("depth", [1, 7, 30, 64, 97])
+def test_what_is_asked_for_changes_no_number(depth: int) -> None:
+    cpu = target.parse("cpu", threads=2)
+    numbers = np.random.default_rng(0)
+    x, weight = (
+        numbers.standard_normal(shape, np.float32) for shape in ((300, depth), (depth, 72))
+    )
+    packed = contractions.pack_matrix(weight, cpu.lanes())
+    rule = Dense()
+    match = rule.match(contractions.dense(x.shape, packed, 72, "float32"), cpu)
+    assert not isinstance(match, NotApplicable)
+    func = rule.schedule(match, rule.default(match, cpu)).mod["main"]
+    out = np.zeros((300, 72), np.float32)
+    result = to_tensor(out)
+    compile_kernel(func, cpu)["main"](to_tensor(x), to_tensor(packed), result)
+    np.testing.assert_allclose(to_numpy(result, out.dtype), x @ weight, rtol=1e-4, atol=1e-4)

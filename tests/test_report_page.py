@@ -17,12 +17,13 @@ from hybridc.compiler import driver, report_file
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Measured as Measurement
+from hybridc.compiler.decisions import KEPT, ROLLED_BACK, Decision
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.profile import KernelTime, Profile
-from hybridc.compiler.report import KEPT, ROLLED_BACK, Decision, Stage
+from hybridc.compiler.report import Stage
 from hybridc.compiler.report_charts import Measured
 from hybridc.compiler.report_page import render
 

@@ -4,17 +4,19 @@ The comparison is that of ONNX's runner: equal counts, shapes and types, numbers
 own tolerance.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from hybridc.compiler.conformance.suite import Result, Verdict
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import InputError, ModelError, hint
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
+Ran = tuple[Sequence[Array], frozenset[str]]  # outputs, and the inputs that were fixed
 
 _BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
@@ -29,37 +31,48 @@ class Case:
     atol: float
 
 
-def examine(case: Case) -> Result:
+def examine(case: Case, engine: str = "hybridc") -> Result:
     """Compile a case with the default pipeline, run every data set, and compare.
 
-    Inputs that decide shapes are compiled as constants, with the values of the data set.  Raises
-    ModelError where the compiler refuses the model.
+    Inputs that decide shapes are compiled as constants, with the values of the data set.  The
+    engine `ort` is ONNX Runtime instead, for comparison.  Raises ModelError where the compiler
+    refuses the model, and InputError for an engine that is not known.
     """
+    if engine not in _ENGINES:
+        raise InputError(f"engine {engine!r} is not known; {hint(engine, _ENGINES)}")
+    run = _ENGINES[engine]
     fixed: set[str] = set()
     for given, expected in case.data:
-        got, names = _run(case.model, [_array(value) for value in given])
+        got, names = run(case.model, [_array(value) for value in given])
         fixed.update(names)
         if said := difference(got, [_array(value) for value in expected], case.rtol, case.atol):
             return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
     return Result("", "", Verdict.PASS, "", tuple(sorted(fixed)))
 
 
-def _run(model: Proto, given: Sequence[Array]) -> tuple[list[Array], frozenset[str]]:
-    from hybridc.compiler import driver, plans
-    from hybridc.compiler.frontends import onnx_static_inputs
-    from hybridc.compiler.session import InferenceSession
+def _by_hybridc(model: Proto, given: Sequence[Array]) -> Ran:
+    from hybridc.compiler.onnx_backend import Prepared
+
+    prepared = Prepared(model)
+    return prepared.run(given), prepared.deciding
+
+
+def _by_ort(model: Proto, given: Sequence[Array]) -> Ran:
+    from hybridc.compiler.reference import runtime_session
 
     initialised = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in initialised]
-    feed = dict(zip(names, given, strict=False))  # optional inputs may be left out at the end
-    deciding = onnx_static_inputs.deciding(model) & feed.keys()
-    constants = {name: feed.pop(name) for name in deciding}
-    proto = onnx_static_inputs.fixed(model, constants)
-    shapes = {name: array.shape for name, array in feed.items()}
-    # Its own check would hide what is wrong behind another error.
-    options = plans.Options(verify="off", threads=1)
-    outcome = driver.compile_source(proto, options, shapes)
-    return InferenceSession(outcome.artifact).run(None, feed), deciding
+    feed = dict(zip(names, given, strict=False))
+    try:
+        session = runtime_session(model)
+    except Exception as error:  # its classes are not public
+        raise ModelError(str(error)) from None
+    return session.run(None, feed), frozenset()
+
+
+_ENGINES: Mapping[str, Callable[[Proto, Sequence[Array]], Ran]] = MappingProxyType(
+    {"hybridc": _by_hybridc, "ort": _by_ort}
+)
 
 
 def difference(
@@ -84,7 +97,9 @@ def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None
         np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
     except AssertionError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = [line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))]
+        said = [
+            line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))
+        ]
         return "; ".join(said or lines[:2])
     return None
 

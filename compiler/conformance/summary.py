@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -11,7 +12,7 @@ from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.tables import table
 
 _PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)|\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")
-_PACKAGES = ("hybridc", "apache-tvm", "onnx", "numpy")
+_PACKAGES = ("hybridc", "apache-tvm", "onnx", "onnxruntime", "numpy")
 _WIDTH = 110  # characters of a reason in text
 
 
@@ -75,6 +76,8 @@ class Summary:
             "suite": self.suite,
             "core": self.core,
             "complete": self.complete,
+            "total": self.total,
+            "date": date.today().isoformat(),
             "versions": {package: _version(package) for package in _PACKAGES},
             "counts": {str(verdict): counts[verdict] for verdict in Verdict},
             "cases": [result.to_json() for result in self.results],

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_branches import inline_branch
+from hybridc.compiler.frontends.onnx_branches import Scene, written_out
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.model import Array
 
@@ -51,12 +51,12 @@ def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
 
 
 def fold(proto: Proto) -> StaticGraph:
-    """Fold a model whose inputs are static; conditions that are constant choose their branch."""
+    """Fold a model whose inputs are static; control flow that is known by then is written out."""
     folder = _Folder(proto)
     queue = deque(proto.graph.node)
     while queue:
         node = queue.popleft()
-        branch = inline_branch(node, folder.constants)
+        branch = written_out(node, folder.scene()) if has_subgraph(node) else None
         if branch is None:
             folder.take(node)
         else:
@@ -89,6 +89,12 @@ class _Folder:
             self.types[tensor.name] = onnx.helper.make_tensor_type_proto(
                 tensor.data_type, tensor.dims
             )
+
+    def scene(self) -> Scene:
+        """What is known where the walk has come."""
+        shapes = {name: static_shape(kind) for name, kind in self.types.items()}
+        known = {name: shape for name, shape in shapes.items() if shape is not None}
+        return Scene(self.constants, known, self.opsets.get("", 1))
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""
@@ -156,12 +162,14 @@ class _Folder:
             return None
         if node.op_type in ("Shape", "Size"):
             return self._shape_value(node)
+        if empty := self._empty(node):
+            return empty
         names = [name for name in node.input if name]
-        if not names and node.op_type != "Constant":
-            return None  # random generators have no inputs
+        random = not names and node.op_type != "Constant"  # their generators have no inputs
+        known = not random and all(name in self.constants for name in names)
         if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
             return None
-        if any(name not in self.constants for name in names):
+        if not known:
             return None
         feed = {name: self.constants[name] for name in names}
         return evaluate(node, feed, self.proto, self.types)
@@ -177,6 +185,18 @@ class _Folder:
         if node.op_type == "Size":
             value = np.array(math.prod(shape), np.int64)
         return [onnx.numpy_helper.from_array(value, node.output[0])]
+
+    def _empty(self, node: Proto) -> list[Proto] | None:
+        """The outputs of a node all of whose outputs have no elements."""
+        import onnx
+
+        kinds = [self.types.get(name) for name in node.output if name]
+        shapes = [static_shape(kind) for kind in kinds]
+        if not shapes or any(shape is None or 0 not in shape for shape in shapes):
+            return None
+        named = zip((name for name in node.output if name), kinds, shapes, strict=True)
+        tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
+        return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]
 
     def _fits(self, node: Proto) -> bool:
         """Whether the outputs are known to be small before anything is computed."""
@@ -210,6 +230,15 @@ def evaluate(
     named = zip((name for name in node.output if name), results, strict=True)
     tensors = [_tensor(name, value, types.get(name)) for name, value in named]
     return None if None in tensors else tensors
+
+
+def _zeros(kind: Any, shape: Any) -> Array | None:
+    import onnx
+
+    try:
+        return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+    except KeyError:
+        return None
 
 
 def _tensor(name: str, value: Any, kind: Proto | None) -> Proto | None:

@@ -7,14 +7,6 @@ from hybridc.compiler.frontends.onnx_file import Proto
 
 # Options that the importer ignores, with the value for which that does no harm.
 _IGNORED: Mapping[str, Mapping[str, Any]] = {
-    "BatchNormalization": {"training_mode": 0},
-    "ConvTranspose": {"output_shape": None},
-    "IsInf": {"detect_negative": 1, "detect_positive": 1},
-    "Resize": {
-        "antialias": 0,
-        "exclude_outside": 0,
-        "keep_aspect_ratio_policy": "stretch",
-    },
     "RoiAlign": {"mode": "avg"},
 }
 
@@ -25,8 +17,6 @@ def misreading(node: Proto) -> str | None:
     for name, harmless in _IGNORED.get(node.op_type, {}).items():
         if given.get(name, harmless) != harmless:
             return f"{name}={given[name]}"
-    if node.op_type == "Dropout" and any(node.output[1:]):
-        return "its mask as an output"
     if node.op_type == "NonMaxSuppression":
         return "a number of boxes that depends on the data"
     return None

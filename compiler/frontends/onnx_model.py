@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import ModelError, UnsupportedError
 from hybridc.compiler.frontends import onnx_operators, onnx_quantized, onnx_shapes
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, fold
@@ -70,7 +70,7 @@ def _import(proto: Proto, file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) 
     from tvm import relax
     from tvm.error import InternalError
 
-    from hybridc.compiler.frontends.onnx_converters import Importer
+    from hybridc.compiler.frontends.onnx_importer import Importer
 
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.
@@ -97,10 +97,12 @@ def _bounded(module: IRModule) -> IRModule:
 def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> str:
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[-1][:200] if lines else 'no reason given'}"
+    refused = isinstance(error, UnsupportedError)
+    told = f"is not supported with {error}" if refused else f"cannot be imported: {reason}"
     for node in proto.graph.node:
         if any(name and name not in reached for name in node.output):
             where = onnx_operators.place(node)
-            return f"operator {node.op_type!r} ({where}) cannot be imported: {reason}"
+            return f"operator {node.op_type!r} ({where}) {told}"
     return f"the graph cannot be imported: {reason}"
 
 

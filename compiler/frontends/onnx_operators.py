@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends import onnx_functions
 from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_misreadings import attributes, better_expanded, misreading
+from hybridc.compiler.frontends.onnx_misreadings import better_expanded, misreading
 
 _STANDARD = ("", "ai.onnx")
 # The importer's table ignores domains; these of its entries are Microsoft's.
@@ -24,12 +25,15 @@ _EXPANSIONS = 8
 
 
 def supported(node: Proto) -> bool:
-    """Whether TVM's importer has a converter for this node's operator and domain."""
+    """Whether we or TVM's importer have a converter for this node's operator and domain."""
     from tvm.relax.frontend.onnx import onnx_frontend
 
-    converters = onnx_frontend._get_convert_map()  # pyright: ignore[reportPrivateUsage]
-    known = {*converters, "If", "Constant"}
+    from hybridc.compiler.frontends.onnx_importer import converters
+
+    known = {*onnx_frontend._get_convert_map(), "If"}  # pyright: ignore[reportPrivateUsage]
     if node.domain in _STANDARD:
+        if node.op_type in converters():
+            return True
         return node.op_type in known and not better_expanded(node)
     return node.domain == "com.microsoft" and node.op_type in known & _MICROSOFT
 
@@ -80,12 +84,7 @@ def expand_all(proto: Proto, again: Callable[[Proto], Proto]) -> Proto:
         wanted = _expandable(proto)
         if not proto.functions and not wanted:
             break
-        try:
-            proto = again(_expand(proto, wanted))
-        except RuntimeError:
-            # The inliner gives up on a node with an input of unknown type, or with none in the
-            # middle of its list; the node is then named as not supported.
-            break
+        proto = again(_expand(proto, wanted))
     return proto
 
 
@@ -94,31 +93,7 @@ def _expand(proto: Proto, wanted: list[str]) -> Proto:
 
     if proto.functions:
         return onnx.inliner.inline_local_functions(proto)
-    return onnx.inliner.inline_selected_functions(
-        _with_defaults(proto, wanted), [("", name) for name in wanted], inline_schema_functions=True
-    )
-
-
-def _with_defaults(proto: Proto, operators: list[str]) -> Proto:
-    """Write out the attributes that nodes leave at their default.
-
-    The inliner of onnx 1.23 drops what a function's body takes from such an attribute.
-    """
-    import onnx
-
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    opset = opset_of(proto)
-    for node in walk(made.graph):
-        if node.op_type in operators and node.domain in _STANDARD:
-            schema = onnx.defs.get_schema(node.op_type, opset, "")
-            given = attributes(node)
-            node.attribute.extend(
-                option.default_value
-                for name, option in schema.attributes.items()
-                if name not in given and option.default_value.name
-            )
-    return made
+    return onnx_functions.inlined(proto, wanted, opset_of(proto))
 
 
 def _expandable(proto: Proto) -> list[str]:
@@ -134,14 +109,7 @@ def _operator(node: Proto) -> str:
 
 
 def _has_body(node: Proto, opset: int) -> bool:
-    import onnx
-
-    try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
-    except onnx.defs.SchemaError:
-        return False
-    body = schema.has_function or schema.has_context_dependent_function
-    return node.domain in _STANDARD and bool(body)
+    return node.domain in _STANDARD and onnx_functions.has_body(node, opset)
 
 
 def opset_of(proto: Proto) -> int:

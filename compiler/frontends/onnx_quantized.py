@@ -4,6 +4,7 @@ ONNX Runtime's own, of the domain com.microsoft, are among them.  The passes see
 of quantised model then: that of the QDQ format.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,8 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_file import Proto
 
 Names = Sequence[str]
+
+_AXIS_SINCE = 13  # the opset that gave DequantizeLinear its axis
 
 
 def written_out(proto: Proto) -> Proto:
@@ -73,7 +76,34 @@ class _Writer:
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
         """Dequantise; the axis counts where the scale has one."""
         inputs = [data, scale, zero] if zero else [data, scale]
-        return self.emit("DequantizeLinear", inputs, axis=axis)
+        options = {} if self.older and self.is_scalar(scale) else {"axis": axis}
+        return self.emit("DequantizeLinear", inputs, **options)
+
+    @property
+    def older(self) -> bool:
+        """Whether the model's opset has no axis of quantisation yet."""
+        opsets = (o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
+        return max(opsets, default=1) < _AXIS_SINCE
+
+    def is_scalar(self, name: str) -> bool:
+        """Whether a tensor is known to hold one number."""
+        sizes = self.sizes(name)
+        return sizes is not None and math.prod(sizes) == 1
+
+    def sizes(self, name: str) -> Sequence[int] | None:
+        """The sizes of an initialiser, or of an input or a typed tensor; None if not known."""
+        graph = self.model.graph
+        sizes = [tensor.dims for tensor in graph.initializer if tensor.name == name]
+        sizes += [
+            [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+            for value in [*graph.input, *graph.value_info]
+            if value.name == name
+        ]
+        return next(iter(sizes), None)
+
+    def ones(self, like: str) -> str:
+        """Scales of 1 of the shape that a zero point has; a number where that is not known."""
+        return self.constant(np.ones(self.sizes(like) or (), np.float32))
 
     def attribute(self, name: str, default: Any) -> Any:
         """An attribute of the node that is replaced."""
@@ -97,7 +127,8 @@ class _Writer:
         """All nodes, the last of which quantises by the scale and zero point at `index`."""
         scale, zero = self.input(index), self.input(index + 1)
         inputs = [result, scale, zero] if zero else [result, scale]
-        self.emit("QuantizeLinear", inputs, self.node.output[0], axis=axis)
+        options = {} if self.older and self.is_scalar(scale) else {"axis": axis}
+        self.emit("QuantizeLinear", inputs, self.node.output[0], **options)
         return self.made
 
 
@@ -122,9 +153,10 @@ def _qlinear_matmul(writer: _Writer) -> list[Proto]:
 def _conv_integer(writer: _Writer) -> list[Proto]:
     import onnx
 
-    one = writer.constant(np.float32(1))
-    x = writer.dequantize(writer.input(0), one, writer.input(2), 1)
-    w = writer.dequantize(writer.input(1), one, writer.input(3), 0)
+    x, w = (
+        writer.dequantize(writer.input(index), writer.ones(zero), zero, axis)
+        for index, zero, axis in ((0, writer.input(2), 1), (1, writer.input(3), 0))
+    )
     y = writer.like_node("Conv", [x, w])
     writer.emit("Cast", [y], writer.node.output[0], to=onnx.TensorProto.INT32)
     return writer.made

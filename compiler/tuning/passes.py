@@ -6,11 +6,13 @@ nothing in the guest shows it.  Such disturbances only ever add time.  A candida
 timed at several moments, and where they disagree, the faster ones count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning.outcome import Measured
+from hybridc.compiler.tuning.outcome import Keep, Measured
 
 ENOUGH = 2  # passes at the machine's usual pace
 MOST = 4  # passes at any pace
@@ -44,3 +46,13 @@ def combined(taken: Sequence[Measured]) -> Measured:
     fast = [result for result in taken if result.time and result.time <= (1 + _AGREE) * best]
     samples = tuple(sample for result in fast for sample in result.seconds)
     return replace(fast[0], seconds=samples, disturbed=all(r.disturbed for r in fast))
+
+
+def deliver(
+    built: Sequence[tuple[Point, Path]], found: Mapping[Path, Sequence[Measured]], keep: Keep
+) -> None:
+    """Keep what was found of each candidate, and remove its library."""
+    for point, library in built:
+        library.unlink(missing_ok=True)
+        if found[library]:
+            keep(replace(combined(found[library]), point=point))

@@ -7,7 +7,7 @@ timed, unless the machine has cores to spare for it.
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -20,12 +20,14 @@ from hybridc.compiler import host, settings
 from hybridc.compiler.child import Child, ChildError, Json, first_of
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning import outcome, passes
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.features import Matrix
 from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
 from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.watched import Watched
 
 _MODULE = "hybridc.compiler.tuning.candidate"
 _START = 120.0  # seconds in which a process imports TVM, on a busy machine
@@ -37,13 +39,14 @@ _REST = 0.1  # seconds between two measurements that are to be independent
 class Pool:
     """The processes; a context manager that ends them and removes their files."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - how to measure, and who is told
         self,
         threads: int,
         workers: int | None = None,
         race: Race | None = None,
         mode: str = "warm",
         limits: Limits | None = None,
+        timeline: Timeline | None = None,
     ) -> None:
         self.race, self.mode = race or Race(), mode
         self.limits = limits or Limits.of_machine()
@@ -57,6 +60,7 @@ class Pool:
         self._builders: list[Child] = []
         self._runner: Child | None = None
         self._numbers = count()
+        self._watched = Watched(timeline or Timeline())
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="hybridc-tune-")
@@ -90,6 +94,7 @@ class Pool:
         number = next(self._numbers)
         file, wanted = self._path / f"{number}.json", self._path / f"{number}.npz"
         kernel.save(file)
+        self._watched.name(file, kernel.name)
         library = self._path / f"{number}.so"
         for _, made in self._build(file, [None]):
             if not isinstance(made, Path):
@@ -187,7 +192,7 @@ class Pool:
         finally:
             sort()  # what an interrupted pass has
             found = {library: taken[library] or slow[library] for _, library in built}
-            _deliver(built, found, keep)
+            passes.deliver(built, found, keep)
 
     def _look(self, bench: Bench) -> None:
         """Read the pace, unless that was done just now."""
@@ -263,16 +268,16 @@ class Pool:
 
     def _staff(self, number: int) -> None:
         """Have so many builders, and the runner; those that are new start side by side."""
-        new = [self._start(self._spare) for _ in range(number - len(self._builders))]
+        new = [self._start(self._spare, "builder") for _ in range(number - len(self._builders))]
         self._builders += new
         if self._runner is None:
-            self._runner = self._start(self._timing)
+            self._runner = self._start(self._timing, "runner")
             new.append(self._runner)
         for child in new:
             self._begun(child)
 
-    def _start(self, cpus: Sequence[int]) -> Child:
-        child = Child(_MODULE, self._environment)
+    def _start(self, cpus: Sequence[int], role: str) -> Child:
+        child = Child(_MODULE, self._environment, self._watched.by(role))
         allowed = list(cpus) or sorted(host.allowed_cpus())
         child.send({"do": "begin", "memory": self.limits.memory, "cpus": allowed}, _START)
         return child
@@ -284,13 +289,3 @@ class Pool:
             raise MeasureError(f"no process for measuring could be started: {error}") from None
         if "error" in answer:
             raise MeasureError(f"no process for measuring could be started: {answer['error']}")
-
-
-def _deliver(
-    built: Sequence[tuple[Point, Path]], found: Mapping[Path, Sequence[Measured]], keep: Keep
-) -> None:
-    """Keep what was found of each candidate, and remove its library."""
-    for point, library in built:
-        library.unlink(missing_ok=True)
-        if found[library]:
-            keep(replace(passes.combined(found[library]), point=point))

@@ -9,7 +9,9 @@ from hybridc.compiler import plugin
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
+from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.plans import SCHEDULING, Options, finish
+from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning
@@ -30,20 +32,30 @@ class Outcome:
     kernels: Sequence[dict[str, Any]]
     log: str
     notes: tuple[str, ...] = ()
+    monitored: Monitored | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The outcome as JSON data; times in seconds of one call."""
         data = summary.to_json(self.tuned, self.kernels, self.log)
-        return {**data, "notes": list(self.notes)}
+        seen = {} if self.monitored is None else {"monitor": self.monitored.to_json()}
+        return {**data, "notes": list(self.notes), **seen}
 
     def text(self, explain: bool = False) -> str:
         """The outcome as a table and some sentences."""
         told = summary.text(self.tuned, self.kernels, self.log, explain)
-        return "\n".join([told, *self.notes])
+        seen = [self.monitored.text()] if self.monitored else []
+        return "\n".join([told, *self.notes, *seen])
 
 
-def tune(found: Iterable[tuple[Kernel, int]], options: Options, how: Tuning) -> Outcome:
+def tune(
+    found: Iterable[tuple[Kernel, int]],
+    options: Options,
+    how: Tuning,
+    timeline: Timeline | None = None,
+) -> Outcome:
     """Tune kernels, each with its number of calls, into the log that the options name.
+
+    Every request to a process that builds or measures goes on the timeline.
 
     An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
     """
@@ -56,7 +68,7 @@ def tune(found: Iterable[tuple[Kernel, int]], options: Options, how: Tuning) -> 
     with access.open_log(options.log, plugins=plugins) as opened:
         distinct = tasks.distinct(found)
         threads = distinct[0].kernel.target.threads if distinct else 1
-        with Pool(threads, how.workers, mode=how.caches) as pool:
+        with Pool(threads, how.workers, mode=how.caches, timeline=timeline) as pool:
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
         return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, _notes())
 
@@ -103,7 +115,7 @@ class TuneInside:
         plugins = tuple(self.options.plugins)
         found = tasks.kernels(module, self.context, finish(self.steps), plugins)
         with self.clock.stage("tune"):
-            tuned = tune(found, self.options, self.how).tuned
+            tuned = tune(found, self.options, self.how, self.clock.timeline).tuned
         if tuned.interrupted:
             raise KeyboardInterrupt
         if tuned.tasks:

@@ -20,6 +20,8 @@ _LIGHT_TOLERANCE = 1e-3, 1e-7  # of ONNX's loader where a case names none
 class OnnxModels(Suite):
     """ONNX's tests of whole models: simple, converted from PyTorch, light CNNs."""
 
+    engine: str = "hybridc"
+
     packages = ("onnx",)
 
     @cached_property
@@ -37,7 +39,8 @@ class OnnxModels(Suite):
 
     def examine(self, name: str) -> Result:
         """Run one model."""
-        return onnx_cases.examine(self._stored(name) if name in self._cases else _light(name))
+        case = self._stored(name) if name in self._cases else _light(name)
+        return onnx_cases.examine(case, self.engine)
 
     def _stored(self, name: str) -> onnx_cases.Case:
         import onnx

@@ -17,8 +17,11 @@ class OnnxNode(Suite):
     """ONNX's node tests.
 
     The core leaves out functions written out (`_expanded`), other domains than ai.onnx, and
-    tensors of other types than float16 to 64, integers of 8 to 64 bits, and bool.
+    tensors of other types than float16 to 64, integers of 8 to 64 bits, and bool.  The engine may
+    be `ort`, ONNX Runtime, to compare with.
     """
+
+    engine: str = "hybridc"
 
     packages = ("onnx",)
 
@@ -41,6 +44,5 @@ class OnnxNode(Suite):
     def examine(self, name: str) -> Result:
         """Run one test."""
         case = self._cases[name]
-        return onnx_cases.examine(
-            onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol)
-        )
+        data = onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol)
+        return onnx_cases.examine(data, self.engine)

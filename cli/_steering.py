@@ -1,0 +1,148 @@
+"""The options that steer a compilation, and the file that any option may come from.
+
+They are those of `HybridConfig`, which is not imported before a model is compiled: `--help` of all
+verbs reads this page.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+_MODES = ("neural", "quantum", "superopt", "balanced", "dynamic", "intelligent")
+_TIERS = ("conservative", "balanced", "aggressive", "insane")
+# Options of texts with commas between, and of NAME=NUMBER once for each.
+LISTS = ("components", "order", "levels")
+MAPPINGS = ("min_accuracy", "max_drop", "weights", "level_weights")
+
+
+def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take what a file gives as the defaults of the other options."""
+    if path is None:
+        return
+    from hybridc.compiler.config import HybridConfig
+
+    given = HybridConfig.read(path).given()
+    ctx.default_map = {name: _as_option(name, value) for name, value in given.items()}
+
+
+def _as_option(name: str, value: Any) -> Any:
+    """A value of the configuration as its option takes it."""
+    if name in MAPPINGS:
+        return [f"{key}={number!r}" for key, number in value.items()]
+    if name in LISTS and value is not None:
+        return ",".join(value)
+    return value
+
+
+_OPTIONS = (
+    click.option(
+        "--config",
+        is_eager=True,
+        expose_value=False,
+        callback=_from_file,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Take options from a .toml or .yaml file; those on the command line go before.",
+    ),
+    click.option(
+        "-O",
+        "--level",
+        type=click.IntRange(0, 3),
+        default=2,
+        show_default=True,
+        help="0: only what makes the model run; 1: nothing that rounds differently; 2: all passes;"
+        " 3: and kernels are tuned.",
+    ),
+    click.option(
+        "--strategy",
+        default="cascade",
+        show_default=True,
+        help="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
+    ),
+    click.option(
+        "--mode", type=click.Choice(_MODES), help="Which component the budget goes to first."
+    ),
+    click.option(
+        "--tier", type=click.Choice(_TIERS), help="A preset of components, trials and budget."
+    ),
+    click.option(
+        "--components",
+        metavar="NAME,...",
+        help="Use only these: neural, precision, subgraph, quantum, superopt.",
+    ),
+    click.option(
+        "--weights",
+        multiple=True,
+        metavar="NAME=0.5",
+        help="The weight of a component in the budget and in hybrid efficiency.",
+    ),
+    click.option("--adaptive", is_flag=True, help="Leave out stages that promise only noise."),
+    click.option("--predict", is_flag=True, help="Tell what each stage was expected to gain."),
+    click.option(
+        "--depth",
+        type=click.IntRange(1, 3),
+        default=2,
+        show_default=True,
+        help="Predict by the whole model (1), by each kernel (2), by each kernel's time (3).",
+    ),
+    click.option("--order", metavar="NAME,...", help="Stages or components that come first."),
+    click.option(
+        "--threshold",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="The share that a stage must take off the costs to stay.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=1), help="Processes of the strategy parallel."
+    ),
+    click.option(
+        "--levels",
+        metavar="NAME,...",
+        default="graph,subgraph,kernel",
+        show_default=True,
+        help="What the strategy hierarchical goes through.",
+    ),
+    click.option(
+        "--level-weights", multiple=True, metavar="NAME=0.5", help="A level's weight in the budget."
+    ),
+    click.option(
+        "--budget", metavar="10min", help="Stop after this time with the best so far, tuned or not."
+    ),
+    click.option(
+        "--resume/--no-resume",
+        default=True,
+        show_default=True,
+        help="Take results of stages that an interrupted call left.",
+    ),
+    click.option("--strict", is_flag=True, help="Fail where a stage or a component does."),
+    click.option("--profile", is_flag=True, help="Report the time of each kernel."),
+)
+
+
+def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that steer, and `--config`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of options as fields of `HybridConfig`."""
+    from hybridc.compiler.contract import parse_limits
+
+    found = dict(given)
+    for name in MAPPINGS:
+        found[name] = parse_limits(given[name])
+    for name in LISTS:
+        if given[name] is not None:
+            found[name] = _split(given[name])
+        elif name != "components":  # where nothing is not the same as none
+            found[name] = ()
+    return found
+
+
+def _split(text: str) -> Sequence[str]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())

@@ -1,0 +1,56 @@
+"""What would help where a contract is not kept."""
+
+from collections.abc import Sequence
+
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.course import Candidate
+from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
+from hybridc.compiler.plans import Options
+from hybridc.compiler.stages import Stage, allows_loss
+
+
+def advice(
+    options: Options,
+    best: Candidate,
+    decisions: Sequence[Decision],
+    beyond: Sequence[tuple[Stage, Candidate]],
+) -> list[str]:
+    """What would bring the costs within their limits, where they are not, and what did not."""
+    contract = options.contract
+    short = [clause for clause in contract.costs(best.measured) if not clause.kept]
+    if not short:
+        return []
+    told = [_nearest(contract, best)] if contract.accuracies(best.measured) else []
+    inaccurate = {stage.name for stage, _ in beyond}
+    told += [
+        f"{each.stage} did not help: {each.reason}"
+        for each in decisions
+        if each.verdict in (ROLLED_BACK, FAILED) and each.stage not in inaccurate
+    ]
+    told += [
+        f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
+        for stage, found in beyond
+    ]
+    if options.dtype == "auto" and not allows_loss(options) and not options.exact:
+        told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")
+    return told
+
+
+def _nearest(contract: Contract, best: Candidate) -> str:
+    """`nearest: latency 5.8 ms of 5 ms at cosine 0.9993`."""
+    costs = [
+        f"{clause.name} {clause.show(clause.found.value)} of {clause.show(clause.limit)}"
+        for clause in contract.costs(best.measured)
+        if not clause.kept and clause.found is not None and clause.limit is not None
+    ]
+    accuracies = [
+        f"{clause.name.removeprefix('accuracy ')} {clause.show(clause.found.value)}"
+        for clause in contract.accuracies(best.measured)
+        if clause.found is not None
+    ]
+    return f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"
+
+
+def _reached(contract: Contract, found: Candidate) -> str:
+    clauses = [*contract.costs(found.measured), *contract.accuracies(found.measured)]
+    return ", ".join(f"{c.name} {c.show(c.found.value)}" for c in clauses if c.found is not None)

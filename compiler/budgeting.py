@@ -1,0 +1,148 @@
+"""How the time of a compilation goes to its stages, by the mode, and what is expected of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hybridc.compiler import modes
+from hybridc.compiler.bandit import Arm, Bandit
+from hybridc.compiler.gains import Analysis, Experienced, Facts, Gain, Past, Predictor
+from hybridc.compiler.plans import Options
+from hybridc.compiler.purse import OutOfTimeError, Purse
+from hybridc.compiler.stages import Stage
+from hybridc.compiler.units import format_duration
+
+# Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
+TURNS = 4
+_UNKNOWN = Facts((), {}, 0.0)
+
+
+@dataclass
+class Budgeting:
+    """Divides the purse among components, and remembers what each of them gained.
+
+    `past` are rows of earlier compilations; `learnt` collects those of this one.
+    """
+
+    options: Options
+    enabled: Sequence[str]
+    purse: Purse
+    past: Sequence[Past] = ()
+    learnt: list[Past] = field(default_factory=list[Past])
+
+    def __post_init__(self) -> None:
+        steering = self.options.steering
+        self._facts = _UNKNOWN
+        self._analysis: Predictor = Analysis(steering.depth)
+        self._predictor: Predictor = Experienced(self._analysis, self.past)
+        self._typical = 0.0
+        self._bandit: Bandit | None = None
+        self._weights: Mapping[str, float] = {}
+        self._tells = (
+            steering.predict
+            or steering.adaptive
+            or steering.strategy == "adaptive"
+            or steering.mode in (modes.DYNAMIC, modes.INTELLIGENT)
+        )
+
+    def begin(self, facts: Facts | None, seconds: float) -> None:
+        """Hear of the first stage: what is known of the model now, and how long a stage takes."""
+        self._facts, self._typical = facts or _UNKNOWN, seconds
+
+    def predict(self, stage: Stage) -> Gain:
+        """What a stage is expected to gain."""
+        return self._predictor.predict(stage, self._facts)
+
+    def told(self, stage: Stage) -> Mapping[str, Any] | None:
+        """The prediction for the report, where somebody asks for it."""
+        return self.predict(stage).to_json() if self._tells else None
+
+    def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
+        """Why there is no time for a stage; empty where there is."""
+        left = self.purse.left
+        if left is None:
+            return ""
+        if not self._share(stage, pending):
+            return f"the weight of {stage.component} leaves it nothing of the budget"
+        if left > self._typical:
+            return ""
+        need, have = format_duration(self._typical), format_duration(left)
+        return f"a stage takes about {need}, and {have} of the budget are left"
+
+    def limited(self, options: Options, stage: Stage, left: Sequence[Stage]) -> Options:
+        """Bound the tuning of a stage by what its component may spend.
+
+        Raises OutOfTimeError where that is nothing.
+        """
+        if options.tuning is None or self.purse.left is None:
+            return options
+        allowed = self._share(stage, left) - self._typical  # it is built and measured as well
+        if allowed <= 0:
+            raise OutOfTimeError(f"no time is left for {stage.name}")
+        own = options.tuning.seconds()
+        seconds = allowed if own is None else min(own, allowed)
+        return replace(options, tuning=replace(options.tuning, budget=f"{seconds:.3f}s"))
+
+    def _share(self, stage: Stage, left: Sequence[Stage]) -> float:
+        """The seconds that a stage may take, of what is left to all."""
+        steering = self.options.steering
+        if steering.strategy == "hierarchical":
+            levels = {each.level for each in left if each.level in steering.levels}
+            self.purse.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
+            return self.purse.allowance(stage.level, levels) or 0.0
+        pending = {each.component for each in left}
+        if self._bandit is not None:  # it gives whole turns
+            left = self.purse.left or 0.0
+            return left / TURNS if stage.component == "neural" else left
+        self.purse.weights = self.weights(sorted(pending))
+        return self.purse.allowance(stage.component, pending) or 0.0
+
+    def weights(self, components: Sequence[str]) -> dict[str, float]:
+        """The weights of components by the mode; they sum to 1."""
+        steering = self.options.steering
+        return modes.weights(steering.mode, components, steering.weights, self._hopes(components))
+
+    def _hopes(self, components: Sequence[str]) -> dict[str, float]:
+        """What each component is expected to gain at its best, by the name of its stage."""
+        names = {"neural": "tuned", "precision": "bf16"}
+        found = {
+            name: self.predict(Stage(names.get(name, name), lambda o: o, component=name))
+            for name in components
+        }
+        return {name: max(gain.hope, 0.0) for name, gain in found.items()}
+
+    def choose(self, left: Sequence[Stage]) -> Stage | None:
+        """The next stage: the first, or in the mode `dynamic` the one that the bandit draws."""
+        if not left or self.options.steering.mode != modes.DYNAMIC:
+            return next(iter(left), None)
+        offers = {stage.component: stage for stage in reversed(left)}
+        if self._bandit is None:
+            typical = max(self._typical, 1e-3)
+            arms = {n: Arm(self.predict(stage), typical) for n, stage in offers.items()}
+            self._bandit = Bandit(arms, self.options.seed)
+        return offers[self._bandit.choose(sorted(offers))]
+
+    def learn(self, stage: Stage, gained: float | None, seconds: float, *, kept: bool) -> None:
+        """Hear what a stage gained, None where it was not timed, and how long it took."""
+        if self._bandit is not None:
+            self._bandit.learn(stage.component, (gained or 0.0) if kept else 0.0, seconds)
+        if self._facts is not _UNKNOWN and gained is not None:
+            expected = self._analysis.predict(stage, self._facts).mean
+            facts = self._facts
+            row = Past(stage.name, facts.machine, facts.features(), expected, gained, seconds)
+            self.learnt.append(row)
+
+
+def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
+    """Cut tuning into turns where the mode lets others come between them."""
+    if options.steering.mode != modes.DYNAMIC:
+        return list(stages)
+    found: list[Stage] = []
+    for stage in stages:
+        turns = TURNS if stage.component == "neural" else 1
+        found += [replace(stage, name=_turn(stage.name, i)) for i in range(turns)]
+    return found
+
+
+def _turn(name: str, index: int) -> str:
+    return f"{name}-{index + 1}" if index else name

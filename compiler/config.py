@@ -1,0 +1,209 @@
+"""All options of a compilation in one typed, documented model, from Python, TOML or YAML."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.files import reason
+
+_LONGEST = 2**20  # bytes of a configuration file
+Share = float
+Mode = Literal["neural", "quantum", "superopt", "balanced", "dynamic", "intelligent"]
+Tier = Literal["conservative", "balanced", "aggressive", "insane"]
+Level = Literal["graph", "subgraph", "kernel"]
+
+
+class HybridConfig(BaseModel):
+    """How to compile; every field is an option of `hybridc compile`, and a key of `--config FILE`.
+
+    Raises InputError, in one line, for an unknown name, a wrong type or value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
+
+    # What to compile for, and by which passes
+    target: str = Field("cpu", description="cpu (this host), avx2, avx512, or a TVM target.")
+    threads: int | None = Field(None, ge=1, description="Threads to run on; all cores if not set.")
+    dtype: str = Field("auto", description="Precision to multiply in; auto: as the limits say.")
+    level: int = Field(
+        2,
+        ge=0,
+        le=3,
+        description="Optimisation level.  0: only what makes the model run; 1: nothing that rounds"
+        " differently from the model; 2: all passes; 3: and kernels are tuned.",
+    )
+    pipeline: str | None = Field(None, description="Passes to run; by the level if not set.")
+    plugin: tuple[Path, ...] = Field((), description="Files with more passes, rules, strategies.")
+    exact: bool = Field(False, description="Round as the model does.")
+
+    # The contract
+    max_latency: str | None = Field(None, description="The longest a call may take: 5ms, p99<=8ms.")
+    min_throughput: float | None = Field(None, description="The fewest calls per second.")
+    max_memory: str | None = Field(None, description="The most that a call may need at its peak.")
+    max_size: str | None = Field(None, description="The largest that the artifact may be.")
+    min_accuracy: dict[str, float] = Field({}, description="The worst that an output may be.")
+    max_drop: dict[str, float] = Field({}, description="How much lower validate's number may be.")
+    validate_with: str | None = Field(
+        None, alias="validate", description="Your own measure: package.module:function."
+    )
+    calibration: Path | None = Field(None, description="Inputs to verify and measure on.")
+    seed: int = Field(0, description="Seed of all that is drawn.")
+    verify: Literal["each", "end", "off"] = Field("end", description="When answers are compared.")
+    rtol: float | None = Field(None, description="Relative tolerance; by dtype if not set.")
+    atol: float | None = Field(None, description="Absolute tolerance; by dtype if not set.")
+
+    # Which components, in which order
+    strategy: str = Field(
+        "cascade",
+        description="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
+    )
+    mode: Mode | None = Field(
+        None,
+        description="Which component the budget goes to first: neural, quantum, superopt; or"
+        " balanced, dynamic (to what pays off), intelligent (by what was learnt).",
+    )
+    tier: Tier | None = Field(
+        None, description="A preset of components, trials and budget, from conservative to insane."
+    )
+    components: tuple[str, ...] | None = Field(
+        None,
+        description="The components that may be used; all that have stages if not set.",
+    )
+    weights: dict[str, Share] = Field(
+        {}, description="The weight of each component, in the budget and in hybrid efficiency."
+    )
+    adaptive: bool = Field(
+        False, description="Leave out stages that promise no more than the noise of a measurement."
+    )
+    predict: bool = Field(
+        False, description="Tell what each stage was expected to gain beside what it did."
+    )
+    depth: int = Field(
+        2,
+        ge=1,
+        le=3,
+        description="How deep the analysis behind predictions goes: 1 the model as a whole, 2 each"
+        " kernel and the tuning log, 3 the measured time of each kernel.",
+    )
+    order: tuple[str, ...] = Field((), description="Stages or components that come first.")
+    threshold: Share = Field(
+        0.0, ge=0, lt=1, description="The share that a stage must take off the costs to stay."
+    )
+    workers: int | None = Field(
+        None, ge=1, description="Processes of the strategy parallel; by the cores if not set."
+    )
+    levels: tuple[Level, ...] = Field(
+        ("graph", "subgraph", "kernel"), description="What hierarchical goes through, in order."
+    )
+    level_weights: dict[str, Share] = Field(
+        {}, description="The weight of each level in the budget; alike if not set."
+    )
+
+    # How long
+    budget: str | None = Field(None, description="Stop after this time with the best so far.")
+    trials: int | None = Field(None, ge=1, description="Points to measure for each kernel.")
+    resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
+    strict: bool = Field(False, description="Fail where a stage or a component does.")
+    profile: bool = Field(False, description="Report the time of each kernel.")
+
+    # What was measured before
+    log: str | None = Field(None, description="The tuning log: a path or a URL.")
+    near: Literal["never", "tools", "any"] = Field(
+        "tools", description="Which records of other conditions count."
+    )
+    frozen: bool = Field(False, description="Fail (4) if a kernel has no record of these tools.")
+    lock: Path | None = Field(None, description="Take every schedule from this artifact or lock.")
+
+    def __init__(self, **given: Any) -> None:
+        """Take the fields by name; texts with units as on the command line."""
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            raise InputError(_line(error)) from None
+
+    @field_validator("weights", "level_weights")
+    @classmethod
+    def _weighed(cls, weights: dict[str, float]) -> dict[str, float]:
+        for name, value in weights.items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"the weight of {name} is 0 or more, got {value:g}")
+        return weights
+
+    @classmethod
+    def read(cls, path: Path) -> "HybridConfig":
+        """Read a file that ends in .toml, .yaml or .yml.
+
+        Raises InputError where it cannot be read, or a key or a value in it is wrong.
+        """
+        try:
+            return cls(**_parsed(path))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were set, by their names on the command line."""
+        names = {"validate_with": "validate"}
+        return {names.get(name, name): getattr(self, name) for name in self.model_fields_set}
+
+
+def names() -> tuple[str, ...]:
+    """The keys of a configuration."""
+    return tuple(field.alias or name for name, field in HybridConfig.model_fields.items())
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _LONGEST:
+            raise InputError("it is too long for a configuration")
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be read: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise InputError("it is no text") from None
+    match path.suffix:
+        case ".toml":
+            found = _toml(text)
+        case ".yaml" | ".yml":
+            found = _yaml(text)
+        case _:
+            raise InputError("a configuration ends in .toml, .yaml or .yml")
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        raise InputError("wanted options by name")
+    return dict(cast("Mapping[str, Any]", found))
+
+
+def _toml(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"this is no TOML: {error}") from None
+
+
+def _yaml(text: str) -> Any:
+    try:
+        import yaml
+    except ImportError:
+        raise InputError("reading YAML needs PyYAML: pip install 'hybridc[yaml]'") from None
+    try:
+        return yaml.safe_load(text) or {}
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from None
+
+
+def _line(error: ValidationError) -> str:
+    """Everything that is wrong, in one line."""
+    return "; ".join(_fault(each) for each in error.errors())
+
+
+def _fault(each: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, each["loc"]))
+    if each["type"] == "extra_forbidden":
+        return f"no option is named {where!r}; {hint(where, names())}"
+    said = str(each["msg"]).removeprefix("Value error, ")
+    given = repr(each["input"])
+    return f"{where}: {said[0].lower()}{said[1:]}, got {given:.60}"

@@ -1,0 +1,1 @@
+"""Control strategies, one file each: in which order stages are tried, and when that ends."""

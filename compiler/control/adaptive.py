@@ -1,0 +1,43 @@
+"""The component that is expected to gain most comes first."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hybridc.compiler.controller import Controller
+from hybridc.compiler.course import Course
+from hybridc.compiler.decisions import NOT_PROMISING
+
+
+@dataclass(frozen=True)
+class Adaptive(Controller):
+    """Analyse the model, and apply the stages in the order of the gain that they promise.
+
+    It ends when the contract is kept, or when nothing that is left may gain more than the noise
+    of the measurement: not even one standard deviation above what is expected.
+    """
+
+    timed: bool = True
+
+    def run(self, course: Course[Any]) -> None:
+        """Try the best first, and ask again after each."""
+        if first := course.upcoming():
+            course.go(first)
+        while course.left and not self._enough(course):
+            expected = {stage.name: course.predicted(stage) for stage in course.left}
+            best = max(course.left, key=lambda stage: expected[stage.name].mean)
+            hopeful = [stage for stage in course.left if expected[stage.name].hope > course.noise]
+            if not hopeful:
+                break
+            course.go(best if best in hopeful else hopeful[0])
+        if not self._enough(course):
+            self._leave(course)
+
+    def _enough(self, course: Course[Any]) -> bool:
+        """Whether limits on costs are set and kept; without any, all that helps is wanted."""
+        return course.limited and course.satisfied
+
+    def _leave(self, course: Course[Any]) -> None:
+        for stage in list(course.left):
+            gain = course.predicted(stage)
+            told = f"expected to gain {gain.mean:.1%} ± {gain.sigma:.1%}, inside the noise"
+            course.close(stage, NOT_PROMISING, told)

@@ -1,0 +1,19 @@
+"""Every component in sequence, each on the result of the last."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hybridc.compiler.controller import Controller
+from hybridc.compiler.course import Course
+
+
+@dataclass(frozen=True)
+class Fusion(Controller):
+    """Apply every stage on what stands, and keep each that makes it better, contract or not."""
+
+    timed: bool = True
+
+    def run(self, course: Course[Any]) -> None:
+        """Go through all stages; none is left out because enough was reached."""
+        while stage := course.upcoming():
+            course.go(stage)

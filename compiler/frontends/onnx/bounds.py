@@ -1,0 +1,106 @@
+"""Clip, and Pad in all its modes."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
+
+_WAYS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}  # ONNX's modes as numpy's
+
+
+def _clip(node: Node) -> Expr:
+    """Bounds are attributes before opset 11, then inputs; one that is missing or NaN is none."""
+    x, s = node.inputs[0], node.scope
+    for index, name, apply in ((1, "min", s.maximum), (2, "max", s.minimum)):
+        given = node.input(index)
+        bound = node.get(name) if given is None else _known(given)
+        if given is not None and bound is None:
+            x = apply(x, given)
+        elif bound is not None and not np.isnan(bound):
+            x = apply(x, bound)
+    return x
+
+
+def _known(given: Expr) -> Any:
+    return given.value.numpy().item() if isinstance(given, tvm.ir.GenericConst) else None
+
+
+def _pad(node: Node) -> Expr:
+    """Crop where a width is negative, and pad by a constant, or by elements of the tensor."""
+    x, s, rank = node.inputs[0], node.scope, len(node.shape())
+    pairs = _widths(node, rank)
+    mode = node.get("mode", "constant")
+    if mode == "constant":
+        return _pad_constant(node, pairs)
+    if mode not in _WAYS:
+        raise UnsupportedError(f"mode={mode}")
+    for axis, (extent, pair) in enumerate(zip(node.shape(), pairs, strict=True)):
+        if pair.any():
+            places = _places(extent, pair, _WAYS[mode])
+            x = s.take(x, tvm.relax.const(places, "int64"), axis=axis)
+    return x
+
+
+def _widths(node: Node, rank: int) -> Array:
+    """Widths `[rank, 2]` before and behind each axis, from attributes before opset 11."""
+    given = node.get("pads", node.get("paddings"))
+    widths = node.value(1) if given is None else np.array(given)
+    axes = node.ints(3, list(range(rank)))
+    pairs = np.zeros((rank, 2), int)
+    before, after = np.split(np.asarray(widths), 2)
+    for axis, low, high in zip(axes, before, after, strict=True):
+        pairs[axis % rank] = low, high
+    return pairs
+
+
+def _places(extent: int, pair: Array, mode: Any) -> Array:
+    """Which element each place of a padded axis shows; cropped first, as ONNX Runtime does."""
+    low, high = (int(width) for width in pair)
+    kept = np.arange(extent)[max(0, -low) : extent - max(0, -high)]
+    if not kept.size:
+        raise UnsupportedError("a padding of nothing")
+    padded: Array = np.pad(kept, (max(0, low), max(0, high)), mode)
+    return padded
+
+
+def _pad_constant(node: Node, pairs: Array) -> Expr:
+    x, s, given = node.inputs[0], node.scope, node.input(2)
+    shape = node.shape()
+    if (pairs < 0).any():
+        begin = [max(0, -int(low)) for low, _ in pairs]
+        end = [n - max(0, -int(high)) for n, (_, high) in zip(shape, pairs, strict=True)]
+        x = s.strided_slice(x, list(range(len(shape))), begin, end)
+        pairs = np.maximum(pairs, 0)
+    fill = node.get("value", 0.0) if given is None else _known(given)
+    kind = dtype(x)
+    if not pairs.any():
+        return x
+    if fill is not None and not isinstance(fill, bool) and kind == "float32":
+        return s.nn.pad(x, pairs.ravel().tolist(), "constant", pad_value=float(fill))
+    value = given if fill is None else constant(np.array(fill), kind)
+    for axis, (low, high) in enumerate(pairs.tolist()):
+        x = _framed(s, x, (axis, low, high), value)
+    return x
+
+
+def _framed(s: Any, x: Expr, place: tuple[int, int, int], value: Expr) -> Expr:
+    """Put constant slices before and behind an axis, so many each; exact in every type."""
+    axis, low, high = place
+    shape = [int(extent) for extent in x.ty.shape.values]
+    parts = [x]
+    for width, behind in ((low, False), (high, True)):
+        if width:
+            frame = [*shape[:axis], width, *shape[axis + 1 :]]
+            filled = s.broadcast_to(s.reshape(value, [1] * len(shape)), frame)
+            parts = [*parts, filled] if behind else [filled, *parts]
+    return s.concat(parts, axis=axis) if len(parts) > 1 else x
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Clip": _clip, "Pad": _pad})

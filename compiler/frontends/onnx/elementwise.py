@@ -1,0 +1,265 @@
+"""Operators on single elements that TVM lacks, or computes for some types or options alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from tvm import te, tirx
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    dtype,
+    is_float,
+)
+from hybridc.compiler.rewrite import constant
+
+# Beyond this power of a float a product takes more roundings than the function.
+_LARGEST_PRODUCT = 3
+
+
+def _pow(node: Node) -> Expr:
+    """The result has the base's type; integers are multiplied, which is exact."""
+    x, y, s = node.inputs[0], node.inputs[1], node.scope
+    kind, other = dtype(x), dtype(y)
+    known = _constant(y)
+    whole = known is not None and float(known).is_integer() and known >= 0
+    if whole and (known <= _LARGEST_PRODUCT or not is_float(x)):
+        return _product(node, x, int(known))
+    if is_float(x):
+        return s.power(x, y if other == kind else s.astype(y, kind))
+    if is_float(y):
+        wide = "float64"
+        return s.astype(s.power(s.astype(x, wide), s.astype(y, wide)), kind)
+    return _integer_power(node, x, s.astype(y, kind) if other != kind else y)
+
+
+def _constant(value: Expr) -> float | None:
+    """The number that a tensor of one element is, or None."""
+    held = getattr(value, "value", None)
+    array = None if held is None else held.numpy()
+    return float(array.item()) if array is not None and array.size == 1 else None
+
+
+def _product(node: Node, x: Expr, power: int) -> Expr:
+    """Square and multiply; the shape is that of x, as a scalar power leaves it."""
+    s = node.scope
+    shape = np.broadcast_shapes(node.shape(0), node.shape(1))
+    result: Expr = None
+    square = x
+    while power:
+        if power & 1:
+            result = square if result is None else s.multiply(result, square)
+        power >>= 1
+        square = s.multiply(square, square) if power else square
+    if result is None:
+        return s.full(list(shape), _one(dtype(x)), dtype=dtype(x))
+    return result if node.shape(0) == shape else s.broadcast_to(result, list(shape))
+
+
+def _one(kind: str) -> Expr:
+    return constant(np.array(1), kind)
+
+
+def _integer_power(node: Node, x: Expr, y: Expr) -> Expr:
+    """Square and multiply by the bits of y; a negative power of an integer is its reciprocal.
+
+    The result wraps as integers do: only the bits that can matter to a type are walked.
+    """
+    s, kind = node.scope, dtype(x)
+    bits = np.iinfo(kind).bits
+    result: Expr = s.broadcast_to(
+        _one(kind), list(np.broadcast_shapes(node.shape(0), node.shape(1)))
+    )
+    square = x
+    for bit in range(bits - 1):
+        one = s.bitwise_and(s.right_shift(y, bit), 1)
+        result = s.multiply(result, s.where(s.equal(one, 1), square, _one(kind)))
+        square = s.multiply(square, square)
+    if kind.startswith("u"):
+        return result
+    # 1 / x^|y| cut to an integer: 1 for 1, 1 or -1 for -1, and 0 for the others.
+    odd = s.equal(s.bitwise_and(y, 1), 1)
+    minus = s.where(odd, s.negative(_one(kind)), _one(kind))
+    small = s.where(s.equal(x, 1), _one(kind), s.where(s.equal(x, -1), minus, s.subtract(x, x)))
+    return s.where(s.less(y, 0), small, result)
+
+
+def _is_inf(node: Node) -> Expr:
+    x, s = node.inputs[0], node.scope
+    positive, negative = (node.get(f"detect_{sign}", 1) for sign in ("positive", "negative"))
+    if positive and negative:
+        return s.isinf(x)
+    if not positive and not negative:
+        return s.not_equal(s.isinf(x), s.isinf(x))
+    sign = s.greater(x, 0.0) if positive else s.less(x, 0.0)
+    return s.logical_and(s.isinf(x), sign)
+
+
+def _exponential_unit(alpha: float, gamma: float) -> Converter:
+    """Elu and Selu: `gamma * (x if x > 0 else alpha * (exp(x) - 1))`."""
+
+    def convert(node: Node) -> Expr:
+        x, s = node.inputs[0], node.scope
+        low = s.multiply(s.subtract(s.exp(x), 1.0), node.get("alpha", alpha))
+        result = s.where(s.less(x, 0.0), low, x)
+        scale = node.get("gamma", gamma)
+        return result if scale == 1 else s.multiply(result, scale)
+
+    return convert
+
+
+def _celu(node: Node) -> Expr:
+    """`max(0, x) + min(0, alpha * (exp(x / alpha) - 1))`: the first where x is not negative."""
+    x, s, alpha = node.inputs[0], node.scope, node.get("alpha", 1.0)
+    low = s.multiply(s.subtract(s.exp(s.divide(x, alpha)), 1.0), alpha)
+    return s.where(s.less(x, 0.0), low, x)
+
+
+def _mish(node: Node) -> Expr:
+    """`x * tanh(ln(1 + e^x))`, where e^x does not overflow: tanh of more than 20 is 1."""
+    x, s = node.inputs[0], node.scope
+    # With n = e^x (e^x + 2) this is x * n / (n + 2).
+    grown = s.exp(s.minimum(x, 20.0 if dtype(x) != "float16" else 5.0))
+    n = s.multiply(grown, s.add(grown, 2.0))
+    return s.multiply(x, s.divide(n, s.add(n, 2.0)))
+
+
+def _mod(node: Node) -> Expr:
+    """The sign is the divisor's, or with fmod the dividend's; an infinite divisor changes nothing.
+
+    TVM divides, which gives NaN there, and rounds.
+    """
+    x, y, s = node.inputs[0], node.inputs[1], node.scope
+    if is_float(x):
+        return _float_mod(node)
+    rest = s.subtract(x, s.multiply(_truncated(node), y))
+    if node.get("fmod", 0) or dtype(x).startswith("u"):
+        return rest
+    zero = s.equal(rest, 0)
+    opposite = s.less(s.bitwise_xor(rest, y), 0)
+    return s.where(s.logical_and(s.logical_not(zero), opposite), s.add(rest, y), rest)
+
+
+def _float_mod(node: Node) -> Expr:
+    """The remainder is exact, also where it is computed in wider floats."""
+    x, y, s, kind = node.inputs[0], node.inputs[1], node.scope, dtype(node.inputs[0])
+    wide = "float64" if kind == "float64" else "float32"
+    if wide != kind:
+        x, y = s.astype(x, wide), s.astype(y, wide)
+    function = "fmod" if wide == "float64" else "fmodf"  # of C; TVM has no code for its own
+
+    def remainder(a: Expr, b: Expr) -> Expr:
+        return tirx.call_pure_extern(wide, function, a, b)
+
+    rest = _by_element(node, remainder, "fmod", (x, y))
+    if not node.get("fmod", 0):
+        opposite = s.not_equal(s.less(rest, 0.0), s.less(y, 0.0))
+        moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
+        rest = s.where(moved, s.add(rest, y), rest)
+    return rest if wide == kind else s.astype(rest, kind)
+
+
+def _truncated(node: Node) -> Expr:
+    """The quotient of integers, cut towards zero."""
+    return _by_element(node, tirx.truncdiv, "quotient")
+
+
+def _by_element(
+    node: Node,
+    function: Callable[[Expr, Expr], Expr],
+    name: str,
+    operands: Sequence[Expr] = (),
+) -> Expr:
+    """A function of TIR on two broadcast operands, as a loop nest."""
+    s = node.scope
+    shape = list(np.broadcast_shapes(node.shape(0), node.shape(1)))
+    x, y = (s.broadcast_to(value, shape) for value in operands or node.inputs[:2])
+
+    def kernel(a: Expr, b: Expr) -> Expr:
+        return te.compute(a.shape, lambda *i: function(a(*i), b(*i)), name=name)
+
+    return s.te(kernel, x, y)
+
+
+def _bit_cast(node: Node) -> Expr:
+    """The same bits as another type of the same width."""
+    import onnx
+
+    x, s = node.inputs[0], node.scope
+    kind = str(onnx.helper.tensor_dtype_to_np_dtype(node.get("to")))
+    given = dtype(x)
+    if kind == given:
+        return x
+    if given == "bool" or kind == "bool":
+        x, given = (s.astype(x, "uint8"), "uint8") if given == "bool" else (x, given)
+        if kind in (given, "bool"):
+            return x if kind == given else s.astype(x, "bool")
+    if np.dtype(kind).itemsize != np.dtype(given).itemsize:
+        raise UnsupportedError(f"a cast of {given} to {kind}, which is of another width")
+
+    def kernel(a: Expr) -> Expr:
+        return te.compute(a.shape, lambda *i: tirx.reinterpret(kind, a(*i)), name="bits")
+
+    return s.te(kernel, x)
+
+
+def _shift(node: Node) -> Expr:
+    """Unsigned integers; a shift by the width or more leaves 0, as in numpy."""
+    x, y, s = node.inputs[0], node.inputs[1], node.scope
+    bits = np.iinfo(dtype(x)).bits
+    apply = s.left_shift if node.get("direction") == "LEFT" else s.right_shift
+    inside = s.less(y, bits)
+    shifted = apply(x, s.where(inside, y, s.subtract(y, y)))
+    return s.where(inside, shifted, s.subtract(shifted, shifted))
+
+
+def _hyperbolic(sign: float) -> Converter:
+    """Cosh and Sinh by exponentials; TVM has no code for them.
+
+    Half of e^(x/2) twice, so that no infinity comes before the result's.  Near 0 the sine is its
+    series, where the difference of exponentials would cancel: the next term is below x^9 / 362880.
+    """
+
+    def convert(node: Node) -> Expr:
+        x, s = node.inputs[0], node.scope
+        wide = s.astype(x, "float32") if dtype(x) == "float16" else x
+        up, down = (s.exp(s.multiply(wide, half)) for half in (0.5, -0.5))
+        grown, shrunk = (s.multiply(s.multiply(e, 0.5), e) for e in (up, down))
+        result = s.add(grown, s.multiply(shrunk, sign))
+        if sign < 0:
+            square = s.multiply(wide, wide)
+            series: Expr = s.add(s.multiply(square, 1 / 5040), 1 / 120)
+            series = s.add(s.multiply(series, square), 1 / 6)
+            series = s.multiply(wide, s.add(s.multiply(series, square), 1.0))
+            limit = 0.01 if dtype(wide) == "float64" else 0.3
+            result = s.where(s.less(s.abs(wide), limit), series, result)
+        return result if wide is x else s.astype(result, dtype(x))
+
+    return convert
+
+
+def _softplus(node: Node) -> Expr:
+    """`max(x, 0) + ln(1 + e^-|x|)`, which does not overflow."""
+    x, s = node.inputs[0], node.scope
+    return s.add(s.maximum(x, 0.0), s.log(s.add(s.exp(s.negative(s.abs(x))), 1.0)))
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "BitCast": _bit_cast,
+        "BitShift": _shift,
+        "Celu": _celu,
+        "Cosh": _hyperbolic(1.0),
+        "Elu": _exponential_unit(1.0, 1.0),
+        "IsInf": _is_inf,
+        "Mish": _mish,
+        "Mod": _mod,
+        "Pow": _pow,
+        "Selu": _exponential_unit(1.67326319217681884765625, 1.05070102214813232421875),
+        "Sinh": _hyperbolic(-1.0),
+        "Softplus": _softplus,
+    }
+)

@@ -1,0 +1,146 @@
+"""What a converter of an ONNX operator is given, and how it writes Relax.
+
+A converter takes a `Node` and returns one Relax expression, or a list of one for each output; it
+raises `UnsupportedError` for a form that it does not compute exactly, and returns None for one that
+it leaves to TVM's own converter, where that is known to be right.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant, shape
+
+Expr = Any  # a Relax expression; TVM ships no types
+Converted = Expr | list[Expr] | None
+
+
+class Scope:
+    """The operators of `relax.op`, each bound to a variable as it is applied.
+
+    `s.add(x, 1)` adds a constant of x's type: a number or array among the operands takes the type
+    of the first tensor.  `s.nn.relu(x)` reaches the operators of a submodule.
+    """
+
+    def __init__(self, builder: Any, module: Any = relax.op) -> None:
+        self._builder, self._module = builder, module
+
+    @property
+    def nn(self) -> "Scope":
+        """The operators of `relax.op.nn`."""
+        return Scope(self._builder, relax.op.nn)
+
+    @property
+    def image(self) -> "Scope":
+        """The operators of `relax.op.image`."""
+        return Scope(self._builder, relax.op.image)
+
+    def emit(self, value: Expr) -> Expr:
+        """Bind an expression; a constant or variable is itself."""
+        return value if is_atom(value) else self._builder.emit(value)
+
+    def te(self, kernel: Callable[..., Any], *operands: Expr) -> Expr:
+        """Bind a loop nest, where no operator of Relax computes the same."""
+        return self._builder.emit_te(kernel, *operands)
+
+    def __getattr__(self, name: str) -> Callable[..., Expr]:
+        function = getattr(self._module, name)
+
+        def apply(*operands: Any, **options: Any) -> Expr:
+            kinds = [dtype(o) for o in operands if isinstance(o, tvm.ir.Expr)]
+            # The condition of a `where` says nothing of its branches.
+            like = next((kind for kind in kinds if kind != "bool"), kinds[0] if kinds else None)
+            given = [_operand(operand, like) for operand in operands]
+            return self.emit(function(*given, **options))
+
+        return apply
+
+
+def _operand(operand: Any, like: str | None) -> Any:
+    """A bare float or array becomes a constant; integers in lists stay shapes and axes."""
+    if isinstance(operand, bool | int | float | np.ndarray | np.generic) and like is not None:
+        return constant(np.asarray(operand), like)
+    return operand
+
+
+def is_atom(value: Expr) -> bool:
+    """Whether an expression is a variable or a constant."""
+    return isinstance(value, relax.Var | tvm.ir.GenericConst)
+
+
+def dtype(value: Expr) -> str:
+    """The element type of a tensor."""
+    return str(value.ty.dtype)
+
+
+def is_float(value: Expr) -> bool:
+    """Whether a tensor holds floats."""
+    return "float" in dtype(value)
+
+
+@dataclass(frozen=True)
+class Node:
+    """An ONNX node: its inputs as Relax, None where one is left out, its attributes as Python."""
+
+    operator: str
+    inputs: Sequence[Expr]
+    attributes: Mapping[str, Any]
+    outputs: int
+    opset: int
+    scope: Scope
+    wanted: tuple[bool, ...] = ()
+
+    def input(self, index: int) -> Expr:
+        """An input, or None."""
+        return self.inputs[index] if len(self.inputs) > index else None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """An attribute; text as `str`, repeated numbers as a list."""
+        value = self.attributes.get(name, default)
+        if isinstance(value, bytes):
+            return value.decode(errors="replace")
+        return list(value) if isinstance(value, tuple) else value
+
+    def value(self, index: int, default: Any = None) -> Array | Any:
+        """The array that an input is, the default where it is left out.
+
+        Raises UnsupportedError where it is known only as the model runs.
+        """
+        given = self.input(index)
+        if given is None:
+            return default
+        if isinstance(given, tvm.ir.GenericConst):
+            return given.value.numpy()
+        raise UnsupportedError(f"an input {index} that is not constant")
+
+    def ints(self, index: int, default: Any = None) -> list[int] | Any:
+        """An input as a list of integers."""
+        found = self.value(index)
+        return default if found is None else [int(v) for v in np.ravel(found)]
+
+    def shape(self, index: int = 0) -> tuple[int, ...]:
+        """The static shape of an input.  Raises UnsupportedError where it has none."""
+        return static(self.inputs[index])
+
+    def named(self, output: int) -> bool:
+        """Whether the node's output of this number is wanted."""
+        return output < self.outputs and (not self.wanted or self.wanted[output])
+
+
+def static(value: Expr) -> tuple[int, ...]:
+    """The static shape of a tensor.  Raises UnsupportedError where it has none."""
+    if not isinstance(value.ty, relax.TensorType) or value.ty.shape is None:
+        raise UnsupportedError("a shape that depends on the data")
+    try:
+        return shape(value)
+    except (AttributeError, TypeError):
+        raise UnsupportedError("a shape that depends on the data") from None
+
+
+Converter = Callable[[Node], Converted]

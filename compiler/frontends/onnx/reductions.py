@@ -1,0 +1,141 @@
+"""Reductions of nothing, norms, running products, determinants."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import numpy as np
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    dtype,
+    is_float,
+    static,
+)
+from hybridc.compiler.rewrite import constant
+
+# Matrices beyond this side would be written out into too many operators.
+_LARGEST_MATRIX = 16
+
+
+def _lowest(kind: str) -> float | int:
+    """What the maximum of no numbers is."""
+    if kind == "bool":
+        return 0
+    return -np.inf if "float" in kind else int(np.iinfo(kind).min)
+
+
+def _highest(kind: str) -> float | int:
+    if kind == "bool":
+        return 1
+    return np.inf if "float" in kind else int(np.iinfo(kind).max)
+
+
+def _of_nothing(value: Callable[[str], float | int]) -> Converter:
+    """A reduction over an axis without elements is known; the others are left to TVM."""
+
+    def convert(node: Node) -> Expr:
+        shape, kind = node.shape(), dtype(node.inputs[0])
+        if 0 not in shape:
+            return None
+        rank, keep = len(shape), node.get("keepdims", 1)
+        axes = node.get("axes") or node.ints(1, []) or []
+        if not axes and node.get("noop_with_empty_axes", 0):
+            return node.inputs[0]
+        reduced = {axis % rank for axis in axes} or set(range(rank))
+        made = [1 if a in reduced else n for a, n in enumerate(shape) if keep or a not in reduced]
+        if 0 in made:
+            return constant(np.zeros(made), kind)
+        return constant(np.full(made, value(kind)), kind)
+
+    return convert
+
+
+def _lp_normalization(node: Node) -> Expr:
+    """Divide by the norm; where that is 0 the result is 0."""
+    x, s, p = node.inputs[0], node.scope, node.get("p", 2)
+    axis = [node.get("axis", -1)]
+    if p == 1:
+        norm = s.sum(s.abs(x), axis=axis, keepdims=True)
+    else:
+        norm = s.sqrt(s.sum(s.multiply(x, x), axis=axis, keepdims=True))
+    none = s.equal(norm, 0.0)
+    quotient = s.divide(x, s.where(none, constant(np.array(1.0), dtype(x)), norm))
+    return s.where(none, constant(np.array(0.0), dtype(x)), quotient)
+
+
+def _cumulative(operator: str, neutral: int) -> Converter:
+    """CumSum and CumProd: `exclusive` shifts by one, `reverse` runs from the end."""
+
+    def convert(node: Node) -> Expr:
+        x, s = node.inputs[0], node.scope
+        axis = int(np.ravel(node.value(1))[0]) % len(node.shape())
+        extent, kind = node.shape()[axis], dtype(x)
+        x = s.flip(x, axis=axis) if node.get("reverse", 0) else x
+        if node.get("exclusive", 0):
+            shape = list(node.shape())
+            first = constant(np.full([*shape[:axis], 1, *shape[axis + 1 :]], neutral), kind)
+            rest = s.strided_slice(x, [axis], [0], [extent - 1])
+            x = s.concat([first, rest], axis=axis) if extent > 1 else first
+        x = getattr(s, operator)(x, axis=axis, dtype=kind)
+        return s.flip(x, axis=axis) if node.get("reverse", 0) else x
+
+    return convert
+
+
+def _det(node: Node) -> Expr:
+    """Gaussian elimination of matrices `[..., n, n]` with the largest pivot of each column."""
+    x, s = node.inputs[0], node.scope
+    *outer, n, columns = node.shape()
+    if n != columns or n > _LARGEST_MATRIX:
+        raise UnsupportedError(f"matrices of {n}x{columns}; the most is {_LARGEST_MATRIX} square")
+    if not is_float(x):
+        raise UnsupportedError(f"elements of {dtype(x)}")
+    x = s.reshape(x, [-1, n, n])
+    result: Expr = constant(np.ones([static(x)[0]]), dtype(x))
+    for size in range(n, 0, -1):
+        pivot, x = _eliminated(s, x, size)
+        result = s.multiply(result, pivot)
+    return s.reshape(result, outer)
+
+
+def _eliminated(s: Expr, x: Expr, n: int) -> tuple[Expr, Expr]:
+    """The signed pivot `[m]` of the first column of `[m, n, n]`, and the matrices that remain."""
+    many = static(x)[0]
+    column = s.reshape(s.strided_slice(x, [2], [0], [1]), [many, n])
+    row = s.argmax(s.abs(column), axis=1, keepdims=True)  # [m, 1]
+    pivot = s.reshape(s.gather_elements(column, row, axis=1), [many])
+    if n == 1:
+        return pivot, x
+    # The first row takes the pivot's place, which turns the sign unless it is the pivot's row.
+    numbers = constant(np.arange(n)[None, :, None], "int64")
+    at = s.reshape(row, [many, 1, 1])
+    first = s.strided_slice(x, [1], [0], [1])
+    chosen = s.gather_elements(x, s.broadcast_to(at, [many, 1, n]), axis=1)
+    swapped = s.where(s.broadcast_to(s.equal(numbers, at), [many, n, n]), first, x)
+    below = s.strided_slice(swapped, [1], [1], [n])
+    sign = s.where(s.equal(s.reshape(row, [many]), 0), *(_number(v, x) for v in (1, -1)))
+    safe = s.where(s.equal(pivot, 0.0), _number(1, x), pivot)
+    lead = s.strided_slice(below, [2], [0], [1])
+    factor = s.divide(lead, s.reshape(safe, [many, 1, 1]))
+    rest = s.strided_slice(below, [2], [1], [n])
+    tail = s.strided_slice(chosen, [2], [1], [n])
+    return s.multiply(pivot, sign), s.subtract(rest, s.multiply(factor, tail))
+
+
+def _number(value: float, like: Expr) -> Expr:
+    return constant(np.array(value), dtype(like))
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "CumProd": _cumulative("cumprod", 1),
+        "CumSum": _cumulative("cumsum", 0),
+        "Det": _det,
+        "LpNormalization": _lp_normalization,
+        "ReduceMax": _of_nothing(_lowest),
+        "ReduceMin": _of_nothing(_highest),
+    }
+)

@@ -1,0 +1,225 @@
+"""Resize and Upsample in every mode: each axis is a weighted sum of few elements of the input.
+
+Sizes are static, so places and weights are constants.  What TVM's image operators compute rightly
+is left to them, since passes and schedules know these.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from tvm import relax
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    dtype,
+    is_float,
+    static,
+)
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
+
+# Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
+_ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
+_FEW = 4  # taps that are gathered; more become a matrix product
+_ROUNDINGS = {
+    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    "floor": np.floor,
+    "ceil": np.ceil,
+}
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """How one axis is resized: `region` is the part of it that tf_crop_and_resize reads."""
+
+    axis: int
+    given: int
+    made: int
+    scale: float
+    region: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def same(self) -> bool:
+        return self.given == self.made and self.scale == 1 and self.region == (0.0, 1.0)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the scale is the ratio of the sizes."""
+        return np.float32(self.made / self.given) == np.float32(self.scale)
+
+    def places(self, mode: str) -> Array:
+        """Where in the input each element of the output lies."""
+        y, extent = np.arange(self.made, dtype=np.float64), self.scale * self.given
+        first, last = self.region
+        match mode:
+            case "align_corners":
+                return y * 0 if extent == 1 else y * (self.given - 1) / (extent - 1)
+            case "asymmetric":
+                return y / self.scale
+            case "tf_crop_and_resize":
+                width = (last - first) * (self.given - 1)
+                inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)
+                return inner + first * (self.given - 1)
+            case "pytorch_half_pixel" if extent == 1:
+                return y * 0 - 0.5
+            case "pytorch_half_pixel" | "half_pixel":
+                return (y + 0.5) / self.scale - 0.5
+            case "half_pixel_symmetric":
+                offset = self.given / 2 * (1 - self.made / extent)
+                return offset + (y + 0.5) / self.scale - 0.5
+            case _:
+                raise UnsupportedError(f"coordinate_transformation_mode={mode}")
+
+
+def _resize(node: Node) -> Expr:
+    coordinates = node.get("coordinate_transformation_mode", "half_pixel")
+    if node.opset < 11:
+        coordinates = "asymmetric"
+    axes = _axes(node, coordinates)
+    if _left_to_tvm(node, axes, coordinates):
+        return None
+    mode = node.get("mode", "nearest")
+    x, s, kind = node.inputs[0], node.scope, dtype(node.inputs[0])
+    if mode != "nearest":
+        if not is_float(x):
+            raise UnsupportedError(f"mode={mode} for {kind}")
+        x = s.astype(x, "float32") if kind == "float16" else x
+    for axis in axes:
+        if not axis.same:
+            x = _along(node, x, axis, coordinates)
+    if coordinates == "tf_crop_and_resize":
+        x = _outside(node, x, axes)
+    return s.astype(x, kind) if dtype(x) != kind else x
+
+
+def _axes(node: Node, coordinates: str) -> list[_Axis]:
+    """How each axis is resized, from scales or sizes for all axes or some."""
+    shape = node.shape()
+    rank = len(shape)
+    chosen = [axis % rank for axis in node.get("axes", list(range(rank)))]
+    older = node.opset < 11  # scales were the second input
+    scales, sizes = node.value(1 if older else 2), None if older else node.value(3)
+    if node.operator == "Upsample" and node.get("scales") is not None:
+        scales = np.array(node.get("scales"))
+    region = np.ravel(node.value(1, [])) if coordinates == "tf_crop_and_resize" else []
+    policy = node.get("keep_aspect_ratio_policy", "stretch")
+    made: dict[int, _Axis] = {}
+    if sizes is not None and sizes.size:
+        ratios = [float(size) / shape[axis] for axis, size in zip(chosen, sizes, strict=True)]
+        if policy != "stretch":
+            ratio = min(ratios) if policy == "not_larger" else max(ratios)
+            ratios = [ratio] * len(ratios)
+            sizes = [int(ratio * shape[axis] + 0.5) for axis in chosen]
+        found = [(int(size), ratio) for size, ratio in zip(sizes, ratios, strict=True)]
+    elif scales is not None and scales.size:
+        values = [float(scale) for scale in np.ravel(scales)]
+        # In float32, as ONNX's shape inference multiplies.
+        sizes = np.floor(np.float32(values) * np.array(shape, np.float32)[chosen])
+        found = list(zip(sizes.astype(int).tolist(), values, strict=True))
+    else:
+        raise UnsupportedError("neither scales nor sizes")
+    for index, (axis, (size, scale)) in enumerate(zip(chosen, found, strict=True)):
+        part = (float(region[index]), float(region[index + len(chosen)])) if len(region) else (0, 1)
+        made[axis] = _Axis(axis, shape[axis], size, scale, part)
+    return [made[axis] for axis in sorted(made)]
+
+
+def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
+    """Images of float32 whose batch and channels stay, by options that TVM reads rightly."""
+    rank = len(node.shape())
+    options = node.get("antialias", 0) or node.get("exclude_outside", 0) or node.get("axes")
+    return (
+        node.operator == "Resize"
+        and 3 <= rank <= 5
+        and dtype(node.inputs[0]) == "float32"
+        and node.opset >= 11
+        and not options
+        and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"
+        and coordinates in _ALIKE
+        and all(axis.same for axis in axes[:2])
+        and all(axis.exact and axis.made > 1 and axis.given > 1 for axis in axes[2:])
+    )
+
+
+def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
+    """Resize one axis."""
+    s, places = node.scope, axis.places(coordinates)
+    if node.get("mode", "nearest") == "nearest":
+        # Upsample, and Resize before it had a choice, floored.
+        rounding = node.get("nearest_mode", "round_prefer_floor")
+        rounding = "floor" if node.opset < 11 else rounding
+        nearest = np.clip(_ROUNDINGS[rounding](places), 0, axis.given - 1)
+        return s.take(x, relax.const(nearest.astype(np.int64), "int64"), axis=axis.axis)
+    taps, weights = _taps(node, axis, places)
+    if taps.shape[1] > _FEW:
+        return _product(s, x, axis, taps, weights)
+    total: Expr = None
+    for index, weight in zip(taps.T, weights.T, strict=True):
+        part = s.take(x, relax.const(index.copy(), "int64"), axis=axis.axis)
+        shape = [1] * len(static(x))
+        shape[axis.axis] = axis.made
+        part = s.multiply(part, weight.reshape(shape))
+        total = part if total is None else s.add(total, part)
+    return total
+
+
+def _taps(node: Node, axis: _Axis, places: Array) -> tuple[Array, Array]:
+    """The elements that make up each element of the output, `[made, taps]`, and their weights."""
+    cubic = node.get("mode") in ("cubic", b"cubic")
+    sharp = float(node.get("cubic_coeff_a", -0.75))
+    # Antialiasing widens the filter where the axis shrinks.
+    narrow = min(axis.scale, 1.0) if node.get("antialias", 0) else 1.0
+    reach = int(np.ceil((2 if cubic else 1) / narrow))
+    taps = np.floor(places).astype(np.int64)[:, None] + np.arange(1 - reach, reach + 1)
+    distance = np.abs(taps - places[:, None]) * narrow
+    weights = _cubic(distance, sharp) if cubic else np.clip(1 - distance, 0, None)
+    if node.get("exclude_outside", 0):
+        weights = np.where((taps < 0) | (taps >= axis.given), 0, weights)
+    if node.get("exclude_outside", 0) or node.get("antialias", 0):
+        weights = weights / weights.sum(1, keepdims=True)
+    return np.clip(taps, 0, axis.given - 1), weights
+
+
+def _cubic(x: Array, a: float) -> Array:
+    """Keys' kernel (1981) at distances x >= 0."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    result: Array = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    return result
+
+
+def _product(s: Expr, x: Expr, axis: _Axis, taps: Array, weights: Array) -> Expr:
+    """The weighted sums as a product with a matrix `[given, made]`."""
+    matrix = np.zeros((axis.given, axis.made))
+    np.add.at(matrix, (taps, np.arange(axis.made)[:, None]), weights)
+    order = list(range(len(static(x))))
+    order[axis.axis], order[-1] = order[-1], order[axis.axis]
+    last = axis.axis == len(order) - 1
+    moved = x if last else s.permute_dims(x, order)
+    made = s.matmul(moved, constant(matrix, dtype(x)))
+    return made if last else s.permute_dims(made, order)
+
+
+def _outside(node: Node, x: Expr, axes: Sequence[_Axis]) -> Expr:
+    """Elements that lie outside of the input have the extrapolation value."""
+    rank = len(static(x))
+    outside = np.zeros([1] * rank, bool)
+    for axis in axes:
+        places = axis.places("tf_crop_and_resize")
+        shape = [1] * rank
+        shape[axis.axis] = axis.made
+        if not axis.same:
+            outside = outside | ((places < 0) | (places > axis.given - 1)).reshape(shape)
+    if not outside.any():
+        return x
+    fill = constant(np.array(node.get("extrapolation_value", 0.0)), dtype(x))
+    return node.scope.where(constant(np.broadcast_to(outside, static(x)), "bool"), fill, x)
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Resize": _resize, "Upsample": _resize})

@@ -1,0 +1,161 @@
+"""Operators that choose elements, or make masks, by places."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, te, tirx
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    Scope,
+    dtype,
+    is_float,
+    static,
+)
+from hybridc.compiler.rewrite import constant
+
+
+def _one_hot(node: Node) -> Expr:
+    """Negative indices count from the end; one that is outside matches nothing."""
+    indices, values, s = node.inputs[0], node.inputs[2], node.scope
+    depth = int(np.ravel(node.value(1))[0])
+    rank = len(static(indices)) + 1
+    axis = node.get("axis", -1) % rank
+    if is_float(indices) or dtype(indices) != "int64":
+        indices = s.astype(indices, "int64")
+    wrapped = s.where(s.less(indices, 0), s.add(indices, depth), indices)
+    shape = [1] * rank
+    shape[axis] = depth
+    wanted = constant(np.arange(depth).reshape(shape), "int64")
+    hot = s.equal(s.expand_dims(wrapped, axis=[axis]), wanted)
+    off, on = (s.strided_slice(values, [0], [k], [k + 1]) for k in (0, 1))
+    return s.where(hot, s.reshape(on, [1] * rank), s.reshape(off, [1] * rank))
+
+
+def _eye_like(node: Node) -> Expr:
+    import onnx
+
+    rows, columns = node.shape()
+    to = node.get("dtype")
+    kind = dtype(node.inputs[0]) if to is None else str(onnx.helper.tensor_dtype_to_np_dtype(to))
+    return constant(np.eye(rows, columns, node.get("k", 0)), kind)
+
+
+def _trilu(node: Node) -> Expr:
+    """The upper or lower triangle; the diagonal may be known only as the model runs."""
+    x, s = node.inputs[0], node.scope
+    rows, columns = node.shape()[-2:]
+    difference = constant(np.arange(columns) - np.arange(rows)[:, None], "int64")
+    given = node.input(1)
+    k = constant(np.array(0), "int64") if given is None else s.reshape(given, [])
+    kept = s.greater_equal(difference, k) if node.get("upper", 1) else s.less_equal(difference, k)
+    zero = constant(np.array(0), dtype(x))
+    if 0 in node.shape():
+        return x
+    return s.where(kept, x, zero)
+
+
+def _reverse_sequence(node: Node) -> Expr:
+    """The first elements of each sequence in reverse, those behind its end as they are."""
+    x, lengths, s = node.inputs[0], node.inputs[1], node.scope
+    rank = len(node.shape())
+    time, batch = node.get("time_axis", 0) % rank, node.get("batch_axis", 1) % rank
+    shape = [1] * rank
+    shape[time] = node.shape()[time]
+    at = constant(np.arange(node.shape()[time]).reshape(shape), "int64")
+    ends = [1] * rank
+    ends[batch] = node.shape()[batch]
+    end = s.reshape(s.astype(lengths, "int64"), ends)
+    places = s.where(s.less(at, end), s.subtract(s.subtract(end, 1), at), at)
+    places = s.broadcast_to(places, list(node.shape()))
+    return s.gather_elements(x, places, axis=time)
+
+
+def _tensor_scatter(node: Node) -> Expr:
+    """Write the update into the cache, from an index of each batch on; perhaps around its end.
+
+    Each place of the cache takes the element of the update that falls on it, or stays.
+    """
+    cache, update, s = node.inputs[0], node.inputs[1], node.scope
+    shape, count = node.shape(), node.shape(1)
+    axis = node.get("axis", -2) % len(shape)
+    extent, new = shape[axis], count[axis]
+    place = [1] * len(shape)
+    place[axis] = extent
+    at = constant(np.arange(extent).reshape(place), "int64")
+    starts = node.input(2)
+    rows = [shape[0], *[1] * (len(shape) - 1)]
+    start = (
+        constant(np.zeros(rows), "int64")
+        if starts is None
+        else s.reshape(s.astype(starts, "int64"), rows)
+    )
+    source = s.subtract(at, start)
+    if node.get("mode", "linear") == "circular":
+        source = s.floor_mod(source, extent)
+    written = s.logical_and(s.greater_equal(source, 0), s.less(source, new))
+    inside = s.minimum(s.maximum(source, 0), new - 1)
+    taken = s.gather_elements(update, s.broadcast_to(inside, list(shape)), axis=axis)
+    return s.where(s.broadcast_to(written, list(shape)), taken, cache)
+
+
+def _compress(node: Node) -> Expr:
+    """A condition that is constant chooses at once."""
+    x, s = node.inputs[0], node.scope
+    if not isinstance(node.inputs[1], tvm.ir.GenericConst):
+        raise UnsupportedError("a condition that depends on the data")
+    places = np.flatnonzero(node.value(1))
+    axis = node.get("axis")
+    x = s.reshape(x, [-1]) if axis is None else x
+    rank = len(static(x))
+    chosen = relax.const(places.astype(np.int64), "int64")
+    return s.take(x, chosen, axis=0 if axis is None else axis % rank)
+
+
+def _top_k(node: Node) -> Expr | list[Expr]:
+    """The k largest or smallest, sorted also where that is not asked for.
+
+    Sorts lack uint64: with its first bit turned it is an int64 of the same order.
+    """
+    x, s = node.inputs[0], node.scope
+    k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
+    options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
+    wide = dtype(x) == "uint64"
+    data = _turned(s, x, "int64") if wide else x
+    both = s.topk(data, **{"k": k, **options}, ret_type="both", dtype="int64")
+    values, places = (s.emit(tvm.ir.TupleGetItem(both, part)) for part in (0, 1))
+    return [_turned(s, values, "uint64") if wide else values, places]
+
+
+def _turned(s: Scope, x: Expr, kind: str) -> Expr:
+    """The same bits but for the first, as another type of 64 bits."""
+
+    def kernel(a: Any) -> Any:
+        first = tirx.const(np.iinfo(np.int64).min, "int64")
+
+        def element(*index: Any) -> Any:
+            bits = tirx.reinterpret("int64", a(*index))
+            return tirx.reinterpret(kind, tirx.bitwise_xor(bits, first))
+
+        return te.compute(a.shape, element, name="turned")
+
+    return s.te(kernel, x)
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "Compress": _compress,
+        "EyeLike": _eye_like,
+        "OneHot": _one_hot,
+        "ReverseSequence": _reverse_sequence,
+        "TensorScatter": _tensor_scatter,
+        "TopK": _top_k,
+        "Trilu": _trilu,
+    }
+)

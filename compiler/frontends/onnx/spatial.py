@@ -1,0 +1,113 @@
+"""Operators on images whose options TVM lacks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+from tvm import relax
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    dtype,
+    static,
+)
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
+
+
+def _space_to_depth(node: Node) -> Expr:
+    """Blocks to channels: of a pixel first (DCR), or of a channel first (CRD)."""
+    x, s, block = node.inputs[0], node.scope, int(node.get("blocksize"))
+    n, c, h, w = node.shape()
+    x = s.reshape(x, [n, c, h // block, block, w // block, block])
+    mode = node.get("mode", "DCR")
+    order = [0, 3, 5, 1, 2, 4] if mode == "DCR" else [0, 1, 3, 5, 2, 4]
+    return s.reshape(s.permute_dims(x, order), [n, c * block * block, h // block, w // block])
+
+
+def _col2im(node: Node) -> Expr:
+    """Sum blocks `[batch, channels * block, places]` into an image `[batch, channels, ...]`.
+
+    Each position within a block falls on a grid of pixels: the sum of the images, one for each
+    position, whose pixels on the grid are the block's and whose others are 0.
+    """
+    x, s = node.inputs[0], node.scope
+    image, block = node.ints(1), node.ints(2)
+    rank = len(image)
+    dilations, strides = (node.get(name, [1] * rank) for name in ("dilations", "strides"))
+    pads = node.get("pads", [0] * 2 * rank)
+    batch, rows, places = node.shape()
+    channels = rows // math.prod(block)
+    counts = [
+        (image[i] + pads[i] + pads[rank + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1
+        for i in range(rank)
+    ]
+    flat = s.reshape(x, [batch, channels, math.prod(block), places])
+    # Every pixel lists what falls on it, padded with a place that holds 0.
+    sources = _sources(image, block, counts, dilations, strides, pads)
+    zero = constant(np.zeros((batch, channels, 1)), dtype(x))
+    joined = s.concat([s.reshape(flat, [batch, channels, -1]), zero], axis=2)
+    taken = s.take(joined, relax.const(sources.ravel(), "int64"), axis=2)
+    taken = s.reshape(taken, [batch, channels, *sources.shape])
+    return s.reshape(s.sum(taken, axis=[3]), [batch, channels, *image])
+
+
+def _sources(  # noqa: PLR0913, PLR0917 - the parameters of the operator
+    image: Sequence[int],
+    block: Sequence[int],
+    counts: Sequence[int],
+    dilations: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+) -> Array:
+    """`[pixels, most]`: the elements of all blocks that fall on each pixel, or their count."""
+    grids = np.indices([*block, *counts]).reshape(2 * len(block), -1)
+    rank, elements = len(block), grids.shape[1]
+    at = [grids[rank + i] * strides[i] - pads[i] + grids[i] * dilations[i] for i in range(rank)]
+    inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, image, strict=True)], axis=0)
+    number = np.flatnonzero(inside)
+    pixel = np.ravel_multi_index([a[inside] for a in at], image)
+    order = np.argsort(pixel, kind="stable")
+    pixel, number = pixel[order], number[order]
+    total = np.bincount(pixel, minlength=math.prod(image))
+    first = np.concatenate([[0], np.cumsum(total)[:-1]])
+    made = np.full((math.prod(image), max(1, int(total.max(initial=0)))), elements)
+    made[pixel, np.arange(len(pixel)) - first[pixel]] = number
+    return made
+
+
+def _max_unpool(node: Node) -> Expr:
+    """Put each element where the pooling found it; indices count in the shape that it had."""
+    x, indices, s = node.inputs[0], node.inputs[1], node.scope
+    kernel = node.get("kernel_shape")
+    rank = len(kernel)
+    strides, pads = node.get("strides", [1] * rank), node.get("pads", [0] * 2 * rank)
+    sizes = node.shape()
+    natural = [
+        *sizes[:2],
+        *(
+            (sizes[2 + i] - 1) * strides[i] + kernel[i] - pads[i] - pads[rank + i]
+            for i in range(rank)
+        ),
+    ]
+    wanted = node.ints(2, natural)
+    if any(big < small for big, small in zip(wanted, natural, strict=True)):
+        raise UnsupportedError("an output smaller than what was pooled")
+    zeros = constant(np.zeros(math.prod(natural)), dtype(x))
+    flat = s.scatter_elements(zeros, s.reshape(indices, [-1]), s.reshape(x, [-1]), axis=0)
+    y = s.reshape(flat, natural)
+    for axis, (big, small) in enumerate(zip(wanted, natural, strict=True)):
+        if big > small:
+            shape = list(static(y))
+            shape[axis] = big - small
+            y = s.concat([y, constant(np.zeros(shape), dtype(x))], axis=axis)
+    return y
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {"Col2Im": _col2im, "MaxUnpool": _max_unpool, "SpaceToDepth": _space_to_depth}
+)

@@ -1,0 +1,129 @@
+"""Discrete Fourier transforms, as products with constant matrices of cosines and sines."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+from tvm import relax
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    dtype,
+    is_float,
+    static,
+)
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
+
+# A matrix of this side takes 64 MiB in float32; a fast transform would be wanted beyond.
+_LONGEST = 4096
+
+
+def _dft(node: Node) -> Expr:
+    """Complex numbers are pairs in the last axis; a real input has one there."""
+    x, s = node.inputs[0], node.scope
+    rank = len(node.shape())
+    inverse, one_sided = bool(node.get("inverse", 0)), bool(node.get("onesided", 0))
+    # The axis became an input in opset 20.
+    axis = node.get("axis", 1) if node.opset < 20 else int(node.value(2, -2))
+    axis %= rank
+    given = node.shape()[axis]
+    usual = 2 * (given - 1) if inverse and one_sided else given
+    length = int(np.ravel(node.value(1, usual))[0])
+    _check(length, x)
+    moved = _to_front(s, _wide(s, x), axis, rank)
+    if inverse and one_sided:
+        made = _real_inverse(s, moved, length)
+    else:
+        bins = length // 2 + 1 if one_sided else length
+        made = _transform(s, moved, length, bins, inverse)
+    return _narrow(s, _to_front(s, made, axis, rank), dtype(x))
+
+
+def _wide(s: Expr, x: Expr) -> Expr:
+    """As float64: bins that cancel to nothing would keep the rounding of all that was added."""
+    return x if dtype(x) == "float64" else s.astype(x, "float64")
+
+
+def _narrow(s: Expr, x: Expr, kind: str) -> Expr:
+    return x if dtype(x) == kind else s.astype(x, kind)
+
+
+def _check(length: int, x: Expr) -> None:
+    if length > _LONGEST:
+        raise UnsupportedError(f"a length of {length}; the most is {_LONGEST}")
+    if not is_float(x):
+        raise UnsupportedError(f"elements of {dtype(x)}")
+
+
+def _to_front(s: Expr, x: Expr, axis: int, rank: int) -> Expr:
+    """Swap the axis with the one before the last, where a product takes it."""
+    order = list(range(rank))
+    order[axis], order[rank - 2] = order[rank - 2], order[axis]
+    return x if axis == rank - 2 else s.permute_dims(x, order)
+
+
+def _transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
+    """`[..., given, 1 or 2]` to `[..., bins, 2]`: zeros behind, or cut, to the length."""
+    given, parts = static(x)[-2:]
+    used = min(given, length)
+    angle = 2 * np.pi * np.outer(np.arange(bins), np.arange(used)) / length
+    turn = np.exp(1j * angle if inverse else -1j * angle) / (length if inverse else 1)
+    real = _part(s, x, 0, used)
+    if parts == 1:
+        pair = [_times(s, turn.real, real), _times(s, turn.imag, real)]
+        return s.concat(pair, axis=-1)
+    imaginary = _part(s, x, 1, used)
+    re = s.subtract(_times(s, turn.real, real), _times(s, turn.imag, imaginary))
+    im = s.add(_times(s, turn.real, imaginary), _times(s, turn.imag, real))
+    return s.concat([re, im], axis=-1)
+
+
+def _real_inverse(s: Expr, x: Expr, length: int) -> Expr:
+    """One half of a spectrum to real numbers; the other half is its conjugate."""
+    given, parts = static(x)[-2:]
+    used = min(given, length // 2 + 1)
+    angle = 2 * np.pi * np.outer(np.arange(length), np.arange(used)) / length
+    twice = np.where((np.arange(used) == 0) | (2 * np.arange(used) == length), 1.0, 2.0) / length
+    made = _times(s, np.cos(angle) * twice, _part(s, x, 0, used))
+    if parts == 1:
+        return made
+    return s.subtract(made, _times(s, np.sin(angle) * twice, _part(s, x, 1, used)))
+
+
+def _part(s: Expr, x: Expr, part: int, used: int) -> Expr:
+    """The real or imaginary numbers, `[..., used, 1]`."""
+    rank = len(static(x))
+    return s.strided_slice(x, [rank - 2, rank - 1], [0, part], [used, part + 1])
+
+
+def _times(s: Expr, matrix: Array, x: Expr) -> Expr:
+    return s.matmul(constant(matrix, dtype(x)), x)
+
+
+def _stft(node: Node) -> Expr:
+    """Windows of a signal `[batch, length, 1 or 2]`, transformed: `[batch, frames, bins, 2]`."""
+    x, s = node.inputs[0], node.scope
+    batch, samples, parts = node.shape() if len(node.shape()) == 3 else (*node.shape(), 1)
+    step, window = int(np.ravel(node.value(1))[0]), node.input(2)
+    usual = samples if window is None else static(window)[0]
+    length = int(np.ravel(node.value(3, usual))[0])
+    _check(length, x)
+    if window is not None and static(window)[0] != length:
+        raise UnsupportedError("a window of another length than the frame's")
+    frames = 1 + (samples - length) // step
+    places = np.arange(frames)[:, None] * step + np.arange(length)
+    x = s.reshape(x, [batch, samples, parts])
+    cut = s.take(x, relax.const(places.ravel(), "int64"), axis=1)
+    cut = s.reshape(cut, [batch, frames, length, parts])
+    if window is not None:
+        cut = s.multiply(cut, s.reshape(window, [1, 1, length, 1]))
+    cut = _wide(s, cut)
+    bins = length // 2 + 1 if node.get("onesided", 1) else length
+    return _narrow(s, _transform(s, cut, length, bins, inverse=False), dtype(x))
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"DFT": _dft, "STFT": _stft})

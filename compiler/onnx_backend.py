@@ -1,0 +1,121 @@
+"""hybridc as a back end of ONNX: `onnx.backend.base.Backend`, so that ONNX's runner can use it.
+
+A compiled model has static shapes.  Dynamic axes take the sizes of the first inputs, and inputs
+that decide shapes (axes, sizes, paddings) their values: for others the model is compiled again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx.backend.base import Backend, BackendRep
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Array
+
+Proto = Any  # a message of onnx; the library ships no types for them
+Inputs = Sequence[Any] | Mapping[str, Any]
+
+
+class Prepared(BackendRep):
+    """A model that is compiled for the inputs of each call, or was for the same shapes before."""
+
+    def __init__(self, model: Proto) -> None:
+        from hybridc.compiler.frontends import onnx_static_inputs
+
+        self._model = model
+        initialised = {tensor.name for tensor in model.graph.initializer}
+        self._names = [v.name for v in model.graph.input if v.name not in initialised]
+        self.deciding = onnx_static_inputs.deciding(model)
+        self._sessions: dict[Any, Any] = {}
+
+    def run(self, inputs: Inputs, **kwargs: Any) -> tuple[Array, ...]:
+        """Compute the outputs of a list of arrays, or of arrays by name.
+
+        Raises ModelError for a model that cannot be compiled, and InputError for inputs that it
+        does not have.
+        """
+        del kwargs  # ONNX's runner passes those of `prepare` again
+        feed = self._by_name(inputs)
+        constants = {name: feed.pop(name) for name in self.deciding & feed.keys()}
+        key = (
+            tuple((name, value.shape) for name, value in feed.items()),
+            tuple((name, value.tobytes()) for name, value in sorted(constants.items())),
+        )
+        if key not in self._sessions:
+            self._sessions[key] = self._compiled(feed, constants)
+        return tuple(self._sessions[key].run(None, feed))
+
+    def _by_name(self, inputs: Inputs) -> dict[str, Array]:
+        if isinstance(inputs, Mapping):
+            return {name: np.asarray(value) for name, value in inputs.items()}
+        if len(inputs) > len(self._names):
+            known = ", ".join(self._names)
+            raise InputError(f"{len(inputs)} inputs given; the model has {known}")
+        return {n: np.asarray(value) for n, value in zip(self._names, inputs, strict=False)}
+
+    def _compiled(self, feed: Mapping[str, Array], constants: Mapping[str, Array]) -> Any:
+        from hybridc.compiler import driver, plans
+        from hybridc.compiler.frontends import onnx_static_inputs
+        from hybridc.compiler.session import InferenceSession
+
+        proto = onnx_static_inputs.fixed(self._model, constants)
+        shapes = {name: array.shape for name, array in feed.items()}
+        # Whoever runs a test compares the answers by a rule of its own.
+        options = plans.Options(verify="off", threads=1)
+        outcome = driver.compile_source(proto, options, shapes)
+        return InferenceSession(outcome.artifact, 1)
+
+
+class HybridcBackend(Backend):
+    """The calls that ONNX asks of a back end."""
+
+    @classmethod
+    def prepare(cls, model: Proto, device: str = "CPU", **kwargs: Any) -> Prepared:
+        """Read a model; it is compiled as it is run.  Raises InputError for another device."""
+        del kwargs
+        if not cls.supports_device(device):
+            raise InputError(f"device {device!r} is not supported; known: CPU")
+        return Prepared(model)
+
+    @classmethod
+    def run_node(
+        cls,
+        node: Proto,
+        inputs: Inputs,
+        device: str = "CPU",
+        outputs_info: Any = None,
+        **kwargs: Any,
+    ) -> tuple[Array, ...]:
+        """Compute one node of the standard operators, of `opset_version` or the newest."""
+        import onnx
+
+        del outputs_info
+        names = [name for name in node.input if name]
+        feed = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
+        given = [_described(name, np.asarray(feed[name])) for name in names]
+        made = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = onnx.helper.make_graph([node], node.op_type, given, made)
+        version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        opsets = [onnx.helper.make_opsetid("", version)]
+        model = onnx.helper.make_model(graph, opset_imports=opsets)
+        return cls.prepare(onnx.shape_inference.infer_shapes(model), device).run(feed)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        """The CPU alone."""
+        return bool(device.split(":", maxsplit=1)[0] == "CPU")
+
+
+def _described(name: str, array: Array) -> Proto:
+    import onnx
+
+    kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+    return onnx.helper.make_tensor_value_info(name, kind, array.shape)
+
+
+prepare = HybridcBackend.prepare
+run_model = HybridcBackend.run_model
+run_node = HybridcBackend.run_node
+supports_device = HybridcBackend.supports_device
+is_compatible = HybridcBackend.is_compatible

@@ -1,0 +1,100 @@
+"""Where a cascade's candidates are made: compiled here or in processes, or taken from before.
+
+An artifact that is the same as one that was examined before is not measured again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from blake3 import blake3
+
+from hybridc.compiler import plans, resume, side_by_side
+from hybridc.compiler.advisers import MakeAdviser
+from hybridc.compiler.attempt import Outcome, draft, judge
+from hybridc.compiler.certify import Trial
+from hybridc.compiler.clock import Clock
+from hybridc.compiler.drafts import Draft
+from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.facts import facts_of
+from hybridc.compiler.gains import Facts
+from hybridc.compiler.plans import Options, Plan
+from hybridc.compiler.resume import Kept
+from hybridc.compiler.side_by_side import Job
+
+
+@dataclass
+class Workshop:
+    """Makes candidates of one model; `kept` are results of an interrupted call, if any."""
+
+    plan: Plan
+    trial: Trial
+    make: MakeAdviser
+    clock: Clock
+    kept: Kept | None = None
+    _drafts: dict[str, Draft | HybridcError] = field(
+        default_factory=dict[str, Draft | HybridcError]
+    )
+    _examined: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+
+    def attempt(self, options: Options) -> Outcome:
+        """Compile, verify and measure; raises what goes wrong."""
+        timeline = self.clock.timeline
+        with timeline.span(f"attempt in {options.dtype}", "attempt", dtype=options.dtype):
+            return self._attempt(options)
+
+    def _attempt(self, options: Options) -> Outcome:
+        if self.kept is not None and (known := self.kept.load(options)):
+            return self._examined.setdefault(_digest(known), known)
+        plan = plans.plan(options)
+        made = self._drafts.pop(_name(options), None)
+        if isinstance(made, HybridcError):
+            raise made
+        if made is None:
+            made = draft(self.trial, plan, self.make, self.clock)
+        digest = _digest(made)
+        if digest not in self._examined:
+            found = judge(made, self.trial, plan, self.make, self.clock)
+            self._examined[digest] = found
+            if self.kept is not None:
+                self.kept.save(options, found)
+        return self._examined[digest]
+
+    def prepare(self, given: Sequence[Options]) -> None:
+        """Compile with each of these options at once; what cannot cross to a process waits."""
+        from tvm.ir import save_json
+
+        jobs = [Job(each, told) for each in given if (told := side_by_side.portable(each))]
+        if not jobs:
+            return
+        steering = jobs[0].options.steering
+        count = side_by_side.workers(steering.workers, len(jobs))
+        seconds = self.clock.purse.left
+        with self.clock.stage(f"build {len(jobs)} stages in {count} processes"):
+            found = side_by_side.drafts(
+                self.trial,
+                save_json(self.trial.model.module),
+                jobs,
+                count,
+                side_by_side.LONGEST if seconds is None else seconds,
+            )
+        self._drafts |= {_name(j.options): made for j, made in zip(jobs, found, strict=True)}
+
+    def facts(self, found: Outcome) -> Facts:
+        """What predictions go by."""
+        steering = self.plan.options.steering
+        return facts_of(found, self.plan.target, steering.depth)
+
+
+def _name(options: Options) -> str:
+    return repr(sorted(resume.described(options).items()))
+
+
+def _digest(found: Draft | Outcome) -> str:
+    """What tells artifacts apart by what they compute and how: code and weights."""
+    artifact, state = found.artifact, blake3()
+    state.update(artifact.library)
+    for name, array in artifact.weights.items():
+        state.update(f"{name} {array.dtype} {array.shape};".encode())
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return state.hexdigest()

@@ -1,0 +1,21 @@
+"""hybridc as a back end of ONNX: `import hybridc.onnx_backend as backend`."""
+
+from hybridc.compiler.onnx_backend import (
+    HybridcBackend,
+    Prepared,
+    is_compatible,
+    prepare,
+    run_model,
+    run_node,
+    supports_device,
+)
+
+__all__ = [
+    "HybridcBackend",
+    "Prepared",
+    "is_compatible",
+    "prepare",
+    "run_model",
+    "run_node",
+    "supports_device",
+]

@@ -1,0 +1,110 @@
+"""Candidates that nobody compiled, for tests of what is decided by their numbers alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridc.compiler import cascade
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler.course import Means
+from hybridc.compiler.gains import Facts, Kernel, Past
+from hybridc.compiler.plans import Options
+from hybridc.compiler.purse import Purse
+from hybridc.compiler.steering import Steering
+from hybridc.compiler.tuning.plan import Tuning
+
+exactly = Estimate.exactly
+LOOSE = Contract(min_accuracy={"cosine": 0.999})
+TUNING = Tuning()
+FAST = Contract("5ms", min_accuracy={"cosine": 0.999})
+# Much arithmetic, on a machine that does twice as much in bf16.
+FACTS = Facts(
+    (Kernel(2e9, 1e6, "conv2d"),), {"fp32": 1e11, "bf16": 2e11}, 1e11, 0.02, 1.0, "a machine"
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A latency in ms and a cosine."""
+
+    milliseconds: float
+    cosine: float = 1.0
+
+    @property
+    def measured(self) -> Measured:
+        """As if it had been measured."""
+        time = exactly(self.milliseconds / 1e3)
+        return Measured(time, accuracy={"cosine": exactly(self.cosine)})
+
+
+@dataclass
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    seconds: float = 0.0
+
+    def __call__(self) -> float:
+        """What it shows."""
+        return self.seconds
+
+
+@dataclass
+class Maker:
+    """Makes candidates by the names of the stages that are in the options: `exact`, `tuned+bf16`.
+
+    `seconds` is how long each takes on `clock`; tuning takes what it may.
+    """
+
+    found: dict[str, Candidate | Exception]
+    clock: Clock = field(default_factory=Clock)
+    seconds: float = 1.0
+    asked: list[str] = field(default_factory=list[str])
+    budgets: list[str | None] = field(default_factory=list[Any])
+    prepared: list[list[str]] = field(default_factory=list[Any])
+
+    def attempt(self, options: Options) -> Candidate:
+        """What the options give."""
+        name = name_of(options)
+        self.asked.append(name)
+        self.clock.seconds += self.seconds
+        if options.tuning is not None:
+            self.budgets.append(options.tuning.budget)
+            self.clock.seconds += options.tuning.seconds() or 0.0
+        result = self.found[name]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def prepare(self, given: Sequence[Options]) -> None:
+        """Note what would be compiled side by side."""
+        self.prepared.append([name_of(options) for options in given])
+
+
+def name_of(options: Options) -> str:
+    """The stages that options are made of."""
+    parts = ["tuned"] * bool(options.tuning) + [options.dtype] * (options.dtype != "fp32")
+    parts += ["bare"] * (options.pipeline == "schedule")
+    return "+".join(parts) or "exact"
+
+
+def go(
+    steering: Steering,
+    maker: Maker,
+    contract: Contract = LOOSE,
+    *,
+    facts: Facts | None = FACTS,
+    past: Sequence[Past] = (),
+    tuning: Tuning | None = TUNING,
+    pipeline: str = "fuse-attention,schedule",
+) -> cascade.Cascaded[Candidate]:
+    """Run a cascade over made-up candidates, in made-up time."""
+    options = Options(contract=contract, tuning=tuning, steering=steering, pipeline=pipeline)
+    means: Means[Candidate] = Means(maker.attempt, maker.prepare, lambda _: facts)
+    purse = Purse(steering.budget, now=maker.clock)
+    return cascade.run(options, means, purse, past)
+
+
+def verdicts(found: cascade.Cascaded[Any]) -> dict[str, str]:
+    """What became of each stage."""
+    return {each.stage: each.verdict for each in found.decisions}

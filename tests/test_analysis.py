@@ -1,0 +1,201 @@
+"""The analysis of models: counts by hand, kinds of architecture, gains that a log teaches."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import log_records
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hybridc.compiler import analysis, expected, frontend, target
+from hybridc.compiler.analysis import Analysis
+from hybridc.compiler.inspection import analyse_model
+from hybridc.compiler.log import access, keys
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.operators import Operator, operators
+from hybridc.compiler.roofline import Roofs
+
+FLOAT = TensorProto.FLOAT
+RNG = np.random.default_rng(0)
+DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+ROOFS = Roofs(
+    {"fp32": 100.0, "bf16": 200.0, "fp16": 100.0, "int8": 400.0}, 10.0, 50.0, 64, ("fp16",), "given"
+)
+
+
+def proto(nodes: Sequence[Any], shape: Sequence[int], constants: Mapping[str, Any]) -> Any:
+    """A model of one input `x` and one output `y`."""
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", FLOAT, shape)],
+        [helper.make_tensor_value_info("y", FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def floats(*shape: int) -> Any:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def analysed(nodes: Sequence[Any], shape: Sequence[int], constants: Mapping[str, Any]) -> Analysis:
+    module = frontend.load(proto(nodes, shape, constants)).module
+    return analysis.analyse(module, target.parse("cpu", 1))
+
+
+@pytest.fixture(autouse=True)
+def no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRIDC_LOG", str(tmp_path / "none.sqlite"))
+
+
+def test_a_convolution_with_its_activation() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"]),
+        helper.make_node("Relu", ["c"], ["y"]),
+    ]
+    found = analysed(nodes, [1, 4, 8, 8], {"w": floats(6, 4, 3, 3), "b": floats(6)})
+    out = 6 * 6 * 6
+    assert found.parameters == 6 * 4 * 9 + 6
+    assert found.weights == 4 * found.parameters
+    assert found.flops == 2 * out * 4 * 9 + out + out  # the bias and the activation beside it
+    # Input, weights and output once: what is added and cut off happens in registers.
+    assert found.traffic == 4 * (4 * 8 * 8 + found.parameters + out)
+    assert found.architecture.kind == "cnn"
+    assert {share.operator: share.count for share in found.shares} >= {"nn.conv2d": 1}
+    assert sum(share.time for share in found.shares) == pytest.approx(1)
+    exact = found.expects("exact")
+    assert exact is not None
+    assert exact.speedup is not None
+    assert exact.speedup > 1
+    assert found.expects("tuned").mean is None  # type: ignore[union-attr]
+
+
+def test_a_perceptron_and_nothing_to_multiply() -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "v"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("MatMul", ["b", "w"], ["y"]),
+    ]
+    found = analysed(nodes, [2, 8], {"v": floats(8, 16), "w": floats(16, 4)})
+    assert found.architecture.kind == "mlp"
+    assert found.flops == 2 * 2 * 8 * 16 + 2 * 16 + 2 * 2 * 16 * 4
+    assert analysed([helper.make_node("Relu", ["x"], ["y"])], [2], {}).architecture.kind == "none"
+
+
+def attention(mask: Any) -> Analysis:
+    constants = {name: floats(16, 16) for name in "qkv"} | {"m": mask}
+    nodes = [helper.make_node("MatMul", ["x", name], [f"{name}x"]) for name in "qkv"]
+    nodes += [
+        helper.make_node("Transpose", ["kx"], ["kt"], perm=[0, 2, 1]),
+        helper.make_node("MatMul", ["qx", "kt"], ["s"]),
+        helper.make_node("Add", ["s", "m"], ["masked"]),
+        helper.make_node("Softmax", ["masked"], ["p"]),
+        helper.make_node("MatMul", ["p", "vx"], ["y"]),
+    ]
+    return analysed(nodes, [1, 8, 16], constants)
+
+
+def test_attention_and_its_mask() -> None:
+    assert attention(floats(8, 8)).architecture.kind == "transformer encoder"
+    causal = np.triu(np.full((8, 8), -1e9, np.float32), 1)
+    found = attention(causal).architecture
+    assert found.kind == "transformer decoder"
+    assert "a causal mask" in found.reasons
+
+
+def test_a_recurrence() -> None:
+    nodes = []
+    for step in range(4):
+        given = "x" if not step else f"h{step - 1}"
+        nodes.append(helper.make_node("MatMul", [given, "w"], [f"m{step}"]))
+        nodes.append(helper.make_node("Tanh", [f"m{step}"], [f"h{step}" if step < 3 else "y"]))
+    found = analysed(nodes, [1, 16], {"w": floats(16, 16)})
+    assert found.architecture.kind == "recurrent"
+    assert found.parameters == 256  # once, though four steps use them
+
+
+def test_what_constants_decide_is_not_computed() -> None:
+    nodes = [
+        helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
+        helper.make_node("MatMul", ["x", "t"], ["y"]),
+    ]
+    module = frontend.load(proto(nodes, [2, 8], {"w": floats(300, 8)})).module
+    assert [each.name for each in operators(module)] == ["matmul"]
+
+
+def op(flops: int, weights: int, data: int, alone: int, kind: str = "matrix product") -> Operator:
+    return Operator("matmul", kind, flops, weights, data, alone)
+
+
+def test_rooflines_by_hand() -> None:
+    heavy, light = op(1000, 0, 50, 50), op(0, 0, 100, 200, "elementwise")
+    # 10 s of arithmetic, since 50 bytes come from the cache at once; 100 bytes from memory.
+    assert expected.seconds([heavy, light], ROOFS) == 10 + 10
+    assert expected.seconds([heavy, light], ROOFS, "bf16") == 5 + 10
+    assert expected.seconds([heavy, light], ROOFS, "int8") == 2.5 + 10
+    assert expected.seconds([heavy, light], ROOFS, fused=False) == 10 + 20
+    assert expected.seconds([op(0, 640, 0, 0)], ROOFS) == 64
+    assert expected.seconds([op(0, 200, 0, 0)], ROOFS, "int8") == 1  # now they fit the cache
+    by = {each.component: each for each in expected.by_roofline([heavy, light], ROOFS)}
+    assert by["bf16"].speedup == pytest.approx(20 / 15)
+    assert by["exact"].speedup == pytest.approx(30 / 20)
+    assert "no instructions" in by["fp16"].source
+    low, high = by["int8"].bounds or (0.0, 0.0)
+    assert low < 20 / 12.5 < high
+
+
+def test_a_log_teaches_what_tuning_gains(tmp_path: Path) -> None:
+    device = target.parse("cpu", 1)
+    url = str(tmp_path / "log.sqlite")
+    here, tools = keys.of_target(device), keys.of_toolchain()
+    gains = (1.0, 1.2, 1.5)
+    with access.open_log(url) as log:
+        for number, gain in enumerate(gains):
+            kernel = log_records.kernel(number + 1)
+            for point, seconds in ((1, 1e-3), (2, 1e-3 / gain), (3, 2e-3)):
+                made = log_records.record(
+                    workload=kernel.key,
+                    target=here.key,
+                    toolchain=tools.key,
+                    point={"rows": point},
+                    seconds=(seconds,),
+                    verdict=Verdict.OK,
+                )
+                log.add([made], [kernel, here, tools])
+    alike = [op(1000, 0, 0, 0)] * 4
+    found = expected.by_log(alike, device, url)
+    logs = [math.log(gain) for gain in gains]
+    assert found.mean == pytest.approx(sum(logs) / 3)
+    assert found.sigma == pytest.approx(np.std(logs, ddof=1) * math.sqrt(1 / 4 + 1 / 3))
+    assert "3 kernels" in found.source
+    assert expected.by_log(alike, target.parse("cpu", 2), url).mean is None
+
+
+def test_a_thousand_operators_take_seconds() -> None:
+    nodes = []
+    for step in range(500):
+        given = "x" if not step else f"h{step - 1}"
+        nodes.append(helper.make_node("MatMul", [given, f"w{step}"], [f"m{step}"]))
+        nodes.append(helper.make_node("Relu", [f"m{step}"], [f"h{step}" if step < 499 else "y"]))
+    weights = {f"w{step}": floats(4, 4) for step in range(500)}
+    module = frontend.load(proto(nodes, [1, 4], weights)).module
+    start = time.process_time()
+    found = analysis.analyse(module, target.parse("cpu", 1))
+    spent = time.process_time() - start
+    assert sum(share.count for share in found.shares) == 1000
+    assert spent < 20  # no measurement: what is quadratic would take minutes
+
+
+def test_inspection_tells_it_or_why_not(tmp_path: Path) -> None:
+    found = analyse_model(DIGITS)
+    assert found["architecture"] == "cnn"
+    assert {each["component"] for each in found["expected"]} >= {"exact", "bf16", "int8", "tuned"}
+    path = tmp_path / "odd.onnx"
+    model = proto([helper.make_node("Frobnicate", ["x"], ["y"])], [1], {})
+    path.write_bytes(model.SerializeToString())
+    assert "Frobnicate" in analyse_model(path)["reason"]

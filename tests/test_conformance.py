@@ -1,0 +1,153 @@
+"""Other people's cases: how they are run, counted and told, and a fixed subset of ONNX's."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from hybridc.cli.conformance import command
+from hybridc.compiler.conformance import run, summary
+from hybridc.compiler.conformance.examiner import judged
+from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.page import Document, page
+from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, suites
+from hybridc.compiler.errors import InputError, ModelError, PluginError
+
+SUITE = '''"""Cases that go wrong in every way."""
+import os, time
+from dataclasses import dataclass
+from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
+from hybridc.compiler.errors import ModelError
+
+@dataclass(frozen=True)
+class Faulty(Suite):
+    """Faults."""
+    packages = ()
+    def entries(self, core):
+        return [Entry(n, "group") for n in ("dies", "fine", "hangs", "raises", "refuses", "wrong")]
+    def examine(self, name):
+        if name == "dies": os.abort()
+        if name == "hangs": time.sleep(600)
+        if name == "raises": raise ValueError("oh")
+        if name == "refuses": raise ModelError("no")
+        verdict = Verdict.WRONG if name == "wrong" else Verdict.PASS
+        return Result("", "", verdict, "far off" if name == "wrong" else "")
+'''
+
+
+# A verdict that is better than expected fails too.
+def test_the_fixed_subset_is_as_it_was() -> None:
+    text = Path(__file__).with_name("conformance_subset.txt").read_text()
+    lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
+    expected = {name: "".join(verdict) for name, *verdict in lines if verdict}
+    with run.Runner("onnx-node", run.Limits(300.0)) as runner:
+        known = {entry.name: entry for entry in runner.entries(core=True)}
+        found = runner.results([known[name] for name, *_ in lines], lambda _: None)
+        failing = {r.name: (str(r.verdict), r.reason) for r in found if r.verdict != Verdict.PASS}
+    assert {name: verdict for name, (verdict, _) in failing.items()} == expected, failing
+
+
+def test_what_a_case_raises_is_its_verdict() -> None:
+    def refuse() -> Result:
+        raise ModelError("no such operator")
+
+    def fail() -> Result:
+        raise ZeroDivisionError("by nothing")
+
+    assert judged("a", "g", refuse) == Result("a", "g", Verdict.UNSUPPORTED, "no such operator")
+    assert judged("a", "g", fail).reason == "ZeroDivisionError: by nothing"
+    right = judged("a", "g", lambda: Result("", "", Verdict.PASS))
+    assert right == Result("a", "g", Verdict.PASS)
+
+
+def test_a_case_that_dies_or_hangs_is_lost_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "faulty_suite.py").write_text(SUITE)
+    info = tmp_path / "faulty-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty\nVersion: 1\n")
+    group = "hybridc.compiler.conformance.suites"
+    (info / "entry_points.txt").write_text(f"[{group}]\nfaulty = faulty_suite:Faulty\n")
+    path = f"{tmp_path}:{Path(__file__).parents[1]}"
+    monkeypatch.setenv("PYTHONPATH", path)
+    with run.Runner("faulty", run.Limits(20.0)) as runner:
+        found = {r.name: r for r in runner.results(runner.entries(core=False), lambda _: None)}
+    assert {name: str(r.verdict) for name, r in found.items()} == {
+        "dies": "error",
+        "fine": "pass",
+        "hangs": "error",
+        "raises": "error",
+        "refuses": "unsupported",
+        "wrong": "wrong",
+    }
+    assert found["dies"].reason == "its process ended with -6"
+    assert found["hangs"].reason == "no answer in 20 s"
+
+
+def test_outputs_are_compared_as_onnx_does() -> None:
+    x = np.array([1, 2], np.float32)
+    assert difference([x], [x], 1e-3, 1e-7) is None
+    assert difference([x], [x, x], 1e-3, 1e-7) == "1 outputs, not 2"
+    assert difference([x], [x[None]], 1e-3, 1e-7) == "output 0 has the shape (2,), not (1, 2)"
+    said = difference([x], [x.astype(np.float64)], 1e-3, 1e-7)
+    assert said == "output 0 is of float32, not float64"
+    assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], 1e-3, 0))
+    nan = np.array([np.nan], np.float32)
+    assert difference([nan], [nan], 1e-3, 0) is None
+    assert difference([nan], [x[:1]], 1e-3, 0) is not None
+
+
+def results() -> list[Result]:
+    return [
+        Result("a1", "Add", Verdict.PASS, fixed=("axes",)),
+        Result("a2", "Add", Verdict.UNSUPPORTED, "operator 'Add' (node 'n7') is not supported"),
+        Result("b1", "Mul", Verdict.PASS),
+        Result("b2", "Mul", Verdict.FALLBACK),
+    ]
+
+
+def test_results_are_counted_and_told() -> None:
+    found = summary.of("onnx-node", results(), 5, core=True)
+    text = found.text()
+    assert "pass         " in text
+    assert "1 cases were compiled with inputs that decide shapes as constants" in text
+    assert "interrupted: 4 of 5 cases were run" in text
+    assert found.reasons() == [(1, Verdict.UNSUPPORTED, "operator 'Add' is not supported")]
+    document = json.loads(json.dumps(found.to_json()))
+    assert document["counts"] == {
+        "pass": 2,
+        "fallback": 1,
+        "unsupported": 1,
+        "error": 0,
+        "wrong": 0,
+    }
+    again = Document.from_json(document)
+    assert again.summary == found
+    made = page([again])
+    assert "| onnx-node, core | 4 of 5 | 2 | 1 | 1 | 0 | 0 | 75.0 % |" in made
+    assert "Every case passes of: Mul 2." in made
+    with pytest.raises(InputError, match="not a document of"):
+        Document.from_json({"cases": []})
+
+
+def test_suites_are_found_by_name() -> None:
+    assert {"onnx-models", "onnx-node"} <= set(suites().names())
+    for name, kind in suites().all():
+        assert issubclass(kind, Suite), name
+    with pytest.raises(PluginError, match="did you mean 'onnx-node'"):
+        suites().create("onnx-nodes")
+
+
+def test_bad_calls_are_refused_before_anything_starts() -> None:
+    result = CliRunner().invoke(command, ["--suite", "onnx-nod"])
+    assert isinstance(result.exception, PluginError)
+    assert CliRunner().invoke(command, ["--jobs", "0"]).exit_code == 2
+
+
+def test_entries_and_results_are_values() -> None:
+    one = results()[0]
+    assert Result.from_json(json.loads(json.dumps(one.to_json()))) == one
+    assert Entry("a", "b") == Entry("a", "b")

@@ -1,0 +1,237 @@
+"""Our converters of ONNX operators; oracles are ONNX Runtime, numpy and ONNX's reference."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+from onnx_models import BOOL, FLOAT, INT64, build, check, node, noise
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontend import load
+from hybridc.compiler.frontends.onnx_importer import converters
+
+FEW = settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+INT32 = TensorProto.INT32
+
+
+def computed(model: Any, feed: dict[str, Any]) -> list[Any]:
+    """Our outputs, held to ONNX's own reference."""
+    from hybridc.compiler.evaluate import evaluate
+
+    loaded = load(model)
+    got: list[Any] = [*evaluate(loaded.module, [feed[spec.name] for spec in loaded.inputs])]
+    for value, right in zip(got, ReferenceEvaluator(model).run(None, feed), strict=True):
+        assert value.shape == np.shape(right)
+        np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-5)
+    return got
+
+
+def test_no_operator_is_converted_twice() -> None:
+    assert {"LSTM", "Resize", "DFT", "Pad"} <= converters().keys()
+
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+
+@FEW
+@given(
+    op=st.sampled_from(sorted(GATES)),
+    direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
+    lengths=st.booleans(),
+    states=st.booleans(),
+    late=st.booleans(),
+    clip=st.sampled_from([None, 0.5]),
+)
+def test_recurrent_operators(
+    op: str, direction: str, lengths: bool, states: bool, late: bool, clip: float | None
+) -> None:
+    time, batch, size, hidden = 3, 2, 4, 5
+    ways, gates = 1 + (direction == "bidirectional"), GATES[op]
+    constants = {
+        "w": noise(ways, gates * hidden, size),
+        "r": noise(ways, gates * hidden, hidden),
+        "b": noise(ways, 2 * gates * hidden),
+    }
+    names = ["x", "w", "r", "b", "", ""]
+    if lengths:
+        names[4], constants["l"] = "l", np.array([3, 2], np.int32)
+    if states:
+        names[5], constants["h"] = "h", noise(ways, batch, hidden)
+    options: dict[str, Any] = {"direction": direction, "hidden_size": hidden}
+    options |= {"linear_before_reset": int(late)} if op == "GRU" else {}
+    options |= {"clip": clip} if clip else {}
+    outputs = ["y", "h_last", "c_last"][: 3 if op == "LSTM" else 2]
+    made = helper.make_node(op, [n if n != "l" else "l" for n in names], outputs, **options)
+    check(
+        load(
+            build(
+                [made],
+                [("x", FLOAT, [time, batch, size])],
+                [(name, FLOAT, None) for name in outputs],
+                constants,
+                opset=14,
+            )
+        )
+    )
+
+
+def test_lstm_with_peepholes_and_a_cell() -> None:
+    constants = {"w": noise(1, 12, 2), "r": noise(1, 12, 3), "b": noise(1, 24)}
+    constants |= {"h": noise(1, 2, 3), "c": noise(1, 2, 3), "p": noise(1, 9)}
+    made = helper.make_node("LSTM", ["x", "w", "r", "b", "", "h", "c", "p"], ["y"], hidden_size=3)
+    check(load(build([made], [("x", FLOAT, [4, 2, 2])], [("y", FLOAT, None)], constants, opset=14)))
+
+
+@FEW
+@given(
+    mode=st.sampled_from(["nearest", "linear", "cubic"]),
+    coordinates=st.sampled_from(
+        ["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel", "half_pixel_symmetric"]
+    ),
+    scale=st.sampled_from([0.6, 0.8, 1.5, 2.0, 2.3]),
+    exclude=st.booleans(),
+)
+def test_resize(mode: str, coordinates: str, scale: float, exclude: bool) -> None:
+    options: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    options |= {"exclude_outside": 1} if exclude and mode == "cubic" else {}
+    made = helper.make_node("Resize", ["x", "", "s"], ["y"], **options)
+    x = np.arange(30, dtype=np.float32).reshape(1, 1, 5, 6)
+    scales = {"s": np.array([1, 1, scale, 2], np.float32)}
+    model = build([made], [("x", FLOAT, x.shape)], [("y", FLOAT, None)], scales, opset=19)
+    computed(model, {"x": x})
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "wrap", "constant"])
+def test_pad(mode: Any) -> None:
+    constants = {"p": np.array([1, -1, 2, 0]), "v": np.float32(3)}
+    made = node("Pad", "x p v" if mode == "constant" else "x p", "y", mode=mode)
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    model = build([made], [("x", FLOAT, [3, 4])], [("y", FLOAT, None)], constants, opset=19)
+    wide = [(1, 2), (0, 0)]
+    options: dict[str, Any] = {"constant_values": 3} if mode == "constant" else {}
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(model).module, [x])
+    np.testing.assert_array_equal(got, np.pad(x[:, 1:], wide, mode, **options))
+
+
+@pytest.mark.parametrize("inverse", [0, 1])
+@pytest.mark.parametrize("length", [5, 8])
+def test_dft(inverse: int, length: int) -> None:
+    made = helper.make_node("DFT", ["x", "n", "a"], ["y"], inverse=inverse)
+    constants = {"n": np.array(length), "a": np.array(1)}
+    x = noise(2, 6, 3, 2)
+    model = build([made], [("x", FLOAT, x.shape)], [("y", FLOAT, None)], constants)
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(model).module, [x])
+    function = np.fft.ifft if inverse else np.fft.fft
+    wanted = function(x[..., 0] + 1j * x[..., 1], length, axis=1)
+    np.testing.assert_allclose(got[..., 0] + 1j * got[..., 1], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_integer_powers(kind: Any) -> None:
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    model = build(
+        [node("Pow", "x y", "z")], [("x", code, [6]), ("y", code, [6])], [("z", code, None)]
+    )
+    x = np.array([0, 1, -1, 2, -3, 7], kind)
+    y = np.array([0, 5, 3, 10, 3, 2], kind)
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(model).module, [x, y])
+    np.testing.assert_array_equal(got, x**y)
+
+
+@pytest.mark.parametrize("fmod", [0, 1])
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.float32])
+def test_mod(kind: Any, fmod: int) -> None:
+    x = np.array([-7, 7, -8, 8, 0, 5], kind)
+    y = np.array([3, -3, 4, -4, 5, 5], kind)
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    inputs = [("x", code, [6]), ("y", code, [6])]
+    model = build([node("Mod", "x y", "z", fmod=fmod)], inputs, [("z", code, None)])
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(model).module, [x, y])
+    np.testing.assert_array_equal(got, np.fmod(x, y) if fmod else np.mod(x, y))
+
+
+def test_det_pivots() -> None:
+    x = noise(3, 4, 4)
+    x[0, 0, 0] = 0
+    x[1, :, 0] = 0
+    model = build([node("Det", "x", "y")], [("x", FLOAT, x.shape)], [("y", FLOAT, None)])
+    computed(model, {"x": x})
+
+
+def test_scan_and_loop_are_written_out() -> None:
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [node("Add", "s e", "t"), node("Identity", "t", "o")],
+        "body",
+        [value("s", FLOAT, [2]), value("e", FLOAT, [2])],
+        [value("t", FLOAT, [2]), value("o", FLOAT, [2])],
+    )
+    scan = helper.make_node(
+        "Scan",
+        ["x", "xs"],
+        ["last", "all"],
+        body=body,
+        num_scan_inputs=1,
+        scan_input_directions=[1],
+        scan_output_directions=[1],
+    )
+    turns = helper.make_graph(
+        [node("Identity", "c", "d"), node("Mul", "v two", "w")],
+        "turns",
+        [value("i", INT64, []), value("c", BOOL, []), value("v", FLOAT, [2])],
+        [value("d", BOOL, []), value("w", FLOAT, [2])],
+    )
+    loop = helper.make_node("Loop", ["n", "", "last"], ["y"], body=turns)
+    constants = {"n": np.array(3), "two": np.full(2, 2, np.float32)}
+    inputs = [("x", FLOAT, [2]), ("xs", FLOAT, [4, 2])]
+    model = build([scan, loop], inputs, [("y", FLOAT, [2]), ("all", FLOAT, [4, 2])], constants)
+    check(load(model))
+
+
+def test_a_loop_that_depends_on_the_data_is_refused() -> None:
+    value = helper.make_tensor_value_info
+    turns = helper.make_graph(
+        [node("Identity", "c", "d"), node("Identity", "v", "w")],
+        "turns",
+        [value("i", INT64, []), value("c", BOOL, []), value("v", FLOAT, [2])],
+        [value("d", BOOL, []), value("w", FLOAT, [2])],
+    )
+    loop = helper.make_node("Loop", ["n", "", "x"], ["y"], body=turns)
+    inputs = [("n", INT64, []), ("x", FLOAT, [2])]
+    with pytest.raises(ModelError, match=r"operator 'Loop' .* is not supported"):
+        load(build([loop], inputs, [("y", FLOAT, [2])]))
+
+
+def test_functions_with_inputs_left_out_are_written_out() -> None:
+    made = helper.make_node("Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "nk", "nv"])
+    shape = [1, 2, 3, 4]
+    inputs = [(name, FLOAT, shape) for name in ("q", "k", "v", "pk", "pv")]
+    outputs = [(name, FLOAT, None) for name in ("y", "nk", "nv")]
+    check(load(build([made], inputs, outputs, opset=23)))
+
+
+def test_one_hot_of_indices_outside() -> None:
+    model = build(
+        [node("OneHot", "i d v", "y", axis=0)],
+        [("i", INT32, [4])],
+        [("y", FLOAT, None)],
+        {"d": np.array(3), "v": np.array([2, 5], np.float32)},
+    )
+    computed(model, {"i": np.array([-1, 0, 3, -4], np.int32)})

@@ -1,0 +1,38 @@
+"""The reference computes what ONNX says, also where ONNX Runtime by itself does not."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+from onnx_models import build, node
+
+from hybridc.compiler.reference import onnx_reference
+
+DRAW = np.random.default_rng(3)
+
+
+def quantized(operator: str, *shape: int) -> Any:
+    """A product of uint8 by int8 whose sums of two products overflow 16 bits."""
+    constants = {
+        **{"xs": np.float32(0.02), "xz": np.uint8(120), "ws": np.float32(0.01)},
+        **{"wz": np.int8(0), "ys": np.float32(1.0), "yz": np.uint8(128)},
+        "w": DRAW.integers(-127, 128, shape).astype("int8"),
+    }
+    product = node(operator, "x xs xz w ws wz ys yz", "y")
+    image = (1, shape[1], 9, 9) if operator == "QLinearConv" else (7, shape[0])
+    inputs = [("x", TensorProto.UINT8, image)]
+    return build([product], inputs, [("y", TensorProto.UINT8, None)], constants)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape"), [("QLinearConv", (32, 16, 3, 3)), ("QLinearMatMul", (64, 32))]
+)
+def test_sums_of_quantised_products_do_not_overflow(operator: str, shape: tuple[int, ...]) -> None:
+    proto = quantized(operator, *shape)
+    size = [each.dim_value for each in proto.graph.input[0].type.tensor_type.shape.dim]
+    feed = {"x": DRAW.integers(0, 256, size).astype("uint8")}
+    got = onnx_reference(proto)(feed)[0].astype(int)
+    wanted = np.asarray(ReferenceEvaluator(proto).run(None, feed)[0]).astype(int)
+    assert np.abs(got - wanted).max() <= 1  # a tie

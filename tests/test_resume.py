@@ -1,0 +1,141 @@
+"""Results of stages that an interrupted compilation left."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_driver import classifier
+
+from hybridc.compiler import certify, driver, experience, resume, settings
+from hybridc.compiler.attempt import Outcome
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.gains import Past
+from hybridc.compiler.measure import Samples
+from hybridc.compiler.model import Model
+from hybridc.compiler.plans import Options
+from hybridc.compiler.resume import Kept
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.steering import Steering
+from hybridc.compiler.tuning.plan import Tuning
+
+LIMITS = Contract("5ms", min_accuracy={"cosine": 0.99})
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def outcome() -> Outcome:
+    return driver.compile_source(classifier(), Options())
+
+
+@pytest.fixture
+def kept(outcome: Outcome, tmp_path: Path) -> Kept:
+    model = Model("m", None, outcome.report.inputs, outcome.report.outputs, lambda _: [])
+    found = Kept(tmp_path / "stages" / "one", model, now=lambda: 1000.0)
+    found.save(Options(), outcome)
+    return found
+
+
+def test_a_result_comes_back_as_it_was(kept: Kept, outcome: Outcome) -> None:
+    again = kept.load(Options())
+    assert again is not None
+    assert again.measured == outcome.measured
+    assert again.artifact.certificate == outcome.artifact.certificate
+    assert again.report.kernels == outcome.report.kernels
+    x = np.ones((1, 3, 8, 8), np.float32)
+    (wanted,) = InferenceSession(outcome.artifact).run(None, {"x": x})
+    (found,) = InferenceSession(again.artifact).run(None, {"x": x})
+    np.testing.assert_array_equal(found, wanted)
+    assert "0 s ago" in kept.notes[0]
+
+
+def test_other_options_have_other_results(kept: Kept) -> None:
+    for other in (Options(dtype="bf16"), Options(seed=3), Options(tuning=Tuning(5))):
+        assert kept.load(other) is None
+    same = Options(steering=Steering("fusion"), progress=print)
+    assert kept.load(same) is not None
+
+
+def damaged(change: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    return damage
+
+
+@pytest.mark.parametrize("suffix", [".json", ".hyb"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        damaged(lambda data: data[: len(data) // 2]),
+        damaged(lambda data: data[:-3] + bytes([data[-3] ^ 1]) + data[-2:]),
+        damaged(lambda _: b""),
+        damaged(lambda _: b"{}"),
+        Path.unlink,
+    ],
+)
+def test_what_is_damaged_is_not_used_and_told(
+    kept: Kept, suffix: str, damage: Callable[[Path], None]
+) -> None:
+    (path,) = kept.folder.glob(f"*{suffix}")
+    damage(path)
+    assert kept.load(Options()) is None
+    assert not kept.notes or "was not used" in kept.notes[0]
+    assert kept.notes or not path.exists()
+
+
+def test_what_is_a_day_old_is_not_used(kept: Kept) -> None:
+    assert replace(kept, now=lambda: 1000.0 + resume.OLDEST + 1).load(Options()) is None
+    assert replace(kept, now=lambda: 999.0).load(Options()) is None  # a clock that went back
+
+
+def test_a_disk_that_refuses_stops_nobody(kept: Kept, outcome: Outcome) -> None:
+    full = replace(kept, folder=Path("/proc/nothing"), notes=[])
+    full.save(Options(), outcome)
+    assert "could not be kept" in full.notes[0]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The precisions that were timed; bf16 is said to take half of the others' time."""
+    timed: list[str] = []
+
+    def measured(session: InferenceSession, *_: object) -> Samples:
+        half = "mixed-precision" in session.artifact.pipeline
+        timed.append("bf16" if half else "fp32")
+        if len(timed) == 2:
+            raise KeyboardInterrupt
+        return Samples((0.004 if half else 0.008,) * 20)
+
+    monkeypatch.setattr(certify, "_measure", measured)
+    return timed
+
+
+def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: list[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        driver.compile_source(classifier(), Options(contract=LIMITS))
+    assert clock == ["fp32", "bf16"]
+    found = driver.compile_source(classifier(), Options(contract=LIMITS))
+    assert clock == ["fp32", "bf16", "bf16"]
+    assert found.artifact.certificate["precision"] == "bf16"
+    assert not list((settings.cache_directory() / "stages").glob("*"))  # it is done
+    assert experience.read()[-1].stage == "bf16"
+    driver.compile_source(classifier(), Options(contract=LIMITS, steering=Steering(resume=False)))
+    assert clock[3:] == ["fp32", "bf16"]
+
+
+def test_experience_is_kept_and_torn_lines_are_passed_over() -> None:
+    row = Past("bf16", "a machine", (1.0, 2.0, 3.0, 4.0), 0.5, 0.4, 2.0)
+    assert experience.read() == ()
+    assert experience.add([row, row]) == ""
+    with experience.path().open("ab") as stream:
+        stream.write(b'{"version": 1, "stage"\n[]\n{"version": 2}\n\xff\n')
+        stream.write(b'{"version": 1, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
+        stream.write(b' "expected": NaN, "gained": 0, "seconds": 1}\n')
+    experience.add([row])
+    assert experience.read() == (row, row, row)

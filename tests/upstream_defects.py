@@ -1,0 +1,155 @@
+"""What is wrong in the libraries that we stand on, as data: `docs/upstream.md` is made from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx.inliner
+from onnx import helper
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Seen by a node test of ONNX: plain TVM computes something else (`wrong`), or fails."""
+
+    case: str
+    kind: str
+    what: str
+    remedy: str
+
+
+WRONG, FAILS = "wrong", "fails"
+_OURS = "our converter"
+
+TVM = (
+    Defect("test_isinf_negative", WRONG, "IsInf ignores detect_negative, detect_positive", _OURS),
+    Defect("test_spacetodepth_crd_mode_example", WRONG, "SpaceToDepth ignores mode=CRD", _OURS),
+    Defect(
+        "test_resize_downsample_scales_cubic",
+        WRONG,
+        "Resize computes places from sizes where a scale is not their ratio",
+        _OURS,
+    ),
+    Defect(
+        "test_resize_upsample_scales_linear_half_pixel_symmetric",
+        WRONG,
+        "Resize takes half_pixel_symmetric for half_pixel",
+        _OURS,
+    ),
+    Defect("test_resize_downsample_scales_linear_antialias", WRONG, "Resize: antialias", _OURS),
+    Defect("test_reduce_max_empty_set", WRONG, "ReduceMax of nothing is finite", _OURS),
+    Defect("test_reduce_min_empty_set", WRONG, "ReduceMin of nothing is finite", _OURS),
+    Defect("test_mod_float_edge_cases_fmod_0_float32", WRONG, "Mod by infinity is NaN", _OURS),
+    Defect("test_convtranspose_output_shape", WRONG, "ConvTranspose ignores output_shape", _OURS),
+    Defect("test_roialign_mode_max", WRONG, "RoiAlign computes another maximum", "refused"),
+    Defect(
+        "test_layer_normalization_2d_axis0",
+        WRONG,
+        "LayerNormalization's statistics lose their axes",
+        "ONNX's own definition of the operator",
+    ),
+    Defect(
+        "test_attention_4d",
+        FAILS,
+        "Attention of ai.onnx is taken for com.microsoft's",
+        "ONNX's own definition of the operator",
+    ),
+    Defect("test_cosh", FAILS, "no code for cosh and sinh", _OURS),
+    Defect("test_pow_types_float32_int32", FAILS, "Pow of two types", _OURS),
+    Defect("test_onehot_with_axis", FAILS, "OneHot wants constant values", _OURS),
+    Defect("test_eyelike_with_dtype", FAILS, "EyeLike with another dtype", _OURS),
+    Defect("test_tril_zero", FAILS, "Trilu with k as an input, of no elements", _OURS),
+    Defect("test_constant_pad", FAILS, "Pad by a value that is an input", _OURS),
+    Defect(
+        "test_maxpool_with_argmax_2d_precomputed_pads", FAILS, "MaxPool lacks its indices", _OURS
+    ),
+    Defect("test_lstm_defaults", FAILS, "no LSTM, GRU, RNN", _OURS),
+    Defect("test_dft", FAILS, "no DFT, STFT", _OURS),
+    Defect("test_top_k_uint64", FAILS, "TopK of uint64", _OURS),
+)
+
+
+def _inliner_gives_up() -> bool:
+    """A node whose middle input is left out cannot be inlined."""
+    value = helper.make_tensor_value_info
+    made = helper.make_node("Attention", ["q", "k", "v", "", "pk", "pv"], ["y", "nk", "nv"])
+    shape = [1, 2, 3, 4]
+    inputs = [value(name, 1, shape) for name in ("q", "k", "v", "pk", "pv")]
+    outputs = [value(name, 1, None) for name in ("y", "nk", "nv")]
+    graph = helper.make_graph([made], "g", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)])
+    try:
+        _inlined(model, "Attention")
+    except RuntimeError:
+        return True
+    return False
+
+
+def _inlined(model: Any, operator: str) -> Any:
+    return onnx.inliner.inline_selected_functions(
+        model, [("", operator)], inline_schema_functions=True
+    )
+
+
+@dataclass(frozen=True)
+class Other:
+    """A defect with a check of its own, true as long as the defect is there."""
+
+    package: str
+    what: str
+    remedy: str
+    check: Callable[[], bool]
+
+
+OTHERS = (
+    Other(
+        "onnx",
+        "the inliner gives up where an input in the middle is left out",
+        "compiler/frontends/onnx_functions.py writes functions out",
+        _inliner_gives_up,
+    ),
+)
+
+_HEAD = """# Defects upstream
+
+What the libraries that we stand on get wrong, how it is seen, and what we do about it. Made by
+`pytest tests/test_upstream.py --update-golden` from `tests/upstream_defects.py`; the same test
+checks that each is still true of the versions installed, so that an upgrade shows what can go.
+
+"wrong" is an answer that differs without a word; "fails" is an exception.
+"""
+
+
+def page() -> str:
+    """The text of `docs/upstream.md`."""
+    rows = [("package", "what", "how it is seen", "our remedy")]
+    rows += [
+        ("TVM", defect.what, f"`{defect.case}`: {defect.kind}", defect.remedy) for defect in TVM
+    ]
+    rows += [
+        (other.package, other.what, f"`{other.check.__name__.lstrip('_')}`", other.remedy)
+        for other in OTHERS
+    ]
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([_HEAD, head, "| --- | --- | --- | --- |", *body, ""])
+
+
+def outcome(model: Any, feed: dict[str, Any], expected: list[Any]) -> str:
+    """What plain TVM makes of a model: `right`, `wrong` or `fails`."""
+    import contextlib
+    import io
+
+    from tvm.relax.frontend.onnx import from_onnx
+
+    from hybridc.compiler.conformance.onnx_cases import difference
+    from hybridc.compiler.evaluate import evaluate
+
+    shapes = {name: list(array.shape) for name, array in feed.items()}
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            module = from_onnx(model, shape_dict=shapes)
+            got = evaluate(module, list(feed.values()))
+    except Exception:
+        return FAILS
+    return WRONG if difference(got, [np.asarray(e) for e in expected], 1e-3, 1e-7) else "right"
