@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 # Sizes for which one graph is compiled; code is specific to them, so each takes a compilation.
 _MOST_VARIANTS = 16
 # Options that make no sense here: the example inputs calibrate, and Dynamo reports.
-_NOT_HERE = frozenset({"calibration", "dump_ir", "lock", "progress"})
+_NOT_HERE = frozenset(
+    {"calibration", "dump_ir", "lock", "monitor", "monitor_interval", "progress", "timed", "trace"}
+)
 
 
 class FallbackWarning(UserWarning):
