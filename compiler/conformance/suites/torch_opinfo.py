@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -40,7 +40,7 @@ class TorchOpinfo(Suite):
         leaves, spec = tree_flatten((args, kwargs))
         places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
 
-        class Case(torch.nn.Module):  # type: ignore[misc]
+        class Case(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 if isinstance(function, torch.nn.Module):
@@ -115,7 +115,7 @@ def _operators() -> Iterator[tuple[str, Callable[[], Call]]]:
     for op in op_db:
         if op.supports_dtype(torch.float32, "cpu"):
             variant = f".{op.variant_test_name}" if op.variant_test_name else ""
-            yield f"op/{op.name}{variant}", lambda op=op: _sample(op)
+            yield f"op/{op.name}{variant}", partial(_sample, op)
 
 
 def _sample(op: Any) -> Call:
@@ -129,7 +129,7 @@ def _modules() -> Iterator[tuple[str, Callable[[], Call]]]:
     from torch.testing._internal.common_modules import module_db
 
     for info in module_db:
-        yield f"module/{info.name}", lambda info=info: _module(info)
+        yield f"module/{info.name}", partial(_module, info)
 
 
 def _module(info: Any) -> Call:
@@ -150,11 +150,8 @@ def _examples() -> Iterator[tuple[str, Callable[[], Call]]]:
     from torch._export.db.examples import all_examples
 
     for name, case in all_examples().items():
-        yield (
-            f"export/{name}",
-            lambda case=case: (
-                case.model,
-                tuple(case.example_args),
-                dict(case.example_kwargs),
-            ),
-        )
+        yield f"export/{name}", partial(_example, case)
+
+
+def _example(case: Any) -> Call:
+    return case.model, tuple(case.example_args), dict(case.example_kwargs)
