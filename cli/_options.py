@@ -47,6 +47,12 @@ LOG = click.option(
     help="The tuning log: a path, sqlite:///PATH or postgresql://...; HYBRIDC_LOG, or a file in the"
     " cache directory, if not set.",
 )
+UNTRUSTED = click.option(
+    "--untrusted",
+    is_flag=True,
+    help="Import the model in a process with limits first (10 s, 2 GB), and run its reference"
+    " there: a file that crashes or overloads a reader is refused.",
+)
 MONITOR = click.option(
     "--monitor",
     is_flag=True,
@@ -77,6 +83,16 @@ def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
     """
     from hybridc.compiler import frontend
 
+    shapes = dict(map(frontend.parse_shape, given))
     for model in models:
-        frontend.is_onnx(model)
-    return dict(map(frontend.parse_shape, given))
+        if frontend.is_onnx(model):
+            _glance(model)
+    return shapes
+
+
+def _glance(model: Path) -> None:
+    """Let another process read the file first, where that is cheap."""
+    from hybridc.compiler import untrusted
+
+    if model.stat().st_size <= untrusted.GLANCED:
+        untrusted.glance(model)

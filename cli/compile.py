@@ -17,6 +17,7 @@ from hybridc.cli._options import (
     TARGET,
     THREADS,
     TRACE,
+    UNTRUSTED,
     VERBOSE,
     Shapes,
     shapes_of,
@@ -104,6 +105,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Take every schedule from this artifact or schedule lock, so that it is built again.",
 )
+@UNTRUSTED
 @MONITOR
 @MONITOR_INTERVAL
 @TRACE
@@ -118,6 +120,7 @@ def command(
     dump_ir: Path | None,
     plugin: tuple[Path, ...],
     report: Path | None,
+    untrusted: bool,
     as_json: bool,
     verbose: bool,
     **plain: Any,
@@ -142,6 +145,10 @@ def command(
     shapes = shapes_of([model], shape)
     plans.check(options)
     cascade.strategy(options)
+    if untrusted:
+        from hybridc.compiler.untrusted import examine
+
+        examine(model, shapes)
     outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
     _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)

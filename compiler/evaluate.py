@@ -18,6 +18,19 @@ _NATIVE = frozenset({"tirx.call_extern", "tirx.call_llvm_pure_intrin"})
 
 def evaluate(module: IRModule, inputs: Sequence[Array], entry: str = "main") -> list[Array]:
     """Compute the outputs of `entry` for `inputs`, given in the order of its parameters."""
+    result = machine(module)[entry](*map(tensor, inputs))
+    return [np.array(found.numpy()) for found in flatten(result)]
+
+
+def tensor(array: Array) -> Any:
+    """An array as TVM takes it."""
+    import tvm
+
+    return tvm.runtime.tensor(np.asarray(array))
+
+
+def machine(module: IRModule) -> Any:
+    """The module as functions to call, by name, with TVM's tensors."""
     import tvm
     from tvm import relax
 
@@ -28,9 +41,7 @@ def evaluate(module: IRModule, inputs: Sequence[Array], entry: str = "main") -> 
     # Instructions of this CPU's own are none of a CPU in general.
     chosen = host.tvm if _names_instructions(module) else tvm.target.Target("llvm")
     executable = tvm.compile(module, target=chosen)
-    machine = relax.VirtualMachine(executable, tvm.cpu())
-    result = machine[entry](*(tvm.runtime.tensor(np.asarray(x)) for x in inputs))
-    return [np.array(tensor.numpy()) for tensor in flatten(result)]
+    return relax.VirtualMachine(executable, tvm.cpu())
 
 
 def _names_instructions(module: IRModule) -> bool:

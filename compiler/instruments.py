@@ -98,11 +98,12 @@ class NumericVerify:
             return
         for feed, wanted in zip(self.feeds, self.wanted, strict=True):
             try:
-                self._check(after, feed, wanted)
+                self.check(after, feed, wanted)
             except HybridcError as error:
                 raise type(error)(f"after pass {plugin.text(step)}: {error}") from error
 
-    def _check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
+    def check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
+        """Compare every output for one feed.  Raises WrongAnswerError."""
         got = evaluate(module, [feed[spec.name] for spec in self.model.inputs])
         names = [spec.name for spec in self.model.outputs]
         if len(got) != len(names):

@@ -54,6 +54,12 @@ def write(module: IRModule, path: Path) -> None:
         stream.write(f"{module.script()}\n".encode())
 
 
+def write_whole(module: IRModule, path: Path) -> None:
+    """Write the module's text with the values of its constants.  Raises OSError."""
+    with replacing(path) as stream:
+        stream.write(f"{module.script(show_meta=True)}\n".encode())
+
+
 def check(before: IRModule, after: IRModule, rtol: float, atol: float) -> str:
     """Run `main` of both on random inputs; say in a line how far they are apart.
 

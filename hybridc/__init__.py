@@ -13,10 +13,19 @@ if TYPE_CHECKING:
     from hybridc.compiler.contract import Contract
     from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
     from hybridc.compiler.session import InferenceSession
+    from hybridc.compiler.torch_backend import torch_backend
 
     __version__: str
 
-__all__ = ["Artifact", "Contract", "HybridConfig", "InferenceSession", "__version__", "compile"]
+__all__ = [
+    "Artifact",
+    "Contract",
+    "HybridConfig",
+    "InferenceSession",
+    "__version__",
+    "compile",
+    "torch_backend",
+]
 
 _HOMES = {
     "Artifact": "artifact",
@@ -24,6 +33,7 @@ _HOMES = {
     "HybridConfig": "config",
     "InferenceSession": "session",
     "compile": "driver",
+    "torch_backend": "torch_backend",
 }
 
 

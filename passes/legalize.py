@@ -75,12 +75,14 @@ _OWN = {
     "relax.argmin": extrema.argmin,
     "relax.concat": joins.concat,
     "relax.image.resize2d": resampling.resize2d,
+    "relax.cosh": lowerings.cosh,
     "relax.isfinite": lowerings.isfinite,
     "relax.isinf": lowerings.isinf,
     "relax.isnan": lowerings.isnan,
     "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
     "relax.nn.group_norm": lowerings.group_norm,
     "relax.nn.instance_norm": lowerings.instance_norm,
+    "relax.sinh": lowerings.sinh,
     "relax.strided_slice": joins.strided_slice,
 }
 

@@ -115,6 +115,20 @@ class Unsupported(torch.nn.Module):  # type: ignore[misc]
         return torch.linalg.eigvals(x)
 
 
+class Complex(torch.nn.Module):  # type: ignore[misc]
+    """ONNX has pairs of real numbers for its result."""
+
+    def forward(self, x: Any) -> Any:
+        return x.cdouble()
+
+
+class AntiAliased(torch.nn.Module):  # type: ignore[misc]
+    """TVM's importer leaves the anti-aliasing out."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.ops.aten._upsample_bilinear2d_aa(x.view(1, 1, 2, 2), [1, 1], False)
+
+
 class Branching(torch.nn.Module):  # type: ignore[misc]
     """Cannot be traced."""
 
@@ -127,6 +141,8 @@ class Branching(torch.nn.Module):  # type: ignore[misc]
     [
         (Counting(), r"changes its own state or inputs, which is not supported: \['b_calls'\]"),
         (Unsupported(), "cannot be imported; by way of ONNX: .*; by way of torch.export: "),
+        (Complex(), r"output output complex128\[2,2\] came in as output float64\[2,2,2\]"),
+        (AntiAliased(), "is misread: its anti-aliasing is left out"),
         (Branching(), "torch.export cannot trace the module"),
     ],
 )

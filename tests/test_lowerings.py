@@ -89,3 +89,16 @@ def test_classes_of_numbers(name: str, dtype: str) -> None:
     x = np.array(edges * 5, dtype)
     got, _ = run(lambda v: relax.op.astype(getattr(relax.op, name)(v), "int32"), x)
     np.testing.assert_array_equal(got, getattr(np, name)(x).astype(np.int32))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [("float16", 11.7), ("float32", 89.4), ("float64", 710)]
+)
+@pytest.mark.parametrize("name", ["sinh", "cosh"])
+def test_hyperbolic_functions(name: str, dtype: str, most: float) -> None:
+    """Near zero, where exponentials cancel, and up to where the result overflows."""
+    x = np.concatenate([np.linspace(-most, most, 99), np.geomspace(1e-4, 2, 50)]).astype(dtype)
+    got, _ = run(getattr(relax.op, name), x)
+    wanted = getattr(np, name)(x.astype(np.float64)).astype(dtype)
+    close = 8 * np.finfo(np.float16).eps if dtype == "float16" else 1e-6
+    np.testing.assert_allclose(got, wanted, rtol=close)

@@ -6,9 +6,10 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.errors import InputError, ModelError
@@ -19,6 +20,17 @@ from hybridc.compiler.reference import evaluation_mode, torch_reference
 
 _OPSET = 20  # the newest for which every converter of the importer was written
 _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
+# ONNX first: it imports more architectures (the transformers whole), its shapes are made static
+# and folded, and fewer of its operators are known to be converted wrongly.  The other road has
+# what ONNX or TVM's ONNX importer lacks, such as recurrent networks, and takes a fifth of the time.
+ROADS = ("ONNX", "torch.export")
+# What TVM's importer of ATen computes wrongly, and how.
+_MISREAD = MappingProxyType(
+    {
+        "_upsample_bilinear2d_aa": "its anti-aliasing is left out",
+        "_upsample_bicubic2d_aa": "its anti-aliasing is left out",
+    }
+)
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -58,21 +70,22 @@ class Program:
             return module(*positional, **keyword)
 
 
-def load(source: Any, example_inputs: tuple[Any, ...] | None) -> Model:
+def load(
+    source: Any, example_inputs: tuple[Any, ...] | None, roads: Sequence[str] = ROADS
+) -> Model:
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
-    Modules are exported in evaluation mode and left in the mode they were in.  Raises InputError
-    where torch or the example inputs are missing, ModelError where neither road works.
+    The first of `roads` that works is taken.  Modules are exported in evaluation mode and left in
+    the mode they were in.  Raises InputError where torch or the example inputs are missing,
+    ModelError where no road works.
     """
     program = export(source, example_inputs)
     reasons: list[str] = []
-    # ONNX first: it imports more architectures (the transformers whole), its shapes are made
-    # static and folded, and fewer of its operators are known to be converted wrongly.  The other
-    # road has what ONNX lacks or TVM's ONNX importer lacks, such as recurrent networks.
-    for road, convert in (("ONNX", _through_onnx), ("torch.export", _directly)):
+    converters = {"ONNX": _through_onnx, "torch.export": _directly}
+    for road in roads:
         try:
             with _quiet():
-                model = convert(program)
+                model = _checked(converters[road](program), program)
         except Exception as error:  # exporters and importers raise anything
             reasons.append(f"{road}: {_reason(error)[:160]}")
             continue
@@ -82,6 +95,33 @@ def load(source: Any, example_inputs: tuple[Any, ...] | None) -> Model:
             model, name=program.name, reference=torch_reference(program.run), notes=notes
         )
     raise ModelError(f"{program.name} cannot be imported; by way of {'; by way of '.join(reasons)}")
+
+
+def _checked(model: Model, program: Program) -> Model:
+    """The model, if its outputs are of the shapes and types that torch gives them.
+
+    Importers drop axes here and there, and write complex numbers as pairs.
+    """
+    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    for spec, output in zip(model.outputs, _tensor_outputs(program.exported), strict=True):
+        value = values.get(output.arg.name)
+        if value is None or not all(isinstance(size, int) for size in value.shape):
+            continue
+        wanted = TensorSpec(spec.name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        if spec != wanted:
+            raise ModelError(f"the output {wanted.describe()} came in as {spec.describe()}")
+    return model
+
+
+def _tensor_outputs(exported: Any) -> list[Any]:
+    """What the program gives to the user, tensors alone."""
+    from torch.export.graph_signature import OutputKind, TensorArgument
+
+    return [
+        spec
+        for spec in exported.graph_signature.output_specs
+        if spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
+    ]
 
 
 def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
@@ -127,7 +167,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
-    from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
+    from torch.export.graph_signature import InputKind
 
     if written := sorted({root.name for root in map(_written, exported.graph.nodes) if root}):
         raise ModelError(
@@ -139,10 +179,7 @@ def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
         for spec in signature.input_specs
         if spec.kind == InputKind.USER_INPUT
     )
-    count = sum(
-        spec.kind == OutputKind.USER_OUTPUT and isinstance(spec.arg, TensorArgument)
-        for spec in signature.output_specs
-    )
+    count = len(_tensor_outputs(exported))
     outputs = ("output",) if count == 1 else tuple(f"output_{index}" for index in range(count))
     program = Program(name, exported, original, arguments, outputs)
     _input_specs(program)
@@ -229,6 +266,7 @@ def _directly(program: Program) -> Model:
 
     from hybridc.compiler.frontends.bounded_indices import bound
 
+    _require_readable(program)
     module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
     if len(module["main"].params) != len(program.inputs):
         raise ModelError("the importer changed the inputs")
@@ -239,6 +277,14 @@ def _directly(program: Program) -> Model:
         outputs=output_specs(module, list(program.outputs)),
         reference=torch_reference(program.run),
     )
+
+
+def _require_readable(program: Program) -> None:
+    """Raise ModelError for an operator that TVM's importer is known to compute wrongly."""
+    for node in program.exported.graph.nodes:
+        name = str(node.target).partition(".")[2].partition(".")[0]
+        if name in _MISREAD:
+            raise ModelError(f"operator {str(node.target)!r} is misread: {_MISREAD[name]}")
 
 
 @contextlib.contextmanager

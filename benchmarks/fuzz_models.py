@@ -1,0 +1,141 @@
+"""Random models, compiled and compared with ONNX Runtime without its optimisations.
+
+    python benchmarks/fuzz_models.py --count 500 --seed 0 --output found
+
+A model counts where ONNX's own reference agrees with ONNX Runtime.  What fails is reduced to the
+smallest model that fails the same way, and written with a line that shows it again.
+"""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import random_operators
+from onnx.reference import ReferenceEvaluator
+
+from hybridc.compiler import driver, plans
+from hybridc.compiler.errors import HybridcError, ModelError
+from hybridc.compiler.model import TensorSpec, random_feed
+from hybridc.compiler.reduction import Budget, Reduction
+from hybridc.compiler.session import InferenceSession
+
+Feed = Mapping[str, Any]
+_RUNS = 200  # of a reduction
+
+
+def verdict(proto: Any, feed: Feed, **options: Any) -> tuple[str, str]:
+    """What becomes of a model: `pass`, `unstable`, `unsupported`, `error` or `wrong`, and why."""
+    wanted = _runtime(proto, feed)
+    if wanted is None or _differ(wanted, _reference(proto, feed)):
+        return "unstable", "ONNX Runtime and ONNX's reference do not agree"
+    try:
+        given = plans.Options(verify="off", threads=1, **options)
+        outcome = driver.compile_source(proto, given)
+        got = InferenceSession(outcome.artifact, 1).run(None, feed)
+    except ModelError as error:
+        return "unsupported", str(error)
+    except HybridcError as error:
+        return "error", str(error)
+    said = _differ(wanted, got)
+    return ("wrong", said) if said else ("pass", "")
+
+
+def _runtime(proto: Any, feed: Feed) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+        return session.run(None, dict(feed))
+    except Exception:  # no kernel for a type
+        return None
+
+
+def _reference(proto: Any, feed: Feed) -> Any:
+    with np.errstate(all="ignore"):
+        return ReferenceEvaluator(proto).run(None, dict(feed))
+
+
+def _differ(wanted: Any, got: Any) -> str:
+    """How the outputs differ, or nothing."""
+    for index, (right, value) in enumerate(zip(wanted, got, strict=True)):
+        if right.shape != value.shape or right.dtype != value.dtype:
+            return f"output {index}: {value.dtype}{value.shape}, not {right.dtype}{right.shape}"
+        if right.dtype.kind != "f":
+            if not np.array_equal(right, value):
+                return f"output {index}: integers or truths differ"
+            continue
+        largest = float(np.abs(right).max(initial=0))
+        if not np.isfinite(largest):
+            return f"output {index}: not finite"
+        if not np.allclose(right, value, 1e-3, 1e-4 * max(1.0, largest)):
+            return f"output {index}: off by {float(np.abs(right - value).max()):.3g}"
+    return ""
+
+
+def _random_feed(proto: Any) -> Feed:
+    held = {tensor.name for tensor in proto.graph.initializer}
+    specs = [
+        TensorSpec(
+            value.name,
+            tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim),
+            str(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
+        )
+        for value in proto.graph.input
+        if value.name not in held
+    ]
+    return random_feed(tuple(specs))
+
+
+def reduced(proto: Any, kind: str) -> Any:
+    """The smallest model found that fails alike, on random inputs; the model where none does."""
+
+    def fails(candidate: Any) -> bool:
+        return verdict(candidate, _random_feed(candidate))[0] == kind
+
+    whole = onnx.shape_inference.infer_shapes(proto)
+    if not fails(whole):
+        return proto
+    return Reduction(whole, fails, lambda _: None, Budget(_RUNS)).run()
+
+
+def main() -> int:
+    """Run; the exit code is 1 where something failed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--count", type=int, default=500, help="models")
+    parser.add_argument("--seed", type=int, default=0, help="of the first; each has the next")
+    parser.add_argument("--nodes", type=int, default=10, help="operators of each")
+    parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
+    given = parser.parse_args()
+    counts = Counter[str]()
+    for seed in range(given.seed, given.seed + given.count):
+        proto, feed = random_operators.model(seed, given.nodes)
+        kind, reason = verdict(proto, feed)
+        counts[kind] += 1
+        if kind in ("pass", "unstable"):
+            continue
+        sys.stdout.write(f"seed {seed}: {kind}: {reason[:200]}\n")
+        if given.output:
+            _write(proto, kind, given.output / f"{kind}-{seed}.onnx")
+        sys.stdout.flush()
+    sys.stdout.write(f"{', '.join(f'{count} {kind}' for kind, count in counts.most_common())}\n")
+    return 1 if counts["wrong"] or counts["error"] or counts["unsupported"] else 0
+
+
+def _write(proto: Any, kind: str, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = reduced(proto, kind)
+    onnx.save(small, path)
+    operators = ", ".join(node.op_type for node in small.graph.node)
+    sys.stdout.write(f"  {path} ({operators}): hybridc compile {path} --verify each\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""`hybridc reduce`: the smallest model that still fails."""
+
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybridc.cli._options import JSON, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.units import parse_duration
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--fails",
+    "command_line",
+    required=True,
+    metavar="COMMAND",
+    help="A command that fails (leaves with another code than 0) on a model that shows the fault;"
+    " the model's path takes the place of {}, or comes last.",
+)
+@click.option("--match", metavar="TEXT", help="A failure counts only if its output has this text.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the smallest model; MODEL.reduced.onnx beside MODEL if not set.",
+)
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Seconds for one run; a run that takes longer counts as no failure.",
+)
+@click.option("--budget", metavar="10min", help="Stop after this time, with the smallest so far.")
+@click.option(
+    "--steps",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Stop after so many runs.",
+)
+@JSON
+@VERBOSE
+def command(
+    model: Path,
+    command_line: str,
+    match: str | None,
+    output: Path | None,
+    timeout: float,
+    budget: str | None,
+    steps: int,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Reduce an ONNX model to the smallest that still fails.
+
+    Nodes are left out in ever smaller parts, then sizes are made smaller; every model that the
+    command gets is a valid one.  Ctrl-C keeps the smallest so far.
+    """
+    words = _words(command_line)
+    seconds = float("inf") if budget is None else parse_duration(budget)
+    _require_onnx(model)
+    from hybridc.compiler import reduction
+
+    proto = reduction.load(model)
+    path = output or model.with_name(f"{model.stem}.reduced.onnx")
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        fails = _runner(words, Path(folder) / "model.onnx", timeout, match)
+        limits = reduction.Budget(steps, seconds)
+        found = reduction.Reduction(proto, fails, progress(verbose), limits)
+        try:
+            found.run()
+        except KeyboardInterrupt:
+            if not limits.used:
+                raise
+        finally:
+            clear_progress()
+    _deliver(found.best, path, len(proto.graph.node), limits.used, as_json)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise InputError(f"--fails {text!r} is no command: {error}") from None
+    if not words:
+        raise InputError("--fails wants a command, such as 'hybridc compile {}'")
+    return words if any("{}" in word for word in words) else [*words, "{}"]
+
+
+def _require_onnx(model: Path) -> None:
+    from hybridc.compiler import frontend
+
+    if not frontend.is_onnx(model):
+        raise InputError(f"{model}: only .onnx models are reduced")
+
+
+def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> Callable[..., bool]:
+    """What tells whether a model fails: the command, run on a file."""
+    call = [word.replace("{}", str(path)) for word in words]
+
+    def fails(proto: Any) -> bool:
+        path.write_bytes(proto.SerializeToString())
+        try:
+            done = subprocess.run(
+                call,
+                check=False,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        except OSError as error:
+            raise InputError(f"--fails: cannot run {call[0]!r}: {error.strerror}") from None
+        return done.returncode != 0 and (match is None or match.encode() in done.stdout)
+
+    return fails
+
+
+def _deliver(proto: Any, path: Path, before: int, runs: int, as_json: bool) -> None:
+    from hybridc.compiler.files import replacing
+
+    with replacing(path) as stream:
+        stream.write(proto.SerializeToString())
+    operators = [node.op_type for node in proto.graph.node]
+    if as_json:
+        emit_json({"model": str(path), "nodes": operators, "before": before, "runs": runs})
+        return
+    shown = ", ".join(operators[:10]) + (", …" if len(operators) > 10 else "")
+    click.echo(f"{path}: {len(operators)} of {before} nodes ({shown}), {runs} runs")

@@ -1,0 +1,157 @@
+"""The operators, modules and export examples that the torch wheel carries for its own tests."""
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
+from hybridc.compiler.errors import InputError, ModelError
+
+_RTOL, _ATOL = 1e-3, 1e-4
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class TorchOpinfo(Suite):
+    """The first float32 sample of each OpInfo, ModuleInfo and ExportDB entry, against eager."""
+
+    packages: ClassVar[tuple[str, ...]] = ("torch", "expecttest")
+
+    def entries(self, core: bool) -> Sequence[Entry]:
+        """Every entry that takes float32; the core are the operators alone."""
+        return [
+            Entry(name, name.partition("/")[0])
+            for name in _cases()
+            if not core or name.startswith("op/")
+        ]
+
+    def examine(self, name: str) -> Result:
+        """Compile and run one case."""
+        import torch
+        from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+        torch.manual_seed(0)
+        function, args, kwargs = _cases()[name]()
+        leaves, spec = tree_flatten((args, kwargs))
+        places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+
+        class Case(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                if isinstance(function, torch.nn.Module):
+                    self.inner = function
+
+            def forward(self, *tensors: Any) -> Any:
+                given = list(leaves)
+                for place, tensor in zip(places, tensors, strict=True):
+                    given[place] = tensor
+                positional, keyword = tree_unflatten(given, spec)
+                return function(*positional, **keyword)
+
+        module, tensors = Case().eval(), tuple(leaves[place].detach() for place in places)
+        with torch.no_grad():
+            first, again = (tree_leaves(module(*_copies(tensors))) for _ in range(2))
+        wanted, repeated = (
+            [_array(x) for x in found if isinstance(x, torch.Tensor)] for found in (first, again)
+        )
+        if difference(wanted, repeated, 0.0, 0.0):
+            raise ModelError("it draws random numbers")
+        said = difference(_compiled(module, tensors), wanted, _RTOL, _ATOL)
+        return Result("", "", Verdict.WRONG if said else Verdict.PASS, said or "")
+
+
+def _compiled(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
+    """The outputs by our own compiler, without its own check."""
+    from hybridc.compiler import driver, plans
+    from hybridc.compiler.session import InferenceSession
+
+    options = plans.Options(verify="off", threads=1)
+    outcome = driver.compile_source(module, options, example_inputs=_copies(tensors))
+    names = [spec.name for spec in outcome.artifact.inputs]
+    feed = dict(zip(names, map(_array, tensors), strict=True))
+    return list(InferenceSession(outcome.artifact).run(None, feed))
+
+
+def _copies(tensors: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(tensor.clone() for tensor in tensors)
+
+
+def _array(tensor: Any) -> Any:
+    if tensor.layout is not _strided() or tensor.is_quantized:
+        raise ModelError(f"a tensor is {tensor.layout}")
+    try:
+        return np.array(tensor.detach().resolve_conj().resolve_neg().numpy())
+    except TypeError as error:  # bfloat16 and its like
+        raise ModelError(str(error)) from None
+
+
+def _strided() -> Any:
+    import torch
+
+    return torch.strided
+
+
+@cache
+def _cases() -> dict[str, Callable[[], Call]]:
+    """How to make each case, by name."""
+    try:
+        importlib.import_module("torch.testing._internal.common_utils")
+    except ImportError as error:
+        raise InputError(
+            f"the suite torch-opinfo needs {error.name}: pip install {error.name}"
+        ) from None
+    return {**dict(_operators()), **dict(_modules()), **dict(_examples())}
+
+
+def _operators() -> Iterator[tuple[str, Callable[[], Call]]]:
+    import torch
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    for op in op_db:
+        if op.supports_dtype(torch.float32, "cpu"):
+            variant = f".{op.variant_test_name}" if op.variant_test_name else ""
+            yield f"op/{op.name}{variant}", partial(_sample, op)
+
+
+def _sample(op: Any) -> Call:
+    import torch
+
+    sample = next(iter(op.sample_inputs("cpu", torch.float32, requires_grad=False)))
+    return op.op, (sample.input, *sample.args), dict(sample.kwargs)
+
+
+def _modules() -> Iterator[tuple[str, Callable[[], Call]]]:
+    from torch.testing._internal.common_modules import module_db
+
+    for info in module_db:
+        yield f"module/{info.name}", partial(_module, info)
+
+
+def _module(info: Any) -> Call:
+    import torch
+
+    made = info.module_inputs_func(
+        info, device="cpu", dtype=torch.float32, requires_grad=False, training=False
+    )
+    first = made[0]
+    built, given = first.constructor_input, first.forward_input
+    if given is None:
+        raise ModelError("it has no inputs")
+    module = info.module_cls(*built.args, **built.kwargs).eval()
+    return module, tuple(given.args), dict(given.kwargs)
+
+
+def _examples() -> Iterator[tuple[str, Callable[[], Call]]]:
+    from torch._export.db.examples import all_examples
+
+    for name, case in all_examples().items():
+        yield f"export/{name}", partial(_example, case)
+
+
+def _example(case: Any) -> Call:
+    return case.model, tuple(case.example_args), dict(case.example_kwargs)

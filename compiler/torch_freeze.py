@@ -1,0 +1,147 @@
+"""From a functional graph and its arguments to a module whose weights are constants."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridc.compiler.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
+
+    `given` are the places of its inputs among the region's arguments.  `made` says for each of the
+    region's outputs where it comes from: the place among the graph's outputs and the strides that
+    torch gave it, an argument's place, or a constant.
+    """
+
+    module: Any
+    given: tuple[int, ...]
+    made: tuple["Computed | Argument | Plain", ...]
+    constants: dict[int, tuple[Any, int]] = field(repr=False)
+
+    def changed(self, args: Sequence[Any]) -> set[int]:
+        """Addresses of the constants that are no longer what they were."""
+        return {
+            kept.data_ptr()
+            for place, (kept, version) in self.constants.items()
+            if args[place].data_ptr() != kept.data_ptr() or args[place]._version != version
+        }
+
+
+@dataclass(frozen=True)
+class Computed:
+    """An output that the compiled graph computes."""
+
+    place: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An output that is one of the arguments."""
+
+    place: int
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An output that is the same at each call: None, a number, a constant tensor."""
+
+    value: Any
+
+
+def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
+    """Make arguments at the addresses `weights` constants, and leave out what is not computed.
+
+    Raises ModelError for a graph that is not supported.
+    """
+    import torch
+
+    made, values = torch.fx.Graph(), dict[Any, Any]()
+    root, given = torch.nn.Module(), list[int]()
+    constants: dict[int, tuple[Any, int]] = {}
+    places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+    for node, place in places.items():
+        value = args[place]
+        if not isinstance(value, torch.Tensor) or set(node.users) <= {_result(graph)}:
+            continue
+        require_usable(value)
+        if value.data_ptr() in weights:
+            name = f"weight_{len(constants)}"
+            root.register_buffer(name, ordinary(value))
+            values[node] = made.get_attr(name)
+            constants[place] = value, value._version
+        else:
+            values[node] = made.placeholder(f"x{len(given)}")
+            given.append(place)
+    _copy_operators(graph, root, made, values)
+    outputs, sources = _sources(graph, places)
+    made.output(tuple(values[node] for node in outputs))
+    made.eliminate_dead_code()
+    for node in made.nodes:
+        node.meta.clear()  # what the exporter would take for its own
+    return Frozen(torch.fx.GraphModule(root, made), tuple(given), sources, constants)
+
+
+def _copy_operators(graph: Any, root: Any, made: Any, values: dict[Any, Any]) -> None:
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            setattr(root, node.target, getattr(graph, node.target))
+            values[node] = made.node_copy(node)
+        elif node.op == "call_function":
+            require_deterministic(node)
+            values[node] = made.node_copy(node, values.__getitem__)
+
+
+def _result(graph: Any) -> Any:
+    return next(node for node in graph.graph.nodes if node.op == "output")
+
+
+def _sources(
+    graph: Any, places: dict[Any, int]
+) -> tuple[list[Any], tuple[Computed | Argument | Plain, ...]]:
+    """The nodes to compute, each once, and for each output where it comes from."""
+    computed: list[Any] = []
+    sources: list[Computed | Argument | Plain] = []
+    for node in _result(graph).args[0]:
+        if node in places:
+            sources.append(Argument(places[node]))
+        elif getattr(node, "op", None) == "get_attr":
+            sources.append(Plain(getattr(graph, node.target)))
+        elif getattr(node, "op", None) == "call_function":
+            require_usable(node.meta["val"])
+            if node not in computed:
+                computed.append(node)
+            strides = tuple(map(int, node.meta["val"].stride()))
+            sources.append(Computed(computed.index(node), strides))
+        else:
+            sources.append(Plain(node))
+    return computed, tuple(sources)
+
+
+def require_usable(value: Any) -> None:
+    """Raise ModelError for a tensor that compiled code neither takes nor gives."""
+    import torch
+
+    refused = (torch.float16, torch.bfloat16)
+    if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
+        raise ModelError(
+            f"a tensor is {value.layout} on {value.device}; only dense ones on the CPU"
+        )
+    if value.dtype in refused or value.is_complex():
+        raise ModelError(f"a tensor is of {value.dtype}; give float32, or options={{'dtype': …}}")
+
+
+def require_deterministic(node: Any) -> None:
+    """Raise ModelError for an operator that draws random numbers."""
+    import torch
+
+    if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+        raise ModelError(f"operator {str(node.target)!r} draws random numbers")
+
+
+def ordinary(tensor: Any) -> Any:
+    """The tensor as plain memory, without gradient and pending negation."""
+    return tensor.detach().resolve_conj().resolve_neg()

@@ -1,0 +1,75 @@
+"""The fuzzer's models are valid, the same for a seed, and what fails is reduced and written."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx.reference import ReferenceEvaluator
+from onnx_models import FLOAT, build, node
+
+from hybridc.compiler.errors import PassError
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def fuzzer() -> Iterator[Any]:
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("fuzz_models")
+    sys.path.remove(str(FOLDER))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_models_are_valid_and_their_values_known(fuzzer: Any, seed: int) -> None:
+    model, feed = fuzzer.random_operators.model(seed)
+    again, _ = fuzzer.random_operators.model(seed)
+    assert model.SerializeToString() == again.SerializeToString()
+    onnx.checker.check_model(model, full_check=True)
+    for value in ReferenceEvaluator(model).run(None, feed):
+        assert value.dtype.kind == "b" or np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_models_compile_and_are_right(fuzzer: Any, seed: int) -> None:
+    assert fuzzer.verdict(*fuzzer.random_operators.model(seed, 5))[0] in ("pass", "unstable")
+
+
+def chain() -> tuple[Any, Any]:
+    nodes = [node("Relu", "x", "a"), node("Tanh", "a", "b"), node("Neg", "b", "y")]
+    model = build(nodes, [("x", FLOAT, (4,))], [("y", FLOAT, (4,))])
+    return model, {"x": np.ones(4, np.float32)}
+
+
+def test_what_fails_is_reduced(fuzzer: Any, monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
+    """A compiler that stumbles over Tanh."""
+
+    def broken(proto: Any, *_: Any) -> Any:
+        if "Tanh" in {each.op_type for each in proto.graph.node}:
+            raise PassError("no Tanh today")
+        return real(proto, *_)
+
+    real = fuzzer.driver.compile_source
+    monkeypatch.setattr(fuzzer.driver, "compile_source", broken)
+    monkeypatch.setattr(fuzzer.random_operators, "model", lambda *_: chain())
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", "--output", str(tmp_path)])
+    assert fuzzer.main() == 1
+    said = capsys.readouterr().out
+    assert "seed 0: error: no Tanh today" in said
+    assert "(Tanh): hybridc compile" in said
+    assert [each.op_type for each in onnx.load(tmp_path / "error-0.onnx").graph.node] == ["Tanh"]
+
+
+def test_wrong_answers_are_seen(fuzzer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Session:
+        def __init__(self, *_: Any) -> None: ...
+
+        def run(self, *_: Any) -> Any:
+            return [np.zeros(4, np.float32)]
+
+    monkeypatch.setattr(fuzzer, "InferenceSession", Session)
+    assert fuzzer.verdict(*chain()) == ("wrong", "output 0: off by 0.762")

@@ -1,0 +1,301 @@
+"""`torch.compile(backend=...)` gives the answers of eager, compiled or with a warning."""
+
+import tomllib
+import warnings
+from collections.abc import Callable, Generator
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hybridc
+from hybridc.compiler import torch_region
+from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.torch_backend import FallbackWarning, torch_backend
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Generator[None, None, None]:
+    torch._dynamo.reset()
+    torch_region.all_sessions.cache_clear()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Each compilation of the test: the module and its inputs."""
+    made: list[Any] = []
+    real = torch_region.compiled
+
+    def counted(module: Any, inputs: Any, options: Any) -> Any:
+        made.append((module, inputs))
+        return real(module, inputs, options)
+
+    monkeypatch.setattr(torch_region, "compiled", counted)
+    return made
+
+
+def compiled(function: Any, **options: Any) -> Any:
+    return torch.compile(function, backend=torch_backend, **options)
+
+
+def agree(function: Any, *calls: tuple[Any, ...], made: Any = None) -> None:
+    """Eager and compiled code give the same, twice for each call; nothing falls back."""
+    made = compiled(function) if made is None else made
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        for args in calls:
+            for _ in range(2):
+                same(made(*args), function(*args))
+
+
+def same(got: Any, wanted: Any) -> None:
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4, check_stride=True)
+
+
+def falls_back(function: Any, *args: Any, message: str) -> None:
+    made = compiled(function)
+    with pytest.warns(FallbackWarning, match=message) as caught:
+        got = made(*args)
+    assert len(caught) == 1
+    same(got, function(*args))
+    agree(function, args, made=made)  # and does not say so again
+
+
+class Encoder(nn.Module):  # type: ignore[misc]
+    """Attention, a norm and a residual, with a buffer that is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = nn.MultiheadAttention(16, 2, batch_first=True)
+        self.norm = nn.LayerNorm(16)
+        self.register_buffer("place", torch.randn(5, 16))
+
+    def forward(self, x: Any) -> Any:
+        x = x + self.place
+        return self.norm(x + self.attend(x, x, x, need_weights=False)[0])
+
+
+def image() -> Any:
+    layers = [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(36, 5)).eval()
+
+
+def nested(x: Any, pair: Any) -> Any:
+    return {"sum": x + pair[0], "none": None, "rest": [pair[1] > 0, (x * 2).sum(), 3]}
+
+
+MODULES: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
+    "linear": lambda: (nn.Linear(4, 3), (torch.randn(2, 4),)),
+    "image": lambda: (image(), (torch.randn(2, 3, 8, 8),)),
+    "encoder": lambda: (Encoder().eval(), (torch.randn(2, 5, 16),)),
+    "embedding": lambda: (nn.Embedding(9, 4), (torch.tensor([[1, 8, 0]]),)),
+    "dropout": lambda: (nn.Dropout(0.5).eval(), (torch.randn(3),)),
+    "nested": lambda: (nested, (torch.randn(3), (torch.randn(3), torch.randn(3)))),
+    "integers": lambda: (
+        lambda x, y: (x * y - 1, x > y, ~(x > 1)),
+        (torch.arange(4), torch.arange(4)),
+    ),
+    "scalar": lambda: (lambda x: (x.mean(), x.max(), x.argmax()), (torch.randn(3, 4),)),
+    "strides": lambda: (lambda x: (x * 2).permute(2, 0, 1) + 1, (torch.randn(2, 3, 4),)),
+    "transposed": lambda: (lambda x: x.exp(), (torch.randn(3, 4).t(),)),
+    "slice": lambda: (lambda x: x + 1, (torch.randn(33)[1:],)),
+    "negated": lambda: (lambda x: x + 1, (torch.randn(4, dtype=torch.complex64).conj().imag,)),
+    "views": lambda: (lambda x: (x.view(-1), x[0], x + 1, x), (torch.randn(2, 3),)),
+    "twice": lambda: (lambda x: ((y := x + 1), y, y * 2), (torch.randn(3),)),
+    "double": lambda: (lambda x: x @ x, (torch.randn(3, 3, dtype=torch.float64),)),
+    "keyword": lambda: (lambda x, *, by=2.0: x * by, (torch.randn(3),)),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_small_modules(name: str) -> None:
+    function, args = MODULES[name]()
+    agree(function, args)
+
+
+def test_code_is_really_compiled_and_run(sessions: list[Any], monkeypatch: Any) -> None:
+    layer, x = nn.Linear(4, 3), torch.randn(2, 4)
+    made = compiled(layer)
+    made(x)
+    assert len(sessions) == 1
+    assert len(sessions[0][1]) == 1, "weights are constants"
+    monkeypatch.setattr(torch_region.Region, "compile", None)
+    calls: list[Any] = []
+    real = torch_region.run
+    monkeypatch.setattr(torch_region, "run", lambda *a: calls.append(a) or real(*a))
+    same(made(x), layer(x))
+    assert len(calls) == 1
+
+
+def test_graph_breaks() -> None:
+    def function(x: Any) -> Any:
+        y = torch.relu(x) + 1
+        torch._dynamo.graph_break()
+        y = y * 2 if y.sum().item() > 4 else y - 1
+        return y.view(-1) @ y.view(-1)
+
+    agree(function, (torch.ones(2, 3),), (torch.zeros(2, 3),))
+
+
+def test_other_shapes_are_compiled_again(sessions: list[Any]) -> None:
+    layer = nn.Linear(4, 3)
+    agree(layer, *[(torch.randn(n, 4),) for n in (2, 3, 5, 2)])
+    assert [inputs[0].shape[0] for _, inputs in sessions] == [2, 3, 5]
+
+
+def test_sizes_that_vary_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hybridc.compiler.torch_backend, "_MOST_VARIANTS", 2)
+
+    def function(x: Any) -> Any:
+        return x * x.shape[0]
+
+    made = compiled(function, dynamic=True)
+    for n in (2, 3):
+        same(made(torch.ones(n)), function(torch.ones(n)))
+    with pytest.warns(FallbackWarning, match="compiled for 2 sizes already"):
+        made(torch.ones(4))
+    same(made(torch.ones(4)), function(torch.ones(4)))
+
+
+def test_static_shapes_on_demand() -> None:
+    layer = nn.Linear(4, 3)
+    agree(layer, (torch.randn(2, 4),), (torch.randn(3, 4),), made=compiled(layer, dynamic=False))
+
+
+def test_inputs_that_are_written_to() -> None:
+    def function(x: Any, cache: Any) -> Any:
+        cache[1].add_(x)
+        x.mul_(2)
+        return cache * 3
+
+    made = compiled(function)
+    ours, theirs = ((torch.ones(3), torch.arange(6.0).view(2, 3)) for _ in range(2))
+    for _ in range(3):
+        same(made(*ours), function(*theirs))
+        same(ours, theirs)
+
+
+def test_an_output_that_is_a_view_stays_one() -> None:
+    x = torch.zeros(2, 3)
+    made = compiled(lambda x: (x.t(), x + 1))
+    for _ in range(2):
+        made(x)[0].fill_(7)
+        assert bool((x == 7).all())
+        x.zero_()
+
+
+def test_batch_norm_in_training_counts_its_statistics() -> None:
+    ours, theirs = (nn.BatchNorm1d(3) for _ in range(2))
+    made = compiled(ours)
+    warnings.simplefilter("ignore", FallbackWarning)  # importers misread it, which is noticed
+    for seed in range(4):
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
+        same(made(x), theirs(x))
+        same(ours.state_dict(), theirs.state_dict())
+
+
+def test_weights_that_change_are_seen(sessions: list[Any]) -> None:
+    layer, x = nn.Linear(4, 3), torch.randn(2, 4)
+    made = compiled(layer)
+    agree(layer, (x,), made=made)
+    layer.weight.add_(1)
+    agree(layer, (x,), made=made)
+    layer.load_state_dict({"weight": torch.ones(3, 4), "bias": torch.ones(3)})
+    agree(layer, (x,), made=made)
+    layer.weight.data = torch.zeros(3, 4)
+    agree(layer, (x,), made=made)
+    assert [len(inputs) for _, inputs in sessions] == [1, 2, 3]
+
+
+def test_weights_as_inputs(sessions: list[Any]) -> None:
+    layer = nn.Linear(4, 3)
+    agree(layer, (torch.randn(2, 4),), made=compiled(layer, options={"freeze": False}))
+    assert len(sessions[0][1]) == 3
+
+
+def test_equal_graphs_share_their_code(sessions: list[Any]) -> None:
+    made = [compiled(lambda x: x.exp() + 3) for _ in range(2)]
+    for function in made:
+        function(torch.ones(3))
+    assert len(sessions) == 1
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_inference_mode(inside: bool) -> None:
+    with torch.inference_mode(inside):
+        layer = nn.Linear(4, 3)
+    with torch.inference_mode():
+        agree(layer, (torch.randn(2, 4),))
+
+
+def test_gradients_are_left_to_eager() -> None:
+    with torch.enable_grad():
+        layer, x = nn.Linear(4, 3), torch.randn(2, 4)
+        falls_back(layer, x, message="gradients are required; call it under torch.no_grad")
+        layer.requires_grad_(False)
+        torch._dynamo.reset()
+        agree(layer, (x,))
+
+
+def test_what_is_not_supported_is_named() -> None:
+    falls_back(torch.linalg.eigvals, torch.randn(3, 3), message="complex|eig")
+    torch._dynamo.reset()
+    falls_back(lambda x: torch.linalg.qr(x)[1], torch.eye(3), message="qr")
+
+
+def test_random_numbers_are_left_to_eager() -> None:
+    made = compiled(lambda x: x + torch.rand(3))
+    with pytest.warns(FallbackWarning, match=r"operator 'aten.rand.default' draws random"):
+        made(torch.zeros(3))
+    assert bool((made(torch.zeros(3)) != made(torch.zeros(3))).any())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
+def test_types_that_are_refused(dtype: Any) -> None:
+    falls_back(lambda x: x + 1, torch.ones(3, dtype=dtype), message=f"a tensor is of {dtype}")
+
+
+def test_a_wrong_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(*_: Any) -> Any:
+        raise WrongAnswerError("output 'output' differs from the reference at [0]")
+
+    monkeypatch.setattr(torch_region, "compiled", wrong)
+    falls_back(lambda x: x + 1, torch.ones(3), message="differs from the reference")
+
+
+def test_options_are_those_of_compile() -> None:
+    layer = nn.Linear(4, 3)
+    made = compiled(layer, options={"dtype": "bf16", "threads": 1})
+    x = torch.randn(2, 4)
+    made(x)
+    torch.testing.assert_close(made(x), layer(x), rtol=0.05, atol=0.05)
+    assert bool((made(x) != layer(x)).any()), "bf16 rounds"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtyp": "bf16"}, "has no option 'dtyp'; did you mean 'dtype'"),
+        ({"dtype": "bf17"}, "bf17"),
+        ({"pipeline": "fold-constant"}, "did you mean 'fold-constants'"),
+    ],
+)
+def test_wrong_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        torch_backend(None, [], options=options)
+    with pytest.raises(InputError, match="mode 'max-autotune' is of torch's own"):
+        torch_backend(None, [], mode="max-autotune")
+
+
+def test_the_entry_point_and_the_public_name() -> None:
+    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
+    value = tomllib.loads(text)["project"]["entry-points"]["torch_dynamo_backends"]["hybridc"]
+    found = EntryPoint("hybridc", value, "torch_dynamo_backends").load()
+    assert found is hybridc.torch_backend is torch_backend

@@ -1,0 +1,124 @@
+"""Hostile and damaged files are refused in a line, within limits, and nothing crashes or hangs."""
+
+import faulthandler
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostile_models import HOSTILE, damaged, saved, whole, written
+from hypothesis import HealthCheck, given, settings
+
+from hybridc.cli import main
+from hybridc.compiler import untrusted
+from hybridc.compiler.errors import InputError, ModelError
+from hybridc.compiler.frontends import onnx_file
+from hybridc.compiler.untrusted import Inspector
+
+
+@pytest.fixture(scope="module")
+def inspector() -> Iterator[Inspector]:
+    with closing(Inspector()) as made:
+        yield made
+
+
+SLOW = ("deep branches",)  # until the limit of 10 s ends the reader
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in HOSTILE]
+)
+def test_hostile_models_are_refused(inspector: Inspector, tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, name)
+    with pytest.raises(InputError) as caught:
+        inspector.examine(path, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_model_is_let_through(inspector: Inspector, tmp_path: Path) -> None:
+    inspector.examine(saved(tmp_path, whole()), {})
+    untrusted.glance(saved(tmp_path, whole()))
+
+
+def _said(read: Callable[[Path], None], path: Path) -> str:
+    try:
+        read(path)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _examined(inspector: Inspector, folder: Path, content: bytes) -> None:
+    """Let through or refused in one line, by either reader."""
+    path = saved(folder, content)
+    for read in (untrusted.glance, lambda path: inspector.examine(path, {})):
+        said = _said(read, path)
+        assert "\n" not in said
+        assert "ended by" not in said, "a reader crashed"
+
+
+@settings(
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(damaged())
+def test_damaged_models(inspector: Inspector, tmp_path: Path, content: bytes) -> None:
+    _examined(inspector, tmp_path, content)
+
+
+@pytest.mark.slow
+@settings(
+    max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(damaged())
+def test_a_thousand_damaged_models(inspector: Inspector, tmp_path: Path, content: bytes) -> None:
+    _examined(inspector, tmp_path, content)
+
+
+def _crash(*_: Any) -> Any:
+    faulthandler.disable()
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def _hog(*_: Any) -> Any:
+    return bytearray(2**40)
+
+
+def _hang(*_: Any) -> Any:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("reader", "message"),
+    [
+        (_crash, "its reader was ended by SIGSEGV"),
+        (_hog, "reading it takes more than 2.147 GB of memory"),
+        (_hang, "reading it takes more than 1 s"),
+    ],
+)
+def test_what_a_glance_survives(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: Any, message: str
+) -> None:
+    monkeypatch.setattr(onnx_file, "read", reader)
+    monkeypatch.setattr(untrusted, "_GLANCE_SECONDS", 1)
+    with pytest.raises(ModelError, match=message):
+        untrusted.glance(saved(tmp_path, whole()))
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = saved(tmp_path, whole()[:100])
+    assert main.run(["compile", str(path), "-o", str(tmp_path / "x.hyb")]) == 2
+    assert "not an ONNX model, or a truncated one" in capsys.readouterr().err
+    path = written(tmp_path, "huge range")
+    call = ["compile", str(path), "-o", str(tmp_path / "x.hyb"), "--untrusted"]
+    assert main.run(call) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert not (tmp_path / "x.hyb").exists()
+    good = saved(tmp_path, whole())
+    assert main.run(["compile", str(good), "-o", str(tmp_path / "y.hyb"), "--untrusted"]) == 0
