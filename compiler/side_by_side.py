@@ -25,7 +25,12 @@ from hybridc.compiler.plans import Options
 WORKER = "hybridc.compiler.side_by_side_worker"
 LONGEST = 3600.0  # seconds that one compilation may take where there is no budget
 # What the parent keeps to itself: it judges, measures and steers.
-_OWN = frozenset({"contract", "calibration", "tuning", "steering", "progress", "verify", "dump_ir"})
+_OWN = frozenset(
+    (
+        *("contract", "calibration", "tuning", "steering", "progress", "verify", "dump_ir"),
+        *("timed", "monitor", "monitor_interval", "trace"),
+    )
+)
 
 
 class BuildError(HybridcError):
