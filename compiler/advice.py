@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.course import Candidate
 from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
+from hybridc.compiler.judging import cost
 from hybridc.compiler.plans import Options
 from hybridc.compiler.stages import Stage, allows_loss
 
@@ -30,6 +31,7 @@ def advice(
     told += [
         f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
         for stage, found in beyond
+        if cost(contract, found.measured) < cost(contract, best.measured)
     ]
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
         told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")

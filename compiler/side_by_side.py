@@ -152,5 +152,7 @@ def _taken(running: _Running) -> Draft | HybridcError:
         return Draft.load(running.output, answer)
     except (ChildError, HybridcError) as error:
         return error if isinstance(error, HybridcError) else BuildError(str(error))
+    except (ValueError, KeyError, TypeError) as error:
+        return BuildError(f"its process answered nonsense: {error}")
     finally:
         running.child.kill()
