@@ -1,7 +1,7 @@
 """`hybridc bench`: our artifact and its peers, side by side."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ from hybridc.compiler.errors import InputError
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
+    from hybridc.compiler.bench import Comparison, Contender, Plan
+    from hybridc.compiler.observe import Watch
     from hybridc.compiler.profile import Profile
 
 OURS = "hybridc"
@@ -88,13 +90,8 @@ def command(
         files = [path, *(_existing(model) for model in models)]
         files += [source] if source != path else []
         try:
-            taking_part, skipped = bench.contenders(names, files)
             plan = bench.Plan(count, repeat, seconds)
-            with observe.observed(watch) as seen:
-                comparison = replace(
-                    bench.compare(taking_part, artifact.inputs, plan, skipped, tell, seen.timeline),
-                    monitored=seen.monitored(),
-                )
+            comparison = _compared(artifact, bench.contenders(names, files), plan, watch)
             profile = _profile(artifact, count) if kernels else None
         finally:
             clear_progress()
@@ -105,6 +102,28 @@ def command(
     click.echo(comparison.text())
     if profile:
         click.echo(f"\n{profile.text()}")
+
+
+def _compared(
+    artifact: "Artifact",
+    contenders: "tuple[Sequence[Contender], Mapping[str, str]]",
+    plan: "Plan",
+    watch: "Watch",
+) -> "Comparison":
+    """Time those that take part, while a monitor watches where it is asked for."""
+    from hybridc.compiler import bench, observe
+
+    taking_part, skipped = contenders
+    with observe.observed(watch) as seen:
+        comparison = bench.compare(
+            taking_part,
+            artifact.inputs,
+            plan,
+            skipped,
+            progress=watch.progress,
+            timeline=seen.timeline,
+        )
+        return replace(comparison, monitored=seen.monitored())
 
 
 def _open(

@@ -73,6 +73,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     advice = make(plan.target)
     context = Context(plan.target, plan.rules, advice, timeline=clock.timeline)
     module = _rewrite(trial, plan, context, clock)
+    plan.check_lowered(model, context.lowered)
     if advice is not None:
         advice.check()
     with clock.stage("build"):
@@ -102,7 +103,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     model, artifact = trial.model, made.artifact
-    examined = examine(artifact, trial, _terms(plan, made), made.memory.peak, clock.stage)
+    examined = examine(artifact, trial, _terms(plan, made, clock), made.memory.peak, clock.stage)
     report = Report(
         model=model.name,
         inputs=model.inputs,
@@ -122,7 +123,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     return Outcome(certified, report, examined.measured, examined.broken)
 
 
-def _terms(plan: Plan, made: Draft) -> Terms:
+def _terms(plan: Plan, made: Draft, clock: Clock) -> Terms:
     options = plan.options
     data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
     tolerances = (options.rtol, options.atol)

@@ -55,21 +55,22 @@ def pack_columns(
 ) -> Any:
     """Pack `element(*lead, k, n)` of shape `[..., K, N]` as `pack_matrix` does, zeros behind both.
 
-    Elements have the type of `source`.
+    Elements have the type of `source`; float16 becomes float32.
     """
     *lead, depth, columns = shape
-    group = group_of(str(source.dtype))
+    group, half = group_of(str(source.dtype)), str(source.dtype) == "float16"
+    held = "float32" if half else str(source.dtype)
     padded = round_up(columns, lanes) != columns or round_up(depth, group) != depth
 
     def packed(*index: Any) -> Any:
         outer, (block, step, lane) = index[: len(lead)], index[len(lead) : len(lead) + 3]
         k = step if group == 1 else step * group + index[-1]
         n = block * lanes + lane
-        value = element(*outer, k, n)
+        value = widened(element(*outer, k, n), source) if half else element(*outer, k, n)
         if not padded:
             return value
         inside = [n < columns] if depth % group == 0 else [n < columns, k < depth]
-        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, source.dtype))
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, held))
 
     steps = round_up(depth, group) // group
     whole = (*lead, round_up(columns, lanes) // lanes, steps, lanes)

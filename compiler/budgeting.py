@@ -14,6 +14,8 @@ from hybridc.compiler.units import format_duration
 
 # Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
 TURNS = 4
+# What is kept of a share to build and measure with, before anybody knows how long that takes.
+_RESERVE = 0.2
 _UNKNOWN = Facts((), {}, 0.0)
 
 
@@ -76,7 +78,8 @@ class Budgeting:
         """
         if options.tuning is None or self.purse.left is None:
             return options
-        allowed = self._share(stage, left) - self._typical  # it is built and measured as well
+        share = self._share(stage, left)
+        allowed = share - (self._typical or _RESERVE * share)
         if allowed <= 0:
             raise OutOfTimeError(f"no time is left for {stage.name}")
         own = options.tuning.seconds()
@@ -92,8 +95,8 @@ class Budgeting:
             return self.purse.allowance(stage.level, levels) or 0.0
         pending = {each.component for each in left}
         if self._bandit is not None:  # it gives whole turns
-            left = self.purse.left or 0.0
-            return left / TURNS if stage.component == "neural" else left
+            rest = self.purse.left or 0.0
+            return rest / TURNS if stage.component == "neural" else rest
         self.purse.weights = self.weights(sorted(pending))
         return self.purse.allowance(stage.component, pending) or 0.0
 

@@ -22,6 +22,7 @@ from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.validation import ReferenceRunner, Runner, Validate
 from hybridc.compiler.verify import Comparison
 
+_PATIENCE = 10.0  # seconds in which a limit is to become clear
 Stages = Callable[[str], AbstractContextManager[None]]
 
 
@@ -41,7 +42,8 @@ class Trial:
 class Terms:
     """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
 
-    `verify` is false where no output is to be compared; `timed` asks for times without a limit too.
+    `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
+    `left` are the seconds of a budget, None where there is none.
     """
 
     verify: bool
@@ -52,6 +54,7 @@ class Terms:
     precision: str = "fp32"
     seed: int = 0
     timed: bool = False
+    left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
                 drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
     if session is not None and timed:
         with stage("measure"):
-            samples = _measure(session, trial.feeds[0], contract)
+            samples = _measure(session, trial.feeds[0], contract, terms.left)
     measured = Measured(
         latency=samples.percentile(contract.latency_percentile) if samples else None,
         throughput=samples.throughput if samples else None,
@@ -153,8 +156,10 @@ def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
     return Estimate.exactly(reference.value - found.value)
 
 
-def _measure(session: InferenceSession, feed: Feed, contract: Contract) -> Samples:
-    """Time calls until the limits are kept or broken beyond doubt, or patience ends."""
+def _measure(
+    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
+) -> Samples:
+    """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
 
     def clear(samples: Samples) -> bool:
         latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
@@ -164,8 +169,11 @@ def _measure(session: InferenceSession, feed: Feed, contract: Contract) -> Sampl
         )
 
     share = contract.latency_percentile / 100
+    patience = _PATIENCE if left is None else min(_PATIENCE, max(1.0, left))
     at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
-    return measure.latency(lambda: session.run(None, feed), at_least=at_least, clear=clear)
+    return measure.latency(
+        lambda: session.run(None, feed), at_least=at_least, clear=clear, patience=patience
+    )
 
 
 def _session(draft: Artifact) -> InferenceSession:
@@ -196,7 +204,7 @@ def _compare(trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]) -> tupl
         verify.compare(name, want, have, terms.rtol, terms.atol, terms.precision)
         for name, want, have in zip(names, _stacked(trial.wanted), _stacked(got), strict=True)
     )
-    verify.check(found)
+    verify.check(found, terms.precision)
     return found
 
 

@@ -109,6 +109,13 @@ class HybridConfig(BaseModel):
     strict: bool = Field(False, description="Fail where a stage or a component does.")
     profile: bool = Field(False, description="Report the time of each kernel.")
 
+    # Watching
+    monitor: bool = Field(
+        False, description="Sample CPU, memory, GPUs and energy meanwhile; curves in the report."
+    )
+    monitor_interval: str = Field("100ms", description="How often the monitor samples.")
+    trace: Path | None = Field(None, description="Where to write a trace for Chrome or Perfetto.")
+
     # What was measured before
     log: str | None = Field(None, description="The tuning log: a path or a URL.")
     near: Literal["never", "tools", "any"] = Field(

@@ -27,10 +27,12 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.tensor_expressions import (
     computed,
     finished,
+    flatten,
     pad2d,
     product_of,
     reduced,
     tensor,
+    unflatten,
 )
 
 
@@ -70,13 +72,19 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+# The block that makes float32 of activations in float16.
+WIDEN = "widen"
 # Products are added up in these types; what is not named here, in its own.
 _ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32"}
 
 
+# No instruction adds up products of neighbours in these types: they become float32 on the way in.
+_WIDENED = "float16"
+
+
 def group_of(dtype: str) -> int:
-    """Successive k that fill the 32 bits of a lane."""
-    return max(1, 4 // np.dtype(dtype).itemsize)
+    """Successive k that fill the 32 bits of a lane; 1 for types that are widened one by one."""
+    return 1 if dtype == _WIDENED else max(1, 4 // np.dtype(dtype).itemsize)
 
 
 def pack_matrix(weight: Array, lanes: int) -> Array:
@@ -131,7 +139,7 @@ def dense(
     product = computed(
         (rows, blocks * lanes),
         lambda m, n: te.sum(
-            widened(whole[*_unflatten(m, shape[:-1]), k], w)
+            widened(whole[*unflatten(m, shape[:-1]), k], w)
             * widened(w[packed_index((n // lanes,), k, n % lanes, w)], w),
             axis=k,
         ),
@@ -140,7 +148,7 @@ def dense(
     )
     out = computed(
         (*shape[:-1], columns),
-        lambda *index: stored(product[_flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
+        lambda *index: stored(product[flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
         name="output",
     )
     return finished([x, w, out])
@@ -163,7 +171,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     depth = packed.shape[3] * group_of(packed.dtype.name)
-    padded = pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill)
+    padded = once_widened(pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill))
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -257,11 +265,14 @@ def packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tupl
 
 
 def whole_groups(x: Any, weight: Any) -> Any:
-    """X with zeros behind its last axis up to a whole group, as the weights have them."""
+    """X with zeros behind its last axis up to a whole group, as the weights have them.
+
+    Float16 comes out as float32.
+    """
     group = group_of(str(weight.dtype))
     *lead, depth = (int(extent) for extent in x.shape)
     if depth % group == 0:
-        return x
+        return once_widened(x)
 
     def element(*index: Any) -> Any:
         return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
@@ -269,18 +280,8 @@ def whole_groups(x: Any, weight: Any) -> Any:
     return computed((*lead, round_up(depth, group)), element, name="pad")
 
 
-def _flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
-    flat: Any = 0
-    for i, extent in zip(index, shape, strict=True):
-        flat = flat * extent + i
-    return flat
-
-
-def _unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
-    """The index of element `flat`; axes of extent 1 stay out of the arithmetic."""
-    index: list[Any] = []
-    for axis in reversed(range(len(shape))):
-        outermost = all(extent == 1 for extent in shape[:axis])
-        index.append(flat if outermost and shape[axis] != 1 else flat % shape[axis])
-        flat = flat // shape[axis]
-    return index[::-1]
+def once_widened(x: Any) -> Any:
+    """X, or float32 numbers where it is float16: each is converted once, and not at every use."""
+    if str(x.dtype) != _WIDENED:
+        return x
+    return computed([int(extent) for extent in x.shape], lambda *i: widened(x[i], x), name=WIDEN)

@@ -148,10 +148,10 @@ class Course(Generic[Result]):
 
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
-        options = self.changed(stage)
-        now = self.budget.purse.now
+        options, now = stage.change(self.base), self.budget.purse.now
         start = now()
         try:
+            options = self.changed(stage)
             found = self.means.attempt(options)
         except Exception as error:  # the controller goes on without the stage, and tells why
             return Tried(stage, options, now() - start, failed=error)
@@ -159,8 +159,7 @@ class Course(Generic[Result]):
 
     def changed(self, stage: Stage) -> Options:
         """The options that a stage makes of those that stand, within what it may spend."""
-        changed = stage.change(self.base)
-        return self.budget.limited(changed, stage, self.left) if self.first is not None else changed
+        return self.budget.limited(stage.change(self.base), stage, self.left)
 
     def settle(self, tried: Tried[Result]) -> Decision:
         """Keep what was tried, or roll it back."""

@@ -6,7 +6,7 @@ One line of JSON for each stage that was timed.  Lines that are torn or foreign 
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,23 @@ def add(rows: Sequence[Past]) -> str:
 
 
 def _row(line: bytes) -> Past | None:
+    """A line's content; None where it is torn, or of another version."""
     try:
         told: Any = json.loads(line)
-        if told.pop("version") != VERSION:
+        if told["version"] != VERSION:
             return None
-        row = Past(**{**told, "features": tuple(map(float, told["features"]))})
-    except (ValueError, KeyError, TypeError, AttributeError):
+        row = Past(
+            stage=str(told["stage"]),
+            machine=str(told["machine"]),
+            features=tuple(map(float, told["features"])),
+            expected=float(told["expected"]),
+            gained=float(told["gained"]),
+            seconds=float(told["seconds"]),
+        )
+    except (ValueError, KeyError, TypeError):
         return None
     return row if len(row.features) == _FEATURES and _finite(row) else None
 
 
 def _finite(row: Past) -> bool:
-    numbers: Iterable[Any] = (row.expected, row.gained, row.seconds, *row.features)
-    typed = isinstance(row.stage, str) and isinstance(row.machine, str)
-    return typed and all(type(n) in (int, float) and math.isfinite(n) for n in numbers)
+    return all(map(math.isfinite, (row.expected, row.gained, row.seconds, *row.features)))

@@ -6,6 +6,7 @@ name (`fold_batch_norm.py` holds `FoldBatchNorm`, known as `fold-batch-norm`).
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
@@ -67,6 +68,7 @@ class Context:
 
     `advice` goes before the defaults of rules.  `kernels` collects one record for each kernel
     scheduled; `notes` goes into the report, and `timeline` into a trace, where one is asked for.
+    `lowered` counts, by name, the operators that a pass made less precise than the model has them.
     """
 
     target: Target
@@ -75,6 +77,7 @@ class Context:
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
     timeline: Timeline = field(default_factory=Timeline)
+    lowered: Counter[str] = field(default_factory=Counter[str])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import FLOPS
 
-_NARROW = {"int8": "int8", "bfloat16": "bf16"}
+_NARROW = {"int8": "int8", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def flops(func: PrimFunc) -> int:

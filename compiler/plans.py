@@ -1,6 +1,6 @@
 """How to compile: the options, and the plan that they make once all of them are read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -95,17 +95,32 @@ class Plan:
 
     def precision(self, model: Model) -> str:
         """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
-        from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
+        return _written_in(model) or precisions.of_steps(self.steps)
 
-        if calls(model.module, "quantize", "dequantize"):
-            return "int8"
-        if computes_in(model.module, "bfloat16"):
-            return "bf16"
-        return precisions.of_steps(self.steps)
+    def check_lowered(self, model: Model, lowered: Mapping[str, int]) -> None:
+        """Raise InputError where the passes of a lower precision have `lowered` no operator.
+
+        A model that is written in that precision needs none.
+        """
+        dtype = precisions.of_steps(self.steps)
+        if dtype not in (precisions.FULL, _written_in(model)) and not lowered:
+            raise InputError(
+                f"dtype {dtype} changes nothing in this model: "
+                "there is no float32 product in it that can be lowered"
+            )
 
     def exact(self) -> "Plan":
         """The plan without what rounds differently."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
+
+
+def _written_in(model: Model) -> str:
+    """The lower precision that a model comes in, or nothing."""
+    from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
+
+    if calls(model.module, "quantize", "dequantize"):
+        return "int8"
+    return "bf16" if computes_in(model.module, "bfloat16") else ""
 
 
 def check(options: Options) -> None:

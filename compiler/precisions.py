@@ -34,9 +34,15 @@ class Insertion:
 PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
     {
         FULL: (),
+        "fp16": (Insertion("mixed-precision{dtype=float16}", before="pack-weights"),),
         "bf16": (
             Insertion("mixed-precision{dtype=bfloat16}", before="pack-weights"),
             Insertion("narrow-residuals", after="fuse", needed=False),
+        ),
+        "int8-weights": (Insertion("quantize-weights{bits=8 group=128}", before="pack-weights"),),
+        "int8-dynamic": (Insertion("quantize-dynamic", before="layout"),),
+        "int4-weights": (
+            Insertion("quantize-weights{bits=4 group=32 search=true}", before="pack-weights"),
         ),
     }
 )

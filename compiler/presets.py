@@ -65,6 +65,9 @@ def options(config: HybridConfig, progress: Progress | None = None, **others: An
         "near": config.near,
         "frozen": config.frozen,
         "lock": config.lock,
+        "monitor": config.monitor,
+        "monitor_interval": config.monitor_interval,
+        "trace": config.trace,
         "tuning": tuning(config, preset),
         "steering": _steering(config, preset, budget),
     }

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import page
-from hybridc.compiler.decisions import KEPT
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.report_charts import mapping, number
 from hybridc.compiler.units import format_duration

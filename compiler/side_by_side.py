@@ -25,7 +25,12 @@ from hybridc.compiler.plans import Options
 WORKER = "hybridc.compiler.side_by_side_worker"
 LONGEST = 3600.0  # seconds that one compilation may take where there is no budget
 # What the parent keeps to itself: it judges, measures and steers.
-_OWN = frozenset({"contract", "calibration", "tuning", "steering", "progress", "verify", "dump_ir"})
+_OWN = frozenset(
+    (
+        *("contract", "calibration", "tuning", "steering", "progress", "verify", "dump_ir"),
+        *("timed", "monitor", "monitor_interval", "trace"),
+    )
+)
 
 
 class BuildError(HybridcError):
@@ -122,7 +127,8 @@ def _hand_over(folder: Path, model: Model, feeds: Feeds, module: str) -> None:
     }
     (folder / "model.json").write_text(json.dumps(specs))
     for number, feed in enumerate(feeds):
-        np.savez(folder / f"feed{number}.npz", **{n: np.asarray(a) for n, a in feed.items()})
+        for place, spec in enumerate(model.inputs):
+            np.save(folder / f"feed{number}-{place}.npy", feed[spec.name], allow_pickle=False)
 
 
 def _start(folder: Path, number: int, job: Job, deadline: float) -> _Running:

@@ -1,13 +1,14 @@
 """A process that compiles one model with the options it is told; see `side_by_side`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hybridc.compiler import child, plans
+from hybridc.compiler.model import Array, Model, TensorSpec
 from hybridc.compiler.side_by_side import restored
 
 
@@ -19,7 +20,6 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     from hybridc.compiler.attempt import draft
     from hybridc.compiler.certify import Trial
     from hybridc.compiler.clock import Clock
-    from hybridc.compiler.model import Model, TensorSpec
 
     folder = Path(request["folder"])
     told = json.loads((folder / "model.json").read_text())
@@ -38,16 +38,20 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         reference=reference,
         notes=tuple(told["notes"]),
     )
-    feeds = [_feed(folder / f"feed{number}.npz") for number in range(told["feeds"])]
+    feeds = [_feed(folder, number, model.inputs) for number in range(told["feeds"])]
     options = plans.Options(**restored(request["options"]), verify="off")
     with adviser(options) as make:
         made = draft(Trial(model, feeds, []), plans.plan(options), make, Clock(options.progress))
     return made.save(Path(request["output"]))
 
 
-def _feed(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as archive:
-        return dict(archive)
+def _feed(folder: Path, number: int, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """One sample; of types that numpy does not know, the file holds the bytes alone."""
+    found: dict[str, Array] = {}
+    for place, spec in enumerate(inputs):
+        array = np.load(folder / f"feed{number}-{place}.npy", allow_pickle=False)
+        found[spec.name] = array.view(spec.dtype) if array.dtype.kind == "V" else array
+    return found
 
 
 if __name__ == "__main__":

@@ -70,5 +70,23 @@ def finished(tensors: list[Any]) -> PrimFunc:
     return func.with_attr("op_pattern", _OUT_ELEMENTWISE_FUSABLE)
 
 
+def flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
+    """Which element of a tensor of `shape` an index is, counted row by row."""
+    flat: Any = 0
+    for i, extent in zip(index, shape, strict=True):
+        flat = flat * extent + i
+    return flat
+
+
+def unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
+    """The index of element `flat`; axes of extent 1 stay out of the arithmetic."""
+    index: list[Any] = []
+    for axis in reversed(range(len(shape))):
+        outermost = all(extent == 1 for extent in shape[:axis])
+        index.append(flat if outermost and shape[axis] != 1 else flat % shape[axis])
+        flat = flat // shape[axis]
+    return index[::-1]
+
+
 def _wide(shape: Sequence[int]) -> tuple[Any, ...]:
     return tuple(tirx.const(int(extent), "int64") for extent in shape)

@@ -14,7 +14,11 @@ from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import operator, unless_same
 
 # Types of both operands and of the result.
-_PACKABLE = {("float32",) * 3, ("bfloat16",) * 3, ("bfloat16", "bfloat16", "float32")}
+_PACKABLE = {
+    ("float32",) * 3,
+    *(((narrow,) * 3) for narrow in ("bfloat16", "float16")),
+    *((narrow, narrow, "float32") for narrow in ("bfloat16", "float16")),
+}
 
 
 @dataclass(frozen=True)

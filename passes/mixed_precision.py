@@ -1,10 +1,11 @@
-"""Multiply in bfloat16 and add in float32."""
+"""Multiply in a type of 16 bits and add in float32."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import ml_dtypes
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.s_tir import SBlock
@@ -13,7 +14,7 @@ from tvm_ffi import structural_map, structural_walk
 from hybridc.compiler import bfloat16
 from hybridc.compiler.attention import attention, takes_dot_products
 from hybridc.compiler.attention_form import form_of
-from hybridc.compiler.errors import PassError
+from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.rewrite import (
     Expr,
@@ -26,12 +27,18 @@ from hybridc.compiler.rewrite import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import KERNEL
+from hybridc.passes._constant_products import counted
 from hybridc.passes._narrow import on_narrow
 
 _WIDE = "float32"
 # Queries, keys and values come first.
 _OPERANDS = 3
-_NARROW = ("bfloat16",)
+_NARROW = ("bfloat16", "float16")
+# The instruction set that converts float16.
+_CONVERSIONS = "f16c"
+# float16 weights whose largest is below have as many digits as subnormal numbers leave them: they
+# are rounded by up to 2^-25, as others are by 2^-12 of themselves.
+_LEAST = 2.0**-13
 _PRODUCTS = ("nn.conv2d", "matmul")
 # These choose or move elements: rounding before them gives the numbers of rounding behind them.
 _MOVES = frozenset(
@@ -52,12 +59,16 @@ _MOVES = frozenset(
 
 @dataclass(frozen=True)
 class MixedPrecision(Pass):
-    """Multiply in bfloat16 and add in float32.
+    """Multiply in a type of 16 bits and add in float32.
 
     Convolutions and matrix products take operands of `dtype` and add up in float32.  What feeds
     one of them is kept in memory in that type alone, and its other readers widen it.  All else
     computes in float32: normalisations, softmax, reductions, sums with residuals.  The model's
     inputs and outputs keep their types.
+
+    `dtype` is bfloat16, which has the range of float32, or float16, which has three bits more but
+    ends at 65504: an activation beyond becomes an infinity, and products with weights beyond it,
+    or all below 2^-13, stay float32.
     """
 
     dtype: str = "bfloat16"
@@ -69,13 +80,25 @@ class MixedPrecision(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph that holds a product."""
+        if self.dtype == "float16" and _CONVERSIONS not in context.target.features:
+            raise InputError(
+                f"float16 needs a CPU that converts it (F16C), which {context.target.cpu} has not; "
+                "bfloat16 (--dtype bf16) runs everywhere"
+            )
         kernels = _Kernels(self.dtype, module, relax.BlockBuilder(module), context.target)
         changed: dict[Any, Any] = {}
+        taken: Counter[str] = Counter()
         for variable, function in relax_functions(module):
-            narrowed = _Function(self.dtype, function, kernels).rewritten()
+            work = _Function(self.dtype, function, kernels)
+            narrowed = work.rewritten()
             if narrowed is not function:
                 changed[variable] = narrowed
-        return tidy(updated(module, {**kernels.made(), **changed})) if changed else module
+                taken.update(work.taken)
+        if not changed:
+            return module
+        context.lowered.update(taken)
+        context.notes.append(f"operands in {self.dtype}, sums in float32: {counted(taken)}")
+        return tidy(updated(module, {**kernels.made(), **changed}))
 
 
 @dataclass(frozen=True)
@@ -103,7 +126,7 @@ class _Kernels:
     def _on_narrow(self, func: PrimFunc, count: int) -> PrimFunc:
         """The loop nest with products of pairs, where the target has them, or one that widens."""
         form, lanes = form_of(func), self.target.lanes()
-        pairs = bfloat16.FEATURE in self.target.features
+        pairs = self.dtype == bfloat16.BFLOAT16 and bfloat16.FEATURE in self.target.features
         if form is None or not pairs or takes_dot_products(form, lanes):
             return on_narrow(func, list(func.params)[:count], self.dtype)
         return attention(replace(form, dtype=self.dtype), lanes)
@@ -131,6 +154,7 @@ class _Function:
     kernels: _Kernels
     wanted: set[Expr] = field(default_factory=set[Expr])
     narrow: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    taken: Counter[str] = field(default_factory=Counter[str])
     builder: Any = field(default_factory=relax.BlockBuilder)
 
     def rewritten(self) -> Expr:
@@ -158,7 +182,17 @@ class _Function:
     def _multiplied(self, binding: Any) -> list[Expr]:
         """The operands of a product; nothing where a binding is none."""
         value = binding.value
-        return list(value.args) if _is_product(value) else self.kernels.operands(value)
+        if not _is_product(value):
+            return self.kernels.operands(value)
+        return list(value.args) if all(map(self._holds, value.args)) else []
+
+    def _holds(self, operand: Expr) -> bool:
+        """Whether the narrow type has the digits and the range that a constant needs."""
+        if self.dtype != "float16" or not isinstance(operand, tvm.ir.GenericConst):
+            return True
+        array = np.abs(operand.value.numpy())
+        largest = array.max(initial=0)
+        return bool(largest == 0 or _LEAST <= largest <= np.finfo(np.float16).max)
 
     def _moved(self, binding: Any) -> bool:
         """Whether a binding only moves what is wanted narrow; the function's results are not."""
@@ -174,9 +208,11 @@ class _Function:
             return
         operands = [self._operand(arg) for arg in self._multiplied(binding)]
         if operands:
-            if operator(value) == "call_tir":
+            called = operator(value)
+            self.taken["attention" if called == "call_tir" else called] += 1
+            if called == "call_tir":
                 yield relax.VarBinding(var, self.kernels.narrowed(value, operands))
-            elif operator(value) == "matmul":
+            elif called == "matmul":
                 yield relax.VarBinding(var, relax.op.matmul(*operands, out_dtype=_WIDE))
             else:
                 yield relax.VarBinding(var, with_attributes(value, operands, out_dtype=_WIDE))
@@ -211,7 +247,7 @@ class _Function:
     def _operand(self, expr: Expr) -> Expr:
         """A variable or a constant in the narrow type."""
         if isinstance(expr, tvm.ir.GenericConst):
-            return constant(expr.value.numpy().astype(ml_dtypes.bfloat16), self.dtype)
+            return constant(expr.value.numpy(), self.dtype)
         return self.narrow[expr]
 
     def _widened(self, var: Expr) -> Expr:

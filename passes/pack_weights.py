@@ -18,6 +18,7 @@ from hybridc.compiler.winograd_cost import Choice
 _RESULTS = {
     ("float32", "float32"): ("float32",),
     ("bfloat16", "bfloat16"): ("bfloat16", "float32"),
+    ("float16", "float16"): ("float16", "float32"),
     ("uint8", "int8"): ("int32",),
 }
 

@@ -128,7 +128,7 @@ def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) 
     Where the last block is larger than the product (a broadcast follows), that one stays a
     loop nest of its own, and the block that only stores the product is returned.
     """
-    feeding = {_name(schedule, b) for b in schedule.get_producers(product)}
+    feeding = {name(schedule, b) for b in schedule.get_producers(product)}
     store = schedule.get_consumers(product)[0]
     last = all_blocks(schedule)[-1]
     if extents(schedule, store) == extents(schedule, last):
@@ -136,14 +136,14 @@ def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) 
     kept = {
         *keep,
         *feeding,
-        _name(schedule, product),
-        _name(schedule, store),
-        _name(schedule, last),
+        name(schedule, product),
+        name(schedule, store),
+        name(schedule, last),
     }
     for block in all_blocks(schedule):
-        if _name(schedule, block) not in kept:
+        if name(schedule, block) not in kept:
             schedule.compute_inline(block)
-    if _name(schedule, store) != _name(schedule, last):
+    if name(schedule, store) != name(schedule, last):
         spread(schedule, last)
     return store
 
@@ -274,5 +274,6 @@ def _reduces(block: Any) -> bool:
     return any(int(var.iter_type) == tirx.IterVar.CommReduce for var in block.iter_vars)
 
 
-def _name(schedule: Schedule, block: Any) -> str:
+def name(schedule: Schedule, block: Any) -> str:
+    """The name of a block."""
     return str(schedule.get(block).name_hint)

@@ -1,5 +1,6 @@
 """Shared by the rules for matrix products with packed weights: analysis and tiling."""
 
+from hybridc.compiler.contractions import WIDEN
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules import _accumulators, _contraction, _dot_products, _prefetch, _tiling
@@ -29,7 +30,11 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     product = _contraction.product_of(schedule)
     store = _contraction.inline_epilogue(schedule, product)
     feeding = schedule.get_producers(product)
-    _contraction.tile(match, schedule, product, store, point)
+    tiles = _contraction.tile(match, schedule, product, store, point)
     for pad in feeding:
-        _contraction.spread(schedule, pad)
+        if tiles.all_columns and _contraction.name(schedule, pad).startswith(WIDEN):
+            schedule.compute_at(pad, tiles.task)
+            _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
+        else:
+            _contraction.spread(schedule, pad)
     return _prefetch.ahead(_dot_products.implement(schedule), match.target)

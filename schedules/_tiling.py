@@ -38,7 +38,8 @@ class Problem:
     lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
     product has one image of height 1; a convolution's rows are the pixels of one image row.
     `shared` are the neighbouring columns that read the same activations, 0 for all; `parts` are
-    the registers that an operand of a multiply-add takes.
+    the registers that an operand of a multiply-add takes.  A step of the depth reads `weight_bytes`
+    for each lane, and spends `unpacking` cycles to make a vector of what it read.
     """
 
     images: int
@@ -52,6 +53,8 @@ class Problem:
     halo_bytes: int = 0
     shared: int = 0
     parts: int = 1
+    weight_bytes: float = 4
+    unpacking: float = 0
 
     def units(self, rows: int) -> int:
         """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
@@ -106,15 +109,15 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     loads = (rows + vectors + 2 * spilled) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
-    weights = vectors * problem.lanes * 4 / (_SHARE * fed)
-    step = max(multiply_adds, loads, weights, _LATENCY)
+    weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
+    step = max(multiply_adds + vectors * problem.unpacking, loads, weights, _LATENCY)
     step += _CONFLICT * crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
     return problem.depth * step + 2.0 * rows * vectors + 20
 
 
-def _panel_bytes(problem: Problem, vectors: int) -> int:
-    return problem.depth * vectors * problem.lanes * 4
+def _panel_bytes(problem: Problem, vectors: int) -> float:
+    return problem.depth * vectors * problem.lanes * problem.weight_bytes
 
 
 def crowded_lines(stride: int, rows: int, target: Target) -> int:
@@ -136,7 +139,7 @@ def choose_tile(
         rows, vectors = tile
         return panel_cycles(problem, rows, vectors, target) * problem.panels(vectors)
 
-    fitting = [tile for tile in _fitting(problem, target) if tile[0] in allowed]
+    fitting = [tile for tile in fitting_tiles(problem, target) if tile[0] in allowed]
     return min(fitting, key=cycles)
 
 
@@ -149,7 +152,7 @@ def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> f
 
 def choose_task(problem: Problem, tile: tuple[int, int], target: Target) -> tuple[int, int]:
     """Chunk and panels of a task: balanced over the threads, and kind to the L2 cache."""
-    tasks = list(_tasks(problem, tile))
+    tasks = list(possible_tasks(problem, tile))
     return min(tasks, key=lambda task: kernel_cycles(problem, tile, task, target))
 
 
@@ -177,7 +180,7 @@ def kernel_cycles(
     return rounds * (compute + _TASK) + fetched + (machine.parallel_cycles if tasks > 1 else 0)
 
 
-def _tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
+def possible_tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
     """What a task may hold.
 
     A ragged last panel needs a loop of its own, which it can have only where a task has every
@@ -193,7 +196,7 @@ def _tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]
 
 def space(problem: Problem, target: Target) -> Space:
     """The knobs of a tiled kernel; `chunk` and `panels` are rounded down to what divides."""
-    fitting = _fitting(problem, target)
+    fitting = fitting_tiles(problem, target)
     units = {d for rows, _ in fitting for d in divisors(problem.units(rows))}
     panels = {d for _, vectors in fitting for d in divisors(problem.panels(vectors))}
     return {
@@ -207,7 +210,9 @@ def space(problem: Problem, target: Target) -> Space:
 def default(problem: Problem, target: Target) -> Point:
     """The point that the model likes best."""
     candidates = [
-        (tile, task) for tile in _fitting(problem, target) for task in _tasks(problem, tile)
+        (tile, task)
+        for tile in fitting_tiles(problem, target)
+        for task in possible_tasks(problem, tile)
     ]
     tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
     return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}
@@ -228,7 +233,7 @@ def estimate(problem: Problem, point: Point, target: Target) -> float:
     return kernel_cycles(problem, tile, task, target)
 
 
-def _fitting(problem: Problem, target: Target) -> list[tuple[int, int]]:
+def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
     groups = problem.panels(1)
     # A tile across groups of channels would need the activations of each.
     together = max(1, problem.shared // problem.lanes)

@@ -180,6 +180,12 @@ def test_a_mode_says_how_much_of_the_budget_goes_to_tuning() -> None:
     assert float(str(maker.budgets[0])[:-1]) == pytest.approx(24, abs=0.1)
 
 
+def test_tuning_that_nothing_is_compared_with_ends_in_time_too() -> None:
+    maker = Maker({"tuned": Candidate(4)})
+    go(Steering(budget=100.0), maker, Contract())
+    assert maker.budgets == ["80.000s"]  # the rest is for building
+
+
 def test_a_component_of_no_weight_gets_nothing_of_a_budget() -> None:
     steering = Steering("fusion", budget=100.0, weights={"precision": 1.0})
     found = go(steering, all_better())

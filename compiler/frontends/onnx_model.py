@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.errors import ModelError, UnsupportedError
+from hybridc.compiler.errors import ModelError, NodeError, UnsupportedError
 from hybridc.compiler.frontends import onnx_operators, onnx_quantized, onnx_shapes
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, fold
@@ -85,7 +85,7 @@ def _import(proto: Proto, file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) 
     except Exception as error:
         with contextlib.suppress(InternalError):
             importer.bb._end_block()  # else the half-built function complains as it is dropped
-        raise ModelError(_failure(proto, reached, error)) from error
+        raise _failure(proto, reached, error) from error
 
 
 def _bounded(module: IRModule) -> IRModule:
@@ -94,7 +94,7 @@ def _bounded(module: IRModule) -> IRModule:
     return bound(module)
 
 
-def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> str:
+def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> ModelError:
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[-1][:200] if lines else 'no reason given'}"
     refused = isinstance(error, UnsupportedError)
@@ -102,8 +102,8 @@ def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> str:
     for node in proto.graph.node:
         if any(name and name not in reached for name in node.output):
             where = onnx_operators.place(node)
-            return f"operator {node.op_type!r} ({where}) {told}"
-    return f"the graph cannot be imported: {reason}"
+            return NodeError(f"operator {node.op_type!r} ({where}) {told}", node.output[0])
+    return ModelError(f"the graph cannot be imported: {reason}")
 
 
 def _input_spec(value: Proto, shape: tuple[int, ...]) -> TensorSpec:

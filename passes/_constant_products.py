@@ -1,0 +1,56 @@
+"""Products of activations with a constant matrix: what quantisation of weights looks for."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, Graph, operator
+
+_FLOAT = "float32"
+
+
+def matrix_of(value: Expr, graph: Graph) -> Array | None:
+    """The constant `[K, N]` of a matrix product, or of a 1x1 convolution that is one, in float32.
+
+    None for all other values, and where a shape is open, an extent zero, or a weight not finite.
+    """
+    name = operator(value)
+    if name not in ("matmul", "nn.conv2d"):
+        return None
+    weight = graph.constant(value.args[1])
+    if weight is None or not all(_plain(tensor) for tensor in (*value.args, value)):
+        return None
+    matrix = _of_convolution(value, weight) if name == "nn.conv2d" else weight
+    rank = int(value.args[0].ty.ndim)
+    if matrix is None or matrix.ndim != 2 or rank < 2:
+        return None
+    return matrix if np.isfinite(matrix).all() else None
+
+
+def counted(names: Counter[str]) -> str:
+    """`12 matmul, 1 nn.conv2d`."""
+    return ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
+
+
+def _of_convolution(call: Expr, weight: Array) -> Array | None:
+    """The matrix of a convolution, channels last, that multiplies each pixel by itself."""
+    attrs: Any = call.attrs
+    layouts = (str(attrs.data_layout), str(attrs.kernel_layout))
+    plain = int(attrs.groups) == 1 and all(int(step) == 1 for step in attrs.strides)
+    unpadded = not any(int(pad) for pad in attrs.padding)
+    if layouts != ("NHWC", "OHWI") or weight.shape[1:3] != (1, 1) or not (plain and unpadded):
+        return None
+    return weight[:, 0, 0].T
+
+
+def _plain(tensor: Expr) -> bool:
+    """Whether a tensor is float32, of known extents, none of them zero."""
+    shape = tensor.ty.shape
+    return (
+        str(tensor.ty.dtype) == _FLOAT
+        and shape is not None
+        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in shape.values)
+    )

@@ -1,0 +1,170 @@
+"""Precisions below fp32 from end to end: how near, how small, and when they are refused."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from hybridc.compiler import driver, group_quantization, precisions, target
+from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import Context
+from hybridc.compiler.model import Array
+from hybridc.compiler.plans import Options
+from hybridc.compiler.verify import REDUCED
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+LOWER = [name for name in precisions.PRECISIONS if name != precisions.FULL]
+
+
+def model(nodes: list[Any], rows: int, inputs: int, **weights: Array) -> Any:
+    """An ONNX model from x `[rows, inputs]` to y."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (rows, inputs))
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    held = [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()]
+    graph = helper.make_graph(nodes, "g", [x], [y], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def block(rows: int = 4, width: int = 64, scale: float = 1.0) -> Any:
+    """A transformer's block without attention: norm, two products, residual."""
+    draw = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [
+        node("LayerNormalization", ["x", "gain"], ["n"], axis=-1),
+        node("MatMul", ["n", "up"], ["p"]),
+        node("Add", ["p", "bias"], ["a"]),
+        node("Gelu", ["a"], ["h"]),
+        node("MatMul", ["h", "down"], ["d"]),
+        node("Add", ["d", "x"], ["y"]),
+    ]
+    return model(
+        nodes,
+        rows,
+        width,
+        gain=np.ones(width),
+        up=draw.standard_normal((width, 4 * width)) * scale / width**0.5,
+        bias=draw.standard_normal(4 * width),
+        down=draw.standard_normal((4 * width, width)) / (4 * width) ** 0.5,
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 40])
+@pytest.mark.parametrize("dtype", LOWER)
+def test_each_precision_is_near_fp32_and_says_what_it_touched(dtype: str, rows: int) -> None:
+    made = driver.compile_source(block(rows), Options(dtype=dtype))
+    assert made.artifact.certificate["precision"] == dtype
+    (agreement,) = made.report.agreement
+    assert agreement["cosine"] > REDUCED[dtype].cosine
+    assert agreement["max_abs"] > 0
+    assert any("2 matmul" in note for note in made.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share"),
+    [
+        ("bf16", 1 / 2),
+        ("fp16", 1 / 2),
+        ("int8-dynamic", 1 / 4 + 0.01),
+        ("int8-weights", (1 + 2 / 128) / 4),
+        ("int4-weights", (1 / 2 + 2 / 32) / 4),
+    ],
+)
+def test_weights_take_the_bytes_that_their_precision_says(dtype: str, share: float) -> None:
+    held = []
+    for each in ("fp32", dtype):
+        made = driver.compile_source(block(1, 128), Options(dtype=each))
+        held.append(sum(w.nbytes for w in made.artifact.weights.values() if w.ndim > 1))
+    assert held[1] <= held[0] * share * 1.02
+
+
+def test_dynamic_quantisation_is_the_formula() -> None:
+    draw = np.random.default_rng(3)
+    w = draw.standard_normal((37, 21)).astype(np.float32)
+    x = (draw.standard_normal((5, 37)) * 10.0 ** np.arange(-2, 3)[:, None]).astype(np.float32)
+    x[1] = 0
+    x[2] = np.abs(x[2])
+    made = driver.compile_source(
+        model([helper.make_node("MatMul", ["x", "w"], ["y"])], 5, 37, w=w),
+        Options(dtype="int8-dynamic", calibration={"x": x}),
+    )
+    from hybridc.compiler.session import InferenceSession
+
+    (got,) = InferenceSession(made.artifact).run(None, {"x": x})
+    held = group_quantization.quantize(w, 8, 37)
+    low, high = np.minimum(x.min(1), 0), np.maximum(x.max(1), 0)
+    step = np.maximum((high - low) / np.float32(255), np.finfo(np.float32).tiny)[:, None]
+    zero = np.rint(-low[:, None] / step)
+    q = np.clip(np.rint(x / step) + zero, 0, 255)
+    exact = (q - zero).astype(np.int64) @ held.integers.astype(np.int64)
+    wanted = exact * step.astype(np.float64) * held.scales[0]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=0)
+    # Half a step of each factor, times the other.
+    bound = step / 2 * np.abs(held.dequantized()).sum(0) + np.abs(x) @ np.broadcast_to(
+        held.scales[0] / 2, w.shape
+    )
+    assert (np.abs(got - x.astype(np.float64) @ w) <= bound * 1.0001).all()
+
+
+@pytest.mark.parametrize("dtype", LOWER)
+def test_where_nothing_can_be_lowered_a_precision_is_refused(dtype: str) -> None:
+    nothing = model([helper.make_node("Exp", ["x"], ["y"])], 2, 3)
+    with pytest.raises(InputError, match=f"dtype {dtype} changes nothing in this model"):
+        driver.compile_source(nothing, Options(dtype=dtype))
+
+
+def test_an_activation_beyond_float16_is_refused_by_name() -> None:
+    large = block(scale=1e6)
+    with pytest.raises(WrongAnswerError, match="beyond 65504, where fp16 ends; dtype bf16"):
+        driver.compile_source(large, Options(dtype="fp16"))
+    assert driver.compile_source(large, Options(dtype="bf16")).artifact
+
+
+def test_float16_needs_the_conversions() -> None:
+    old = Options(dtype="fp16", target='{"kind": "llvm", "mcpu": "x86-64-v2"}', verify="off")
+    with pytest.raises(InputError, match=r"needs a CPU that converts it \(F16C\).*bf16"):
+        driver.compile_source(block(), old)
+
+
+def test_float16_is_converted_by_vectors() -> None:
+    from hybridc.compiler import contractions
+    from hybridc.compiler.build import compile_kernel
+    from hybridc.schedules.dense import Dense
+
+    rule: Any = Dense()
+    for name in ("avx2", "avx512"):
+        cpu = target.parse(name, threads=2)
+        packed = contractions.pack_matrix(np.zeros((256, 512), np.float16), cpu.lanes())
+        match = rule.match(contractions.dense((32, 256), packed, 512, "float16"), cpu)
+        kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]
+        text = compile_kernel(kernel, cpu).mod.inspect_source("asm")
+        assert "vcvtph2ps" in text
+        assert not re.search(r"(call|jmp)\w*\s+__extendhf", text)
+
+
+def lowered(build: Callable[[], Any], pass_text: str) -> Any:
+    """A model's module behind one pass, and the context of it."""
+    from hybridc.compiler import frontend, pipeline
+
+    context = Context(target.parse("avx2", threads=2))
+    loaded = frontend.load(build(), shapes={})
+    return pipeline.run(pipeline.parse(pass_text), loaded.module, context), context, loaded
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_the_graph_computes_with_the_dequantised_weights(bits: int) -> None:
+    draw = np.random.default_rng(0)
+    w = draw.standard_normal((37, 11)).astype(np.float32)
+
+    def build() -> Any:
+        return model([helper.make_node("MatMul", ["x", "w"], ["y"])], 3, 37, w=w)
+
+    module, context, _ = lowered(build, f"quantize-weights{{bits={bits} group=16}}")
+    x = draw.standard_normal((3, 37)).astype(np.float32)
+    (got,) = evaluate(module, [x])
+    wide = group_quantization.quantize(w, bits, 16).dequantized()
+    np.testing.assert_allclose(got, x @ wide, rtol=1e-4, atol=1e-5)
+    assert context.lowered == {"matmul": 1}
