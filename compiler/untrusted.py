@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from hybridc.compiler import errors, settings
 from hybridc.compiler.child import Child, ChildError
-from hybridc.compiler.errors import HybridcError, ModelError
+from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends import onnx_file
 from hybridc.compiler.units import format_size
 
@@ -138,8 +138,10 @@ class Inspector:
 def _refusal(path: Path, answer: Mapping[str, Any]) -> HybridcError:
     """The child's error as one of ours; any other is a fault in reading the file."""
     kind, said = answer["kind"], str(answer["error"])
-    if issubclass(known := getattr(errors, kind, type(None)), HybridcError):
-        return known(said.removeprefix(f"{kind}: "))
+    if issubclass(getattr(errors, kind, type(None)), InputError):
+        return ModelError(
+            said.removeprefix(f"{kind}: ")
+        )  # others of the kind take more than a text
     if kind == "MemoryError" or "bad_alloc" in said:
         return ModelError(f"{path}: reading it takes more than {format_size(MEMORY)} of memory")
     return ModelError(f"{path}: cannot be imported: {said[:300]}")

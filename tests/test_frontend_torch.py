@@ -9,6 +9,7 @@ from onnx_models import check
 
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontend import load
+from hybridc.compiler.frontends import torch_model
 
 torch = pytest.importorskip("torch")
 
@@ -58,7 +59,7 @@ def test_the_module_stays_in_its_mode() -> None:
 
 
 class Recurrent(torch.nn.Module):  # type: ignore[misc]
-    """An LSTM: TVM's ONNX importer has no operator for it."""
+    """An LSTM, which comes in by either road."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,8 +69,13 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
         return self.lstm(x)[0]
 
 
-def test_the_other_road_is_taken_and_told() -> None:
+def test_the_other_road_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Any) -> Any:
+        raise ModelError("operator 'LSTM' is not supported")
+
     torch.manual_seed(0)
+    check(load(Recurrent(), example_inputs=(torch.zeros(2, 3, 4),)))
+    monkeypatch.setattr(torch_model, "_through_onnx", refuse)
     model = load(Recurrent(), example_inputs=(torch.zeros(2, 3, 4),))
     assert model.notes[0].startswith("failed by way of ONNX: operator 'LSTM'")
     assert model.notes[1] == "imported from torch by way of torch.export"
@@ -142,7 +148,6 @@ class Branching(torch.nn.Module):  # type: ignore[misc]
         (Counting(), r"changes its own state or inputs, which is not supported: \['b_calls'\]"),
         (Unsupported(), "cannot be imported; by way of ONNX: .*; by way of torch.export: "),
         (Complex(), r"output output complex128\[2,2\] came in as output float64\[2,2,2\]"),
-        (AntiAliased(), "is misread: its anti-aliasing is left out"),
         (Branching(), "torch.export cannot trace the module"),
     ],
 )
@@ -197,3 +202,26 @@ def test_transformers(make: Callable[[], tuple[Any, tuple[Any, ...]]]) -> None:
     model = load(module, example_inputs=example_inputs)
     assert model.notes[0] == "imported from torch by way of ONNX"
     check(model)
+
+
+class Extremes(torch.nn.Module):  # type: ignore[misc]
+    """Over all axes, which are not written out, and over one."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.amax(x), torch.amin(x, keepdim=True), torch.amax(x, 1)
+
+
+def test_extremes_over_all_axes() -> None:
+    program = torch.export.export(Extremes(), (torch.zeros(2, 3),))
+    text = program.graph_module.code
+    model = load(program)
+    assert model.notes[0] == "imported from torch by way of ONNX"
+    assert program.graph_module.code == text, "the program given stays as it is"
+    check(model)
+
+
+def test_what_one_road_misreads_comes_by_the_other() -> None:
+    module, inputs = AntiAliased(), (torch.zeros(2, 2),)
+    check(load(module, example_inputs=inputs))
+    with pytest.raises(ModelError, match="is misread: its anti-aliasing is left out"):
+        torch_model.load(module, inputs, ["torch.export"])

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from hostile_models import HOSTILE, damaged, saved, whole, written
 from hypothesis import HealthCheck, given, settings
@@ -41,6 +42,14 @@ def test_hostile_models_are_refused(inspector: Inspector, tmp_path: Path, name: 
 def test_a_good_model_is_let_through(inspector: Inspector, tmp_path: Path) -> None:
     inspector.examine(saved(tmp_path, whole()), {})
     untrusted.glance(saved(tmp_path, whole()))
+
+
+def test_an_operator_that_cannot_be_imported(inspector: Inspector, tmp_path: Path) -> None:
+    """Its shape is no list of integers; the error of that knows its node."""
+    model = onnx.ModelProto.FromString(whole())
+    model.graph.node[2].input[1] = "r"
+    with pytest.raises(ModelError, match="operator 'Reshape'"):
+        inspector.examine(saved(tmp_path, model.SerializeToString()), {})
 
 
 def _said(read: Callable[[Path], None], path: Path) -> str:

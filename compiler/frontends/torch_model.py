@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, torch_archive
+from hybridc.compiler.frontends import onnx_model, torch_archive, torch_repairs
 from hybridc.compiler.frontends.relax_outputs import output_specs
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
@@ -235,7 +235,7 @@ def to_onnx(program: Program) -> Any:
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
         exported = torch.onnx.export(
-            program.exported,
+            torch_repairs.repaired(program.exported),
             dynamo=True,
             verbose=False,
             opset_version=_BFLOAT16_OPSET if narrow else _OPSET,

@@ -1,0 +1,23 @@
+"""What torch's ONNX exporter stumbles over, written in a way that it takes."""
+
+from typing import Any
+
+
+def repaired(exported: Any) -> Any:
+    """The program, or a copy where something has to be written otherwise.
+
+    `amax` and `amin` over all axes leave the axes out, which ONNX's function requires.
+    """
+    if not any(_without_axes(node) for node in exported.graph.nodes):
+        return exported
+    made = exported.run_decompositions({})  # a copy: the program given belongs to the caller
+    for node in filter(_without_axes, made.graph.nodes):
+        node.update_kwarg("dim", list(range(node.args[0].meta["val"].dim())))
+    made.graph_module.recompile()
+    return made
+
+
+def _without_axes(node: Any) -> bool:
+    name = str(node.target)
+    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    return name in ("aten.amax.default", "aten.amin.default") and len(node.args) < 2 and not given
