@@ -68,6 +68,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     frozen: bool = False,
     lock: Path | None = None,
     tuning: Tuning | None = None,
+    fallback: bool = True,
     keep_best: bool = False,
 ) -> Artifact:
     """Compile a model for a target.
@@ -100,7 +101,12 @@ def compile_source(
     with adviser(options) as make:
         plan, clock = plans.plan(options), Clock(options.progress)
         with clock.stage("load"):
-            model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
+            model = frontend.load(
+                source,
+                shapes=shapes or {},
+                example_inputs=example_inputs,
+                fallback=options.fallback,
+            )
         return _compile(model, plan, make, clock)
 
 
@@ -118,7 +124,7 @@ def unscheduled(
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
-        model = frontend.load(source, shapes=shapes or {})
+        model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
     context = Context(plan.target, plan.rules)
     module = pipeline.run(plan.steps[:at], model.module, context, [clock])
     return module, context, plans.finish(plan.steps)
@@ -165,7 +171,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     context = Context(plan.target, plan.rules, advice)
     module = _rewrite(trial, plan, context, clock)
     with clock.stage("build"):
-        built = build(module, plan.target)
+        built = build(module, plan.target, [region.name for region in model.regions])
     draft = Artifact(
         name=model.name,
         inputs=model.inputs,
@@ -174,6 +180,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         pipeline=pipeline.text(plan.steps),
         library=built.library,
         weights=built.weights,
+        regions=model.regions,
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
@@ -185,6 +192,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         model=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
+        regions=model.regions,
         target=draft.target,
         precision=plan.precision(model),
         pipeline=draft.pipeline,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hybridc.compiler import plugin, verify
 from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
-from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.interfaces import IRModule, Pass
 from hybridc.compiler.model import Array, Feed, Model
 
@@ -95,7 +95,7 @@ class NumericVerify:
                 raise type(error)(f"after pass {plugin.text(step)}: {error}") from error
 
     def _check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
-        got = evaluate(module, [feed[spec.name] for spec in self.model.inputs])
+        got = evaluate_model(self.model, module, feed)
         names = [spec.name for spec in self.model.outputs]
         if len(got) != len(names):
             raise WrongAnswerError(f"{len(got)} outputs where the model has {len(names)}")

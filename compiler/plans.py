@@ -49,6 +49,9 @@ class Options:
     (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
     and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
     tune the kernels on the way, into that log.
+
+    `fallback` hands operators that cannot be imported to ONNX Runtime, inside the artifact; without
+    it they are refused.
     """
 
     target: str = "cpu"
@@ -69,6 +72,7 @@ class Options:
     frozen: bool = False
     lock: Path | None = None
     tuning: Tuning | None = None
+    fallback: bool = True
     progress: Progress = _silent
 
 

@@ -68,16 +68,21 @@ def _with_older_numbers(source: Path | Any) -> Any:
         proto = onnx.load(str(source), format="protobuf", load_external_data=False)
     else:
         proto.CopyFrom(source)
-    proto.ir_version = min(proto.ir_version, _IR_VERSION)
-    for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx"):
-            opset.version = min(opset.version, _OPSET)
+    lower_numbers(proto)
     options = session_options()
     if isinstance(source, Path):
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(source.parent.resolve())
         )
     return _runtime(proto.SerializeToString(), options)
+
+
+def lower_numbers(proto: Any) -> None:
+    """Lower the version numbers of an `onnx.ModelProto` to those that ONNX Runtime reads."""
+    proto.ir_version = min(proto.ir_version, _IR_VERSION)
+    for opset in proto.opset_import:
+        if opset.domain in ("", "ai.onnx"):
+            opset.version = min(opset.version, _OPSET)
 
 
 def _runtime(model: str | bytes, options: Any) -> Any:
