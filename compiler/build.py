@@ -43,7 +43,8 @@ class Built:
 def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Built:
     """Generate code for every kernel of a module that the pipeline has finished.
 
-    `regions` are the names of those that it may call.  Raises PassError where no code can be generated for a kernel, or the code cannot be linked.
+    `regions` are the names of those that it may call.  Raises PassError where no code can be
+    generated for a kernel, or the code cannot be linked.
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     try:

@@ -47,7 +47,9 @@ class OpaqueSpec(TensorSpec):
         """`s tensor(string)[?,2]`."""
         if self.sizes is None:
             return f"{self.name} {self.type}"
-        return f"{self.name} {self.type}[{','.join('?' if s is None else str(s) for s in self.sizes)}]"
+        return (
+            f"{self.name} {self.type}[{','.join('?' if s is None else str(s) for s in self.sizes)}]"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -100,9 +100,7 @@ class _Runner:
         except HybridcError:
             raise
         except Exception as error:  # its classes are not public
-            raise InputError(
-                f"ONNX Runtime fails in {self.region.name}: {first(error)}"
-            ) from error
+            raise InputError(f"ONNX Runtime fails in {self.region.name}: {first(error)}") from error
 
     def _bindable(self) -> bool:
         """Whether every opaque input is a value of ONNX Runtime's own."""

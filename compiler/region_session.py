@@ -70,9 +70,7 @@ def ort_value(array: Array) -> Any:
     if array.dtype.isbuiltin:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
     bits = array.view(f"uint{8 * array.dtype.itemsize}")
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(
-        bits, ELEMENTS[str(array.dtype)]
-    )
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENTS[str(array.dtype)])
 
 
 def first(error: Exception) -> str:

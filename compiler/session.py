@@ -87,8 +87,9 @@ class InferenceSession:
         """Compute the named outputs (None or none: all) from numpy arrays by input name.
 
         Strings, sequences, maps and optionals are taken and given as ONNX Runtime does: object
-        arrays, lists, dictionaries and None.  The arrays returned are the caller's own.  Raises InputError where an input is missing,
-        unknown or not of the dtype and shape that `get_inputs` tells, or no output has the name.
+        arrays, lists, dictionaries and None.  The arrays returned are the caller's own.  Raises
+        InputError where an input is missing, unknown or not of the dtype and shape that
+        `get_inputs` tells, or no output has the name.
         """
         if set(feed) != self._expected:
             raise self._wrong_names(feed)

@@ -27,9 +27,7 @@ def axes(value: Proto) -> Axes | None:
     )
 
 
-def bind(
-    file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False
-) -> dict[str, Shape]:
+def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> dict[str, Shape]:
     """Find a static shape for each input, from the model and from `shapes`, by input name.
 
     An axis that two inputs share by name is given once.  With `opaque`, inputs that are no tensors
