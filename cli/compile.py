@@ -103,6 +103,12 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Take every schedule from this artifact or schedule lock, so that it is built again.",
 )
+@click.option(
+    "--fallback/--no-fallback",
+    default=True,
+    help="Hand operators that cannot be compiled to ONNX Runtime, inside the artifact (the usual),"
+    " or refuse them.",
+)
 @JSON
 @VERBOSE
 def command(

@@ -16,8 +16,8 @@ from hybridc.cli._output import emit_json
 def command(source: Path, shape: tuple[str, ...], as_json: bool) -> None:
     """Show what an artifact or a model holds.
 
-    Of an artifact: its manifest, certificate and kernels.  Of a model: its inputs, operators,
-    parameters and FLOPs, and what is not supported.
+    Of an artifact: its manifest, certificate, kernels and what ONNX Runtime computes of it.  Of a
+    model: its inputs, operators, parameters and FLOPs, and what is not supported.
     """
     data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape)
     if as_json:
@@ -38,6 +38,16 @@ def _artifact(path: Path) -> dict[str, Any]:
         "missing_on_this_host": list(artifact.lacking()),
         "memory": artifact.report.get("memory", {}),
         "agreement": artifact.report.get("agreement", []),
+        "regions": [
+            {
+                "region": region.name,
+                "operators": dict(region.operators),
+                "inputs": [spec.describe() for spec in region.inputs],
+                "outputs": [spec.describe() for spec in region.outputs],
+                "bytes": len(region.proto),
+            }
+            for region in artifact.regions
+        ],
         "kernels": [_without_refusals(kernel) for kernel in artifact.report.get("kernels", [])],
     }
 

@@ -21,14 +21,18 @@ from hybridc.compiler.weights import encode as encode_weights
 
 # What the members mean, without regions and with them; the container has a version of its own.
 FORMAT, REGION_FORMAT = 1, 2
+REGION_RUNTIME = "onnxruntime"
 _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
 
 Json = Mapping[str, Any]
 
 
-def toolchain() -> dict[str, str]:
-    """The versions of what compiles here: they decide the code as much as the model does."""
-    return {name: version(name) for name in _TOOLS}
+def toolchain(regions: bool = False) -> dict[str, str]:
+    """The versions of what compiles here: they decide the code as much as the model does.
+
+    ONNX Runtime is one of them where it has `regions` to compute.
+    """
+    return {name: version(name) for name in (*_TOOLS, *((REGION_RUNTIME,) if regions else ()))}
 
 
 @dataclass(frozen=True, eq=False)

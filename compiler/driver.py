@@ -11,7 +11,7 @@ from typing import Any
 
 from hybridc.compiler import calibration, cascade, frontend, memory, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser, adviser
-from hybridc.compiler.artifact import Artifact, lock_of
+from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.calibration import Data, Feeds
 from hybridc.compiler.certify import Terms, Trial, examine
@@ -181,6 +181,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         library=built.library,
         weights=built.weights,
         regions=model.regions,
+        toolchain=toolchain(bool(model.regions)),
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
@@ -209,7 +210,7 @@ def _attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
 
 
 def _memory(module: IRModule, draft: Artifact, device: Target) -> memory.Memory:
-    return memory.usage(module, draft.weights, draft.inputs, draft.outputs, device.threads)
+    return memory.usage(module, draft.tensors(), draft.inputs, draft.outputs, device.threads)
 
 
 def _feeds(model: Model, plan: Plan) -> Feeds:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.opaque_random import random_value
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
@@ -103,7 +104,7 @@ class Model:
     regions: tuple[Region, ...] = ()
 
 
-def random_feed(inputs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Array]:
+def random_feed(inputs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Any]:
     """Make inputs: standard normal floats, small non-negative integers, random booleans.
 
     Integers are 0 or 1, since they are most often token ids, masks or indices.
@@ -112,7 +113,9 @@ def random_feed(inputs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Arra
     return {spec.name: _random(spec, rng) for spec in inputs}
 
 
-def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
+def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
+    if isinstance(spec, OpaqueSpec):
+        return random_value(spec.type, spec.sizes, spec.describe(), rng)
     if spec.dtype == "bool" or "int" in spec.dtype:
         return rng.integers(0, 2, spec.shape).astype(spec.dtype)
     importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…

@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler import host, settings
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
@@ -51,7 +51,7 @@ class InferenceSession:
         self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
         self._threads = self._claim_threads(threads)
         announce([region.name for region in self.artifact.regions])
-        self._parts = RegionSet(self.artifact.regions, self._threads)
+        self._parts = _regions(self.artifact, self._threads)
         self._machine = relax.VirtualMachine(_load_library(self.artifact.library), tvm.cpu())
         self._main: Any = self._machine["main"]
         tensors = tuple(map(to_tensor, self.artifact.weights.values()))
@@ -204,6 +204,16 @@ def _check_host(artifact: Artifact) -> None:
             f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
             f"{', '.join(lacking)}; compile it for this host with --target cpu"
         )
+
+
+def _regions(artifact: Artifact, threads: int) -> RegionSet:
+    try:
+        return RegionSet(artifact.regions, threads)
+    except ArtifactError as error:
+        made = artifact.toolchain.get(REGION_RUNTIME)
+        raise ArtifactError(
+            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {made}: {error}"
+        ) from error
 
 
 def _load_library(content: bytes) -> Any:

@@ -95,7 +95,7 @@ class Parts:
         graph = onnx.helper.make_graph(
             nodes,
             f"region{index}",
-            [onnx.helper.make_value_info(name, self.types[name]) for name in given],
+            [self._value_info(name) for name in given],
             [self._value_info(name) for name in made],
             constants,
         )
@@ -111,7 +111,7 @@ class Parts:
             name=f"region{index}",
             proto=model.SerializeToString(deterministic=True),
             weights=weights,
-            inputs=tuple(self.specs[name] for name in given),
+            inputs=tuple(self._spec(name) for name in given),
             outputs=tuple(self._spec(name) for name in made),
             operators=dict(Counter(node.op_type for node in walk(graph)).most_common()),
         )

@@ -75,6 +75,7 @@ class _Graph:
         types = onnx_types.complete(self.static, self.file)
         self.specs = {name: onnx_types.spec(name, kind) for name, kind in types.items()}
         self.types = types
+        self.made = {name for node in self.nodes for name in node.output if name}
         self.able = [importable(node) and not self.foreign(node) for node in self.nodes]
 
     def attempt(self) -> Imported | None:
@@ -111,7 +112,9 @@ class _Graph:
         }
 
     def _opaque(self, name: str) -> bool:
-        return isinstance(self.specs.get(name), OpaqueSpec)
+        """Whether compiled code cannot hold a value; of a node's result it has to know the type."""
+        spec = self.specs.get(name)
+        return isinstance(spec, OpaqueSpec) or (spec is None and name in self.made)
 
     def _learn(self, node: Proto, reason: str) -> bool:
         """Note what could not be imported; whether that is news.

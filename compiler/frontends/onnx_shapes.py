@@ -34,7 +34,7 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
     of numbers need no shape, and are left out.  Raises ModelError for an input that the model
     lacks, a shape that contradicts the model, and an axis that has no size.
     """
-    values = [v for v in file.inputs() if v.name in shapes or not (opaque and _is_opaque(v))]
+    values = [v for v in file.inputs() if v.name in shapes or not (opaque and is_opaque(v))]
     given = {value.name: axes(value) for value in values}
     for name in shapes:
         if name not in given:
@@ -45,7 +45,7 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
     return {name: shapes.get(name) or _resolve(name, dims, sizes) for name, dims in given.items()}
 
 
-def _is_opaque(value: Proto) -> bool:
+def is_opaque(value: Proto) -> bool:
     """Whether an input is no tensor of numbers."""
     import onnx
 
