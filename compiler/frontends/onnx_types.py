@@ -116,5 +116,7 @@ def _parsed(text: str, shape: Sequence[object]) -> Proto | None:
     number = _ELEMENT_NAMES.get(element)
     if number is None:
         return None
+    if not shape:  # a scalar, or a tensor of unknown rank: it is written alike
+        return onnx.helper.make_tensor_type_proto(number, None)
     sizes = [size if isinstance(size, int) else None for size in shape]
     return onnx.helper.make_tensor_type_proto(number, sizes)
