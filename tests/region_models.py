@@ -18,14 +18,14 @@ def _value(name: str, kind: int = FLOAT, shape: Any = SHAPE) -> Any:
 
 def _if() -> tuple[list[Any], dict[str, Any]]:
     """Branches that read what lies around them; the condition depends on the data."""
-    nodes = [node("Optional", "h", "o"), node("OptionalGetElement", "o", "t")]
+    nodes = [node("Det", "h", "d"), node("Reshape", "d rows", "r"), node("Add", "h r", "t")]
     then = helper.make_graph(nodes, "then", [], [_value("t")])
     other = helper.make_graph([node("Mul", "h half", "e")], "else", [], [_value("e")])
     return [
         node("ReduceMean", "h", "mean", keepdims=0),
         node("Greater", "mean zero", "cond"),
         node("If", "cond", "g", then_branch=then, else_branch=other),
-    ], {"half": np.float32(0.5), "zero": np.float32(0)}
+    ], {"half": np.float32(0.5), "zero": np.float32(0), "rows": np.array([1, 4, 1, 1])}
 
 
 def _loop() -> tuple[list[Any], dict[str, Any]]:
