@@ -61,12 +61,17 @@ def _array(value: Any) -> Any:
     return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
+def _has_no_bytes(value: Any) -> bool:
+    """Whether a value is no array of numbers: then its text tells what it is."""
+    return not isinstance(value, np.ndarray) or value.dtype.kind == "O"
+
+
 def digest(samples: Feeds) -> str:
     """BLAKE3 of names, types, shapes and contents, in their order: which data it was."""
     state = blake3()
     for sample in samples:
         for name, array in sorted(sample.items()):
-            if not isinstance(array, np.ndarray) or array.dtype.kind == "O":
+            if _has_no_bytes(array):
                 state.update(f"{name} {array!r};".encode())
                 continue
             state.update(f"{name} {array.dtype} {array.shape};".encode())

@@ -114,5 +114,5 @@ def _same(one: Array, other: Array) -> bool:
     """Whether two arrays of one kind have the same bytes."""
     if one is other:
         return True
-    bits = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
-    return np.array_equal(*bits)
+    left, right = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, other))
+    return np.array_equal(left, right)

@@ -133,7 +133,7 @@ def _optional() -> tuple[list[Any], dict[str, Any]]:
 
 def _trees() -> tuple[list[Any], dict[str, Any]]:
     """One tree with one split."""
-    nodes = {
+    nodes: dict[str, Any] = {
         "nodes_featureids": [1, 0, 0],
         "nodes_modes": ["BRANCH_LEQ", "LEAF", "LEAF"],
         "nodes_nodeids": [0, 1, 2],
@@ -142,7 +142,7 @@ def _trees() -> tuple[list[Any], dict[str, Any]]:
         "nodes_falsenodeids": [2, 0, 0],
         "nodes_values": [0.3, 0.0, 0.0],
     }
-    leaves = {
+    leaves: dict[str, Any] = {
         "target_ids": [0, 0],
         "target_nodeids": [1, 2],
         "target_treeids": [0, 0],
