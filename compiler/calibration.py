@@ -1,6 +1,6 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -61,9 +61,17 @@ def _array(value: Any) -> Any:
     return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
-def _has_no_bytes(value: Any) -> bool:
-    """Whether a value is no array of numbers: then its text tells what it is."""
-    return not isinstance(value, np.ndarray) or value.dtype.kind == "O"
+def _content(value: Any) -> Iterator[bytes]:
+    """All of a value as bytes: an array's type, shape and numbers; else what is in it, or text."""
+    if isinstance(value, list):
+        yield f"{len(value)};".encode()
+        for part in value:
+            yield from _content(part)
+    elif isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        yield f"{value.dtype} {value.shape};".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    else:
+        yield repr(value.tolist() if isinstance(value, np.ndarray) else value).encode()
 
 
 def digest(samples: Feeds) -> str:
@@ -71,11 +79,9 @@ def digest(samples: Feeds) -> str:
     state = blake3()
     for sample in samples:
         for name, array in sorted(sample.items()):
-            if _has_no_bytes(array):
-                state.update(f"{name} {array!r};".encode())
-                continue
-            state.update(f"{name} {array.dtype} {array.shape};".encode())
-            state.update(np.ascontiguousarray(array).tobytes())
+            state.update(f"{name} ".encode())
+            for part in _content(array):
+                state.update(part)
     return state.hexdigest()
 
 

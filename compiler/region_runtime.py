@@ -109,12 +109,14 @@ class _Runner:
 
     def _by_address(self, given: Sequence[Any], results: Sequence[Any]) -> None:
         addresses = tuple(self._address(tensor) for tensor in (*given, *results))
-        if self._bound is None or self._bound[0] != addresses or self._opaque:
-            self._bound = addresses, self._binding(addresses)
-        binding = self._bound[1]
-        self._session.run_with_iobinding(binding)
-        if self._opaque:
+        if self._opaque:  # a second run would write over the values that the first one made
+            binding = self._binding(addresses)
+            self._session.run_with_iobinding(binding)
             self._keep(binding)
+            return
+        if self._bound is None or self._bound[0] != addresses:
+            self._bound = addresses, self._binding(addresses)
+        self._session.run_with_iobinding(self._bound[1])
 
     def _binding(self, addresses: tuple[int, ...]) -> Any:
         binding, region = self._session.io_binding(), self.region

@@ -99,7 +99,9 @@ class InferenceSession:
                 port.bind(feed[name]) for name, port in zip(self._names, self._ports, strict=True)
             ]
             results = self._invoke(given)
-            return [self._given(results, index, dtype) for index, dtype in wanted]
+            made = [self._given(results, index, dtype) for index, dtype in wanted]
+            self._parts.values.clear()
+        return made
 
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors on the CPU, in the order of the inputs.
@@ -116,6 +118,7 @@ class InferenceSession:
             results = self._invoke(given)
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
+            self._parts.values.clear()
         library = _library_of(tensors)
         made = tuple(
             result if dtype is None else _to_library(library, result, dtype)

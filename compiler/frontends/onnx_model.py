@@ -33,6 +33,7 @@ def load(
     """
     file = read(source)
     bound = onnx_shapes.bind(file, shapes, fallback)
+    inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
     _require_addressable(static)
     if fallback:
@@ -40,7 +41,6 @@ def load(
     else:
         onnx_operators.require_supported(static.proto)
         module, _ = import_graph(static.proto, file.weights, bound)
-        inputs = {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
         found = onnx_regions.Imported(module, (), inputs)
     module = _bounded(found.module)
     outputs = output_specs(module, [value.name for value in file.proto.graph.output])

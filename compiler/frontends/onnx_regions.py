@@ -72,7 +72,7 @@ class _Graph:
 
     def __post_init__(self) -> None:
         self.nodes: list[Proto] = list(self.static.proto.graph.node)
-        types = onnx_types.complete(self.static, self.file)
+        types = onnx_types.complete(self.static)
         self.specs = {name: onnx_types.spec(name, kind) for name, kind in types.items()}
         self.types = types
         self.made = {name for node in self.nodes for name in node.output if name}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
+from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.reference import lower_numbers
@@ -60,7 +60,7 @@ def _sizes(kind: Proto) -> tuple[int | None, ...] | None:
     )
 
 
-def complete(static: StaticGraph, file: OnnxFile) -> Mapping[str, Proto]:
+def complete(static: StaticGraph) -> Mapping[str, Proto]:
     """The types of all values, those that ONNX cannot infer as ONNX Runtime infers them.
 
     Operators of other domains are such.  What neither knows is left out.
