@@ -1,10 +1,12 @@
 """ONNX Runtime for one region: its session, and its name for each element type."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import Array, Region
+from hybridc.compiler.reference import session_options
 
 # Numbers of element types in ONNX's TensorProto.DataType.
 ELEMENTS: Mapping[str, int] = {
@@ -31,7 +33,6 @@ _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it 
 def open_session(region: Region, threads: int) -> Any:
     """Load a region into ONNX Runtime, with its weights where they lie.
 
-    Worker threads do not spin between calls, since the kernels before and after need the cores.
     Raises ArtifactError where ONNX Runtime is missing or does not take the region.
     """
     try:
@@ -41,8 +42,24 @@ def open_session(region: Region, threads: int) -> Any:
             "this model has parts that only ONNX Runtime computes, which is not installed: "
             "pip install onnxruntime"
         ) from None
-    options = onnxruntime.SessionOptions()
+    try:
+        return _open(region, threads, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    except Exception as error:  # its classes are not public
+        with suppress(Exception):
+            # The optimisation that makes products exact fails where products share weights.
+            return _open(region, threads, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        raise ArtifactError(
+            f"ONNX Runtime {onnxruntime.__version__} does not take {region.name}: {first(error)}"
+        ) from error
+
+
+def _open(region: Region, threads: int, level: Any) -> Any:
+    """A session whose workers do not spin between calls: the kernels around need the cores."""
+    import onnxruntime
+
+    options = session_options()
     options.log_severity_level = _QUIET
+    options.graph_optimization_level = level
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     for key in ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning"):
@@ -50,17 +67,9 @@ def open_session(region: Region, threads: int) -> Any:
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", _NOWHERE
     )
-    held = {name: ort_value(array) for name, array in region.weights.items()}
-    try:
-        if held:
-            options.add_external_initializers(list(held), list(held.values()))
-        return onnxruntime.InferenceSession(
-            region.proto, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # its classes are not public
-        raise ArtifactError(
-            f"ONNX Runtime {onnxruntime.__version__} does not take {region.name}: {first(error)}"
-        ) from error
+    if held := {name: ort_value(array) for name, array in region.weights.items()}:
+        options.add_external_initializers(list(held), list(held.values()))
+    return onnxruntime.InferenceSession(region.proto, options, providers=["CPUExecutionProvider"])
 
 
 def ort_value(array: Array) -> Any:
