@@ -109,6 +109,12 @@ if TYPE_CHECKING:
 @MONITOR
 @MONITOR_INTERVAL
 @TRACE
+@click.option(
+    "--fallback/--no-fallback",
+    default=True,
+    help="Hand operators that cannot be compiled to ONNX Runtime, inside the artifact (the usual),"
+    " or refuse them.",
+)
 @JSON
 @VERBOSE
 def command(

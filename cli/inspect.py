@@ -20,7 +20,8 @@ def command(
 ) -> None:
     """Show what an artifact or a model holds.
 
-    Of an artifact: its manifest, certificate and kernels.  Of a model: its inputs, operators,
+    Of an artifact: its manifest, certificate, kernels and what ONNX Runtime computes of it.  Of a
+    model: its inputs, operators,
     parameters and FLOPs, what is not supported; what kind of architecture it is, where its time
     should go on the target, and what each component of the compiler may gain.
     """
@@ -43,6 +44,16 @@ def _artifact(path: Path) -> dict[str, Any]:
         "missing_on_this_host": list(artifact.lacking()),
         "memory": artifact.report.get("memory", {}),
         "agreement": artifact.report.get("agreement", []),
+        "regions": [
+            {
+                "region": region.name,
+                "operators": dict(region.operators),
+                "inputs": [spec.describe() for spec in region.inputs],
+                "outputs": [spec.describe() for spec in region.outputs],
+                "bytes": len(region.proto),
+            }
+            for region in artifact.regions
+        ],
         "kernels": [_without_refusals(kernel) for kernel in artifact.report.get("kernels", [])],
     }
 

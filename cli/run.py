@@ -1,8 +1,9 @@
 """`hybridc run`: one call of an artifact, from files to files."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -39,18 +40,20 @@ def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: 
 
     loaded = Artifact.load(artifact)
     feed = dict(_read(given) for given in inputs)
+    from hybridc.compiler.model import OpaqueSpec
     from hybridc.compiler.session import InferenceSession  # what it imports takes seconds
 
     session = InferenceSession(loaded, threads)
     for spec in session.artifact.inputs:
-        if spec.name in feed:
+        if spec.name in feed and not isinstance(spec, OpaqueSpec):
             feed[spec.name] = _named(feed[spec.name], spec.dtype)
     names = [output.name for output in session.get_outputs()]
     paths = _paths(names, output_dir)
     results = session.run(None, feed)
     for path, result in zip(paths, results, strict=True):
-        _write(path, result)
-        click.echo(path)
+        for file, array in _files(path, result):
+            _write(file, array)
+            click.echo(file)
 
 
 def _read(given: str) -> "tuple[str, Array]":
@@ -88,6 +91,21 @@ def _paths(names: list[str], folder: Path) -> list[Path]:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "output"
         stems.append(f"{stem}_{len(stems)}" if stem in stems else stem)
     return [folder / f"{stem}.npy" for stem in stems]
+
+
+def _files(path: Path, result: Any) -> "Iterator[tuple[Path, Array]]":
+    """What goes into which file: strings as text, a sequence as a file for each element."""
+    import numpy as np
+
+    from hybridc.compiler.errors import InputError
+
+    if isinstance(result, np.ndarray):
+        yield path, result.astype(str) if result.dtype == object else result
+    elif isinstance(result, list) and all(isinstance(each, np.ndarray) for each in result):
+        for index, array in enumerate(result):
+            yield from _files(path.with_suffix(f".{index}.npy"), array)
+    else:
+        raise InputError(f"output {path.stem!r} is a {type(result).__name__}, no array for a file")
 
 
 def _write(path: Path, array: "Array") -> None:

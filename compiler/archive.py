@@ -1,4 +1,6 @@
-"""The container of an artifact: a ZIP file of five stored members, every byte of it hashed once.
+"""The container of an artifact: a ZIP file of stored members, every byte of it hashed once.
+
+There are five, and one more for each region that is handed to ONNX Runtime.
 
 `manifest.json` lists the BLAKE3 digest of each other member; the ZIP comment, which is the end of
 the file, holds the digest of all that remains: the manifest, the headers and the ZIP directory.
@@ -21,7 +23,9 @@ MANIFEST = "manifest.json"
 MEMBERS = (MANIFEST, "schedule.lock", "report.json", "lib.so", "weights.safetensors")
 
 _FAMILY = b"hybridc artifact "
-_SEAL = _FAMILY + b"1 "  # the version of the container; the digest follows
+# The version of the container, with regions and without; the digest follows.
+_SEALS = {False: _FAMILY + b"1 ", True: _FAMILY + b"2 "}
+_SEAL_SIZE = len(_SEALS[False])
 _DIGEST = 64  # hexadecimal digits of BLAKE3
 _JSON_LIMIT = 64 * 2**20
 _LOCAL = struct.Struct("<4s5H3I2H")
@@ -34,21 +38,25 @@ _PADDING = struct.Struct("<2H")
 _PADDING_ID = 0xD935  # extra field that Android's zipalign made the usual one for padding
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that ZIP can tell
 
+_REGION_LIMIT = 2**30  # bytes of a region's model, which holds small constants only
+
 Chunks = Sequence[bytes | memoryview]  # views are of plain bytes
 
 
 def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, Chunks]) -> None:
     """Write the archive to an empty, seekable, readable stream; equal content, equal bytes.
 
-    `members` holds every member but the manifest, each as chunks to be joined.  Raises OSError
+    `members` holds every member but the manifest, each as chunks to be joined, those of regions by
+    `region_member` in order.  Raises OSError
     where the stream does, and ArtifactError where the manifest is no JSON.
     """
     digests = {name: _digest(chunks) for name, chunks in members.items()}
     contents = {**members, MANIFEST: (dump_json({**manifest, "blake3": digests}),)}
+    regions = len(members) + 1 - len(MEMBERS)
     spans: list[tuple[int, int]] = []
     with zipfile.ZipFile(stream, "w") as archive:
-        archive.comment = _SEAL + bytes(_DIGEST)
-        for name in MEMBERS:
+        archive.comment = _SEALS[regions > 0] + bytes(_DIGEST)
+        for name in (*MEMBERS, *map(region_member, range(regions))):
             spans.append(_add(archive, stream, name, contents[name]))
     seal = _hasher()
     for start, end in _gaps(spans, stream.seek(0, 2) - _DIGEST):
@@ -64,17 +72,22 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     Raises ArtifactError where the bytes are no archive of ours, or are not as they were written.
     """
     end = len(view) - _DIGEST
-    _check_ends(view, end)
-    spans = _walk(view, end)
+    found = _walk(view, end, _check_ends(view, end))
+    spans = list(found.values())
     seal = _hasher()
     for start, stop in _gaps(spans, end):
         seal.update(view[start:stop])
     if seal.hexdigest().encode() != bytes(view[end:]):
         raise ArtifactError("the file was altered or damaged: its seal does not fit")
-    members = {name: view[start:stop] for name, (start, stop) in zip(MEMBERS, spans, strict=True)}
+    members = {name: view[start:stop] for name, (start, stop) in found.items()}
     manifest = load_json(members.pop(MANIFEST), MANIFEST)
     _check_digests(manifest.get("blake3"), members)
     return manifest, members
+
+
+def region_member(index: int) -> str:
+    """The name of the member that holds a region's model."""
+    return f"region-{index}.onnx"
 
 
 def dump_json(data: Mapping[str, Any]) -> bytes:
@@ -126,33 +139,47 @@ def _gaps(spans: Sequence[tuple[int, int]], end: int) -> Iterable[tuple[int, int
     yield position, end
 
 
-def _check_ends(view: memoryview, end: int) -> None:
-    """Tell our own file from a foreign one, a truncated one and one of another version."""
-    comment = end - len(_SEAL)
+def _check_ends(view: memoryview, end: int) -> bool:
+    """Tell our own file from a foreign one, a truncated one and one of another version.
+
+    Returns whether it has regions.
+    """
+    comment = end - _SEAL_SIZE
     given = bytes(view[max(comment, 0) : max(end, 0)])
     if comment < _END_SIZE or not given.startswith(_FAMILY):
         begin = bytes(view[: _LOCAL.size + len(MANIFEST)])
         if begin.startswith(_LOCAL_MAGIC) and begin.endswith(MANIFEST.encode()):
             raise ArtifactError("the file is truncated or damaged: its end is missing")
         raise ArtifactError("the file is no hybridc artifact")
-    if given != _SEAL:
+    if given not in _SEALS.values():
         version = given[len(_FAMILY) :].decode("ascii", "replace").strip()
-        raise ArtifactError(f"the artifact has container version {version!r}; known: '1'")
+        raise ArtifactError(f"the artifact has container version {version!r}; known: '1', '2'")
+    return given == _SEALS[True]
 
 
-def _walk(view: memoryview, end: int) -> list[tuple[int, int]]:
-    """Where the content of each member begins and ends."""
-    spans: list[tuple[int, int]] = []
+def _walk(view: memoryview, end: int, regions: bool) -> dict[str, tuple[int, int]]:
+    """Where the content of each member begins and ends; names follow from the places alone."""
+    spans: dict[str, tuple[int, int]] = {}
     position = 0
     for name in MEMBERS:
-        if position + _LOCAL.size > end:
-            raise ArtifactError(f"the file is truncated or damaged: {name} is missing")
-        start, size = _header(view, position, name)
-        position = start + size
-        if position > end:
-            raise ArtifactError(f"the file is truncated or damaged: {name} goes past its end")
-        spans.append((start, position))
+        spans[name] = _span(view, position, end, name)
+        position = spans[name][1]
+    while regions and bytes(view[position : position + len(_LOCAL_MAGIC)]) == _LOCAL_MAGIC:
+        name = region_member(len(spans) - len(MEMBERS))
+        spans[name] = start, position = _span(view, position, end, name)
+        if position - start > _REGION_LIMIT:
+            raise ArtifactError(f"{name} has {position - start} bytes, more than {_REGION_LIMIT}")
     return spans
+
+
+def _span(view: memoryview, position: int, end: int, name: str) -> tuple[int, int]:
+    """Where the content of the member at `position` begins and ends."""
+    if position + _LOCAL.size > end:
+        raise ArtifactError(f"the file is truncated or damaged: {name} is missing")
+    start, size = _header(view, position, name)
+    if start + size > end:
+        raise ArtifactError(f"the file is truncated or damaged: {name} goes past its end")
+    return start, start + size
 
 
 def _header(view: memoryview, position: int, name: str) -> tuple[int, int]:

@@ -11,25 +11,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import archive, host
+from hybridc.compiler import archive, host, region_store, specs
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.interfaces import KernelRecord
-from hybridc.compiler.model import Array, TensorSpec
-from hybridc.compiler.weights import DTYPES
+from hybridc.compiler.model import Array, Region, TensorSpec
 from hybridc.compiler.weights import decode as decode_weights
 from hybridc.compiler.weights import encode as encode_weights
 
-FORMAT = 1  # what the members mean; the container has a version of its own
-_DTYPE_NAMES = frozenset(map(str, DTYPES.values()))
+# What the members mean, without regions and with them; the container has a version of its own.
+FORMAT, REGION_FORMAT = 1, 2
+REGION_RUNTIME = "onnxruntime"
 _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
 
 Json = Mapping[str, Any]
 
 
-def toolchain() -> dict[str, str]:
-    """The versions of what compiles here: they decide the code as much as the model does."""
-    return {name: version(name) for name in _TOOLS}
+def toolchain(regions: bool = False) -> dict[str, str]:
+    """The versions of what compiles here: they decide the code as much as the model does.
+
+    ONNX Runtime is one of them where it has `regions` to compute.
+    """
+    return {name: version(name) for name in (*_TOOLS, *((REGION_RUNTIME,) if regions else ()))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class Artifact:
     `library` is a shared library (ELF); `weights` are the constants in the order in which its
     entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
     what was compiled for: `features` are the instruction sets without which it cannot run.
-    `alignment` is that of the inputs, in bytes.
+    `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes.
     """
 
     name: str
@@ -54,14 +57,18 @@ class Artifact:
     certificate: Json = field(default_factory=dict[str, Any], repr=False)
     toolchain: Json = field(default_factory=toolchain)
     alignment: int = archive.ALIGNMENT
+    regions: tuple[Region, ...] = field(default=(), repr=False)
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
+        places = region_store.places(self.regions, self.weights)
+        told = {"regions": region_store.describe(self.regions, places)} if self.regions else {}
         return {
-            "format": FORMAT,
+            **told,
+            "format": REGION_FORMAT if self.regions else FORMAT,
             "name": self.name,
-            "inputs": [_describe(spec) for spec in self.inputs],
-            "outputs": [_describe(spec) for spec in self.outputs],
+            "inputs": list(map(specs.to_json, self.inputs)),
+            "outputs": list(map(specs.to_json, self.outputs)),
             "target": self.target,
             "pipeline": self.pipeline,
             "toolchain": self.toolchain,
@@ -74,6 +81,10 @@ class Artifact:
         available = host.cpu_features() if offered is None else offered
         return tuple(sorted(set(self.target.get("features", ())) - available))
 
+    def tensors(self) -> dict[str, Array]:
+        """All weights: those of compiled code, and what its regions have beside these."""
+        return {**self.weights, **region_store.added(self.regions, self.weights)}
+
     def save(self, path: str | Path) -> None:
         """Write the artifact; equal artifacts give equal bytes.
 
@@ -83,7 +94,11 @@ class Artifact:
             "schedule.lock": (archive.dump_json(self.lock),),
             "report.json": (archive.dump_json(self.report),),
             "lib.so": (self.library,),
-            "weights.safetensors": encode_weights(self.weights),
+            "weights.safetensors": encode_weights(self.tensors()),
+            **{
+                archive.region_member(index): (region.proto,)
+                for index, region in enumerate(self.regions)
+            },
         }
         try:
             with replacing(Path(path)) as stream:
@@ -132,8 +147,11 @@ def _map(path: Path) -> memoryview:
 def _decode(view: memoryview) -> Artifact:
     manifest, members = archive.read(view)
     form = manifest.get("format")
-    if type(form) is not int or form != FORMAT:  # to Python, true is 1 too
-        raise ArtifactError(f"the artifact has format {form!r}; known: {FORMAT}")
+    if type(form) is not int or form not in (FORMAT, REGION_FORMAT):  # to Python, true is 1 too
+        known = f"{FORMAT}, {REGION_FORMAT}"
+        raise ArtifactError(f"the artifact has format {form!r}; known: {known}")
+    tensors = decode_weights(members["weights.safetensors"])
+    entries = _typed(manifest, "regions", list) if form == REGION_FORMAT else []
     return Artifact(
         name=_typed(manifest, "name", str),
         inputs=_specs(manifest, "inputs"),
@@ -141,12 +159,13 @@ def _decode(view: memoryview) -> Artifact:
         target=_target(manifest),
         pipeline=_typed(manifest, "pipeline", str),
         library=bytes(members["lib.so"]),
-        weights=decode_weights(members["weights.safetensors"]),
+        weights=region_store.without_added(tensors),
         lock=archive.load_json(members["schedule.lock"], "schedule.lock"),
         report=archive.load_json(members["report.json"], "report.json"),
         certificate=_typed(manifest, "certificate", dict),
         toolchain=_typed(manifest, "toolchain", dict),
         alignment=_alignment(manifest),
+        regions=region_store.read(entries, members, tensors),
     )
 
 
@@ -172,18 +191,4 @@ def _target(manifest: Json) -> dict[str, Any]:
 
 
 def _specs(manifest: Json, key: str) -> tuple[TensorSpec, ...]:
-    return tuple(_spec(entry) for entry in _typed(manifest, key, list))
-
-
-def _spec(entry: object) -> TensorSpec:
-    match entry:
-        case {"name": str(name), "shape": list(shape), "dtype": str(dtype)} if (
-            all(type(size) is int and size >= 0 for size in shape) and dtype in _DTYPE_NAMES
-        ):
-            return TensorSpec(name, tuple(shape), dtype)
-        case _:
-            raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
-
-
-def _describe(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+    return specs.from_json(_typed(manifest, key, list))

@@ -6,7 +6,7 @@ from typing import Any
 
 from hybridc.compiler import memory, pipeline
 from hybridc.compiler.advisers import MakeAdviser
-from hybridc.compiler.artifact import Artifact, lock_of
+from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, build
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
@@ -77,7 +77,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     if advice is not None:
         advice.check()
     with clock.stage("build"):
-        built = build(module, plan.target)
+        built = build(module, plan.target, [region.name for region in model.regions])
     artifact = Artifact(
         name=model.name,
         inputs=model.inputs,
@@ -86,6 +86,8 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         pipeline=pipeline.text(plan.steps),
         library=built.library,
         weights=built.weights,
+        regions=model.regions,
+        toolchain=toolchain(bool(model.regions)),
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
     )
@@ -93,7 +95,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         artifact=artifact,
         precision=plan.precision(model),
         memory=memory.usage(
-            module, artifact.weights, model.inputs, model.outputs, plan.target.threads
+            module, artifact.tensors(), model.inputs, model.outputs, plan.target.threads
         ),
         kernels=tuple(context.kernels),
         notes=tuple(context.notes),
@@ -108,6 +110,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         model=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
+        regions=model.regions,
         target=artifact.target,
         precision=made.precision,
         pipeline=artifact.pipeline,

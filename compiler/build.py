@@ -1,6 +1,7 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ from tvm_ffi import structural_map
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.regions import lift
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target
@@ -30,19 +32,21 @@ _CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})
 class Built:
     """A shared library with a virtual machine's `main(inputs..., weights)`, and these weights.
 
-    `weights` is the function's last argument, a tuple in the order of the mapping.
+    `weights` is the function's last argument, a tuple in the order of the mapping.  Where the
+    model has regions, a tuple of their functions goes before it.
     """
 
     library: bytes
     weights: dict[str, Array]
 
 
-def build(module: IRModule, target: Target) -> Built:
+def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Built:
     """Generate code for every kernel of a module that the pipeline has finished.
 
-    Raises PassError where no code can be generated for a kernel, or the code cannot be linked.
+    `regions` are the names of those that it may call.  Raises PassError where no code can be
+    generated for a kernel, or the code cannot be linked.
     """
-    module, weights = lift_weights(_aligned_as_inputs(module))
+    module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     try:
         with tvm.transform.PassContext(config=dict(_CONFIG)):
             executable = tvm.compile(

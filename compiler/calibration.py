@@ -1,6 +1,6 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,7 +8,7 @@ import numpy as np
 from blake3 import blake3
 
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.model import Array, TensorSpec, random_feed
+from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, random_feed
 
 Feeds = list[dict[str, Array]]
 # Arrays by input name that hold the samples, or such arrays one after another.
@@ -50,10 +50,28 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
                 f"calibration sample {number}: wanted arrays by input name, got {kind}"
             )
         arrays = cast("Mapping[str, Any]", sample)
-        found += _cut({name: np.asarray(array) for name, array in arrays.items()}, inputs)
+        found += _cut({name: _array(array) for name, array in arrays.items()}, inputs)
     if not found:
         raise InputError("calibration data is empty")
     return found
+
+
+def _array(value: Any) -> Any:
+    """Numbers as an array; sequences, maps and None are handed on as they are."""
+    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
+
+
+def _content(value: Any) -> Iterator[bytes]:
+    """All of a value as bytes: an array's type, shape and numbers; else what is in it, or text."""
+    if isinstance(value, list):
+        yield f"{len(value)};".encode()
+        for part in value:
+            yield from _content(part)
+    elif isinstance(value, np.ndarray) and value.dtype.kind != "O":
+        yield f"{value.dtype} {value.shape};".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    else:
+        yield repr(value.tolist() if isinstance(value, np.ndarray) else value).encode()
 
 
 def digest(samples: Feeds) -> str:
@@ -61,8 +79,9 @@ def digest(samples: Feeds) -> str:
     state = blake3()
     for sample in samples:
         for name, array in sorted(sample.items()):
-            state.update(f"{name} {array.dtype} {array.shape};".encode())
-            state.update(np.ascontiguousarray(array).tobytes())
+            state.update(f"{name} ".encode())
+            for part in _content(array):
+                state.update(part)
     return state.hexdigest()
 
 
@@ -116,8 +135,17 @@ def _check_names(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) ->
         raise InputError(f"calibration data: {'; '.join(said)}")
 
 
+def _one(value: Any) -> Array:
+    """An array of one element: the value."""
+    made = np.empty(1, object)
+    made[0] = value
+    return made
+
+
 def _samples(array: Array, spec: TensorSpec) -> Array:
-    """The array with the samples along one leading axis."""
+    """The array with the samples along one leading axis; what is opaque is one sample."""
+    if isinstance(spec, OpaqueSpec):
+        return _one(array)
     if str(array.dtype) == spec.dtype:
         if array.shape == spec.shape:
             return array[np.newaxis]

@@ -10,14 +10,22 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler import accuracy as accuracies
-from hybridc.compiler import calibration, confidence, host, measure, validation, verify
+from hybridc.compiler import (
+    calibration,
+    confidence,
+    host,
+    measure,
+    opaque_values,
+    validation,
+    verify,
+)
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.measure import Samples
-from hybridc.compiler.model import Array, Feed, Model
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, TensorSpec
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.validation import ReferenceRunner, Runner, Validate
 from hybridc.compiler.verify import Comparison
@@ -86,7 +94,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
         with stage("verify"):
             got = [session.run(None, feed) for feed in trial.feeds]
             agreement = _compare(trial, terms, got)
-            accuracy = _accuracies(contract, trial.wanted, got)
+            accuracy = _accuracies(contract, trial, got)
     if session is not None and contract.validate is not None:
         with stage("validate"):
             accuracy |= {VALIDATE: _own(contract.validate, session)}
@@ -140,10 +148,13 @@ def _certificate(
 
 
 def _accuracies(
-    contract: Contract, wanted: Sequence[Sequence[Array]], got: Sequence[Sequence[Array]]
+    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]]
 ) -> dict[str, Estimate]:
+    """Each metric over the outputs that have one shape; those that are opaque have no metric."""
+    places = [i for i, spec in enumerate(trial.model.outputs) if not isinstance(spec, OpaqueSpec)]
+    pair = [[[sample[i] for i in places] for sample in side] for side in (trial.wanted, got)]
     names = [name for name in contract.min_accuracy if name != VALIDATE]
-    return {name: accuracies.estimate(name, wanted, got) for name in names}
+    return {name: accuracies.estimate(name, *pair) for name in names}
 
 
 def _own(validate: Validate, runner: Runner) -> Estimate:
@@ -199,19 +210,27 @@ def _brief(comparison: Comparison) -> dict[str, Any]:
 def _compare(trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]) -> tuple[Comparison, ...]:
     if not terms.verify:
         return ()
-    names = [spec.name for spec in trial.model.outputs]
-    found = tuple(
-        verify.compare(name, want, have, terms.rtol, terms.atol, terms.precision)
-        for name, want, have in zip(names, _stacked(trial.wanted), _stacked(got), strict=True)
-    )
+    sides = (zip(*side, strict=True) for side in (trial.wanted, got))
+    outputs = zip(trial.model.outputs, *sides, strict=True)
+    found = tuple(_compared(spec, want, have, terms) for spec, want, have in outputs)
     verify.check(found, terms.precision)
     return found
 
 
-def _stacked(samples: Sequence[Sequence[Array]]) -> tuple[Array, ...]:
-    if len(samples) == 1:
-        return tuple(samples[0])
-    return tuple(np.stack(arrays) for arrays in zip(*samples, strict=True))
+def _compared(
+    spec: TensorSpec, wanted: Sequence[Any], got: Sequence[Any], terms: Terms
+) -> Comparison:
+    """One output over all samples; of what has no one shape, the worst sample."""
+    how = (terms.rtol, terms.atol, terms.precision)
+    if isinstance(spec, OpaqueSpec):
+        pairs = zip(wanted, got, strict=True)
+        found = [opaque_values.compare(spec.name, want, have, *how) for want, have in pairs]
+        return opaque_values.worst(found)
+    return verify.compare(spec.name, _stacked(wanted), _stacked(got), *how)
+
+
+def _stacked(samples: Sequence[Array]) -> Array:
+    return samples[0] if len(samples) == 1 else np.stack(samples)
 
 
 def _size(artifact: Artifact) -> int:

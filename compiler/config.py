@@ -38,6 +38,9 @@ class HybridConfig(BaseModel):
     pipeline: str | None = Field(None, description="Passes to run; by the level if not set.")
     plugin: tuple[Path, ...] = Field((), description="Files with more passes, rules, strategies.")
     exact: bool = Field(False, description="Round as the model does.")
+    fallback: bool = Field(
+        True, description="Hand operators that cannot be compiled to ONNX Runtime, or refuse them."
+    )
 
     # The contract
     max_latency: str | None = Field(None, description="The longest a call may take: 5ms, p99<=8ms.")

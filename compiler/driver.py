@@ -72,6 +72,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     monitor: bool = False,
     monitor_interval: str = INTERVAL,
     trace: Path | None = None,
+    fallback: bool = True,
     keep_best: bool = False,
     config: HybridConfig | None = None,
 ) -> Artifact:
@@ -116,7 +117,12 @@ def compile_source(
     with adviser(options) as make, observed(options) as seen:
         plan, clock = plans.plan(options), _clock(options, seen.timeline)
         with clock.stage("load"):
-            model = frontend.load(source, shapes=shapes or {}, example_inputs=example_inputs)
+            model = frontend.load(
+                source,
+                shapes=shapes or {},
+                example_inputs=example_inputs,
+                fallback=options.fallback,
+            )
         return _compile(model, plan, make, clock).watched(seen.monitored())
 
 
@@ -143,7 +149,7 @@ def unscheduled(
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
-        model = frontend.load(source, shapes=shapes or {})
+        model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments = [clock, Timing(clock.timeline)]
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)

@@ -22,14 +22,6 @@ class ModelError(InputError):
     """The model cannot be read, or holds something that is not supported."""
 
 
-class NodeError(ModelError):
-    """A node of the graph cannot be converted; `output` names what it computes."""
-
-    def __init__(self, message: str, output: str) -> None:
-        super().__init__(message)
-        self.output = output
-
-
 class UnsupportedError(ModelError):
     """A form of an operator that is not converted; the text completes "is not supported with"."""
 

@@ -17,18 +17,20 @@ def load(
     *,
     shapes: Mapping[str, tuple[int, ...]] = {},
     example_inputs: tuple[Any, ...] | None = None,
+    fallback: bool = False,
 ) -> Model:
     """Load a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a torch module or an ExportedProgram.
 
     `shapes` sizes the dynamic axes of an ONNX model, by input name; `example_inputs` are the
-    arguments that a `torch.nn.Module` is traced with.  Raises InputError for anything else, and
+    arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators of an ONNX model
+    that cannot be imported are left to ONNX Runtime.  Raises InputError for anything else, and
     ModelError for a model that cannot be compiled.
     """
     if is_onnx(source):
         _refuse("example_inputs", example_inputs, "an ONNX model")
         from hybridc.compiler.frontends import onnx_model
 
-        return onnx_model.load(source if is_proto(source) else Path(source), shapes)
+        return onnx_model.load(source if is_proto(source) else Path(source), shapes, fallback)
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")

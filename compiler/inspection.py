@@ -7,9 +7,16 @@ from typing import Any
 
 from hybridc.compiler import frontend
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import onnx_flops, onnx_model, onnx_operators, onnx_shapes
+from hybridc.compiler.frontends import (
+    onnx_flops,
+    onnx_model,
+    onnx_operators,
+    onnx_shapes,
+    onnx_types,
+)
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
+from hybridc.compiler.model import OpaqueSpec
 
 # Tensors of these types are indices, shapes and masks, not learnt.
 _NOT_LEARNT = {"int64", "bool"}
@@ -67,7 +74,7 @@ def _static(
     A shape that was given and is wrong is an error; one that is missing is not.
     """
     try:
-        bound = onnx_shapes.bind(file, shapes)
+        bound = onnx_shapes.bind(file, shapes, True)
     except ModelError as error:
         if shapes:
             raise
@@ -105,6 +112,11 @@ def _parameters(file: OnnxFile) -> tuple[int, int]:
 
 
 def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
+    kind = static.types.get(value.name, value.type) if static is not None else value.type
+    spec = onnx_types.spec(value.name, kind)
+    if isinstance(spec, OpaqueSpec) and onnx_shapes.is_opaque(value):
+        sizes = None if spec.sizes is None else list(spec.sizes)
+        return {"name": value.name, "dtype": spec.type, "shape": sizes}
     shape: Any = static_shape(static.types.get(value.name)) if static is not None else None
     if shape is None:
         shape = onnx_shapes.axes(value)

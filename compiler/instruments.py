@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hybridc.compiler import plugin, verify
+from hybridc.compiler import opaque_values, plugin, verify
 from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
-from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.interfaces import IRModule, Pass
-from hybridc.compiler.model import Array, Feed, Model
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
 from hybridc.compiler.timeline import Timeline
 
 
@@ -104,14 +104,17 @@ class NumericVerify:
 
     def check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
         """Compare every output for one feed.  Raises WrongAnswerError."""
-        got = evaluate(module, [feed[spec.name] for spec in self.model.inputs])
-        names = [spec.name for spec in self.model.outputs]
-        if len(got) != len(names):
-            raise WrongAnswerError(f"{len(got)} outputs where the model has {len(names)}")
+        got = evaluate_model(self.model, module, feed)
+        specs = self.model.outputs
+        if len(got) != len(specs):
+            raise WrongAnswerError(f"{len(got)} outputs where the model has {len(specs)}")
+        how = (self.rtol, self.atol, self.precision)
         verify.check(
             [
-                verify.compare(name, want, have, self.rtol, self.atol, self.precision)
-                for name, want, have in zip(names, wanted, got, strict=True)
+                opaque_values.compare(spec.name, want, have, *how)
+                if isinstance(spec, OpaqueSpec)
+                else verify.compare(spec.name, want, have, *how)
+                for spec, want, have in zip(specs, wanted, got, strict=True)
             ]
         )
 

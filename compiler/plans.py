@@ -55,6 +55,8 @@ class Options:
     `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
     `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
     report; `trace` is where to write a trace of the compilation, whatever becomes of it.
+    `fallback` hands operators that cannot be imported to ONNX Runtime, inside the artifact; without
+    it they are refused.
     """
 
     target: str = "cpu"
@@ -80,6 +82,7 @@ class Options:
     monitor: bool = False
     monitor_interval: str = INTERVAL
     trace: Path | None = None
+    fallback: bool = True
     progress: Progress = _silent
 
 

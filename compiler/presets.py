@@ -65,6 +65,7 @@ def options(config: HybridConfig, progress: Progress | None = None, **others: An
         "near": config.near,
         "frozen": config.frozen,
         "lock": config.lock,
+        "fallback": config.fallback,
         "monitor": config.monitor,
         "monitor_interval": config.monitor_interval,
         "trace": config.trace,

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import peaks, target
+from hybridc.compiler.artifact import REGION_RUNTIME
 from hybridc.compiler.model import Array, random_feed
 from hybridc.compiler.peaks import Peaks
+from hybridc.compiler.regions import PREFIX
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tables import table
 
@@ -128,6 +130,7 @@ def profile(session: InferenceSession, feed: Mapping[str, Array], most: Peaks) -
         session.run(None, feed)
         runs.append(watch.durations)
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
+    known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
     timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
     return Profile(tuple(sorted(timed, key=lambda kernel: -kernel.seconds)), most)
 
@@ -148,7 +151,7 @@ class _Watch:
     def __call__(self, _func: object, name: str, before: bool, *_: object) -> int:
         now = time.perf_counter()
         if not before and not name.startswith(_RUNTIME):
-            self.durations[name].append(now - self._started)
+            self.durations[name.removeprefix(PREFIX)].append(now - self._started)
         self._started = time.perf_counter()
         return 0
 

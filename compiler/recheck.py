@@ -14,7 +14,7 @@ from hybridc.compiler.clause import Clause
 from hybridc.compiler.clock import Clock, Progress
 from hybridc.compiler.contract import VALIDATE, Contract
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.model import Array, Feed, Model
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
 from hybridc.compiler.validation import Validate
 
 _NUMBERS = ("max_latency", "latency_percentile", "min_throughput", "max_memory", "max_size")
@@ -122,9 +122,10 @@ def _stand_in(artifact: Artifact) -> Model:
 
 
 def _model(path: Path, artifact: Artifact) -> Model:
-    shapes = {spec.name: spec.shape for spec in artifact.inputs}
+    plain = [spec for spec in artifact.inputs if not isinstance(spec, OpaqueSpec)]
+    shapes = {spec.name: spec.shape for spec in plain}
     try:
-        model = frontend.load(path, shapes=shapes if frontend.is_onnx(path) else {})
+        model = frontend.load(path, shapes=shapes if frontend.is_onnx(path) else {}, fallback=True)
     except InputError as error:
         raise InputError(
             f"{path} does not load as what the artifact was compiled from: {error}"

@@ -12,7 +12,7 @@ from hybridc.compiler.model import Array, Feed, Reference
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
-_OPSET = 27
+_OPSET = 26
 
 
 def onnx_reference(source: Path | Any) -> Reference:
@@ -27,9 +27,14 @@ def onnx_reference(source: Path | Any) -> Reference:
     def run(feed: Feed) -> list[Array]:
         if not made:
             made.append(_session(source))
-        return [np.asarray(value) for value in made[0].run(None, dict(feed))]
+        return [_as_array(value) for value in made[0].run(None, dict(feed))]
 
     return run
+
+
+def _as_array(value: Any) -> Any:
+    """Numbers as arrays; sequences, maps and what is missing as they are."""
+    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _session(source: Path | Any) -> Any:
@@ -76,16 +81,54 @@ def _with_older_numbers(source: Path | Any) -> Any:
         proto = onnx.load(str(source), format="protobuf", load_external_data=False)
     else:
         proto.CopyFrom(source)
-    proto.ir_version = min(proto.ir_version, _IR_VERSION)
-    for opset in proto.opset_import:
-        if opset.domain in ("", "ai.onnx"):
-            opset.version = min(opset.version, _OPSET)
+    lower_numbers(proto)
     options = session_options()
     if isinstance(source, Path):
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(source.parent.resolve())
         )
     return _runtime(proto.SerializeToString(), options)
+
+
+def lower_numbers(proto: Any) -> None:
+    """Lower the version numbers of an `onnx.ModelProto` to those that ONNX Runtime reads.
+
+    That of the operators stays where one of them was another in the older version.
+    """
+    proto.ir_version = min(proto.ir_version, _IR_VERSION)
+    used = _operators(proto)
+
+    def means_more(version: int) -> bool:
+        return any(_signature(name, version) != _signature(name, _OPSET) for name in used)
+
+    for opset in [*proto.opset_import, *(o for f in proto.functions for o in f.opset_import)]:
+        standard, version = opset.domain in ("", "ai.onnx"), opset.version
+        if standard and version > _OPSET and not means_more(version):
+            opset.version = _OPSET
+
+
+def _signature(operator: str, opset: int) -> Any:
+    """What an operator takes and gives, but for the types that it allows."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(operator, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+    options = {name: str(option.default_value) for name, option in schema.attributes.items()}
+    return options, *([port.name for port in side] for side in (schema.inputs, schema.outputs))
+
+
+def _operators(proto: Any) -> set[str]:
+    """The standard operators that a model uses, in subgraphs and functions too."""
+    used: set[str] = set()
+    lists = [proto.graph.node, *(function.node for function in proto.functions)]
+    while lists:
+        for node in lists.pop():
+            used.update([node.op_type] if node.domain in ("", "ai.onnx") else [])
+            for attribute in node.attribute:
+                lists += [graph.node for graph in (attribute.g, *attribute.graphs)]
+    return used
 
 
 def _runtime(model: str | bytes, options: Any) -> Any:

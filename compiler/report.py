@@ -10,7 +10,8 @@ from hybridc.compiler.contributions import Hybrid
 from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.measure import Samples
-from hybridc.compiler.model import TensorSpec
+from hybridc.compiler.model import Region, TensorSpec
+from hybridc.compiler.model import summary as summary_of
 from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.tables import table
 from hybridc.compiler.units import format_duration
@@ -56,6 +57,7 @@ class Report:
     hybrid: Hybrid | None = None
     profile: Mapping[str, Any] | None = None
     monitored: Monitored | None = None
+    regions: tuple[Region, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
@@ -78,6 +80,7 @@ class Report:
             "pipeline": self.pipeline,
             "notes": list(self.notes),
             "kernels": [_kernel(record) for record in self.kernels],
+            **({"regions": list(map(_region, self.regions))} if self.regions else {}),
             "agreement": [dict(output) for output in self.agreement],
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
@@ -91,6 +94,7 @@ class Report:
         rules = Counter(record.rule for record in self.kernels).most_common()
         counted = ", ".join(f"{count} {rule}" for rule, count in rules)
         lines = [f"kernels by rule: {counted or 'none'}"]
+        lines += [f"regions: {summary_of(self.regions)}"] if self.regions else []
         lines += [_records_line(self.records)] if self.records is not None else []
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
@@ -111,6 +115,7 @@ class Report:
             ("stages", self._stages()),
             ("monitor", self.monitored.text() if self.monitored else ""),
             ("kernels", self._kernels()),
+            ("regions", self._regions()),
             ("rules that did not apply", self._refusals()),
         )
         return "\n\n".join(
@@ -161,6 +166,18 @@ class Report:
         ]
         return table(("kernel", "rule", "point"), rows) if rows else ""
 
+    def _regions(self) -> str:
+        rows = [
+            (
+                region.name,
+                _counts(region.operators),
+                ", ".join(spec.describe() for spec in region.inputs),
+                ", ".join(spec.describe() for spec in region.outputs),
+            )
+            for region in self.regions
+        ]
+        return table(("region", "operators", "inputs", "outputs"), rows) if rows else ""
+
     def _refusals(self) -> str:
         """For each kernel, why the rules that were asked before the one that took it did not."""
         return "\n".join(
@@ -174,6 +191,20 @@ def _kernel(record: KernelRecord) -> dict[str, Any]:
     data = {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
     del data["workload"]  # the schedule lock has it
     return data
+
+
+def _region(region: Region) -> dict[str, Any]:
+    """What is told of a part that ONNX Runtime computes."""
+    return {
+        "region": region.name,
+        "operators": dict(region.operators),
+        "inputs": [spec.describe() for spec in region.inputs],
+        "outputs": [spec.describe() for spec in region.outputs],
+    }
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} x{count}" if count > 1 else name for name, count in counts.items())
 
 
 def _latency_of(decision: Decision) -> str:

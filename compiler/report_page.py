@@ -6,6 +6,7 @@ from typing import Any
 from hybridc.compiler import page, pipeline
 from hybridc.compiler import report_charts as charts
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.page import Element, element
 from hybridc.compiler.report import Stage
@@ -39,6 +40,7 @@ def render(
         decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
         contributions(artifact.report),
         _tensors(artifact),
+        _regions(artifact),
         charts.memory(artifact.report.get("memory")),
         charts.steps(stages) if stages else _passes(artifact),
         monitor(monitored),
@@ -125,12 +127,34 @@ def _plain(value: object) -> str:
 
 def _tensors(artifact: Artifact) -> Element:
     sides = (("input", artifact.inputs), ("output", artifact.outputs))
-    rows = [
-        (side, spec.name, spec.dtype, " x ".join(map(str, spec.shape)) or "scalar")
-        for side, specs in sides
-        for spec in specs
-    ]
+    rows = [(side, spec.name, *_kind(spec)) for side, specs in sides for spec in specs]
     return page.section("Inputs and outputs", page.table(("", "name", "dtype", "shape"), rows))
+
+
+def _kind(spec: TensorSpec) -> tuple[str, str]:
+    """The type and the sizes of an input or output."""
+    if not isinstance(spec, OpaqueSpec):
+        return spec.dtype, " x ".join(map(str, spec.shape)) or "scalar"
+    sizes = ["?" if size is None else str(size) for size in spec.sizes or ()]
+    return spec.type, " x ".join(sizes) or "-"
+
+
+def _regions(artifact: Artifact) -> Element | None:
+    if not artifact.regions:
+        return None
+    rows = [
+        (
+            region.name,
+            ", ".join(f"{n} x{c}" if c > 1 else n for n, c in region.operators.items()),
+            ", ".join(spec.describe() for spec in region.inputs),
+            ", ".join(spec.describe() for spec in region.outputs),
+        )
+        for region in artifact.regions
+    ]
+    return page.section(
+        "Regions computed by ONNX Runtime",
+        page.table(("region", "operators", "inputs", "outputs"), rows),
+    )
 
 
 def _passes(artifact: Artifact) -> Element:

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 import tvm
-from numpy.typing import NDArray
 from tvm import relax
 
 from hybridc.compiler import host, settings
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
-from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.model import OpaqueSpec, TensorSpec
+from hybridc.compiler.region_runtime import OpaquePort, RegionSet
+from hybridc.compiler.regions import announce
 from hybridc.compiler.tensors import InputPort, Tensor, to_numpy, to_tensor
 
 # How ONNX Runtime spells element types, where it differs from numpy.
@@ -31,7 +32,7 @@ class NodeArg:
     """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`."""
 
     name: str
-    shape: list[int]
+    shape: list[int | None]
     type: str
 
 
@@ -49,18 +50,28 @@ class InferenceSession:
         self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
         self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
         self._threads = self._claim_threads(threads)
+        announce([region.name for region in self.artifact.regions])
+        self._parts = _regions(self.artifact, self._threads)
         self._machine = relax.VirtualMachine(_load_library(self.artifact.library), tvm.cpu())
         self._main: Any = self._machine["main"]
         tensors = tuple(map(to_tensor, self.artifact.weights.values()))
-        self._weights: Any = tvm.runtime.convert(tensors)
+        weights: Any = tvm.runtime.convert(tensors)
+        # What `main` takes behind the inputs.
+        held = self.artifact.regions
+        self._last = (self._parts.functions(), weights) if held else (weights,)
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
         self._expected = set(self._names)
         alignment = self.artifact.alignment
-        self._ports = tuple(InputPort(spec, alignment) for spec in self.artifact.inputs)
+        self._ports = tuple(self._port(spec, alignment) for spec in self.artifact.inputs)
         self._outputs = {
-            spec.name: (index, np.dtype(spec.dtype))
+            spec.name: (index, None if isinstance(spec, OpaqueSpec) else np.dtype(spec.dtype))
             for index, spec in enumerate(self.artifact.outputs)
+        }
+        self._opaque = {
+            index: spec.name
+            for index, spec in enumerate(self.artifact.outputs)
+            if isinstance(spec, OpaqueSpec)
         }
         self._lock = threading.Lock()
 
@@ -72,13 +83,13 @@ class InferenceSession:
         """Describe the outputs, in the order in which a call gives them."""
         return list(map(_node_arg, self.artifact.outputs))
 
-    def run(
-        self, output_names: Sequence[str] | None, feed: Mapping[str, Array | np.generic]
-    ) -> list[NDArray[Any]]:
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
         """Compute the named outputs (None or none: all) from numpy arrays by input name.
 
-        The arrays returned are the caller's own.  Raises InputError where an input is missing,
-        unknown or not of the dtype and shape that `get_inputs` tells, or no output has the name.
+        Strings, sequences, maps and optionals are taken and given as ONNX Runtime does: object
+        arrays, lists, dictionaries and None.  The arrays returned are the caller's own.  Raises
+        InputError where an input is missing, unknown or not of the dtype and shape that
+        `get_inputs` tells, or no output has the name.
         """
         if set(feed) != self._expected:
             raise self._wrong_names(feed)
@@ -88,7 +99,9 @@ class InferenceSession:
                 port.bind(feed[name]) for name, port in zip(self._names, self._ports, strict=True)
             ]
             results = self._invoke(given)
-        return [to_numpy(results[index], dtype) for index, dtype in wanted]
+            made = [self._given(results, index, dtype) for index, dtype in wanted]
+            self._parts.values.clear()
+        return made
 
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors on the CPU, in the order of the inputs.
@@ -103,9 +116,12 @@ class InferenceSession:
         with self._lock:
             given = [port.bind_dlpack(x) for port, x in zip(self._ports, tensors, strict=True)]
             results = self._invoke(given)
+            for index, name in self._opaque.items():
+                results[index] = self._parts.value(name)
+            self._parts.values.clear()
         library = _library_of(tensors)
         made = tuple(
-            _to_library(library, result, dtype)
+            result if dtype is None else _to_library(library, result, dtype)
             for result, (_, dtype) in zip(results, self._outputs.values(), strict=True)
         )
         return made[0] if len(made) == 1 else made
@@ -125,7 +141,7 @@ class InferenceSession:
         """
         if self._count_threads() != self._threads:  # another session, or a thread's new pool
             self._set_threads(_BIG_CORES, self._threads)
-        result = self._main(*given, self._weights)
+        result = self._call(given)
         results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
         taken = {tensor.data_ptr() for tensor in given}
         for index, tensor in enumerate(results):
@@ -134,6 +150,26 @@ class InferenceSession:
                 results[index] = tensor.copyto(tvm.cpu())
             taken.add(address)
         return results
+
+    def _call(self, given: list[Tensor]) -> Any:
+        try:
+            return self._main(*given, *self._last)
+        except Exception as error:
+            if self._parts.failure is None:
+                raise
+            failure, self._parts.failure = self._parts.failure, None
+            raise failure from error
+
+    def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
+        if isinstance(spec, OpaqueSpec):
+            return OpaquePort(spec, alignment, self._parts.values)
+        return InputPort(spec, alignment)
+
+    def _given(self, results: list[Any], index: int, dtype: np.dtype[Any] | None) -> Any:
+        """An output as the caller gets it."""
+        if dtype is None:
+            return self._parts.value(self._opaque[index])
+        return to_numpy(results[index], dtype)
 
     def _claim_threads(self, wanted: int | None) -> int:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
@@ -150,7 +186,7 @@ class InferenceSession:
             raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
         return got
 
-    def _output(self, name: str) -> tuple[int, np.dtype[Any]]:
+    def _output(self, name: str) -> tuple[int, np.dtype[Any] | None]:
         if name not in self._outputs:
             raise InputError(f"no output is named {name!r}; {hint(name, self._outputs)}")
         return self._outputs[name]
@@ -171,6 +207,16 @@ def _check_host(artifact: Artifact) -> None:
             f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
             f"{', '.join(lacking)}; compile it for this host with --target cpu"
         )
+
+
+def _regions(artifact: Artifact, threads: int) -> RegionSet:
+    try:
+        return RegionSet(artifact.regions, threads)
+    except ArtifactError as error:
+        made = artifact.toolchain.get(REGION_RUNTIME)
+        raise ArtifactError(
+            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {made}: {error}"
+        ) from error
 
 
 def _load_library(content: bytes) -> Any:
@@ -204,5 +250,7 @@ def _to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:
+    if isinstance(spec, OpaqueSpec):
+        return NodeArg(spec.name, list(spec.sizes or ()), spec.type)
     spelled = _ONNX_NAMES.get(spec.dtype, spec.dtype)
     return NodeArg(spec.name, list(spec.shape), f"tensor({spelled})")

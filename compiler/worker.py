@@ -4,10 +4,10 @@ The first request prepares the peer, each later one takes samples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+from hybridc.compiler import specs
 from hybridc.compiler.child import Child, ChildError, Json, serve
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.measure import Samples, latency
@@ -42,7 +42,7 @@ class Worker:
             {
                 "peer": self.peer,
                 "model": str(self._model.resolve()),
-                "inputs": [asdict(spec) for spec in inputs],
+                "inputs": list(map(specs.to_json, inputs)),
                 "seed": seed,
                 "threads": threads,
             }
@@ -77,10 +77,7 @@ def main() -> None:
 
 def _prepare(request: Json) -> Callable[[], object]:
     """Build the peer from its text and load the model, on inputs that every peer makes alike."""
-    inputs = tuple(
-        TensorSpec(given["name"], tuple(given["shape"]), given["dtype"])
-        for given in request["inputs"]
-    )
+    inputs = specs.from_json(request["inputs"])
     feed = random_feed(inputs, request["seed"])
     peer = peers().create(request["peer"])
     return peer.prepare(Path(request["model"]), feed, request["threads"])

@@ -191,7 +191,7 @@ def _take_weights(proto: Proto) -> dict[str, Array]:
     small: list[Proto] = []
     for tensor in graph.initializer:
         array = _array(tensor)
-        if array.nbytes > _SMALL_BYTES:
+        if array.nbytes > _SMALL_BYTES and array.dtype.kind not in "OSU":
             weights[tensor.name] = array
             inputs.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, array.shape)

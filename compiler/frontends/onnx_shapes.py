@@ -27,13 +27,15 @@ def axes(value: Proto) -> Axes | None:
     )
 
 
-def bind(file: OnnxFile, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> dict[str, Shape]:
     """Find a static shape for each input, from the model and from `shapes`, by input name.
 
-    An axis that two inputs share by name is given once.  Raises ModelError for an input that the
-    model lacks, a shape that contradicts the model, and an axis that has no size.
+    An axis that two inputs share by name is given once.  With `opaque`, inputs that are no tensors
+    of numbers need no shape, and are left out.  Raises ModelError for an input that the model
+    lacks, a shape that contradicts the model, and an axis that has no size.
     """
-    given = {value.name: axes(value) for value in file.inputs()}
+    values = [v for v in file.inputs() if v.name in shapes or not (opaque and is_opaque(v))]
+    given = {value.name: axes(value) for value in values}
     for name in shapes:
         if name not in given:
             raise ModelError(f"--shape {name}: no input has this name; {hint(name, given)}")
@@ -41,6 +43,14 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     for name, shape in shapes.items():
         _match(name, given[name], shape, sizes)
     return {name: shapes.get(name) or _resolve(name, dims, sizes) for name, dims in given.items()}
+
+
+def is_opaque(value: Proto) -> bool:
+    """Whether an input is no tensor of numbers."""
+    import onnx
+
+    tensor = value.type.WhichOneof("value") == "tensor_type"
+    return not tensor or value.type.tensor_type.elem_type == onnx.TensorProto.STRING
 
 
 def apply(proto: Proto, shapes: Mapping[str, Shape]) -> None:

@@ -1,0 +1,155 @@
+"""Import an ONNX graph, and hand to ONNX Runtime what cannot be imported."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hybridc.compiler.errors import ArtifactError, ModelError
+from hybridc.compiler.frontends import onnx_extraction, onnx_operators, onnx_partition, onnx_types
+from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
+from hybridc.compiler.frontends.onnx_folding import StaticGraph, used_names
+from hybridc.compiler.frontends.onnx_import import REGION, NodeError, import_graph
+from hybridc.compiler.frontends.onnx_misreadings import misreading
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import OpaqueSpec, Region, TensorSpec
+from hybridc.compiler.region_session import open_session
+
+_ATTEMPTS = 100  # imports of one graph, each without a node on which the one before it failed
+_SAME = 4  # failures of one operator, after which no node of it is tried
+
+Foreign = Callable[[Proto], bool]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A module, the regions that it calls, and how it holds its inputs and outputs."""
+
+    module: IRModule
+    regions: tuple[Region, ...]
+    specs: Mapping[str, TensorSpec]
+
+
+def importable(node: Proto) -> bool:
+    """Whether a node, with all that its subgraphs hold, is imported rightly."""
+    inner = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
+    nodes = [node, *(found for graph in inner for found in onnx_operators.walk(graph))]
+    return all(
+        onnx_operators.supported(each) and not (each.domain in ("", "ai.onnx") and misreading(each))
+        for each in nodes
+    )
+
+
+def import_with_regions(
+    static: StaticGraph,
+    file: OnnxFile,
+    shapes: Mapping[str, tuple[int, ...]],
+    foreign: Foreign = lambda _: False,
+) -> Imported:
+    """Import what can be imported; `foreign` may say of more nodes that they cannot.
+
+    Raises ModelError where ONNX Runtime takes a region neither.
+    """
+    graph = _Graph(static, file, shapes, foreign)
+    for _ in range(_ATTEMPTS):
+        made = graph.attempt()
+        if made is not None:
+            return made
+    raise ModelError(f"no part of the graph can be imported: {graph.reason}")
+
+
+@dataclass
+class _Graph:
+    """A graph and what was found to be impossible in it so far, by the names of values."""
+
+    static: StaticGraph
+    file: OnnxFile
+    shapes: Mapping[str, tuple[int, ...]]
+    foreign: Foreign
+    failed: set[str] = field(default_factory=set[str])
+    failures: Counter[str] = field(default_factory=Counter[str])
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        self.nodes: list[Proto] = list(self.static.proto.graph.node)
+        types = onnx_types.complete(self.static)
+        self.specs = {name: onnx_types.spec(name, kind) for name, kind in types.items()}
+        self.types = types
+        self.made = {name for node in self.nodes for name in node.output if name}
+        self.able = [importable(node) and not self.foreign(node) for node in self.nodes]
+
+    def attempt(self) -> Imported | None:
+        """Import with the regions that are needed by now; None where more turn out to be."""
+        cut = onnx_partition.cut(self.nodes, self._foreign(), used_names)
+        parts = onnx_extraction.Parts(
+            self.static.proto, self.file.weights, self.types, self.specs, self.nodes, cut
+        )
+        outer, weights = parts.outer()
+        shapes = {**self.shapes, **{name: (1,) for name in parts.opaque_inputs()}}
+        try:
+            module, reached = import_graph(outer, weights, shapes, parts.regions)
+        except NodeError as error:
+            if error.node is None or not self._learn(error.node, str(error)):
+                raise
+            return None
+        wrong = [name for name, kind in reached.items() if self._differs(name, kind)]
+        if wrong:
+            self.failed.update(wrong)
+            self.reason = f"{wrong[0]!r} is imported with another type"
+            return None
+        for region in parts.regions:
+            self._try(region)
+        return Imported(module, tuple(parts.regions), self.specs)
+
+    def _foreign(self) -> set[int]:
+        return {
+            index
+            for index, node in enumerate(self.nodes)
+            if not self.able[index]
+            or self.failures[node.op_type] > _SAME
+            or not self.failed.isdisjoint(node.output)
+            or any(self._opaque(name) for name in (*node.output, *used_names(node)))
+        }
+
+    def _opaque(self, name: str) -> bool:
+        """Whether compiled code cannot hold a value; of a node's result it has to know the type."""
+        spec = self.specs.get(name)
+        return isinstance(spec, OpaqueSpec) or (spec is None and name in self.made)
+
+    def _learn(self, node: Proto, reason: str) -> bool:
+        """Note what could not be imported; whether that is news.
+
+        A region is imported unless what it reads has a form that it does not take.
+        """
+        names = set(node.input if node.op_type == REGION else node.output)
+        self.reason = reason
+        self.failures[node.op_type] += 1
+        news = bool(names - self.failed)
+        self.failed |= names
+        return news
+
+    def _differs(self, name: str, kind: Any) -> bool:
+        """Whether a value of ours has another type than ONNX says: it is not what it should be."""
+        from tvm import relax
+
+        spec = self.specs.get(name)
+        if not isinstance(kind, relax.TensorType) or spec is None or name in self.failed:
+            return False
+        if isinstance(spec, OpaqueSpec) or not isinstance(kind.shape, relax.ShapeExpr):
+            return False
+        shape = tuple(int(extent) for extent in kind.shape.values)
+        return (shape, str(kind.dtype)) != (spec.shape, spec.dtype)
+
+    def _try(self, region: Region) -> None:
+        """Raise ModelError where ONNX Runtime does not take a region."""
+        try:
+            open_session(region, 1)
+        except ArtifactError as error:
+            left = [node for node in self.nodes if not importable(node)]
+            named = next((n for n in left if n.op_type in region.operators), None)
+            if named is None:
+                raise ModelError(str(error)) from error
+            where = onnx_operators.place(named)
+            raise ModelError(
+                f"operator {named.op_type!r} ({where}) is not supported; {error}"
+            ) from error

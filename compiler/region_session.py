@@ -1,0 +1,88 @@
+"""ONNX Runtime for one region: its session, and its name for each element type."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.model import Array, Region
+from hybridc.compiler.reference import session_options
+
+# Numbers of element types in ONNX's TensorProto.DataType.
+ELEMENTS: Mapping[str, int] = {
+    "float32": 1,
+    "uint8": 2,
+    "int8": 3,
+    "uint16": 4,
+    "int16": 5,
+    "int32": 6,
+    "int64": 7,
+    "bool": 9,
+    "float16": 10,
+    "float64": 11,
+    "uint32": 12,
+    "uint64": 13,
+    "bfloat16": 16,
+    "float8_e4m3fn": 17,
+    "float8_e5m2": 19,
+}
+_QUIET = 4  # what goes wrong comes as an exception; nothing is written to the screen
+_NOWHERE = "/nonexistent"  # where external data would be looked for: all of it is given in memory
+
+
+def open_session(region: Region, threads: int) -> Any:
+    """Load a region into ONNX Runtime, with its weights where they lie.
+
+    Raises ArtifactError where ONNX Runtime is missing or does not take the region.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ArtifactError(
+            "this model has parts that only ONNX Runtime computes, which is not installed: "
+            "pip install onnxruntime"
+        ) from None
+    try:
+        return _open(region, threads, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    except Exception as error:  # its classes are not public
+        with suppress(Exception):
+            # The optimisation that makes products exact fails where products share weights.
+            return _open(region, threads, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+        raise ArtifactError(
+            f"ONNX Runtime {onnxruntime.__version__} does not take {region.name}: {first(error)}"
+        ) from error
+
+
+def _open(region: Region, threads: int, level: Any) -> Any:
+    """A session whose workers do not spin between calls: the kernels around need the cores."""
+    import onnxruntime
+
+    options = session_options()
+    options.log_severity_level = _QUIET
+    options.graph_optimization_level = level
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    for key in ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning"):
+        options.add_session_config_entry(key, "0")
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", _NOWHERE
+    )
+    if held := {name: ort_value(array) for name, array in region.weights.items()}:
+        options.add_external_initializers(list(held), list(held.values()))
+    return onnxruntime.InferenceSession(region.proto, options, providers=["CPUExecutionProvider"])
+
+
+def ort_value(array: Array) -> Any:
+    """An array's memory as ONNX Runtime's value; the array must outlive it."""
+    import onnxruntime
+
+    if array.dtype.isbuiltin:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    bits = array.view(f"uint{8 * array.dtype.itemsize}")
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENTS[str(array.dtype)])
+
+
+def first(error: Exception) -> str:
+    """The first line of what a library says."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
