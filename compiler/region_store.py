@@ -96,8 +96,8 @@ def _place(
         names: dict[str, str] = {}
         for key, array in region.weights.items():
             group = alike[_kind(array)]
-            name = next((name for name, other in group if _same(array, other)), None)
-            if name is None:
+            name = next((name for name, other in group if _same(array, other)), "")
+            if not name:
                 name = f"{_PREFIX}{len(new)}"
                 new[name] = array
                 group.append((name, array))

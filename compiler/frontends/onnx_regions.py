@@ -31,7 +31,13 @@ class Imported:
 
 
 def importable(node: Proto) -> bool:
-    """Whether a node, with all that its subgraphs hold, is imported rightly."""
+    """Whether a node, with all that its subgraphs hold, is imported rightly and runs fast.
+
+    An If whose condition depends on the data ends the dataflow that the graph passes work in:
+    everything around it would be slow.
+    """
+    if node.op_type == "If" and node.domain in ("", "ai.onnx"):
+        return False
     inner = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
     nodes = [node, *(found for graph in inner for found in onnx_operators.walk(graph))]
     return all(

@@ -1,5 +1,6 @@
 """Operators on single elements that TVM lacks, or computes for some types or options alone."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -25,8 +26,8 @@ def _pow(node: Node) -> Expr:
     x, y, s = node.inputs[0], node.inputs[1], node.scope
     kind, other = dtype(x), dtype(y)
     known = _constant(y)
-    whole = known is not None and float(known).is_integer() and known >= 0
-    if whole and (known <= _LARGEST_PRODUCT or not is_float(x)):
+    most = _LARGEST_PRODUCT if is_float(x) else math.inf
+    if known is not None and known.is_integer() and 0 <= known <= most:
         return _product(node, x, int(known))
     if is_float(x):
         return s.power(x, y if other == kind else s.astype(y, kind))

@@ -7,12 +7,13 @@ operator pages of ONNX; arrays are `[time, batch, features]`, gates stand in row
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
 from hybridc.compiler.rewrite import constant
 
 _LONGEST = 512  # steps that are written out; more would make the program too large to build
@@ -208,9 +209,15 @@ def _activations(node: Node, number: int, ways: int) -> list[Callable[[Expr], Ex
             raise UnsupportedError(f"the activation {name}")
         a = alphas.pop(0) if alpha is not None and alphas else alpha
         b = betas.pop(0) if beta is not None and betas else beta
-        made.append(lambda x, f=function, a=a, b=b: f(s, x, a, b))
+        made.append(partial(_applied, function, s, a, b))
     count = len(usual)
     return made[number * count : (number + 1) * count]
+
+
+def _applied(
+    function: Callable[..., Expr], s: Scope, alpha: float | None, beta: float | None, x: Expr
+) -> Expr:
+    return function(s, x, alpha, beta)
 
 
 # A function of the scope, x, alpha and beta, and the defaults of those that it takes.

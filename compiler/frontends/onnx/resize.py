@@ -4,7 +4,7 @@ Sizes are static, so places and weights are constants.  What TVM's image operato
 is left to them, since passes and schedules know these.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -26,7 +26,7 @@ from hybridc.compiler.rewrite import constant
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
 _FEW = 4  # taps that are gathered; more become a matrix product
-_ROUNDINGS = {
+_ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),
     "round_prefer_ceil": lambda x: np.floor(x + 0.5),
     "floor": np.floor,
@@ -51,7 +51,7 @@ class _Axis:
     @property
     def exact(self) -> bool:
         """Whether the scale is the ratio of the sizes."""
-        return np.float32(self.made / self.given) == np.float32(self.scale)
+        return bool(np.float32(self.made / self.given) == np.float32(self.scale))
 
     def places(self, mode: str) -> Array:
         """Where in the input each element of the output lies."""
@@ -107,7 +107,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     scales, sizes = node.value(1 if older else 2), None if older else node.value(3)
     if node.operator == "Upsample" and node.get("scales") is not None:
         scales = np.array(node.get("scales"))
-    region = np.ravel(node.value(1, [])) if coordinates == "tf_crop_and_resize" else []
+    region: Array = np.ravel(node.value(1, [])) if coordinates == "tf_crop_and_resize" else []
     policy = node.get("keep_aspect_ratio_policy", "stretch")
     made: dict[int, _Axis] = {}
     if sizes is not None and sizes.size:
@@ -120,7 +120,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     elif scales is not None and scales.size:
         values = [float(scale) for scale in np.ravel(scales)]
         # In float32, as ONNX's shape inference multiplies.
-        sizes = np.floor(np.float32(values) * np.array(shape, np.float32)[chosen])
+        sizes = np.floor(np.array(values, np.float32) * np.array(shape, np.float32)[chosen])
         found = list(zip(sizes.astype(int).tolist(), values, strict=True))
     else:
         raise UnsupportedError("neither scales nor sizes")
