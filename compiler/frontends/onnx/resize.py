@@ -107,7 +107,8 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     scales, sizes = node.value(1 if older else 2), None if older else node.value(3)
     if node.operator == "Upsample" and node.get("scales") is not None:
         scales = np.array(node.get("scales"))
-    region: Array = np.ravel(node.value(1, [])) if coordinates == "tf_crop_and_resize" else []
+    cropped = coordinates == "tf_crop_and_resize"
+    region: Array = np.ravel(node.value(1, [])) if cropped else np.empty(0)
     policy = node.get("keep_aspect_ratio_policy", "stretch")
     made: dict[int, _Axis] = {}
     if sizes is not None and sizes.size:
