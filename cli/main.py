@@ -86,7 +86,7 @@ def _leave(code: int) -> NoReturn:
     TVM's waits for its idle threads, which give way 300,000 times before they look up: nothing on
     a quiet machine, minutes on one with many processes.
     """
-    atexit._run_exitfuncs()
+    atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

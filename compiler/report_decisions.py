@@ -201,7 +201,3 @@ def _value(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e300 else None
-
-
-def _lack(value: float) -> float:
-    return max(0.0, 1.0 - value)

@@ -100,5 +100,5 @@ def test_hyperbolic_functions(name: str, dtype: str, most: float) -> None:
     x = np.concatenate([np.linspace(-most, most, 99), np.geomspace(1e-4, 2, 50)]).astype(dtype)
     got, _ = run(getattr(relax.op, name), x)
     wanted = getattr(np, name)(x.astype(np.float64)).astype(dtype)
-    close = 8 * np.finfo(np.float16).eps if dtype == "float16" else 1e-6
+    close = 8 * float(np.finfo(np.float16).eps) if dtype == "float16" else 1e-6
     np.testing.assert_allclose(got, wanted, rtol=close)

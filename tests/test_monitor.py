@@ -110,6 +110,7 @@ def test_this_machine_is_sampled_and_a_child_is_counted() -> None:
     command = [sys.executable, "-c", burn]
     start, used = time.perf_counter(), family.seconds()
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    child: Any
     with subprocess.Popen(command, **pipes) as child:
         assert child.stdout is not None
         child.stdout.readline()

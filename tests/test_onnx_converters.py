@@ -29,7 +29,8 @@ def computed(model: Any, feed: dict[str, Any]) -> list[Any]:
 
     loaded = load(model)
     got: list[Any] = [*evaluate(loaded.module, [feed[spec.name] for spec in loaded.inputs])]
-    for value, right in zip(got, ReferenceEvaluator(model).run(None, feed), strict=True):
+    wanted: Any = ReferenceEvaluator(model).run(None, feed)
+    for value, right in zip(got, wanted, strict=True):
         assert value.shape == np.shape(right)
         np.testing.assert_allclose(value, right, rtol=1e-4, atol=1e-5)
     return got

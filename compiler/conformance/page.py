@@ -65,7 +65,7 @@ def _title(document: Document) -> str:
 
 
 def _overview(documents: Sequence[Document]) -> str:
-    rows = [("suite", "cases", *Verdict, "passed", "date", "versions")]
+    rows = [("suite", "cases", *map(str, Verdict), "passed", "date", "versions")]
     for document in documents:
         summary, counts = document.summary, document.summary.counts()
         share = f"{100 * summary.passed() / max(1, len(summary.results)):.1f} %"
@@ -78,7 +78,7 @@ def _overview(documents: Sequence[Document]) -> str:
 
 def _operators(document: Document) -> str:
     """Groups in which something does not pass, and those in which everything does."""
-    rows = [("operator", "cases", *Verdict)]
+    rows = [("operator", "cases", *map(str, Verdict))]
     whole: list[str] = []
     for group, counts in document.summary.groups().items():
         if _good(counts) == counts.total():

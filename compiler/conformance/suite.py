@@ -54,8 +54,12 @@ class Result:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Result":
         """The inverse of `to_json`."""
-        fixed, verdict = tuple(data["fixed"]), Verdict(data["verdict"])
-        return cls(**{**data, "verdict": verdict, "fixed": fixed})
+        read: dict[str, Any] = {
+            **data,
+            "verdict": Verdict(data["verdict"]),
+            "fixed": tuple(data["fixed"]),
+        }
+        return cls(**read)
 
 
 @dataclass(frozen=True)

@@ -156,13 +156,13 @@ def _turn(branch: Branch, body: Proto, label: str, given: Sequence[str]) -> list
     inner = [tensor.name for tensor in body.initializer]
     inner += [name for made in body.node for name in made.output if name]
     names = {name: f"{label}/{name}" for name in inner}
-    names |= {value.name: name for value, name in zip(body.input, given, strict=False)}
+    names |= {str(value.name): name for value, name in zip(body.input, given, strict=False)}
     branch.nodes.extend(renamed(made, names) for made in body.node)
     for tensor in body.initializer:
         made = _copy(tensor)
         made.name = names[tensor.name]
         branch.constants.append(made)
-    return [names.get(value.name, value.name) for value in body.output]
+    return [names.get(str(value.name), str(value.name)) for value in body.output]
 
 
 def _always(body: Proto) -> bool:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -70,7 +71,7 @@ def _sources(  # noqa: PLR0913, PLR0917 - the parameters of the operator
     at = [grids[rank + i] * strides[i] - pads[i] + grids[i] * dilations[i] for i in range(rank)]
     inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, image, strict=True)], axis=0)
     number = np.flatnonzero(inside)
-    pixel = np.ravel_multi_index([a[inside] for a in at], image)
+    pixel: Any = np.ravel_multi_index([a[inside] for a in at], image)
     order = np.argsort(pixel, kind="stable")
     pixel, number = pixel[order], number[order]
     total = np.bincount(pixel, minlength=math.prod(image))

@@ -31,6 +31,8 @@ def _tf_idf(node: Node) -> Expr:
             count = s.multiply(s.minimum(count, 1.0), weights)
         case "TFIDF":
             count = s.multiply(count, weights)
+        case _:
+            pass  # TF: the counts as they are
     matrix = np.zeros((len(columns), size))
     matrix[_order(node), columns] = 1
     made = s.matmul(count, constant(matrix, "float32"))
