@@ -123,7 +123,7 @@ class Calibration:
         """Rows to take of one feed."""
         depth = product.weight.size // product.weight.shape[product.channel] * product.groups
         count = min(_ROWS, max(1, _NUMBERS // depth))
-        return -(-count // len(self.feeds))
+        return -int(-count // len(self.feeds))
 
 
 def of_feeds(

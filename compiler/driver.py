@@ -152,7 +152,7 @@ def unscheduled(
     with clock.stage("load"):
         model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
-    instruments = [clock, Timing(clock.timeline)]
+    instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)
     return module, context, plans.finish(plan.steps)
 

@@ -50,7 +50,7 @@ class Product:
     def macs(self) -> int:
         """Multiplications of one call."""
         outputs = int(np.prod(shape(self.call)))
-        return outputs * self.weight.size // self.weight.shape[self.channel]
+        return int(outputs * self.weight.size // self.weight.shape[self.channel])
 
     def describe(self) -> str:
         """`conv2d-3 64x32x3x3`."""

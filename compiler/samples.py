@@ -8,6 +8,7 @@ import numpy as np
 
 from hybridc.compiler import activations, calibration, plans, stages
 from hybridc.compiler.calibration import Feeds
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Plan
 
@@ -34,7 +35,7 @@ def samples(model: Model, plan: Plan) -> Samples:
     """
     options, inputs = plan.options, model.inputs
     given = None if plan.data is None else calibration.feeds(plan.data, inputs)
-    apart = None if plan.validation is None else calibration.feeds(plan.validation, inputs)
+    apart = None if plan.validation is None else _apart(plan.validation, model)
     random = f"random, seed {options.seed}"
     if not stages.calibrates(options) or plans.written_in(model) == "int8":
         feeds = apart or given
@@ -50,6 +51,16 @@ def samples(model: Model, plan: Plan) -> Samples:
     half = min(len(given) // 2, activations.MOST)
     ours, theirs = ([given[i] for i in sorted(part)] for part in (order[:half], order[half:]))
     return _calibrated(theirs, "calibration data, split", ours, model, options.seed)
+
+
+def _apart(data: calibration.Data, model: Model) -> Feeds:
+    try:
+        return calibration.feeds(data, model.inputs)
+    except InputError as error:
+        told = str(error)
+        if told.startswith("calibration"):
+            told = f"validation{told.removeprefix('calibration')}"
+        raise InputError(told) from None
 
 
 def _random(plan: Plan, model: Model) -> Feeds:

@@ -18,8 +18,9 @@ from hybridc.compiler.rewrite import graph_of
 from hybridc.compiler.taps import Taps
 from hybridc.compiler.target import Target
 
-# Operators whose error is measured on the output, and samples that it is measured on.
-_WORST, _FEEDS = 32, 4
+# Operators whose error is measured on the output, and samples that it is measured on: in small
+# models, whose few outputs tell little each, as many as take this many multiply-adds in all.
+_WORST, _LEAST, _MOST, _MACS = 32, 4, 64, 2**39
 # Weights of a model with switches, which has them twice, in elements: 1 GiB.
 _LARGEST = 2**27
 # Multiply-adds of bytes by one instruction against those of fp32: products of quadruples with
@@ -107,7 +108,7 @@ def _effects(lowered: Lowered) -> Mapping[int, float]:
     run = Taps(module, _outputs(module))
     order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
     energy, noise = 0.0, dict.fromkeys(order[:_WORST], 0.0)
-    for feed in lowered.feeds[:_FEEDS]:
+    for feed in lowered.feeds[: _samples(lowered)]:
         exact = run([*feed, _only(None, lowered)])
         energy += _energy(exact)
         for index in noise:
@@ -115,6 +116,12 @@ def _effects(lowered: Lowered) -> Mapping[int, float]:
             pairs = zip(changed, exact, strict=True)
             noise[index] += _energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs])
     return {index: found / max(energy, 1e-300) for index, found in noise.items()}
+
+
+def _samples(lowered: Lowered) -> int:
+    runs = 1 + min(_WORST, len(lowered.operators))
+    macs = sum(each.macs for each in lowered.operators) * runs
+    return min(_MOST, max(_LEAST, _MACS // max(macs, 1)))
 
 
 def _only(index: int | None, lowered: Lowered) -> Array:

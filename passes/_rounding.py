@@ -63,7 +63,8 @@ def migrated(largest: Array, products: tuple[Product, ...], alpha: float) -> Arr
     factors = np.maximum(largest, least) ** alpha / np.maximum(weights, least) ** (1 - alpha)
     factors[(largest == 0) | (weights == 0)] = 1.0
     centred = factors / np.exp(np.log(factors).mean())
-    return np.clip(centred, *_FACTORS).astype(np.float32)
+    clipped: Array = np.clip(centred, *_FACTORS).astype(np.float32)
+    return clipped
 
 
 def outputs(product: Product, rows: Array, weight: Array) -> Array:

@@ -86,5 +86,5 @@ def _rounded(data: Expr, storage: Storage) -> Expr:
 
 def moved(product: Product) -> int:
     """Bytes that a product reads and writes in fp32."""
-    sizes = (np.prod(shape(product.data)), product.weight.size, np.prod(shape(product.variable)))
-    return 4 * int(sum(sizes))
+    read, written = (int(np.prod(shape(each))) for each in (product.data, product.variable))
+    return 4 * (read + int(product.weight.size) + written)
