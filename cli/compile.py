@@ -58,7 +58,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     metavar="DATA",
     help="Inputs by name to verify and measure on, one or many samples: an .npz file, or a folder"
-    " of .npy files; random if not set.",
+    " of .npy files; random if not set.  For int8, half of them give the ranges, and the others"
+    " verify.",
+)
+@click.option(
+    "--validation",
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Other inputs to verify and measure on; all those of --calibration then give the ranges.",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
@@ -123,6 +130,7 @@ def command(
     shape: tuple[str, ...],
     keep_best: bool,
     calibration: Path | None,
+    validation: Path | None,
     dump_ir: Path | None,
     plugin: tuple[Path, ...],
     report: Path | None,
@@ -147,6 +155,7 @@ def command(
         progress(verbose),
         dump_ir=dump_ir,
         calibration=data.read(calibration) if calibration else None,
+        validation=data.read(validation) if validation else None,
     )
     shapes = shapes_of([model], shape)
     plans.check(options)

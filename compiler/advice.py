@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 
+from hybridc.compiler import prospects, stages
+from hybridc.compiler.candidates import Candidate
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.course import Candidate
 from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
+from hybridc.compiler.gains import Facts
 from hybridc.compiler.judging import cost
 from hybridc.compiler.plans import Options
 from hybridc.compiler.stages import Stage, allows_loss
@@ -15,6 +17,7 @@ def advice(
     best: Candidate,
     decisions: Sequence[Decision],
     beyond: Sequence[tuple[Stage, Candidate]],
+    facts: Facts | None = None,
 ) -> list[str]:
     """What would bring the costs within their limits, where they are not, and what did not."""
     contract = options.contract
@@ -34,7 +37,9 @@ def advice(
         if cost(contract, found.measured) < cost(contract, best.measured)
     ]
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
-        told.append("a limit on accuracy (--min-accuracy cosine=0.999) would allow bf16")
+        allowed = " and ".join(n for n in stages.LOSSY if not prospects.vain(n, options, facts))
+        limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
+        told += [f"{limit} would allow {allowed}"] if allowed else []
     return told
 
 

@@ -1,10 +1,10 @@
 """One compilation with given options: rewrite, build, verify, measure, certify."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hybridc.compiler import memory, pipeline
+from hybridc.compiler import memory, narrowing, pipeline, plans
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, build
@@ -18,16 +18,21 @@ from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.monitored import Monitored
 from hybridc.compiler.plans import Plan
 from hybridc.compiler.report import Report, Stage
+from hybridc.compiler.sensitivity import ImpreciseError, Lowered
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An artifact, how it came to be, and a sentence for each limit that it does not keep."""
+    """An artifact, how it came to be, and a sentence for each limit that it does not keep.
+
+    `sensitive` are the products of a quantised model, and what each loses by it.
+    """
 
     artifact: Artifact
     report: Report
     measured: Measured
     broken: tuple[str, ...]
+    sensitive: Lowered | None = None
 
     def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
         """The same with what would have helped, all the time, and what the report was lacking."""
@@ -54,24 +59,46 @@ def attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcom
 
 
 def judge(made: Draft, trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
-    """Verify and measure a draft, compiled again exactly where its answer is wrong."""
+    """Verify and measure a draft, compiled again where its answer is wrong.
+
+    A quantised one then with fewer products in 8 bits, others exactly.
+    """
     model = trial.model
     try:
         return _examined(made, trial, plan, clock)
+    except ImpreciseError as error:
+        return _narrowed(error, plan, lambda each: _once(trial, each, make, clock))
     except WrongAnswerError as error:
         exact = plan.exact()
         if exact == plan or plan.precision(model) != "fp32":
             raise
         note = f"compiled again by passes that round as the model does: {error}"
         again = replace(trial, model=replace(model, notes=(*model.notes, note)))
-        return _examined(draft(again, exact, make, clock), again, exact, clock)
+        return _once(again, exact, make, clock)
+
+
+def _once(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
+    return _examined(draft(trial, plan, make, clock), trial, plan, clock)
+
+
+def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outcome]) -> Outcome:
+    """The same with the most sensitive products as they were, so that the answer is right."""
+    found = narrowing.narrow(
+        plan.options, error.lowered, Measured(), lambda changed: attempt(plans.plan(changed))
+    )
+    if found is None:
+        raise error
+    note = f"narrowed, since all in {plan.options.dtype} was wrong ({error}): {found.told}"
+    report = replace(found.best.report, notes=(*found.best.report.notes, note))
+    return replace(found.best, report=report)
 
 
 def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     """Rewrite and build; nothing is measured, but for tuning where the options ask for it."""
     model = trial.model
     advice = make(plan.target)
-    context = Context(plan.target, plan.rules, advice, timeline=clock.timeline)
+    ranges = trial.data.calibration if trial.data else None
+    context = Context(plan.target, plan.rules, advice, ranges, timeline=clock.timeline)
     module = _rewrite(trial, plan, context, clock)
     plan.check_lowered(model, context.lowered)
     if advice is not None:
@@ -100,12 +127,19 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         kernels=tuple(context.kernels),
         notes=tuple(context.notes),
         records=None if advice is None else advice.describe(),
+        sensitive=context.sensitive,
     )
 
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     model, artifact = trial.model, made.artifact
-    examined = examine(artifact, trial, _terms(plan, made, clock), made.memory.peak, clock.stage)
+    terms = _terms(trial, plan, made, clock)
+    try:
+        examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
+    except WrongAnswerError as error:
+        if made.sensitive is None:
+            raise
+        raise ImpreciseError(str(error), made.sensitive) from error
     report = Report(
         model=model.name,
         inputs=model.inputs,
@@ -123,16 +157,23 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         records=made.records,
     )
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
-    return Outcome(certified, report, examined.measured, examined.broken)
+    return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)
 
 
-def _terms(plan: Plan, made: Draft, clock: Clock) -> Terms:
-    options = plan.options
-    data = f"random, seed {options.seed}" if options.calibration is None else "calibration data"
+def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
+    options, data = plan.options, trial.data
     tolerances = (options.rtol, options.atol)
     verified = options.verify != "off"
     return Terms(
-        verified, *tolerances, options.contract, data, made.precision, options.seed, options.timed
+        verified,
+        *tolerances,
+        options.contract,
+        data.told if data else "",
+        made.precision,
+        options.seed,
+        options.timed,
+        clock.purse.left,
+        calibrated=data.calibrated if data and plan.calibrates else None,
     )
 
 

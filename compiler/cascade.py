@@ -7,9 +7,10 @@ from typing import Generic
 from hybridc.compiler import budgeting, controller, modes, selection
 from hybridc.compiler.advice import advice
 from hybridc.compiler.budgeting import Budgeting
+from hybridc.compiler.candidates import Means, Result
 from hybridc.compiler.contributions import Hybrid, results
 from hybridc.compiler.controller import Controller
-from hybridc.compiler.course import Course, Means, Result
+from hybridc.compiler.course import Course
 from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.gains import Past
@@ -79,7 +80,7 @@ def run(
     return Cascaded(
         best,
         tuple(course.decisions),
-        tuple(advice(options, best, course.decisions, course.beyond)),
+        tuple(advice(options, best, course.decisions, course.beyond, course.facts)),
         Hybrid(steering.strategy, steering.mode, found),
         tuple(budget.learnt),
     )

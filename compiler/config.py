@@ -52,7 +52,13 @@ class HybridConfig(BaseModel):
     validate_with: str | None = Field(
         None, alias="validate", description="Your own measure: package.module:function."
     )
-    calibration: Path | None = Field(None, description="Inputs to verify and measure on.")
+    calibration: Path | None = Field(
+        None,
+        description="Inputs to verify and measure on; for int8, half of them give the ranges.",
+    )
+    validation: Path | None = Field(
+        None, description="Other inputs to verify and measure on; all of calibration give ranges."
+    )
     seed: int = Field(0, description="Seed of all that is drawn.")
     verify: Literal["each", "end", "off"] = Field("end", description="When answers are compared.")
     rtol: float | None = Field(None, description="Relative tolerance; by dtype if not set.")

@@ -2,72 +2,34 @@
 
 After each stage the artifact is verified and measured.  A stage stays if it brings the contract's
 costs (time, memory, size) nearer to their limits and no limit on accuracy is broken by it; else it
-is rolled back, and the next one goes on without it.  Which stage comes when, a controller says.
+is rolled back, and the next one goes on without it.  One that breaks a limit on accuracy is first
+narrowed (see `narrowing`).  Which stage comes when, a controller says.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
+from hybridc.compiler import narrowing, prospects
 from hybridc.compiler.budgeting import Budgeting
+from hybridc.compiler.candidates import Means, Result, Tried
 from hybridc.compiler.contract import Measured
-from hybridc.compiler.decisions import FAILED, KEPT, NO_TIME, NOT_PROMISING, ROLLED_BACK, Decision
+from hybridc.compiler.decisions import (
+    FAILED,
+    KEPT,
+    NO_TIME,
+    NOT_PROMISING,
+    ROLLED_BACK,
+    SKIPPED,
+    Decision,
+)
 from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
 from hybridc.compiler.gains import Facts, Gain
 from hybridc.compiler.judging import cost, latency, objection
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import OutOfTimeError
 from hybridc.compiler.stages import Stage
-
-
-class Candidate(Protocol):
-    """What compiling gives, as far as decisions need it."""
-
-    @property
-    def measured(self) -> Measured:
-        """What was measured of it."""
-        ...
-
-
-Result = TypeVar("Result", bound=Candidate)
-Attempt = Callable[[Options], Result]
-
-
-def _nothing(_: Sequence[Options]) -> None:
-    """Prepare nothing."""
-
-
-def _unknown(_: object) -> Facts | None:
-    """Know nothing."""
-    return None
-
-
-@dataclass(frozen=True)
-class Means(Generic[Result]):
-    """What a course works with.
-
-    `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
-    side, so that attempts of them have only to measure; `facts` analyses a result.
-    """
-
-    attempt: Attempt[Result]
-    prepare: Callable[[Sequence[Options]], None] = _nothing
-    facts: Callable[[Result], Facts | None] = _unknown
-
-
-@dataclass(frozen=True)
-class Tried(Generic[Result]):
-    """A stage that was tried: the options that it made, and what came of them.
-
-    `failed` is why there is no result.
-    """
-
-    stage: Stage
-    options: Options
-    seconds: float
-    result: Result | None = None
-    failed: Exception | None = None
 
 
 @dataclass
@@ -87,6 +49,7 @@ class Course(Generic[Result]):
     def __post_init__(self) -> None:
         self.contract, self.base = self.options.contract, self.options
         self.first: Result | None = None
+        self.facts: Facts | None = None
         self.best: Result | None = None
         self.beyond: list[tuple[Stage, Result]] = []
         self.missing: MissingRecordError | None = None
@@ -136,9 +99,12 @@ class Course(Generic[Result]):
             self.means.prepare([self.changed(stage) for stage in stages])
 
     def refuse(self, stage: Stage) -> Decision | None:
-        """Leave a stage out for which there is no time, or which promises nothing."""
+        """Leave a stage out that cannot help, has no time, or promises nothing."""
         if self.first is None:
             return None
+        dtype = stage.change(self.options).dtype
+        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts)):
+            return self.close(stage, SKIPPED, vain)
         if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
         if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
@@ -152,10 +118,10 @@ class Course(Generic[Result]):
         start = now()
         try:
             options = self.changed(stage)
-            found = self.means.attempt(options)
+            tried = self._narrowed(Tried(stage, options, 0.0, self.means.attempt(options)))
         except Exception as error:  # the controller goes on without the stage, and tells why
             return Tried(stage, options, now() - start, failed=error)
-        return Tried(stage, options, now() - start, found)
+        return replace(tried, seconds=now() - start)
 
     def changed(self, stage: Stage) -> Options:
         """The options that a stage makes of those that stand, within what it may spend."""
@@ -173,29 +139,33 @@ class Course(Generic[Result]):
             reason = "it changes nothing"
         gained = _log_speedup(before, found.measured)
         if best is None:
-            self.first = found
-            self.budget.begin(self.means.facts(found), tried.seconds)
+            self.first, self.facts = found, self.means.facts(found)
+            self.budget.begin(self.facts, tried.seconds)
         else:
             self.budget.learn(stage, gained, tried.seconds, kept=not reason)
         if not reason:
             self.best, self.base = found, self._lasting(tried)
-        elif self.contract.judge_accuracy(found.measured):
-            self.beyond.append((stage, found))
-        return self.close(stage, ROLLED_BACK if reason else KEPT, reason, tried)
+        whole = tried.whole or (found if reason else None)
+        if whole is not None and self.contract.judge_accuracy(whole.measured):
+            self.beyond.append((stage, whole))
+        verdict = ROLLED_BACK if reason else KEPT
+        return self.close(stage, verdict, "; ".join(filter(None, (tried.told, reason))), tried)
 
     def close(
         self, stage: Stage, verdict: str, reason: str = "", tried: Tried[Result] | None = None
     ) -> Decision:
         """Write down what became of a stage, which is not tried again."""
         self.left = [each for each in self.left if each is not stage]
+        found = tried.result if tried else None
         decision = Decision(
             stage=stage.name,
             verdict=verdict,
             reason=reason,
             seconds=tried.seconds if tried else 0.0,
-            measured=tried.result.measured.to_json() if tried and tried.result else None,
+            measured=found.measured.to_json() if found else None,
             component=stage.component,
             predicted=self.budget.told(stage) if self.first is not None else None,
+            operators=narrowing.operators_of(found.sensitive) if found else None,
         )
         self.decisions.append(decision)
         return decision
@@ -212,6 +182,21 @@ class Course(Generic[Result]):
             assert self.missing is not None
             raise self.missing
         return self.best
+
+    def _narrowed(self, tried: Tried[Result]) -> Tried[Result]:
+        """The same with fewer products quantised, where that keeps the accuracy; else as it is."""
+        found = tried.result
+        if found is None or not self.contract.judge_accuracy(found.measured):
+            return tried
+        if self.best is not None and self._costs(found) >= self._costs(self.best):
+            return tried  # it would only be slower
+        made = narrowing.narrow(tried.options, found.sensitive, found.measured, self.means.attempt)
+        if made is None:
+            return tried
+        return replace(tried, options=made.options, result=made.best, whole=found, told=made.told)
+
+    def _costs(self, found: Result) -> float:
+        return cost(self.contract, found.measured)
 
     def _lasting(self, tried: Tried[Result]) -> Options:
         """The options of what stands, without what was a limit for that one stage."""

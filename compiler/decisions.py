@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from typing import Any
 
 # What becomes of a stage: it stays; it was right to leave it out; it could not be compiled at all;
-# what stood kept the contract; there was no time; the component that it belongs to is not there, or
-# has nothing to do here; no more than the noise was expected of it.
+# what stood kept the contract; there was no time; it cannot help this model on this target; the
+# component that it belongs to is not there, or has nothing to do here; no more than the noise was
+# expected of it.
 KEPT, ROLLED_BACK, FAILED = "kept", "rolled back", "failed"
-NOT_NEEDED, NO_TIME = "not needed", "no time"
+NOT_NEEDED, NO_TIME, SKIPPED = "not needed", "no time", "skipped"
 NOT_INSTALLED, NOT_APPLICABLE, NOT_PROMISING = "not installed", "not applicable", "not promising"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a stage of the cascade, and why."""
+    """What became of a stage of the cascade, and why.
+
+    `operators` tells of those that it computes less precisely (see `sensitivity.Operator`).
+    """
 
     stage: str
     verdict: str
@@ -23,6 +27,7 @@ class Decision:
     measured: Mapping[str, Any] | None = None
     component: str = ""
     predicted: Mapping[str, Any] | None = None
+    operators: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What was decided, as JSON data, without the time that it took."""

@@ -8,13 +8,15 @@ from typing import Any
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.memory import Memory
+from hybridc.compiler.sensitivity import Lowered
 
 
 @dataclass(frozen=True, eq=False)
 class Draft:
     """An artifact without a certificate, and what its report will tell.
 
-    `records` are what the log or the lock knew; None where there was none.
+    `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
+    products that quantisation may leave out again; it does not pass between processes.
     """
 
     artifact: Artifact
@@ -23,9 +25,10 @@ class Draft:
     kernels: tuple[KernelRecord, ...]
     notes: tuple[str, ...]
     records: Mapping[str, Any] | None
+    sensitive: Lowered | None = None
 
     def save(self, path: Path) -> dict[str, Any]:
-        """Write the artifact; the rest is returned as JSON data."""
+        """Write the artifact; the rest is returned as JSON data, without what is `sensitive`."""
         self.artifact.save(path)
         return {
             "precision": self.precision,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import (
-    calibration,
     cascade,
     experience,
     frontend,
@@ -20,17 +19,18 @@ from hybridc.compiler import (
     presets,
     profile,
     resume,
+    samples,
 )
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.calibration import Data, Feeds
+from hybridc.compiler.calibration import Data
+from hybridc.compiler.candidates import Means
 from hybridc.compiler.cascade import Cascaded
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.config import HybridConfig
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.course import Means
 from hybridc.compiler.decisions import NO_TIME
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.instruments import Timing
@@ -62,6 +62,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     rtol: float | None = None,
     atol: float | None = None,
     calibration: Data | Path | None = None,
+    validation: Data | Path | None = None,
     seed: int = 0,
     exact: bool = False,
     log: str | None = None,
@@ -166,12 +167,12 @@ def compile_model(model: Model, options: Options) -> Outcome:
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Apply the stages that the contract takes; each is compiled from the model anew."""
     options = plan.options
-    feeds = _feeds(model, plan)
+    data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
-            wanted = [model.reference(feed) for feed in feeds]
-    trial = Trial(model, feeds, wanted)
+            wanted = [model.reference(feed) for feed in data.feeds]
+    trial = Trial(model, data.feeds, wanted, data)
     steering = options.steering
     kept = _kept(trial, plan) if steering.resume and cascade.several(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
@@ -213,9 +214,3 @@ def _kept(trial: Trial, plan: Plan) -> Kept | None:
 
 def _clock(options: Options, timeline: Timeline) -> Clock:
     return Clock(options.progress, Purse(options.steering.budget), timeline)
-
-
-def _feeds(model: Model, plan: Plan) -> Feeds:
-    if plan.data is None:
-        return calibration.random_feeds(model.inputs, plan.options.seed)
-    return calibration.feeds(plan.data, model.inputs)

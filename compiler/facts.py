@@ -27,6 +27,7 @@ def facts_of(found: Outcome, target: Target, depth: int) -> Facts:
         latency=latency.value if latency else 0.0,
         unknown=missed / (known + missed) if known + missed else 1.0,
         machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
+        precision=found.report.precision,
     )
 
 

@@ -48,7 +48,8 @@ class Facts:
     """What is known of a model once its first stage stands.
 
     `rates` are operations a second by precision, `bandwidth` bytes a second; `unknown` is the share
-    of kernels for which no tuning log had a record; `latency` was measured, 0 where it was not.
+    of kernels for which no tuning log had a record; `latency` was measured, 0 where it was not;
+    `precision` is what the model computes in as it comes.
     """
 
     kernels: tuple[Kernel, ...]
@@ -57,6 +58,7 @@ class Facts:
     latency: float = 0.0
     unknown: float = 1.0
     machine: str = ""
+    precision: str = "fp32"
 
     def features(self) -> tuple[float, ...]:
         """What models are told apart by: logarithms, of sizes that differ by orders."""

@@ -66,18 +66,23 @@ class Advice(Protocol):
 class Context:
     """What a pass may read besides the module, and where it says what it did.
 
-    `advice` goes before the defaults of rules.  `kernels` collects one record for each kernel
-    scheduled; `notes` goes into the report, and `timeline` into a trace, where one is asked for.
-    `lowered` counts, by name, the operators that a pass made less precise than the model has them.
+    `advice` goes before the defaults of rules.  `calibration` are data to find ranges on (an
+    `activations.Calibration`), None where nobody has any.  `kernels` collects one record for each
+    kernel scheduled; `notes` goes into the report, and `timeline` into a trace, where one is asked
+    for.
+    `lowered` counts, by name, the operators that a pass made less precise than the model has them;
+    `sensitive` tells each product that quantisation may leave out again (a `sensitivity.Lowered`).
     """
 
     target: Target
     rules: tuple["ScheduleRule", ...] = ()
     advice: Advice | None = None
+    calibration: Any = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
     timeline: Timeline = field(default_factory=Timeline)
     lowered: Counter[str] = field(default_factory=Counter[str])
+    sensitive: Any = None
 
 
 @dataclass(frozen=True)

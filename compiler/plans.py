@@ -26,6 +26,8 @@ NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 
 # The pass that gives kernels their points; before it they can be tuned.
 SCHEDULING = "schedule"
+# The pass that takes ranges from calibration data.
+CALIBRATING = "quantize"
 
 
 def _silent(_: str) -> None:
@@ -39,9 +41,11 @@ class Options:
     `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
     or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
     are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
-    there are none.
+    there are none.  `validation` are others, to verify and measure on where a precision is
+    calibrated; without them the calibration data are split (see `samples`).
     `dtype` is the precision to multiply in, of `precisions.PRECISIONS`; `auto` is fp32, and less
     only where the contract cannot be kept otherwise and allows it by a limit on accuracy.
+    `precise` names products that a lower precision leaves as they are.
     `exact` forbids what rounds differently from the operators of the model; where an answer is
     beyond its tolerance, that is tried anyway before the model is refused (but for lower
     precisions, which are never exact).  `progress` is told each step as it begins.
@@ -68,6 +72,8 @@ class Options:
     rtol: float | None = None
     atol: float | None = None
     calibration: Data | Path | None = None
+    validation: Data | Path | None = None
+    precise: tuple[str, ...] = ()
     seed: int = 0
     exact: bool = False
     dump_ir: Path | None = None
@@ -95,10 +101,11 @@ class Plan:
     steps: tuple[Pass, ...]
     rules: tuple[ScheduleRule, ...]
     data: Data | None = None
+    validation: Data | None = None
 
     def precision(self, model: Model) -> str:
         """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
-        return _written_in(model) or precisions.of_steps(self.steps)
+        return written_in(model) or precisions.of_steps(self.steps)
 
     def check_lowered(self, model: Model, lowered: Mapping[str, int]) -> None:
         """Raise InputError where the passes of a lower precision have `lowered` no operator.
@@ -106,18 +113,29 @@ class Plan:
         A model that is written in that precision needs none.
         """
         dtype = precisions.of_steps(self.steps)
-        if dtype not in (precisions.FULL, _written_in(model)) and not lowered:
+        if dtype not in (precisions.FULL, written_in(model)) and not lowered:
             raise InputError(
                 f"dtype {dtype} changes nothing in this model: "
                 "there is no float32 product in it that can be lowered"
             )
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a pass takes ranges from calibration data."""
+        return CALIBRATING in [plugin.name_of(type(step)) for step in self.steps]
 
     def exact(self) -> "Plan":
         """The plan without what rounds differently."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
 
 
-def _written_in(model: Model) -> str:
+def calibrates(options: Options) -> bool:
+    """Whether these options take ranges from calibration data."""
+    names = [entry.partition("{")[0] for entry in pipeline.entries(options.pipeline)]
+    return options.dtype in precisions.CALIBRATED or CALIBRATING in names
+
+
+def written_in(model: Model) -> str:
     """The lower precision that a model comes in, or nothing."""
     from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
 
@@ -148,10 +166,13 @@ def plan(options: Options) -> Plan:
     steps = _steps(options)
     rules = pipeline.rules(options.plugins)
     device = target.parse(options.target, options.threads)
-    given = options.calibration
-    data = calibration.read(given) if isinstance(given, Path) else given
-    made = Plan(options, device, steps, rules, data)
+    data, apart = _data(options.calibration), _data(options.validation)
+    made = Plan(options, device, steps, rules, data, apart)
     return made.exact() if options.exact else made
+
+
+def _data(given: Data | Path | None) -> Data | None:
+    return calibration.read(given) if isinstance(given, Path) else given
 
 
 def finish(steps: Sequence[Pass]) -> str:
@@ -165,4 +186,4 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(options.pipeline, catalogue)
     precisions.check(options.dtype, options.exact)
-    return precisions.lowered(steps, options.dtype, catalogue)
+    return precisions.lowered(steps, options.dtype, catalogue, options.precise)

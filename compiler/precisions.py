@@ -1,7 +1,7 @@
 """The precisions that a model may be computed in, and the passes that take it to each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
 from hybridc.compiler import pipeline, plugin
@@ -40,12 +40,15 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
             Insertion("narrow-residuals", after="fuse", needed=False),
         ),
         "int8-weights": (Insertion("quantize-weights{bits=8 group=128}", before="pack-weights"),),
+        "int8": (Insertion("quantize", before="integer-arithmetic"),),
         "int8-dynamic": (Insertion("quantize-dynamic", before="layout"),),
         "int4-weights": (
             Insertion("quantize-weights{bits=4 group=32 search=true}", before="pack-weights"),
         ),
     }
 )
+# The precisions that need data, to find the ranges of what they store.
+CALIBRATED = frozenset({"int8"})
 
 
 def names() -> tuple[str, ...]:
@@ -63,17 +66,20 @@ def check(dtype: str, exact: bool) -> None:
         )
 
 
-def lowered(steps: Sequence[Pass], dtype: str, catalogue: Catalogue[Pass]) -> tuple[Pass, ...]:
+def lowered(
+    steps: Sequence[Pass], dtype: str, catalogue: Catalogue[Pass], precise: Sequence[str] = ()
+) -> tuple[Pass, ...]:
     """The steps with the passes that a precision adds; `auto` adds none.
 
-    Raises InputError where the steps lack a pass that one of these has to stand beside.
+    Those that can `keep` products as they are keep the `precise` ones.  Raises InputError where
+    the steps lack a pass that one of these has to stand beside.
     """
     made = list(steps)
     for each in PRECISIONS[FULL if dtype == AUTO else dtype]:
         present = [plugin.name_of(type(step)) for step in made]
         if each.anchor in present:
             at = present.index(each.anchor) + bool(each.after)
-            made.insert(at, catalogue.create(each.text))
+            made.insert(at, _keeping(catalogue.create(each.text), precise))
         elif each.needed:
             raise InputError(f"dtype {dtype} needs {each.anchor} in the pipeline, for {each.text}")
     return tuple(made)
@@ -82,8 +88,16 @@ def lowered(steps: Sequence[Pass], dtype: str, catalogue: Catalogue[Pass]) -> tu
 def of_steps(steps: Sequence[Pass]) -> str:
     """The least precision that the steps lower a model to."""
     reached = FULL
+    found = [_keeping(step, ()) for step in steps]
     for name, insertions in PRECISIONS.items():
         needed = pipeline.parse(",".join(each.text for each in insertions if each.needed))
-        if all(step in steps for step in needed):
+        if all(step in found for step in needed):
             reached = name
     return reached
+
+
+def _keeping(step: Pass, precise: Sequence[str]) -> Pass:
+    """The pass, and where it has the option, the names of products that it shall keep."""
+    if all(each.name != "keep" for each in fields(step)):
+        return step
+    return replace(step, **{"keep": ",".join(precise)})

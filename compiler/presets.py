@@ -58,6 +58,7 @@ def options(config: HybridConfig, progress: Progress | None = None, **others: An
         "rtol": config.rtol,
         "atol": config.atol,
         "calibration": config.calibration,
+        "validation": config.validation,
         "seed": config.seed,
         "exact": config.exact or config.level == 1,
         "contract": contract(config),

@@ -58,7 +58,9 @@ def recheck(
         with clock.stage("reference"):
             wanted = [source.reference(feed) for feed in feeds]
     precision = str(artifact.certificate.get("precision", "fp32"))
-    terms = Terms(model is not None, None, None, promised, told, precision)
+    ranges = artifact.certificate.get("calibration")
+    calibrated = ranges if isinstance(ranges, Mapping) else None
+    terms = Terms(model is not None, None, None, promised, told, precision, calibrated=calibrated)
     used = artifact.report.get("memory")
     memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
     examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)

@@ -1,7 +1,8 @@
 """Results of stages that an interrupted compilation left, kept in the cache directory.
 
 A result is found again by what it follows from: the model, the options, the data, the target, the
-tools and the machine.  It is an artifact and a note beside it, which holds the artifact's digest
+tools and the machine.  One of a quantised model is not kept, since what tells how sensitive its
+products are is no data.  It is an artifact and a note beside it, which holds the artifact's digest
 and its own; what is torn, altered or older than a day is not used.
 """
 
@@ -37,6 +38,7 @@ _APART = frozenset(
     {
         "contract",
         "calibration",
+        "validation",
         "steering",
         "progress",
         "dump_ir",

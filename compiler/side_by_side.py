@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import host, settings
+from hybridc.compiler import host, plans, settings
 from hybridc.compiler.calibration import Feeds
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.child import Child, ChildError, first_of
@@ -27,8 +27,8 @@ LONGEST = 3600.0  # seconds that one compilation may take where there is no budg
 # What the parent keeps to itself: it judges, measures and steers.
 _OWN = frozenset(
     (
-        *("contract", "calibration", "tuning", "steering", "progress", "verify", "dump_ir"),
-        *("timed", "monitor", "monitor_interval", "trace"),
+        *("contract", "calibration", "validation", "tuning", "steering", "progress"),
+        *("verify", "dump_ir", "timed", "monitor", "monitor_interval", "trace"),
     )
 )
 
@@ -40,7 +40,10 @@ class BuildError(HybridcError):
 
 
 def portable(options: Options) -> dict[str, Any] | None:
-    """The options that decide what is built, as JSON data; None where one of them is no such."""
+    """The options that decide what is built, as JSON data; None where one of them is no such.
+
+    What is calibrated stays here, beside its data and what tells how sensitive its products are.
+    """
     found: dict[str, Any] = {}
     for each in fields(options):
         value = getattr(options, each.name)
@@ -53,7 +56,7 @@ def portable(options: Options) -> dict[str, Any] | None:
         elif not isinstance(value, str | int | float | bool):
             return None
         found[each.name] = value
-    return None if options.tuning is not None else found
+    return None if options.tuning is not None or plans.calibrates(options) else found
 
 
 def restored(told: Mapping[str, Any]) -> dict[str, Any]:

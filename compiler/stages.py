@@ -4,10 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hybridc.compiler import pipeline
+from hybridc.compiler import pipeline, plans
 from hybridc.compiler.clause import Clause
 from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.plans import Options
+
+# The lossy precisions that are tried where they have a prospect, as a rule the most precise first;
+# weights of 4 bits are for size.
+LOSSY = ("bf16", "fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights")
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,20 @@ def stages(options: Options) -> tuple[Stage, ...]:
         first = replace(first, dtype="fp32")
         # What a lock was written for it does not say.
         if options.lock is not None or (judged(options) and allows_loss(options)):
-            later.append(Stage("bf16", lambda base: replace(base, dtype="bf16"), lossy=True))
+            later += [Stage(name, partial(_in, name), lossy=True) for name in LOSSY]
     if options.timed:
         later += subgraph_stages(options)
-    name = "bf16" if first.dtype == "bf16" else "exact"
+    name = "exact" if first.dtype == "fp32" else first.dtype
     return Stage(name, lambda _: first, component="exact"), *later
+
+
+def calibrates(options: Options) -> bool:
+    """Whether a stage that may be tried takes ranges from calibration data."""
+    return any(plans.calibrates(stage.change(options)) for stage in stages(options))
+
+
+def _in(dtype: str, base: Options) -> Options:
+    return replace(base, dtype=dtype)
 
 
 # Passes that make one kernel of several, or save a copy by an odd stride: mostly, but not on every

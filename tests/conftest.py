@@ -28,6 +28,15 @@ def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
+def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cascade with bf16 as the only lower precision, which may be faster on any CPU."""
+    from hybridc.compiler import prospects, stages
+
+    monkeypatch.setattr(stages, "LOSSY", ("bf16",))
+    monkeypatch.setattr(prospects, "NEEDED", {})
+
+
+@pytest.fixture
 def module() -> Any:
     """`relu(x + w) @ dense` of a 2 by 3 input, with constants `w` and `dense`."""
     from tvm import relax

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler import cascade
+from hybridc.compiler.candidates import Means
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured
-from hybridc.compiler.course import Means
 from hybridc.compiler.gains import Facts, Kernel, Past
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import Purse
+from hybridc.compiler.sensitivity import Lowered
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -30,6 +31,7 @@ class Candidate:
 
     milliseconds: float
     cosine: float = 1.0
+    sensitive: Lowered | None = None
 
     @property
     def measured(self) -> Measured:

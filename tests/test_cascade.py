@@ -8,16 +8,19 @@ import pytest
 from test_driver import classifier
 
 from hybridc.compiler import cascade, certify, driver, stages
+from hybridc.compiler.candidates import Means
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured
-from hybridc.compiler.course import Means
 from hybridc.compiler.errors import ContractError, MissingRecordError, PassError, WrongAnswerError
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.plans import Options
+from hybridc.compiler.sensitivity import Lowered
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
 exactly = Estimate.exactly
+# A CPU that multiplies in bf16 and in bytes.
+WIDE = '{"kind": "llvm", "mcpu": "cooperlake"}'
 FAST = Contract("5ms", min_accuracy={"cosine": 0.999})
 
 
@@ -28,6 +31,7 @@ class Candidate:
     name: str
     milliseconds: float
     cosine: float = 1.0
+    sensitive: Lowered | None = None
 
     @property
     def measured(self) -> Measured:
@@ -35,9 +39,11 @@ class Candidate:
 
 
 def attempts(**found: Candidate | Exception) -> Callable[[Options], Candidate]:
-    """What each stage gives: `exact`, `tuned`, `bf16`, `tuned_bf16`."""
+    """What each stage gives: `exact`, `tuned`, `bf16`, `tuned_bf16`; int8 always fails."""
 
     def attempt(options: Options) -> Candidate:
+        if options.dtype == "int8":
+            raise MissingRecordError("no record") if options.lock else PassError("no bytes")
         parts = ["tuned"] * bool(options.tuning) + ["bf16"] * (options.dtype == "bf16")
         result = found["_".join(parts) or "exact"]
         if isinstance(result, Exception):
@@ -55,14 +61,20 @@ def verdicts(cascaded: cascade.Cascaded[Candidate]) -> list[tuple[str, str]]:
     return [(each.stage, each.verdict) for each in cascaded.decisions]
 
 
-TUNED = Options(contract=FAST, tuning=Tuning())
+TUNED = Options(contract=FAST, tuning=Tuning(), target=WIDE)
 EXACT, SLOW = Candidate("exact", 8), Candidate("slow", 9)
+
+
+@pytest.fixture(autouse=True)
+def _few_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "LOSSY", ("bf16", "int8"))
 
 
 def test_it_stops_at_the_first_that_keeps_the_contract() -> None:
     found = run(TUNED, attempts(exact=Candidate("exact", 4)))
     assert found.best.name == "exact"
-    assert verdicts(found) == [("exact", "kept"), ("tuned", "not needed"), ("bf16", "not needed")]
+    later = [(name, "not needed") for name in ("tuned", "bf16", "int8")]
+    assert verdicts(found) == [("exact", "kept"), *later]
     assert found.advice == ()
 
 
@@ -70,7 +82,8 @@ def test_stages_add_up() -> None:
     tuned, both = Candidate("tuned", 6), Candidate("both", 4, 0.9995)
     found = run(TUNED, attempts(exact=EXACT, tuned=tuned, tuned_bf16=both))
     assert found.best == both
-    assert verdicts(found) == [("exact", "kept"), ("tuned", "kept"), ("bf16", "kept")]
+    kept = [(name, "kept") for name in ("exact", "tuned", "bf16")]
+    assert verdicts(found) == [*kept, ("int8", "not needed")]
 
 
 def test_what_is_no_faster_is_rolled_back() -> None:
@@ -93,6 +106,7 @@ def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
     assert found.decisions[1].reason == "accuracy cosine: wanted at least 0.999, measured 0.99"
     assert found.advice == (
         "nearest: latency 8 ms of 5 ms at cosine 1",
+        "int8 did not help: no bytes",
         "without the limit on accuracy bf16 would reach latency 4 ms, accuracy cosine 0.99",
     )
 
@@ -117,10 +131,17 @@ def test_precision_is_kept_without_a_limit_on_accuracy() -> None:
     limits = Options(contract=Contract("5ms"))
     found = run(limits, attempts(exact=EXACT))
     assert verdicts(found) == [("exact", "kept")]
-    assert "would allow bf16" in found.advice[0]
+    assert "would allow int8" in found.advice[0].replace("bf16 and ", "")
     for chosen in (replace(TUNED, dtype="fp32"), replace(TUNED, exact=True)):
         assert [each.name for each in stages.stages(chosen)] == ["exact", "tuned"]
     assert [each.name for each in stages.stages(Options())] == ["exact"]
+
+
+def test_a_precision_that_cannot_be_faster_is_skipped() -> None:
+    here = replace(TUNED, tuning=None, target="avx2")
+    found = run(here, attempts(exact=EXACT))
+    assert verdicts(found) == [("exact", "kept"), ("bf16", "skipped"), ("int8", "failed")]
+    assert found.decisions[1].reason.endswith("products in bf16 need avx512bf16")
 
 
 def test_tuning_that_no_contract_limits_is_done_at_once() -> None:
@@ -145,13 +166,16 @@ def test_a_model_goes_through_its_stages(monkeypatch: pytest.MonkeyPatch) -> Non
         return Samples((0.004 if half else 0.008,) * 20)
 
     monkeypatch.setattr(certify, "_measure", measured)
-    limits = Contract("5ms", min_accuracy={"cosine": 0.99})
+    limits = Contract("5ms", min_accuracy={"cosine": 0.99}, max_size="100MB")
     outcome = driver.compile_source(classifier(), Options(contract=limits))
-    assert [each.verdict for each in outcome.report.decisions] == ["kept", "kept"]
+    found = [each.verdict for each in outcome.report.decisions]
+    assert found == ["kept", "kept", "not needed"]
     assert outcome.artifact.certificate["precision"] == "bf16"
     assert outcome.artifact.certificate["kept"] is True
     assert "bf16" in outcome.report.summary()
     decisions = outcome.artifact.report["decisions"]
     assert decisions[0]["measured"]["latency"]["value"] == 0.008
-    with pytest.raises(ContractError, match=r"measured 8 ms; .*--min-accuracy.* would allow bf16"):
+    with pytest.raises(
+        ContractError, match=r"measured 8 ms; .*--min-accuracy.* would allow .*int8"
+    ):
         driver.compile(classifier(), contract=Contract("5ms"))

@@ -14,6 +14,7 @@ from hybridc.compiler.purse import OutOfTimeError, Purse
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
+pytestmark = pytest.mark.usefixtures("bf16_alone")
 EXACT = Candidate(8)
 
 

@@ -20,6 +20,7 @@ from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
+pytestmark = pytest.mark.usefixtures("bf16_alone")
 LIMITS = Contract("5ms", min_accuracy={"cosine": 0.99})
 
 

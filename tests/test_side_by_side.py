@@ -14,6 +14,7 @@ from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
+pytestmark = pytest.mark.usefixtures("bf16_alone")
 LOOSE = Contract(min_accuracy={"cosine": 0.99})
 PARALLEL = Options(contract=LOOSE, steering=Steering("parallel"), threads=1)
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
+from hybridc.compiler.candidates import Tried
 from hybridc.compiler.controller import Controller
-from hybridc.compiler.course import Course, Tried
+from hybridc.compiler.course import Course
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""What a compilation's course works with: candidates, the means to make them, what came of each."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from hybridc.compiler.contract import Measured
+from hybridc.compiler.gains import Facts
+from hybridc.compiler.plans import Options
+from hybridc.compiler.sensitivity import Lowered
+from hybridc.compiler.stages import Stage
+
+
+class Candidate(Protocol):
+    """What compiling gives, as far as decisions need it."""
+
+    @property
+    def measured(self) -> Measured:
+        """What was measured of it."""
+        ...
+
+    @property
+    def sensitive(self) -> Lowered | None:
+        """The products that quantisation may leave out again, where it took any."""
+        ...
+
+
+Result = TypeVar("Result", bound=Candidate)
+Attempt = Callable[[Options], Result]
+
+
+def _nothing(_: Sequence[Options]) -> None:
+    """Prepare nothing."""
+
+
+def _unknown(_: object) -> Facts | None:
+    """Know nothing."""
+    return None
+
+
+@dataclass(frozen=True)
+class Means(Generic[Result]):
+    """What a course works with.
+
+    `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
+    side, so that attempts of them have only to measure; `facts` analyses a result.
+    """
+
+    attempt: Attempt[Result]
+    prepare: Callable[[Sequence[Options]], None] = _nothing
+    facts: Callable[[Result], Facts | None] = _unknown
+
+
+@dataclass(frozen=True)
+class Tried(Generic[Result]):
+    """A stage that was tried: the options that it made, and what came of them.
+
+    `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
+    and `told` what was left out.
+    """
+
+    stage: Stage
+    options: Options
+    seconds: float
+    result: Result | None = None
+    failed: Exception | None = None
+    whole: Result | None = None
+    told: str = ""

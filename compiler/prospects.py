@@ -1,0 +1,55 @@
+"""Which lower precisions may help a model on its target, before any of them is compiled."""
+
+from hybridc.compiler import precisions, target
+from hybridc.compiler.gains import Facts
+from hybridc.compiler.plans import Options
+
+# Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
+# takes longer than reading the weights.
+_BOUND = 3.0
+# What a CPU needs to multiply in a precision faster than in fp32.  Bytes are faster with any: two
+# multiply-adds of 16 bits where there is no instruction for four of 8.
+NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
+# Those that gain by smaller weights alone.
+_SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
+# Those that another one, which is tried as well, equals in size.
+_NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
+
+
+def vain(dtype: str, options: Options, facts: Facts | None) -> str:
+    """Why a precision cannot bring the limits nearer; empty where it may.
+
+    It may save memory on any CPU; time only where the CPU multiplies in it, or where a call waits
+    for weights.  `facts` are those of the first candidate, None where nobody knows any.
+    """
+    if options.lock is not None:  # its kernels say what it was written for
+        return ""
+    if facts is not None and facts.precision != precisions.FULL:
+        return f"the model is in {facts.precision} already"
+    reason = _no_faster(dtype, options, facts)
+    contract = options.contract
+    sized = contract.max_memory is not None or contract.max_size is not None
+    if reason and sized:
+        return f"no smaller than {_NO_SMALLER[dtype]}" if dtype in _NO_SMALLER else ""
+    return reason
+
+
+def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
+    device = target.parse(options.target, options.threads)
+    needed = NEEDED.get(dtype)
+    if needed is not None and needed not in device.features:
+        return f"no faster on this target: products in {dtype} need {needed}"
+    if dtype in _SMALLER and not _waits(facts, device.l3):
+        return "no faster: calls do not wait for the weights"
+    if dtype == "int8-dynamic" and options.calibration is not None:
+        return "no faster than int8, whose ranges the calibration data give"
+    return ""
+
+
+def _waits(facts: Facts | None, cache: int) -> bool:
+    """Whether weights come from memory, and each is used a few times only."""
+    if facts is None:
+        return False
+    flops = sum(kernel.flops * kernel.calls for kernel in facts.kernels)
+    traffic = sum(kernel.traffic * kernel.calls for kernel in facts.kernels)
+    return traffic > cache and flops <= _BOUND * traffic

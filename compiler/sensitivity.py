@@ -1,0 +1,155 @@
+"""How much error each operator adds when it alone is computed in less precision.
+
+The pass that lowers an operator tells its error by itself, on samples of what it multiplies.  For
+the worst of them it is measured on the model's output too: one build of the model in which every
+product has a switch between both precisions, so that each can be tried alone, or any set of them.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import HybridcError, WrongAnswerError
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import graph_of
+from hybridc.compiler.taps import Taps
+from hybridc.compiler.target import Target
+
+# Operators whose error is measured on the output, and samples that it is measured on: in small
+# models, whose few outputs tell little each, as many as take this many multiply-adds in all.
+_WORST, _LEAST, _MOST, _MACS = 32, 4, 64, 2**39
+# Weights of a model with switches, which has them twice, in elements: 1 GiB.
+_LARGEST = 2**27
+# Multiply-adds of bytes by one instruction against those of fp32: products of quadruples with
+# VNNI; without, two instructions on pairs and two additions, of which some find other ports.
+_FASTER = {"avx512vnni": 4.0, "avxvnni": 4.0, "": 1.5}
+
+# Bytes that one lane of such an instruction multiplies.
+_LANE = 4
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A product that a pass may lower.
+
+    `error` is the energy of what 8 bits change in its output, as a share of that output's;
+    `effect` the same on the model's output where that was measured, else None.  `lowered` tells
+    whether it is computed in 8 bits.  `depth` counts the numbers of one place that each output adds
+    up, `moved` the bytes of operands and result in fp32.
+    """
+
+    name: str
+    described: str
+    macs: int
+    depth: int
+    weights: int
+    moved: int
+    error: float
+    lowered: bool
+    effect: float | None = None
+
+    @property
+    def counts(self) -> float:
+        """The error that decides: on the output, or of its own."""
+        return self.error if self.effect is None else self.effect
+
+    def to_json(self) -> dict[str, Any]:
+        """What a report tells of it."""
+        return {
+            "name": self.name,
+            "operator": self.described,
+            "precision": "int8" if self.lowered else "as it was",
+            "error": self.error,
+            "effect": self.effect,
+        }
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a pass lowered, and what it takes to find how sensitive the model is to that.
+
+    `switched` makes the module with one more parameter, a number for each operator: 1 where it is
+    lowered, 0 where not.  `feeds` are inputs in the order of the other parameters.
+    """
+
+    operators: tuple[Operator, ...]
+    switched: Callable[[], IRModule] = field(repr=False)
+    feeds: Sequence[Sequence[Array]] = field(repr=False)
+
+
+class ImpreciseError(WrongAnswerError):
+    """An answer is beyond its tolerance by what a pass lowered, which `lowered` tells."""
+
+    def __init__(self, message: str, lowered: Lowered) -> None:
+        super().__init__(message)
+        self.lowered = lowered
+
+
+def measured(lowered: Lowered) -> tuple[Operator, ...]:
+    """The operators with the effect of the worst ones on the model's output.
+
+    Where the model is too large for that, or does not compile with switches, as they are.
+    """
+    operators = lowered.operators
+    if sum(each.weights for each in operators) > _LARGEST:
+        return operators
+    try:
+        effects = _effects(lowered)
+    except HybridcError:
+        return operators
+    return tuple(replace(each, effect=effects.get(index)) for index, each in enumerate(operators))
+
+
+def _effects(lowered: Lowered) -> Mapping[int, float]:
+    module = lowered.switched()
+    run = Taps(module, _outputs(module))
+    order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
+    energy, noise = 0.0, dict.fromkeys(order[:_WORST], 0.0)
+    for feed in lowered.feeds[: _samples(lowered)]:
+        exact = run([*feed, _only(None, lowered)])
+        energy += _energy(exact)
+        for index in noise:
+            changed = run([*feed, _only(index, lowered)])
+            pairs = zip(changed, exact, strict=True)
+            noise[index] += _energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs])
+    return {index: found / max(energy, 1e-300) for index, found in noise.items()}
+
+
+def _samples(lowered: Lowered) -> int:
+    runs = 1 + min(_WORST, len(lowered.operators))
+    macs = sum(each.macs for each in lowered.operators) * runs
+    return min(_MOST, max(_LEAST, _MACS // max(macs, 1)))
+
+
+def _only(index: int | None, lowered: Lowered) -> Array:
+    switches = np.zeros(len(lowered.operators), np.float32)
+    if index is not None:
+        switches[index] = 1.0
+    return switches
+
+
+def _outputs(module: IRModule) -> list[Any]:
+    """The variables of `main` that are its outputs of floating point."""
+    body = module["main"].body.body
+    value = graph_of(module["main"]).value(body)
+    outputs = list(value.fields) if hasattr(value, "fields") else [body]
+    return [each for each in outputs if str(each.ty.dtype).startswith("float")]
+
+
+def _energy(arrays: Sequence[Array]) -> float:
+    return sum(float(np.square(array, dtype=np.float64).sum()) for array in arrays)
+
+
+def seconds(operator: Operator, target: Target) -> tuple[float, float]:
+    """How long an operator takes by its arithmetic and bytes, in fp32 and in 8 bits."""
+    machine = target.machine
+    rate = machine.fma_per_cycle * target.lanes() * target.threads * machine.hertz
+    found = [_FASTER[name] for name in _FASTER if not name or name in target.features]
+    faster = max(found) if operator.depth >= _LANE else 1.0
+    fed = machine.l3_bytes_per_cycle * machine.hertz
+    wide = operator.macs / rate + operator.moved / fed
+    narrow = operator.macs / (rate * faster) + operator.moved / 4 / fed
+    return wide, narrow

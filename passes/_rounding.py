@@ -1,0 +1,108 @@
+"""The numbers of static quantisation: weights, migrated scales, shifts that are corrected."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hybridc.compiler import observers
+from hybridc.compiler.model import Array
+from hybridc.compiler.products import Product
+from hybridc.passes._sites import Site
+
+_LARGEST = 127
+# Bounds of what moves between activations and weights; beyond, one of them is as good as zero.
+_FACTORS = (1e-4, 1e4)
+# A shift counts if it is as many standard errors from nothing; less is chance.
+_ERRORS = 2.0
+# Rows on which storages are compared.
+_TRIED = 128
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How a tensor is stored in 8 bits; by `factors` of its last axis it is divided before."""
+
+    scale: float
+    zero: int
+    factors: Array | None = None
+
+    def stored(self, values: Array) -> Array:
+        """What products read of numbers, those of the last axis divided by its factors."""
+        divided = values if self.factors is None else values / self.factors
+        return observers.rounded(divided, self.scale, self.zero)
+
+
+def weights(product: Product, factors: Array | None) -> tuple[Array, Array]:
+    """Weights as int8, symmetric, and the scale of each output channel."""
+    weight = product.weight if factors is None else product.weight * factors[:, np.newaxis]
+    others = tuple(axis for axis in range(weight.ndim) if axis != product.channel)
+    largest = np.abs(weight).max(others, keepdims=True)
+    scale = np.where(largest > 0, largest / _LARGEST, 1.0).astype(np.float32)
+    scale = np.maximum(scale, np.finfo(np.float32).tiny)
+    stored = np.clip(np.round(weight / scale), -_LARGEST, _LARGEST).astype(np.int8)
+    return stored, scale.reshape(-1)
+
+
+def back(product: Product, stored: Array, scale: Array) -> Array:
+    """The weights that int8 and scales stand for."""
+    along = [1] * stored.ndim
+    along[product.channel] = -1
+    made: Array = stored.astype(np.float32) * scale.reshape(along)
+    return made
+
+
+def migrated(largest: Array, products: tuple[Product, ...], alpha: float) -> Array:
+    """Factors that move what is hard to quantise from activations to weights, by input channel.
+
+    `max|X_j|^alpha / max|W_j|^(1 - alpha)`: G. Xiao et al.: SmoothQuant (2022), equation 4.
+    `largest` holds `max|X_j|`.
+    """
+    weights = np.max([np.abs(product.weight).max(1) for product in products], axis=0)
+    least = np.finfo(np.float32).tiny
+    factors = np.maximum(largest, least) ** alpha / np.maximum(weights, least) ** (1 - alpha)
+    factors[(largest == 0) | (weights == 0)] = 1.0
+    centred = factors / np.exp(np.log(factors).mean())
+    clipped: Array = np.clip(centred, *_FACTORS).astype(np.float32)
+    return clipped
+
+
+def outputs(product: Product, rows: Array, weight: Array) -> Array:
+    """What a product gives for sampled rows: [rows, output channels]."""
+    made = rows @ product.matrix(weight)
+    return made.transpose(1, 0, 2).reshape(rows.shape[1], -1)
+
+
+def shifts(product: Product, rows: Array, storage: Storage) -> Array:
+    """By how much 8 bits move the mean of each output channel, where that is beyond chance.
+
+    M. Nagel, M. van Baalen, T. Blankevoort, M. Welling: Data-free quantization through weight
+    equalization and bias correction (2019), section 4.2, with samples in place of assumptions.
+    """
+    error = errors(product, rows, storage)
+    mean = error.mean(0)
+    chance = error.std(0) / np.sqrt(max(1, len(error)))
+    return np.where(np.abs(mean) > _ERRORS * chance, mean, 0.0).astype(np.float32)
+
+
+def errors(product: Product, rows: Array, storage: Storage) -> Array:
+    """What 8 bits change in the outputs for sampled rows: [rows, output channels]."""
+    weight = back(product, *weights(product, storage.factors))
+    exact = outputs(product, rows, product.weight)
+    made: Array = outputs(product, storage.stored(rows), weight) - exact
+    return made
+
+
+def best(storages: Sequence[Storage], site: Site, rows: Mapping[str, Array]) -> Storage:
+    """The storage of a site by which its products lose the least energy, on some of the rows."""
+    some = {
+        p.name: rows[p.name][:, :: max(1, rows[p.name].shape[1] // _TRIED)] for p in site.products
+    }
+    return min(storages, key=lambda each: sum(loss(p, some[p.name], each) for p in site.products))
+
+
+def loss(product: Product, rows: Array, storage: Storage) -> float:
+    """The energy of `errors` as a share of that of the outputs."""
+    energy = float(np.square(outputs(product, rows, product.weight), dtype=np.float64).sum())
+    noise = float(np.square(errors(product, rows, storage), dtype=np.float64).sum())
+    return noise / energy if energy > 0 else 0.0

@@ -1,0 +1,128 @@
+"""Narrowing: on errors made up, and of a trained network on a clock that is told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridc.compiler import certify, driver, narrowing
+from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler.errors import PassError
+from hybridc.compiler.measure import Samples
+from hybridc.compiler.plans import Options
+from hybridc.compiler.sensitivity import Lowered, Operator
+from hybridc.compiler.session import InferenceSession
+
+DIGITS = Path(__file__).parent.parent / "examples/digits"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is measured of an assignment."""
+
+    measured: Measured
+    sensitive: Lowered | None
+
+
+def _no_switches() -> Any:
+    raise PassError("made up")
+
+
+def lowered(errors: Sequence[float]) -> Lowered:
+    operators = tuple(
+        Operator(f"conv2d-{i}", f"conv2d-{i} 8x8x1x1", 10**6, 8, 64, 1000, error, True)
+        for i, error in enumerate(errors)
+    )
+    return Lowered(operators, _no_switches, [])
+
+
+class Compiler:
+    """Gives the accuracy that the errors of what is lowered leave, or fails."""
+
+    def __init__(self, errors: Sequence[float], factor: float = 1.0, fails: bool = False) -> None:
+        self.errors, self.factor, self.fails = errors, factor, fails
+        self.tried: list[tuple[str, ...]] = []
+
+    def __call__(self, options: Options) -> Candidate:
+        self.tried.append(options.precise)
+        if self.fails and options.precise:
+            raise PassError("no such luck")
+        noise = sum(e for i, e in enumerate(self.errors) if f"conv2d-{i}" not in options.precise)
+        cosine = Estimate.exactly(1 - self.factor * noise / 2)
+        return Candidate(Measured(accuracy={"cosine": cosine}), lowered(self.errors))
+
+
+def narrowed(compiler: Compiler, limit: float) -> narrowing.Narrowed[Candidate] | None:
+    options = Options(dtype="int8", contract=Contract("1ms", min_accuracy={"cosine": limit}))
+    broken = compiler(options)
+    return narrowing.narrow(options, broken.sensitive, broken.measured, compiler)
+
+
+ERRORS = [1e-5, 4e-2, 2e-5, 5e-3, 1e-5, 3e-5, 2e-3, 1e-5]
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 4.0])
+def test_the_worst_operators_stay_as_they_were(factor: float) -> None:
+    compiler = Compiler(ERRORS, factor)
+    found = narrowed(compiler, 0.999)
+    assert found is not None
+    assert found.best.measured.accuracy["cosine"].value >= 0.999
+    assert len(compiler.tried) <= 1 + narrowing.STEPS
+    assert found.options.precise[:2] == ("conv2d-1", "conv2d-3")
+    assert len(found.options.precise) <= 4
+    assert "conv2d-1 8x8x1x1 (4.0e-02)" in found.told
+    assert len(set(compiler.tried)) == len(compiler.tried)
+
+
+def test_a_limit_that_nothing_keeps_narrows_nothing() -> None:
+    compiler = Compiler([1e-2] * 4)
+    assert narrowed(compiler, 0.99999) is None
+    assert len(compiler.tried) <= 1 + narrowing.STEPS
+    assert narrowed(Compiler(ERRORS, fails=True), 0.999) is None
+
+
+def test_what_tells_no_operators_is_not_narrowed() -> None:
+    options = Options(dtype="bf16")
+    assert narrowing.narrow(options, None, Measured(), Compiler([])) is None
+
+
+def test_int8_keeps_a_network_that_it_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trained digits: every product in bytes, but those that the limit does not allow."""
+    outcome = _digits(monkeypatch, {"cosine": 0.999})
+    assert outcome.artifact.certificate["precision"] == "int8"
+    assert outcome.artifact.certificate["kept"] is True
+    verdicts = {each.stage: each.verdict for each in outcome.report.decisions}
+    assert verdicts["int8"] == "kept"
+    (operators,) = [each.operators for each in outcome.report.decisions if each.stage == "int8"]
+    assert operators is not None
+    assert operators["lowered"] == 4
+
+
+@pytest.mark.slow
+def test_int8_is_narrowed_where_the_limit_is_tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = _digits(monkeypatch, {"cosine": 0.999989})
+    (decision,) = [each for each in outcome.report.decisions if each.stage == "int8"]
+    assert decision.verdict == "kept"
+    assert "most error for their time" in decision.reason
+    assert outcome.artifact.certificate["kept"] is True
+    assert "quantize{keep=" in outcome.artifact.pipeline
+
+
+def _digits(monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]) -> Any:
+    """The digits within 5 ms, where calls in bytes are said to take half of the time."""
+
+    def measured(session: InferenceSession, *_: object) -> Samples:
+        half = "quantize" in session.artifact.pipeline
+        return Samples((0.004 if half else 0.008,) * 20)
+
+    monkeypatch.setattr(certify, "_measure", measured)
+    options = Options(
+        target="avx2",
+        threads=1,
+        contract=Contract("5ms", min_accuracy=limits),
+        calibration=DIGITS / "digits-test.npz",
+    )
+    return driver.compile_source(DIGITS / "digits.onnx", options)

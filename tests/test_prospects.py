@@ -1,0 +1,44 @@
+"""Which lower precisions are worth a try, by the target, the limits and the first candidate."""
+
+from dataclasses import replace
+
+import pytest
+
+from hybridc.compiler import prospects, stages
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.gains import Facts, Kernel
+from hybridc.compiler.plans import Options
+
+FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
+AVX2 = Options(contract=FAST, target="avx2", threads=1)
+WIDE = replace(AVX2, target='{"kind": "llvm", "mcpu": "cooperlake"}')
+# Convolutions; one row of a large language model, which reads 4 GB of weights.
+BUSY = Facts((Kernel(2e9, 1e7, "conv2d", 50),), {"fp32": 1e11}, 1e11)
+WAITS = Facts((Kernel(2e9, 4e9, "dense"),), {"fp32": 1e11}, 1e11)
+
+
+def hopeful(options: Options, facts: Facts | None) -> list[str]:
+    return [name for name in stages.LOSSY if not prospects.vain(name, options, facts)]
+
+
+def test_what_cannot_be_faster_is_vain() -> None:
+    data = [{"x": 1}]
+    assert hopeful(AVX2, BUSY) == ["int8", "int8-dynamic"]
+    assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8"]
+    assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8"]
+    assert hopeful(AVX2, None) == ["int8", "int8-dynamic"]
+    waiting = ["fp16", "int8-weights", "int8", "int4-weights"]
+    assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
+
+
+def test_a_limit_on_size_takes_what_is_smaller() -> None:
+    small = replace(AVX2, contract=Contract(max_size="1MB", min_accuracy={"cosine": 0.9}))
+    assert hopeful(small, BUSY) == ["bf16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
+    assert prospects.vain("fp16", small, BUSY) == "no smaller than bf16"
+
+
+@pytest.mark.parametrize("precision", ["int8", "bf16"])
+def test_a_model_in_a_lower_precision_is_left_so(precision: str) -> None:
+    facts = replace(BUSY, precision=precision)
+    assert hopeful(WIDE, facts) == []
+    assert prospects.vain("int8", WIDE, facts) == f"the model is in {precision} already"

@@ -1,0 +1,81 @@
+"""What calibrates never verifies."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+
+from hybridc.compiler import calibration, plans
+from hybridc.compiler.contract import Contract
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Model, TensorSpec
+from hybridc.compiler.plans import Options
+from hybridc.compiler.samples import Samples, samples
+
+MODEL = Model(
+    "m",
+    tvm.IRModule({}),
+    (TensorSpec("x", (1, 4), "float32"),),
+    (TensorSpec("y", (1, 4), "float32"),),
+    lambda feed: [feed["x"]],
+)
+
+
+def data(count: int, seed: int = 1) -> dict[str, Any]:
+    return {"x": np.random.default_rng(seed).standard_normal((count, 1, 4)).astype("float32")}
+
+
+def chosen(**options: Any) -> Samples:
+    return samples(MODEL, plans.plan(Options(dtype=options.pop("dtype", "int8"), **options)))
+
+
+def hashes(found: Samples) -> tuple[set[bytes], set[bytes]]:
+    """The samples that verify, and those that calibrate."""
+    assert found.calibration is not None
+    calibrating = {array.tobytes() for (array,) in found.calibration.feeds}
+    return {feed["x"].tobytes() for feed in found.feeds}, calibrating
+
+
+@pytest.mark.parametrize("count", [2, 3, 17])
+def test_data_are_split_by_the_seed(count: int) -> None:
+    found = chosen(calibration=data(count))
+    verifying, calibrating = hashes(found)
+    assert len(verifying) + len(calibrating) == count
+    assert not verifying & calibrating
+    assert found.calibrated is not None
+    assert found.calibrated["samples"] == count // 2 == len(calibrating)
+    assert found.calibrated["data_blake3"] != calibration.digest(found.feeds)
+    assert hashes(chosen(calibration=data(count))) == (verifying, calibrating)
+    if count > 3:
+        assert hashes(chosen(calibration=data(count), seed=1)) != (verifying, calibrating)
+
+
+def test_validation_data_leave_all_others_to_calibration() -> None:
+    found = chosen(calibration=data(5), validation=data(3, seed=2))
+    verifying, calibrating = hashes(found)
+    assert (len(verifying), len(calibrating)) == (3, 5)
+    assert found.told == "validation data"
+    with pytest.raises(InputError, match="missing inputs"):
+        chosen(calibration=data(5), validation={"y": data(3)["x"]})
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_without_data_to_split_random_ones_calibrate(count: int) -> None:
+    found = chosen(calibration=data(count) if count else None)
+    verifying, calibrating = hashes(found)
+    assert len(verifying) == 1
+    assert len(calibrating) > 1
+    assert not verifying & calibrating
+    assert found.calibration is not None
+    assert not found.calibration.given
+    assert found.calibration.told.startswith("random")
+
+
+def test_where_nothing_calibrates_all_data_verify() -> None:
+    found = chosen(dtype="auto", calibration=data(6))
+    assert len(found.feeds) == 6
+    assert found.calibration is None
+    limits = Contract("1ms", min_accuracy={"cosine": 0.9})
+    assert len(chosen(dtype="auto", calibration=data(6), contract=limits).feeds) == 3
+    assert len(chosen(dtype="fp32", calibration=data(6), contract=limits).feeds) == 6
