@@ -156,7 +156,7 @@ def _float_mod(node: Node) -> Expr:
 
     rest = _by_element(node, remainder, "fmod", (x, y))
     if not node.get("fmod", 0):
-        opposite = s.not_equal(s.less(rest, 0.0), s.less(y, 0.0))
+        opposite = s.logical_xor(s.less(rest, 0.0), s.less(y, 0.0))
         moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
         rest = s.where(moved, s.add(rest, y), rest)
     return rest if wide == kind else s.astype(rest, kind)
