@@ -169,6 +169,20 @@ def test_what_another_runtime_helps_with_is_told_apart(fallback: bool, verdict: 
     assert str(judged("a", "g", lambda: examine(case, fallback=fallback)).verdict) == verdict
 
 
+def test_drawn_numbers_are_no_wrong_answer() -> None:
+    made = onnx.helper.make_node("RandomUniformLike", ["x"], ["y"], seed=1.0)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 1, [3])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    x = np.zeros(3, np.float32)
+    with pytest.raises(ModelError, match="it draws random numbers"):
+        examine(Case(model, [([x], [x])], 0.0, 0.0), "ort")
+    still = onnx.helper.make_node("Dropout", ["x"], ["y"])
+    graph = onnx.helper.make_graph([still], "g", [value("x", 1, [3])], [value("y", 1, [3])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    assert examine(Case(model, [([x], [x + 1])], 0.0, 0.0), "ort").verdict == Verdict.WRONG
+
+
 def test_bad_calls_are_refused_before_anything_starts() -> None:
     result = CliRunner().invoke(command, ["--suite", "onnx-nod"])
     assert isinstance(result.exception, PluginError)

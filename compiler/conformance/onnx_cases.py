@@ -17,6 +17,16 @@ from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
 _BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
@@ -45,7 +55,8 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
     Inputs that decide shapes are compiled as constants, with the values of the data set.  With
     `fallback`, what cannot be compiled is left to ONNX Runtime, which is a verdict of its own.  The
     engine `ort` is ONNX Runtime instead, for comparison.  Raises ModelError where the compiler
-    refuses the model, and InputError for an engine that is not known.
+    refuses the model or the case stores numbers that another's generator drew, and InputError for
+    an engine that is not known.
     """
     if engine not in _ENGINES:
         raise InputError(f"engine {engine!r} is not known; {hint(engine, _ENGINES)}")
@@ -59,6 +70,8 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
             verdict = Verdict.FALLBACK
         wanted = [_value(value) for value in expected]
         if said := difference(ran.outputs, wanted, case.rtol, case.atol):
+            if draws(case.model):
+                raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
             return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
     return Result("", "", verdict, "", tuple(sorted(fixed)))
 
@@ -148,9 +161,12 @@ def _value(value: Any) -> Any:
     return value if value is None else np.asarray(value)
 
 
-def operators(model: Proto) -> frozenset[str]:
-    """The operators of a model's graph."""
-    return frozenset(node.op_type for node in model.graph.node)
+def draws(model: Proto) -> bool:
+    """Whether a model's outputs depend on a generator of random numbers."""
+    return any(
+        node.op_type in _RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
+        for node in model.graph.node
+    )
 
 
 def is_core(model: Proto) -> bool:
