@@ -18,6 +18,12 @@ _GIB = 2**30
 )
 @click.option("--filter", "text", default="", metavar="TEXT", help="Only cases named so.")
 @click.option("--core", is_flag=True, help="Only the suite's core: common types, plain operators.")
+@click.option(
+    "--fallback/--no-fallback",
+    default=True,
+    help="Hand operators that cannot be compiled to ONNX Runtime, which counts as fallback (the"
+    " usual), or refuse them.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Cases at once; one a core by default.")
 @click.option(
     "--timeout",
@@ -39,6 +45,7 @@ def command(
     suite: str,
     text: str,
     core: bool,
+    fallback: bool,
     jobs: int | None,
     timeout: float,
     memory: float,
@@ -54,9 +61,9 @@ def command(
     """
     from hybridc.compiler import host
     from hybridc.compiler.conformance import run, summary
-    from hybridc.compiler.conformance.suite import Result, Verdict, suites
+    from hybridc.compiler.conformance.suite import Result, Verdict, named
 
-    suites().create(suite)  # says what is wrong with its name before a process is started
+    suite = named(suite, fallback)  # says what is wrong with it before a process is started
     tell, limits = progress(verbose), run.Limits(timeout, int(memory * _GIB))
     results: list[Result] = []
     total, stopped = 0, False

@@ -18,20 +18,24 @@ Inputs = Sequence[Any] | Mapping[str, Any]
 
 
 class Prepared(BackendRep):
-    """A model that is compiled for the inputs of each call, or was for the same shapes before."""
+    """A model that is compiled for the inputs of each call, or was for the same shapes before.
 
-    def __init__(self, model: Proto) -> None:
+    With `fallback`, what cannot be compiled is left to ONNX Runtime.
+    """
+
+    def __init__(self, model: Proto, fallback: bool = True) -> None:
         from hybridc.compiler.frontends import onnx_static_inputs
 
-        self._model = model
+        self._model, self._fallback = model, fallback
         initialised = {tensor.name for tensor in model.graph.initializer}
         self._names = [v.name for v in model.graph.input if v.name not in initialised]
         self.deciding = onnx_static_inputs.deciding(model)
         self._sessions: dict[Any, Any] = {}
 
     def run(self, inputs: Inputs, **kwargs: Any) -> tuple[Array, ...]:
-        """Compute the outputs of a list of arrays, or of arrays by name.
+        """Compute the outputs of a list of values, or of values by name.
 
+        A value is an array; for a sequence a list, for an optional that holds nothing None.
         Raises ModelError for a model that cannot be compiled, and InputError for inputs that it
         does not have.
         """
@@ -39,30 +43,39 @@ class Prepared(BackendRep):
         feed = self._by_name(inputs)
         constants = {name: feed.pop(name) for name in self.deciding & feed.keys()}
         key = (
-            tuple((name, value.shape) for name, value in feed.items()),
+            tuple((name, np.shape(value)) for name, value in feed.items() if _is_array(value)),
             tuple((name, value.tobytes()) for name, value in sorted(constants.items())),
         )
         if key not in self._sessions:
             self._sessions[key] = self._compiled(feed, constants)
         return tuple(self._sessions[key].run(None, feed))
 
-    def _by_name(self, inputs: Inputs) -> dict[str, Array]:
+    def regions(self) -> tuple[str, ...]:
+        """The parts that ONNX Runtime computes, of all that was compiled by now."""
+        held = (session.artifact.regions for session in self._sessions.values())
+        return tuple(region.name for regions in held for region in regions)
+
+    def _by_name(self, inputs: Inputs) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
-            return {name: np.asarray(value) for name, value in inputs.items()}
+            return {name: _given(value) for name, value in inputs.items()}
         if len(inputs) > len(self._names):
             known = ", ".join(self._names)
             raise InputError(f"{len(inputs)} inputs given; the model has {known}")
-        return {n: np.asarray(value) for n, value in zip(self._names, inputs, strict=False)}
+        return {n: _given(value) for n, value in zip(self._names, inputs, strict=False)}
 
-    def _compiled(self, feed: Mapping[str, Array], constants: Mapping[str, Array]) -> Any:
+    def _compiled(self, feed: Mapping[str, Any], constants: Mapping[str, Array]) -> Any:
         from hybridc.compiler import driver, plans
         from hybridc.compiler.frontends import onnx_static_inputs
         from hybridc.compiler.session import InferenceSession
 
         proto = onnx_static_inputs.fixed(self._model, constants)
-        shapes = {name: array.shape for name, array in feed.items()}
+        shapes = {
+            value.name: feed[value.name].shape
+            for value in proto.graph.input
+            if value.type.HasField("tensor_type") and _is_array(feed.get(value.name))
+        }
         # Whoever runs a test compares the answers by a rule of its own.
-        options = plans.Options(verify="off", threads=1)
+        options = plans.Options(verify="off", threads=1, fallback=self._fallback)
         outcome = driver.compile_source(proto, options, shapes)
         return InferenceSession(outcome.artifact, 1)
 
@@ -72,11 +85,13 @@ class HybridcBackend(Backend):
 
     @classmethod
     def prepare(cls, model: Proto, device: str = "CPU", **kwargs: Any) -> Prepared:
-        """Read a model; it is compiled as it is run.  Raises InputError for another device."""
-        del kwargs
+        """Read a model; it is compiled as it is run.  Raises InputError for another device.
+
+        `fallback=False` refuses what would be left to ONNX Runtime.
+        """
         if not cls.supports_device(device):
             raise InputError(f"device {device!r} is not supported; known: CPU")
-        return Prepared(model)
+        return Prepared(model, bool(kwargs.get("fallback", True)))
 
     @classmethod
     def run_node(
@@ -87,7 +102,10 @@ class HybridcBackend(Backend):
         outputs_info: Any = None,
         **kwargs: Any,
     ) -> tuple[Array, ...]:
-        """Compute one node of the standard operators, of `opset_version` or the newest."""
+        """Compute one node of the standard operators, of `opset_version` or the newest.
+
+        `fallback=False` refuses what would be left to ONNX Runtime.
+        """
         import onnx
 
         del outputs_info
@@ -99,12 +117,22 @@ class HybridcBackend(Backend):
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         opsets = [onnx.helper.make_opsetid("", version)]
         model = onnx.helper.make_model(graph, opset_imports=opsets)
-        return cls.prepare(onnx.shape_inference.infer_shapes(model), device).run(feed)
+        known = onnx.shape_inference.infer_shapes(model)
+        return cls.prepare(known, device, fallback=kwargs.get("fallback", True)).run(feed)
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
         """The CPU alone."""
         return bool(device.split(":", maxsplit=1)[0] == "CPU")
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _given(value: Any) -> Any:
+    """Sequences, maps and what is missing as they are, all else as arrays."""
+    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _described(name: str, array: Array) -> Proto:

@@ -4,15 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
 from hybridc.cli.conformance import command
 from hybridc.compiler.conformance import run, summary
 from hybridc.compiler.conformance.examiner import judged
-from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.onnx_cases import Case, difference, examine
 from hybridc.compiler.conformance.page import Document, page
-from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, suites
+from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 
 SUITE = '''"""Cases that go wrong in every way."""
@@ -95,6 +96,14 @@ def test_outputs_are_compared_as_onnx_does() -> None:
     said = difference([x], [x.astype(np.float64)], 1e-3, 1e-7)
     assert said == "output 0 is of float32, not float64"
     assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], 1e-3, 0))
+    assert difference([[x, x]], [[x, x]], 1e-3, 0) is None
+    said = difference([[x]], [[x, x]], 1e-3, 0)
+    assert said == "output 0, a sequence: 1 outputs, not 2"
+    words = np.array(["a", "b"], object)
+    assert difference([words], [words], 0, 0) is None
+    assert difference([words], [words[::-1]], 0, 0) == "output 0: other strings"
+    assert difference([None], [None], 0, 0) is None
+    assert difference([x], [None], 0, 0) == "output 0 is ndarray, not None"
     nan = np.array([np.nan], np.float32)
     assert difference([nan], [nan], 1e-3, 0) is None
     assert difference([nan], [x[:1]], 1e-3, 0) is not None
@@ -139,6 +148,39 @@ def test_suites_are_found_by_name() -> None:
         assert issubclass(kind, Suite), name
     with pytest.raises(PluginError, match="did you mean 'onnx-node'"):
         suites().create("onnx-nodes")
+
+
+def test_help_can_be_refused() -> None:
+    assert named("onnx-node", fallback=True) == "onnx-node"
+    assert named("onnx-node", fallback=False) == "onnx-node{fallback=false}"
+    both = named("onnx-models{engine=ort}", fallback=False)
+    assert both == "onnx-models{engine=ort fallback=false}"
+    with pytest.raises(InputError, match="the suite torch-opinfo gets no help"):
+        named("torch-opinfo", fallback=False)
+
+
+@pytest.mark.parametrize(("fallback", "verdict"), [(True, "fallback"), (False, "unsupported")])
+def test_what_another_runtime_helps_with_is_told_apart(fallback: bool, verdict: str) -> None:
+    made = onnx.helper.make_node("NonZero", ["x"], ["y"])
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 7, None)])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], 0.0, 0.0)
+    assert str(judged("a", "g", lambda: examine(case, fallback=fallback)).verdict) == verdict
+
+
+def test_drawn_numbers_are_no_wrong_answer() -> None:
+    made = onnx.helper.make_node("RandomUniformLike", ["x"], ["y"], seed=1.0)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 1, [3])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    x = np.zeros(3, np.float32)
+    with pytest.raises(ModelError, match="it draws random numbers"):
+        examine(Case(model, [([x], [x])], 0.0, 0.0), "ort")
+    still = onnx.helper.make_node("Dropout", ["x"], ["y"])
+    graph = onnx.helper.make_graph([still], "g", [value("x", 1, [3])], [value("y", 1, [3])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    assert examine(Case(model, [([x], [x + 1])], 0.0, 0.0), "ort").verdict == Verdict.WRONG
 
 
 def test_bad_calls_are_refused_before_anything_starts() -> None:

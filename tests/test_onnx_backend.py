@@ -58,4 +58,35 @@ def test_other_devices_are_refused() -> None:
 def test_what_cannot_be_compiled_says_so() -> None:
     made = helper.make_node("NonZero", ["x"], ["y"])
     with pytest.raises(ModelError, match="depends on the data"):
-        backend.run_node(made, [np.ones(3, np.float32)])
+        backend.run_node(made, [np.ones(3, np.float32)], fallback=False)
+
+
+def test_what_cannot_be_compiled_is_left_to_another_runtime() -> None:
+    made = helper.make_node("NonZero", ["x"], ["y"])
+    (y,) = backend.run_node(made, [np.array([0, 3, 0, 4], np.float32)])
+    np.testing.assert_array_equal(y, [[1, 3]])
+    value = helper.make_tensor_value_info
+    kinds = [value("x", 1, ["n"]), value("y", 1, ["n"])]
+    plain = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", kinds[:1], kinds[1:]),
+        opset_imports=[helper.make_opsetid("", 20)],
+    )
+    prepared = backend.prepare(plain)
+    prepared.run([np.ones(2, np.float32)])
+    assert prepared.regions() == ()
+
+
+def test_sequences_are_taken_and_given_as_lists() -> None:
+    sequence = helper.make_tensor_sequence_value_info
+    graph = helper.make_graph(
+        [helper.make_node("SequenceInsert", ["s", "x"], ["y"])],
+        "insert",
+        [sequence("s", 1, ["n"]), helper.make_tensor_value_info("x", 1, ["n"])],
+        [sequence("y", 1, ["n"])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    prepared = backend.prepare(model)
+    one, two = np.ones(2, np.float32), np.zeros(2, np.float32)
+    (y,) = prepared.run([[one], two])
+    np.testing.assert_array_equal(y, [one, two])
+    assert len(prepared.regions()) == 1

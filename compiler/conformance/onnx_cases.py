@@ -16,8 +16,17 @@ from hybridc.compiler.errors import InputError, ModelError, hint
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
-Ran = tuple[Sequence[Array], frozenset[str]]  # outputs, and the inputs that were fixed
 
+_RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
 _BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
@@ -31,33 +40,52 @@ class Case:
     atol: float
 
 
-def examine(case: Case, engine: str = "hybridc") -> Result:
+@dataclass(frozen=True)
+class _Ran:
+    """Outputs, the inputs that were compiled as constants, and whether another runtime helped."""
+
+    outputs: Sequence[Any]
+    fixed: frozenset[str] = frozenset()
+    helped: bool = False
+
+
+def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Result:
     """Compile a case with the default pipeline, run every data set, and compare.
 
-    Inputs that decide shapes are compiled as constants, with the values of the data set.  The
+    Inputs that decide shapes are compiled as constants, with the values of the data set.  With
+    `fallback`, what cannot be compiled is left to ONNX Runtime, which is a verdict of its own.  The
     engine `ort` is ONNX Runtime instead, for comparison.  Raises ModelError where the compiler
-    refuses the model, and InputError for an engine that is not known.
+    refuses the model or the case stores numbers that another's generator drew, and InputError for
+    an engine that is not known.
     """
     if engine not in _ENGINES:
         raise InputError(f"engine {engine!r} is not known; {hint(engine, _ENGINES)}")
     run = _ENGINES[engine]
     fixed: set[str] = set()
+    verdict = Verdict.PASS
     for given, expected in case.data:
-        got, names = run(case.model, [_array(value) for value in given])
-        fixed.update(names)
-        if said := difference(got, [_array(value) for value in expected], case.rtol, case.atol):
+        ran = run(case.model, [_value(value) for value in given], fallback)
+        fixed.update(ran.fixed)
+        if ran.helped:
+            verdict = Verdict.FALLBACK
+        wanted = [_value(value) for value in expected]
+        if said := difference(ran.outputs, wanted, case.rtol, case.atol):
+            if draws(case.model):
+                raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
             return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
-    return Result("", "", Verdict.PASS, "", tuple(sorted(fixed)))
+    return Result("", "", verdict, "", tuple(sorted(fixed)))
 
 
-def _by_hybridc(model: Proto, given: Sequence[Array]) -> Ran:
+def _by_hybridc(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
     from hybridc.compiler.onnx_backend import Prepared
 
-    prepared = Prepared(model)
-    return prepared.run(given), prepared.deciding
+    prepared = Prepared(model, fallback)
+    outputs = prepared.run(given)
+    return _Ran(outputs, prepared.deciding, bool(prepared.regions()))
 
 
-def _by_ort(model: Proto, given: Sequence[Array]) -> Ran:
+def _by_ort(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
+    del fallback  # it is the other runtime itself
     from hybridc.compiler.reference import runtime_session
 
     initialised = {tensor.name for tensor in model.graph.initializer}
@@ -67,29 +95,40 @@ def _by_ort(model: Proto, given: Sequence[Array]) -> Ran:
         session = runtime_session(model)
     except Exception as error:  # its classes are not public
         raise ModelError(str(error)) from None
-    return session.run(None, feed), frozenset()
+    return _Ran(session.run(None, feed))
 
 
-_ENGINES: Mapping[str, Callable[[Proto, Sequence[Array]], Ran]] = MappingProxyType(
+_ENGINES: Mapping[str, Callable[[Proto, Sequence[Any], bool], _Ran]] = MappingProxyType(
     {"hybridc": _by_hybridc, "ort": _by_ort}
 )
 
 
-def difference(
-    got: Sequence[Array], expected: Sequence[Array], rtol: float, atol: float
-) -> str | None:
+def difference(got: Sequence[Any], expected: Sequence[Any], rtol: float, atol: float) -> str | None:
     """What differs between outputs beyond the tolerance, in one line, or None."""
     if len(got) != len(expected):
         return f"{len(got)} outputs, not {len(expected)}"
     for index, (value, right) in enumerate(zip(got, expected, strict=True)):
-        if value.shape != right.shape:
-            return f"output {index} has the shape {value.shape}, not {right.shape}"
-        if value.dtype != right.dtype:
-            return f"output {index} is of {value.dtype}, not {right.dtype}"
-        near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
-        if said := _numbers(_comparable(value), _comparable(right), near, atol):
-            return f"output {index}: {said}"
+        if said := _differs(value, right, rtol, atol):
+            return f"output {index}{said}"
     return None
+
+
+def _differs(value: Any, right: Any, rtol: float, atol: float) -> str | None:
+    """What differs between two values, to complete "output 0"."""
+    if isinstance(value, list) and isinstance(right, list):
+        said = difference(value, right, rtol, atol)
+        return f", a sequence: {said}" if said else None
+    if not (isinstance(value, np.ndarray) and isinstance(right, np.ndarray)):
+        return None if value is right is None else f" is {type(value).__name__}, not {right!r:.60}"
+    if value.shape != right.shape:
+        return f" has the shape {value.shape}, not {right.shape}"
+    if value.dtype != right.dtype:
+        return f" is of {value.dtype}, not {right.dtype}"
+    if value.dtype == object:  # strings
+        return None if np.array_equal(value, right) else ": other strings"
+    near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
+    said = _numbers(_comparable(value), _comparable(right), near, atol)
+    return f": {said}" if said else None
 
 
 def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None:
@@ -109,20 +148,25 @@ def _comparable(array: Array) -> Array:
     return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
-def _array(value: Any) -> Array:
+def _value(value: Any) -> Any:
+    """An array, or a list of them, or None."""
     import onnx
 
     if isinstance(value, onnx.TensorProto):
-        array: Array = onnx.numpy_helper.to_array(value)
-        return array
-    if isinstance(value, list | tuple | dict) or value is None:
-        raise ModelError("sequences, maps and optional values are not supported")
-    return np.asarray(value)
+        return onnx.numpy_helper.to_array(value)
+    if isinstance(value, onnx.SequenceProto):
+        return [_value(item) for item in onnx.numpy_helper.to_list(value)]
+    if isinstance(value, list | tuple):
+        return [_value(item) for item in value]
+    return value if value is None else np.asarray(value)
 
 
-def operators(model: Proto) -> frozenset[str]:
-    """The operators of a model's graph."""
-    return frozenset(node.op_type for node in model.graph.node)
+def draws(model: Proto) -> bool:
+    """Whether a model's outputs depend on a generator of random numbers."""
+    return any(
+        node.op_type in _RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
+        for node in model.graph.node
+    )
 
 
 def is_core(model: Proto) -> bool:

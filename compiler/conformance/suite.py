@@ -6,11 +6,12 @@ A suite is a plug-in, one file in `compiler/conformance/suites/`.  Its cases run
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
-from hybridc.compiler.plugin import Catalogue
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.plugin import Catalogue, options, text
 
 
 class Verdict(StrEnum):
@@ -83,3 +84,19 @@ class Suite(ABC):
 def suites() -> Catalogue[Suite]:
     """Every suite known: ours and those of the entry points of the group of that name."""
     return Catalogue("hybridc.compiler.conformance.suites", Suite)
+
+
+def named(spec: str, fallback: bool) -> str:
+    """The text of a suite, such as `onnx-node{engine=ort}`, that takes other runtimes' help or not.
+
+    Raises PluginError where there is no such suite, and InputError where it knows no fallback that
+    could be refused.
+    """
+    suite = suites().create(spec)
+    if fallback:
+        return text(suite)
+    known = {name for name, _, _ in options(type(suite))}
+    if "fallback" not in known:
+        raise InputError(f"the suite {text(suite)} gets no help that could be refused")
+    changes: dict[str, Any] = {"fallback": False}
+    return text(replace(suite, **changes))

@@ -18,9 +18,13 @@ _LIGHT_TOLERANCE = 1e-3, 1e-7  # of ONNX's loader where a case names none
 
 @dataclass(frozen=True)
 class OnnxModels(Suite):
-    """ONNX's tests of whole models: simple, converted from PyTorch, light CNNs."""
+    """ONNX's tests of whole models: simple, converted from PyTorch, light CNNs.
+
+    The options are those of `onnx-node`.
+    """
 
     engine: str = "hybridc"
+    fallback: bool = True
 
     packages = ("onnx",)
 
@@ -40,7 +44,7 @@ class OnnxModels(Suite):
     def examine(self, name: str) -> Result:
         """Run one model."""
         case = self._stored(name) if name in self._cases else _light(name)
-        return onnx_cases.examine(case, self.engine)
+        return onnx_cases.examine(case, self.engine, self.fallback)
 
     def _stored(self, name: str) -> onnx_cases.Case:
         import onnx
@@ -48,14 +52,15 @@ class OnnxModels(Suite):
         case = self._cases[name]
         folder = Path(case.model_dir)
         model = onnx.load(folder / "model.onnx")
-        sets = [
-            (list(_tensors(data, "input", model.graph.input)), list(_tensors(data, "output")))
+        sides = ("input", model.graph.input), ("output", model.graph.output)
+        sets: Any = [
+            tuple(list(_tensors(data, *side)) for side in sides)
             for data in sorted(folder.glob("test_data_set_*"))
         ]
         return onnx_cases.Case(model, sets, case.rtol, case.atol)
 
 
-def _tensors(folder: Path, kind: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+def _tensors(folder: Path, kind: str, values: Sequence[Any]) -> Iterator[Any]:
     import onnx
 
     count = len(list(folder.glob(f"{kind}_*.pb")))
@@ -64,7 +69,7 @@ def _tensors(folder: Path, kind: str, values: Sequence[Any] = ()) -> Iterator[An
         sequence = index < len(values) and values[index].type.HasField("sequence_type")
         message = onnx.SequenceProto() if sequence else onnx.TensorProto()
         message.ParseFromString(content)
-        yield [] if sequence else message
+        yield message
 
 
 def _light(name: str) -> onnx_cases.Case:

@@ -18,10 +18,11 @@ class OnnxNode(Suite):
 
     The core leaves out functions written out (`_expanded`), other domains than ai.onnx, and
     tensors of other types than float16 to 64, integers of 8 to 64 bits, and bool.  The engine may
-    be `ort`, ONNX Runtime, to compare with.
+    be `ort`, ONNX Runtime, to compare with; without `fallback`, ours gets no help of it.
     """
 
     engine: str = "hybridc"
+    fallback: bool = True
 
     packages = ("onnx",)
 
@@ -45,4 +46,4 @@ class OnnxNode(Suite):
         """Run one test."""
         case = self._cases[name]
         data = onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol)
-        return onnx_cases.examine(data, self.engine)
+        return onnx_cases.examine(data, self.engine, self.fallback)

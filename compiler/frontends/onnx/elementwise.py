@@ -157,7 +157,7 @@ def _float_mod(node: Node) -> Expr:
 
     rest = _by_element(node, remainder, "fmod", (x, y))
     if not node.get("fmod", 0):
-        opposite = s.not_equal(s.less(rest, 0.0), s.less(y, 0.0))
+        opposite = s.logical_xor(s.less(rest, 0.0), s.less(y, 0.0))
         moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
         rest = s.where(moved, s.add(rest, y), rest)
     return rest if wide == kind else s.astype(rest, kind)
@@ -218,7 +218,7 @@ def _shift(node: Node) -> Expr:
 
 
 def _hyperbolic(sign: float) -> Converter:
-    """Cosh and Sinh by exponentials; TVM has no code for them.
+    """Cosh and Sinh by exponentials; TVM's lose digits of float16, and of float64 near 0.
 
     Half of e^(x/2) twice, so that no infinity comes before the result's.  Near 0 the sine is its
     series, where the difference of exponentials would cancel: the next term is below x^9 / 362880.
