@@ -122,6 +122,7 @@ def test_a_model_in_bytes_is_near_its_fp32(name: str) -> None:
     assert agreement["max_abs"] > 0
 
 
+@pytest.mark.slow
 def test_without_data_the_certificate_says_so() -> None:
     model, _ = loaded("residual")
     made = driver.compile_model(model, Options(threads=1, dtype="int8"))
@@ -140,7 +141,8 @@ def lowered(name: str, **options: Any) -> tuple[Any, Any, Context]:
     return before, pipeline.run([Quantize(**options)], before, context), context
 
 
-@pytest.mark.parametrize("name", ["residual", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["residual", "transformer"])
 def test_switches_compute_what_the_quantised_graph_does(name: str) -> None:
     before, after, context = lowered(name, residuals=False)
     ones = np.ones(len(context.sensitive.operators), np.float32)
@@ -157,6 +159,7 @@ def test_switches_compute_what_the_quantised_graph_does(name: str) -> None:
     assert np.linalg.norm(switched - wanted) == pytest.approx(noise, rel=0.5)
 
 
+@pytest.mark.slow
 def test_the_effect_of_each_operator_is_found_on_the_output() -> None:
     _, _, context = lowered("residual")
     operators = sensitivity.measured(context.sensitive)
