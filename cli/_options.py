@@ -84,9 +84,8 @@ def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
     from hybridc.compiler import frontend
 
     shapes = dict(map(frontend.parse_shape, given))
-    for model in models:
-        if frontend.is_onnx(model):
-            _glance(model)
+    for model in [model for model in models if frontend.is_onnx(model)]:
+        _glance(model)
     return shapes
 
 

@@ -157,9 +157,9 @@ def command(
         calibration=data.read(calibration) if calibration else None,
         validation=data.read(validation) if validation else None,
     )
-    shapes = shapes_of([model], shape)
     plans.check(options)
     cascade.strategy(options)
+    shapes = shapes_of([model], shape)
     if untrusted:
         from hybridc.compiler.untrusted import examine
 

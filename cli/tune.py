@@ -111,11 +111,14 @@ def command(
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
-    shapes = shapes_of(models, shape)
+    from hybridc.compiler.log import connect
     from hybridc.compiler.observe import check, observed
 
     options = Options(**plain, plugins=plugin, progress=progress(verbose))
     check(options)
+    if options.log is not None:
+        connect.parse(options.log)
+    shapes = shapes_of(models, shape)
     from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
 
     try:

@@ -12,10 +12,10 @@ stage that stayed took its part of it, so that the parts add up to the total:
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hybridc.compiler.decisions import KEPT, Decision
+from hybridc.compiler.decisions import KEPT, NOT_NEEDED, Decision
 
 NO_STAGE = "no stage"
 
@@ -87,6 +87,11 @@ class Hybrid:
             f"{math.exp(total):.3g} times as fast as exact: {', '.join(shares)};"
             f" hybrid efficiency {self.efficiency:.2f}, fusion score {self.fusion_score:.2f}"
         )
+
+    def tried(self) -> "Hybrid":
+        """The same without components that were not needed, which an artifact does not tell of."""
+        found = tuple(each for each in self.components if each.verdict != NOT_NEEDED)
+        return replace(self, components=found)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""

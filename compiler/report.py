@@ -85,7 +85,7 @@ class Report:
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
             "decisions": [each.to_json() for each in self.decisions if each.verdict != NOT_NEEDED],
-            **(self.hybrid.to_json() if self.hybrid else {}),
+            **(self.hybrid.tried().to_json() if self.hybrid else {}),
             **({"profile": dict(self.profile)} if self.profile else {}),
         }
 

@@ -12,17 +12,8 @@ from hybridc.cli import main as entry
 from hybridc.compiler.errors import ContractError, InputError, MissingRecordError, WrongAnswerError
 
 VERBS = (
-    "bench",
-    "compile",
-    "doctor",
-    "inspect",
-    "log",
-    "opt",
-    "passes",
-    "report",
-    "run",
-    "tune",
-    "verify",
+    *("bench", "bisect", "compile", "conformance", "doctor", "inspect", "log", "opt", "passes"),
+    *("reduce", "report", "run", "tune", "verify"),
 )
 
 RELU_TWICE = """
@@ -87,7 +78,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "part"),
     [
         (["compil"], "did you mean 'compile'?"),
-        (["nonsense-at-all"], "known: bench, compile"),
+        (["nonsense-at-all"], "known: bench, bisect, compile"),
         (["--vrsion"], "--version"),
         (["passes", "--jsn"], "--json"),
         (["compile"], "MODEL"),
@@ -102,7 +93,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["tune", "m.onnx", "--caches", "hot"], "warm"),
         (["tune", "m.onnx", "--log", "mysql://here"], "postgresql"),
         (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
-        (["compile", "m.onnx", "--budget", "10min"], "--trials"),
+        (["compile", "m.onnx", "--budget", "soon"], "5ms"),
         (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave trials out"),
     ],
 )

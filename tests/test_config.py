@@ -17,7 +17,10 @@ from hybridc.compiler.steering import LEVELS
 
 DOCS = Path(__file__).parent.parent / "docs"
 # What only a command line has: where to write, what to print, and the shapes of the one model.
-ALONE = {"model", "output", "shape", "keep_best", "dump_ir", "report", "as_json", "verbose"}
+ALONE = {
+    *("model", "output", "shape", "untrusted", "keep_best", "dump_ir", "report"),
+    *("as_json", "verbose"),
+}
 # Options of branches that measure while compiling, which have pages of their own.
 PARAMETERS = {each.name: each for each in command.params if each.name != "config"}
 

@@ -165,7 +165,7 @@ def test_the_mask_of_a_dropout_keeps_everything() -> None:
     check(load(used))
 
 
-def test_a_failing_import_names_its_node() -> None:
+def test_a_size_that_depends_on_data_is_told() -> None:
     model = build(
         [node("Relu", "x", "r"), node("ReduceSum", "r k", "v", name="sum")],
         [("x", FLOAT, [4]), ("k", INT64, [1])],

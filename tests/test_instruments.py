@@ -151,7 +151,7 @@ def test_a_pass_that_changes_nothing_is_not_run_again(
     def unwanted(*_: object) -> list[Array]:
         raise AssertionError("evaluated without need")
 
-    monkeypatch.setattr(instruments, "evaluate", unwanted)
+    monkeypatch.setattr(instruments, "evaluate_model", unwanted)
     pipeline.run((Keep(),), model.module, context, [checker(model)])
 
 

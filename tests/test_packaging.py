@@ -18,7 +18,7 @@ PACKAGED = {
     for pattern in ("*.py", "cost_model.*")
     for path in (ROOT / folder).rglob(pattern)
     if path.suffix != ".pyc"
-} | {"hybridc/__init__.py", "hybridc/py.typed"}
+} | {"hybridc/__init__.py", "hybridc/onnx_backend.py", "hybridc/py.typed"}
 
 # y = relu(x @ w) of a 2 by 3 input, compiled and run; torch must neither be there nor be missed.
 TRIAL = """
