@@ -21,7 +21,7 @@ class Defect:
 
 
 WRONG, FAILS = "wrong", "fails"
-_OURS, _LEFT = "our converter", "left to ONNX Runtime"
+_OURS, _LEFT = "our converter", "not imported"
 
 TVM = (
     Defect("test_isinf_negative", WRONG, "IsInf ignores detect_negative, detect_positive", _OURS),
