@@ -76,7 +76,7 @@ class _Writer:
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
         """Dequantise; the axis counts where the scale has one."""
         inputs = [data, scale, zero] if zero else [data, scale]
-        options = {} if self.older and self.is_scalar(scale) else {"axis": axis}
+        options: dict[str, Any] = {} if self.older and self.is_scalar(scale) else {"axis": axis}
         return self.emit("DequantizeLinear", inputs, **options)
 
     @property
