@@ -137,7 +137,7 @@ def test_results_are_counted_and_told() -> None:
     assert again.summary == found
     made = page([again])
     assert "| onnx-node, core | 4 of 5 | 2 | 1 | 1 | 0 | 0 | 75.0 % |" in made
-    assert "Every case passes of: Mul 2." in made
+    assert "Every answer is right, with help or without, of: Mul 2." in made
     with pytest.raises(InputError, match="not a document of"):
         Document.from_json({"cases": []})
 

@@ -143,15 +143,50 @@ def test_dft(inverse: int, length: int) -> None:
 @pytest.mark.parametrize("kind", [np.int32, np.int64])
 def test_integer_powers(kind: Any) -> None:
     code = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
-    model = build(
-        [node("Pow", "x y", "z")], [("x", code, [6]), ("y", code, [6])], [("z", code, None)]
-    )
-    x = np.array([0, 1, -1, 2, -3, 7], kind)
-    y = np.array([0, 5, 3, 10, 3, 2], kind)
+    made, x = node("Pow", "x y", "z"), np.array([0, 1, -1, 2, -3, 7], kind)
+    from hybridc.compiler.evaluate import evaluate
+
+    for power in (0, 1, 5):
+        given = {"y": np.array(power, kind)}
+        model = build([made], [("x", code, [6])], [("z", code, None)], given)
+        (got,) = evaluate(load(model).module, [x])
+        np.testing.assert_array_equal(got, x**power)
+    unknown = build([made], [("x", code, [6]), ("y", code, [6])], [("z", code, None)])
+    with pytest.raises(ModelError, match="with integers and powers that are not one constant"):
+        load(unknown)
+    helped = load(unknown, fallback=True)
+    assert [dict(region.operators) for region in helped.regions] == [{"Pow": 1}]
+
+
+@pytest.mark.parametrize("direction", ["LEFT", "RIGHT"])
+def test_shifts_by_more_than_the_width(direction: str) -> None:
+    x, y = np.array([-8, 4, -1, 5], np.int32), np.array([32, 33, -1, 1], np.int32)
+    code = helper.np_dtype_to_tensor_dtype(np.dtype(np.int32))
+    made = node("BitShift", "x y", "z", direction=direction)
+    model = build([made], [("x", code, [4]), ("y", code, [4])], [("z", code, None)], opset=28)
     from hybridc.compiler.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x, y])
-    np.testing.assert_array_equal(got, x**y)
+    wanted = [0, 0, 0, 10] if direction == "LEFT" else [-1, 0, -1, 2]
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_transform_is_one_sided_by_default() -> None:
+    made = helper.make_node("STFT", ["x", "step", "", "n"], ["y"])
+    constants = {"step": np.array(8), "n": np.array(16)}
+    model = build([made], [("x", FLOAT, [1, 64, 1])], [("y", FLOAT, None)], constants)
+    helped = load(model, fallback=True)
+    assert helped.regions == ()
+    assert helped.outputs[0].shape == (1, 7, 9, 2)
+
+
+def test_what_onnx_knows_no_shape_of_is_still_ours() -> None:
+    made = helper.make_node("MaxUnpool", ["x", "i", "s"], ["y"], kernel_shape=[2], strides=[2])
+    constants = {"s": np.array([1, 1, 5])}
+    inputs = [("x", FLOAT, [1, 1, 2]), ("i", INT64, [1, 1, 2])]
+    helped = load(build([made], inputs, [("y", FLOAT, None)], constants), fallback=True)
+    assert helped.regions == ()
+    assert helped.outputs[0].shape == (1, 1, 5)
 
 
 @pytest.mark.parametrize("fmod", [0, 1])

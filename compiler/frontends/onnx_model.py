@@ -70,9 +70,19 @@ def prepare(file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) -> StaticGraph
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
     onnx_shapes.apply(proto, bound)
+    _say_one_sided(proto)
     proto = onnx_quantized.written_out(proto)
     proto = onnx_operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
     return fold(proto)
+
+
+def _say_one_sided(proto: Proto) -> None:
+    """Write out STFT's default, which ONNX's shape inference takes for the other way."""
+    import onnx
+
+    for node in onnx_operators.walk(proto.graph):
+        if node.op_type == "STFT" and all(item.name != "onesided" for item in node.attribute):
+            node.attribute.append(onnx.helper.make_attribute("onesided", 1))
 
 
 def _require_addressable(static: StaticGraph) -> None:

@@ -154,12 +154,24 @@ def _conv_integer(writer: _Writer) -> list[Proto]:
     import onnx
 
     x, w = (
-        writer.dequantize(writer.input(index), writer.ones(zero), zero, axis)
+        _centred(writer, writer.input(index), zero, axis)
         for index, zero, axis in ((0, writer.input(2), 1), (1, writer.input(3), 0))
     )
     y = writer.like_node("Conv", [x, w])
     writer.emit("Cast", [y], writer.node.output[0], to=onnx.TensorProto.INT32)
     return writer.made
+
+
+def _centred(writer: _Writer, data: str, zero: str, axis: int) -> str:
+    """Integers less their zero points, as floats; by hand where the opset has no axis for it."""
+    import onnx
+
+    rank = len(writer.sizes(data) or ())
+    if not writer.older or not rank or not zero or writer.is_scalar(zero):
+        return writer.dequantize(data, writer.ones(zero), zero, axis)
+    wide, points = (writer.emit("Cast", [n], to=onnx.TensorProto.FLOAT) for n in (data, zero))
+    shape = writer.constant(np.array([-1 if at == axis else 1 for at in range(rank)]))
+    return writer.emit("Sub", [wide, writer.emit("Reshape", [points, shape])])
 
 
 def _elementwise(operator: str) -> Callable[[_Writer], list[Proto]]:

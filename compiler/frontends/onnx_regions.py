@@ -57,11 +57,24 @@ def import_with_regions(
     Raises ModelError where ONNX Runtime takes a region neither.
     """
     graph = _Graph(static, file, shapes, foreign)
+    if (whole := graph.whole()) is not None:
+        return whole
     for _ in range(_ATTEMPTS):
         made = graph.attempt()
         if made is not None:
             return made
     raise ModelError(f"no part of the graph can be imported: {graph.reason}")
+
+
+def _spec(name: str, kind: Any) -> TensorSpec | None:
+    """A value as Relax has it, where that is a tensor of a static shape."""
+    from tvm import relax
+
+    if not isinstance(kind, relax.TensorType) or not isinstance(kind.shape, relax.ShapeExpr):
+        return None
+    if not all(hasattr(extent, "value") for extent in kind.shape.values):
+        return None
+    return TensorSpec(name, tuple(map(int, kind.shape.values)), str(kind.dtype))
 
 
 @dataclass
@@ -83,6 +96,24 @@ class _Graph:
         self.types = types
         self.made = {name for node in self.nodes for name in node.output if name}
         self.able = [importable(node) and not self.foreign(node) for node in self.nodes]
+
+    def whole(self) -> Imported | None:
+        """Import all of it, which tells types that ONNX cannot infer; None where not all is ours.
+
+        What becomes of it must have a static shape everywhere, and no other type than ONNX says.
+        """
+        given = [value.name for value in self.static.proto.graph.input]
+        if not all(self.able) or any(isinstance(self.specs.get(n), OpaqueSpec) for n in given):
+            return None
+        try:
+            module, reached = import_graph(self.static.proto, self.file.weights, self.shapes)
+        except NodeError:
+            return None
+        found = {name: _spec(name, reached.get(name)) for name in self.made & reached.keys()}
+        if None in found.values() or any(self._differs(name, reached[name]) for name in found):
+            return None
+        known = {name: spec for name, spec in found.items() if spec is not None}
+        return Imported(module, (), {**self.specs, **known})
 
     def attempt(self) -> Imported | None:
         """Import with the regions that are needed by now; None where more turn out to be."""

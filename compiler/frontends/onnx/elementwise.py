@@ -22,7 +22,10 @@ _LARGEST_PRODUCT = 3
 
 
 def _pow(node: Node) -> Expr:
-    """The result has the base's type; integers are multiplied, which is exact."""
+    """The result has the base's type; integers are multiplied, which is exact.
+
+    Raises UnsupportedError for integers to powers that are known only as the model runs.
+    """
     x, y, s = node.inputs[0], node.inputs[1], node.scope
     kind, other = dtype(x), dtype(y)
     known = _constant(y)
@@ -34,7 +37,8 @@ def _pow(node: Node) -> Expr:
     if is_float(y):
         wide = "float64"
         return s.astype(s.power(s.astype(x, wide), s.astype(y, wide)), kind)
-    return _integer_power(node, x, s.astype(y, kind) if other != kind else y)
+    # Squares would have to be multiplied by the bits of y, each written out where it is used.
+    raise UnsupportedError("integers and powers that are not one constant")
 
 
 def _constant(value: Expr) -> float | None:
@@ -62,30 +66,6 @@ def _product(node: Node, x: Expr, power: int) -> Expr:
 
 def _one(kind: str) -> Expr:
     return constant(np.array(1), kind)
-
-
-def _integer_power(node: Node, x: Expr, y: Expr) -> Expr:
-    """Square and multiply by the bits of y; a negative power of an integer is its reciprocal.
-
-    The result wraps as integers do: only the bits that can matter to a type are walked.
-    """
-    s, kind = node.scope, dtype(x)
-    bits = np.iinfo(kind).bits
-    result: Expr = s.broadcast_to(
-        _one(kind), list(np.broadcast_shapes(node.shape(0), node.shape(1)))
-    )
-    square = x
-    for bit in range(bits - 1):
-        one = s.bitwise_and(s.right_shift(y, bit), 1)
-        result = s.multiply(result, s.where(s.equal(one, 1), square, _one(kind)))
-        square = s.multiply(square, square)
-    if kind.startswith("u"):
-        return result
-    # 1 / x^|y| cut to an integer: 1 for 1, 1 or -1 for -1, and 0 for the others.
-    odd = s.equal(s.bitwise_and(y, 1), 1)
-    minus = s.where(odd, s.negative(_one(kind)), _one(kind))
-    small = s.where(s.equal(x, 1), _one(kind), s.where(s.equal(x, -1), minus, s.subtract(x, x)))
-    return s.where(s.less(y, 0), small, result)
 
 
 def _is_inf(node: Node) -> Expr:
@@ -208,11 +188,16 @@ def _bit_cast(node: Node) -> Expr:
 
 
 def _shift(node: Node) -> Expr:
-    """Unsigned integers; a shift by the width or more leaves 0, as in numpy."""
-    x, y, s = node.inputs[0], node.inputs[1], node.scope
-    bits = np.iinfo(dtype(x)).bits
-    apply = s.left_shift if node.get("direction") == "LEFT" else s.right_shift
+    """A shift by the width or more, or by less than 0, leaves 0, or the sign, as in numpy."""
+    x, y, s, kind = node.inputs[0], node.inputs[1], node.scope, dtype(node.inputs[0])
+    bits, left = np.iinfo(kind).bits, node.get("direction") == "LEFT"
     inside = s.less(y, bits)
+    if not kind.startswith("u"):
+        inside = s.logical_and(inside, s.greater_equal(y, 0))
+        if not left:
+            last = constant(np.array(bits - 1), kind)
+            return s.right_shift(x, s.where(inside, y, last))
+    apply = s.left_shift if left else s.right_shift
     shifted = apply(x, s.where(inside, y, s.subtract(y, y)))
     return s.where(inside, shifted, s.subtract(shifted, shifted))
 
