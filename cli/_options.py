@@ -83,15 +83,18 @@ def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
     """
     from hybridc.compiler import frontend
 
-    shapes = dict(map(frontend.parse_shape, given))
-    for model in [model for model in models if frontend.is_onnx(model)]:
-        _glance(model)
-    return shapes
+    for model in models:
+        frontend.is_onnx(model)
+    return dict(map(frontend.parse_shape, given))
 
 
-def _glance(model: Path) -> None:
-    """Let another process read the file first, where that is cheap."""
-    from hybridc.compiler import untrusted
+def glance(models: Sequence[Path]) -> None:
+    """Let another process read the ONNX files first, where that is cheap.
 
-    if model.stat().st_size <= untrusted.GLANCED:
-        untrusted.glance(model)
+    Raises ModelError where one of them is none, or is too much for a reader.
+    """
+    from hybridc.compiler import frontend, untrusted
+
+    for model in models:
+        if frontend.is_onnx(model) and model.stat().st_size <= untrusted.GLANCED:
+            untrusted.glance(model)

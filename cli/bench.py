@@ -16,6 +16,7 @@ from hybridc.cli._options import (
     THREADS,
     VERBOSE,
     Shapes,
+    glance,
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
@@ -79,6 +80,7 @@ def command(
 
     compiled = source.suffix == ".hyb"
     shapes = shapes_of([] if compiled else [source], shape)
+    glance([] if compiled else [source])
     tell = progress(verbose)
     watch = observe.Watch(monitor, monitor_interval, progress=tell)
     observe.check(watch)

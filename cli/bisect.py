@@ -15,6 +15,7 @@ from hybridc.cli._options import (
     TARGET,
     THREADS,
     VERBOSE,
+    glance,
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
@@ -74,6 +75,7 @@ def command(
     1 where something is found, with 0 where all is well.
     """
     shapes = shapes_of([model], shape)
+    glance([model])
     from hybridc.compiler import plans
 
     tell = progress(verbose)

@@ -20,6 +20,7 @@ from hybridc.cli._options import (
     UNTRUSTED,
     VERBOSE,
     Shapes,
+    glance,
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
@@ -145,6 +146,7 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
+    shapes = shapes_of([model], shape)
     from hybridc.compiler import calibration as data
     from hybridc.compiler import cascade, plans, presets
     from hybridc.compiler.config import HybridConfig
@@ -159,7 +161,7 @@ def command(
     )
     plans.check(options)
     cascade.strategy(options)
-    shapes = shapes_of([model], shape)
+    glance([model])
     if untrusted:
         from hybridc.compiler.untrusted import examine
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, shapes_of
+from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, glance, shapes_of
 from hybridc.cli._output import emit_json
 
 
@@ -65,6 +65,7 @@ def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
 
 def _model(path: Path, shape: tuple[str, ...], target: str, log: str | None) -> dict[str, Any]:
     shapes = shapes_of([path], shape)
+    glance([path])
     from hybridc.compiler import inspection
 
     analysed = inspection.analyse_model(path, shapes, target=target, log=log)

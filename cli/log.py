@@ -18,6 +18,7 @@ from hybridc.cli._options import (
     TARGET,
     THREADS,
     Shapes,
+    glance,
     shapes_of,
 )
 from hybridc.cli._output import emit_json
@@ -90,6 +91,7 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
     from hybridc.compiler.log import stats
 
     shapes = shapes_of([model] if model else [], given.pop("shape"))
+    glance([model] if model else [])
     with _open(log, plugins=given["plugin"]) as opened:
         data = stats.summary(opened)
         if model is not None:
@@ -112,6 +114,7 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
 def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
     """Tell for each kernel of MODEL whether the log knows it, and what differs where not."""
     shapes = shapes_of([model], given.pop("shape"))
+    glance([model])
     with _open(log, plugins=given["plugin"]) as opened:
         found = _explain(opened, model, shapes, **given)
     if as_json:

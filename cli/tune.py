@@ -22,6 +22,7 @@ from hybridc.cli._options import (
     TRACE,
     VERBOSE,
     Shapes,
+    glance,
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
@@ -111,14 +112,12 @@ def command(
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
-    from hybridc.compiler.log import connect
-    from hybridc.compiler.observe import check, observed
+    shapes = shapes_of(models, shape)
+    from hybridc.compiler.observe import observed
 
     options = Options(**plain, plugins=plugin, progress=progress(verbose))
-    check(options)
-    if options.log is not None:
-        connect.parse(options.log)
-    shapes = shapes_of(models, shape)
+    _check(options)
+    glance(models)
     from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
 
     try:
@@ -133,6 +132,16 @@ def command(
     else:
         click.echo(outcome.text(explain))
     return _INTERRUPTED if outcome.tuned.interrupted else 0
+
+
+def _check(options: "Options") -> None:
+    """Raise what is wrong with the options, before a model is read."""
+    from hybridc.compiler import observe
+    from hybridc.compiler.log import connect
+
+    observe.check(options)
+    if options.log is not None:
+        connect.parse(options.log)
 
 
 def _simulate(

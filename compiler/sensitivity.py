@@ -14,8 +14,6 @@ import numpy as np
 from hybridc.compiler.errors import HybridcError, WrongAnswerError
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import graph_of
-from hybridc.compiler.taps import Taps
 from hybridc.compiler.target import Target
 
 # Operators whose error is measured on the output, and samples that it is measured on: in small
@@ -105,6 +103,8 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
 
 def _effects(lowered: Lowered) -> Mapping[int, float]:
     module = lowered.switched()
+    from hybridc.compiler.taps import Taps  # imports TVM, which takes its time
+
     run = Taps(module, _outputs(module))
     order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
     energy, noise = 0.0, dict.fromkeys(order[:_WORST], 0.0)
@@ -133,6 +133,8 @@ def _only(index: int | None, lowered: Lowered) -> Array:
 
 def _outputs(module: IRModule) -> list[Any]:
     """The variables of `main` that are its outputs of floating point."""
+    from hybridc.compiler.rewrite import graph_of
+
     body = module["main"].body.body
     value = graph_of(module["main"]).value(body)
     outputs = list(value.fields) if hasattr(value, "fields") else [body]

@@ -101,6 +101,7 @@ def test_the_command_line_goes_before_the_file(
         raise InputError("enough")
 
     monkeypatch.setattr(presets, "options", kept)
+    (tmp_path / "a.onnx").write_bytes(b"")
     path = tmp_path / "a.toml"
     path.write_text(
         'strategy = "fusion"\ndepth = 3\norder = ["bf16", "tuned"]\nstrict = true\nresume = false\n'
@@ -108,7 +109,15 @@ def test_the_command_line_goes_before_the_file(
     )
     with pytest.raises(InputError, match="enough"):
         command.main(
-            ["x.onnx", "--config", str(path), "--depth", "1", "--strategy", "parallel"],
+            [
+                str(path.with_suffix(".onnx")),
+                "--config",
+                str(path),
+                "--depth",
+                "1",
+                "--strategy",
+                "parallel",
+            ],
             standalone_mode=False,
         )
     (config,) = found
