@@ -105,7 +105,7 @@ def _effects(lowered: Lowered) -> Mapping[int, float]:
     module = lowered.switched()
     from hybridc.compiler.taps import Taps  # imports TVM, which takes its time
 
-    run = Taps(module, _outputs(module))
+    run = Taps(module, outputs(module))
     order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
     energy, noise = 0.0, dict.fromkeys(order[:_WORST], 0.0)
     for feed in lowered.feeds[: _samples(lowered)]:
@@ -131,7 +131,7 @@ def _only(index: int | None, lowered: Lowered) -> Array:
     return switches
 
 
-def _outputs(module: IRModule) -> list[Any]:
+def outputs(module: IRModule) -> list[Any]:
     """The variables of `main` that are its outputs of floating point."""
     from hybridc.compiler.rewrite import graph_of
 

@@ -148,11 +148,11 @@ def test_switches_compute_what_the_quantised_graph_does(name: str) -> None:
     ones = np.ones(len(context.sensitive.operators), np.float32)
     feed = list(context.calibration.feeds[0])  # type: ignore[union-attr]
     module = context.sensitive.switched()
-    run = Taps(module, sensitivity._outputs(module))
+    run = Taps(module, sensitivity.outputs(module))
     (exact,), (switched,) = run([*feed, 0 * ones]), run([*feed, ones])
-    (wanted,) = Taps(before, sensitivity._outputs(before))(feed)
+    (wanted,) = Taps(before, sensitivity.outputs(before))(feed)
     np.testing.assert_allclose(exact, wanted, rtol=1e-3, atol=1e-4)
-    (got,) = Taps(after, sensitivity._outputs(after))(feed)
+    (got,) = Taps(after, sensitivity.outputs(after))(feed)
     noise = np.linalg.norm(got - wanted)
     assert noise > 0
     assert np.linalg.norm(got - switched) < 0.7 * noise
@@ -187,14 +187,14 @@ def test_correction_takes_back_what_the_mean_moves_by() -> None:
         context = Context(target.parse("cpu", 1), pipeline.rules(), None, calibration)
         before = pipeline.run(pipeline.parse(FRONT), base.module, context)
         after = pipeline.run([Quantize(alpha=0.0, correct=correct)], before, context)
-        (got,) = Taps(after, sensitivity._outputs(after))([x.numpy()])
+        (got,) = Taps(after, sensitivity.outputs(after))([x.numpy()])
         found[correct] = float(np.abs((got - model(x).detach().numpy()).mean(0)).max())
     assert found[True] < 0.3 * found[False]
 
 
 def test_scales_migrate_from_outliers() -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 32))
+    model: Any = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 32))
     with torch.no_grad():
         model[0].weight[:3] *= 40
         model[1].weight[:, :3] /= 40
