@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from hybridc.compiler.timeline import Timeline
     from hybridc.compiler.tuning.kernel import Kernel
     from hybridc.compiler.tuning.plan import Tuning
+    from hybridc.compiler.tuning.session import Outcome
 
 _INTERRUPTED = 130  # 128 + SIGINT
 
@@ -113,25 +114,31 @@ def command(
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
     shapes = shapes_of(models, shape)
-    from hybridc.compiler.observe import observed
-
     options = Options(**plain, plugins=plugin, progress=progress(verbose))
     _check(options)
     glance(models)
-    from hybridc.compiler.tuning.session import tune  # from here on all that can be wrong is said
-
-    try:
-        with observed(options) as seen:
-            kernels = _kernels(models, options, shapes, seen.timeline)
-            outcome = tune(kernels, options, how, seen.timeline)
-            outcome = replace(outcome, monitored=seen.monitored())
-    finally:
-        clear_progress()
+    outcome = _tuned(models, options, shapes, how)
     if as_json:
         emit_json(outcome.to_json())
     else:
         click.echo(outcome.text(explain))
     return _INTERRUPTED if outcome.tuned.interrupted else 0
+
+
+def _tuned(
+    models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
+) -> "Outcome":
+    """Tune, watched as the options ask for; from here on all that can be wrong is said."""
+    from hybridc.compiler.observe import observed
+    from hybridc.compiler.tuning.session import tune
+
+    try:
+        with observed(options) as seen:
+            kernels = _kernels(models, options, shapes, seen.timeline)
+            outcome = tune(kernels, options, how, seen.timeline)
+            return replace(outcome, monitored=seen.monitored())
+    finally:
+        clear_progress()
 
 
 def _check(options: "Options") -> None:
