@@ -18,7 +18,7 @@ from onnxruntime.quantization import (
 
 from hybridc.compiler.driver import compile_source
 from hybridc.compiler.plans import Options, Verify
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import session_options
 from hybridc.compiler.session import InferenceSession
 
 DRAW = np.random.default_rng(5)
@@ -150,14 +150,19 @@ def test_a_quantised_model_is_what_onnx_runtime_computes(
 ) -> None:
     made = make()
     proto = quantized(tmp_path, made, form, signed, per_channel)
-    reference = onnx_reference(proto)
+    options = session_options()
+    # As written: quantised by themselves, floats are what QDQ means.  Of the other form only uint8
+    # activations overflow, and signed ones have no kernel once that is mended.
+    if form is QuantFormat.QDQ or signed:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    reference = onnxruntime.InferenceSession(proto.SerializeToString(), options)
     unquantised = onnxruntime.InferenceSession(made[0].SerializeToString())
     outcome = compile_source(proto, Options(verify=verify))
     session = InferenceSession(outcome.artifact)
     distances = []
     for _ in range(4):
         feed = {"x": DRAW.standard_normal(made[1]).astype("float32")}
-        wanted: Any = reference(feed)[0]
+        wanted: Any = reference.run(None, feed)[0]
         distances.append(_distance(session.run(None, feed)[0], wanted))
         assert _distance(wanted, unquantised.run(None, feed)[0]) < 0.3
     # A tie may fall to the other side for one draw.  Without quantisation none would be so near:
