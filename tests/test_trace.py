@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.cli import main as entry
+from hybridc.compiler import driver, trace
 from hybridc.compiler import settings as process_settings
-from hybridc.compiler import trace
 from hybridc.compiler.child import Child
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.plans import Options
 from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning.watched import Watched
 
@@ -83,7 +85,8 @@ def test_a_compilation_that_fails_has_a_trace_too(tmp_path: Path) -> None:
     out = tmp_path / "trace.json"
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"nothing")
-    assert entry.run(["compile", str(broken), "--trace", str(out)]) == 2
+    with pytest.raises(ModelError):
+        driver.compile_source(broken, Options(trace=out))
     (event,) = checked(json.loads(out.read_text()))
     assert (event["name"], event["args"]["raised"]) == ("load", "ModelError")
 
