@@ -68,9 +68,9 @@ def test_the_answer_is_numpys(
 
 
 def test_code_that_cannot_be_generated_is_one_line() -> None:
-    module = module_of(op.sinh, [np.ones(40, "float32")])
+    module = module_of(op.less, [np.ones(40, "bool")] * 2)
     cpu = target.parse("cpu", threads=1)
     steps = pipeline.parse("legalize,schedule,allocate,plan-memory")
     ready = pipeline.run(steps, module, Context(cpu, pipeline.rules()))
-    with pytest.raises(PassError, match=r"^no code can be generated: \w+: .*sinh[^\n]*$"):
+    with pytest.raises(PassError, match=r"^no code can be generated: \w+: [^\n]*$"):
         build(ready, cpu)
