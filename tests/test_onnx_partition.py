@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto
 from onnx_models import FLOAT, build, node, noise
 
+from hybridc.compiler import frontend
 from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.frontends import onnx_model, onnx_regions, onnx_shapes
 from hybridc.compiler.frontends.onnx_file import read
@@ -170,3 +171,12 @@ def test_types_cross_the_border(kind: str) -> None:
     feed = random_feed(model.inputs)
     (got,) = evaluate_model(model, model.module, feed)
     np.testing.assert_array_equal(got, feed["x"].T)
+
+
+def test_what_onnx_infers_wrongly_is_compiled_all_the_same() -> None:
+    """ONNX counts windows that begin behind the image; ONNX Runtime and we do not."""
+    pool = node("MaxPool", "x", "p", kernel_shape=[1], strides=[2], ceil_mode=1)
+    model = build([pool, node("Relu", "p", "y")], [("x", FLOAT, [1, 2, 6])], [("y", FLOAT, None)])
+    loaded = frontend.load(model, fallback=True)
+    assert loaded.regions == ()
+    assert loaded.outputs[0].shape == (1, 2, 3)
