@@ -24,7 +24,7 @@ from hybridc.compiler.target import Target
 THREADS = 2
 _REPEATS = 30
 _GOAL = 0.9  # of the measured peak
-Kernel = tuple[str, int, Callable[[int], PrimFunc]]
+Kernel = tuple[str, int, Callable[[Target], PrimFunc]]
 
 
 # The types of weights by those of activations.
@@ -38,8 +38,10 @@ _WEIGHTS = {
 def dense(rows: int, depth: int, columns: int, dtype: str = "float32") -> Kernel:
     """A matrix product with packed weights."""
 
-    def make(lanes: int) -> PrimFunc:
-        packed = contractions.pack_matrix(np.zeros((depth, columns), _WEIGHTS[dtype]), lanes)
+    def make(chosen: Target) -> PrimFunc:
+        weight = np.zeros((depth, columns), _WEIGHTS[dtype])
+        group = contractions.group_for(weight.dtype.name, chosen)
+        packed = contractions.pack_matrix(weight, chosen.lanes(), group)
         return contractions.dense((rows, depth), packed, columns, dtype)
 
     return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
@@ -53,9 +55,10 @@ def convolution(  # noqa: PLR0913 - a row of the table
     conv = Conv2d((stride, stride), (pad, pad, pad, pad), (1, 1), 1, inputs)
     out, _ = conv.output_size((size, size), (window, window))
 
-    def make(lanes: int) -> PrimFunc:
+    def make(chosen: Target) -> PrimFunc:
         weight = np.zeros((outputs, window, window, inputs), _WEIGHTS[dtype])
-        packed, _ = contractions.pack_filter(weight, 1, lanes)
+        group = contractions.group_for(weight.dtype.name, chosen)
+        packed, _ = contractions.pack_filter(weight, 1, chosen.lanes(), group)
         return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, dtype)
 
     name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"
@@ -118,12 +121,11 @@ def run() -> str:
     """Time every kernel at its default point; return the tables."""
     settings.set_runtime_threads(THREADS)
     chosen = target.parse("cpu", THREADS)
-    peak = peaks.peaks(chosen).flops
-    tables = [_table("fp32", KERNELS, peak, chosen)]
-    if bfloat16.FEATURE in chosen.features:  # two products of bfloat16 in the place of one of fp32
-        tables.append(_table("bf16", NARROW_KERNELS, 2 * peak, chosen))
-    if "avx512vnni" in chosen.features:  # four products of bytes in the place of one of fp32
-        tables.append(_table("int8", INTEGER_KERNELS, 4 * peak, chosen))
+    found = peaks.peaks(chosen)
+    tables = [_table("fp32", KERNELS, found.flops, chosen)]
+    for precision, kernels in (("bf16", NARROW_KERNELS), ("int8", INTEGER_KERNELS)):
+        if chosen.faster(precision) > 1:
+            tables.append(_table(precision, kernels, found.rate(precision), chosen))
     return "\n\n".join(tables)
 
 
@@ -136,7 +138,7 @@ def _table(precision: str, kernels: Sequence[Kernel], peak: float, chosen: Targe
         "|---|---|---|---|",
     ]
     for name, flops, make in kernels:
-        point, seconds = time_kernel(make(chosen.lanes()), chosen)
+        point, seconds = time_kernel(make(chosen), chosen)
         rate = flops / seconds
         knobs = " ".join(f"{knob}={value}" for knob, value in point.items())
         missed = " **missed**" if rate / peak < _GOAL else ""

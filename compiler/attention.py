@@ -94,7 +94,7 @@ def _values(form: Attention, weights: Any, v: Any, lanes: int) -> Any:
         (batch, heads, rows, round_up(features, lanes)),
         lambda b, h, s, e: te.sum(
             weights[b, h, s, t].astype(_WIDE)
-            * packed[packed_index((b, h // shared, e // lanes), t, e % lanes, v)].astype(_WIDE),
+            * packed[packed_index((b, h // shared, e // lanes), t, e % lanes, group)].astype(_WIDE),
             axis=t,
         ),
         name="values",
@@ -106,12 +106,13 @@ def _packed_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
     shared, depth = form.shared, form.key.extent(2)
     keys = _packed_keys(form, k, lanes)
     queries = _whole_queries(form, q)
-    d = reduced(round_up(depth, group_of(form.dtype)), "d")
+    group = group_of(form.dtype)
+    d = reduced(round_up(depth, group), "d")
     return computed(
         form.scores_shape(lanes),
         lambda b, h, s, c: te.sum(
             queries(b, h, s, d).astype(_WIDE)
-            * keys[packed_index((b, h // shared, c // lanes), d, c % lanes, k)].astype(_WIDE),
+            * keys[packed_index((b, h // shared, c // lanes), d, c % lanes, group)].astype(_WIDE),
             axis=d,
         ),
         name="scores",

@@ -31,7 +31,8 @@ def batch_matmul(
     blocks = round_up(columns, lanes) // lanes
     a = tensor(left, "a", dtype)
     b = tensor(right, "b", dtype)
-    whole = whole_groups(a, b)
+    group = group_of(dtype)
+    whole = whole_groups(a, group)
     k = reduced(int(whole.shape[-1]), "k")
     packed = pack_columns(
         b, (*right[:-2], depth, columns), lanes, lambda *i: b[*i[:-2], i[-2], i[-1]]
@@ -40,7 +41,7 @@ def batch_matmul(
         (*batch, rows, blocks * lanes),
         lambda *i: te.sum(
             widened(whole[*_broadcast(i[:-2], left[:-2]), i[-2], k], b)
-            * widened(packed[_column(_broadcast(i[:-2], right[:-2]), i[-1], k, lanes, b)], b),
+            * widened(packed[_column(_broadcast(i[:-2], right[:-2]), i[-1], k, lanes, group)], b),
             axis=k,
         ),
         name="product",
@@ -77,8 +78,8 @@ def pack_columns(
     return computed(whole if group == 1 else (*whole, group), packed, name=name)
 
 
-def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, operand: Any) -> tuple[Any, ...]:
-    return packed_index((*outer, n // lanes), k, n % lanes, operand)
+def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, group: int) -> tuple[Any, ...]:
+    return packed_index((*outer, n // lanes), k, n % lanes, group)
 
 
 def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:

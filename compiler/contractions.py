@@ -24,6 +24,7 @@ from tvm import te, tirx
 from hybridc.compiler import vector_width
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import (
     computed,
     finished,
@@ -72,35 +73,48 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-# The block that makes float32 of activations in float16.
+# The block that widens activations, each once and not at every use.
 WIDEN = "widen"
 # Products are added up in these types; what is not named here, in its own.
 _ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32"}
-
-
-# No instruction adds up products of neighbours in these types: they become float32 on the way in.
-_WIDENED = "float16"
+# Bits of a lane, in which products are added up.
+_LANE = 32
 
 
 def group_of(dtype: str) -> int:
-    """Successive k that fill the 32 bits of a lane; 1 for types that are widened one by one."""
-    return 1 if dtype == _WIDENED else max(1, 4 // np.dtype(dtype).itemsize)
+    """Successive k that a lane takes at once of weights of this type, where the CPU can.
+
+    No instruction adds up products of neighbours in float16.
+    """
+    return 1 if dtype == "float16" else max(1, _LANE // _bits(dtype))
 
 
-def pack_matrix(weight: Array, lanes: int) -> Array:
-    """Pack `[K, N]` by `lanes` 32-bit columns and groups of k, with zeros behind both."""
+def group_for(dtype: str, target: Target) -> int:
+    """Successive k that a lane of the target takes at once of weights of this type.
+
+    Four bytes take an instruction that adds up their products in 32 bits.  The older one adds up
+    two in 16 bits and saturates: without the newer, bytes are multiplied in pairs of 16 bits.
+    """
+    return 2 if dtype == "int8" and not target.multiplies_bytes else group_of(dtype)
+
+
+def pack_matrix(weight: Array, lanes: int, group: int = 0) -> Array:
+    """Pack `[K, N]` by `lanes` 32-bit columns and `group` successive k, with zeros behind both.
+
+    The group is that of the weights' type where none is given.
+    """
     k, n = weight.shape
-    group = group_of(weight.dtype.name)
+    group = group or group_of(weight.dtype.name)
     padded = np.zeros((round_up(k, group), round_up(n, lanes)), weight.dtype)
     padded[:k, :n] = weight
     packed = padded.reshape(-1, group, padded.shape[1] // lanes, lanes).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(packed if group > 1 else packed[..., 0])
 
 
-def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
+def pack_filter(weight: Array, groups: int, lanes: int, group: int = 0) -> tuple[Array, int]:
     """Pack `[O, KH, KW, I / groups]` as `[O / lanes, KH, KW, I / groups, lanes]`.
 
-    Narrow types are packed by groups of input channels as `pack_matrix` does.
+    Narrow types are packed by `group` input channels as `pack_matrix` does.
     A vector must not straddle two groups.  Where a group's outputs are no whole number of
     vectors, neighbouring groups are merged into one of block-diagonal weights: more
     multiplications by zero, but whole vectors.  Returns the packed weights and the groups left.
@@ -114,7 +128,7 @@ def pack_filter(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
             dense[:, i, :, :, :, i] = parts[:, i]
         weight = dense.reshape(outputs, height, width, merge * inputs).astype(weight.dtype)
         groups //= merge
-    group = group_of(weight.dtype.name)
+    group = group or group_of(weight.dtype.name)
     depth = round_up(weight.shape[3], group)
     padded = np.zeros((round_up(outputs, lanes), height, width, depth), weight.dtype)
     padded[:outputs, ..., : weight.shape[3]] = weight
@@ -134,13 +148,14 @@ def dense(
     rows, depth = prod(shape[:-1]), shape[-1]
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
-    whole = whole_groups(x, w)
+    group = _group(packed)
+    whole = whole_groups(x, group)
     k = reduced(int(whole.shape[-1]), "k")
     product = computed(
         (rows, blocks * lanes),
         lambda m, n: te.sum(
             widened(whole[*unflatten(m, shape[:-1]), k], w)
-            * widened(w[packed_index((n // lanes,), k, n % lanes, w)], w),
+            * widened(w[packed_index((n // lanes,), k, n % lanes, group)], w),
             axis=k,
         ),
         name="product",
@@ -170,8 +185,10 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w * conv.inputs
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
-    depth = packed.shape[3] * group_of(packed.dtype.name)
-    padded = once_widened(pad2d(x, conv.padding, (shape[-1] // conv.groups, depth), conv.fill))
+    group = _group(packed)
+    depth = packed.shape[3] * group
+    channels = shape[-1] // conv.groups, depth
+    padded = once_widened(pad2d(x, conv.padding, channels, conv.fill), group)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")
     k = reduced(depth, "k")
@@ -179,12 +196,9 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
 
     def channel(o: Any) -> Any:
         # The rounded-up outputs behind the last group read the last group's inputs.
-        group = (
-            tirx.min(o // per_group, conv.groups - 1)
-            if blocks * lanes > outputs
-            else o // per_group
-        )
-        return k if conv.groups == 1 else group * depth + k
+        last = conv.groups - 1
+        part = tirx.min(o // per_group, last) if blocks * lanes > outputs else o // per_group
+        return k if conv.groups == 1 else part * depth + k
 
     product = computed(
         (batch, out_h, out_w, blocks * lanes),
@@ -192,7 +206,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
             widened(
                 padded[n, h * stride_h + kh * dilate_h, v * stride_w + kw * dilate_w, channel(o)], w
             )
-            * widened(w[packed_index((o // lanes, kh, kw), k, o % lanes, w)], w),
+            * widened(w[packed_index((o // lanes, kh, kw), k, o % lanes, group)], w),
             axis=[kh, kw, k],
         ),
         name="product",
@@ -258,30 +272,39 @@ def stored(value: Any, dtype: str) -> Any:
     return value.astype(dtype) if dtype else value
 
 
-def packed_index(block: tuple[Any, ...], k: Any, lane: Any, weight: Any) -> tuple[Any, ...]:
-    """Where a packed operand holds element k of a lane."""
-    group = group_of(str(weight.dtype))
+def packed_index(block: tuple[Any, ...], k: Any, lane: Any, group: int) -> tuple[Any, ...]:
+    """Where an operand that is packed by `group` holds element k of a lane."""
     return (*block, k, lane) if group == 1 else (*block, k // group, lane, k % group)
 
 
-def whole_groups(x: Any, weight: Any) -> Any:
-    """X with zeros behind its last axis up to a whole group, as the weights have them.
+def whole_groups(x: Any, group: int) -> Any:
+    """X with zeros behind its last axis up to a whole group, as packed weights have them.
 
-    Float16 comes out as float32.
+    It comes out as wide as `once_widened` makes it.
     """
-    group = group_of(str(weight.dtype))
     *lead, depth = (int(extent) for extent in x.shape)
     if depth % group == 0:
-        return once_widened(x)
+        return once_widened(x, group)
 
     def element(*index: Any) -> Any:
         return tirx.if_then_else(index[-1] < depth, x[index], tirx.const(0, x.dtype))
 
-    return computed((*lead, round_up(depth, group)), element, name="pad")
+    return once_widened(computed((*lead, round_up(depth, group)), element, name="pad"), group)
 
 
-def once_widened(x: Any) -> Any:
-    """X, or float32 numbers where it is float16: each is converted once, and not at every use."""
-    if str(x.dtype) != _WIDENED:
+def once_widened(x: Any, group: int) -> Any:
+    """X in the type of which a group fills a lane: each element is converted once."""
+    bits = _LANE // group
+    if _bits(str(x.dtype)) == bits:
         return x
-    return computed([int(extent) for extent in x.shape], lambda *i: widened(x[i], x), name=WIDEN)
+    dtype = f"float{bits}" if str(x.dtype).startswith("float") else f"int{bits}"
+    return computed([int(extent) for extent in x.shape], lambda *i: x[i].astype(dtype), name=WIDEN)
+
+
+def _group(packed: Array) -> int:
+    """Successive k of a lane in packed weights."""
+    return 1 if group_of(packed.dtype.name) == 1 else packed.shape[-1]
+
+
+def _bits(dtype: str) -> int:
+    return 8 * np.dtype(dtype).itemsize

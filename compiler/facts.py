@@ -8,9 +8,6 @@ from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.target import Target
 
-# Products that a vector instruction does beside fp32's multiply-adds, by what it takes.
-_FASTER = (("bf16", "avx512bf16", 2.0), ("int8", "avx512vnni", 4.0), ("int8", "avxvnni", 4.0))
-
 
 def facts_of(found: Outcome, target: Target, depth: int) -> Facts:
     """The facts of a candidate; at depth 3 its kernels are timed for them."""
@@ -35,10 +32,7 @@ def limits(target: Target) -> tuple[dict[str, float], float]:
     """Operations a second by precision, and bytes a second, as the target describes itself."""
     facts = target.machine
     fp32 = 2 * target.lanes() * facts.fma_per_cycle * facts.hertz * target.threads
-    rates = {"fp32": fp32, "bf16": fp32, "int8": fp32}
-    for precision, feature, factor in _FASTER:
-        if feature in target.features:
-            rates[precision] = factor * fp32
+    rates = {precision: fp32 * target.faster(precision) for precision in ("fp32", "bf16", "int8")}
     return rates, facts.l3_bytes_per_cycle * facts.hertz
 
 

@@ -132,18 +132,16 @@ define <{n} x float> @probe_dot_bf16(<{n} x float> %c, <{n} x i32> %a) alwaysinl
 }}
 """
 _DOT_INT8 = "llvm.x86.avx512.vpdpbusd"
+_DOT_INT16 = MappingProxyType({512: "llvm.x86.avx512.pmaddw.d.512", 256: "llvm.x86.avx2.pmadd.wd"})
 
-# Products that one element of an accumulator takes in at once.
-_PAIRED = MappingProxyType({"float32": 1, "bfloat16": 2, "int8": 4})
-_NEEDED = MappingProxyType(
-    {"float32": (), "bfloat16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
-)
+_NEEDED = MappingProxyType({"float32": (), "bfloat16": ("avx512bf16",), "int8": ("avx2",)})
 
 
 def flops(target: Target, dtype: str = "float32") -> float | None:
     """Operations a second in registers, a multiply-add counted as two.
 
     `dtype` is float32, bfloat16 or int8; None where the CPU has no dot products of its kind.
+    Bytes are multiplied as such (VNNI), or as pairs of 16 bits with an addition for their sum.
     """
     needed = _NEEDED[dtype]
     if needed and not target.features & set(needed):
@@ -161,8 +159,15 @@ def flops(target: Target, dtype: str = "float32") -> float | None:
         imported=_imported(dtype, target),
         multiply_add=lambda total, x: _multiply_add(dtype, target, total, x),
     )
-    done = 2 * threads * width * _PAIRED[dtype] * STEPS
+    done = 2 * threads * width * _together(dtype, target) * STEPS
     return done / _fastest(kernel, target, operand, result)
+
+
+def _together(dtype: str, target: Target) -> int:
+    """Products that one element of an accumulator takes in at once."""
+    if dtype == "int8":
+        return 4 if target.multiplies_bytes else 2
+    return 2 if dtype == "bfloat16" else 1
 
 
 def _imported(dtype: str, target: Target) -> Mapping[str, str]:
@@ -180,6 +185,11 @@ def _multiply_add(dtype: str, target: Target, total: Any, x: Any) -> Any:
     lanes = target.lanes()
     if dtype == "bfloat16":
         return T.call_extern(f"float32x{lanes}", "probe_dot_bf16", total, x)
+    if dtype == "int8" and not target.multiplies_bytes:
+        # Of the sum itself: products that are the same in every step would be made only once.
+        pairs = [T.reinterpret(each, dtype=f"int16x{2 * lanes}") for each in (total, x)]
+        name = T.llvm_lookup_intrinsic_id(_DOT_INT16[target.vector_bits])
+        return total + T.call_llvm_pure_intrin(name, *pairs, dtype=f"int32x{lanes}")
     if dtype == "int8":
         name = T.llvm_lookup_intrinsic_id(f"{_DOT_INT8}.{target.vector_bits}")
         unsigned = T.reinterpret(x, dtype=f"uint8x{4 * lanes}")

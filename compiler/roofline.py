@@ -5,17 +5,11 @@ from dataclasses import dataclass
 
 from hybridc.compiler import peaks
 from hybridc.compiler.operators import Operator
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import NARROW, Target
 
 FULL = "fp32"
 # Bytes of an operand beside those in fp32.
 WIDTHS: Mapping[str, float] = {FULL: 1.0, "bf16": 0.5, "fp16": 0.5, "int8": 0.25}
-# Instructions that multiply narrower types, and how many times as many as in fp32: by the lanes.
-_FASTER = {
-    "bf16": {"avx512bf16": 2.0},
-    "fp16": {"avx512fp16": 2.0},
-    "int8": {"avx512vnni": 4.0, "avxvnni": 4.0},
-}
 
 
 @dataclass(frozen=True)
@@ -59,13 +53,10 @@ def roofs(target: Target) -> Roofs:
     facts, known = target.machine, peaks.known(target)
     cores = target.threads * facts.hertz
     full = known.flops if known else 2 * target.lanes() * facts.fma_per_cycle * cores
-    rates = {FULL: full}
-    for precision, faster in _FASTER.items():
-        factor = max((times for f, times in faster.items() if f in target.features), default=1.0)
-        rates[precision] = full * factor
+    rates = {FULL: full} | {p: full * target.faster(p) for p in NARROW}
     if known:
         rates |= {p: rate for p in ("bf16", "int8") if (rate := getattr(known, p))}
-    lacking = tuple(p for p in _FASTER if rates[p] <= full)
+    lacking = tuple(p for p in NARROW if rates[p] <= full)
     told = "measured" if known or facts.measured else "assumed: nobody probed this machine"
     return Roofs(
         rates,

@@ -21,10 +21,6 @@ from hybridc.compiler.target import Target
 _WORST, _LEAST, _MOST, _MACS = 32, 4, 64, 2**39
 # Weights of a model with switches, which has them twice, in elements: 1 GiB.
 _LARGEST = 2**27
-# Multiply-adds of bytes by one instruction against those of fp32: products of quadruples with
-# VNNI; without, two instructions on pairs and two additions, of which some find other ports.
-_FASTER = {"avx512vnni": 4.0, "avxvnni": 4.0, "": 1.5}
-
 # Bytes that one lane of such an instruction multiplies.
 _LANE = 4
 
@@ -149,8 +145,7 @@ def seconds(operator: Operator, target: Target) -> tuple[float, float]:
     """How long an operator takes by its arithmetic and bytes, in fp32 and in 8 bits."""
     machine = target.machine
     rate = machine.fma_per_cycle * target.lanes() * target.threads * machine.hertz
-    found = [_FASTER[name] for name in _FASTER if not name or name in target.features]
-    faster = max(found) if operator.depth >= _LANE else 1.0
+    faster = target.faster("int8") if operator.depth >= _LANE else 1.0
     fed = machine.l3_bytes_per_cycle * machine.hertz
     wide = operator.macs / rate + operator.moved / fed
     narrow = operator.macs / (rate * faster) + operator.moved / 4 / fed

@@ -83,7 +83,8 @@ class _Packer:
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if weight.ndim != 2 or len(shape(call.args[0])) < 2:
             return None
-        packed = contractions.pack_matrix(weight, self._lanes(weight, weight.shape[1]))
+        lanes = self._lanes(weight, weight.shape[1])
+        packed = contractions.pack_matrix(weight, lanes, self._group(weight))
         return self._dense_call(call, packed, weight.shape[1])
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
@@ -109,7 +110,8 @@ class _Packer:
             if choice.side:
                 return self._winograd(call, weight, conv, choice)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
-        packed, groups = contractions.pack_filter(weight, conv.groups, lanes)
+        group = self._group(weight)
+        packed, groups = contractions.pack_filter(weight, conv.groups, lanes, group)
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
@@ -121,6 +123,9 @@ class _Packer:
         if weight.dtype.name != "float32":
             return self.target.lanes()
         return vector_width.lanes_for(outputs, groups, self.target)
+
+    def _group(self, weight: Array) -> int:
+        return contractions.group_for(weight.dtype.name, self.target)
 
     def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
         transformed = winograd.transform_filter(weight, choice.side)

@@ -84,6 +84,12 @@ def parts(schedule: Schedule, product: Any, target: Target) -> int:
     return instruction.parts if instruction else 1
 
 
+def unpacking(schedule: Schedule, product: Any, target: Target) -> float:
+    """The cycles that a vector of a product's weights takes to become an operand."""
+    instruction = instruction_of(schedule, product, target)
+    return instruction.unpacking if instruction else 0.0
+
+
 def _reduced_axes(schedule: Schedule, block: Any) -> int:
     kinds = [int(axis.iter_type) for axis in schedule.get(block).iter_vars]
     return kinds.count(tirx.IterVar.CommReduce)

@@ -13,6 +13,7 @@ from tvm.s_tir import Schedule as TVMSchedule
 from tvm.tirx.transform import ForceNarrowIndexToInt32
 from tvm_ffi import structural_walk
 
+from hybridc.compiler.contractions import WIDEN
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _tiling
@@ -100,6 +101,13 @@ def steps(schedule: Schedule, product: Any) -> int:
 def source_bytes(schedule: Schedule, product: Any) -> int:
     """Bytes of one element of the activations that the product reads."""
     return np.dtype(str(schedule.get(product).reads[0].source.dtype)).itemsize
+
+
+def weight_bytes(schedule: Schedule, product: Any) -> int:
+    """Bytes of the packed weights that a lane takes in one step of the depth."""
+    weight = schedule.get(product).reads[1].source
+    group = 4 // source_bytes(schedule, product)
+    return group * np.dtype(str(weight.dtype)).itemsize
 
 
 def lanes(schedule: Schedule, product: Any) -> int:
@@ -190,6 +198,17 @@ def spread(schedule: Schedule, block: Any) -> None:
     if outer:
         schedule.parallel(schedule.fuse(*outer))
     vectorize_copy(schedule, last)
+
+
+def widens(schedule: Schedule, block: Any) -> bool:
+    """Whether a block converts activations to the type in which they are multiplied."""
+    return name(schedule, block).startswith(WIDEN)
+
+
+def copy_in_task(schedule: Schedule, block: Any, tiles: Tiles) -> None:
+    """Make a copy of activations, in vectors, in the task that reads it."""
+    schedule.compute_at(block, tiles.task)
+    vectorize_copy(schedule, schedule.get_loops(block)[-1])
 
 
 def split_lanes(schedule: Schedule, loop: Any, lanes: int) -> tuple[Any, Any]:

@@ -1,6 +1,5 @@
 """Shared by the rules for matrix products with packed weights: analysis and tiling."""
 
-from hybridc.compiler.contractions import WIDEN
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules import _accumulators, _contraction, _dot_products, _prefetch, _tiling
@@ -20,7 +19,12 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     size = depth * 4
     lanes = _contraction.lanes(schedule, product)
     parts = _accumulators.parts(schedule, product, target)
-    problem = _tiling.Problem(1, 1, rows, columns, depth, size, rows * size, lanes, parts=parts)
+    problem = _tiling.Problem(
+        *(1, 1, rows, columns, depth, size, rows * size, lanes),
+        parts=parts,
+        weight_bytes=_contraction.weight_bytes(schedule, product),
+        unpacking=_accumulators.unpacking(schedule, product, target),
+    )
     return Contraction(func, target, problem)
 
 
@@ -32,9 +36,8 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     feeding = schedule.get_producers(product)
     tiles = _contraction.tile(match, schedule, product, store, point)
     for pad in feeding:
-        if tiles.all_columns and _contraction.name(schedule, pad).startswith(WIDEN):
-            schedule.compute_at(pad, tiles.task)
-            _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
+        if _contraction.widens(schedule, pad):
+            _contraction.copy_in_task(schedule, pad, tiles)
         else:
             _contraction.spread(schedule, pad)
     return _prefetch.ahead(_dot_products.implement(schedule), match.target)

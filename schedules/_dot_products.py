@@ -1,8 +1,8 @@
 """Instructions that multiply and add narrow types: what one vector register does at once.
 
 Each adds `group` products to every 32-bit lane: bf16 pairs to fp32 (AVX512-BF16), quadruples of
-u8 x s8 to int32 (AVX512-VNNI; elsewhere two multiply-adds of 16 bits).  Elsewhere bf16 is widened
-in registers and multiplied in fp32: no faster than fp32, but the weights are half the bytes.
+u8 x s8 to int32 (VNNI; elsewhere pairs of s16 x s8).  Without its instruction bf16 is widened in
+registers and multiplied in fp32: no faster than fp32, but the weights are half the bytes.
 
 A rule marks the block of one vector's multiply-adds, and `implement` puts the instruction in its
 place when all else is scheduled.  TVM's `tensorize` would do so at once, but it takes no block
@@ -47,7 +47,8 @@ Compute = Callable[[Any, Any, Any], Any]
 class Instruction:
     """What adds `group` products to each lane; `source` is LLVM IR that its kernels bring along.
 
-    `parts` are the registers that an operand takes when it is taken apart for the multiply-adds.
+    `parts` are the registers that an operand takes when it is taken apart for the multiply-adds;
+    `unpacking` are the cycles that a vector of weights takes until it is an operand.
     """
 
     name: str
@@ -55,41 +56,34 @@ class Instruction:
     compute: Compute
     source: str = ""
     parts: int = 1
+    unpacking: float = 0.0
 
 
-def _vnni(total: Any, data: Any, weights: Any) -> Any:
-    quadruple = tirx.Broadcast(tirx.reinterpret("int32", data), 16)
-    return tirx.call_llvm_pure_intrin(
-        "int32x16",
-        "llvm.x86.avx512.vpdpbusd.512",
-        total,
-        tirx.reinterpret("uint8x64", quadruple),
-        weights,
-    )
+def _vnni(lanes: int) -> Compute:
+    def compute(total: Any, data: Any, weights: Any) -> Any:
+        quadruple = tirx.Broadcast(tirx.reinterpret("int32", data), lanes)
+        return tirx.call_llvm_pure_intrin(
+            f"int32x{lanes}",
+            f"llvm.x86.avx512.vpdpbusd.{32 * lanes}",
+            total,
+            tirx.reinterpret(f"uint8x{4 * lanes}", quadruple),
+            weights,
+        )
+
+    return compute
 
 
 def _multiply_add(intrinsic: str, lanes: int) -> Compute:
-    """Products of 16 bits, two to a lane: first of the even bytes, then of the odd.
+    """Pairs of products in 16 bits; the weights are bytes, widened as they are loaded.
 
-    The instruction on bytes would be half the work, but saturates its sums to 16 bits.
+    The instruction on bytes would spare the widening, but saturates its sums to 16 bits.
     """
 
     def compute(total: Any, data: Any, weights: Any) -> Any:
-        # Broadcast first: that is part of the load, where bytes taken apart in general registers
-        # would come to the vector ones by four instructions.
-        spread = tirx.Broadcast(tirx.reinterpret("int32", data), lanes)
-        bytes_of = tirx.reinterpret(f"uint16x{2 * lanes}", spread)
-        low = tirx.Broadcast(tirx.const(0x00FF, "uint16"), 2 * lanes)
-        high = tirx.Broadcast(tirx.const(8, "uint16"), 2 * lanes)
-        eight = tirx.Broadcast(tirx.const(8, "int16"), 2 * lanes)
-        pairs = tirx.reinterpret(f"int16x{2 * lanes}", weights)
-        for byte, weight in (
-            (bytes_of & low, (pairs << eight) >> eight),
-            (bytes_of >> high, pairs >> eight),
-        ):
-            operands = tirx.reinterpret(f"int16x{2 * lanes}", byte), weight
-            total += tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)
-        return total
+        pair = tirx.Broadcast(tirx.reinterpret("int32", data), lanes)
+        wide = f"int16x{2 * lanes}"
+        operands = tirx.reinterpret(wide, pair), tirx.Cast(wide, weights)
+        return total + tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)
 
     return compute
 
@@ -116,12 +110,13 @@ def _widened_bf16(total: Any, data: Any, weights: Any) -> Any:
 
 _INSTRUCTIONS = {
     # Types of data and weights, and the instruction set; the first that the target has is taken.
-    ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd", 4, _vnni),
-    ("uint8", "int8", "avx512bw"): Instruction(
-        "vpmaddwd-512", 4, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16), parts=2
+    ("uint8", "int8", "avx512vnni"): Instruction("vpdpbusd-512", 4, _vnni(16)),
+    ("uint8", "int8", "avxvnni"): Instruction("vpdpbusd-256", 4, _vnni(8)),
+    ("int16", "int8", "avx512bw"): Instruction(
+        "vpmaddwd-512", 2, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16), unpacking=0.5
     ),
-    ("uint8", "int8", "avx2"): Instruction(
-        "vpmaddwd-256", 4, _multiply_add("llvm.x86.avx2.pmadd.wd", 8), parts=2
+    ("int16", "int8", "avx2"): Instruction(
+        "vpmaddwd-256", 2, _multiply_add("llvm.x86.avx2.pmadd.wd", 8), unpacking=0.5
     ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
     ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16, parts=2),

@@ -56,6 +56,8 @@ class Conv2d(ScheduleRule):
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
             parts=_accumulators.parts(schedule, product, target),
+            weight_bytes=_contraction.weight_bytes(schedule, product),
+            unpacking=_accumulators.unpacking(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
@@ -75,7 +77,7 @@ class Conv2d(ScheduleRule):
         """Tile, and read the image without its padding where no copy is needed for more.
 
         A copy that is needed is made inside each task where a task has every output channel of
-        its rows.
+        its rows.  One that widens is: it would take more memory than what it is made from.
         """
         schedule = _contraction.new_schedule(match.func)
         product = _contraction.product_of(schedule)
@@ -87,9 +89,8 @@ class Conv2d(ScheduleRule):
         for pad in feeding:
             if pad in skipped:
                 continue
-            if tiles.all_columns:
-                schedule.compute_at(pad, tiles.task)
-                _contraction.vectorize_copy(schedule, schedule.get_loops(pad)[-1])
+            if tiles.all_columns or _contraction.widens(schedule, pad):
+                _contraction.copy_in_task(schedule, pad, tiles)
             else:
                 _contraction.spread(schedule, pad)
         done = _prefetch.ahead(_dot_products.implement(schedule), match.target)

@@ -10,23 +10,25 @@ from hybridc.compiler import contractions, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.schedules.skinny_dense import SkinnyDense
 
-CPU = target.parse("cpu", threads=2)
-
 
 @pytest.mark.parametrize(
     ("data", "weight", "feature", "instruction"),
     [
         ("uint8", np.int8, "avx512vnni", "vpdpbusd"),
+        ("uint8", np.int8, "avx2", "vpmaddwd"),
         ("bfloat16", ml_dtypes.bfloat16, "avx512bf16", "vdpbf16ps"),
     ],
 )
 def test_narrow_types_take_their_instruction(
     data: str, weight: Any, feature: str, instruction: str
 ) -> None:
-    if feature not in CPU.features:
+    cpu = target.parse("avx2" if feature == "avx2" else "cpu", threads=2)
+    if feature not in cpu.features:
         pytest.skip(f"this host has no {feature}")
-    packed = contractions.pack_matrix(np.zeros((2048, 2050), weight), CPU.lanes())
+    numbers = np.zeros((2048, 2050), weight)
+    group = contractions.group_for(numbers.dtype.name, cpu)
+    packed = contractions.pack_matrix(numbers, cpu.lanes(), group)
     rule = SkinnyDense()
-    match: Any = rule.match(contractions.dense((4, 2048), packed, 2050, data), CPU)
-    kernel = rule.schedule(match, rule.default(match, CPU)).mod["main"]
-    assert instruction in compile_kernel(kernel, CPU).mod.inspect_source("asm")
+    match: Any = rule.match(contractions.dense((4, 2048), packed, 2050, data), cpu)
+    kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]
+    assert instruction in compile_kernel(kernel, cpu).mod.inspect_source("asm")

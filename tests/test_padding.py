@@ -92,12 +92,14 @@ def test_a_convolution_without_a_padded_copy(name: str, dtype: str, cpu: str) ->
     inputs = shape[-1] // groups
     weights = TYPES[dtype] if dtype != "uint8" else np.dtype(np.int8)
     w = numbers((outputs, height, width, inputs), weights)
-    packed, left = contractions.pack_filter(w, groups, device.lanes())
+    group = contractions.group_for(w.dtype.name, device)
+    packed, left = contractions.pack_filter(w, groups, device.lanes(), group)
     conv = Conv2d(strides, padding, dilation, left, inputs)
     func = contractions.conv2d(shape, packed, outputs, conv, dtype)
     rule = Rule()
     match: Any = rule.match(func, device)
-    copied = inputs % contractions.group_of(dtype) != 0
+    widened = dtype == "uint8" and not device.multiplies_bytes
+    copied = inputs % group != 0 and not widened
     wanted = convolved(x, w, CASES[name])
     points = [rule.default(match, device)]
     if "tiles" in name:

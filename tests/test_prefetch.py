@@ -15,7 +15,8 @@ CPU = target.parse("avx512", threads=2)
 def scheduled(rows: int, depth: int, columns: int, dtype: str = "float32") -> str:
     """The text of a product at its default point."""
     weights = "int8" if dtype == "uint8" else dtype
-    packed = contractions.pack_matrix(np.zeros((depth, columns), weights), CPU.lanes())
+    group = contractions.group_for(weights, CPU)
+    packed = contractions.pack_matrix(np.zeros((depth, columns), weights), CPU.lanes(), group)
     func: PrimFunc = contractions.dense((rows, depth), packed, columns, dtype)
     rule = Dense()
     match = rule.match(func, CPU)

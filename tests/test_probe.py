@@ -35,19 +35,26 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("dtype", "instruction"),
-    [("float32", "vfmadd"), ("bfloat16", "vdpbf16ps"), ("int8", "vpdpbusd")],
+    [
+        ("float32", "vfmadd"),
+        ("bfloat16", "vdpbf16ps"),
+        ("int8", "vpdpbusd"),
+        ("int8", "vpmaddwd"),
+    ],
 )
 def test_multiply_adds_stay_in_registers(
     dtype: str, instruction: str, seen: dict[str, Any]
 ) -> None:
-    here = target.parse("cpu", 1)
+    here = target.parse("avx2" if instruction == "vpmaddwd" else "cpu", 1)
+    if instruction == "vpdpbusd" and not here.multiplies_bytes:
+        pytest.skip("this CPU has no VNNI")
     rate = probe_kernels.flops(here, dtype)
     if rate is None:
         pytest.skip(f"this CPU has no {instruction}")
     found = re.findall(rf"^\s+{instruction}\w*\s.*$", seen["asm"], re.MULTILINE)
     assert len(found) >= probe_kernels.CHAINS
     assert not [line for line in found if "(" in line], "an operand in memory"
-    products = {"float32": 1, "bfloat16": 2, "int8": 4}[dtype]
+    products = {"vfmadd": 1, "vdpbf16ps": 2, "vpmaddwd": 2, "vpdpbusd": 4}[instruction]
     wanted = 2 * here.lanes() * probe_kernels.CHAINS * products * probe_kernels.STEPS
     assert rate == wanted
 
@@ -57,13 +64,14 @@ def test_dot_products_add_what_they_should(
 ) -> None:
     monkeypatch.setattr(probe_kernels, "STEPS", 3)
     here = target.parse("cpu", 1)
-    if probe_kernels.flops(here, "int8") is None:
-        pytest.skip("this CPU has no dot products of int8")
+    if not here.multiplies_bytes:
+        pytest.skip("this CPU has no VNNI")
+    probe_kernels.flops(here, "int8")
     np.testing.assert_array_equal(seen["arguments"][1].numpy(), 3 * 4 * 1 * 1)
 
 
 def test_old_cpus_have_no_dot_products() -> None:
-    old = target.parse("avx2", 1)
+    old = target.parse('{"kind": "llvm", "mcpu": "x86-64-v2"}', 1)
     assert probe_kernels.flops(old, "bfloat16") is None
     assert probe_kernels.flops(old, "int8") is None
 
