@@ -13,7 +13,8 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import FLOPS
 
-_NARROW = {"int8": "int8", "bfloat16": "bf16", "float16": "fp16"}
+# Integers of 16 bits are what Winograd's transforms make of bytes.
+_NARROW = {"int8": "int8", "int16": "int8", "bfloat16": "bf16", "float16": "fp16"}
 
 
 def flops(func: PrimFunc) -> int:

@@ -8,6 +8,9 @@ Networks, 2015.
 Transforms cost accuracy.  Inputs of unit variance and weights that keep it were convolved with
 errors, of the largest output, of 0.3e-6 at 64 channels to 1.1e-6 at 1024 by F(2, 3), and 1.4e-6 to
 4.5e-6 by F(4, 3).
+
+F(2, 3) of integers is exact: twice its G is a matrix of integers, like A^T and B^T, so that sums of
+bytes fit 16 bits, their products 32, and four times the output is what comes out.
 """
 
 from collections.abc import Callable
@@ -21,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import te, tirx
 
-from hybridc.compiler.contractions import Conv2d
+from hybridc.compiler.contractions import Conv2d, packed_index, round_up
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensor_expressions import (
@@ -35,7 +38,10 @@ from hybridc.compiler.tensor_expressions import (
 
 Matrix = NDArray[np.float64]
 
-_DTYPE = "float32"
+# The outputs a side for which integers stay integers, and what both of its G are multiplied by.
+INTEGER_SIDE = 2
+_DOUBLED = 2
+_LARGEST_BYTE = 255
 
 # The points at which the polynomials are multiplied, by their count; infinity is one more.  Of a
 # point and its inverse one enlarges what the other reduces, which keeps rounding errors small, and
@@ -66,10 +72,27 @@ def transforms(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def transform_filter(weight: Array, outputs: int) -> Array:
-    """Transform `[O, 3, 3, I]` into `[tile, tile, O, I]`, in float64 and rounded once."""
+    """Transform `[O, 3, 3, I]` into `[tile, tile, O, I]`, in float64 and rounded once.
+
+    Weights of int8 come out four times as large, exactly, in int16.
+    """
     _, g, _ = transforms(outputs, weight.shape[1])
+    if weight.dtype == np.int8:
+        g = _DOUBLED * g
     exact: Array = np.einsum("xi,yj,oijc->xyoc", g, g, weight.astype(np.float64))
-    return exact.astype(weight.dtype)
+    return exact.astype(np.int16 if weight.dtype == np.int8 else weight.dtype)
+
+
+def fits_integers(weight: Array) -> bool:
+    """Whether no sum on the way overflows 32 bits, whatever bytes are convolved with `weight`."""
+    a_t, _, b_t = transforms(INTEGER_SIDE, weight.shape[1])
+    terms = np.abs(b_t).sum(axis=1)
+    reach = _LARGEST_BYTE * np.outer(terms, terms)
+    transformed = np.abs(transform_filter(weight, INTEGER_SIDE).astype(np.float64)).sum(axis=3)
+    products = transformed * reach[:, :, np.newaxis]
+    back = np.abs(a_t)
+    largest = np.einsum("ru,sv,uvo->rso", back, back, products).max()
+    return bool(largest < np.iinfo(np.int32).max)
 
 
 @dataclass(frozen=True)
@@ -110,26 +133,31 @@ def conv2d(
 ) -> PrimFunc:
     """3x3 convolution of x `[N, H, W, C]`; weights `[tile, tile, O / lanes, C, lanes]`.
 
+    In float32; or of uint8 with weights of int16, packed by pairs of channels, added up in int32.
     Stages: `pixels`, `input_rows` and `input_transform` (B^T d B), `product` (one matrix product
     for each of tile x tile positions), `output_rows` and `output_transform` (A^T m A).  Products
     are made for `tiles` tiles where these are more than cover the output, so that a schedule may
     take them in groups of equal size.
     """
     batch, height, width, channels = shape
-    tile, _, blocks, _, lanes = packed.shape
+    tile, _, blocks, _, lanes = packed.shape[:5]
+    integers = packed.dtype == np.int16
+    group = packed.shape[-1] if integers else 1
     side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
     high, wide = -(-out_h // side), -(-out_w // side)
     grid = _Grid(batch, high, wide, side, max(tiles, batch * high * wide))
-    x = tensor(shape, "x", _DTYPE)
-    w = tensor(packed.shape, "weight", _DTYPE)
-    data = _transform_input(x, conv, grid)
-    k = reduced(channels, "k")
+    x = tensor(shape, "x", "uint8" if integers else "float32")
+    w = tensor(packed.shape, "weight", packed.dtype.name)
+    data = _transform_input(x, conv, grid, group)
+    total = "int32" if integers else "float32"
+    k = reduced(round_up(channels, group), "k")
     flops = 2 * batch * out_h * out_w * columns * channels * 9
     product = computed(
         (tile * tile, grid.rounded, blocks * lanes),
         lambda p, t, o: te.sum(
-            data[p // tile, p % tile, t, k] * w[p // tile, p % tile, o // lanes, k, o % lanes],
+            data[p // tile, p % tile, t, k].astype(total)
+            * w[packed_index((p // tile, p % tile, o // lanes), k, o % lanes, group)].astype(total),
             axis=k,
         ),
         name="product",
@@ -141,26 +169,33 @@ def conv2d(
     whole = _transform_output(stored, grid)
     out = computed(
         (batch, out_h, out_w, columns),
-        lambda n, h, v, o: whole[h % side, v % side, grid.tile(n, h, v), o],
+        lambda n, h, v, o: _scaled(whole[h % side, v % side, grid.tile(n, h, v), o]),
         name="output",
     )
     return finished([x, w, out])
 
 
-def _transform_input(x: Any, conv: Conv2d, grid: _Grid) -> Any:
-    """B^T d B of every tile: `[tile, tile, tiles, C]`."""
+def _scaled(value: Any) -> Any:
+    """An output from what the transforms made, which of integers is a whole multiple of it."""
+    return value >> (_DOUBLED**2).bit_length() - 1 if str(value.dtype) == "int32" else value
+
+
+def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
+    """B^T d B of every tile: `[tile, tile, tiles, C]`, channels in whole groups."""
     _, height, width, channels = (int(extent) for extent in x.shape)
     top, left, _, _ = conv.padding
     # As many rows and columns behind the image as the last tiles reach.
     below = grid.height * grid.side + 2 - height - top
     right = grid.width * grid.side + 2 - width - left
-    padded = pad2d(x, (top, left, below, right))
+    whole = round_up(channels, group)
+    padded = pad2d(x, (top, left, below, right), (channels, whole), conv.fill)
     _, _, b_t = transforms(grid.side, 3)
-    shape = (grid.side + 2, grid.side + 2, grid.rounded, channels)
+    shape = (grid.side + 2, grid.side + 2, grid.rounded, whole)
+    held = "int16" if str(x.dtype) == "uint8" else str(x.dtype)
 
     def pixel(i: Any, j: Any, t: Any, c: Any) -> Any:
         image, row, column = grid.place(t)
-        return padded[image, row + i, column + j, c]
+        return padded[image, row + i, column + j, c].astype(held)
 
     # Placed once for each pixel, not once for each term of the sums.
     pixels = computed(shape, pixel, name="pixels")
@@ -258,7 +293,7 @@ def _sum(terms: list[tuple[float, Any]]) -> Any:
     for entry, value in sorted(terms, key=lambda term: term[0] <= 0):
         if entry == 0:
             continue
-        term = value if abs(entry) == 1 else value * tirx.const(abs(entry), _DTYPE)
+        term = value if abs(entry) == 1 else value * tirx.const(abs(entry), str(value.dtype))
         if total is None:
             total = term if entry > 0 else -term
         else:

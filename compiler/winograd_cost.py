@@ -44,7 +44,8 @@ _MARGIN = 0.9
 class Work:
     """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
 
-    `image` of the tiles are of one image; all of them where there is but one image.
+    `image` of the tiles are of one image; all of them where there is but one image.  A lane takes
+    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.
     """
 
     side: int
@@ -53,6 +54,7 @@ class Work:
     channels: int
     columns: int
     lanes: int
+    group: int = 1
 
     @property
     def positions(self) -> int:
@@ -76,7 +78,12 @@ class Work:
     @property
     def weight_bytes(self) -> int:
         """Bytes of the transformed weights."""
-        return self.positions * self.channels * self.vectors * self.lanes * 4
+        return self.positions * self.channels * self.vectors * self.lanes * self.element
+
+    @property
+    def element(self) -> int:
+        """Bytes of a transformed number."""
+        return 4 // self.group
 
 
 @dataclass(frozen=True)
@@ -103,13 +110,19 @@ class Choice:
 
 
 @cache
-def choose(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target) -> Choice:
-    """The tile that the model likes best for x of `shape` `[N, H, W, C]`."""
-    best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target)
-    for side in SIDES:
+def choose(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+) -> Choice:
+    """The tile that the model likes best for x of `shape` `[N, H, W, C]`.
+
+    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
+    """
+    best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target, group)
+    for side in SIDES if group == 1 else SIDES[:1]:
         count = tile_count(shape, conv, side)
         for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
-            work = Work(side, tiles, tiles // shape[0], shape[3], columns, target.lanes())
+            image = tiles // shape[0]
+            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group)
             cycles = work_cycles(work, cut(work, target), target)
             if cycles < least:
                 best, least = Choice(side, tiles), cycles
@@ -122,13 +135,15 @@ def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:
     return shape[0] * -(-height // side) * -(-width // side)
 
 
-def direct_cycles(shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target) -> float:
+def direct_cycles(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+) -> float:
     """Cycles of a direct convolution: multiply-adds near peak, weights from memory once."""
     height, width = conv.output_size((shape[1], shape[2]), (3, 3))
     taps = 9 * shape[3] * round_up(columns, target.lanes())
-    at_once = target.machine.fma_per_cycle * target.lanes() * _DIRECT * target.threads
+    at_once = _vectors_per_cycle(target, group) * group * target.lanes() * _DIRECT * target.threads
     compute = shape[0] * height * width * taps / at_once
-    weights = taps * 4 / _memory(target)
+    weights = taps * 4 / group**2 / _memory(target)
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
 
 
@@ -145,8 +160,9 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     groups, chunks = work.tiles // choice.tiles, work.vectors // width
     products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice, target)
     # Channels that are no whole number of vectors are transformed in narrower ones.
-    narrow = work.lanes // gcd(work.channels, work.lanes)
-    inputs = _INPUT * choice.tiles * -(-work.channels // work.lanes) * narrow
+    at_once = work.lanes * work.group
+    narrow = at_once // gcd(work.channels, at_once)
+    inputs = _INPUT * choice.tiles * -(-work.channels // at_once) * narrow
     narrow = work.lanes // gcd(work.columns, work.lanes)
     outputs = _OUTPUT * choice.tiles * width * narrow
     fetched = _near_misses(work, choice, target) / machine.l3_bytes_per_cycle
@@ -173,10 +189,15 @@ def _memory(target: Target) -> float:
 def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles of one register tile over all input channels."""
     rows, vectors = choice.rows, choice.vectors
-    step = max(
-        rows * vectors / target.machine.fma_per_cycle, (rows + vectors) * _LOAD, float(_LATENCY)
-    )
-    return work.channels * step + 2.0 * rows * vectors + 20
+    multiply_adds = rows * vectors / _vectors_per_cycle(target, work.group)
+    step = max(multiply_adds, (rows + vectors) * _LOAD, float(_LATENCY))
+    return work.channels / work.group * step + 2.0 * rows * vectors + 20
+
+
+def _vectors_per_cycle(target: Target, group: int) -> float:
+    """Vectors of multiply-adds a cycle, where a lane takes a group of channels at once."""
+    rate = target.machine.fma_per_cycle
+    return rate if group == 1 else rate * target.faster("int8") / group
 
 
 def _near_misses(work: Work, choice: Cut, target: Target) -> float:
@@ -184,7 +205,7 @@ def _near_misses(work: Work, choice: Cut, target: Target) -> float:
     width = choice.panels * choice.vectors * work.lanes
     transformed = _transformed_bytes(work, choice)
     multiplied = work.positions * choice.tiles * width * 4
-    weights = work.positions * work.channels * width * 4
+    weights = work.positions * work.channels * width * work.element
     resident = 0.75 * target.l2
     # Weights that stay from one group of tiles to the next are fetched once, as from memory.
     missed = 0.0 if work.weight_bytes + transformed + multiplied < resident else float(weights)
@@ -195,7 +216,7 @@ def _near_misses(work: Work, choice: Cut, target: Target) -> float:
 
 def _transformed_bytes(work: Work, choice: Cut) -> int:
     """Bytes of a task's transformed input."""
-    return work.positions * choice.tiles * work.channels * 4
+    return work.positions * choice.tiles * work.channels * work.element
 
 
 def _overlapped(first: float, second: float, exposed: float) -> float:
@@ -206,8 +227,9 @@ def _cuts(work: Work, target: Target) -> Iterator[Cut]:
     for tiles in (group for group in work.groups if group <= _LARGEST_GROUP):
         # One vector of weights at a time was measured slow to stream.
         for vectors in [v for v in _VECTORS if work.vectors % v == 0] or [1]:
-            # One register for each weight vector and one for the broadcast activation.
-            limit = (target.vector_registers - 1 - vectors) // vectors
+            # One register for each weight vector, one for the broadcast activation, and where sums
+            # are instructions of their own, one for the products.
+            limit = (target.vector_registers - work.group - vectors) // vectors
             rows = divisors(tiles, limit)[-1]
             for panels in divisors(work.vectors // vectors, work.vectors):
                 for staged in (False, True):

@@ -33,9 +33,9 @@ class PackWeights(Pass):
     instruction adds up in float32.  Convolutions have to be channels last (`layout`); others, and
     those on weights that are no constants, stay.
 
-    3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster;
-    these round differently, by about 1e-5 of the largest output.  `winograd=false` keeps all
-    convolutions direct.
+    3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster; those
+    of fp32 round differently, by about 1e-5 of the largest output, those of integers are exact.
+    `winograd=false` keeps all convolutions direct.
     """
 
     winograd: bool = True
@@ -105,8 +105,9 @@ class _Packer:
             taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
-        if self.winograd and _minimal(conv, weight):
-            choice = winograd_cost.choose(source, weight.shape[0], conv, self.target)
+        if self.winograd and self._minimal(conv, weight):
+            group = _pairs(weight)
+            choice = winograd_cost.choose(source, weight.shape[0], conv, self.target, group)
             if choice.side:
                 return self._winograd(call, weight, conv, choice)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
@@ -117,6 +118,19 @@ class _Packer:
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
         return self._call("conv2d", kernel, (call, data), packed)
+
+    def _minimal(self, conv: Conv2d, weight: Array) -> bool:
+        """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.
+
+        Its transforms would lose most of what bfloat16 keeps.  Bytes become 16 bits wide: as wide
+        as they are multiplied anyway where the CPU has no instruction for them.
+        """
+        dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
+        if not dense or weight.shape[1:3] != (3, 3):
+            return False
+        if weight.dtype == np.int8:
+            return not self.target.multiplies_bytes and winograd.fits_integers(weight)
+        return bool(weight.dtype == np.float32)
 
     def _lanes(self, weight: Array, outputs: int, groups: int = 1) -> int:
         """Output channels in a vector; the instructions for narrow types take whole ones."""
@@ -150,13 +164,9 @@ class _Packer:
         return relax.call_tir(var, [data, constant(packed, packed.dtype.name)], call.ty)
 
 
-def _minimal(conv: Conv2d, weight: Array) -> bool:
-    """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32.
-
-    Its transforms would lose most of what bfloat16 keeps.
-    """
-    dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
-    return dense and weight.shape[1:3] == (3, 3) and weight.dtype.name == "float32"
+def _pairs(weight: Array) -> int:
+    """Input channels that Winograd's products take at once: pairs of integers."""
+    return 2 if weight.dtype == np.int8 else 1
 
 
 def _padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:

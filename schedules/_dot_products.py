@@ -74,7 +74,7 @@ def _vnni(lanes: int) -> Compute:
 
 
 def _multiply_add(intrinsic: str, lanes: int) -> Compute:
-    """Pairs of products in 16 bits; the weights are bytes, widened as they are loaded.
+    """Pairs of products in 16 bits; weights that are bytes are widened as they are loaded.
 
     The instruction on bytes would spare the widening, but saturates its sums to 16 bits.
     """
@@ -82,7 +82,9 @@ def _multiply_add(intrinsic: str, lanes: int) -> Compute:
     def compute(total: Any, data: Any, weights: Any) -> Any:
         pair = tirx.Broadcast(tirx.reinterpret("int32", data), lanes)
         wide = f"int16x{2 * lanes}"
-        operands = tirx.reinterpret(wide, pair), tirx.Cast(wide, weights)
+        if str(weights.ty.dtype) != wide:
+            weights = tirx.Cast(wide, weights)
+        operands = tirx.reinterpret(wide, pair), weights
         return total + tirx.call_llvm_pure_intrin(f"int32x{lanes}", intrinsic, *operands)
 
     return compute
@@ -117,6 +119,12 @@ _INSTRUCTIONS = {
     ),
     ("int16", "int8", "avx2"): Instruction(
         "vpmaddwd-256", 2, _multiply_add("llvm.x86.avx2.pmadd.wd", 8), unpacking=0.5
+    ),
+    ("int16", "int16", "avx512bw"): Instruction(
+        "vpmaddwd-512-words", 2, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16)
+    ),
+    ("int16", "int16", "avx2"): Instruction(
+        "vpmaddwd-256-words", 2, _multiply_add("llvm.x86.avx2.pmadd.wd", 8)
     ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
     ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16, parts=2),

@@ -17,11 +17,18 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Work, divisors
-from hybridc.schedules import _accumulators, _contraction, _figures, _prefetch, _tiling
+from hybridc.schedules import (
+    _accumulators,
+    _contraction,
+    _dot_products,
+    _figures,
+    _prefetch,
+    _tiling,
+)
 
 _STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
 _LARGEST_TILE = 8
-# Elements of two cache lines: strides of an odd number of lines spread over all sets of a cache.
+# Lanes of two cache lines: strides of an odd number of lines spread over all sets of a cache.
 _TWO_LINES, _LINE = 32, 16
 
 
@@ -50,7 +57,9 @@ class WinogradConv2d(ScheduleRule):
         output = schedule.get_consumers(transform)[0]
         batch, height, width, columns = _contraction.extents(schedule, output)
         image = -(-height // side) * -(-width // side) if batch > 1 else tiles
-        return Winograd(func, target, Work(side, tiles, image, channels, columns, target.lanes()))
+        group = 4 // _contraction.source_bytes(schedule, product)
+        work = Work(side, tiles, image, channels, columns, target.lanes(), group)
+        return Winograd(func, target, work)
 
     def knobs(self, match: Winograd) -> Space:
         """Rows and vectors of the register tile; tiles and column panels of a task.
@@ -83,9 +92,9 @@ class WinogradConv2d(ScheduleRule):
         for block in schedule.get_producers(schedule.get_sblock("pixels")):
             schedule.compute_inline(block)
         task, panels = _transform_output(schedule, match.work, point)
-        _multiply(schedule, match.work, point, panels)
-        _transform_input(schedule, match.work.lanes, None if point["staged"] else task)
-        return _prefetch.ahead(schedule, match.target)
+        _multiply(schedule, match, point, panels)
+        _transform_input(schedule, match.work, None if point["staged"] else task)
+        return _prefetch.ahead(_dot_products.implement(schedule), match.target)
 
     def canonical(self, match: Winograd, point: Point) -> Point:
         """Rows that divide a task's tiles, panels that divide the columns."""
@@ -129,31 +138,33 @@ def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any
     return task, chunk
 
 
-def _multiply(schedule: Schedule, work: Work, point: Point, at: Any) -> None:
+def _multiply(schedule: Schedule, match: Winograd, point: Point, at: Any) -> None:
     """One product for each position: the weights of a panel serve all tiles of the task."""
+    lanes = match.work.lanes
     store = schedule.get_sblock("stored")
     schedule.compute_at(store, at, preserve_unit_loops=True)
     schedule.storage_align(store, 0, 0, _TWO_LINES, _LINE)
     position, tile, column = schedule.get_loops(store)[-3:]
     rows = _tiling.divisor_below(int(schedule.get(tile).extent), point["rows"])
     row_tile, row = schedule.split(tile, [None, rows])
-    panel, part, lane = schedule.split(column, [None, point["vectors"], work.lanes])
+    panel, part, lane = schedule.split(column, [None, point["vectors"], lanes])
     schedule.reorder(position, panel, row_tile, row, part, lane)
     _contraction.straighten(schedule, lane, part, row)
     product = _contraction.product_of(schedule)
-    _accumulators.accumulate_at(schedule, product, row_tile, work.lanes)
+    instruction = _accumulators.instruction_of(schedule, product, match.target)
+    _accumulators.accumulate_at(schedule, product, row_tile, lanes, instruction)
 
 
-def _transform_input(schedule: Schedule, lanes: int, task: Any) -> None:
+def _transform_input(schedule: Schedule, work: Work, task: Any) -> None:
     """Transform a tile's pixels, one vector of channels at a time; in `task`, or ahead of all."""
     pixels, rows, whole = (
         schedule.get_sblock(name) for name in ("pixels", "input_rows", "input_transform")
     )
     if task is not None:
         schedule.compute_at(whole, task, preserve_unit_loops=True)
-    schedule.storage_align(whole, 0, 2, _TWO_LINES, _LINE)
+    schedule.storage_align(whole, 0, 2, work.group * _TWO_LINES, work.group * _LINE)
     *position, tile, channel = schedule.get_loops(whole)[-4:]
-    outer, lane = _contraction.split_lanes(schedule, channel, lanes)
+    outer, lane = _contraction.split_lanes(schedule, channel, work.lanes * work.group)
     schedule.reorder(tile, outer, *position, lane)
     at = schedule.fuse(tile, outer)
     if task is None:
