@@ -11,6 +11,7 @@ from hybridc.compiler import (
     bfloat16,
     bfloat16_lowering,
     contractions,
+    packing,
     peaks,
     pipeline,
     settings,
@@ -40,8 +41,8 @@ def dense(rows: int, depth: int, columns: int, dtype: str = "float32") -> Kernel
 
     def make(chosen: Target) -> PrimFunc:
         weight = np.zeros((depth, columns), _WEIGHTS[dtype])
-        group = contractions.group_for(weight.dtype.name, chosen)
-        packed = contractions.pack_matrix(weight, chosen.lanes(), group)
+        group = packing.group_for(weight.dtype.name, chosen)
+        packed = packing.pack_matrix(weight, chosen.lanes(), group)
         return contractions.dense((rows, depth), packed, columns, dtype)
 
     return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
@@ -57,8 +58,8 @@ def convolution(  # noqa: PLR0913 - a row of the table
 
     def make(chosen: Target) -> PrimFunc:
         weight = np.zeros((outputs, window, window, inputs), _WEIGHTS[dtype])
-        group = contractions.group_for(weight.dtype.name, chosen)
-        packed, _ = contractions.pack_filter(weight, 1, chosen.lanes(), group)
+        group = packing.group_for(weight.dtype.name, chosen)
+        packed, _ = packing.pack_filter(weight, 1, chosen.lanes(), group)
         return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, dtype)
 
     name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"

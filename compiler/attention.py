@@ -14,8 +14,8 @@ from tvm import te, tirx
 
 from hybridc.compiler.attention_form import Attention, Fill, with_form
 from hybridc.compiler.batch_matmul import pack_columns
-from hybridc.compiler.contractions import group_of, packed_index, round_up
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.packing import group_of, packed_index, round_up
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
 
 # Block annotations: the query heads that share one head of keys and values; for causal attention,

@@ -7,15 +7,9 @@ from typing import Any
 import numpy as np
 from tvm import te, tirx
 
-from hybridc.compiler.contractions import (
-    group_of,
-    packed_index,
-    round_up,
-    stored,
-    whole_groups,
-    widened,
-)
+from hybridc.compiler.contractions import stored, widened
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.packing import group_of, packed_index, round_up, whole_groups
 from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
 
 

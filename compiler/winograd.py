@@ -1,32 +1,16 @@
-"""Winograd's minimal filtering: 3x3 convolutions of stride 1 with fewer multiplications.
-
-F(m, r) makes m outputs of a filter of r taps from m + r - 1 products; nested over both image axes
-that is (m + r - 1)^2 products for each m x m outputs instead of (m r)^2.  S. Winograd, Arithmetic
-Complexity of Computations, 1980; A. Lavin, S. Gray, Fast Algorithms for Convolutional Neural
-Networks, 2015.
-
-Transforms cost accuracy.  Inputs of unit variance and weights that keep it were convolved with
-errors, of the largest output, of 0.3e-6 at 64 channels to 1.1e-6 at 1024 by F(2, 3), and 1.4e-6 to
-4.5e-6 by F(4, 3).
-
-F(2, 3) of integers is exact: twice its G is a matrix of integers, like A^T and B^T, so that sums of
-bytes fit 16 bits, their products 32, and four times the output is what comes out.
-"""
+"""Loop nests of 3x3 convolutions of stride 1 by Winograd's minimal filtering."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
-from math import prod
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tvm import te, tirx
 
-from hybridc.compiler.contractions import Conv2d, packed_index, round_up
+from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
+from hybridc.compiler.packing import packed_index, round_up
 from hybridc.compiler.tensor_expressions import (
     computed,
     finished,
@@ -35,64 +19,7 @@ from hybridc.compiler.tensor_expressions import (
     reduced,
     tensor,
 )
-
-Matrix = NDArray[np.float64]
-
-# The outputs a side for which integers stay integers, and what both of its G are multiplied by.
-INTEGER_SIDE = 2
-_DOUBLED = 2
-_LARGEST_BYTE = 255
-
-# The points at which the polynomials are multiplied, by their count; infinity is one more.  Of a
-# point and its inverse one enlarges what the other reduces, which keeps rounding errors small, and
-# opposite points share half of their sums.
-_POINTS = ("0", "1", "-1", "2", "-2", "1/2", "-1/2")
-_BALANCED = ("0", "2/3", "-2/3", "3/2", "-3/2")
-
-
-@cache
-def transforms(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
-    """The matrices A^T, G, B^T of F(outputs, taps): y = A^T ((G g) * (B^T d)).
-
-    Shapes: `[outputs, tile]`, `[tile, taps]`, `[tile, tile]` with tile = outputs + taps - 1, in
-    float64.  Toom-Cook: evaluate at tile - 1 points and at infinity, multiply, interpolate; the
-    filter's form is its transpose.
-    """
-    tile = outputs + taps - 1
-    chosen = _BALANCED if tile - 1 == len(_BALANCED) else _POINTS[: tile - 1]
-    points = tuple(Fraction(point) for point in chosen)
-    lagrange = [_basis(points, i) for i in range(tile - 1)]
-    scale = [prod(points[i] - p for p in points if p != points[i]) for i in range(tile - 1)]
-    a_t = [[p**i for p in points] + [Fraction(int(i == outputs - 1))] for i in range(outputs)]
-    g = [[p**j / s for j in range(taps)] for p, s in zip(points, scale, strict=True)]
-    g.append([Fraction(int(j == taps - 1)) for j in range(taps)])
-    b_t = [[*coefficients, Fraction(0)] for coefficients in lagrange]
-    b_t.append(_polynomial(points))
-    return tuple(np.array(m, dtype=np.float64) for m in (a_t, g, b_t))  # type: ignore[return-value]
-
-
-def transform_filter(weight: Array, outputs: int) -> Array:
-    """Transform `[O, 3, 3, I]` into `[tile, tile, O, I]`, in float64 and rounded once.
-
-    Weights of int8 come out four times as large, exactly, in int16.
-    """
-    _, g, _ = transforms(outputs, weight.shape[1])
-    if weight.dtype == np.int8:
-        g = _DOUBLED * g
-    exact: Array = np.einsum("xi,yj,oijc->xyoc", g, g, weight.astype(np.float64))
-    return exact.astype(np.int16 if weight.dtype == np.int8 else weight.dtype)
-
-
-def fits_integers(weight: Array) -> bool:
-    """Whether no sum on the way overflows 32 bits, whatever bytes are convolved with `weight`."""
-    a_t, _, b_t = transforms(INTEGER_SIDE, weight.shape[1])
-    terms = np.abs(b_t).sum(axis=1)
-    reach = _LARGEST_BYTE * np.outer(terms, terms)
-    transformed = np.abs(transform_filter(weight, INTEGER_SIDE).astype(np.float64)).sum(axis=3)
-    products = transformed * reach[:, :, np.newaxis]
-    back = np.abs(a_t)
-    largest = np.einsum("ru,sv,uvo->rso", back, back, products).max()
-    return bool(largest < np.iinfo(np.int32).max)
+from hybridc.compiler.winograd_transforms import DOUBLED, Matrix, transforms
 
 
 @dataclass(frozen=True)
@@ -177,7 +104,7 @@ def conv2d(
 
 def _scaled(value: Any) -> Any:
     """An output from what the transforms made, which of integers is a whole multiple of it."""
-    return value >> (_DOUBLED**2).bit_length() - 1 if str(value.dtype) == "int32" else value
+    return value >> (DOUBLED**2).bit_length() - 1 if str(value.dtype) == "int32" else value
 
 
 def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
@@ -293,23 +220,10 @@ def _sum(terms: list[tuple[float, Any]]) -> Any:
     for entry, value in sorted(terms, key=lambda term: term[0] <= 0):
         if entry == 0:
             continue
-        term = value if abs(entry) == 1 else value * tirx.const(abs(entry), str(value.dtype))
+        # Those of integers have no other entries than 1 and -1.
+        term = value if abs(entry) == 1 else value * tirx.const(abs(entry), "float32")
         if total is None:
             total = term if entry > 0 else -term
         else:
             total = total + term if entry > 0 else total - term
     return total
-
-
-def _basis(points: tuple[Fraction, ...], index: int) -> list[Fraction]:
-    """Coefficients, lowest first, of the product of (x - p) over all other points."""
-    return _polynomial(tuple(p for i, p in enumerate(points) if i != index))
-
-
-def _polynomial(roots: tuple[Fraction, ...]) -> list[Fraction]:
-    coefficients = [Fraction(1)]
-    for root in roots:
-        shifted = [Fraction(0), *coefficients]
-        scaled = [*(-root * c for c in coefficients), Fraction(0)]
-        coefficients = [a + b for a, b in zip(shifted, scaled, strict=True)]
-    return coefficients

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cache
 from math import gcd
 
-from hybridc.compiler.contractions import Conv2d, round_up
+from hybridc.compiler.contractions import Conv2d
+from hybridc.compiler.packing import round_up
 from hybridc.compiler.target import Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28

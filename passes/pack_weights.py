@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import contractions, vector_width, winograd, winograd_cost
+from hybridc.compiler import (
+    contractions,
+    packing,
+    vector_width,
+    winograd,
+    winograd_cost,
+    winograd_transforms,
+)
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.model import Array
@@ -84,7 +91,7 @@ class _Packer:
         if weight.ndim != 2 or len(shape(call.args[0])) < 2:
             return None
         lanes = self._lanes(weight, weight.shape[1])
-        packed = contractions.pack_matrix(weight, lanes, self._group(weight))
+        packed = packing.pack_matrix(weight, lanes, self._group(weight))
         return self._dense_call(call, packed, weight.shape[1])
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
@@ -112,7 +119,7 @@ class _Packer:
                 return self._winograd(call, weight, conv, choice)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
         group = self._group(weight)
-        packed, groups = contractions.pack_filter(weight, conv.groups, lanes, group)
+        packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)
         if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
             return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
         conv = replace(conv, groups=groups)
@@ -129,7 +136,7 @@ class _Packer:
         if not dense or weight.shape[1:3] != (3, 3):
             return False
         if weight.dtype == np.int8:
-            return not self.target.multiplies_bytes and winograd.fits_integers(weight)
+            return not self.target.multiplies_bytes and winograd_transforms.fits_integers(weight)
         return bool(weight.dtype == np.float32)
 
     def _lanes(self, weight: Array, outputs: int, groups: int = 1) -> int:
@@ -139,12 +146,12 @@ class _Packer:
         return vector_width.lanes_for(outputs, groups, self.target)
 
     def _group(self, weight: Array) -> int:
-        return contractions.group_for(weight.dtype.name, self.target)
+        return packing.group_for(weight.dtype.name, self.target)
 
     def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
-        transformed = winograd.transform_filter(weight, choice.side)
+        transformed = winograd_transforms.transform_filter(weight, choice.side)
         positions = [
-            [contractions.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
+            [packing.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
             for row in transformed
         ]
         packed: Array = np.ascontiguousarray(positions)

@@ -13,8 +13,8 @@ from tvm.s_tir import Schedule as TVMSchedule
 from tvm.tirx.transform import ForceNarrowIndexToInt32
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.contractions import WIDEN
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
+from hybridc.compiler.packing import WIDEN
 from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _tiling
 

@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hybridc.compiler import contractions, target
+from hybridc.compiler import contractions, packing, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.schedules.skinny_dense import SkinnyDense
 
@@ -26,8 +26,8 @@ def test_narrow_types_take_their_instruction(
     if feature not in cpu.features:
         pytest.skip(f"this host has no {feature}")
     numbers = np.zeros((2048, 2050), weight)
-    group = contractions.group_for(numbers.dtype.name, cpu)
-    packed = contractions.pack_matrix(numbers, cpu.lanes(), group)
+    group = packing.group_for(numbers.dtype.name, cpu)
+    packed = packing.pack_matrix(numbers, cpu.lanes(), group)
     rule = SkinnyDense()
     match: Any = rule.match(contractions.dense((4, 2048), packed, 2050, data), cpu)
     kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]

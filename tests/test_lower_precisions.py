@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import driver, group_quantization, precisions, target
+from hybridc.compiler import driver, group_quantization, packing, precisions, target
 from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
@@ -138,7 +138,7 @@ def test_float16_is_converted_by_vectors() -> None:
     rule: Any = Dense()
     for name in ("avx2", "avx512"):
         cpu = target.parse(name, threads=2)
-        packed = contractions.pack_matrix(np.zeros((256, 512), np.float16), cpu.lanes())
+        packed = packing.pack_matrix(np.zeros((256, 512), np.float16), cpu.lanes())
         match = rule.match(contractions.dense((32, 256), packed, 512, "float16"), cpu)
         kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]
         text = compile_kernel(kernel, cpu).mod.inspect_source("asm")

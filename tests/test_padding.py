@@ -9,7 +9,7 @@ import tvm
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import contractions, pipeline, target
+from hybridc.compiler import contractions, packing, pipeline, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context
@@ -71,7 +71,7 @@ def however_few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("channels", "copied"), [(3, True), (8, True), (16, False), (48, False)])
 def test_few_channels_are_worth_a_copy(channels: int, copied: bool) -> None:
-    packed, left = contractions.pack_filter(numbers((8, 7, 7, channels), TYPES["float32"]), 1, 16)
+    packed, left = packing.pack_filter(numbers((8, 7, 7, channels), TYPES["float32"]), 1, 16)
     conv = Conv2d((2, 2), (3, 3, 3, 3), (1, 1), left, channels)
     func = contractions.conv2d((1, 20, 20, channels), packed, 8, conv, "float32")
     device = target.parse("cpu", threads=2)
@@ -92,8 +92,8 @@ def test_a_convolution_without_a_padded_copy(name: str, dtype: str, cpu: str) ->
     inputs = shape[-1] // groups
     weights = TYPES[dtype] if dtype != "uint8" else np.dtype(np.int8)
     w = numbers((outputs, height, width, inputs), weights)
-    group = contractions.group_for(w.dtype.name, device)
-    packed, left = contractions.pack_filter(w, groups, device.lanes(), group)
+    group = packing.group_for(w.dtype.name, device)
+    packed, left = packing.pack_filter(w, groups, device.lanes(), group)
     conv = Conv2d(strides, padding, dilation, left, inputs)
     func = contractions.conv2d(shape, packed, outputs, conv, dtype)
     rule = Rule()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybridc.compiler import contractions, target
+from hybridc.compiler import contractions, packing, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.tensors import to_numpy, to_tensor
@@ -15,8 +15,8 @@ CPU = target.parse("avx512", threads=2)
 def scheduled(rows: int, depth: int, columns: int, dtype: str = "float32") -> str:
     """The text of a product at its default point."""
     weights = "int8" if dtype == "uint8" else dtype
-    group = contractions.group_for(weights, CPU)
-    packed = contractions.pack_matrix(np.zeros((depth, columns), weights), CPU.lanes(), group)
+    group = packing.group_for(weights, CPU)
+    packed = packing.pack_matrix(np.zeros((depth, columns), weights), CPU.lanes(), group)
     func: PrimFunc = contractions.dense((rows, depth), packed, columns, dtype)
     rule = Dense()
     match = rule.match(func, CPU)
@@ -61,7 +61,7 @@ def test_what_is_asked_for_changes_no_number(depth: int) -> None:
     x, weight = (
         numbers.standard_normal(shape, np.float32) for shape in ((300, depth), (depth, 72))
     )
-    packed = contractions.pack_matrix(weight, cpu.lanes())
+    packed = packing.pack_matrix(weight, cpu.lanes())
     rule = Dense()
     match = rule.match(contractions.dense(x.shape, packed, 72, "float32"), cpu)
     assert not isinstance(match, NotApplicable)

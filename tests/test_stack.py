@@ -7,7 +7,7 @@ import pytest
 import tvm
 from tvm import te, tirx
 
-from hybridc.compiler import contractions, target
+from hybridc.compiler import contractions, packing, target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules.dense import Dense
@@ -17,7 +17,7 @@ POOL = "TVMBackendAllocWorkspace"
 
 
 def dense(rows: int, depth: int, columns: int) -> PrimFunc:
-    packed = contractions.pack_matrix(np.zeros((depth, columns), np.float32), CPU.lanes())
+    packed = packing.pack_matrix(np.zeros((depth, columns), np.float32), CPU.lanes())
     func = contractions.dense((rows, depth), packed, columns, "float32")
     rule = Dense()
     match: Any = rule.match(func, CPU)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hybridc.compiler import contractions, target, vector_width
+from hybridc.compiler import contractions, packing, target, vector_width
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.machine import Machine
 from hybridc.schedules.dense import Dense
@@ -36,7 +36,7 @@ def test_products_of_either_width(rows: int, depth: int, columns: int, lanes: in
     """Tiles and panels that leave a rest, and prefetches beyond the last panel."""
     cpu = target.parse("cpu", threads=2)
     weight = np.random.default_rng(0).standard_normal((depth, columns)).astype("float32")
-    packed = contractions.pack_matrix(weight, lanes)
+    packed = packing.pack_matrix(weight, lanes)
     rule = Dense()
     match: Any = rule.match(contractions.dense((rows, depth), packed, columns, "float32"), cpu)
     for vectors in (1, 3):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_contractions import CPUS, FEW, check, noise, one_node
 
-from hybridc.compiler import target, winograd, winograd_cost
+from hybridc.compiler import target, winograd_cost, winograd_transforms
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.winograd_cost import Choice, Work
 
@@ -19,7 +19,7 @@ CPU = target.parse("avx512", threads=2)
 @pytest.mark.parametrize("outputs", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("taps", [2, 3])
 def test_one_dimension_is_a_correlation(outputs: int, taps: int) -> None:
-    a_t, g, b_t = winograd.transforms(outputs, taps)
+    a_t, g, b_t = winograd_transforms.transforms(outputs, taps)
     rng = np.random.default_rng(0)
     data, filters = rng.standard_normal(outputs + taps - 1), rng.standard_normal(taps)
     wanted = [data[i : i + taps] @ filters for i in range(outputs)]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_contractions import FEW
 from test_rule_conformance import CPUS, runnable
 
-from hybridc.compiler import contractions, winograd
+from hybridc.compiler import packing, winograd, winograd_transforms
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.model import Array
@@ -58,14 +58,11 @@ def test_bytes_are_convolved_exactly(
     weights, data = EXTREMES if extreme else (np.arange(-128, 128), np.arange(256))
     weight = DRAW.choice(weights, (channels[1], 3, 3, channels[0])).astype(np.int8)
     x = DRAW.choice(data, (batch, *size, channels[0])).astype(np.uint8)
-    assert winograd.fits_integers(weight)
+    assert winograd_transforms.fits_integers(weight)
     conv = Conv2d((1, 1), padding, (1, 1), 1, channels[0], fill)
-    transformed = winograd.transform_filter(weight, winograd.INTEGER_SIDE)
+    transformed = winograd_transforms.transform_filter(weight, winograd_transforms.INTEGER_SIDE)
     packed: Array = np.ascontiguousarray(
-        [
-            [contractions.pack_matrix(matrix.T, device.lanes()) for matrix in row]
-            for row in transformed
-        ]
+        [[packing.pack_matrix(matrix.T, device.lanes()) for matrix in row] for row in transformed]
     )
     func = winograd.conv2d(x.shape, packed, channels[1], conv)
     rule = WinogradConv2d()
@@ -78,5 +75,5 @@ def test_bytes_are_convolved_exactly(
 
 
 def test_sums_that_might_overflow_are_seen() -> None:
-    assert winograd.fits_integers(np.full((8, 3, 3, 64), 127, np.int8))
-    assert not winograd.fits_integers(np.full((8, 3, 3, 1024), 127, np.int8))
+    assert winograd_transforms.fits_integers(np.full((8, 3, 3, 64), 127, np.int8))
+    assert not winograd_transforms.fits_integers(np.full((8, 3, 3, 1024), 127, np.int8))
