@@ -106,6 +106,7 @@ def _require_onnx(model: Path) -> None:
 def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> Callable[..., bool]:
     """What tells whether a model fails: the command, run on a file."""
     call = [word.replace("{}", str(path)) for word in words]
+    first = [True]  # the run on the whole model, which has to fail as is told
 
     def fails(proto: Any) -> bool:
         path.write_bytes(proto.SerializeToString())
@@ -122,7 +123,17 @@ def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> 
             return False
         except OSError as error:
             raise InputError(f"--fails: cannot run {call[0]!r}: {error.strerror}") from None
-        return done.returncode != 0 and (match is None or match.encode() in done.stdout)
+        if done.returncode == 0:
+            return False
+        matched = match is None or match.encode() in done.stdout
+        if first and not matched:
+            said = done.stdout.decode(errors="replace").strip().splitlines()
+            raise InputError(
+                f"the command fails on the model, but its output lacks {match!r};"
+                f" its last line is {said[-1] if said else ''!r:.200}"
+            )
+        first.clear()
+        return matched
 
     return fails
 

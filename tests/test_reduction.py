@@ -138,6 +138,7 @@ def test_the_verb(tmp_path: Path) -> None:
         (["{model}", "--fails", "'"], "is no command: No closing quotation"),
         (["{model}", "--fails", "no-such-program"], "cannot run 'no-such-program'"),
         (["{model}", "--fails", "true"], "succeeds on the model"),
+        (["{model}", "--fails", "ls -d no", "--match", "yes"], "lacks 'yes'; its last line is"),
         (["missing.onnx", "--fails", "false"], "no such file"),
         (["{broken}", "--fails", "false"], "not an ONNX model"),
         (["{model}", "--fails", "false", "--budget", "soon"], "soon"),
