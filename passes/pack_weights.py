@@ -116,7 +116,7 @@ class _Packer:
             group = _pairs(weight)
             choice = winograd_cost.choose(source, weight.shape[0], conv, self.target, group)
             if choice.side:
-                return self._winograd(call, weight, conv, choice)
+                return self._winograd((call, data), weight, conv, choice)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
         group = self._group(weight)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)
@@ -148,15 +148,18 @@ class _Packer:
     def _group(self, weight: Array) -> int:
         return packing.group_for(weight.dtype.name, self.target)
 
-    def _winograd(self, call: Expr, weight: Array, conv: Conv2d, choice: Choice) -> Expr:
+    def _winograd(
+        self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d, choice: Choice
+    ) -> Expr:
         transformed = winograd_transforms.transform_filter(weight, choice.side)
         positions = [
             [packing.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
             for row in transformed
         ]
         packed: Array = np.ascontiguousarray(positions)
-        kernel = winograd.conv2d(shape(call.args[0]), packed, weight.shape[0], conv, choice.tiles)
-        return self._call("winograd_conv2d", kernel, (call, call.args[0]), packed)
+        source = shape(replaced[1])
+        kernel = winograd.conv2d(source, packed, weight.shape[0], conv, choice.tiles)
+        return self._call("winograd_conv2d", kernel, replaced, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
         kernel = contractions.dense(shape(call.args[0]), packed, columns, *_types(call))

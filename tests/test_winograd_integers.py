@@ -1,20 +1,24 @@
 """Winograd's filtering of bytes: exact, and only where nothing overflows."""
 
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from drawn_models import compiled, noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_contractions import FEW
+from test_integer_arithmetic import convolution, run_both
 from test_rule_conformance import CPUS, runnable
 
-from hybridc.compiler import packing, winograd, winograd_transforms
+from hybridc.compiler import packing, winograd, winograd_cost, winograd_transforms
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.winograd_cost import Choice
 from hybridc.schedules.winograd_conv2d import WinogradConv2d
 
 DRAW = np.random.default_rng(0)
@@ -77,3 +81,13 @@ def test_bytes_are_convolved_exactly(
 def test_sums_that_might_overflow_are_seen() -> None:
     assert winograd_transforms.fits_integers(np.full((8, 3, 3, 64), 127, np.int8))
     assert not winograd_transforms.fits_integers(np.full((8, 3, 3, 1024), 127, np.int8))
+
+
+@pytest.mark.parametrize("zero", [0, 3, 200])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_quantised_model_takes_it_with_any_zero_point(zero: int, signed: bool) -> None:
+    proto = convolution((1, 32, 13, 14), (40, 32, 3, 3), zero=zero, signed=signed, pads=[1] * 4)
+    with patch.object(winograd_cost, "choose", lambda *_: Choice(winograd_transforms.INTEGER_SIDE)):
+        outcome = compiled(proto, "avx2")
+    run_both(proto, {"x": noise((1, 32, 13, 14))}, 0.3, outcome)
+    assert "winograd-conv2d" in {kernel.rule for kernel in outcome.report.kernels}
