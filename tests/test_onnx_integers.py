@@ -1,0 +1,93 @@
+"""Products of integers, and models that were quantised dynamically, against ONNX Runtime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from onnx_models import build, node
+from test_contractions import FEW
+
+from hybridc.compiler.driver import compile_source
+from hybridc.compiler.plans import Options
+from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.session import InferenceSession
+
+KINDS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
+DRAW = np.random.default_rng(0)
+
+
+def integers(dtype: str, *shape: int) -> Any:
+    limits = np.iinfo(dtype)
+    return DRAW.integers(limits.min, limits.max, shape, dtype, endpoint=True)
+
+
+@settings(FEW, max_examples=24)
+@given(
+    kinds=st.tuples(st.sampled_from(sorted(KINDS)), st.sampled_from(sorted(KINDS))),
+    lead=st.sampled_from([(1,), (5,), (2, 3)]),
+    depth=st.integers(1, 40),
+    columns=st.integers(1, 40),
+    points=st.tuples(*[st.sampled_from(["none", "zero", "one", "each"])] * 2),
+    known=st.booleans(),
+)
+def test_products_of_integers(
+    kinds: tuple[str, str],
+    lead: tuple[int, ...],
+    depth: int,
+    columns: int,
+    points: tuple[str, str],
+    known: bool,
+) -> None:
+    feed = {"a": integers(kinds[0], *lead, depth)}
+    constants = {"b": integers(kinds[1], depth, columns)}
+    names = ["a", "b", "", ""]
+    for at, (point, kind) in enumerate(zip(points, kinds, strict=True)):
+        # ONNX Runtime takes one zero point for all of a, and any for the columns of b.
+        shape = (columns,) if point == "each" and at == 1 else ()
+        if point != "none":
+            value = integers(kind, *shape)
+            names[2 + at] = name = "pq"[at]
+            place = constants if known or at else feed
+            place[name] = np.zeros_like(value) if point == "zero" else value
+    while not names[-1]:
+        names.pop()
+    proto = build(
+        [helper.make_node("MatMulInteger", names, ["y"])],
+        [(name, KINDS[str(value.dtype)], value.shape) for name, value in feed.items()],
+        [("y", TensorProto.INT32, (*lead, columns))],
+        constants,
+    )
+    outcome = compile_source(proto, Options(verify="off", threads=2))
+    (got,) = InferenceSession(outcome.artifact).run(None, feed)
+    (wanted,) = onnx_reference(proto)(feed)
+    np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("kind", ["QInt8", "QUInt8"])
+def test_a_model_that_was_quantised_dynamically_multiplies_bytes(tmp_path: Path, kind: str) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    import onnx
+
+    constants = {"w": noise(48, 96), "b": noise(96), "v": noise(96, 24)}
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Add", "m b", "n"),
+        node("Relu", "n", "r"),
+        node("MatMul", "r v", "y"),
+    ]
+    x, y = ("x", TensorProto.FLOAT, (20, 48)), ("y", TensorProto.FLOAT, (20, 24))
+    onnx.save(build(nodes, [x], [y], constants), tmp_path / "model.onnx")
+    made = tmp_path / "quantised.onnx"
+    kinds = quantization.QuantType
+    quantization.quantize_dynamic(tmp_path / "model.onnx", made, weight_type=getattr(kinds, kind))
+    outcome = compile_source(made, Options(threads=2))
+    products = [kernel for kernel in outcome.report.kernels if kernel.rule == "dense"]
+    assert [kernel.precision for kernel in products] == ["int8", "int8"]
+
+
+def noise(*shape: int) -> Any:
+    return DRAW.standard_normal(shape).astype("float32")
