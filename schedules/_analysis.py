@@ -37,7 +37,8 @@ _DIVISION_OPERATIONS = 4
 class Block:
     """One block of a kernel: `write[spatial] = f(loads)`, perhaps reduced over `reduction`.
 
-    `spatial` and `reduction` map the block's variables to their extents, outermost first.
+    `spatial` and `reduction` map the block's variables to their extents, outermost first.  `nested`
+    says that each has a loop of its own, `bound` that not all of them are constants.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Block:
     spatial: Mapping[Var, int]
     reduction: Mapping[Var, int]
     nested: bool
+    bound: bool = True
 
     @cached_property
     def plain(self) -> bool:
@@ -54,6 +56,11 @@ class Block:
         known = all(int(axis.iter_type) in kinds for axis in self.node.iter_vars)
         known = known and self.nested and all(extent > 0 for extent in self.axes.values())
         return known and isinstance(self.body, tirx.BufferStore) and bool(self.axes)
+
+    @property
+    def single(self) -> bool:
+        """Whether it computes one number, under no loop; TVM gives it an axis of extent 1."""
+        return not self.bound and self.iterations == 1 and isinstance(self.body, tirx.BufferStore)
 
     @property
     def axes(self) -> dict[Var, int]:
@@ -136,7 +143,8 @@ def describe(node: Any, bound: Iterable[Any] = ()) -> Block:
     body = structural_map(node.body, (_access.DIVISIONS, analyzer.simplify))
     values = list(bound)
     nested = bool(values) and all(isinstance(value, tirx.Var) for value in values)
-    return Block(str(node.name_hint), node, body, spatial, reduction, nested)
+    constant = bool(values) and all(isinstance(value, prim.IntImm) for value in values)
+    return Block(str(node.name_hint), node, body, spatial, reduction, nested, not constant)
 
 
 def plain(found: tuple[Block, ...]) -> bool:

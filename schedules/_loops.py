@@ -65,7 +65,11 @@ def inline(func: PrimFunc) -> PrimFunc:
     for name in reversed([b.name for b in blocks(schedule)]):
         found = blocks(schedule)
         this = next(b for b in found if b.name == name)
-        if this in _analysis.outputs(func, found) or this.reduction or not this.plain:
+        if (
+            this in _analysis.outputs(func, found)
+            or this.reduction
+            or not (this.plain or this.single)
+        ):
             continue
         if _inlinable(this, _analysis.readers(this, found)):
             try:
@@ -152,11 +156,13 @@ def vectorize(schedule: Schedule, loop: Loop, lanes: int, twice: bool = False) -
 def spread(schedule: Schedule, name: str, target: Target, lanes: int, threads: bool) -> None:
     """Schedule an elementwise block by itself: vectors along the contiguous axes, threads outside.
 
-    `lanes` of 0 picks them.
+    `lanes` of 0 picks them.  A single number needs no schedule.
     """
+    loops = schedule.get_loops(name)
+    if not loops:
+        return
     this = info(schedule, schedule.get_sblock(name))
     group = _analysis.collapsible(this, tuple(this.spatial))
-    loops = schedule.get_loops(name)
     outer, inner = loops[: -len(group)], schedule.fuse(*loops[-len(group) :])
     extent = int(schedule.get(inner).extent)
     native = target.lanes(this.widest)

@@ -34,7 +34,7 @@ class Elementwise(ScheduleRule):
     def match(self, func: PrimFunc, target: Target) -> ElementwiseMatch | NotApplicable:
         """Take kernels without reductions: arithmetic, casts, broadcasts, gathers of rows."""
         found = _analysis.blocks(func)
-        if not _analysis.plain(found):
+        if not found or not all(block.plain or block.single for block in found):
             return NotApplicable("a block is no single store under constant loops")
         if any(block.reduction for block in found):
             return NotApplicable("it holds a reduction")
@@ -64,7 +64,7 @@ class Elementwise(ScheduleRule):
 def _lanes(func: PrimFunc, target: Target) -> tuple[int, ...]:
     """Lanes that fit every block of the kernel."""
     choices: set[int] | None = None
-    for block in _analysis.blocks(func):
+    for block in (block for block in _analysis.blocks(func) if not block.single):
         group = _analysis.collapsible(block, tuple(block.spatial))
         extent = 1
         for axis in group:

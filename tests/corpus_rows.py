@@ -11,6 +11,12 @@ def _zero_nans(x: Any) -> Any:
     return op.where(op.isnan(x), relax.const(0.0, "float32"), x)
 
 
+def _quantize(x: Any, scale: Any, zero: Any) -> Any:
+    """By a scale and a zero point that are known only as the model runs."""
+    steps = op.add(op.round(op.divide(x, scale)), op.astype(zero, "float32"))
+    return op.astype(op.clip(steps, 0.0, 255.0), "uint8")
+
+
 def _permute(*axes: int) -> Callable[..., Any]:
     return lambda x: op.permute_dims(x, list(axes))
 
@@ -86,6 +92,9 @@ ROWS: list[tuple[str, Builder]] = [
     ("int64 arithmetic", operator(op.multiply, ([7, 19], "int64"), ([7, 19], "int64"))),
     ("float64 exp", operator(op.exp, ([5, 9], "float64"))),
     ("float16 add", operator(op.add, ([5, 33], "float16"), ([5, 33], "float16"))),
+    ("scale of one number", operator(op.multiply, *floats([7, 65], []))),
+    ("quantise by one number", operator(_quantize, *floats([7, 65], []), ([], "uint8"))),
+    ("one number", operator(lambda x, y: op.exp(op.subtract(x, y)), *floats([], []))),
     # Copies.
     (
         "concat, whole vectors",
