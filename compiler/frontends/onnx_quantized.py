@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.frontends.onnx.integers import fits_bytes
 from hybridc.compiler.frontends.onnx_file import Proto
 
 Names = Sequence[str]
@@ -151,8 +152,11 @@ def _qlinear_matmul(writer: _Writer) -> list[Proto]:
 
 
 def _conv_integer(writer: _Writer) -> list[Proto]:
+    """Floats less their zero points, unless the convolution is one of bytes."""
     import onnx
 
+    if _of_bytes(writer):
+        return [writer.node]
     x, w = (
         _centred(writer, writer.input(index), zero, axis)
         for index, zero, axis in ((0, writer.input(2), 1), (1, writer.input(3), 0))
@@ -160,6 +164,19 @@ def _conv_integer(writer: _Writer) -> list[Proto]:
     y = writer.like_node("Conv", [x, w])
     writer.emit("Cast", [y], writer.node.output[0], to=onnx.TensorProto.INT32)
     return writer.made
+
+
+def _of_bytes(writer: _Writer) -> bool:
+    """Whether a ConvInteger can be imported as it is; see its converter."""
+    import onnx
+
+    known = {tensor.name: tensor for tensor in writer.model.graph.initializer}
+    names = [writer.input(1), *filter(None, [writer.input(3)])]
+    automatic = writer.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    if automatic or not all(name in known for name in names):
+        return False
+    weights, *points = (onnx.numpy_helper.to_array(known[name]) for name in names)
+    return weights.ndim == 4 and fits_bytes(weights, *points or [None]) is not None
 
 
 def _centred(writer: _Writer, data: str, zero: str, axis: int) -> str:

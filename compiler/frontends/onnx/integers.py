@@ -73,4 +73,67 @@ def _placed(point: Array, along_rows: bool) -> Array:
     return point[:, np.newaxis] if along_rows and point.ndim == 1 else point
 
 
-CONVERTERS: Mapping[str, Converter] = MappingProxyType({"MatMulInteger": _matmul_integer})
+def fits_bytes(weights: Array, point: Array | None) -> Array | None:
+    """Weights `[O, I, ...]` less their zero points as int8; None where these hold them not.
+
+    Nor where the sum of one output's products might not fit 32 bits, twice.
+    """
+    less = np.zeros((), np.int32) if point is None else point.astype(np.int32)
+    per_output = less.reshape(-1, *[1] * (weights.ndim - 1)) if less.size > 1 else less.reshape(())
+    exact = weights.astype(np.int32) - per_output
+    limits = np.iinfo(np.int8)
+    fitting = exact.min(initial=0) >= limits.min and exact.max(initial=0) <= limits.max
+    if not fitting or weights[0].size > _DEEPEST:
+        return None
+    return exact.astype(np.int8)
+
+
+def _conv_integer(node: Node) -> Expr:
+    """A convolution of unsigned bytes by signed ones, less the zero point of the image.
+
+    Padding is the zero point.  What is written out before import does not come here: other
+    weights, other than two spatial axes, padding that follows from sizes.
+    """
+    x, s = node.inputs[0], node.scope
+    weights = fits_bytes(node.value(1), node.value(3))
+    if weights is None or weights.ndim != 4:
+        raise UnsupportedError("weights that do not fit int8")
+    signed = dtype(x) == "int8"
+    point = _point(s, node.input(2), _SHIFT if signed else 0, along_rows=False)
+    if signed:
+        x = s.bitwise_xor(s.astype(x, "uint8"), np.uint8(_SHIFT))
+    x = _padded(s, x, node.get("pads", [0] * 4), point)
+    total = s.nn.conv2d(
+        x,
+        tvm.relax.const(weights),
+        strides=node.get("strides", [1, 1]),
+        dilation=node.get("dilations", [1, 1]),
+        groups=node.get("group", 1),
+        out_dtype="int32",
+    )
+    if point is None:
+        return total
+    sums = weights.sum(axis=(1, 2, 3), dtype=np.int32).reshape(1, -1, 1, 1)
+    return s.subtract(total, s.multiply(point, sums))
+
+
+def _padded(s: Scope, x: Expr, pads: list[int], point: Expr | None) -> Expr:
+    """An image surrounded by its zero point, which may be known only as the model runs."""
+    if not any(pads):
+        return x
+    top, left, bottom, right = pads
+    widths = [0, 0, 0, 0, top, bottom, left, right]
+    if point is None or isinstance(point, tvm.ir.GenericConst):
+        return s.nn.pad(
+            x, widths, pad_value=float(point.value.numpy()) if point is not None else 0.0
+        )
+    *_, height, width = static(x)
+    inside = np.zeros((1, 1, top + height + bottom, left + width + right), np.bool_)
+    inside[:, :, top : top + height, left : left + width] = True
+    around = s.nn.pad(x, widths, pad_value=0.0)
+    return s.where(tvm.relax.const(inside), around, s.astype(point, "uint8"))
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {"ConvInteger": _conv_integer, "MatMulInteger": _matmul_integer}
+)
