@@ -6,4 +6,16 @@ from corpus_products import PRODUCTS
 from corpus_rows import ROWS
 from kernel_builders import Builder
 
-KERNELS: list[tuple[str, Builder]] = [*ROWS, *PRODUCTS, *NARROW, *LOWERED_KERNELS]
+from hybridc.compiler import recurrence
+
+
+def _recurrent(layer: str, *sizes: int, reverse: bool = False) -> Builder:
+    return lambda _: [recurrence.kernel(layer, *sizes, reverse=reverse)]
+
+
+RECURRENT: list[tuple[str, Builder]] = [
+    ("recurrent network, odd", _recurrent("RNN", 3, 2, 7)),
+    ("gated recurrent units, reversed", _recurrent("GRU", 4, 1, 20, reverse=True)),
+    ("long short-term memory", _recurrent("LSTM", 3, 2, 33)),
+]
+KERNELS: list[tuple[str, Builder]] = [*ROWS, *PRODUCTS, *NARROW, *LOWERED_KERNELS, *RECURRENT]

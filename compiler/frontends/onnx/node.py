@@ -49,6 +49,17 @@ class Scope:
         """Bind a loop nest, where no operator of Relax computes the same."""
         return self._builder.emit_te(kernel, *operands)
 
+    def loops(
+        self, name: str, function: Any, operands: Sequence[Expr], results: Sequence[Any]
+    ) -> tuple[Expr, ...]:
+        """Call a loop nest; `results` are shape and type of each buffer that it writes."""
+        types = [relax.TensorType(list(extents), kind) for extents, kind in results]
+        variable = self._builder.add_func(function, name)
+        made = self._builder.emit(relax.call_tir(variable, list(operands), types))
+        if len(types) == 1:
+            return (made,)
+        return tuple(self.emit(relax.TupleGetItem(made, index)) for index in range(len(types)))
+
     def __getattr__(self, name: str) -> Callable[..., Expr]:
         function = getattr(self._module, name)
 

@@ -1,7 +1,8 @@
 """RNN, GRU and LSTM with all their options, as one step for each time.
 
-Lengths are static, so the loop over time is written out.  Inputs are projected for all times at
-once, by one product; only the recurrent product stays in a step.  Source of the equations: the
+Inputs are projected for all times at once, by one product; only the recurrent product stays in a
+step.  Layers with no unusual options are one kernel each (`_recurrence`); the loop over time of
+others is written out.  Source of the equations: the
 operator pages of ONNX; arrays are `[time, batch, features]`, gates stand in rows of the weights.
 """
 
@@ -13,10 +14,11 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx import _recurrence
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
 from hybridc.compiler.rewrite import constant
 
-_LONGEST = 512  # steps that are written out; more would make the program too large to build
+_LONGEST = 128  # steps that are written out; more would make the program too large to build
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -101,15 +103,20 @@ def _recurrent(node: Node) -> list[Expr]:
     batchwise = bool(node.get("layout", 0))
     x = s.permute_dims(x, [1, 0, 2]) if batchwise else x
     time, batch, _ = (int(extent) for extent in x.ty.shape.values)
-    if time > _LONGEST:
-        raise UnsupportedError(f"{time} steps; the most is {_LONGEST}")
+    plain = _recurrence.is_plain(node, _DEFAULTS[node.operator])
+    if time > _LONGEST and not plain:
+        raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
     directions = ["forward", "reverse"]
     given = node.get("direction", "forward")
     directions = directions if given == "bidirectional" else [given]
     outputs: list[Expr] = []
     states: list[State] = []
     for number, direction in enumerate(directions):
-        made, state = _one_way(node, x, number, len(directions), direction == "reverse")
+        reverse = direction == "reverse"
+        if plain:
+            made, state = _looped(node, x, number, reverse)
+        else:
+            made, state = _one_way(node, x, number, len(directions), reverse)
         outputs.append(s.reshape(made, [time, 1, batch, -1]))
         states.append(state)
     y = s.concat(outputs, 1) if len(outputs) > 1 else outputs[0]
@@ -118,6 +125,18 @@ def _recurrent(node: Node) -> list[Expr]:
         y = s.permute_dims(y, [2, 0, 1, 3])
         lasts = [s.permute_dims(last, [1, 0, 2]) for last in lasts]
     return [y, *lasts]
+
+
+def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, State]:
+    """One direction by a kernel that takes all steps."""
+    batch = int(x.ty.shape.values[1])
+    w, r = (_of(node, index, number) for index in (1, 2))
+    hidden = int(r.ty.shape.values[1])
+    bias = None if node.input(3) is None else _of(node, 3, number)
+    state: State = (_initial(node, 5, number, batch, hidden),)
+    if node.operator == "LSTM":
+        state = (*state, _initial(node, 6, number, batch, hidden))
+    return _recurrence.all_steps(node, x, (w, r, bias), state, reverse=reverse)
 
 
 def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tuple[Expr, State]:

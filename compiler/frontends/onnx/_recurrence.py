@@ -1,0 +1,109 @@
+"""Recurrent layers with no unusual options, as one kernel for each direction."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hybridc.compiler import recurrence
+from hybridc.compiler.frontends.onnx.node import Expr, Node, Scope, dtype, static
+from hybridc.compiler.recurrence import LANES
+from hybridc.compiler.rewrite import constant
+
+_LENGTHS, _PEEPHOLES = 4, 7  # inputs of the nodes
+
+
+def is_plain(node: Node, activations: Sequence[str]) -> bool:
+    """Whether the kernel computes a node: float32, all sequences alike, the usual functions.
+
+    A GRU has to apply its reset gate behind the recurrent product, as torch does.
+    """
+    named = node.get("activations") or activations
+    names = [n.decode() if isinstance(n, bytes) else n for n in named]
+    usual = [name.lower() for name in activations]
+    same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
+    options = node.get("clip") or node.get("input_forget", 0)
+    given = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
+    late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
+    return dtype(node.inputs[0]) == "float32" and same and late and not options and not given
+
+
+def all_steps(
+    node: Node,
+    x: Expr,
+    weights: tuple[Expr, Expr, Expr | None],
+    state: tuple[Expr, ...],
+    *,
+    reverse: bool,
+) -> tuple[Expr, tuple[Expr, ...]]:
+    """Outputs `[time, batch, hidden]` and last states of one direction.
+
+    `weights` are those of inputs `[gates * hidden, inputs]` and of states `[gates * hidden,
+    hidden]`, and the biases of both, one behind the other.
+    """
+    s, layer = node.scope, node.operator
+    gates = recurrence.gates_of(layer)
+    (time, batch, _), hidden = static(x), static(weights[1])[1]
+    padded = -(-hidden // LANES) * LANES
+    projected, inner = _projected(s, x, weights, gates, padded, of_reset=layer == "GRU")
+    whole = [_padded(s, part, padded, 1) for part in state]
+    y, cell = s.loops(
+        recurrence.NAME,
+        recurrence.kernel(layer, time, batch, hidden, reverse=reverse),
+        [projected, _packed(s, weights[1], gates, padded), inner, whole[0], whole[-1]],
+        [((time, batch, padded), "float32"), ((batch, padded), "float32")],
+    )
+    y = _cut(s, y, hidden, 2)
+    last = 0 if reverse else time - 1
+    ended = s.reshape(s.strided_slice(y, [0], [last], [last + 1]), [batch, hidden])
+    return y, (ended, _cut(s, cell, hidden, 1)) if layer == "LSTM" else (ended,)
+
+
+def _projected(  # noqa: PLR0913, PLR0917 - the layer's sizes
+    s: Scope,
+    x: Expr,
+    weights: tuple[Expr, Expr, Expr | None],
+    gates: int,
+    padded: int,
+    of_reset: bool,
+) -> tuple[Expr, Expr]:
+    """The inputs' products with all that is added to them; and the bias that a reset gate takes."""
+    w, r, both = weights
+    (time, batch, inputs), hidden = static(x), static(r)[1]
+    w = _padded(s, s.reshape(w, [gates, hidden, inputs]), padded, 1)
+    made = s.matmul(x, s.permute_dims(s.reshape(w, [gates * padded, inputs])))
+    inner = constant(np.zeros(padded), "float32")
+    if both is not None:
+        both = _padded(s, s.reshape(both, [2, gates, hidden]), padded, 2)
+        outer, recurrent = (s.squeeze(part, [0]) for part in (_part(s, both, 0), _part(s, both, 1)))
+        if of_reset:
+            inner = s.reshape(_part(s, recurrent, gates - 1), [padded])
+            rest = s.strided_slice(recurrent, [0], [0], [gates - 1])
+            nothing = constant(np.zeros((1, padded)), "float32")
+            recurrent = s.concat([rest, nothing], 0)
+        made = s.add(made, s.reshape(s.add(outer, recurrent), [gates * padded]))
+    return s.reshape(made, [time, batch, gates, padded]), inner
+
+
+def _packed(s: Scope, r: Expr, gates: int, padded: int) -> Expr:
+    """Recurrent weights as the kernel reads them: `[blocks, hidden, gates, lanes]`."""
+    hidden = static(r)[1]
+    r = _padded(s, s.reshape(r, [gates, hidden, hidden]), padded, 1)
+    return s.permute_dims(s.reshape(r, [gates, padded // LANES, LANES, hidden]), [1, 3, 0, 2])
+
+
+def _part(s: Scope, value: Expr, index: int) -> Expr:
+    return s.strided_slice(value, [0], [index], [index + 1])
+
+
+def _padded(s: Scope, value: Expr, size: int, axis: int) -> Expr:
+    """Zeros behind an axis, up to `size`."""
+    shape = list(static(value))
+    missing = size - shape[axis]
+    if not missing:
+        return value
+    shape[axis] = missing
+    return s.concat([value, constant(np.zeros(shape), "float32")], axis)
+
+
+def _cut(s: Scope, value: Expr, size: int, axis: int) -> Expr:
+    return value if static(value)[axis] == size else s.strided_slice(value, [axis], [0], [size])

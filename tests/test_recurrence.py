@@ -1,0 +1,81 @@
+"""Recurrent layers as one kernel, against ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from onnx_models import FLOAT, build, noise
+from test_contractions import FEW
+
+from hybridc.compiler import recurrence
+from hybridc.compiler.driver import compile_source
+from hybridc.compiler.plans import Options
+from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.session import InferenceSession
+
+
+def layer(
+    operator: str, time: int, batch: int, sizes: tuple[int, int], direction: str, bias: bool
+) -> Any:
+    """A model of one layer whose first states are inputs."""
+    inputs, hidden = sizes
+    ways, gates = 1 + (direction == "bidirectional"), recurrence.gates_of(operator)
+    scale = np.float32(hidden**-0.5)
+    constants = {
+        "w": noise(ways, gates * hidden, inputs) * scale,
+        "r": noise(ways, gates * hidden, hidden) * scale,
+    }
+    constants |= {"b": noise(ways, 2 * gates * hidden)} if bias else {}
+    names = ["x", "w", "r", "b" if bias else "", "", "h"]
+    state = ("h", FLOAT, [ways, batch, hidden])
+    given = [("x", FLOAT, [time, batch, inputs]), state]
+    outputs = ["y", "h_last"]
+    options: dict[str, Any] = {"direction": direction, "hidden_size": hidden}
+    if operator == "LSTM":
+        names, outputs = [*names, "c"], [*outputs, "c_last"]
+        given.append(("c", *state[1:]))
+    if operator == "GRU":
+        options["linear_before_reset"] = 1
+    node = helper.make_node(operator, names, outputs, **options)
+    return build([node], given, [(name, FLOAT, None) for name in outputs], constants, opset=14)
+
+
+def agree(model: Any, rule: bool = True) -> None:
+    outcome = compile_source(model, Options(verify="off", threads=2))
+    feed = {
+        value.name: noise(*value.shape) for value in InferenceSession(outcome.artifact).get_inputs()
+    }
+    got = InferenceSession(outcome.artifact).run(None, feed)
+    for value, wanted in zip(got, onnx_reference(model)(feed), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
+    assert ("recurrence" in {kernel.rule for kernel in outcome.report.kernels}) == rule
+
+
+@settings(FEW, max_examples=20)
+@given(
+    operator=st.sampled_from(["RNN", "GRU", "LSTM"]),
+    time=st.integers(1, 6),
+    batch=st.integers(1, 4),
+    sizes=st.tuples(st.integers(1, 20), st.sampled_from([1, 3, 15, 16, 17, 32, 40])),
+    direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
+    bias=st.booleans(),
+)
+def test_layers_of_any_size(
+    operator: str, time: int, batch: int, sizes: tuple[int, int], direction: str, bias: bool
+) -> None:
+    agree(layer(operator, time, batch, sizes, direction, bias))
+
+
+@pytest.mark.parametrize("operator", ["GRU", "LSTM"])
+def test_long_sequences_take_no_larger_a_program(operator: str) -> None:
+    model = layer(operator, 700, 1, (4, 24), "bidirectional", True)
+    agree(model)
+    outcome = compile_source(model, Options(verify="off", threads=2))
+    assert len(outcome.report.kernels) < 20
+
+
+def test_threads_take_a_large_layer() -> None:
+    agree(layer("LSTM", 3, 2, (8, 300), "forward", True))
