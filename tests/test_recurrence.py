@@ -45,10 +45,9 @@ def layer(
 
 def agree(model: Any, rule: bool = True) -> None:
     outcome = compile_source(model, Options(verify="off", threads=2))
-    feed = {
-        value.name: noise(*value.shape) for value in InferenceSession(outcome.artifact).get_inputs()
-    }
-    got = InferenceSession(outcome.artifact).run(None, feed)
+    session = InferenceSession(outcome.artifact)
+    feed = {spec.name: noise(*spec.shape) for spec in outcome.artifact.inputs}
+    got = session.run(None, feed)
     for value, wanted in zip(got, onnx_reference(model)(feed), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
     assert ("recurrence" in {kernel.rule for kernel in outcome.report.kernels}) == rule
