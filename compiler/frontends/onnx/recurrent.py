@@ -1,9 +1,9 @@
 """RNN, GRU and LSTM with all their options, as one step for each time.
 
 Inputs are projected for all times at once, by one product; only the recurrent product stays in a
-step.  Layers with no unusual options are one kernel each (`_recurrence`); the loop over time of
-others is written out.  Source of the equations: the
-operator pages of ONNX; arrays are `[time, batch, features]`, gates stand in rows of the weights.
+step.  Layers with no unusual options are one kernel each (`recurrent_layers`); the loop over time
+of others is written out.  Source of the equations: the operator pages of ONNX; arrays are `[time,
+batch, features]`, gates stand in rows of the weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,12 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx import _recurrence
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
+from hybridc.compiler.frontends.recurrent_layers import all_steps
 from hybridc.compiler.rewrite import constant
 
 _LONGEST = 128  # steps that are written out; more would make the program too large to build
+_LENGTHS, _PEEPHOLES = 4, 7  # inputs of the nodes
 _DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 _GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -103,7 +104,7 @@ def _recurrent(node: Node) -> list[Expr]:
     batchwise = bool(node.get("layout", 0))
     x = s.permute_dims(x, [1, 0, 2]) if batchwise else x
     time, batch, _ = (int(extent) for extent in x.ty.shape.values)
-    plain = _recurrence.is_plain(node, _DEFAULTS[node.operator])
+    plain = _is_plain(node)
     if time > _LONGEST and not plain:
         raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
     directions = ["forward", "reverse"]
@@ -127,6 +128,22 @@ def _recurrent(node: Node) -> list[Expr]:
     return [y, *lasts]
 
 
+def _is_plain(node: Node) -> bool:
+    """Whether the kernel computes a node: float32, all sequences alike, the usual functions.
+
+    A GRU has to apply its reset gate behind the recurrent product, as torch does.
+    """
+    activations = _DEFAULTS[node.operator]
+    named = node.get("activations") or activations
+    names = [n.decode() if isinstance(n, bytes) else n for n in named]
+    usual = [name.lower() for name in activations]
+    same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
+    options = node.get("clip") or node.get("input_forget", 0)
+    given = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
+    late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
+    return dtype(node.inputs[0]) == "float32" and same and late and not options and not given
+
+
 def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, State]:
     """One direction by a kernel that takes all steps."""
     batch = int(x.ty.shape.values[1])
@@ -136,7 +153,8 @@ def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, Stat
     state: State = (_initial(node, 5, number, batch, hidden),)
     if node.operator == "LSTM":
         state = (*state, _initial(node, 6, number, batch, hidden))
-    return _recurrence.all_steps(node, x, (w, r, bias), state, reverse=reverse)
+    weights = w, r, bias
+    return all_steps(node.scope, node.operator, x, weights, state, reverse=reverse)
 
 
 def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tuple[Expr, State]:

@@ -1,46 +1,28 @@
 """Recurrent layers with no unusual options, as one kernel for each direction."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from hybridc.compiler import recurrence
-from hybridc.compiler.frontends.onnx.node import Expr, Node, Scope, dtype, static
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
 from hybridc.compiler.recurrence import LANES
 from hybridc.compiler.rewrite import constant
 
-_LENGTHS, _PEEPHOLES = 4, 7  # inputs of the nodes
 
-
-def is_plain(node: Node, activations: Sequence[str]) -> bool:
-    """Whether the kernel computes a node: float32, all sequences alike, the usual functions.
-
-    A GRU has to apply its reset gate behind the recurrent product, as torch does.
-    """
-    named = node.get("activations") or activations
-    names = [n.decode() if isinstance(n, bytes) else n for n in named]
-    usual = [name.lower() for name in activations]
-    same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
-    options = node.get("clip") or node.get("input_forget", 0)
-    given = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
-    late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
-    return dtype(node.inputs[0]) == "float32" and same and late and not options and not given
-
-
-def all_steps(
-    node: Node,
+def all_steps(  # noqa: PLR0913 - a layer's operands
+    s: Scope,
+    layer: str,
     x: Expr,
     weights: tuple[Expr, Expr, Expr | None],
     state: tuple[Expr, ...],
     *,
     reverse: bool,
 ) -> tuple[Expr, tuple[Expr, ...]]:
-    """Outputs `[time, batch, hidden]` and last states of one direction.
+    """Outputs `[time, batch, hidden]` and last states of one direction of an RNN, GRU or LSTM.
 
-    `weights` are those of inputs `[gates * hidden, inputs]` and of states `[gates * hidden,
-    hidden]`, and the biases of both, one behind the other.
+    All is float32, and a GRU applies its reset gate behind the recurrent product.  `weights` are
+    those of inputs `[gates * hidden, inputs]` and of states `[gates * hidden, hidden]`, and the
+    biases of both, one behind the other; gates stand in the order of ONNX.
     """
-    s, layer = node.scope, node.operator
     gates = recurrence.gates_of(layer)
     (time, batch, _), hidden = static(x), static(weights[1])[1]
     padded = -(-hidden // LANES) * LANES
