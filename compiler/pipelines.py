@@ -14,6 +14,7 @@ DEFAULT: Pipeline = (
     ("combine-projections", "one product reads what queries, keys and values are made from"),
     ("fuse-attention", "scores stay in the cache; has to see matrix products before packing"),
     ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
+    ("lift-conv3d", "slices along the depth become channels of images, whose kernels are fast"),
     ("integer-arithmetic", "quantised products in integers; weights are plain constants by now"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
     ("subpixel-convolution", "transposed convolutions become plain ones, in the layout just made"),

@@ -1,0 +1,55 @@
+"""Convolutions of volumes over drawn shapes, against ONNX Runtime."""
+
+from typing import Any
+
+from drawn_models import FEW, agree, model, noise
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx_models import node
+
+
+def triple(low: int, high: int) -> Any:
+    return st.tuples(*[st.integers(low, high)] * 3)
+
+
+@settings(FEW, max_examples=16)
+@given(
+    batch=st.integers(1, 2),
+    groups=st.sampled_from([1, 1, 2, 3]),
+    channels=st.tuples(st.integers(1, 5), st.integers(1, 9)),
+    size=triple(1, 7),
+    window=triple(1, 3),
+    strides=triple(1, 3),
+    dilations=triple(1, 2),
+    pads=st.tuples(*[st.integers(0, 2)] * 6),
+    more=triple(0, 2),
+    transposed=st.booleans(),
+)
+def test_convolutions_of_volumes(
+    batch: int,
+    groups: int,
+    channels: tuple[int, int],
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+    more: tuple[int, ...],
+    transposed: bool,
+) -> None:
+    attributes: dict[str, Any] = dict(strides=strides, dilations=dilations, pads=pads, group=groups)
+    reach = [d * (w - 1) + 1 for d, w in zip(dilations, window, strict=True)]
+    inputs, outputs = channels
+    weight = (outputs * groups, inputs, *window)
+    if transposed:
+        weight = (inputs * groups, outputs, *window)
+        extra = [min(value, stride - 1) for value, stride in zip(more, strides, strict=True)]
+        attributes["output_padding"] = extra
+        full = [(size[i] - 1) * strides[i] + reach[i] + extra[i] for i in range(3)]
+        assume(all(full[i] > pads[i] + pads[3 + i] for i in range(3)))
+    else:
+        assume(all(size[i] + pads[i] + pads[3 + i] >= reach[i] for i in range(3)))
+    feed = {"x": noise((batch, inputs * groups, *size))}
+    operator = "ConvTranspose" if transposed else "Conv"
+    nodes = [node(operator, "x w", "c", **attributes), node("Relu", "c", "y")]
+    agree(model(nodes, feed, {"w": noise(weight)}), feed, "cpu", None)
