@@ -110,3 +110,19 @@ def go(
 def verdicts(found: cascade.Cascaded[Any]) -> dict[str, str]:
     """What became of each stage."""
     return {each.stage: each.verdict for each in found.decisions}
+
+
+def all_better() -> Maker:
+    """Each stage takes something off, and together they take the most."""
+    return Maker(
+        {
+            "exact": Candidate(8),
+            "tuned": Candidate(7),
+            "bf16": Candidate(4, 0.9995),
+            "bare": Candidate(8.5),
+            "tuned+bf16": Candidate(3.5, 0.9995),
+            "tuned+bare": Candidate(7.5),
+            "bf16+bare": Candidate(4.2),
+            "tuned+bf16+bare": Candidate(3.6, 0.9995),
+        }
+    )
