@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hybridc.compiler import memory, narrowing, pipeline, plans
+from hybridc.compiler import memory, narrowing, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, build
@@ -12,7 +12,7 @@ from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Measured
 from hybridc.compiler.drafts import Draft
-from hybridc.compiler.errors import WrongAnswerError
+from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.monitored import Monitored
@@ -129,6 +129,22 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         records=None if advice is None else advice.describe(),
         sensitive=context.sensitive,
     )
+
+
+def lowered(trial: Trial, plan: Plan) -> Lowered:
+    """What quantisation takes of a model, found anew by the passes up to it; nothing is built.
+
+    Raises PassError where nothing is quantised.
+    """
+    names = [plugin.name_of(type(step)) for step in plan.steps]
+    ranges = trial.data.calibration if trial.data else None
+    context = Context(plan.target, plan.rules, None, ranges)
+    if plans.CALIBRATING in names:
+        steps = plan.steps[: names.index(plans.CALIBRATING) + 1]
+        pipeline.run(steps, trial.model.module, context)
+    if context.sensitive is None:
+        raise PassError(f"no pass quantises {trial.model.name}")
+    return context.sensitive
 
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:

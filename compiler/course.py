@@ -38,6 +38,7 @@ class Course(Generic[Result]):
 
     `best` is the candidate that stands and `base` the options that made it; `first` is the one
     that all are compared with, and `beyond` are those that only a limit on accuracy keeps out.
+    `accurate` are the stages that were measured and keep the limits on accuracy.
     """
 
     options: Options
@@ -53,6 +54,7 @@ class Course(Generic[Result]):
         self.best: Result | None = None
         self.beyond: list[tuple[Stage, Result]] = []
         self.missing: MissingRecordError | None = None
+        self.accurate: set[str] = set()
 
     @property
     def satisfied(self) -> bool:
@@ -103,7 +105,7 @@ class Course(Generic[Result]):
         if self.first is None:
             return None
         dtype = stage.change(self.options).dtype
-        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts)):
+        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts, self.accurate)):
             return self.close(stage, SKIPPED, vain)
         if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
@@ -145,6 +147,8 @@ class Course(Generic[Result]):
             self.budget.learn(stage, gained, tried.seconds, kept=not reason)
         if not reason:
             self.best, self.base = found, self._lasting(tried)
+        if not self.contract.judge_accuracy(found.measured):
+            self.accurate.add(stage.name)
         whole = tried.whole or (found if reason else None)
         if whole is not None and self.contract.judge_accuracy(whole.measured):
             self.beyond.append((stage, whole))

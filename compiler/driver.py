@@ -209,7 +209,7 @@ def _kept(trial: Trial, plan: Plan) -> Kept | None:
     """What an interrupted call left of this compilation; a function of the user's has no digest."""
     if plan.options.contract.validate is not None:
         return None
-    return Kept(resume.folder_of(resume.key(trial, plan)), trial.model)
+    return Kept(resume.folder_of(resume.key(trial, plan)), trial)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:

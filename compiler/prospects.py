@@ -1,5 +1,7 @@
 """Which lower precisions may help a model on its target, before any of them is compiled."""
 
+from collections.abc import Collection
+
 from hybridc.compiler import precisions, target
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
@@ -16,17 +18,21 @@ _SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
 _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
 
 
-def vain(dtype: str, options: Options, facts: Facts | None) -> str:
+def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection[str] = ()) -> str:
     """Why a precision cannot bring the limits nearer; empty where it may.
 
     It may save memory on any CPU; time only where the CPU multiplies in it, or where a call waits
-    for weights.  `facts` are those of the first candidate, None where nobody knows any.
+    for weights.  `facts` are those of the first candidate, None where nobody knows any; `accurate`
+    are precisions that were tried and keep the limits on accuracy.
     """
     if options.lock is not None:  # its kernels say what it was written for
         return ""
     if facts is not None and facts.precision != precisions.FULL:
         return f"the model is in {facts.precision} already"
     reason = _no_faster(dtype, options, facts)
+    if dtype == "int8-dynamic" and "int8" in accurate:
+        # The same products, and ranges to be found in each call besides.
+        reason = "no faster than int8, whose ranges are known beforehand"
     contract = options.contract
     sized = contract.max_memory is not None or contract.max_size is not None
     if reason and sized:
@@ -41,8 +47,6 @@ def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
         return f"no faster on this target: products in {dtype} need {needed}"
     if dtype in _SMALLER and not _waits(facts, device.l3):
         return "no faster: calls do not wait for the weights"
-    if dtype == "int8-dynamic" and options.calibration is not None:
-        return "no faster than int8, whose ranges the calibration data give"
     return ""
 
 

@@ -56,7 +56,7 @@ class Workshop:
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
             self._examined[digest] = found
-            if self.kept is not None and found.sensitive is None:
+            if self.kept is not None:
                 self.kept.save(options, found)
         return self._examined[digest]
 

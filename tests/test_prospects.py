@@ -24,11 +24,16 @@ def hopeful(options: Options, facts: Facts | None) -> list[str]:
 def test_what_cannot_be_faster_is_vain() -> None:
     data = [{"x": 1}]
     assert hopeful(AVX2, BUSY) == ["int8", "int8-dynamic"]
-    assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8"]
-    assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8"]
+    assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8", "int8-dynamic"]
+    assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8", "int8-dynamic"]
     assert hopeful(AVX2, None) == ["int8", "int8-dynamic"]
-    waiting = ["fp16", "int8-weights", "int8", "int4-weights"]
+    waiting = ["fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
     assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
+
+
+def test_ranges_of_each_call_are_vain_where_ranges_known_beforehand_are_accurate() -> None:
+    assert "no faster than int8" in prospects.vain("int8-dynamic", AVX2, BUSY, {"exact", "int8"})
+    assert not prospects.vain("int8-dynamic", AVX2, BUSY, {"exact"})
 
 
 def test_a_limit_on_size_takes_what_is_smaller() -> None:

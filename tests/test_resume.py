@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import certify, driver, experience, resume, settings
+from hybridc.compiler import certify, driver, experience, resume, settings, stages
 from hybridc.compiler.attempt import Outcome
+from hybridc.compiler.certify import Trial
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.gains import Past
 from hybridc.compiler.measure import Samples
@@ -21,6 +22,7 @@ from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
+DIGITS = Path(__file__).parent.parent / "examples/digits"
 LIMITS = Contract("5ms", min_accuracy={"cosine": 0.99})
 
 
@@ -37,7 +39,7 @@ def outcome() -> Outcome:
 @pytest.fixture
 def kept(outcome: Outcome, tmp_path: Path) -> Kept:
     model = Model("m", None, outcome.report.inputs, outcome.report.outputs, lambda _: [])
-    found = Kept(tmp_path / "stages" / "one", model, now=lambda: 1000.0)
+    found = Kept(tmp_path / "stages" / "one", Trial(model, [], []), now=lambda: 1000.0)
     found.save(Options(), outcome)
     return found
 
@@ -128,6 +130,36 @@ def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: li
     assert experience.read()[-1].stage == "bf16"
     driver.compile_source(classifier(), Options(contract=LIMITS, steering=Steering(resume=False)))
     assert clock[3:] == ["fp32", "bf16"]
+
+
+def test_quantised_stages_are_resumed_and_narrowed_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Interrupted while int8 is narrowed: int8 itself is measured no second time."""
+    pipelines: list[str] = []
+
+    def measured(session: InferenceSession, *_: object) -> Samples:
+        text = session.artifact.pipeline
+        pipelines.append(text)
+        if len(pipelines) == 3:
+            raise KeyboardInterrupt
+        return Samples((0.004 if "quantize" in text else 0.008,) * 20)
+
+    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(stages, "LOSSY", ("int8",))
+    limits = Contract("5ms", min_accuracy={"cosine": 0.99999})
+    data = DIGITS / "digits-test.npz"
+    options = Options(target="avx2", threads=1, contract=limits, calibration=data)
+    with pytest.raises(KeyboardInterrupt):
+        driver.compile_source(DIGITS / "digits.onnx", options)
+    assert ["quantize" in text for text in pipelines] == [False, True, True]
+    assert "keep=" in pipelines[2]
+    found = driver.compile_source(DIGITS / "digits.onnx", options)
+    assert pipelines[3] == pipelines[2]
+    assert all("keep=" in text for text in pipelines[3:])
+    (decision,) = [each for each in found.report.decisions if each.stage == "int8"]
+    assert decision.operators is not None
+    assert len(decision.operators["operators"]) == 4
 
 
 def test_experience_is_kept_and_torn_lines_are_passed_over() -> None:
