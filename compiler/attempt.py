@@ -16,6 +16,7 @@ from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.monitored import Monitored
+from hybridc.compiler.narrowing import Broken
 from hybridc.compiler.plans import Plan
 from hybridc.compiler.report import Report, Stage
 from hybridc.compiler.sensitivity import ImpreciseError, Lowered
@@ -83,9 +84,8 @@ def _once(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
 
 def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outcome]) -> Outcome:
     """The same with the most sensitive products as they were, so that the answer is right."""
-    found = narrowing.narrow(
-        plan.options, error.lowered, Measured(), lambda changed: attempt(plans.plan(changed))
-    )
+    broken = Broken(Measured(), error.lowered)
+    found = narrowing.narrow(plan.options, broken, lambda changed: attempt(plans.plan(changed)))
     if found is None:
         raise error
     note = f"narrowed, since all in {plan.options.dtype} was wrong ({error}): {found.told}"

@@ -6,6 +6,7 @@ from typing import Generic, Protocol, TypeVar
 
 from hybridc.compiler.contract import Measured
 from hybridc.compiler.gains import Facts
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options
 from hybridc.compiler.sensitivity import Lowered
 from hybridc.compiler.stages import Stage
@@ -38,17 +39,24 @@ def _unknown(_: object) -> Facts | None:
     return None
 
 
+def _untimed(_: object) -> Seconds:
+    """Time nothing."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Means(Generic[Result]):
     """What a course works with.
 
     `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
-    side, so that attempts of them have only to measure; `facts` analyses a result.
+    side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
+    times its kernels, by their FLOPs.
     """
 
     attempt: Attempt[Result]
     prepare: Callable[[Sequence[Options]], None] = _nothing
     facts: Callable[[Result], Facts | None] = _unknown
+    kernels: Callable[[Result], Seconds] = _untimed
 
 
 @dataclass(frozen=True)

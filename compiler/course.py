@@ -27,6 +27,7 @@ from hybridc.compiler.decisions import (
 from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
 from hybridc.compiler.gains import Facts, Gain
 from hybridc.compiler.judging import cost, latency, objection
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import OutOfTimeError
 from hybridc.compiler.stages import Stage
@@ -194,10 +195,16 @@ class Course(Generic[Result]):
             return tried
         if self.best is not None and self._costs(found) >= self._costs(self.best):
             return tried  # it would only be slower
-        made = narrowing.narrow(tried.options, found.sensitive, found.measured, self.means.attempt)
+        made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
         if made is None:
             return tried
         return replace(tried, options=made.options, result=made.best, whole=found, told=made.told)
+
+    def _timed(self, found: Result) -> tuple[Seconds, Seconds]:
+        """The kernels' times of what stands and of a candidate, where calls are timed at all."""
+        if self.best is None or latency(found.measured) is None:
+            return {}, {}
+        return self.means.kernels(self.best), self.means.kernels(found)
 
     def _costs(self, found: Result) -> float:
         return cost(self.contract, found.measured)

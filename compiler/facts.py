@@ -4,7 +4,6 @@ from hybridc.compiler import host, profile
 from hybridc.compiler.attempt import Outcome
 from hybridc.compiler.gains import Facts, Kernel
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.peaks import Peaks
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.target import Target
 
@@ -18,7 +17,7 @@ def facts_of(found: Outcome, target: Target, depth: int) -> Facts:
     latency = found.measured.latency
     kernels = tuple(Kernel(each.flops, each.bytes, each.rule) for each in found.report.kernels)
     return Facts(
-        kernels=_timed(found, target, rates, bandwidth) if depth >= 3 else kernels,
+        kernels=_timed(found, target) if depth >= 3 else kernels,
         rates=rates,
         bandwidth=bandwidth,
         latency=latency.value if latency else 0.0,
@@ -36,13 +35,9 @@ def limits(target: Target) -> tuple[dict[str, float], float]:
     return rates, facts.l3_bytes_per_cycle * facts.hertz
 
 
-def _timed(
-    found: Outcome, target: Target, rates: dict[str, float], bandwidth: float
-) -> tuple[Kernel, ...]:
+def _timed(found: Outcome, target: Target) -> tuple[Kernel, ...]:
     session = InferenceSession(found.artifact, target.threads)
-    most = Peaks(rates["fp32"], bandwidth, rates["bf16"], rates["int8"])
-    taken = profile.profile(session, random_feed(found.artifact.inputs), most)
+    taken = profile.kernels(session, random_feed(found.artifact.inputs))
     return tuple(
-        Kernel(each.flops, each.traffic, each.rule, each.calls, each.seconds)
-        for each in taken.kernels
+        Kernel(each.flops, each.traffic, each.rule, each.calls, each.seconds) for each in taken
     )

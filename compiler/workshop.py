@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from blake3 import blake3
 
-from hybridc.compiler import plans, resume, side_by_side
+from hybridc.compiler import operator_times, plans, profile, resume, side_by_side
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.attempt import Outcome, draft, judge
 from hybridc.compiler.certify import Trial
@@ -18,8 +18,10 @@ from hybridc.compiler.drafts import Draft
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.facts import facts_of
 from hybridc.compiler.gains import Facts
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options, Plan
 from hybridc.compiler.resume import Kept
+from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.side_by_side import Job
 
 
@@ -84,6 +86,13 @@ class Workshop:
         """What predictions go by."""
         steering = self.plan.options.steering
         return facts_of(found, self.plan.target, steering.depth)
+
+    def kernels(self, found: Outcome) -> Seconds:
+        """Seconds of a call of each kernel, by its FLOPs."""
+        threads = self.plan.target.threads
+        with self.clock.stage("time kernels"):
+            session = InferenceSession(found.artifact, threads)
+            return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
 
 
 def _name(options: Options) -> str:
