@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybridc.compiler import modes
-from hybridc.compiler.bandit import Arm, Bandit
-from hybridc.compiler.gains import Analysis, Experienced, Facts, Gain, Past, Predictor
+from hybridc.compiler.bandit import Bandit
+from hybridc.compiler.experienced import Experienced, Past
+from hybridc.compiler.gains import Analysis, Facts, Gain, Predictor
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import OutOfTimeError, Purse
+from hybridc.compiler.roofline import FULL, Roofs
 from hybridc.compiler.stages import Stage
 from hybridc.compiler.units import format_duration
 
@@ -16,18 +18,19 @@ from hybridc.compiler.units import format_duration
 TURNS = 4
 # What is kept of a share to build and measure with, before anybody knows how long that takes.
 _RESERVE = 0.2
-_UNKNOWN = Facts((), {}, 0.0)
+_UNKNOWN = Facts((), Roofs({FULL: 1.0}, 1.0, 1.0, 0, (), "nothing"))
 
 
 @dataclass
 class Budgeting:
     """Divides the purse among components, and remembers what each of them gained.
 
-    `past` are rows of earlier compilations; `learnt` collects those of this one.
+    `stages` are all that may be tried.  `past` are rows of earlier compilations; `learnt` collects
+    those of this one.
     """
 
     options: Options
-    enabled: Sequence[str]
+    stages: Sequence[Stage]
     purse: Purse
     past: Sequence[Past] = ()
     learnt: list[Past] = field(default_factory=list[Past])
@@ -106,29 +109,33 @@ class Budgeting:
         return modes.weights(steering.mode, components, steering.weights, self._hopes(components))
 
     def _hopes(self, components: Sequence[str]) -> dict[str, float]:
-        """What each component is expected to gain at its best, by the name of its stage."""
-        names = {"neural": "tuned", "precision": "bf16"}
-        found = {
-            name: self.predict(Stage(names.get(name, name), lambda o: o, component=name))
-            for name in components
-        }
-        return {name: max(gain.hope, 0.0) for name, gain in found.items()}
+        """What each component is expected to gain by the best of its stages."""
+        hopes = dict.fromkeys(components, 0.0)
+        for stage in self.stages:
+            if stage.component in hopes:
+                hope = self.predict(stage).hope
+                hopes[stage.component] = max(hopes[stage.component], hope)
+        return hopes
 
     def choose(self, left: Sequence[Stage]) -> Stage | None:
-        """The next stage: the first, or in the mode `dynamic` the one that the bandit draws."""
+        """The next stage: the first, or in the mode `dynamic` the one that the bandit draws.
+
+        Of each component its next one is offered.
+        """
         if not left or self.options.steering.mode != modes.DYNAMIC:
             return next(iter(left), None)
-        offers = {stage.component: stage for stage in reversed(left)}
         if self._bandit is None:
-            typical = max(self._typical, 1e-3)
-            arms = {n: Arm(self.predict(stage), typical) for n, stage in offers.items()}
-            self._bandit = Bandit(arms, self.options.seed)
+            self._bandit = Bandit({}, self.options.seed)
+        first = {stage.component: stage for stage in reversed(left)}
+        offers = {_arm(stage): stage for stage in first.values()}
+        for name, stage in offers.items():
+            self._bandit.offer(name, self.predict(stage), max(self._typical, 1e-3))
         return offers[self._bandit.choose(sorted(offers))]
 
     def learn(self, stage: Stage, gained: float | None, seconds: float, *, kept: bool) -> None:
         """Hear what a stage gained, None where it was not timed, and how long it took."""
         if self._bandit is not None:
-            self._bandit.learn(stage.component, (gained or 0.0) if kept else 0.0, seconds)
+            self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
         if self._facts is not _UNKNOWN and gained is not None:
             expected = self._analysis.predict(stage, self._facts).mean
             facts = self._facts
@@ -145,6 +152,11 @@ def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
         turns = TURNS if stage.component == "neural" else 1
         found += [replace(stage, name=_turn(stage.name, i)) for i in range(turns)]
     return found
+
+
+def _arm(stage: Stage) -> str:
+    """What a stage teaches something of: turns of tuning of each other, others of themselves."""
+    return stage.component if stage.measures else stage.name
 
 
 def _turn(name: str, index: int) -> str:

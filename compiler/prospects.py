@@ -54,6 +54,6 @@ def _waits(facts: Facts | None, cache: int) -> bool:
     """Whether weights come from memory, and each is used a few times only."""
     if facts is None:
         return False
-    flops = sum(kernel.flops * kernel.calls for kernel in facts.kernels)
-    traffic = sum(kernel.traffic * kernel.calls for kernel in facts.kernels)
-    return traffic > cache and flops <= _BOUND * traffic
+    flops = sum(each.flops for each in facts.products)
+    weights = sum(each.weights for each in facts.products)
+    return weights > cache and flops <= _BOUND * weights

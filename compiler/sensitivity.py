@@ -23,6 +23,7 @@ _WORST, _LEAST, _MOST, _MACS = 32, 4, 64, 2**39
 _LARGEST = 2**27
 # Standard errors that an effect lies above its mean: a bound at 95 % and some.
 _ERRORS = 2.0
+
 # Bytes that one lane of such an instruction multiplies.
 _LANE = 4
 

@@ -84,8 +84,8 @@ class Workshop:
 
     def facts(self, found: Outcome) -> Facts:
         """What predictions go by."""
-        steering = self.plan.options.steering
-        return facts_of(found, self.plan.target, steering.depth)
+        with self.clock.stage("analyse"):
+            return facts_of(found, self.trial, self.plan)
 
     def kernels(self, found: Outcome) -> Seconds:
         """Seconds of a call of each kernel, by its FLOPs."""

@@ -1,17 +1,19 @@
 """Control strategies, modes and budgets, on candidates that are made up."""
 
 import math
+from dataclasses import replace
 
 import pytest
-from made_up import FAST, LOOSE, Candidate, Maker, all_better, go, verdicts
+from made_up import FACTS, FAST, LOOSE, Candidate, Maker, all_better, go, verdicts
 
 from hybridc.compiler import cascade, controller
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError, PassError
-from hybridc.compiler.gains import Facts, Kernel, Past
+from hybridc.compiler.experienced import Past
 from hybridc.compiler.plans import Options
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.work import ELEMENTWISE, Operator
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
 EXACT = Candidate(8)
@@ -80,7 +82,8 @@ def test_adaptive_takes_the_most_promising_first_and_stops_when_enough_is_reache
 
 
 def test_adaptive_ends_where_nothing_is_promised() -> None:
-    slow = Facts((Kernel(1.0, 1e9),), {"fp32": 1e11, "bf16": 1e11}, 1e11, 0.02, 0.0, "a machine")
+    sums = Operator("add", ELEMENTWISE, 1.0, 0, 1e9, 1e9)
+    slow = replace(FACTS, operators=(sums,), unknown=0.0)
     past = [Past("bf16", "a machine", slow.features(), 0.69, -0.1, 1.0)] * 20
     past += [Past("no-fuse-attention", "a machine", slow.features(), 0.0, -0.1, 1.0)] * 20
     maker = all_better()
@@ -91,7 +94,7 @@ def test_adaptive_ends_where_nothing_is_promised() -> None:
 
 
 def test_adaptive_selection_leaves_out_what_promises_nothing_in_any_strategy() -> None:
-    known = Facts((Kernel(2e9, 1e6),), {"fp32": 1e11, "bf16": 2e11}, 1e11, 0.02, 0.0, "a machine")
+    known = replace(FACTS, unknown=0.0)
     past = [Past("tuned", "a machine", known.features(), 0.0, -0.02, 1.0)] * 20
     for adaptive, verdict in ((False, "kept"), (True, "not promising")):
         steering = Steering("fusion", adaptive=adaptive)

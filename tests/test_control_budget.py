@@ -3,11 +3,13 @@
 import math
 
 import pytest
-from made_up import FAST, Candidate, Clock, Maker, all_better, go, verdicts
+from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
 
+from hybridc.compiler.bandit import Bandit
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import PassError
-from hybridc.compiler.gains import Facts, Kernel, Past
+from hybridc.compiler.experienced import Past
+from hybridc.compiler.gains import Gain
 from hybridc.compiler.purse import OutOfTimeError, Purse
 from hybridc.compiler.steering import Steering
 
@@ -62,9 +64,23 @@ def test_dynamic_moves_the_budget_to_what_pays_off() -> None:
     assert found.decisions[1].stage == "bf16"  # the most per second is expected of it
 
 
+def test_dynamic_learns_of_tuning_from_turn_to_turn_and_of_others_by_themselves() -> None:
+    bandit = Bandit({}, seed=1)
+    bandit.offer("neural", Gain(0.0, 0.3), 1.0)
+    bandit.offer("bf16", Gain(0.7, 1e-6), 1.0)
+    assert bandit.choose(["bf16", "neural"]) == "bf16"
+    bandit.learn("bf16", 0.0, 1.0)
+    bandit.learn("neural", 0.5, 1.0)
+    bandit.offer("neural", Gain(0.0, 0.3), 1.0)  # what was learnt stays
+    assert bandit.arms["neural"].gain.mean > 0.4
+    bandit.offer("int8", Gain(0.9, 1e-6), 1.0)
+    assert bandit.choose(["int8", "neural"]) == "int8"
+    assert bandit.shares() == {"neural": 1, "bf16": 1, "int8": 0}
+
+
 def test_intelligent_asks_what_was_learnt() -> None:
     spent: list[float] = []
-    features = (*go_facts().features(),)
+    features = FACTS.features()
     for gained in (0.7, -0.5):
         past = [Past("tuned", "a machine", features, 0.03, gained, 1.0)] * 10
         maker = all_better()
@@ -72,10 +88,6 @@ def test_intelligent_asks_what_was_learnt() -> None:
         go(steering, maker, past=past)
         spent.append(float(str(maker.budgets[0])[:-1]) if maker.budgets else 0.0)
     assert spent[0] > 2 * spent[1]
-
-
-def go_facts() -> Facts:
-    return Facts((Kernel(2e9, 1e6, "conv2d"),), {}, 0.0, machine="a machine")
 
 
 def test_a_budget_ends_with_the_best_so_far() -> None:

@@ -3,18 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from made_up import ROOFS
 
 from hybridc.compiler import prospects, stages
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.gains import Facts, Kernel
+from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.work import CONVOLUTION, PRODUCT, Operator
 
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
 AVX2 = Options(contract=FAST, target="avx2", threads=1)
 WIDE = replace(AVX2, target='{"kind": "llvm", "mcpu": "cooperlake"}')
 # Convolutions; one row of a large language model, which reads 4 GB of weights.
-BUSY = Facts((Kernel(2e9, 1e7, "conv2d", 50),), {"fp32": 1e11}, 1e11)
-WAITS = Facts((Kernel(2e9, 4e9, "dense"),), {"fp32": 1e11}, 1e11)
+BUSY = Facts((Operator("nn.conv2d", CONVOLUTION, 1e11, 4e6, 1e7, 1e7),), ROOFS)
+WAITS = Facts((Operator("matmul", PRODUCT, 2e9, 4e9, 1e4, 1e4),), ROOFS)
 
 
 def hopeful(options: Options, facts: Facts | None) -> list[str]:

@@ -12,7 +12,7 @@ from hybridc.compiler import certify, driver, experience, resume, settings, stag
 from hybridc.compiler.attempt import Outcome
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.gains import Past
+from hybridc.compiler.experienced import Past
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Options
@@ -167,8 +167,8 @@ def test_experience_is_kept_and_torn_lines_are_passed_over() -> None:
     assert experience.read() == ()
     assert experience.add([row, row]) == ""
     with experience.path().open("ab") as stream:
-        stream.write(b'{"version": 1, "stage"\n[]\n{"version": 2}\n\xff\n')
-        stream.write(b'{"version": 1, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
+        stream.write(b'{"version": 2, "stage"\n[]\n{"version": 1}\n\xff\n')
+        stream.write(b'{"version": 2, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
         stream.write(b' "expected": NaN, "gained": 0, "seconds": 1}\n')
     experience.add([row])
     assert experience.read() == (row, row, row)
