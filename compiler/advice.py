@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from hybridc.compiler import prospects, stages
+from hybridc.compiler import prospects, stages, validation
 from hybridc.compiler.candidates import Candidate
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.judging import cost
+from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Options
 from hybridc.compiler.stages import Stage, allows_loss
+from hybridc.compiler.validation import ReferenceRunner
 
 
 def advice(
@@ -41,6 +43,18 @@ def advice(
         limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
         told += [f"{limit} would allow {allowed}"] if allowed else []
     return told
+
+
+def of_reference(model: Model, contract: Contract, measured: Measured) -> list[str]:
+    """The reference's own figure, where the limit on the user's own measure is not kept.
+
+    A limit that lies beyond it is beyond what any precision can be asked for.
+    """
+    limit, found = contract.min_accuracy.get(VALIDATE), measured.accuracy.get(VALIDATE)
+    if contract.validate is None or limit is None or found is None or found.value >= limit:
+        return []
+    own = validation.figure(contract.validate, ReferenceRunner(model))
+    return [f"the reference's own figure is {own:.6g}"]
 
 
 def _nearest(contract: Contract, best: Candidate) -> str:

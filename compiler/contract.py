@@ -5,10 +5,11 @@ measured a little below a limit, but too roughly to tell, does not count as belo
 """
 
 import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hybridc.compiler import validation
 from hybridc.compiler.accuracy import METRICS
@@ -98,11 +99,13 @@ class Contract:
             "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
         }
         for name, value in limits.items():
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive, got {value}")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "latency_percentile", _percentile(latency_percentile))
         own = validation.load(validate) if isinstance(validate, str) else validate
+        if own is not None and not callable(own):
+            raise InputError(f"validate is a function or package.module:function, got {own!r:.60}")
         object.__setattr__(self, "validate", own)
         object.__setattr__(self, "min_accuracy", _accuracies(min_accuracy or {}, own))
         object.__setattr__(self, "max_drop", _drops(max_drop or {}, own))
@@ -197,7 +200,7 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
 def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
     """The limits, with the user's function under one name; each lies where its metric can."""
     found: dict[str, float] = {}
-    for name, value in limits.items():
+    for name, value in _mapping("min_accuracy", limits, "cosine"):
         if _is_own(name, own):
             found[VALIDATE] = _checked(name, value, -math.inf, math.inf)
         elif name in METRICS:
@@ -212,7 +215,7 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
 
 def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name, value in limits.items():
+    for name, value in _mapping("max_drop", limits, VALIDATE):
         if own is None:
             raise InputError("max_drop needs a function: --validate package.module:name")
         if not _is_own(name, own):
@@ -222,12 +225,24 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
     return found
 
 
+def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:
+    if not isinstance(limits, Mapping):
+        wanted = f'limits by metric, such as {{"{example}": 0.999}}'
+        raise InputError(f"{what} wants {wanted}, got {limits!r:.60}")
+    return cast("Mapping[str, float]", limits).items()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a float is what a value may be taken for; a truth is no number here."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _is_own(name: str, own: Validate | None) -> bool:
     return own is not None and name in (VALIDATE, validation.name_of(own))
 
 
 def _checked(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
+    if not (_is_number(value) and low <= value <= high):
         raise InputError(f"accuracy {name} is a number from {low:g} to {high:g}, got {value}")
     return value
 

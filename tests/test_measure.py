@@ -1,6 +1,7 @@
 """Samples and their summary, on durations that are given, not on a clock."""
 
 import json
+import math
 from itertools import count
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_a_slow_call_is_made_often_enough() -> None:
     assert len(samples.seconds) == 5
     assert len(calls) == 6  # one to warm up
     assert samples.median == pytest.approx(0.1)
+
+
+@pytest.mark.usefixtures("clock")
+def test_time_that_ends_leaves_the_fewest_samples() -> None:
+    """A call of 0.1 s that were to be made 2995 times, in two seconds."""
+    found = measure.latency(lambda: None, seconds=1.0, warmup=0.0, at_least=2995, longest=2.0)
+    assert measure.MIN_SAMPLES <= len(found.seconds) < 20
+    assert math.isinf(found.percentile(99.9).high)
 
 
 @pytest.mark.usefixtures("clock")
