@@ -20,7 +20,7 @@ def told(model: Model, wanted: Sequence[Sequence[Any]], data: str) -> list[str]:
         if isinstance(spec, OpaqueSpec) or not wanted:
             continue
         arrays = [np.asarray(sample[place]) for sample in wanted]
-        holes = [int(np.count_nonzero(array != array)) for array in arrays]  # NaN is not itself
+        holes = [int(np.isnan(a).sum()) if a.dtype.kind in "fcV" else 0 for a in arrays]
         if any(holes):
             count = sum(bool(each) for each in holes)
             found.append(
