@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -58,15 +58,20 @@ def _has_int64_data(func: PrimFunc) -> bool:
     return any(str(buffer.dtype) == "int64" for buffer in buffers)
 
 
-def find_product(func: PrimFunc, kind: str) -> tuple[Schedule, Any] | NotApplicable:
-    """The schedule and the product block of a kernel of `kind`, or why it is none."""
+def find_product(
+    func: PrimFunc, kind: str, within: Collection[str] = ()
+) -> tuple[Schedule, Any] | NotApplicable:
+    """The schedule and the product block of a kernel of `kind`, or why it is none.
+
+    `within` are the names of reductions that belong to the product.
+    """
     schedule = new_schedule(func)
     blocks = all_blocks(schedule)
     products = [b for b in blocks if str(schedule.get(b).annotations.get(KERNEL, "")) == kind]
     if len(products) != 1:
         return NotApplicable(f"it holds {len(products)} products of kind {kind}, not one")
     reductions = [b for b in blocks if _reduces(schedule.get(b))]
-    if len(reductions) != 1:
+    if len([b for b in reductions if name(schedule, b) not in within]) != 1:
         return NotApplicable("it holds another reduction besides the product")
     return schedule, products[0]
 
@@ -80,6 +85,11 @@ def all_blocks(schedule: Schedule) -> list[Any]:
     """Every block of the function, in program order."""
     root = str(schedule.mod["main"].body.block.name_hint)  # most are "root", scans are not
     return list(schedule.get_child_blocks(schedule.get_sblock(root)))
+
+
+def named(schedule: Schedule, wanted: str) -> Any:
+    """The block of a name; None where there is none."""
+    return next((b for b in all_blocks(schedule) if name(schedule, b) == wanted), None)
 
 
 def extents(schedule: Schedule, block: Any) -> list[int]:
@@ -154,6 +164,13 @@ def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) 
     if name(schedule, store) != name(schedule, last):
         spread(schedule, last)
     return store
+
+
+def opened(match: Match) -> tuple[Schedule, Any, Any]:
+    """A schedule of a kernel, its product, and the block that stores it, the epilogue inside."""
+    schedule = new_schedule(match.func)
+    product = product_of(schedule)
+    return schedule, product, inline_epilogue(schedule, product)
 
 
 def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point: Point) -> Tiles:
