@@ -1,4 +1,4 @@
-"""The benchmark of contracts: its ladder, its data, its verdicts, and whole runs on small models."""
+"""The benchmark of contracts: ladder, data, verdicts, and whole runs on small models."""
 
 import argparse
 import importlib
