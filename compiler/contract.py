@@ -202,6 +202,7 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
     found: dict[str, float] = {}
     for name, value in _mapping("min_accuracy", limits, "cosine"):
         if _is_own(name, own):
+            _once(name, found)
             found[VALIDATE] = _checked(name, value, -math.inf, math.inf)
         elif name in METRICS:
             found[name] = _checked(name, value, METRICS[name].low, METRICS[name].high)
@@ -221,8 +222,15 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         if not _is_own(name, own):
             known = f"{VALIDATE} or {validation.name_of(own)}"
             raise InputError(f"max_drop limits {known}, not {name!r}")
+        _once(name, found)
         found[VALIDATE] = _checked(name, value, 0.0, math.inf)
     return found
+
+
+def _once(name: str, found: Mapping[str, float]) -> None:
+    """Raise InputError where the user's function is limited under both of its names."""
+    if VALIDATE in found:
+        raise InputError(f"{name} and {VALIDATE} are one figure, and it is limited twice")
 
 
 def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:

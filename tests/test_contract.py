@@ -213,6 +213,8 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
         ({"max_latency": [5]}, "max_latency must be positive, got"),
         ({"max_latency": True}, "max_latency must be positive, got True"),
         ({"min_throughput": "100"}, "min_throughput must be positive, got 100"),
+        ({"max_drop": {"hits": 0.1, "validate": 0.2}, "validate": hits}, "is limited twice"),
+        ({"min_accuracy": {"validate": 1, "hits": 2}, "validate": hits}, "is limited twice"),
         ({"validate": 3}, "validate is a function or package.module:function, got 3"),
     ],
     ids=str,
