@@ -183,17 +183,20 @@ def _percentile(percentile: float) -> float:
     return percentile
 
 
-def parse_limits(texts: Iterable[str]) -> dict[str, float]:
-    """Read `cosine=0.999` and the like, each name once; what is no number becomes NaN."""
+def parse_limits(texts: Iterable[str], what: str = "accuracy") -> dict[str, float]:
+    """Read `cosine=0.999` and the like, each name once.
+
+    Raises InputError, which says `what` they are, where one is no number or comes twice.
+    """
     found: dict[str, float] = {}
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if name in found:
-            raise InputError(f"accuracy {name!r} is limited twice")
+            raise InputError(f"{what} {name!r} is given twice")
         try:
             found[name] = float(value)
         except ValueError:
-            raise InputError(f"accuracy {name!r} is limited by a number, got {value!r}") from None
+            raise InputError(f"{what} {name!r} is a number, got {value!r}") from None
     return found
 
 
@@ -202,10 +205,11 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
     found: dict[str, float] = {}
     for name, value in _mapping("min_accuracy", limits, "cosine"):
         if _is_own(name, own):
-            _once(name, found)
-            found[VALIDATE] = _checked(name, value, -math.inf, math.inf)
+            _once(found)
+            found[VALIDATE] = _checked(f"accuracy {name}", value, -math.inf, math.inf)
         elif name in METRICS:
-            found[name] = _checked(name, value, METRICS[name].low, METRICS[name].high)
+            metric = METRICS[name]
+            found[name] = _checked(f"accuracy {name}", value, metric.low, metric.high)
         elif name == VALIDATE:
             raise InputError("accuracy validate needs a function: --validate package.module:name")
         else:
@@ -222,15 +226,15 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         if not _is_own(name, own):
             known = f"{VALIDATE} or {validation.name_of(own)}"
             raise InputError(f"max_drop limits {known}, not {name!r}")
-        _once(name, found)
-        found[VALIDATE] = _checked(name, value, 0.0, math.inf)
+        _once(found)
+        found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
 
 
-def _once(name: str, found: Mapping[str, float]) -> None:
+def _once(found: Mapping[str, float]) -> None:
     """Raise InputError where the user's function is limited under both of its names."""
     if VALIDATE in found:
-        raise InputError(f"{name} and {VALIDATE} are one figure, and it is limited twice")
+        raise InputError(f"{VALIDATE} and the function's own name are one figure, limited twice")
 
 
 def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:
@@ -251,7 +255,7 @@ def _is_own(name: str, own: Validate | None) -> bool:
 
 def _checked(name: str, value: float, low: float, high: float) -> float:
     if not (_is_number(value) and low <= value <= high):
-        raise InputError(f"accuracy {name} is a number from {low:g} to {high:g}, got {value}")
+        raise InputError(f"{name} is a number from {low:g} to {high:g}, got {value}")
     return value
 
 

@@ -87,9 +87,13 @@ class ImpreciseError(WrongAnswerError):
 
 
 def measured(lowered: Lowered) -> tuple[Operator, ...]:
-    """The operators with the effect of the worst ones on the model's output.
+    """The operators with their effects on the model's output.
 
-    Where the model is too large for that, or does not compile with switches, as they are.
+    Those of the worst ones are measured.  On average an effect is some share of an operator's own
+    error; by that share the others are estimated, and it is the least that any has: what few
+    samples do not show, rare ones among others may, since own errors are of all calibration data.
+    Where the model is too large for that, or does not compile with switches, operators are as they
+    were.
     """
     operators = lowered.operators
     if sum(each.weights for each in operators) > _LARGEST:
@@ -98,7 +102,12 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
         effects = _effects(lowered)
     except HybridcError:
         return operators
-    return tuple(replace(each, effect=effects.get(index)) for index, each in enumerate(operators))
+    own = sum(operators[index].error for index in effects)
+    share = sum(effects.values()) / own if own else 0.0
+    return tuple(
+        replace(each, effect=max(effects.get(index, 0.0), share * each.error))
+        for index, each in enumerate(operators)
+    )
 
 
 def _effects(lowered: Lowered) -> Mapping[int, float]:

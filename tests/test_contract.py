@@ -213,8 +213,14 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
         ({"max_latency": [5]}, "max_latency must be positive, got"),
         ({"max_latency": True}, "max_latency must be positive, got True"),
         ({"min_throughput": "100"}, "min_throughput must be positive, got 100"),
-        ({"max_drop": {"hits": 0.1, "validate": 0.2}, "validate": hits}, "is limited twice"),
-        ({"min_accuracy": {"validate": 1, "hits": 2}, "validate": hits}, "is limited twice"),
+        (
+            {"max_drop": {"hits": 0.1, "validate": 0.2}, "validate": hits},
+            "one figure, limited twice",
+        ),
+        (
+            {"min_accuracy": {"validate": 1, "hits": 2}, "validate": hits},
+            "one figure, limited twice",
+        ),
         ({"validate": 3}, "validate is a function or package.module:function, got 3"),
     ],
     ids=str,
@@ -227,3 +233,21 @@ def test_limits_of_a_wrong_kind_are_refused(given: dict[str, Any], said: str) ->
 def test_numbers_of_numpy_are_numbers() -> None:
     limits = Contract(np.float32(0.005), min_accuracy={"cosine": np.float64(0.5)})
     assert limits.max_latency == np.float32(0.005)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"min_accuracy": {"COSINE": 0.9}}, "did you mean 'cosine'"),
+        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 to inf"),
+    ],
+    ids=str,
+)
+def test_names_and_numbers_are_told_as_they_were_meant(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Contract(**given)
+
+
+def test_limits_say_what_they_are_of() -> None:
+    with pytest.raises(InputError, match="weights 'neural' is a number, got 'x'"):
+        parse_limits(["neural=x"], "weights")

@@ -160,3 +160,13 @@ def _digits(monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]) -> Any:
         calibration=DIGITS / "digits-test.npz",
     )
     return driver.compile_source(DIGITS / "digits.onnx", options)
+
+
+def test_what_few_samples_do_not_show_counts_by_its_own_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = lowered([1e-4, 1e-4, 8e-4, 1e-5])
+    monkeypatch.setattr(sensitivity, "_effects", lambda _: {0: 1e-5, 1: 3e-5, 2: 1e-5})
+    found = [each.effect for each in sensitivity.measured(given)]
+    # On average a twentieth of the own errors arrives: 5e-5 of 1e-3.
+    assert found == pytest.approx([1e-5, 3e-5, 4e-5, 5e-7])
