@@ -70,9 +70,9 @@ def test_a_written_size_reads_back(size: int) -> None:
 def test_limits() -> None:
     assert parse_limits(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
     for texts, message in [
-        (["cosine"], "limited by a number, got ''"),
+        (["cosine"], "is a number, got ''"),
         (["cosine=much"], "got 'much'"),
-        (["snr=20", "snr=30"], "limited twice"),
+        (["snr=20", "snr=30"], "given twice"),
     ]:
         with pytest.raises(InputError, match=message):
             parse_limits(texts)
@@ -215,11 +215,11 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
         ({"min_throughput": "100"}, "min_throughput must be positive, got 100"),
         (
             {"max_drop": {"hits": 0.1, "validate": 0.2}, "validate": hits},
-            "one figure, limited twice",
+            "one figure, limited",
         ),
         (
             {"min_accuracy": {"validate": 1, "hits": 2}, "validate": hits},
-            "one figure, limited twice",
+            "one figure, limited",
         ),
         ({"validate": 3}, "validate is a function or package.module:function, got 3"),
     ],
