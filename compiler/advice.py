@@ -39,10 +39,15 @@ def advice(
         if cost(contract, found.measured) < cost(contract, best.measured)
     ]
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
-        allowed = " and ".join(n for n in stages.LOSSY if not prospects.vain(n, options, facts))
+        allowed = [name for name in stages.LOSSY if not prospects.vain(name, options, facts)]
         limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
-        told += [f"{limit} would allow {allowed}"] if allowed else []
+        told += [f"{limit} would allow {listed(allowed)}"] if allowed else []
     return told
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def of_reference(model: Model, contract: Contract, measured: Measured) -> list[str]:

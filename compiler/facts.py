@@ -18,6 +18,7 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
     known = records.get("hits", 0) + records.get("near", 0)
     missed = records.get("misses", 0)
     latency = found.measured.latency
+    held = sum(array.nbytes for array in found.artifact.weights.values())
     learnt = learnt_gains.by_log(made, target, options.log) if options.tuning else None
     kernels: dict[int, float] = {}
     if options.steering.depth >= 3:
@@ -29,6 +30,7 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
         tuned=learnt if isinstance(learnt, Gain) else None,
         kernels=kernels,
         latency=latency.value if latency else 0.0,
+        code=max(0, (found.measured.size or 0) - held),
         unknown=missed / (known + missed) if known + missed else 1.0,
         machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
         precision=found.report.precision,

@@ -47,8 +47,9 @@ class Facts:
 
     `tuned` is what a tuning log says of kernels there, None where it says nothing; `unknown` is the
     share of the model's kernels that it has no record of.  `kernels` are measured seconds of a call
-    by FLOPs (see `operator_times`).  `latency` was measured, 0 where it was not; `precision` is
-    what the model computes in as it comes.
+    by FLOPs (see `operator_times`).  `latency` was measured, 0 where it was not; `code` are bytes
+    of the artifact beside its weights, where its size was measured; `precision` is what the model
+    computes in as it comes.
     """
 
     operators: tuple[Operator, ...]
@@ -56,6 +57,7 @@ class Facts:
     tuned: Gain | None = None
     kernels: Mapping[int, float] = field(default_factory=dict[int, float])
     latency: float = 0.0
+    code: int = 0
     unknown: float = 1.0
     machine: str = ""
     precision: str = FULL

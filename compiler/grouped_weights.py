@@ -17,7 +17,6 @@ from tvm import te, tirx
 from hybridc.compiler.group_quantization import per_element
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
-from hybridc.compiler.target import Target
 from hybridc.compiler.tensor_expressions import (
     computed,
     finished,
@@ -27,11 +26,14 @@ from hybridc.compiler.tensor_expressions import (
     tensor,
     unflatten,
 )
-from hybridc.compiler.weight_only import extended, panel_width
+from hybridc.compiler.weight_only import extended
 
 # What marks the product, and the names of the blocks that feed it.
 KIND = "grouped-weights"
 PARTIAL, SCALED, STRIDED, OFFSETS = "partial", "scaled", "strided", "offsets"
+# Beyond, a weight serves so many multiply-adds that unpacking it costs little, and sums of two
+# kinds take more registers than there are (AVX2).
+_MOST_ROWS = 3
 _OFFSET = 8
 # Turns the sign bits of all but the last integer of a word: two's complement becomes 8 more.
 _SIGNS = np.int32(0x08888888)
@@ -39,10 +41,9 @@ _BITS = 4
 _MANTISSA, _BIAS = 23, 127  # of float32
 
 
-def fits(rows: int, columns: int, target: Target) -> bool:
-    """Whether a register tile has room for the sums of all and those of a group, for all rows."""
-    vectors = panel_width(rows, columns, target) // target.lanes()
-    return 2 * rows * vectors + vectors + 2 <= target.vector_registers
+def fits(rows: int) -> bool:
+    """Whether rows are so few that what a weight costs by itself counts."""
+    return rows <= _MOST_ROWS
 
 
 def stored(integers: Array, bits: int) -> Array:
@@ -69,7 +70,7 @@ def dense(
 
     def given(m: Any, k: Any) -> Any:
         value = whole[*unflatten(m, shape[:-1]), k]
-        return value if share == 1 else value * _by_place(k % share, share)
+        return value if share == 1 else value * _by_place(k % share)
 
     scaled = computed((rows, depth), given, name=SCALED)
     j = reduced(size, "j")
@@ -104,23 +105,26 @@ def dense(
 
 
 def _integer(q: Any, panel: Any, k: Any, lane: Any, share: int) -> Any:
-    """An integer as float32: of 4 bits 8 more than the weight, times 16 to the power of its place.
+    """An integer as float32: of 4 bits where it lies, 16 to the power of its place times itself.
 
-    The last one of a word has its sign, and no factor.
+    The last one of a word has its sign there, the others are 8 more than the weight.
     """
     word = q[panel, k // share, lane]
-    if share == 1:
-        return word.astype("float32")
-    place = (k % share).astype("int32")
-    last = word >> tirx.const(_BITS * (share - 1), "int32")
-    masked = word & (tirx.const(15, "int32") << (place * _BITS))
-    return tirx.Select(place == share - 1, last, masked).astype("float32")
+    return (word if share == 1 else word & _mask(k % share, share)).astype("float32")
 
 
-def _by_place(place: Any, share: int) -> Any:
-    """16 to the power of minus the place, as the bits of a float32; 1 for the last one."""
-    exponent = tirx.Select(place == share - 1, tirx.const(0, "int64"), place * _BITS)
-    bits = (tirx.const(_BIAS, "int64") - exponent).astype("int32") << _MANTISSA
+def _mask(place: Any, share: int) -> Any:
+    """The bits of a place; a table, since the sign is among those of the last one."""
+    bits = [15 << _BITS * i for i in range(share - 1)] + [-(1 << _BITS * (share - 1))]
+    found: Any = tirx.const(bits[0], "int32")
+    for index, value in enumerate(bits[1:], 1):
+        found = tirx.Select(place == index, tirx.const(value, "int32"), found)
+    return found
+
+
+def _by_place(place: Any) -> Any:
+    """16 to the power of minus the place, as the bits of a float32."""
+    bits = (tirx.const(_BIAS, "int64") - place * _BITS).astype("int32") << _MANTISSA
     return tirx.reinterpret("float32", bits)
 
 

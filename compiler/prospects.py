@@ -5,6 +5,7 @@ from collections.abc import Collection
 from hybridc.compiler import precisions, target
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.units import format_size
 
 # Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
 # takes longer than reading the weights.
@@ -29,6 +30,9 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
         return ""
     if facts is not None and facts.precision != precisions.FULL:
         return f"the model is in {facts.precision} already"
+    most = options.contract.max_size
+    if facts is not None and most is not None and facts.code > most:
+        return f"no smaller weights make the artifact so small: {format_size(facts.code)} are none"
     reason = _no_faster(dtype, options, facts)
     if dtype == "int8-dynamic" and "int8" in accurate:
         # The same products, and ranges to be found in each call besides.

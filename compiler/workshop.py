@@ -82,14 +82,18 @@ class Workshop:
             )
         self._drafts |= {_name(j.options): made for j, made in zip(jobs, found, strict=True)}
 
-    def facts(self, found: Outcome) -> Facts:
-        """What predictions go by."""
+    def facts(self, found: Outcome) -> Facts | None:
+        """What predictions go by; nothing where no time is left for any."""
+        if self.clock.purse.left == 0.0:
+            return None
         with self.clock.stage("analyse"):
             return facts_of(found, self.trial, self.plan)
 
     def kernels(self, found: Outcome) -> Seconds:
-        """Seconds of a call of each kernel, by its FLOPs."""
+        """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
         threads = self.plan.target.threads
+        if self.clock.purse.left == 0.0:
+            return {}
         with self.clock.stage("time kernels"):
             session = InferenceSession(found.artifact, threads)
             return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))

@@ -83,7 +83,7 @@ class _Quantizer:
         rows = prod(data[:-1])
         width = weight_only.panel_width(rows, columns, self.target)
         integers, scales = group_quantization.packed(quantized, width)
-        if grouped_weights.fits(rows, columns, self.target):
+        if grouped_weights.fits(rows):
             integers = grouped_weights.stored(integers, options.bits)
             kernel = grouped_weights.dense(data, integers, scales, columns, options.bits)
         else:

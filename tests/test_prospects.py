@@ -33,6 +33,13 @@ def test_what_cannot_be_faster_is_vain() -> None:
     assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
 
 
+def test_a_limit_on_size_that_code_alone_exceeds_is_vain() -> None:
+    small = replace(AVX2, contract=Contract(max_size="1kB", min_accuracy={"cosine": 0.9}))
+    assert hopeful(small, replace(BUSY, code=2000)) == []
+    assert "2 kB are none" in prospects.vain("int4-weights", small, replace(BUSY, code=2000))
+    assert hopeful(small, replace(BUSY, code=900))
+
+
 def test_ranges_of_each_call_are_vain_where_ranges_known_beforehand_are_accurate() -> None:
     assert "no faster than int8" in prospects.vain("int8-dynamic", AVX2, BUSY, {"exact", "int8"})
     assert not prospects.vain("int8-dynamic", AVX2, BUSY, {"exact"})
