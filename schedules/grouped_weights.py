@@ -37,7 +37,7 @@ class GroupedWeights(Tiled):
     are all that comes from memory, and a weight costs two instructions beside its multiply-add.
     """
 
-    priority: ClassVar[int] = 85
+    priority: ClassVar[int] = 83
 
     def match(self, func: PrimFunc, target: Target) -> Grouped | NotApplicable:
         """Take kernels that `quantize-weights` made for few rows."""
