@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hybridc.compiler import prospects, stages, validation
 from hybridc.compiler.candidates import Candidate
 from hybridc.compiler.contract import VALIDATE, Contract, Measured
-from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
+from hybridc.compiler.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.judging import cost
 from hybridc.compiler.model import Model
@@ -31,7 +31,9 @@ def advice(
     told += [
         f"{each.stage} did not help: {each.reason}"
         for each in decisions
-        if each.verdict in (ROLLED_BACK, FAILED) and each.stage not in inaccurate
+        if each.verdict in (ROLLED_BACK, FAILED)
+        and each.stage not in inaccurate
+        and each.reason != UNCHANGED
     ]
     told += [
         f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"

@@ -128,6 +128,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         notes=tuple(context.notes),
         records=None if advice is None else advice.describe(),
         sensitive=context.sensitive,
+        idle=tuple(sorted(context.idle)),
     )
 
 
@@ -171,6 +172,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         memory=made.memory,
         stages=tuple(clock.stages),
         records=made.records,
+        idle=made.idle,
     )
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
     return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)

@@ -6,6 +6,7 @@ from typing import Any
 
 from hybridc.compiler import modes
 from hybridc.compiler.bandit import Bandit
+from hybridc.compiler.components import EXACT
 from hybridc.compiler.experienced import Experienced, Past
 from hybridc.compiler.gains import Analysis, Facts, Gain, Predictor
 from hybridc.compiler.plans import Options
@@ -41,6 +42,7 @@ class Budgeting:
         self._analysis: Predictor = Analysis(steering.depth)
         self._predictor: Predictor = Experienced(self._analysis, self.past)
         self._typical = 0.0
+        self._lowered = 0.0  # the log-speedup by the precision that stands
         self._bandit: Bandit | None = None
         self._weights: Mapping[str, float] = {}
         self._tells = (
@@ -55,12 +57,19 @@ class Budgeting:
         self._facts, self._typical = facts or _UNKNOWN, seconds
 
     def predict(self, stage: Stage) -> Gain:
-        """What a stage is expected to gain."""
-        return self._predictor.predict(stage, self._facts)
+        """What a stage is expected to gain on what stands.
+
+        Another precision takes the place of that one, and what it gained is lost.
+        """
+        return self._on_top(stage, self._predictor.predict(stage, self._facts))
+
+    def _on_top(self, stage: Stage, gain: Gain) -> Gain:
+        return replace(gain, mean=gain.mean - self._lowered) if stage.lossy else gain
 
     def told(self, stage: Stage) -> Mapping[str, Any] | None:
-        """The prediction for the report, where somebody asks for it."""
-        return self.predict(stage).to_json() if self._tells else None
+        """The prediction for the report, where somebody asks for it; none for the first stage."""
+        asked = self._tells and stage.component != EXACT
+        return self.predict(stage).to_json() if asked else None
 
     def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
         """Why there is no time for a stage; empty where there is."""
@@ -137,10 +146,12 @@ class Budgeting:
         if self._bandit is not None:
             self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
         if self._facts is not _UNKNOWN and gained is not None:
-            expected = self._analysis.predict(stage, self._facts).mean
+            expected = self._on_top(stage, self._analysis.predict(stage, self._facts)).mean
             facts = self._facts
             row = Past(stage.name, facts.machine, facts.features(), expected, gained, seconds)
             self.learnt.append(row)
+        if kept and stage.lossy and gained is not None:
+            self._lowered += gained
 
 
 def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:

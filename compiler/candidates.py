@@ -1,8 +1,8 @@
 """What a compilation's course works with: candidates, the means to make them, what came of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hybridc.compiler.contract import Measured
 from hybridc.compiler.gains import Facts
@@ -64,7 +64,7 @@ class Tried(Generic[Result]):
     """A stage that was tried: the options that it made, and what came of them.
 
     `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
-    and `told` what was left out.
+    and `told` what was left out.  `predicted` is what was expected of it, if anybody asked.
     """
 
     stage: Stage
@@ -74,3 +74,4 @@ class Tried(Generic[Result]):
     failed: Exception | None = None
     whole: Result | None = None
     told: str = ""
+    predicted: Mapping[str, Any] | None = None

@@ -22,6 +22,7 @@ from hybridc.compiler.decisions import (
     NOT_PROMISING,
     ROLLED_BACK,
     SKIPPED,
+    UNCHANGED,
     Decision,
 )
 from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
@@ -108,6 +109,8 @@ class Course(Generic[Result]):
         dtype = stage.change(self.options).dtype
         if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts, self.accurate)):
             return self.close(stage, SKIPPED, vain)
+        if idle := prospects.idle(stage, self.facts):
+            return self.close(stage, SKIPPED, idle)
         if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
         if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
@@ -118,13 +121,14 @@ class Course(Generic[Result]):
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
         options, now = stage.change(self.base), self.budget.purse.now
+        predicted = self.budget.told(stage)
         start = now()
         try:
             options = self.changed(stage)
             tried = self._narrowed(Tried(stage, options, 0.0, self.means.attempt(options)))
         except Exception as error:  # the controller goes on without the stage, and tells why
-            return Tried(stage, options, now() - start, failed=error)
-        return replace(tried, seconds=now() - start)
+            tried = Tried(stage, options, 0.0, failed=error)
+        return replace(tried, seconds=now() - start, predicted=predicted)
 
     def changed(self, stage: Stage) -> Options:
         """The options that a stage makes of those that stand, within what it may spend."""
@@ -139,7 +143,7 @@ class Course(Generic[Result]):
         before = best.measured if best else None
         reason = objection(self.contract, found.measured, before, threshold)
         if found is best:
-            reason = "it changes nothing"
+            reason = UNCHANGED
         gained = _log_speedup(before, found.measured)
         if best is None:
             self.first, self.facts = found, self.means.facts(found)
@@ -169,7 +173,7 @@ class Course(Generic[Result]):
             seconds=tried.seconds if tried else 0.0,
             measured=found.measured.to_json() if found else None,
             component=stage.component,
-            predicted=self.budget.told(stage) if self.first is not None else None,
+            predicted=tried.predicted if tried else self.budget.told(stage),
             operators=narrowing.operators_of(found.sensitive) if found else None,
         )
         self.decisions.append(decision)

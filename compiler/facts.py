@@ -34,4 +34,5 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
         unknown=missed / (known + missed) if known + missed else 1.0,
         machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
         precision=found.report.precision,
+        idle=found.report.idle,
     )

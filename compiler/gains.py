@@ -49,7 +49,7 @@ class Facts:
     share of the model's kernels that it has no record of.  `kernels` are measured seconds of a call
     by FLOPs (see `operator_times`).  `latency` was measured, 0 where it was not; `code` are bytes
     of the artifact beside its weights, where its size was measured; `precision` is what the model
-    computes in as it comes.
+    computes in as it comes, and `idle` are passes that find nothing in it.
     """
 
     operators: tuple[Operator, ...]
@@ -61,6 +61,7 @@ class Facts:
     unknown: float = 1.0
     machine: str = ""
     precision: str = FULL
+    idle: tuple[str, ...] = ()
 
     @property
     def products(self) -> tuple[Operator, ...]:

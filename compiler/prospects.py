@@ -5,6 +5,7 @@ from collections.abc import Collection
 from hybridc.compiler import precisions, target
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.stages import WITHOUT, Stage
 from hybridc.compiler.units import format_size
 
 # Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
@@ -17,6 +18,14 @@ NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
 _SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
 # Those that another one, which is tried as well, equals in size.
 _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
+
+
+def idle(stage: Stage, facts: Facts | None) -> str:
+    """Why leaving out a pass changes nothing; empty where it may."""
+    name = stage.name.removeprefix(WITHOUT)
+    if facts is None or name == stage.name or name not in facts.idle:
+        return ""
+    return f"{name} finds nothing in this model"
 
 
 def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection[str] = ()) -> str:

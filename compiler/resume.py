@@ -184,6 +184,7 @@ def _draft(found: Outcome) -> Draft:
         kernels=report.kernels,
         notes=report.notes,
         records=report.records,
+        idle=report.idle,
     )
 
 
@@ -204,6 +205,7 @@ def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
         memory=made.memory,
         stages=(),
         records=made.records,
+        idle=made.idle,
     )
     return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
 

@@ -6,11 +6,14 @@ import pytest
 from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
 
 from hybridc.compiler.bandit import Bandit
+from hybridc.compiler.budgeting import Budgeting
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.experienced import Past
 from hybridc.compiler.gains import Gain
+from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import OutOfTimeError, Purse
+from hybridc.compiler.stages import Stage
 from hybridc.compiler.steering import Steering
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
@@ -62,6 +65,23 @@ def test_dynamic_moves_the_budget_to_what_pays_off() -> None:
     assert len(turns) == 4
     assert float(str(maker.budgets[0])[:-1]) < 26
     assert found.decisions[1].stage == "bf16"  # the most per second is expected of it
+
+
+def test_a_precision_is_expected_to_gain_on_what_stands() -> None:
+    """bf16 doubled the speed; int8, which takes its place, would be twice as fast as that."""
+    budget = Budgeting(Options(steering=Steering(predict=True)), (), Purse())
+    bf16, int8 = (Stage(name, lambda o: o, lossy=True) for name in ("bf16", "int8"))
+    tuned = Stage("tuned", lambda o: o, component="neural")
+    budget.begin(FACTS, 1.0)
+    before = [budget.predict(each).mean for each in (int8, tuned)]
+    assert before[0] == pytest.approx(math.log(4), abs=0.01)
+    budget.learn(bf16, math.log(2), 1.0, kept=True)
+    after = [budget.predict(each).mean for each in (int8, tuned)]
+    assert after == pytest.approx([before[0] - math.log(2), before[1]])
+    budget.learn(int8, math.log(1.5), 1.0, kept=False)
+    assert budget.learnt[-1].expected == pytest.approx(after[0])
+    assert budget.predict(int8).mean == pytest.approx(after[0])
+    assert budget.told(Stage("exact", lambda o: o, component="exact")) is None
 
 
 def test_dynamic_learns_of_tuning_from_turn_to_turn_and_of_others_by_themselves() -> None:

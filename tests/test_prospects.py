@@ -9,6 +9,7 @@ from hybridc.compiler import prospects, stages
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.stages import Stage
 from hybridc.compiler.work import CONVOLUTION, PRODUCT, Operator
 
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
@@ -31,6 +32,15 @@ def test_what_cannot_be_faster_is_vain() -> None:
     assert hopeful(AVX2, None) == ["int8", "int8-dynamic"]
     waiting = ["fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
     assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
+
+
+def test_leaving_out_what_finds_nothing_is_vain() -> None:
+    stage = Stage("no-fuse-attention", lambda options: options, component="subgraph")
+    assert not prospects.idle(stage, BUSY)
+    assert not prospects.idle(stage, None)
+    idle = replace(BUSY, idle=("fuse-attention", "tuned"))
+    assert prospects.idle(stage, idle) == "fuse-attention finds nothing in this model"
+    assert not prospects.idle(Stage("tuned", lambda options: options), idle)
 
 
 def test_a_limit_on_size_that_code_alone_exceeds_is_vain() -> None:
