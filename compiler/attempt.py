@@ -26,7 +26,8 @@ from hybridc.compiler.sensitivity import ImpreciseError, Lowered
 class Outcome:
     """An artifact, how it came to be, and a sentence for each limit that it does not keep.
 
-    `sensitive` are the products of a quantised model, and what each loses by it.
+    `sensitive` are the products of a quantised model, and what each loses by it; it took so many
+    `seconds` to make, if anybody counted.
     """
 
     artifact: Artifact
@@ -34,6 +35,7 @@ class Outcome:
     measured: Measured
     broken: tuple[str, ...]
     sensitive: Lowered | None = None
+    seconds: float = 0.0
 
     def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
         """The same with what would have helped, all the time, and what the report was lacking."""

@@ -54,7 +54,8 @@ class Budgeting:
 
     def begin(self, facts: Facts | None, seconds: float) -> None:
         """Hear of the first stage: what is known of the model now, and how long a stage takes."""
-        self._facts, self._typical = facts or _UNKNOWN, seconds
+        self._facts = facts or _UNKNOWN
+        self._typical = max(seconds, self._facts.seconds)
 
     def predict(self, stage: Stage) -> Gain:
         """What a stage is expected to gain on what stands.
@@ -76,12 +77,12 @@ class Budgeting:
         left = self.purse.left
         if left is None:
             return ""
+        if left <= self._typical:
+            need, have = format_duration(self._typical), format_duration(left)
+            return f"a stage takes about {need}, and {have} of the budget are left"
         if not self._share(stage, pending):
             return f"the weight of {stage.component} leaves it nothing of the budget"
-        if left > self._typical:
-            return ""
-        need, have = format_duration(self._typical), format_duration(left)
-        return f"a stage takes about {need}, and {have} of the budget are left"
+        return ""
 
     def limited(self, options: Options, stage: Stage, left: Sequence[Stage]) -> Options:
         """Bound the tuning of a stage by what its component may spend.
@@ -118,11 +119,11 @@ class Budgeting:
         return modes.weights(steering.mode, components, steering.weights, self._hopes(components))
 
     def _hopes(self, components: Sequence[str]) -> dict[str, float]:
-        """What each component is expected to gain by the best of its stages."""
+        """What each component is expected to gain on the first stage by the best of its own."""
         hopes = dict.fromkeys(components, 0.0)
         for stage in self.stages:
             if stage.component in hopes:
-                hope = self.predict(stage).hope
+                hope = self._predictor.predict(stage, self._facts).hope
                 hopes[stage.component] = max(hopes[stage.component], hope)
         return hopes
 

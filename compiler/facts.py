@@ -35,4 +35,5 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
         machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
         precision=found.report.precision,
         idle=found.report.idle,
+        seconds=found.seconds,
     )

@@ -36,6 +36,11 @@ class Gain:
         reach = _NORMAL * self.sigma
         return math.exp(self.mean - reach), math.exp(self.mean + reach)
 
+    def text(self) -> str:
+        """`1.42 times as fast (1.11 to 1.82)`: within one standard deviation."""
+        factors = (math.exp(self.mean + each * self.sigma) for each in (0, -1, 1))
+        return "{:.3g} times as fast ({:.3g} to {:.3g})".format(*factors)
+
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""
         return {"log_speedup": self.mean, "sigma": self.sigma, "source": self.source}
@@ -49,7 +54,8 @@ class Facts:
     share of the model's kernels that it has no record of.  `kernels` are measured seconds of a call
     by FLOPs (see `operator_times`).  `latency` was measured, 0 where it was not; `code` are bytes
     of the artifact beside its weights, where its size was measured; `precision` is what the model
-    computes in as it comes, and `idle` are passes that find nothing in it.
+    computes in as it comes, `idle` are passes that find nothing in it, and the first candidate
+    took so many `seconds` to make.
     """
 
     operators: tuple[Operator, ...]
@@ -62,6 +68,7 @@ class Facts:
     machine: str = ""
     precision: str = FULL
     idle: tuple[str, ...] = ()
+    seconds: float = 0.0
 
     @property
     def products(self) -> tuple[Operator, ...]:

@@ -98,7 +98,8 @@ class Kept:
             if blake3(artifact.read_bytes()).hexdigest() != told["artifact"]:
                 raise ValueError("its artifact is another one")
             found = _outcome(Draft.load(artifact, told["draft"]), told, self.trial.model)
-            found = replace(found, sensitive=self._sensitive(options, told["operators"]))
+            sensitive = self._sensitive(options, told["operators"])
+            found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
         except (HybridcError, OSError, ValueError, KeyError, TypeError) as error:
             self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
             return None
@@ -123,6 +124,7 @@ class Kept:
                 "certificate": found.artifact.certificate,
                 "broken": list(found.broken),
                 "operators": _operators(found.sensitive),
+                "took": found.seconds,
             }
             body = archive.dump_json(told)
             with replacing(path) as stream:

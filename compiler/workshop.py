@@ -4,7 +4,7 @@ An artifact that is the same as one that was examined before is not measured aga
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from blake3 import blake3
@@ -48,7 +48,7 @@ class Workshop:
     def _attempt(self, options: Options) -> Outcome:
         if self.kept is not None and (known := self.kept.load(options)):
             return self._examined.setdefault(_digest(known), known)
-        plan = plans.plan(options)
+        plan, start = plans.plan(options), self.clock.purse.now()
         made = self._drafts.pop(_name(options), None)
         if isinstance(made, HybridcError):
             raise made
@@ -57,6 +57,7 @@ class Workshop:
         digest = _digest(made)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
+            found = replace(found, seconds=self.clock.purse.now() - start)
             self._examined[digest] = found
             if self.kept is not None:
                 self.kept.save(options, found)

@@ -1,6 +1,7 @@
 """Modes and budgets, and what components contributed, on candidates that are made up."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
@@ -118,6 +119,18 @@ def test_a_budget_ends_with_the_best_so_far() -> None:
     told = found.decisions[-1]
     assert told.verdict == "no time"
     assert told.reason == "a stage takes about 10 s, and 5 s of the budget are left"
+
+
+def test_a_first_stage_that_was_taken_from_before_tells_how_long_stages_take() -> None:
+    budget = Budgeting(Options(), (), Purse(10.0, now=Clock()))
+    stage = Stage("bf16", lambda o: o, lossy=True)
+    budget.begin(replace(FACTS, seconds=12.0), 0.01)
+    assert budget.lacking(stage, [stage]).startswith("a stage takes about 12 s, and 10 s of")
+    clock = Clock()
+    spent = Budgeting(Options(), (), Purse(10.0, now=clock))
+    spent.begin(FACTS, 1.0)
+    clock.seconds = 10.0
+    assert "and 0 ns of the budget are left" in spent.lacking(stage, [stage])
 
 
 def test_a_budget_that_is_too_short_for_one_stage_is_said_in_one_line() -> None:

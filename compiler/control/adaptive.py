@@ -37,6 +37,5 @@ class Adaptive(Controller):
 
     def _leave(self, course: Course[Any]) -> None:
         for stage in list(course.left):
-            gain = course.predicted(stage)
-            told = f"expected to gain {gain.mean:.1%} ± {gain.sigma:.1%}, inside the noise"
+            told = f"expected {course.predicted(stage).text()}, inside the noise"
             course.close(stage, NOT_PROMISING, told)
