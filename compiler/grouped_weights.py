@@ -67,21 +67,7 @@ def dense(
     q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
     whole = extended(x, depth)
-
-    def given(m: Any, k: Any) -> Any:
-        value = whole[*unflatten(m, shape[:-1]), k]
-        return value if share == 1 else value * _by_place(k % share)
-
-    scaled = computed((rows, depth), given, name=SCALED)
-    j = reduced(size, "j")
-    partial = computed(
-        (rows, panels * width, groups),
-        lambda m, n, g: te.sum(
-            scaled[m, g * size + j] * _integer(q, n // width, g * size + j, n % width, share),
-            axis=j,
-        ),
-        name=PARTIAL,
-    )
+    partial = _partial(whole, q, shape, (panels * width, groups), width)
     offsets = None if share == 1 else _offsets(whole, shape, groups, size, share)
     g = reduced(groups, "g")
 
@@ -102,6 +88,25 @@ def dense(
         name="output",
     )
     return finished([x, q, s, out])
+
+
+def _partial(whole: Any, q: Any, shape: Sequence[int], sizes: tuple[int, int], width: int) -> Any:
+    """The sum of each group `[rows, columns, groups]` of integers times what they are to meet."""
+    rows, depth, (columns, groups) = prod(shape[:-1]), int(whole.shape[-1]), sizes
+    share, size = depth // int(q.shape[1]), depth // groups
+
+    def given(m: Any, k: Any) -> Any:
+        value = whole[*unflatten(m, shape[:-1]), k]
+        return value if share == 1 else value * _by_place(k % share)
+
+    scaled = computed((rows, depth), given, name=SCALED)
+    j = reduced(size, "j")
+
+    def sum_of(m: Any, n: Any, g: Any) -> Any:
+        integer = _integer(q, n // width, g * size + j, n % width, share)
+        return te.sum(scaled[m, g * size + j] * integer, axis=j)
+
+    return computed((rows, columns, groups), sum_of, name=PARTIAL)
 
 
 def _integer(q: Any, panel: Any, k: Any, lane: Any, share: int) -> Any:

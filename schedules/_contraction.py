@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -16,7 +16,7 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.packing import WIDEN
 from hybridc.compiler.tensor_expressions import KERNEL
-from hybridc.schedules import _accumulators, _tiling
+from hybridc.schedules import _accumulators, _canonical, _tiling
 
 # A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
 _UNROLLED_WINDOW = 7
@@ -188,7 +188,7 @@ def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point
     units, panels = problem.units(tile_rows), problem.panels(vectors)
     chunk = _tiling.divisor_below(units, point["chunk"])
     width = _tiling.divisor_below(panels, point["panels"])
-    panel, part, lane = _split_columns(schedule, columns, problem, vectors, width)
+    panel, part, lane = _canonical.split_columns(schedule, columns, problem, vectors, width)
     panel_task, panel = schedule.split(panel, [None, width])
     if problem.height > 1:
         unit_task, height = schedule.split(height, [None, chunk])
@@ -258,45 +258,9 @@ def _canonical_loops(
         count *= shape[leading]
         leading += 1
     if len(shape) - leading > 2:
-        _flatten_rows(schedule, store, shape, leading)
+        _canonical.flatten_rows(schedule, store, shape, leading)
     *images, rows, columns = schedule.get_loops(store)
     return images, None, rows, columns
-
-
-def _flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: int) -> None:
-    """Make one axis of the axes between images and columns.
-
-    Fusing the loops instead would leave `row // width` in the region that a tile reads, and
-    where tiles straddle two image rows that region is no rectangle of the product any more.
-    """
-
-    def flat(*index: Any) -> list[Any]:
-        row: Any = 0
-        for i, extent in zip(index[leading:-1], shape[leading:-1], strict=True):
-            row = row * extent + i
-        return [*index[:leading], row, index[-1]]
-
-    schedule.transform_block_layout(
-        store, tirx.IndexMap.from_func(flat, ndim=len(shape), index_dtype="int32")
-    )
-
-
-def _split_columns(
-    schedule: Schedule, columns: Any, problem: _tiling.Problem, vectors: int, width: int
-) -> Sequence[Any]:
-    """Cut columns into panels, the vectors of a panel, and lanes.
-
-    A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
-    its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
-    the columns.  The accumulators are whole vectors all the same.
-    """
-    lanes = problem.lanes
-    ragged = problem.columns % lanes != 0
-    if ragged and width < problem.panels(vectors):
-        lanes = gcd(problem.columns, lanes)
-    group, lane = schedule.split(columns, [None, lanes])
-    panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])
-    return panel, part, lane
 
 
 def straighten(schedule: Schedule, lane: Any, *unrolled: Any) -> None:
