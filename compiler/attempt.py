@@ -145,9 +145,10 @@ def lowered(trial: Trial, plan: Plan) -> Lowered:
     if plans.CALIBRATING in names:
         steps = plan.steps[: names.index(plans.CALIBRATING) + 1]
         pipeline.run(steps, trial.model.module, context)
-    if context.sensitive is None:
+    found: Lowered | None = context.sensitive
+    if found is None:
         raise PassError(f"no pass quantises {trial.model.name}")
-    return context.sensitive
+    return found
 
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:

@@ -5,6 +5,7 @@ the worst of them it is measured on the model's output too: one build of the mod
 product has a switch between both precisions, so that each can be tried alone, or any set of them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -141,7 +142,7 @@ def beyond_doubt(noises: Sequence[float], energies: Sequence[float]) -> float:
     if count < 2:
         return ratio
     apart = float(np.square(noise - ratio * energy).sum()) * count / (count - 1)
-    return ratio + _ERRORS * apart**0.5 / total
+    return ratio + _ERRORS * math.sqrt(apart) / total
 
 
 def _samples(lowered: Lowered) -> int:
