@@ -12,6 +12,7 @@ import markdown
 from hybridc.compiler import driver
 from hybridc.compiler.attempt import Outcome
 from hybridc.compiler.contract import Contract
+from hybridc.compiler.log import access
 from hybridc.compiler.plans import Options
 from hybridc.compiler.steering import Steering
 
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for strategy in _STRATEGIES:
             log = str(Path(folder) / "log.sqlite")
+            access.open_log(log).close()
             found = [_compile(asked.model, strategy, log) for _ in range(asked.rounds)]
             rows.append(_row(strategy, found))
     parts = "passes, builds, measurements, s"
