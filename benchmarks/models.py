@@ -102,6 +102,12 @@ def _bert() -> Any:
     return _text(transformers.BertModel(transformers.BertConfig()))
 
 
+def _bert_tiny() -> Any:
+    sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4}
+    config = transformers.BertConfig(num_hidden_layers=2, vocab_size=1024, **sizes)
+    return _text(transformers.BertModel(config))
+
+
 def _vit() -> Any:
     config = _labelled(transformers.ViTConfig)
     return _image(transformers.ViTForImageClassification(config))
@@ -127,6 +133,8 @@ MODELS: Mapping[str, Callable[[], Any]] = MappingProxyType(
         "gpt2-step": _gpt2,
     }
 )
+# Too small to say anything of speed.
+SMALL: Mapping[str, Callable[[], Any]] = MappingProxyType({"bert-tiny": _bert_tiny})
 
 
 def onnx_file(name: str, batch: int = 1) -> Path:
@@ -184,7 +192,7 @@ def _exported(name: str, suffix: str, batch: int) -> Path:
         FOLDER.mkdir(parents=True, exist_ok=True)
         print(f"exporting {path.name}", file=sys.stderr)
         torch.manual_seed(0)
-        model, single = MODELS[name]()
+        model, single = {**MODELS, **SMALL}[name]()
         inputs = tuple(torch.cat([tensor] * batch) for tensor in single)
         model.eval()
         with torch.no_grad():

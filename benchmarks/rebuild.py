@@ -1,6 +1,5 @@
 """Compile again with a warm log: what each part takes, beside compiling without a log."""
 
-import argparse
 import json
 import os
 import random
@@ -12,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import given
 
 from hybridc.compiler import driver
 from hybridc.compiler.interfaces import Point
@@ -28,11 +29,8 @@ _PASSES = "pass "  # how the stages of passes begin
 
 def main() -> None:
     """Fill a log for a model, compile with and without it, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", type=Path, help="an .onnx file; ResNet-50 if not set")
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    model = given.model or _resnet50()
+    asked = given.model_and_rounds(__doc__)
+    model = asked.model
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         records = _fill(folder / "log.sqlite", model)
@@ -40,18 +38,12 @@ def main() -> None:
         access.open_log(plain[1]).close()
         ways = {"plain": plain, "warm": ["--log", str(folder / "log.sqlite"), "--frozen"]}
         found: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
-        for _ in range(given.rounds):
+        for _ in range(asked.rounds):
             for name, options in ways.items():
                 found[name].append(_compile(model, folder / f"{name}.hyb", options))
     parts = {name: _medians(taken) for name, taken in found.items()}
     print(_table(parts["plain"], parts["warm"]))
     print(f"\n* {model.stem}, a process each; {records} records of its kernels, none missing.")
-
-
-def _resnet50() -> Path:
-    import models  # imports torch
-
-    return models.onnx_file("resnet-50")
 
 
 def _fill(path: Path, model: Path) -> int:

@@ -26,19 +26,26 @@ from hybridc.compiler import load
 HERE = Path(__file__).parent
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
-PARTS = ("models", "kernels")  # of `tuning`
+# Benchmarks of several sections, which they are told as their first argument, and the titles.
+PARTED = {
+    "tuning": {
+        "models": "Whole models after tuning, beside the same without it",
+        "kernels": "Kernels after few trials, beside MetaSchedule after many",
+    },
+    "contracts": {
+        "speed": "The fastest within a limit on the cosine, beside peers",
+        "ladder": "Contracts of rising difficulty, certificates measured again on other data",
+        "rivals": "One limit on accuracy for hybridc and others",
+    },
+}
 NAMES = (
-    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade"),
-    *("train_cost_model", "strategies", "tuning"),
+    *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade", "precision"),
+    *("contracts", "train_cost_model", "strategies", "tuning"),
 )
 _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the
 ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels
 need by their arithmetic and their traffic, as a share of the time that the model took.
 """
-_TUNING = (
-    "Whole models after tuning, beside the same without it",
-    "Kernels after few trials, beside MetaSchedule after many",
-)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,12 @@ def main() -> None:
     """Run the benchmarks named, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}")
-    parser.add_argument("--models", help="peers, tuning: these models alone, with commas between")
+    models = "peers, tuning, contracts, precision: these models alone, with commas between"
+    parser.add_argument("--models", help=models)
     parser.add_argument("--batch", type=_numbers, help="peers: these batch sizes alone")
     parser.add_argument("--precision", help="peers: these precisions alone")
-    parser.add_argument("--part", choices=PARTS, help="tuning: this part alone")
+    parts = [part for parts in PARTED.values() for part in parts]
+    parser.add_argument("--part", choices=parts, help="tuning, contracts: this part alone")
     parser.add_argument("--kernels", help="tuning: these kernels alone, with commas between")
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
@@ -87,11 +96,12 @@ def _numbers(text: str) -> list[int]:
 
 def _chosen(given: argparse.Namespace) -> Iterator[Section]:
     for name in given.names or NAMES:
-        if name == "tuning":
-            yield from _tuning(given)
+        if name in PARTED:
+            yield from _parts(name, given)
             continue
         if name != "peers":
-            yield Section(name, name, _title(name))
+            named = ("--models", given.models) if name == "precision" and given.models else ()
+            yield Section(name, name, _title(name), named, merges=bool(named))
             continue
         for precision, batch in TABLES:
             if given.precision and precision not in given.precision.split(","):
@@ -104,14 +114,15 @@ def _chosen(given: argparse.Namespace) -> Iterator[Section]:
             yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS, True)
 
 
-def _tuning(given: argparse.Namespace) -> Iterator[Section]:
-    for part, title in zip(PARTS, _TUNING, strict=True):
+def _parts(name: str, given: argparse.Namespace) -> Iterator[Section]:
+    for part, title in PARTED[name].items():
         if given.part in (None, part):
             arguments = [part]
             for option in ("models", "kernels"):
-                if part == option and (chosen := getattr(given, option)):
+                fits = part == option or (name == "contracts" and option == "models")
+                if fits and (chosen := getattr(given, option)):
                     arguments += [f"--{option}", chosen]
-            yield Section(f"tuning-{part}", "tuning", title, tuple(arguments), merges=True)
+            yield Section(f"{name}-{part}", name, title, tuple(arguments), merges=True)
 
 
 def _title(name: str) -> str:
@@ -143,7 +154,8 @@ def _measure(section: Section) -> str:
 def order() -> list[str]:
     """The keys of all sections that a machine may have, as they stand in the file."""
     tables = [f"peers-{precision}-{batch}" for precision, batch in TABLES]
-    return [*tables, *NAMES, *(f"tuning-{part}" for part in PARTS)]
+    parts = [f"{name}-{part}" for name, parts in PARTED.items() for part in parts]
+    return [*tables, *NAMES, *parts]
 
 
 if __name__ == "__main__":

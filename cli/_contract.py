@@ -60,5 +60,5 @@ def contract(given: Mapping[str, Any]) -> "Contract":
 
     limits = {name: given[name] for name in NAMES}
     for name in ("min_accuracy", "max_drop"):
-        limits[name] = parse_limits(limits[name])
+        limits[name] = parse_limits(limits[name], name.replace("_", " "))
     return Contract(**limits)

@@ -135,7 +135,7 @@ def fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
     found = dict(given)
     for name in MAPPINGS:
-        found[name] = parse_limits(given[name])
+        found[name] = parse_limits(given[name], name.replace("_", " "))
     for name in LISTS:
         if given[name] is not None:
             found[name] = _split(given[name])

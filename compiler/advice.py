@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 
-from hybridc.compiler import prospects, stages
+from hybridc.compiler import prospects, stages, validation
 from hybridc.compiler.candidates import Candidate
-from hybridc.compiler.contract import Contract
-from hybridc.compiler.decisions import FAILED, ROLLED_BACK, Decision
+from hybridc.compiler.contract import VALIDATE, Contract, Measured
+from hybridc.compiler.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.judging import cost
+from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Options
 from hybridc.compiler.stages import Stage, allows_loss
+from hybridc.compiler.validation import ReferenceRunner
 
 
 def advice(
@@ -29,7 +31,9 @@ def advice(
     told += [
         f"{each.stage} did not help: {each.reason}"
         for each in decisions
-        if each.verdict in (ROLLED_BACK, FAILED) and each.stage not in inaccurate
+        if each.verdict in (ROLLED_BACK, FAILED)
+        and each.stage not in inaccurate
+        and each.reason != UNCHANGED
     ]
     told += [
         f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
@@ -37,10 +41,27 @@ def advice(
         if cost(contract, found.measured) < cost(contract, best.measured)
     ]
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
-        allowed = " and ".join(n for n in stages.LOSSY if not prospects.vain(n, options, facts))
+        allowed = [name for name in stages.LOSSY if not prospects.vain(name, options, facts)]
         limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
-        told += [f"{limit} would allow {allowed}"] if allowed else []
+        told += [f"{limit} would allow {listed(allowed)}"] if allowed else []
     return told
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def of_reference(model: Model, contract: Contract, measured: Measured) -> list[str]:
+    """The reference's own figure, where the limit on the user's own measure is not kept.
+
+    A limit that lies beyond it is beyond what any precision can be asked for.
+    """
+    limit, found = contract.min_accuracy.get(VALIDATE), measured.accuracy.get(VALIDATE)
+    if contract.validate is None or limit is None or found is None or found.value >= limit:
+        return []
+    own = validation.figure(contract.validate, ReferenceRunner(model))
+    return [f"the reference's own figure is {own:.6g}"]
 
 
 def _nearest(contract: Contract, best: Candidate) -> str:

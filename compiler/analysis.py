@@ -3,17 +3,19 @@
 Nothing is lowered, scheduled or run: a model of a thousand operators takes about a second.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler import expected, roofline
+from hybridc.compiler import gains, learnt_gains, roofline
 from hybridc.compiler.architecture import Architecture, architecture
-from hybridc.compiler.expected import Expected
+from hybridc.compiler.gains import Facts, Gain
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.operators import Operator, operators, parameters
-from hybridc.compiler.roofline import FULL, Roofs
+from hybridc.compiler.operators import operators, parameters
+from hybridc.compiler.roofline import FULL, PRECISIONS, Roofs
 from hybridc.compiler.target import Target
+from hybridc.compiler.work import Operator
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,24 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a component is expected to gain over what stands without it; or why nobody can say."""
+
+    component: str
+    gain: Gain | str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data; numbers are None where nobody can say."""
+        if isinstance(self.gain, str):
+            numbers = ("speedup", "low", "high", "log_speedup", "sigma")
+            return {"component": self.component, **dict.fromkeys(numbers), "source": self.gain}
+        low, high = self.gain.bounds
+        speedup = math.exp(self.gain.mean)
+        told = {"component": self.component, "speedup": speedup, "low": low, "high": high}
+        return {**told, **self.gain.to_json()}
+
+
+@dataclass(frozen=True)
 class Analysis:
     """A model by its operators.
 
@@ -43,8 +63,8 @@ class Analysis:
     architecture: Architecture
     parameters: int
     weights: int
-    flops: int
-    traffic: int
+    flops: float
+    traffic: float
     seconds: float
     roofs: Roofs
     shares: tuple[Share, ...]
@@ -86,17 +106,30 @@ def analyse(module: IRModule, target: Target, log: str | None = None) -> Analysi
     """
     found, roofs = operators(module), roofline.roofs(target)
     count, size = parameters(module)
+    tuned = learnt_gains.by_log(found, target, log)
     return Analysis(
         architecture=architecture(module, found),
         parameters=count,
         weights=size,
         flops=sum(each.flops for each in found),
-        traffic=sum(each.data + each.weights for each in found),
-        seconds=expected.seconds(found, roofs),
+        traffic=sum(each.moved for each in found),
+        seconds=roofs.total(found),
         roofs=roofs,
         shares=_shares(found, roofs),
-        expected=(*expected.by_roofline(found, roofs), expected.by_log(found, target, log)),
+        expected=(*_by_roofline(found, roofs), Expected("tuned", tuned)),
     )
+
+
+def _by_roofline(found: Sequence[Operator], roofs: Roofs) -> list[Expected]:
+    """Fusion and the lower precisions; a target without their instructions only moves less."""
+    full = roofs.total(found)
+    if not full:
+        return []
+    alone = math.log(roofs.total(found, fused=False) / full)
+    fused = Gain(alone, alone / 2, "roofline: operators fused, beside each alone")
+    facts, predictor = Facts(tuple(found), roofs), gains.Analysis()
+    lower = [Expected(p, predictor.lowered(p, facts)) for p in PRECISIONS if p != FULL]
+    return [Expected("exact", fused), *lower]
 
 
 def _shares(found: Sequence[Operator], roofs: Roofs) -> tuple[Share, ...]:
@@ -106,7 +139,7 @@ def _shares(found: Sequence[Operator], roofs: Roofs) -> tuple[Share, ...]:
     for each in found:
         row = sums.setdefault(each.name, [0, 0.0, 0.0, 0.0])
         seconds = roofs.seconds(each, weights, FULL)
-        for index, value in enumerate((1, each.flops, each.data + each.weights, seconds)):
+        for index, value in enumerate((1, each.flops, each.moved, seconds)):
             row[index] += value
     totals = [sum(row[index] for row in sums.values()) or 1.0 for index in range(4)]
     made = [

@@ -9,8 +9,8 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.operators import ATTENTION, CONVOLUTION, PRODUCT, Operator
 from hybridc.compiler.rewrite import Expr, relax_functions
+from hybridc.compiler.work import ATTENTION, CONVOLUTION, PRODUCT, Operator
 
 _MOST = 0.5  # of the FLOPs, for a kind of operator to make the architecture
 _MUCH = 0.2  # so that it does not go without saying
@@ -61,11 +61,11 @@ def _transformer(module: IRModule, reasons: tuple[str, ...]) -> Architecture:
     return Architecture("transformer encoder", (*reasons, "no causal mask"))
 
 
-def _share(found: Sequence[Operator], total: int, *kinds: str) -> float:
+def _share(found: Sequence[Operator], total: float, *kinds: str) -> float:
     return sum(each.flops for each in found if each.kind in kinds) / total
 
 
-def _recurrent(found: Sequence[Operator]) -> int:
+def _recurrent(found: Sequence[Operator]) -> float:
     """FLOPs of products whose weights come up again and again."""
     uses = Counter(each.shared for each in found if each.product and each.shared)
     return sum(each.flops for each in found if each.product and uses.get(each.shared, 0) >= _STEPS)

@@ -1,7 +1,8 @@
 """Which operator is computed in which precision: the fastest assignment within a bound on error.
 
 An `Assigner` answers for the whole model at once.  The greedy one starts from the fastest choice of
-every operator and takes back what costs least for the error it removes; a solver of the whole
+every operator, takes back what costs least for the error it removes, and gives back what there is
+room for in the end; a solver of the whole
 problem, a knapsack with multiple choices, may stand in its place.
 """
 
@@ -63,7 +64,27 @@ class Greedy:
                 break
             _, name, better = max(steps, key=lambda step: step[0])
             chosen[name] = better
-        return chosen
+        return _given_back(chosen, operators, bound)
+
+
+def _given_back(
+    chosen: dict[str, Choice], operators: Sequence[Operator], bound: float
+) -> dict[str, Choice]:
+    """Faster choices for which the bound has room after all, the most seconds first."""
+    room = bound - sum(choice.error for choice in chosen.values())
+    while True:
+        steps = [
+            (chosen[each.name].cost - faster.cost, each.name, faster)
+            for each in operators
+            for faster in each.choices
+            if faster.cost < chosen[each.name].cost
+            and faster.error - chosen[each.name].error <= room
+        ]
+        if not steps:
+            return chosen
+        _, name, faster = max(steps, key=lambda step: step[0])
+        room -= faster.error - chosen[name].error
+        chosen[name] = faster
 
 
 def total(assignment: Assignment) -> tuple[float, float]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hybridc.compiler import memory, narrowing, pipeline, plans
+from hybridc.compiler import memory, narrowing, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, build
@@ -12,10 +12,11 @@ from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Measured
 from hybridc.compiler.drafts import Draft
-from hybridc.compiler.errors import WrongAnswerError
+from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.monitored import Monitored
+from hybridc.compiler.narrowing import Broken
 from hybridc.compiler.plans import Plan
 from hybridc.compiler.report import Report, Stage
 from hybridc.compiler.sensitivity import ImpreciseError, Lowered
@@ -25,7 +26,8 @@ from hybridc.compiler.sensitivity import ImpreciseError, Lowered
 class Outcome:
     """An artifact, how it came to be, and a sentence for each limit that it does not keep.
 
-    `sensitive` are the products of a quantised model, and what each loses by it.
+    `sensitive` are the products of a quantised model, and what each loses by it; it took so many
+    `seconds` to make, if anybody counted.
     """
 
     artifact: Artifact
@@ -33,6 +35,7 @@ class Outcome:
     measured: Measured
     broken: tuple[str, ...]
     sensitive: Lowered | None = None
+    seconds: float = 0.0
 
     def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
         """The same with what would have helped, all the time, and what the report was lacking."""
@@ -83,9 +86,8 @@ def _once(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
 
 def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outcome]) -> Outcome:
     """The same with the most sensitive products as they were, so that the answer is right."""
-    found = narrowing.narrow(
-        plan.options, error.lowered, Measured(), lambda changed: attempt(plans.plan(changed))
-    )
+    broken = Broken(Measured(), error.lowered)
+    found = narrowing.narrow(plan.options, broken, lambda changed: attempt(plans.plan(changed)))
     if found is None:
         raise error
     note = f"narrowed, since all in {plan.options.dtype} was wrong ({error}): {found.told}"
@@ -128,7 +130,25 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         notes=tuple(context.notes),
         records=None if advice is None else advice.describe(),
         sensitive=context.sensitive,
+        idle=tuple(sorted(context.idle)),
     )
+
+
+def lowered(trial: Trial, plan: Plan) -> Lowered:
+    """What quantisation takes of a model, found anew by the passes up to it; nothing is built.
+
+    Raises PassError where nothing is quantised.
+    """
+    names = [plugin.name_of(type(step)) for step in plan.steps]
+    ranges = trial.data.calibration if trial.data else None
+    context = Context(plan.target, plan.rules, None, ranges)
+    if plans.CALIBRATING in names:
+        steps = plan.steps[: names.index(plans.CALIBRATING) + 1]
+        pipeline.run(steps, trial.model.module, context)
+    found: Lowered | None = context.sensitive
+    if found is None:
+        raise PassError(f"no pass quantises {trial.model.name}")
+    return found
 
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
@@ -155,6 +175,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         memory=made.memory,
         stages=tuple(clock.stages),
         records=made.records,
+        idle=made.idle,
     )
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
     return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)

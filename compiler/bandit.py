@@ -1,8 +1,8 @@
-"""A bandit that moves the budget to the component that is paying off now.
+"""A bandit that moves the budget to what is paying off now.
 
-Thompson sampling (W. Thompson, Biometrika 25, 1933) with Gaussian arms: what a component gained in
-each turn, as a log-speedup, updates what is believed of its next turn; the turn goes to the one
-with the highest draw per second.
+Thompson sampling (W. Thompson, Biometrika 25, 1933) with Gaussian arms: what an arm gained in each
+turn, as a log-speedup, updates what is believed of its next turn; the turn goes to the one with the
+highest draw per second.
 """
 
 import math
@@ -18,7 +18,7 @@ _NOISE = 0.05
 
 @dataclass(frozen=True)
 class Arm:
-    """What is believed of a component's next turn: its gain, and the seconds that it takes."""
+    """What is believed of an arm's next turn: its gain, and the seconds that it takes."""
 
     gain: Gain
     seconds: float
@@ -34,7 +34,7 @@ class Arm:
 
 @dataclass
 class Bandit:
-    """Beliefs of all components; `seed` makes the draws repeatable."""
+    """Beliefs of all arms; `seed` makes the draws repeatable."""
 
     arms: dict[str, Arm]
     seed: int = 0
@@ -43,18 +43,25 @@ class Bandit:
     def __post_init__(self) -> None:
         self._draw = Random(self.seed)
 
+    def offer(self, name: str, gain: Gain, seconds: float) -> None:
+        """Believe this of an arm, unless something was learnt of it."""
+        if name not in self.turns:
+            self.arms[name] = Arm(gain, seconds)
+
     def choose(self, names: Sequence[str]) -> str:
-        """The component that gets the next turn."""
+        """The arm that gets the next turn."""
         drawn = {name: self._rate(self.arms[name]) for name in names}
         return max(names, key=lambda name: drawn[name])
 
     def learn(self, name: str, gained: float, seconds: float) -> None:
-        """Hear what a turn gained, 0 where it was rolled back or failed."""
+        """Hear what a turn gained, 0 where it was rolled back or failed; of no arm, nothing."""
+        if name not in self.arms:
+            return
         self.turns.append(name)
         self.arms[name] = self.arms[name].after(gained, max(seconds, 1e-3))
 
     def shares(self) -> Mapping[str, int]:
-        """How many turns each component got."""
+        """How many turns each arm got."""
         return {name: self.turns.count(name) for name in self.arms}
 
     def _rate(self, arm: Arm) -> float:

@@ -1,5 +1,6 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -86,6 +87,9 @@ def digest(samples: Feeds) -> str:
 
 
 def _read_archive(path: Path) -> dict[str, Array]:
+    if path.is_file() and not zipfile.is_zipfile(path):
+        more = "; for .npy files give the folder that holds one for each input"
+        raise InputError(f"{path} is no archive of plain arrays (.npz){more}")
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)

@@ -1,11 +1,12 @@
 """What a compilation's course works with: candidates, the means to make them, what came of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from hybridc.compiler.contract import Measured
 from hybridc.compiler.gains import Facts
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options
 from hybridc.compiler.sensitivity import Lowered
 from hybridc.compiler.stages import Stage
@@ -38,17 +39,24 @@ def _unknown(_: object) -> Facts | None:
     return None
 
 
+def _untimed(_: object) -> Seconds:
+    """Time nothing."""
+    return {}
+
+
 @dataclass(frozen=True)
 class Means(Generic[Result]):
     """What a course works with.
 
     `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
-    side, so that attempts of them have only to measure; `facts` analyses a result.
+    side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
+    times its kernels, by their FLOPs.
     """
 
     attempt: Attempt[Result]
     prepare: Callable[[Sequence[Options]], None] = _nothing
     facts: Callable[[Result], Facts | None] = _unknown
+    kernels: Callable[[Result], Seconds] = _untimed
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Tried(Generic[Result]):
     """A stage that was tried: the options that it made, and what came of them.
 
     `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
-    and `told` what was left out.
+    and `told` what was left out.  `predicted` is what was expected of it, if anybody asked.
     """
 
     stage: Stage
@@ -66,3 +74,4 @@ class Tried(Generic[Result]):
     failed: Exception | None = None
     whole: Result | None = None
     told: str = ""
+    predicted: Mapping[str, Any] | None = None

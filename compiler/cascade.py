@@ -13,7 +13,7 @@ from hybridc.compiler.controller import Controller
 from hybridc.compiler.course import Course
 from hybridc.compiler.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.gains import Past
+from hybridc.compiler.experienced import Past
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import Purse
 from hybridc.compiler.stages import stages
@@ -68,7 +68,7 @@ def run(
     options = timed(options)
     chosen, steering = _selected(options), options.steering
     purse = purse or Purse(steering.budget)
-    budget = Budgeting(options, chosen.enabled, purse, past)
+    budget = Budgeting(options, chosen.stages, purse, past)
     left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
     course = Course(options, left, means, budget, list(chosen.decisions))
     strategy(options).run(course)

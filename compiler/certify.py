@@ -1,5 +1,6 @@
 """Measure a finished artifact against its model's reference and against the contract."""
 
+import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -189,8 +190,13 @@ def _measure(
     share = contract.latency_percentile / 100
     patience = _PATIENCE if left is None else min(_PATIENCE, max(1.0, left))
     at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
+    longest = math.inf if left is None else max(1.0, left)
     return measure.latency(
-        lambda: session.run(None, feed), at_least=at_least, clear=clear, patience=patience
+        lambda: session.run(None, feed),
+        at_least=at_least,
+        clear=clear,
+        patience=patience,
+        longest=longest,
     )
 
 

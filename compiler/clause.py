@@ -44,8 +44,11 @@ class Clause:
         if self.found is None:
             return f"{wanted}, not measured"
         told = f"{wanted}, measured {self.show(self.found.value)}"
-        doubtful = not self.kept and self._holds(self.found.value)
-        return f"{told}, but perhaps {self.show(self.bound)}" if doubtful else told
+        if self.kept or not self._holds(self.found.value):
+            return told
+        if math.isinf(self.bound):
+            return f"{told}, but in too few calls or samples to be sure"
+        return f"{told}, but perhaps {self.show(self.bound)}"
 
     def _holds(self, value: float) -> bool:
         assert self.limit is not None

@@ -5,10 +5,11 @@ measured a little below a limit, but too roughly to tell, does not count as belo
 """
 
 import math
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from hybridc.compiler import validation
 from hybridc.compiler.accuracy import METRICS
@@ -98,11 +99,13 @@ class Contract:
             "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
         }
         for name, value in limits.items():
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive, got {value}")
             object.__setattr__(self, name, value)
         object.__setattr__(self, "latency_percentile", _percentile(latency_percentile))
         own = validation.load(validate) if isinstance(validate, str) else validate
+        if own is not None and not callable(own):
+            raise InputError(f"validate is a function or package.module:function, got {own!r:.60}")
         object.__setattr__(self, "validate", own)
         object.__setattr__(self, "min_accuracy", _accuracies(min_accuracy or {}, own))
         object.__setattr__(self, "max_drop", _drops(max_drop or {}, own))
@@ -180,28 +183,33 @@ def _percentile(percentile: float) -> float:
     return percentile
 
 
-def parse_limits(texts: Iterable[str]) -> dict[str, float]:
-    """Read `cosine=0.999` and the like, each name once; what is no number becomes NaN."""
+def parse_limits(texts: Iterable[str], what: str = "accuracy") -> dict[str, float]:
+    """Read `cosine=0.999` and the like, each name once.
+
+    Raises InputError, which says `what` they are, where one is no number or comes twice.
+    """
     found: dict[str, float] = {}
     for text in texts:
         name, _, value = (part.strip() for part in text.partition("="))
         if name in found:
-            raise InputError(f"accuracy {name!r} is limited twice")
+            raise InputError(f"{what} {name!r} is given twice")
         try:
             found[name] = float(value)
         except ValueError:
-            raise InputError(f"accuracy {name!r} is limited by a number, got {value!r}") from None
+            raise InputError(f"{what} {name!r} is a number, got {value!r}") from None
     return found
 
 
 def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
     """The limits, with the user's function under one name; each lies where its metric can."""
     found: dict[str, float] = {}
-    for name, value in limits.items():
+    for name, value in _mapping("min_accuracy", limits, "cosine"):
         if _is_own(name, own):
-            found[VALIDATE] = _checked(name, value, -math.inf, math.inf)
+            _once(found)
+            found[VALIDATE] = _checked(f"accuracy {name}", value, -math.inf, math.inf)
         elif name in METRICS:
-            found[name] = _checked(name, value, METRICS[name].low, METRICS[name].high)
+            metric = METRICS[name]
+            found[name] = _checked(f"accuracy {name}", value, metric.low, metric.high)
         elif name == VALIDATE:
             raise InputError("accuracy validate needs a function: --validate package.module:name")
         else:
@@ -212,14 +220,33 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
 
 def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
     found: dict[str, float] = {}
-    for name, value in limits.items():
+    for name, value in _mapping("max_drop", limits, VALIDATE):
         if own is None:
             raise InputError("max_drop needs a function: --validate package.module:name")
         if not _is_own(name, own):
             known = f"{VALIDATE} or {validation.name_of(own)}"
             raise InputError(f"max_drop limits {known}, not {name!r}")
-        found[VALIDATE] = _checked(name, value, 0.0, math.inf)
+        _once(found)
+        found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
+
+
+def _once(found: Mapping[str, float]) -> None:
+    """Raise InputError where the user's function is limited under both of its names."""
+    if VALIDATE in found:
+        raise InputError(f"{VALIDATE} and the function's own name are one figure, limited twice")
+
+
+def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:
+    if not isinstance(limits, Mapping):
+        wanted = f'limits by metric, such as {{"{example}": 0.999}}'
+        raise InputError(f"{what} wants {wanted}, got {limits!r:.60}")
+    return cast("Mapping[str, float]", limits).items()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a float is what a value may be taken for; a truth is no number here."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def _is_own(name: str, own: Validate | None) -> bool:
@@ -227,8 +254,8 @@ def _is_own(name: str, own: Validate | None) -> bool:
 
 
 def _checked(name: str, value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise InputError(f"accuracy {name} is a number from {low:g} to {high:g}, got {value}")
+    if not (_is_number(value) and low <= value <= high):
+        raise InputError(f"{name} is a number from {low:g} to {high:g}, got {value}")
     return value
 
 

@@ -22,11 +22,13 @@ from hybridc.compiler.decisions import (
     NOT_PROMISING,
     ROLLED_BACK,
     SKIPPED,
+    UNCHANGED,
     Decision,
 )
 from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
 from hybridc.compiler.gains import Facts, Gain
 from hybridc.compiler.judging import cost, latency, objection
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import OutOfTimeError
 from hybridc.compiler.stages import Stage
@@ -38,6 +40,7 @@ class Course(Generic[Result]):
 
     `best` is the candidate that stands and `base` the options that made it; `first` is the one
     that all are compared with, and `beyond` are those that only a limit on accuracy keeps out.
+    `accurate` are the stages that were measured and keep the limits on accuracy.
     """
 
     options: Options
@@ -53,6 +56,7 @@ class Course(Generic[Result]):
         self.best: Result | None = None
         self.beyond: list[tuple[Stage, Result]] = []
         self.missing: MissingRecordError | None = None
+        self.accurate: set[str] = set()
 
     @property
     def satisfied(self) -> bool:
@@ -103,25 +107,27 @@ class Course(Generic[Result]):
         if self.first is None:
             return None
         dtype = stage.change(self.options).dtype
-        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts)):
+        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts, self.accurate)):
             return self.close(stage, SKIPPED, vain)
+        if idle := prospects.idle(stage, self.facts):
+            return self.close(stage, SKIPPED, idle)
         if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
         if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
-            told = f"expected to gain {gain.mean:.1%} ± {gain.sigma:.1%}, inside the noise"
-            return self.close(stage, NOT_PROMISING, told)
+            return self.close(stage, NOT_PROMISING, f"expected {gain.text()}, inside the noise")
         return None
 
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
         options, now = stage.change(self.base), self.budget.purse.now
+        predicted = self.budget.told(stage)
         start = now()
         try:
             options = self.changed(stage)
             tried = self._narrowed(Tried(stage, options, 0.0, self.means.attempt(options)))
         except Exception as error:  # the controller goes on without the stage, and tells why
-            return Tried(stage, options, now() - start, failed=error)
-        return replace(tried, seconds=now() - start)
+            tried = Tried(stage, options, 0.0, failed=error)
+        return replace(tried, seconds=now() - start, predicted=predicted)
 
     def changed(self, stage: Stage) -> Options:
         """The options that a stage makes of those that stand, within what it may spend."""
@@ -136,7 +142,7 @@ class Course(Generic[Result]):
         before = best.measured if best else None
         reason = objection(self.contract, found.measured, before, threshold)
         if found is best:
-            reason = "it changes nothing"
+            reason = UNCHANGED
         gained = _log_speedup(before, found.measured)
         if best is None:
             self.first, self.facts = found, self.means.facts(found)
@@ -145,6 +151,8 @@ class Course(Generic[Result]):
             self.budget.learn(stage, gained, tried.seconds, kept=not reason)
         if not reason:
             self.best, self.base = found, self._lasting(tried)
+        if not self.contract.judge_accuracy(found.measured):
+            self.accurate.add(stage.name)
         whole = tried.whole or (found if reason else None)
         if whole is not None and self.contract.judge_accuracy(whole.measured):
             self.beyond.append((stage, whole))
@@ -164,7 +172,7 @@ class Course(Generic[Result]):
             seconds=tried.seconds if tried else 0.0,
             measured=found.measured.to_json() if found else None,
             component=stage.component,
-            predicted=self.budget.told(stage) if self.first is not None else None,
+            predicted=tried.predicted if tried else self.budget.told(stage),
             operators=narrowing.operators_of(found.sensitive) if found else None,
         )
         self.decisions.append(decision)
@@ -190,10 +198,16 @@ class Course(Generic[Result]):
             return tried
         if self.best is not None and self._costs(found) >= self._costs(self.best):
             return tried  # it would only be slower
-        made = narrowing.narrow(tried.options, found.sensitive, found.measured, self.means.attempt)
+        made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
         if made is None:
             return tried
         return replace(tried, options=made.options, result=made.best, whole=found, told=made.told)
+
+    def _timed(self, found: Result) -> tuple[Seconds, Seconds]:
+        """The kernels' times of what stands and of a candidate, where calls are timed at all."""
+        if self.best is None or latency(found.measured) is None:
+            return {}, {}
+        return self.means.kernels(self.best), self.means.kernels(found)
 
     def _costs(self, found: Result) -> float:
         return cost(self.contract, found.measured)

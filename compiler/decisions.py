@@ -10,6 +10,7 @@ from typing import Any
 # expected of it.
 KEPT, ROLLED_BACK, FAILED = "kept", "rolled back", "failed"
 NOT_NEEDED, NO_TIME, SKIPPED = "not needed", "no time", "skipped"
+UNCHANGED = "it changes nothing"  # why a stage was rolled back that gave the same artifact
 NOT_INSTALLED, NOT_APPLICABLE, NOT_PROMISING = "not installed", "not applicable", "not promising"
 
 

@@ -16,7 +16,8 @@ class Draft:
     """An artifact without a certificate, and what its report will tell.
 
     `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
-    products that quantisation may leave out again; it does not pass between processes.
+    products that quantisation may leave out again; it does not pass between processes.  `idle` are
+    the passes that changed nothing.
     """
 
     artifact: Artifact
@@ -26,6 +27,7 @@ class Draft:
     notes: tuple[str, ...]
     records: Mapping[str, Any] | None
     sensitive: Lowered | None = None
+    idle: tuple[str, ...] = ()
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the artifact; the rest is returned as JSON data, without what is `sensitive`."""
@@ -36,6 +38,7 @@ class Draft:
             "kernels": [_plain(record) for record in self.kernels],
             "notes": list(self.notes),
             "records": None if self.records is None else dict(self.records),
+            "idle": list(self.idle),
         }
 
     @classmethod
@@ -52,6 +55,7 @@ class Draft:
             kernels=tuple(KernelRecord(**record) for record in told["kernels"]),
             notes=tuple(told["notes"]),
             records=told["records"],
+            idle=tuple(told["idle"]),
         )
 
 

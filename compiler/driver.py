@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import (
+    advice,
     cascade,
     experience,
     frontend,
+    not_numbers,
     pipeline,
     plans,
     plugin,
@@ -30,7 +32,7 @@ from hybridc.compiler.cascade import Cascaded
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.config import HybridConfig
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.contract import VALIDATE, Contract
 from hybridc.compiler.decisions import NO_TIME
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.instruments import Timing
@@ -41,6 +43,7 @@ from hybridc.compiler.observe import observed
 from hybridc.compiler.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.purse import Purse
 from hybridc.compiler.resume import Kept
+from hybridc.compiler.samples import Samples
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning.plan import Tuning
@@ -61,8 +64,8 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     verify: Verify = "end",
     rtol: float | None = None,
     atol: float | None = None,
-    calibration: Data | Path | None = None,
-    validation: Data | Path | None = None,
+    calibration: Data | Path | str | None = None,
+    validation: Data | Path | str | None = None,
     seed: int = 0,
     exact: bool = False,
     log: str | None = None,
@@ -172,14 +175,27 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in data.feeds]
-    trial = Trial(model, data.feeds, wanted, data)
+    trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
     steering = options.steering
     kept = _kept(trial, plan) if steering.resume and cascade.several(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = experience.read() if cascade.several(options) else ()
-    means = Means(shop.attempt, shop.prepare, shop.facts)
+    means = Means(shop.attempt, shop.prepare, shop.facts, shop.kernels)
     found = cascade.run(options, means, clock.purse, past)
     return _told(found, shop)
+
+
+def _numbered(
+    model: Model, wanted: Sequence[Sequence[Array]], data: Samples, options: Options
+) -> Model:
+    """The model, with a note where outputs are NaN.
+
+    Raises InputError where a limit on their accuracy would mean nothing.
+    """
+    holes = not_numbers.told(model, wanted, data.told)
+    if holes and any(name != VALIDATE for name in options.contract.min_accuracy):
+        raise InputError("; ".join(holes))
+    return replace(model, notes=(*model.notes, *holes)) if holes else model
 
 
 def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
@@ -195,8 +211,9 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
+    reference = advice.of_reference(shop.trial.model, plan.options.contract, found.best.measured)
     return found.best.decided(
-        found.advice,
+        (*found.advice, *reference),
         clock.stages,
         decisions=found.decisions,
         hybrid=found.hybrid,
@@ -209,7 +226,7 @@ def _kept(trial: Trial, plan: Plan) -> Kept | None:
     """What an interrupted call left of this compilation; a function of the user's has no digest."""
     if plan.options.contract.validate is not None:
         return None
-    return Kept(resume.folder_of(resume.key(trial, plan)), trial.model)
+    return Kept(resume.folder_of(resume.key(trial, plan)), trial)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:

@@ -66,4 +66,5 @@ def hint(name: str, known: Iterable[str]) -> str:
     """Say which known name is nearest, or list the known ones: `did you mean 'x'?`."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
+    near += [each for each in names if each.lower() == name.lower()]
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import settings
-from hybridc.compiler.gains import Past
+from hybridc.compiler.experienced import Past
 
-VERSION = 1
+VERSION = 2
 _READ = 2**20  # bytes from the end: some thousand stages
 _FEATURES = 4
 

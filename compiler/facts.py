@@ -1,48 +1,39 @@
-"""What predictions go by, read from a first candidate and the target that it was made for."""
+"""What predictions go by, read from a model, its first candidate and the target."""
 
-from hybridc.compiler import host, profile
+from hybridc.compiler import host, learnt_gains, operator_times, profile, roofline
 from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.gains import Facts, Kernel
-from hybridc.compiler.model import random_feed
-from hybridc.compiler.peaks import Peaks
+from hybridc.compiler.certify import Trial
+from hybridc.compiler.gains import Facts, Gain
+from hybridc.compiler.plans import Plan
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.target import Target
 
 
-def facts_of(found: Outcome, target: Target, depth: int) -> Facts:
+def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
     """The facts of a candidate; at depth 3 its kernels are timed for them."""
-    rates, bandwidth = limits(target)
+    from hybridc.compiler.operators import operators  # TVM takes its time
+
+    options, target = plan.options, plan.target
+    made = tuple(operators(trial.model.module))
     records = found.report.records or {}
     known = records.get("hits", 0) + records.get("near", 0)
     missed = records.get("misses", 0)
     latency = found.measured.latency
-    kernels = tuple(Kernel(each.flops, each.bytes, each.rule) for each in found.report.kernels)
+    held = sum(array.nbytes for array in found.artifact.weights.values())
+    learnt = learnt_gains.by_log(made, target, options.log) if options.tuning else None
+    kernels: dict[int, float] = {}
+    if options.steering.depth >= 3:
+        session = InferenceSession(found.artifact, target.threads)
+        kernels = operator_times.by_flops(profile.kernels(session, trial.feeds[0]))
     return Facts(
-        kernels=_timed(found, target, rates, bandwidth) if depth >= 3 else kernels,
-        rates=rates,
-        bandwidth=bandwidth,
+        operators=made,
+        roofs=roofline.roofs(target),
+        tuned=learnt if isinstance(learnt, Gain) else None,
+        kernels=kernels,
         latency=latency.value if latency else 0.0,
+        code=max(0, (found.measured.size or 0) - held),
         unknown=missed / (known + missed) if known + missed else 1.0,
         machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
         precision=found.report.precision,
-    )
-
-
-def limits(target: Target) -> tuple[dict[str, float], float]:
-    """Operations a second by precision, and bytes a second, as the target describes itself."""
-    facts = target.machine
-    fp32 = 2 * target.lanes() * facts.fma_per_cycle * facts.hertz * target.threads
-    rates = {precision: fp32 * target.faster(precision) for precision in ("fp32", "bf16", "int8")}
-    return rates, facts.l3_bytes_per_cycle * facts.hertz
-
-
-def _timed(
-    found: Outcome, target: Target, rates: dict[str, float], bandwidth: float
-) -> tuple[Kernel, ...]:
-    session = InferenceSession(found.artifact, target.threads)
-    most = Peaks(rates["fp32"], bandwidth, rates["bf16"], rates["int8"])
-    taken = profile.profile(session, random_feed(found.artifact.inputs), most)
-    return tuple(
-        Kernel(each.flops, each.traffic, each.rule, each.calls, each.seconds)
-        for each in taken.kernels
+        idle=found.report.idle,
+        seconds=found.seconds,
     )

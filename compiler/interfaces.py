@@ -72,6 +72,7 @@ class Context:
     for.
     `lowered` counts, by name, the operators that a pass made less precise than the model has them;
     `sensitive` tells each product that quantisation may leave out again (a `sensitivity.Lowered`).
+    `idle` are the names of passes that changed nothing.
     """
 
     target: Target
@@ -83,6 +84,7 @@ class Context:
     timeline: Timeline = field(default_factory=Timeline)
     lowered: Counter[str] = field(default_factory=Counter[str])
     sensitive: Any = None
+    idle: set[str] = field(default_factory=set[str])
 
 
 @dataclass(frozen=True)

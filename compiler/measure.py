@@ -1,5 +1,6 @@
 """Time a call: warm up, repeat until the time is used, and say how much the samples scatter."""
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -91,29 +92,36 @@ def latency(  # noqa: PLR0913 - when to begin, when to stop
     at_most: int = MAX_SAMPLES,
     clear: Callable[[Samples], bool] = lambda _: True,
     patience: float = 10.0,
+    longest: float = math.inf,
 ) -> Samples:
     """Call again and again for `seconds`, after `warmup` seconds of calls that are not counted.
 
     A slow call is still made `at_least` times, and a fast one at most `at_most` times.  Goes on
-    until the samples are `clear`, for `patience` times `seconds` altogether.
+    until the samples are `clear`, for `patience` times `seconds` altogether.  After the `longest`
+    that may be, a slow call is made `MIN_SAMPLES` times and no more.
     """
-    _repeat(call, warmup, 1, at_most)
-    samples = Samples(_repeat(call, seconds, at_least, at_most))
+    last = time.perf_counter() + longest
+    _repeat(call, min(warmup, longest), 1, at_most)
+    samples = Samples(_repeat(call, seconds, at_least, at_most, last))
     for _ in range(round(patience) - 1):
         room = at_most - len(samples.seconds)
-        if room <= 0 or clear(samples):
+        if room <= 0 or clear(samples) or time.perf_counter() >= last:
             break
-        samples = Samples(samples.seconds + _repeat(call, seconds, min(MIN_SAMPLES, room), room))
+        more = _repeat(call, seconds, min(MIN_SAMPLES, room), room, last)
+        samples = Samples(samples.seconds + more)
     return samples
 
 
 def _repeat(
-    call: Callable[[], object], seconds: float, at_least: int, at_most: int
+    call: Callable[[], object], seconds: float, at_least: int, at_most: int, last: float = math.inf
 ) -> tuple[float, ...]:
     durations: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(durations) < at_least or (time.perf_counter() < end and len(durations) < at_most):
+    end = min(time.perf_counter() + seconds, last)
+    while len(durations) < at_most:
         start = time.perf_counter()
+        wanted = at_least if start < last else min(at_least, MIN_SAMPLES)
+        if len(durations) >= wanted and start >= end:
+            break
         call()
         durations.append(time.perf_counter() - start)
     return tuple(durations)

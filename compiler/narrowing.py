@@ -7,39 +7,35 @@ bisection, on a scale of logarithms, since few operators make most of the error.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 from hybridc.compiler import assignment, sensitivity, target
 from hybridc.compiler.assignment import Assigner, Choice, Greedy
+from hybridc.compiler.candidates import Candidate, Result
 from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.operator_times import OperatorTimes, Seconds
 from hybridc.compiler.plans import Options
+from hybridc.compiler.purse import OutOfTimeError
 from hybridc.compiler.sensitivity import Lowered, Operator
 
 # Assignments that are compiled and measured at most.
 STEPS = 4
 # The least share of the error that is tried; below, hardly an operator is left to lower.
 _LEAST = 2.0**-12
+# Between shares that are nearer to each other than this no operator is decided otherwise.
+_NEAR = 1.001
 # Operators that are told by name.
 _SHOWN = 5
 _AS_IT_WAS = "as it was"
 
 
-class Candidate(Protocol):
-    """What compiling gives, as far as narrowing needs it."""
+@dataclass(frozen=True)
+class Broken:
+    """What breaks a limit, or is wrong: what was measured of it, and what was lowered in it."""
 
-    @property
-    def measured(self) -> Measured:
-        """What was measured of it."""
-        ...
-
-    @property
-    def sensitive(self) -> Lowered | None:
-        """What was lowered in it; None where nothing can be left out."""
-        ...
-
-
-Result = TypeVar("Result", bound=Candidate)
+    measured: Measured
+    sensitive: Lowered | None
 
 
 @dataclass(frozen=True)
@@ -53,55 +49,50 @@ class Narrowed(Generic[Result]):
 
 def narrow(
     options: Options,
-    lowered: Lowered | None,
-    measured: Measured,
+    broken: Candidate,
     attempt: Callable[[Options], Result],
+    timed: tuple[Seconds, Seconds] = ({}, {}),
     assigner: Assigner | None = None,
 ) -> Narrowed[Result] | None:
     """Find an assignment that keeps the limits on accuracy, and is verified.
 
-    `options` gave what breaks them: `lowered` tells its operators, if it does, and `measured` what
-    was found of it.  Of at most `STEPS` that are tried, the one with the largest
+    `options` gave what is `broken`.  `timed` are seconds of kernels by their FLOPs, before and with
+    the stage (see `operator_times`).  Of at most `STEPS` that are tried, the one with the largest
     share of the error is returned that keeps the limits, or None.
     """
-    if lowered is None or not lowered.operators:
+    if broken.sensitive is None or not broken.sensitive.operators:
         return None
-    operators = sensitivity.measured(lowered)
-    problem = _problem(operators, options)
+    operators = sensitivity.measured(broken.sensitive)
+    device = target.parse(options.target, options.threads)
+    problem = _problem(operators, OperatorTimes(operators, device, *timed))
     whole = sum(choices.choices[-1].error for choices in problem)
-    low, high, share = _LEAST, 1.0, _first_share(options.contract, measured)
+    low, high, share = _LEAST, 1.0, _first_share(options.contract, broken.measured)
     found: Narrowed[Result] | None = None
     # Whether the limits hold where these operators are left as they were.
     known = {options.precise: False, tuple(each.name for each in operators): True}
-    for _ in range(STEPS):
+    tried = 0
+    while tried < STEPS and high > _NEAR * low:
         kept = _kept((assigner or Greedy()).assign(problem, whole * share), operators)
         if kept not in known:
-            changed = replace(options, precise=kept)
-            result = _attempted(changed, attempt)
-            known[kept] = result is not None and not _broken(options, result)
-            if result is not None and known[kept]:
-                found = Narrowed(result, changed, _told(kept, operators))
+            changed, tried = replace(options, precise=kept), tried + 1
+            try:
+                result = attempt(changed)
+                known[kept] = not options.contract.judge_accuracy(result.measured)
+                if known[kept]:
+                    found = Narrowed(result, changed, _told(kept, operators))
+            except OutOfTimeError:
+                break
+            except HybridcError:  # the stage as a whole compiled: so may the next narrowed one
+                known[kept] = False
         low, high = (share, high) if known[kept] else (low, share)
         share = (low * high) ** 0.5
     return found
 
 
-def _broken(options: Options, result: Candidate) -> list[str]:
-    return options.contract.judge_accuracy(result.measured)
-
-
-def _attempted(options: Options, attempt: Callable[[Options], Result]) -> Result | None:
-    try:
-        return attempt(options)
-    except HybridcError:  # the stage as a whole compiled: the narrowed one is only not to be had
-        return None
-
-
-def _problem(operators: Sequence[Operator], options: Options) -> list[assignment.Operator]:
-    device = target.parse(options.target, options.threads)
+def _problem(operators: Sequence[Operator], times: OperatorTimes) -> list[assignment.Operator]:
     made: list[assignment.Operator] = []
     for each in operators:
-        wide, narrow_ = sensitivity.seconds(each, device)
+        wide, narrow_ = times.of(each)
         choices = Choice(_AS_IT_WAS, wide, 0.0), Choice("int8", narrow_, each.counts)
         made.append(assignment.Operator(each.name, choices))
     return made

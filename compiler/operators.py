@@ -11,39 +11,14 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
+from hybridc.compiler.work import ATTENTION, CONVOLUTION, ELEMENTWISE, OTHER, PRODUCT, Operator
 
-CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "attention"
-ELEMENTWISE, OTHER = "elementwise", "other"
 _VIEWS = {"reshape", "squeeze", "expand_dims", "flatten", "nn.batch_flatten"}
 # Of the shape of their operand, but each element needs others of it.
 _WHOLE = {
     *("nn.softmax", "nn.log_softmax", "nn.layer_norm", "nn.group_norm", "nn.instance_norm"),
     *("nn.rms_norm", "cumsum", "cumprod", "sort", "argsort", "flip", "roll", "permute_dims"),
 }
-
-
-@dataclass(frozen=True)
-class Operator:
-    """One call: `flops`, and bytes that it moves.
-
-    `weights` are bytes of constants; `data` are those of activations where element-wise operators
-    are fused into what they follow, `alone` where nothing is fused.  `shared` is a number for its
-    weights, 0 where it has none; `dynamic` says that it multiplies activations by activations.
-    """
-
-    name: str
-    kind: str
-    flops: int
-    weights: int
-    data: int
-    alone: int
-    shared: int = 0
-    dynamic: bool = False
-
-    @property
-    def product(self) -> bool:
-        """Whether it multiplies and adds up: what lower precisions make faster."""
-        return self.kind in (CONVOLUTION, PRODUCT, ATTENTION)
 
 
 def operators(module: IRModule) -> list[Operator]:

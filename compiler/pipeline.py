@@ -104,6 +104,8 @@ def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
     after = step.apply(module, context)
     if _functions(module) != given:
         raise PassError("it changed the module that it was given; passes return a new one")
+    if _functions(after) == given:
+        context.idle.add(plugin.name_of(type(step)))
     step.ensures(after)
     return after
 

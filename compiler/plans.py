@@ -71,8 +71,8 @@ class Options:
     verify: Verify = "end"
     rtol: float | None = None
     atol: float | None = None
-    calibration: Data | Path | None = None
-    validation: Data | Path | None = None
+    calibration: Data | Path | str | None = None
+    validation: Data | Path | str | None = None
     precise: tuple[str, ...] = ()
     seed: int = 0
     exact: bool = False
@@ -171,8 +171,8 @@ def plan(options: Options) -> Plan:
     return made.exact() if options.exact else made
 
 
-def _data(given: Data | Path | None) -> Data | None:
-    return calibration.read(given) if isinstance(given, Path) else given
+def _data(given: Data | Path | str | None) -> Data | None:
+    return calibration.read(Path(given)) if isinstance(given, Path | str) else given
 
 
 def finish(steps: Sequence[Pass]) -> str:

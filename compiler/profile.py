@@ -118,7 +118,12 @@ class Profile:
 
 
 def profile(session: InferenceSession, feed: Mapping[str, Array], most: Peaks) -> Profile:
-    """Run the model some times and take each kernel's median.
+    """Time the kernels of a session, to be set against these peaks."""
+    return Profile(kernels(session, feed), most)
+
+
+def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[KernelTime, ...]:
+    """Run the model some times and take each kernel's median, the most expensive first.
 
     Watching costs about a microsecond for each call of a kernel.
     """
@@ -132,7 +137,7 @@ def profile(session: InferenceSession, feed: Mapping[str, Array], most: Peaks) -
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
     known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
     timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
-    return Profile(tuple(sorted(timed, key=lambda kernel: -kernel.seconds)), most)
+    return tuple(sorted(timed, key=lambda kernel: -kernel.seconds))
 
 
 def on_this_host(session: InferenceSession, threads: int) -> Profile:

@@ -1,8 +1,12 @@
 """Which lower precisions may help a model on its target, before any of them is compiled."""
 
+from collections.abc import Collection
+
 from hybridc.compiler import precisions, target
 from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.stages import WITHOUT, Stage
+from hybridc.compiler.units import format_size
 
 # Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
 # takes longer than reading the weights.
@@ -16,17 +20,32 @@ _SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
 _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
 
 
-def vain(dtype: str, options: Options, facts: Facts | None) -> str:
+def idle(stage: Stage, facts: Facts | None) -> str:
+    """Why leaving out a pass changes nothing; empty where it may."""
+    name = stage.name.removeprefix(WITHOUT)
+    if facts is None or name == stage.name or name not in facts.idle:
+        return ""
+    return f"{name} finds nothing in this model"
+
+
+def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection[str] = ()) -> str:
     """Why a precision cannot bring the limits nearer; empty where it may.
 
     It may save memory on any CPU; time only where the CPU multiplies in it, or where a call waits
-    for weights.  `facts` are those of the first candidate, None where nobody knows any.
+    for weights.  `facts` are those of the first candidate, None where nobody knows any; `accurate`
+    are precisions that were tried and keep the limits on accuracy.
     """
     if options.lock is not None:  # its kernels say what it was written for
         return ""
     if facts is not None and facts.precision != precisions.FULL:
         return f"the model is in {facts.precision} already"
+    most = options.contract.max_size
+    if facts is not None and most is not None and facts.code > most:
+        return f"no smaller weights make the artifact so small: {format_size(facts.code)} are none"
     reason = _no_faster(dtype, options, facts)
+    if dtype == "int8-dynamic" and "int8" in accurate:
+        # The same products, and ranges to be found in each call besides.
+        reason = "no faster than int8, whose ranges are known beforehand"
     contract = options.contract
     sized = contract.max_memory is not None or contract.max_size is not None
     if reason and sized:
@@ -41,8 +60,6 @@ def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
         return f"no faster on this target: products in {dtype} need {needed}"
     if dtype in _SMALLER and not _waits(facts, device.l3):
         return "no faster: calls do not wait for the weights"
-    if dtype == "int8-dynamic" and options.calibration is not None:
-        return "no faster than int8, whose ranges the calibration data give"
     return ""
 
 
@@ -50,6 +67,6 @@ def _waits(facts: Facts | None, cache: int) -> bool:
     """Whether weights come from memory, and each is used a few times only."""
     if facts is None:
         return False
-    flops = sum(kernel.flops * kernel.calls for kernel in facts.kernels)
-    traffic = sum(kernel.traffic * kernel.calls for kernel in facts.kernels)
-    return traffic > cache and flops <= _BOUND * traffic
+    flops = sum(each.flops for each in facts.products)
+    weights = sum(each.weights for each in facts.products)
+    return weights > cache and flops <= _BOUND * weights

@@ -37,7 +37,7 @@ class Report:
     `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
     are the cascade's; `hybrid` is what its components contributed (see `contributions`), and
     `profile` the time of each kernel, where that was asked for; `monitored` is what a monitor saw
-    meanwhile.
+    meanwhile.  `idle` are the passes that changed nothing.
     """
 
     model: str
@@ -58,6 +58,7 @@ class Report:
     profile: Mapping[str, Any] | None = None
     monitored: Monitored | None = None
     regions: tuple[Region, ...] = ()
+    idle: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""

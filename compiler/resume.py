@@ -1,23 +1,23 @@
 """Results of stages that an interrupted compilation left, kept in the cache directory.
 
 A result is found again by what it follows from: the model, the options, the data, the target, the
-tools and the machine.  One of a quantised model is not kept, since what tells how sensitive its
-products are is no data.  It is an artifact and a note beside it, which holds the artifact's digest
-and its own; what is torn, altered or older than a day is not used.
+tools and the machine.  It is an artifact and a note beside it, which holds the artifact's digest
+and its own; what is torn, altered or older than a day is not used.  Of a quantised model the note
+has its products with their errors; the graph that tries each alone is made again if it is needed.
 """
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 
-from hybridc.compiler import archive, calibration, host, settings
-from hybridc.compiler.attempt import Outcome
+from hybridc.compiler import archive, calibration, host, plans, settings
+from hybridc.compiler.attempt import Outcome, lowered
 from hybridc.compiler.certify import Trial
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Measured
@@ -29,6 +29,7 @@ from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Options, Plan
 from hybridc.compiler.report import Report
+from hybridc.compiler.sensitivity import Lowered, Operator
 
 OLDEST = 24 * 3600.0  # seconds; a machine's pace and load are not those of last week
 MOST = 4 * 2**30  # bytes that all results together may take
@@ -64,6 +65,7 @@ def key(trial: Trial, plan: Plan) -> dict[str, Any]:
         "model": blake3(save_json(trial.model.module).encode()).hexdigest(),
         "specs": [spec.describe() for spec in (*trial.model.inputs, *trial.model.outputs)],
         "data": calibration.digest(list(trial.feeds)),
+        "ranges": dict(trial.data.calibrated or {}) if trial.data else {},
         "contract": options.contract.describe(),
         "target": keys.of_target(plan.target).key,
         "toolchain": keys.of_toolchain().key,
@@ -78,7 +80,7 @@ class Kept:
     """The results of one compilation; `notes` collects what is to be told of them."""
 
     folder: Path
-    model: Model
+    trial: Trial
     now: Callable[[], float] = time.time
     notes: list[str] = field(default_factory=list[str])
 
@@ -95,7 +97,9 @@ class Kept:
             artifact = path.with_suffix(".hyb")
             if blake3(artifact.read_bytes()).hexdigest() != told["artifact"]:
                 raise ValueError("its artifact is another one")
-            found = _outcome(Draft.load(artifact, told["draft"]), told, self.model)
+            found = _outcome(Draft.load(artifact, told["draft"]), told, self.trial.model)
+            sensitive = self._sensitive(options, told["operators"])
+            found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
         except (HybridcError, OSError, ValueError, KeyError, TypeError) as error:
             self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
             return None
@@ -119,6 +123,8 @@ class Kept:
                 "measured": found.measured.to_json(),
                 "certificate": found.artifact.certificate,
                 "broken": list(found.broken),
+                "operators": _operators(found.sensitive),
+                "took": found.seconds,
             }
             body = archive.dump_json(told)
             with replacing(path) as stream:
@@ -131,6 +137,18 @@ class Kept:
         """Forget the results: the compilation is done."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _sensitive(
+        self, options: Options, told: Sequence[Mapping[str, Any]] | None
+    ) -> Lowered | None:
+        """The products of a quantised model, and how to try each alone."""
+        ranges = self.trial.data.calibration if self.trial.data else None
+        if told is None or ranges is None:
+            return None
+        found = tuple(Operator(**each) for each in told)
+        return Lowered(
+            found, lambda: lowered(self.trial, plans.plan(options)).switched(), ranges.feeds
+        )
+
     def _path(self, options: Options) -> Path:
         return self.folder / f"{blake3(archive.dump_json(described(options))).hexdigest()}.json"
 
@@ -142,6 +160,10 @@ def described(options: Options) -> dict[str, Any]:
         for each in fields(options)
         if each.name not in _APART
     }
+
+
+def _operators(found: Lowered | None) -> list[dict[str, Any]] | None:
+    return None if found is None else [asdict(each) for each in found.operators]
 
 
 def _checked(path: Path) -> dict[str, Any]:
@@ -164,6 +186,7 @@ def _draft(found: Outcome) -> Draft:
         kernels=report.kernels,
         notes=report.notes,
         records=report.records,
+        idle=report.idle,
     )
 
 
@@ -173,6 +196,7 @@ def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
         model=model.name,
         inputs=model.inputs,
         outputs=model.outputs,
+        regions=model.regions,
         target=artifact.target,
         precision=made.precision,
         pipeline=artifact.pipeline,
@@ -183,6 +207,7 @@ def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
         memory=made.memory,
         stages=(),
         records=made.records,
+        idle=made.idle,
     )
     return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from hybridc.compiler.components import COMPONENTS
 from hybridc.compiler.decisions import NOT_APPLICABLE, NOT_INSTALLED, Decision
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.stages import Stage
+from hybridc.compiler.stages import LOSSY, Stage
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def ordered(stages: Sequence[Stage], order: Sequence[str]) -> tuple[Stage, ...]:
     Raises InputError for a name that is neither.
     """
     first, later = stages[0], list(stages[1:])
-    known = {first.name, *COMPONENTS, *(stage.name for stage in later)}
+    # Stages that this compilation does not go through may be named as well.
+    known = {first.name, "tuned", *LOSSY, *COMPONENTS, *(stage.name for stage in later)}
     for name in order:
         if name not in known:
             raise InputError(f"order: no stage or component is named {name!r}; {hint(name, known)}")

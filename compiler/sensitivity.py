@@ -5,6 +5,7 @@ the worst of them it is measured on the model's output too: one build of the mod
 product has a switch between both precisions, so that each can be tried alone, or any set of them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,9 @@ from hybridc.compiler.target import Target
 _WORST, _LEAST, _MOST, _MACS = 32, 4, 64, 2**39
 # Weights of a model with switches, which has them twice, in elements: 1 GiB.
 _LARGEST = 2**27
+# Standard errors that an effect lies above its mean: a bound at 95 % and some.
+_ERRORS = 2.0
+
 # Bytes that one lane of such an instruction multiplies.
 _LANE = 4
 
@@ -30,7 +34,8 @@ class Operator:
     """A product that a pass may lower.
 
     `error` is the energy of what 8 bits change in its output, as a share of that output's;
-    `effect` the same on the model's output where that was measured, else None.  `lowered` tells
+    `effect` the same on the model's output where that was measured, else None: two standard errors
+    above the mean over samples, as a contract is kept beyond doubt only.  `lowered` tells
     whether it is computed in 8 bits.  `depth` counts the numbers of one place that each output adds
     up, `moved` the bytes of operands and result in fp32.
     """
@@ -83,9 +88,13 @@ class ImpreciseError(WrongAnswerError):
 
 
 def measured(lowered: Lowered) -> tuple[Operator, ...]:
-    """The operators with the effect of the worst ones on the model's output.
+    """The operators with their effects on the model's output.
 
-    Where the model is too large for that, or does not compile with switches, as they are.
+    Those of the worst ones are measured.  On average an effect is some share of an operator's own
+    error; by that share the others are estimated, and it is the least that any has: what few
+    samples do not show, rare ones among others may, since own errors are of all calibration data.
+    Where the model is too large for that, or does not compile with switches, operators are as they
+    were.
     """
     operators = lowered.operators
     if sum(each.weights for each in operators) > _LARGEST:
@@ -94,7 +103,12 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
         effects = _effects(lowered)
     except HybridcError:
         return operators
-    return tuple(replace(each, effect=effects.get(index)) for index, each in enumerate(operators))
+    own = sum(operators[index].error for index in effects)
+    share = sum(effects.values()) / own if own else 0.0
+    return tuple(
+        replace(each, effect=max(effects.get(index, 0.0), share * each.error))
+        for index, each in enumerate(operators)
+    )
 
 
 def _effects(lowered: Lowered) -> Mapping[int, float]:
@@ -103,15 +117,32 @@ def _effects(lowered: Lowered) -> Mapping[int, float]:
 
     run = Taps(module, outputs(module))
     order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
-    energy, noise = 0.0, dict.fromkeys(order[:_WORST], 0.0)
+    energies: list[float] = []
+    noises: dict[int, list[float]] = {index: [] for index in order[:_WORST]}
     for feed in lowered.feeds[: _samples(lowered)]:
         exact = run([*feed, _only(None, lowered)])
-        energy += _energy(exact)
-        for index in noise:
+        energies.append(_energy(exact))
+        for index, noise in noises.items():
             changed = run([*feed, _only(index, lowered)])
             pairs = zip(changed, exact, strict=True)
-            noise[index] += _energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs])
-    return {index: found / max(energy, 1e-300) for index, found in noise.items()}
+            noise.append(_energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs]))
+    return {index: beyond_doubt(noise, energies) for index, noise in noises.items()}
+
+
+def beyond_doubt(noises: Sequence[float], energies: Sequence[float]) -> float:
+    """The ratio of two sums over samples, and two standard errors.
+
+    Few samples with most of the noise widen the bounds of what is measured more than their mean
+    says.  The error is that of a ratio estimator (W. Cochran, Sampling Techniques, 1977, 6.4).
+    """
+    noise, energy = np.asarray(noises, np.float64), np.asarray(energies, np.float64)
+    total = max(float(energy.sum()), 1e-300)
+    ratio = float(noise.sum()) / total
+    count = len(noise)
+    if count < 2:
+        return ratio
+    apart = float(np.square(noise - ratio * energy).sum()) * count / (count - 1)
+    return ratio + _ERRORS * math.sqrt(apart) / total
 
 
 def _samples(lowered: Lowered) -> int:

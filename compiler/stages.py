@@ -9,6 +9,7 @@ from hybridc.compiler.clause import Clause
 from hybridc.compiler.contract import Contract, Measured
 from hybridc.compiler.plans import Options
 
+WITHOUT = "no-"  # how the names of stages begin that leave out a pass
 # The lossy precisions that are tried where they have a prospect, as a rule the most precise first;
 # weights of 4 bits are for size.
 LOSSY = ("bf16", "fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights")
@@ -78,7 +79,7 @@ def subgraph_stages(options: Options) -> list[Stage]:
     entries = pipeline.entries(options.pipeline)
     names = {entry.partition("{")[0] for entry in entries}
     return [
-        Stage(f"no-{name}", partial(_without, name), component="subgraph")
+        Stage(f"{WITHOUT}{name}", partial(_without, name), component="subgraph")
         for name in _FUSIONS
         if name in names
     ]

@@ -49,7 +49,7 @@ def load(text: str) -> Validate:
     sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the module's own code raises
+    except (Exception, SystemExit) as error:  # whatever the module's own code raises
         raise InputError(f"cannot import {module_name!r}: {_told(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
@@ -65,10 +65,10 @@ def figure(validate: Validate, runner: Runner) -> float:
     name = name_of(validate)
     try:
         value = validate(runner)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(f"the validation function {name} raised {_told(error)}") from error
     try:
-        number = float(value)
+        number = _number(value)
     except (TypeError, ValueError) as error:
         kind = type(value).__name__
         raise InputError(
@@ -79,11 +79,21 @@ def figure(validate: Validate, runner: Runner) -> float:
     return number
 
 
+def _number(value: Any) -> float:
+    """A number, or what holds a single one: scalars of numpy and torch, arrays of one element.
+
+    Raises TypeError or ValueError where it is none; text that reads like a number is none.
+    """
+    if isinstance(value, str | bytes):
+        raise TypeError
+    return float(value.item() if hasattr(value, "item") else value)
+
+
 def name_of(validate: Validate) -> str:
     """The function's name for people and for contracts."""
     return getattr(validate, "__name__", type(validate).__name__)
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

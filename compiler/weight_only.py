@@ -44,7 +44,7 @@ def dense(
     x = tensor(shape, "x", "float32")
     q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
-    whole = _extended(x, depth)
+    whole = extended(x, depth)
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
         integer = q[p, k // share, lane]
@@ -82,7 +82,7 @@ def panel_width(rows: int, columns: int, target: Target) -> int:
     return lanes * min(_WIDE if wide else _NARROW, -(-columns // lanes))
 
 
-def _extended(x: Any, depth: int) -> Any:
+def extended(x: Any, depth: int) -> Any:
     """X with zeros behind its last axis, up to `depth`."""
     *lead, inputs = (int(extent) for extent in x.shape)
     if inputs == depth:

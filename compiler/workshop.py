@@ -4,12 +4,12 @@ An artifact that is the same as one that was examined before is not measured aga
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from blake3 import blake3
 
-from hybridc.compiler import plans, resume, side_by_side
+from hybridc.compiler import operator_times, plans, profile, resume, side_by_side
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.attempt import Outcome, draft, judge
 from hybridc.compiler.certify import Trial
@@ -18,8 +18,10 @@ from hybridc.compiler.drafts import Draft
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.facts import facts_of
 from hybridc.compiler.gains import Facts
+from hybridc.compiler.operator_times import Seconds
 from hybridc.compiler.plans import Options, Plan
 from hybridc.compiler.resume import Kept
+from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.side_by_side import Job
 
 
@@ -46,7 +48,7 @@ class Workshop:
     def _attempt(self, options: Options) -> Outcome:
         if self.kept is not None and (known := self.kept.load(options)):
             return self._examined.setdefault(_digest(known), known)
-        plan = plans.plan(options)
+        plan, start = plans.plan(options), self.clock.purse.now()
         made = self._drafts.pop(_name(options), None)
         if isinstance(made, HybridcError):
             raise made
@@ -55,8 +57,9 @@ class Workshop:
         digest = _digest(made)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
+            found = replace(found, seconds=self.clock.purse.now() - start)
             self._examined[digest] = found
-            if self.kept is not None and found.sensitive is None:
+            if self.kept is not None:
                 self.kept.save(options, found)
         return self._examined[digest]
 
@@ -80,10 +83,21 @@ class Workshop:
             )
         self._drafts |= {_name(j.options): made for j, made in zip(jobs, found, strict=True)}
 
-    def facts(self, found: Outcome) -> Facts:
-        """What predictions go by."""
-        steering = self.plan.options.steering
-        return facts_of(found, self.plan.target, steering.depth)
+    def facts(self, found: Outcome) -> Facts | None:
+        """What predictions go by; nothing where no time is left for any."""
+        if self.clock.purse.left == 0.0:
+            return None
+        with self.clock.stage("analyse"):
+            return facts_of(found, self.trial, self.plan)
+
+    def kernels(self, found: Outcome) -> Seconds:
+        """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
+        threads = self.plan.target.threads
+        if self.clock.purse.left == 0.0:
+            return {}
+        with self.clock.stage("time kernels"):
+            session = InferenceSession(found.artifact, threads)
+            return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
 
 
 def _name(options: Options) -> str:

@@ -81,7 +81,7 @@ def shifts(product: Product, rows: Array, storage: Storage) -> Array:
     """
     error = errors(product, rows, storage)
     mean = error.mean(0)
-    chance = error.std(0) / np.sqrt(max(1, len(error)))
+    chance = error.std(0, dtype=np.float64) / np.sqrt(max(1, len(error)))
     return np.where(np.abs(mean) > _ERRORS * chance, mean, 0.0).astype(np.float32)
 
 

@@ -19,6 +19,9 @@ from hybridc.passes._quantized_graph import QuantizedGraph
 from hybridc.passes._rounding import Storage
 from hybridc.passes._sites import Site
 
+# How far outliers are moved besides: a share of `alpha`, and shares of the rest up to 1.
+_LESS, _MORE = 0.6, (0.0, 0.3, 0.5, 0.7)
+
 
 @dataclass(frozen=True)
 class _Sampled:
@@ -56,8 +59,8 @@ class Quantize(Pass):
     `integer-arithmetic` to make products of integers.  Weights are int8, symmetric, a scale for
     each output channel; activations uint8, one scale and zero point each, by `method`: minmax,
     percentile, entropy or mse.  Rows of matrix products keep their whole range, since the few that
-    are largest decide much; `alpha` moves their outliers into the weights, so far or half of the
-    rest further, where that loses less on samples (0: never, and ranges are by `method`).
+    are largest decide much; `alpha` moves their outliers into the weights, about so far, as loses
+    least on samples (0: never, and ranges are by `method`).
     `correct` takes back by how much the mean of each channel moves.  `residuals` keeps whole
     feature maps in 8 bits, sums of branches too.  `keep` names products that stay as they are,
     with commas between.
@@ -144,7 +147,7 @@ class Quantize(Pass):
     def _migrations(self, site: Site, seen: Observation) -> Iterator[Storage]:
         """Storages of the whole range whose outliers are moved into the weights, more and less."""
         largest = np.maximum(np.abs(seen.low), np.abs(seen.high))
-        for alpha in (self.alpha, (1 + self.alpha) / 2):
+        for alpha in (_LESS * self.alpha, *(self.alpha + (1 - self.alpha) * m for m in _MORE)):
             factors = _rounding.migrated(largest, site.products, alpha)
             low, high = float((seen.low / factors).min()), float((seen.high / factors).max())
             yield Storage(*affine(low, high), factors)

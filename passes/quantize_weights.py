@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import relax, tirx
 
-from hybridc.compiler import group_quantization, weight_only
+from hybridc.compiler import group_quantization, grouped_weights, weight_only
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape, updated
@@ -80,9 +80,14 @@ class _Quantizer:
         quantized = group_quantization.quantize(matrix, options.bits, options.group, options.search)
         data = shape(value.args[0])
         columns = matrix.shape[1]
-        width = weight_only.panel_width(prod(data[:-1]), columns, self.target)
+        rows = prod(data[:-1])
+        width = weight_only.panel_width(rows, columns, self.target)
         integers, scales = group_quantization.packed(quantized, width)
-        kernel = weight_only.dense(data, integers, scales, columns, options.bits)
+        if grouped_weights.fits(rows):
+            integers = grouped_weights.stored(integers, options.bits)
+            kernel = grouped_weights.dense(data, integers, scales, columns, options.bits)
+        else:
+            kernel = weight_only.dense(data, integers, scales, columns, options.bits)
         var = self.builder.add_func(kernel, "weight_only_dense")
         operands = [constant(array, array.dtype.name) for array in (integers, scales)]
         self.taken[operator(value)] += 1

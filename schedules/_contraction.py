@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -16,7 +16,7 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.packing import WIDEN
 from hybridc.compiler.tensor_expressions import KERNEL
-from hybridc.schedules import _accumulators, _tiling
+from hybridc.schedules import _accumulators, _canonical, _tiling
 
 # A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
 _UNROLLED_WINDOW = 7
@@ -58,15 +58,20 @@ def _has_int64_data(func: PrimFunc) -> bool:
     return any(str(buffer.dtype) == "int64" for buffer in buffers)
 
 
-def find_product(func: PrimFunc, kind: str) -> tuple[Schedule, Any] | NotApplicable:
-    """The schedule and the product block of a kernel of `kind`, or why it is none."""
+def find_product(
+    func: PrimFunc, kind: str, within: Collection[str] = ()
+) -> tuple[Schedule, Any] | NotApplicable:
+    """The schedule and the product block of a kernel of `kind`, or why it is none.
+
+    `within` are the names of reductions that belong to the product.
+    """
     schedule = new_schedule(func)
     blocks = all_blocks(schedule)
     products = [b for b in blocks if str(schedule.get(b).annotations.get(KERNEL, "")) == kind]
     if len(products) != 1:
         return NotApplicable(f"it holds {len(products)} products of kind {kind}, not one")
     reductions = [b for b in blocks if _reduces(schedule.get(b))]
-    if len(reductions) != 1:
+    if len([b for b in reductions if name(schedule, b) not in within]) != 1:
         return NotApplicable("it holds another reduction besides the product")
     return schedule, products[0]
 
@@ -80,6 +85,11 @@ def all_blocks(schedule: Schedule) -> list[Any]:
     """Every block of the function, in program order."""
     root = str(schedule.mod["main"].body.block.name_hint)  # most are "root", scans are not
     return list(schedule.get_child_blocks(schedule.get_sblock(root)))
+
+
+def named(schedule: Schedule, wanted: str) -> Any:
+    """The block of a name; None where there is none."""
+    return next((b for b in all_blocks(schedule) if name(schedule, b) == wanted), None)
 
 
 def extents(schedule: Schedule, block: Any) -> list[int]:
@@ -156,6 +166,13 @@ def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) 
     return store
 
 
+def opened(match: Match) -> tuple[Schedule, Any, Any]:
+    """A schedule of a kernel, its product, and the block that stores it, the epilogue inside."""
+    schedule = new_schedule(match.func)
+    product = product_of(schedule)
+    return schedule, product, inline_epilogue(schedule, product)
+
+
 def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point: Point) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
@@ -171,7 +188,7 @@ def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point
     units, panels = problem.units(tile_rows), problem.panels(vectors)
     chunk = _tiling.divisor_below(units, point["chunk"])
     width = _tiling.divisor_below(panels, point["panels"])
-    panel, part, lane = _split_columns(schedule, columns, problem, vectors, width)
+    panel, part, lane = _canonical.split_columns(schedule, columns, problem, vectors, width)
     panel_task, panel = schedule.split(panel, [None, width])
     if problem.height > 1:
         unit_task, height = schedule.split(height, [None, chunk])
@@ -241,45 +258,9 @@ def _canonical_loops(
         count *= shape[leading]
         leading += 1
     if len(shape) - leading > 2:
-        _flatten_rows(schedule, store, shape, leading)
+        _canonical.flatten_rows(schedule, store, shape, leading)
     *images, rows, columns = schedule.get_loops(store)
     return images, None, rows, columns
-
-
-def _flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: int) -> None:
-    """Make one axis of the axes between images and columns.
-
-    Fusing the loops instead would leave `row // width` in the region that a tile reads, and
-    where tiles straddle two image rows that region is no rectangle of the product any more.
-    """
-
-    def flat(*index: Any) -> list[Any]:
-        row: Any = 0
-        for i, extent in zip(index[leading:-1], shape[leading:-1], strict=True):
-            row = row * extent + i
-        return [*index[:leading], row, index[-1]]
-
-    schedule.transform_block_layout(
-        store, tirx.IndexMap.from_func(flat, ndim=len(shape), index_dtype="int32")
-    )
-
-
-def _split_columns(
-    schedule: Schedule, columns: Any, problem: _tiling.Problem, vectors: int, width: int
-) -> Sequence[Any]:
-    """Cut columns into panels, the vectors of a panel, and lanes.
-
-    A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
-    its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
-    the columns.  The accumulators are whole vectors all the same.
-    """
-    lanes = problem.lanes
-    ragged = problem.columns % lanes != 0
-    if ragged and width < problem.panels(vectors):
-        lanes = gcd(problem.columns, lanes)
-    group, lane = schedule.split(columns, [None, lanes])
-    panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])
-    return panel, part, lane
 
 
 def straighten(schedule: Schedule, lane: Any, *unrolled: Any) -> None:

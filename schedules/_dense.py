@@ -30,9 +30,7 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
 
 def schedule(match: Contraction, point: Point) -> Schedule:
     """Tile; weights and rows are read as they lie, but for a depth that is no whole groups."""
-    schedule = _contraction.new_schedule(match.func)
-    product = _contraction.product_of(schedule)
-    store = _contraction.inline_epilogue(schedule, product)
+    schedule, product, store = _contraction.opened(match)
     feeding = schedule.get_producers(product)
     tiles = _contraction.tile(match, schedule, product, store, point)
     for pad in feeding:

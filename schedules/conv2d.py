@@ -1,32 +1,24 @@
 """Direct 2-D convolution, channels last, with packed weights."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridc.compiler.interfaces import (
-    NotApplicable,
-    Point,
-    PrimFunc,
-    Schedule,
-    ScheduleRule,
-    Space,
-)
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules import (
     _accumulators,
     _contraction,
     _dot_products,
-    _figures,
     _padding,
     _prefetch,
     _tiling,
 )
 from hybridc.schedules._contraction import Contraction
+from hybridc.schedules._tiled import Tiled
 
 
 @dataclass(frozen=True)
-class Conv2d(ScheduleRule):
+class Conv2d(Tiled):
     """Schedule a direct convolution as register tiles of neighbouring pixels x channels."""
 
     priority: ClassVar[int] = 70
@@ -61,27 +53,13 @@ class Conv2d(ScheduleRule):
         )
         return Contraction(func, target, problem)
 
-    def knobs(self, match: Contraction) -> Space:
-        """Rows and vectors of the register tile; image rows and panels of a task."""
-        return _tiling.space(match.problem, match.target)
-
-    def default(self, match: Contraction, target: Target) -> Point:
-        """The analytic model's choice."""
-        return _tiling.default(match.problem, target)
-
-    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
-        """Those of a tiled kernel."""
-        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
-
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, and read the image without its padding where no copy is needed for more.
 
         A copy that is needed is made inside each task where a task has every output channel of
         its rows.  One that widens is: it would take more memory than what it is made from.
         """
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
+        schedule, product, store = _contraction.opened(match)
         feeding = schedule.get_producers(product)
         columns, depth = _contraction.extents(schedule, product)[-2:]
         skipped = [p for p in feeding if _padding.is_skippable(schedule, p, columns, depth)]
@@ -95,11 +73,3 @@ class Conv2d(ScheduleRule):
                 _contraction.spread(schedule, pad)
         done = _prefetch.ahead(_dot_products.implement(schedule), match.target)
         return _contraction.new_schedule(_padding.skip_copy(done.mod["main"])) if skipped else done
-
-    def canonical(self, match: Contraction, point: Point) -> Point:
-        """A tile no larger than the kernel; tasks of whole parts of it."""
-        return _tiling.canonical(match.problem, point)
-
-    def estimate(self, match: Contraction, point: Point) -> float:
-        """The analytic model's cycles."""
-        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)

@@ -1,26 +1,19 @@
 """Depthwise 2-D convolution, channels last."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from hybridc.compiler.interfaces import (
-    NotApplicable,
-    Point,
-    PrimFunc,
-    Schedule,
-    ScheduleRule,
-    Space,
-)
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _depthwise, _figures, _padding, _tiling
+from hybridc.schedules import _contraction, _depthwise, _padding, _tiling
 from hybridc.schedules._contraction import Contraction
+from hybridc.schedules._tiled import Tiled
 
 
 @dataclass(frozen=True)
-class DepthwiseConv2d(ScheduleRule):
+class DepthwiseConv2d(Tiled):
     """Schedule a depthwise convolution as neighbouring pixels x channels, the window unrolled."""
 
     priority: ClassVar[int] = 65
@@ -47,10 +40,6 @@ class DepthwiseConv2d(ScheduleRule):
         )
         return Contraction(func, target, problem)
 
-    def knobs(self, match: Contraction) -> Space:
-        """Pixels and vectors of the register tile; image rows and panels of a task."""
-        return _tiling.space(match.problem, match.target)
-
     def default(self, match: Contraction, target: Target) -> Point:
         """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
@@ -60,15 +49,9 @@ class DepthwiseConv2d(ScheduleRule):
         chunk, panels = _tiling.choose_task(problem, (rows, vectors), target)
         return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
 
-    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
-        """Those of a tiled kernel."""
-        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
-
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
+        schedule, product, store = _contraction.opened(match)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         _contraction.tile(match, schedule, product, store, self._whole(match, point))
@@ -78,10 +61,6 @@ class DepthwiseConv2d(ScheduleRule):
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""
         return _tiling.canonical(match.problem, self._whole(match, point))
-
-    def estimate(self, match: Contraction, point: Point) -> float:
-        """The analytic model's cycles."""
-        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)
 
     def _whole(self, match: Contraction, point: Point) -> Point:
         return {**point, "panels": match.problem.panels(point["vectors"])}

@@ -67,9 +67,7 @@ class VectorMatrix(ScheduleRule):
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Sums stay in the L1 cache while some rows at a time pass by."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
+        schedule, product, store = _contraction.opened(match)
         for pack in schedule.get_producers(product):
             schedule.compute_inline(pack)
         lanes = match.problem.lanes

@@ -1,6 +1,6 @@
 """Matrix products with weights of 8 or 4 bits, made float32 in registers or panel by panel."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,13 +9,13 @@ from hybridc.compiler.interfaces import (
     Point,
     PrimFunc,
     Schedule,
-    ScheduleRule,
     Space,
 )
 from hybridc.compiler.target import Target
 from hybridc.compiler.weight_only import KIND, UNPACK
-from hybridc.schedules import _contraction, _figures, _tiling
+from hybridc.schedules import _contraction, _tiling
 from hybridc.schedules._contraction import Contraction
+from hybridc.schedules._tiled import Tiled
 from hybridc.schedules._tiling import Problem
 
 # Cycles to unpack a vector beside its multiply-adds, and to do so into the cache: a widening load,
@@ -38,7 +38,7 @@ class WeightOnly(Contraction):
 
 
 @dataclass(frozen=True)
-class WeightOnlyDense(ScheduleRule):
+class WeightOnlyDense(Tiled):
     """Schedule products with weights of 8 or 4 bits, which are unpacked within the kernel.
 
     Where rows are few, each register tile unpacks the weights that it multiplies (`cached=0`), and
@@ -91,15 +91,9 @@ class WeightOnlyDense(ScheduleRule):
                 tile = {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
                 yield {**tile, "cached": 1}
 
-    def figures(self, match: WeightOnly, point: Point) -> Mapping[str, float]:
-        """Those of a tiled kernel."""
-        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
-
     def schedule(self, match: WeightOnly, point: Point) -> Schedule:
         """Tile, with the depth cut into the groups that share a scale."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
+        schedule, product, store = _contraction.opened(match)
         unpack = _unpacking(schedule, product)
         dequantised = _contraction.name(schedule, unpack)
         feeding = schedule.get_producers(product)

@@ -8,21 +8,25 @@ from hybridc.compiler import cascade
 from hybridc.compiler.candidates import Means
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured
-from hybridc.compiler.gains import Facts, Kernel, Past
+from hybridc.compiler.experienced import Past
+from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
 from hybridc.compiler.purse import Purse
+from hybridc.compiler.roofline import Roofs
 from hybridc.compiler.sensitivity import Lowered
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.work import CONVOLUTION, Operator
 
 exactly = Estimate.exactly
 LOOSE = Contract(min_accuracy={"cosine": 0.999})
 TUNING = Tuning()
 FAST = Contract("5ms", min_accuracy={"cosine": 0.999})
 # Much arithmetic, on a machine that does twice as much in bf16.
-FACTS = Facts(
-    (Kernel(2e9, 1e6, "conv2d"),), {"fp32": 1e11, "bf16": 2e11}, 1e11, 0.02, 1.0, "a machine"
-)
+RATES = {"fp32": 1e11, "bf16": 2e11, "fp16": 1e11, "int8": 4e11}
+ROOFS = Roofs(RATES, 1e11, 1e11, 0, (), "made up")
+CONVOLUTIONS = Operator("nn.conv2d", CONVOLUTION, 2e9, 0, 1e6, 1e6)
+FACTS = Facts((CONVOLUTIONS,), ROOFS, latency=0.02, machine="a machine")
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,19 @@ def go(
 def verdicts(found: cascade.Cascaded[Any]) -> dict[str, str]:
     """What became of each stage."""
     return {each.stage: each.verdict for each in found.decisions}
+
+
+def all_better() -> Maker:
+    """Each stage takes something off, and together they take the most."""
+    return Maker(
+        {
+            "exact": Candidate(8),
+            "tuned": Candidate(7),
+            "bf16": Candidate(4, 0.9995),
+            "bare": Candidate(8.5),
+            "tuned+bf16": Candidate(3.5, 0.9995),
+            "tuned+bare": Candidate(7.5),
+            "bf16+bare": Candidate(4.2),
+            "tuned+bf16+bare": Candidate(3.6, 0.9995),
+        }
+    )

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import analysis, expected, frontend, target
+from hybridc.compiler import analysis, frontend, gains, learnt_gains, target
 from hybridc.compiler.analysis import Analysis
+from hybridc.compiler.gains import Facts, Gain
 from hybridc.compiler.inspection import analyse_model
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.operators import Operator, operators
+from hybridc.compiler.operators import operators
 from hybridc.compiler.roofline import Roofs
+from hybridc.compiler.stages import Stage
+from hybridc.compiler.work import Operator
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(0)
@@ -71,9 +75,11 @@ def test_a_convolution_with_its_activation() -> None:
     assert sum(share.time for share in found.shares) == pytest.approx(1)
     exact = found.expects("exact")
     assert exact is not None
-    assert exact.speedup is not None
-    assert exact.speedup > 1
-    assert found.expects("tuned").mean is None  # type: ignore[union-attr]
+    assert exact.to_json()["speedup"] > 1
+    tuned = found.expects("tuned")
+    assert tuned is not None
+    assert tuned.to_json()["log_speedup"] is None
+    assert tuned.to_json()["source"] == "there is no tuning log"
 
 
 def test_a_perceptron_and_nothing_to_multiply() -> None:
@@ -136,18 +142,42 @@ def op(flops: int, weights: int, data: int, alone: int, kind: str = "matrix prod
 def test_rooflines_by_hand() -> None:
     heavy, light = op(1000, 0, 50, 50), op(0, 0, 100, 200, "elementwise")
     # 10 s of arithmetic, since 50 bytes come from the cache at once; 100 bytes from memory.
-    assert expected.seconds([heavy, light], ROOFS) == 10 + 10
-    assert expected.seconds([heavy, light], ROOFS, "bf16") == 5 + 10
-    assert expected.seconds([heavy, light], ROOFS, "int8") == 2.5 + 10
-    assert expected.seconds([heavy, light], ROOFS, fused=False) == 10 + 20
-    assert expected.seconds([op(0, 640, 0, 0)], ROOFS) == 64
-    assert expected.seconds([op(0, 200, 0, 0)], ROOFS, "int8") == 1  # now they fit the cache
-    by = {each.component: each for each in expected.by_roofline([heavy, light], ROOFS)}
-    assert by["bf16"].speedup == pytest.approx(20 / 15)
-    assert by["exact"].speedup == pytest.approx(30 / 20)
-    assert "no instructions" in by["fp16"].source
-    low, high = by["int8"].bounds or (0.0, 0.0)
+    assert ROOFS.total([heavy, light]) == 10 + 10
+    assert ROOFS.total([heavy, light], "bf16") == 5 + 10
+    assert ROOFS.total([heavy, light], "int8") == 2.5 + 10
+    assert ROOFS.total([heavy, light], "int8-weights") == 10 + 10
+    assert ROOFS.total([heavy, light], fused=False) == 10 + 20
+    assert ROOFS.total([op(0, 640, 0, 0)]) == 64
+    assert ROOFS.total([op(0, 200, 0, 0)], "int8") == 1  # now they fit the cache
+    facts = Facts((heavy, light), ROOFS)
+    assert gained(2, "bf16", facts) == pytest.approx(20 / 15)
+    assert gained(2, "int8", facts) == pytest.approx(20 / 12.5)
+    assert "no instructions" in gains.Analysis().lowered("fp16", facts).source
+    low, high = gains.Analysis().lowered("int8", facts).bounds
     assert low < 20 / 12.5 < high
+    (exact, *_) = analysis._by_roofline([heavy, light], ROOFS)
+    assert exact.to_json()["speedup"] == pytest.approx(30 / 20)
+
+
+def gained(depth: int, precision: str, facts: Facts) -> float:
+    stage = Stage(precision, lambda options: options, lossy=True)
+    return math.exp(gains.Analysis(depth).predict(stage, facts).mean)
+
+
+def test_the_depth_of_an_analysis() -> None:
+    """Of the whole: 1000 operations and 150 bytes at once; of each; and by their times."""
+    heavy, light = op(1000, 0, 50, 50), op(0, 0, 100, 200, "elementwise")
+    slow = op(500, 0, 0, 0)
+    facts = Facts((heavy, slow, light), ROOFS, kernels={1000: 10.0, 500: 50.0})
+    assert gained(1, "bf16", facts) == pytest.approx((15 + 10) / (7.5 + 10))
+    assert gained(2, "bf16", facts) == pytest.approx((10 + 5 + 10) / (5 + 2.5 + 10))
+    # The second product takes ten times as long as its roofline: so may its lower precision.
+    assert gained(3, "bf16", facts) == pytest.approx((10 + 50 + 10) / (5 + 25 + 10))
+    tuned = Stage("tuned", lambda options: options, component="neural")
+    measured = gains.Analysis(3).predict(tuned, facts)
+    assert measured.mean == pytest.approx(-math.log(1 - 0.2 * 45 / 60))
+    known = replace(facts, tuned=Gain(0.3, 0.1, "a log"), unknown=0.5)
+    assert gains.Analysis(2).predict(tuned, known) == Gain(0.15, 0.1, "a log")
 
 
 def test_a_log_teaches_what_tuning_gains(tmp_path: Path) -> None:
@@ -169,12 +199,14 @@ def test_a_log_teaches_what_tuning_gains(tmp_path: Path) -> None:
                 )
                 log.add([made], [kernel, here, tools])
     alike = [op(1000, 0, 0, 0)] * 4
-    found = expected.by_log(alike, device, url)
+    found = learnt_gains.by_log(alike, device, url)
+    assert isinstance(found, Gain)
     logs = [math.log(gain) for gain in gains]
     assert found.mean == pytest.approx(sum(logs) / 3)
     assert found.sigma == pytest.approx(np.std(logs, ddof=1) * math.sqrt(1 / 4 + 1 / 3))
     assert "3 kernels" in found.source
-    assert expected.by_log(alike, target.parse("cpu", 2), url).mean is None
+    other = learnt_gains.by_log(alike, target.parse("cpu", 2), url)
+    assert other == "the tuning log knows 0 tuned kernels of this target, 3 are needed"
 
 
 def test_a_thousand_operators_take_seconds() -> None:

@@ -55,3 +55,14 @@ def test_a_precision_that_is_no_faster_is_not_taken() -> None:
 def test_what_cannot_keep_the_bound_is_as_precise_as_it_can_be() -> None:
     only = Operator("conv2d-0", (Choice("bf16", 2.0, 0.1), Choice("int8", 1.0, 0.5)))
     assert Greedy().assign([only], 0.0)["conv2d-0"].precision == "bf16"
+
+
+def test_what_there_is_room_for_is_given_back() -> None:
+    """The cheap one goes first for its error by time, and comes back once the dear one is gone."""
+    cheap = Operator("matmul-0", (Choice("fp32", 2.0, 0.0), Choice("int8", 1.0, 3.0)))
+    dear = Operator("conv2d-0", (Choice("fp32", 9.0, 0.0), Choice("int8", 5.0, 5.0)))
+    chosen = Greedy().assign([cheap, dear], 4.0)
+    assert {name: choice.precision for name, choice in chosen.items()} == {
+        "matmul-0": "int8",
+        "conv2d-0": "fp32",
+    }

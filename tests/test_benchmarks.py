@@ -68,12 +68,17 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         "log",
         "rebuild",
         "cascade",
+        "precision",
+        "contracts-speed",
+        "contracts-ladder",
+        "contracts-rivals",
         "train_cost_model",
         "strategies",
     ]
     tuning = ["tuning-models", "tuning-kernels"]
     assert keys() == [*every, *alone, *tuning]
     assert keys(names=["tuning"], part="models") == ["tuning-models"]
+    assert keys(names=["contracts"], part="ladder") == ["contracts-ladder"]
     assert keys(names=["peers"], batch=[8]) == ["peers-fp32-8"]
     assert keys(names=["peers"], precision="bf16,int8") == every[2:]
     assert keys(names=["kernels"]) == ["kernels"]

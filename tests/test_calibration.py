@@ -59,6 +59,7 @@ def test_what_fits_no_model_is_refused(data: Any, message: str) -> None:
     ("name", "content", "message"),
     [
         ("data.npz", b"PK\x03\x04 torn", "no archive of plain arrays"),
+        ("data.npy", b"\x93NUMPY torn", "for .npy files give the folder that holds one for each"),
         ("folder/x.npy", b"\x93NUMPY torn", "no plain array"),
         ("folder/readme.txt", b"", "holds no .npy file"),
     ],

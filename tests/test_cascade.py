@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import cascade, certify, driver, stages
+from hybridc.compiler import advice, cascade, certify, driver, stages
 from hybridc.compiler.candidates import Means
 from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import Contract, Measured
@@ -116,6 +116,14 @@ def test_what_would_be_no_nearer_without_the_limit_on_accuracy_is_not_advised() 
     found = run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=rough))
     assert found.advice[0] == "nearest: latency 8 ms of 5 ms at cosine 1"
     assert not [each for each in found.advice if "without the limit" in each]
+
+
+def test_names_are_listed() -> None:
+    assert [advice.listed(names) for names in (["a"], ["a", "b"], ["a", "b", "c"])] == [
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
 
 
 @pytest.mark.parametrize("error", [WrongAnswerError("wrong"), PassError("no such luck")])

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,9 +70,9 @@ def test_a_written_size_reads_back(size: int) -> None:
 def test_limits() -> None:
     assert parse_limits(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
     for texts, message in [
-        (["cosine"], "limited by a number, got ''"),
+        (["cosine"], "is a number, got ''"),
         (["cosine=much"], "got 'much'"),
-        (["snr=20", "snr=30"], "limited twice"),
+        (["snr=20", "snr=30"], "given twice"),
     ]:
         with pytest.raises(InputError, match=message):
             parse_limits(texts)
@@ -190,3 +192,62 @@ def test_a_function_of_the_user_has_two_names() -> None:
         "accuracy validate: wanted at least 3, measured 2",
         "drop of validate: wanted at most 0.5, measured 0.75",
     ]
+
+
+def test_what_too_few_calls_bound_is_told_as_such() -> None:
+    rough = Estimate(4.9e-3, 4.5e-3, math.inf)
+    assert Contract("p99.9<=5ms").judge(Measured(rough)) == [
+        "p99.9 latency: wanted at most 5 ms, measured 4.9 ms, but in too few calls or samples to be"
+        " sure"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"min_accuracy": 0.99}, r'min_accuracy wants limits by metric, such as \{"cosine": 0.999'),
+        ({"min_accuracy": ["cosine"]}, "limits by metric"),
+        ({"max_drop": 0.01, "validate": hits}, 'such as {"validate"'),
+        ({"min_accuracy": {"cosine": "0.99"}}, "cosine is a number from -1 to 1, got 0.99"),
+        ({"min_accuracy": {"cosine": None}}, "cosine is a number from -1 to 1, got None"),
+        ({"max_latency": [5]}, "max_latency must be positive, got"),
+        ({"max_latency": True}, "max_latency must be positive, got True"),
+        ({"min_throughput": "100"}, "min_throughput must be positive, got 100"),
+        (
+            {"max_drop": {"hits": 0.1, "validate": 0.2}, "validate": hits},
+            "one figure, limited",
+        ),
+        (
+            {"min_accuracy": {"validate": 1, "hits": 2}, "validate": hits},
+            "one figure, limited",
+        ),
+        ({"validate": 3}, "validate is a function or package.module:function, got 3"),
+    ],
+    ids=str,
+)
+def test_limits_of_a_wrong_kind_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Contract(**given)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    limits = Contract(np.float32(0.005), min_accuracy={"cosine": np.float64(0.5)})
+    assert limits.max_latency == np.float32(0.005)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"min_accuracy": {"COSINE": 0.9}}, "did you mean 'cosine'"),
+        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 to inf"),
+    ],
+    ids=str,
+)
+def test_names_and_numbers_are_told_as_they_were_meant(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Contract(**given)
+
+
+def test_limits_say_what_they_are_of() -> None:
+    with pytest.raises(InputError, match="weights 'neural' is a number, got 'x'"):
+        parse_limits(["neural=x"], "weights")

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import tvm
 from hypothesis import given, settings
@@ -15,9 +16,11 @@ from kernel_corpus import KERNELS
 from tvm.script import from_source
 from tvm_ffi import structural_map
 
-from hybridc.compiler import target
+from hybridc.compiler import driver, target
 from hybridc.compiler.log import keys, workload
+from hybridc.compiler.plans import Options
 
+DIGITS = Path(__file__).parent.parent / "examples/digits"
 KERNEL = """
 @T.prim_func(s_tir=True, private=True)
 def {name}({x}: T.Buffer(({rows}, {depth}), "{dtype}"), {w}: T.Buffer(({depth}, 8), "{dtype}"),
@@ -151,3 +154,15 @@ def test_the_toolchain_names_what_makes_code() -> None:
     found = keys.of_toolchain().data
     assert set(found) == {"hybridc", "tvm", "llvm", "code_generation"}
     assert str(found["tvm"]) in tvm.__version__ or tvm.__version__ in str(found["tvm"])
+
+
+def test_another_calibration_is_the_same_workload() -> None:
+    """Scales and zero points are numbers within kernels, but none that a schedule depends on."""
+    images = np.load(DIGITS / "digits-test.npz")["image"]
+    found = []
+    for part in (images[:20], 0.7 * images[20:60]):
+        options = Options(dtype="int8", threads=1, calibration={"image": part}, verify="off")
+        report = driver.compile_source(DIGITS / "digits.onnx", options).report
+        found.append({each.workload for each in report.kernels})
+    assert found[0] == found[1]
+    assert all(found[0])

@@ -1,6 +1,7 @@
 """Samples and their summary, on durations that are given, not on a clock."""
 
 import json
+import math
 from itertools import count
 from pathlib import Path
 
@@ -53,6 +54,14 @@ def test_a_slow_call_is_made_often_enough() -> None:
 
 
 @pytest.mark.usefixtures("clock")
+def test_time_that_ends_leaves_the_fewest_samples() -> None:
+    """A call of 0.1 s that were to be made 2995 times, in two seconds."""
+    found = measure.latency(lambda: None, seconds=1.0, warmup=0.0, at_least=2995, longest=2.0)
+    assert measure.MIN_SAMPLES <= len(found.seconds) < 20
+    assert math.isinf(found.percentile(99.9).high)
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_fast_call_stops_at_the_limit() -> None:
     samples = measure.latency(lambda: None, seconds=1e9, warmup=0.0, at_least=1, at_most=7)
     assert len(samples.seconds) == 7
@@ -60,8 +69,8 @@ def test_a_fast_call_stops_at_the_limit() -> None:
 
 @pytest.mark.usefixtures("clock")
 def test_the_time_is_used_and_then_it_stops() -> None:
-    # Each sample reads the clock three times: 0.3 s of the 2 s.
-    assert len(measure.latency(lambda: None, seconds=2.0, warmup=0.0, at_least=1).seconds) == 7
+    # Each sample reads the clock twice: 0.2 s of the 2 s.
+    assert len(measure.latency(lambda: None, seconds=2.0, warmup=0.0, at_least=1).seconds) == 10
 
 
 def test_a_precision_without_instructions_has_the_rate_of_fp32() -> None:

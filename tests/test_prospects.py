@@ -3,18 +3,21 @@
 from dataclasses import replace
 
 import pytest
+from made_up import ROOFS
 
 from hybridc.compiler import prospects, stages
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.gains import Facts, Kernel
+from hybridc.compiler.gains import Facts
 from hybridc.compiler.plans import Options
+from hybridc.compiler.stages import Stage
+from hybridc.compiler.work import CONVOLUTION, PRODUCT, Operator
 
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
 AVX2 = Options(contract=FAST, target="avx2", threads=1)
 WIDE = replace(AVX2, target='{"kind": "llvm", "mcpu": "cooperlake"}')
 # Convolutions; one row of a large language model, which reads 4 GB of weights.
-BUSY = Facts((Kernel(2e9, 1e7, "conv2d", 50),), {"fp32": 1e11}, 1e11)
-WAITS = Facts((Kernel(2e9, 4e9, "dense"),), {"fp32": 1e11}, 1e11)
+BUSY = Facts((Operator("nn.conv2d", CONVOLUTION, 1e11, 4e6, 1e7, 1e7),), ROOFS)
+WAITS = Facts((Operator("matmul", PRODUCT, 2e9, 4e9, 1e4, 1e4),), ROOFS)
 
 
 def hopeful(options: Options, facts: Facts | None) -> list[str]:
@@ -24,11 +27,32 @@ def hopeful(options: Options, facts: Facts | None) -> list[str]:
 def test_what_cannot_be_faster_is_vain() -> None:
     data = [{"x": 1}]
     assert hopeful(AVX2, BUSY) == ["int8", "int8-dynamic"]
-    assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8"]
-    assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8"]
+    assert hopeful(replace(AVX2, calibration=data), BUSY) == ["int8", "int8-dynamic"]
+    assert hopeful(replace(WIDE, calibration=data), BUSY) == ["bf16", "int8", "int8-dynamic"]
     assert hopeful(AVX2, None) == ["int8", "int8-dynamic"]
-    waiting = ["fp16", "int8-weights", "int8", "int4-weights"]
+    waiting = ["fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights"]
     assert hopeful(replace(AVX2, calibration=data), WAITS) == waiting
+
+
+def test_leaving_out_what_finds_nothing_is_vain() -> None:
+    stage = Stage("no-fuse-attention", lambda options: options, component="subgraph")
+    assert not prospects.idle(stage, BUSY)
+    assert not prospects.idle(stage, None)
+    idle = replace(BUSY, idle=("fuse-attention", "tuned"))
+    assert prospects.idle(stage, idle) == "fuse-attention finds nothing in this model"
+    assert not prospects.idle(Stage("tuned", lambda options: options), idle)
+
+
+def test_a_limit_on_size_that_code_alone_exceeds_is_vain() -> None:
+    small = replace(AVX2, contract=Contract(max_size="1kB", min_accuracy={"cosine": 0.9}))
+    assert hopeful(small, replace(BUSY, code=2000)) == []
+    assert "2 kB are none" in prospects.vain("int4-weights", small, replace(BUSY, code=2000))
+    assert hopeful(small, replace(BUSY, code=900))
+
+
+def test_ranges_of_each_call_are_vain_where_ranges_known_beforehand_are_accurate() -> None:
+    assert "no faster than int8" in prospects.vain("int8-dynamic", AVX2, BUSY, {"exact", "int8"})
+    assert not prospects.vain("int8-dynamic", AVX2, BUSY, {"exact"})
 
 
 def test_a_limit_on_size_takes_what_is_smaller() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import certify, driver, experience, resume, settings
+from hybridc.compiler import certify, driver, experience, resume, settings, stages
 from hybridc.compiler.attempt import Outcome
+from hybridc.compiler.certify import Trial
 from hybridc.compiler.contract import Contract
-from hybridc.compiler.gains import Past
+from hybridc.compiler.experienced import Past
 from hybridc.compiler.measure import Samples
 from hybridc.compiler.model import Model
 from hybridc.compiler.plans import Options
@@ -21,6 +22,7 @@ from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
+DIGITS = Path(__file__).parent.parent / "examples/digits"
 LIMITS = Contract("5ms", min_accuracy={"cosine": 0.99})
 
 
@@ -37,7 +39,7 @@ def outcome() -> Outcome:
 @pytest.fixture
 def kept(outcome: Outcome, tmp_path: Path) -> Kept:
     model = Model("m", None, outcome.report.inputs, outcome.report.outputs, lambda _: [])
-    found = Kept(tmp_path / "stages" / "one", model, now=lambda: 1000.0)
+    found = Kept(tmp_path / "stages" / "one", Trial(model, [], []), now=lambda: 1000.0)
     found.save(Options(), outcome)
     return found
 
@@ -130,13 +132,43 @@ def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: li
     assert clock[3:] == ["fp32", "bf16"]
 
 
+def test_quantised_stages_are_resumed_and_narrowed_from_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Interrupted while int8 is narrowed: int8 itself is measured no second time."""
+    pipelines: list[str] = []
+
+    def measured(session: InferenceSession, *_: object) -> Samples:
+        text = session.artifact.pipeline
+        pipelines.append(text)
+        if len(pipelines) == 3:
+            raise KeyboardInterrupt
+        return Samples((0.004 if "quantize" in text else 0.008,) * 20)
+
+    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(stages, "LOSSY", ("int8",))
+    limits = Contract("5ms", min_accuracy={"cosine": 0.99999})
+    data = DIGITS / "digits-test.npz"
+    options = Options(target="avx2", threads=1, contract=limits, calibration=data)
+    with pytest.raises(KeyboardInterrupt):
+        driver.compile_source(DIGITS / "digits.onnx", options)
+    assert ["quantize" in text for text in pipelines] == [False, True, True]
+    assert "keep=" in pipelines[2]
+    found = driver.compile_source(DIGITS / "digits.onnx", options)
+    assert pipelines[3] == pipelines[2]
+    assert all("keep=" in text for text in pipelines[3:])
+    (decision,) = [each for each in found.report.decisions if each.stage == "int8"]
+    assert decision.operators is not None
+    assert len(decision.operators["operators"]) == 4
+
+
 def test_experience_is_kept_and_torn_lines_are_passed_over() -> None:
     row = Past("bf16", "a machine", (1.0, 2.0, 3.0, 4.0), 0.5, 0.4, 2.0)
     assert experience.read() == ()
     assert experience.add([row, row]) == ""
     with experience.path().open("ab") as stream:
-        stream.write(b'{"version": 1, "stage"\n[]\n{"version": 2}\n\xff\n')
-        stream.write(b'{"version": 1, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
+        stream.write(b'{"version": 2, "stage"\n[]\n{"version": 1}\n\xff\n')
+        stream.write(b'{"version": 2, "stage": "x", "machine": "m", "features": [1, 2, 3, 4],')
         stream.write(b' "expected": NaN, "gained": 0, "seconds": 1}\n')
     experience.add([row])
     assert experience.read() == (row, row, row)

@@ -49,6 +49,10 @@ def failing(_: Any) -> float:
         (failing, "the validation function failing raised KeyError: 'no such label"),
         (lambda _: None, "must return a number, got NoneType"),
         (lambda _: "good", "must return a number, got str"),
+        (lambda _: "0.97", "must return a number, got str"),
+        (lambda _: [0.97], "must return a number, got list"),
+        (lambda _: np.ones(2), "must return a number, got ndarray"),
+        (lambda _: sys.exit(3), "raised SystemExit: 3"),
         (lambda _: math.nan, "returned nan"),
         (lambda runner: runner.run(["z"], {"x": np.ones((1, 3, 8, 8), np.float32)}), "'z'"),
     ],
@@ -58,6 +62,20 @@ def test_faults_of_the_function_are_told(validate: Callable[[Any], Any], message
         driver.compile(
             classifier(), contract=Contract(validate=validate, max_drop={"validate": 0.1})
         )
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.5), np.array(0.5), np.array([0.5]), True, 1, np.int64(2)], ids=repr
+)
+def test_scalars_of_any_kind_are_numbers(value: Any) -> None:
+    found = validation.figure(lambda _: value, None)  # type: ignore[arg-type]
+    assert isinstance(found, float)
+
+
+def test_a_limit_beyond_the_reference_is_told_as_such() -> None:
+    limits = Contract(validate=lambda _: 0.5, min_accuracy={"validate": 0.97})
+    with pytest.raises(ContractError, match=r"measured 0.5; the reference's own figure is 0.5"):
+        driver.compile(classifier(), contract=limits)
 
 
 @pytest.fixture

@@ -23,12 +23,11 @@ class Adaptive(Controller):
         if first := course.upcoming():
             course.go(first)
         while course.left and not self._enough(course):
-            expected = {stage.name: course.predicted(stage) for stage in course.left}
-            best = max(course.left, key=lambda stage: expected[stage.name].mean)
-            hopeful = [stage for stage in course.left if expected[stage.name].hope > course.noise]
+            expected = [(course.predicted(stage), stage) for stage in course.left]
+            hopeful = [pair for pair in expected if pair[0].hope > course.noise]
             if not hopeful:
                 break
-            course.go(best if best in hopeful else hopeful[0])
+            course.go(max(hopeful, key=lambda pair: pair[0].mean)[1])
         if not self._enough(course):
             self._leave(course)
 
@@ -38,6 +37,5 @@ class Adaptive(Controller):
 
     def _leave(self, course: Course[Any]) -> None:
         for stage in list(course.left):
-            gain = course.predicted(stage)
-            told = f"expected to gain {gain.mean:.1%} ± {gain.sigma:.1%}, inside the noise"
+            told = f"expected {course.predicted(stage).text()}, inside the noise"
             course.close(stage, NOT_PROMISING, told)

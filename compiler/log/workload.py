@@ -6,10 +6,14 @@ one computation.  Variables and buffers are numbered in the order in which they 
 infers (the reads and writes of blocks), what says how to run and not what (attributes of functions,
 hints of TVM's own), and the width of loop counters stay out; what our rules go by
 (`hybridc.kernel`, `hybridc.shared`) belongs to it.
+
+In a kernel of 8-bit tensors the numbers that calibration finds, scales and zero points, stand as
+what they are and not with their values: no schedule depends on these, and a measurement of one
+calibration is one of the next.
 """
 
 from collections.abc import Callable, Iterator
-from math import log2
+from math import isfinite, log2
 from types import MappingProxyType
 from typing import Any
 
@@ -20,6 +24,7 @@ Form = Any  # JSON data: lists, strings, numbers and None
 VERSION = 1  # of the form; another version gives other keys
 
 _BINARY = ("a", "b")
+_BYTES = ("int8", "uint8")
 # The fields of each kind of node that say what it computes, in the order in which they are read.
 _FIELDS = MappingProxyType(
     {
@@ -76,7 +81,7 @@ def form(func: PrimFunc) -> Form:
 
     Raises PassError where the kernel holds a kind of node that the form has no words for.
     """
-    walk = _Walk()
+    walk = _Walk(any(str(param.dtype) in _BYTES for param in func.params))
     return ["kernel", VERSION, [walk(param) for param in func.params], walk(func.body)]
 
 
@@ -116,8 +121,9 @@ def _is_size(data: Form) -> bool:
 class _Walk:
     """Turns nodes into lists that begin with the node's kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, quantised: bool = False) -> None:
         self._known: dict[int, str] = {}
+        self.quantised = quantised
 
     def __call__(self, node: Any) -> Form:
         """The form of a node, of a list of nodes, or of a plain value."""
@@ -174,12 +180,16 @@ def _dtype(node: Any) -> str:
     return str(getattr(getattr(node, "ty", node), "dtype", "other"))
 
 
-def _float(_: _Walk, node: Any) -> Form:
-    """Every bit of it, in the notation of C."""
-    return ["FloatImm", _dtype(node), float(node.value).hex()]
+def _float(walk: _Walk, node: Any) -> Form:
+    """Every bit of it, in the notation of C; 0, 1 and infinities are no scales."""
+    value = float(node.value)
+    scale = walk.quantised and value not in (0.0, 1.0) and isfinite(value)
+    return ["FloatImm", _dtype(node), "scale" if scale else value.hex()]
 
 
-def _integer(_: _Walk, node: Any) -> Form:
+def _integer(walk: _Walk, node: Any) -> Form:
+    if walk.quantised and _dtype(node) in _BYTES:
+        return "zero"
     return bool(node.value) if _dtype(node) == "bool" else int(node.value)
 
 

@@ -10,9 +10,12 @@ from hybridc.compiler.peer import Call, Peer, renamed
 
 @dataclass(frozen=True)
 class Openvino(Peer):
-    """OpenVINO for latency; `precision` is f32 unless asked, since its own default may be bf16."""
+    """OpenVINO for latency; `precision` is f32 unless asked, since its own default may be bf16.
 
-    suffixes: ClassVar[tuple[str, ...]] = (".onnx",)
+    `default` leaves the precision to it.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = (".onnx", ".xml")
     packages: ClassVar[tuple[str, ...]] = ("openvino",)
 
     precision: str = "f32"
@@ -25,10 +28,8 @@ class Openvino(Peer):
         model = core.read_model(str(path))
         given = dict(renamed(feed, [port.any_name for port in model.inputs]))
         model.reshape({name: openvino.PartialShape(array.shape) for name, array in given.items()})
-        hints = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": self.precision,
-        }
+        hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+        if self.precision != "default":
+            hints["INFERENCE_PRECISION_HINT"] = self.precision
         request = core.compile_model(model, "CPU", hints).create_infer_request()
         return lambda: request.infer(given)

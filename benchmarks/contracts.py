@@ -1,0 +1,46 @@
+"""Contracts: what they come to beside peers, whether certificates stand, and others with limits.
+
+    python benchmarks/contracts.py speed                       ResNet-50 and BERT-base
+    python benchmarks/contracts.py ladder --models digits      contracts of rising difficulty
+    python benchmarks/contracts.py rivals                      NNCF with accuracy control
+
+`speed`: the fastest candidate within a limit on the cosine, beside ONNX Runtime in fp32 and
+OpenVINO as it is.  `ladder`: of each contract that is certified, all limits are measured again on
+data of the same kind that nothing has seen.  `rivals`: one model, data and limit for all.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+
+import contracts_ladder
+import contracts_rivals
+import contracts_speed
+import data
+
+PARTS: Mapping[str, Callable[[argparse.Namespace], str]] = MappingProxyType(
+    {
+        "speed": lambda given: contracts_speed.run(given.models or contracts_speed.MODELS, given),
+        "ladder": lambda given: contracts_ladder.run(given.models or data.LADDER, given),
+        "rivals": lambda given: contracts_rivals.run(given.models or contracts_rivals.MODELS),
+    }
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure one part and print its section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--models", type=lambda text: text.split(","), help="with commas between")
+    parser.add_argument("--contracts", type=int, default=20, help="ladder: rungs of each model")
+    parser.add_argument("--samples", type=int, default=64, help="of each kind of data")
+    given = parser.parse_args(arguments)
+    try:
+        print(PARTS[given.part](given))
+    except KeyError as error:
+        sys.exit(f"no model is named {error.args[0]}; known: {', '.join(data.MODELS)}")
+
+
+if __name__ == "__main__":
+    main()

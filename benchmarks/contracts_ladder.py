@@ -1,0 +1,134 @@
+"""Contracts of rising difficulty: which are refused, and whether the certified ones stand.
+
+A certificate says with 95 % confidence that a limit holds.  It is refuted where a measurement of
+its own, on other data of the same kind, says with the same confidence that it does not.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import contracts_speed
+import data
+import markdown
+
+from hybridc.compiler import frontend
+from hybridc.compiler.attempt import Outcome
+from hybridc.compiler.certify import Terms, Trial, examine
+from hybridc.compiler.clause import Clause
+from hybridc.compiler.clock import Clock
+from hybridc.compiler.contract import Contract
+
+# The first asks for as much time again as fp32 takes, the last for a fifth of it; the noise beside
+# the signal that is allowed falls from 10 % to a millionth.
+_SLOWEST, _FASTEST = 2.0, 0.2
+_ROUGHEST, _FINEST = 1e-1, 1e-6
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What came of one contract: why it was refused, or which limits were refuted by fresh data.
+
+    `below` are limits that the fresh value misses, if not beyond doubt.
+    """
+
+    contract: Contract
+    refused: str = ""
+    refuted: tuple[str, ...] = ()
+    below: tuple[str, ...] = ()
+    precision: str = ""
+
+
+def run(names: Sequence[str], given: argparse.Namespace) -> str:
+    """The table, with a note for each certificate that was refuted."""
+    headers = ("model", "contracts", "certified", "refused", "fresh value below", "refuted")
+    rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
+    for name in names:
+        found = list(climb(name, given.contracts, given.samples))
+        kept = [each for each in found if not each.refused]
+        refuted = [each for each in kept if each.refuted]
+        below = sum(bool(each.below) for each in kept)
+        counts = (len(found), len(kept), len(found) - len(kept), below)
+        rows.append((name, *map(str, counts), markdown.judged(str(len(refuted)), not refuted)))
+        notes += [f"* {name}: {'; '.join(each.refuted)}" for each in refuted]
+        if kept and found[-1].refused:
+            notes.append(f"* {name}: the tightest is refused: {found[-1].refused}")
+    return "\n".join([markdown.table(headers, rows), "", *notes])
+
+
+def climb(name: str, count: int, samples: int) -> Iterator[Rung]:
+    """Compile for each contract, the easiest first, and measure again what is certified."""
+    source = data.named(name)
+    for contract in ladder(_plain(source, samples), count):
+        outcome = contracts_speed.compiled(source, contract, samples)
+        made = _rung(outcome, contract, source, samples)
+        print(f"{name}, {_told(contract)}: {made.refused or made.precision}", file=sys.stderr)
+        yield made
+
+
+def _plain(source: data.Source, samples: int) -> float:
+    """Seconds of a call in fp32."""
+    found = contracts_speed.compiled(source, Contract(max_latency="1h"), samples)
+    assert found.measured.latency is not None
+    return found.measured.latency.value
+
+
+def ladder(seconds: float, count: int) -> Iterator[Contract]:
+    """Limits on time and accuracy between the easiest and the hardest, evenly by their logarithms.
+
+    `seconds` are those of fp32.
+    """
+    for index in range(count):
+        share = index / max(count - 1, 1)
+        limit = seconds * _SLOWEST * (_FASTEST / _SLOWEST) ** share
+        noise = _ROUGHEST * (_FINEST / _ROUGHEST) ** share
+        yield Contract(limit, min_accuracy={"cosine": 1 - noise})
+
+
+def _rung(outcome: Outcome, contract: Contract, source: data.Source, samples: int) -> Rung:
+    if outcome.broken:
+        return Rung(contract, refused=outcome.broken[0])
+    clauses = again(outcome, contract, source, samples)
+    refuted = tuple(clause.text() for clause in clauses if _refutes(clause))
+    below = tuple(clause.text() for clause in clauses if not _holds(clause))
+    precision = contracts_speed.precision_of(outcome)
+    return Rung(contract, refuted=refuted, below=below, precision=precision)
+
+
+def again(
+    outcome: Outcome, contract: Contract, source: data.Source, samples: int
+) -> Sequence[Clause]:
+    """The contract's limits with what is measured now, on fresh data."""
+    model, feeds = frontend.load(source.file), source.samples(data.FRESH, samples)
+    trial = Trial(model, list(map(dict, feeds)), [model.reference(feed) for feed in feeds])
+    ranges = outcome.artifact.certificate.get("calibration")
+    terms = Terms(
+        False, None, None, contract, "fresh data", outcome.report.precision, calibrated=ranges
+    )
+    found = examine(outcome.artifact, trial, terms, 0, Clock(lambda _: None).stage)
+    return contract.clauses(found.measured)
+
+
+def _refutes(clause: Clause) -> bool:
+    """Whether even the better end of what was measured breaks the limit."""
+    assert clause.found is not None
+    assert clause.limit is not None
+    if clause.higher:
+        return clause.found.high < clause.limit
+    return clause.found.low > clause.limit
+
+
+def _holds(clause: Clause) -> bool:
+    assert clause.found is not None
+    assert clause.limit is not None
+    value = clause.found.value
+    return value >= clause.limit if clause.higher else value <= clause.limit
+
+
+def _told(contract: Contract) -> str:
+    noise = 1 - contract.min_accuracy["cosine"]
+    limit = contract.max_latency or math.nan
+    return f"at most {limit * 1e3:.4g} ms, cosine at least 1 - {noise:.1e}"
