@@ -1,6 +1,7 @@
 """Kernels that move data, at their default points, against a copy of as many bytes."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -19,6 +20,7 @@ _SECONDS = 0.1  # for each kernel
 _GOAL = 0.7  # of a copy
 _LOWERED = "simplify-inference,fold-constants,widen-types,legalize,fuse"
 _PASSES = f"{_LOWERED},schedule,start-at-infinity,fast-math"
+_ROWS = 30_000  # of a table
 _COPIES = tuple(2**power for power in range(14, 25, 2))  # elements
 op: Any = relax.op
 
@@ -95,6 +97,21 @@ def softmax(axis: int) -> Callable[..., Any]:
     return lambda x: op.nn.softmax(x, axis)
 
 
+def power(exponent: float) -> Callable[..., Any]:
+    """Every element to a power."""
+    return lambda x: op.power(x, relax.const(exponent, "float32"))
+
+
+def rows(table: Any, places: Any) -> Any:
+    """An embedding: the rows of a table at some places."""
+    return op.take(table, places, axis=0)
+
+
+def second_rows(x: Any) -> Any:
+    """Half of a tensor: every second of its rows."""
+    return op.strided_slice(x, [0], [0], [int(x.ty.shape.values[0])], [2])
+
+
 def zero_nans(x: Any) -> Any:
     """NaN as 0."""
     return op.where(op.isnan(x), relax.const(0.0, "float32"), x)
@@ -106,6 +123,12 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "add, large": (op.add, floats([64, 56, 56, 8], [64, 56, 56, 8])),
         "gelu": (op.nn.gelu, floats([128, 3072])),
         "silu": (op.nn.silu, floats([128, 3072])),
+        "sine": (op.sin, floats([128, 3072])),
+        "cosine": (op.cos, floats([128, 3072])),
+        "tangent": (op.tan, floats([128, 3072])),
+        "logarithm": (op.log, floats([128, 3072])),
+        "power of 2.2": (power(2.2), floats([128, 3072])),
+        "root": (power(0.5), floats([128, 3072])),
         "mish": (mish, floats([128, 3072])),
         "NaN to zero": (zero_nans, floats([64, 128, 128])),
         "transpose of an image in": (permute(0, 2, 3, 1), floats([1, 3, 224, 224])),
@@ -115,6 +138,12 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "transpose of a matrix": (permute(1, 0), floats([768, 768])),
         "transpose of a matrix, large": (permute(1, 0), floats([4096, 4096])),
         "transpose of heads": (permute(0, 2, 1, 3), floats([1, 128, 12, 64])),
+        "rows of a table": (rows, [([30522, 768], "float32"), ([128], "int64")]),
+        "every second row": (second_rows, floats([512, 1024])),
+        "concatenation of rows": (
+            lambda x, y: op.concat([x, y], 0),
+            floats([384, 1024], [128, 1024]),
+        ),
         "channel shuffle": (shuffle, floats([1, 28, 28, 116])),
         "concatenation of channels": (
             lambda x, y: op.concat([x, y], 3),
@@ -139,6 +168,15 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
             floats([1, 64, 112, 112]),
         ),
         "average pool 2/2": (pool("avg", 2, 2, 0), floats([1, 56, 56, 128])),
+        "average pool 2/2, channels first": (
+            pool("avg", 2, 2, 0, "NCHW"),
+            floats([1, 128, 56, 56]),
+        ),
+        "average pool 3/1, channels first": (
+            pool("avg", 3, 1, 1, "NCHW"),
+            floats([1, 128, 56, 56]),
+        ),
+        "global average pool, channels first": (reduce("mean", 2, 3), floats([1, 256, 56, 56])),
         "global average pool": (reduce("mean", 1, 2), floats([1, 56, 56, 256])),
         "adaptive average pool": (
             lambda x: op.nn.adaptive_avg_pool2d(x, (7, 7), layout="NHWC"),
@@ -149,11 +187,24 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
         "sum of the last axis": (reduce("sum", 1), floats([1024, 1024])),
         "argmax of the last axis": (reduce("argmax", 1), floats([1024, 1024])),
         "argmax of the first axis": (reduce("argmax", 0), floats([1024, 1024])),
+        "maximum of the middle axes": (reduce("max", 1, 2), floats([8, 32, 32, 64])),
+        "mean of the outer axes": (reduce("mean", 0, 2), floats([32, 256, 64])),
+        "argmin of the last axis, short": (reduce("argmin", 1), floats([65536, 10])),
+        "largest 8 of 1000": (
+            lambda x: op.topk(x, k=8, axis=-1, ret_type="values"),
+            floats([128, 1000]),
+        ),
         "softmax of 128": (softmax(-1), floats([12, 128, 128])),
         "softmax of 3": (softmax(-1), floats([65536, 3])),
         "softmax of the first axis": (softmax(0), floats([21, 16384])),
+        "softmax of 10": (softmax(-1), floats([65536, 10])),
+        "softmax of the middle axis": (softmax(1), floats([4, 21, 16384])),
         "cumulative sum": (lambda x: op.cumsum(x, 1), floats([1024, 1024])),
+        "cumulative sum, first axis": (lambda x: op.cumsum(x, 0), floats([1024, 1024])),
+        "cumulative sum, middle axis": (lambda x: op.cumsum(x, 1), floats([32, 64, 512])),
         "layer norm": (norm, floats([128, 768], [768], [768])),
+        "layer norm of 32": (norm, floats([3136, 32], [32], [32])),
+        "layer norm of 24": (norm, floats([3136, 24], [24], [24])),
         "group norm, channels last": (group_norm(32, 3), floats([1, 32, 32, 256], [256], [256])),
         "group norm, channels first": (group_norm(32, 1), floats([1, 256, 32, 32], [256], [256])),
         "pad": (
@@ -164,8 +215,8 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
 )
 
 
-def run() -> str:
-    """Time every kernel at its default point; return the table."""
+def run(wanted: str = "") -> str:
+    """Time every kernel, or those with a word in their names, at its point; return the table."""
     settings.set_runtime_threads(THREADS)
     chosen = target.parse("cpu", THREADS)
     copies = [(8 * count, time_copy(count, chosen)) for count in _COPIES]
@@ -177,6 +228,8 @@ def run() -> str:
         "|---|---|---|---|---|---|",
     ]
     for name, kernel in KERNELS.items():
+        if wanted not in name:
+            continue
         rules, moved, seconds = time_kernel(kernel, chosen)
         share = copy_time(moved, copies) / seconds
         missed = " **missed**" if share < _GOAL else ""
@@ -244,8 +297,9 @@ def _random(param: Any) -> Any:
     shape, numbers = [int(extent) for extent in param.shape], np.random.default_rng(0)
     if str(param.dtype) == "float32":
         return tvm.runtime.tensor(numbers.random(shape, "float32"))
-    return tvm.runtime.tensor(numbers.integers(0, 2, shape).astype(str(param.dtype)))
+    limit = _ROWS if str(param.dtype) == "int64" else 2
+    return tvm.runtime.tensor(numbers.integers(0, limit, shape).astype(str(param.dtype)))
 
 
 if __name__ == "__main__":
-    print(run())
+    print(run(*sys.argv[1:2]))
