@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import (
     NotApplicable,
@@ -58,6 +58,7 @@ class Conv2d(ScheduleRule):
             parts=_accumulators.parts(schedule, product, target),
             weight_bytes=_contraction.weight_bytes(schedule, product),
             unpacking=_accumulators.unpacking(schedule, product, target),
+            held=_held(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
@@ -103,3 +104,10 @@ class Conv2d(ScheduleRule):
     def estimate(self, match: Contraction, point: Point) -> float:
         """The analytic model's cycles."""
         return _tiling.estimate(match.problem, self.canonical(match, point), match.target)
+
+
+def _held(schedule: Schedule, product: Any, target: Target) -> int:
+    """Registers for activations of float32 that are read again; narrow ones come in groups."""
+    *_, taps, channels = _contraction.extents(schedule, product)
+    wide = _contraction.source_bytes(schedule, product) == 4
+    return _tiling.held(taps * channels, target) if wide else 0
