@@ -180,23 +180,24 @@ def _packed_keys(form: Attention, source: Any, lanes: int) -> Any:
     batch, heads, depth, columns = (key.extent(axis) for axis in range(4))
     group = group_of(form.dtype)
     if key.axes[2] != _LAST or depth % group:
-        whole = (batch, heads, depth, columns)
-        return pack_columns(source, whole, lanes, lambda *index: key.at(source, *index))
+        extents = (batch, heads, depth, columns)
+        return pack_columns(source, extents, lanes, lambda *index: key.at(source, *index))
+    whole = form.whole_columns(lanes)
 
     def element(b: Any, h: Any, block: Any, step: Any, lane: Any, *part: Any) -> Any:
         d = step * group + part[0] if part else step
         t = block * lanes + lane
         last = tirx.const(columns - 1, "int64")
-        return key.at(source, b, h, d, t if columns % lanes == 0 else tirx.min(t, last))
+        return key.at(source, b, h, d, t if columns == whole else tirx.min(t, last))
 
-    shape = (batch, heads, round_up(columns, lanes) // lanes, depth // group, lanes)
+    shape = (batch, heads, whole // lanes, depth // group, lanes)
     return computed(shape if group == 1 else (*shape, group), element, name="pack")
 
 
 def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
     """The mask with whole vectors in each row, so that vectors of it can be read."""
-    shape = form.mask
-    if mask is None or not shape or columns % lanes == 0 or shape[-1] == 1:
+    shape, width = form.mask, form.whole_columns(lanes)
+    if mask is None or not shape or columns == width or shape[-1] == 1:
         return mask
 
     def element(*index: Any) -> Any:
@@ -204,7 +205,6 @@ def _padded_mask(form: Attention, mask: Any, columns: int, lanes: int) -> Any:
         zero = tirx.const(0, mask.dtype)
         return tirx.if_then_else(column < columns, mask[*lead, column], zero)
 
-    width = -(-columns // lanes) * lanes
     return computed((*shape[:-1], width), element, name="pad")
 
 
@@ -223,7 +223,7 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
             last, end = index[-2] + form.causal, tirx.const(columns - 1, "int64")
             within = form.causal + shape[-2] <= columns
             met = index[-1] <= (last if within else tirx.min(last, end))
-        elif columns % lanes == 0:
+        elif columns == shape[-1]:
             return scaled
         else:
             met = index[-1] < columns

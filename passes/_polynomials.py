@@ -15,25 +15,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
+from tvm.ir.prim import expr as prim
 from tvm.tirx import Let, Max, Min, Select
 
 Expr = Any  # tvm.ir.Expr
 
 # The name by which each function binds its argument.
 ARGUMENT = "argument"
-# Added to a float32 below 2^22, this leaves the nearest integer in the last bits.
-_ROUND = 12582912.0  # 1.5 * 2^23
-_ROUND_BITS = 0x4B400000
-_EXPONENT_BIAS = 127
+# Added to a float32 below 2^22, this leaves the nearest integer in the last bits, of which the
+# lowest nine are 0 themselves.
+ROUND = 12582912.0  # 1.5 * 2^23, 0x4B400000
 _MANTISSA_BITS = 23
 # ln 2 in two parts: the first has 9 bits, so that its product with an exponent is exact.
 _LN2_HIGH = 0.693359375
 _LN2_LOW = math.log(2) - _LN2_HIGH
-# exp is 0 below and infinite above, in float32.
-_EXP_LOW, _EXP_HIGH = -104.0, 89.0
-# (exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2: relative error of exp 3.1e-9.
-_EXP = (0.49999994039535522, 0.16666521131992340, 0.041668388992547989, 0.0083687100559473038)
-_EXP_LAST = 0.0013814612757414579
+# The bits of 2^(n - 1) are n + _EXP_BIAS as an exponent: n from -126, which makes 0, to 128.
+_EXP_BIAS = 126
+_EXP_LOW, _EXP_HIGH = -87.6, 88.9
+# 2 exp(r) for |r| <= ln(2)/2: relative error 3.1e-9.
+_EXP = (
+    2.0,
+    2.0,
+    0.99999988079071044,
+    0.33333042263984680,
+    0.083336777985095978,
+    0.016737420111894608,
+    0.0027629225514829159,
+)
 # (log(1 + f) - f + f^2/2) / f^3 for 1/sqrt(2) <= 1 + f < sqrt(2): relative error of log 5.8e-9.
 _LOG = (
     0.33333331346511841,
@@ -82,29 +90,31 @@ _ERF_BELOW = (
     0.0011651883833110332,
     3.8004334783181548e-05,
 )
+# Factors of an argument, and their inverses, with which no coefficient leaves the normal numbers.
+_LEAST_SCALE = 0.05
 
 
 def exp(x: Expr) -> Expr:
-    """The exponential 2^n e^r, n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite)."""
-    return _let(ARGUMENT, _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
+    """The exponential 2^n e^r, n = round(x / ln 2) and |r| <= ln(2)/2 (Cody and Waite).
+
+    The polynomial gives 2 e^r and the exponent's bits 2^(n - 1): so n = 128, for the largest finite
+    results, needs no second factor, and an exponent whose bits are 0 makes the result 0.
+    """
+    return let(ARGUMENT, _clamp(x, _EXP_LOW, _EXP_HIGH), _exp_clamped)
 
 
 def _exp_clamped(x: Expr) -> Expr:
     def rounded(shifted: Expr) -> Expr:
-        exponent = tirx.reinterpret("int32", shifted) - _int(_ROUND_BITS)
-        return _let("n", exponent, lambda n: _let("r", rest(shifted), lambda r: scaled(r, n)))
+        # All bits but those of n + _EXP_BIAS are shifted out.
+        bits = tirx.shift_left(tirx.reinterpret("int32", shifted), whole(_MANTISSA_BITS))
+        factor = tirx.reinterpret("float32", bits)
+        return let("r", rest(shifted), lambda r: horner(_EXP, r) * factor)
 
     def rest(shifted: Expr) -> Expr:
-        whole = shifted - _float(_ROUND)
-        return x - whole * _float(_LN2_HIGH) - whole * _float(_LN2_LOW)
+        multiple = shifted - real(ROUND + _EXP_BIAS)
+        return x - multiple * real(_LN2_HIGH) - multiple * real(_LN2_LOW)
 
-    def scaled(r: Expr, n: Expr) -> Expr:
-        power = _float(1.0) + (r + r * r * _horner((*_EXP, _EXP_LAST), r))
-        # Two factors, as 2^n itself may be too large or too small for a normal number.
-        half = tirx.shift_right(n, _int(1))
-        return power * _power_of_two(half) * _power_of_two(n - half)
-
-    return _let("z", x * _float(1 / math.log(2)) + _float(_ROUND), rounded)
+    return let("z", x * real(1 / math.log(2)) + real(ROUND + _EXP_BIAS), rounded)
 
 
 def log(x: Expr) -> Expr:
@@ -112,26 +122,26 @@ def log(x: Expr) -> Expr:
 
     def of_argument(x: Expr) -> Expr:
         # Subnormal numbers are scaled to have a full mantissa.
-        small = x < _float(_SMALLEST_NORMAL)
-        bits = tirx.reinterpret("int32", Select(small, x * _float(2.0**_MANTISSA_BITS), x))
-        shift = Select(small, _int(_MANTISSA_BITS), _int(0))
-        from_root = bits - _int(_SQRT_HALF_BITS)
-        return _let("b", from_root, lambda b: of_bits(x, b, shift))
+        small = x < real(_SMALLEST_NORMAL)
+        bits = tirx.reinterpret("int32", Select(small, x * real(2.0**_MANTISSA_BITS), x))
+        shift = Select(small, whole(_MANTISSA_BITS), whole(0))
+        from_root = bits - whole(_SQRT_HALF_BITS)
+        return let("b", from_root, lambda b: of_bits(x, b, shift))
 
     def of_bits(x: Expr, bits: Expr, shift: Expr) -> Expr:
-        exponent = tirx.shift_right(bits, _int(_MANTISSA_BITS)) - shift
-        mantissa = tirx.bitwise_and(bits, _int(2**_MANTISSA_BITS - 1)) + _int(_SQRT_HALF_BITS)
+        exponent = tirx.shift_right(bits, whole(_MANTISSA_BITS)) - shift
+        mantissa = tirx.bitwise_and(bits, whole(2**_MANTISSA_BITS - 1)) + whole(_SQRT_HALF_BITS)
         power = tirx.Cast("float32", exponent)
-        rest = tirx.reinterpret("float32", mantissa) - _float(1.0)
-        body = _let("f", rest, lambda f: _let("k", power, lambda k: finite(f, k)))
-        edge = Select(x == _float(0.0), _float(-math.inf), _nan())
-        return Select(x > _float(0.0), Select(x < _float(math.inf), body, x), edge)
+        rest = tirx.reinterpret("float32", mantissa) - real(1.0)
+        body = let("f", rest, lambda f: let("k", power, lambda k: finite(f, k)))
+        edge = Select(x == real(0.0), real(-math.inf), _nan())
+        return Select(x > real(0.0), Select(x < real(math.inf), body, x), edge)
 
     def finite(f: Expr, k: Expr) -> Expr:
-        small = f * f * f * _horner(_LOG, f) + k * _float(_LN2_LOW)
-        return small - f * f * _float(0.5) + f + k * _float(_LN2_HIGH)
+        small = f * f * f * horner(_LOG, f) + k * real(_LN2_LOW)
+        return small - f * f * real(0.5) + f + k * real(_LN2_HIGH)
 
-    return _let(ARGUMENT, x, of_argument)
+    return let(ARGUMENT, x, of_argument)
 
 
 def tanh(x: Expr) -> Expr:
@@ -145,15 +155,8 @@ def erf(x: Expr) -> Expr:
 
 
 def sigmoid(x: Expr) -> Expr:
-    """The logistic function 1 / (1 + e^-x), for negative x as e^x / (1 + e^x)."""
-
-    def of_argument(x: Expr) -> Expr:
-        def of_small(small: Expr) -> Expr:
-            return Select(x < _float(0.0), small, _float(1.0)) / (_float(1.0) + small)
-
-        return _let("e", exp(_float(0.0) - tirx.abs(x)), of_small)
-
-    return _let(ARGUMENT, x, of_argument)
+    """The logistic function 1 / (1 + e^-x)."""
+    return real(1.0) / (real(1.0) + exp(real(0.0) - x))
 
 
 def power(x: Expr, exponent: int) -> Expr:
@@ -163,48 +166,59 @@ def power(x: Expr, exponent: int) -> Expr:
         square = x * x
         return {1: x, 2: square, 3: square * x, 4: square * square}[exponent]
 
-    return _let(ARGUMENT, x, multiply)
+    return let(ARGUMENT, x, multiply)
 
 
 def _odd_quotient(x: Expr, limit: float, above: Sequence[float], below: Sequence[float]) -> Expr:
-    def quotient(x: Expr) -> Expr:
-        value = _let("t", x * x, lambda t: x * _horner(above, t) / _horner(below, t))
-        # Rounding may carry the last steps beyond 1, where no such function goes.
-        return _clamp(value, -1.0, 1.0)
+    x, scale = _scaled(x)
+    limit /= abs(scale)
+    above = [c * scale ** (2 * power + 1) for power, c in enumerate(above)]
+    below = [c * scale ** (2 * power) for power, c in enumerate(below)]
 
-    return _let(ARGUMENT, _clamp(x, -limit, limit), quotient)
+    def of_argument(x: Expr) -> Expr:
+        square = Min(real(limit * limit), x * x)
+        return let("t", square, lambda t: x * horner(above, t) / horner(below, t))
+
+    # Beyond the limit it grows with x, and rounding may carry the last steps below beyond 1.
+    return _clamp(let(ARGUMENT, x, of_argument), -1.0, 1.0)
+
+
+def _scaled(x: Expr) -> tuple[Expr, float]:
+    """What a constant multiplies, and the constant, which then goes into coefficients."""
+    if isinstance(x, prim.Mul) and isinstance(x.b, prim.FloatImm):
+        scale = float(x.b.value)
+        if _LEAST_SCALE < abs(scale) < 1 / _LEAST_SCALE:
+            return x.a, scale
+    return x, 1.0
 
 
 def _clamp(x: Expr, low: float, high: float) -> Expr:
-    return Max(_float(low), Min(_float(high), x))
+    return Max(real(low), Min(real(high), x))
 
 
-def _horner(coefficients: Sequence[float], x: Expr) -> Expr:
+def horner(coefficients: Sequence[float], x: Expr) -> Expr:
     """The polynomial with these coefficients, the constant first."""
-    total = _float(coefficients[-1])
+    total = real(coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
-        total = total * x + _float(coefficient)
+        total = total * x + real(coefficient)
     return total
 
 
-def _power_of_two(exponent: Expr) -> Expr:
-    bits = tirx.shift_left(exponent + _int(_EXPONENT_BIAS), _int(_MANTISSA_BITS))
-    return tirx.reinterpret("float32", bits)
-
-
-def _let(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
+def let(name: str, value: Expr, body: Callable[[Expr], Expr]) -> Expr:
     """Bind a value that the body uses more than once."""
     var = tirx.Var(name, value.ty)
     return Let(var, value, body(var))
 
 
-def _float(value: float) -> Expr:
+def real(value: float) -> Expr:
+    """A number of float32."""
     return tirx.const(value, "float32")
 
 
-def _int(value: int) -> Expr:
+def whole(value: int) -> Expr:
+    """A number of int32."""
     return tirx.const(value, "int32")
 
 
 def _nan() -> Expr:
-    return tirx.reinterpret("float32", _int(0x7FC00000))
+    return tirx.reinterpret("float32", whole(0x7FC00000))

@@ -1,4 +1,4 @@
-"""Compute exp, log, tanh and erf with vector instructions."""
+"""Compute exp, log, tanh, erf, sin, cos and tan with vector instructions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tvm.ir.prim.expr import FloatImm, Let
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.passes import _polynomials
+from hybridc.passes import _polynomials, _trigonometry
 
 Expr = Any  # tvm.ir.Expr
 
@@ -22,19 +22,21 @@ _NESTED = 2
 
 @dataclass(frozen=True)
 class FastMath(Pass):
-    """Compute exp, log, tanh and erf with vector instructions.
+    """Compute exp, log, tanh, erf, sin, cos and tan with vector instructions.
 
-    Largest errors in float32, infinities, NaN and subnormal numbers included: exp and log 2 ULP,
-    sigmoid 4, tanh and erf 6.  float16 is computed in float32; float64 stays as it is, and so do
-    functions whose argument holds three others already.  Each option turns one function off:
-    `exp` (with sigmoid), `log`, `tanh`, `erf`, and `power`, by which x to the power of 1, 2, 3 or
-    4 is multiplication.
+    Largest errors in float32, infinities and NaN included: exp, log, sin and cos 2 ULP, sigmoid
+    and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the least normal number, may
+    come out as 0.  float16 is computed in float32; float64 stays as it is, and so do functions
+    whose argument holds three others already; sin, cos and tan also where it holds any.  Each
+    option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin` (with cos and
+    tan), and `power`, by which x to the power of 1, 2, 3 or 4 is multiplication.
     """
 
     exp: bool = True
     log: bool = True
     tanh: bool = True
     erf: bool = True
+    sin: bool = True
     power: bool = True
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -56,8 +58,13 @@ class FastMath(Pass):
             changed = changed or new is not call
             return new
 
-        body = structural_map(func.body, (Call, replace))
-        return func.with_body(body) if changed else func
+        before = (
+            structural_map(func.body, (tirx.For, _trigonometry.in_vectors))
+            if self.sin
+            else func.body
+        )
+        body = structural_map(before, (Call, replace))
+        return func.with_body(body) if changed or not before.same_as(func.body) else func
 
     def _functions(self) -> dict[str, Callable[[Expr], Expr]]:
         """The functions to replace, by the names of TIR's operators."""

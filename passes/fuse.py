@@ -1,7 +1,7 @@
 """Join each kernel with the elementwise operators around it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,19 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.joins import joined_axis
-from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, unless_same, updated
+from hybridc.compiler.rewrite import (
+    bindings_of,
+    graph_of,
+    operator,
+    relax_functions,
+    unless_same,
+    updated,
+)
 
 _NARROW = {"bool", "int8", "uint8"}
-# TVM's kinds of operators: what each element of the result reads is one element up to here …
+# TVM's kinds of operators: each element of the result reads the one in its place up to here, …
+_BROADCAST = 1
+# … one element up to here …
 _INJECTIVE = 2
 # … and what joins no group.
 _OPAQUE = 8
@@ -54,26 +63,70 @@ def _joins_alone(module: Any) -> Any:
 
     Joined with what computes its inputs, one would choose among them for each element.
     """
-    chained: set[Any] = set()
-    joins: set[Any] = set()
+    joins: dict[Any, list[_Join]] = defaultdict(list)
     for _, function in relax_functions(module):
-        readers = _readers(function)
+        readers, values = _readers(function), graph_of(function).values
         for binding in bindings_of(function):
             kernel = _kernel(binding.value)
             if kernel is not None and joined_axis(module[kernel]) is not None:
-                joins.add(kernel)
-                if all(_pattern(module, reader) <= _INJECTIVE for reader in readers[binding.var]):
-                    chained.add(kernel)
-    alone = joins - chained
+                inputs = [_kernel(values.get(field)) for field in binding.value.args[1].fields]
+                found = _through_reshapes(binding.var, readers, module)
+                joins[kernel].append(_Join(inputs, found))
+    chained: set[Any] = set()
+    # A concatenation that stays alone ends the chain of those that it joins.
+    while more := {k for k in joins.keys() - chained if _goes_on(k, joins, chained, module)}:
+        chained |= more
+    alone = joins.keys() - chained
     return updated(module, {k: module[k].with_attr("op_pattern", _OPAQUE) for k in alone})
 
 
-def _readers(function: Any) -> Mapping[Any, list[Any]]:
-    """The values that read each variable of a function; its result counts as one."""
-    readers: dict[Any, list[Any]] = defaultdict(list)
-    for value in [*(binding.value for binding in bindings_of(function)), function.body.body]:
+@dataclass(frozen=True)
+class _Join:
+    """The kernels that make the inputs of a concatenation, and the values that read it."""
+
+    inputs: Sequence[Any]
+    readers: Sequence[Any]
+
+
+def _goes_on(
+    kernel: Any, joins: Mapping[Any, Sequence[_Join]], chained: set[Any], module: IRModule
+) -> bool:
+    """Whether somewhere only elementwise operators, and chains of them, read a concatenation.
+
+    One of concatenations would choose among many for each element: a transpose of that is slow.
+    """
+
+    def chains(join: _Join) -> bool:
+        limit = _BROADCAST if any(source in joins for source in join.inputs) else _INJECTIVE
+        return all(
+            _pattern(module, reader) <= limit
+            and (_kernel(reader) not in joins or _kernel(reader) in chained)
+            for reader in join.readers
+        )
+
+    return any(map(chains, joins[kernel]))
+
+
+def _through_reshapes(variable: Any, readers: Mapping[Any, Any], module: IRModule) -> list[Any]:
+    """The values that read a tensor, or a view of it."""
+    found: list[Any] = []
+    for value, made in readers[variable]:
+        kernel = _kernel(value)
+        view = kernel is not None and relax.analysis.has_reshape_pattern(module[kernel])
+        found += _through_reshapes(made, readers, module) if view else [value]
+    return found
+
+
+def _readers(function: Any) -> Mapping[Any, list[tuple[Any, Any]]]:
+    """The values that read each variable of a function, each with what it is bound to.
+
+    The function's result counts as one, bound to nothing.
+    """
+    readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
+    every = [(binding.value, binding.var) for binding in bindings_of(function)]
+    for value, made in [*every, (function.body.body, None)]:
         for var in relax.analysis.free_vars(value):
-            readers[var].append(value)
+            readers[var].append((value, made))
     return readers
 
 

@@ -51,6 +51,10 @@ def _convertible(value: Expr, graph: Graph) -> Expr | None:
             return _from_the_front(value, "axis", value.attrs.axis)
         case "stack":
             return _concatenated(value, graph)
+        case "clip":
+            return _bounded(value)
+        case "nn.leakyrelu":
+            return _leaky(value)
         case _:
             return None
 
@@ -61,6 +65,23 @@ def _from_the_front(value: Expr, name: str, axes: Sequence[int] | None) -> Expr 
         return None
     positive = [int(axis) % value.args[0].ty.ndim for axis in axes]
     return with_attributes(value, value.args, **{name: positive})
+
+
+def _bounded(value: Expr) -> Expr | None:
+    """A clip of numbers as a maximum of a minimum; layouts pass through these."""
+    data, dtype = value.args[0], str(value.ty.dtype)
+    if "float" not in dtype:
+        return None
+    low, high = (relax.const(float(bound.value), dtype) for bound in value.args[1:])
+    return relax.op.maximum(relax.op.minimum(data, high), low)
+
+
+def _leaky(value: Expr) -> Expr | None:
+    """A leaky rectifier as the larger of a number and its share, which has a layout too."""
+    data, dtype, share = value.args[0], str(value.ty.dtype), float(value.attrs.alpha)
+    if not 0 < share <= 1:  # 0 times infinity is no number
+        return None
+    return relax.op.maximum(data, relax.op.multiply(data, relax.const(share, dtype)))
 
 
 def _concatenated(value: Expr, graph: Graph) -> Expr | None:

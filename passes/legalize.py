@@ -7,11 +7,12 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import extrema, joins, lowerings, resampling
+from hybridc.compiler import extrema, joins, lowerings, resampling, scans
 from hybridc.compiler.batch_matmul import batch_matmul
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import operator, unless_same
+from hybridc.compiler.rewrite import calls, operator, rewrite, unless_same, updated
+from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.
 _PACKABLE = {
@@ -45,7 +46,7 @@ class Legalize(Pass):
         with context.target.tvm:
             lowered = Sequential(
                 [DispatchSortScan(), relax.transform.LegalizeOps({"relax.matmul": matmul, **_OWN})]
-            )(module)
+            )(_scanned(module, context.target))
         return unless_same(module, lowered)
 
     def ensures(self, module: IRModule) -> None:
@@ -53,6 +54,16 @@ class Legalize(Pass):
         left = sorted(_unlowered(module["main"]))
         if left:
             raise PassError(f"no lowering for {', '.join(left)}")
+
+
+def _scanned(module: IRModule, target: Target) -> IRModule:
+    """The module with kernels of ours for cumulative sums, which the sequence would lower first."""
+    if not calls(module, "cumsum"):
+        return module
+    builder = relax.BlockBuilder(module)
+    rewritten = rewrite(module, lambda value, _: scans.lower(builder, value, target))
+    made = builder.get().functions_items()
+    return updated(rewritten, {k: f for k, f in made if isinstance(f, tirx.PrimFunc)})
 
 
 def _packable(left: Any, right: Any, result: Any) -> bool:

@@ -4,15 +4,32 @@ A transposed convolution of stride s computes s x s interleaved images, one for 
 output pixel between the input's pixels.  Each is an ordinary convolution with every s-th weight
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009).
 Dilated weights stay dilated where the stride is 1; elsewhere zeros fill their gaps.
+
+Where there are few outputs to fill vectors with, the images are computed by one convolution side
+by side in its channels, with as many taps for each as the longest has, and then copied to their
+places.  Else each is a convolution of its own, which writes its pixels where they belong.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
+import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.target import Target
+from hybridc.passes import _phases
+
+# What may be done to each image before they are interleaved as well as to all behind it: functions
+# of one element …
+_UNARY = {
+    *("abs", "clip", "exp", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu"),
+    *("nn.silu", "sigmoid", "sqrt", "tanh"),
+}
+# … and of one and another operand that is the same for all pixels.
+_BINARY = {"add", "divide", "maximum", "minimum", "multiply", "subtract"}
 
 
 @dataclass(frozen=True)
@@ -20,12 +37,18 @@ class SubpixelConvolution(Pass):
     """Write transposed convolutions as sub-pixel convolutions: no multiplications by zero.
 
     The images of all places are computed by one convolution, side by side in its channels, and
-    then interleaved.  Takes the layout NHWC, which `layout` makes.
+    then interleaved; or by one each, together with bias and activation, where an estimate says
+    that this takes less.  Takes the layout NHWC, which `layout` makes.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every transposed convolution."""
-        return rewrite(module, _subpixel)
+
+        def rule(value: Expr, graph: Graph) -> Expr | None:
+            found = _subpixel(value, context.target)
+            return _ahead(value, graph) if found is None else found
+
+        return rewrite(module, rule)
 
 
 @dataclass(frozen=True)
@@ -60,7 +83,7 @@ def _axis(size: int, kernel: int, steps: tuple[int, int], left: int, output: int
     return _Axis(kernel, stride, taps, dilation, pad, pixels, left - first * stride, output)
 
 
-def _subpixel(value: Expr, graph: Graph) -> Expr | None:
+def _subpixel(value: Expr, target: Target) -> Expr | None:
     if operator(value) != "nn.conv2d_transpose" or value.attrs.data_layout != "NHWC":
         return None
     attrs, (data, weight) = value.attrs, value.args
@@ -71,15 +94,22 @@ def _subpixel(value: Expr, graph: Graph) -> Expr | None:
     inputs, *size, outputs = shape(weight)
     size = [(extent - 1) * gap + 1 for extent, gap in zip(size, gaps, strict=True)]
     steps = [(s, d // gap) for s, d, gap in zip(strides, dilations, gaps, strict=True)]
-    padding = [int(width) for width in attrs.padding]
-    axes = [
-        _axis(shape(data)[i + 1], size[i], steps[i], padding[i], shape(value)[i + 1])
-        for i in (0, 1)
+    padding, groups = [int(width) for width in attrs.padding], int(attrs.groups)
+    sides = [
+        (shape(data)[i + 1], size[i], steps[i], padding[i], shape(value)[i + 1]) for i in (0, 1)
     ]
-    groups = int(attrs.groups)
+    apart = [found for side in sides if (found := _phases.axis(*side))]
+    filled = _filled(weight, gaps)
+    if (
+        len(apart) == 2
+        and prod(strides) > 1
+        and _phases.pay(apart, (inputs // groups, outputs), target)
+    ):
+        return _behind(_phases.convolved(value, filled, apart), value, apart)
+    axes = [_axis(*side) for side in sides]
     convolved = relax.op.nn.conv2d(
         data,
-        _kernel(_filled(weight, gaps), (inputs, outputs), axes, groups),
+        _kernel(filled, (inputs, outputs), axes, groups),
         padding=[*(axis.pad[0] for axis in axes), *(axis.pad[1] for axis in axes)],
         dilation=[axis.dilation for axis in axes],
         groups=groups,
@@ -88,6 +118,40 @@ def _subpixel(value: Expr, graph: Graph) -> Expr | None:
         out_dtype=attrs.out_dtype,
     )
     return _cropped(_interleaved(convolved, value, axes, groups), axes)
+
+
+def _behind(image: Expr, value: Expr, axes: Sequence[_phases.Axis]) -> Expr:
+    """The image without what its last phases have too many."""
+    _, height, width, _ = shape(value)
+    if (height, width) == tuple(axis.pixels * len(axis.phases) for axis in axes):
+        return image
+    return relax.op.strided_slice(image, [1, 2], [0, 0], [height, width])
+
+
+def _ahead(value: Expr, graph: Graph) -> Expr | None:
+    """An elementwise operator done to images before they are interleaved."""
+    name = operator(value)
+    if name not in _UNARY | _BINARY:
+        return None
+    for place, operand in enumerate(value.args[: 2 if name in _BINARY else 1]):
+        rows = _phases.alternating(graph.value(operand), graph) if graph.only_use(operand) else None
+        if rows is None or (name in _BINARY and not _same_for_pixels(value.args[1 - place], value)):
+            continue
+        parts = [[_on(value, place, image) for image in row] for row in rows]
+        return _phases.interleaved(parts, shape(rows[0][0]))
+    return None
+
+
+def _on(value: Expr, place: int, image: Expr) -> Expr:
+    """The same operator on another operand."""
+    operands = [image if i == place else operand for i, operand in enumerate(value.args)]
+    return tvm.ir.Call(value.op, operands, value.attrs)
+
+
+def _same_for_pixels(operand: Expr, value: Expr) -> bool:
+    """Whether an operand has one element for each channel at most, and gives the result no axes."""
+    extents = shape(operand)
+    return len(extents) <= len(shape(value)) and all(extent == 1 for extent in extents[:-1])
 
 
 def _filled(weight: Expr, gaps: Sequence[int]) -> Expr:

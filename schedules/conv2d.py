@@ -1,7 +1,7 @@
 """Direct 2-D convolution, channels last, with packed weights."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
@@ -50,6 +50,7 @@ class Conv2d(Tiled):
             parts=_accumulators.parts(schedule, product, target),
             weight_bytes=_contraction.weight_bytes(schedule, product),
             unpacking=_accumulators.unpacking(schedule, product, target),
+            held=_held(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
@@ -73,3 +74,10 @@ class Conv2d(Tiled):
                 _contraction.spread(schedule, pad)
         done = _prefetch.ahead(_dot_products.implement(schedule), match.target)
         return _contraction.new_schedule(_padding.skip_copy(done.mod["main"])) if skipped else done
+
+
+def _held(schedule: Schedule, product: Any, target: Target) -> int:
+    """Registers for activations of float32 that are read again; narrow ones come in groups."""
+    *_, taps, channels = _contraction.extents(schedule, product)
+    wide = _contraction.source_bytes(schedule, product) == 4
+    return _tiling.held(taps * channels, target) if wide else 0

@@ -133,8 +133,9 @@ def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any
     _parallel(schedule, task)
     for block in (whole, rows):
         schedule.compute_at(block, group, preserve_unit_loops=True)
-    for block in (last, whole, rows):
+    for block in (whole, rows):
         _straighten(schedule, block)
+    _straighten(schedule, last, outer=False)
     return task, chunk
 
 
@@ -180,10 +181,10 @@ def _parallel(schedule: Schedule, loop: Any) -> None:
         schedule.parallel(loop)
 
 
-def _straighten(schedule: Schedule, block: Any) -> None:
+def _straighten(schedule: Schedule, block: Any, outer: bool = True) -> None:
     """Vectorise the channels of a transform and unroll the tile: choices become constants."""
     *_, first, second, third, lane = schedule.get_loops(block)
     schedule.vectorize(lane)
-    for loop in (first, second, third):
+    for loop in (first, second, third) if outer else (second, third):
         if int(schedule.get(loop).extent) <= _LARGEST_TILE:
             schedule.unroll(loop)

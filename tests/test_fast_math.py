@@ -38,6 +38,8 @@ EXACT: dict[str, Function] = {
 }
 # The largest errors that the pass states, in units in the last place of the exact result.
 ULPS = {"exp": 2, "log": 2, "tanh": 6, "erf": 6, "sigmoid": 4}
+# Below this, results of these functions may be 0.
+VANISHING = {"exp": 2e-38, "sigmoid": 2e-38}
 SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1e-45, -1e-45, 3.4e38, -3.4e38]
 EXP_EDGES = [88.7228, 88.73, -87.3, -87.4, -103.97, -104.0, -104.1, 0.34657, 0.34658]
 
@@ -84,7 +86,9 @@ def test_error_over_all_of_float32(name: str) -> None:
     finite = np.isfinite(wanted)
     np.testing.assert_array_equal(got[~finite], wanted[~finite])
     spacing = np.spacing(np.maximum(np.abs(wanted[finite]), np.float32(2.0**-126)))
-    ulps = np.abs(got[finite].astype(np.float64) - exact[finite]) / spacing
+    away = np.abs(got[finite].astype(np.float64) - exact[finite])
+    away[(got[finite] == 0) & (exact[finite] < VANISHING.get(name, 0))] = 0
+    ulps = away / spacing
     assert ulps.max() <= ULPS[name], x[finite][ulps.argmax()]
 
 

@@ -74,7 +74,7 @@ def test_convolution_of_integers(
 @given(
     data=st.data(),
     groups=st.sampled_from([1, 1, 2, 3]),
-    channels=st.tuples(st.integers(1, 9), st.integers(1, 17)),
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 17) | st.sampled_from([16, 24, 32])),
     size=st.lists(st.integers(1, 9), min_size=1, max_size=2),
     seed=POINTS,
 )
@@ -98,8 +98,32 @@ def test_transposed_convolution(
     attributes = dict(strides=strides, dilations=dilations, pads=pads, output_padding=more)
     feed = {"x": noise((2, channels[0] * groups, *size))}
     weights = {"w": noise((channels[0] * groups, channels[1], *window))}
-    nodes = [node("ConvTranspose", "x w", "c", group=groups, **attributes), node("Relu", "c", "y")]
-    agree(model(nodes, feed, weights), feed, cpu, seed)
+    weights["b"] = noise((channels[1] * groups,))
+    behind = data.draw(st.sampled_from(["Relu", "Tanh", "HardSwish"]))
+    nodes = [node("ConvTranspose", "x w b", "c", group=groups, **attributes)]
+    agree(model([*nodes, node(behind, "c", "y")], feed, weights), feed, cpu, seed)
+
+
+@ON_EACH_CPU
+@pytest.mark.parametrize(
+    ("window", "pads", "more"),
+    [(3, [1, 1, 1, 1], 1), (3, [0, 0, 0, 0], 0), (4, [1, 1, 1, 1], 0), (2, [0, 0, 0, 0], 0)],
+)
+def test_upsampling(cpu: str, window: int, pads: list[int], more: int) -> None:
+    """Windows of decoders: a convolution for each phase of the output, and no copies."""
+    feed = {"x": noise((1, 16, 6, 5))}
+    weights = {"w": noise((16, 16, window, window)), "b": noise((16,)), "v": noise((16, 16, 1, 1))}
+    attributes = dict(strides=[2, 2], pads=pads, output_padding=[more] * 2)
+    nodes = [
+        node("ConvTranspose", "x w b", "c", **attributes),
+        node("Relu", "c", "r"),
+        node("Conv", "r v", "y"),
+    ]
+    proto = model(nodes, feed, weights)
+    agree(proto, feed, cpu)
+    rules = [kernel.rule for kernel in compiled(proto, cpu).report.kernels]
+    if window != 3 or more:  # else pixels are left over
+        assert "elementwise" not in rules, rules
 
 
 @ON_EACH_CPU
