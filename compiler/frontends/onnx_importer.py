@@ -115,12 +115,21 @@ def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
         kind = getattr(values.get(name), "ty", None)
         if not isinstance(kind, relax.TensorType):
             continue
-        if not isinstance(kind.shape, relax.ShapeExpr):
+        if not _follows(kind.shape, sizes):
             del values[name]  # whoever asks how far the import came finds this node
             raise UnsupportedError(
                 f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "
                 "does not follow; fix them with --shape"
             )
+
+
+def _follows(shape: Any, sizes: Sizes) -> bool:
+    """Whether a shape is of numbers and of sizes that inputs have."""
+    if not isinstance(shape, relax.ShapeExpr):
+        return False
+    known = list(sizes.variables.values())
+    used = [var for size in shape.values for var in tvm.tirx.analysis.undefined_vars(size)]
+    return all(any(var.same_as(other) for other in known) for var in used)
 
 
 def _drop_empty_scales(inputs: list[Any]) -> None:
