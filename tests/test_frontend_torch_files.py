@@ -59,7 +59,7 @@ def test_programs_keep_their_open_sizes_and_files_may_have_none(tmp_path: Path) 
     size = load(program).inputs[0].shape[0]
     assert isinstance(size, Dim)
     assert size.high == 16
-    with pytest.raises(ModelError, match="it has dynamic sizes; .* give the ExportedProgram"):
+    with pytest.raises(ModelError, match=r"it has dynamic sizes; .* give the ExportedProgram"):
         load(saved(tmp_path, program))
 
 
