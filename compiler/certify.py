@@ -256,8 +256,8 @@ def _compared(
         found = [opaque_values.compare(spec.name, want, have, *how) for want, have in pairs]
         return opaque_values.worst(found)
     if len({array.shape for array in wanted}) > 1:
-        pairs = zip(wanted, got, strict=True)
-        return opaque_values.worst([verify.compare(spec.name, *pair, *how) for pair in pairs])
+        each = zip(wanted, got, strict=True)
+        return opaque_values.worst([verify.compare(spec.name, w, g, *how) for w, g in each])
     return verify.compare(spec.name, _stacked(wanted), _stacked(got), *how)
 
 

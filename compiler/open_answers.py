@@ -45,8 +45,8 @@ def compare(
     for trial in trials:
         got = session.run(None, trial.feed)
         for index, spec in enumerate(model.outputs):
-            pair = trial.wanted[index], got[index]
-            found[index].append(verify.compare(spec.name, *pair, *how))
+            wanted = trial.wanted[index]
+            found[index].append(verify.compare(spec.name, wanted, got[index], *how))
     return tuple(map(opaque_values.worst, found))
 
 

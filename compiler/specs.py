@@ -55,7 +55,7 @@ def _size(entry: object) -> Size:
             bound is None or _is_size(bound) for bound in (low, high, usual)
         ):
             try:
-                return checked(Dim(name, low, high, usual))  # type: ignore[arg-type]
+                return checked(Dim(name, low, high, usual))
             except InputError as error:
                 raise ArtifactError(f"the manifest describes no size by {entry!r:.60}") from error
         case _:

@@ -102,18 +102,18 @@ def conv2d(
     attrs = {**product_of("winograd-conv2d", flops), **grid.marks}
     product = computed(whole_tiles, multiplied, name="product", attrs=attrs)
     stored = computed(whole_tiles, lambda *index: product[index], name="stored", attrs=grid.marks)
-    whole = _transform_output(stored, grid)
+    out = _output(_transform_output(stored, grid), grid, (batch, out_h, out_w, columns))
+    return finished([x, w, out])
+
+
+def _output(whole: Any, grid: _Grid, shape: tuple[Any, ...]) -> Any:
+    """The outputs where they belong, from what the transforms made of each tile."""
 
     def result(n: Any, h: Any, v: Any, o: Any) -> Any:
-        tile_of = (n, grid.tile(0, h, v)) if lead else (grid.tile(n, h, v),)
-        return _scaled(whole[*tile_of[:-1], h % side, v % side, tile_of[-1], o])
+        *image, tile = (n, grid.tile(0, h, v)) if grid.lead else (grid.tile(n, h, v),)
+        return _scaled(whole[*image, h % grid.side, v % grid.side, tile, o])
 
-    out = computed(
-        (batch, out_h, out_w, columns),
-        result,
-        name="output",
-    )
-    return finished([x, w, out])
+    return computed(shape, result, name="output")
 
 
 def _scaled(value: Any) -> Any:

@@ -96,58 +96,43 @@ class _Nest:
 
     def _along(self) -> Statement:
         """A sum over each row: vectors along it, their lanes together at the end."""
-        *outer, (var, extent) = self._summed
-
-        def row(places: Mapping[int, Expr]) -> Statement:
-            if not self._in_any_order():
-                return self._in_order(places)
-            lanes = scratch(self._lanes, self._block.writes[0].dtype)
-            total = scratch(1, self._block.writes[0].dtype)
-            lane, again = counter("lane"), counter("lane")
-            zero = long(0)
-
-            def add(into: Any, at: Expr, place: Expr, rest: Mapping[int, Expr]) -> Statement:
-                value = self._combined({**places, **rest, hash(var): place}, into, at)
-                return tirx.BufferStore(into, value, [at])
-
-            def term(rest: Mapping[int, Expr]) -> Statement:
-                chunk, tail, slot = (
-                    counter("chunk"),
-                    counter("tail"),
-                    counter("lane"),
-                )
-                whole = tirx.floordiv(extent, self._lanes)
-                place = chunk * self._lanes + slot
-                vector = loop(
-                    slot, self._lanes, add(lanes, slot, place, rest), tirx.ForKind.VECTORIZED
-                )
-                behind = whole * self._lanes + tail
-                left = extent - whole * self._lanes
-                return tirx.SeqStmt(
-                    [
-                        loop(chunk, whole, vector),
-                        loop(tail, left, add(total, zero, behind, rest)),
-                    ]
-                )
-
-            start = self._neutral(places)
-            element = self._folded(total, zero, tirx.BufferLoad(lanes, [again]))
-            indices = [self._at(index, places) for index in self._block.body.indices]
-            parts = [
-                loop(
-                    lane,
-                    self._lanes,
-                    tirx.BufferStore(lanes, start, [lane]),
-                    tirx.ForKind.VECTORIZED,
-                ),
-                tirx.BufferStore(total, start, [zero]),
-                nested(outer, term),
-                loop(again, self._lanes, tirx.BufferStore(total, element, [zero])),
-                tirx.BufferStore(self._block.body.buffer, tirx.BufferLoad(total, [zero]), indices),
-            ]
-            return with_buffers(parts, [lanes, total])
-
+        row = self._row_of_lanes if self._in_any_order() else self._in_order
         return self._outer(self._kept, row)
+
+    def _row_of_lanes(self, places: Mapping[int, Expr]) -> Statement:
+        """One row, added up lane by lane; what is behind whole vectors goes straight to the sum."""
+        *outer, _ = self._summed
+        lanes = scratch(self._lanes, self._block.writes[0].dtype)
+        total = scratch(1, self._block.writes[0].dtype)
+        lane, again, zero = counter("lane"), counter("lane"), long(0)
+        start = self._neutral(places)
+        element = self._folded(total, zero, tirx.BufferLoad(lanes, [again]))
+        indices = [self._at(index, places) for index in self._block.body.indices]
+        clear = tirx.BufferStore(lanes, start, [lane])
+        parts = [
+            loop(lane, self._lanes, clear, tirx.ForKind.VECTORIZED),
+            tirx.BufferStore(total, start, [zero]),
+            nested(outer, lambda rest: self._terms({**places, **rest}, lanes, total)),
+            loop(again, self._lanes, tirx.BufferStore(total, element, [zero])),
+            tirx.BufferStore(self._block.body.buffer, tirx.BufferLoad(total, [zero]), indices),
+        ]
+        return with_buffers(parts, [lanes, total])
+
+    def _terms(self, places: Mapping[int, Expr], lanes: Any, total: Any) -> Statement:
+        """The loops along the last summed axis, into `lanes` and, behind these, into `total`."""
+        var, extent = self._summed[-1]
+        chunk, slot, tail = (counter(name) for name in ("chunk", "lane", "tail"))
+        whole = tirx.floordiv(extent, self._lanes)
+
+        def add(into: Any, at: Expr, place: Expr) -> Statement:
+            value = self._combined({**places, hash(var): place}, into, at)
+            return tirx.BufferStore(into, value, [at])
+
+        step = add(lanes, slot, chunk * self._lanes + slot)
+        vector = loop(slot, self._lanes, step, tirx.ForKind.VECTORIZED)
+        rest = add(total, long(0), whole * self._lanes + tail)
+        left = extent - whole * self._lanes
+        return tirx.SeqStmt([loop(chunk, whole, vector), loop(tail, left, rest)])
 
     def _across(self) -> Statement:
         """Sums of neighbouring rows side by side, a vector of them at a time."""

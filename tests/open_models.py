@@ -29,7 +29,7 @@ class Builder:
         self._nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
         return name
 
-    def constant(self, array: Array) -> str:
+    def constant(self, array: Array | np.generic) -> str:
         """An initialiser."""
         name = f"c{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(np.asarray(array), name))
@@ -162,5 +162,5 @@ def joined(batch: str = "batch", length: str = "length") -> Any:
     end = b.op("Gather", half, b.ints(1), axis=0)
     front = b.op("Slice", back, b.ints(0), end, b.ints(1))
     turned = b.op("Transpose", front, perm=[0, 3, 1, 2])
-    shape = (batch, length, 6)
-    return b.model({"x": (shape, "float32"), "y": (shape, "float32")}, {turned: "float32"})
+    given: Shape = (batch, length, 6)
+    return b.model({"x": (given, "float32"), "y": (given, "float32")}, {turned: "float32"})

@@ -63,7 +63,7 @@ def test_other_objects_are_no_shapes(given: object) -> None:
 
 
 def test_dims_of_one_name_have_one_pair_of_bounds() -> None:
-    shapes = {"a": (Dim("n"), 3), "b": (Dim("n", 1, 8), Dim("m"))}
+    shapes: dict[str, dims.Shape] = {"a": (Dim("n"), 3), "b": (Dim("n", 1, 8), Dim("m"))}
     assert dims.united(shapes)["a"] == (Dim("n", 1, 8), 3)
     with pytest.raises(InputError, match=r"n:1..8 and n:2..8: a size has one pair of bounds"):
         dims.united({**shapes, "c": (Dim("n", 2, 8),)})

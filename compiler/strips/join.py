@@ -35,7 +35,8 @@ class Scheduled:
     @property
     def accumulates(self) -> bool:
         """Whether results are read back before they are final, so that no two may overlap."""
-        stored, loaded = [], []  # type: ignore[var-annotated]
+        stored: list[Any] = []
+        loaded: list[Any] = []
         structural_walk(self.func.body, (tirx.BufferStore, lambda s: stored.append(s.buffer)))
         structural_walk(self.func.body, (TensorLoad, lambda load: loaded.append(load.source)))
         written = [p for p in self.func.params if any(p.same_as(b) for b in stored)]
