@@ -239,10 +239,10 @@ def trials(dims: Mapping[str, Dim]) -> list[dict[str, int]]:
 
 
 def _between(dim: Dim) -> int:
-    """A prime between the bounds where there is one, else any size."""
+    """A prime strictly between the bounds where there is one, else any size."""
     high = dim.low + 16 if dim.high is None else dim.high
     middle = (dim.low + min(high, dim.low + 32)) // 2
-    primes = (p for p in range(middle, high + 1) if p > 1 and all(p % d for d in range(2, p)))
+    primes = (p for p in range(middle, high) if p > 1 and all(p % d for d in range(2, p)))
     return next(primes, middle)
 
 
