@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from hybridc.compiler import precisions
+from hybridc.compiler.dims import Shape
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes = Mapping[str, Shape]
 
 MODEL_PATH = click.Path(path_type=Path)
 
@@ -21,7 +22,9 @@ SHAPE = click.option(
     "--shape",
     multiple=True,
     metavar="NAME=1x3x224x224",
-    help="The shape of an input with open dimensions; once for each such input.",
+    help="The shape of an input, or NAME=64 for an axis that the model names.  A size may stay"
+    " open: ? or a name, 1..64 within bounds, batch:1..64@8 measured at 8; so does what is not"
+    " given.",
 )
 THREADS = click.option(
     "--threads", type=click.IntRange(min=1), help="Threads to run on; all cores by default."

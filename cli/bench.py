@@ -25,6 +25,7 @@ from hybridc.compiler.errors import InputError
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
     from hybridc.compiler.bench import Comparison, Contender, Plan
+    from hybridc.compiler.model import TensorSpec
     from hybridc.compiler.observe import Watch
     from hybridc.compiler.profile import Profile
 
@@ -93,7 +94,8 @@ def command(
         files += [source] if source != path else []
         try:
             plan = bench.Plan(count, repeat, seconds)
-            comparison = _compared(artifact, bench.contenders(names, files), plan, watch)
+            inputs = _inputs(artifact, shapes if compiled else {})
+            comparison = _compared(inputs, bench.contenders(names, files), plan, watch)
             profile = _profile(artifact, count) if kernels else None
         finally:
             clear_progress()
@@ -107,7 +109,7 @@ def command(
 
 
 def _compared(
-    artifact: "Artifact",
+    inputs: "Sequence[TensorSpec]",
     contenders: "tuple[Sequence[Contender], Mapping[str, str]]",
     plan: "Plan",
     watch: "Watch",
@@ -119,13 +121,25 @@ def _compared(
     with observe.observed(watch) as seen:
         comparison = bench.compare(
             taking_part,
-            artifact.inputs,
+            inputs,
             plan,
             skipped,
             progress=watch.progress,
             timeline=seen.timeline,
         )
         return replace(comparison, monitored=seen.monitored())
+
+
+def _inputs(artifact: "Artifact", shapes: Shapes) -> "Sequence[TensorSpec]":
+    """What to measure on: open sizes as `shapes` gives them, which is said on stderr."""
+    from hybridc.compiler import dims
+    from hybridc.compiler.model import fixed_specs, open_dims
+
+    inputs = fixed_specs(artifact.inputs, shapes)
+    if open_dims(artifact.inputs):
+        told = ", ".join(f"{spec.name} {dims.write(spec.shape)}" for spec in inputs)
+        click.echo(f"measured at {told}; --shape gives other sizes", err=True)
+    return inputs
 
 
 def _open(

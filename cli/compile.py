@@ -221,8 +221,10 @@ def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
 
 
 def _summary(outcome: "Outcome", path: Path) -> str:
+    from hybridc.compiler import dims
     from hybridc.compiler.units import format_size
 
     seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
-    return f"{outcome.report.summary()}\n{where}"
+    sizes = dims.told(outcome.artifact.certificate)
+    return "\n".join(filter(None, [outcome.report.summary(), sizes, where]))

@@ -7,6 +7,7 @@ import click
 
 from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, glance, shapes_of
 from hybridc.cli._output import emit_json
+from hybridc.compiler.dims import Dim
 
 
 @click.command()
@@ -100,6 +101,8 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
 
 def _cell(value: Any) -> str:
     match value:
+        case {"size": str(name), "low": int(low), "high": high, "at": _}:
+            return Dim(name, low, high).describe()
         case dict() if value:  # first, since the pattern {} takes every dict
             return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
         case None | [] | {}:

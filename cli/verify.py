@@ -77,10 +77,12 @@ def _data(found: "Recheck", artifact: "Artifact") -> dict[str, Any]:
 
 
 def _text(found: "Recheck", artifact: "Artifact") -> str:
+    from hybridc.compiler import dims
     from hybridc.compiler.tables import table
 
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]
+    lines += filter(None, [dims.told(found.examined.certificate)])
     rows = [
         (
             clause.name,

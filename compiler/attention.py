@@ -16,7 +16,14 @@ from hybridc.compiler.attention_form import Attention, Fill, with_form
 from hybridc.compiler.batch_matmul import pack_columns
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.packing import group_of, packed_index, round_up
-from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
+from hybridc.compiler.tensor_expressions import (
+    computed,
+    extents,
+    finished,
+    product_of,
+    reduced,
+    tensor,
+)
 
 # Block annotations: the query heads that share one head of keys and values; for causal attention,
 # the columns that the first row meets.
@@ -164,9 +171,9 @@ def _dot_products(form: Attention, q: Any, k: Any, lanes: int) -> Any:
 
 
 def _annotations(form: Attention) -> Mapping[str, Any]:
-    extents = [form.key.extent(3), form.key.extent(2), form.value.extent(3)]
+    counts = [form.key.extent(3), form.key.extent(2), form.value.extent(3)]
     limit = {} if form.causal is None else {CAUSAL: form.causal + 1}
-    notes = {SHARED: form.shared, EXTENTS: extents, **limit}
+    notes = {SHARED: form.shared, EXTENTS: counts, **limit}
     return {**product_of("attention", form.flops), **notes}
 
 
@@ -215,9 +222,9 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
     def masked(*index: Any) -> Any:
         scaled = scores[index] * tirx.const(form.scale, _WIDE)
         if mask is not None:
-            extents = [int(extent) for extent in mask.shape]
-            aligned = zip(index[len(index) - len(extents) :], extents, strict=True)
-            met = mask[tuple(0 if extent == 1 else i for i, extent in aligned)]
+            sizes = extents(mask)
+            aligned = zip(index[len(index) - len(sizes) :], sizes, strict=True)
+            met = mask[tuple(0 if isinstance(n, int) and n == 1 else i for i, n in aligned)]
             scaled = scaled + met if form.fill is None else _chosen(form.fill, met, scaled)
         if form.causal is not None:
             last, end = index[-2] + form.causal, tirx.const(columns - 1, "int64")
@@ -246,7 +253,7 @@ def _chosen(fill: Fill, mask: Any, scores: Any) -> Any:
 
 def _reduce_rows(source: Any, reducer: Any, name: str, lanes: int) -> Any:
     """Reduce the last axis: to one vector, to a quarter of it, to one number."""
-    *lead, width = (int(extent) for extent in source.shape)
+    *lead, width = extents(source)
     few = max(1, lanes // 4)
     i, j, k = reduced(width // lanes, "i"), reduced(lanes // few, "j"), reduced(few, "k")
     vector = computed(

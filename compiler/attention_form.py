@@ -95,7 +95,8 @@ class Attention:
         """What the two products take, a multiply-add counted as two; no causally masked."""
         batch, heads, rows, depth = (self.query.extent(axis) for axis in range(4))
         met = sum(self.columns_of(row) for row in range(rows))
-        return 2 * batch * heads * met * (depth + self.value.extent(3))
+        images = batch if isinstance(batch, int) else 1
+        return 2 * images * heads * met * (depth + self.value.extent(3))
 
     def columns_of(self, row: int) -> int:
         """How many columns a row meets."""
@@ -105,7 +106,21 @@ class Attention:
 
 def with_form(func: PrimFunc, form: Attention) -> PrimFunc:
     """The loop nest with a note of what it computes."""
-    return func.with_attr(_FORM, json.dumps(asdict(form)))
+    return func.with_attr(_FORM, json.dumps(_plain(asdict(form))))
+
+
+def _plain(value: Any) -> Any:
+    """JSON data; an open size is 1, as in the strip that a rule is given."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else 1
+
+
+def is_attention(func: PrimFunc) -> bool:
+    """Whether a loop nest has a note of its form."""
+    return func.attrs is not None and _FORM in func.attrs
 
 
 def form_of(func: PrimFunc) -> Attention | None:

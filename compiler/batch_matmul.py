@@ -10,7 +10,14 @@ from tvm import te, tirx
 from hybridc.compiler.contractions import stored, widened
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.packing import group_of, packed_index, round_up, whole_groups
-from hybridc.compiler.tensor_expressions import computed, finished, product_of, reduced, tensor
+from hybridc.compiler.tensor_expressions import (
+    computed,
+    counted,
+    finished,
+    product_of,
+    reduced,
+    tensor,
+)
 
 
 def batch_matmul(
@@ -42,6 +49,31 @@ def batch_matmul(
         attrs=product_of("batch-matmul", 2 * prod(batch) * rows * columns * depth),
     )
     out = computed((*batch, rows, columns), lambda *i: stored(product[i], out_dtype), name="output")
+    return finished([a, b, out])
+
+
+def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
+    """The same in float32 for shapes with open sizes, and b read as it lies.
+
+    Leading axes are of one size, or 1 on one side.
+    """
+    rank = max(len(left), len(right)) - 2
+    leads = [[1] * (rank + 2 - len(side)) + list(side[:-2]) for side in (left, right)]
+    batch = [b if isinstance(a, int) and a == 1 else a for a, b in zip(*leads, strict=True)]
+    (rows, depth), columns = left[-2:], right[-1]
+    a, b = tensor(left, "a", "float32"), tensor(right, "b", "float32")
+    k = reduced(depth, "k")
+    product = computed(
+        (*batch, rows, columns),
+        lambda *i: te.sum(
+            a[*_broadcast(i[:-2], left[:-2]), i[-2], k]
+            * b[*_broadcast(i[:-2], right[:-2]), k, i[-1]],
+            axis=k,
+        ),
+        name="product",
+        attrs=product_of("matmul", 2 * counted(*batch, rows, columns, depth)),
+    )
+    out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
     return finished([a, b, out])
 
 
@@ -78,4 +110,7 @@ def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, group: int) -> tup
 
 def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
     last = index[len(index) - len(shape) :]
-    return [0 if extent == 1 else i for i, extent in zip(last, shape, strict=True)]
+    return [
+        0 if isinstance(extent, int) and extent == 1 else i
+        for i, extent in zip(last, shape, strict=True)
+    ]

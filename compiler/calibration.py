@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 from blake3 import blake3
 
+from hybridc.compiler import dims
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, random_feed
 
@@ -36,8 +37,9 @@ def read(path: Path) -> dict[str, Array]:
 def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
     """Cut arrays by input name into feeds, one for each sample; or take feeds as they come.
 
-    An array has the shape of its input, or samples along one more leading axis, or along the
-    input's own leading axis where that is 1.  Raises InputError where one does not fit.
+    An array has the shape of its input (any, where that is open), or samples along one more leading
+    axis, or along the input's own leading axis where that is 1.  Raises InputError where one does
+    not fit.
     """
     if isinstance(data, Mapping):
         return _cut(cast("Mapping[str, Array]", data), inputs)
@@ -125,7 +127,7 @@ def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
 
 
 def random_feeds(inputs: tuple[TensorSpec, ...], seed: int) -> Feeds:
-    """One random feed, the same for the same seed."""
+    """One random feed, the same for the same seed; open sizes are those to measure at."""
     return [random_feed(inputs, seed)]
 
 
@@ -151,11 +153,11 @@ def _samples(array: Array, spec: TensorSpec) -> Array:
     if isinstance(spec, OpaqueSpec):
         return _one(array)
     if str(array.dtype) == spec.dtype:
-        if array.shape == spec.shape:
+        if dims.fits(spec.shape, array.shape):
             return array[np.newaxis]
-        if array.shape[1:] == spec.shape:
+        if dims.fits(spec.shape, array.shape[1:]):
             return array
-        if spec.shape[:1] == (1,) and array.shape[1:] == spec.shape[1:]:
+        if dims.fits(spec.shape, (1, *array.shape[1:])):
             return array[:, np.newaxis]
     given = TensorSpec(spec.name, array.shape, str(array.dtype)).describe()
     raise InputError(

@@ -4,7 +4,7 @@ import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hybridc.compiler import (
     host,
     measure,
     opaque_values,
+    open_answers,
     samples,
     validation,
     verify,
@@ -27,7 +28,8 @@ from hybridc.compiler.confidence import Estimate
 from hybridc.compiler.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.measure import Samples
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, TensorSpec
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, TensorSpec, open_dims
+from hybridc.compiler.open_answers import References, Sized
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.validation import ReferenceRunner, Runner, Validate
 from hybridc.compiler.verify import Comparison
@@ -41,13 +43,15 @@ class Trial:
     """A model, the inputs to try it on, and the reference's outputs for each of them.
 
     `wanted` is empty where nobody asks for them.  `data` tells what the feeds are, and
-    has other data to find ranges on.
+    has other data to find ranges on.  `references` holds what is wanted at other sizes, where some
+    are open.
     """
 
     model: Model
     feeds: Feeds
     wanted: Sequence[Sequence[Array]]
     data: samples.Samples | None = None
+    references: References = field(default_factory=References)
 
 
 @dataclass(frozen=True)
@@ -93,13 +97,14 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     timed = contract.timed or terms.timed
     session = _session(draft) if timed or _runs(trial, contract) else None
     agreement: tuple[Comparison, ...] = ()
+    sized: Sequence[Sized] = ()
     accuracy: dict[str, Estimate] = {}
     drop: dict[str, Estimate] = {}
     samples: Samples | None = None
     if session is not None and trial.wanted:
         with stage("verify"):
             got = [session.run(None, feed) for feed in trial.feeds]
-            agreement = _compare(trial, terms, got)
+            agreement, sized = _compare(session, trial, terms, got)
             accuracy = _accuracies(contract, trial, got)
     if session is not None and contract.validate is not None:
         with stage("validate"):
@@ -119,6 +124,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     )
     broken = tuple(contract.judge(measured))
     certificate = _certificate(trial, terms, agreement, measured, broken)
+    certificate |= open_answers.described(trial.feeds, trial.model, sized)
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
     return Examined(agreement, samples, measured, certificate, broken)
@@ -220,16 +226,24 @@ def _brief(comparison: Comparison) -> dict[str, Any]:
     return {key: described[key] for key in keys}
 
 
-def _compare(trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]) -> tuple[Comparison, ...]:
+def _compare(
+    session: InferenceSession, trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]
+) -> tuple[tuple[Comparison, ...], Sequence[Sized]]:
+    """Each output's comparison over all samples and, where sizes are open, at several of these."""
     if not terms.verify:
-        return ()
+        return (), ()
     sides = (zip(*side, strict=True) for side in (trial.wanted, got))
     outputs = zip(trial.model.outputs, *sides, strict=True)
     found = tuple(_compared(spec, want, have, terms) for spec, want, have in outputs)
+    sized: Sequence[Sized] = ()
+    if open_dims(trial.model.inputs):
+        sized = trial.references.of(trial.model, terms.seed)
+        how = terms.rtol, terms.atol, terms.precision
+        found = open_answers.worst(found, open_answers.compare(session, trial.model, sized, how))
     # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
     if terms.calibrated is None or not terms.contract.accuracies(Measured()):
         verify.check(found, terms.precision)
-    return found
+    return found, sized
 
 
 def _compared(
@@ -241,6 +255,9 @@ def _compared(
         pairs = zip(wanted, got, strict=True)
         found = [opaque_values.compare(spec.name, want, have, *how) for want, have in pairs]
         return opaque_values.worst(found)
+    if len({array.shape for array in wanted}) > 1:
+        each = zip(wanted, got, strict=True)
+        return opaque_values.worst([verify.compare(spec.name, w, g, *how) for w, g in each])
     return verify.compare(spec.name, _stacked(wanted), _stacked(got), *how)
 
 

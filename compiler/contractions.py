@@ -12,7 +12,6 @@ Register tiles, loop order and threads are the schedule rules' business and do n
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from tvm import te, tirx
@@ -21,14 +20,14 @@ from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.packing import group_in, once_widened, packed_index, whole_groups
 from hybridc.compiler.tensor_expressions import (
+    RowForm,
     computed,
+    counted,
     finished,
-    flatten,
     pad2d,
     product_of,
     reduced,
     tensor,
-    unflatten,
 )
 
 
@@ -72,28 +71,32 @@ def dense(
 ) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * w[n, k]` for x of `shape` and weights `pack_matrix` made.
 
-    The result has the type in which products are added up, or `out_dtype`.
+    The result has the type in which products are added up, or `out_dtype`.  The rows of all axes
+    of fixed size count as one.
     """
     blocks, lanes = packed.shape[0], packed.shape[2]
-    rows, depth = prod(shape[:-1]), shape[-1]
+    form = RowForm(tuple(shape[:-1]))
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     group = group_in(packed)
     whole = whole_groups(x, group)
     k = reduced(int(whole.shape[-1]), "k")
+
+    def element(row: Sequence[Any], n: Any) -> Any:
+        weight = widened(w[packed_index((n // lanes,), k, n % lanes, group)], w)
+        return te.sum(widened(whole[*form.place(row), k], w) * weight, axis=k)
+
     product = computed(
-        (rows, blocks * lanes),
-        lambda m, n: te.sum(
-            widened(whole[*unflatten(m, shape[:-1]), k], w)
-            * widened(w[packed_index((n // lanes,), k, n % lanes, group)], w),
-            axis=k,
-        ),
+        (*form.axes, blocks * lanes),
+        (lambda m, n: element([m], n))
+        if len(form.axes) == 1
+        else lambda *i: element(i[:-1], i[-1]),
         name="product",
-        attrs=product_of("dense", 2 * rows * columns * depth),
+        attrs=product_of("dense", 2 * counted(*shape) * columns),
     )
     out = computed(
         (*shape[:-1], columns),
-        lambda *index: stored(product[flatten(index[:-1], shape[:-1]), index[-1]], out_dtype),
+        lambda *index: stored(product[*form.row(index[:-1]), index[-1]], out_dtype),
         name="output",
     )
     return finished([x, w, out])
@@ -112,7 +115,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     batch, height, width, _ = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     per_group = outputs // conv.groups
-    flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w * conv.inputs
+    flops = 2 * counted(batch, out_h, out_w) * outputs * kernel_h * kernel_w * conv.inputs
     x = tensor(shape, "x", dtype)
     w = tensor(packed.shape, "weight", packed.dtype.name)
     group = group_in(packed)
@@ -168,7 +171,7 @@ def depthwise_conv2d(
     kw = reduced(kernel_w, "kw")
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
     multiplier = outputs // channels
-    flops = 2 * batch * out_h * out_w * outputs * kernel_h * kernel_w
+    flops = 2 * counted(batch, out_h, out_w) * outputs * kernel_h * kernel_w
     product = computed(
         (batch, out_h, out_w, outputs),
         lambda n, h, v, o: te.sum(

@@ -53,7 +53,7 @@ from hybridc.compiler.workshop import Workshop
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
     source: Any,
     *,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Any] | None = None,
     example_inputs: tuple[Any, ...] | None = None,
     target: str = "cpu",
     threads: int | None = None,
@@ -83,7 +83,9 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     """Compile a model for a target.
 
     `source` is a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a `torch.nn.Module` with
-    `example_inputs`, or an `ExportedProgram`; `shapes` sizes open dimensions by input name.
+    `example_inputs`, or an `ExportedProgram`; `shapes` says what is known of open
+    dimensions, by the input's name or their own (`{"x": "1..64x3x224x224"}`, `{"batch": 8}`; see
+    `dims.shape`); others stay open.
     The other options are those of `Options`; a `config` gives them too, and others besides, and
     what is given otherwise than by default goes before it.
 
@@ -113,7 +115,7 @@ def _options(given: Mapping[str, Any], config: HybridConfig | None) -> Options:
 def compile_source(
     source: Any,
     options: Options,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Any] | None = None,
     example_inputs: tuple[Any, ...] | None = None,
 ) -> Outcome:
     """Load a model and compile it; all that may be wrong beside it is said before it is touched."""
@@ -139,7 +141,7 @@ def check(options: Options) -> None:
 def unscheduled(
     source: Any,
     options: Options,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Any] | None = None,
     timeline: Timeline | None = None,
 ) -> tuple[IRModule, Context, str]:
     """Load a model and run the passes before the kernels are scheduled.

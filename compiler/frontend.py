@@ -1,27 +1,28 @@
 """Load a model from wherever it comes: one function, one kind of result."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hybridc.compiler import dims
+from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Model
 
 _SUFFIXES = (".onnx", ".pt2")
-_SHAPE = re.compile(r"(?P<name>.+)=(?P<sizes>scalar|\d+(?:[x,]\d+)*)$")
 
 
 def load(
     source: Any,
     *,
-    shapes: Mapping[str, tuple[int, ...]] = {},
+    shapes: Mapping[str, Any] = {},
     example_inputs: tuple[Any, ...] | None = None,
     fallback: bool = False,
 ) -> Model:
     """Load a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a torch module or an ExportedProgram.
 
-    `shapes` sizes the dynamic axes of an ONNX model, by input name; `example_inputs` are the
+    `shapes` sizes the open axes of an ONNX model, by input name or by the axis' own, or says what
+    bounds them (see `dims.shape`); what it leaves out stays open.  `example_inputs` are the
     arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators of an ONNX model
     that cannot be imported are left to ONNX Runtime.  Raises InputError for anything else, and
     ModelError for a model that cannot be compiled.
@@ -30,7 +31,8 @@ def load(
         _refuse("example_inputs", example_inputs, "an ONNX model")
         from hybridc.compiler.frontends import onnx_model
 
-        return onnx_model.load(source if is_proto(source) else Path(source), shapes, fallback)
+        given = {name: dims.shape(each) for name, each in shapes.items()}
+        return onnx_model.load(source if is_proto(source) else Path(source), given, fallback)
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
@@ -65,14 +67,19 @@ def is_proto(source: Any) -> bool:
     return kind.__name__ == "ModelProto" and kind.__module__.startswith("onnx")
 
 
-def parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
-    """Read `NAME=1x3x224x224`; a scalar is `NAME=scalar`.  Raises InputError for other text."""
-    match = _SHAPE.match(text)
-    if match is None:
-        raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224")
-    if match["sizes"] == "scalar":
-        return match["name"], ()
-    return match["name"], tuple(int(size) for size in re.split("[x,]", match["sizes"]))
+def parse_shape(text: str) -> tuple[str, Shape]:
+    """Read `NAME=1x3x224x224`; a scalar is `NAME=scalar`, an open size `?`, `batch` or `1..64`.
+
+    Raises InputError for other text.
+    """
+    name, _, sizes = text.rpartition("=")
+    try:
+        if name:
+            return name, dims.parse_shape(sizes)
+        reason = "no name"
+    except InputError as error:
+        reason = str(error)
+    raise InputError(f"--shape {text!r} is not of the form NAME=1x3x224x224: {reason}")
 
 
 def _is_path(source: Any) -> bool:

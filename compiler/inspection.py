@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import frontend
+from hybridc.compiler import dims, frontend
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import (
     onnx_flops,
@@ -16,7 +16,7 @@ from hybridc.compiler.frontends import (
 )
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
-from hybridc.compiler.model import OpaqueSpec
+from hybridc.compiler.model import OpaqueSpec, open_dims
 
 # Tensors of these types are indices, shapes and masks, not learnt.
 _NOT_LEARNT = {"int64", "bool"}
@@ -24,7 +24,7 @@ _NOT_LEARNT = {"int64", "bool"}
 
 def inspect_model(
     source: Any,
-    shapes: Mapping[str, tuple[int, ...]] = {},
+    shapes: Mapping[str, Any] = {},
     example_inputs: tuple[Any, ...] | None = None,
 ) -> dict[str, Any]:
     """Describe a model as JSON data; the sources are those of `frontend.load`.
@@ -35,7 +35,8 @@ def inspect_model(
     described as the ONNX model that it exports to.  Raises InputError for what is no model.
     """
     if frontend.is_onnx(source):
-        return _describe(read(source if frontend.is_proto(source) else Path(source)), shapes)
+        given = {name: dims.shape(shape) for name, shape in shapes.items()}
+        return _describe(read(source if frontend.is_proto(source) else Path(source)), given)
     from hybridc.compiler.frontends import torch_model
 
     program = torch_model.export(
@@ -45,7 +46,7 @@ def inspect_model(
     return {**described, "name": program.name, "format": "torch"}
 
 
-def _describe(file: OnnxFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+def _describe(file: OnnxFile, shapes: Mapping[str, Any]) -> dict[str, Any]:
     proto = file.proto
     static, reason = _static(file, shapes)
     operations, reason = _flops(static, reason)
@@ -66,9 +67,7 @@ def _describe(file: OnnxFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str
     }
 
 
-def _static(
-    file: OnnxFile, shapes: Mapping[str, tuple[int, ...]]
-) -> tuple[StaticGraph | None, str | None]:
+def _static(file: OnnxFile, shapes: Mapping[str, Any]) -> tuple[StaticGraph | None, str | None]:
     """The graph as it would be compiled, or the reason why its shapes are open.
 
     A shape that was given and is wrong is an error; one that is missing is not.
@@ -79,11 +78,13 @@ def _static(
         if shapes:
             raise
         return None, str(error)
-    return onnx_model.prepare(file, bound), None
+    opened = dims.named(bound.values())
+    reason = f"open sizes: {', '.join(opened)}; operations are counted for fixed ones (--shape)"
+    return onnx_model.prepare(file, bound), reason if opened else None
 
 
 def _flops(static: StaticGraph | None, reason: str | None) -> tuple[int | None, str | None]:
-    if static is None:
+    if static is None or reason is not None:
         return None, reason
     try:
         return onnx_flops.flops(static), None
@@ -129,14 +130,15 @@ def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
 
 def analyse_model(
     source: Any,
-    shapes: Mapping[str, tuple[int, ...]] = {},
+    shapes: Mapping[str, Any] = {},
     example_inputs: tuple[Any, ...] | None = None,
     target: str = "cpu",
     log: str | None = None,
 ) -> dict[str, Any]:
     """Analyse a model for a target as JSON data (see `analysis.Analysis`).
 
-    Where the model cannot be imported, `reason` says why, and nothing else is there.  Raises
+    Open sizes are those to measure at, and `sizes` tells them.  Where the model cannot be imported,
+    `reason` says why, and nothing else is there.  Raises
     InputError for what is no model or no target, and LogError for a log that cannot be read.
     """
     from hybridc.compiler import analysis  # TVM takes its time
@@ -145,6 +147,11 @@ def analyse_model(
     device = devices.parse(target)
     try:
         model = frontend.load(source, shapes=shapes, example_inputs=example_inputs)
+        sizes = dims.nominal(open_dims(model.inputs))
+        if sizes:
+            fixed = {spec.name: spec.at(sizes).shape for spec in model.inputs}
+            model = frontend.load(source, shapes=fixed, example_inputs=example_inputs)
     except ModelError as error:
         return {"reason": str(error)}
-    return analysis.analyse(model.module, device, log).to_json()
+    found = analysis.analyse(model.module, device, log).to_json()
+    return {"sizes": sizes, **found} if sizes else found

@@ -32,6 +32,8 @@ def flops(func: PrimFunc) -> int:
     structural_walk(func.body, (SBlock, visit))
     if stated:
         return sum(stated)
+    if not _is_fixed(func):
+        return 0  # what it computes is known as it is called
     try:
         return int(estimate_tir_flops(tvm.IRModule({"main": func})))
     except tvm.error.InternalError:
@@ -54,8 +56,18 @@ def traffic(func: PrimFunc) -> int:
     """Bytes of one call's arguments, each moved once; 0 where an extent is not known."""
     total = 0
     for param in func.params:
+        if not isinstance(param.ty, tirx.buffer.BufferType):
+            continue
         if not all(isinstance(extent, tirx.IntImm) for extent in param.shape):
             return 0
         size = prod(int(extent) for extent in param.shape)
         total += size * np.dtype(str(param.dtype)).itemsize
     return total
+
+
+def _is_fixed(func: PrimFunc) -> bool:
+    return all(
+        isinstance(extent, tirx.IntImm)
+        for param in func.params
+        for extent in getattr(param, "shape", ())
+    )

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, s_tir, tirx
-from tvm_ffi import structural_walk
+from tvm import relax, s_tir, sym, tirx
+from tvm_ffi import structural_map, structural_walk
 
+from hybridc.compiler import dims
+from hybridc.compiler.dims import Sizes
 from hybridc.compiler.interfaces import IRModule, PrimFunc
-from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.model import Array, TensorSpec, open_dims
 from hybridc.compiler.units import format_size
 
 # What of TVM's lowering decides where a kernel's own buffers lie and how large they are.
@@ -74,36 +76,58 @@ def usage(
     outputs: Iterable[TensorSpec],
     threads: int,
 ) -> Memory:
-    """Count a module whose memory the pipeline has planned; 0 for what it left unplanned."""
-    storages, tensors = _allocations(module["main"])
+    """Count a module whose memory the pipeline has planned; 0 for what it left unplanned.
+
+    Open sizes are those to measure at.
+    """
+    inputs = tuple(inputs)
+    at = dims.nominal(open_dims(inputs))
+    storages, tensors = _allocations(module["main"], at)
     kernels = [func for func in module.functions.values() if isinstance(func, tirx.PrimFunc)]
     return Memory(
         weights=sum(array.nbytes for array in weights.values()),
-        inputs=sum(map(_size, inputs)),
-        outputs=sum(map(_size, outputs)),
+        inputs=sum(_size(spec.at(at)) for spec in inputs),
+        outputs=sum(map(_size, outputs)) if not at else _returned(module["main"], at),
         activations=storages,
         unshared=tensors,
         workspace=max((workspace(kernel, threads) for kernel in kernels), default=0),
     )
 
 
-def _allocations(main: Any) -> tuple[int, int]:
-    """Bytes of all storages, and of all tensors that lie in them."""
+def _allocations(main: Any, at: Sizes) -> tuple[int, int]:
+    """Bytes of all storages, and of all tensors that lie in them.
+
+    Of open sizes without an upper bound no storage is planned; each tensor is one of its own.
+    """
     storages, tensors = [0], [0]
 
     def visit(call: Any) -> None:
         name = getattr(call.op, "name", "")
         if name == "relax.memory.alloc_storage":
-            storages.append(prod(map(int, call.args[0].values)))
+            storages.append(prod(_number(size, at) for size in call.args[0].values))
         elif name == "relax.memory.alloc_tensor":
-            tensors.append(_bytes(call.args[2].values, call.args[3].value))
+            tensors.append(_bytes(call.args[2].values, call.args[3].value, at))
+        elif name == "relax.builtin.alloc_tensor" and at:
+            size = _bytes(call.args[0].values, call.args[1].value, at)
+            storages.append(size)
+            tensors.append(size)
 
     structural_walk(main.body, (relax.Call, visit))
     return sum(storages), sum(tensors)
 
 
+def _returned(main: Any, at: Sizes) -> int:
+    """Bytes of what a function returns."""
+    kind = main.ret_ty
+    fields = getattr(kind, "fields", None) or [kind]
+    return sum(_bytes(field.shape.values, field.dtype, at) for field in fields)
+
+
 def workspace(kernel: PrimFunc, threads: int) -> int:
-    """Bytes of a kernel's own buffers; those within a parallel loop once for each thread."""
+    """Bytes of a kernel's own buffers; those within a parallel loop once for each thread.
+
+    What is as large as an open size of the kernel is left out.
+    """
     lowered = tvm.transform.Sequential([make() for make in _LOWERING])(
         tvm.IRModule({"main": kernel})
     )["main"]
@@ -120,14 +144,25 @@ def workspace(kernel: PrimFunc, threads: int) -> int:
     return once + again * (threads - 1)
 
 
-def _bytes(shape: Iterable[Any], dtype: Any) -> int:
-    """Bytes of a tensor; 0 where an extent is not known."""
-    extents = [int(e) if isinstance(e, int | tirx.IntImm) else 0 for e in shape]
-    return prod(extents) * _itemsize(str(dtype))
+def _bytes(shape: Iterable[Any], dtype: Any, at: Sizes | None = None) -> int:
+    """Bytes of a tensor, with open sizes by name; 0 where an extent is not known."""
+    return prod(_number(extent, at or {}) for extent in shape) * _itemsize(str(dtype))
+
+
+def _number(extent: Any, at: Sizes) -> int:
+    """A size as a number; 0 where it is not known."""
+    if isinstance(extent, int | tirx.IntImm):
+        return int(extent)
+
+    def variable(var: Any) -> Any:
+        return tirx.const(at[var.name], "int64") if var.name in at else var
+
+    found = sym.Analyzer().simplify(structural_map(extent, (tirx.Var, variable)))
+    return int(found) if isinstance(found, tirx.IntImm) else 0
 
 
 def _size(spec: TensorSpec) -> int:
-    return prod(spec.shape) * _itemsize(spec.dtype)
+    return prod(spec.fixed) * _itemsize(spec.dtype)
 
 
 def _itemsize(dtype: str) -> int:

@@ -3,12 +3,15 @@
 import importlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridc.compiler import dims
+from hybridc.compiler.dims import Shape
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.opaque_random import random_value
 
@@ -19,15 +22,28 @@ Reference = Callable[[Feed], list[Array]]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, shape and dtype (as numpy and ml_dtypes spell it) of an input or output."""
+    """Name, shape and dtype (as numpy and ml_dtypes spell it) of an input or output.
+
+    A size of the shape may be open (`dims.Dim`).
+    """
 
     name: str
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: str
 
     def describe(self) -> str:
-        """`x float32[1,3,224,224]`."""
-        return f"{self.name} {self.dtype}[{','.join(map(str, self.shape))}]"
+        """`x float32[1,3,224,224]`, `x float32[batch:1..64,3]`."""
+        sizes = (s.describe() if isinstance(s, dims.Dim) else str(s) for s in self.shape)
+        return f"{self.name} {self.dtype}[{','.join(sizes)}]"
+
+    def at(self, sizes: Mapping[str, int]) -> "TensorSpec":
+        """The spec with its open sizes, by name, as numbers."""
+        return replace(self, shape=dims.fixed(self.shape, sizes))
+
+    @property
+    def fixed(self) -> tuple[int, ...]:
+        """The shape where all of it is known.  Raises KeyError where a size is open."""
+        return dims.fixed(self.shape, {})
 
 
 @dataclass(frozen=True)
@@ -39,7 +55,7 @@ class OpaqueSpec(TensorSpec):
     Runtime writes it, `seq(tensor(float))`, and `sizes` holds None for what is open.
     """
 
-    shape: tuple[int, ...] = (1,)
+    shape: Shape = (1,)
     dtype: str = "uint8"
     type: str = ""
     sizes: tuple[int | None, ...] | None = None
@@ -87,7 +103,7 @@ def summary(regions: Sequence[Region]) -> str:
 
 @dataclass(frozen=True)
 class Model:
-    """A static-shape Relax module and what is known about it.
+    """A Relax module and what is known about it.
 
     `module["main"]` takes the inputs in the order of `inputs`, holds every weight as a constant,
     and returns one tensor, or a flat tuple where there are several outputs.  `reference` computes
@@ -104,20 +120,52 @@ class Model:
     regions: tuple[Region, ...] = ()
 
 
-def random_feed(inputs: tuple[TensorSpec, ...], seed: int = 0) -> dict[str, Any]:
+def open_dims(specs: Sequence[TensorSpec]) -> dict[str, dims.Dim]:
+    """The open sizes of inputs, by name."""
+    return dims.named(spec.shape for spec in specs)
+
+
+def fixed_specs(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tuple[TensorSpec, ...]:
+    """Inputs with every size a number: those of `shapes`, by input or by size; else the nominal.
+
+    Raises InputError for a name that is neither, and a size that does not fit.
+    """
+    found = open_dims(specs)
+    sizes = dims.nominal(found)
+    by_name = {spec.name: spec for spec in specs}
+    for name, shape in shapes.items():
+        if name not in by_name and name not in found:
+            raise InputError(
+                f"--shape {name}: no input or open size has this name; "
+                f"{hint(name, [*by_name, *found])}"
+            )
+        wanted: Shape = by_name[name].shape if name in by_name else (found[name],)
+        if dims.is_open(shape) or not dims.fits(wanted, dims.fixed(shape, {})):
+            raise InputError(
+                f"--shape {name}={dims.write(shape)} does not fit {dims.write(wanted)}"
+            )
+        sizes |= dims.found({name: (wanted, dims.fixed(shape, {}))})
+    return tuple(spec.at(sizes) for spec in specs)
+
+
+def random_feed(
+    inputs: Sequence[TensorSpec], seed: int = 0, sizes: Mapping[str, int] | None = None
+) -> dict[str, Any]:
     """Make inputs: standard normal floats, small non-negative integers, random booleans.
 
-    Integers are 0 or 1, since they are most often token ids, masks or indices.
+    Integers are 0 or 1, since they are most often token ids, masks or indices.  Open sizes are
+    those of `sizes`, by default those to measure at.
     """
     rng = np.random.default_rng(seed)
-    return {spec.name: _random(spec, rng) for spec in inputs}
+    at = dims.nominal(open_dims(inputs)) if sizes is None else sizes
+    return {spec.name: _random(spec.at(at), rng) for spec in inputs}
 
 
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
     if isinstance(spec, OpaqueSpec):
         return random_value(spec.type, spec.sizes, spec.describe(), rng)
     if spec.dtype == "bool" or "int" in spec.dtype:
-        return rng.integers(0, 2, spec.shape).astype(spec.dtype)
+        return rng.integers(0, 2, spec.fixed).astype(spec.dtype)
     importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…
 
-    return rng.standard_normal(spec.shape).astype(spec.dtype)
+    return rng.standard_normal(spec.fixed).astype(spec.dtype)

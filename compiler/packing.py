@@ -14,7 +14,7 @@ from tvm import tirx
 from hybridc.compiler import vector_width
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import computed
+from hybridc.compiler.tensor_expressions import computed, extents
 
 # The block that widens activations, each once and not at every use.
 WIDEN = "widen"
@@ -93,7 +93,7 @@ def whole_groups(x: Any, group: int) -> Any:
 
     It comes out as wide as `once_widened` makes it.
     """
-    *lead, depth = (int(extent) for extent in x.shape)
+    *lead, depth = extents(x)
     if depth % group == 0:
         return once_widened(x, group)
 
@@ -109,7 +109,7 @@ def once_widened(x: Any, group: int) -> Any:
     if _bits(str(x.dtype)) == bits:
         return x
     dtype = f"float{bits}" if str(x.dtype).startswith("float") else f"int{bits}"
-    return computed([int(extent) for extent in x.shape], lambda *i: x[i].astype(dtype), name=WIDEN)
+    return computed(extents(x), lambda *i: x[i].astype(dtype), name=WIDEN)
 
 
 def group_in(packed: Array) -> int:

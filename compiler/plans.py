@@ -11,7 +11,7 @@ from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
-from hybridc.compiler.model import Model
+from hybridc.compiler.model import Model, open_dims
 from hybridc.compiler.monitor import INTERVAL
 from hybridc.compiler.steering import Steering
 from hybridc.compiler.target import Target
@@ -117,6 +117,7 @@ class Plan:
             raise InputError(
                 f"dtype {dtype} changes nothing in this model: "
                 "there is no float32 product in it that can be lowered"
+                f"{_of_open_sizes(model)}"
             )
 
     @property
@@ -127,6 +128,11 @@ class Plan:
     def exact(self) -> "Plan":
         """The plan without what rounds differently."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
+
+
+def _of_open_sizes(model: Model) -> str:
+    names = ", ".join(open_dims(model.inputs))
+    return f"; its sizes {names} are open, and this precision may need them fixed" if names else ""
 
 
 def calibrates(options: Options) -> bool:

@@ -43,7 +43,7 @@ class RegionSet:
         if not isinstance(spec, OpaqueSpec):
             return np.asarray(value)
         self.values[spec.name] = value
-        return np.zeros(spec.shape, spec.dtype)
+        return np.zeros(spec.fixed, spec.dtype)
 
     def give(self, spec: TensorSpec, array: Array) -> Any:
         """An output from what `main` gave; opaque ones as ONNX Runtime has them in Python.
@@ -75,7 +75,7 @@ class OpaquePort(InputPort):
 
     @cached_property
     def _handle(self) -> Any:
-        return to_tensor(np.zeros(self.spec.shape, self.spec.dtype))
+        return to_tensor(np.zeros(self.spec.fixed, self.spec.dtype))
 
 
 class _Runner:
@@ -180,12 +180,12 @@ def _callback(runner: _Runner) -> Callable[..., None]:
 def _fill(tensor: Any, spec: TensorSpec, value: Array) -> None:
     if value.shape != spec.shape:
         raise InputError(f"{spec.describe()} has the shape {list(value.shape)} for these inputs")
-    if math.prod(spec.shape):
+    if math.prod(spec.fixed):
         np.copyto(to_numpy(tensor, np.dtype(spec.dtype)), value)
 
 
 def _kind(spec: TensorSpec) -> tuple[int, tuple[int, ...]]:
-    return ELEMENTS[spec.dtype], spec.shape
+    return ELEMENTS[spec.dtype], spec.fixed
 
 
 def _is_opaque(spec: TensorSpec) -> bool:

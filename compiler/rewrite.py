@@ -12,7 +12,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import relax
+from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
@@ -130,8 +130,38 @@ def computes_in(module: IRModule, dtype: str) -> bool:
 
 
 def shape(expr: Expr) -> tuple[int, ...]:
-    """Static shape of a tensor expression."""
-    return tuple(int(extent) for extent in expr.ty.shape.values)
+    """Shape of a tensor expression.
+
+    A size that is open is the TIR expression that it is, though the type says int: it is equal to
+    itself alone, adds and multiplies, and raises where it is asked which of two is less.
+    """
+    return tuple(extent_of(extent) for extent in expr.ty.shape.values)
+
+
+def extent_of(extent: Expr) -> Any:
+    """A size as a number, or the expression that it is where it is open."""
+    return int(extent) if isinstance(extent, tirx.IntImm) else extent
+
+
+def opened(*shapes: Any) -> Any:
+    """Shapes for a kernel's parameters: each open size is a variable of its own, one for equals."""
+    made: dict[str, Any] = {}
+
+    def variable(size: Any) -> Any:
+        if isinstance(size, int):
+            return size
+        if str(size) not in made:
+            made[str(size)] = tirx.Var(f"n{len(made)}", "int64")
+        return made[str(size)]
+
+    found = [tuple(map(variable, each)) for each in shapes]
+    return found[0] if len(found) == 1 else found
+
+
+def is_open(expr: Expr) -> bool:
+    """Whether a tensor has a size that is not known."""
+    extents = getattr(expr.ty.shape, "values", None)
+    return extents is None or not all(isinstance(extent, tirx.IntImm) for extent in extents)
 
 
 def constant(array: Array, dtype: str) -> Expr:

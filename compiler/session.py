@@ -13,14 +13,14 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hybridc.compiler import host, settings
+from hybridc.compiler import dims, host, settings
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.region_runtime import OpaquePort, RegionSet
 from hybridc.compiler.regions import announce
-from hybridc.compiler.tensors import InputPort, Tensor, to_numpy, to_tensor
+from hybridc.compiler.tensors import InputPort, OpenPort, Tensor, to_numpy, to_tensor
 
 # How ONNX Runtime spells element types, where it differs from numpy.
 _ONNX_NAMES = {"float32": "float", "float64": "double"}
@@ -29,10 +29,13 @@ _BIG_CORES = 1  # the affinity mode of TVM's thread pool that spreads threads ov
 
 @dataclass(frozen=True)
 class NodeArg:
-    """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`."""
+    """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`.
+
+    An open size is its name.
+    """
 
     name: str
-    shape: list[int | None]
+    shape: Sequence[int | str | None]
     type: str
 
 
@@ -73,6 +76,7 @@ class InferenceSession:
             for index, spec in enumerate(self.artifact.outputs)
             if isinstance(spec, OpaqueSpec)
         }
+        self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
     def get_inputs(self) -> list[NodeArg]:
@@ -98,6 +102,7 @@ class InferenceSession:
             given = [
                 port.bind(feed[name]) for name, port in zip(self._names, self._ports, strict=True)
             ]
+            self._check_sizes(given)
             results = self._invoke(given)
             made = [self._given(results, index, dtype) for index, dtype in wanted]
             self._parts.values.clear()
@@ -115,6 +120,7 @@ class InferenceSession:
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
             given = [port.bind_dlpack(x) for port, x in zip(self._ports, tensors, strict=True)]
+            self._check_sizes(given)
             results = self._invoke(given)
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
@@ -163,7 +169,17 @@ class InferenceSession:
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):
             return OpaquePort(spec, alignment, self._parts.values)
-        return InputPort(spec, alignment)
+        return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
+
+    def _check_sizes(self, given: Sequence[Tensor]) -> None:
+        """Raise InputError where inputs differ in an open size that they share."""
+        if self._open:
+            dims.found(
+                {
+                    spec.name: (spec.shape, tuple(tensor.shape))
+                    for spec, tensor in zip(self.artifact.inputs, given, strict=True)
+                }
+            )
 
     def _given(self, results: list[Any], index: int, dtype: np.dtype[Any] | None) -> Any:
         """An output as the caller gets it."""
@@ -253,4 +269,5 @@ def _node_arg(spec: TensorSpec) -> NodeArg:
     if isinstance(spec, OpaqueSpec):
         return NodeArg(spec.name, list(spec.sizes or ()), spec.type)
     spelled = _ONNX_NAMES.get(spec.dtype, spec.dtype)
-    return NodeArg(spec.name, list(spec.shape), f"tensor({spelled})")
+    sizes = [str(size) if isinstance(size, dims.Dim) else size for size in spec.shape]
+    return NodeArg(spec.name, sizes, f"tensor({spelled})")

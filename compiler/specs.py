@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.dims import Dim, Size, checked
+from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.weights import DTYPES
 
@@ -15,7 +16,14 @@ def to_json(spec: TensorSpec) -> dict[str, Any]:
     if isinstance(spec, OpaqueSpec):
         sizes = None if spec.sizes is None else list(spec.sizes)
         return {"name": spec.name, "type": spec.type, "sizes": sizes}
-    return {"name": spec.name, "shape": list(spec.shape), "dtype": spec.dtype}
+    return {"name": spec.name, "shape": list(map(_size_data, spec.shape)), "dtype": spec.dtype}
+
+
+def _size_data(size: Size) -> Any:
+    """A number; of an open size the name and the bounds."""
+    if not isinstance(size, Dim):
+        return size
+    return {"size": size.name, "low": size.low, "high": size.high, "at": size.usual}
 
 
 def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
@@ -26,9 +34,9 @@ def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
 def _spec(entry: object) -> TensorSpec:
     match entry:
         case {"name": str(name), "shape": list(shape), "dtype": str(dtype)} if (
-            all(map(_is_size, shape)) and dtype in _DTYPE_NAMES
+            dtype in _DTYPE_NAMES
         ):
-            return TensorSpec(name, tuple(shape), dtype)
+            return TensorSpec(name, tuple(map(_size, shape)), dtype)
         case {"name": str(name), "type": str(kind), "sizes": None}:
             return OpaqueSpec(name, type=kind)
         case {"name": str(name), "type": str(kind), "sizes": list(sizes)} if all(
@@ -37,6 +45,21 @@ def _spec(entry: object) -> TensorSpec:
             return OpaqueSpec(name, type=kind, sizes=tuple(sizes))
         case _:
             raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+
+
+def _size(entry: object) -> Size:
+    match entry:
+        case int(size) if _is_size(size):
+            return size
+        case {"size": str(name), "low": int(low), "high": high, "at": usual} if all(
+            bound is None or _is_size(bound) for bound in (low, high, usual)
+        ):
+            try:
+                return checked(Dim(name, low, high, usual))
+            except InputError as error:
+                raise ArtifactError(f"the manifest describes no size by {entry!r:.60}") from error
+        case _:
+            raise ArtifactError(f"the manifest describes no size by {entry!r:.60}")
 
 
 def _is_size(size: object) -> bool:

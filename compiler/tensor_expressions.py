@@ -5,6 +5,8 @@ the others.  Code generation narrows them again.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm import te, tirx
@@ -24,9 +26,9 @@ def tensor(shape: Sequence[int], name: str, dtype: str) -> Any:
     return te.placeholder(_wide(shape), name=name, dtype=dtype)
 
 
-def reduced(extent: int, name: str) -> Any:
+def reduced(extent: Any, name: str) -> Any:
     """An axis that is summed over."""
-    return te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name=name)
+    return te.reduce_axis((tirx.const(0, "int64"), *_wide([extent])), name=name)
 
 
 def computed(shape: Sequence[int], element: Any, **keywords: Any) -> Any:
@@ -34,9 +36,19 @@ def computed(shape: Sequence[int], element: Any, **keywords: Any) -> Any:
     return te.compute(_wide(shape), element, **keywords)
 
 
-def product_of(kernel: str, flops: int) -> Mapping[str, Any]:
+def product_of(kernel: str, flops: Any) -> Mapping[str, Any]:
     """The annotations of a kernel's multiply-add block."""
     return {KERNEL: kernel, FLOPS: flops}
+
+
+def counted(*sizes: Any) -> int:
+    """The product of sizes, open ones left out: what is counted is of one place of each."""
+    return prod(int(size) for size in sizes if isinstance(size, int | tirx.IntImm))
+
+
+def extents(x: Any) -> tuple[Any, ...]:
+    """The shape of a tensor as numbers, and as expressions where it is open."""
+    return tuple(int(e) if isinstance(e, tirx.IntImm) else e for e in x.shape)
 
 
 def pad2d(
@@ -50,7 +62,7 @@ def pad2d(
     given, wanted = channels
     if not any(padding) and given == wanted:
         return x
-    batch, height, width, depth = (int(extent) for extent in x.shape)
+    batch, height, width, depth = extents(x)
 
     def element(n: Any, h: Any, v: Any, c: Any) -> Any:
         bounds = [h >= top, h < height + top, v >= left, v < width + left]
@@ -88,5 +100,41 @@ def unflatten(flat: Any, shape: Sequence[int]) -> list[Any]:
     return index[::-1]
 
 
+@dataclass(frozen=True)
+class RowForm:
+    """How the leading axes of a product number its rows: open ones each, the others as one."""
+
+    shape: tuple[Any, ...]
+
+    @property
+    def _fixed(self) -> tuple[int, ...]:
+        return tuple(size for size in self.shape if isinstance(size, int))
+
+    @property
+    def axes(self) -> tuple[Any, ...]:
+        """The extents of the product's axes of rows."""
+        opened = tuple(size for size in self.shape if not isinstance(size, int))
+        rows = prod(self._fixed)
+        return opened if opened and rows == 1 else (*opened, rows)
+
+    def place(self, row: Sequence[Any]) -> list[Any]:
+        """The index of the operand's leading axes, for a row."""
+        count = len(self.shape) - len(self._fixed)
+        opened = iter(row[:count])
+        rest = unflatten(row[count], self._fixed) if len(row) > count else [0] * len(self._fixed)
+        inner = iter(rest)
+        return [next(inner if isinstance(size, int) else opened) for size in self.shape]
+
+    def row(self, index: Sequence[Any]) -> list[Any]:
+        """The row of an index of the leading axes."""
+        pairs = list(zip(self.shape, index, strict=True))
+        opened = [i for size, i in pairs if not isinstance(size, int)]
+        if opened and prod(self._fixed) == 1:
+            return opened
+        return [*opened, flatten([i for size, i in pairs if isinstance(size, int)], self._fixed)]
+
+
 def _wide(shape: Sequence[int]) -> tuple[Any, ...]:
-    return tuple(tirx.const(int(extent), "int64") for extent in shape)
+    return tuple(
+        tirx.const(int(e), "int64") if isinstance(e, int | tirx.IntImm) else e for e in shape
+    )

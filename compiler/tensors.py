@@ -14,6 +14,7 @@ import numpy as np
 import tvm_ffi
 from tvm import runtime
 
+from hybridc.compiler import dims
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, TensorSpec
 
@@ -70,17 +71,22 @@ class InputPort:
     @cached_property
     def _direct(self) -> bool:
         """Whether an array of this kind may cross without a copy."""
-        return _in_dlpack(self.dtype) and math.prod(self.spec.shape) > 0
+        sizes = [size for size in self.spec.shape if isinstance(size, int)]
+        return _in_dlpack(self.dtype) and math.prod(sizes) > 0
 
     @cached_property
     def _stage(self) -> tuple[Array, Tensor]:
-        array = empty(self.spec.shape, self.dtype)
+        array = empty(self.spec.fixed, self.dtype)
         return array, to_tensor(array)
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape is such an input."""
+        return shape == self.spec.shape
 
     def bind(self, given: object) -> Tensor:
         """Take a numpy array or scalar.  Raises InputError where it is no such input."""
         array = given if isinstance(given, np.ndarray) else self._scalar(given)
-        if array.dtype != self.dtype or array.shape != self.spec.shape:
+        if array.dtype != self.dtype or not self._fits(array.shape):
             raise self._refusal(str(array.dtype), array.shape)
         if self._direct and array.flags.writeable:
             tensor = tvm_ffi.from_dlpack(array)
@@ -99,7 +105,7 @@ class InputPort:
             raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
         if str(tensor.device) != "cpu:0":
             raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
-        if tensor.shape != self.spec.shape or str(tensor.dtype) != self.spec.dtype:
+        if not self._fits(tuple(tensor.shape)) or str(tensor.dtype) != self.spec.dtype:
             raise self._refusal(str(tensor.dtype), tuple(tensor.shape))
         return tensor if self._usable(tensor) else self._copied(_Exposed.view(tensor, self.dtype))
 
@@ -121,6 +127,20 @@ class InputPort:
     def _refusal(self, dtype: str, shape: tuple[int, ...]) -> InputError:
         given = TensorSpec(self.spec.name, shape, dtype).describe()
         return InputError(f"input wanted: {self.spec.describe()}, given: {given}")
+
+
+@dataclass(frozen=True)
+class OpenPort(InputPort):
+    """The port of an input with open sizes: any within their bounds will do."""
+
+    def _fits(self, shape: tuple[int, ...]) -> bool:
+        return dims.fits(self.spec.shape, shape)
+
+    def _copied(self, array: Array) -> Tensor:
+        """A copy of its own for each call, which may have another shape than the last one."""
+        stage = empty(array.shape, self.dtype)
+        np.copyto(stage, array)
+        return to_tensor(stage)
 
 
 class _Exposed:

@@ -14,8 +14,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hybridc.compiler import errors, settings
+from hybridc.compiler import dims, errors, settings
 from hybridc.compiler.child import Child, ChildError
+from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends import onnx_file
 from hybridc.compiler.units import format_size
@@ -91,7 +92,7 @@ def _death(path: Path, code: int, seconds: int) -> str:
     return f"{path}: its reader ended with {code}"
 
 
-def examine(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def examine(path: Path, shapes: Mapping[str, Shape]) -> None:
     """Import a model whole and run its reference, in a process of its own with limits.
 
     Raises ModelError or InputError for what is wrong with the model, or with how it is read.
@@ -108,10 +109,11 @@ class Inspector:
         self._seconds = seconds
         self._child: Child | None = None
 
-    def examine(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def examine(self, path: Path, shapes: Mapping[str, Shape]) -> None:
         """As the function of that name."""
         child = self._ready()
-        request = {"path": str(path), "shapes": {k: list(v) for k, v in shapes.items()}}
+        written = {name: dims.write(shape) for name, shape in shapes.items()}
+        request = {"path": str(path), "shapes": written}
         try:
             for step in ("load", "reference"):
                 answer = child.ask({"do": step, **request, **self._limits}, _WAIT)

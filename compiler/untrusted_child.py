@@ -23,8 +23,7 @@ class Reader:
             case "load":
                 self._model = None
                 untrusted.limit(request["seconds"], request["memory"])
-                shapes = {name: tuple(shape) for name, shape in request["shapes"].items()}
-                self._model = frontend.load(Path(request["path"]), shapes=shapes)
+                self._model = frontend.load(Path(request["path"]), shapes=request["shapes"])
             case _:
                 assert self._model is not None
                 untrusted.limit(request["seconds"], request["memory"])

@@ -1,6 +1,6 @@
 """Loop nests of 3x3 convolutions of stride 1 by Winograd's minimal filtering."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.packing import packed_index, round_up
+from hybridc.compiler.strips.cut import LEADING
 from hybridc.compiler.tensor_expressions import (
     computed,
+    extents,
     finished,
     pad2d,
     product_of,
@@ -26,7 +28,8 @@ from hybridc.compiler.winograd_transforms import DOUBLED, Matrix, transforms
 class _Grid:
     """The tiles of a batch of images, numbered row by row; each makes `side` x `side` outputs.
 
-    Tiles from `count` up to `rounded` repeat the last one, and nobody reads what they make.
+    Tiles from `count` up to `rounded` repeat the last one, and nobody reads what they make.  Where
+    the number of images is open, `lead` is that number, and tiles are of one image.
     """
 
     batch: int
@@ -34,6 +37,12 @@ class _Grid:
     width: int
     side: int
     rounded: int
+    lead: tuple[Any, ...] = ()
+
+    @property
+    def marks(self) -> Mapping[str, Any]:
+        """The annotations of blocks that lead by the open number of images."""
+        return {LEADING: 1} if self.lead else {}
 
     @property
     def count(self) -> int:
@@ -73,33 +82,38 @@ def conv2d(
     side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
     high, wide = -(-out_h // side), -(-out_w // side)
-    grid = _Grid(batch, high, wide, side, max(tiles, batch * high * wide))
+    lead = () if isinstance(batch, int) else (batch,)
+    images = 1 if lead else batch
+    grid = _Grid(images, high, wide, side, max(tiles, images * high * wide), lead)
     x = tensor(shape, "x", "uint8" if integers else "float32")
     w = tensor(packed.shape, "weight", packed.dtype.name)
     data = _transform_input(x, conv, grid, group)
     total = "int32" if integers else "float32"
     k = reduced(round_up(channels, group), "k")
-    flops = 2 * batch * out_h * out_w * columns * channels * 9
-    product = computed(
-        (tile * tile, grid.rounded, blocks * lanes),
-        lambda p, t, o: te.sum(
-            data[p // tile, p % tile, t, k].astype(total)
-            * w[packed_index((p // tile, p % tile, o // lanes), k, o % lanes, group)].astype(total),
-            axis=k,
-        ),
-        name="product",
-        attrs=product_of("winograd-conv2d", flops),
-    )
-    stored = computed(
-        (tile * tile, grid.rounded, blocks * lanes), lambda p, t, o: product[p, t, o], name="stored"
-    )
-    whole = _transform_output(stored, grid)
-    out = computed(
-        (batch, out_h, out_w, columns),
-        lambda n, h, v, o: _scaled(whole[h % side, v % side, grid.tile(n, h, v), o]),
-        name="output",
-    )
+    flops = 2 * images * out_h * out_w * columns * channels * 9
+
+    def multiplied(*index: Any) -> Any:
+        *n, p, t, o = index
+        value = data[*n, p // tile, p % tile, t, k].astype(total)
+        place = packed_index((p // tile, p % tile, o // lanes), k, o % lanes, group)
+        return te.sum(value * w[place].astype(total), axis=k)
+
+    whole_tiles = (*lead, tile * tile, grid.rounded, blocks * lanes)
+    attrs = {**product_of("winograd-conv2d", flops), **grid.marks}
+    product = computed(whole_tiles, multiplied, name="product", attrs=attrs)
+    stored = computed(whole_tiles, lambda *index: product[index], name="stored", attrs=grid.marks)
+    out = _output(_transform_output(stored, grid), grid, (batch, out_h, out_w, columns))
     return finished([x, w, out])
+
+
+def _output(whole: Any, grid: _Grid, shape: tuple[Any, ...]) -> Any:
+    """The outputs where they belong, from what the transforms made of each tile."""
+
+    def result(n: Any, h: Any, v: Any, o: Any) -> Any:
+        *image, tile = (n, grid.tile(0, h, v)) if grid.lead else (grid.tile(n, h, v),)
+        return _scaled(whole[*image, h % grid.side, v % grid.side, tile, o])
+
+    return computed(shape, result, name="output")
 
 
 def _scaled(value: Any) -> Any:
@@ -109,7 +123,7 @@ def _scaled(value: Any) -> Any:
 
 def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
     """B^T d B of every tile: `[tile, tile, tiles, C]`, channels in whole groups."""
-    _, height, width, channels = (int(extent) for extent in x.shape)
+    _, height, width, channels = extents(x)
     top, left, _, _ = conv.padding
     # As many rows and columns behind the image as the last tiles reach.
     below = grid.height * grid.side + 2 - height - top
@@ -117,41 +131,49 @@ def _transform_input(x: Any, conv: Conv2d, grid: _Grid, group: int) -> Any:
     whole = round_up(channels, group)
     padded = pad2d(x, (top, left, below, right), (channels, whole), conv.fill)
     _, _, b_t = transforms(grid.side, 3)
-    shape = (grid.side + 2, grid.side + 2, grid.rounded, whole)
+    shape = (*grid.lead, grid.side + 2, grid.side + 2, grid.rounded, whole)
     held = "int16" if str(x.dtype) == "uint8" else str(x.dtype)
 
-    def pixel(i: Any, j: Any, t: Any, c: Any) -> Any:
+    def pixel(*index: Any) -> Any:
+        *n, i, j, t, c = index
         image, row, column = grid.place(t)
-        return padded[image, row + i, column + j, c].astype(held)
+        return padded[n[0] if n else image, row + i, column + j, c].astype(held)
+
+    def input_row(*index: Any) -> Any:
+        *n, u, j, t, c = index
+        return _combination(b_t, u, lambda i: pixels[*n, i, j, t, c])
+
+    def transformed(*index: Any) -> Any:
+        *n, u, v, t, c = index
+        return _combination(b_t, v, lambda j: rows[*n, u, j, t, c])
 
     # Placed once for each pixel, not once for each term of the sums.
-    pixels = computed(shape, pixel, name="pixels")
-    rows = computed(
-        shape,
-        lambda u, j, t, c: _combination(b_t, u, lambda i: pixels[i, j, t, c]),
-        name="input_rows",
-    )
-    return computed(
-        shape,
-        lambda u, v, t, c: _combination(b_t, v, lambda j: rows[u, j, t, c]),
-        name="input_transform",
-    )
+    pixels = computed(shape, pixel, name="pixels", attrs=grid.marks)
+    rows = computed(shape, input_row, name="input_rows", attrs=grid.marks)
+    return computed(shape, transformed, name="input_transform", attrs=grid.marks)
 
 
 def _transform_output(stored: Any, grid: _Grid) -> Any:
     """A^T m A of every tile: `[side, side, tiles, O]`."""
-    columns, tile = int(stored.shape[2]), grid.side + 2
+    columns, tile = int(stored.shape[-1]), grid.side + 2
     a_t, _, _ = transforms(grid.side, 3)
+
+    def output_row(*index: Any) -> Any:
+        *n, r, v, t, o = index
+        return _combination(a_t, r, lambda u: stored[*n, u * tile + v, t, o])
+
+    def transformed(*index: Any) -> Any:
+        *n, r, s, t, o = index
+        return _combination(a_t, s, lambda v: rows[*n, r, v, t, o])
+
     rows = computed(
-        (grid.side, tile, grid.rounded, columns),
-        lambda r, v, t, o: _combination(a_t, r, lambda u: stored[u * tile + v, t, o]),
+        (*grid.lead, grid.side, tile, grid.rounded, columns),
+        output_row,
         name="output_rows",
+        attrs=grid.marks,
     )
-    return computed(
-        (grid.side, grid.side, grid.rounded, columns),
-        lambda r, s, t, o: _combination(a_t, s, lambda v: rows[r, v, t, o]),
-        name="output_transform",
-    )
+    shape = (*grid.lead, grid.side, grid.side, grid.rounded, columns)
+    return computed(shape, transformed, name="output_transform", attrs=grid.marks)
 
 
 def _combination(matrix: Matrix, row: Any, value: Callable[[int], Any]) -> Any:

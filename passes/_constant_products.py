@@ -47,10 +47,11 @@ def _of_convolution(call: Expr, weight: Array) -> Array | None:
 
 
 def _plain(tensor: Expr) -> bool:
-    """Whether a tensor is float32, of known extents, none of them zero."""
+    """Whether a tensor is float32, of extents none of which is zero; the last one is known."""
     shape = tensor.ty.shape
     return (
         str(tensor.ty.dtype) == _FLOAT
         and shape is not None
-        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in shape.values)
+        and all(not isinstance(extent, tirx.IntImm) or extent > 0 for extent in shape.values)
+        and isinstance(shape.values[-1], tirx.IntImm)
     )

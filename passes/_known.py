@@ -1,5 +1,6 @@
 """The values of expressions that depend on constants alone."""
 
+from collections.abc import Iterable
 from math import inf
 from typing import Any
 
@@ -10,7 +11,7 @@ from tvm.error import InternalError
 
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape
+from hybridc.compiler.rewrite import Expr, Graph, constant, is_open, operator, shape
 from hybridc.passes import _numpy_operators
 
 # Quantised weights stay integers; `integer-arithmetic` multiplies with them.
@@ -28,7 +29,7 @@ def known(expr: Expr, graph: Graph) -> Array | None:
     found, value = graph.constant(expr), graph.value(expr)
     if found is not None or not operator(value):
         return found
-    if np.prod(shape(value)) > _LARGEST or fed(value, graph):
+    if is_open(value) or np.prod(shape(value)) > _LARGEST or fed(value, graph):
         return None
     try:
         return computed(value, graph, inf)
@@ -44,6 +45,8 @@ def computed(value: Expr, graph: Graph, limit: float) -> Array:
     """
     if operator(value) in _QUANTIZATION:
         raise NotConstantError
+    if isinstance(value.ty, relax.TensorType) and is_open(value):
+        raise NotConstantError
     operands = [_decode(operand, graph, limit) for operand in value.args]
     if not isinstance(value.ty, relax.TensorType) or _size(value) > max(limit, _bytes(operands)):
         raise NotConstantError
@@ -51,6 +54,13 @@ def computed(value: Expr, graph: Graph, limit: float) -> Array:
         operator(value), operands, value.attrs, shape(value), str(value.ty.dtype)
     )
     return _by_tvm(value, graph) if result is None else result
+
+
+def _numbers(extents: Iterable[Any]) -> tuple[int, ...]:
+    """A shape; raises NotConstantError where a size is open."""
+    if not all(isinstance(extent, tvm.tirx.IntImm) for extent in extents):
+        raise NotConstantError
+    return tuple(int(extent) for extent in extents)
 
 
 def tensor(result: Array, value: Expr) -> Expr:
@@ -81,7 +91,7 @@ def _decode(operand: Expr, graph: Graph, limit: float) -> Any:
         case tvm.ir.GenericConst() as tensor:
             return tensor.value.numpy()
         case relax.ShapeExpr() as extents:
-            return tuple(int(extent) for extent in extents.values)
+            return _numbers(extents.values)
         case tvm.tirx.IntImm() | tvm.tirx.FloatImm() as number:
             return number.value
         case tvm.ir.Tuple() as parts:

@@ -9,7 +9,7 @@ from tvm import relax, tirx
 from hybridc.compiler.attention import attention
 from hybridc.compiler.attention_form import Attention, Fill, Operand
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, updated
+from hybridc.compiler.rewrite import Expr, Graph, opened, operator, rewrite, shape, updated
 from hybridc.compiler.target import Target
 from hybridc.passes import _known
 
@@ -87,10 +87,18 @@ class _Fuser:
         return self._call(form, tensors if mask is None else [*tensors, mask])
 
     def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
-        var = self.builder.add_func(attention(form, self.target.lanes()), "attention")
+        var = self.builder.add_func(attention(_opened(form), self.target.lanes()), "attention")
         batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
         result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
         return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])
+
+
+def _opened(form: Attention) -> Attention:
+    """The form for a kernel of its own, whose open number of sequences is its own variable."""
+    operands = (form.query, form.key, form.value)
+    shapes = opened(*(each.shape for each in operands), form.mask or ())
+    q, k, v = (replace(each, shape=found) for each, found in zip(operands, shapes, strict=False))
+    return replace(form, query=q, key=k, value=v, mask=None if form.mask is None else shapes[-1])
 
 
 def _masked(form: Attention, scores: _Scores, graph: Graph) -> tuple[Attention, Expr | None]:
@@ -264,7 +272,8 @@ def _consistent(form: Attention) -> bool:
         and key.extent(1) == value.extent(1)
         and query.extent(3) == key.extent(2)
         and key.extent(3) == value.extent(2)
-        and min(*query.shape, *key.shape, *value.shape) > 0
+        and 0 not in [size for each in (query, key, value) for size in each.shape]
+        and all(isinstance(each.extent(i), int) for each in (query, key, value) for i in (1, 2, 3))
     )
 
 
@@ -273,7 +282,4 @@ def _plain(expr: Expr) -> bool:
 
 
 def _is_plain(expr: Expr, dtype: str) -> bool:
-    known = expr.ty.shape is not None and all(
-        isinstance(extent, tirx.IntImm) for extent in expr.ty.shape.values
-    )
-    return known and str(expr.ty.dtype) == dtype
+    return isinstance(expr.ty.shape, relax.ShapeExpr) and str(expr.ty.dtype) == dtype

@@ -9,7 +9,7 @@ from tvm import relax
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import bottleneck
+from hybridc.compiler import bottleneck, strips
 from hybridc.compiler.bottleneck import Bottleneck
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, shape, updated
@@ -115,8 +115,8 @@ def _call(module: IRModule, binding: Any) -> _Call | None:
 
 
 def _plain(func: PrimFunc) -> bool:
-    """Whether all is fp32, and what follows the product computes one image, pixel by pixel."""
-    if any(str(param.dtype) != "float32" for param in func.params):
+    """Whether all is fp32 of fixed sizes, and what follows computes one image, pixel by pixel."""
+    if strips.has_open_sizes(func) or any(str(p.dtype) != "float32" for p in func.params):
         return False
     image = [int(extent) for extent in func.params[-1].shape]
     behind = [

@@ -8,10 +8,10 @@ from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
 from hybridc.compiler import extrema, joins, lowerings, resampling, scans
-from hybridc.compiler.batch_matmul import batch_matmul
+from hybridc.compiler.batch_matmul import batch_matmul, open_matmul
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import calls, operator, rewrite, unless_same, updated
+from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
 from hybridc.compiler.target import Target
 
 # Types of both operands and of the result.
@@ -39,7 +39,12 @@ class Legalize(Pass):
             if not _packable(left, right, call.ty):
                 return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
             types = (str(left.dtype), str(call.ty.dtype))
-            func = batch_matmul(_extents(left), _extents(right), lanes, *types)
+            if all(map(_is_fixed, (left, right))):
+                func = batch_matmul(_extents(left), _extents(right), lanes, *types)
+            elif types == ("float32", "float32"):
+                func = open_matmul(*opened(shape(call.args[0]), shape(call.args[1])))
+            else:
+                return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
             var = builder.add_func(func, "batch_matmul")
             return relax.call_tir(var, list(call.args), call.ty)
 
@@ -70,10 +75,14 @@ def _packable(left: Any, right: Any, result: Any) -> bool:
     types = tuple(str(info.dtype) for info in (left, right, result))
     return types in _PACKABLE and all(
         info.ndim >= 2
-        and info.shape is not None
-        and all(isinstance(extent, tirx.IntImm) and extent > 0 for extent in info.shape.values)
+        and isinstance(info.shape, relax.ShapeExpr)
+        and all(not isinstance(extent, tirx.IntImm) or extent > 0 for extent in info.shape.values)
         for info in (left, right)
     )
+
+
+def _is_fixed(info: Any) -> bool:
+    return all(isinstance(extent, tirx.IntImm) for extent in info.shape.values)
 
 
 def _extents(info: Any) -> tuple[int, ...]:

@@ -42,7 +42,7 @@ class MergeTransposes(Pass):
 def _moves_nothing(value: Expr) -> bool:
     """Whether a transpose keeps the order of the axes that are longer than 1."""
     extents = shape(value.args[0])
-    long = [axis for axis in _axes(value) if extents[axis] > 1]
+    long = [axis for axis in _axes(value) if extents[axis] != 1]
     return long == sorted(long)
 
 

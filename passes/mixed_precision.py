@@ -270,7 +270,7 @@ def _is_product(value: Expr) -> bool:
 
 def _plain(expr: Expr) -> bool:
     known = expr.ty.shape is not None and all(
-        isinstance(extent, tirx.IntImm) and extent > 0 for extent in expr.ty.shape.values
+        not isinstance(extent, tirx.IntImm) or extent > 0 for extent in expr.ty.shape.values
     )
     return known and str(expr.ty.dtype) == _WIDE
 

@@ -17,7 +17,16 @@ from hybridc.compiler import (
 from hybridc.compiler.contractions import Conv2d
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape, updated
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    constant,
+    opened,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
 from hybridc.compiler.target import Target
 from hybridc.compiler.winograd_cost import Choice
 
@@ -80,6 +89,8 @@ class _Packer:
         tensors = [*value.args, value]
         if weight is None or not all(_known(tensor.ty) for tensor in tensors):
             return None
+        if name == "nn.conv2d" and any(not isinstance(n, int) for n in shape(value.args[0])[1:]):
+            return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
             return None
@@ -99,7 +110,7 @@ class _Packer:
         if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
             return None
         data, padding, fill = _padded(call, graph)
-        source = shape(data)
+        source = opened(shape(data))
         conv = Conv2d(
             strides=_integers(attrs.strides),
             padding=padding,
@@ -114,7 +125,8 @@ class _Packer:
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
         if self.winograd and self._minimal(conv, weight):
             group = _pairs(weight)
-            choice = winograd_cost.choose(source, weight.shape[0], conv, self.target, group)
+            image = (source[0] if isinstance(source[0], int) else 1, *source[1:])
+            choice = winograd_cost.choose(image, weight.shape[0], conv, self.target, group)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
@@ -157,12 +169,12 @@ class _Packer:
             for row in transformed
         ]
         packed: Array = np.ascontiguousarray(positions)
-        source = shape(replaced[1])
+        source = opened(shape(replaced[1]))
         kernel = winograd.conv2d(source, packed, weight.shape[0], conv, choice.tiles)
         return self._call("winograd_conv2d", kernel, replaced, packed)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
-        kernel = contractions.dense(shape(call.args[0]), packed, columns, *_types(call))
+        kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *_types(call))
         return self._call("dense", kernel, (call, call.args[0]), packed)
 
     def _call(
@@ -195,10 +207,11 @@ def _padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
 
 
 def _known(tensor: Any) -> bool:
-    """Whether every extent is known and none of them zero."""
-    return tensor.shape is not None and all(
-        isinstance(extent, tirx.IntImm) and extent > 0 for extent in tensor.shape.values
-    )
+    """Whether the extents are known, the last one as a number, and none of them is zero."""
+    extents = getattr(tensor.shape, "values", None)
+    if not extents or not isinstance(extents[-1], tirx.IntImm):
+        return False
+    return all(not isinstance(extent, tirx.IntImm) or extent > 0 for extent in extents)
 
 
 def _types(call: Expr) -> tuple[str, str]:

@@ -10,7 +10,16 @@ from tvm import relax, tirx
 from hybridc.compiler import group_quantization, grouped_weights, weight_only
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape, updated
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    constant,
+    is_open,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
 from hybridc.compiler.target import Target
 from hybridc.compiler.units import format_size
 from hybridc.passes import _constant_products
@@ -74,7 +83,8 @@ class _Quantizer:
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """A product with a constant matrix as a call of the kernel that unpacks it."""
         matrix = _constant_products.matrix_of(value, graph)
-        if matrix is None:
+        # With many rows, as an open size may be, weights had better be unpacked once and for all.
+        if matrix is None or is_open(value.args[0]):
             return None
         options = self.options
         quantized = group_quantization.quantize(matrix, options.bits, options.group, options.search)

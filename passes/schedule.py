@@ -5,7 +5,7 @@ from math import prod
 
 from tvm import tirx
 
-from hybridc.compiler import kernel_cost, plugin
+from hybridc.compiler import kernel_cost, plugin, strips
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import (
     Context,
@@ -31,6 +31,9 @@ class Schedule(Pass):
     kernel, the first rule that takes the kernel schedules it at its default point.  The context's
     kernels tell afterwards which rule took which kernel, at which point, and why the rules asked
     before it did not.  A rule that fails counts as one that does not apply, and a note says so.
+
+    A kernel with open sizes is cut into strips of fixed size along every axis that allows it; rules
+    schedule these, and each has a record of its own.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -55,12 +58,32 @@ class _Kernel:
     def timed(self) -> PrimFunc:
         """The kernel scheduled, and what was chosen on the timeline."""
         with self.context.timeline.span(self.name, "kernel") as facts:
-            done = self._scheduled()
+            done = self._scheduled().with_attrs(
+                {"tirx.is_scheduled": True, "global_symbol": self.name}
+            )
             chosen = self.context.kernels[-1]
             facts.update(rule=chosen.rule, point=dict(chosen.point), refused=dict(chosen.refused))
         return done
 
     def _scheduled(self) -> PrimFunc:
+        """The kernel, or the strips that make it up, as rules make it."""
+        cuts = strips.cuts(self.func)
+        if not cuts:
+            return self._chosen()
+        made = [
+            strips.Scheduled(each, self._of(each, self._called(i, each))._chosen())
+            for i, each in enumerate(cuts)
+        ]
+        return strips.join(self.func, made, self.context.target.threads)
+
+    def _of(self, strip: strips.Strip, name: str) -> "_Kernel":
+        return _Kernel(name, strip.func, self.context)
+
+    def _called(self, number: int, strip: strips.Strip) -> str:
+        """The first strip goes by the kernel's name; shorter ones tell their sizes."""
+        return f"{self.name}/{'x'.join(map(str, strip.sizes))}" if number else self.name
+
+    def _chosen(self) -> PrimFunc:
         """The kernel as the advised rule makes it, else the first rule that takes it.
 
         Raises PassError where none does.
@@ -117,11 +140,13 @@ class _Kernel:
     def _record(
         self, chosen: tuple[str, Point], done: PrimFunc, refused: dict[str, str], workload: str
     ) -> PrimFunc:
+        part = strips.is_strip(self.func)  # how many parts a call has, nobody knows yet
         costs = kernel_cost.flops(self.func), kernel_cost.traffic(self.func)
+        costs = (0, 0) if part else costs
         precision = kernel_cost.precision(self.func)
         record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload)
         self.context.kernels.append(record)
-        return done.with_attrs({"tirx.is_scheduled": True, "global_symbol": self.name})
+        return done
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ def stride(indices: Any, buffer: Any, var: Var) -> int | None:
         found = sym.detect_linear_equation(index, [var])
         if not found or not isinstance(found[0], prim.IntImm):
             return None
+        if int(found[0]) and not scale:
+            return None  # behind an axis of open size
         total += int(found[0]) * scale
-        scale *= int(extent)
+        scale *= int(extent) if isinstance(extent, prim.IntImm) else 0
     return total
 
 

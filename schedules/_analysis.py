@@ -11,6 +11,7 @@ from tvm.ir.expr import Call, TensorLoad
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_visit, structural_walk
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.target import Target
 from hybridc.schedules import _access
@@ -170,7 +171,7 @@ def readers(block: Block, found: tuple[Block, ...]) -> tuple[Block, ...]:
 
 def cycles(func: PrimFunc, target: Target) -> float:
     """An estimate of the kernel's time on one core: bytes moved, and operations in vectors."""
-    moved = sum(_bytes(param) for param in func.params)
+    moved = sum(_bytes(param) for param in strips.buffers_of(func))
     rate = _L2_BYTES_PER_CYCLE if moved <= target.l2 else _BYTES_PER_CYCLE
     return moved / rate + sum(block_cycles(block, target) for block in blocks(func))
 

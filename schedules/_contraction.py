@@ -13,6 +13,7 @@ from tvm.s_tir import Schedule as TVMSchedule
 from tvm.tirx.transform import ForceNarrowIndexToInt32
 from tvm_ffi import structural_walk
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.packing import WIDEN
 from hybridc.compiler.tensor_expressions import KERNEL
@@ -53,7 +54,7 @@ def new_schedule(func: PrimFunc) -> Schedule:
 
 
 def _has_int64_data(func: PrimFunc) -> bool:
-    buffers = list(func.params)
+    buffers = strips.buffers_of(func)
     structural_walk(func.body, (SBlock, lambda block: buffers.extend(block.alloc_buffers)))
     return any(str(buffer.dtype) == "int64" for buffer in buffers)
 

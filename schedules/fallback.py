@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from tvm.error import InternalError
 from tvm.s_tir import ScheduleError
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -47,7 +48,10 @@ class Fallback(ScheduleRule):
 
     def default(self, match: Generic, target: Target) -> Point:
         """No sketch, and threads where the work outweighs waking them."""
-        threads = int(_analysis.worth_threads(match.func, target))
+        if strips.has_open_sizes(match.func):
+            threads = int(target.threads > 1 and not strips.is_strip(match.func))
+        else:
+            threads = int(_analysis.worth_threads(match.func, target))
         return match.sketches.canonical({THREADS: threads, SKETCH: 0})
 
     def canonical(self, match: Generic, point: Point) -> Point:
@@ -59,7 +63,8 @@ class Fallback(ScheduleRule):
         if point.get(SKETCH):
             return match.sketches.schedule(point)
         threads = bool(point[THREADS])
-        schedule = _loops.new_schedule(_loops.inline(match.func))
+        opened = strips.has_open_sizes(match.func)
+        schedule = _loops.new_schedule(match.func if opened else _loops.inline(match.func))
         _loops.add_unit_loops(schedule)
         for name in [block.name for block in _loops.blocks(schedule)]:
             for attempt in (_by_kind, _outer_loop):

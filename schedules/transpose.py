@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -51,7 +52,8 @@ class Transpose(ScheduleRule):
         if len(left) != 1:
             return NotApplicable("it does not come down to one loop nest")
         lanes = target.lanes(left[0].widest)
-        nest = _nests.analyse(left[0], lanes)
+        # Tiles are addressed by how far they are from the first element.
+        nest = None if strips.has_gaps(func) else _nests.analyse(left[0], lanes)
         rows = _read_axis(left[0])
         if nest is None and rows is None:
             return NotApplicable("it reads along the axis that it writes along")

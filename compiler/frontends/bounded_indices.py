@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.interfaces import IRModule
@@ -21,6 +21,7 @@ from hybridc.compiler.rewrite import (
     Expr,
     Graph,
     constant,
+    is_open,
     operator,
     rewrite,
     shape,
@@ -40,11 +41,13 @@ def _rule(value: Expr, graph: Graph) -> Expr | None:
     rule = _RULES.get(operator(value))
     if rule is None:
         return None
-    data = value.args[0].ty.shape
-    if not isinstance(data, relax.ShapeExpr) or not all(
-        isinstance(extent, tirx.IntImm) for extent in data.values
-    ):
+    if not isinstance(value.args[0].ty.shape, relax.ShapeExpr):
         raise ModelError(f"{operator(value)} of a tensor whose shape depends on the data")
+    if operator(value) != "take" and is_open(value.args[0]):
+        sizes = ", ".join(str(size) for size in shape(value.args[0]) if not isinstance(size, int))
+        raise ModelError(
+            f"{operator(value)} of a tensor of open sizes ({sizes}): fix them with --shape"
+        )
     return rule(value, graph)
 
 
@@ -55,7 +58,10 @@ def _take(value: Expr, graph: Graph) -> Expr | None:
     data, index = value.args
     axis = value.attrs.axis
     extent = prod(shape(data)) if axis is None else shape(data)[int(axis)]
-    wrapped = _wrapped(index, np.array(extent), graph)
+    if not isinstance(extent, int):
+        wrapped = _wrapped_open(index, extent, graph)
+    else:
+        wrapped = _wrapped(index, np.array(extent), graph)
     return with_attributes(value, [data, wrapped], mode="clip")
 
 
@@ -129,6 +135,18 @@ def _wrapped(index: Expr, extents: Array, graph: Graph) -> Expr:
     wide = index if str(index.ty.dtype) == dtype else relax.op.astype(index, dtype)
     negative = relax.op.less(wide, constant(np.array(0), dtype))
     return relax.op.where(negative, relax.op.add(wide, constant(extents, dtype)), wide)
+
+
+def _wrapped_open(index: Expr, extent: Any, graph: Graph) -> Expr:
+    """As `_wrapped`, along an axis of open size."""
+    known, dtype = graph.constant(index), _wide(index)
+    if known is not None and (known >= 0).all():
+        return index
+    wide = index if str(index.ty.dtype) == dtype else relax.op.astype(index, dtype)
+    size = relax.op.reshape(relax.op.shape_to_tensor(relax.ShapeExpr([extent])), [])
+    size = size if dtype == "int64" else relax.op.astype(size, dtype)
+    negative = relax.op.less(wide, constant(np.array(0), dtype))
+    return relax.op.where(negative, relax.op.add(wide, size), wide)
 
 
 def _wide(index: Expr) -> str:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError, UnsupportedError
 from hybridc.compiler.frontends import onnx_operators
 from hybridc.compiler.frontends.onnx_file import Proto
@@ -26,19 +27,24 @@ class NodeError(ModelError):
 def import_graph(
     proto: Proto,
     weights: Mapping[str, Array],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Mapping[str, Shape],
     regions: Sequence[Region] = (),
+    sizes: Any = None,
 ) -> tuple[IRModule, Mapping[str, Any]]:
     """Convert to Relax with every weight as a constant of `main`.
 
-    Returns the module, and the type of each value by its ONNX name.  Raises NodeError.
+    Returns the module, and the type of each value by its ONNX name.  `sizes`, if given (an
+    `onnx_sizes.Sizes`), knows the open sizes afterwards.  Raises NodeError.
     """
     from tvm import relax
     from tvm.error import InternalError
 
+    from hybridc.compiler.frontends.onnx_sizes import Sizes
+
+    sizes = Sizes() if sizes is None else sizes
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.
-    importer = _importer(regions)({name: list(shape) for name, shape in shapes.items()}, "float32")
+    importer = _importer(regions).of(shapes, sizes)
     reached: dict[str, Any] = importer._nodes  # pyright: ignore[reportPrivateUsage]
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -49,7 +55,7 @@ def import_graph(
     except Exception as error:
         with contextlib.suppress(InternalError):
             importer.bb._end_block()  # else the half-built function complains as it is dropped
-        raise _failure(proto, reached, error) from error
+        raise _failure(proto, reached, error, tuple(sizes.variables)) from error
     return module, {name: getattr(value, "ty", None) for name, value in reached.items()}
 
 
@@ -75,11 +81,17 @@ def _importer(regions: Sequence[Region]) -> Any:
     return RegionImporter
 
 
-def _failure(proto: Proto, reached: Mapping[str, Any], error: Exception) -> NodeError:
+def _failure(
+    proto: Proto, reached: Mapping[str, Any], error: Exception, open_sizes: Sequence[str]
+) -> NodeError:
+    """The error that names the first node which was not reached."""
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[-1][:200] if lines else 'no reason given'}"
     refused = isinstance(error, UnsupportedError)
     told = f"is not supported with {error}" if refused else f"cannot be imported: {reason}"
+    if open_sizes and "--shape" not in told:
+        fix = " ".join(f"--shape {name}=N" for name in open_sizes)
+        told = f"{told}; sizes are open: fix them with {fix}"
     for node in proto.graph.node:
         if any(name and name not in reached for name in node.output):
             where = onnx_operators.place(node)

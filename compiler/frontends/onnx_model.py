@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hybridc.compiler import dims
+from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import (
     onnx_operators,
@@ -14,7 +16,7 @@ from hybridc.compiler.frontends import (
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import import import_graph
-from hybridc.compiler.frontends.relax_outputs import output_specs
+from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
 from hybridc.compiler.reference import onnx_reference
@@ -23,21 +25,22 @@ from hybridc.compiler.reference import onnx_reference
 _MOST_ELEMENTS = 2**31 - 1
 
 
-def load(
-    source: Path | Proto, shapes: Mapping[str, tuple[int, ...]], fallback: bool = False
-) -> Model:
-    """Read an ONNX file or proto; `shapes` gives the sizes of dynamic axes by input name.
+def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = False) -> Model:
+    """Read an ONNX file or proto; `shapes` says of open axes what is known (`onnx_shapes.bind`).
 
-    With `fallback`, what cannot be imported becomes regions that ONNX Runtime computes.  Raises
-    ModelError, which says in one line what the model holds that is not usable.
+    With `fallback`, what cannot be imported becomes regions that ONNX Runtime computes; these have
+    fixed sizes, so that a model with open ones has none.  Raises ModelError, which says in one line
+    what the model holds that is not usable.
     """
     file = read(source)
     bound = onnx_shapes.bind(file, shapes, fallback)
+    if any(map(dims.is_open, bound.values())):
+        return _open_model(source, file, bound)
     inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
     _require_addressable(static)
     if fallback:
-        found = onnx_regions.import_with_regions(static, file, bound)
+        found = onnx_regions.import_with_regions(static, file, _numbers(bound))
     else:
         onnx_operators.require_supported(static.proto)
         module, _ = import_graph(static.proto, file.weights, bound)
@@ -55,12 +58,51 @@ def load(
     )
 
 
+def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]) -> Model:
+    """A model some of whose sizes are known only as it is called."""
+    from hybridc.compiler.frontends.onnx_sizes import Sizes
+
+    names = ", ".join(dims.named(bound.values()))
+    if any(value.name not in bound for value in file.inputs()):
+        raise ModelError(f"open sizes ({names}) and inputs that are no tensors of numbers")
+    static = prepare(file, bound)
+    try:
+        onnx_operators.require_supported(static.proto)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}; ONNX Runtime can take it, but not with open sizes ({names}): "
+            "fix them with --shape"
+        ) from None
+    sizes = Sizes()
+    module, _ = import_graph(static.proto, file.weights, bound, sizes=sizes)
+    module = with_bounds(_bounded(module), sizes.dims)
+    found = [_input_spec(value, _limited(bound[value.name], sizes.dims)) for value in file.inputs()]
+    told = ", ".join(dim.describe() for dim in sizes.dims.values())
+    return Model(
+        name=file.name,
+        module=module,
+        inputs=tuple(found),
+        outputs=output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims),
+        reference=onnx_reference(source),
+        notes=(*_notes(file, static, ()), f"sizes that stay open: {told}", *sizes.notes),
+    )
+
+
+def _limited(shape: Shape, known: Mapping[str, dims.Dim]) -> Shape:
+    """The shape with the bounds that the model itself puts on its sizes."""
+    return tuple(known[size.name] if isinstance(size, dims.Dim) else size for size in shape)
+
+
+def _numbers(bound: Mapping[str, Shape]) -> dict[str, tuple[int, ...]]:
+    return {name: dims.fixed(shape, {}) for name, shape in bound.items()}
+
+
 def _unless_opaque(spec: TensorSpec, specs: Mapping[str, TensorSpec]) -> TensorSpec:
     known = specs.get(spec.name)
     return known if isinstance(known, OpaqueSpec) else spec
 
 
-def prepare(file: OnnxFile, bound: Mapping[str, tuple[int, ...]]) -> StaticGraph:
+def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
     Operators that cannot be imported may remain.
@@ -98,7 +140,7 @@ def _bounded(module: IRModule) -> IRModule:
     return bound(module)
 
 
-def _input_spec(value: Proto, shape: tuple[int, ...]) -> TensorSpec:
+def _input_spec(value: Proto, shape: Shape) -> TensorSpec:
     return TensorSpec(value.name, shape, dtype_of(value))
 
 

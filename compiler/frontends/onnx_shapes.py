@@ -1,12 +1,13 @@
-"""Give every dynamic axis of an ONNX model its size."""
+"""Give the open axes of an ONNX model their sizes, or what bounds them."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
-from hybridc.compiler.errors import ModelError, hint
+from hybridc.compiler import dims as sizes_of
+from hybridc.compiler.dims import UNNAMED, Dim, Shape, Size, write
+from hybridc.compiler.errors import InputError, ModelError, hint
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
 
-Shape = tuple[int, ...]
 Axes = tuple[int | str, ...]  # a size, or an axis' name; "?" where it has none
 
 
@@ -28,21 +29,47 @@ def axes(value: Proto) -> Axes | None:
 
 
 def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> dict[str, Shape]:
-    """Find a static shape for each input, from the model and from `shapes`, by input name.
+    """Find a shape for each input, from the model and from `shapes`.
 
-    An axis that two inputs share by name is given once.  With `opaque`, inputs that are no tensors
-    of numbers need no shape, and are left out.  Raises ModelError for an input that the model
-    lacks, a shape that contradicts the model, and an axis that has no size.
+    These are by input name, or by the name of an axis, which has one size wherever it stands.  An
+    axis that nobody sizes stays open.  With `opaque`, inputs that are no tensors of numbers need no
+    shape, and are left out.  Raises ModelError for a name that the model lacks, and for a shape
+    that contradicts the model or another one.
     """
     values = [v for v in file.inputs() if v.name in shapes or not (opaque and is_opaque(v))]
     given = {value.name: axes(value) for value in values}
-    for name in shapes:
-        if name not in given:
-            raise ModelError(f"--shape {name}: no input has this name; {hint(name, given)}")
-    sizes: dict[str, int] = {}
+    sizes = _axis_sizes(shapes, given)
+    by_input = {name: shape for name, shape in shapes.items() if name in given}
+    try:
+        for name, shape in by_input.items():
+            _match(name, given[name], shape, sizes)
+        pairs = ((name, dims, by_input.get(name)) for name, dims in given.items())
+        return sizes_of.united({name: _resolve(name, dims, s, sizes) for name, dims, s in pairs})
+    except ModelError:
+        raise
+    except InputError as error:
+        raise ModelError(f"--shape: {error}") from None
+
+
+def _axis_sizes(shapes: Mapping[str, Shape], given: Mapping[str, Axes | None]) -> dict[str, Size]:
+    """What `shapes` says of axes by their own names."""
+    names = {dim for dims in given.values() for dim in dims or () if isinstance(dim, str)}
+    found: dict[str, Size] = {}
     for name, shape in shapes.items():
-        _match(name, given[name], shape, sizes)
-    return {name: shapes.get(name) or _resolve(name, dims, sizes) for name, dims in given.items()}
+        if name in given:
+            continue
+        if name not in names - {UNNAMED}:
+            known = [*given, *(names - {UNNAMED})]
+            raise ModelError(f"--shape {name}: no input or axis has this name; {hint(name, known)}")
+        if len(shape) != 1:
+            raise ModelError(f"--shape {name}={write(shape)}: an axis has one size")
+        found[name] = _called(shape[0], name)
+    return found
+
+
+def _called(size: Size, name: str) -> Size:
+    """The size, named where the user left that to the model."""
+    return replace(size, name=name) if isinstance(size, Dim) and size.name == UNNAMED else size
 
 
 def is_opaque(value: Proto) -> bool:
@@ -54,7 +81,7 @@ def is_opaque(value: Proto) -> bool:
 
 
 def apply(proto: Proto, shapes: Mapping[str, Shape]) -> None:
-    """Write static shapes into a model's inputs and drop what it says of other tensors.
+    """Write shapes into a model's inputs and drop what it says of other tensors.
 
     What an exporter noted of intermediate tensors is often stale once an axis is bound; shape
     inference finds it anew.
@@ -69,38 +96,53 @@ def apply(proto: Proto, shapes: Mapping[str, Shape]) -> None:
             value.type.tensor_type.ClearField("shape")
 
 
-def _match(name: str, dims: Axes | None, shape: Shape, sizes: dict[str, int]) -> None:
+def _match(name: str, dims: Axes | None, shape: Shape, sizes: dict[str, Size]) -> None:
     written = f"--shape {name}={write(shape)}"
     if dims is None:
         return
     if len(dims) != len(shape):
-        raise ModelError(f"{written}: input {name!r} has {len(dims)} axes: {write(dims)}")
+        raise ModelError(f"{written}: input {name!r} has {len(dims)} axes: {write_axes(dims)}")
     for axis, (dim, size) in enumerate(zip(dims, shape, strict=True)):
-        known = dim if isinstance(dim, int) else sizes.get(dim)
-        if known is not None and known != size:
-            what = f"axis {axis}" if isinstance(dim, int) else f"axis {axis} ({dim!r})"
-            raise ModelError(f"{written}: {what} of input {name!r} is {known}, not {size}")
-        if isinstance(dim, str) and dim != "?":
-            sizes[dim] = size
+        if isinstance(dim, int):
+            if isinstance(size, Dim):
+                raise ModelError(f"{written}: axis {axis} of input {name!r} is {dim}, not open")
+            if dim != size:
+                raise ModelError(f"{written}: axis {axis} of input {name!r} is {dim}, not {size}")
+        elif dim != UNNAMED:
+            _agree(f"{written}: axis {axis} ({dim!r}) of input {name!r}", dim, size, sizes)
 
 
-def _resolve(name: str, dims: Axes | None, sizes: Mapping[str, int]) -> Shape:
-    if dims is None:
+def _agree(where: str, dim: str, size: Size, sizes: dict[str, Size]) -> None:
+    """Note the size of an axis that the model names; all axes of that name have one."""
+    size = _called(size, dim)
+    known = sizes.setdefault(dim, size)
+    if isinstance(known, Dim) and isinstance(size, Dim) and known.name == size.name:
+        sizes[dim] = sizes_of.agreed(known, size)
+        return
+    if known == size:
+        return
+    raise ModelError(f"{where} is {write([known])}, not {write([size])}")
+
+
+def _resolve(name: str, dims: Axes | None, shape: Shape | None, sizes: Mapping[str, Size]) -> Shape:
+    """The shape of an input; an open axis without a name is called by the input and its number."""
+    if dims is None and shape is None:
         raise ModelError(f"the shape of input {name!r} is not known; give --shape {name}=1x…")
-    found = [dim if isinstance(dim, int) else sizes.get(dim) for dim in dims]
-    if None in found:
-        axis = found.index(None)
-        label = f"axis {axis} ({dims[axis]!r})" if dims[axis] != "?" else f"axis {axis}"
-        example = write([1 if size is None else size for size in found])
-        raise ModelError(
-            f"{label} of input {name!r} has no size; give one, for size 1: --shape {name}={example}"
-        )
-    return tuple(size for size in found if size is not None)
+    found: list[Size] = []
+    for axis, known in enumerate(dims if dims is not None else [UNNAMED] * len(shape or ())):
+        if isinstance(known, int):
+            found.append(known)
+        elif known != UNNAMED:
+            found.append(sizes.get(known, Dim(known)))
+        else:
+            size = Dim(UNNAMED) if shape is None else shape[axis]
+            found.append(_called(size, f"{name}_{axis}"))
+    return tuple(found)
 
 
-def write(shape: Any) -> str:
-    """`1x3x224x224`; a scalar is `scalar`."""
-    return "x".join(map(str, shape)) or "scalar"
+def write_axes(dims: Axes) -> str:
+    """`1x3x?xwidth`."""
+    return "x".join(map(str, dims)) or "scalar"
 
 
 def _set_shape(value: Proto, shape: Shape) -> None:
@@ -108,4 +150,7 @@ def _set_shape(value: Proto, shape: Shape) -> None:
     dims.Clear()
     dims.SetInParent()
     for size in shape:
-        dims.dim.add().dim_value = size
+        if isinstance(size, Dim):
+            dims.dim.add().dim_param = size.name
+        else:
+            dims.dim.add().dim_value = size

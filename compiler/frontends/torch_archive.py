@@ -117,7 +117,10 @@ def _check_tree(path: Path, text: str) -> None:
 
 def _check_sizes(path: Path, data: Any) -> None:
     if any(key == "expr_str" for key, _ in _strings(data)):
-        raise ModelError(f"{path}: it has dynamic sizes; export it with static shapes")
+        raise ModelError(
+            f"{path}: it has dynamic sizes; load it with torch.export.load and"
+            " give the ExportedProgram, or export it with static shapes"
+        )
 
 
 def _require_plain(path: Path, text: str) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from hybridc.compiler.dims import is_open
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, torch_archive, torch_repairs
+from hybridc.compiler.frontends import onnx_model, torch_archive, torch_repairs, torch_sizes
 from hybridc.compiler.frontends.relax_outputs import output_specs
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
@@ -217,13 +218,8 @@ def _argument(name: str, argument: Any) -> str | Constant:
 
 def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
     values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
-    return tuple(_input_spec(name, values[name]) for name in program.inputs)
-
-
-def _input_spec(name: str, value: Any) -> TensorSpec:
-    if not all(isinstance(size, int) for size in value.shape):
-        raise ModelError(f"input {name!r} has dynamic sizes; export it with static shapes")
-    return TensorSpec(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+    ranges = program.exported.range_constraints
+    return tuple(torch_sizes.spec(name, values[name], ranges) for name in program.inputs)
 
 
 def to_onnx(program: Program) -> Any:
@@ -255,8 +251,10 @@ def _has_bfloat16(program: Program) -> bool:
 
 
 def _through_onnx(program: Program) -> Model:
-    model = onnx_model.load(to_onnx(program), {})
-    if model.inputs != _input_specs(program):
+    wanted = _input_specs(program)
+    shapes = {spec.name: spec.shape for spec in wanted if is_open(spec.shape)}
+    model = onnx_model.load(to_onnx(program), shapes)
+    if torch_sizes.forms(model.inputs) != torch_sizes.forms(wanted):
         raise ModelError("the exporter changed the inputs")
     return model
 
@@ -267,6 +265,8 @@ def _directly(program: Program) -> Model:
     from hybridc.compiler.frontends.bounded_indices import bound
 
     _require_readable(program)
+    if any(is_open(spec.shape) for spec in _input_specs(program)):
+        raise ModelError("open sizes come by way of ONNX alone")
     module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
     if len(module["main"].params) != len(program.inputs):
         raise ModelError("the importer changed the inputs")

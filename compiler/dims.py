@@ -1,0 +1,261 @@
+"""Sizes that stay open until a model is called: their names, bounds, and which ones to try.
+
+A shape is a tuple of sizes, and a size is a number or a `Dim`.  As text, sizes are joined by `x`
+(or by commas): `?x3x224x224`, `batch,128`, `1..64x3x8x8`, `batch:1..64@8x10`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hybridc.compiler.errors import InputError
+
+UNNAMED = "?"
+# What is measured where nobody says a size, and nothing above bounds it.
+_USUAL = 8
+# Kernels index with 32 bits, and a bound beyond that bounds nothing.
+_MOST = 2**31 - 1
+
+_SIZE = re.compile(
+    r"(?:(?P<fixed>\d+)|(?:(?P<name>\?|[A-Za-z_][A-Za-z0-9_]*)(?=$|[:@]):?)?"
+    r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:@(?P<usual>\d+))?)$"
+)
+
+
+@dataclass(frozen=True)
+class Dim:
+    """An open size between `low` and `high` (both included; None: no bound).
+
+    Dims of one name are one size.  `usual` is the size to measure at, None where nobody said one.
+    The size of an output may be an expression, which is its name.
+    """
+
+    name: str
+    low: int = 1
+    high: int | None = None
+    usual: int | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def bounded(self) -> bool:
+        """Whether it has bounds of its own."""
+        return self.low != 1 or self.high is not None
+
+    @property
+    def nominal(self) -> int:
+        """The size that stands for all where one has to: to measure at, to plan memory for."""
+        if self.usual is not None:
+            return self.usual
+        return max(self.low, _USUAL) if self.high is None else self.high
+
+    def admits(self, size: int) -> bool:
+        """Whether a size lies within the bounds."""
+        return self.low <= size and (self.high is None or size <= self.high)
+
+    def describe(self) -> str:
+        """`batch`, `batch:1..64`, `batch:4..`."""
+        high = "" if self.high is None else str(self.high)
+        return f"{self.name}:{self.low}..{high}" if self.bounded else self.name
+
+    def text(self) -> str:
+        """As `parse` reads it, with the size to measure at."""
+        return self.describe() + ("" if self.usual is None else f"@{self.usual}")
+
+
+Size = int | Dim
+Shape = tuple[Size, ...]
+Sizes = Mapping[str, int]
+
+
+def parse(text: str) -> Size:
+    """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?@8`, `batch:1..64@8`.
+
+    `@` gives the size to measure at.  Raises InputError for other text.
+    """
+    match = _SIZE.match(text)
+    if match is None or not text:
+        raise InputError(
+            f"{text!r} is no size: wanted 3 (fixed), ? or a name (open), 1..64 or name:1..64"
+            " (open within bounds), each perhaps with @8, the size to measure at"
+        )
+    if match["fixed"] is not None:
+        return int(match["fixed"])
+    low = int(match["low"] or 1)
+    high = int(match["high"]) if match["high"] else None
+    usual = int(match["usual"]) if match["usual"] else None
+    return checked(Dim(match["name"] or UNNAMED, low, high, usual))
+
+
+def checked(dim: Dim) -> Dim:
+    """The dim.  Raises InputError where its bounds are none."""
+    if dim.low < 1:
+        raise InputError(f"{dim.describe()}: an open size is at least 1")
+    if dim.high is not None and not dim.low <= dim.high <= _MOST:
+        raise InputError(f"{dim.describe()}: the upper bound is below the lower, or beyond 2^31")
+    if dim.usual is not None and not dim.admits(dim.usual):
+        raise InputError(f"{dim.text()}: the size to measure at is not within the bounds")
+    return dim
+
+
+def parse_shape(text: str) -> Shape:
+    """Read `1x3x?x224`; a scalar is `scalar`.  Raises InputError for other text.
+
+    Names that hold an `x` need commas between sizes.
+    """
+    if text == "scalar":
+        return ()
+    if re.fullmatch(r"\d+(?:[x,]\d+)*", text):
+        return tuple(map(int, re.split("[x,]", text)))
+    return tuple(map(parse, text.split("," if "," in text else "x")))
+
+
+def shape(given: Any) -> Shape:
+    """A shape as a user writes it in Python: text, a number, or one number or text for each axis.
+
+    None is an open size, as `?`.  Raises InputError for anything else.
+    """
+    if isinstance(given, str):
+        return parse_shape(given)
+    axes: Iterable[Any] = given if isinstance(given, list | tuple) else (given,)
+    return tuple(map(_size, axes))
+
+
+def _size(given: Any) -> Size:
+    if isinstance(given, Dim):
+        return checked(given)
+    if given is None or isinstance(given, str):
+        return parse(given or UNNAMED)
+    try:
+        size = int(given.__index__())
+    except AttributeError:
+        raise InputError(f"{given!r} is no size of a shape: wanted a number or text") from None
+    if size < 0:
+        raise InputError(f"{size} is no size of a shape")
+    return size
+
+
+def write(sizes: Sequence[Size | None]) -> str:
+    """`batchx3x224x224`, as `parse_shape` reads it; a scalar is `scalar`."""
+    texts = [s.describe() if isinstance(s, Dim) else str(s) for s in sizes]
+    return ("," if any("x" in text for text in texts) else "x").join(texts) or "scalar"
+
+
+def is_open(sizes: Iterable[object]) -> bool:
+    """Whether a shape holds a size that is not known."""
+    return any(isinstance(size, Dim) for size in sizes)
+
+
+def fixed(sizes: Iterable[Size], at: Sizes) -> tuple[int, ...]:
+    """A shape of numbers, its open sizes by name."""
+    return tuple(at[size.name] if isinstance(size, Dim) else size for size in sizes)
+
+
+def fits(sizes: Sequence[Size], given: Sequence[int]) -> bool:
+    """Whether a tensor's shape is of this form, its open sizes within their bounds."""
+    return len(sizes) == len(given) and all(
+        size.admits(n) if isinstance(size, Dim) else size == n
+        for size, n in zip(sizes, given, strict=True)
+    )
+
+
+def found(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str, int]:
+    """The open sizes of a call, from each input's shape and the one given, by input name.
+
+    Raises InputError where two inputs differ on a size that they share.
+    """
+    sizes: dict[str, int] = {}
+    owner: dict[str, str] = {}
+    for name, (shape, given) in shapes.items():
+        for size, n in zip(shape, given, strict=True):
+            if not isinstance(size, Dim):
+                continue
+            if sizes.setdefault(size.name, n) != n:
+                raise InputError(
+                    f"inputs {owner[size.name]!r} and {name!r} differ in {size.name!r}, which they"
+                    f" share: {sizes[size.name]} and {n}"
+                )
+            owner.setdefault(size.name, name)
+    return sizes
+
+
+def united(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
+    """Give all dims of one name the same bounds: those that one of them has.
+
+    Raises InputError where two of them have different ones.
+    """
+    known: dict[str, Dim] = {}
+    for dim in _dims(shapes.values()):
+        known[dim.name] = agreed(known.get(dim.name, dim), dim)
+    return {
+        name: tuple(known[size.name] if isinstance(size, Dim) else size for size in sizes)
+        for name, sizes in shapes.items()
+    }
+
+
+def named(shapes: Iterable[Iterable[Size]]) -> dict[str, Dim]:
+    """The open sizes of some shapes by name, in order."""
+    return {dim.name: dim for dim in _dims(shapes)}
+
+
+def _dims(shapes: Iterable[Iterable[Size]]) -> Iterable[Dim]:
+    return (size for sizes in shapes for size in sizes if isinstance(size, Dim))
+
+
+def agreed(one: Dim, other: Dim) -> Dim:
+    """One size of what two places say.  Raises InputError where they contradict each other."""
+    usual = one.usual if other.usual is None else other.usual
+    if one.bounded and other.bounded and (one.low, one.high) != (other.low, other.high):
+        raise InputError(f"{one.describe()} and {other.describe()}: a size has one pair of bounds")
+    if None not in (one.usual, other.usual) and one.usual != other.usual:
+        raise InputError(f"{one.text()} and {other.text()}: one size is measured at one size")
+    return checked(replace(other if other.bounded else one, usual=usual))
+
+
+def nominal(dims: Mapping[str, Dim]) -> dict[str, int]:
+    """The sizes to measure at."""
+    return {name: dim.nominal for name, dim in dims.items()}
+
+
+def trials(dims: Mapping[str, Dim]) -> list[dict[str, int]]:
+    """Sizes to compare answers at, without repetition: first those that are measured.
+
+    Behind these come the lower bounds, each upper bound with the others between theirs (together
+    they might take long), and sizes between, which are no multiples of anything.
+    """
+    if not dims:
+        return [{}]
+    made = [nominal(dims), {name: dim.low for name, dim in dims.items()}]
+    between = {name: _between(dim) for name, dim in dims.items()}
+    made.append(between)
+    made += [{**between, name: dim.high} for name, dim in dims.items() if dim.high is not None]
+    unique: list[dict[str, int]] = []
+    for sizes in made:
+        if sizes not in unique:
+            unique.append(sizes)
+    return unique
+
+
+def _between(dim: Dim) -> int:
+    """A prime strictly between the bounds where there is one, else any size."""
+    high = dim.low + 16 if dim.high is None else dim.high
+    middle = (dim.low + min(high, dim.low + 32)) // 2
+    primes = (p for p in range(middle, high) if p > 1 and all(p % d for d in range(2, p)))
+    return next(primes, middle)
+
+
+def told(certificate: Mapping[str, Any]) -> str:
+    """A line of what a certificate says of open sizes; empty where it says nothing."""
+    found = certificate.get("sizes")
+    if not found:
+        return ""
+    compared = "; ".join(map(listed, found["compared_at"]))
+    line = f"open sizes: measured at {listed(found['measured_at'])}"
+    return f"{line}; compared with the reference at {compared}" if compared else line
+
+
+def listed(sizes: Sizes) -> str:
+    """`batch=8, length=16`."""
+    return ", ".join(f"{name}={size}" for name, size in sizes.items())

@@ -1,0 +1,129 @@
+"""Arithmetic on sizes that stay open: what exporters write as Shape -> Gather -> Concat -> Reshape.
+
+With fixed shapes folding makes constants of these.  Here the integers are expressions of TIR over
+the open sizes, and known as such to what reads a shape; no tensor is computed.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, sym, tirx
+
+from hybridc.compiler.dims import Dim
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import constant
+
+Expr = Any  # tvm.ir.Expr
+# Shapes and indices are no longer than this; what is longer is data.
+MOST = 4096
+_LARGEST = 2**31 - 1
+
+
+class UnknownError(Exception):
+    """A number that does not follow from sizes alone."""
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is known of a small tensor of integers: `values` holds int, bool or TIR expressions."""
+
+    values: Array
+    dtype: str = "int64"
+
+    @property
+    def open(self) -> bool:
+        """Whether one of them is known only as the model is called."""
+        return any(not isinstance(v, int | np.integer | np.bool_) for v in self.values.flat)
+
+
+@dataclass
+class Sizes:
+    """The open sizes of one model as variables, and the tensors that are known through them."""
+
+    analyzer: Any = field(default_factory=sym.Analyzer)
+    dims: dict[str, Dim] = field(default_factory=dict[str, Dim])
+    variables: dict[str, Expr] = field(default_factory=dict[str, Any])
+    known: dict[str, Numbers] = field(default_factory=dict[str, Numbers])
+    notes: list[str] = field(default_factory=list[str])
+
+    def variable(self, dim: Dim) -> Expr:
+        """The variable of an open size, known to lie within its bounds."""
+        if dim.name not in self.variables:
+            self.variables[dim.name] = tirx.Var(dim.name, "int64")
+            self._bind(dim)
+        return self.variables[dim.name]
+
+    def _bind(self, dim: Dim) -> None:
+        self.dims[dim.name] = dim
+        low, end = dim.low, (_LARGEST if dim.high is None else dim.high) + 1
+        span = tvm.ir.Range.from_min_extent(*(tirx.const(x, "int64") for x in (low, end - low)))
+        self.analyzer.bind(self.variables[dim.name], span, allow_override=True)
+
+    def limit(self, size: Any, most: int, why: str) -> None:
+        """Bound an open size that nothing bounds yet, since the model is of no use beyond."""
+        name = next((n for n, var in self.variables.items() if var.same_as(size)), None)
+        if name is None or self.dims[name].high is not None or self.dims[name].low > most:
+            return
+        self._bind(replace(self.dims[name], high=most))
+        self.notes.append(f"{name} is at most {most}: {why}")
+
+    def plain(self, size: Any) -> Any:
+        """An expression with its arithmetic done; an int where that leaves a number."""
+        if isinstance(size, int | np.integer | np.bool_):
+            return size.item() if isinstance(size, np.generic) else size
+        done = self.analyzer.simplify(size)
+        if not isinstance(done, tirx.IntImm):
+            return done
+        return bool(done.value) if str(done.ty.dtype) == "bool" else int(done)
+
+    def truth(self, condition: Any) -> bool:
+        """Whether a comparison holds for all sizes, or for none.  Raises UnknownError else."""
+        if isinstance(condition, bool | np.bool_):
+            return bool(condition)
+        if self.analyzer.can_prove(condition):
+            return True
+        if self.analyzer.can_prove(tirx.Not(condition)):
+            return False
+        raise UnknownError
+
+    def holds(self, condition: Any) -> bool:
+        """Whether a comparison is known to hold for all sizes."""
+        try:
+            return self.truth(condition)
+        except UnknownError:
+            return False
+
+    def quotient(self, a: Any, b: Any) -> Any:
+        """Integer division as ONNX's, of numbers that are not negative."""
+        if not (self.truth(a >= 0) and self.truth(b > 0)):
+            raise UnknownError
+        return self.plain(a // b)
+
+    def shape_of(self, value: Expr) -> list[Any] | None:
+        """The sizes of a tensor; None where they are not known."""
+        extents = getattr(getattr(value.ty, "shape", None), "values", None)
+        return None if extents is None else [self.plain(extent) for extent in extents]
+
+    def numbers(self, name: str, value: Expr) -> Numbers | None:
+        """What is known of an input of a node."""
+        if name in self.known:
+            return self.known[name]
+        if not isinstance(value, tvm.ir.GenericConst):
+            return None
+        array = value.value.numpy()
+        if array.dtype.kind not in "bi" or array.size > MOST:
+            return None
+        return Numbers(array.astype(object), str(array.dtype))
+
+    def tensor(self, name: str) -> Expr:
+        """What is known as a tensor for an operator that reads it as data."""
+        numbers = self.known[name]
+        if not numbers.open:
+            return constant(np.array(numbers.values.tolist()), numbers.dtype)
+        flat = [tirx.const(v, "int64") if isinstance(v, int) else v for v in numbers.values.flat]
+        made: Expr = relax.op.shape_to_tensor(relax.ShapeExpr(flat))
+        if numbers.values.ndim != 1:
+            made = relax.op.reshape(made, list(numbers.values.shape))
+        return made if numbers.dtype == "int64" else relax.op.astype(made, numbers.dtype)

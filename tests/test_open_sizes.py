@@ -1,0 +1,172 @@
+"""Models whose sizes stay open, against ONNX Runtime over a range of sizes."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import open_models
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.errors import InputError, ModelError, PassError
+from hybridc.compiler.model import random_feed
+from hybridc.compiler.plans import Options
+from hybridc.compiler.session import InferenceSession
+
+MODELS = {
+    "digits": open_models.digits,
+    "residual": open_models.residual,
+    "transformer": open_models.transformer,
+    "sentences": lambda: open_models.transformer(length=16),
+    "joined": open_models.joined,
+    "winograd": lambda: open_models.residual(channels=64, side=20),
+}
+# Register tiles have 4 or 6 rows, strips 16 and 64.
+SIZES = (1, 2, 3, 4, 5, 7, 15, 16, 17, 31, 64, 65, 67)
+
+
+@cache
+def pair(name: str) -> tuple[InferenceSession, Any, Any]:
+    """A session of ours, one of ONNX Runtime, and how the model was compiled."""
+    proto = MODELS[name]()
+    outcome = driver.compile_source(proto, Options(threads=2))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    reference = onnxruntime.InferenceSession(proto.SerializeToString(), options)
+    return InferenceSession(outcome.artifact), reference, outcome
+
+
+def check(name: str, sizes: dict[str, int]) -> None:
+    ours, reference, _ = pair(name)
+    feed = random_feed(ours.artifact.inputs, 3, sizes)
+    for got, wanted in zip(ours.run(None, feed), reference.run(None, feed), strict=True):
+        assert got.shape == wanted.shape
+        np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("batch", SIZES)
+def test_digits(batch: int) -> None:
+    check("digits", {"batch": batch})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", SIZES)
+@pytest.mark.parametrize("name", ["residual", "winograd", "sentences"])
+def test_an_open_number_of_images_or_sequences(name: str, batch: int) -> None:
+    check(name, {"batch": batch})
+
+
+@settings(max_examples=25, deadline=None)
+@given(batch=st.integers(1, 9), length=st.integers(1, 48))
+@example(batch=1, length=1)
+@example(batch=1, length=48)
+@example(batch=3, length=17)
+def test_a_transformer_of_any_batch_and_length(batch: int, length: int) -> None:
+    check("transformer", {"batch": batch, "length": length})
+
+
+@settings(max_examples=20, deadline=None)
+@given(batch=st.integers(1, 9), length=st.integers(1, 100))
+def test_joins_reshapes_and_arithmetic_on_sizes(batch: int, length: int) -> None:
+    check("joined", {"batch": batch, "length": length})
+
+
+@pytest.mark.parametrize("name", ["digits", "transformer"])
+def test_no_kernel_is_left_without_a_rule(name: str) -> None:
+    kernels = pair(name)[2].report.kernels
+    assert "fallback" not in {kernel.rule for kernel in kernels}
+    rules = {
+        "digits": {"conv2d", "dense", "pooling"},
+        "transformer": {"dense", "matmul", "layer-norm"},
+    }
+    assert rules[name] <= {kernel.rule for kernel in kernels}
+    assert all(kernel.workload for kernel in kernels)
+
+
+@pytest.mark.slow
+def test_open_batches_keep_winograd_and_attention() -> None:
+    rules = {k.rule for name in ("winograd", "sentences") for k in pair(name)[2].report.kernels}
+    assert {"winograd-conv2d", "attention", "depthwise-conv2d"} <= rules
+
+
+def test_sizes_out_of_bounds_are_one_error() -> None:
+    session = pair("transformer")[0]
+    ids = np.ones((2, 49), np.int64)
+    with pytest.raises(
+        InputError, match=r"wanted: ids int64\[batch,length:1..48\], given: ids int64\[2,49\]"
+    ):
+        session.run(None, {"ids": ids, "mask": ids})
+    with pytest.raises(InputError, match="differ in 'length', which they share: 5 and 6"):
+        session.run(None, {"ids": ids[:, :5], "mask": ids[:, :6]})
+    with pytest.raises(InputError, match="given: ids"):
+        session.run(None, {"ids": ids[0], "mask": ids})
+    with pytest.raises(InputError, match="given: ids"):
+        session.run(None, {"ids": ids[:0, :3], "mask": ids[:0, :3]})
+
+
+def test_a_session_tells_its_open_sizes_and_takes_tensors() -> None:
+    session = pair("digits")[0]
+    assert session.get_inputs()[0].shape == ["batch", 1, 8, 8]
+    assert session.get_outputs()[0].shape == ["batch", 10]
+    for count in (5, 2, 7):
+        assert session(np.zeros((count, 1, 8, 8), np.float32)).shape == (count, 10)
+    strided = np.zeros((6, 1, 8, 16), np.float32)[..., ::2]
+    assert session.run(None, {"image": strided})[0].shape == (6, 10)
+
+
+def test_the_certificate_tells_the_sizes() -> None:
+    sizes = pair("transformer")[2].artifact.certificate["sizes"]
+    assert sizes["measured_at"] == {"batch": 8, "length": 48}
+    tried = [tuple(each.values()) for each in sizes["compared_at"]]
+    assert {(1, 1), (8, 48)} <= set(tried)
+    assert any(1 < length < 48 for _, length in tried)
+
+
+@pytest.mark.slow
+def test_bounds_and_the_size_to_measure_at() -> None:
+    proto = open_models.digits()
+    outcome = driver.compile_source(proto, Options(threads=2), {"batch": "1..6@3"})
+    sizes = outcome.artifact.certificate["sizes"]
+    assert sizes["measured_at"] == {"batch": 3}
+    assert {"batch": 6} in sizes["compared_at"]
+    session = InferenceSession(outcome.artifact)
+    with pytest.raises(InputError, match=r"image float32\[batch:1..6,1,8,8\]"):
+        session(np.zeros((7, 1, 8, 8), np.float32))
+    storages = outcome.artifact.report["memory"]["activations"]
+    assert 0 < storages < 10**6  # planned for the upper bound
+
+
+def test_an_axis_may_be_fixed_by_its_name() -> None:
+    model = frontend.load(open_models.transformer(), shapes={"length": 7, "batch": "2..4"})
+    assert model.inputs[0].describe() == "ids int64[batch:2..4,7]"
+    fixed = frontend.load(open_models.transformer(), shapes={"length": 7, "batch": 2})
+    assert fixed.inputs[1].shape == (2, 7)
+
+
+def test_a_table_of_positions_bounds_the_length() -> None:
+    model = frontend.load(open_models.transformer())
+    assert "length is at most 48: a Slice takes so many of 48 elements" in model.notes
+    with pytest.raises(ModelError, match="from which the shape"):
+        frontend.load(open_models.transformer(), shapes={"length": "1..100"})
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "dtype"), [("Det", ("n", "n"), "float32"), ("NonZero", ("n", 4), "int64")]
+)
+def test_what_cannot_stay_open_is_one_line_that_names_it(
+    operator: str, shape: tuple[Any, ...], dtype: str
+) -> None:
+    b = open_models.Builder()
+    y = b.op(operator, "x")
+    model = b.model({"x": (shape, "float32")}, {y: dtype})
+    with pytest.raises(ModelError, match=rf"operator {operator!r}.*open.*--shape") as caught:
+        frontend.load(model, fallback=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_lower_precisions_that_need_fixed_sizes_say_so() -> None:
+    with pytest.raises((InputError, PassError), match="open"):
+        driver.compile_source(open_models.digits(), Options(dtype="int4-weights"))
