@@ -22,8 +22,8 @@ def load(
     """Load a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a torch module or an ExportedProgram.
 
     `shapes` sizes the dynamic axes of an ONNX model, by input name; `example_inputs` are the
-    arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators of an ONNX model
-    that cannot be imported are left to ONNX Runtime.  Raises InputError for anything else, and
+    arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators that cannot
+    be imported are left to ONNX Runtime.  Raises InputError for anything else, and
     ModelError for a model that cannot be compiled.
     """
     if is_onnx(source):
@@ -34,7 +34,8 @@ def load(
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
-    return torch_model.load(Path(source) if _is_path(source) else source, example_inputs)
+    given = Path(source) if _is_path(source) else source
+    return torch_model.load(given, example_inputs, fallback=fallback)
 
 
 def is_onnx(source: Any) -> bool:

@@ -13,17 +13,17 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, torch_archive, torch_repairs
+from hybridc.compiler.frontends import onnx_model, torch_archive
 from hybridc.compiler.frontends.relax_outputs import output_specs
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
-_OPSET = 20  # the newest for which every converter of the importer was written
-_BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
 # ONNX first: it imports more architectures (the transformers whole), its shapes are made static
 # and folded, and fewer of its operators are known to be converted wrongly.  The other road has
-# what ONNX or TVM's ONNX importer lacks, such as recurrent networks, and takes a fifth of the time.
+# what ONNX or torch's exporter to it lacks, such as linear algebra, and takes a fifth of the time.
 ROADS = ("ONNX", "torch.export")
+# The last road, where it is allowed: what neither has is left to ONNX Runtime, as of ONNX models.
+WITH_REGIONS = "ONNX with ONNX Runtime"
 # What TVM's importer of ATen computes wrongly, and how.
 _MISREAD = MappingProxyType(
     {
@@ -63,7 +63,11 @@ class Program:
         """Call the original with the tensors of the inputs."""
         from torch.utils._pytree import tree_unflatten
 
-        leaves = [a.value if isinstance(a, Constant) else tensors[a] for a in self.arguments]
+        values = _values(self.exported)
+        leaves = [
+            a.value if isinstance(a, Constant) else _of_pairs(tensors[a], values[a])
+            for a in self.arguments
+        ]
         positional, keyword = tree_unflatten(leaves, self.exported.call_spec.in_spec)
         module = self.original()
         with evaluation_mode(module):
@@ -71,21 +75,32 @@ class Program:
 
 
 def load(
-    source: Any, example_inputs: tuple[Any, ...] | None, roads: Sequence[str] = ROADS
+    source: Any,
+    example_inputs: tuple[Any, ...] | None,
+    roads: Sequence[str] = ROADS,
+    fallback: bool = False,
 ) -> Model:
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
-    The first of `roads` that works is taken.  Modules are exported in evaluation mode and left in
+    The first of `roads` that works is taken; with `fallback` the last is by way of ONNX with what
+    cannot be imported left to ONNX Runtime.  Modules are exported in evaluation mode and left in
     the mode they were in.  Raises InputError where torch or the example inputs are missing,
     ModelError where no road works.
     """
     program = export(source, example_inputs)
+    from hybridc.compiler.frontends.torch_onnx import once  # needs torch
+
+    proto = once(lambda: to_onnx(program))
+    converters: dict[str, Callable[[], Model]] = {
+        "ONNX": lambda: _through_onnx(program, proto()),
+        "torch.export": lambda: _directly(program),
+        WITH_REGIONS: lambda: _through_onnx(program, proto(), fallback=True),
+    }
     reasons: list[str] = []
-    converters = {"ONNX": _through_onnx, "torch.export": _directly}
-    for road in roads:
+    for road in [*roads, WITH_REGIONS] if fallback else roads:
         try:
             with _quiet():
-                model = _checked(converters[road](program), program)
+                model = _checked(converters[road](), program)
         except Exception as error:  # exporters and importers raise anything
             reasons.append(f"{road}: {_reason(error)[:160]}")
             continue
@@ -100,14 +115,14 @@ def load(
 def _checked(model: Model, program: Program) -> Model:
     """The model, if its outputs are of the shapes and types that torch gives them.
 
-    Importers drop axes here and there, and write complex numbers as pairs.
+    Importers drop axes here and there.
     """
-    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    values = _values(program.exported)
     for spec, output in zip(model.outputs, _tensor_outputs(program.exported), strict=True):
         value = values.get(output.arg.name)
         if value is None or not all(isinstance(size, int) for size in value.shape):
             continue
-        wanted = TensorSpec(spec.name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        wanted = _spec(spec.name, value)
         if spec != wanted:
             raise ModelError(f"the output {wanted.describe()} came in as {spec.describe()}")
     return model
@@ -216,58 +231,54 @@ def _argument(name: str, argument: Any) -> str | Constant:
 
 
 def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
-    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    values = _values(program.exported)
     return tuple(_input_spec(name, values[name]) for name in program.inputs)
 
 
 def _input_spec(name: str, value: Any) -> TensorSpec:
     if not all(isinstance(size, int) for size in value.shape):
         raise ModelError(f"input {name!r} has dynamic sizes; export it with static shapes")
-    return TensorSpec(name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+    return _spec(name, value)
+
+
+def _spec(name: str, value: Any) -> TensorSpec:
+    """A tensor of torch's; complex numbers are pairs of real ones in a last axis, as in ONNX."""
+    pair, part = ((2,), value.real) if value.is_complex() else ((), value)
+    return TensorSpec(name, (*value.shape, *pair), str(part.dtype).removeprefix("torch."))
+
+
+def _of_pairs(tensor: Any, value: Any) -> Any:
+    """A tensor of pairs as the complex one that it stands for."""
+    import torch
+
+    return torch.view_as_complex(tensor) if value.is_complex() else tensor
+
+
+def _values(exported: Any) -> dict[str, Any]:
+    """What torch knows of each value: a tensor without data, most often."""
+    return {node.name: node.meta.get("val") for node in exported.graph.nodes}
 
 
 def to_onnx(program: Program) -> Any:
     """Export to an `onnx.ModelProto` with our names of inputs and outputs."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from hybridc.compiler.frontends import torch_onnx
 
-    narrow = _has_bfloat16(program)
-    # Another kernel's results have other strides, for which the views behind it were not traced.
-    with sdpa_kernel(SDPBackend.MATH):
-        exported = torch.onnx.export(
-            torch_repairs.repaired(program.exported),
-            dynamo=True,
-            verbose=False,
-            opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
-            optimize=not narrow,  # folded batch norms leave weights of float32 to bfloat16
-            input_names=program.inputs,
-            output_names=list(program.outputs),
-        )
-    if exported is None:
-        raise ModelError("torch.onnx.export gave no model")
-    return exported.model_proto
+    return torch_onnx.to_onnx(program.exported, program.inputs, list(program.outputs))
 
 
-def _has_bfloat16(program: Program) -> bool:
-    nodes = program.exported.graph.nodes
-    types = {str(getattr(node.meta.get("val"), "dtype", "")) for node in nodes}
-    return "torch.bfloat16" in types
-
-
-def _through_onnx(program: Program) -> Model:
-    model = onnx_model.load(to_onnx(program), {})
+def _through_onnx(program: Program, proto: Any, fallback: bool = False) -> Model:
+    model = onnx_model.load(proto, {}, fallback)
     if model.inputs != _input_specs(program):
         raise ModelError("the exporter changed the inputs")
     return model
 
 
 def _directly(program: Program) -> Model:
-    from tvm.relax.frontend.torch import from_exported_program
-
     from hybridc.compiler.frontends.bounded_indices import bound
+    from hybridc.compiler.frontends.torch_importer import import_program
 
     _require_readable(program)
-    module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
+    module = import_program(program.exported)
     if len(module["main"].params) != len(program.inputs):
         raise ModelError("the importer changed the inputs")
     return Model(
