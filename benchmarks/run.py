@@ -29,7 +29,7 @@ TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
 PARTS = ("models", "kernels")  # of `tuning`
 NAMES = (
     *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade"),
-    *("train_cost_model", "strategies", "tuning"),
+    *("train_cost_model", "strategies", "tuning", "importing"),
 )
 _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the
 ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels
