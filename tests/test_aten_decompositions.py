@@ -203,3 +203,13 @@ def test_pseudo_inverse(shape: tuple[int, int]) -> None:
 def test_matrix_exponential(scale: float) -> None:
     a = torch.randn(2, 4, 4) * scale
     same(ours("linalg_matrix_exp")(a), torch.linalg.matrix_exp(a.double()).float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+@pytest.mark.parametrize("padding", [0, 1, 2])
+@pytest.mark.parametrize("corners", [False, True])
+def test_sampling_of_volumes(mode: int, padding: int, corners: bool) -> None:
+    torch.manual_seed(4)
+    x, grid = torch.randn(2, 3, 4, 5, 3), torch.rand(2, 2, 3, 4, 3) * 3 - 1.5
+    made = ours("grid_sampler_3d")(x, grid, mode, padding, corners)
+    same(made, aten.grid_sampler_3d(x, grid, mode, padding, corners), rtol=1e-4, atol=1e-5)

@@ -45,11 +45,10 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
 
     Of the others, those that are not `importable` are written out.
     """
-    standard = dict(torch.export.default_decompositions().items())
     table = {
         target: function
         for target, function in _all().items()
-        if target in own() or target in standard or target.__name__ not in importable
+        if target in own() or target in _standard() or target.__name__ not in importable
     }
     kept = {target for target in table if target.__name__ in converted}
     wanted = {target: function for target, function in table.items() if target not in kept}
@@ -81,8 +80,13 @@ def families() -> Iterator[Any]:
 
 @cache
 def _all() -> Table:
-    standard = dict(torch.export.default_decompositions().items())
-    return MappingProxyType({**_references(), **standard, **_primitives(), **own()})
+    return MappingProxyType({**_references(), **_standard(), **_primitives(), **own()})
+
+
+@cache
+def _standard() -> Table:
+    """Those to core ATen operators."""
+    return MappingProxyType(dict(torch.export.default_decompositions().items()))
 
 
 def _references() -> Table:
@@ -99,8 +103,14 @@ def _primitives() -> Table:
     """The operators that torch's decompositions end in, by the ATen operators that they stand for."""
     import torch._prims as prims
 
-    packets = [getattr(torch.ops.prims, name) for name in prims.__all__]
-    return {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}
+    packets = [getattr(torch.ops.prims, name, None) for name in prims.__all__]
+    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}
+    # Torch's own writes into an empty tensor.
+    return {**found, torch.ops.prims.convert_element_type.default: _converted}
+
+
+def _converted(tensor: Any, kind: Any) -> Any:
+    return torch.ops.aten._to_copy(tensor, dtype=kind)
 
 
 @cache

@@ -4,12 +4,14 @@ Torch says of each result its shape and type: what is imported otherwise is refu
 go on as a wrong answer.  What is the same at each call is computed by torch.
 """
 
+import operator
 from collections.abc import Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_map
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
@@ -44,6 +46,28 @@ class Importer(ExportedProgramImporter):
         super().__init__()
         self._same: dict[Any, Any] = {}  # results that are the same at each call, as torch has them
 
+    @staticmethod
+    def _convert_pytorch_tensor_to_tvm(tensor_value: Any) -> Any:
+        """Weights; complex ones as pairs."""
+        if tensor_value.is_complex():
+            tensor_value = torch.view_as_real(tensor_value.resolve_conj())
+        return ExportedProgramImporter._convert_pytorch_tensor_to_tvm(tensor_value)
+
+    def create_input_vars(self, exported_program: Any) -> Any:
+        """Variables for weights and for inputs, by name; static shapes are all there are."""
+        weights: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
+        values = {node.name: node.meta.get("val") for node in exported_program.graph.nodes}
+        for spec in exported_program.graph_signature.input_specs:
+            value = values.get(spec.arg.name)
+            if not isinstance(value, torch.Tensor):  # a number, or what orders side effects
+                continue
+            shape = [*sizes(value), *([2] if value.is_complex() else [])]
+            variable = relax.Var(spec.arg.name, relax.TensorType(shape, part_of(value)))
+            kept = inputs if spec.kind is InputKind.USER_INPUT else weights
+            kept[spec.arg.name] = variable
+        return weights, inputs, {}
+
     def _check_unsupported_func_type(self, nodes: Any) -> None:
         """What is not known is told as its turn comes: much of it is the same at each call."""
 
@@ -64,6 +88,10 @@ class Importer(ExportedProgramImporter):
 
     def _imported(self, node: Any) -> Expr:
         """A node's result, of the type that torch gives it.  Raises ModelError."""
+        if node.target is torch.ops.higher_order.with_effects:
+            return _only_checks(node)
+        if (value := _empty(node)) is not None:
+            return tree_map(_constant, value)
         if (value := self._evaluated(node)) is not None:
             self._same[node] = value
             return tree_map(_constant, value)
@@ -84,7 +112,8 @@ class Importer(ExportedProgramImporter):
         name = node.target.__name__
         if (converter := complex.COMPLEX.get(name)) is not None:
             return self._by(converter, node)
-        if name not in complex.LINEAR:
+        padded = name == "constant_pad_nd.default" and any(node.args[2:])
+        if name not in complex.LINEAR or padded:
             raise ModelError(f"operator {str(node.target)!r} of complex numbers is not supported")
         scope, kept, made = Scope(self.block_builder), dict(self.env), []
         inputs = {each: self._both(scope, each) for each in node.all_input_nodes}
@@ -115,8 +144,9 @@ class Importer(ExportedProgramImporter):
     def _by(self, converter: Converter, node: Any) -> Expr:
         """The result by a converter of ours."""
         given, value = self._bound(node), node.meta["val"]
-        scope, found = Scope(self.block_builder), _complex_arguments(node)
-        call = Call(str(node.target), given, value, scope, found)
+        scope, values = Scope(self.block_builder), _argument_values(node)
+        pairs = frozenset(name for name, v in values.items() if v.is_complex())
+        call = Call(str(node.target), given, value, scope, pairs, values, _used(node))
         try:
             made = converter(call)
         except UnsupportedError as error:
@@ -200,14 +230,38 @@ def _complex(node: Any) -> bool:
     return any(isinstance(v, torch.Tensor) and v.is_complex() for v in tree_leaves(values))
 
 
-def _complex_arguments(node: Any) -> frozenset[str]:
-    """The names of the arguments that are complex."""
+def _empty(node: Any) -> Any:
+    """Tensors without elements, where a node gives nothing else; None for others."""
+    value = node.meta.get("val")
+    tensors = tree_leaves(value)
+    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return None
+    if any(tensor.numel() != 0 for tensor in tensors):
+        return None
+    made = tree_map(lambda t: torch.zeros(sizes(t), dtype=t.dtype), value)
+    return tuple(made) if isinstance(made, list) else made
+
+
+def _used(node: Any) -> frozenset[int]:
+    """The results of a node that something reads; an output may read all."""
+    read = {user.args[1] for user in node.users if user.target is operator.getitem}
+    whole = any(user.target is not operator.getitem for user in node.users)
+    return frozenset(read | (set(range(8)) if whole else set()))
+
+
+def _only_checks(node: Any) -> tuple[None, None]:
+    """Nothing, for what only looks whether a matrix has factors.  Raises ModelError for others."""
+    if node.args[1] is not torch.ops.aten._linalg_check_errors.default:
+        raise ModelError(f"operator {str(node.args[1])!r} is not supported")
+    return None, None
+
+
+def _argument_values(node: Any) -> dict[str, Any]:
+    """What torch says of the arguments that are tensors, by name."""
     known = node.target._schema.arguments
     given = dict(zip((argument.name for argument in known), node.args, strict=False))
     values = {name: getattr(v, "meta", {}).get("val") for name, v in (given | node.kwargs).items()}
-    return frozenset(
-        name for name, v in values.items() if isinstance(v, torch.Tensor) and v.is_complex()
-    )
+    return {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
 
 
 def _uncertain(target: Any) -> bool:

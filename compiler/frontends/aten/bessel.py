@@ -70,7 +70,6 @@ def _first_kind(order: int, x: Tensor) -> Tensor:
     near, low, high = _split(size, _FAR)
     series = (low / 2) ** order * polynomial(_power(order, -1), low * low / 4)
     made = torch.where(near, series, _waves(order, high)[0])
-    made = torch.where(torch.isinf(x), 0.0, made)
     return torch.where(x < 0, -made, made) if order else made
 
 
@@ -83,7 +82,6 @@ def _second_kind(order: int, x: Tensor) -> Tensor:
     series = (2 * torch.log(low / 2) * first - rest) / math.pi
     series = series - 2 / (math.pi * low) if order else series
     made = torch.where(near, series, _waves(order, high)[1])
-    made = torch.where(torch.isinf(x), 0.0, made)
     return torch.where(x > 0, made, torch.where(x == 0, -math.inf, math.nan))
 
 

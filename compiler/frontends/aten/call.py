@@ -5,7 +5,7 @@ raises `UnsupportedError` for a form that it does not compute exactly.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler.errors import UnsupportedError
@@ -18,6 +18,8 @@ class Call:
 
     `value` is what torch says of the result: a tensor without data, or a tuple of them.  `complex`
     names the arguments that are complex: they come as pairs of real numbers in a last axis.
+    `values` is what torch says of the arguments that are tensors, and `used` are the results, by
+    their numbers, that something reads.
     """
 
     operator: str
@@ -25,6 +27,8 @@ class Call:
     value: Any
     scope: Scope
     complex: frozenset[str] = frozenset()
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    used: frozenset[int] = frozenset((0,))
 
     def __getitem__(self, name: str) -> Any:
         """An argument, or its default."""

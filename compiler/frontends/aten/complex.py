@@ -18,7 +18,6 @@ from hybridc.compiler.rewrite import constant
 
 LINEAR = frozenset(
     {
-        "add.Tensor",
         "alias.default",
         "as_strided.default",
         "cat.default",
@@ -44,7 +43,6 @@ LINEAR = frozenset(
         "split_with_sizes.default",
         "squeeze.dims",
         "stack.default",
-        "sub.Tensor",
         "sum.default",
         "sum.dim_IntList",
         "unsqueeze.default",
@@ -118,6 +116,21 @@ def _number(value: float, like: Expr) -> Expr:
 def _angle(c: Call) -> Expr:
     real, imaginary = parts(c.scope, c["self"])
     return c.scope.atan2(imaginary, real)
+
+
+def _sum(sign: int) -> Converter:
+    def convert(c: Call) -> Expr:
+        s, both = c.scope, zip(_of(c, "self"), _of(c, "other"), strict=True)
+        factor = sign * c.arguments.get("alpha", 1)
+        return paired(s, *(_added(s, a, b, factor) for a, b in both))
+
+    return convert
+
+
+def _added(s: Scope, a: Expr, b: Any, factor: float) -> Expr:
+    if not hasattr(b, "ty"):
+        return s.add(a, b * factor)
+    return s.add(a, b if factor == 1 else s.multiply(b, factor))
 
 
 def _multiply(c: Call) -> Expr:
@@ -208,6 +221,7 @@ COMPLEX: Mapping[str, Converter] = MappingProxyType(
         "_fft_r2c.default": _fourier(one_sided=True, to_real=False),
         "_to_copy.default": _cast,
         "abs.default": _abs,
+        "add.Tensor": _sum(1),
         "angle.default": _angle,
         "bmm.default": _product("mat2"),
         "complex.default": _complex,
@@ -220,6 +234,7 @@ COMPLEX: Mapping[str, Converter] = MappingProxyType(
         "polar.default": _polar,
         "resolve_conj.default": _same,
         "resolve_neg.default": _same,
+        "sub.Tensor": _sum(-1),
         "view_as_complex.default": _same,
         "view_as_real.default": _same,
     }

@@ -46,7 +46,7 @@ def _histogram(self: Tensor, bins: int = 100, min: float = 0, max: float = 0) ->
     x = self.reshape(-1)
     low, high = x.new_full((), min), x.new_full((), max)
     if min == max:
-        low, high = (x.amin(), x.amax()) if min == 0 and x.numel() else (low, high)
+        low, high = (x.amin(), x.amax()) if x.numel() else (low, high)
         same = low == high
         low, high = torch.where(same, low - 1, low), torch.where(same, high + 1, high)
     place = torch.floor((x - low) / (high - low) * bins).clamp(max=bins - 1)

@@ -61,7 +61,7 @@ def _lu_unpack(c: Call) -> tuple[Expr, ...] | Expr:
     lower = s.strided_slice(packed, [2], [0], [k]) if n > k else packed
     upper = s.strided_slice(packed, [1], [0], [k]) if m > k else packed
     unit = constant(np.eye(m, k)[None], str(packed.ty.dtype))
-    made = (permutation, s.add(s.tril(lower, -1), unit), s.triu(upper, 0))
+    made = (permutation, s.add(s.tril(lower, k=-1), unit), s.triu(upper))
     shapes = [shape for shape, _ in c.results]
     nothing = [constant(np.zeros(shape), kind) for shape, kind in c.results]
     kept = [empty if 0 in shape else x for x, shape, empty in zip(made, shapes, nothing, strict=True)]
@@ -131,7 +131,7 @@ def _qr(c: Call) -> tuple[Expr, ...] | Expr:
     s, (*_, m, n) = c.scope, c.shape("A")
     packed, tau = _householder(s, _matrices(c, "A"))
     rows = m if c["mode"] == "complete" else min(m, n)
-    r = s.triu(s.strided_slice(packed, [1], [0], [rows]) if rows < m else packed, 0)
+    r = s.triu(s.strided_slice(packed, [1], [0], [rows]) if rows < m else packed)
     if c["mode"] == "r":
         return _as_results(c, (constant(np.zeros(0), "float64"), r))
     return _as_results(c, (_reflected(s, packed, tau, rows), r))
@@ -155,7 +155,7 @@ def _eigh(c: Call) -> tuple[Expr, ...] | Expr:
     """Eigenvalues and vectors of the symmetric matrix of which one triangle is read."""
     s, x = c.scope, _matrices(c, "A")
     many, n, _ = static(x)
-    half = s.tril(x, 0) if c["UPLO"].upper() == "L" else s.triu(x, 0)
+    half = s.tril(x) if c["UPLO"].upper() == "L" else s.triu(x)
     diagonal = s.multiply(x, np.eye(n)[None])
     whole = s.subtract(s.add(half, s.permute_dims(half, [0, 2, 1])), diagonal)
     results = [((many, n), "float64"), ((many, n, n), "float64")]

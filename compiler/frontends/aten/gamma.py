@@ -89,7 +89,7 @@ def _polygamma(n: int, x: Tensor) -> Tensor:
     cotangent = torch.cos(angle) / torch.sin(angle)
     left = (-1) ** n * right - math.pi ** (n + 1) * _evaluated(_cotangent(n), cotangent)
     made = torch.where(low, left, right)
-    pole = math.inf if n % 2 else math.nan
+    pole = math.inf if n % 2 else -math.inf
     return torch.where(low & (x == torch.floor(x)), pole, made)
 
 

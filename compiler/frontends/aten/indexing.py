@@ -75,6 +75,15 @@ def _seen(
     return self.reshape(-1), places.expand(tuple(size))
 
 
+def _diagonal_scatter(
+    self: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1
+) -> Tensor:
+    numbers = torch.arange(self.numel()).reshape(self.shape)
+    places = numbers.diagonal(offset, dim1, dim2).reshape(-1)
+    made = self.reshape(-1).index_put((places,), src.reshape(-1))
+    return made.reshape(self.shape)
+
+
 def _put(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     flat = self.reshape(-1)
     made = flat.index_put((index.reshape(-1),), source.reshape(-1), accumulate)
@@ -177,6 +186,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "as_strided.default": _as_strided,
         "as_strided_scatter.default": _as_strided_scatter,
+        "diagonal_scatter.default": _diagonal_scatter,
         "index_reduce.default": _index_reduce,
         "masked_scatter.default": _masked_scatter,
         "put.default": _put,

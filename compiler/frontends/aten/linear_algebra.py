@@ -98,6 +98,10 @@ def _cholesky_solve(self: Tensor, A: Tensor, upper: bool) -> Tensor:  # noqa: N8
     return ops.linalg_solve_triangular(factor.mT, inner, upper=True).to(self.dtype)
 
 
+def _broadcast_cholesky_solve(self: Tensor, input2: Tensor, upper: bool = False) -> Tensor:
+    return _cholesky_solve(self, input2, upper)
+
+
 def _triangular_solve(
     self: Tensor,
     A: Tensor,  # noqa: N803
@@ -155,6 +159,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "_linalg_slogdet.default": _log_determinant,
         "_linalg_solve_ex.default": _solve,
         "cholesky_inverse.default": _cholesky_inverse,
+        "cholesky_solve.default": _broadcast_cholesky_solve,
         "linalg_inv_ex.default": _inverse,
         "linalg_lu.default": _lu,
         "linalg_lu_solve.default": _lu_solve,

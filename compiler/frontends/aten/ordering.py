@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
+from tvm import tirx
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.kernels import call, given
@@ -30,8 +31,7 @@ def main(
             best[0] = x[b, 0]
             where[0] = T.int64(0)
             for i in T.serial(n):
-                # What is no number is not equal to itself, and stays the extreme.
-                if x[b, i] != x[b, i]:
+                if is_no_number(x[b, i]):  # it stays the extreme
                     best[0] = x[b, i]
                     where[0] = T.Cast("int64", i)
                 else:
@@ -57,7 +57,8 @@ def _running(sign: int) -> Converter:
         shape = static(moved)
         many, n = prod(shape[:-1]), shape[-1]
         results = [((many, n), kind), ((many, n), "int64")]
-        names = {"many": many, "n": n, "kind": kind, "sign": sign}
+        unknown = tirx.isnan if "float" in kind else lambda _: tirx.const(False, "bool")
+        names = {"many": many, "n": n, "kind": kind, "sign": sign, "is_no_number": unknown}
         rows = s.reshape(moved, [many, n])
         made = call(s, "running", _RUNNING, [rows], results, **names)
         return tuple(s.permute_dims(given(s, y, shape, dtype(y)), order) for y in made)

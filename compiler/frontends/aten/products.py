@@ -1,10 +1,38 @@
 """Products of matrices, in the type of their operands: TVM's importer makes all of them float32."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr
+
+
+def _summed(
+    self: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1
+) -> Any:
+    """A sum of products, added."""
+    made = (batch1 @ batch2).sum(0)
+    made = made if alpha == 1 else made * alpha
+    return made + (self if beta == 1 else self * beta) if beta else made
+
+
+def _threefold(  # noqa: PLR0913, PLR0917 - torch's own signature
+    i1: Any,
+    i2: Any,
+    i3: Any,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Any:
+    """The product of three tensors with axes put in, summed over some."""
+    del unroll_dim  # how torch goes about it
+    for axes, index in ((expand1, 0), (expand2, 1), (expand3, 2)):
+        for axis in axes:
+            i1, i2, i3 = (x.unsqueeze(axis) if i == index else x for i, x in enumerate((i1, i2, i3)))
+    return (i1 * i2 * i3).sum(tuple(sumdim))
 
 
 def _product(second: str) -> Converter:
@@ -29,6 +57,9 @@ def _added(left: str, right: str) -> Converter:
     return convert
 
 
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"_trilinear.default": _threefold, "addbmm.default": _summed}
+)
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "addmm.default": _added("mat1", "mat2"),
