@@ -26,6 +26,8 @@ from hybridc.compiler.rewrite import constant
 
 # Larger tensors that are the same at each call are left to the compiler's own folding.
 _LIMIT_BYTES = 2**20
+# What TVM's own converters compute wrongly, and torch can write otherwise.
+_MISREAD = frozenset({"grid_sampler_2d.default"})
 
 
 def import_program(exported: Any) -> IRModule:
@@ -34,7 +36,7 @@ def import_program(exported: Any) -> IRModule:
     Raises ModelError for an operator that is not known, or is imported with another type.
     """
     importer, ours = Importer(), {*converters(), *complex.COMPLEX}
-    importable = {*importer.convert_map, *ours}
+    importable = {*importer.convert_map, *ours} - _MISREAD
     program = torch_decompositions.for_relax(exported, importable, ours)
     return importer.from_exported_program(program, False, True, False, None)
 

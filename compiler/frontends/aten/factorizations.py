@@ -9,7 +9,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten import _jacobi_kernels as jacobi
 from hybridc.compiler.frontends.aten import _matrix_kernels as matrix
 from hybridc.compiler.frontends.aten.call import Call, Converter
@@ -196,13 +195,13 @@ def _svd(c: Call) -> tuple[Expr, ...] | Expr:
     return _as_results(c, (first, values, s.permute_dims(last, [0, 2, 1])))
 
 
-def _checked(converter: Converter) -> Converter:
-    """A converter of matrices that have elements, and are real."""
+def _unless_empty(converter: Converter) -> Converter:
+    """A converter of matrices; of those without elements all results are zeros or empty."""
 
     def convert(c: Call) -> tuple[Expr, ...] | Expr:
-        for value in c.arguments.values():
-            if hasattr(value, "ty") and 0 in static(value):
-                raise UnsupportedError("matrices without elements")
+        if any(0 in value.shape for value in c.values.values()):
+            made = tuple(constant(np.zeros(shape), kind) for shape, kind in c.results)
+            return made if isinstance(c.value, tuple | list) else made[0]
         return converter(c)
 
     return convert
@@ -210,7 +209,7 @@ def _checked(converter: Converter) -> Converter:
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
-        name: _checked(converter)
+        name: _unless_empty(converter)
         for name, converter in {
             "_linalg_eigh.default": _eigh,
             "_linalg_svd.default": _svd,

@@ -99,7 +99,10 @@ def _index_reduce(
     *,
     include_self: bool = True,
 ) -> Tensor:
-    axis = dim % max(1, self.ndim)
+    if self.ndim == 0:
+        one = self.reshape(1), index.reshape(-1), source.reshape(-1)
+        return _index_reduce(one[0], 0, *one[1:], reduce, include_self=include_self).reshape(())
+    axis = dim % self.ndim
     shape = [1] * source.ndim
     shape[axis] = -1
     places = index.reshape(shape).expand(source.shape)

@@ -125,14 +125,48 @@ def _mode(self: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, T
     return value.movedim(-1, dim), last.movedim(-1, dim)
 
 
+def _search(  # noqa: PLR0913 - torch's own signature
+    sorted_sequence: Tensor,
+    self: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Tensor:
+    """How many elements of a sorted row lie before each value."""
+    if sorter is not None:
+        sorted_sequence = sorted_sequence.gather(-1, sorter)
+    row = sorted_sequence if sorted_sequence.ndim == 1 else sorted_sequence.unsqueeze(-2)
+    values = self.unsqueeze(-1)
+    before = row <= values if right or side == "right" else row < values
+    return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+def _bucket(self: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    return _search(boundaries, self, out_int32=out_int32, right=right)
+
+
+def _angle(self: Tensor) -> Tensor:
+    """Of real numbers: pi for those below 0."""
+    if self.is_complex():
+        return torch.atan2(self.imag, self.real)
+    made = torch.where(self < 0, torch.pi, 0.0).to(torch.get_default_dtype())
+    made = made.to(self.dtype) if self.is_floating_point() else made
+    return torch.where(torch.isnan(self), self, made) if self.is_floating_point() else made
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "angle.default": _angle,
+        "bucketize.Tensor": _bucket,
         "kthvalue.default": _kth,
         "median.default": partial(_of_all, _median),
         "median.dim": _median,
         "mode.default": _mode,
         "nanmedian.default": partial(_of_all, _median_of_numbers),
         "nanmedian.dim": _median_of_numbers,
+        "searchsorted.Tensor": _search,
     }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(

@@ -29,6 +29,15 @@ def _read(c: Call) -> Expr:
     return s.permute_dims(made, _order(axes, len(shape), len(rest)))
 
 
+def _selected(c: Call) -> Expr:
+    """Whole slices along an axis."""
+    s, x, index = c.scope, c["self"], c["index"]
+    index = s.reshape(index, [1]) if not static(index) else index
+    if not static(x):
+        return s.reshape(x, list(c.results[0][0]))
+    return s.take(x, index, axis=c["dim"])
+
+
 def _order(axes: Sequence[int], made: int, rest: int) -> list[int]:
     """Axes of places stand where the indexed ones were, if these are neighbours; else in front."""
     order = list(range(made + rest))
@@ -89,5 +98,6 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "_unsafe_index.Tensor": _read,
         "index.Tensor": _read,
         "index_put.default": _written,
+        "index_select.default": _selected,
     }
 )

@@ -39,11 +39,15 @@ def _reduced(operator: str) -> Converter:
     return convert
 
 
-def _product(c: Call) -> Expr:
+def _accumulated(operator: str) -> Converter:
     """In the type of the result."""
-    s, x = c.scope, c["self"]
-    x = x if dtype(x) == c.part else s.astype(x, c.part)
-    return x if not static(x) else s.prod(x, axis=_axes(c), keepdims=_kept(c))
+
+    def convert(c: Call) -> Expr:
+        s, x = c.scope, c["self"]
+        x = x if dtype(x) == c.part else s.astype(x, c.part)
+        return x if not static(x) else getattr(s, operator)(x, axis=_axes(c), keepdims=_kept(c))
+
+    return convert
 
 
 def _quantified(operator: str) -> Converter:
@@ -107,7 +111,11 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "max.dim": _extreme_with_place("max", "argmax"),
         "min.default": _reduced("min"),
         "min.dim": _extreme_with_place("min", "argmin"),
-        "prod.default": _product,
-        "prod.dim_int": _product,
+        "mean.default": _accumulated("mean"),
+        "mean.dim": _accumulated("mean"),
+        "prod.default": _accumulated("prod"),
+        "prod.dim_int": _accumulated("prod"),
+        "sum.default": _accumulated("sum"),
+        "sum.dim_IntList": _accumulated("sum"),
     }
 )
