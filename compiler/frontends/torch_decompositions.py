@@ -18,6 +18,15 @@ from hybridc.compiler.frontends import aten
 Overload = Any  # torch._ops.OpOverload
 Table = Mapping[Overload, Callable[..., Any]]
 
+# What torch's ONNX exporter writes wrongly: of norms in training it gives other statistics.
+_MISWRITTEN = frozenset(
+    {
+        "_native_batch_norm_legit.default",
+        "_native_batch_norm_legit.no_stats",
+        "_native_batch_norm_legit_functional.default",
+        "native_batch_norm.default",
+    }
+)
 # Rounds of writing out; what an operator is written with may have to be written out itself.
 _ROUNDS = 8
 
@@ -32,12 +41,16 @@ def for_onnx(exported: Any) -> Any:
         wanted = {
             target: table[target]
             for target in _targets(exported)
-            if target in table and (target in own() or target not in known)
+            if target in table and (target not in known or _better_written_out(target))
         }
         if not wanted:
             break
-        exported = exported.run_decompositions(wanted)
+        exported = exported.run_decompositions({**_primitives(), **wanted})
     return exported
+
+
+def _better_written_out(target: Overload) -> bool:
+    return target in own() or target.__name__ in _MISWRITTEN
 
 
 def for_relax(exported: Any, importable: Collection[str], converted: Collection[str]) -> Any:

@@ -62,7 +62,8 @@ class Importer(ExportedProgramImporter):
         values = {node.name: node.meta.get("val") for node in exported_program.graph.nodes}
         for spec in exported_program.graph_signature.input_specs:
             value = values.get(spec.arg.name)
-            if not isinstance(value, torch.Tensor):  # a number, or what orders side effects
+            ordering = spec.kind is InputKind.TOKEN  # of side effects
+            if ordering or not isinstance(value, torch.Tensor):
                 continue
             shape = [*sizes(value), *([2] if value.is_complex() else [])]
             variable = relax.Var(spec.arg.name, relax.TensorType(shape, part_of(value)))

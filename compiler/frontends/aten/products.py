@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import torch
+
+from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr
 
@@ -35,6 +38,29 @@ def _threefold(  # noqa: PLR0913, PLR0917 - torch's own signature
     return (i1 * i2 * i3).sum(tuple(sumdim))
 
 
+def _grouped(
+    self: Any,
+    mat2: Any,
+    offs: Any = None,
+    bias: Any = None,
+    out_dtype: Any = None,
+) -> Any:
+    """Rows times the matrix of their group; the groups end at the places `offs`.
+
+    Each matrix is multiplied with all rows: which of them are its own, only the data tell.
+    """
+    if self.ndim != 2 or mat2.ndim != 3 or offs is None:
+        raise UnsupportedError("groups of columns")
+    place = torch.arange(self.shape[0], dtype=offs.dtype).unsqueeze(1)
+    group = (place >= offs.unsqueeze(0)).sum(1).unsqueeze(1)
+    made = self.new_zeros(self.shape[0], mat2.shape[2])
+    for index in range(mat2.shape[0]):
+        product = self @ mat2[index]
+        product = product if bias is None else product + bias[index]
+        made = torch.where(group == index, product, made)
+    return made if out_dtype is None else made.to(out_dtype)
+
+
 def _product(second: str) -> Converter:
     def convert(c: Call) -> Expr:
         return c.scope.matmul(c["self"], c[second])
@@ -58,7 +84,11 @@ def _added(left: str, right: str) -> Converter:
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"_trilinear.default": _threefold, "addbmm.default": _summed}
+    {
+        "_grouped_mm.default": _grouped,
+        "_trilinear.default": _threefold,
+        "addbmm.default": _summed,
+    }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
