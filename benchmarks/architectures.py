@@ -15,16 +15,16 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from zoo import ZOO  # noqa: E402 - of the folder just named
-from zoo_sequences import FAMILIES  # noqa: E402
+from zoo import ZOO
+from zoo_sequences import FAMILIES
 
-from hybridc.compiler import driver, frontend  # noqa: E402
-from hybridc.compiler.conformance import summary  # noqa: E402
-from hybridc.compiler.conformance.examiner import judged  # noqa: E402
-from hybridc.compiler.conformance.onnx_cases import difference  # noqa: E402
-from hybridc.compiler.conformance.suite import Result, Verdict  # noqa: E402
-from hybridc.compiler.plans import Options  # noqa: E402
-from hybridc.compiler.session import InferenceSession  # noqa: E402
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.conformance import summary
+from hybridc.compiler.conformance.examiner import judged
+from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.suite import Result, Verdict
+from hybridc.compiler.plans import Options
+from hybridc.compiler.session import InferenceSession
 
 _RTOL, _ATOL = 1e-3, 1e-4
 

@@ -30,18 +30,19 @@ def run(sizes: tuple[int, ...] = SIZES) -> str:
         cells = [_cell(seconds, size) for seconds, size in zip(times, sizes, strict=True)]
         power = math.log(times[-1] / times[0]) / math.log(sizes[-1] / sizes[0])
         missed = " **missed**" if power > _LINEAR else ""
-        lines.append(f"| {kind.__doc__} | {' | '.join(cells)} | {power:.2f}{missed} |")
+        name = str(kind.__doc__).rstrip(".")
+        lines.append(f"| {name} | {' | '.join(cells)} | {power:.2f}{missed} |")
     return "\n".join(lines)
 
 
 def chain(x: str, index: int) -> Iterator[onnx.NodeProto]:
-    """elementwise, one after another"""
+    """Elementwise, one after another."""
     operator = ("Relu", "Sigmoid", "Neg", "Abs")[index % 4]
     yield helper.make_node(operator, [x], [f"v{index}"])
 
 
 def mixed(x: str, index: int) -> Iterator[onnx.NodeProto]:
-    """layers of product, bias, norm and activation"""
+    """Layers of product, bias, norm and activation."""
     yield helper.make_node("MatMul", [x, "w"], [f"p{index}"])
     yield helper.make_node("Add", [f"p{index}", "b"], [f"s{index}"])
     yield helper.make_node("LayerNormalization", [f"s{index}", "b"], [f"n{index}"])
@@ -49,7 +50,7 @@ def mixed(x: str, index: int) -> Iterator[onnx.NodeProto]:
 
 
 def shapes(x: str, index: int) -> Iterator[onnx.NodeProto]:
-    """reshapes by chains of shape arithmetic"""
+    """Reshapes by chains of shape arithmetic."""
     yield helper.make_node("Shape", [x], [f"s{index}"])
     yield helper.make_node("Gather", [f"s{index}", "one"], [f"g{index}"])
     yield helper.make_node("Concat", ["minus", f"g{index}"], [f"c{index}"], axis=0)
@@ -57,7 +58,7 @@ def shapes(x: str, index: int) -> Iterator[onnx.NodeProto]:
 
 
 def residual(x: str, index: int) -> Iterator[onnx.NodeProto]:
-    """blocks added to their inputs"""
+    """Blocks added to their inputs."""
     yield helper.make_node("Mul", [x, "b"], [f"m{index}"])
     yield helper.make_node("Softmax", [f"m{index}"], [f"t{index}"])
     yield helper.make_node("Add", [f"t{index}", x], [f"v{index}"])

@@ -44,6 +44,19 @@ def positive(n: int) -> Any:
     return matrix(n, n) @ matrix(n, n).mT
 
 
+# Vectors are right with either sign: what is made of them tells.
+def put_together(values: Any, vectors: Any) -> Any:
+    return vectors @ torch.diag(values) @ vectors.mT
+
+
+def multiplied(u: Any, s: Any, v: Any) -> Any:
+    return u @ torch.diag(s) @ v
+
+
+def squares(u: Any, s: Any, v: Any) -> Any:
+    return u @ u.mT, v @ v.mT, s
+
+
 LINALG: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "lu": (torch.linalg.lu, (matrix(3, 4),)),
     "lu of many": (torch.linalg.lu, (matrix(2, 2, 4, 3),)),
@@ -72,24 +85,20 @@ LINALG: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     ),
     "eigvalsh": (torch.linalg.eigvalsh, (positive(5),)),
     "eigh": (
-        lambda x: (lambda v, w: w @ torch.diag(v) @ w.mT)(*torch.linalg.eigh(x)),
+        lambda x: put_together(*torch.linalg.eigh(x)),
         (positive(4),),
     ),
     "svdvals": (torch.linalg.svdvals, (matrix(4, 6),)),
     "svd": (
-        lambda x: (lambda u, s, v: u @ torch.diag(s) @ v)(
-            *torch.linalg.svd(x, full_matrices=False)
-        ),
+        lambda x: multiplied(*torch.linalg.svd(x, full_matrices=False)),
         (matrix(5, 3),),
     ),
     "svd whole": (
-        lambda x: (lambda u, s, v: (u @ u.mT, v @ v.mT, s))(*torch.linalg.svd(x)),
+        lambda x: squares(*torch.linalg.svd(x)),
         (matrix(2, 5),),
     ),
     "svd of a lower rank": (
-        lambda x: (lambda u, s, v: u @ torch.diag(s) @ v)(
-            *torch.linalg.svd(x @ x.new_ones(4, 4), full_matrices=False)
-        ),
+        lambda x: multiplied(*torch.linalg.svd(x @ x.new_ones(4, 4), full_matrices=False)),
         (matrix(5, 4),),
     ),
     "pinv": (torch.linalg.pinv, (matrix(3, 5),)),
@@ -178,6 +187,13 @@ def test_polynomials(name: str) -> None:
     agree(getattr(torch.special, name), x, degree)
 
 
+@pytest.mark.parametrize("function", [torch.igamma, torch.igammac])
+def test_incomplete_gamma(function: Callable[..., Any]) -> None:
+    a = torch.tensor([0.0, 0.01, 0.5, 1.0, 3.0, 40.0, -1.0]).unsqueeze(1)
+    x = torch.tensor([0.0, 1e-3, 0.7, 1.0, 5.0, 30.0, 60.0, -2.0])
+    agree(function, a, x)
+
+
 @pytest.mark.parametrize("norm", [None, "ortho", "forward"])
 @pytest.mark.parametrize("name", ["rfft2", "fft2", "ifft2", "ihfft2", "hfft2", "irfft2"])
 def test_fourier(name: str, norm: str | None) -> None:
@@ -200,7 +216,9 @@ def test_rotation_by_complex_numbers() -> None:
     """As language models of old turn their queries."""
     turn = torch.polar(torch.ones(5, 3), torch.randn(5, 3))
     agree(
-        lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(2, 5, 3, 2)) * turn).flatten(2),
+        lambda x: torch.view_as_real(torch.view_as_complex(x.reshape(2, 5, 3, 2)) * turn).flatten(
+            2
+        ),
         torch.randn(2, 5, 6),
     )
 
@@ -214,7 +232,9 @@ def test_products_keep_their_type() -> None:
 
 
 def test_what_is_the_same_at_each_call_is_computed_by_torch() -> None:
-    model = imported(lambda x: x + torch.hann_window(4) * torch.triu_indices(4, 4).sum(), torch.ones(4))
+    model = imported(
+        lambda x: x + torch.hann_window(4) * torch.triu_indices(4, 4).sum(), torch.ones(4)
+    )
     assert "hann" not in model.module.script()
     check(model)
 
@@ -223,5 +243,7 @@ def test_another_type_than_torch_says_is_refused(monkeypatch: pytest.MonkeyPatch
     known = dict(torch_importer.converters())
     known["sin.default"] = lambda c: c.scope.astype(c["self"], "float64")
     monkeypatch.setattr(torch_importer, "converters", lambda: known)
-    with pytest.raises(ModelError, match=r"'aten.sin.default' is imported as float64\[3\], not as float32"):
+    with pytest.raises(
+        ModelError, match=r"'aten.sin.default' is imported as float64\[3\], not as float32"
+    ):
         imported(torch.sin, torch.ones(3))

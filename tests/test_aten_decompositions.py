@@ -83,7 +83,12 @@ def test_polygamma(order: int) -> None:
 def test_zeta() -> None:
     s = torch.tensor([1.0, 0.5, 1.5, 2.0, 3.0, 7.0, 2.5]).unsqueeze(1)
     q = torch.tensor([0.1, 0.5, 1.0, 3.0, 50.0, -0.5, -3.5, -80.25, 0.0, -2.0])
-    same(ours("special_zeta")(s, q), aten.special_zeta(s.double(), q.double()).float(), rtol=1e-4, atol=1e-6)
+    same(
+        ours("special_zeta")(s, q),
+        aten.special_zeta(s.double(), q.double()).float(),
+        rtol=1e-4,
+        atol=1e-6,
+    )
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5, 1.0, 2.0, 3.0, math.inf])
@@ -182,8 +187,18 @@ def test_solving(shape: tuple[int, ...]) -> None:
 def test_solving_by_triangles(upper: bool) -> None:
     positive = matrices(3, 3) @ matrices(3, 3).mT
     factor, b = torch.linalg.cholesky(positive, upper=upper), torch.randn(3, 2)
-    same(ours("cholesky_inverse")(factor, upper), torch.cholesky_inverse(factor, upper=upper), rtol=1e-4, atol=1e-5)
-    same(ours("_cholesky_solve_helper")(b, factor, upper), torch.cholesky_solve(b, factor, upper=upper), rtol=1e-4, atol=1e-5)
+    same(
+        ours("cholesky_inverse")(factor, upper),
+        torch.cholesky_inverse(factor, upper=upper),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    same(
+        ours("_cholesky_solve_helper")(b, factor, upper),
+        torch.cholesky_solve(b, factor, upper=upper),
+        rtol=1e-4,
+        atol=1e-5,
+    )
     for transpose in (False, True):
         for unit in (False, True):
             made = ours("triangular_solve")(b, matrices(3, 3), upper, transpose, unit)[0]
@@ -202,7 +217,12 @@ def test_pseudo_inverse(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("scale", [0.01, 1.0, 8.0])
 def test_matrix_exponential(scale: float) -> None:
     a = torch.randn(2, 4, 4) * scale
-    same(ours("linalg_matrix_exp")(a), torch.linalg.matrix_exp(a.double()).float(), rtol=1e-4, atol=1e-5)
+    same(
+        ours("linalg_matrix_exp")(a),
+        torch.linalg.matrix_exp(a.double()).float(),
+        rtol=1e-4,
+        atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("mode", [0, 1])

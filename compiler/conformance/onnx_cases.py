@@ -14,20 +14,11 @@ import numpy as np
 from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.errors import InputError, ModelError, hint
+from hybridc.compiler.frontends.onnx_operators import draws
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 _BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
@@ -162,14 +153,6 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     return value if value is None else np.asarray(value)
-
-
-def draws(model: Proto) -> bool:
-    """Whether a model's outputs depend on a generator of random numbers."""
-    return any(
-        node.op_type in _RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
-        for node in model.graph.node
-    )
 
 
 def is_core(model: Proto) -> bool:

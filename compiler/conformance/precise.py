@@ -14,8 +14,12 @@ from hybridc.compiler.model import Array
 Proto = Any  # a message of onnx; the library ships no types for them
 
 
-def nearer(
-    model: Proto, given: Sequence[Any], got: Sequence[Any], stored: Sequence[Any], rtol: float,
+def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
+    model: Proto,
+    given: Sequence[Any],
+    got: Sequence[Any],
+    stored: Sequence[Any],
+    rtol: float,
     atol: float,
 ) -> bool:
     """Whether an answer is right though it differs from the stored one.

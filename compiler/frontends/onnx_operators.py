@@ -21,6 +21,17 @@ _MICROSOFT = {
     "MatMulInteger16",
     "SkipLayerNormalization",
 }
+# They draw numbers, at each call others.
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
 # Functions may be written with functions; ONNX's own go three deep.
 _EXPANSIONS = 8
 
@@ -117,6 +128,14 @@ def _operator(node: Proto) -> str:
 
 def _has_body(node: Proto, opset: int) -> bool:
     return node.domain in _STANDARD and onnx_functions.has_body(node, opset)
+
+
+def draws(proto: Proto) -> bool:
+    """Whether a model's outputs depend on a generator of random numbers."""
+    return any(
+        node.op_type in RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
+        for node in walk(proto.graph)
+    )
 
 
 def opset_of(proto: Proto) -> int:

@@ -113,7 +113,7 @@ def _references() -> Table:
 
 
 def _primitives() -> Table:
-    """The operators that torch's decompositions end in, by the ATen operators that they stand for."""
+    """What torch's decompositions end in, as the ATen operators that it stands for."""
     import torch._prims as prims
 
     packets = [getattr(torch.ops.prims, name, None) for name in prims.__all__]

@@ -98,6 +98,8 @@ class Importer(ExportedProgramImporter):
         if (value := self._evaluated(node)) is not None:
             self._same[node] = value
             return tree_map(_constant, value)
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise ModelError(f"operator {str(node.target)!r} draws random numbers")
         if _complex(node):
             return self._checked(self._of_complex(node), node)
         return self._checked(self._of_real(node), node)
@@ -162,7 +164,9 @@ class Importer(ExportedProgramImporter):
         """The arguments of a call by the names of its schema."""
         known = node.target._schema.arguments
         given = dict(zip((argument.name for argument in known), node.args, strict=False))
-        given |= {key: value for key, value in node.kwargs.items() if key in {a.name for a in known}}
+        given |= {
+            key: value for key, value in node.kwargs.items() if key in {a.name for a in known}
+        }
         return {
             a.name: self._retrieve_args(given[a.name]) if a.name in given else a.default_value
             for a in known

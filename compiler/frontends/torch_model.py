@@ -13,8 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, torch_archive
+from hybridc.compiler.frontends import onnx_model, onnx_operators, torch_archive
 from hybridc.compiler.frontends.relax_outputs import output_specs
+from hybridc.compiler.frontends.torch_values import of_pairs, spec_of, values_of
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
@@ -63,9 +64,9 @@ class Program:
         """Call the original with the tensors of the inputs."""
         from torch.utils._pytree import tree_unflatten
 
-        values = _values(self.exported)
+        values = values_of(self.exported)
         leaves = [
-            a.value if isinstance(a, Constant) else _of_pairs(tensors[a], values[a])
+            a.value if isinstance(a, Constant) else of_pairs(tensors[a], values[a])
             for a in self.arguments
         ]
         positional, keyword = tree_unflatten(leaves, self.exported.call_spec.in_spec)
@@ -117,12 +118,12 @@ def _checked(model: Model, program: Program) -> Model:
 
     Importers drop axes here and there.
     """
-    values = _values(program.exported)
+    values = values_of(program.exported)
     for spec, output in zip(model.outputs, _tensor_outputs(program.exported), strict=True):
         value = values.get(output.arg.name)
         if value is None or not all(isinstance(size, int) for size in value.shape):
             continue
-        wanted = _spec(spec.name, value)
+        wanted = spec_of(spec.name, value)
         if spec != wanted:
             raise ModelError(f"the output {wanted.describe()} came in as {spec.describe()}")
     return model
@@ -231,32 +232,14 @@ def _argument(name: str, argument: Any) -> str | Constant:
 
 
 def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
-    values = _values(program.exported)
+    values = values_of(program.exported)
     return tuple(_input_spec(name, values[name]) for name in program.inputs)
 
 
 def _input_spec(name: str, value: Any) -> TensorSpec:
     if not all(isinstance(size, int) for size in value.shape):
         raise ModelError(f"input {name!r} has dynamic sizes; export it with static shapes")
-    return _spec(name, value)
-
-
-def _spec(name: str, value: Any) -> TensorSpec:
-    """A tensor of torch's; complex numbers are pairs of real ones in a last axis, as in ONNX."""
-    pair, part = ((2,), value.real) if value.is_complex() else ((), value)
-    return TensorSpec(name, (*value.shape, *pair), str(part.dtype).removeprefix("torch."))
-
-
-def _of_pairs(tensor: Any, value: Any) -> Any:
-    """A tensor of pairs as the complex one that it stands for."""
-    import torch
-
-    return torch.view_as_complex(tensor) if value.is_complex() else tensor
-
-
-def _values(exported: Any) -> dict[str, Any]:
-    """What torch knows of each value: a tensor without data, most often."""
-    return {node.name: node.meta.get("val") for node in exported.graph.nodes}
+    return spec_of(name, value)
 
 
 def to_onnx(program: Program) -> Any:
@@ -267,6 +250,8 @@ def to_onnx(program: Program) -> Any:
 
 
 def _through_onnx(program: Program, proto: Any, fallback: bool = False) -> Model:
+    if onnx_operators.draws(proto):
+        raise ModelError("it draws random numbers")
     model = onnx_model.load(proto, {}, fallback)
     if model.inputs != _input_specs(program):
         raise ModelError("the exporter changed the inputs")

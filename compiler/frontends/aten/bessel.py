@@ -172,9 +172,7 @@ def _airy_expansion() -> Sequence[float]:
     """u_k = (2k + 1)(2k + 3) ... (6k - 1) / (216^k k!)."""
     found = [1.0]
     for k in range(1, 14):
-        found.append(
-            found[-1] * (6 * k - 5) * (6 * k - 3) * (6 * k - 1) / ((2 * k - 1) * 216 * k)
-        )
+        found.append(found[-1] * (6 * k - 5) * (6 * k - 3) * (6 * k - 1) / ((2 * k - 1) * 216 * k))
     return found
 
 

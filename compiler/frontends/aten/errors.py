@@ -69,7 +69,7 @@ def _erfc(x: Tensor) -> Tensor:
 
 
 def _inverse_complement(z: Tensor) -> Tensor:
-    """y >= 0 with erfc(y) = z, for 0 < z <= 1: Winitzki's formula, then Newton's on logarithms."""
+    """Y >= 0 with erfc(y) = z, for 0 < z <= 1: Winitzki's formula, then Newton's on logarithms."""
     logarithm = torch.log(z * (2 - z))
     half = 2 / (math.pi * _WINITZKI) + logarithm / 2
     y = torch.sqrt(torch.sqrt(half * half - logarithm / _WINITZKI) - half)

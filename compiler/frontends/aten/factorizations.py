@@ -51,9 +51,7 @@ def _lu_unpack(c: Call) -> tuple[Expr, ...] | Expr:
     many = static(packed)[0]
     pivots = batched(s, c["LU_pivots"], 1)
     names = {"many": many, "m": m, "k": k}
-    (order,) = call(
-        s, "permutation", matrix.PERMUTATION, [pivots], [((many, m), "int32")], **names
-    )
+    (order,) = call(s, "permutation", matrix.PERMUTATION, [pivots], [((many, m), "int32")], **names)
     # P[i, j] is 1 where row i of the product is row i of L U moved to order[j].
     rows = constant(np.arange(m)[None, :, None], "int32")
     permutation = s.equal(rows, s.reshape(order, [many, 1, m]))
@@ -63,7 +61,9 @@ def _lu_unpack(c: Call) -> tuple[Expr, ...] | Expr:
     made = (permutation, s.add(s.tril(lower, k=-1), unit), s.triu(upper))
     shapes = [shape for shape, _ in c.results]
     nothing = [constant(np.zeros(shape), kind) for shape, kind in c.results]
-    kept = [empty if 0 in shape else x for x, shape, empty in zip(made, shapes, nothing, strict=True)]
+    kept = [
+        empty if 0 in shape else x for x, shape, empty in zip(made, shapes, nothing, strict=True)
+    ]
     return _as_results(c, tuple(kept))
 
 

@@ -17,7 +17,7 @@ from hybridc.compiler.frontends.aten.precise import in_float64
 
 Tensor = Any  # torch.Tensor
 
-_LANCZOS = (
+LANCZOS = (
     0.99999999999980993,
     676.5203681218851,
     -1259.1392167224028,
@@ -38,8 +38,8 @@ def _lgamma(x: Tensor) -> Tensor:
     """By Lanczos from 1/2 on, by Euler's reflection below."""
     low = x < 0.5
     z = torch.where(low, 1 - x, x) - 1
-    total = torch.full_like(z, _LANCZOS[0])
-    for index, factor in enumerate(_LANCZOS[1:], 1):
+    total = torch.full_like(z, LANCZOS[0])
+    for index, factor in enumerate(LANCZOS[1:], 1):
         total = total + factor / (z + index)
     t = z + 7.5
     right = 0.5 * math.log(2 * math.pi) + (z + 0.5) * torch.log(t) - t + torch.log(total)

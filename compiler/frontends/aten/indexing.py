@@ -90,7 +90,7 @@ def _put(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) 
     return made.reshape(self.shape)
 
 
-def _index_reduce(
+def _index_reduce(  # noqa: PLR0913 - torch's own signature
     self: Tensor,
     dim: int,
     index: Tensor,
@@ -110,7 +110,9 @@ def _index_reduce(
     return torch.scatter_reduce(self, axis, places, source, name, include_self=include_self)
 
 
-def _scattered(s: Scope, x: Expr, axis: int, index: Expr, source: Expr, how: str) -> Expr:
+def _scattered(  # noqa: PLR0913, PLR0917 - what a scatter is made of
+    s: Scope, x: Expr, axis: int, index: Expr, source: Expr, how: str
+) -> Expr:
     """Write elements of a source along an axis; the index may be smaller than either."""
     if not static(x):
         one = [s.reshape(value, [1]) for value in (x, index, source)]

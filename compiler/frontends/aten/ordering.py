@@ -66,9 +66,7 @@ def _running(sign: int) -> Converter:
     return convert
 
 
-def _kth(
-    self: Tensor, k: int, dim: int = -1, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
+def _kth(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The k-th smallest, counted from 1."""
     if self.ndim == 0:
         return self.clone(), torch.zeros_like(self, dtype=torch.int64)
@@ -91,9 +89,7 @@ def _median(self: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor,
     return torch.where(found, torch.nan, values), torch.where(found, first, places)
 
 
-def _median_of_numbers(
-    self: Tensor, dim: int = -1, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
+def _median_of_numbers(self: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     """The median of those that are numbers; sorting puts the others behind them."""
     if self.ndim == 0:
         return self.clone(), torch.zeros_like(self, dtype=torch.int64)
@@ -143,7 +139,9 @@ def _search(  # noqa: PLR0913 - torch's own signature
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
-def _bucket(self: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+def _bucket(
+    self: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
+) -> Tensor:
     return _search(boundaries, self, out_int32=out_int32, right=right)
 
 

@@ -11,9 +11,7 @@ from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr
 
 
-def _summed(
-    self: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1
-) -> Any:
+def _summed(self: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """A sum of products, added."""
     made = (batch1 @ batch2).sum(0)
     made = made if alpha == 1 else made * alpha
@@ -34,7 +32,9 @@ def _threefold(  # noqa: PLR0913, PLR0917 - torch's own signature
     del unroll_dim  # how torch goes about it
     for axes, index in ((expand1, 0), (expand2, 1), (expand3, 2)):
         for axis in axes:
-            i1, i2, i3 = (x.unsqueeze(axis) if i == index else x for i, x in enumerate((i1, i2, i3)))
+            i1, i2, i3 = (
+                x.unsqueeze(axis) if i == index else x for i, x in enumerate((i1, i2, i3))
+            )
     return (i1 * i2 * i3).sum(tuple(sumdim))
 
 
@@ -69,7 +69,7 @@ def _product(second: str) -> Converter:
 
 
 def _added(left: str, right: str) -> Converter:
-    """beta * self + alpha * left right."""
+    """Beta * self + alpha * left right."""
 
     def convert(c: Call) -> Expr:
         s, made = c.scope, c.scope.matmul(c[left], c[right])
