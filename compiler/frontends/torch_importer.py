@@ -27,7 +27,13 @@ from hybridc.compiler.rewrite import constant
 # Larger tensors that are the same at each call are left to the compiler's own folding.
 _LIMIT_BYTES = 2**20
 # What TVM's own converters compute wrongly, and torch can write otherwise.
-_MISREAD = frozenset({"grid_sampler_2d.default"})
+_MISREAD = frozenset(
+    {
+        "_native_batch_norm_legit.no_stats",
+        "_native_batch_norm_legit_functional.default",
+        "grid_sampler_2d.default",
+    }
+)
 
 
 def import_program(exported: Any) -> IRModule:

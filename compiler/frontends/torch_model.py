@@ -15,7 +15,7 @@ from typing import Any
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontends import onnx_model, onnx_operators, torch_archive
 from hybridc.compiler.frontends.relax_outputs import output_specs
-from hybridc.compiler.frontends.torch_values import of_pairs, spec_of, values_of
+from hybridc.compiler.frontends.torch_values import of_pairs, spec_of, values_of, written
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
@@ -185,7 +185,7 @@ def _reason(error: BaseException) -> str:
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     from torch.export.graph_signature import InputKind
 
-    if written := sorted({root.name for root in map(_written, exported.graph.nodes) if root}):
+    if written := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
         raise ModelError(
             f"{name} changes its own state or inputs, which is not supported: {written}"
         )
@@ -200,25 +200,6 @@ def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     program = Program(name, exported, original, arguments, outputs)
     _input_specs(program)
     return program
-
-
-def _written(node: Any) -> Any:
-    """The program's input or buffer that a node writes to in place, or None.
-
-    Writing to an intermediate result is harmless; views are followed to what they show.
-    """
-    if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
-        return None
-    root = node.args[0]
-    while root.op == "call_function" and _aliases(root):
-        root = root.args[0]
-    return root if root.op == "placeholder" else None
-
-
-def _aliases(node: Any) -> bool:
-    """Whether a node's result shares memory with its first argument."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(a.alias_info for a in schema.arguments[:1])
 
 
 def _argument(name: str, argument: Any) -> str | Constant:

@@ -1,10 +1,12 @@
 """Norms with their statistics, of which TVM's importer gives none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
+import torch
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
@@ -47,6 +49,29 @@ def _or_constant(value: Expr | None, number: float, shape: Sequence[int], kind: 
     return constant(np.full(tuple(shape), number), kind) if value is None else value
 
 
+def _batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
+    input: Any,  # noqa: A002
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Any:
+    """By the statistics given, or in training by those of the batch, which nobody keeps."""
+    del cudnn_enabled
+    ops = torch.ops.aten
+    if not training:
+        given = (input, weight, bias, running_mean, running_var, momentum, eps)
+        return ops._native_batch_norm_legit_no_training(*given)[0]
+    return ops._native_batch_norm_legit.no_stats(input, weight, bias, True, momentum, eps)[0]
+
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"batch_norm.default": _batch_norm}
+)
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "native_group_norm.default": _group_norm,
