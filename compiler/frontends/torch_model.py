@@ -185,9 +185,9 @@ def _reason(error: BaseException) -> str:
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     from torch.export.graph_signature import InputKind
 
-    if written := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
+    if changed := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
         raise ModelError(
-            f"{name} changes its own state or inputs, which is not supported: {written}"
+            f"{name} changes its own state or inputs, which is not supported: {changed}"
         )
     signature = exported.graph_signature
     arguments = tuple(

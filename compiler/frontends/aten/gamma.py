@@ -59,14 +59,13 @@ def _sign(n: Tensor) -> Tensor:
 
 
 def _digamma(x: Tensor) -> Tensor:
-    """By the series from 10 on, reached by the recurrence; by reflection below 0."""
+    """By the series of x + 10, from which the recurrence leads back; by reflection below 0."""
     low = x < 0
     z = torch.where(low, 1 - x, x)
     shift = torch.zeros_like(z)
-    for _ in range(_FAR):
-        near = z < _FAR
-        shift = shift - torch.where(near, 1 / z, 0.0)
-        z = torch.where(near, z + 1, z)
+    for k in range(_FAR):
+        shift = shift - 1 / (z + k)
+    z = z + _FAR
     power, series = 1 / (z * z), torch.zeros_like(z)
     for k in reversed(range(len(_BERNOULLI))):
         series = (series + _BERNOULLI[k] / (2 * k + 2)) * power

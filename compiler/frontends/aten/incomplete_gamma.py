@@ -47,18 +47,18 @@ def main(
                     r[3] = T.float64(1) - r[3]
             else:
                 r[1] = x[b] + T.float64(1) - a[b]
-                r[2] = T.float64(1e300)
+                r[2] = T.float64(1e30)
                 r[4] = T.float64(1) / r[1]
                 r[3] = r[4]
                 for step in T.serial(steps):
                     r[5] = T.Cast("float64", step + 1) * (a[b] - T.Cast("float64", step + 1))
                     r[1] = r[1] + T.float64(2)
                     r[4] = r[5] * r[4] + r[1]
-                    if T.abs(r[4]) < T.float64(1e-300):
-                        r[4] = T.float64(1e-300)
+                    if T.abs(r[4]) < T.float64(1e-30):
+                        r[4] = T.float64(1e-30)
                     r[2] = r[1] + r[5] / r[2]
-                    if T.abs(r[2]) < T.float64(1e-300):
-                        r[2] = T.float64(1e-300)
+                    if T.abs(r[2]) < T.float64(1e-30):
+                        r[2] = T.float64(1e-30)
                     r[4] = T.float64(1) / r[4]
                     r[3] = r[3] * r[4] * r[2]
                 r[3] = r[0] * r[3]
