@@ -11,10 +11,14 @@ _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothi
 
 
 def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
-    """Export a program to an `onnx.ModelProto` with these names of inputs and outputs."""
+    """Export a program to an `onnx.ModelProto` with these names of inputs and outputs.
+
+    Raises ModelError for what ONNX would have otherwise.
+    """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    _require_axes(exported)
     narrow = _has_bfloat16(exported)
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
@@ -30,6 +34,14 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     if made is None:
         raise ModelError("torch.onnx.export gave no model")
     return made.model_proto
+
+
+def _require_axes(exported: Any) -> None:
+    """Raise ModelError where a scalar is searched, which has no axes in torch and one in ONNX."""
+    for node in exported.graph.nodes:
+        searched = str(node.target) == "aten.nonzero.default"
+        if searched and node.args[0].meta["val"].dim() == 0:
+            raise ModelError("operator 'aten.nonzero.default' of a scalar is not supported")
 
 
 def once(make: Callable[[], Any]) -> Callable[[], Any]:
