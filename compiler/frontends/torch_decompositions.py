@@ -36,16 +36,17 @@ def for_onnx(exported: Any) -> Any:
 
     It is the program given where nothing has to be.
     """
-    known, table = _exportable(), _all()
+    exporter, table = _exporter(), _all()
     for _ in range(_ROUNDS):
         wanted = {
             target: table[target]
             for target in _targets(exported)
-            if target in table and (target not in known or _better_written_out(target))
+            if target in table
+            and (not exporter.is_registered(target) or _better_written_out(target))
         }
         if not wanted:
             break
-        exported = exported.run_decompositions({**_primitives(), **wanted})
+        exported = exported.run_decompositions(wanted)
     return exported
 
 
@@ -127,11 +128,11 @@ def _converted(tensor: Any, kind: Any) -> Any:
 
 
 @cache
-def _exportable() -> frozenset[Overload]:
-    """The operators that torch's ONNX exporter has a converter for."""
+def _exporter() -> Any:
+    """The converters of torch's ONNX exporter."""
     from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    return frozenset(ONNXRegistry.from_torchlib().functions)
+    return ONNXRegistry.from_torchlib()
 
 
 def _targets(exported: Any) -> set[Overload]:
