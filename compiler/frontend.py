@@ -23,8 +23,8 @@ def load(
 
     `shapes` sizes the open axes of an ONNX model, by input name or by the axis' own, or says what
     bounds them (see `dims.shape`); what it leaves out stays open.  `example_inputs` are the
-    arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators of an ONNX model
-    that cannot be imported are left to ONNX Runtime.  Raises InputError for anything else, and
+    arguments that a `torch.nn.Module` is traced with.  With `fallback`, operators that cannot be
+    imported are left to ONNX Runtime.  Raises InputError for anything else, and
     ModelError for a model that cannot be compiled.
     """
     if is_onnx(source):
@@ -36,7 +36,8 @@ def load(
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
-    return torch_model.load(Path(source) if _is_path(source) else source, example_inputs)
+    given = Path(source) if _is_path(source) else source
+    return torch_model.load(given, example_inputs, fallback=fallback)
 
 
 def is_onnx(source: Any) -> bool:

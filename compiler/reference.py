@@ -201,6 +201,8 @@ def _to_numpy(tensor: Any) -> Array:
     import torch
 
     plain = tensor.detach().cpu().contiguous()
+    if plain.is_complex():  # as pairs of real numbers, as models have them
+        plain = torch.view_as_real(plain.resolve_conj())
     if plain.dtype == torch.bfloat16:
         array: Array = plain.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     else:

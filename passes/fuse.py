@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm import relax
 from tvm.ir import TupleType
-from tvm.ir.transform import Sequential
+from tvm.ir.transform import PassContext, Sequential, module_pass
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
@@ -28,6 +28,9 @@ _BROADCAST = 1
 _INJECTIVE = 2
 # … and what joins no group.
 _OPAQUE = 8
+# Operators of a group, at most.  What a store and a load cost is made up for long before, and the
+# time in which a group is scheduled grows with the square of its size.
+_MOST = 48
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Fuse(Pass):
         patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
         fused = Sequential(
             [
-                relax.transform.FuseOps(),
+                _fuse_operators,
                 relax.transform.FuseTIR(),
                 # Now, while a reshape's loop nest can still be told from any other copy.
                 relax.transform.RewriteDataflowReshape(),
@@ -56,6 +59,14 @@ class Fuse(Pass):
             ]
         )(_joins_alone(patterns))
         return unless_same(module, fused)
+
+
+@module_pass(opt_level=0, name="fuse_operators")
+def _fuse_operators(module: Any, context: Any) -> Any:
+    """TVM's grouping, into groups that are not too large."""
+    del context
+    with PassContext(config={"relax.FuseOps.max_depth": _MOST}):
+        return relax.transform.FuseOps()(module)
 
 
 def _joins_alone(module: Any) -> Any:

@@ -13,12 +13,14 @@ from hybridc.compiler.conformance import run, summary
 from hybridc.compiler.conformance.examiner import judged
 from hybridc.compiler.conformance.onnx_cases import Case, difference, examine
 from hybridc.compiler.conformance.page import Document, page
+from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
 from dataclasses import dataclass
+from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import ModelError
 
@@ -167,6 +169,19 @@ def test_what_another_runtime_helps_with_is_told_apart(fallback: bool, verdict: 
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], 0.0, 0.0)
     assert str(judged("a", "g", lambda: examine(case, fallback=fallback)).verdict) == verdict
+
+
+@pytest.mark.parametrize(("answer", "right"), [(1.0, True), (2.0, False), (0.5, False)])
+def test_an_answer_nearer_to_float64_s_than_the_stored_one_is_right(
+    answer: float, right: bool
+) -> None:
+    made = onnx.helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 1, [])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    x = np.array([1e8, 1, -1e8], np.float32)
+    got, stored = (np.array(v, np.float32) for v in (answer, 0.0))
+    assert nearer(model, [x], [got], [stored], 1e-3, 1e-7) == right
 
 
 def test_drawn_numbers_are_no_wrong_answer() -> None:

@@ -70,7 +70,7 @@ class Recurrent(torch.nn.Module):  # type: ignore[misc]
 
 
 def test_the_other_road_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Any) -> Any:
+    def refuse(*_: Any) -> Any:
         raise ModelError("operator 'LSTM' is not supported")
 
     torch.manual_seed(0)
@@ -122,10 +122,10 @@ class Unsupported(torch.nn.Module):  # type: ignore[misc]
 
 
 class Complex(torch.nn.Module):  # type: ignore[misc]
-    """ONNX has pairs of real numbers for its result."""
+    """Takes and gives complex numbers."""
 
-    def forward(self, x: Any) -> Any:
-        return x.cdouble()
+    def forward(self, x: Any, y: Any) -> Any:
+        return x * y, y.conj()
 
 
 class AntiAliased(torch.nn.Module):  # type: ignore[misc]
@@ -147,13 +147,37 @@ class Branching(torch.nn.Module):  # type: ignore[misc]
     [
         (Counting(), r"changes its own state or inputs, which is not supported: \['b_calls'\]"),
         (Unsupported(), "cannot be imported; by way of ONNX: .*; by way of torch.export: "),
-        (Complex(), r"output output complex128\[2,2\] came in as output float64\[2,2,2\]"),
         (Branching(), "torch.export cannot trace the module"),
     ],
 )
 def test_modules_that_are_refused(module: Any, message: str) -> None:
     with pytest.raises(ModelError, match=f"^[^\n]*{message}[^\n]*$"):
         load(module, example_inputs=(torch.zeros(2, 2),))
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_complex_numbers_are_pairs(road: str) -> None:
+    x, y = torch.zeros(2, 3), torch.zeros(2, 3, dtype=torch.complex64)
+    model = torch_model.load(Complex(), (x, y), [road])
+    assert [spec.describe() for spec in model.inputs] == ["x float32[2,3]", "y float32[2,3,2]"]
+    assert {spec.describe()[8:] for spec in model.outputs} == {" float32[2,3,2]"}
+    check(model)
+
+
+class Nonzero(torch.nn.Module):  # type: ignore[misc]
+    """Has a result whose size depends on the data, and one that does not."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.nonzero(x), x + 1
+
+
+def test_what_no_road_has_is_left_to_onnx_runtime() -> None:
+    x = torch.tensor([0.0, 1.0, 2.0])
+    model = load(Nonzero(), example_inputs=(x,), fallback=True)
+    assert model.notes[-1].startswith("regions: 1 handed to ONNX Runtime"), model.notes
+    assert "imported from torch by way of ONNX with ONNX Runtime" in model.notes
+    with pytest.raises(ModelError, match="cannot be imported; by way of ONNX: the shape of output"):
+        load(Nonzero(), example_inputs=(x,))
 
 
 def test_missing_and_needless_options() -> None:

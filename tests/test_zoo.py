@@ -32,7 +32,7 @@ FAST = (
     "unet",
     "wav2vec2",
 )
-REFUSED = {"fnet": "operator 'DFT'", "mixtral": "cannot be imported"}
+REFUSED = {"mixtral": "cannot be imported"}
 
 
 @pytest.mark.parametrize(

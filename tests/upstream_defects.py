@@ -8,6 +8,7 @@ import numpy as np
 import onnx.inliner
 import onnx.shape_inference
 from onnx import helper
+from upstream_torch import CHECKS
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,16 @@ def _stft_is_two_sided() -> bool:
 
 @dataclass(frozen=True)
 class Other:
-    """A defect with a check of its own, true as long as the defect is there."""
+    """A defect with a check of its own, true as long as the defect is there.
+
+    `needs` is a package without which the check cannot be made.
+    """
 
     package: str
     what: str
     remedy: str
     check: Callable[[], bool]
+    needs: str = ""
 
 
 OTHERS = (
@@ -126,6 +131,10 @@ OTHERS = (
         "the inferred shape of STFT has both sides by default",
         "compiler/frontends/onnx_model.py writes the default out",
         _stft_is_two_sided,
+    ),
+    *(
+        Other(package, what, remedy, check, needs="torch")
+        for package, what, remedy, check in CHECKS
     ),
 )
 

@@ -16,6 +16,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 from zoo_networks import NETWORKS
+from zoo_sequences import SEQUENCES
 from zoo_transformers import TRANSFORMERS
 
 from hybridc.compiler.model import Array
@@ -72,7 +73,7 @@ def _like(tensor: Any) -> Any:
 def _entries() -> Iterator[tuple[str, Callable[[], Animal]]]:
     for path in sorted(LIGHT.glob("*.onnx")):
         yield path.stem, partial(light, path)
-    for name, build in TRANSFORMERS.items():
+    for name, build in {**TRANSFORMERS, **SEQUENCES}.items():
         yield name, partial(exported, build)
     for network in NETWORKS:
         yield network.__name__, partial(exported, network)

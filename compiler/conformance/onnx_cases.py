@@ -1,7 +1,7 @@
 """A case of ONNX's own tests: a model, inputs, and the outputs that it must have.
 
 The comparison is that of ONNX's runner: equal counts, shapes and types, numbers within the case's
-own tolerance.
+own tolerance; or nearer than the stored output to what ONNX's reference computes in float64.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,22 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.errors import InputError, ModelError, hint
+from hybridc.compiler.frontends.onnx_operators import draws
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
-_RANDOM = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 _BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
@@ -64,12 +56,14 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
     fixed: set[str] = set()
     verdict = Verdict.PASS
     for given, expected in case.data:
-        ran = run(case.model, [_value(value) for value in given], fallback)
+        inputs, wanted = ([_value(value) for value in side] for side in (given, expected))
+        ran = run(case.model, inputs, fallback)
         fixed.update(ran.fixed)
         if ran.helped:
             verdict = Verdict.FALLBACK
-        wanted = [_value(value) for value in expected]
         if said := difference(ran.outputs, wanted, case.rtol, case.atol):
+            if nearer(case.model, inputs, ran.outputs, wanted, case.rtol, case.atol):
+                continue
             if draws(case.model):
                 raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
             return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
@@ -159,14 +153,6 @@ def _value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_value(item) for item in value]
     return value if value is None else np.asarray(value)
-
-
-def draws(model: Proto) -> bool:
-    """Whether a model's outputs depend on a generator of random numbers."""
-    return any(
-        node.op_type in _RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
-        for node in model.graph.node
-    )
 
 
 def is_core(model: Proto) -> bool:

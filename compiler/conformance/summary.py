@@ -12,7 +12,7 @@ from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.tables import table
 
 _PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)|\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")
-_PACKAGES = ("hybridc", "apache-tvm", "onnx", "onnxruntime", "numpy")
+_PACKAGES = ("hybridc", "apache-tvm", "onnx", "onnxruntime", "torch", "numpy")
 _WIDTH = 110  # characters of a reason in text
 
 

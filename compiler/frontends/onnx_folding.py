@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends import onnx_operators
 from hybridc.compiler.frontends.onnx_branches import Scene, written_out
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.model import Array
@@ -21,7 +22,7 @@ from hybridc.compiler.model import Array
 _LIMIT_BYTES = 2**20
 # Weights stay 8-bit integers for those passes that compute with them.
 _LEFT = {"DequantizeLinear"}
-_RANDOM = {"Bernoulli", "Dropout", "Multinomial", "RandomNormalLike", "RandomUniformLike"}
+_RANDOM = onnx_operators.RANDOM | {"Dropout"}
 # Outputs after the first are optional.
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.

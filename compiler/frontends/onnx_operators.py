@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import onnx_functions
@@ -20,22 +21,39 @@ _MICROSOFT = {
     "MatMulInteger16",
     "SkipLayerNormalization",
 }
+# They draw numbers, at each call others.
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
 # Functions may be written with functions; ONNX's own go three deep.
 _EXPANSIONS = 8
 
 
 def supported(node: Proto) -> bool:
     """Whether we or TVM's importer have a converter for this node's operator and domain."""
-    from tvm.relax.frontend.onnx import onnx_frontend
-
     from hybridc.compiler.frontends.onnx_importer import converters
 
-    known = {*onnx_frontend._get_convert_map(), "If"}  # pyright: ignore[reportPrivateUsage]
     if node.domain in _STANDARD:
         if node.op_type in converters():
             return True
-        return node.op_type in known and not better_expanded(node)
-    return node.domain == "com.microsoft" and node.op_type in known & _MICROSOFT
+        return node.op_type in _known() and not better_expanded(node)
+    return node.domain == "com.microsoft" and node.op_type in _known() & _MICROSOFT
+
+
+@cache
+def _known() -> frozenset[str]:
+    """The operators of TVM's importer."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    table = onnx_frontend._get_convert_map()  # pyright: ignore[reportPrivateUsage]
+    return frozenset({*table, "If"})
 
 
 def unsupported(proto: Proto) -> list[Proto]:
@@ -110,6 +128,14 @@ def _operator(node: Proto) -> str:
 
 def _has_body(node: Proto, opset: int) -> bool:
     return node.domain in _STANDARD and onnx_functions.has_body(node, opset)
+
+
+def draws(proto: Proto) -> bool:
+    """Whether a model's outputs depend on a generator of random numbers."""
+    return any(
+        node.op_type in RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
+        for node in walk(proto.graph)
+    )
 
 
 def opset_of(proto: Proto) -> int:

@@ -14,17 +14,18 @@ from typing import Any
 
 from hybridc.compiler.dims import is_open
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, torch_archive, torch_repairs, torch_sizes
+from hybridc.compiler.frontends import onnx_model, onnx_operators, torch_archive, torch_sizes
 from hybridc.compiler.frontends.relax_outputs import output_specs
+from hybridc.compiler.frontends.torch_values import of_pairs, spec_of, values_of, written
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
-_OPSET = 20  # the newest for which every converter of the importer was written
-_BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
 # ONNX first: it imports more architectures (the transformers whole), its shapes are made static
 # and folded, and fewer of its operators are known to be converted wrongly.  The other road has
-# what ONNX or TVM's ONNX importer lacks, such as recurrent networks, and takes a fifth of the time.
+# what ONNX or torch's exporter to it lacks, such as linear algebra, and takes a fifth of the time.
 ROADS = ("ONNX", "torch.export")
+# The last road, where it is allowed: what neither has is left to ONNX Runtime, as of ONNX models.
+WITH_REGIONS = "ONNX with ONNX Runtime"
 # What TVM's importer of ATen computes wrongly, and how.
 _MISREAD = MappingProxyType(
     {
@@ -64,7 +65,11 @@ class Program:
         """Call the original with the tensors of the inputs."""
         from torch.utils._pytree import tree_unflatten
 
-        leaves = [a.value if isinstance(a, Constant) else tensors[a] for a in self.arguments]
+        values = values_of(self.exported)
+        leaves = [
+            a.value if isinstance(a, Constant) else of_pairs(tensors[a], values[a])
+            for a in self.arguments
+        ]
         positional, keyword = tree_unflatten(leaves, self.exported.call_spec.in_spec)
         module = self.original()
         with evaluation_mode(module):
@@ -72,21 +77,32 @@ class Program:
 
 
 def load(
-    source: Any, example_inputs: tuple[Any, ...] | None, roads: Sequence[str] = ROADS
+    source: Any,
+    example_inputs: tuple[Any, ...] | None,
+    roads: Sequence[str] = ROADS,
+    fallback: bool = False,
 ) -> Model:
     """Load a module with example inputs, an ExportedProgram, or the path of a `.pt2` file.
 
-    The first of `roads` that works is taken.  Modules are exported in evaluation mode and left in
+    The first of `roads` that works is taken; with `fallback` the last is by way of ONNX with what
+    cannot be imported left to ONNX Runtime.  Modules are exported in evaluation mode and left in
     the mode they were in.  Raises InputError where torch or the example inputs are missing,
     ModelError where no road works.
     """
     program = export(source, example_inputs)
+    from hybridc.compiler.frontends.torch_onnx import once  # needs torch
+
+    proto = once(lambda: to_onnx(program))
+    converters: dict[str, Callable[[], Model]] = {
+        "ONNX": lambda: _through_onnx(program, proto()),
+        "torch.export": lambda: _directly(program),
+        WITH_REGIONS: lambda: _through_onnx(program, proto(), fallback=True),
+    }
     reasons: list[str] = []
-    converters = {"ONNX": _through_onnx, "torch.export": _directly}
-    for road in roads:
+    for road in [*roads, WITH_REGIONS] if fallback else roads:
         try:
             with _quiet():
-                model = _checked(converters[road](program), program)
+                model = _checked(converters[road](), program)
         except Exception as error:  # exporters and importers raise anything
             reasons.append(f"{road}: {_reason(error)[:160]}")
             continue
@@ -101,14 +117,14 @@ def load(
 def _checked(model: Model, program: Program) -> Model:
     """The model, if its outputs are of the shapes and types that torch gives them.
 
-    Importers drop axes here and there, and write complex numbers as pairs.
+    Importers drop axes here and there.
     """
-    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    values = values_of(program.exported)
     for spec, output in zip(model.outputs, _tensor_outputs(program.exported), strict=True):
         value = values.get(output.arg.name)
         if value is None or not all(isinstance(size, int) for size in value.shape):
             continue
-        wanted = TensorSpec(spec.name, tuple(value.shape), str(value.dtype).removeprefix("torch."))
+        wanted = spec_of(spec.name, value)
         if spec != wanted:
             raise ModelError(f"the output {wanted.describe()} came in as {spec.describe()}")
     return model
@@ -170,9 +186,9 @@ def _reason(error: BaseException) -> str:
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     from torch.export.graph_signature import InputKind
 
-    if written := sorted({root.name for root in map(_written, exported.graph.nodes) if root}):
+    if changed := sorted({root.name for root in map(written, exported.graph.nodes) if root}):
         raise ModelError(
-            f"{name} changes its own state or inputs, which is not supported: {written}"
+            f"{name} changes its own state or inputs, which is not supported: {changed}"
         )
     signature = exported.graph_signature
     arguments = tuple(
@@ -187,25 +203,6 @@ def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
     return program
 
 
-def _written(node: Any) -> Any:
-    """The program's input or buffer that a node writes to in place, or None.
-
-    Writing to an intermediate result is harmless; views are followed to what they show.
-    """
-    if not getattr(getattr(node.target, "_schema", None), "is_mutable", False):
-        return None
-    root = node.args[0]
-    while root.op == "call_function" and _aliases(root):
-        root = root.args[0]
-    return root if root.op == "placeholder" else None
-
-
-def _aliases(node: Any) -> bool:
-    """Whether a node's result shares memory with its first argument."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and any(a.alias_info for a in schema.arguments[:1])
-
-
 def _argument(name: str, argument: Any) -> str | Constant:
     from torch.export.graph_signature import ConstantArgument, TensorArgument
 
@@ -217,57 +214,43 @@ def _argument(name: str, argument: Any) -> str | Constant:
 
 
 def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
-    values = {node.name: node.meta.get("val") for node in program.exported.graph.nodes}
+    values = values_of(program.exported)
     ranges = program.exported.range_constraints
-    return tuple(torch_sizes.spec(name, values[name], ranges) for name in program.inputs)
+    return tuple(_input_spec(name, values[name], ranges) for name in program.inputs)
+
+
+def _input_spec(name: str, value: Any, ranges: Mapping[Any, Any]) -> TensorSpec:
+    if all(isinstance(size, int) for size in value.shape):
+        return spec_of(name, value)
+    return torch_sizes.spec(name, value, ranges)
 
 
 def to_onnx(program: Program) -> Any:
     """Export to an `onnx.ModelProto` with our names of inputs and outputs."""
-    import torch
-    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from hybridc.compiler.frontends import torch_onnx
 
-    narrow = _has_bfloat16(program)
-    # Another kernel's results have other strides, for which the views behind it were not traced.
-    with sdpa_kernel(SDPBackend.MATH):
-        exported = torch.onnx.export(
-            torch_repairs.repaired(program.exported),
-            dynamo=True,
-            verbose=False,
-            opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
-            optimize=not narrow,  # folded batch norms leave weights of float32 to bfloat16
-            input_names=program.inputs,
-            output_names=list(program.outputs),
-        )
-    if exported is None:
-        raise ModelError("torch.onnx.export gave no model")
-    return exported.model_proto
+    return torch_onnx.to_onnx(program.exported, program.inputs, list(program.outputs))
 
 
-def _has_bfloat16(program: Program) -> bool:
-    nodes = program.exported.graph.nodes
-    types = {str(getattr(node.meta.get("val"), "dtype", "")) for node in nodes}
-    return "torch.bfloat16" in types
-
-
-def _through_onnx(program: Program) -> Model:
+def _through_onnx(program: Program, proto: Any, fallback: bool = False) -> Model:
+    if onnx_operators.draws(proto):
+        raise ModelError("it draws random numbers")
     wanted = _input_specs(program)
     shapes = {spec.name: spec.shape for spec in wanted if is_open(spec.shape)}
-    model = onnx_model.load(to_onnx(program), shapes)
+    model = onnx_model.load(proto, shapes, fallback)
     if torch_sizes.forms(model.inputs) != torch_sizes.forms(wanted):
         raise ModelError("the exporter changed the inputs")
     return model
 
 
 def _directly(program: Program) -> Model:
-    from tvm.relax.frontend.torch import from_exported_program
-
     from hybridc.compiler.frontends.bounded_indices import bound
+    from hybridc.compiler.frontends.torch_importer import import_program
 
     _require_readable(program)
     if any(is_open(spec.shape) for spec in _input_specs(program)):
         raise ModelError("open sizes come by way of ONNX alone")
-    module = from_exported_program(program.exported, unwrap_unit_return_tuple=True)
+    module = import_program(program.exported)
     if len(module["main"].params) != len(program.inputs):
         raise ModelError("the importer changed the inputs")
     return Model(

@@ -233,6 +233,15 @@ def _softplus(node: Node) -> Expr:
     return s.add(s.maximum(x, 0.0), s.log(s.add(s.exp(s.negative(s.abs(x))), 1.0)))
 
 
+def _parametric_rectifier(node: Node) -> Expr:
+    """Before opset 7 a row of slopes is one for each channel; since then TVM has it right."""
+    x, slope, s = node.inputs[0], node.inputs[1], node.scope
+    if node.opset >= 7 or len(node.shape(1)) != 1:
+        return None
+    slope = s.reshape(slope, [-1, *[1] * (len(node.shape()) - 2)])
+    return s.where(s.less(x, 0.0), s.multiply(x, slope), x)
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "BitCast": _bit_cast,
@@ -243,6 +252,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "IsInf": _is_inf,
         "Mish": _mish,
         "Mod": _mod,
+        "PRelu": _parametric_rectifier,
         "Pow": _pow,
         "Selu": _exponential_unit(1.67326319217681884765625, 1.05070102214813232421875),
         "Sinh": _hyperbolic(-1.0),

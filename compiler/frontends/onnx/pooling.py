@@ -20,7 +20,7 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import constant
 
 
-def _max_pool(node: Node) -> list[Expr] | None:
+def max_pool(node: Node) -> list[Expr] | None:
     """The maxima, and where they stand in the whole input; without places TVM does it."""
     if not node.named(1):
         return None
@@ -142,5 +142,5 @@ def _conv_transpose(node: Node) -> Expr:
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"ConvTranspose": _conv_transpose, "LpPool": _lp_pool, "MaxPool": _max_pool}
+    {"ConvTranspose": _conv_transpose, "LpPool": _lp_pool, "MaxPool": max_pool}
 )

@@ -34,16 +34,16 @@ def _dft(node: Node) -> Expr:
     usual = 2 * (given - 1) if inverse and one_sided else given
     length = int(np.ravel(node.value(1, usual))[0])
     _check(length, x)
-    moved = _to_front(s, _wide(s, x), axis, rank)
+    moved = to_front(s, wide(s, x), axis, rank)
     if inverse and one_sided:
-        made = _real_inverse(s, moved, length)
+        made = real_inverse(s, moved, length)
     else:
         bins = length // 2 + 1 if one_sided else length
-        made = _transform(s, moved, length, bins, inverse)
-    return _narrow(s, _to_front(s, made, axis, rank), dtype(x))
+        made = transform(s, moved, length, bins, inverse)
+    return _narrow(s, to_front(s, made, axis, rank), dtype(x))
 
 
-def _wide(s: Expr, x: Expr) -> Expr:
+def wide(s: Expr, x: Expr) -> Expr:
     """As float64: bins that cancel to nothing would keep the rounding of all that was added."""
     return x if dtype(x) == "float64" else s.astype(x, "float64")
 
@@ -59,14 +59,14 @@ def _check(length: int, x: Expr) -> None:
         raise UnsupportedError(f"elements of {dtype(x)}")
 
 
-def _to_front(s: Expr, x: Expr, axis: int, rank: int) -> Expr:
+def to_front(s: Expr, x: Expr, axis: int, rank: int) -> Expr:
     """Swap the axis with the one before the last, where a product takes it."""
     order = list(range(rank))
     order[axis], order[rank - 2] = order[rank - 2], order[axis]
     return x if axis == rank - 2 else s.permute_dims(x, order)
 
 
-def _transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
+def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     """`[..., given, 1 or 2]` to `[..., bins, 2]`: zeros behind, or cut, to the length."""
     given, parts = static(x)[-2:]
     used = min(given, length)
@@ -82,7 +82,7 @@ def _transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     return s.concat([re, im], axis=-1)
 
 
-def _real_inverse(s: Expr, x: Expr, length: int) -> Expr:
+def real_inverse(s: Expr, x: Expr, length: int) -> Expr:
     """One half of a spectrum to real numbers; the other half is its conjugate."""
     given, parts = static(x)[-2:]
     used = min(given, length // 2 + 1)
@@ -121,9 +121,9 @@ def _stft(node: Node) -> Expr:
     cut = s.reshape(cut, [batch, frames, length, parts])
     if window is not None:
         cut = s.multiply(cut, s.reshape(window, [1, 1, length, 1]))
-    cut = _wide(s, cut)
+    cut = wide(s, cut)
     bins = length // 2 + 1 if node.get("onesided", 1) else length
-    return _narrow(s, _transform(s, cut, length, bins, inverse=False), dtype(x))
+    return _narrow(s, transform(s, cut, length, bins, inverse=False), dtype(x))
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"DFT": _dft, "STFT": _stft})

@@ -1,0 +1,71 @@
+"""Compile the zoo's models of each family of architectures, and compare them with torch.
+
+    python benchmarks/architectures.py --json > architectures.json
+    python benchmarks/architectures.py BERT T5
+
+The JSON is that of `hybridc conformance --json`, for benchmarks/conformance_page.py.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from time import perf_counter
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+
+from zoo import ZOO
+from zoo_sequences import FAMILIES
+
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.conformance import summary
+from hybridc.compiler.conformance.examiner import judged
+from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.suite import Result, Verdict
+from hybridc.compiler.plans import Options
+from hybridc.compiler.session import InferenceSession
+
+_RTOL, _ATOL = 1e-3, 1e-4
+
+
+def main() -> None:
+    """Run the families named, or all."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    given = parser.parse_args()
+    if unknown := set(given.families) - set(FAMILIES):
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
+    results = list(run(given.families or FAMILIES))
+    found = summary.of("architectures", results, len(results), core=False)
+    print(json.dumps(found.to_json()) if given.json else found.text())
+
+
+def run(families: Iterable[str]) -> Iterable[Result]:
+    """The result of each model, told on the way."""
+    for family in families:
+        for name in FAMILIES[family]:
+            start = perf_counter()
+            result = judged(name, family, lambda name=name: examine(name))
+            seconds = perf_counter() - start
+            told = f"{result.verdict} {family}: {name} in {seconds:.1f} s {result.reason}"
+            print(told.rstrip(), file=sys.stderr, flush=True)
+            yield result
+
+
+def examine(name: str) -> Result:
+    """Compile one model with default options; compare on inputs that the compiler never saw."""
+    animal = ZOO[name]()
+    options = Options(threads=1)
+    model = frontend.load(animal.source, example_inputs=animal.example_inputs, fallback=True)
+    outcome = driver.compile_model(model, options)
+    feed = {spec.name: array for spec, array in zip(model.inputs, animal.feed, strict=True)}
+    got = InferenceSession(outcome.artifact, 1).run(None, feed)
+    said = difference(got, model.reference(feed), _RTOL, _ATOL)
+    right = Verdict.FALLBACK if model.regions else Verdict.PASS
+    return Result("", "", Verdict.WRONG if said else right, said or "")
+
+
+if __name__ == "__main__":
+    main()

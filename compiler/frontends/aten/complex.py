@@ -1,0 +1,241 @@
+"""Complex numbers as pairs of real ones, in a last axis of their own.
+
+`LINEAR` are operators that treat real and imaginary parts alike: the importer applies the converter
+of real numbers to each.  `COMPLEX` are those that mix them.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx import spectral
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.rewrite import constant
+
+LINEAR = frozenset(
+    {
+        "alias.default",
+        "as_strided.default",
+        "cat.default",
+        "clone.default",
+        "constant_pad_nd.default",
+        "diagonal.default",
+        "div.Scalar",
+        "expand.default",
+        "flip.default",
+        "gather.default",
+        "getitem",
+        "index.Tensor",
+        "index_select.default",
+        "mean.default",
+        "mean.dim",
+        "neg.default",
+        "permute.default",
+        "repeat.default",
+        "reshape.default",
+        "roll.default",
+        "select.int",
+        "slice.Tensor",
+        "split_with_sizes.default",
+        "squeeze.dims",
+        "stack.default",
+        "sum.default",
+        "sum.dim_IntList",
+        "unsqueeze.default",
+        "view.default",
+        "where.self",
+    }
+)
+
+
+def parts(s: Scope, x: Expr) -> tuple[Expr, Expr]:
+    """The real and the imaginary numbers of a tensor of pairs."""
+    last = len(static(x)) - 1
+    return tuple(
+        s.squeeze(s.strided_slice(x, [last], [part], [part + 1]), axis=[last]) for part in (0, 1)
+    )
+
+
+def paired(s: Scope, real: Expr, imaginary: Expr) -> Expr:
+    """A tensor of pairs."""
+    return s.stack([real, imaginary], axis=len(static(real)))
+
+
+def _of(c: Call, name: str) -> tuple[Any, Any]:
+    """An operand's parts; of a real one, or of a number, too."""
+    value, s = c[name], c.scope
+    if isinstance(value, complex | int | float):
+        number = complex(value)
+        return number.real, number.imag
+    if name in c.complex:
+        return parts(s, value)
+    return value, s.zeros_like(value)
+
+
+def _complex(c: Call) -> Expr:
+    s, shape = c.scope, list(c.results[0][0])
+    both = [s.broadcast_to(_as(s, c[name], c.part), shape) for name in ("real", "imag")]
+    return paired(s, *both)
+
+
+def _as(s: Scope, x: Expr, kind: str) -> Expr:
+    return x if dtype(x) == kind else s.astype(x, kind)
+
+
+def _polar(c: Call) -> Expr:
+    s, size, angle = c.scope, c["abs"], c["angle"]
+    return paired(s, s.multiply(size, s.cos(angle)), s.multiply(size, s.sin(angle)))
+
+
+def _same(c: Call) -> Expr:
+    return c["self"]
+
+
+def _conjugate(c: Call) -> Expr:
+    real, imaginary = parts(c.scope, c["self"])
+    return paired(c.scope, real, c.scope.negative(imaginary))
+
+
+def _abs(c: Call) -> Expr:
+    """Scaled by the larger part, so that squares do not overflow."""
+    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
+    one, two = s.abs(real), s.abs(imaginary)
+    larger, smaller = s.maximum(one, two), s.minimum(one, two)
+    ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), _number(1, larger), larger))
+    return s.multiply(larger, s.sqrt(s.add(s.multiply(ratio, ratio), 1.0)))
+
+
+def _number(value: float, like: Expr) -> Expr:
+    return constant(np.array(value), dtype(like))
+
+
+def _angle(c: Call) -> Expr:
+    real, imaginary = parts(c.scope, c["self"])
+    return c.scope.atan2(imaginary, real)
+
+
+def _sum(sign: int) -> Converter:
+    def convert(c: Call) -> Expr:
+        s, both = c.scope, zip(_of(c, "self"), _of(c, "other"), strict=True)
+        factor = sign * c.arguments.get("alpha", 1)
+        return paired(s, *(_added(s, a, b, factor) for a, b in both))
+
+    return convert
+
+
+def _added(s: Scope, a: Expr, b: Any, factor: float) -> Expr:
+    if not hasattr(b, "ty"):
+        return s.add(a, b * factor)
+    return s.add(a, b if factor == 1 else s.multiply(b, factor))
+
+
+def _multiply(c: Call) -> Expr:
+    (a, b), (x, y), s = _of(c, "self"), _of(c, "other"), c.scope
+    real = s.subtract(s.multiply(a, x), s.multiply(b, y))
+    return paired(s, real, s.add(s.multiply(a, y), s.multiply(b, x)))
+
+
+def _divide(c: Call) -> Expr:
+    (a, b), (x, y), s = _of(c, "self"), _of(c, "other"), c.scope
+    if "other" not in c.complex:
+        return paired(s, s.divide(a, x), s.divide(b, x))
+    size = s.add(s.multiply(x, x), s.multiply(y, y))
+    real = s.add(s.multiply(a, x), s.multiply(b, y))
+    imaginary = s.subtract(s.multiply(b, x), s.multiply(a, y))
+    return paired(s, s.divide(real, size), s.divide(imaginary, size))
+
+
+def _exp(c: Call) -> Expr:
+    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
+    size = s.exp(real)
+    return paired(s, s.multiply(size, s.cos(imaginary)), s.multiply(size, s.sin(imaginary)))
+
+
+def _product(second: str) -> Converter:
+    def convert(c: Call) -> Expr:
+        (a, b), (x, y), s = _of(c, "self"), _of(c, second), c.scope
+        real = s.subtract(s.matmul(a, x), s.matmul(b, y))
+        return paired(s, real, s.add(s.matmul(a, y), s.matmul(b, x)))
+
+    return convert
+
+
+def _cast(c: Call) -> Expr:
+    """To another precision, from real numbers too; to real ones the imaginary part is left out."""
+    s, kind = c.scope, c.part
+    real, imaginary = _of(c, "self")
+    if not c.gives_complex:
+        return _as(s, real, kind)
+    return paired(s, _as(s, real, kind), _as(s, imaginary, kind))
+
+
+def _fourier(one_sided: bool, to_real: bool) -> Converter:
+    """`_fft_r2c`, `_fft_c2c` and `_fft_c2r`, one axis after another, the last of them first."""
+
+    def convert(c: Call) -> Expr:
+        s, x, axes = c.scope, c["self"], list(c["dim"])
+        x = x if "self" in c.complex else s.expand_dims(x, axis=[len(static(x))])
+        kind, rank = dtype(x), len(static(x))
+        forward = bool(c.arguments.get("forward", not to_real))
+        x = spectral.wide(s, x)
+        half = axes[-1] if axes else None
+        order = axes[::-1] if not to_real else axes
+        for axis in order:
+            length = static(x)[axis % (rank - 1)]
+            moved = spectral.to_front(s, x, axis % (rank - 1), rank)
+            if to_real and axis == half:
+                made = spectral.real_inverse(s, moved, int(c["last_dim_size"]))
+            else:
+                single = one_sided and axis == half and bool(c["onesided"])
+                bins = length // 2 + 1 if single else length
+                made = spectral.transform(s, moved, length, bins, inverse=not forward)
+            x = spectral.to_front(s, made, axis % (rank - 1), rank)
+        scale = _scale(c, forward)
+        x = x if scale == 1 else s.multiply(x, scale)
+        x = s.squeeze(x, axis=[rank - 1]) if to_real else x
+        return _as(s, x, kind)
+
+    return convert
+
+
+def _scale(c: Call, forward: bool) -> float:
+    """By torch's mode (0 none, 1 by the root, 2 by n), over what the transforms did already."""
+    shape = c.results[0][0] if "last_dim_size" in c.arguments else c.shape()
+    count = float(np.prod([shape[axis] for axis in c["dim"]]))
+    wanted = {0: 1.0, 1: count**-0.5, 2: 1 / count}.get(int(c["normalization"]))
+    if wanted is None:
+        raise UnsupportedError(f"normalization={c['normalization']}")
+    return wanted if forward else wanted * count
+
+
+COMPLEX: Mapping[str, Converter] = MappingProxyType(
+    {
+        "_conj.default": _conjugate,
+        "_conj_physical.default": _conjugate,
+        "_fft_c2c.default": _fourier(one_sided=False, to_real=False),
+        "_fft_c2r.default": _fourier(one_sided=False, to_real=True),
+        "_fft_r2c.default": _fourier(one_sided=True, to_real=False),
+        "_to_copy.default": _cast,
+        "abs.default": _abs,
+        "add.Tensor": _sum(1),
+        "angle.default": _angle,
+        "bmm.default": _product("mat2"),
+        "complex.default": _complex,
+        "div.Tensor": _divide,
+        "exp.default": _exp,
+        "matmul.default": _product("other"),
+        "mm.default": _product("mat2"),
+        "mul.Scalar": _multiply,
+        "mul.Tensor": _multiply,
+        "polar.default": _polar,
+        "resolve_conj.default": _same,
+        "resolve_neg.default": _same,
+        "sub.Tensor": _sum(-1),
+        "view_as_complex.default": _same,
+        "view_as_real.default": _same,
+    }
+)

@@ -1,0 +1,103 @@
+"""Advanced indexing: tensors of places for some axes, read and written."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.rewrite import constant
+
+
+def _read(c: Call) -> Expr:
+    """The indexed axes are brought to the front, and become one."""
+    s, x, given = c.scope, c["self"], _given(c)
+    axes = list(given)
+    if len(axes) == 1 and len(static(given[axes[0]])) <= 1:
+        return s.take(x, _inside(s, given[axes[0]], static(x)[axes[0]]), axis=axes[0])
+    rest = [axis for axis in range(len(static(x))) if axis not in axes]
+    kept = [static(x)[axis] for axis in rest]
+    flat = s.reshape(s.permute_dims(x, [*axes, *rest]), [-1, *kept])
+    numbers = _numbers(s, given, static(x))
+    shape = list(static(numbers))
+    made = s.take(flat, s.reshape(numbers, [-1]), axis=0)
+    made = s.reshape(made, [*shape, *kept])
+    return s.permute_dims(made, _order(axes, len(shape), len(rest)))
+
+
+def _selected(c: Call) -> Expr:
+    """Whole slices along an axis."""
+    s, x, index = c.scope, c["self"], c["index"]
+    index = s.reshape(index, [1]) if not static(index) else index
+    if not static(x):
+        return s.reshape(x, list(c.results[0][0]))
+    return s.take(x, index, axis=c["dim"])
+
+
+def _order(axes: Sequence[int], made: int, rest: int) -> list[int]:
+    """Axes of places stand where the indexed ones were, if these are neighbours; else in front."""
+    order = list(range(made + rest))
+    if axes[-1] - axes[0] + 1 != len(axes):
+        return order
+    before = axes[0]
+    return [*range(made, made + before), *range(made), *range(made + before, made + rest)]
+
+
+def _written(c: Call) -> Expr:
+    """All places as numbers of elements in a row, and what is written to each."""
+    s, x, given = c.scope, c["self"], _given(c)
+    axes, shape = list(given), static(x)
+    rest = [axis for axis in range(len(shape)) if axis not in axes]
+    numbers = _numbers(s, given, shape)
+    count, kept = list(static(numbers)), [shape[axis] for axis in rest]
+    size = prod(kept)
+    inner = np.arange(size).reshape([1] * len(count) + kept)
+    numbers = s.multiply(s.reshape(numbers, [*count, *[1] * len(kept)]), size)
+    numbers = s.add(numbers, constant(inner, "int64"))
+    order = _order(axes, len(count), len(rest))
+    whole = [*count, *kept]
+    values = s.broadcast_to(c["values"], [whole[axis] for axis in order])
+    values = s.permute_dims(values, list(np.argsort(order)))
+    flat = s.reshape(s.permute_dims(x, [*axes, *rest]), [-1])
+    how = "add" if c["accumulate"] else "update"
+    places, values = s.reshape(numbers, [-1]), s.reshape(values, [-1])
+    made = s.scatter_elements(flat, places, values, axis=0, reduction=how)
+    made = s.reshape(made, [*(shape[axis] for axis in axes), *kept])
+    return s.permute_dims(made, list(np.argsort([*axes, *rest])))
+
+
+def _given(c: Call) -> dict[int, Expr]:
+    """The places by axis.  Raises UnsupportedError for a mask that only the data tell."""
+    found = {axis: index for axis, index in enumerate(c["indices"]) if index is not None}
+    if any(dtype(index) == "bool" for index in found.values()):
+        raise UnsupportedError("a mask, which makes a shape that depends on the data")
+    return found
+
+
+def _numbers(s: Scope, given: Mapping[int, Expr], shape: Sequence[int]) -> Expr:
+    """Of the indexed axes in a row, the number of each place."""
+    total: Any = None
+    for axis, index in given.items():
+        inside = _inside(s, index, shape[axis])
+        total = inside if total is None else s.add(s.multiply(total, shape[axis]), inside)
+    return total
+
+
+def _inside(s: Scope, index: Expr, extent: int) -> Expr:
+    """Places counted from the end are counted from the front."""
+    index = index if dtype(index) == "int64" else s.astype(index, "int64")
+    return s.where(s.less(index, 0), s.add(index, extent), index)
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "_unsafe_index.Tensor": _read,
+        "index.Tensor": _read,
+        "index_put.default": _written,
+        "index_select.default": _selected,
+    }
+)

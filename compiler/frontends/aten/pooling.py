@@ -1,0 +1,97 @@
+"""Pooling that tells where the maxima stand."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx import pooling
+from hybridc.compiler.frontends.onnx.node import Expr, Node, static
+from hybridc.compiler.rewrite import constant
+
+Tensor = Any  # torch.Tensor
+
+
+def _each(value: Any, rank: int) -> list[int]:
+    """A number for each axis; one stands for all."""
+    found = [value] if isinstance(value, int) else list(value)
+    return found * rank if len(found) == 1 else found
+
+
+def _max_pool(rank: int) -> Converter:
+    """The maxima, and their places within each image where these are read."""
+
+    def convert(c: Call) -> tuple[Expr, Expr]:
+        s, x = c.scope, c["self"]
+        alone = len(static(x)) == rank + 1
+        x = s.expand_dims(x, axis=[0]) if alone else x
+        window = _each(c["kernel_size"], rank)
+        stride = _each(c["stride"], rank) if c["stride"] else window
+        pads = _each(c["padding"], rank) * 2
+        attributes = {
+            "kernel_shape": window,
+            "strides": stride,
+            "pads": pads,
+            "dilations": _each(c["dilation"], rank),
+            "ceil_mode": int(c["ceil_mode"]),
+        }
+        if 1 in c.used:
+            node = Node("MaxPool", [x], attributes, 2, 20, s)
+            made, places = pooling.max_pool(node)
+            places = s.floor_mod(places, math.prod(static(x)[2:]))
+        else:
+            pool = {1: s.nn.max_pool1d, 2: s.nn.max_pool2d, 3: s.nn.max_pool3d}[rank]
+            options = {"pool_size": window, "strides": stride, "padding": pads}
+            rest = {"dilation": attributes["dilations"], "ceil_mode": bool(c["ceil_mode"])}
+            made = pool(x, **options, **rest)
+            places = constant(np.zeros(1), "int64")  # nobody reads it
+        if alone:
+            made, places = (s.squeeze(y, axis=[0]) if 1 in c.used else y for y in (made, places))
+        return made, places
+
+    return convert
+
+
+def _adaptive_max_pool(self: Tensor, output_size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The maxima of as many windows as are wanted, which may differ in size by one."""
+    rank = len(output_size)
+    image = self.shape[-rank:]
+    flat = self.flatten(-rank)
+    places = torch.zeros(1, 1, dtype=torch.int64)
+    for extent, count in zip(image, output_size, strict=True):
+        joined = places[:, None, :, None] * extent + _window_places(extent, count)[None, :, None, :]
+        places = joined.reshape(joined.shape[0] * count, -1)
+    taken = flat.index_select(-1, places.reshape(-1)).unflatten(-1, tuple(places.shape))
+    best = taken.argmax(-1)
+    numbers = places.expand(taken.shape)
+    index = numbers.gather(-1, best.unsqueeze(-1)).squeeze(-1)
+    made = taken.amax(-1)
+    shape = (*self.shape[:-rank], *output_size)
+    return made.reshape(shape), index.reshape(shape)
+
+
+def _window_places(extent: int, count: int) -> Tensor:
+    """`[count, longest]`: the elements of each window, the last again in those that are shorter."""
+    number = torch.arange(count).unsqueeze(1)
+    start = number * extent // count
+    end = ((number + 1) * extent + count - 1) // count
+    longest = max(-(-(i + 1) * extent // count) - i * extent // count for i in range(count))
+    return torch.minimum(start + torch.arange(longest), end - 1)
+
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "adaptive_max_pool2d.default": _adaptive_max_pool,
+        "adaptive_max_pool3d.default": _adaptive_max_pool,
+    }
+)
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "max_pool2d_with_indices.default": _max_pool(2),
+        "max_pool3d_with_indices.default": _max_pool(3),
+    }
+)

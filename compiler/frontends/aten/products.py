@@ -1,0 +1,101 @@
+"""Products of matrices, in the type of their operands: TVM's importer makes all of them float32."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx.node import Expr
+
+
+def _summed(self: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
+    """A sum of products, added."""
+    made = (batch1 @ batch2).sum(0)
+    made = made if alpha == 1 else made * alpha
+    return made + (self if beta == 1 else self * beta) if beta else made
+
+
+def _threefold(  # noqa: PLR0913, PLR0917 - torch's own signature
+    i1: Any,
+    i2: Any,
+    i3: Any,
+    expand1: Sequence[int],
+    expand2: Sequence[int],
+    expand3: Sequence[int],
+    sumdim: Sequence[int],
+    unroll_dim: int = 1,
+) -> Any:
+    """The product of three tensors with axes put in, summed over some."""
+    del unroll_dim  # how torch goes about it
+    for axes, index in ((expand1, 0), (expand2, 1), (expand3, 2)):
+        for axis in axes:
+            i1, i2, i3 = (
+                x.unsqueeze(axis) if i == index else x for i, x in enumerate((i1, i2, i3))
+            )
+    return (i1 * i2 * i3).sum(tuple(sumdim))
+
+
+def _grouped(
+    self: Any,
+    mat2: Any,
+    offs: Any = None,
+    bias: Any = None,
+    out_dtype: Any = None,
+) -> Any:
+    """Rows times the matrix of their group; the groups end at the places `offs`.
+
+    Each matrix is multiplied with all rows: which of them are its own, only the data tell.
+    """
+    if self.ndim != 2 or mat2.ndim != 3 or offs is None:
+        raise UnsupportedError("groups of columns")
+    place = torch.arange(self.shape[0], dtype=offs.dtype).unsqueeze(1)
+    group = (place >= offs.unsqueeze(0)).sum(1).unsqueeze(1)
+    made = self.new_zeros(self.shape[0], mat2.shape[2])
+    for index in range(mat2.shape[0]):
+        product = self @ mat2[index]
+        product = product if bias is None else product + bias[index]
+        made = torch.where(group == index, product, made)
+    return made if out_dtype is None else made.to(out_dtype)
+
+
+def _product(second: str) -> Converter:
+    def convert(c: Call) -> Expr:
+        return c.scope.matmul(c["self"], c[second])
+
+    return convert
+
+
+def _added(left: str, right: str) -> Converter:
+    """Beta * self + alpha * left right."""
+
+    def convert(c: Call) -> Expr:
+        s, made = c.scope, c.scope.matmul(c[left], c[right])
+        if c["alpha"] != 1:
+            made = s.multiply(made, c["alpha"])
+        if c["beta"] == 0:
+            return made
+        added = c["self"] if c["beta"] == 1 else s.multiply(c["self"], c["beta"])
+        return s.add(made, added)
+
+    return convert
+
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "_grouped_mm.default": _grouped,
+        "_trilinear.default": _threefold,
+        "addbmm.default": _summed,
+    }
+)
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        "addmm.default": _added("mat1", "mat2"),
+        "baddbmm.default": _added("batch1", "batch2"),
+        "bmm.default": _product("mat2"),
+        "matmul.default": _product("other"),
+        "mm.default": _product("mat2"),
+    }
+)

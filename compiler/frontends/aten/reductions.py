@@ -1,0 +1,121 @@
+"""Reductions that TVM's importer lacks, and running sums of exponentials."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+
+from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx.node import Expr, dtype, static
+from hybridc.compiler.rewrite import constant
+
+Tensor = Any  # torch.Tensor
+
+
+def _axes(c: Call) -> list[int] | None:
+    """The axes that are reduced; None for all."""
+    dim = c.arguments.get("dim")
+    if dim is None or (isinstance(dim, list | tuple) and not dim):
+        return None
+    return [dim] if isinstance(dim, int) else list(dim)
+
+
+def _kept(c: Call) -> bool:
+    return bool(c.arguments.get("keepdim", False))
+
+
+def _reduced(operator: str) -> Converter:
+    def convert(c: Call) -> Expr:
+        x = c["self"]
+        if not static(x):
+            return x
+        if dtype(x) == "bool":
+            x = c.scope.astype(x, "int8")
+        made = getattr(c.scope, operator)(x, axis=_axes(c), keepdims=_kept(c))
+        return c.scope.astype(made, c.part) if dtype(made) != c.part else made
+
+    return convert
+
+
+def _accumulated(operator: str) -> Converter:
+    """In the type of the result."""
+
+    def convert(c: Call) -> Expr:
+        s, x = c.scope, c["self"]
+        x = x if dtype(x) == c.part else s.astype(x, c.part)
+        return x if not static(x) else getattr(s, operator)(x, axis=_axes(c), keepdims=_kept(c))
+
+    return convert
+
+
+def _quantified(operator: str) -> Converter:
+    """Whether all (min) or any (max) are not zero."""
+
+    def convert(c: Call) -> Expr:
+        s, x = c.scope, c["self"]
+        held = s.not_equal(x, constant(np.array(0), dtype(x))) if dtype(x) != "bool" else x
+        if not static(x):
+            return held
+        made = getattr(s, operator)(s.astype(held, "int8"), axis=_axes(c), keepdims=_kept(c))
+        return s.not_equal(made, constant(np.array(0), "int8"))
+
+    return convert
+
+
+def _extreme_with_place(extreme: str, place: str) -> Converter:
+    def convert(c: Call) -> tuple[Expr, Expr]:
+        s, x = c.scope, c["self"]
+        if not static(x):
+            return x, constant(np.array(0), "int64")
+        wide = s.astype(x, "int8") if dtype(x) == "bool" else x
+        value = getattr(s, extreme)(wide, axis=_axes(c), keepdims=_kept(c))
+        value = s.astype(value, "bool") if dtype(x) == "bool" else value
+        return value, getattr(s, place)(wide, axis=c["dim"], keepdims=_kept(c))
+
+    return convert
+
+
+def _running_log_sum(self: Tensor, dim: int) -> Tensor:
+    """By doubling the distance over which neighbours are added: as many steps as its logarithm."""
+    if self.ndim == 0:
+        return self.clone()
+    made, distance, extent = self, 1, self.shape[dim]
+    while distance < extent:
+        shifted = made.narrow(dim, 0, extent - distance)
+        rest = made.narrow(dim, distance, extent - distance)
+        made = torch.cat([made.narrow(dim, 0, distance), _log_sum(shifted, rest)], dim)
+        distance *= 2
+    return made
+
+
+def _log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp(a) + exp(b)); of two infinities of one sign that infinity."""
+    larger, smaller = torch.maximum(a, b), torch.minimum(a, b)
+    same = torch.isinf(larger) & (larger == smaller)
+    difference = torch.where(same, 0.0, smaller - larger)
+    return torch.where(same, larger, larger + torch.log1p(torch.exp(difference)))
+
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"logcumsumexp.default": _running_log_sum}
+)
+CONVERTERS: Mapping[str, Converter] = MappingProxyType(
+    {
+        **{f"all.{overload}": _quantified("min") for overload in ("default", "dim", "dims")},
+        **{f"any.{overload}": _quantified("max") for overload in ("default", "dim", "dims")},
+        "amax.default": _reduced("max"),
+        "amin.default": _reduced("min"),
+        "max.default": _reduced("max"),
+        "max.dim": _extreme_with_place("max", "argmax"),
+        "min.default": _reduced("min"),
+        "min.dim": _extreme_with_place("min", "argmin"),
+        "mean.default": _accumulated("mean"),
+        "mean.dim": _accumulated("mean"),
+        "prod.default": _accumulated("prod"),
+        "prod.dim_int": _accumulated("prod"),
+        "sum.default": _accumulated("sum"),
+        "sum.dim_IntList": _accumulated("sum"),
+    }
+)

@@ -1,0 +1,54 @@
+"""What torch says of the values of an exported program, and how models hold them."""
+
+from typing import Any
+
+from hybridc.compiler.model import TensorSpec
+
+# In training they write to their arguments 3 and 4; argument 5 tells.
+_NORMS = ("batch_norm.default", "instance_norm.default", "native_batch_norm.default")
+
+
+def values_of(exported: Any) -> dict[str, Any]:
+    """What torch knows of each value by name: a tensor without data, most often."""
+    return {node.name: node.meta.get("val") for node in exported.graph.nodes}
+
+
+def spec_of(name: str, value: Any) -> TensorSpec:
+    """A tensor of torch's; complex numbers are pairs of real ones in a last axis, as in ONNX."""
+    pair, part = ((2,), value.real) if value.is_complex() else ((), value)
+    return TensorSpec(name, (*value.shape, *pair), str(part.dtype).removeprefix("torch."))
+
+
+def of_pairs(tensor: Any, value: Any) -> Any:
+    """A tensor of pairs as the complex one that it stands for, of which torch says `value`."""
+    import torch
+
+    return torch.view_as_complex(tensor) if value.is_complex() else tensor
+
+
+def written(node: Any) -> Any:
+    """The program's input or buffer that a node writes to in place, or None.
+
+    Writing to an intermediate result is harmless; views are followed to what they show.
+    """
+    if _counts_statistics(node):
+        root = node.args[3]
+    elif getattr(getattr(node.target, "_schema", None), "is_mutable", False):
+        root = node.args[0]
+    else:
+        return None
+    while root.op == "call_function" and _aliases(root):
+        root = root.args[0]
+    return root if root.op == "placeholder" else None
+
+
+def _counts_statistics(node: Any) -> bool:
+    """Whether a norm in training writes its statistics, of which its schema says nothing."""
+    named = getattr(node.target, "__name__", "") in _NORMS
+    return named and len(node.args) > 5 and bool(node.args[5]) and node.args[3] is not None
+
+
+def _aliases(node: Any) -> bool:
+    """Whether a node's result shares memory with its first argument."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and any(a.alias_info for a in schema.arguments[:1])

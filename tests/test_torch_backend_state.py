@@ -1,0 +1,164 @@
+"""`torch.compile(backend=...)` of what changes between calls: guards, state, breaks, sizes."""
+
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from hybridc.compiler import torch_region
+from hybridc.compiler.torch_backend import FallbackWarning, torch_backend
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+
+@pytest.fixture(autouse=True)
+def _strict() -> Generator[None, None, None]:
+    """Nothing falls back, and no test knows the code of another."""
+    import warnings
+
+    torch._dynamo.reset()
+    torch_region.all_sessions.cache_clear()
+    torch.manual_seed(0)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error", FallbackWarning)
+        yield
+
+
+def compiled(function: Any, **options: Any) -> Any:
+    return torch.compile(function, backend=torch_backend, **options)
+
+
+def same(got: Any, wanted: Any) -> None:
+    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+class Cache(nn.Module):  # type: ignore[misc]
+    """Writes each call's row into a buffer, and counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 3)
+        self.register_buffer("rows", torch.zeros(6, 3))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x: Any, place: Any) -> Any:
+        self.rows.index_copy_(0, place, self.project(x))
+        self.count += 1
+        return self.rows.cumsum(0) * 2, self.count + 0
+
+
+def test_a_buffer_that_each_call_writes_to() -> None:
+    ours, theirs = Cache(), Cache()
+    theirs.load_state_dict(ours.state_dict())
+    made = compiled(ours)
+    for step in range(5):
+        x, place = torch.randn(1, 4), torch.tensor([step])
+        same(made(x, place), theirs(x, place))
+        same(ours.state_dict(), theirs.state_dict())
+
+
+class Scaled(nn.Module):  # type: ignore[misc]
+    """Multiplies by a number that is no tensor, one way or the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.upward = 2.0, True
+
+    def forward(self, x: Any) -> Any:
+        return x * self.scale if self.upward else x / self.scale
+
+
+def test_numbers_and_choices_are_guarded() -> None:
+    module, x = Scaled(), torch.randn(3)
+    made = compiled(module)
+    for scale, upward in ((2.0, True), (3.0, True), (3.0, False), (2.0, True)):
+        module.scale, module.upward = scale, upward
+        for _ in range(2):
+            same(made(x), module(x))
+
+
+def test_other_types_are_guarded() -> None:
+    made = compiled(lambda x: x * 2 + 1)
+    for x in (torch.ones(3), torch.ones(3, dtype=torch.float64), torch.ones(3, dtype=torch.int32)):
+        for _ in range(2):
+            same(made(x), x * 2 + 1)
+
+
+def test_an_argument_that_may_be_missing() -> None:
+    def function(x: Any, mask: Any = None) -> Any:
+        return x if mask is None else x.masked_fill(mask, 0.0)
+
+    made, x = compiled(lambda x, mask=None: function(x * 2, mask)), torch.randn(4)
+    mask = torch.tensor([True, False, True, False])
+    for _ in range(2):
+        same(made(x), function(x * 2))
+        same(made(x, mask), function(x * 2, mask))
+
+
+def test_writes_through_views_of_an_input() -> None:
+    def function(x: Any) -> Any:
+        x[:, 1].mul_(3)
+        x.view(-1)[0] = 7
+        return x.sum(0)
+
+    made = compiled(function)
+    ours, theirs = torch.arange(6.0).reshape(2, 3), torch.arange(6.0).reshape(2, 3)
+    for _ in range(3):
+        same(made(ours), function(theirs))
+        same(ours, theirs)
+
+
+def test_state_on_both_sides_of_a_break() -> None:
+    seen: list[int] = []
+
+    class Broken(nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("total", torch.zeros(3))
+
+        def forward(self, x: Any) -> Any:
+            self.total.add_(x)
+            seen.append(1)
+            torch._dynamo.graph_break()
+            self.total.mul_(0.5)
+            return self.total + x
+
+    ours, theirs = Broken(), Broken()
+    made = compiled(ours)
+    for seed in range(4):
+        x = torch.full((3,), float(seed))
+        same(made(x), theirs(x))
+        same(ours.total, theirs.total)
+    assert len(seen) == 8, "what is no tensor runs at each call"
+
+
+def test_sizes_that_vary_and_what_is_computed_of_them() -> None:
+    def function(x: Any) -> Any:
+        n = x.shape[0]
+        return (x / n).softmax(0), x[: n // 2].sum() + n
+
+    made = compiled(function, dynamic=True)
+    for n in (4, 7, 4, 9):
+        x = torch.randn(n, 3)
+        same(made(x), function(x))
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_recurrent_networks(kind: str) -> None:
+    module = getattr(nn, kind)(3, 4, num_layers=2, bidirectional=True, batch_first=True).eval()
+    made = compiled(module)
+    for seed in range(3):
+        x = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(seed))
+        same(made(x), module(x))
+
+
+def test_linear_algebra_and_spectra() -> None:
+    def function(x: Any) -> Any:
+        q, r = torch.linalg.qr(x)
+        return q @ r, torch.fft.irfft(torch.fft.rfft(x) * 2), torch.linalg.solve(x, x.mT)
+
+    made = compiled(function)
+    for seed in range(3):
+        x = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) + 3 * torch.eye(4)
+        same(made(x), function(x))
