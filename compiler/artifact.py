@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import archive, host, region_store, specs
+from hybridc.compiler.cuda import presence
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.interfaces import KernelRecord
@@ -80,6 +81,10 @@ class Artifact:
         """Instruction sets that the artifact needs and a CPU (by default this one) lacks."""
         available = host.cpu_features() if offered is None else offered
         return tuple(sorted(set(self.target.get("features", ())) - available))
+
+    def unfit(self) -> str:
+        """Why no GPU of this host runs the artifact; nothing where one does, or none is needed."""
+        return presence.unfit(self.target)
 
     def tensors(self) -> dict[str, Array]:
         """All weights: those of compiled code, and what its regions have beside these."""
@@ -187,6 +192,9 @@ def _target(manifest: Json) -> dict[str, Any]:
     features = target.get("features", [])
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
         raise ArtifactError("the manifest's target features must be a list of names")
+    device = target.get("gpu", {"arch": ""})
+    if not isinstance(device, dict) or not isinstance(device.get("arch"), str):
+        raise ArtifactError("the manifest's target gpu must name its architecture")
     return target
 
 

@@ -1,10 +1,10 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import tvm
@@ -13,7 +13,9 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ffi import structural_map
 
-from hybridc.compiler.errors import PassError
+from hybridc.compiler.cuda import launches, resources
+from hybridc.compiler.cuda.resources import Usage
+from hybridc.compiler.errors import HybridcError, PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.regions import lift
@@ -24,8 +26,6 @@ from hybridc.compiler.target import Target
 # What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
 # Vectors off their own boundary cost little where they come from memory; a copied input costs much.
 ALIGNMENT = 16
-# LLVM finds common subexpressions better, and in a fraction of the time.
-_CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,13 @@ class Built:
     """A shared library with a virtual machine's `main(inputs..., weights)`, and these weights.
 
     `weights` is the function's last argument, a tuple in the order of the mapping.  Where the
-    model has regions, a tuple of their functions goes before it.
+    model has regions, a tuple of their functions goes before it.  `usages` are what a GPU's
+    compiler gave each kernel.
     """
 
     library: bytes
     weights: dict[str, Array]
+    usages: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
 
 
 def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Built:
@@ -48,13 +50,9 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     try:
-        with tvm.transform.PassContext(config=dict(_CONFIG)):
-            executable = tvm.compile(
-                module,
-                target=target.tvm,
-                relax_pipeline=_virtual_machine,
-                tir_pipeline=TIR_PIPELINE,
-            )
+        executable, usages = _compiled(module, target)
+    except HybridcError:
+        raise
     except Exception as error:  # TVM raises errors of many kinds
         lines = str(error).strip().splitlines() or [""]
         raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
@@ -64,7 +62,24 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
             executable.export_library(str(path))
         except (RuntimeError, OSError) as error:
             raise PassError(f"the C compiler could not link the kernels: {error}") from error
-        return Built(path.read_bytes(), weights)
+        return Built(path.read_bytes(), weights, usages)
+
+
+def _compiled(module: IRModule, target: Target) -> tuple[Any, Mapping[str, Usage]]:
+    """TVM's executable, and what kernels on a GPU take."""
+    from hybridc.compiler.cuda import codegen, toolchain
+
+    cuda = target.gpu is not None
+    tools = codegen.compiling(toolchain.find(), target) if cuda else nullcontext([])
+    with tvm.transform.PassContext(config=launches.config(target)), tools as made:
+        executable = tvm.compile(
+            module,
+            target=target.tvm,
+            relax_pipeline=_virtual_machine,
+            tir_pipeline=TIR_PIPELINE,
+        )
+    log = "\n".join(each.log for each in made)
+    return executable, resources.read_log(log)
 
 
 def compile_kernel(func: PrimFunc, target: Target) -> Any:

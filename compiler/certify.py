@@ -80,6 +80,7 @@ class Examined:
     measured: Measured
     certificate: dict[str, Any]
     broken: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Stages) -> Examined:
@@ -91,7 +92,9 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     """
     contract = terms.contract
     timed = contract.timed or terms.timed
-    session = _session(draft) if timed or _runs(trial, contract) else None
+    wanted = timed or contract.validate is not None or bool(contract.min_accuracy)
+    absent = "" if wanted else draft.unfit()
+    session = _session(draft) if wanted or (_runs(trial, contract) and not absent) else None
     agreement: tuple[Comparison, ...] = ()
     accuracy: dict[str, Estimate] = {}
     drop: dict[str, Estimate] = {}
@@ -121,7 +124,8 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate = _certificate(trial, terms, agreement, measured, broken)
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
-    return Examined(agreement, samples, measured, certificate, broken)
+    notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
+    return Examined(agreement, samples, measured, certificate, broken, notes)
 
 
 def _runs(trial: Trial, contract: Contract) -> bool:
@@ -201,6 +205,11 @@ def _measure(
 
 
 def _session(draft: Artifact) -> InferenceSession:
+    if unfit := draft.unfit():
+        raise InputError(
+            f"the artifact can be neither verified nor measured here: {unfit}; compile it without"
+            " a contract, and verify it (hybridc verify) where it is to run"
+        )
     if lacking := draft.lacking():
         raise InputError(
             f"this CPU lacks {', '.join(lacking)}, so the artifact can be neither verified nor "

@@ -104,6 +104,8 @@ def _allocations(main: Any) -> tuple[int, int]:
 
 def workspace(kernel: PrimFunc, threads: int) -> int:
     """Bytes of a kernel's own buffers; those within a parallel loop once for each thread."""
+    if is_bound(kernel):
+        return sum(_bytes(buffer.shape, buffer.dtype) for buffer in _of_gpu(kernel))
     lowered = tvm.transform.Sequential([make() for make in _LOWERING])(
         tvm.IRModule({"main": kernel})
     )["main"]
@@ -118,6 +120,37 @@ def workspace(kernel: PrimFunc, threads: int) -> int:
     structural_walk(lowered.body, (tirx.For, visit))
     once, again = (sum(_bytes(b.shape, b.dtype) for b in buffers) for buffers in (shared, private))
     return once + again * (threads - 1)
+
+
+def is_bound(kernel: PrimFunc) -> bool:
+    """Whether a kernel is bound to the threads of a GPU."""
+    found: list[Any] = []
+    bound = tirx.ForKind.THREAD_BINDING
+    structural_walk(
+        kernel.body,
+        [
+            (tirx.For, lambda loop: found.append(loop) if loop.kind == bound else None),
+            (tirx.AttrStmt, lambda node: found.append(node) if _is_extent(node) else None),
+        ],
+    )
+    return bool(found)
+
+
+def _is_extent(node: Any) -> bool:
+    return str(node.attr_key) == "thread_extent"
+
+
+def _of_gpu(kernel: PrimFunc) -> list[Any]:
+    """What a GPU's kernel keeps in the GPU's memory between its launches."""
+    found: list[Any] = []
+    structural_walk(
+        kernel.body,
+        [
+            (s_tir.SBlock, lambda block: found.extend(block.alloc_buffers)),
+            (tirx.AllocBuffer, lambda node: found.append(node.buffer)),
+        ],
+    )
+    return [buffer for buffer in found if buffer.scope() in ("", "global")]
 
 
 def _bytes(shape: Iterable[Any], dtype: Any) -> int:
