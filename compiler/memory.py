@@ -105,7 +105,7 @@ def _allocations(main: Any) -> tuple[int, int]:
 def workspace(kernel: PrimFunc, threads: int) -> int:
     """Bytes of a kernel's own buffers; those within a parallel loop once for each thread."""
     if is_bound(kernel):
-        return sum(_bytes(buffer.shape, buffer.dtype) for buffer in _of_gpu(kernel))
+        return sum(_bytes(buffer.shape, buffer.dtype) for buffer in kept_between_launches(kernel))
     lowered = tvm.transform.Sequential([make() for make in _LOWERING])(
         tvm.IRModule({"main": kernel})
     )["main"]
@@ -140,8 +140,8 @@ def _is_extent(node: Any) -> bool:
     return str(node.attr_key) == "thread_extent"
 
 
-def _of_gpu(kernel: PrimFunc) -> list[Any]:
-    """What a GPU's kernel keeps in the GPU's memory between its launches."""
+def kept_between_launches(kernel: PrimFunc) -> list[Any]:
+    """The buffers that a GPU's kernel keeps in the GPU's memory between its launches."""
     found: list[Any] = []
     structural_walk(
         kernel.body,

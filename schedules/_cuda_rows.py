@@ -21,6 +21,7 @@ _SERIAL = 8
 _ALONG = (32, 64, 128, 256, 512)
 _ACROSS = (1, 2, 4, 8, 16, 32)
 _ROWS = (1, 2, 4, 8)
+_MOST_ROWS = 256
 # Threads of a block where rows are short.
 _FEW = 128
 # What stages may keep in shared memory and still leave room for a second block.
@@ -31,7 +32,8 @@ _KEPT = 40 * 2**10
 class GpuRows(Match):
     """A kernel of row stages; `length` of a row, `count` of rows, `bytes` that a row's stages keep.
 
-    `stored` are the elementwise stages, which can be kept in shared memory or computed again.
+    `stored` are the elementwise stages, which can be kept in shared memory or computed again;
+    `beside` is how many rows a block may have, which divides them.
     """
 
     rows: _rows.Rows
@@ -39,6 +41,7 @@ class GpuRows(Match):
     count: int
     bytes: int
     stored: tuple[str, ...]
+    beside: tuple[int, ...]
 
 
 def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
@@ -49,41 +52,52 @@ def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
     found = {block.name: block for block in _analysis.blocks(rows.staged)}
     reductions = [found[name] for name in rows.stages if found[name].reduction]
     count = prod(reductions[0].spatial.values())
-    stored = tuple(name for name in rows.stages if not found[name].reduction)
+    # What has one element a row is computed again rather than passed between threads.
+    shape = tuple(found[rows.output].spatial.values())
+    stored = tuple(
+        name
+        for name in rows.stages
+        if not found[name].reduction and tuple(found[name].spatial.values()) == shape != (count,)
+    )
+    if len(rows.kept) == rows.output_axes:
+        stored = ()
     held = sum(_bytes_of(found[name]) // count for name in stored)
     length = max(prod(block.reduction.values()) for block in reductions)
-    return GpuRows(func, target, rows, length, count, held, stored)
+    widths = _analysis.divisors(rows.axis) if not rows.along else _ROWS
+    beside = tuple(n for n in widths if count % n == 0 and n <= _MOST_ROWS)
+    return GpuRows(func, target, rows, length, count, held, stored, beside)
 
 
 def space(match: GpuRows) -> Space:
     """`threads` of a row, `rows` of a block, and whether to `keep` stages or compute them again."""
     keep = (0, 1) if match.stored and match.bytes <= _most(match) else (0,)
     if match.rows.along:
-        return {"threads": _ALONG, "rows": _ROWS, "keep": keep}
-    return {"threads": _ACROSS, "rows": (WARP,), "keep": keep}
+        return {"threads": _ALONG, "rows": match.beside, "keep": keep}
+    return {"threads": _ACROSS, "rows": match.beside, "keep": keep}
 
 
 def default(match: GpuRows) -> Point:
     """Some elements for each thread; short rows share a block; stages kept where they fit."""
     wanted = -(-match.length // _SERIAL)
-    if not match.rows.along:
-        threads = max(n for n in _ACROSS if n == 1 or n <= wanted)
-        keep = int(bool(match.stored) and match.bytes * WARP <= _KEPT)
-        return {"threads": threads, "rows": WARP, "keep": keep}
-    threads = next((n for n in _ALONG if n >= wanted), _ALONG[-1])
-    rows = max(n for n in _ROWS if n * threads <= max(_FEW, threads) and n <= max(1, match.count))
+    if match.rows.along:
+        threads = next((n for n in _ALONG if n >= wanted), _ALONG[-1])
+        rows = max(n for n in match.beside if n == 1 or n * threads <= _FEW)
+    else:
+        # A warp beside each other at least, lest memory is read in pieces.
+        wide = [n for n in match.beside if n >= WARP] or [match.beside[-1]]
+        rows = wide[0]
+        threads = max(n for n in _ACROSS if n == 1 or (n <= wanted and n * rows <= MOST_THREADS))
     keep = int(bool(match.stored) and match.bytes * rows <= _KEPT)
     return canonical(match, {"threads": threads, "rows": rows, "keep": keep})
 
 
 def canonical(match: GpuRows, point: Point) -> Point:
     """As many rows as a block has threads for, and memory where stages are kept."""
-    if not match.rows.along:
-        fits = match.bytes * WARP <= _most(match)
-        return {**point, "keep": int(bool(point["keep"]) and fits)}
-    rows = min(point["rows"], MOST_THREADS // point["threads"])
+    rows = max(n for n in match.beside if n <= min(point["rows"], MOST_THREADS // point["threads"]))
     if point["keep"]:
-        rows = max(n for n in _ROWS if n <= rows and (n == 1 or n * match.bytes <= _most(match)))
+        fitting = [n for n in match.beside if n <= rows and n * match.bytes <= _most(match)]
+        rows = max(fitting, default=rows)
+        return {**point, "rows": rows, "keep": int(bool(fitting))}
     return {**point, "rows": rows}
 
 
@@ -93,23 +107,61 @@ def schedule(match: GpuRows, given: Point) -> Schedule:
     made = _loops.new_schedule(match.rows.staged)
     for name in match.rows.apart:
         _cuda_loops.spread(made, name, _cuda_loops.USUAL_THREADS)
-    if not point["keep"]:
-        for name in reversed(match.stored):
+    shared = match.stored if point["keep"] else ()
+    reductions = {each.name for each in _loops.blocks(made) if each.reduction}
+    for name in reversed(match.rows.stages):
+        if name not in reductions and name not in shared:
             made.compute_inline(name)
+    team = _Team(made, point["rows"], point["threads"], match.rows.along)
     kept, inner = _output_loops(made, match.rows)
-    block, row = made.split(kept, [None, point["rows"]])
+    block, row = made.split(kept, [None, team.rows])
     made.bind(block, "blockIdx.x")
-    along = match.rows.along
-    made.bind(row, "threadIdx.y" if along else "threadIdx.x")
-    axis = "threadIdx.x" if along else "threadIdx.y"
-    _bind(made, inner, point["threads"], axis)
+    made.bind(row, team.row_axis)
+    team.bind_row(inner)
     left = {each.name for each in _loops.blocks(made)}
     for name in reversed([name for name in match.rows.stages if name in left]):
         stage = made.get_sblock(name)
-        made.set_scope(stage, 0, "shared")
-        made.compute_at(stage, row, preserve_unit_loops=True)
-        _bind(made, made.fuse(*_row_loops(made, stage)), point["threads"], axis)
+        # What a row's threads combine each of them gets; what a thread stores it alone reads back,
+        # since all stages divide a row among threads alike.  So no barrier is needed between them:
+        # TVM would leave out some where an element is written by one thread of a row.
+        made.set_scope(stage, 0, "local" if name in reductions else "shared")
+        made.compute_at(stage, block, preserve_unit_loops=True)
+        team.bind_stage(stage, match.rows.kept)
     return made
+
+
+@dataclass(frozen=True)
+class _Team:
+    """The threads of a block: `threads` for each of `rows`, side by side along memory."""
+
+    schedule: Schedule
+    rows: int
+    threads: int
+    along: bool
+
+    @property
+    def row_axis(self) -> str:
+        """The thread index that tells rows apart."""
+        return "threadIdx.y" if self.along else "threadIdx.x"
+
+    def bind_row(self, loop: Any) -> None:
+        """The elements of a row over its threads: neighbours to neighbours, the rest in turn."""
+        turns, thread = self.schedule.split(loop, [None, self.threads])
+        self.schedule.reorder(thread, turns)
+        self.schedule.bind(thread, "threadIdx.x" if self.along else "threadIdx.y")
+
+    def bind_stage(self, stage: Any, kept: tuple[int, ...]) -> None:
+        """Its rows, and what it reduces over; or the axes of a row where it has them all."""
+        made = self.schedule
+        info, loops = _loops.info(made, stage), _loops.loops_of(made, stage)
+        spatial = [loops[axis] for axis in info.spatial]
+        rows, inner = spatial, [loops[axis] for axis in info.reduction]
+        if not inner:
+            rows = [loop for place, loop in enumerate(spatial) if place in kept]
+            inner = [loop for place, loop in enumerate(spatial) if place not in kept]
+            made.reorder(*rows, *inner)
+        made.bind(made.fuse(*rows) if rows else made.add_unit_loop(inner[0]), self.row_axis)
+        self.bind_row(made.fuse(*inner))
 
 
 def _output_loops(schedule: Schedule, rows: _rows.Rows) -> tuple[Any, Any]:
@@ -127,22 +179,6 @@ def _output_loops(schedule: Schedule, rows: _rows.Rows) -> tuple[Any, Any]:
     else:
         inner = schedule.add_unit_loop(schedule.get_sblock(rows.output))
     return schedule.fuse(*kept), inner
-
-
-def _row_loops(schedule: Schedule, stage: Any) -> list[Any]:
-    """The loops of a stage within a row: those that it reduces over, or all it has of its own."""
-    info = _loops.info(schedule, stage)
-    loops = _loops.loops_of(schedule, stage)
-    if info.reduction:
-        return [loops[axis] for axis in info.reduction]
-    return [loops[axis] for axis in info.spatial]
-
-
-def _bind(schedule: Schedule, loop: Any, threads: int, axis: str) -> None:
-    """The elements of a row over its threads: neighbours to neighbours, the rest in turn."""
-    turns, thread = schedule.split(loop, [None, threads])
-    schedule.reorder(thread, turns)
-    schedule.bind(thread, axis)
 
 
 def _most(match: GpuRows) -> int:

@@ -56,9 +56,12 @@ static std::function<void()> body;
 static std::vector<unsigned char> dynamic_shared;
 static uint64_t slots[32 * 32][2][4];  // what lanes show each other, in turn
 
+static const char* fault;  // what was wrong with the program, once anything was
+
+// Called by a thread: it and all others end here.
 inline void fail(const char* what) {
-  std::fprintf(stderr, "emulator: %s\n", what);
-  std::exit(3);
+  fault = what;
+  swapcontext(&threads[current].context, &scheduler);
 }
 
 inline void wait(State state) {
@@ -102,20 +105,24 @@ inline void run_block(int order) {
   for (;;) {
     bool progress = false, all_done = true;
     for (int step = 0; step < count; ++step) {
-      int i = order == 0 ? step : order == 1 ? count - 1 - step : (step * 7 + step / 32 * 5) % count;
-      if (order == 2 && count % 7 == 0) i = step;
+      int mixed = count % 7 ? (step * 7 + 3) % count : step;
+      int i = order == 0 ? step : order == 1 ? count - 1 - step : mixed;
       if (threads[i].state != kDone) all_done = false;
       if (threads[i].state != kReady) continue;
       progress = true;
       current = i;
       threadIdx = threads[i].index;
       swapcontext(&scheduler, &threads[i].context);
+      if (fault) return;
     }
     if (all_done) return;
     for (int w = 0; w < count; w += 32)
       progress |= release(w, w + 32 < count ? w + 32 : count, kAtWarp);
     progress |= release(0, count, kAtBlock);
-    if (!progress) fail("threads wait for each other at different barriers");
+    if (!progress) {
+      fault = "threads wait for each other at different barriers";
+      return;
+    }
   }
 }
 
@@ -134,7 +141,7 @@ inline void launch(Index grid, Index block, size_t shared, int order, std::funct
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = Index{x, y, z};
         dynamic_shared.assign(shared + 1024, 0xA5);  // nobody may rely on what lies there
-        run_block(order);
+        if (!fault) run_block(order);
       }
 }
 
