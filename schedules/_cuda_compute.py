@@ -49,6 +49,10 @@ class Compute(ABC):
         """Registers of a thread for sums, left operands and right operands."""
 
     @abstractmethod
+    def instructions(self, warp_rows: int, warp_columns: int) -> int:
+        """What a warp issues to multiply two tiles."""
+
+    @abstractmethod
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
         """Add the product of two tiles to the sums; `registers` are buffers as above."""
 
@@ -70,6 +74,11 @@ class TensorCores(Compute):
         """Four sums, four registers on the left and two on the right of each `mma`."""
         down, right = warp_rows // 16, warp_columns // 8
         return 4 * down * right, 4 * down, 2 * right
+
+    def instructions(self, warp_rows: int, warp_columns: int) -> int:
+        """Loads of operands, and products, in each of four steps."""
+        down, across = warp_rows // 16, warp_columns // 8
+        return CHUNKS // 2 * (down + across // 2 + down * across)
 
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
         """Step by step along the depth, 32 bytes at a time."""
@@ -159,6 +168,11 @@ class CudaCores(Compute):
         """A sum for each pair, and a chunk of four for each row and column."""
         down, right = warp_rows // 4, warp_columns // 8
         return down * right, 4 * down, 4 * right
+
+    def instructions(self, warp_rows: int, warp_columns: int) -> int:
+        """Loads of operands, and four multiply-adds for each pair, in each of eight steps."""
+        down, across = warp_rows // 4, warp_columns // 8
+        return CHUNKS * (down + across + 4 * down * across)
 
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
         """Chunk by chunk of four along the depth."""

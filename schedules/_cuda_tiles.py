@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product as combinations
 
-from hybridc.compiler.cuda.gpu import MOST_THREADS, Gpu
+from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
 from hybridc.schedules._cuda_compute import Compute
 from hybridc.schedules._cuda_gemm import Tiling
-from hybridc.schedules._cuda_operands import ROW_BYTES, source
+from hybridc.schedules._cuda_operands import CHUNK_BYTES, ROW_BYTES, source
 from hybridc.schedules._cuda_product import Product
 
 _SIDES = (32, 64, 128, 256)
@@ -26,6 +26,12 @@ _MOST_REGISTERS = 232
 # all share: a third to a half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle).
 _SHARED_BYTES = 128
 _L2_BYTES = 24
+# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for the
+# address and the condition of each copy of 16 bytes.
+_SCHEDULERS = 4
+_STEP_INSTRUCTIONS = 30
+_COPY_INSTRUCTIONS = 6
+_CONTENTION = 0.25
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
 _BARRIER = 60
@@ -135,18 +141,33 @@ def estimate(cut: Cut, point: Point) -> float:
     size = 4 if cut.product.dtype == "float32" else 2
     steps = -(-depth * size // ROW_BYTES)
     used = occupancy(cutting.threads, _registers(cut, point), cutting.shared, gpu)
-    resident = max(1, round(used * gpu.threads_per_sm / cutting.threads))
+    room = max(1, round(used * gpu.threads_per_sm / cutting.threads))
     down, across, _ = cutting.blocks(cut.product)
-    waves = -(-down * across * batch // (gpu.sms * resident))
-    of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
-    per_step = ROW_BYTES // size
-    multiply = cutting.rows * cutting.columns * per_step / of_all
-    tile = (1 / cutting.warp_rows + 1 / cutting.warp_columns) * cutting.rows * cutting.columns
-    feed = tile * ROW_BYTES / _SHARED_BYTES
-    fetch = (cutting.rows + cutting.columns) * ROW_BYTES / _L2_BYTES
-    # One block alone waits at each barrier; another one or more stages fill the gap.
-    exposed = _BARRIER / resident + fetch / (cutting.stages * resident)
-    step = resident * max(multiply, feed, fetch) + exposed
+    blocks = down * across * batch
+    waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
+    step = _step(cut, cutting, resident, size)
     store = cutting.rows * cutting.columns * 4 * resident / _L2_BYTES
     moved = batch * (rows * depth + columns * depth + rows * columns) * size
     return max(waves * (steps * step + store + _LATENCY), moved / gpu.bandwidth * gpu.clock)
+
+
+def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
+    """Cycles in which the blocks of a multiprocessor multiply a pair of tiles each."""
+    gpu, warps = cut.gpu, cutting.threads // WARP * resident
+    area = resident * cutting.rows * cutting.columns
+    of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
+    idle = max(1.0, _SCHEDULERS / warps)
+    fetched = resident * (cutting.rows + cutting.columns) * ROW_BYTES
+    own = cut.compute.instructions(cutting.warp_rows, cutting.warp_columns)
+    copies = fetched / CHUNK_BYTES / WARP * _COPY_INSTRUCTIONS
+    supplies = (
+        area * ROW_BYTES / size / of_all * idle,
+        (1 / cutting.warp_rows + 1 / cutting.warp_columns) * area * ROW_BYTES / _SHARED_BYTES,
+        fetched / _L2_BYTES,
+        (warps * (own + _STEP_INSTRUCTIONS) + copies) / _SCHEDULERS * idle,
+    )
+    # What is not the bottleneck is in its way all the same; and at each barrier, a block alone
+    # waits, while other blocks or stages ahead fill the gap.
+    slowest = max(supplies)
+    exposed = (_BARRIER + fetched / resident / _L2_BYTES / cutting.stages) / resident
+    return slowest + _CONTENTION * (sum(supplies) - slowest) + exposed
