@@ -121,6 +121,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         toolchain=toolchain(bool(model.regions)),
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
+        device=built.device,
     )
     return Draft(
         artifact=artifact,

@@ -2,7 +2,6 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ffi import structural_map
 
-from hybridc.compiler.cuda import launches, resources
+from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
-from hybridc.compiler.errors import HybridcError, PassError
+from hybridc.compiler.cuda.toolchain import Compiled
+from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.regions import lift
@@ -33,12 +33,13 @@ class Built:
     """A shared library with a virtual machine's `main(inputs..., weights)`, and these weights.
 
     `weights` is the function's last argument, a tuple in the order of the mapping.  Where the
-    model has regions, a tuple of their functions goes before it.  `usages` are what a GPU's
-    compiler gave each kernel.
+    model has regions, a tuple of their functions goes before it.  `device` is the machine code of
+    a GPU's kernels, and `usages` are what each of them takes.
     """
 
     library: bytes
     weights: dict[str, Array]
+    device: bytes = b""
     usages: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
 
 
@@ -50,36 +51,41 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     try:
-        executable, usages = _compiled(module, target)
-    except HybridcError:
-        raise
+        with tvm.transform.PassContext(config=launches.config(target)):
+            executable = tvm.compile(
+                module,
+                target=target.tvm,
+                relax_pipeline=_virtual_machine,
+                tir_pipeline=TIR_PIPELINE,
+            )
     except Exception as error:  # TVM raises errors of many kinds
         lines = str(error).strip().splitlines() or [""]
         raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
+    device = _device_code(executable, target)
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = Path(folder) / "lib.so"
         try:
             executable.export_library(str(path))
         except (RuntimeError, OSError) as error:
             raise PassError(f"the C compiler could not link the kernels: {error}") from error
-        return Built(path.read_bytes(), weights, usages)
+        usages = resources.read_log(device.log)
+        return Built(path.read_bytes(), weights, device.cubin, usages)
 
 
-def _compiled(module: IRModule, target: Target) -> tuple[Any, Mapping[str, Usage]]:
-    """TVM's executable, and what kernels on a GPU take."""
-    from hybridc.compiler.cuda import codegen, toolchain
+def _device_code(executable: Any, target: Target) -> Compiled:
+    """The machine code of a GPU's kernels, and the compiler's log; nothing for a CPU.
 
-    cuda = target.gpu is not None
-    tools = codegen.compiling(toolchain.find(), target) if cuda else nullcontext([])
-    with tvm.transform.PassContext(config=launches.config(target)), tools as made:
-        executable = tvm.compile(
-            module,
-            target=target.tvm,
-            relax_pipeline=_virtual_machine,
-            tir_pipeline=TIR_PIPELINE,
-        )
-    log = "\n".join(each.log for each in made)
-    return executable, resources.read_log(log)
+    Raises InputError where this host has no compiler for them, and PassError where it refuses.
+    """
+    if target.gpu is None:
+        return Compiled(b"", "")
+    from hybridc.compiler.cuda import codegen, prelude
+
+    found = list(codegen.sources(executable.mod))
+    if not found:  # a model that only moves its inputs
+        return Compiled(b"", "")
+    (source,) = found
+    return toolchain.find().compile(prelude.joined(source), target.gpu.arch)
 
 
 def compile_kernel(func: PrimFunc, target: Target) -> Any:

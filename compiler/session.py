@@ -56,6 +56,11 @@ class InferenceSession:
         self._parts = _regions(self.artifact, self._threads)
         self._place = _placement(self.artifact)
         library = _load_library(self.artifact.library)
+        if self.artifact.device:
+            from hybridc.compiler.cuda import codegen
+
+            for source in codegen.sources(library):
+                codegen.provide(source, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
         self._main: Any = self._machine["main"]
         # A GPU gets the weights once, here.
