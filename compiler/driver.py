@@ -125,7 +125,7 @@ def compile_source(
                 source,
                 shapes=shapes or {},
                 example_inputs=example_inputs,
-                fallback=options.fallback,
+                fallback=options.fallback and plan.target.gpu is None,
             )
         return _compile(model, plan, make, clock).watched(seen.monitored())
 
@@ -153,7 +153,8 @@ def unscheduled(
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
-        model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
+        fallback = options.fallback and plan.target.gpu is None
+        model = frontend.load(source, shapes=shapes or {}, fallback=fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)

@@ -48,13 +48,15 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
         ),
     }
 )
+# Weights are rounded when the model is compiled.
+_FOLDED = Insertion("fold-constants", before="widen-types", needed=False)
 # The same for GPUs, whose pipeline packs no weights; TF32 is for them alone.
 CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
     {
         FULL: (),
         "tf32": (Insertion("tensor-float", after="fuse"),),
-        "fp16": (Insertion("mixed-precision{dtype=float16}", before="widen-types"),),
-        "bf16": (Insertion("mixed-precision{dtype=bfloat16}", before="widen-types"),),
+        "fp16": (Insertion("mixed-precision{dtype=float16}", before="widen-types"), _FOLDED),
+        "bf16": (Insertion("mixed-precision{dtype=bfloat16}", before="widen-types"), _FOLDED),
     }
 )
 # The precisions that need data, to find the ranges of what they store.

@@ -59,8 +59,8 @@ class InferenceSession:
         if self.artifact.device:
             from hybridc.compiler.cuda import codegen
 
-            for source in codegen.sources(library):
-                codegen.provide(source, self.artifact.device)
+            for code in codegen.sources(library):
+                codegen.provide(code, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
         self._main: Any = self._machine["main"]
         # A GPU gets the weights once, here.

@@ -22,6 +22,7 @@ ROW_BYTES = 128
 CHUNK_BYTES = 16
 CHUNKS = ROW_BYTES // CHUNK_BYTES
 _WORD = 4
+_UNROLLED = 8
 
 # How elements are copied: chunks along the depth, chunks along the own axis, words of 4 bytes one
 # by one, or elements through registers, which may be computed on the way.
@@ -53,6 +54,13 @@ class Source:
     @property
     def step(self) -> int:
         """Elements of the depth in a tile."""
+        return ROW_BYTES // self.size
+
+    @property
+    def copies(self) -> int:
+        """Copies for a row or a column of a tile: chunks, words, or elements."""
+        if self.how in ("depth", "own"):
+            return CHUNKS
         return ROW_BYTES // self.size
 
     @property
@@ -143,7 +151,9 @@ class Tile:
             q = i * threads + self.place.thread
             return tir.when([q < count] if count % threads else [], body(q))
 
-        return tir.unrolled(-(-count // threads), turn)
+        turns = -(-count // threads)
+        # Written out, many copies with addresses of their own take all registers.
+        return tir.loop(turns, turn, "copy", unroll=turns <= _UNROLLED)
 
     def _row_chunk(self, q: Expr) -> Any:
         row, chunk = q // CHUNKS, q % CHUNKS

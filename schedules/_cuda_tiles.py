@@ -10,7 +10,7 @@ from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
 from hybridc.schedules._cuda_compute import Compute
 from hybridc.schedules._cuda_gemm import Tiling
-from hybridc.schedules._cuda_operands import CHUNK_BYTES, ROW_BYTES, source
+from hybridc.schedules._cuda_operands import ROW_BYTES, Source, source
 from hybridc.schedules._cuda_product import Product
 
 _SIDES = (32, 64, 128, 256)
@@ -26,11 +26,11 @@ _MOST_REGISTERS = 232
 # all share: a third to a half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle).
 _SHARED_BYTES = 128
 _L2_BYTES = 24
-# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for the
-# address and the condition of each copy of 16 bytes.
+# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for
+# the address and the condition of each copy, of 16 bytes or of an element.
 _SCHEDULERS = 4
 _STEP_INSTRUCTIONS = 30
-_COPY_INSTRUCTIONS = 6
+_COPY_INSTRUCTIONS = 8
 _CONTENTION = 0.25
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
@@ -46,15 +46,13 @@ class Cut(Match):
     rate: float
 
     @cached_property
-    def by_depth(self) -> tuple[bool, bool]:
-        """Whether the sides' tiles have a row for each step of the depth."""
-        product = self.product
-        left, right = source(product.left, product), source(product.right, product)
-        return left.by_depth, right.by_depth
+    def sources(self) -> tuple[Source, Source]:
+        """How the sides are copied."""
+        return source(self.product.left, self.product), source(self.product.right, self.product)
 
     @property
     def gpu(self) -> Gpu:
-        """The GPU."""
+        """The GPU that it is cut for."""
         return self.target.device
 
 
@@ -84,9 +82,9 @@ def tiling(point: Point) -> Tiling:
 
 def canonical(cut: Cut, point: Point) -> Point:
     """The same as far as the GPU allows: threads, registers and shared memory of a block."""
-    left, right = cut.by_depth
-    rows = max(point["rows"], _LEAST_BY_DEPTH if left else 0)
-    columns = max(point["columns"], _LEAST_BY_DEPTH if right else 0)
+    left, right = cut.sources
+    rows = max(point["rows"], _LEAST_BY_DEPTH if left.by_depth else 0)
+    columns = max(point["columns"], _LEAST_BY_DEPTH if right.by_depth else 0)
     made = dict(point) | {
         "rows": rows,
         "columns": columns,
@@ -159,7 +157,9 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     idle = max(1.0, _SCHEDULERS / warps)
     fetched = resident * (cutting.rows + cutting.columns) * ROW_BYTES
     own = cut.compute.instructions(cutting.warp_rows, cutting.warp_columns)
-    copies = fetched / CHUNK_BYTES / WARP * _COPY_INSTRUCTIONS
+    left, right = cut.sources
+    each = cutting.rows * left.copies + cutting.columns * right.copies
+    copies = resident * each / WARP * _COPY_INSTRUCTIONS
     supplies = (
         area * ROW_BYTES / size / of_all * idle,
         (1 / cutting.warp_rows + 1 / cutting.warp_columns) * area * ROW_BYTES / _SHARED_BYTES,

@@ -121,8 +121,3 @@ def close(got: Array, right: Array, share: float, what: str) -> None:
     limit = (share + steps) * max(1.0, float(np.abs(true[np.isfinite(true)]).max(initial=0)))
     np.testing.assert_allclose(wide, true, rtol=steps, atol=limit, err_msg=what)
 
-
-def of(builder: Builder, device: Target) -> list[PrimFunc]:
-    """The kernels that a builder makes for a GPU."""
-    return builder(device)
-

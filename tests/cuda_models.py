@@ -127,9 +127,7 @@ def execute(module: IRModule, inputs: list[Array], target: Target, order: int) -
         arguments = [value(field) for field in call.args[1].fields]
         single = not isinstance(call.ty, relax.TupleType)
         results = [call.ty] if single else list(call.ty.fields)
-        made = [
-            np.zeros([int(e) for e in each.shape.values], str(each.dtype)) for each in results
-        ]
+        made = [np.zeros([int(e) for e in each.shape.values], str(each.dtype)) for each in results]
         found = run(module[call.args[0]], [*arguments, *made], target, order)
         return found[-1] if single else found[len(arguments) :]
 

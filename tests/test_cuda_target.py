@@ -97,7 +97,7 @@ def test_a_gpu_that_the_table_does_not_know_gets_them_by_its_clock() -> None:
 
 
 def test_a_gpu_that_is_too_old_is_refused() -> None:
-    with pytest.raises(driver.NoGpuError, match="compute capability 6.1; 7.5 is the least"):
+    with pytest.raises(driver.NoGpuError, match=r"compute capability 6\.1; 7\.5 is the least"):
         driver.described("GeForce GTX 1080", {**A100, "major": 6, "minor": 1})
 
 
