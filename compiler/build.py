@@ -89,9 +89,19 @@ def _device_code(executable: Any, target: Target) -> Compiled:
 
 
 def compile_kernel(func: PrimFunc, target: Target) -> Any:
-    """Generate code for one kernel as for those of a model; TVM's executable with `main`."""
+    """Generate code for one kernel as for those of a model; TVM's executable with `main`.
+
+    For a GPU the machine code is made too, and found when the kernel is first called.
+    """
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    return tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    if target.gpu is not None:
+        from hybridc.compiler.cuda import codegen, prelude
+
+        for source in codegen.sources(executable.mod):
+            made = toolchain.find().compile(prelude.joined(source), target.gpu.arch)
+            codegen.provide(source, made.cubin)
+    return executable
 
 
 def _aligned_as_inputs(module: IRModule) -> IRModule:

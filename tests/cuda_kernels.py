@@ -120,4 +120,3 @@ def close(got: Array, right: Array, share: float, what: str) -> None:
     steps = {"float16": 2e-3, "bfloat16": 1.6e-2}.get(got.dtype.name, 0.0)
     limit = (share + steps) * max(1.0, float(np.abs(true[np.isfinite(true)]).max(initial=0)))
     np.testing.assert_allclose(wide, true, rtol=steps, atol=limit, err_msg=what)
-

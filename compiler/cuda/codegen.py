@@ -44,7 +44,7 @@ def sources(module: Any) -> Iterator[str]:
 
 def provide(code: str, cubin: bytes) -> None:
     """Let TVM load this machine code wherever it meets the source in this process."""
-    _shelf()[code] = cubin
+    _shelf()[code.strip()] = cubin
 
 
 @cache
@@ -57,7 +57,8 @@ def _shelf() -> dict[str, bytes]:
     otherwise = get_global_func(_CALLBACK)
 
     def look_up(code: str) -> bytes:
-        return made[code] if code in made else otherwise(code)
+        found = made.get(code.strip())
+        return otherwise(code) if found is None else found
 
     register_global_func(_CALLBACK, look_up, override=True)
     return made
