@@ -32,11 +32,11 @@ def _no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = ctypes.CDLL
 
     def missing(name: str, *rest: Any) -> Any:
-        if name == gpus._LIBRARY:
+        if name == gpus.LIBRARY:
             raise OSError
         return plain(name, *rest)
 
-    gpus._driver.cache_clear()
+    gpus.loaded.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", missing)
 
 

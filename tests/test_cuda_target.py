@@ -20,7 +20,7 @@ def no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(_: str) -> None:
         raise OSError
 
-    driver._driver.cache_clear()
+    driver.loaded.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", missing)
 
 

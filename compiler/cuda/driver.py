@@ -9,7 +9,7 @@ from hybridc.compiler.cuda import gpu
 from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.errors import InputError
 
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 _NAME_BYTES = 256
 # CUdevice_attribute of cuda.h.
 _ATTRIBUTES = {
@@ -48,7 +48,7 @@ def devices() -> tuple[Device, ...]:
 
     Raises NoGpuError where there is no driver, it is older than this needs, or it sees no GPU.
     """
-    driver = _driver()
+    driver = loaded()
     count = ctypes.c_int()
     _check(driver, driver.cuDeviceGetCount(ctypes.byref(count)), "count the GPUs")
     if not count.value:
@@ -64,15 +64,16 @@ def first() -> Device:
 def version() -> str:
     """The driver's CUDA version, `13.0`.  Raises NoGpuError without a driver."""
     number = ctypes.c_int()
-    driver = _driver()
+    driver = loaded()
     _check(driver, driver.cuDriverGetVersion(ctypes.byref(number)), "tell its version")
     return f"{number.value // 1000}.{number.value % 1000 // 10}"
 
 
 @cache
-def _driver() -> Any:
+def loaded() -> Any:
+    """The driver, started once.  Raises NoGpuError where there is none that starts."""
     try:
-        driver = ctypes.CDLL(_LIBRARY)
+        driver = ctypes.CDLL(LIBRARY)
     except OSError:
         raise NoGpuError("this host has no NVIDIA driver (libcuda.so.1 is not found)") from None
     _check(driver, driver.cuInit(0), "start")

@@ -1,5 +1,6 @@
 """How a scheduled kernel is launched, read from what TVM lowers it to."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import tvm
@@ -8,12 +9,11 @@ from tvm.ir.transform import PassContext
 from tvm.tirx import compilation_pipeline
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.cuda.resources import Launch
+from hybridc.compiler.cuda.resources import Launch, Sizes
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.target import Target
 
 PIPELINE = "s_tir"
-_AXES = "xyz"
 _DEVICE_CALL = 2  # tvm::CallingConv::kDeviceKernelLaunch
 
 
@@ -66,10 +66,11 @@ def _launch(func: PrimFunc) -> Launch:
             shared.append(size * bits.bits * bits.lanes // 8)
 
     structural_walk(func.body, [(tirx.AttrStmt, attribute), (tirx.AllocBuffer, allocation)])
-    sizes = [
-        tuple(extents.get(f"{kind}.{axis}", 1) for axis in _AXES)
-        for kind in ("blockIdx", "threadIdx")
-    ]
-    grid, threads = sizes
     name = str(func.attrs["global_symbol"])
-    return Launch(name, grid, threads, sum(shared))  # type: ignore[arg-type]
+    grid, threads = (_extents(extents, kind) for kind in ("blockIdx", "threadIdx"))
+    return Launch(name, grid, threads, sum(shared))
+
+
+def _extents(extents: Mapping[str, int], kind: str) -> Sizes:
+    x, y, z = (extents.get(f"{kind}.{axis}", 1) for axis in "xyz")
+    return x, y, z

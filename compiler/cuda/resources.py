@@ -41,8 +41,8 @@ class Launch:
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> "Launch":
         """What `describe` told, perhaps by way of JSON."""
-        sizes = (tuple(map(int, told[key])) for key in ("grid", "threads"))
-        return cls(str(told["kernel"]), *sizes, int(told["shared"]))  # type: ignore[arg-type]
+        grid, threads = (_sizes(told[key]) for key in ("grid", "threads"))
+        return cls(str(told["kernel"]), grid, threads, int(told["shared"]))
 
     def faults(self, gpu: Gpu) -> tuple[str, ...]:
         """What of the GPU's limits the launch breaks, a clause each; nothing where it is legal."""
@@ -58,6 +58,11 @@ class Launch:
         return tuple(
             f"{have} {what}, {most} are allowed" for have, most, what in checks if have > most
         )
+
+
+def _sizes(told: Any) -> Sizes:
+    x, y, z = map(int, told)
+    return x, y, z
 
 
 @dataclass(frozen=True)
