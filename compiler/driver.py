@@ -148,6 +148,8 @@ def unscheduled(
     the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
+    if plan.target.gpu is not None:
+        raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
     names = [plugin.name_of(type(step)) for step in plan.steps]
     if plans.SCHEDULING not in names:
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")

@@ -162,6 +162,8 @@ def check(options: Options) -> None:
     if options.tuning is not None:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
+        if target.kind_of(options.target) == target.CUDA:
+            raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
         options.tuning.check(options.plugins)
     options.steering.check()
     observe.check(options)

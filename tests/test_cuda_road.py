@@ -141,3 +141,19 @@ def test_models_compile_for_every_architecture(build: Any, arch: str) -> None:
     rules = {record.rule for record in made.report.kernels}
     assert "cuda-tensor-matmul" in rules
     assert "cuda-fallback" not in rules
+
+
+@NVCC
+@pytest.mark.parametrize("verb", ["verify ART", "bench ART"])
+def test_what_needs_the_gpu_says_that_it_is_not_here(
+    verb: str, digits: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.run([word.replace("ART", str(digits)) for word in verb.split()]) == 2
+    assert "has no NVIDIA driver" in capsys.readouterr().err
+
+
+def test_kernels_for_a_gpu_are_not_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["tune", DIGITS, "--target", "sm_90", "--trials", "1"]) == 2
+    assert "tuned for CPUs alone, not for sm_90" in capsys.readouterr().err
+    assert entry.run(["compile", DIGITS, "--target", "sm_90", "--trials", "1"]) == 2
+    assert "tuned for CPUs alone, not for sm_90" in capsys.readouterr().err
