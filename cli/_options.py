@@ -33,7 +33,8 @@ TARGET = click.option(
     "--target",
     default="cpu",
     show_default=True,
-    help="cpu (this host), avx2, avx512, or a TVM target in JSON.",
+    help="cpu (this host), avx2, avx512, a GPU (cuda: this host's; nvidia/h100, sm_90a, …), or a"
+    " TVM target in JSON.",
 )
 DTYPE = click.option(
     "--dtype",

@@ -56,6 +56,7 @@ def _artifact(path: Path) -> dict[str, Any]:
             for region in artifact.regions
         ],
         "kernels": [_without_refusals(kernel) for kernel in artifact.report.get("kernels", [])],
+        **({"resources": artifact.report["resources"]} if "resources" in artifact.report else {}),
     }
 
 

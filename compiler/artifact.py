@@ -11,7 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hybridc.compiler import archive, host, region_store, specs
+from hybridc.compiler.cuda import presence
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.interfaces import KernelRecord
@@ -20,7 +23,9 @@ from hybridc.compiler.weights import decode as decode_weights
 from hybridc.compiler.weights import encode as encode_weights
 
 # What the members mean, without regions and with them; the container has a version of its own.
-FORMAT, REGION_FORMAT = 1, 2
+# The third has machine code of a GPU besides, as a tensor of bytes under a name of its own.
+FORMAT, REGION_FORMAT, GPU_FORMAT = 1, 2, 3
+_DEVICE_CODE = "hybridc.cubin"
 REGION_RUNTIME = "onnxruntime"
 _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
 
@@ -42,7 +47,8 @@ class Artifact:
     `library` is a shared library (ELF); `weights` are the constants in the order in which its
     entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
     what was compiled for: `features` are the instruction sets without which it cannot run.
-    `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes.
+    `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes;
+    `device` is machine code of a GPU (a cubin), for the kernels that the library launches.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Artifact:
     toolchain: Json = field(default_factory=toolchain)
     alignment: int = archive.ALIGNMENT
     regions: tuple[Region, ...] = field(default=(), repr=False)
+    device: bytes = field(default=b"", repr=False)
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
@@ -65,7 +72,7 @@ class Artifact:
         told = {"regions": region_store.describe(self.regions, places)} if self.regions else {}
         return {
             **told,
-            "format": REGION_FORMAT if self.regions else FORMAT,
+            "format": self._format(),
             "name": self.name,
             "inputs": list(map(specs.to_json, self.inputs)),
             "outputs": list(map(specs.to_json, self.outputs)),
@@ -76,14 +83,28 @@ class Artifact:
             "alignment": self.alignment,
         }
 
+    def _format(self) -> int:
+        if "gpu" in self.target:
+            return GPU_FORMAT
+        return REGION_FORMAT if self.regions else FORMAT
+
     def lacking(self, offered: frozenset[str] | None = None) -> tuple[str, ...]:
         """Instruction sets that the artifact needs and a CPU (by default this one) lacks."""
         available = host.cpu_features() if offered is None else offered
         return tuple(sorted(set(self.target.get("features", ())) - available))
 
+    def unfit(self) -> str:
+        """Why no GPU of this host runs the artifact; nothing where one does, or none is needed."""
+        return presence.unfit(self.target)
+
     def tensors(self) -> dict[str, Array]:
         """All weights: those of compiled code, and what its regions have beside these."""
         return {**self.weights, **region_store.added(self.regions, self.weights)}
+
+    def _code(self) -> dict[str, Array]:
+        """The machine code of a GPU as a tensor."""
+        code = np.frombuffer(self.device, np.uint8)
+        return {_DEVICE_CODE: code} if self.device else {}
 
     def save(self, path: str | Path) -> None:
         """Write the artifact; equal artifacts give equal bytes.
@@ -94,7 +115,7 @@ class Artifact:
             "schedule.lock": (archive.dump_json(self.lock),),
             "report.json": (archive.dump_json(self.report),),
             "lib.so": (self.library,),
-            "weights.safetensors": encode_weights(self.tensors()),
+            "weights.safetensors": encode_weights({**self.tensors(), **self._code()}),
             **{
                 archive.region_member(index): (region.proto,)
                 for index, region in enumerate(self.regions)
@@ -147,10 +168,12 @@ def _map(path: Path) -> memoryview:
 def _decode(view: memoryview) -> Artifact:
     manifest, members = archive.read(view)
     form = manifest.get("format")
-    if type(form) is not int or form not in (FORMAT, REGION_FORMAT):  # to Python, true is 1 too
-        known = f"{FORMAT}, {REGION_FORMAT}"
+    forms = (FORMAT, REGION_FORMAT, GPU_FORMAT)
+    if type(form) is not int or form not in forms:  # to Python, true is 1 too
+        known = ", ".join(map(str, forms))
         raise ArtifactError(f"the artifact has format {form!r}; known: {known}")
     tensors = decode_weights(members["weights.safetensors"])
+    code = tensors.pop(_DEVICE_CODE, None) if form == GPU_FORMAT else None
     entries = _typed(manifest, "regions", list) if form == REGION_FORMAT else []
     return Artifact(
         name=_typed(manifest, "name", str),
@@ -166,6 +189,7 @@ def _decode(view: memoryview) -> Artifact:
         toolchain=_typed(manifest, "toolchain", dict),
         alignment=_alignment(manifest),
         regions=region_store.read(entries, members, tensors),
+        device=b"" if code is None else code.tobytes(),
     )
 
 
@@ -187,6 +211,9 @@ def _target(manifest: Json) -> dict[str, Any]:
     features = target.get("features", [])
     if not isinstance(features, list) or not all(isinstance(name, str) for name in features):
         raise ArtifactError("the manifest's target features must be a list of names")
+    device = target.get("gpu", {"arch": ""})
+    if not isinstance(device, dict) or not isinstance(device.get("arch"), str):
+        raise ArtifactError("the manifest's target gpu must name its architecture")
     return target
 
 

@@ -1,16 +1,17 @@
 """One compilation with given options: rewrite, build, verify, measure, certify."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridc.compiler import memory, narrowing, pipeline, plans, plugin
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
-from hybridc.compiler.build import ALIGNMENT, build
+from hybridc.compiler.build import ALIGNMENT, Built, build
 from hybridc.compiler.certify import Terms, Trial, examine
 from hybridc.compiler.clock import Clock
 from hybridc.compiler.contract import Measured
+from hybridc.compiler.cuda.resources import Launch, table
 from hybridc.compiler.drafts import Draft
 from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
@@ -20,6 +21,7 @@ from hybridc.compiler.narrowing import Broken
 from hybridc.compiler.plans import Plan
 from hybridc.compiler.report import Report, Stage
 from hybridc.compiler.sensitivity import ImpreciseError, Lowered
+from hybridc.compiler.target import Target
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         toolchain=toolchain(bool(model.regions)),
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
+        device=built.device,
     )
     return Draft(
         artifact=artifact,
@@ -131,6 +134,7 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         records=None if advice is None else advice.describe(),
         sensitive=context.sensitive,
         idle=tuple(sorted(context.idle)),
+        resources=_resources(context, built, plan.target),
     )
 
 
@@ -151,6 +155,14 @@ def lowered(trial: Trial, plan: Plan) -> Lowered:
     return found
 
 
+def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[str, Any], ...]:
+    """What each launch takes of a GPU; nothing on a CPU."""
+    if target.gpu is None:
+        return ()
+    made = [Launch.read(told) for record in context.kernels for told in record.launches]
+    return tuple(table(made, built.usages, target.gpu))
+
+
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
@@ -168,7 +180,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         target=artifact.target,
         precision=made.precision,
         pipeline=artifact.pipeline,
-        notes=(*model.notes, *made.notes),
+        notes=(*model.notes, *made.notes, *examined.notes),
         kernels=made.kernels,
         agreement=tuple(comparison.describe() for comparison in examined.agreement),
         latency=examined.latency,
@@ -176,6 +188,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         stages=tuple(clock.stages),
         records=made.records,
         idle=made.idle,
+        resources=made.resources,
     )
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
     return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)

@@ -1,10 +1,9 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import tvm
@@ -13,6 +12,9 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ffi import structural_map
 
+from hybridc.compiler.cuda import launches, resources, toolchain
+from hybridc.compiler.cuda.resources import Usage
+from hybridc.compiler.cuda.toolchain import Compiled
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
@@ -24,8 +26,6 @@ from hybridc.compiler.target import Target
 # What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
 # Vectors off their own boundary cost little where they come from memory; a copied input costs much.
 ALIGNMENT = 16
-# LLVM finds common subexpressions better, and in a fraction of the time.
-_CONFIG = MappingProxyType({"tirx.disable_cse_tir": True})
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class Built:
     """A shared library with a virtual machine's `main(inputs..., weights)`, and these weights.
 
     `weights` is the function's last argument, a tuple in the order of the mapping.  Where the
-    model has regions, a tuple of their functions goes before it.
+    model has regions, a tuple of their functions goes before it.  `device` is the machine code of
+    a GPU's kernels, and `usages` are what each of them takes.
     """
 
     library: bytes
     weights: dict[str, Array]
+    device: bytes = b""
+    usages: Mapping[str, Usage] = field(default_factory=dict[str, Usage])
 
 
 def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Built:
@@ -48,7 +51,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     try:
-        with tvm.transform.PassContext(config=dict(_CONFIG)):
+        with tvm.transform.PassContext(config=launches.config(target)):
             executable = tvm.compile(
                 module,
                 target=target.tvm,
@@ -58,19 +61,47 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     except Exception as error:  # TVM raises errors of many kinds
         lines = str(error).strip().splitlines() or [""]
         raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
+    device = _device_code(executable, target)
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = Path(folder) / "lib.so"
         try:
             executable.export_library(str(path))
         except (RuntimeError, OSError) as error:
             raise PassError(f"the C compiler could not link the kernels: {error}") from error
-        return Built(path.read_bytes(), weights)
+        usages = resources.read_log(device.log)
+        return Built(path.read_bytes(), weights, device.cubin, usages)
+
+
+def _device_code(executable: Any, target: Target) -> Compiled:
+    """The machine code of a GPU's kernels, and the compiler's log; nothing for a CPU.
+
+    Raises InputError where this host has no compiler for them, and PassError where it refuses.
+    """
+    if target.gpu is None:
+        return Compiled(b"", "")
+    from hybridc.compiler.cuda import codegen, prelude
+
+    found = list(codegen.sources(executable.mod))
+    if not found:  # a model that only moves its inputs
+        return Compiled(b"", "")
+    (source,) = found
+    return toolchain.find().compile(prelude.joined(source), target.gpu.arch)
 
 
 def compile_kernel(func: PrimFunc, target: Target) -> Any:
-    """Generate code for one kernel as for those of a model; TVM's executable with `main`."""
+    """Generate code for one kernel as for those of a model; TVM's executable with `main`.
+
+    For a GPU the machine code is made too, and found when the kernel is first called.
+    """
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    return tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    if target.gpu is not None:
+        from hybridc.compiler.cuda import codegen, prelude
+
+        for source in codegen.sources(executable.mod):
+            made = toolchain.find().compile(prelude.joined(source), target.gpu.arch)
+            codegen.provide(source, made.cubin)
+    return executable
 
 
 def _aligned_as_inputs(module: IRModule) -> IRModule:

@@ -84,6 +84,7 @@ class Examined:
     measured: Measured
     certificate: dict[str, Any]
     broken: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Stages) -> Examined:
@@ -95,7 +96,9 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     """
     contract = terms.contract
     timed = contract.timed or terms.timed
-    session = _session(draft) if timed or _runs(trial, contract) else None
+    wanted = timed or contract.validate is not None or bool(contract.min_accuracy)
+    absent = "" if wanted else draft.unfit()
+    session = _session(draft) if wanted or (_runs(trial, contract) and not absent) else None
     agreement: tuple[Comparison, ...] = ()
     sized: Sequence[Sized] = ()
     accuracy: dict[str, Estimate] = {}
@@ -127,7 +130,8 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
-    return Examined(agreement, samples, measured, certificate, broken)
+    notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
+    return Examined(agreement, samples, measured, certificate, broken, notes)
 
 
 def _runs(trial: Trial, contract: Contract) -> bool:
@@ -207,6 +211,11 @@ def _measure(
 
 
 def _session(draft: Artifact) -> InferenceSession:
+    if unfit := draft.unfit():
+        raise InputError(
+            f"the artifact can be neither verified nor measured here: {unfit}; compile it without"
+            " a contract, and verify it (hybridc verify) where it is to run"
+        )
     if lacking := draft.lacking():
         raise InputError(
             f"this CPU lacks {', '.join(lacking)}, so the artifact can be neither verified nor "

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from packaging.requirements import Requirement
 
 from hybridc.compiler import host, settings
+from hybridc.compiler.cuda import driver, toolchain
+from hybridc.compiler.errors import InputError
 
 Status = Literal["ok", "note", "bad"]
 
@@ -54,6 +56,7 @@ def examine() -> list[Check]:
         _tvm,
         _cpu,
         _tools,
+        _cuda,
         _cache,
     )
     return [found for check in checks for found in check()]
@@ -184,9 +187,21 @@ def _tools() -> Iterator[Check]:
         yield Check("c compiler", "bad", "none found", advice)
     else:
         yield Check("c compiler", "ok", compiler)
-    nvcc = shutil.which("nvcc")
-    found = nvcc or "not found: only CUDA targets would want it"
-    yield Check("nvcc", "ok" if nvcc else "note", found)
+
+
+def _cuda() -> Iterator[Check]:
+    """What compiles for GPUs, and which of them are here; a CPU needs neither."""
+    try:
+        yield Check("cuda compiler", "ok", toolchain.find().describe())
+    except InputError as error:
+        advice = f"for targets that are GPUs: a CUDA toolkit, or {toolchain.EXTRA}"
+        yield Check("cuda compiler", "note", str(error), advice)
+    try:
+        found = driver.devices()
+        told = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
+        yield Check("gpu", "ok", f"{told}; driver for CUDA {driver.version()}")
+    except driver.NoGpuError as error:
+        yield Check("gpu", "note", f"{error}", "GPUs can be compiled for all the same, by name")
 
 
 def _cache() -> Iterator[Check]:

@@ -17,7 +17,8 @@ class Draft:
 
     `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
     products that quantisation may leave out again; it does not pass between processes.  `idle` are
-    the passes that changed nothing.
+    the passes that changed nothing;
+    `resources` are what each launch takes of a GPU.
     """
 
     artifact: Artifact
@@ -28,6 +29,7 @@ class Draft:
     records: Mapping[str, Any] | None
     sensitive: Lowered | None = None
     idle: tuple[str, ...] = ()
+    resources: tuple[Mapping[str, Any], ...] = ()
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the artifact; the rest is returned as JSON data, without what is `sensitive`."""
@@ -39,6 +41,7 @@ class Draft:
             "notes": list(self.notes),
             "records": None if self.records is None else dict(self.records),
             "idle": list(self.idle),
+            "resources": list(self.resources),
         }
 
     @classmethod
@@ -56,6 +59,7 @@ class Draft:
             notes=tuple(told["notes"]),
             records=told["records"],
             idle=tuple(told["idle"]),
+            resources=tuple(told["resources"]),
         )
 
 

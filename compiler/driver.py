@@ -127,7 +127,7 @@ def compile_source(
                 source,
                 shapes=shapes or {},
                 example_inputs=example_inputs,
-                fallback=options.fallback,
+                fallback=options.fallback and plan.target.gpu is None,
             )
         return _compile(model, plan, make, clock).watched(seen.monitored())
 
@@ -150,12 +150,15 @@ def unscheduled(
     the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
+    if plan.target.gpu is not None:
+        raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
     names = [plugin.name_of(type(step)) for step in plan.steps]
     if plans.SCHEDULING not in names:
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
-        model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
+        fallback = options.fallback and plan.target.gpu is None
+        model = frontend.load(source, shapes=shapes or {}, fallback=fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)

@@ -145,6 +145,8 @@ def analyse_model(
     from hybridc.compiler import target as devices
 
     device = devices.parse(target)
+    if device.gpu is not None:
+        return {"reason": f"models are analysed for CPUs alone, not for {target}"}
     try:
         model = frontend.load(source, shapes=shapes, example_inputs=example_inputs)
         sizes = dims.nominal(open_dims(model.inputs))

@@ -14,7 +14,7 @@ from math import gcd, inf, prod
 from random import Random
 from typing import Any, ClassVar, Protocol
 
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import CPU, Target
 from hybridc.compiler.timeline import Timeline
 
 IRModule = Any  # tvm.ir.IRModule; TVM ships no types
@@ -31,7 +31,8 @@ class KernelRecord:
 
     `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
     `precision` (fp32, bf16, int8) is what its products are multiplied in.  `workload` is the key
-    of what it computes (see `log.keys`), empty where it has none.
+    of what it computes (see `log.keys`), empty where it has none.  `launches` tell of a GPU's
+    kernel what it takes there (see `cuda.resources`).
     """
 
     kernel: str
@@ -42,6 +43,7 @@ class KernelRecord:
     bytes: int = 0
     precision: str = "fp32"
     workload: str = ""
+    launches: tuple[Mapping[str, Any], ...] = ()
 
 
 Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used, or None
@@ -129,7 +131,8 @@ class ScheduleRule(ABC):
     same space, so a tuning record is the rule's name and a point.
     """
 
-    priority: ClassVar[int]  # rules are asked from high to low; no two rules share one
+    priority: ClassVar[int]  # rules are asked from high to low; no two of a device share one
+    device: ClassVar[str] = CPU  # the kind of target whose kernels it is asked about
 
     @abstractmethod
     def match(self, func: PrimFunc, target: Target) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import tirx
+from tvm.ir.prim import expr as prim
 from tvm.s_tir import SBlock
 from tvm.s_tir.analysis import estimate_tir_flops
 from tvm_ffi import structural_walk
@@ -13,6 +14,8 @@ from tvm_ffi import structural_walk
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.tensor_expressions import FLOPS
 
+# A kernel's attribute that lets its float32 operands be rounded, to `tf32`.
+MULTIPLY = "hybridc.multiply"
 # Integers of 16 bits are what Winograd's transforms make of bytes.
 _NARROW = {"int8": "int8", "int16": "int8", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -41,7 +44,7 @@ def flops(func: PrimFunc) -> int:
 
 
 def precision(func: PrimFunc) -> str:
-    """What the kernel's product is multiplied in: `fp32`, `bf16` or `int8`, by its operands."""
+    """What the kernel's product is multiplied in: `fp32`, `bf16`, `int8`, …, by its operands."""
     types: set[str] = set()
 
     def visit(block: Any) -> None:
@@ -49,7 +52,33 @@ def precision(func: PrimFunc) -> str:
             types.update(str(read.source.dtype) for read in block.reads)
 
     structural_walk(func.body, (SBlock, visit))
+    if MULTIPLY in func.attrs:
+        return str(func.attrs[MULTIPLY])
+    types = types or factors(func)
     return next((name for dtype, name in _NARROW.items() if dtype in types), "fp32")
+
+
+def factors(func: PrimFunc) -> set[str]:
+    """The types whose products a kernel sums up, before they are widened."""
+    types: set[str] = set()
+
+    def visit(block: Any) -> None:
+        kinds = [int(axis.iter_type) for axis in block.iter_vars]
+        if tirx.IterVar.CommReduce in kinds and isinstance(block.body, tirx.BufferStore):
+            added = block.body.value
+            terms = (added.a, added.b) if isinstance(added, prim.Add) else ()
+            for term in map(_narrowest, terms):
+                if isinstance(term, prim.Mul):
+                    types.update(str(_narrowest(side).ty.dtype) for side in (term.a, term.b))
+
+    structural_walk(func.body, (SBlock, visit))
+    return types
+
+
+def _narrowest(value: Any) -> Any:
+    while isinstance(value, prim.Cast):
+        value = value.value
+    return value
 
 
 def traffic(func: PrimFunc) -> int:

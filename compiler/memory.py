@@ -128,6 +128,8 @@ def workspace(kernel: PrimFunc, threads: int) -> int:
 
     What is as large as an open size of the kernel is left out.
     """
+    if is_bound(kernel):
+        return sum(_bytes(buffer.shape, buffer.dtype) for buffer in kept_between_launches(kernel))
     lowered = tvm.transform.Sequential([make() for make in _LOWERING])(
         tvm.IRModule({"main": kernel})
     )["main"]
@@ -159,6 +161,37 @@ def _number(extent: Any, at: Sizes) -> int:
 
     found = sym.Analyzer().simplify(structural_map(extent, (tirx.Var, variable)))
     return int(found) if isinstance(found, tirx.IntImm) else 0
+
+
+def is_bound(kernel: PrimFunc) -> bool:
+    """Whether a kernel is bound to the threads of a GPU."""
+    found: list[Any] = []
+    bound = tirx.ForKind.THREAD_BINDING
+    structural_walk(
+        kernel.body,
+        [
+            (tirx.For, lambda loop: found.append(loop) if loop.kind == bound else None),
+            (tirx.AttrStmt, lambda node: found.append(node) if _is_extent(node) else None),
+        ],
+    )
+    return bool(found)
+
+
+def _is_extent(node: Any) -> bool:
+    return str(node.attr_key) == "thread_extent"
+
+
+def kept_between_launches(kernel: PrimFunc) -> list[Any]:
+    """The buffers that a GPU's kernel keeps in the GPU's memory between its launches."""
+    found: list[Any] = []
+    structural_walk(
+        kernel.body,
+        [
+            (s_tir.SBlock, lambda block: found.extend(block.alloc_buffers)),
+            (tirx.AllocBuffer, lambda node: found.append(node.buffer)),
+        ],
+    )
+    return [buffer for buffer in found if buffer.scope() in ("", "global")]
 
 
 def _size(spec: TensorSpec) -> int:

@@ -9,6 +9,7 @@ from hybridc.compiler import plugin
 from hybridc.compiler.errors import HybridcError, PassError, PluginError
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
+from hybridc.compiler.target import CPU
 
 
 class Instrument(Protocol):
@@ -27,11 +28,11 @@ def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
     return plugin.Catalogue("hybridc.passes", Pass, own)
 
 
-def rules(files: Sequence[Path] = ()) -> tuple[ScheduleRule, ...]:
-    """Every schedule rule, in the order in which kernels are offered to them."""
+def rules(files: Sequence[Path] = (), device: str = CPU) -> tuple[ScheduleRule, ...]:
+    """Every rule for a kind of target, in the order in which kernels are offered to them."""
     own = tuple(path for path in files if plugin.defines(path, ScheduleRule))
     catalogue = plugin.Catalogue("hybridc.schedules", ScheduleRule, own)
-    made = [kind() for _, kind in catalogue.all()]
+    made = [kind() for _, kind in catalogue.all() if kind.device == device]
     return tuple(sorted(made, key=lambda rule: -rule.priority))
 
 

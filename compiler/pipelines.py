@@ -61,4 +61,54 @@ MINIMAL: Pipeline = (
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 
-PIPELINES: dict[str, Pipeline] = {"default": DEFAULT, "minimal": MINIMAL}
+# For GPUs: weights stay as the graph has them, since a block copies its tiles in any order; kernels
+# are not joined for the sake of caches; and nothing that leans on the CPU's own instructions.
+CUDA: Pipeline = (
+    ("simplify-inference", "drop what only training needs, so that later patterns are plain"),
+    ("fold-constants", "shapes and weights computed from constants become constants"),
+    ("fold-batch-norm", "a scale and shift behind a convolution move into its weights"),
+    ("fuse-norms", "one kernel of a normalisation's pieces, which a rule takes whole"),
+    ("fold-padding", "a zero pad before a convolution or pooling becomes its own padding"),
+    ("eliminate-common-subexpressions", "exporters repeat masks, casts and shapes"),
+    ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
+    ("merge-transposes", "exporters write transposes in pairs; without them attention shows"),
+    ("combine-projections", "one product reads what queries, keys and values are made from"),
+    ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
+    ("integer-arithmetic", "quantised operators become ones that have loop nests"),
+    ("layout", "channels last: neighbouring depth of the product that a convolution becomes"),
+    ("subpixel-convolution", "transposed convolutions become plain ones, in the layout just made"),
+    ("merge-transposes{views=true}", "pairs that the layout put between neighbours"),
+    ("eliminate-common-subexpressions", "branches transpose what they share, each for itself"),
+    ("fold-constants", "the transposes that the layout put on weights"),
+    ("widen-types", "types that code generation lacks; casts would hide patterns from the above"),
+    ("legalize", "every remaining operator becomes a loop nest"),
+    ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
+    ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("allocate", "kernels write into buffers that are given to them"),
+    ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
+)
+
+MINIMAL_CUDA: Pipeline = (
+    ("simplify-inference", "drop what only training needs, which has no loop nests"),
+    ("integer-arithmetic", "quantised operators become ones that have loop nests"),
+    ("widen-types", "types that code generation lacks"),
+    ("legalize", "every operator becomes a loop nest"),
+    ("schedule", "each kernel is bound to threads, without which it cannot run on a GPU"),
+    ("allocate", "kernels write into buffers that are given to them"),
+    ("plan-memory", "intermediate buffers share storage; last, when all are known"),
+)
+
+PIPELINES: dict[str, Pipeline] = {
+    "default": DEFAULT,
+    "minimal": MINIMAL,
+    "cuda": CUDA,
+    "cuda-minimal": MINIMAL_CUDA,
+}
+
+# What a name stands for on a GPU.
+_ON_GPU = {"default": "cuda", "minimal": "cuda-minimal"}
+
+
+def on_device(name: str, cuda: bool) -> str:
+    """The pipeline that a name means for a target: the CPU's ones have a counterpart for GPUs."""
+    return _ON_GPU.get(name, name) if cuda else name

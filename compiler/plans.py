@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import calibration, observe, pipeline, plugin, precisions, target
+from hybridc.compiler import calibration, observe, pipeline, pipelines, plugin, precisions, target
 from hybridc.compiler.calibration import Data
 from hybridc.compiler.clock import Progress
 from hybridc.compiler.contract import Contract
@@ -135,9 +135,16 @@ def _of_open_sizes(model: Model) -> str:
     return f"; its sizes {names} are open, and this precision may need them fixed" if names else ""
 
 
+def pipeline_of(options: Options) -> str:
+    """The pipeline's text, with the names that mean something else on a GPU replaced."""
+    cuda = target.kind_of(options.target) == target.CUDA
+    specs = pipeline.split(options.pipeline)
+    return ",".join(pipelines.on_device(spec, cuda) for spec in specs)
+
+
 def calibrates(options: Options) -> bool:
     """Whether these options take ranges from calibration data."""
-    names = [entry.partition("{")[0] for entry in pipeline.entries(options.pipeline)]
+    names = [entry.partition("{")[0] for entry in pipeline.entries(pipeline_of(options))]
     return options.dtype in precisions.CALIBRATED or CALIBRATING in names
 
 
@@ -161,6 +168,8 @@ def check(options: Options) -> None:
     if options.tuning is not None:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
+        if target.kind_of(options.target) == target.CUDA:
+            raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
         options.tuning.check(options.plugins)
     options.steering.check()
     observe.check(options)
@@ -170,8 +179,8 @@ def plan(options: Options) -> Plan:
     """Read the options.  Raises InputError or PluginError where one of them is wrong."""
     check(options)
     steps = _steps(options)
-    rules = pipeline.rules(options.plugins)
     device = target.parse(options.target, options.threads)
+    rules = pipeline.rules(options.plugins, device.kind)
     data, apart = _data(options.calibration), _data(options.validation)
     made = Plan(options, device, steps, rules, data, apart)
     return made.exact() if options.exact else made
@@ -190,6 +199,7 @@ def finish(steps: Sequence[Pass]) -> str:
 def _steps(options: Options) -> tuple[Pass, ...]:
     """The passes of the pipeline, and those that lower precision where it asks for that."""
     catalogue = pipeline.passes(options.plugins)
-    steps = pipeline.parse(options.pipeline, catalogue)
-    precisions.check(options.dtype, options.exact)
-    return precisions.lowered(steps, options.dtype, catalogue, options.precise)
+    steps = pipeline.parse(pipeline_of(options), catalogue)
+    device = target.kind_of(options.target)
+    precisions.check(options.dtype, options.exact, device)
+    return precisions.lowered(steps, options.dtype, catalogue, options.precise, device)

@@ -8,6 +8,7 @@ from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.interfaces import Pass
 from hybridc.compiler.plugin import Catalogue
+from hybridc.compiler.target import CPU, CUDA
 
 AUTO, FULL = "auto", "fp32"
 
@@ -47,19 +48,38 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
         ),
     }
 )
+# Weights are rounded when the model is compiled.
+_FOLDED = Insertion("fold-constants", before="widen-types", needed=False)
+# The same for GPUs, whose pipeline packs no weights; TF32 is for them alone.
+CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
+    {
+        FULL: (),
+        "tf32": (Insertion("tensor-float", after="fuse"),),
+        "fp16": (Insertion("mixed-precision{dtype=float16}", before="widen-types"), _FOLDED),
+        "bf16": (Insertion("mixed-precision{dtype=bfloat16}", before="widen-types"), _FOLDED),
+    }
+)
 # The precisions that need data, to find the ranges of what they store.
 CALIBRATED = frozenset({"int8"})
 
 
+def of_device(device: str) -> Mapping[str, tuple[Insertion, ...]]:
+    """The precisions that a kind of target has."""
+    return CUDA_PRECISIONS if device == CUDA else PRECISIONS
+
+
 def names() -> tuple[str, ...]:
     """What `--dtype` takes: the precisions, and `auto`, which leaves the choice to the contract."""
-    return (AUTO, *PRECISIONS)
+    return tuple(dict.fromkeys((AUTO, *PRECISIONS, *CUDA_PRECISIONS)))
 
 
-def check(dtype: str, exact: bool) -> None:
+def check(dtype: str, exact: bool, device: str = CPU) -> None:
     """Raise InputError where there is no such precision, or `exact` does not allow it."""
     if dtype not in names():
         raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
+    if dtype not in (AUTO, *of_device(device)):
+        known = ", ".join(of_device(device))
+        raise InputError(f"dtype {dtype} is not there for target kind {device}; it has {known}")
     if exact and dtype not in (AUTO, FULL):
         raise InputError(
             f"exact keeps the roundings of the model, dtype {dtype} adds some: choose one"
@@ -67,7 +87,11 @@ def check(dtype: str, exact: bool) -> None:
 
 
 def lowered(
-    steps: Sequence[Pass], dtype: str, catalogue: Catalogue[Pass], precise: Sequence[str] = ()
+    steps: Sequence[Pass],
+    dtype: str,
+    catalogue: Catalogue[Pass],
+    precise: Sequence[str] = (),
+    device: str = CPU,
 ) -> tuple[Pass, ...]:
     """The steps with the passes that a precision adds; `auto` adds none.
 
@@ -75,7 +99,7 @@ def lowered(
     the steps lack a pass that one of these has to stand beside.
     """
     made = list(steps)
-    for each in PRECISIONS[FULL if dtype == AUTO else dtype]:
+    for each in of_device(device)[FULL if dtype == AUTO else dtype]:
         present = [plugin.name_of(type(step)) for step in made]
         if each.anchor in present:
             at = present.index(each.anchor) + bool(each.after)
@@ -89,7 +113,7 @@ def of_steps(steps: Sequence[Pass]) -> str:
     """The least precision that the steps lower a model to."""
     reached = FULL
     found = [_keeping(step, ()) for step in steps]
-    for name, insertions in PRECISIONS.items():
+    for name, insertions in {**PRECISIONS, "tf32": CUDA_PRECISIONS["tf32"]}.items():
         needed = pipeline.parse(",".join(each.text for each in insertions if each.needed))
         if all(step in found for step in needed):
             reached = name

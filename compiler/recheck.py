@@ -48,6 +48,8 @@ def recheck(
     Raises WrongAnswerError where outputs are beyond their tolerance, InputError where the data or
     the model do not fit the artifact, or it cannot run here.
     """
+    if unfit := artifact.unfit():
+        raise InputError(f"the artifact cannot be verified here: {unfit}")
     feeds, told = _feeds(artifact, data)
     promised, unchecked = _promised(artifact, model is not None, validate)
     clock = Clock(progress)

@@ -59,6 +59,7 @@ class Report:
     monitored: Monitored | None = None
     regions: tuple[Region, ...] = ()
     idle: tuple[str, ...] = ()
+    resources: tuple[Mapping[str, Any], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON data."""
@@ -82,6 +83,7 @@ class Report:
             "notes": list(self.notes),
             "kernels": [_kernel(record) for record in self.kernels],
             **({"regions": list(map(_region, self.regions))} if self.regions else {}),
+            **({"resources": list(map(dict, self.resources))} if self.resources else {}),
             "agreement": [dict(output) for output in self.agreement],
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
@@ -190,7 +192,7 @@ class Report:
 
 def _kernel(record: KernelRecord) -> dict[str, Any]:
     data = {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}
-    del data["workload"]  # the schedule lock has it
+    del data["workload"], data["launches"]  # the schedule lock and the resources have them
     return data
 
 

@@ -30,7 +30,9 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
     """
     notice = ""
     measured = None
-    if run and (lacking := artifact.lacking()):
+    if run and (unfit := artifact.unfit()):
+        notice = f"The artifact was not run: {unfit}."
+    elif run and (lacking := artifact.lacking()):
         notice = f"The artifact was not run: this CPU lacks {', '.join(lacking)}."
     elif run:
         tell("running the artifact")

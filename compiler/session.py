@@ -13,11 +13,13 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hybridc.compiler import dims, host, settings
+from hybridc.compiler import dims, host, placement, settings
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
+from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
+from hybridc.compiler.placement import Placement
 from hybridc.compiler.region_runtime import OpaquePort, RegionSet
 from hybridc.compiler.regions import announce
 from hybridc.compiler.tensors import InputPort, OpenPort, Tensor, to_numpy, to_tensor
@@ -55,9 +57,17 @@ class InferenceSession:
         self._threads = self._claim_threads(threads)
         announce([region.name for region in self.artifact.regions])
         self._parts = _regions(self.artifact, self._threads)
-        self._machine = relax.VirtualMachine(_load_library(self.artifact.library), tvm.cpu())
+        self._place = _placement(self.artifact)
+        library = _load_library(self.artifact.library)
+        if self.artifact.device:
+            from hybridc.compiler.cuda import codegen
+
+            for code in codegen.sources(library):
+                codegen.provide(code, self.artifact.device)
+        self._machine = relax.VirtualMachine(library, self._place.device)
         self._main: Any = self._machine["main"]
-        tensors = tuple(map(to_tensor, self.artifact.weights.values()))
+        # A GPU gets the weights once, here.
+        tensors = tuple(self._place.put(to_tensor(a)) for a in self.artifact.weights.values())
         weights: Any = tvm.runtime.convert(tensors)
         # What `main` takes behind the inputs.
         held = self.artifact.regions
@@ -100,28 +110,36 @@ class InferenceSession:
         wanted = [self._output(name) for name in output_names or self._outputs]
         with self._lock:
             given = [
-                port.bind(feed[name]) for name, port in zip(self._names, self._ports, strict=True)
+                self._place.put(port.bind(feed[name]))
+                for name, port in zip(self._names, self._ports, strict=True)
             ]
             self._check_sizes(given)
-            results = self._invoke(given)
+            results = self._place.fetch(self._invoke(given))
             made = [self._given(results, index, dtype) for index, dtype in wanted]
             self._parts.values.clear()
         return made
 
     def __call__(self, *tensors: Any) -> Any:
-        """Compute the outputs from DLPack tensors on the CPU, in the order of the inputs.
+        """Compute the outputs from DLPack tensors, in the order of the inputs.
 
-        Nothing is copied where an input is contiguous and aligned as numpy's and torch's are.
-        Gives one tensor, or a tuple where there are several outputs, of the library that the
-        first input comes from.  Raises InputError as `run` does.
+        They lie on the CPU, or where the artifact runs.  Nothing is copied there where an input is
+        contiguous and aligned as numpy's and torch's are.  Gives one tensor, or a tuple where there
+        are several outputs, of the library that the first input comes from.  Raises InputError as
+        `run` does.
         """
         if len(tensors) != len(self._ports):
             names = ", ".join(self._names)
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
-            given = [port.bind_dlpack(x) for port, x in zip(self._ports, tensors, strict=True)]
+            given = [
+                self._place.put(port.bind_dlpack(x, self._place.device))
+                for port, x in zip(self._ports, tensors, strict=True)
+            ]
             self._check_sizes(given)
             results = self._invoke(given)
+            if _library_of(tensors) is np:
+                results = self._place.fetch(results)
+            self._place.finish()
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
             self._parts.values.clear()
@@ -153,7 +171,7 @@ class InferenceSession:
         for index, tensor in enumerate(results):
             address = tensor.data_ptr()
             if address in taken or address in self._kept:
-                results[index] = tensor.copyto(tvm.cpu())
+                results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
 
@@ -218,11 +236,20 @@ class InferenceSession:
 
 
 def _check_host(artifact: Artifact) -> None:
+    if unfit := artifact.unfit():
+        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {unfit}")
     if lacking := artifact.lacking():
         raise ArtifactError(
             f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
             f"{', '.join(lacking)}; compile it for this host with --target cpu"
         )
+
+
+def _placement(artifact: Artifact) -> Placement:
+    try:
+        return placement.of(artifact.target)
+    except NoGpuError as error:
+        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {error}") from error
 
 
 def _regions(artifact: Artifact, threads: int) -> RegionSet:

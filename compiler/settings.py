@@ -1,7 +1,8 @@
 """The only place that reads or writes environment variables.
 
 `HYBRIDC_CACHE` moves the cache directory, `HYBRIDC_LOG` names the tuning log (a path or a URL), and
-`HYBRIDC_DEBUG=1` lets tracebacks through, as `--debug`.
+`HYBRIDC_DEBUG=1` lets tracebacks through, as `--debug`.  `CUDA_HOME` says where the CUDA toolkit
+is.
 """
 
 import os
@@ -23,6 +24,12 @@ def log_url() -> str:
 def debug() -> bool:
     """Whether errors shall keep their traceback."""
     return os.environ.get("HYBRIDC_DEBUG", "") not in ("", "0")
+
+
+def cuda_home() -> Path | None:
+    """Where the user says that the CUDA toolkit is (`CUDA_HOME`, else `CUDA_PATH`)."""
+    given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return Path(given) if given else None
 
 
 def requested_threads() -> int | None:

@@ -6,6 +6,9 @@ from functools import cached_property
 from typing import Any
 
 from hybridc.compiler import host, machine
+from hybridc.compiler.cuda import driver
+from hybridc.compiler.cuda import gpu as gpus
+from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.machine import Machine
 
@@ -19,14 +22,18 @@ NARROW = {
     "fp16": {"avx512fp16": 2.0},
     "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": 1.6, "avx2": 1.6},
 }
+CPU, CUDA = "cpu", "cuda"
+# Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
+_PORTABLE = TAGS["avx2"]
 
 
 @dataclass(frozen=True)
 class Target:
     """A CPU: instruction set, registers, caches (bytes), threads, and how fast a core is.
 
-    `vector_registers` are registers of `vector_bits`; both decide tile shapes.  `machine` holds
-    what was measured of this host, or the defaults where nothing was, or another CPU is meant.
+    Of kind `cuda`, these are facts of the host, and the device is `gpu`.  `vector_registers` are
+    registers of `vector_bits`; both decide tile shapes.  `machine` holds what was measured of this
+    host, or the defaults where nothing was, or another CPU is meant.
     """
 
     cpu: str
@@ -35,8 +42,9 @@ class Target:
     l1: int
     l2: int
     l3: int
-    kind: str = "cpu"
+    kind: str = CPU
     machine: Machine = field(default_factory=Machine)
+    gpu: Gpu | None = None
 
     @property
     def vector_bits(self) -> int:
@@ -75,11 +83,33 @@ class Target:
         """The TVM target that generates code for this one."""
         from tvm.target import Target as TVMTarget
 
-        return TVMTarget({"kind": "llvm", "mcpu": self.cpu, "num-cores": self.threads})
+        host_code = {"kind": "llvm", "mcpu": self.cpu, "num-cores": self.threads}
+        if self.gpu is None:
+            return TVMTarget(host_code)
+        return TVMTarget(
+            {
+                "kind": "cuda",
+                "arch": self.gpu.arch,
+                "max_threads_per_block": MOST_THREADS,
+                "max_num_threads": MOST_THREADS,
+                "max_shared_memory_per_block": self.gpu.shared_per_block,
+                "thread_warp_size": WARP,
+                "l2_cache_size_bytes": self.gpu.l2,
+                "host": host_code,
+            }
+        )
+
+    @property
+    def device(self) -> Gpu:
+        """The GPU of a target of kind `cuda`; on no other kind may one ask for it."""
+        assert self.gpu is not None, "the target is no GPU"
+        return self.gpu
 
     def describe(self) -> dict[str, Any]:
         """The target as JSON data, for manifests and reports."""
+        device = {"gpu": self.gpu.describe()} if self.gpu else {}
         return {
+            **device,
             "kind": self.kind,
             "cpu": self.cpu,
             "features": sorted(self.features),
@@ -89,11 +119,18 @@ class Target:
         }
 
 
-def parse(text: str, threads: int | None = None) -> Target:
-    """Read `cpu` (this host), a tag (`avx2`, `avx512`) or a TVM target in JSON.
+def kind_of(text: str) -> str:
+    """The kind of target that a text names; TVM is not asked."""
+    return CUDA if text == CUDA or gpus.is_name(text) else CPU
 
-    To the keys of TVM (`mcpu`, `num-cores`) come two of ours, as `Target.describe` gives them:
-    `caches` and `machine`.  With them a compilation for one machine is repeated on another.
+
+def parse(text: str, threads: int | None = None) -> Target:
+    """Read `cpu` (this host), a tag (`avx2`, `avx512`), a GPU or a TVM target in JSON.
+
+    A GPU is `cuda` (the first of this host), a board (`nvidia/h100`) or an architecture
+    (`sm_90a`); what is named is compiled for without being there.  To the keys of TVM (`mcpu`,
+    `num-cores`) come two of ours, as `Target.describe` gives them: `caches` and `machine`.  With
+    them a compilation for one machine is repeated on another.
     Raises InputError where the text names no target that can be compiled for.
     """
     if text.lstrip().startswith("{"):
@@ -103,7 +140,22 @@ def parse(text: str, threads: int | None = None) -> Target:
         return replace(here, machine=machine.known(here.threads, here.vector_bits))
     if text in TAGS:
         return _cpu(TAGS[text], threads)
-    raise InputError(f"target {text!r} is not supported; {hint(text, ['cpu', *TAGS])}, or TVM JSON")
+    if text == CUDA:
+        return replace(_cpu(None, threads), kind=CUDA, gpu=_gpu_here())
+    if gpus.is_name(text):
+        return replace(_cpu(_PORTABLE, threads), kind=CUDA, gpu=gpus.named(text))
+    known = [CPU, CUDA, *TAGS, *gpus.names()]
+    raise InputError(f"target {text!r} is not supported; {hint(text, known)}, or TVM JSON")
+
+
+def _gpu_here() -> Gpu:
+    try:
+        return driver.first().gpu
+    except driver.NoGpuError as error:
+        raise InputError(
+            f"target cuda is the GPU of this host, but {error}; to compile for one that is"
+            " elsewhere, name it: nvidia/h100, sm_80, …"
+        ) from None
 
 
 def _read_json(text: str) -> dict[str, Any]:

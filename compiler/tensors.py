@@ -94,8 +94,11 @@ class InputPort:
                 return tensor
         return self._copied(array)
 
-    def bind_dlpack(self, given: Any) -> Tensor:
-        """Take a tensor of any library that speaks DLPack; errors as for `bind`."""
+    def bind_dlpack(self, given: Any, device: Any = "cpu:0") -> Tensor:
+        """Take a tensor of any library that speaks DLPack, on the CPU or on `device`.
+
+        Errors as for `bind`.
+        """
         if isinstance(given, np.ndarray):
             return self.bind(given)
         try:
@@ -103,11 +106,19 @@ class InputPort:
         except (TypeError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
             raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
-        if str(tensor.device) != "cpu:0":
+        there = str(tensor.device)
+        if there not in ("cpu:0", str(device)):
             raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
         if not self._fits(tuple(tensor.shape)) or str(tensor.dtype) != self.spec.dtype:
             raise self._refusal(str(tensor.dtype), tuple(tensor.shape))
-        return tensor if self._usable(tensor) else self._copied(_Exposed.view(tensor, self.dtype))
+        if self._usable(tensor):
+            return tensor
+        if there != "cpu:0":
+            raise InputError(
+                f"input {self.spec.name!r} on {there} must have no gaps and begin at a multiple"
+                f" of {self.alignment} bytes"
+            )
+        return self._copied(_Exposed.view(tensor, self.dtype))
 
     def _scalar(self, given: object) -> Array:
         if isinstance(given, np.generic):

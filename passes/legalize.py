@@ -26,8 +26,8 @@ _PACKABLE = {
 class Legalize(Pass):
     """Turn every operator that is left into a loop nest.
 
-    TVM's own lowering, but for products of two activations, which are packed on the way in so
-    that they vectorise.
+    TVM's own lowering, but for products of two activations on a CPU, which are packed on the way
+    in so that they vectorise.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -48,10 +48,12 @@ class Legalize(Pass):
             var = builder.add_func(func, "batch_matmul")
             return relax.call_tir(var, list(call.args), call.ty)
 
+        # A GPU's rules take products as they are.
+        own = _OWN if context.target.gpu else {"relax.matmul": matmul, **_OWN}
         with context.target.tvm:
-            lowered = Sequential(
-                [DispatchSortScan(), relax.transform.LegalizeOps({"relax.matmul": matmul, **_OWN})]
-            )(_scanned(module, context.target))
+            lowered = Sequential([DispatchSortScan(), relax.transform.LegalizeOps(own)])(
+                module if context.target.gpu else _scanned(module, context.target)
+            )
         return unless_same(module, lowered)
 
     def ensures(self, module: IRModule) -> None:

@@ -80,7 +80,8 @@ class MixedPrecision(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph that holds a product."""
-        if self.dtype == "float16" and _CONVERSIONS not in context.target.features:
+        cpu = context.target.gpu is None
+        if cpu and self.dtype == "float16" and _CONVERSIONS not in context.target.features:
             raise InputError(
                 f"float16 needs a CPU that converts it (F16C), which {context.target.cpu} has not; "
                 "bfloat16 (--dtype bf16) runs everywhere"

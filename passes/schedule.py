@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from math import prod
 
+import tvm
 from tvm import tirx
 
 from hybridc.compiler import kernel_cost, plugin, strips
@@ -128,7 +129,10 @@ class _Kernel:
                 return f"{rule_name} does not take the kernel: {match.reason}"
             if not _in_space(point, rule.knobs(match)):
                 return f"{_text(rule_name, point)} is no point of its space any more"
-            self.tried[_text(rule_name, point)] = rule.schedule(match, point).mod["main"]
+            done = rule.schedule(match, point).mod["main"]
+            if faults := _faults(done, self.context.target):
+                return f"{_text(rule_name, point)} is beyond the GPU: {faults}"
+            self.tried[_text(rule_name, point)] = done
         except Exception as error:  # as above: whatever is wrong, another point may do
             return f"{_text(rule_name, point)} failed: {_line(error)}"
         return None
@@ -144,7 +148,8 @@ class _Kernel:
         costs = kernel_cost.flops(self.func), kernel_cost.traffic(self.func)
         costs = (0, 0) if part else costs
         precision = kernel_cost.precision(self.func)
-        record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload)
+        made = _launches(self.name, done, self.context.target)
+        record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload, made)
         self.context.kernels.append(record)
         return done
 
@@ -163,7 +168,33 @@ def _take(rule: ScheduleRule, func: PrimFunc, target: Target) -> _Taken | NotApp
     if isinstance(match, NotApplicable):
         return match
     point = rule.default(match, target)
-    return _Taken(rule.knobs(match), point, rule.schedule(match, point).mod["main"])
+    done = rule.schedule(match, point).mod["main"]
+    if faults := _faults(done, target):
+        return NotApplicable(f"its default is beyond the GPU: {faults}")
+    return _Taken(rule.knobs(match), point, done)
+
+
+def _faults(func: PrimFunc, target: Target) -> str:
+    """What of a GPU's limits a scheduled kernel breaks; nothing on a CPU, which has none."""
+    if target.gpu is None:
+        return ""
+    from hybridc.compiler.cuda import launches
+
+    found = launches.of_kernel(func, target)
+    if not found:
+        return "no part of it is bound to threads"
+    return "; ".join(fault for launch in found for fault in launch.faults(target.gpu))
+
+
+def _launches(name: str, func: PrimFunc, target: Target) -> tuple[dict[str, object], ...]:
+    """The launches of a kernel as JSON data, under the names that they get in the library."""
+    if target.gpu is None:
+        return ()
+    from hybridc.compiler.cuda import launches
+
+    named = func.with_attr("global_symbol", name)
+    found = launches.of_module(tvm.IRModule({name: named}), target)
+    return tuple(launch.describe() for launch in found)
 
 
 def _workload(func: PrimFunc) -> str:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from math import gcd
 from typing import Any
 
-from tvm import sym
+from tvm import sym, tirx
 from tvm.ir.expr import Call, TensorLoad
 from tvm.ir.prim import expr as prim
-from tvm_ffi import structural_visit, structural_walk
+from tvm_ffi import structural_map, structural_visit, structural_walk
 
 Expr = Any  # tvm.ir.Expr
 Var = Any  # tvm.ir.expr.Var
@@ -28,6 +28,17 @@ def stride(indices: Any, buffer: Any, var: Var) -> int | None:
         total += int(found[0]) * scale
         scale *= int(extent) if isinstance(extent, prim.IntImm) else 0
     return total
+
+
+def aligned(indices: Any, buffer: Any, var: Var, length: int) -> bool:
+    """Whether a vector of `length` that begins at a multiple of that along `var` lies at one."""
+    flat: Any = 0
+    for index, extent in zip(indices, buffer.shape, strict=True):
+        flat = flat * int(extent) + index
+    whole = tirx.Var("whole", var.ty)
+    flat = structural_map(flat, (type(var), lambda v: whole * length if v.same_as(var) else v))
+    found = sym.Analyzer().modular_set(simplify(flat))
+    return int(found.coeff) % length == 0 and int(found.base) % length == 0
 
 
 def lane_divisor(body: Any, var: Var) -> int:

@@ -76,10 +76,10 @@ def inline(func: PrimFunc) -> PrimFunc:
                 schedule.compute_inline(name)
             except ScheduleError:
                 continue  # TVM's conditions are stricter than ours; the block stays a stage
-    return _with_own_names(schedule.mod["main"])
+    return with_own_names(schedule.mod["main"])
 
 
-def _with_own_names(func: PrimFunc) -> PrimFunc:
+def with_own_names(func: PrimFunc) -> PrimFunc:
     """Give each value bound in an expression a variable of its own.
 
     Inlining copies such expressions as they are, and TVM refuses a variable bound twice.

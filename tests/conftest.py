@@ -16,6 +16,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, and say why there is none."""
+    wanting = [item for item in items if item.get_closest_marker("gpu")]
+    if not wanting:
+        return
+    from hybridc.compiler.cuda import driver
+
+    try:
+        driver.first()
+    except driver.NoGpuError as error:
+        for item in wanting:
+            item.add_marker(pytest.mark.skip(reason=str(error)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the user measured of this machine shall not decide what the tests compile.

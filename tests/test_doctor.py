@@ -93,8 +93,10 @@ def test_threads_that_are_left_idle_are_noted(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_machine_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.shutil, "which", lambda _: None)
+    monkeypatch.setattr(doctor.toolchain, "_find_nvrtc", lambda: (None, ()))
     assert found("c compiler").status == "bad"
-    assert found("nvcc").status == "note"
+    assert found("cuda compiler").status == "note"
+    assert "hybridc[cuda]" in found("cuda compiler").advice
 
 
 def test_an_old_cpu_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""NVIDIA GPUs: what they offer, the compilers of their code, and the driver of this host."""

@@ -1,0 +1,123 @@
+// Device functions that generated kernels call by name; see NVIDIA's PTX manual 9.0 for each.
+#define HYBRIDC_INLINE static __device__ __forceinline__
+
+HYBRIDC_INLINE unsigned hybridc_shared(const void* pointer) {
+  return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
+}
+
+// Copies 16 bytes from global to shared memory, asynchronously where the GPU can; zeros for bytes
+// beyond the first `valid` (16 or 0), in which case nothing is read.
+HYBRIDC_INLINE void hybridc_copy16(void* to, const void* from, int valid) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(hybridc_shared(to)), "l"(from),
+               "r"(valid)
+               : "memory");
+#else
+  *static_cast<uint4*>(to) = valid ? *static_cast<const uint4*>(from) : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+// The same for 4 bytes.
+HYBRIDC_INLINE void hybridc_copy4(void* to, const void* from, int valid) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(hybridc_shared(to)), "l"(from),
+               "r"(valid)
+               : "memory");
+#else
+  *static_cast<unsigned*>(to) = valid ? *static_cast<const unsigned*>(from) : 0u;
+#endif
+}
+
+// Ends a group of copies; `hybridc_wait<n>` waits until at most n of the latest are under way.
+HYBRIDC_INLINE void hybridc_commit() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+
+template <int n>
+HYBRIDC_INLINE void hybridc_wait() {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory");
+#endif
+}
+
+template <class T>
+HYBRIDC_INLINE void hybridc_put(void* to, T value) {
+  *static_cast<T*>(to) = value;
+}
+
+template <class T>
+HYBRIDC_INLINE T hybridc_get(const void* from) {
+  return *static_cast<const T*>(from);
+}
+
+// Four 8x8 matrices of 16-bit elements; each lane names one row, of 16 bytes.
+HYBRIDC_INLINE void hybridc_ldmatrix(unsigned* to, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(hybridc_shared(row))
+               : "memory");
+}
+
+HYBRIDC_INLINE void hybridc_ldmatrix_trans(unsigned* to, const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+               : "r"(hybridc_shared(row))
+               : "memory");
+}
+
+// c[16x8] += a[16x16] b[16x8] of float16, sums in float32.
+HYBRIDC_INLINE void hybridc_mma_float16(float* c, const unsigned* a, const unsigned* b) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  for (int half = 0; half < 2; ++half)
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[2 * half]), "r"(a[2 * half + 1]), "r"(b[half]));
+#endif
+}
+
+#if __CUDA_ARCH__ >= 800
+HYBRIDC_INLINE void hybridc_mma_bfloat16(float* c, const unsigned* a, const unsigned* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// float32 bits, rounded to the nearest TensorFloat-32, ties away from zero.
+HYBRIDC_INLINE unsigned hybridc_tf32(unsigned bits) {
+  unsigned rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(__uint_as_float(bits)));
+  return rounded;
+}
+
+// c[16x8] += a[16x8] b[8x8] of float32, rounded to TensorFloat-32.
+HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(hybridc_tf32(a[0])), "r"(hybridc_tf32(a[1])), "r"(hybridc_tf32(a[2])),
+        "r"(hybridc_tf32(a[3])), "r"(hybridc_tf32(b[0])), "r"(hybridc_tf32(b[1])));
+}
+#endif
+
+// c += the dot product of four neighbouring floats.
+HYBRIDC_INLINE void hybridc_dot4(float* c, const float* a, const float* b) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) *c = fmaf(a[i], b[i], *c);
+}
+
+HYBRIDC_INLINE void hybridc_load4(float* to, const void* from) {
+  *reinterpret_cast<float4*>(to) = *static_cast<const float4*>(from);
+}

@@ -1,0 +1,30 @@
+"""Let tensor cores multiply float32, rounded to TensorFloat-32."""
+
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernel_cost import MULTIPLY, factors
+from hybridc.compiler.rewrite import updated
+
+_TF32 = "tf32"
+
+
+@dataclass(frozen=True)
+class TensorFloat(Pass):
+    """Let tensor cores multiply float32, rounded to TensorFloat-32.
+
+    Kernels that multiply and add are marked; their operands may be rounded to ten bits behind the
+    point, with the range of float32, and sums stay in float32.  All else is left as it is.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Mark every kernel of float32 products."""
+        marked = {
+            var: func.with_attr(MULTIPLY, _TF32)
+            for var, func in module.functions_items()
+            if isinstance(func, tirx.PrimFunc) and factors(func) == {"float32"}
+        }
+        context.lowered.update(var.name_hint for var in marked)
+        return updated(module, marked) if marked else module

@@ -1,0 +1,204 @@
+"""Products on a GPU, written out: tiles in shared memory, copies ahead of the multiplications.
+
+A block computes a tile of the result.  While it multiplies one pair of tiles along the depth, the
+next ones are copied asynchronously into other stages of shared memory; one barrier a step tells
+that a stage has arrived and that the one before it is free.  The sums go through shared memory to
+the output, so that neighbouring threads write neighbouring elements whatever the epilogue is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.schedules import _cuda_tir as tir
+from hybridc.schedules._cuda_compute import Compute, Shared, Warp, warp_of
+from hybridc.schedules._cuda_operands import ROW_BYTES, Place, Source, Tile, source
+from hybridc.schedules._cuda_product import Product
+
+# Floats behind each row of sums in shared memory, so that columns lie in different banks.
+_PAD = 4
+_FLOAT = 4
+Expr = Any
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut: a block's tile, a warp's tile, and stages of copies."""
+
+    rows: int
+    columns: int
+    warp_rows: int
+    warp_columns: int
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return WARP * (self.rows // self.warp_rows) * (self.columns // self.warp_columns)
+
+    @property
+    def stage_bytes(self) -> int:
+        """Bytes of one stage: a tile of each side."""
+        return (self.rows + self.columns) * ROW_BYTES
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory of a block: the stages, or afterwards the sums."""
+        return max(self.stages * self.stage_bytes, self.rows * (self.columns + _PAD) * _FLOAT)
+
+    def blocks(self, product: Product) -> tuple[int, int, int]:
+        """Blocks along rows, columns and batch."""
+        batch, rows, columns, _ = product.sizes
+        return -(-rows // self.rows), -(-columns // self.columns), batch
+
+
+def kernel(product: Product, tiling: Tiling, compute: Compute) -> PrimFunc:
+    """The kernel that computes a product so."""
+    return _Writer(product, tiling, compute).function()
+
+
+class _Writer:
+    """Writes one kernel."""
+
+    def __init__(self, product: Product, tiling: Tiling, compute: Compute) -> None:
+        self.product, self.tiling, self.compute = product, tiling, compute
+        self.left = source(product.left, product)
+        self.right = source(product.right, product)
+        names = ("row_block", "column_block", "batch")
+        self.blocks = tuple(tir.variable(name) for name in names)
+        self.thread = tir.variable("thread")
+        self.batch: Mapping[Any, Expr] = tir.unflatten(self.blocks[2], product.batch)
+        self.memory = tir.buffer("tiles", tiling.shared, "uint8", "shared.dyn")
+        counts = compute.registers(tiling.warp_rows, tiling.warp_columns)
+        kinds = ("float32", compute.fragments, compute.fragments)
+        self.registers = [
+            tir.buffer(name, count, kind, "local")
+            for name, count, kind in zip(("sums", "left", "right"), counts, kinds, strict=True)
+        ]
+        sizes = (tiling.warp_rows, tiling.warp_columns)
+        self.warp: Warp = warp_of(self.thread, sizes, tiling.columns)
+
+    def function(self) -> PrimFunc:
+        """The whole kernel."""
+        body = tir.sequence([self._zeros(), self._pipeline(), self._results()])
+        body = tir.allocated([self.memory, *self.registers], body)
+        counts = self.tiling.blocks(self.product)
+        axes = [
+            (f"blockIdx.{axis}", var, count)
+            for axis, var, count in zip("xyz", self.blocks, counts, strict=True)
+        ]
+        body = tir.launched([*axes, ("threadIdx.x", self.thread, self.tiling.threads)], body)
+        return self.product.func.with_body(body)
+
+    def _zeros(self) -> Any:
+        sums = self.registers[0]
+        zero = tirx.const(0, "float32")
+        return tir.unrolled(int(sums.shape[0]), lambda i: tirx.BufferStore(sums, zero, [i]), "zero")
+
+    def _pipeline(self) -> Any:
+        steps, ahead = self._steps(), self.tiling.stages - 1
+
+        def turn(step: Expr) -> Any:
+            copy = tir.when([step + ahead < steps], self._copy(step + ahead))
+            return tir.sequence(
+                [
+                    tir.call(f"wait<{ahead - 1}>"),
+                    tir.barrier(),
+                    copy,
+                    tir.call("commit"),
+                    self._multiply(step),
+                ]
+            )
+
+        first = [
+            statement
+            for step in range(ahead)
+            for statement in (
+                *([self._copy(tir.number(step))] if step < steps else []),
+                tir.call("commit"),
+            )
+        ]
+        last = [tir.call("wait<0>"), tir.barrier()]
+        return tir.sequence([*first, tir.loop(steps, turn, "step"), *last])
+
+    def _steps(self) -> int:
+        """Tiles along the depth."""
+        return -(-self.product.sizes[3] // self.left.step)
+
+    def _base(self, step: Expr) -> tuple[Expr, Expr]:
+        """Where the stage of a step lies: its left and its right tile."""
+        base = step % self.tiling.stages * self.tiling.stage_bytes
+        return base, base + self.tiling.rows * ROW_BYTES
+
+    def _copy(self, step: Expr) -> Any:
+        sides = (
+            (self.left, self.blocks[0], self.tiling.rows),
+            (self.right, self.blocks[1], self.tiling.columns),
+        )
+        return tir.sequence(
+            Tile(each, self._place(block * own, own), step, self.memory, base).copied()
+            for (each, block, own), base in zip(sides, self._base(step), strict=True)
+        )
+
+    def _place(self, first: Expr, own: int) -> Place:
+        return Place(self.batch, first, own, self.thread, self.tiling.threads)
+
+    def _multiply(self, step: Expr) -> Any:
+        left, right = self._base(step)
+        sides = (
+            self._shared(self.left, left, self.tiling.rows),
+            self._shared(self.right, right, self.tiling.columns),
+        )
+        return self.compute.multiply(self.warp, sides, self.registers)
+
+    def _shared(self, source: Source, base: Expr, own: int) -> Shared:
+        return Shared(self.memory, base, source.by_depth, own, source.size)
+
+    def _results(self) -> Any:
+        """The sums to shared memory, and from there through the epilogue to the output."""
+        width = self.tiling.columns + _PAD
+
+        def keep(row: Expr, column: Expr, at: Expr) -> Any:
+            place = ((self.warp.row + row) * width + self.warp.column + column) * _FLOAT
+            value = tirx.BufferLoad(self.registers[0], [at])
+            return tir.call("put<float>", tir.address(self.memory, place), value)
+
+        count = self.tiling.rows * self.tiling.columns
+        turns = -(-count // self.tiling.threads)
+
+        def turn(i: Expr) -> Any:
+            q = i * self.tiling.threads + self.thread
+            whole = count % self.tiling.threads == 0
+            return tir.when([] if whole else [q < count], self._result(q, width))
+
+        return tir.sequence(
+            [self.compute.each(self.warp, keep), tir.barrier(), tir.loop(turns, turn, "out")]
+        )
+
+    def _result(self, q: Expr, width: int) -> Any:
+        tiling, product = self.tiling, self.product
+        row, column = q // tiling.columns, q % tiling.columns
+        place = tir.address(self.memory, (row * width + column) * _FLOAT)
+        m = self.blocks[0] * tiling.rows + row
+        n = self.blocks[1] * tiling.columns + column
+        axes = {
+            **self.batch,
+            **tir.unflatten(m, product.left.own),
+            **tir.unflatten(n, product.right.own),
+        }
+        held = tir.buffer("total", 1, "float32", "local")
+        indices, value = product.store(axes, tirx.BufferLoad(held, [tir.number(0)]))
+        _, rows, columns, _ = product.sizes
+        bounds = [m < rows] if rows % tiling.rows else []
+        bounds += [n < columns] if columns % tiling.columns else []
+        store = tir.sequence(
+            [
+                tirx.BufferStore(held, tir.got("float32", place), [tir.number(0)]),
+                tirx.BufferStore(product.output, value, indices),
+            ]
+        )
+        return tir.when(bounds, tir.allocated([held], store))

@@ -1,0 +1,247 @@
+"""Kernels that multiply two tensors, as a GPU's rules see them: batch, rows, columns and depth.
+
+What feeds the product is inlined into it, whatever it is: a pad, a cast, a transpose, a gather.
+So a convolution is a product of gathered pixels and weights (implicit GEMM), and what is behind
+the product is one expression of its result.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+from tvm import tirx
+from tvm.error import InternalError
+from tvm.ir.expr import TensorLoad
+from tvm.ir.prim import expr as prim
+from tvm.s_tir import ScheduleError
+from tvm_ffi import structural_map, structural_walk
+
+from hybridc.compiler.interfaces import Match, NotApplicable, PrimFunc
+from hybridc.compiler.target import Target
+from hybridc.schedules import _access, _analysis, _loops
+from hybridc.schedules._analysis import Block
+
+Axes = tuple[tuple[Any, int], ...]  # variables with their extents, outermost first
+Expr = Any
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product: the element's expression over the axes, and its own axes.
+
+    `dtype` is what it is multiplied as.
+    """
+
+    value: Expr
+    own: Axes
+    dtype: str
+
+    @property
+    def extent(self) -> int:
+        """Rows of the left side, columns of the right."""
+        return prod(extent for _, extent in self.own)
+
+
+@dataclass(frozen=True)
+class Product(Match):
+    """`out[f(batch, rows, columns)] = epilogue(sum over depth of left * right)`.
+
+    `store` gives the output's indices and value from an assignment of the axes and the sum.
+    """
+
+    left: Operand
+    right: Operand
+    batch: Axes
+    depth: Axes
+    output: Any
+    store: Callable[[Mapping[Any, Expr], Expr], tuple[list[Expr], Expr]]
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """Batch, rows, columns, depth."""
+        counts = (prod(extent for _, extent in axes) for axes in (self.batch, self.depth))
+        batch, depth = counts
+        return batch, self.left.extent, self.right.extent, depth
+
+    @property
+    def dtype(self) -> str:
+        """What is multiplied."""
+        return self.left.dtype
+
+
+def analyse(func: PrimFunc, target: Target) -> Product | NotApplicable:
+    """Find the product of a kernel, with all that feeds it inlined."""
+    if not _analysis.plain(_analysis.blocks(func)):
+        return NotApplicable("a block is no single store under constant loops")
+    merged = _merged(func)
+    if isinstance(merged, NotApplicable):
+        return merged
+    found = _analysis.blocks(merged)
+    product, behind = found[0], found[1:]
+    sides = _sides(product)
+    if sides is None:
+        return NotApplicable("its reduction is no sum of products")
+    split = _split(product, sides)
+    if isinstance(split, NotApplicable):
+        return split
+    left, right, batch = split
+    store = _own_store(product) if not behind else _store_behind(product, behind[0])
+    if isinstance(store, NotApplicable):
+        return store
+    written = (behind[0] if behind else product).writes[0]
+    depth = tuple(product.reduction.items())
+    return Product(merged, target, left, right, batch, depth, written, store)
+
+
+def _merged(func: PrimFunc) -> PrimFunc | NotApplicable:
+    """The kernel as its product, and at most one block behind it."""
+    schedule = _loops.new_schedule(func)
+    reductions = [block for block in _loops.blocks(schedule) if block.reduction]
+    if len(reductions) != 1:
+        return NotApplicable(f"it holds {len(reductions)} reductions, not one")
+    outputs = {block.name for block in _analysis.outputs(func, _loops.blocks(schedule))}
+    if len(outputs) != 1:
+        return NotApplicable("it has several outputs")
+    kept = outputs | {reductions[0].name}
+    for name in reversed([block.name for block in _loops.blocks(schedule)]):
+        if name in kept:
+            continue
+        try:
+            schedule.compute_inline(name)
+        except (ScheduleError, InternalError):
+            return NotApplicable(f"block {name} cannot be inlined")
+    merged = _loops.with_own_names(schedule.mod["main"])
+    if len(_analysis.blocks(merged)) > len(kept):
+        return NotApplicable("it does not come down to a product and what is behind it")
+    return merged
+
+
+def _sides(product: Block) -> tuple[Expr, Expr] | None:
+    """The two factors of `out += a * b`, without the casts that only widen them."""
+    value = product.body.value
+    if not isinstance(value, prim.Add):
+        return None
+    for total, term in ((value.a, value.b), (value.b, value.a)):
+        own = isinstance(total, TensorLoad) and total.source.same_as(product.writes[0])
+        factors = _unwidened(term) if own else None
+        if isinstance(factors, prim.Mul):
+            return _unwidened(factors.a), _unwidened(factors.b)
+    return None
+
+
+def _unwidened(value: Expr) -> Expr:
+    """What is cast from a narrow float to a wider one, or from none."""
+    while isinstance(value, prim.Cast) and _bits(value.value) < _bits(value):
+        if "float" not in str(value.value.ty.dtype):
+            break
+        value = value.value
+    return value
+
+
+def _bits(value: Expr) -> int:
+    return int("".join(c for c in str(value.ty.dtype) if c.isdigit()) or 1)
+
+
+def _split(
+    product: Block, sides: tuple[Expr, Expr]
+) -> tuple[Operand, Operand, Axes] | NotApplicable:
+    """Rows are the axes of the left side alone, columns of the right, batch of both."""
+    left, right = sides
+    types = {str(side.ty.dtype) for side in sides}
+    if len(types) != 1:
+        return NotApplicable(f"it multiplies {' by '.join(sorted(types))}")
+    for axis in product.reduction:
+        if not all(_access.uses(side, axis) for side in sides):
+            return NotApplicable("an axis that it sums over is not in both factors")
+    kinds: dict[tuple[bool, bool], list[tuple[Any, int]]] = {}
+    for axis, extent in product.spatial.items():
+        used = (_access.uses(left, axis), _access.uses(right, axis))
+        # What neither side uses is of extent 1, or else a copy: rows do for it.
+        kinds.setdefault((True, False) if used == (False, False) else used, []).append(
+            (axis, extent)
+        )
+    rows, columns, batch = (
+        tuple(kinds.get(key, ())) for key in ((True, False), (False, True), (True, True))
+    )
+    (dtype,) = types
+    return Operand(left, rows, dtype), Operand(right, columns, dtype), batch
+
+
+Store = Callable[[Mapping[Any, Expr], Expr], tuple[list[Expr], Expr]]
+
+
+def _own_store(product: Block) -> Store:
+    store = product.body
+    dtype = str(store.buffer.dtype)
+
+    def made(axes: Mapping[Any, Expr], total: Expr) -> tuple[list[Expr], Expr]:
+        return [substituted(index, axes) for index in store.indices], total.astype(dtype)
+
+    return made
+
+
+def _store_behind(product: Block, behind: Block) -> Store | NotApplicable:
+    """What the block behind the product makes of it, in terms of the product's axes."""
+    loads = [load for load in behind.loads if load.source.same_as(product.writes[0])]
+    if not loads or any(
+        not all(a.same_as(b) or str(a) == str(b) for a, b in zip(x.indices, y.indices, strict=True))
+        for x, y in pairwise(loads)
+    ):
+        return NotApplicable("what is behind it reads its result at several places")
+    inverse = _inverse(behind, list(loads[0].indices))
+    if inverse is None:
+        return NotApplicable("what is behind it does not read each of its results once")
+    indices = list(product.body.indices)
+    dtype = str(product.writes[0].dtype)
+    source = product.writes[0]
+
+    def made(axes: Mapping[Any, Expr], total: Expr) -> tuple[list[Expr], Expr]:
+        place = inverse([substituted(index, axes) for index in indices])
+        rounded = total.astype(dtype)
+        value = structural_map(
+            behind.body.value,
+            (TensorLoad, lambda load: rounded if load.source.same_as(source) else load),
+        )
+        stored = behind.body.indices
+        return [substituted(i, place) for i in stored], substituted(value, place)
+
+    return made
+
+
+def _inverse(
+    behind: Block, indices: list[Expr]
+) -> Callable[[list[Expr]], Mapping[Any, Expr]] | None:
+    """From the indices at which a block reads the product to the block's own axes."""
+    axes = list(behind.spatial)
+    plain = {i: axis for i, index in enumerate(indices) for axis in axes if axis.same_as(index)}
+    wide = [axis for axis, extent in behind.spatial.items() if extent > 1]
+    if all(any(axis.same_as(known) for known in plain.values()) for axis in wide):
+        zero = {axis: tirx.const(0, axis.ty.dtype) for axis in axes}
+        return lambda place: zero | {axis: place[i] for i, axis in plain.items()}
+    try:
+        there = tirx.IndexMap(axes, indices, None)
+        back = there.inverse([behind.spatial[axis] for axis in axes])
+    except Exception:  # TVM says in many ways that a map has no inverse
+        return None
+    return lambda place: dict(zip(axes, back.map_indices(place), strict=True))
+
+
+def substituted(value: Expr, axes: Mapping[Any, Expr]) -> Expr:
+    """An expression with its axes replaced."""
+
+    def replaced(var: Any) -> Any:
+        for axis, new in axes.items():
+            if axis.same_as(var):
+                return new
+        return var
+
+    return structural_map(value, (type(next(iter(axes))), replaced)) if axes else value
+
+
+def loads_of(value: Expr) -> list[Any]:
+    """The loads in an expression."""
+    found: list[Any] = []
+    structural_walk(value, (TensorLoad, found.append))
+    return found

@@ -1,0 +1,102 @@
+"""Short words for the statements of kernels that are written out thread by thread."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from tvm import tirx
+
+Expr = Any
+Stmt = Any
+Buffer = Any
+
+INDEX = "int32"
+
+
+def variable(name: str) -> Expr:
+    """A variable that counts."""
+    return tirx.Var(name, INDEX)
+
+
+def number(value: int) -> Expr:
+    """A constant that counts."""
+    return tirx.const(value, INDEX)
+
+
+def sequence(statements: Iterable[Stmt]) -> Stmt:
+    """One after another."""
+    made = list(statements)
+    return made[0] if len(made) == 1 else tirx.SeqStmt(made)
+
+
+def loop(extent: int, body: Callable[[Expr], Stmt], name: str = "i", unroll: bool = False) -> Stmt:
+    """A loop; one of a single turn is none."""
+    if extent == 1:
+        return body(number(0))
+    var = variable(name)
+    kind = tirx.ForKind.UNROLLED if unroll else tirx.ForKind.SERIAL
+    return tirx.For(var, number(0), number(extent), kind, body(var))
+
+
+def unrolled(extent: int, body: Callable[[Expr], Stmt], name: str = "i") -> Stmt:
+    """A loop that is written out."""
+    return loop(extent, body, name, unroll=True)
+
+
+def when(conditions: Sequence[Expr], body: Stmt) -> Stmt:
+    """Only where all conditions hold."""
+    return tirx.IfThenElse(tirx.all(*conditions), body, None) if conditions else body
+
+
+def call(name: str, *arguments: Expr) -> Stmt:
+    """A call of a function of the prelude."""
+    return tirx.Evaluate(tirx.call_extern("void", f"hybridc_{name}", *arguments))
+
+
+def got(dtype: str, address: Expr) -> Expr:
+    """What lies in shared memory."""
+    return tirx.call_extern(dtype, f"hybridc_get<{c_type(dtype)}>", address)
+
+
+def c_type(dtype: str) -> str:
+    """An element type in CUDA C++."""
+    return {"float32": "float", "float16": "half", "bfloat16": "nv_bfloat16"}[dtype]
+
+
+def barrier() -> Stmt:
+    """All threads of the block meet."""
+    return tirx.Evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared"))
+
+
+def buffer(name: str, size: int, dtype: str, scope: str) -> Buffer:
+    """Memory of a block or a thread."""
+    return tirx.decl_buffer([size], dtype, name, scope=scope)
+
+
+def address(source: Buffer, index: Expr) -> Expr:
+    """Where an element lies."""
+    return tirx.address_of(tirx.BufferLoad(source, [index]))
+
+
+def launched(axes: Sequence[tuple[str, Expr, int]], body: Stmt) -> Stmt:
+    """A body for each of so many blocks and threads: tag, variable, extent."""
+    for tag, var, extent in reversed(axes):
+        bound = tirx.IterVar(None, var, tirx.IterVar.ThreadIndex, tag)
+        body = tirx.AttrStmt(bound, "thread_extent", number(extent), body)
+    return body
+
+
+def allocated(buffers: Iterable[Buffer], body: Stmt) -> Stmt:
+    """A body with its buffers."""
+    return tirx.SeqStmt([*(tirx.AllocBuffer(each) for each in buffers), body])
+
+
+def unflatten(flat: Expr, axes: Sequence[tuple[Any, int]]) -> dict[Any, Expr]:
+    """The axes' values at element `flat`, counted row by row, in the axes' own types."""
+    found: dict[Any, Expr] = {}
+    for position in reversed(range(len(axes))):
+        var, extent = axes[position]
+        outermost = all(other == 1 for _, other in axes[:position])
+        value = number(0) if extent == 1 else flat if outermost else flat % extent
+        found[var] = tirx.Cast(str(var.ty.dtype), value)
+        flat = flat // extent if extent > 1 else flat
+    return found

@@ -1,0 +1,54 @@
+"""Whatever no other rule takes on a GPU."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tvm.error import InternalError
+from tvm.s_tir import ScheduleError
+
+from hybridc.compiler import memory
+from hybridc.compiler.interfaces import Match, Point, PrimFunc, Schedule, ScheduleRule, Space
+from hybridc.compiler.target import CUDA, Target
+from hybridc.schedules import _cuda_loops, _loops
+
+
+@dataclass(frozen=True)
+class CudaFallback(ScheduleRule):
+    """Any kernel: a launch for each block, an element for each thread, reductions in a thread."""
+
+    priority: ClassVar[int] = 0
+    device: ClassVar[str] = CUDA
+
+    def match(self, func: PrimFunc, target: Target) -> Match:
+        """Take everything."""
+        return Match(func, target)
+
+    def knobs(self, match: Match) -> Space:
+        """`threads` of a block."""
+        return {"threads": _cuda_loops.THREADS}
+
+    def default(self, match: Match, target: Target) -> Point:
+        """The usual number."""
+        return {"threads": _cuda_loops.USUAL_THREADS}
+
+    def schedule(self, match: Match, point: Point) -> Schedule:
+        """Block by block; one whose axes are none of a parallel loop runs in one thread."""
+        if memory.is_bound(match.func):
+            return _loops.new_schedule(match.func)
+        schedule = _loops.new_schedule(_loops.inline(match.func))
+        for name in [block.name for block in _loops.blocks(schedule)]:
+            trial = schedule.copy()
+            try:
+                _spread(trial, name, point["threads"])
+            except (ScheduleError, InternalError, KeyError, ValueError):
+                _cuda_loops.single(schedule, name)
+            else:
+                schedule = trial
+        return schedule
+
+
+def _spread(schedule: Schedule, name: str, threads: int) -> None:
+    info = next(block for block in _loops.blocks(schedule) if block.name == name)
+    if not info.plain and info.axes:
+        raise ScheduleError(f"{name} is no single store under constant loops")
+    _cuda_loops.spread(schedule, name, threads)

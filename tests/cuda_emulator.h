@@ -1,0 +1,297 @@
+// Runs CUDA C++ on a CPU: each thread of a block is a coroutine, blocks run one after another.
+//
+// Barriers and warp-wide functions are kept to the letter: a thread waits until all threads that
+// have not returned are there, and what can never go on is an error.  The order in which threads
+// run is chosen from outside, so that results which depend on it (races) show.  Asynchronous
+// copies arrive as late as the program allows: when their group is waited for.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <type_traits>
+#include <ucontext.h>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static
+#define __restrict__
+#define __grid_constant__
+
+typedef unsigned char uchar;
+typedef unsigned short ushort;
+typedef unsigned int uint;
+typedef signed char schar;
+typedef unsigned long long ulonglong;
+
+struct Index { unsigned x, y, z; };
+static Index threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulated {
+
+enum State { kReady, kAtBlock, kAtWarp, kDone };
+struct Copy { void* to; const void* from; int bytes, whole; };
+struct Thread {
+  ucontext_t context;
+  std::vector<char> stack;
+  State state;
+  Index index;
+  std::deque<std::vector<Copy>> groups;
+  std::vector<Copy> open;
+  int turn;
+};
+
+static std::vector<Thread> threads;
+static ucontext_t scheduler;
+static int current;
+static std::function<void()> body;
+static std::vector<unsigned char> dynamic_shared;
+static uint64_t slots[32 * 32][2][4];  // what lanes show each other, in turn
+
+static const char* fault;  // what was wrong with the program, once anything was
+
+// Called by a thread: it and all others end here.
+inline void fail(const char* what) {
+  fault = what;
+  swapcontext(&threads[current].context, &scheduler);
+}
+
+inline void wait(State state) {
+  threads[current].state = state;
+  swapcontext(&threads[current].context, &scheduler);
+}
+
+inline void enter() {
+  body();
+  threads[current].state = kDone;
+  swapcontext(&threads[current].context, &scheduler);
+}
+
+inline bool release(int from, int to, State state) {
+  bool any = false;
+  for (int i = from; i < to; ++i) {
+    if (threads[i].state == kDone) continue;
+    if (threads[i].state != state) return false;
+    any = true;
+  }
+  if (any)
+    for (int i = from; i < to; ++i)
+      if (threads[i].state != kDone) threads[i].state = kReady;
+  return any;
+}
+
+inline void run_block(int order) {
+  int count = static_cast<int>(threads.size());
+  for (int i = 0; i < count; ++i) {
+    Thread& t = threads[i];
+    t.state = kReady;
+    t.groups.clear();
+    t.open.clear();
+    t.turn = 0;
+    getcontext(&t.context);
+    t.context.uc_stack.ss_sp = t.stack.data();
+    t.context.uc_stack.ss_size = t.stack.size();
+    t.context.uc_link = nullptr;
+    makecontext(&t.context, enter, 0);
+  }
+  for (;;) {
+    bool progress = false, all_done = true;
+    for (int step = 0; step < count; ++step) {
+      int mixed = count % 7 ? (step * 7 + 3) % count : step;
+      int i = order == 0 ? step : order == 1 ? count - 1 - step : mixed;
+      if (threads[i].state != kDone) all_done = false;
+      if (threads[i].state != kReady) continue;
+      progress = true;
+      current = i;
+      threadIdx = threads[i].index;
+      swapcontext(&scheduler, &threads[i].context);
+      if (fault) return;
+    }
+    if (all_done) return;
+    for (int w = 0; w < count; w += 32)
+      progress |= release(w, w + 32 < count ? w + 32 : count, kAtWarp);
+    progress |= release(0, count, kAtBlock);
+    if (!progress) {
+      fault = "threads wait for each other at different barriers";
+      return;
+    }
+  }
+}
+
+inline void launch(Index grid, Index block, size_t shared, int order, std::function<void()> kernel) {
+  int count = block.x * block.y * block.z;
+  threads.resize(count);
+  for (int i = 0; i < count; ++i) {
+    threads[i].stack.resize(1 << 16);
+    threads[i].index = Index{i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+  }
+  gridDim = grid;
+  blockDim = block;
+  body = kernel;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) {
+        blockIdx = Index{x, y, z};
+        dynamic_shared.assign(shared + 1024, 0xA5);  // nobody may rely on what lies there
+        if (!fault) run_block(order);
+      }
+}
+
+inline unsigned char* shared_base() {
+  auto address = reinterpret_cast<uintptr_t>(dynamic_shared.data());
+  return reinterpret_cast<unsigned char*>((address + 1023) / 1024 * 1024);
+}
+
+inline int lane() { return current & 31; }
+
+// Shows a value to the warp, and waits for those of all lanes.  A lane may be one exchange ahead of
+// another, but not two: hence two places, in turn.
+template <class T>
+void publish(const T& value) {
+  static_assert(sizeof(T) <= sizeof(slots[0][0]), "too wide");
+  Thread& t = threads[current];
+  t.turn ^= 1;
+  std::memcpy(slots[current][t.turn], &value, sizeof(T));
+  wait(kAtWarp);
+}
+
+template <class T>
+T seen(int from) {
+  T value;
+  std::memcpy(&value, slots[(current & ~31) + from][threads[current].turn], sizeof(T));
+  return value;
+}
+
+template <class T>
+T show(T value, int from) {
+  publish(value);
+  return seen<T>(from);
+}
+
+inline void arrive(const Copy& copy) {
+  std::memcpy(copy.to, copy.from, copy.bytes);
+  std::memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.whole - copy.bytes);
+}
+
+}  // namespace emulated
+
+inline void __syncthreads() { emulated::wait(emulated::kAtBlock); }
+inline void __syncwarp(unsigned = ~0u) { emulated::wait(emulated::kAtWarp); }
+inline unsigned __activemask() { return ~0u; }
+template <class T>
+T __shfl_sync(unsigned, T value, int from, int width = 32) {
+  int lane = emulated::lane();
+  return emulated::show(value, (lane & ~(width - 1)) + (from & (width - 1)));
+}
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned by, int width = 32) {
+  int lane = emulated::lane(), to = lane + static_cast<int>(by);
+  return emulated::show(value, (lane & (width - 1)) + static_cast<int>(by) < width ? to : lane);
+}
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask, int width = 32) {
+  return emulated::show(value, emulated::lane() ^ mask);
+}
+
+// Narrow floats: rounded to nearest even from float, computed with as float.
+struct half {
+  _Float16 value;
+  half() = default;
+  template <class T, class = std::enable_if_t<std::is_arithmetic<T>::value>>
+  half(T x) : value(static_cast<_Float16>(static_cast<float>(x))) {}
+  operator float() const { return static_cast<float>(value); }
+};
+typedef half __half;
+struct nv_bfloat16 {
+  uint16_t bits;
+  nv_bfloat16() = default;
+  template <class T, class = std::enable_if_t<std::is_arithmetic<T>::value>>
+  nv_bfloat16(T x) {
+    float wide = static_cast<float>(x);
+    uint32_t raw;
+    std::memcpy(&raw, &wide, 4);
+    if (wide != wide) { bits = 0x7FFF; return; }
+    bits = static_cast<uint16_t>((raw + 0x7FFF + (raw >> 16 & 1)) >> 16);
+  }
+  operator float() const {
+    uint32_t raw = static_cast<uint32_t>(bits) << 16;
+    float wide;
+    std::memcpy(&wide, &raw, 4);
+    return wide;
+  }
+};
+typedef nv_bfloat16 __nv_bfloat16;
+inline half __float2half_rn(float x) { return half(x); }
+inline half __float2half(float x) { return half(x); }
+inline float __half2float(half x) { return x; }
+inline nv_bfloat16 __float2bfloat16(float x) { return nv_bfloat16(x); }
+inline nv_bfloat16 __float2bfloat16_rn(float x) { return nv_bfloat16(x); }
+inline float __bfloat162float(nv_bfloat16 x) { return x; }
+#define NARROW(T)                                                                \
+  inline T operator+(T a, T b) { return T(float(a) + float(b)); }                \
+  inline T operator-(T a, T b) { return T(float(a) - float(b)); }                \
+  inline T operator*(T a, T b) { return T(float(a) * float(b)); }                \
+  inline T operator/(T a, T b) { return T(float(a) / float(b)); }                \
+  inline T operator-(T a) { return T(-float(a)); }                               \
+  inline bool operator<(T a, T b) { return float(a) < float(b); }                \
+  inline bool operator>(T a, T b) { return float(a) > float(b); }                \
+  inline bool operator<=(T a, T b) { return float(a) <= float(b); }              \
+  inline bool operator>=(T a, T b) { return float(a) >= float(b); }              \
+  inline bool operator==(T a, T b) { return float(a) == float(b); }              \
+  inline bool operator!=(T a, T b) { return float(a) != float(b); }              \
+  inline T& operator+=(T& a, T b) { return a = a + b; }                          \
+  inline T max(T a, T b) { return float(a) > float(b) ? a : b; }                 \
+  inline T min(T a, T b) { return float(a) < float(b) ? a : b; }
+NARROW(half)
+NARROW(nv_bfloat16)
+inline unsigned __pack_half2(half x, half y) {
+  uint16_t a, b;
+  std::memcpy(&a, &x, 2);
+  std::memcpy(&b, &y, 2);
+  return static_cast<unsigned>(b) << 16 | a;
+}
+inline unsigned __pack_nv_bfloat162(nv_bfloat16 x, nv_bfloat16 y) {
+  return static_cast<unsigned>(y.bits) << 16 | x.bits;
+}
+
+inline float max(float a, float b) { return std::fmax(a, b); }
+inline float min(float a, float b) { return std::fmin(a, b); }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline int min(int a, int b) { return a < b ? a : b; }
+inline int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+inline float __expf(float x) { return std::exp(x); }
+inline float __logf(float x) { return std::log(x); }
+inline float __cosf(float x) { return std::cos(x); }
+inline float __sinf(float x) { return std::sin(x); }
+inline float __powf(float x, float y) { return std::pow(x, y); }
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline float __frsqrt_rn(float x) { return 1.0f / std::sqrt(x); }
+
+#define VECTORS(T, N)                                                                       \
+  struct alignas(2 * sizeof(T)) N##2 { T x, y; };                                           \
+  struct N##3 { T x, y, z; };                                                               \
+  struct alignas(sizeof(T) * 4 > 16 ? 16 : sizeof(T) * 4) N##4 { T x, y, z, w; };           \
+  inline N##2 make_##N##2(T x, T y) { return {x, y}; }                                      \
+  inline N##4 make_##N##4(T x, T y, T z, T w) { return {x, y, z, w}; }
+VECTORS(float, float)
+VECTORS(int, int)
+VECTORS(unsigned, uint)
+VECTORS(signed char, char)
+VECTORS(unsigned char, uchar)
+VECTORS(short, short)
+VECTORS(unsigned short, ushort)
+VECTORS(double, double)
+VECTORS(long long, longlong)
+VECTORS(unsigned long long, ulonglong)
+struct alignas(4) half2 { half x, y; };
+struct alignas(4) nv_bfloat162 { nv_bfloat16 x, y; };
+typedef nv_bfloat162 __nv_bfloat162;

@@ -1,0 +1,142 @@
+"""Run the CUDA source of scheduled kernels on the CPU, thread by thread: see `cuda_emulator.h`.
+
+What is run is the text that nvcc would get, after all of TVM's lowering, with its barriers and
+warp-wide functions.  Only the prelude's own functions, which are PTX, have a second form, written
+from the PTX manual.  Needs a C++ compiler.
+"""
+
+import ctypes
+import hashlib
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+from tvm import tirx
+from tvm_ffi import structural_map
+
+from hybridc.compiler import memory
+from hybridc.compiler.cuda import codegen, launches
+from hybridc.compiler.cuda.resources import Launch
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
+
+HERE = Path(__file__).parent
+COMPILER = shutil.which("g++")
+# Threads in order, in reverse, and mixed: what differs between these is a race.
+ORDERS = (0, 1, 2)
+_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\)')
+_DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
+
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
+
+
+def run(func: PrimFunc, arrays: Sequence[Array], target: Target, order: int = 0) -> list[Array]:
+    """Run a scheduled kernel's launches one after another; the arrays as they are behind them.
+
+    Kernels whose launches pass tensors that are no parameters are not supported.
+    """
+    source, found = source_of(_numbered(func), target)
+    held = [np.array(array) for array in arrays]
+    library = _library(_program(source, found, _workspaces(func)))
+    pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))
+    library.run.restype = ctypes.c_char_p
+    fault = library.run(pointers, ctypes.c_int(order))
+    assert fault is None, fault.decode()
+    return held
+
+
+def _numbered(func: PrimFunc) -> PrimFunc:
+    """The function with parameters whose names are their places."""
+    buffers = {
+        param: tirx.decl_buffer(param.shape, param.dtype, f"p{place}")
+        for place, param in enumerate(func.params)
+    }
+    body = structural_map(func.body, (tvm.ir.Var, lambda var: buffers.get(var, var)))
+    return tirx.PrimFunc(list(buffers.values()), body, func.ret_type, func.attrs)
+
+
+def source_of(func: PrimFunc, target: Target) -> tuple[str, tuple[Launch, ...]]:
+    """The CUDA source of a scheduled kernel as nvcc would get it, and its launches."""
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
+    return codegen.source(module, target), launches.of_module(module, target)
+
+
+def _workspaces(func: PrimFunc) -> dict[str, int]:
+    """What the host keeps between launches: buffers by name, with their bytes."""
+    found = {
+        str(buffer.name): int(np.prod([int(extent) for extent in buffer.shape]))
+        for buffer in memory.kept_between_launches(func)
+    }
+    return {name: 8 * size for name, size in found.items()}
+
+
+def _program(source: str, found: Sequence[Launch], workspaces: Mapping[str, int]) -> str:
+    """A C++ program with a function `run(arrays, order)` that launches the kernels."""
+    kernels = source[source.index('extern "C" __global__') :]
+    kernels = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulated::shared_base());", kernels)
+    # An attribute may not stand behind the word that makes the variable static.
+    kernels = re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) __shared__", kernels)
+    calls = [_call(kernels, launch) for launch in found]
+    return "\n".join(
+        [
+            kernels,
+            'extern "C" const char* run(void** arrays, int order) {',
+            "  emulated::fault = nullptr;",
+            *(f"  static double {name}[{-(-size // 8)}];" for name, size in workspaces.items()),
+            *calls,
+            "  return emulated::fault;",
+            "}",
+        ]
+    )
+
+
+def _call(kernels: str, launch: Launch) -> str:
+    match = next(m for m in _KERNEL.finditer(kernels) if m.group(1) == launch.kernel)
+    arguments: list[str] = []
+    for parameter in match.group(2).split(","):
+        kind, _, name = parameter.replace("__restrict__", "").strip().rpartition(" ")
+        plain = re.sub(r"_ptr(_\d+)?$", "", name.strip("* "))
+        held = f"arrays[{plain[1:]}]" if re.fullmatch(r"p\d+", plain) else plain
+        arguments.append(f"reinterpret_cast<{kind}>({held})")
+    grid, threads = (f"Index{{{', '.join(map(str, s))}}}" for s in (launch.grid, launch.threads))
+    return (
+        f"  emulated::launch({grid}, {threads}, {launch.shared}, order,"
+        f" [=] {{ {launch.kernel}({', '.join(arguments)}); }});"
+    )
+
+
+@cache
+def _folder() -> Path:
+    """A folder with the emulator's own part, compiled once."""
+    folder = Path(tempfile.mkdtemp(prefix="hybridc-emulator-"))
+    both = (HERE / name for name in ("cuda_emulator.h", "cuda_emulator_prelude.h"))
+    header = folder / "emulator.h"
+    header.write_text("\n".join(f'#include "{path}"' for path in both))
+    _compile("-x", "c++-header", str(header), "-o", f"{header}.gch")
+    return folder
+
+
+def _compile(*arguments: str) -> None:
+    assert COMPILER is not None
+    # No fused multiply-adds of the host's, and no assumption that different types lie apart.
+    flags = ["-O1", "-std=c++17", "-fno-strict-aliasing", "-w", "-fPIC"]
+    subprocess.run([COMPILER, *flags, *arguments], check=True, timeout=300)
+
+
+def _library(program: str) -> Any:
+    path = _folder() / f"{hashlib.sha256(program.encode()).hexdigest()[:16]}.so"
+    if not path.exists():
+        text = path.with_suffix(".cpp")
+        text.write_text(program)
+        header = str(_folder() / "emulator.h")
+        _compile("-shared", "-include", header, str(text), "-o", str(path))
+    return ctypes.CDLL(str(path))

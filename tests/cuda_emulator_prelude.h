@@ -1,0 +1,143 @@
+// The functions of the prelude in plain C++, from the descriptions in NVIDIA's PTX manual 9.0.
+#pragma once
+
+namespace emulated {
+inline void check(const void* pointer, int bytes) {
+  auto address = reinterpret_cast<uintptr_t>(pointer);
+  if (address % bytes) fail("an access is not aligned");
+}
+inline void check_shared(const void* pointer, int bytes) {
+  check(pointer, bytes);
+  auto at = static_cast<const unsigned char*>(pointer);
+  if (at < shared_base() || at + bytes > dynamic_shared.data() + dynamic_shared.size())
+    fail("an access is outside of the block's shared memory");
+}
+inline void copy(void* to, const void* from, int valid, int bytes) {
+  check_shared(to, bytes);
+  if (valid) check(from, bytes);
+  threads[current].open.push_back(Copy{to, from, valid, bytes});
+}
+}  // namespace emulated
+
+inline void hybridc_copy16(void* to, const void* from, int valid) {
+  emulated::copy(to, from, valid, 16);
+}
+inline void hybridc_copy4(void* to, const void* from, int valid) {
+  emulated::copy(to, from, valid, 4);
+}
+inline void hybridc_commit() {
+  auto& t = emulated::threads[emulated::current];
+  t.groups.push_back(std::move(t.open));
+  t.open.clear();
+}
+template <int n>
+void hybridc_wait() {
+  auto& groups = emulated::threads[emulated::current].groups;
+  while (static_cast<int>(groups.size()) > n) {
+    for (const auto& copy : groups.front()) emulated::arrive(copy);
+    groups.pop_front();
+  }
+}
+template <class T>
+void hybridc_put(void* to, T value) {
+  emulated::check_shared(to, sizeof(T));
+  *static_cast<T*>(to) = value;
+}
+template <class T>
+T hybridc_get(const void* from) {
+  emulated::check_shared(from, sizeof(T));
+  return *static_cast<const T*>(from);
+}
+
+namespace emulated {
+// Register i of lane t holds row t / 4, elements 2 (t % 4) and the next, of matrix i, whose rows
+// are named by lanes 8 i to 8 i + 7; with `trans`, of the transposed matrix.
+inline void ldmatrix(unsigned* to, const void* row, bool trans) {
+  check_shared(row, 16);
+  int t = lane();
+  publish(row);
+  for (int i = 0; i < 4; ++i) {
+    const uint16_t* rows[8];
+    for (int r = 0; r < 8; ++r)
+      rows[r] = static_cast<const uint16_t*>(seen<const void*>(8 * i + r));
+    int a = t / 4, b = 2 * (t % 4);
+    uint16_t low = trans ? rows[b][a] : rows[a][b];
+    uint16_t high = trans ? rows[b + 1][a] : rows[a][b + 1];
+    to[i] = static_cast<unsigned>(high) << 16 | low;
+  }
+}
+
+inline float wide(half* , uint16_t bits) { half x; std::memcpy(&x, &bits, 2); return x; }
+inline float wide(nv_bfloat16*, uint16_t bits) { nv_bfloat16 x; x.bits = bits; return x; }
+inline float tf32(unsigned bits) {
+  bits = (bits + 0x1000) & ~0x1FFFu;
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+struct Fragments { unsigned a[4], b[2]; };
+
+// m16n8k16, 16-bit: a[i] holds row g + 8 (i % 2), columns 2 q and 2 q + 1, 8 further for i >= 2,
+// with g = t / 4 and q = t % 4; b[i] rows 2 q, 2 q + 1, 8 further for i = 1, of column g;
+// c[i] row g + 8 (i / 2), column 2 q + i % 2.
+template <class T>
+void mma16(float* c, const unsigned* a, const unsigned* b) {
+  Fragments mine;
+  std::memcpy(mine.a, a, 16);
+  std::memcpy(mine.b, b, 8);
+  publish(mine);
+  float left[16][16], right[16][8];
+  for (int from = 0; from < 32; ++from) {
+    auto f = seen<Fragments>(from);
+    int g = from / 4, q = from % 4;
+    for (int i = 0; i < 4; ++i)
+      for (int e = 0; e < 2; ++e)
+        left[g + 8 * (i % 2)][2 * q + e + 8 * (i / 2)] =
+            wide(static_cast<T*>(nullptr), static_cast<uint16_t>(f.a[i] >> 16 * e));
+    for (int i = 0; i < 2; ++i)
+      for (int e = 0; e < 2; ++e)
+        right[2 * q + e + 8 * i][g] =
+            wide(static_cast<T*>(nullptr), static_cast<uint16_t>(f.b[i] >> 16 * e));
+  }
+  int g = lane() / 4, q = lane() % 4;
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 16; ++k) c[i] += left[g + 8 * (i / 2)][k] * right[k][2 * q + i % 2];
+}
+}  // namespace emulated
+
+inline void hybridc_ldmatrix(unsigned* to, const void* row) { emulated::ldmatrix(to, row, false); }
+inline void hybridc_ldmatrix_trans(unsigned* to, const void* row) {
+  emulated::ldmatrix(to, row, true);
+}
+inline void hybridc_mma_float16(float* c, const unsigned* a, const unsigned* b) {
+  emulated::mma16<half>(c, a, b);
+}
+inline void hybridc_mma_bfloat16(float* c, const unsigned* a, const unsigned* b) {
+  emulated::mma16<nv_bfloat16>(c, a, b);
+}
+// m16n8k8, tf32: a[i] holds row g + 8 (i % 2), column q + 4 (i / 2); b[i] row q + 4 i, column g.
+inline void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  using namespace emulated;
+  Fragments mine;
+  std::memcpy(mine.a, a, 16);
+  std::memcpy(mine.b, b, 8);
+  publish(mine);
+  float left[16][8], right[8][8];
+  for (int from = 0; from < 32; ++from) {
+    auto f = seen<Fragments>(from);
+    int g = from / 4, q = from % 4;
+    for (int i = 0; i < 4; ++i) left[g + 8 * (i % 2)][q + 4 * (i / 2)] = tf32(f.a[i]);
+    for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = tf32(f.b[i]);
+  }
+  int g = lane() / 4, q = lane() % 4;
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 8; ++k) c[i] += left[g + 8 * (i / 2)][k] * right[k][2 * q + i % 2];
+}
+inline void hybridc_dot4(float* c, const float* a, const float* b) {
+  for (int i = 0; i < 4; ++i) *c = std::fma(a[i], b[i], *c);
+}
+inline void hybridc_load4(float* to, const void* from) {
+  emulated::check_shared(from, 16);
+  std::memcpy(to, from, 16);
+}

@@ -1,0 +1,191 @@
+"""Schedule rules for GPUs: their code is run thread by thread on the CPU, against TVM's own.
+
+Each kernel is run with its threads in three orders, so that a race would show.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from corpus_rows import ROWS
+from cuda_emulator import needs_compiler, run, source_of
+from cuda_kernels import check, close, convolution, feed, gpu, product, reference
+from kernel_builders import floats, op, operator
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.cuda import launches
+from hybridc.compiler.interfaces import NotApplicable
+from hybridc.schedules import _cuda_gemm
+from hybridc.schedules._cuda_operands import source
+
+RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
+PRODUCTS: dict[str, tuple[Any, str, tuple[str, str]]] = {
+    # The kernel, the rule that takes it, and how its sides are copied.
+    "fp32": (product([70, 96], [96, 80]), "cuda-matmul", ("depth", "words")),
+    "fp32, odd": (product([33, 19], [19, 45]), "cuda-matmul", ("words", "words")),
+    "fp16": (product([70, 96], [96, 80], "float16"), "cuda-tensor-matmul", ("depth", "own")),
+    "fp16, odd": (
+        product([33, 19], [19, 45], "float16"),
+        "cuda-tensor-matmul",
+        ("elements", "elements"),
+    ),
+    "bf16, batches": (
+        product([3, 40, 64], [3, 64, 72], "bfloat16"),
+        "cuda-tensor-matmul",
+        ("depth", "own"),
+    ),
+    "fp32 convolution": (
+        convolution([2, 7, 7, 8], [12, 3, 3, 8], padding=(1, 1)),
+        "cuda-matmul",
+        ("depth", "depth"),
+    ),
+    "fp16 convolution": (
+        convolution([2, 7, 7, 16], [12, 3, 3, 16], "float16", padding=(1, 1)),
+        "cuda-tensor-matmul",
+        ("depth", "depth"),
+    ),
+    "fp16 convolution of 3 channels": (
+        convolution([1, 11, 11, 3], [20, 3, 3, 3], "float16", padding=(1, 1), strides=(2, 2)),
+        "cuda-tensor-matmul",
+        ("elements", "elements"),
+    ),
+}
+# Of the corpus, what `make test` has time for; the others are slow.
+QUICK = {
+    "bias and relu",
+    "split",
+    "transpose and add",
+    "softmax across, prime",
+    "layer norm of 768",
+}
+QUICK_PRODUCTS = ["fp32, odd", "fp16", "bf16, batches", "fp16 convolution"]
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", sorted(QUICK))
+def test_rules_keep_their_contract_at_their_defaults(name: str) -> None:
+    device = gpu()
+    for func in dict(ROWS)[name](device):
+        taken = {name for name, rule in RULES.items() if check(rule, func, device, points=0)}
+        assert "cuda-fallback" in taken
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+def test_every_rule_keeps_its_contract(name: str) -> None:
+    device = gpu()
+    for func in dict(ROWS)[name](device):
+        taken = {name for name, rule in RULES.items() if check(rule, func, device, points=2)}
+        assert "cuda-fallback" in taken
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", QUICK_PRODUCTS)
+def test_products_are_those_of_the_unscheduled_kernel(name: str) -> None:
+    builder, rule, how = PRODUCTS[name]
+    device = gpu()
+    (func,) = builder(device)
+    match: Any = RULES[rule].match(func, device)
+    assert (
+        source(match.product.left, match.product).how,
+        source(match.product.right, match.product).how,
+    ) == how
+    assert check(RULES[rule], func, device, points=0)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_at_many_points(name: str, arch: str) -> None:
+    builder, rule, _ = PRODUCTS[name]
+    device = gpu(arch)
+    (func,) = builder(device)
+    assert check(RULES[rule], func, device, points=6) or (arch, name[:4]) == ("sm_75", "bf16")
+
+
+@needs_compiler
+def test_tf32_rounds_operands_and_nothing_else() -> None:
+    device = gpu("sm_80")
+    (func,) = product([40, 64], [64, 48])(device)
+    arrays = feed(func)
+    marked = func.with_attr("hybridc.multiply", "tf32")
+    rule = RULES["cuda-tensor-matmul"]
+    match: Any = rule.match(marked, device)
+    made = rule.schedule(match, rule.default(match, device)).mod["main"]
+    got = run(made, arrays, device)[-1]
+    exact = reference(func, arrays)[-1]
+    # Two operands, each rounded by up to 2^-11, over sums of 64 products of either sign.
+    close(got, exact, 1e-3, "tf32")
+    assert not np.allclose(got, exact, rtol=1e-6)
+    assert isinstance(rule.match(func, device), NotApplicable)
+
+
+def test_every_rule_takes_some_kernel() -> None:
+    device = gpu()
+    builders = [builder for name, builder in ROWS if name in QUICK]
+    builders += [builder for builder, _, _ in PRODUCTS.values()]
+    funcs = [func for builder in builders for func in builder(device)]
+    for rule in RULES.values():
+        assert any(not isinstance(rule.match(func, device), NotApplicable) for func in funcs)
+
+
+def test_default_points_are_within_the_limits_of_every_gpu() -> None:
+    large = [
+        product([512, 768], [768, 3072], "float16"),
+        convolution([8, 56, 56, 64], [64, 3, 3, 64], padding=(1, 1)),
+        operator(lambda x: op.nn.softmax(x, -1), *floats([64, 30_000])),
+        operator(op.nn.relu, *floats([1 << 20])),
+    ]
+    for name in ("sm_75", "sm_86", "sm_90a"):
+        device = gpu(name)
+        for func in (func for builder in large for func in builder(device)):
+            rule = next(
+                rule
+                for rule in pipeline.rules(device="cuda")
+                if not isinstance(rule.match(func, device), NotApplicable)
+            )
+            match: Any = rule.match(func, device)
+            made = rule.schedule(match, rule.default(match, device)).mod["main"]
+            for launch in launches.of_kernel(made, device):
+                assert launch.faults(device.device) == ()
+
+
+@needs_compiler
+def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests above rest on: without its barriers the product is wrong in some order."""
+    from tvm import tirx
+
+    nothing = tirx.Evaluate(tirx.const(0, "int32"))
+    monkeypatch.setattr(_cuda_gemm.tir, "barrier", lambda: nothing)
+    device = gpu("sm_80")
+    (func,) = product([40, 64], [64, 48])(device)
+    with pytest.raises(AssertionError):
+        check(RULES["cuda-matmul"], func, device, points=0)
+
+
+@needs_compiler
+def test_the_emulator_sees_a_copy_that_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    call = _cuda_gemm.tir.call
+    monkeypatch.setattr(
+        _cuda_gemm.tir,
+        "call",
+        lambda name, *rest: call("wait<9>" if name.startswith("wait<") else name, *rest),
+    )
+    device = gpu("sm_80")
+    (func,) = product([40, 64], [64, 48])(device)
+    with pytest.raises(AssertionError):
+        check(RULES["cuda-matmul"], func, device, points=0)
+
+
+def test_the_prelude_stands_in_code_that_calls_it_alone() -> None:
+    device = gpu("sm_80")
+    (func,) = product([40, 64], [64, 48])(device)
+    for rule, there in (("cuda-matmul", True), ("cuda-fallback", False)):
+        match: Any = RULES[rule].match(func, device)
+        made = RULES[rule].schedule(match, RULES[rule].default(match, device)).mod["main"]
+        text, _ = source_of(made, device)
+        assert ("HYBRIDC_INLINE" in text) is there
