@@ -19,11 +19,11 @@ from zoo import ZOO
 from zoo_sequences import FAMILIES
 
 from hybridc.compiler import driver, frontend
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.conformance import summary
 from hybridc.compiler.conformance.examiner import judged
 from hybridc.compiler.conformance.onnx_cases import difference
 from hybridc.compiler.conformance.suite import Result, Verdict
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 _RTOL, _ATOL = 1e-3, 1e-4

@@ -10,11 +10,11 @@ import given
 import markdown
 
 from hybridc.compiler import driver
-from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.log import access
-from hybridc.compiler.plans import Options
-from hybridc.compiler.steering import Steering
+from hybridc.compiler.orchestration.attempt import Outcome
+from hybridc.compiler.orchestration.steering import Steering
 
 _MOST = 0.05  # the share that control may add
 _STRATEGIES = ("cascade", "fusion", "adaptive", "hierarchical")

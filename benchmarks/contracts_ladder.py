@@ -15,11 +15,11 @@ import data
 import markdown
 
 from hybridc.compiler import frontend
-from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.certify import Terms, Trial, examine
-from hybridc.compiler.clause import Clause
-from hybridc.compiler.clock import Clock
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.certify import Terms, Trial, examine
+from hybridc.compiler.assurance.clause import Clause
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.orchestration.attempt import Outcome
 
 # The first asks for as much time again as fp32 takes, the last for a fifth of it; the noise beside
 # the signal that is allowed falls from 10 % to a millionth.

@@ -10,9 +10,10 @@ from typing import Any
 import markdown
 from subjects import SUBJECTS, Subject
 
-from hybridc.compiler import bench, driver, frontend
-from hybridc.compiler.bench import Contender, Plan
-from hybridc.compiler.plans import Options
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.measurement import bench
+from hybridc.compiler.measurement.bench import Contender, Plan
 
 THREADS = 2
 MODELS = ("digits", "sentences")

@@ -10,11 +10,13 @@ import data
 import markdown
 from subjects import AT_ONCE
 
-from hybridc.compiler import accuracy, bench, driver, frontend
-from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.bench import Plan
-from hybridc.compiler.contract import Contract
-from hybridc.compiler.plans import Options
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.assurance import accuracy
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.measurement import bench
+from hybridc.compiler.measurement.bench import Plan
+from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.session import InferenceSession
 
 THREADS = 2

@@ -19,10 +19,11 @@ import onnxruntime
 import random_operators
 from onnx.reference import ReferenceEvaluator
 
-from hybridc.compiler import driver, plans
+from hybridc.compiler import driver
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import HybridcError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
-from hybridc.compiler.reduction import Budget, Reduction
 from hybridc.compiler.session import InferenceSession
 
 Feed = Mapping[str, Any]

@@ -7,19 +7,12 @@ import ml_dtypes
 import numpy as np
 import tvm
 
-from hybridc.compiler import (
-    bfloat16,
-    bfloat16_lowering,
-    contractions,
-    packing,
-    peaks,
-    pipeline,
-    settings,
-    target,
-)
+from hybridc.compiler import pipeline, settings, target
 from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.contractions import Conv2d
+from hybridc.compiler.hardware import peaks
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
+from hybridc.compiler.kernels import bfloat16, bfloat16_lowering, contractions, packing
+from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.target import Target
 
 THREADS = 2

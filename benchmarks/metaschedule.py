@@ -25,8 +25,9 @@ from typing import Any
 import tuning_kernels
 from tuning_kernels import Kernel, Matched, convolution, dense, layer_norm, products, softmax
 
-from hybridc.compiler import host, settings, target
+from hybridc.compiler import settings, target
 from hybridc.compiler.files import replacing
+from hybridc.compiler.hardware import host
 from hybridc.compiler.log import keys
 
 THREADS = 2

@@ -16,10 +16,10 @@ from types import MappingProxyType
 
 import models
 
-from hybridc.compiler import bench, profile
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.bench import Comparison, Plan
 from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.measurement import bench, profile
+from hybridc.compiler.measurement.bench import Comparison, Plan
 from hybridc.compiler.session import InferenceSession
 
 THREADS = 2

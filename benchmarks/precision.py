@@ -13,10 +13,11 @@ from pathlib import Path
 import markdown
 from subjects import SUBJECTS, Subject
 
-from hybridc.compiler import bench, driver, frontend
-from hybridc.compiler.bench import Contender, Plan
+from hybridc.compiler import driver, frontend
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import Outcome
-from hybridc.compiler.plans import Options
+from hybridc.compiler.measurement import bench
+from hybridc.compiler.measurement.bench import Contender, Plan
 
 THREADS = 2
 # What int8's time shall be at most, as a ratio to ONNX Runtime's in fp32.

@@ -15,10 +15,10 @@ from typing import Any
 import given
 
 from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.plans import Options
 from hybridc.compiler.tuning import tasks
 from hybridc.compiler.tuning.tasks import Task
 

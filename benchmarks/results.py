@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hybridc.compiler import host
+from hybridc.compiler.hardware import host
 
 FILE = Path(__file__).parent / "RESULTS.md"
 _HEAD = """# Results

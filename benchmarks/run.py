@@ -21,7 +21,7 @@ from pathlib import Path
 import results
 from results import Results
 
-from hybridc.compiler import load
+from hybridc.compiler.hardware import load
 
 HERE = Path(__file__).parent
 # The tables of `peers`: precisions and batch sizes.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 # A latency that nothing keeps: the cascade then tries every stage.

@@ -27,9 +27,10 @@ import tuning_kernels
 import tvm
 from tuning_kernels import KERNELS, Kernel, Matched
 
-from hybridc.compiler import host, settings, target
+from hybridc.compiler import settings, target
 from hybridc.compiler.build import TIR_PIPELINE
 from hybridc.compiler.files import replacing
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point, PrimFunc, Space
 from hybridc.compiler.log import keys
 from hybridc.compiler.strategies import search_task

@@ -24,11 +24,12 @@ from metaschedule import Search
 from side_by_side import Times
 from tuning_kernels import Kernel as Operator
 
-from hybridc.compiler import driver, pipeline, plans, settings, strategies, target
+from hybridc.compiler import driver, pipeline, settings, strategies, target
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
-from hybridc.compiler.plans import Options
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning

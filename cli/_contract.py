@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from hybridc.compiler.contract import Contract
+    from hybridc.compiler.assurance.contract import Contract
 
 _OPTIONS = (
     click.option(
@@ -56,7 +56,7 @@ def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def contract(given: Mapping[str, Any]) -> "Contract":
     """Make the contract of what was given for the options, by their names."""
-    from hybridc.compiler.contract import Contract, parse_limits
+    from hybridc.compiler.assurance.contract import Contract, parse_limits
 
     limits = {name: given[name] for name in NAMES}
     for name in ("min_accuracy", "max_drop"):

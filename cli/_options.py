@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from hybridc.compiler import precisions
 from hybridc.compiler.dims import Shape
+from hybridc.compiler.orchestration import precisions
 
 Shapes = Mapping[str, Shape]
 

@@ -21,7 +21,7 @@ def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
     """Take what a file gives as the defaults of the other options."""
     if path is None:
         return
-    from hybridc.compiler.config import HybridConfig
+    from hybridc.compiler.configuration.config import HybridConfig
 
     given = HybridConfig.read(path).given()
     ctx.default_map = {name: _as_option(name, value) for name, value in given.items()}
@@ -131,7 +131,7 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of options as fields of `HybridConfig`."""
-    from hybridc.compiler.contract import parse_limits
+    from hybridc.compiler.assurance.contract import parse_limits
 
     found = dict(given)
     for name in MAPPINGS:

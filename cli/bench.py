@@ -24,10 +24,10 @@ from hybridc.compiler.errors import InputError
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
-    from hybridc.compiler.bench import Comparison, Contender, Plan
+    from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
+    from hybridc.compiler.measurement.profile import Profile
     from hybridc.compiler.model import TensorSpec
-    from hybridc.compiler.observe import Watch
-    from hybridc.compiler.profile import Profile
+    from hybridc.compiler.monitoring.observe import Watch
 
 OURS = "hybridc"
 
@@ -77,7 +77,10 @@ def command(
     A model is compiled first.  All get the same random inputs; each peer runs in a process of its
     own, in turn.  The ratio is to the artifact: a peer with 1.5 takes one and a half times as long.
     """
-    from hybridc.compiler import bench, host, observe, pipeline, settings
+    from hybridc.compiler import pipeline, settings
+    from hybridc.compiler.hardware import host
+    from hybridc.compiler.measurement import bench
+    from hybridc.compiler.monitoring import observe
 
     compiled = source.suffix == ".hyb"
     shapes = shapes_of([] if compiled else [source], shape)
@@ -99,6 +102,10 @@ def command(
             profile = _profile(artifact, count) if kernels else None
         finally:
             clear_progress()
+    _tell(comparison, profile, as_json)
+
+
+def _tell(comparison: "Comparison", profile: "Profile | None", as_json: bool) -> None:
     if as_json:
         data: dict[str, Any] = comparison.to_json()
         emit_json(data | ({"profile": profile.to_json()} if profile else {}))
@@ -115,7 +122,8 @@ def _compared(
     watch: "Watch",
 ) -> "Comparison":
     """Time those that take part, while a monitor watches where it is asked for."""
-    from hybridc.compiler import bench, observe
+    from hybridc.compiler.measurement import bench
+    from hybridc.compiler.monitoring import observe
 
     taking_part, skipped = contenders
     with observe.observed(watch) as seen:
@@ -150,7 +158,8 @@ def _open(
 
     if source == path:
         return Artifact.load(path)
-    from hybridc.compiler import driver, plans
+    from hybridc.compiler import driver
+    from hybridc.compiler.configuration import plans
 
     options = plans.Options(threads=threads, progress=tell)
     artifact = driver.compile_source(source, options, shapes).artifact
@@ -165,7 +174,7 @@ def _existing(path: Path) -> Path:
 
 
 def _profile(artifact: "Artifact", threads: int) -> "Profile":
-    from hybridc.compiler import profile
+    from hybridc.compiler.measurement import profile
     from hybridc.compiler.session import InferenceSession
 
     return profile.on_this_host(InferenceSession(artifact, threads), threads)

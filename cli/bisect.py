@@ -21,9 +21,9 @@ from hybridc.cli._options import (
 from hybridc.cli._output import clear_progress, emit_json, progress
 
 if TYPE_CHECKING:
-    from hybridc.compiler.bisection import Culprit
-    from hybridc.compiler.clock import Progress
-    from hybridc.compiler.plans import Options
+    from hybridc.compiler.configuration.plans import Options
+    from hybridc.compiler.debugging.bisection import Culprit
+    from hybridc.compiler.measurement.clock import Progress
 
 FOUND = 1
 
@@ -76,7 +76,7 @@ def command(
     """
     shapes = shapes_of([model], shape)
     glance([model])
-    from hybridc.compiler import plans
+    from hybridc.compiler.configuration import plans
 
     tell = progress(verbose)
     options = plans.Options(plugins=plugin, progress=tell, **plain)
@@ -98,7 +98,10 @@ def command(
 def _search(
     model: Path, options: "Options", shapes: Any, factor: float | None, tell: "Progress"
 ) -> "Culprit | None":
-    from hybridc.compiler import bisection, calibration, complaints, frontend, plans
+    from hybridc.compiler import frontend
+    from hybridc.compiler.assurance import calibration
+    from hybridc.compiler.configuration import plans
+    from hybridc.compiler.debugging import bisection, complaints
     from hybridc.compiler.instruments import NumericVerify
 
     plan = plans.plan(options)
@@ -139,7 +142,8 @@ def _call(found: "Culprit", path: Path, options: "Options", slow: bool) -> str |
 
 
 def _write(found: "Culprit", path: Path) -> None:
-    from hybridc.compiler import complaints, script
+    from hybridc.compiler import script
+    from hybridc.compiler.debugging import complaints
 
     script.write_whole(complaints.alone(found), path)
 

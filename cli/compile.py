@@ -25,12 +25,12 @@ from hybridc.cli._options import (
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.cli._steering import steering_options
-from hybridc.compiler import precisions
 from hybridc.compiler.errors import ContractError
+from hybridc.compiler.orchestration import precisions
 
 if TYPE_CHECKING:
-    from hybridc.compiler.attempt import Outcome
-    from hybridc.compiler.plans import Options
+    from hybridc.compiler.configuration.plans import Options
+    from hybridc.compiler.orchestration.attempt import Outcome
 
 
 @click.command()
@@ -147,9 +147,10 @@ def command(
     Schedules that the tuning log knows to be faster are used.
     """
     shapes = shapes_of([model], shape)
-    from hybridc.compiler import calibration as data
-    from hybridc.compiler import cascade, plans, presets
-    from hybridc.compiler.config import HybridConfig
+    from hybridc.compiler.assurance import calibration as data
+    from hybridc.compiler.configuration import plans, presets
+    from hybridc.compiler.configuration.config import HybridConfig
+    from hybridc.compiler.orchestration import cascade
 
     config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
     options = presets.options(
@@ -194,8 +195,8 @@ def _deliver(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> 
 
 
 def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> None:
-    from hybridc.compiler import report_file
     from hybridc.compiler.files import replacing
+    from hybridc.compiler.reporting import report_file
 
     if path is None:
         return

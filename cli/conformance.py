@@ -59,9 +59,9 @@ def command(
     wrong.  One that crashes, hangs or takes too much memory is lost alone.  Ctrl-C shows what there
     is.  Leaves with 1 when an answer is wrong.
     """
-    from hybridc.compiler import host
     from hybridc.compiler.conformance import run, summary
     from hybridc.compiler.conformance.suite import Result, Verdict, named
+    from hybridc.compiler.hardware import host
 
     suite = named(suite, fallback)  # says what is wrong with it before a process is started
     tell, limits = progress(verbose), run.Limits(timeout, int(memory * _GIB))

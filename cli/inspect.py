@@ -68,7 +68,7 @@ def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
 def _model(path: Path, shape: tuple[str, ...], target: str, log: str | None) -> dict[str, Any]:
     shapes = shapes_of([path], shape)
     glance([path])
-    from hybridc.compiler import inspection
+    from hybridc.compiler.anatomy import inspection
 
     analysed = inspection.analyse_model(path, shapes, target=target, log=log)
     return {**inspection.inspect_model(path, shapes), "analysis": analysed}

@@ -200,7 +200,8 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
 
 
 def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> "list[Explained]":
-    from hybridc.compiler import explain, plans
+    from hybridc.compiler import explain
+    from hybridc.compiler.configuration import plans
 
     options = plans.Options(
         target=given["target"],

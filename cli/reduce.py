@@ -68,7 +68,7 @@ def command(
     words = _words(command_line)
     seconds = float("inf") if budget is None else parse_duration(budget)
     _require_onnx(model)
-    from hybridc.compiler import reduction
+    from hybridc.compiler.debugging import reduction
 
     proto = reduction.load(model)
     path = output or model.with_name(f"{model.stem}.reduced.onnx")

@@ -32,7 +32,7 @@ def command(
     from hybridc.compiler.artifact import Artifact
 
     loaded = Artifact.load(artifact)
-    from hybridc.compiler.report_file import write  # what it imports takes seconds
+    from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 
     path = output or Path(f"{artifact.stem}.html")
     try:

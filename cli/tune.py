@@ -28,8 +28,8 @@ from hybridc.cli._options import (
 from hybridc.cli._output import clear_progress, emit_json, progress
 
 if TYPE_CHECKING:
-    from hybridc.compiler.plans import Options
-    from hybridc.compiler.timeline import Timeline
+    from hybridc.compiler.configuration.plans import Options
+    from hybridc.compiler.monitoring.timeline import Timeline
     from hybridc.compiler.tuning.kernel import Kernel
     from hybridc.compiler.tuning.plan import Tuning
     from hybridc.compiler.tuning.session import Outcome
@@ -104,7 +104,7 @@ def command(
     Ctrl-C keeps what was measured; the same call goes on from there.  A kernel's answer is
     compared with that of the unscheduled kernel before it may win.
     """
-    from hybridc.compiler.plans import Options
+    from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
@@ -129,7 +129,7 @@ def _tuned(
     models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
 ) -> "Outcome":
     """Tune, watched as the options ask for; from here on all that can be wrong is said."""
-    from hybridc.compiler.observe import observed
+    from hybridc.compiler.monitoring.observe import observed
     from hybridc.compiler.tuning.session import tune
 
     try:
@@ -143,8 +143,8 @@ def _tuned(
 
 def _check(options: "Options") -> None:
     """Raise what is wrong with the options, before a model is read."""
-    from hybridc.compiler import observe
     from hybridc.compiler.log import connect
+    from hybridc.compiler.monitoring import observe
 
     observe.check(options)
     if options.log is not None:

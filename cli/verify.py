@@ -11,7 +11,7 @@ from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
-    from hybridc.compiler.recheck import Recheck
+    from hybridc.compiler.assurance.recheck import Recheck
 
 
 @click.command()
@@ -48,9 +48,9 @@ def command(
 
     An artifact is native code: verify only those that you trust.
     """
-    from hybridc.compiler import validation
     from hybridc.compiler.artifact import Artifact
-    from hybridc.compiler.recheck import recheck
+    from hybridc.compiler.assurance import validation
+    from hybridc.compiler.assurance.recheck import recheck
 
     own = validation.load(validate) if validate else None
     loaded = Artifact.load(artifact)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hybridc.compiler import lock, settings
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Advice, Point, Usable
 from hybridc.compiler.log import access, keys
-from hybridc.compiler.plans import Options
 from hybridc.compiler.target import Target
 
 

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import archive, host, region_store, specs
+from hybridc.compiler import archive, specs
 from hybridc.compiler.cuda import presence
+from hybridc.compiler.delegation import region_store
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.model import Array, Region, TensorSpec
 from hybridc.compiler.weights import decode as decode_weights

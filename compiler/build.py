@@ -15,10 +15,10 @@ from tvm_ffi import structural_map
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
 from hybridc.compiler.cuda.toolchain import Compiled
+from hybridc.compiler.delegation.regions import lift
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
-from hybridc.compiler.regions import lift
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from hybridc.compiler import host, settings
+from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.hardware import host
 
 Status = Literal["ok", "note", "bad"]
 
@@ -64,8 +65,9 @@ def examine() -> list[Check]:
 
 def probe() -> Iterator[Check]:
     """Measure the machine anew, and keep it for rooflines and for the choice of schedules."""
-    from hybridc.compiler import load, peaks, target
-    from hybridc.compiler import probe as machine
+    from hybridc.compiler import target
+    from hybridc.compiler.hardware import load, peaks
+    from hybridc.compiler.hardware import probe as machine
 
     here = target.parse("cpu")
     most = peaks.peaks(here, fresh=True)

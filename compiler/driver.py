@@ -9,45 +9,36 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import (
-    advice,
-    cascade,
-    experience,
-    frontend,
-    not_numbers,
-    pipeline,
-    plans,
-    plugin,
-    presets,
-    profile,
-    resume,
-    samples,
-)
+from hybridc.compiler import frontend, pipeline, plugin
 from hybridc.compiler.advisers import MakeAdviser, adviser
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.calibration import Data
-from hybridc.compiler.candidates import Means
-from hybridc.compiler.cascade import Cascaded
-from hybridc.compiler.certify import Trial
-from hybridc.compiler.clock import Clock
-from hybridc.compiler.config import HybridConfig
-from hybridc.compiler.contract import VALIDATE, Contract
-from hybridc.compiler.decisions import NO_TIME
+from hybridc.compiler.assurance import not_numbers, samples
+from hybridc.compiler.assurance.calibration import Data
+from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.contract import VALIDATE, Contract
+from hybridc.compiler.assurance.samples import Samples
+from hybridc.compiler.configuration import plans, presets
+from hybridc.compiler.configuration.config import HybridConfig
+from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.instruments import Timing
 from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.measurement import profile
+from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, Model
-from hybridc.compiler.monitor import INTERVAL
-from hybridc.compiler.observe import observed
-from hybridc.compiler.plans import NearHits, Options, Plan, Verify
-from hybridc.compiler.purse import Purse
-from hybridc.compiler.resume import Kept
-from hybridc.compiler.samples import Samples
+from hybridc.compiler.monitoring.monitor import INTERVAL
+from hybridc.compiler.monitoring.observe import observed
+from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.orchestration import advice, cascade, experience, resume
+from hybridc.compiler.orchestration.attempt import Outcome
+from hybridc.compiler.orchestration.candidates import Means
+from hybridc.compiler.orchestration.cascade import Cascaded
+from hybridc.compiler.orchestration.decisions import NO_TIME
+from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.orchestration.resume import Kept
+from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.timeline import Timeline
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.workshop import Workshop
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`

@@ -23,8 +23,8 @@ def evaluate(module: IRModule, inputs: Sequence[Array], entry: str = "main") -> 
 
 def evaluate_model(model: Model, module: IRModule, feed: Feed) -> list[Any]:
     """Compute the outputs of a model by `module`, what it has become; its regions are run too."""
-    from hybridc.compiler import regions
-    from hybridc.compiler.region_runtime import RegionSet
+    from hybridc.compiler.delegation import regions
+    from hybridc.compiler.delegation.region_runtime import RegionSet
 
     names = [region.name for region in model.regions]
     regions.announce(names)
@@ -56,7 +56,8 @@ def machine(module: IRModule) -> Any:
     import tvm
     from tvm import relax
 
-    from hybridc.compiler import bfloat16_lowering, target
+    from hybridc.compiler import target
+    from hybridc.compiler.kernels import bfloat16_lowering
 
     host = target.parse("cpu")
     module = bfloat16_lowering.lower(module, host, bfloat16_lowering.takes_bits)
@@ -72,7 +73,7 @@ def _names_instructions(module: IRModule) -> bool:
     from tvm.ir.expr import Call
     from tvm_ffi import structural_walk
 
-    from hybridc.compiler import bfloat16
+    from hybridc.compiler.kernels import bfloat16
 
     found: list[str] = []
     for _, func in module.functions_items():

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import frontend, pipeline, plans, plugin
+from hybridc.compiler import frontend, pipeline, plugin
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, PrimFunc
 from hybridc.compiler.log import keys
@@ -15,7 +17,6 @@ from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Hit, Miss, Near
 from hybridc.compiler.log.nearest import nearest
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.plans import Options
 
 _SCHEDULE = "schedule"
 

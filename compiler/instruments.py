@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hybridc.compiler import opaque_values, plugin, verify
+from hybridc.compiler import plugin
+from hybridc.compiler.assurance import verify
+from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.interfaces import IRModule, Pass
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
-from hybridc.compiler.timeline import Timeline
+from hybridc.compiler.monitoring.timeline import Timeline
 
 
 @dataclass

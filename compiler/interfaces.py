@@ -14,8 +14,8 @@ from math import gcd, inf, prod
 from random import Random
 from typing import Any, ClassVar, Protocol
 
+from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.target import CPU, Target
-from hybridc.compiler.timeline import Timeline
 
 IRModule = Any  # tvm.ir.IRModule; TVM ships no types
 PrimFunc = Any  # tvm.tirx.PrimFunc

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler import dims
+from hybridc.compiler.delegation.opaque_random import random_value
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.opaque_random import random_value
 
 Array = NDArray[Any]
 Feed = Mapping[str, Array]

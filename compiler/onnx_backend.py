@@ -64,7 +64,8 @@ class Prepared(BackendRep):
         return {n: _given(value) for n, value in zip(self._names, inputs, strict=False)}
 
     def _compiled(self, feed: Mapping[str, Any], constants: Mapping[str, Array]) -> Any:
-        from hybridc.compiler import driver, plans
+        from hybridc.compiler import driver
+        from hybridc.compiler.configuration import plans
         from hybridc.compiler.frontends import onnx_static_inputs
         from hybridc.compiler.session import InferenceSession
 

@@ -1,7 +1,6 @@
 """Run an artifact, with the calls that users of ONNX Runtime know."""
 
 import os
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,16 +12,25 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hybridc.compiler import dims, host, placement, settings
+from hybridc.compiler import dims, placement, settings
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.cuda.driver import NoGpuError
+from hybridc.compiler.delegation.region_runtime import OpaquePort, RegionSet
+from hybridc.compiler.delegation.regions import announce
 from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
+from hybridc.compiler.hardware import host
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.placement import Placement
-from hybridc.compiler.region_runtime import OpaquePort, RegionSet
-from hybridc.compiler.regions import announce
-from hybridc.compiler.tensors import InputPort, OpenPort, Tensor, to_numpy, to_tensor
+from hybridc.compiler.tensors import (
+    InputPort,
+    OpenPort,
+    Tensor,
+    library_of,
+    to_library,
+    to_numpy,
+    to_tensor,
+)
 
 # How ONNX Runtime spells element types, where it differs from numpy.
 _ONNX_NAMES = {"float32": "float", "float64": "double"}
@@ -137,15 +145,15 @@ class InferenceSession:
             ]
             self._check_sizes(given)
             results = self._invoke(given)
-            if _library_of(tensors) is np:
+            if library_of(tensors) is np:
                 results = self._place.fetch(results)
             self._place.finish()
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
             self._parts.values.clear()
-        library = _library_of(tensors)
+        library = library_of(tensors)
         made = tuple(
-            result if dtype is None else _to_library(library, result, dtype)
+            result if dtype is None else to_library(library, result, dtype)
             for result, (_, dtype) in zip(results, self._outputs.values(), strict=True)
         )
         return made[0] if len(made) == 1 else made
@@ -276,20 +284,6 @@ def _load_library(content: bytes) -> Any:
     except RuntimeError as error:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
-
-
-def _library_of(tensors: Sequence[Any]) -> Any:
-    """The module that the first tensor comes from, where it takes DLPack; else None."""
-    if not tensors or isinstance(tensors[0], np.ndarray):
-        return np
-    module = sys.modules.get(type(tensors[0]).__module__.partition(".")[0])
-    return module if hasattr(module, "from_dlpack") else None
-
-
-def _to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
-    if library is np:
-        return to_numpy(tensor, dtype)
-    return tensor if library is None else library.from_dlpack(tensor)
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

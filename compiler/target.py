@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-from hybridc.compiler import host, machine
 from hybridc.compiler.cuda import driver
 from hybridc.compiler.cuda import gpu as gpus
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.machine import Machine
+from hybridc.compiler.hardware import host, machine
+from hybridc.compiler.hardware.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}

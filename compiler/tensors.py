@@ -5,6 +5,8 @@ numpy's DLPack knows no bfloat16 or float8, so such arrays cross as bytes and ar
 """
 
 import math
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -180,3 +182,18 @@ def _is_aligned(array: Array) -> bool:
 def _in_dlpack(dtype: np.dtype[Any]) -> bool:
     """Whether numpy's DLPack knows the dtype, which is true of numpy's own."""
     return bool(dtype.type.__module__ != ml_dtypes.__name__)
+
+
+def library_of(tensors: Sequence[Any]) -> Any:
+    """The module that the first tensor comes from, where it takes DLPack; else None."""
+    if not tensors or isinstance(tensors[0], np.ndarray):
+        return np
+    module = sys.modules.get(type(tensors[0]).__module__.partition(".")[0])
+    return module if hasattr(module, "from_dlpack") else None
+
+
+def to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
+    """A tensor as one of the library's; tensors of unknown ones stay TVM's."""
+    if library is np:
+        return to_numpy(tensor, dtype)
+    return tensor if library is None else library.from_dlpack(tensor)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
-    from hybridc.compiler.config import HybridConfig
-    from hybridc.compiler.contract import Contract
+    from hybridc.compiler.assurance.contract import Contract
+    from hybridc.compiler.configuration.config import HybridConfig
     from hybridc.compiler.driver import compile  # noqa: A004 - the verb that users look for
+    from hybridc.compiler.dynamo.torch_backend import torch_backend
     from hybridc.compiler.session import InferenceSession
-    from hybridc.compiler.torch_backend import torch_backend
 
     __version__: str
 
@@ -29,11 +29,11 @@ __all__ = [
 
 _HOMES = {
     "Artifact": "artifact",
-    "Contract": "contract",
-    "HybridConfig": "config",
+    "Contract": "assurance.contract",
+    "HybridConfig": "configuration.config",
     "InferenceSession": "session",
     "compile": "driver",
-    "torch_backend": "torch_backend",
+    "torch_backend": "dynamo.torch_backend",
 }
 
 

@@ -12,7 +12,7 @@ from math import prod
 
 from tvm import relax
 
-from hybridc.compiler.packing import round_up
+from hybridc.compiler.kernels.packing import round_up
 from hybridc.compiler.rewrite import Expr, Graph, operator, shape
 from hybridc.compiler.target import Target
 

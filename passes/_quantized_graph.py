@@ -10,7 +10,7 @@ from tvm import relax
 from tvm_ffi import structural_map
 
 from hybridc.compiler.model import Array
-from hybridc.compiler.products import Product
+from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape
 from hybridc.passes import _rounding, _sites
 from hybridc.passes._rounding import Storage

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybridc.compiler import observers
 from hybridc.compiler.model import Array
-from hybridc.compiler.products import Product
+from hybridc.compiler.quantization import observers
+from hybridc.compiler.quantization.products import Product
 from hybridc.passes._sites import Site
 
 _LARGEST = 127

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tvm import relax
 
-from hybridc.compiler.products import Product
+from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.rewrite import Expr, Graph, bindings_of, operator, shape
 
 # What only moves numbers, or chooses the largest: quantisation may as well come before it.

@@ -10,7 +10,7 @@ from tvm.ir import TupleType
 from tvm.ir.expr import Call
 
 from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, Pass
-from hybridc.compiler.joins import joined_axis, taken_begin
+from hybridc.compiler.kernels.joins import joined_axis, taken_begin
 from hybridc.compiler.rewrite import shape, updated
 from hybridc.passes import _boxes, _buffers
 from hybridc.passes._boxes import Box

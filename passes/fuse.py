@@ -11,7 +11,7 @@ from tvm.ir.transform import PassContext, Sequential, module_pass
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.joins import joined_axis
+from hybridc.compiler.kernels.joins import joined_axis
 from hybridc.compiler.rewrite import (
     bindings_of,
     graph_of,

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler.attention import attention
-from hybridc.compiler.attention_form import Attention, Fill, Operand
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels.attention import attention
+from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
 from hybridc.compiler.rewrite import Expr, Graph, opened, operator, rewrite, shape, updated
 from hybridc.compiler.target import Target
 from hybridc.passes import _known

@@ -9,12 +9,13 @@ from tvm import relax
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import bottleneck, strips
-from hybridc.compiler.bottleneck import Bottleneck
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels import bottleneck
+from hybridc.compiler.kernels.bottleneck import Bottleneck
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.rewrite import bindings_of, operator, relax_functions, shape, updated
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import KERNEL
 
 
 @dataclass(frozen=True)

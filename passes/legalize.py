@@ -7,10 +7,10 @@ from tvm import relax, tirx
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
-from hybridc.compiler import extrema, joins, lowerings, resampling, scans
-from hybridc.compiler.batch_matmul import batch_matmul, open_matmul
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import extrema, joins, lowerings, resampling, scans
+from hybridc.compiler.kernels.batch_matmul import batch_matmul, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
 from hybridc.compiler.target import Target
 

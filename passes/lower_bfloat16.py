@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from hybridc.compiler import bfloat16_lowering
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import bfloat16_lowering
 
 
 @dataclass(frozen=True)

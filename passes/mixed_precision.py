@@ -11,11 +11,12 @@ from tvm import relax, tirx
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_map, structural_walk
 
-from hybridc.compiler import bfloat16
-from hybridc.compiler.attention import attention, takes_dot_products
-from hybridc.compiler.attention_form import form_of
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels import bfloat16
+from hybridc.compiler.kernels.attention import attention, takes_dot_products
+from hybridc.compiler.kernels.attention_form import form_of
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.rewrite import (
     Expr,
     constant,
@@ -26,7 +27,6 @@ from hybridc.compiler.rewrite import (
     with_attributes,
 )
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.passes._constant_products import counted
 from hybridc.passes._narrow import on_narrow
 

@@ -10,8 +10,9 @@ from tvm import relax, tirx
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import kernel_cost
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels import kernel_cost
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.rewrite import (
     bindings_of,
     operator,
@@ -20,7 +21,6 @@ from hybridc.compiler.rewrite import (
     updated,
     with_blocks,
 )
-from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.passes._narrow import on_narrow
 
 _NARROW, _WIDE = "bfloat16", "float32"

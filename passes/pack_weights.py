@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import (
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels import (
     contractions,
     packing,
     vector_width,
@@ -14,8 +15,8 @@ from hybridc.compiler import (
     winograd_cost,
     winograd_transforms,
 )
-from hybridc.compiler.contractions import Conv2d
-from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.winograd_cost import Choice
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,
@@ -28,7 +29,6 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
-from hybridc.compiler.winograd_cost import Choice
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {

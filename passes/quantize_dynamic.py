@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from tvm import relax
 
-from hybridc.compiler import group_quantization
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite
 from hybridc.passes import _constant_products
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from tvm import relax, tirx
 
-from hybridc.compiler import group_quantization, grouped_weights, weight_only
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import grouped_weights, weight_only
+from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,

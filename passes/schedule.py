@@ -6,7 +6,7 @@ from math import prod
 import tvm
 from tvm import tirx
 
-from hybridc.compiler import kernel_cost, plugin, strips
+from hybridc.compiler import plugin, strips
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import (
     Context,
@@ -19,6 +19,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target

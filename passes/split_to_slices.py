@@ -7,8 +7,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from hybridc.compiler import joins
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import joins
 from hybridc.compiler.rewrite import Graph, operator, rewrite, shape
 
 

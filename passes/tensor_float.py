@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernel_cost import MULTIPLY, factors
+from hybridc.compiler.kernels.kernel_cost import MULTIPLY, factors
 from hybridc.compiler.rewrite import updated
 
 _TF32 = "tf32"

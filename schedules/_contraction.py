@@ -15,8 +15,8 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
-from hybridc.compiler.packing import WIDEN
-from hybridc.compiler.tensor_expressions import KERNEL
+from hybridc.compiler.kernels.packing import WIDEN
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _canonical, _tiling
 
 # A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.

@@ -19,8 +19,8 @@ from tvm.s_tir import SBlock
 from tvm.s_tir import Schedule as TVMSchedule
 from tvm_ffi import structural_map
 
-from hybridc.compiler.bfloat16 import lanes_of
 from hybridc.compiler.interfaces import Schedule
+from hybridc.compiler.kernels.bfloat16 import lanes_of
 from hybridc.compiler.target import Target
 
 # Weights packed for an instruction have blocks of lanes, depth, lanes and a group at least.

@@ -18,10 +18,10 @@ import tvm
 from tvm import s_tir, tirx
 from tvm.s_tir import Schedule as TVMSchedule
 
+from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.interfaces import Schedule
-from hybridc.compiler.machine import Machine
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _access, _vectors
 
 Expr = Any  # tvm.ir.Expr

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from hybridc.compiler.attention import CAUSAL, EXTENTS, SHARED
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -14,6 +13,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernels.attention import CAUSAL, EXTENTS, SHARED
 from hybridc.compiler.target import Target
 from hybridc.schedules import (
     _accumulators,

@@ -11,7 +11,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernel_cost import MULTIPLY
+from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules import _cuda_gemm, _cuda_product, _cuda_tiles, _loops
 from hybridc.schedules._cuda_compute import TensorCores

@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridc.compiler import bottleneck
-from hybridc.compiler.bottleneck import Bottleneck
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -15,8 +13,10 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernels import bottleneck
+from hybridc.compiler.kernels.bottleneck import Bottleneck
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _contraction, _depthwise, _padding, _pixels, _tiling
 
 _WINDOW = "depthwise-conv2d"

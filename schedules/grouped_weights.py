@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridc.compiler.grouped_weights import KIND, OFFSETS, PARTIAL, SCALED, STRIDED
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
+from hybridc.compiler.kernels.grouped_weights import KIND, OFFSETS, PARTIAL, SCALED, STRIDED
 from hybridc.compiler.target import Target
 from hybridc.schedules import _contraction, _tiling
 from hybridc.schedules._contraction import Contraction

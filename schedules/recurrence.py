@@ -16,9 +16,9 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.recurrence import BLOCKS, NAME
+from hybridc.compiler.kernels.recurrence import BLOCKS, NAME
+from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensor_expressions import FLOPS, KERNEL
 from hybridc.schedules import _contraction
 
 # Of a step's time on one core, what waking the others may take.
@@ -39,7 +39,7 @@ class Recurrence(ScheduleRule):
     priority: ClassVar[int] = 90
 
     def match(self, func: PrimFunc, target: Target) -> Steps | NotApplicable:
-        """Take the kernels of `compiler/recurrence.py`, whose vectors stand already."""
+        """Take the kernels of `compiler/kernels/recurrence.py`, whose vectors stand already."""
         flops = [int(b.annotations[FLOPS]) for b in _blocks(func) if _is_recurrence(b)]
         if not flops:
             return NotApplicable("it holds no recurrence")

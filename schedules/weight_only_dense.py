@@ -11,8 +11,8 @@ from hybridc.compiler.interfaces import (
     Schedule,
     Space,
 )
+from hybridc.compiler.kernels.weight_only import KIND, UNPACK
 from hybridc.compiler.target import Target
-from hybridc.compiler.weight_only import KIND, UNPACK
 from hybridc.schedules import _contraction, _tiling
 from hybridc.schedules._contraction import Contraction
 from hybridc.schedules._tiled import Tiled

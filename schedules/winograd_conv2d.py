@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from math import gcd
 from typing import Any, ClassVar
 
-from hybridc.compiler import winograd_cost
 from hybridc.compiler.interfaces import (
     Match,
     NotApplicable,
@@ -15,8 +14,9 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernels import winograd_cost
+from hybridc.compiler.kernels.winograd_cost import Work, divisors
 from hybridc.compiler.target import Target
-from hybridc.compiler.winograd_cost import Work, divisors
 from hybridc.schedules import (
     _accumulators,
     _contraction,

@@ -44,7 +44,7 @@ def _no_facts_of_this_machine(tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cascade with bf16 as the only lower precision, which may be faster on any CPU."""
-    from hybridc.compiler import prospects, stages
+    from hybridc.compiler.orchestration import prospects, stages
 
     monkeypatch.setattr(stages, "LOSSY", ("bf16",))
     monkeypatch.setattr(prospects, "NEEDED", {})

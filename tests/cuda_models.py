@@ -8,7 +8,8 @@ from cuda_emulator import run
 from onnx_models import FLOAT, build, node
 from tvm import relax
 
-from hybridc.compiler import frontend, pipeline, plans, plugin
+from hybridc.compiler import frontend, pipeline, plugin
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Array, Model, random_feed
 from hybridc.compiler.rewrite import bindings_of, operator

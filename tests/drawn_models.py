@@ -19,9 +19,9 @@ from onnx import helper, numpy_helper
 from onnx_models import build
 
 from hybridc.compiler import pipeline
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import Outcome, compile_source
 from hybridc.compiler.interfaces import Match, Point, ScheduleRule
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.target import Target
 

@@ -2,7 +2,7 @@
 
 import math
 
-from hybridc.compiler.monitored import Mark, Monitored, Series
+from hybridc.compiler.monitoring.monitored import Mark, Monitored, Series
 from hybridc.compiler.monitors.source import Channel
 
 STEPS = ("load", "reference", "passes", "tune", "passes", "build", "verify", "measure")

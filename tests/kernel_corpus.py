@@ -6,7 +6,7 @@ from corpus_products import PRODUCTS
 from corpus_rows import ROWS
 from kernel_builders import Builder
 
-from hybridc.compiler import recurrence
+from hybridc.compiler.kernels import recurrence
 
 
 def _recurrent(layer: str, *sizes: int, reverse: bool = False) -> Builder:

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridc.compiler import cascade
-from hybridc.compiler.candidates import Means
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Contract, Measured
-from hybridc.compiler.experienced import Past
-from hybridc.compiler.gains import Facts
-from hybridc.compiler.plans import Options
-from hybridc.compiler.purse import Purse
-from hybridc.compiler.roofline import Roofs
-from hybridc.compiler.sensitivity import Lowered
-from hybridc.compiler.steering import Steering
+from hybridc.compiler.anatomy.work import CONVOLUTION, Operator
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.hardware.roofline import Roofs
+from hybridc.compiler.orchestration import cascade
+from hybridc.compiler.orchestration.candidates import Means
+from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.work import CONVOLUTION, Operator
 
 exactly = Estimate.exactly
 LOOSE = Contract(min_accuracy={"cosine": 0.999})

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler.accuracy import METRICS, estimate
+from hybridc.compiler.assurance.accuracy import METRICS, estimate
 from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.model import Array
 

@@ -12,16 +12,18 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import analysis, frontend, gains, learnt_gains, target
-from hybridc.compiler.analysis import Analysis
-from hybridc.compiler.gains import Facts, Gain
-from hybridc.compiler.inspection import analyse_model
+from hybridc.compiler import frontend, target
+from hybridc.compiler.anatomy import analysis
+from hybridc.compiler.anatomy.analysis import Analysis
+from hybridc.compiler.anatomy.inspection import analyse_model
+from hybridc.compiler.anatomy.operators import operators
+from hybridc.compiler.anatomy.work import Operator
+from hybridc.compiler.hardware.roofline import Roofs
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.operators import operators
-from hybridc.compiler.roofline import Roofs
-from hybridc.compiler.stages import Stage
-from hybridc.compiler.work import Operator
+from hybridc.compiler.orchestration import gains, learnt_gains
+from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration.stages import Stage
 
 FLOAT = TensorProto.FLOAT
 RNG = np.random.default_rng(0)

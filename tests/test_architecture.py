@@ -11,8 +11,9 @@ from typing import Any
 import golden
 import pytest
 
-from hybridc.compiler import controller, pipeline, plugin
+from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.interfaces import ScheduleRule
+from hybridc.compiler.orchestration import controller
 from hybridc.compiler.pipelines import PIPELINES
 
 ROOT = Path(__file__).parent.parent

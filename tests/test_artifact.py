@@ -11,8 +11,9 @@ import pytest
 import safetensors
 from example_artifact import WEIGHTS, make
 
-from hybridc.compiler import archive, host
+from hybridc.compiler import archive
 from hybridc.compiler.artifact import Artifact, lock_of
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import KernelRecord
 
 

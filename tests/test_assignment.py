@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hybridc.compiler.assignment import Choice, Greedy, Operator, total
+from hybridc.compiler.quantization.assignment import Choice, Greedy, Operator, total
 
 
 def problem(seed: int, count: int = 6) -> list[Operator]:

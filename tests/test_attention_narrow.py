@@ -12,8 +12,8 @@ from test_contractions import CPUS, noise
 from tvm import relax
 
 from hybridc.compiler import evaluate, pipeline, target
-from hybridc.compiler.attention_form import Attention, Fill, Operand, form_of, with_form
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand, form_of, with_form
 from hybridc.compiler.pipelines import DEFAULT
 
 op: Any = relax.op

@@ -12,16 +12,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.cli import main as entry
-from hybridc.compiler import bench, driver, worker
-from hybridc.compiler.bench import Comparison, Contender, Plan, Result
+from hybridc.compiler import driver
 from hybridc.compiler.errors import InputError, PluginError
-from hybridc.compiler.measure import Samples
+from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.measurement import bench, worker
+from hybridc.compiler.measurement.bench import Comparison, Contender, Plan, Result
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.measurement.peer import Peer, peers, renamed
+from hybridc.compiler.measurement.profile import KernelTime, Profile, profile
+from hybridc.compiler.measurement.worker import PeerError, Worker
 from hybridc.compiler.model import TensorSpec, random_feed
-from hybridc.compiler.peaks import Peaks
-from hybridc.compiler.peer import Peer, peers, renamed
-from hybridc.compiler.profile import KernelTime, Profile, profile
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.worker import PeerError, Worker
 
 INPUTS = (TensorSpec("x", (4, 12), "float32"),)
 QUICK = Plan(threads=1, rounds=2, seconds=0.01)
@@ -71,7 +72,7 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "stranger.py").write_text(
         "import os, sys\n"
         "from dataclasses import dataclass\n"
-        "from hybridc.compiler.peer import Peer\n"
+        "from hybridc.compiler.measurement.peer import Peer\n"
         "@dataclass(frozen=True)\n"
         "class Stranger(Peer):\n"
         '    """Does what its option says."""\n'

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridc.compiler.clause import Clause
-from hybridc.compiler.confidence import Estimate
+from hybridc.compiler.assurance.clause import Clause
+from hybridc.compiler.assurance.confidence import Estimate
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 DIGITS = FOLDER.parent / "examples/digits/digits.onnx"
@@ -91,7 +91,7 @@ def test_openvino_answers_as_a_session(script: Load) -> None:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """Comparisons of two short rounds."""
-    from hybridc.compiler import bench
+    from hybridc.compiler.measurement import bench
 
     whole = bench.compare
 

@@ -9,9 +9,9 @@ from types import ModuleType
 
 import pytest
 
-from hybridc.compiler.bench import Comparison, Result
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.measure import Samples
+from hybridc.compiler.measurement.bench import Comparison, Result
+from hybridc.compiler.measurement.measure import Samples
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 HEAD = "| model | hybridc | measured |\n|---|---|---|\n"

@@ -10,7 +10,9 @@ import pytest
 from onnx_models import FLOAT, build, node, noise
 
 from hybridc.cli import main
-from hybridc.compiler import calibration, complaints, frontend
+from hybridc.compiler import frontend
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.debugging import complaints
 
 PASS = '''
 """Turn sums into differences."""

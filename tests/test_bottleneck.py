@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from hybridc.compiler import bottleneck, evaluate, frontend, pipeline, target
-from hybridc.compiler.bottleneck import Bottleneck
+from hybridc.compiler import evaluate, frontend, pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels import bottleneck
+from hybridc.compiler.kernels.bottleneck import Bottleneck
 
 FEW = settings(max_examples=8, deadline=None, derandomize=True)
 PIPELINE = (

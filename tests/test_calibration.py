@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridc.compiler import calibration
+from hybridc.compiler.assurance import calibration
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, TensorSpec
 

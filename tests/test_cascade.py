@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import advice, cascade, certify, driver, stages
-from hybridc.compiler.candidates import Means
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler import driver
+from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ContractError, MissingRecordError, PassError, WrongAnswerError
-from hybridc.compiler.measure import Samples
-from hybridc.compiler.plans import Options
-from hybridc.compiler.sensitivity import Lowered
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.orchestration import advice, cascade, stages
+from hybridc.compiler.orchestration.candidates import Means
+from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 

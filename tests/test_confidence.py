@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import confidence
-from hybridc.compiler.confidence import Estimate, quantile, resampled, share_of
+from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance.confidence import Estimate, quantile, resampled, share_of
 
 
 @settings(deadline=None)

@@ -8,12 +8,12 @@ import pytest
 
 import hybridc
 from hybridc.cli.compile import command
-from hybridc.compiler import config_page, presets
-from hybridc.compiler.config import HybridConfig, names
+from hybridc.compiler.configuration import config_page, presets
+from hybridc.compiler.configuration.config import HybridConfig, names
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.modes import MODES
+from hybridc.compiler.orchestration.modes import MODES
+from hybridc.compiler.orchestration.steering import LEVELS
 from hybridc.compiler.pipelines import PIPELINES
-from hybridc.compiler.steering import LEVELS
 
 DOCS = Path(__file__).parent.parent / "docs"
 # What only a command line has: where to write, what to print, and the shapes of the one model.

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Contract, Measured, parse_latency, parse_limits
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured, parse_latency, parse_limits
+from hybridc.compiler.assurance.validation import Runner
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
-from hybridc.compiler.validation import Runner
 
 
 @pytest.mark.parametrize(

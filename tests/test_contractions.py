@@ -14,8 +14,9 @@ from onnx import helper
 from tvm.tirx import For
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import contractions, evaluate, frontend, pipeline, plugin, target
+from hybridc.compiler import evaluate, frontend, pipeline, plugin, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels import contractions
 from hybridc.compiler.model import Model
 
 Array = NDArray[np.float32]

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from made_up import FACTS, FAST, LOOSE, Candidate, Maker, all_better, go, verdicts
 
-from hybridc.compiler import cascade, controller
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.anatomy.work import ELEMENTWISE, Operator
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, PassError
-from hybridc.compiler.experienced import Past
-from hybridc.compiler.plans import Options
-from hybridc.compiler.steering import Steering
+from hybridc.compiler.orchestration import cascade, controller
+from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.work import ELEMENTWISE, Operator
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
 EXACT = Candidate(8)

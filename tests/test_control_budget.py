@@ -6,16 +6,16 @@ from dataclasses import replace
 import pytest
 from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
 
-from hybridc.compiler.bandit import Bandit
-from hybridc.compiler.budgeting import Budgeting
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import PassError
-from hybridc.compiler.experienced import Past
-from hybridc.compiler.gains import Gain
-from hybridc.compiler.plans import Options
-from hybridc.compiler.purse import OutOfTimeError, Purse
-from hybridc.compiler.stages import Stage
-from hybridc.compiler.steering import Steering
+from hybridc.compiler.orchestration.bandit import Bandit
+from hybridc.compiler.orchestration.budgeting import Budgeting
+from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.gains import Gain
+from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
+from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.orchestration.steering import Steering
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
 

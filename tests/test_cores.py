@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridc.compiler import cores, host
+from hybridc.compiler.hardware import cores, host
 
 V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
 V1 = (

@@ -12,9 +12,10 @@ from cuda_emulator import needs_compiler
 from cuda_models import answers, residual_network, transformer
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, plans
+from hybridc.compiler import driver
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import driver as gpus
 from hybridc.compiler.cuda import presence
 from hybridc.compiler.errors import ArtifactError, InputError

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridc.compiler import pipeline, plans, target
+from hybridc.compiler import pipeline, target
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import driver, gpu, nvrtc, resources, toolchain
 from hybridc.compiler.cuda.resources import Launch, Usage, occupancy
 from hybridc.compiler.errors import InputError, PassError

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor, host
+from hybridc.compiler import doctor
 from hybridc.compiler.doctor import Check
+from hybridc.compiler.hardware import host
 
 
 def found(name: str) -> Check:

@@ -10,9 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import driver, host
+from hybridc.compiler import driver
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import (
     ContractError,
     InputError,
@@ -20,8 +21,8 @@ from hybridc.compiler.errors import (
     PluginError,
     WrongAnswerError,
 )
+from hybridc.compiler.hardware import host
 from hybridc.compiler.model import Array
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 Floats = NDArray[np.float32]

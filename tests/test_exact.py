@@ -5,8 +5,8 @@ import onnx
 import pytest
 from test_contractions import noise, one_node
 
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.plans import Options
 
 
 @pytest.fixture(scope="module")

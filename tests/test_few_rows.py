@@ -6,8 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from hybridc.compiler import contractions, packing, target
+from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.kernels import contractions, packing
 from hybridc.schedules.skinny_dense import SkinnyDense
 
 

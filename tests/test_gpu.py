@@ -8,9 +8,10 @@ from cuda_kernels import close, convolution, feed, product, reference, sample
 from cuda_models import residual_network, transformer
 from kernel_builders import floats, op, operator
 
-from hybridc.compiler import driver, frontend, pipeline, plans, target
+from hybridc.compiler import driver, frontend, pipeline, target
+from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.session import InferenceSession

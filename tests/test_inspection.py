@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from hybridc.compiler.anatomy.inspection import inspect_model
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.inspection import inspect_model
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
 

@@ -7,8 +7,8 @@ import pytest
 from onnx import TensorProto
 from onnx_models import FLOAT, build, node, noise
 
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.plans import Options
 from hybridc.compiler.reference import onnx_reference
 from hybridc.compiler.session import InferenceSession
 

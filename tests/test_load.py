@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from hybridc.compiler import host, load
-from hybridc.compiler.load import Load
+from hybridc.compiler.hardware import host, load
+from hybridc.compiler.hardware.load import Load
 
 
 class Times:

@@ -14,11 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, frontend, pipeline, plugin, target
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, LogError, MissingRecordError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, ScheduleRule, Space
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.plans import Options
 
 Run = Callable[..., tuple[int, str, str]]
 

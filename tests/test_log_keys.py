@@ -17,8 +17,8 @@ from tvm.script import from_source
 from tvm_ffi import structural_map
 
 from hybridc.compiler import driver, target
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.log import keys, workload
-from hybridc.compiler.plans import Options
 
 DIGITS = Path(__file__).parent.parent / "examples/digits"
 KERNEL = """

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hybridc.compiler import driver, group_quantization, packing, precisions, target
+from hybridc.compiler import driver, target
+from hybridc.compiler.assurance.verify import REDUCED
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels import packing
 from hybridc.compiler.model import Array
-from hybridc.compiler.plans import Options
-from hybridc.compiler.verify import REDUCED
+from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.quantization import group_quantization
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LOWER = [name for name in precisions.PRECISIONS if name != precisions.FULL]
@@ -131,8 +134,8 @@ def test_float16_needs_the_conversions() -> None:
 
 
 def test_float16_is_converted_by_vectors() -> None:
-    from hybridc.compiler import contractions
     from hybridc.compiler.build import compile_kernel
+    from hybridc.compiler.kernels import contractions
     from hybridc.schedules.dense import Dense
 
     rule: Any = Dense()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridc.compiler import machine, target
+from hybridc.compiler import target
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.machine import Machine
+from hybridc.compiler.hardware import machine
+from hybridc.compiler.hardware.machine import Machine
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 

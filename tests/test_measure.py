@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hybridc.compiler import host, load, measure, peaks
-from hybridc.compiler.measure import Samples
-from hybridc.compiler.peaks import Peaks
+from hybridc.compiler.hardware import host, load, peaks
+from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.measurement import measure
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.target import Target
 
 TARGET = Target("x86-64-v3", frozenset({"avx2", "fma"}), 1, 2**15, 2**20, 2**22)

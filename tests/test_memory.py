@@ -10,9 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, memory
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import Outcome
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 

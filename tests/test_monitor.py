@@ -12,10 +12,10 @@ from typing import Any
 import example_monitored
 import pytest
 
-from hybridc.compiler import monitor, observe
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.monitor import COST, Monitor
-from hybridc.compiler.monitored import Series, show
+from hybridc.compiler.monitoring import monitor, observe
+from hybridc.compiler.monitoring.monitor import COST, Monitor
+from hybridc.compiler.monitoring.monitored import Series, show
 from hybridc.compiler.monitors.family import Family
 from hybridc.compiler.monitors.memory import Memory
 from hybridc.compiler.monitors.nvidia import Nvidia

@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridc.compiler import certify, driver, narrowing, sensitivity, target
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Contract, Measured
+from hybridc.compiler import driver, target
+from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import PassError
-from hybridc.compiler.measure import Samples
-from hybridc.compiler.narrowing import Broken
-from hybridc.compiler.operator_times import OperatorTimes
-from hybridc.compiler.plans import Options
-from hybridc.compiler.sensitivity import Lowered, Operator
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.quantization import narrowing, sensitivity
+from hybridc.compiler.quantization.narrowing import Broken
+from hybridc.compiler.quantization.operator_times import OperatorTimes
+from hybridc.compiler.quantization.sensitivity import Lowered, Operator
 from hybridc.compiler.session import InferenceSession
 
 DIGITS = Path(__file__).parent.parent / "examples/digits"

@@ -6,9 +6,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from hybridc.compiler import driver
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.plans import Options
 
 
 def logarithm() -> onnx.ModelProto:

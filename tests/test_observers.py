@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from hybridc.compiler import observers
 from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import observers
 
 DRAW = np.random.default_rng(5)
 SAMPLES = {

@@ -12,8 +12,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx_models import build, node
 from test_contractions import FEW
 
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.plans import Options
 from hybridc.compiler.reference import onnx_reference
 from hybridc.compiler.session import InferenceSession
 

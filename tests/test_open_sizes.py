@@ -11,9 +11,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hybridc.compiler import driver, frontend
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError, PassError
 from hybridc.compiler.model import random_feed
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 MODELS = {

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybridc.compiler import contract, frontend, monitor, pipeline, plugin, target, units
+from hybridc.compiler import frontend, pipeline, plugin, target, units
+from hybridc.compiler.assurance import contract
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Pass
-from hybridc.compiler.peer import peers
+from hybridc.compiler.measurement.peer import peers
+from hybridc.compiler.monitoring import monitor
 from hybridc.compiler.plugin import Catalogue
 
 # Text near the grammars of the options, and text that is nothing of the kind.

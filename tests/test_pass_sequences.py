@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hybridc.compiler import frontend, pipeline, plans, plugin
+from hybridc.compiler import frontend, pipeline, plugin
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context, Pass

@@ -10,13 +10,13 @@ from onnx import TensorProto, helper
 from tvm import te
 
 from hybridc.compiler import driver, pipeline, target
+from hybridc.compiler.assurance.verify import REDUCED, compare
 from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError, WrongAnswerError
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
-from hybridc.compiler.plans import Options
 from hybridc.compiler.tensors import to_numpy, to_tensor
-from hybridc.compiler.verify import REDUCED, compare
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from hybridc.compiler import contractions, packing, target
+from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
+from hybridc.compiler.kernels import contractions, packing
 from hybridc.compiler.tensors import to_numpy, to_tensor
 from hybridc.schedules.dense import Dense
 

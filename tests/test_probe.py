@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor, host, load, machine, peaks, probe, probe_kernels, target
-from hybridc.compiler.machine import Machine
-from hybridc.compiler.peaks import Peaks
+from hybridc.compiler import doctor, target
+from hybridc.compiler.hardware import host, load, machine, peaks, probe, probe_kernels
+from hybridc.compiler.hardware.machine import Machine
+from hybridc.compiler.hardware.peaks import Peaks
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from onnx_models import node
 from test_integer_arithmetic import convolution, run_both
 
-from hybridc.compiler.host import cpu_features
+from hybridc.compiler.hardware.host import cpu_features
 
 # A machine whose caches are so small that every weight is too large for them.
 TINY = '{{"kind": "llvm", "mcpu": "{}", "caches": [64, 64, 64]}}'

@@ -7,8 +7,8 @@ import pytest
 import torch
 from tvm import relax
 
-from hybridc.compiler import products
 from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import products
 from hybridc.passes import _rounding
 
 DRAW = np.random.default_rng(2)

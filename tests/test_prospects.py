@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 from made_up import ROOFS
 
-from hybridc.compiler import prospects, stages
-from hybridc.compiler.contract import Contract
-from hybridc.compiler.gains import Facts
-from hybridc.compiler.plans import Options
-from hybridc.compiler.stages import Stage
-from hybridc.compiler.work import CONVOLUTION, PRODUCT, Operator
+from hybridc.compiler.anatomy.work import CONVOLUTION, PRODUCT, Operator
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.orchestration import prospects, stages
+from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.stages import Stage
 
 FAST = Contract("5ms", min_accuracy={"cosine": 0.9})
 AVX2 = Options(contract=FAST, target="avx2", threads=1)

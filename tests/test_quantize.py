@@ -7,20 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from hybridc.compiler import (
-    activations,
-    driver,
-    frontend,
-    pipeline,
-    precisions,
-    sensitivity,
-    target,
-)
+from hybridc.compiler import driver, frontend, pipeline, target
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Model
-from hybridc.compiler.plans import Options
-from hybridc.compiler.precisions import Insertion
-from hybridc.compiler.taps import Taps
+from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.orchestration.precisions import Insertion
+from hybridc.compiler.quantization import activations, sensitivity
+from hybridc.compiler.quantization.taps import Taps
 from hybridc.passes.quantize import Quantize
 
 nn = torch.nn

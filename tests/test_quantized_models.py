@@ -16,8 +16,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
+from hybridc.compiler.configuration.plans import Options, Verify
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.plans import Options, Verify
 from hybridc.compiler.reference import session_options
 from hybridc.compiler.session import InferenceSession
 

@@ -14,9 +14,9 @@ from test_validation import spread
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.recheck import recheck
 
 LIMITS = Contract(
     max_latency="p90<=1h",

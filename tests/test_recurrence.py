@@ -10,9 +10,9 @@ from onnx import helper
 from onnx_models import FLOAT, build, noise
 from test_contractions import FEW
 
-from hybridc.compiler import recurrence
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.plans import Options
+from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.reference import onnx_reference
 from hybridc.compiler.session import InferenceSession
 

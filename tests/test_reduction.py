@@ -15,8 +15,8 @@ from onnx_models import BOOL, FLOAT, build, node, noise
 
 from hybridc.cli import main
 from hybridc.cli.reduce import command
+from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.reduction import Budget, Reduction
 
 
 def chain() -> Any:

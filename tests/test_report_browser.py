@@ -11,10 +11,10 @@ import example_monitored
 import pytest
 from test_report_page import Reader, artifact, measured
 
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Measured
-from hybridc.compiler.report import Stage
-from hybridc.compiler.report_page import render
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.reporting.report import Stage
+from hybridc.compiler.reporting.report_page import render
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
 

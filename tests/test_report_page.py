@@ -13,19 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, report_file
+from hybridc.compiler import driver
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.confidence import Estimate
-from hybridc.compiler.contract import Measured as Measurement
-from hybridc.compiler.decisions import KEPT, ROLLED_BACK, Decision
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Measured as Measurement
 from hybridc.compiler.errors import ArtifactError
-from hybridc.compiler.measure import Samples
+from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.model import TensorSpec
-from hybridc.compiler.peaks import Peaks
-from hybridc.compiler.profile import KernelTime, Profile
-from hybridc.compiler.report import Stage
-from hybridc.compiler.report_charts import Measured
-from hybridc.compiler.report_page import render
+from hybridc.compiler.orchestration.decisions import KEPT, ROLLED_BACK, Decision
+from hybridc.compiler.reporting import report_file
+from hybridc.compiler.reporting.report import Stage
+from hybridc.compiler.reporting.report_charts import Measured
+from hybridc.compiler.reporting.report_page import render
 
 HOSTILE = "<script>alert('&\"')</script>\x00\x1b]]><!--"
 VOID = {"meta", "link", "br", "img"}

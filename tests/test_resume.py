@@ -8,17 +8,19 @@ import numpy as np
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import certify, driver, experience, resume, settings, stages
-from hybridc.compiler.attempt import Outcome
-from hybridc.compiler.certify import Trial
-from hybridc.compiler.contract import Contract
-from hybridc.compiler.experienced import Past
-from hybridc.compiler.measure import Samples
+from hybridc.compiler import driver, settings
+from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
-from hybridc.compiler.plans import Options
-from hybridc.compiler.resume import Kept
+from hybridc.compiler.orchestration import experience, resume, stages
+from hybridc.compiler.orchestration.attempt import Outcome
+from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.resume import Kept
+from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")

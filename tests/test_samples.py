@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import tvm
 
-from hybridc.compiler import calibration, plans
-from hybridc.compiler.contract import Contract
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.samples import Samples, samples
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Model, TensorSpec
-from hybridc.compiler.plans import Options
-from hybridc.compiler.samples import Samples, samples
 
 MODEL = Model(
     "m",

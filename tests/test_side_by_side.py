@@ -6,12 +6,14 @@ from typing import Any
 import pytest
 from made_up import verdicts
 
-from hybridc.compiler import certify, driver, side_by_side
-from hybridc.compiler.contract import Contract
-from hybridc.compiler.measure import Samples
-from hybridc.compiler.plans import Options
+from hybridc.compiler import driver
+from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.orchestration import side_by_side
+from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")

@@ -7,9 +7,10 @@ import pytest
 import tvm
 from tvm import te, tirx
 
-from hybridc.compiler import contractions, packing, target
+from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import contractions, packing
 from hybridc.schedules.dense import Dense
 
 CPU = target.parse("cpu", threads=2)

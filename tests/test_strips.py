@@ -10,11 +10,13 @@ import tvm
 from tvm import te, tirx
 from tvm_ffi import structural_walk
 
-from hybridc.compiler import contractions, frontend, packing, pipeline, plans, strips, target
+from hybridc.compiler import frontend, pipeline, strips, target
 from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels import contractions, packing
 from hybridc.compiler.log import keys
-from hybridc.compiler.plans import Options
 from hybridc.compiler.strips import choose
 from hybridc.compiler.strips.axes import free_axes
 from hybridc.passes.schedule import Schedule

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import hybridc
-from hybridc.compiler import torch_region
+from hybridc.compiler.dynamo import torch_region
+from hybridc.compiler.dynamo.torch_backend import FallbackWarning, torch_backend
 from hybridc.compiler.errors import InputError, WrongAnswerError
-from hybridc.compiler.torch_backend import FallbackWarning, torch_backend
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -151,7 +151,7 @@ def test_other_shapes_are_compiled_again(sessions: list[Any]) -> None:
 
 
 def test_sizes_that_vary_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hybridc.compiler.torch_backend, "_MOST_VARIANTS", 2)
+    monkeypatch.setattr(hybridc.compiler.dynamo.torch_backend, "_MOST_VARIANTS", 2)
 
     def function(x: Any) -> Any:
         return x * x.shape[0]

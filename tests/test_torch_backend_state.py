@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler import torch_region
-from hybridc.compiler.torch_backend import FallbackWarning, torch_backend
+from hybridc.compiler.dynamo import torch_region
+from hybridc.compiler.dynamo.torch_backend import FallbackWarning, torch_backend
 
 torch = pytest.importorskip("torch")
 nn = torch.nn

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, trace
+from hybridc.compiler import driver
 from hybridc.compiler import settings as process_settings
 from hybridc.compiler.child import Child
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.plans import Options
-from hybridc.compiler.timeline import Timeline
+from hybridc.compiler.monitoring import trace
+from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tuning.watched import Watched
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"

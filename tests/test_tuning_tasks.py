@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import driver, pipeline, plans, target
+from hybridc.compiler import driver, pipeline, target
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.tuning import tasks

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from test_driver import classifier
 
-from hybridc.compiler import driver, validation
-from hybridc.compiler.contract import Contract
+from hybridc.compiler import driver
+from hybridc.compiler.assurance import validation
+from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.errors import ContractError, InputError
 
 

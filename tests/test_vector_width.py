@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hybridc.compiler import contractions, packing, target, vector_width
+from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.machine import Machine
+from hybridc.compiler.hardware.machine import Machine
+from hybridc.compiler.kernels import contractions, packing, vector_width
 from hybridc.schedules.dense import Dense
 
 HALVING = replace(target.parse("avx512", threads=2), machine=Machine(fma_per_cycle=1.0))

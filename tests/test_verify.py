@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from hybridc.compiler.assurance.verify import TOLERANCES, check, compare
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array
-from hybridc.compiler.verify import TOLERANCES, check, compare
 
 INF, NAN = math.inf, math.nan
 

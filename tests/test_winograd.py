@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_contractions import CPUS, FEW, check, noise, one_node
 
-from hybridc.compiler import target, winograd_cost, winograd_transforms
-from hybridc.compiler.contractions import Conv2d
-from hybridc.compiler.winograd_cost import Choice, Work
+from hybridc.compiler import target
+from hybridc.compiler.kernels import winograd_cost, winograd_transforms
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.winograd_cost import Choice, Work
 
 CONV = Conv2d(strides=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1), groups=1, inputs=64)
 CPU = target.parse("avx512", threads=2)

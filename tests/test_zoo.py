@@ -11,9 +11,9 @@ import pytest
 from zoo import ZOO
 
 from hybridc.compiler import driver, frontend
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.model import Array
-from hybridc.compiler.plans import Options
 from hybridc.compiler.session import InferenceSession
 
 # One of each kind; together about a minute on two cores.

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.controller import Controller
-from hybridc.compiler.course import Course
-from hybridc.compiler.decisions import NOT_PROMISING
+from hybridc.compiler.orchestration.controller import Controller
+from hybridc.compiler.orchestration.course import Course
+from hybridc.compiler.orchestration.decisions import NOT_PROMISING
 
 
 @dataclass(frozen=True)

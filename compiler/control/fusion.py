@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.controller import Controller
-from hybridc.compiler.course import Course
+from hybridc.compiler.orchestration.controller import Controller
+from hybridc.compiler.orchestration.course import Course
 
 
 @dataclass(frozen=True)

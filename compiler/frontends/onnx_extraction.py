@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hybridc.compiler.delegation.region_session import ELEMENTS
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.frontends.onnx_folding import used_names
 from hybridc.compiler.frontends.onnx_import import REGION
@@ -12,7 +13,6 @@ from hybridc.compiler.frontends.onnx_operators import walk
 from hybridc.compiler.frontends.onnx_partition import Cut
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
 from hybridc.compiler.reference import lower_numbers
-from hybridc.compiler.region_session import ELEMENTS
 
 # Initialisers above this size, in bytes, are stored as weights and not in the region's model.
 _SMALL_BYTES = 2**16

@@ -73,7 +73,7 @@ def _importer(regions: Sequence[Region]) -> Any:
         ) -> Any:
             if op_name != REGION:
                 return super()._convert_operator(op_name, inputs, attrs, opset)
-            from hybridc.compiler.regions import call
+            from hybridc.compiler.delegation.regions import call
 
             region = regions[attrs["index"]]
             return self.bb.emit(call(region.name, inputs, region.outputs))

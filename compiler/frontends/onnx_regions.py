@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridc.compiler.delegation.region_session import open_session
 from hybridc.compiler.errors import ArtifactError, ModelError
 from hybridc.compiler.frontends import onnx_extraction, onnx_operators, onnx_partition, onnx_types
 from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
@@ -13,7 +14,6 @@ from hybridc.compiler.frontends.onnx_import import REGION, NodeError, import_gra
 from hybridc.compiler.frontends.onnx_misreadings import misreading
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import OpaqueSpec, Region, TensorSpec
-from hybridc.compiler.region_session import open_session
 
 _ATTEMPTS = 100  # imports of one graph, each without a node on which the one before it failed
 _SAME = 4  # failures of one operator, after which no node of it is tried

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hybridc.compiler.delegation.region_session import ELEMENTS
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.reference import lower_numbers
-from hybridc.compiler.region_session import ELEMENTS
 
 _NAMES = {"float32": "float", "float64": "double"}
 _ELEMENT_NAMES = {_NAMES.get(name, name): number for name, number in ELEMENTS.items()}

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from hybridc.compiler import recurrence
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
-from hybridc.compiler.recurrence import LANES
+from hybridc.compiler.kernels import recurrence
+from hybridc.compiler.kernels.recurrence import LANES
 from hybridc.compiler.rewrite import constant
 
 

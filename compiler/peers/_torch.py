@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from hybridc.compiler.measurement.peer import renamed
 from hybridc.compiler.model import Feed
-from hybridc.compiler.peer import renamed
 
 
 def load(path: Path, feed: Feed, threads: int) -> tuple[Any, list[Any], dict[str, Any]]:

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from hybridc.compiler.measurement.peer import Call, Peer
 from hybridc.compiler.model import Feed
-from hybridc.compiler.peer import Call, Peer
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from hybridc.compiler.measurement.peer import Call, Peer, renamed
 from hybridc.compiler.model import Feed
-from hybridc.compiler.peer import Call, Peer, renamed
 
 
 @dataclass(frozen=True)

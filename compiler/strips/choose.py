@@ -14,10 +14,10 @@ from tvm import tirx
 from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
-from hybridc.compiler.attention_form import is_attention
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.attention_form import is_attention
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.strips.axes import Axis, buffers_of, nests
-from hybridc.compiler.tensor_expressions import KERNEL
 
 # Rows of a product with weights.  64 rows read each weight once for 64 multiply-adds, which is
 # beyond what any cache needs; four rows are one register tile, and one is a vector by a matrix.

@@ -14,8 +14,8 @@ from tvm.ir import Range
 from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm_ffi import structural_map, structural_walk
 
-from hybridc.compiler import kernel_cost
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.strips.axes import Axis, Expr, Var, is_buffer
 from hybridc.compiler.strips.cut import Strip, base_of
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler import kernel_cost, plugin
+from hybridc.compiler import plugin
 from hybridc.compiler.interfaces import Point, PrimFunc, ScheduleRule
+from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.target import Target
 
 Matrix = NDArray[np.float32]

@@ -7,9 +7,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import build, kernel_cost, pipeline, plugin, target
+from hybridc.compiler import build, pipeline, plugin, target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
+from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.drift import Drift
 

@@ -16,11 +16,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybridc.compiler import host, settings
+from hybridc.compiler import settings
 from hybridc.compiler.child import Child, ChildError, Json, first_of
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.timeline import Timeline
+from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tuning import outcome, passes
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.features import Matrix

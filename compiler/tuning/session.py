@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import plugin
-from hybridc.compiler.clock import Clock
+from hybridc.compiler.configuration.plans import SCHEDULING, Options, finish
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
-from hybridc.compiler.monitored import Monitored
-from hybridc.compiler.plans import SCHEDULING, Options, finish
-from hybridc.compiler.timeline import Timeline
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.monitoring.monitored import Monitored
+from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Tuning

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
-from hybridc.compiler import kernel_cost, plugin, strategies
+from hybridc.compiler import plugin, strategies
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
@@ -20,6 +20,7 @@ from hybridc.compiler.interfaces import (
     SearchTask,
     Trial,
 )
+from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, Verdict

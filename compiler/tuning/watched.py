@@ -6,7 +6,7 @@ from statistics import median
 from typing import Any
 
 from hybridc.compiler.child import Child, Heard, Json
-from hybridc.compiler.timeline import Timeline
+from hybridc.compiler.monitoring.timeline import Timeline
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,8 @@ class TorchOpinfo(Suite):
 
 def _compiled(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
     """The outputs by our own compiler, without its own check."""
-    from hybridc.compiler import driver, plans
+    from hybridc.compiler import driver
+    from hybridc.compiler.configuration import plans
     from hybridc.compiler.session import InferenceSession
 
     options = plans.Options(verify="off", threads=1)

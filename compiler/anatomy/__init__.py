@@ -1,0 +1,1 @@
+"""What a model is made of, told without compiling it."""

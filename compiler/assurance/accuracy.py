@@ -1,0 +1,120 @@
+"""How well outputs agree with a reference's, over many samples: metrics with their bounds."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance.confidence import Estimate, Floats
+from hybridc.compiler.assurance.difference import Difference
+from hybridc.compiler.errors import InputError, WrongAnswerError, hint
+from hybridc.compiler.model import Array
+
+# Elements smaller than this share of the output's largest have no relative error of interest.
+_SMALL = 1e-3
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of accuracy between `low` and `high`; `higher` tells whether more is better.
+
+    `of` estimates it from the difference of one output, whose first axis are the samples.
+    """
+
+    higher: bool
+    low: float
+    high: float
+    of: Callable[[Difference], Estimate]
+
+
+def estimate(
+    metric: str, wanted: Sequence[Sequence[Array]], got: Sequence[Sequence[Array]]
+) -> Estimate:
+    """The metric of the worst output, over all samples; both sides are lists of lists of outputs.
+
+    Raises InputError where no metric has the name, WrongAnswerError where shapes or counts differ.
+    """
+    if metric not in METRICS:
+        raise InputError(f"no accuracy metric is named {metric!r}; {hint(metric, METRICS)}")
+    if [_shapes(sample) for sample in wanted] != [_shapes(sample) for sample in got]:
+        raise WrongAnswerError("the outputs differ in number or shape from those wanted")
+    if len({tuple(_shapes(sample)) for sample in wanted}) > 1:
+        raise InputError(
+            f"accuracy {metric!r} wants samples of one shape; these differ in their open sizes"
+        )
+    kind = METRICS[metric]
+    found = [
+        kind.of(Difference(np.stack(want), np.stack(have)))
+        for want, have in zip(zip(*wanted, strict=True), zip(*got, strict=True), strict=True)
+    ]
+    perfect = Estimate.exactly(1.0 if kind.higher else 0.0)
+    if kind.higher:
+        return min(found, key=lambda each: each.low, default=perfect)
+    return max(found, key=lambda each: each.high, default=perfect)
+
+
+def _shapes(sample: Sequence[Array]) -> list[tuple[int, ...]]:
+    return [array.shape for array in sample]
+
+
+def _cosine(difference: Difference) -> Estimate:
+    """Cosine of the angle between all outputs as one vector; two zero vectors agree."""
+    wanted, got = difference.scaled
+    products = (wanted * got, wanted**2, got**2, difference.broken)
+    return confidence.resampled(_by_sample(products), _cosine_of)
+
+
+def _cosine_of(sums: Floats) -> Floats:
+    product, wanted, got, broken = np.moveaxis(sums, -1, 0)
+    sizes = np.sqrt(wanted) * np.sqrt(got)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cosine = np.clip(product / sizes, -1.0, 1.0)
+    zero = np.where((wanted <= 0) & (got <= 0), 1.0, 0.0)
+    return np.where(broken > 0, -1.0, np.where(sizes > 0, cosine, zero))
+
+
+def _snr(difference: Difference) -> Estimate:
+    """Signal-to-noise ratio in decibels, 10 log10 (Σ wanted² / Σ (got - wanted)²)."""
+    wanted, got = difference.scaled
+    squares = (wanted**2, (got - wanted) ** 2, difference.broken)
+    return confidence.resampled(_by_sample(squares), _snr_of)
+
+
+def _snr_of(sums: Floats) -> Floats:
+    signal, noise, broken = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 10 * np.log10(signal / noise)
+    return np.where(broken > 0, -math.inf, np.where(noise > 0, found, math.inf))
+
+
+def _top1(difference: Difference) -> Estimate:
+    """The share of rows (last axis) with the largest element in the same place."""
+    wanted, got = difference.wanted, difference.got
+    if wanted.ndim < 2 or wanted.size == 0:
+        return Estimate.exactly(1.0)
+    same = wanted.argmax(-1) == got.argmax(-1)
+    return confidence.share_of(float(same.sum()), float(same.size), len(wanted))
+
+
+def _max_abs(difference: Difference) -> Estimate:
+    return Estimate.exactly(difference.max_abs)
+
+
+def _max_rel(difference: Difference) -> Estimate:
+    return Estimate.exactly(difference.max_rel(_SMALL * difference.largest))
+
+
+def _by_sample(terms: Sequence[Array]) -> Floats:
+    """Sums over all axes but the first, `[samples, terms]`."""
+    return np.stack([term.reshape(len(term), -1).sum(axis=1) for term in terms], axis=1)
+
+
+METRICS: Mapping[str, Metric] = {
+    "cosine": Metric(True, -1.0, 1.0, _cosine),
+    "max-abs": Metric(False, 0.0, math.inf, _max_abs),
+    "max-rel": Metric(False, 0.0, math.inf, _max_rel),
+    "snr": Metric(True, -math.inf, math.inf, _snr),
+    "top1": Metric(True, 0.0, 1.0, _top1),
+}

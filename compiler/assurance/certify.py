@@ -1,0 +1,282 @@
+"""Measure a finished artifact against its model's reference and against the contract."""
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.assurance import accuracy as accuracies
+from hybridc.compiler.assurance import (
+    calibration,
+    confidence,
+    open_answers,
+    samples,
+    validation,
+    verify,
+)
+from hybridc.compiler.assurance.calibration import Feeds
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
+from hybridc.compiler.assurance.open_answers import References, Sized
+from hybridc.compiler.assurance.validation import ReferenceRunner, Runner, Validate
+from hybridc.compiler.assurance.verify import Comparison
+from hybridc.compiler.delegation import opaque_values
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.hardware import host
+from hybridc.compiler.measurement import measure
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, TensorSpec, open_dims
+from hybridc.compiler.session import InferenceSession
+
+_PATIENCE = 10.0  # seconds in which a limit is to become clear
+Stages = Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model, the inputs to try it on, and the reference's outputs for each of them.
+
+    `wanted` is empty where nobody asks for them.  `data` tells what the feeds are, and
+    has other data to find ranges on.  `references` holds what is wanted at other sizes, where some
+    are open.
+    """
+
+    model: Model
+    feeds: Feeds
+    wanted: Sequence[Sequence[Array]]
+    data: samples.Samples | None = None
+    references: References = field(default_factory=References)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
+
+    `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
+    `left` are the seconds of a budget, None where there is none.  `calibrated` says for the
+    certificate which other data gave the ranges of quantisation; None where there were none.
+    """
+
+    verify: bool
+    rtol: float | None
+    atol: float | None
+    contract: Contract
+    data: str  # what the inputs are, for the certificate
+    precision: str = "fp32"
+    seed: int = 0
+    timed: bool = False
+    left: float | None = None
+    calibrated: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found, and a sentence for each limit of the contract that does not hold."""
+
+    agreement: tuple[Comparison, ...]
+    latency: Samples | None
+    measured: Measured
+    certificate: dict[str, Any]
+    broken: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Stages) -> Examined:
+    """Run the artifact as far as the terms need it; `stage` times what is done within.
+
+    `memory` is what a call holds at its peak, in bytes.  Raises WrongAnswerError where an output is
+    beyond its tolerance, and InputError where this host cannot run the artifact, or the user's
+    function fails.
+    """
+    contract = terms.contract
+    timed = contract.timed or terms.timed
+    wanted = timed or contract.validate is not None or bool(contract.min_accuracy)
+    absent = "" if wanted else draft.unfit()
+    session = _session(draft) if wanted or (_runs(trial, contract) and not absent) else None
+    agreement: tuple[Comparison, ...] = ()
+    sized: Sequence[Sized] = ()
+    accuracy: dict[str, Estimate] = {}
+    drop: dict[str, Estimate] = {}
+    samples: Samples | None = None
+    if session is not None and trial.wanted:
+        with stage("verify"):
+            got = [session.run(None, feed) for feed in trial.feeds]
+            agreement, sized = _compare(session, trial, terms, got)
+            accuracy = _accuracies(contract, trial, got)
+    if session is not None and contract.validate is not None:
+        with stage("validate"):
+            accuracy |= {VALIDATE: _own(contract.validate, session)}
+            if contract.max_drop:
+                drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
+    if session is not None and timed:
+        with stage("measure"):
+            samples = _measure(session, trial.feeds[0], contract, terms.left)
+    measured = Measured(
+        latency=samples.percentile(contract.latency_percentile) if samples else None,
+        throughput=samples.throughput if samples else None,
+        memory=memory,
+        size=_size(draft) if contract.max_size else None,
+        accuracy=accuracy,
+        drop=drop,
+    )
+    broken = tuple(contract.judge(measured))
+    certificate = _certificate(trial, terms, agreement, measured, broken)
+    certificate |= open_answers.described(trial.feeds, trial.model, sized)
+    if samples is not None:
+        certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
+    notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
+    return Examined(agreement, samples, measured, certificate, broken, notes)
+
+
+def _runs(trial: Trial, contract: Contract) -> bool:
+    return bool(trial.wanted) or contract.validate is not None
+
+
+def _certificate(
+    trial: Trial,
+    terms: Terms,
+    agreement: Sequence[Comparison],
+    measured: Measured,
+    broken: Sequence[str],
+) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "precision": terms.precision,
+        "data": f"{terms.data}, {_counted(len(trial.feeds))}",
+        "data_blake3": calibration.digest(trial.feeds),
+        "seed": terms.seed,
+        "agreement": list(map(_brief, agreement)),
+    }
+    if terms.calibrated is not None:
+        said["calibration"] = dict(terms.calibrated)
+    if promised := terms.contract.describe():
+        said |= {
+            "contract": promised,
+            "confidence": confidence.LEVEL,
+            "kept": not broken,
+            "broken": list(broken),
+            "measured": measured.to_json(),
+        }
+    return said
+
+
+def _accuracies(
+    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]]
+) -> dict[str, Estimate]:
+    """Each metric over the outputs that have one shape; those that are opaque have no metric."""
+    places = [i for i, spec in enumerate(trial.model.outputs) if not isinstance(spec, OpaqueSpec)]
+    pair = [[[sample[i] for i in places] for sample in side] for side in (trial.wanted, got)]
+    names = [name for name in contract.min_accuracy if name != VALIDATE]
+    return {name: accuracies.estimate(name, *pair) for name in names}
+
+
+def _own(validate: Validate, runner: Runner) -> Estimate:
+    """The user's figure; how it would vary with other data, only the user knows."""
+    return Estimate.exactly(validation.figure(validate, runner))
+
+
+def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
+    reference = _own(validate, ReferenceRunner(model))
+    return Estimate.exactly(reference.value - found.value)
+
+
+def _measure(
+    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
+) -> Samples:
+    """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
+
+    def clear(samples: Samples) -> bool:
+        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
+        least = contract.min_throughput
+        return (limit is None or not latency.low <= limit < latency.high) and (
+            least is None or not samples.throughput.low < least <= samples.throughput.high
+        )
+
+    share = contract.latency_percentile / 100
+    patience = _PATIENCE if left is None else min(_PATIENCE, max(1.0, left))
+    at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
+    longest = math.inf if left is None else max(1.0, left)
+    return measure.latency(
+        lambda: session.run(None, feed),
+        at_least=at_least,
+        clear=clear,
+        patience=patience,
+        longest=longest,
+    )
+
+
+def _session(draft: Artifact) -> InferenceSession:
+    if unfit := draft.unfit():
+        raise InputError(
+            f"the artifact can be neither verified nor measured here: {unfit}; compile it without"
+            " a contract, and verify it (hybridc verify) where it is to run"
+        )
+    if lacking := draft.lacking():
+        raise InputError(
+            f"this CPU lacks {', '.join(lacking)}, so the artifact can be neither verified nor "
+            f"measured here; compile with --verify off and no contract, or for --target cpu"
+        )
+    return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
+
+
+def _counted(samples: int) -> str:
+    return "1 sample" if samples == 1 else f"{samples} samples"
+
+
+def _brief(comparison: Comparison) -> dict[str, Any]:
+    """The part of a comparison that a certificate states."""
+    keys = ("output", "rtol", "atol", "max_abs", "cosine")
+    described = comparison.describe()
+    return {key: described[key] for key in keys}
+
+
+def _compare(
+    session: InferenceSession, trial: Trial, terms: Terms, got: Sequence[Sequence[Array]]
+) -> tuple[tuple[Comparison, ...], Sequence[Sized]]:
+    """Each output's comparison over all samples and, where sizes are open, at several of these."""
+    if not terms.verify:
+        return (), ()
+    sides = (zip(*side, strict=True) for side in (trial.wanted, got))
+    outputs = zip(trial.model.outputs, *sides, strict=True)
+    found = tuple(_compared(spec, want, have, terms) for spec, want, have in outputs)
+    sized: Sequence[Sized] = ()
+    if open_dims(trial.model.inputs):
+        sized = trial.references.of(trial.model, terms.seed)
+        how = terms.rtol, terms.atol, terms.precision
+        found = open_answers.worst(found, open_answers.compare(session, trial.model, sized, how))
+    # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
+    if terms.calibrated is None or not terms.contract.accuracies(Measured()):
+        verify.check(found, terms.precision)
+    return found, sized
+
+
+def _compared(
+    spec: TensorSpec, wanted: Sequence[Any], got: Sequence[Any], terms: Terms
+) -> Comparison:
+    """One output over all samples; of what has no one shape, the worst sample."""
+    how = (terms.rtol, terms.atol, terms.precision)
+    if isinstance(spec, OpaqueSpec):
+        pairs = zip(wanted, got, strict=True)
+        found = [opaque_values.compare(spec.name, want, have, *how) for want, have in pairs]
+        return opaque_values.worst(found)
+    if len({array.shape for array in wanted}) > 1:
+        each = zip(wanted, got, strict=True)
+        return opaque_values.worst([verify.compare(spec.name, w, g, *how) for w, g in each])
+    return verify.compare(spec.name, _stacked(wanted), _stacked(got), *how)
+
+
+def _stacked(samples: Sequence[Array]) -> Array:
+    return samples[0] if len(samples) == 1 else np.stack(samples)
+
+
+def _size(artifact: Artifact) -> int:
+    """Bytes of the artifact's file, but for the few that the certificate will add."""
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        path = Path(folder) / "model.hyb"
+        artifact.save(path)
+        return path.stat().st_size

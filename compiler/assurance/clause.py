@@ -1,0 +1,55 @@
+"""One limit, beside what was measured."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hybridc.compiler.assurance.confidence import Estimate
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A limit, None where there is none, and what was measured, None where nothing was.
+
+    `higher` tells whether the limit is a least or a most; `show` writes its numbers.
+    """
+
+    name: str
+    limit: float | None
+    found: Estimate | None
+    higher: bool
+    show: Callable[[float], str] = "{:.6g}".format
+
+    @property
+    def bound(self) -> float:
+        """The worse end of what was measured; NaN, which keeps no limit, where nothing was."""
+        if self.found is None:
+            return math.nan
+        return self.found.low if self.higher else self.found.high
+
+    @property
+    def kept(self) -> bool:
+        """Whether the limit holds beyond the doubt that the bounds leave."""
+        return self.limit is None or self._holds(self.bound)
+
+    @property
+    def wanted(self) -> str:
+        """`at most 5 ms`."""
+        shown = "-" if self.limit is None else self.show(self.limit)
+        return f"at {'least' if self.higher else 'most'} {shown}"
+
+    def text(self) -> str:
+        """`latency: wanted at most 5 ms, measured 4.9 ms, but perhaps 5.3 ms`."""
+        wanted = f"{self.name}: wanted {self.wanted}"
+        if self.found is None:
+            return f"{wanted}, not measured"
+        told = f"{wanted}, measured {self.show(self.found.value)}"
+        if self.kept or not self._holds(self.found.value):
+            return told
+        if math.isinf(self.bound):
+            return f"{told}, but in too few calls or samples to be sure"
+        return f"{told}, but perhaps {self.show(self.bound)}"
+
+    def _holds(self, value: float) -> bool:
+        assert self.limit is not None
+        return value >= self.limit if self.higher else value <= self.limit

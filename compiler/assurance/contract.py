@@ -1,0 +1,286 @@
+"""What the user demands of a compiled model, and whether what was measured keeps it.
+
+A limit is kept only where the bound of the estimate (see `confidence`) clears it: what was
+measured a little below a limit, but too roughly to tell, does not count as below.
+"""
+
+import math
+import numbers
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from hybridc.compiler.assurance import validation
+from hybridc.compiler.assurance.accuracy import METRICS
+from hybridc.compiler.assurance.clause import Clause
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.validation import Validate
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
+
+# The metric that is the user's own function, by `--validate`.
+VALIDATE = "validate"
+_MEDIAN = 50.0
+# A percentile beyond would take more than 10,000 calls to bound.
+_HIGHEST = 99.9
+_LATENCY = re.compile(
+    r"\s*(?:(?P<statistic>median|[pP](?P<percentile>[0-9]+(?:\.[0-9]+)?))\s*(?:<=?|=)\s*)?(?P<limit>.*)"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a candidate; None is what was not.
+
+    `latency` is the contract's percentile of one call in seconds, `throughput` calls per second,
+    `memory` what a call holds at its peak and `size` that of the artifact, both in bytes.
+    `accuracy` has the value of each metric against the reference, `drop` how much lower the user's
+    own figure is than the reference's.
+    """
+
+    latency: Estimate | None = None
+    throughput: Estimate | None = None
+    memory: int | None = None
+    size: int | None = None
+    accuracy: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    drop: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, as JSON data."""
+        return {name: _plain(value) for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True, init=False)
+class Contract:
+    """Limits that hold, each of them, or compiling fails; None does not limit.
+
+    `max_latency` in seconds, of the calls' median or another `latency_percentile`;
+    `min_throughput` in calls per second; `max_memory` of a call and `max_size` of the artifact in
+    bytes.  `min_accuracy` by metric: cosine, snr in decibels, top1; max-abs and max-rel, of which
+    less is better; `validate`, or its name, for the number that the user's own function gives,
+    which is taken to be better the higher it is.  `max_drop` limits how much lower that number may
+    be than for the reference.
+    """
+
+    max_latency: float | None
+    latency_percentile: float
+    min_throughput: float | None
+    max_memory: int | None
+    max_size: int | None
+    min_accuracy: Mapping[str, float]
+    max_drop: Mapping[str, float]
+    validate: Validate | None = field(compare=False)
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the limits that there are
+        self,
+        max_latency: str | float | None = None,
+        min_throughput: float | None = None,
+        max_size: str | int | None = None,
+        min_accuracy: Mapping[str, float] | None = None,
+        max_memory: str | int | None = None,
+        max_drop: Mapping[str, float] | None = None,
+        validate: Validate | str | None = None,
+        latency_percentile: float = _MEDIAN,
+    ) -> None:
+        """Take durations and sizes as numbers or as text: `5ms`, `p99<=8ms`, `10MB`.
+
+        `validate` is a function, or where to find one: `package.module:name`.  It gets what has
+        the `run` of an `InferenceSession`, and returns a number.
+
+        Raises InputError where a limit is not understood, not positive, or of no known metric.
+        """
+        if isinstance(max_latency, str):
+            latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
+        limits = {
+            "max_latency": max_latency,
+            "min_throughput": min_throughput,
+            "max_memory": parse_size(max_memory) if isinstance(max_memory, str) else max_memory,
+            "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
+        }
+        for name, value in limits.items():
+            if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
+                raise InputError(f"{name} must be positive, got {value}")
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "latency_percentile", _percentile(latency_percentile))
+        own = validation.load(validate) if isinstance(validate, str) else validate
+        if own is not None and not callable(own):
+            raise InputError(f"validate is a function or package.module:function, got {own!r:.60}")
+        object.__setattr__(self, "validate", own)
+        object.__setattr__(self, "min_accuracy", _accuracies(min_accuracy or {}, own))
+        object.__setattr__(self, "max_drop", _drops(max_drop or {}, own))
+
+    @property
+    def latency_name(self) -> str:
+        """`latency`, or `p99 latency` where the limit is not on the median."""
+        if self.latency_percentile == _MEDIAN:
+            return "latency"
+        return f"p{self.latency_percentile:g} latency"
+
+    @property
+    def timed(self) -> bool:
+        """Whether a limit needs a clock."""
+        return self.max_latency is not None or self.min_throughput is not None
+
+    def costs(self, measured: Measured) -> list[Clause]:
+        """The limits on time, memory and size that are set, with what was measured."""
+        memory, size = _counted(measured.memory), _counted(measured.size)
+        found = [
+            Clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
+            Clause("throughput", self.min_throughput, measured.throughput, True, _per_second),
+            Clause("peak memory", self.max_memory, memory, False, format_size),
+            Clause("artifact size", self.max_size, size, False, format_size),
+        ]
+        return [clause for clause in found if clause.limit is not None]
+
+    def accuracies(self, measured: Measured) -> list[Clause]:
+        """The limits on accuracy, with what was measured."""
+        found = [
+            _accuracy_clause(name, limit, measured.accuracy.get(name))
+            for name, limit in sorted(self.min_accuracy.items())
+        ]
+        found += [
+            Clause(f"drop of {name}", limit, measured.drop.get(name), False)
+            for name, limit in sorted(self.max_drop.items())
+        ]
+        return found
+
+    def clauses(self, measured: Measured) -> list[Clause]:
+        """Each limit that is set, with what was measured."""
+        return [*self.costs(measured), *self.accuracies(measured)]
+
+    def judge(self, measured: Measured) -> list[str]:
+        """One sentence for each limit that does not hold, with the wanted and measured value."""
+        return [clause.text() for clause in self.clauses(measured) if not clause.kept]
+
+    def judge_accuracy(self, measured: Measured) -> list[str]:
+        """The sentences of `judge` on accuracy."""
+        return [clause.text() for clause in self.accuracies(measured) if not clause.kept]
+
+    def describe(self) -> dict[str, Any]:
+        """The limits that are set, as JSON data."""
+        described = {name: value for name, value in vars(self).items() if value}
+        if self.validate is not None:
+            described["validate"] = validation.name_of(self.validate)
+        if self.max_latency is None or self.latency_percentile == _MEDIAN:
+            del described["latency_percentile"]
+        return described
+
+
+def parse_latency(text: str, percentile: float = _MEDIAN) -> tuple[float, float]:
+    """Read `p99<=8ms`, `median=5ms` or `5ms`, of the given percentile, as that and seconds."""
+    match = _LATENCY.fullmatch(text)
+    if match is None:
+        raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
+    if match["statistic"]:
+        percentile = float(match["percentile"] or _MEDIAN)
+    return _percentile(percentile), parse_duration(match["limit"])
+
+
+def _percentile(percentile: float) -> float:
+    if not 1 <= percentile <= _HIGHEST:
+        raise InputError(f"a latency's percentile is from 1 to {_HIGHEST}, got p{percentile:g}")
+    return percentile
+
+
+def parse_limits(texts: Iterable[str], what: str = "accuracy") -> dict[str, float]:
+    """Read `cosine=0.999` and the like, each name once.
+
+    Raises InputError, which says `what` they are, where one is no number or comes twice.
+    """
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, value = (part.strip() for part in text.partition("="))
+        if name in found:
+            raise InputError(f"{what} {name!r} is given twice")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"{what} {name!r} is a number, got {value!r}") from None
+    return found
+
+
+def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
+    """The limits, with the user's function under one name; each lies where its metric can."""
+    found: dict[str, float] = {}
+    for name, value in _mapping("min_accuracy", limits, "cosine"):
+        if _is_own(name, own):
+            _once(found)
+            found[VALIDATE] = _checked(f"accuracy {name}", value, -math.inf, math.inf)
+        elif name in METRICS:
+            metric = METRICS[name]
+            found[name] = _checked(f"accuracy {name}", value, metric.low, metric.high)
+        elif name == VALIDATE:
+            raise InputError("accuracy validate needs a function: --validate package.module:name")
+        else:
+            names = [*METRICS, VALIDATE]
+            raise InputError(f"no accuracy metric is named {name!r}; {hint(name, names)}")
+    return found
+
+
+def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, value in _mapping("max_drop", limits, VALIDATE):
+        if own is None:
+            raise InputError("max_drop needs a function: --validate package.module:name")
+        if not _is_own(name, own):
+            known = f"{VALIDATE} or {validation.name_of(own)}"
+            raise InputError(f"max_drop limits {known}, not {name!r}")
+        _once(found)
+        found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
+    return found
+
+
+def _once(found: Mapping[str, float]) -> None:
+    """Raise InputError where the user's function is limited under both of its names."""
+    if VALIDATE in found:
+        raise InputError(f"{VALIDATE} and the function's own name are one figure, limited twice")
+
+
+def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:
+    if not isinstance(limits, Mapping):
+        wanted = f'limits by metric, such as {{"{example}": 0.999}}'
+        raise InputError(f"{what} wants {wanted}, got {limits!r:.60}")
+    return cast("Mapping[str, float]", limits).items()
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a float is what a value may be taken for; a truth is no number here."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_own(name: str, own: Validate | None) -> bool:
+    return own is not None and name in (VALIDATE, validation.name_of(own))
+
+
+def _checked(name: str, value: float, low: float, high: float) -> float:
+    if not (_is_number(value) and low <= value <= high):
+        raise InputError(f"{name} is a number from {low:g} to {high:g}, got {value}")
+    return value
+
+
+def _counted(value: int | None) -> Estimate | None:
+    return None if value is None else Estimate.exactly(value)
+
+
+def _accuracy_clause(name: str, limit: float, found: Estimate | None) -> Clause:
+    higher = name == VALIDATE or METRICS[name].higher
+    best = math.inf if name == VALIDATE else METRICS[name].high
+    if found is not None and higher and limit == best:
+        # No number of samples proves perfection: it is asked of those that were given.
+        found = Estimate.exactly(found.value)
+    return Clause(f"accuracy {name}", limit, found, higher)
+
+
+def _per_second(value: float) -> str:
+    return f"{value:.4g} calls/s"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Estimate():
+            return value.to_json()
+        case Mapping():
+            return {name: _plain(each) for name, each in value.items()}
+        case _:
+            return value

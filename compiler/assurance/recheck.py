@@ -1,0 +1,148 @@
+"""Measure an artifact again and say whether what its certificate promises still holds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from hybridc.compiler import frontend
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
+from hybridc.compiler.assurance.clause import Clause
+from hybridc.compiler.assurance.contract import VALIDATE, Contract
+from hybridc.compiler.assurance.validation import Validate
+from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.measurement.clock import Clock, Progress
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
+
+_NUMBERS = ("max_latency", "latency_percentile", "min_throughput", "max_memory", "max_size")
+
+
+@dataclass(frozen=True)
+class Recheck:
+    """What holds now.  `unchecked` tells which limits could not be, and what they would need."""
+
+    clauses: tuple[Clause, ...]
+    unchecked: tuple[str, ...]
+    examined: Examined
+
+    @property
+    def holds(self) -> bool:
+        """Whether every limit that could be checked is kept."""
+        return not self.examined.broken
+
+
+def recheck(
+    artifact: Artifact,
+    model: Path | None = None,
+    data: Path | None = None,
+    validate: Validate | None = None,
+    progress: Progress = lambda _: None,
+) -> Recheck:
+    """Measure the limits of the artifact's contract again, on the threads of its target.
+
+    `model` is the file that it was compiled from, whose reference the outputs are compared with;
+    `data` are inputs (see `calibration.read`), by default random ones by the certificate's seed.
+    Raises WrongAnswerError where outputs are beyond their tolerance, InputError where the data or
+    the model do not fit the artifact, or it cannot run here.
+    """
+    if unfit := artifact.unfit():
+        raise InputError(f"the artifact cannot be verified here: {unfit}")
+    feeds, told = _feeds(artifact, data)
+    promised, unchecked = _promised(artifact, model is not None, validate)
+    clock = Clock(progress)
+    source, wanted = _stand_in(artifact), []
+    if model is not None:
+        with clock.stage("load"):
+            source = _model(model, artifact)
+        with clock.stage("reference"):
+            wanted = [source.reference(feed) for feed in feeds]
+    precision = str(artifact.certificate.get("precision", "fp32"))
+    ranges = artifact.certificate.get("calibration")
+    calibrated = ranges if isinstance(ranges, Mapping) else None
+    terms = Terms(model is not None, None, None, promised, told, precision, calibrated=calibrated)
+    used = artifact.report.get("memory")
+    memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
+    examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
+    clauses = promised.clauses(examined.measured)
+    return Recheck(tuple(clauses), unchecked, examined)
+
+
+def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, str]:
+    if data is not None:
+        return calibration.feeds(calibration.read(data), artifact.inputs), "data given"
+    seed = int(artifact.certificate.get("seed", 0))
+    return calibration.random_feeds(artifact.inputs, seed), f"random, seed {seed}"
+
+
+def _promised(
+    artifact: Artifact, compared: bool, validate: Validate | None
+) -> tuple[Contract, tuple[str, ...]]:
+    """The certificate's contract as far as it can be checked, and a sentence for the rest."""
+    limits = _limits(artifact)
+    named = limits.pop("validate", None)
+    accuracy = dict(limits.pop("min_accuracy", {}))
+    drop = dict(limits.pop("max_drop", {}))
+    unchecked: list[str] = []
+    if validate is None and (VALIDATE in accuracy or drop):
+        unchecked.append(f"the limits on {named} need --validate")
+        accuracy.pop(VALIDATE, None)
+        drop = {}
+    if not compared and drop:
+        unchecked.append(f"the drop of {named} needs --model")
+        drop = {}
+    if not compared and (others := [name for name in accuracy if name != VALIDATE]):
+        unchecked.append(f"accuracy {', '.join(others)} needs --model")
+        accuracy = {name: limit for name, limit in accuracy.items() if name == VALIDATE}
+    contract = Contract(min_accuracy=accuracy, max_drop=drop, validate=validate, **limits)
+    return contract, tuple(unchecked)
+
+
+def _limits(artifact: Artifact) -> dict[str, Any]:
+    """The limits as the certificate describes them; an artifact may come from anywhere."""
+    found = artifact.certificate.get("contract", {})
+    if not isinstance(found, Mapping) or not all(_known(*each) for each in found.items()):
+        raise ArtifactError(f"the certificate of {artifact.name} holds no contract that is known")
+    return dict(found)
+
+
+def _known(name: str, value: Any) -> bool:
+    if name in ("min_accuracy", "max_drop"):
+        return isinstance(value, Mapping) and all(type(x) in (int, float) for x in value.values())
+    if name == "validate":
+        return isinstance(value, str)
+    return name in _NUMBERS and type(value) in (int, float)
+
+
+def _stand_in(artifact: Artifact) -> Model:
+    """A model that only says what goes in and out."""
+
+    def reference(_: Feed) -> list[Array]:
+        raise InputError("the reference's own figure needs --model")
+
+    return Model(artifact.name, tvm.IRModule({}), artifact.inputs, artifact.outputs, reference)
+
+
+def _model(path: Path, artifact: Artifact) -> Model:
+    plain = [spec for spec in artifact.inputs if not isinstance(spec, OpaqueSpec)]
+    shapes = {spec.name: spec.shape for spec in plain}
+    try:
+        model = frontend.load(path, shapes=shapes if frontend.is_onnx(path) else {}, fallback=True)
+    except InputError as error:
+        raise InputError(
+            f"{path} does not load as what the artifact was compiled from: {error}"
+        ) from error
+    for kind, wanted, given in (
+        ("inputs", artifact.inputs, model.inputs),
+        ("outputs", artifact.outputs, model.outputs),
+    ):
+        if wanted != given:
+            described = (", ".join(spec.describe() for spec in specs) for specs in (wanted, given))
+            raise InputError(
+                f"{path} is not what the artifact was compiled from: {kind} wanted: "
+                f"{'; given: '.join(described)}"
+            )
+    return model

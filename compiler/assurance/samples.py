@@ -1,0 +1,88 @@
+"""Which samples calibrate, and which verify and measure: never the same ones."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.calibration import Feeds
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Plan
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Model
+from hybridc.compiler.orchestration import stages
+from hybridc.compiler.quantization import activations
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Feeds to verify and measure on, what they are, and the calibration data beside them.
+
+    `calibration` is None where no stage of the compilation asks for ranges.
+    """
+
+    feeds: Feeds
+    told: str
+    calibration: activations.Calibration | None = None
+    calibrated: Mapping[str, Any] | None = None
+
+
+def samples(model: Model, plan: Plan) -> Samples:
+    """Choose among the user's data, or draw random ones, by the seed of the options.
+
+    Data for both are split, a half each at random; two samples are the least that can be.  Where
+    validation data are given, all of the calibration data calibrate.  A model that is quantised
+    already is not calibrated.  Raises InputError where the data do not fit the model.
+    """
+    options, inputs = plan.options, model.inputs
+    given = None if plan.data is None else calibration.feeds(plan.data, inputs)
+    apart = None if plan.validation is None else _apart(plan.validation, model)
+    random = f"random, seed {options.seed}"
+    if not stages.calibrates(options) or plans.written_in(model) == "int8":
+        feeds = apart or given
+        told = "validation data" if apart else "calibration data"
+        return Samples(feeds, told) if feeds else Samples(_random(plan, model), random)
+    if apart is not None:
+        return _calibrated(apart, "validation data", given, model, options.seed)
+    if given is None:
+        return _calibrated(_random(plan, model), random, None, model, options.seed)
+    if len(given) == 1:
+        return _calibrated(given, "calibration data", None, model, options.seed)
+    order = np.random.default_rng(options.seed).permutation(len(given))
+    half = min(len(given) // 2, activations.MOST)
+    ours, theirs = ([given[i] for i in sorted(part)] for part in (order[:half], order[half:]))
+    return _calibrated(theirs, "calibration data, split", ours, model, options.seed)
+
+
+def _apart(data: calibration.Data, model: Model) -> Feeds:
+    try:
+        return calibration.feeds(data, model.inputs)
+    except InputError as error:
+        told = str(error)
+        if told.startswith("calibration"):
+            told = f"validation{told.removeprefix('calibration')}"
+        raise InputError(told) from None
+
+
+def _random(plan: Plan, model: Model) -> Feeds:
+    return calibration.random_feeds(model.inputs, plan.options.seed)
+
+
+def _calibrated(feeds: Feeds, told: str, given: Feeds | None, model: Model, seed: int) -> Samples:
+    """The feeds, with the calibration on `given`, or on random inputs of another seed."""
+    if given is None:
+        source, chosen = (
+            f"random, drawn by seed {seed}",
+            activations.random_feeds(model.inputs, seed),
+        )
+    else:
+        source, chosen = "calibration data", given[: activations.MOST]
+    made = activations.of_feeds(chosen, model.inputs, source, given=given is not None, seed=seed)
+    described = {
+        "data": source,
+        "samples": len(chosen),
+        "data_blake3": calibration.digest(chosen),
+    }
+    return Samples(feeds, told, made, described)

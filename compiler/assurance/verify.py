@@ -1,0 +1,197 @@
+"""Compare what was computed with what should have been.
+
+Tolerances by dtype (`TOLERANCES`), for |got - wanted| <= atol + rtol |wanted|.  float32 is the
+project's promise; float64 keeps more, float16 and bfloat16 are held to eight units in the last
+place, since every operator rounds.  Integers and booleans must be equal.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from hybridc.compiler.assurance.accuracy import METRICS
+from hybridc.compiler.assurance.difference import Difference
+from hybridc.compiler.errors import WrongAnswerError
+from hybridc.compiler.model import Array, TensorSpec
+
+# dtype: (rtol, atol)
+TOLERANCES: Mapping[str, tuple[float, float]] = {
+    "float64": (1e-5, 1e-7),
+    "float32": (1e-3, 1e-4),
+    "float16": (8 * 2**-10, 8 * 2**-10),
+    "bfloat16": (8 * 2**-7, 8 * 2**-7),
+}
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What is held of a model that computes in less than its own precision.
+
+    An error may be `share` of the output's largest element, whatever the element; the direction
+    of the output as a vector is kept to a `cosine`.
+    """
+
+    share: float
+    cosine: float
+
+
+# By precision.  bf16 rounds each operand by up to 2^-9; over tens of layers that adds up to about
+# 1 % of the largest output, cosine 0.9999 (ResNet-50, BERT).
+# A quantised model is compared with its own quantised reference.  Where the two round a tie
+# differently one step differs, and so do the steps of the layers behind it: ONNX Runtime with its
+# optimisations is up to 9 % of the largest output away from itself without (BERT, cosine 0.998).
+# fp16 rounds by up to 2^-12, an eighth of bf16: so is its share, and of 1 - cosine an 8^2-th.
+# Weights in steps of s are wrong by s / sqrt(12) on average.  Where they are spread normally, the
+# largest of 128 is 2.7 deviations, of 32 it is 2.1: 127 levels make that 0.6 % of a product, 7
+# levels 8.7 %.  Errors of layers are independent; of n products in a row sqrt(n) times as much
+# arrives, or less where residuals pass them by.  For 50 that is 4 % and 60 %; allowed is a cosine
+# of 4 % and, since weights of 4 bits are of no use beyond, of 48 %.  A single output of many is up
+# to four deviations off, as large outputs are themselves.
+# Rows of activations in 255 steps from end to end, 8 deviations, are wrong by 0.9 %, and by more
+# where some features are much larger than the rest: as int8 with fixed scales.
+REDUCED: Mapping[str, Reduced] = {
+    "bf16": Reduced(share=0.05, cosine=0.999),
+    "fp16": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
+    "int8": Reduced(share=0.15, cosine=0.99),
+    "int8-weights": Reduced(share=0.05, cosine=0.999),
+    "int8-dynamic": Reduced(share=0.1, cosine=0.99),
+    "int4-weights": Reduced(share=0.5, cosine=0.9),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far one output is from what was wanted.
+
+    `max_rel` looks at elements beyond `atol` only; `cosine` and `snr_db` (decibels) leave out
+    pairs of equal NaN or infinity; `top1` is the share of rows (last axis) whose largest element
+    is in the same place.  `first` is the index of the first of the `differing` elements, `wanted`
+    and `got` its two values.
+    """
+
+    output: str
+    dtype: str
+    shape: tuple[int, ...]
+    rtol: float
+    atol: float
+    max_abs: float
+    max_rel: float
+    cosine: float
+    snr_db: float
+    top1: float
+    min_cosine: float = -1.0
+    differing: int = 0
+    first: tuple[int, ...] | None = None
+    wanted: float | None = None
+    got: float | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether every element is within the tolerance, and all of them together."""
+        return self.differing == 0 and self.cosine >= self.min_cosine
+
+    def describe(self) -> dict[str, Any]:
+        """The comparison as JSON data; what is not finite is None."""
+        shown = {name: _finite(value) for name, value in vars(self).items()}
+        return {**shown, "shape": list(self.shape), "ok": self.ok}
+
+
+def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how near they are
+    name: str,
+    wanted: Array,
+    got: Array,
+    rtol: float | None = None,
+    atol: float | None = None,
+    precision: str = "fp32",
+) -> Comparison:
+    """Compare an output with what was wanted; None takes the tolerance of its dtype.
+
+    Of a model in reduced `precision` floats, and bytes of a quantised one, are held to `REDUCED`
+    instead.
+
+    NaN equals NaN and an infinity equals the same infinity.  Raises WrongAnswerError where shape
+    or dtype differ.
+    """
+    if wanted.shape != got.shape or wanted.dtype != got.dtype:
+        expected, given = _describe(name, wanted), _describe(name, got)
+        raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
+    pair = Difference(wanted[np.newaxis], got[np.newaxis])
+    if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize == 1:
+        pair.exact = False  # a quantised tensor
+    reduced = None if pair.exact else REDUCED.get(precision)
+    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(wanted.dtype)
+    relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol
+    differing = np.flatnonzero(~pair.within(relative, absolute))
+    where: dict[str, Any] = {}
+    if differing.size:
+        first = int(differing[0])
+        where = {
+            "differing": int(differing.size),
+            "first": tuple(map(int, np.unravel_index(first, wanted.shape))),
+            "wanted": float(pair.wanted.flat[first]),
+            "got": float(pair.got.flat[first]),
+        }
+    return Comparison(
+        output=name,
+        dtype=str(wanted.dtype),
+        shape=wanted.shape,
+        rtol=relative,
+        atol=absolute,
+        max_abs=pair.max_abs,
+        max_rel=pair.max_rel(absolute),
+        cosine=METRICS["cosine"].of(pair).value,
+        snr_db=METRICS["snr"].of(pair).value,
+        top1=METRICS["top1"].of(pair).value,
+        min_cosine=reduced.cosine if reduced else -1.0,
+        **where,
+    )
+
+
+def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
+    """Raise WrongAnswerError for the first output that is wrong, naming its first wrong element.
+
+    What becomes infinite or no number in fp16 alone is said to be beyond its range.
+    """
+    wrong = [comparison for comparison in comparisons if not comparison.ok]
+    if not wrong:
+        return
+    bad = wrong[0]
+    if precision == "fp16" and math.isinf(bad.max_abs):
+        raise WrongAnswerError(
+            f"output {bad.output!r} is infinite or no number where the reference is not: an "
+            "activation is beyond 65504, where fp16 ends; dtype bf16 has the range of fp32"
+        )
+    others = f"; {len(wrong) - 1} more outputs are wrong" if len(wrong) > 1 else ""
+    if bad.first is None:
+        raise WrongAnswerError(
+            f"output {bad.output!r} differs from the reference: cosine {bad.cosine:.6g}, "
+            f"wanted at least {bad.min_cosine:g}{others}"
+        )
+    index = ",".join(map(str, bad.first))
+    raise WrongAnswerError(
+        f"output {bad.output!r} differs from the reference at [{index}]: "
+        f"wanted {bad.wanted:.7g}, got {bad.got:.7g} (rtol {bad.rtol:g}, atol {bad.atol:g}); "
+        f"{bad.differing} of {math.prod(bad.shape)} elements differ, "
+        f"at most by {bad.max_abs:.3g}{others}"
+    )
+
+
+def _tolerance(dtype: np.dtype[Any]) -> tuple[float, float]:
+    if dtype.kind in "biu":
+        return 0.0, 0.0
+    if str(dtype) in TOLERANCES:
+        return TOLERANCES[str(dtype)]
+    unit = 8 * float(ml_dtypes.finfo(dtype).eps)
+    return unit, unit
+
+
+def _describe(name: str, array: Array) -> str:
+    return TensorSpec(name, array.shape, str(array.dtype)).describe()
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,90 @@
+"""The reference page of the configuration, made from its model: `docs/configuration.md`.
+
+python -m hybridc.compiler.configuration.config_page > docs/configuration.md
+"""
+
+from typing import Any, get_args, get_origin
+
+from hybridc.compiler.configuration.config import HybridConfig
+
+_HEAD = """# Configuration
+
+<!-- Made by `python -m hybridc.compiler.configuration.config_page` from config.py beside it. -->
+
+Every option of a compilation has one name. It is an option of `hybridc compile` (`level_weights` is
+`--level-weights`), a key of a file given with `--config`, and a field of `hybridc.HybridConfig`:
+
+```toml
+# fast.toml
+strategy = "adaptive"
+max_latency = "5ms"
+budget = "10min"
+components = ["neural", "precision"]
+
+[min_accuracy]
+cosine = 0.999
+```
+
+```console
+$ hybridc compile model.onnx --config fast.toml --budget 5min
+```
+
+```python
+config = hybridc.HybridConfig.read(Path("fast.toml"))
+artifact = hybridc.compile("model.onnx", config=config)
+```
+
+What stands on the command line goes before what stands in the file, and an argument of
+`hybridc.compile` that is not its default before what stands in the configuration. A file ends in
+`.toml`, or in `.yaml` or `.yml` (`pip install 'hybridc[yaml]'`). A key that is not known is an
+error, which names the nearest one. On the command line, lists are written with commas
+(`--order bf16,tuned`), and tables once for each entry (`--weights neural=0.6`).
+
+What strategies, modes and components do is told in [strategies](strategies.md), what the limits
+mean in [contracts](contract.md).
+
+| name | type | default | meaning |
+|---|---|---|---|
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    rows = [
+        f"| `{field.alias or name}` | {_type(field.annotation)} | {_default(field.default)} |"
+        f" {field.description} |"
+        for name, field in HybridConfig.model_fields.items()
+    ]
+    return _HEAD + "\n".join(rows) + "\n"
+
+
+def _type(annotation: Any) -> str:
+    """A type in words: `text`, `list of names`, `one of a, b`."""
+    arguments = [each for each in get_args(annotation) if each is not type(None)]
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return "list"
+    if origin is dict:
+        return "table of numbers"
+    if arguments and all(isinstance(each, str) for each in arguments):
+        return ", ".join(f"`{each}`" for each in arguments)
+    if arguments:
+        return _type(arguments[0])
+    names = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+    return names.get(annotation, "path")
+
+
+def _default(value: Any) -> str:
+    match value:
+        case None | () | {}:
+            return "-"
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ", ".join(map(str, value))
+        case _:
+            return str(value)
+
+
+if __name__ == "__main__":
+    print(page(), end="")

@@ -1,0 +1,208 @@
+"""How to compile: the options, and the plan that they make once all of them are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from hybridc.compiler import pipeline, pipelines, plugin, target
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.calibration import Data
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.interfaces import Pass, ScheduleRule
+from hybridc.compiler.measurement.clock import Progress
+from hybridc.compiler.model import Model, open_dims
+from hybridc.compiler.monitoring import observe
+from hybridc.compiler.monitoring.monitor import INTERVAL
+from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.plan import Tuning
+
+Verify = Literal["each", "end", "off"]
+NearHits = Literal["never", "tools", "any"]
+
+# Which records of another toolchain or target stand in for those of this one: none; those where
+# the tools differ, or facts of the machine that were measured; any.
+NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
+
+# The pass that gives kernels their points; before it they can be tuned.
+SCHEDULING = "schedule"
+# The pass that takes ranges from calibration data.
+CALIBRATING = "quantize"
+
+
+def _silent(_: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to compile.
+
+    `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
+    or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
+    are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
+    there are none.  `validation` are others, to verify and measure on where a precision is
+    calibrated; without them the calibration data are split (see `samples`).
+    `dtype` is the precision to multiply in, of `precisions.PRECISIONS`; `auto` is fp32, and less
+    only where the contract cannot be kept otherwise and allows it by a limit on accuracy.
+    `precise` names products that a lower precision leaves as they are.
+    `exact` forbids what rounds differently from the operators of the model; where an answer is
+    beyond its tolerance, that is tried anyway before the model is refused (but for lower
+    precisions, which are never exact).  `progress` is told each step as it begins.
+
+    `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
+    the default log, if there is one.  `near` says which records of other conditions count
+    (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
+    and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
+    tune the kernels on the way, into that log.
+
+    `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
+    `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
+    report; `trace` is where to write a trace of the compilation, whatever becomes of it.
+    `fallback` hands operators that cannot be imported to ONNX Runtime, inside the artifact; without
+    it they are refused.
+    """
+
+    target: str = "cpu"
+    threads: int | None = None
+    dtype: str = precisions.AUTO
+    pipeline: str = "default"
+    plugins: Sequence[Path] = ()
+    verify: Verify = "end"
+    rtol: float | None = None
+    atol: float | None = None
+    calibration: Data | Path | str | None = None
+    validation: Data | Path | str | None = None
+    precise: tuple[str, ...] = ()
+    seed: int = 0
+    exact: bool = False
+    dump_ir: Path | None = None
+    contract: Contract = field(default_factory=Contract)
+    log: str | None = None
+    near: NearHits = "tools"
+    frozen: bool = False
+    lock: Path | None = None
+    tuning: Tuning | None = None
+    steering: Steering = field(default_factory=Steering)
+    timed: bool = False
+    monitor: bool = False
+    monitor_interval: str = INTERVAL
+    trace: Path | None = None
+    fallback: bool = True
+    progress: Progress = _silent
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The options, read: everything that can be wrong with them has been said."""
+
+    options: Options
+    target: Target
+    steps: tuple[Pass, ...]
+    rules: tuple[ScheduleRule, ...]
+    data: Data | None = None
+    validation: Data | None = None
+
+    def precision(self, model: Model) -> str:
+        """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
+        return written_in(model) or precisions.of_steps(self.steps)
+
+    def check_lowered(self, model: Model, lowered: Mapping[str, int]) -> None:
+        """Raise InputError where the passes of a lower precision have `lowered` no operator.
+
+        A model that is written in that precision needs none.
+        """
+        dtype = precisions.of_steps(self.steps)
+        if dtype not in (precisions.FULL, written_in(model)) and not lowered:
+            raise InputError(
+                f"dtype {dtype} changes nothing in this model: "
+                "there is no float32 product in it that can be lowered"
+                f"{_of_open_sizes(model)}"
+            )
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether a pass takes ranges from calibration data."""
+        return CALIBRATING in [plugin.name_of(type(step)) for step in self.steps]
+
+    def exact(self) -> "Plan":
+        """The plan without what rounds differently."""
+        return replace(self, steps=tuple(step.exact() for step in self.steps))
+
+
+def _of_open_sizes(model: Model) -> str:
+    names = ", ".join(open_dims(model.inputs))
+    return f"; its sizes {names} are open, and this precision may need them fixed" if names else ""
+
+
+def pipeline_of(options: Options) -> str:
+    """The pipeline's text, with the names that mean something else on a GPU replaced."""
+    cuda = target.kind_of(options.target) == target.CUDA
+    specs = pipeline.split(options.pipeline)
+    return ",".join(pipelines.on_device(spec, cuda) for spec in specs)
+
+
+def calibrates(options: Options) -> bool:
+    """Whether these options take ranges from calibration data."""
+    names = [entry.partition("{")[0] for entry in pipeline.entries(pipeline_of(options))]
+    return options.dtype in precisions.CALIBRATED or CALIBRATING in names
+
+
+def written_in(model: Model) -> str:
+    """The lower precision that a model comes in, or nothing."""
+    from hybridc.compiler.rewrite import calls, computes_in  # TVM takes its time
+
+    if calls(model.module, "quantize", "dequantize"):
+        return "int8"
+    return "bf16" if computes_in(model.module, "bfloat16") else ""
+
+
+def check(options: Options) -> None:
+    """Raise InputError or PluginError where options do not go together; nothing is imported."""
+    if options.verify not in ("each", "end", "off"):
+        raise InputError(f"verify is each, end or off, not {options.verify!r}")
+    if options.near not in NEAR_HITS:
+        raise InputError(f"near is {', '.join(NEAR_HITS)}, not {options.near!r}")
+    if options.lock is not None and (options.log is not None or options.frozen):
+        raise InputError("a lock holds every choice: give it without a log, and without frozen")
+    if options.tuning is not None:
+        if options.lock is not None or options.frozen:
+            raise InputError("what is frozen or locked is not tuned: leave trials out")
+        if target.kind_of(options.target) == target.CUDA:
+            raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
+        options.tuning.check(options.plugins)
+    options.steering.check()
+    observe.check(options)
+
+
+def plan(options: Options) -> Plan:
+    """Read the options.  Raises InputError or PluginError where one of them is wrong."""
+    check(options)
+    steps = _steps(options)
+    device = target.parse(options.target, options.threads)
+    rules = pipeline.rules(options.plugins, device.kind)
+    data, apart = _data(options.calibration), _data(options.validation)
+    made = Plan(options, device, steps, rules, data, apart)
+    return made.exact() if options.exact else made
+
+
+def _data(given: Data | Path | str | None) -> Data | None:
+    return calibration.read(Path(given)) if isinstance(given, Path | str) else given
+
+
+def finish(steps: Sequence[Pass]) -> str:
+    """The passes behind the last that schedules: what every scheduled kernel still goes through."""
+    names = [plugin.name_of(type(step)) for step in steps]
+    return pipeline.text(steps[len(names) - names[::-1].index(SCHEDULING) :])
+
+
+def _steps(options: Options) -> tuple[Pass, ...]:
+    """The passes of the pipeline, and those that lower precision where it asks for that."""
+    catalogue = pipeline.passes(options.plugins)
+    steps = pipeline.parse(pipeline_of(options), catalogue)
+    device = target.kind_of(options.target)
+    precisions.check(options.dtype, options.exact, device)
+    return precisions.lowered(steps, options.dtype, catalogue, options.precise, device)

@@ -1,0 +1,1 @@
+"""From a fault to the part that causes it."""

@@ -1,0 +1,1 @@
+"""Parts of a model that ONNX Runtime computes inside an artifact."""

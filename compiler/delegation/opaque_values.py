@@ -1,0 +1,79 @@
+"""Values that compiled code does not look into, as Python has them, compared.
+
+They are arrays (also of strings, and of sizes that depend on the data), lists, mappings and None.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.assurance import verify
+from hybridc.compiler.assurance.verify import Comparison
+from hybridc.compiler.errors import WrongAnswerError
+from hybridc.compiler.model import Array
+
+
+def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
+    name: str,
+    wanted: Any,
+    got: Any,
+    rtol: float | None = None,
+    atol: float | None = None,
+    precision: str = "fp32",
+) -> Comparison:
+    """Compare two values, the tensors within them by their dtypes; the worst is returned.
+
+    Raises WrongAnswerError where they differ in form, or in a string.
+    """
+    left, right = _leaves(wanted, name), _leaves(got, name)
+    if list(left) != list(right):
+        raise WrongAnswerError(f"output {name!r} has other parts than wanted: {_few(left, right)}")
+    found = [_leaf(part, left[part], right[part], rtol, atol, precision) for part in left] or [
+        verify.compare(name, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    ]
+    return worst(found)
+
+
+def worst(found: Sequence[Comparison]) -> Comparison:
+    """One that is wrong, else the one with the largest error."""
+    return min(found, key=lambda each: (each.ok, -each.max_abs))
+
+
+def _leaf(  # noqa: PLR0913, PLR0917
+    name: str,
+    wanted: Array,
+    got: Array,
+    rtol: float | None,
+    atol: float | None,
+    precision: str,
+) -> Comparison:
+    if wanted.dtype.kind not in "OSU":
+        return verify.compare(name, wanted, got, rtol, atol, precision)
+    if wanted.shape != got.shape or not (wanted.astype(str) == got.astype(str)).all():
+        raise WrongAnswerError(f"output {name!r} holds other strings than wanted")
+    same = np.zeros(wanted.shape, np.int8)
+    return verify.compare(name, same, same)
+
+
+def _leaves(value: Any, name: str) -> dict[str, Array]:
+    """The arrays in a value, by where they are."""
+    if value is None:
+        return {f"{name}: none": np.zeros(0, np.int8)}
+    if isinstance(value, list):
+        parts = ((f"{name}[{index}]", part) for index, part in enumerate(value))
+    elif isinstance(value, Mapping):
+        parts = ((f"{name}[{key!r}]", value[key]) for key in sorted(value))
+    else:
+        return {name: np.asarray(value)}
+    found = {f"{name}: {type(value).__name__}": np.zeros(0, np.int8)}
+    for place, part in parts:
+        found.update(_leaves(part, place))
+    return found
+
+
+def _few(left: Mapping[str, Array], right: Mapping[str, Array]) -> str:
+    missing, extra = [n for n in left if n not in right], [n for n in right if n not in left]
+    told = [f"no {missing[0]}"] if missing else []
+    told += [f"also {extra[0]}"] if extra else []
+    return ", ".join(told)

@@ -1,0 +1,161 @@
+"""`torch.compile(model, backend="hybridc")`: what Dynamo traces, compiled or run eagerly.
+
+Dynamo finds the graphs, guards them and traces again where a guard fails.  AOTAutograd makes each
+graph functional: writes to inputs become outputs that are copied back, and outputs that are views
+of inputs are made anew from them.  What is left are ATen operators on tensors, which `torch_region`
+compiles.  Gradients are not computed: a graph that needs them runs eagerly.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import InputError, hint
+
+if TYPE_CHECKING:
+    from hybridc.compiler.dynamo.torch_region import Region
+
+# Sizes for which one graph is compiled; code is specific to them, so each takes a compilation.
+_MOST_VARIANTS = 16
+# Options that make no sense here: the example inputs calibrate, and Dynamo reports.
+_NOT_HERE = frozenset(
+    {"calibration", "dump_ir", "lock", "monitor", "monitor_interval", "progress", "timed", "trace"}
+)
+
+
+class FallbackWarning(UserWarning):
+    """A graph runs eagerly, and why."""
+
+
+class GradientsRequiredError(Exception):
+    """AOTAutograd asked for a graph that is differentiated."""
+
+
+def torch_backend(
+    graph: Any,
+    example_inputs: Sequence[Any],
+    *,
+    options: Mapping[str, Any] | None = None,
+    mode: str | None = None,
+) -> Callable[..., Any]:
+    """Compile a graph of Dynamo's; give this to `torch.compile` as its `backend`.
+
+    `options` are fields of `Options` by name (`{"dtype": "bf16"}`), and `freeze`: false takes
+    weights as inputs of each call and not as constants.  Raises InputError where one is wrong.
+    """
+    del example_inputs  # the first call brings real ones
+    if mode not in (None, "default"):
+        raise InputError(f"mode {mode!r} is of torch's own backend; give options= instead")
+    chosen, freeze = read_options(options or {})
+    return Graph(graph, chosen, freeze)
+
+
+def read_options(given: Mapping[str, Any]) -> tuple[Options, bool]:
+    """The options of a compilation, and whether weights are constants."""
+    known = {field.name for field in dataclasses.fields(Options)} - _NOT_HERE | {"freeze"}
+    for name in given:
+        if name not in known:
+            raise InputError(f"the backend hybridc has no option {name!r}; {hint(name, known)}")
+    plain = {name: value for name, value in given.items() if name != "freeze"}
+    options = Options(**plain)
+    plans.plan(options)  # all that is wrong is said now, not by running eagerly
+    return options, bool(given.get("freeze", True))
+
+
+class Graph:
+    """A graph of Dynamo's, compiled for each set of sizes that its calls bring.
+
+    Dynamo passes a size that varies as an integer among the arguments, beside the tensors.
+    """
+
+    def __init__(self, graph: Any, options: Options, freeze: bool) -> None:
+        self._graph, self._options = graph, options
+        nodes = graph.graph.nodes
+        self._static = [freeze and _is_weight(node) for node in nodes if node.op == "placeholder"]
+        self._variants: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Compute the graph's outputs."""
+        key = _key(args)
+        if (variant := self._variants.get(key)) is None:
+            variant = self._variants[key] = self._compiled(args)
+        return variant(*args)
+
+    def _compiled(self, args: Sequence[Any]) -> Callable[..., Any]:
+        from hybridc.compiler.dynamo.torch_region import Region
+
+        if len(self._variants) >= _MOST_VARIANTS:
+            return self._eager(
+                f"it was compiled for {_MOST_VARIANTS} sizes already; pad its inputs"
+            )
+        weights = [value for value, static in zip(args, self._static, strict=True) if static]
+        made: list[Region] = []
+
+        def compiler(aten: Any, _: Any) -> Region:
+            made.append(Region(aten, weights, self._options))
+            return made[0]
+
+        try:
+            functional = functionalised(self._graph, args, compiler)
+        except GradientsRequiredError:
+            return self._eager("gradients are required; call it under torch.no_grad()")
+        except Exception as error:  # tracing runs operators that raise anything
+            return self._eager(_first(error))
+        return lambda *values: self._run(functional, made[0], values)
+
+    def _run(self, functional: Callable[..., Any], region: "Region", args: Sequence[Any]) -> Any:
+        """Run a variant; one that cannot be compiled is from then on run eagerly."""
+        outputs = functional(*args)
+        if region.waits:
+            try:
+                region.compile()
+            except Exception as error:  # importers raise anything
+                self._variants[_key(args)] = self._eager(_first(error))
+        return outputs
+
+    def _eager(self, reason: str) -> Callable[..., Any]:
+        text = f"torch.compile: a graph runs eagerly, not by hybridc: {reason}"
+        warnings.warn(text, FallbackWarning, stacklevel=2)
+        run: Callable[..., Any] = self._graph
+        return run
+
+
+def functionalised(
+    graph: Any, args: Sequence[Any], compiler: Callable[[Any, Any], Any]
+) -> Callable[..., Any]:
+    """The graph by way of AOTAutograd; `compiler` gets the functional graph of ATen operators.
+
+    Raises GradientsRequiredError where outputs are to be differentiated.
+    """
+    from torch._functorch.aot_autograd import aot_module_simplified
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    def refuse(*_: Any) -> Any:
+        raise GradientsRequiredError
+
+    compile_graph: Any = aot_module_simplified
+    # Other kernels of attention are operators of one CPU's library, unknown to importers.
+    with sdpa_kernel(SDPBackend.MATH):
+        made: Callable[..., Any] = compile_graph(
+            graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
+        )
+    return made
+
+
+def _key(args: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(value for value in args if isinstance(value, int | float))
+
+
+def _is_weight(node: Any) -> bool:
+    """Whether an argument is a parameter or buffer of a module."""
+    argument = node.meta.get("grapharg")
+    name = str(getattr(getattr(argument, "source", None), "name", ""))
+    return "._parameters[" in name or "._buffers[" in name
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

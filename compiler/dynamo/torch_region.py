@@ -1,0 +1,175 @@
+"""A functional graph of ATen operators, compiled at its first call; the inner half of the backend.
+
+Weights are constants of the compiled code.  They may change all the same (an optimiser, a loaded
+state), which torch counts in each tensor's version: one that changed is from then on an input.
+"""
+
+import dataclasses
+import threading
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.dynamo.torch_freeze import Argument, Computed, Frozen, Plain, freeze, ordinary
+from hybridc.compiler.errors import (
+    ContractError,
+    HybridcError,
+    ModelError,
+    PassError,
+    WrongAnswerError,
+)
+from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.session import InferenceSession
+
+
+class Region:
+    """The compiled graph, called with a list of its arguments as AOTAutograd does.
+
+    A call for which no code is there computes the graph eagerly and keeps its arguments, for
+    `compile` to be called once AOTAutograd is done: nothing can be traced within its run time.
+    """
+
+    _boxed_call = True  # AOTAutograd's word for arguments in a list
+
+    def __init__(self, graph: Any, weights: Sequence[Any], options: Options) -> None:
+        self._graph, self._options = graph, options
+        self._weights = {tensor.data_ptr() for tensor in weights if _counted(tensor)}
+        self._ready: tuple[Frozen, InferenceSession | None] | None = None
+        self._waiting: list[Any] | None = None
+
+    def __call__(self, args: list[Any]) -> Sequence[Any]:
+        """Compute the outputs; `args` is emptied, so that its tensors may be freed."""
+        given = list(args)
+        args.clear()
+        if self._ready is None or self._ready[0].changed(given):
+            self._waiting = given
+            eager: Sequence[Any] = self._graph(*given)
+            return eager
+        frozen, session = self._ready
+        results = run(session, [given[place] for place in frozen.given])
+        return [_output(source, results, given) for source in frozen.made]
+
+    @property
+    def waits(self) -> bool:
+        """Whether the last call found no code."""
+        return self._waiting is not None
+
+    def compile(self) -> None:
+        """Make code for the call that found none.
+
+        Raises HybridcError where the graph is not supported, or computes something else than torch.
+        """
+        import torch
+
+        args, self._waiting = self._waiting or [], None
+        if self._ready is not None:  # what changed once may change again
+            self._weights -= self._ready[0].changed(args)
+        with torch.inference_mode(False), torch.no_grad():
+            frozen = freeze(self._graph, args, self._weights)
+            inputs = tuple(ordinary(args[place]) for place in frozen.given)
+            computes = any(isinstance(source, Computed) for source in frozen.made)
+            made = session(frozen.module, inputs, self._options) if computes else None
+        self._ready = frozen, made
+
+
+def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
+    """Compile a graph, or take the session of an equal one; compared with torch on `inputs`."""
+    shapes = [(tuple(value.shape), str(value.dtype)) for value in inputs]
+    key = _digest(module, repr((shapes, options)))
+    sessions = all_sessions()
+    with sessions.lock:
+        if (found := sessions.by_content.get(key)) is None:
+            found = sessions.by_content[key] = compiled(module, inputs, options)
+        return found
+
+
+@dataclass(frozen=True)
+class _Sessions:
+    """The sessions that are in use, by the content of what they compute."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    by_content: "weakref.WeakValueDictionary[str, InferenceSession]" = field(
+        default_factory=weakref.WeakValueDictionary[str, InferenceSession]
+    )
+
+
+@cache
+def all_sessions() -> _Sessions:
+    """The sessions of this process."""
+    return _Sessions()
+
+
+def _digest(module: Any, rest: str) -> str:
+    import blake3
+
+    hasher = blake3.blake3(f"{module.code}\0{rest}".encode())
+    for name, value in sorted(module.state_dict().items()):
+        hasher.update(f"\0{name} {value.dtype} {tuple(value.shape)}\0".encode())
+        hasher.update(value.contiguous().reshape(-1).view(_bytes()).numpy().data)
+    return str(hasher.hexdigest())
+
+
+def _bytes() -> Any:
+    import torch
+
+    return torch.uint8
+
+
+def compiled(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
+    """Compile by the road that takes less time; where that fails or is wrong, by the other."""
+    faults: list[HybridcError] = []
+    for road in reversed(torch_model.ROADS):
+        try:
+            return _by_road(module, inputs, options, road)
+        except (ModelError, PassError, WrongAnswerError) as error:
+            faults.append(error)
+    raise type(faults[0])("; ".join(dict.fromkeys(map(str, faults))))
+
+
+def _by_road(module: Any, inputs: tuple[Any, ...], options: Options, road: str) -> InferenceSession:
+    model = torch_model.load(module, inputs, [road])
+    feed = {spec.name: value.numpy() for spec, value in zip(model.inputs, inputs, strict=True)}
+    outcome = driver.compile_model(model, dataclasses.replace(options, calibration=feed))
+    if outcome.broken:
+        raise ContractError("; ".join(outcome.broken))
+    return InferenceSession(outcome.artifact, options.threads)
+
+
+def run(session: InferenceSession | None, tensors: Sequence[Any]) -> Sequence[Any]:
+    """The outputs as tensors of torch; none where nothing is computed."""
+    import torch
+
+    if session is None:
+        return ()
+    results = session(*map(ordinary, tensors))
+    made = results if isinstance(results, tuple) else (results,)
+    return [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in made]
+
+
+def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
+    match source:
+        case Computed():
+            return _strided(results[source.place], source.strides)
+        case Argument():
+            return args[source.place]
+        case Plain():
+            return source.value
+
+
+def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
+    """The tensor laid out as torch's own would be: views behind the graph were traced on that."""
+    import torch
+
+    if tensor.stride() == strides or tensor.numel() < 2:
+        return tensor
+    made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    return made.copy_(tensor)
+
+
+def _counted(tensor: Any) -> bool:
+    """Whether torch counts the tensor's changes, so that it may become a constant."""
+    return bool(tensor.numel()) and not tensor.is_inference()

@@ -1,0 +1,111 @@
+"""How fast one core of a machine works and is fed: facts for the analytic models of schedules.
+
+A machine that nobody probed gets the defaults, which are those of no machine in particular;
+`hybridc doctor --probe` measures the facts of this one and keeps them in the cache directory.
+Whatever was used is in the target's description, so that a compilation can be repeated.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler import settings
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.files import replacing
+from hybridc.compiler.hardware import host
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What one core does in a cycle, while every thread of the target is at work.
+
+    `fma_per_cycle` are vector multiply-adds of the target's widest registers: 2 on most CPUs, 1 of
+    512 bits on Zen 4.  `hertz` are cycles a second.  The bytes are those that streaming loads get
+    from each level.  `parallel_cycles` pass from the start of a parallel region to its end when
+    the tasks do nothing: waking the other threads and waiting for them.
+
+    The defaults are those of a current server CPU with wide vectors.  What matters is the ratio of
+    arithmetic to memory, and that errs to the side of memory that keeps up.
+    """
+
+    fma_per_cycle: float = 2.0
+    hertz: float = 3.0e9
+    l1_bytes_per_cycle: float = 64.0
+    l2_bytes_per_cycle: float = 32.0
+    l3_bytes_per_cycle: float = 16.0
+    dram_bytes_per_cycle: float = 4.0
+    parallel_cycles: float = 5_000.0
+    measured: bool = False
+
+    def text(self) -> str:
+        """`3.66 GHz, 1 vector multiply-adds a cycle, …`: what the doctor tells."""
+        levels = ("l1", "l2", "l3", "dram")
+        fed = "/".join(f"{getattr(self, f'{level}_bytes_per_cycle'):g}" for level in levels)
+        region = self.parallel_cycles / self.hertz * 1e6
+        return (
+            f"{self.hertz / 1e9:.2f} GHz, {self.fma_per_cycle:g} vector multiply-adds and"
+            f" {fed} bytes from L1/L2/L3/memory a cycle, a parallel region in {region:.1f} µs"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The facts as JSON data."""
+        return asdict(self)
+
+
+def unprobed(vector_bits: int) -> Machine:
+    """A machine that nobody probed; many CPUs need both of their units for one wide vector."""
+    return Machine(fma_per_cycle=1.0) if vector_bits >= 512 else Machine()
+
+
+def from_json(data: object) -> Machine:
+    """Read what `to_json` wrote.  Raises InputError for anything else."""
+    speeds = [field.name for field in fields(Machine) if field.name != "measured"]
+    if not isinstance(data, Mapping) or not set(data) <= {*speeds, "measured"}:
+        raise InputError(f"a machine is described by {', '.join(speeds)}, not by {data!r:.80}")
+    for name in speeds:
+        value = data.get(name, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e15:
+            raise InputError(f"a machine's {name} is a positive number, got {value!r:.40}")
+    if not isinstance(data.get("measured", False), bool):
+        raise InputError(f"a machine's measured is true or false, got {data['measured']!r:.40}")
+    return Machine(**data)
+
+
+def known(threads: int, vector_bits: int) -> Machine:
+    """What was measured of this machine with so many threads and such vectors; else the defaults.
+
+    Facts of another number of threads do not hold: threads share caches and memory.
+    """
+    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(vector_bits)
+
+
+def keep(machine: Machine, threads: int, vector_bits: int) -> None:
+    """Keep what was measured of this machine; compilations use it from now on."""
+    path = _path()
+    kept = {**_read(path), _key(threads, vector_bits): machine}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as stream:
+        data = {key: entry.to_json() for key, entry in kept.items()}
+        stream.write(f"{json.dumps(data, indent=2)}\n".encode())
+
+
+def _path() -> Path:
+    return settings.cache_directory() / "machine.json"
+
+
+@cache
+def _key(threads: int, vector_bits: int) -> str:
+    caches = "/".join(str(size // 2**10) for size in host.cache_sizes())
+    return f"{host.cpu_model()}, {caches} KiB, {vector_bits} bits, {threads} threads"
+
+
+def _read(path: Path) -> dict[str, Machine]:
+    """The machines by key; a missing or damaged file counts as none measured."""
+    try:
+        known = json.loads(path.read_text())
+        return {str(key): from_json(entry) for key, entry in known.items()}
+    except (OSError, ValueError, AttributeError, InputError):
+        return {}

@@ -1,0 +1,101 @@
+"""The roofs of a target: operations and bytes a second, measured or by the facts of its cores."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hybridc.compiler.anatomy.work import Operator
+from hybridc.compiler.hardware import peaks
+from hybridc.compiler.target import NARROW, Target
+
+FULL = "fp32"
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A precision: bytes of activations and of weights beside those in fp32, and its arithmetic.
+
+    `multiplied` is the type that products are multiplied in.
+    """
+
+    data: float
+    weights: float
+    multiplied: str
+
+
+# Of weights alone, with their scales: one of 2 bytes for 128 weights, or for 32.
+PRECISIONS: Mapping[str, Narrow] = MappingProxyType(
+    {
+        FULL: Narrow(1.0, 1.0, FULL),
+        "bf16": Narrow(0.5, 0.5, "bf16"),
+        "fp16": Narrow(0.5, 0.5, "fp16"),
+        "int8": Narrow(0.25, 0.25, "int8"),
+        "int8-dynamic": Narrow(1.0, 0.25, "int8"),
+        "int8-weights": Narrow(1.0, (1 + 2 / 128) / 4, FULL),
+        "int4-weights": Narrow(1.0, (0.5 + 2 / 32) / 4, FULL),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """Operations a second by type, and bytes a second from memory and from the last cache.
+
+    `lacking` says which types the target has no instructions for; `source` where the numbers
+    come from; `cache` is the last level's size in bytes.
+    """
+
+    rates: Mapping[str, float]
+    memory: float
+    cached: float
+    cache: int
+    lacking: tuple[str, ...]
+    source: str
+
+    @property
+    def balance(self) -> float:
+        """FLOPs a byte in fp32 above which arithmetic is the limit, and not memory."""
+        return self.rates[FULL] / self.memory
+
+    def seconds(
+        self, each: Operator, weights: float, precision: str = FULL, *, fused: bool = True
+    ) -> float:
+        """The least time of an operator in a model with so many bytes of weights.
+
+        Only products compute in a lower precision.  What fits into the last cache comes from
+        there: activations by their own size, weights if those of the whole model fit.
+        S. Williams, A. Waterman, D. Patterson: Roofline, CACM 52(4), 2009.
+        """
+        narrow = PRECISIONS[precision if each.product else FULL]
+        data = (each.data if fused else each.alone) * narrow.data
+        moved = data / (self.cached if data <= self.cache else self.memory)
+        whole = weights * PRECISIONS[precision].weights <= self.cache
+        held = each.weights * narrow.weights
+        moved += held / (self.cached if whole else self.memory)
+        return max(each.flops / self.rates[narrow.multiplied], moved)
+
+    def total(
+        self, found: Sequence[Operator], precision: str = FULL, *, fused: bool = True
+    ) -> float:
+        """The least time of all operators of a model, one after another."""
+        weights = sum(each.weights for each in found)
+        return sum(self.seconds(each, weights, precision, fused=fused) for each in found)
+
+
+def roofs(target: Target) -> Roofs:
+    """Of this machine what was measured, if anything was; nothing is measured now."""
+    facts, known = target.machine, peaks.known(target)
+    cores = target.threads * facts.hertz
+    full = known.flops if known else 2 * target.lanes() * facts.fma_per_cycle * cores
+    rates = {FULL: full} | {name: full * target.faster(name) for name in NARROW}
+    if known:
+        rates |= {p: rate for p in ("bf16", "int8") if (rate := getattr(known, p))}
+    told = "measured" if known or facts.measured else "assumed: nobody probed this machine"
+    return Roofs(
+        rates,
+        known.bandwidth if known else facts.dram_bytes_per_cycle * cores,
+        facts.l3_bytes_per_cycle * cores,
+        target.l3,
+        tuple(p for p in NARROW if rates[p] <= full),
+        told,
+    )

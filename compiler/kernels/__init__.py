@@ -1,0 +1,1 @@
+"""Loop nests of operators, in the layouts that the schedule rules want."""

@@ -1,0 +1,116 @@
+"""The loop nest of products of two activations; see `contractions` for its layout."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.contractions import stored, widened
+from hybridc.compiler.kernels.packing import group_of, packed_index, round_up, whole_groups
+from hybridc.compiler.kernels.tensor_expressions import (
+    computed,
+    counted,
+    finished,
+    product_of,
+    reduced,
+    tensor,
+)
+
+
+def batch_matmul(
+    left: Sequence[int], right: Sequence[int], lanes: int, dtype: str, out_dtype: str = ""
+) -> PrimFunc:
+    """`out[..., m, n] = sum_k a[..., m, k] * b[..., k, n]`; leading axes broadcast as in numpy.
+
+    The result has the type in which products are added up, or `out_dtype`.
+    """
+    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    (rows, depth), columns = left[-2:], right[-1]
+    blocks = round_up(columns, lanes) // lanes
+    a = tensor(left, "a", dtype)
+    b = tensor(right, "b", dtype)
+    group = group_of(dtype)
+    whole = whole_groups(a, group)
+    k = reduced(int(whole.shape[-1]), "k")
+    packed = pack_columns(
+        b, (*right[:-2], depth, columns), lanes, lambda *i: b[*i[:-2], i[-2], i[-1]]
+    )
+    product = computed(
+        (*batch, rows, blocks * lanes),
+        lambda *i: te.sum(
+            widened(whole[*_broadcast(i[:-2], left[:-2]), i[-2], k], b)
+            * widened(packed[_column(_broadcast(i[:-2], right[:-2]), i[-1], k, lanes, group)], b),
+            axis=k,
+        ),
+        name="product",
+        attrs=product_of("batch-matmul", 2 * prod(batch) * rows * columns * depth),
+    )
+    out = computed((*batch, rows, columns), lambda *i: stored(product[i], out_dtype), name="output")
+    return finished([a, b, out])
+
+
+def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
+    """The same in float32 for shapes with open sizes, and b read as it lies.
+
+    Leading axes are of one size, or 1 on one side.
+    """
+    rank = max(len(left), len(right)) - 2
+    leads = [[1] * (rank + 2 - len(side)) + list(side[:-2]) for side in (left, right)]
+    batch = [b if isinstance(a, int) and a == 1 else a for a, b in zip(*leads, strict=True)]
+    (rows, depth), columns = left[-2:], right[-1]
+    a, b = tensor(left, "a", "float32"), tensor(right, "b", "float32")
+    k = reduced(depth, "k")
+    product = computed(
+        (*batch, rows, columns),
+        lambda *i: te.sum(
+            a[*_broadcast(i[:-2], left[:-2]), i[-2], k]
+            * b[*_broadcast(i[:-2], right[:-2]), k, i[-1]],
+            axis=k,
+        ),
+        name="product",
+        attrs=product_of("matmul", 2 * counted(*batch, rows, columns, depth)),
+    )
+    out = computed((*batch, rows, columns), lambda *i: product[i], name="output")
+    return finished([a, b, out])
+
+
+def pack_columns(
+    source: Any, shape: Sequence[int], lanes: int, element: Any, name: str = "pack"
+) -> Any:
+    """Pack `element(*lead, k, n)` of shape `[..., K, N]` as `pack_matrix` does, zeros behind both.
+
+    Elements have the type of `source`; float16 becomes float32.
+    """
+    *lead, depth, columns = shape
+    group, half = group_of(str(source.dtype)), str(source.dtype) == "float16"
+    held = "float32" if half else str(source.dtype)
+    padded = round_up(columns, lanes) != columns or round_up(depth, group) != depth
+
+    def packed(*index: Any) -> Any:
+        outer, (block, step, lane) = index[: len(lead)], index[len(lead) : len(lead) + 3]
+        k = step if group == 1 else step * group + index[-1]
+        n = block * lanes + lane
+        value = widened(element(*outer, k, n), source) if half else element(*outer, k, n)
+        if not padded:
+            return value
+        inside = [n < columns] if depth % group == 0 else [n < columns, k < depth]
+        return tirx.if_then_else(tirx.all(*inside), value, tirx.const(0, held))
+
+    steps = round_up(depth, group) // group
+    whole = (*lead, round_up(columns, lanes) // lanes, steps, lanes)
+    return computed(whole if group == 1 else (*whole, group), packed, name=name)
+
+
+def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, group: int) -> tuple[Any, ...]:
+    return packed_index((*outer, n // lanes), k, n % lanes, group)
+
+
+def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
+    last = index[len(index) - len(shape) :]
+    return [
+        0 if isinstance(extent, int) and extent == 1 else i
+        for i, extent in zip(last, shape, strict=True)
+    ]

@@ -1,0 +1,102 @@
+"""What a kernel computes and moves at least: the two coordinates of a roofline."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.ir.prim import expr as prim
+from tvm.s_tir import SBlock
+from tvm.s_tir.analysis import estimate_tir_flops
+from tvm_ffi import structural_walk
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.tensor_expressions import FLOPS
+
+# A kernel's attribute that lets its float32 operands be rounded, to `tf32`.
+MULTIPLY = "hybridc.multiply"
+# Integers of 16 bits are what Winograd's transforms make of bytes.
+_NARROW = {"int8": "int8", "int16": "int8", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def flops(func: PrimFunc) -> int:
+    """Arithmetic operations of one call, a multiply-add counted as two.
+
+    Convolutions and products say themselves what they are asked for, so that multiplications by
+    the zeros of packed weights do not count; anything else is counted from its loop nest.
+    """
+    stated: list[int] = []
+
+    def visit(block: Any) -> None:
+        if FLOPS in block.annotations:
+            stated.append(int(block.annotations[FLOPS]))
+
+    structural_walk(func.body, (SBlock, visit))
+    if stated:
+        return sum(stated)
+    if not _is_fixed(func):
+        return 0  # what it computes is known as it is called
+    try:
+        return int(estimate_tir_flops(tvm.IRModule({"main": func})))
+    except tvm.error.InternalError:
+        return 0  # it holds a call that has no count, such as a sort
+
+
+def precision(func: PrimFunc) -> str:
+    """What the kernel's product is multiplied in: `fp32`, `bf16`, `int8`, …, by its operands."""
+    types: set[str] = set()
+
+    def visit(block: Any) -> None:
+        if FLOPS in block.annotations:
+            types.update(str(read.source.dtype) for read in block.reads)
+
+    structural_walk(func.body, (SBlock, visit))
+    if MULTIPLY in func.attrs:
+        return str(func.attrs[MULTIPLY])
+    types = types or factors(func)
+    return next((name for dtype, name in _NARROW.items() if dtype in types), "fp32")
+
+
+def factors(func: PrimFunc) -> set[str]:
+    """The types whose products a kernel sums up, before they are widened."""
+    types: set[str] = set()
+
+    def visit(block: Any) -> None:
+        kinds = [int(axis.iter_type) for axis in block.iter_vars]
+        if tirx.IterVar.CommReduce in kinds and isinstance(block.body, tirx.BufferStore):
+            added = block.body.value
+            terms = (added.a, added.b) if isinstance(added, prim.Add) else ()
+            for term in map(_narrowest, terms):
+                if isinstance(term, prim.Mul):
+                    types.update(str(_narrowest(side).ty.dtype) for side in (term.a, term.b))
+
+    structural_walk(func.body, (SBlock, visit))
+    return types
+
+
+def _narrowest(value: Any) -> Any:
+    while isinstance(value, prim.Cast):
+        value = value.value
+    return value
+
+
+def traffic(func: PrimFunc) -> int:
+    """Bytes of one call's arguments, each moved once; 0 where an extent is not known."""
+    total = 0
+    for param in func.params:
+        if not isinstance(param.ty, tirx.buffer.BufferType):
+            continue
+        if not all(isinstance(extent, tirx.IntImm) for extent in param.shape):
+            return 0
+        size = prod(int(extent) for extent in param.shape)
+        total += size * np.dtype(str(param.dtype)).itemsize
+    return total
+
+
+def _is_fixed(func: PrimFunc) -> bool:
+    return all(
+        isinstance(extent, tirx.IntImm)
+        for param in func.params
+        for extent in getattr(param, "shape", ())
+    )

@@ -1,0 +1,150 @@
+"""The loop nest of recurrent layers: all steps in one kernel, one after the other.
+
+Inputs were projected for all times by a product of their own.  A step multiplies the last state by
+the recurrent weights, block by block of hidden units: the gates of a block lie in registers, and
+what they make of the block's state needs no other block.  Equations and the order of gates are
+ONNX's; arrays are `[time, batch, features]`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import tvm
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
+
+NAME = "recurrence"
+# The loop over blocks, whose turns may run side by side.
+BLOCKS = "block"
+# Hidden units of a block: a vector of AVX-512, two of AVX2, with which four gates and what they
+# multiply still find registers.
+LANES = 16
+
+_HEAD = """
+@T.prim_func(s_tir=True, private=True)
+def main(
+    projected: T.Buffer((time, batch, gates, padded), "float32"),
+    weights: T.Buffer((blocks, hidden, gates, lanes), "float32"),
+    bias: T.Buffer((padded,), "float32"),
+    first: T.Buffer((batch, padded), "float32"),
+    start: T.Buffer((batch, padded), "float32"),
+    y: T.Buffer((time, batch, padded), "float32"),
+    cell: T.Buffer((batch, padded), "float32"),
+):
+    T.func_attr({"tirx.noalias": True, "op_pattern": 8})
+    with T.sblock("recurrence"):
+        T.reads(
+            projected[0:time, 0:batch, 0:gates, 0:padded],
+            weights[0:blocks, 0:hidden, 0:gates, 0:lanes],
+            bias[0:padded], first[0:batch, 0:padded], start[0:batch, 0:padded],
+        )
+        T.writes(y[0:time, 0:batch, 0:padded], cell[0:batch, 0:padded])
+        T.sblock_attr(marks)
+        state = T.alloc_buffer((2, batch, padded), "float32")
+        for b, j in T.grid(batch, padded):
+            state[0, b, j] = first[b, j]
+            cell[b, j] = start[b, j]
+        for step in T.serial(time):
+            for block in T.serial(blocks):
+                for b in T.serial(batch):
+                    with T.sblock("gates"):
+                        T.reads(
+                            projected[0:time, b, 0:gates, 0:padded], bias[0:padded],
+                            weights[block, 0:hidden, 0:gates, 0:lanes],
+                            state[0:2, b, 0:padded], cell[b, 0:padded],
+                        )
+                        T.writes(
+                            y[0:time, b, 0:padded], cell[b, 0:padded], state[0:2, b, 0:padded]
+                        )
+                        total = T.alloc_buffer((gates, lanes), "float32")
+                        for g in T.unroll(gates):
+                            for v in T.vectorized(lanes):
+                                total[g, v] = START
+                        for k in T.serial(hidden):
+                            for g in T.unroll(gates):
+                                for v in T.vectorized(lanes):
+                                    total[g, v] = (
+                                        total[g, v]
+                                        + state[step % 2, b, k] * weights[block, k, g, v]
+                                    )
+                        for v in T.vectorized(lanes):
+"""
+_INDENT = " " * 28
+_AT = "block * lanes + v"
+_TIME = "(time - 1 - step if reverse else step)"
+_PROJECTED = f"projected[{_TIME}, b, g, {_AT}]"
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What sums start with, and the statements that make the new state of them."""
+
+    gates: int
+    start: str
+    update: tuple[str, ...]
+
+
+def _gate(function: str, number: int) -> str:
+    return f"T.{function}(total[{number}, v])"
+
+
+_CELL = f"cell[b, {_AT}]"
+_OLD = f"state[step % 2, b, {_AT}]"
+_NEW = f"state[(step + 1) % 2, b, {_AT}]"
+_RESET = f"projected[{_TIME}, b, 2, {_AT}] + {_gate('sigmoid', 1)} * total[2, v]"
+
+_LAYERS: Mapping[str, _Layer] = MappingProxyType(
+    {
+        "RNN": _Layer(1, _PROJECTED, (f"{_NEW} = {_gate('tanh', 0)}",)),
+        # Gates: input, output, forget, cell.
+        "LSTM": _Layer(
+            4,
+            _PROJECTED,
+            (
+                f"{_CELL} = {_gate('sigmoid', 2)} * {_CELL}"
+                f" + {_gate('sigmoid', 0)} * {_gate('tanh', 3)}",
+                f"{_NEW} = {_gate('sigmoid', 1)} * T.tanh({_CELL})",
+            ),
+        ),
+        # Gates: update, reset, hidden; the reset gate takes the product (linear_before_reset).
+        "GRU": _Layer(
+            3,
+            f"T.if_then_else(g == 2, bias[{_AT}], {_PROJECTED})",
+            (
+                f"total[2, v] = T.tanh({_RESET})",
+                f"{_NEW} = total[2, v] + {_gate('sigmoid', 0)} * ({_OLD} - total[2, v])",
+            ),
+        ),
+    }
+)
+
+
+def gates_of(layer: str) -> int:
+    """Sums for each hidden unit of an `RNN`, `GRU` or `LSTM`."""
+    return _LAYERS[layer].gates
+
+
+def kernel(layer: str, time: int, batch: int, hidden: int, *, reverse: bool) -> PrimFunc:
+    """All steps of one direction, float32.
+
+    Parameters: the projected inputs `[time, batch, gates, padded]`, recurrent weights `[blocks,
+    hidden, gates, lanes]`, the bias within the reset of a GRU `[padded]`, the first state and the
+    first cell `[batch, padded]`; then what is written: outputs `[time, batch, padded]` and the last
+    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks.
+    """
+    from tvm.script import tirx
+
+    found = _LAYERS[layer]
+    blocks = -(-hidden // LANES)
+    body = [*found.update, f"y[{_TIME}, b, {_AT}] = {_NEW}"]
+    text = _HEAD.replace("START", found.start) + "".join(f"{_INDENT}{line}\n" for line in body)
+    text = text.replace(_TIME, "time - 1 - step" if reverse else "step")
+    sizes: dict[str, Any] = {"time": time, "batch": batch, "hidden": hidden, "gates": found.gates}
+    sizes |= {"blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
+    flops = 2 * time * batch * hidden * hidden * found.gates
+    marks = {KERNEL: NAME, FLOPS: flops}
+    made: PrimFunc = tvm.script.from_source(text, {"T": tirx, "marks": marks, **sizes})
+    return made

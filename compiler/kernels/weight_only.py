@@ -1,0 +1,94 @@
+"""The loop nest of products with weights of 8 or 4 bits, dequantised within the kernel."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from tvm import te, tirx
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.tensor_expressions import (
+    computed,
+    finished,
+    flatten,
+    product_of,
+    reduced,
+    tensor,
+    unflatten,
+)
+from hybridc.compiler.model import Array
+from hybridc.compiler.quantization.group_quantization import per_element
+from hybridc.compiler.target import Target
+
+# What marks the product, and the name of the block that dequantises.
+KIND = "weight-only-dense"
+UNPACK = "unpack"
+_WORD = 32
+# Vectors of a panel: as many as a register tile has.
+_WIDE, _NARROW = 4, 2
+
+
+def dense(
+    shape: Sequence[int], integers: Array, scales: Array, columns: int, bits: int
+) -> PrimFunc:
+    """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, all in float32.
+
+    `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
+    where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
+    those of `contractions.dense`, and one between weights and product that makes float32 of them.
+    """
+    panels, groups, width = scales.shape
+    rows, inputs = prod(shape[:-1]), shape[-1]
+    share = per_element(bits)
+    depth = integers.shape[1] * share
+    x = tensor(shape, "x", "float32")
+    q = tensor(integers.shape, "weight", integers.dtype.name)
+    s = tensor(scales.shape, "scale", "bfloat16")
+    whole = extended(x, depth)
+
+    def weight(p: Any, k: Any, lane: Any) -> Any:
+        integer = q[p, k // share, lane]
+        if share > 1:  # up to the sign's place, and down again with the sign
+            up = (_WORD - bits - k % share * bits).astype("int32")
+            integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
+        return integer.astype("float32") * s[p, k // (depth // groups), lane].astype("float32")
+
+    unpacked = computed((panels, depth, width), weight, name=UNPACK)
+    k = reduced(depth, "k")
+    product = computed(
+        (rows, panels * width),
+        lambda m, n: te.sum(
+            whole[*unflatten(m, shape[:-1]), k] * unpacked[n // width, k, n % width], axis=k
+        ),
+        name="product",
+        attrs=product_of(KIND, 2 * rows * columns * inputs),
+    )
+    out = computed(
+        (*shape[:-1], columns),
+        lambda *index: product[flatten(index[:-1], shape[:-1]), index[-1]],
+        name="output",
+    )
+    return finished([x, q, s, out])
+
+
+def panel_width(rows: int, columns: int, target: Target) -> int:
+    """Output channels of a panel of packed weights, which lie side by side for each input.
+
+    With few rows, a register tile of four vectors hides the latency of its multiply-adds, and a
+    panel is one stream from memory; with more rows, their accumulators need the registers.
+    """
+    lanes = target.lanes()
+    wide = rows * _WIDE + _WIDE + 1 <= target.vector_registers
+    return lanes * min(_WIDE if wide else _NARROW, -(-columns // lanes))
+
+
+def extended(x: Any, depth: int) -> Any:
+    """X with zeros behind its last axis, up to `depth`."""
+    *lead, inputs = (int(extent) for extent in x.shape)
+    if inputs == depth:
+        return x
+
+    def element(*index: Any) -> Any:
+        return tirx.if_then_else(index[-1] < inputs, x[index], tirx.const(0, "float32"))
+
+    return computed((*lead, depth), element, name="pad")

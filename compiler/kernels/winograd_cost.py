@@ -1,0 +1,249 @@
+"""The analytic model of Winograd convolutions: which tile, and how the work is cut into tasks.
+
+A task transforms a group of tiles, multiplies them at all positions with the weights of some
+output channels, and transforms back, so that transformed inputs and products stay in its core's
+L2 cache.  Only activations and weights come from farther away; a network's weights do not stay in
+cache from one run to the next, so each byte of them comes from memory once in a run.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.target import Target
+
+# Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
+# pixels: their tiles are ragged, and its transforms cost more than the 21 % of products that it
+# saves at best.  It also loses a further digit.
+SIDES = (2, 4)
+# The share of that which direct convolutions reach.
+_DIRECT = 0.95
+# Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
+_LOAD = 0.6
+_LATENCY = 4
+# Cycles for each vector at each position: input and output transform, measured on Zen 4.
+_INPUT, _OUTPUT = 7.5, 7.0
+# Of two things done at once, the share of the shorter that is not hidden behind the longer: data
+# from the L3 cache, and weights from memory, for which kernels ask ahead.  The model says 488 µs
+# for 256 channels at 14x14 pixels, 822 for 512 at 7x7 and 352 for 64 at 56x56; with everything in
+# memory these took 467, 862 and 393 (Zen 4, 2 threads).
+_EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
+# Cycles to start a task; and until weights stream again where a task goes on to the next position,
+# whose weights lie elsewhere.
+_TASK, _JUMP = 500, 500
+# Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
+_LARGEST_GROUP = 64
+_VECTORS = (2, 3, 4)
+# A saving below this is within what the model does not know.
+_MARGIN = 0.9
+
+
+@dataclass(frozen=True)
+class Work:
+    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
+
+    `image` of the tiles are of one image; all of them where there is but one image.  A lane takes
+    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.
+    """
+
+    side: int
+    tiles: int
+    image: int
+    channels: int
+    columns: int
+    lanes: int
+    group: int = 1
+
+    @property
+    def positions(self) -> int:
+        """Products for each tile and pair of channels."""
+        return (self.side + 2) ** 2
+
+    @property
+    def groups(self) -> list[int]:
+        """Sizes of groups: parts of an image, or whole images.
+
+        Which tiles are needed for a group that straddles images is more than TVM can tell.
+        """
+        sizes = divisors(self.tiles, self.tiles)
+        return [d for d in sizes if self.image % d == 0 or d % self.image == 0]
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of output channels, the last one perhaps not full."""
+        return -(-self.columns // self.lanes)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the transformed weights."""
+        return self.positions * self.channels * self.vectors * self.lanes * self.element
+
+    @property
+    def element(self) -> int:
+        """Bytes of a transformed number."""
+        return 4 // self.group
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A register tile of `rows` x `vectors`; tasks of `tiles` tiles and `panels` column panels.
+
+    Where the input transform is `staged`, it is a parallel stage of its own, and tasks share out
+    the columns too; else each task does it for its own tiles, and has every column.
+    """
+
+    rows: int
+    vectors: int
+    tiles: int
+    panels: int
+    staged: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tile's side, 0 for direct convolution; and tiles counted so that groups are whole."""
+
+    side: int
+    tiles: int = 0
+
+
+@cache
+def choose(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+) -> Choice:
+    """The tile that the model likes best for x of `shape` `[N, H, W, C]`.
+
+    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
+    """
+    best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target, group)
+    for side in SIDES if group == 1 else SIDES[:1]:
+        count = tile_count(shape, conv, side)
+        for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
+            image = tiles // shape[0]
+            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group)
+            cycles = work_cycles(work, cut(work, target), target)
+            if cycles < least:
+                best, least = Choice(side, tiles), cycles
+    return best
+
+
+def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:
+    """Tiles that cover the outputs of a batch."""
+    height, width = conv.output_size((shape[1], shape[2]), (3, 3))
+    return shape[0] * -(-height // side) * -(-width // side)
+
+
+def direct_cycles(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+) -> float:
+    """Cycles of a direct convolution: multiply-adds near peak, weights from memory once."""
+    height, width = conv.output_size((shape[1], shape[2]), (3, 3))
+    taps = 9 * shape[3] * round_up(columns, target.lanes())
+    at_once = _vectors_per_cycle(target, group) * group * target.lanes() * _DIRECT * target.threads
+    compute = shape[0] * height * width * taps / at_once
+    weights = taps * 4 / group**2 / _memory(target)
+    return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
+
+
+@cache
+def cut(work: Work, target: Target) -> Cut:
+    """The tasks and the register tile with the least cycles."""
+    return min(_cuts(work, target), key=lambda choice: work_cycles(work, choice, target))
+
+
+def work_cycles(work: Work, choice: Cut, target: Target) -> float:
+    """Cycles from start to end, with the threads at work side by side."""
+    machine = target.machine
+    width = choice.panels * choice.vectors
+    groups, chunks = work.tiles // choice.tiles, work.vectors // width
+    products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice, target)
+    # Channels that are no whole number of vectors are transformed in narrower ones.
+    at_once = work.lanes * work.group
+    narrow = at_once // gcd(work.channels, at_once)
+    inputs = _INPUT * choice.tiles * -(-work.channels // at_once) * narrow
+    narrow = work.lanes // gcd(work.columns, work.lanes)
+    outputs = _OUTPUT * choice.tiles * width * narrow
+    fetched = _near_misses(work, choice, target) / machine.l3_bytes_per_cycle
+    chunk = _overlapped(work.positions * (products + outputs + _JUMP), fetched, _EXPOSED)
+    if choice.staged:
+        rounds = -(-groups * chunks // target.threads)
+        stage = work.positions * inputs * groups / min(target.threads, work.tiles)
+        # Half of what the stage made, or more, lies in other cores' caches.
+        read = max(1.0, groups / target.threads) * _transformed_bytes(work, choice)
+        compute = rounds * (chunk + _TASK) + stage + read / machine.l3_bytes_per_cycle
+        compute += machine.parallel_cycles
+    else:
+        rounds = -(-groups // target.threads)
+        compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
+    weights = work.weight_bytes / _memory(target)
+    return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + machine.parallel_cycles
+
+
+def _memory(target: Target) -> float:
+    """Bytes that all threads together get from memory in a cycle."""
+    return target.machine.dram_bytes_per_cycle * target.threads
+
+
+def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
+    """Cycles of one register tile over all input channels."""
+    rows, vectors = choice.rows, choice.vectors
+    multiply_adds = rows * vectors / _vectors_per_cycle(target, work.group)
+    step = max(multiply_adds, (rows + vectors) * _LOAD, float(_LATENCY))
+    return work.channels / work.group * step + 2.0 * rows * vectors + 20
+
+
+def _vectors_per_cycle(target: Target, group: int) -> float:
+    """Vectors of multiply-adds a cycle, where a lane takes a group of channels at once."""
+    rate = target.machine.fma_per_cycle
+    return rate if group == 1 else rate * target.faster("int8") / group
+
+
+def _near_misses(work: Work, choice: Cut, target: Target) -> float:
+    """Bytes that one chunk of a task has to fetch from beyond the core's L2 cache."""
+    width = choice.panels * choice.vectors * work.lanes
+    transformed = _transformed_bytes(work, choice)
+    multiplied = work.positions * choice.tiles * width * 4
+    weights = work.positions * work.channels * width * work.element
+    resident = 0.75 * target.l2
+    # Weights that stay from one group of tiles to the next are fetched once, as from memory.
+    missed = 0.0 if work.weight_bytes + transformed + multiplied < resident else float(weights)
+    if transformed + multiplied > resident:
+        missed += transformed + 2 * multiplied
+    return missed
+
+
+def _transformed_bytes(work: Work, choice: Cut) -> int:
+    """Bytes of a task's transformed input."""
+    return work.positions * choice.tiles * work.channels * work.element
+
+
+def _overlapped(first: float, second: float, exposed: float) -> float:
+    return max(first, second) + exposed * min(first, second)
+
+
+def _cuts(work: Work, target: Target) -> Iterator[Cut]:
+    for tiles in (group for group in work.groups if group <= _LARGEST_GROUP):
+        # One vector of weights at a time was measured slow to stream.
+        for vectors in [v for v in _VECTORS if work.vectors % v == 0] or [1]:
+            # One register for each weight vector, one for the broadcast activation, and where sums
+            # are instructions of their own, one for the products.
+            limit = (target.vector_registers - work.group - vectors) // vectors
+            rows = divisors(tiles, limit)[-1]
+            for panels in divisors(work.vectors // vectors, work.vectors):
+                for staged in (False, True):
+                    yield Cut(rows, vectors, tiles, panels, staged)
+
+
+def divisors(value: int, limit: int) -> list[int]:
+    """The divisors of `value` up to `limit`, ascending; 1 is one of them at any limit."""
+    return [d for d in range(1, max(1, min(value, limit)) + 1) if value % d == 0]
+
+
+def _rounded(count: int) -> set[int]:
+    """Counts of tiles not far above `count`, of which groups of many sizes are whole."""
+    limit = max(count + 2, count * 17 // 16)
+    groups = range(1, min(_LARGEST_GROUP, limit) + 1)
+    return {found for group in groups if (found := round_up(count, group)) <= limit}

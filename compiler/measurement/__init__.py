@@ -1,0 +1,1 @@
+"""Clocks, and peers beside them."""

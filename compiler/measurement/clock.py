@@ -1,0 +1,45 @@
+"""Where the time of a compilation goes."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+from hybridc.compiler import plugin
+from hybridc.compiler.interfaces import IRModule, Pass
+from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.reporting.report import Stage
+
+Progress = Callable[[str], None]
+
+
+class Clock:
+    """Tells and times the stages, on a timeline too; as an instrument, tells each pass.
+
+    Nothing begins after the purse's budget: OutOfTimeError is raised instead.
+    """
+
+    def __init__(
+        self, progress: Progress, purse: Purse | None = None, timeline: Timeline | None = None
+    ) -> None:
+        self.stages: list[Stage] = []
+        self.purse = purse or Purse()
+        self.timeline = timeline or Timeline()
+        self._progress = progress
+
+    @contextmanager
+    def stage(self, name: str) -> Generator[None, None, None]:
+        """Time what is done within."""
+        self.purse.check(name)
+        self._progress(name)
+        with self.timeline.span(name, "stage"):
+            yield
+        self.stages.append(Stage(name, self.timeline.spans[-1].seconds))
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Tell that a pass begins."""
+        told = f"pass {plugin.text(step)}"
+        self.purse.check(told)
+        self._progress(told)
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Nothing to tell."""

@@ -1,0 +1,127 @@
+"""Time a call: warm up, repeat until the time is used, and say how much the samples scatter."""
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance.confidence import Estimate
+
+# Medians of fewer samples move with every single outlier.
+MIN_SAMPLES = 5
+MAX_SAMPLES = 10_000
+# Parts of the samples that are compared with each other, to see the machine's phases.
+_PHASES = 5
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Durations of one call, in seconds, in the order in which they were taken."""
+
+    seconds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle duration."""
+        return statistics.median(self.seconds)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The durations that a quarter and three quarters of the samples stay below."""
+        if len(self.seconds) == 1:
+            return self.seconds[0], self.seconds[0]
+        first, _, third = statistics.quantiles(self.seconds, n=4, method="inclusive")
+        return first, third
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range over the median: 0.02 says that half of the samples lie in 2 %."""
+        first, third = self.quartiles
+        return (third - first) / self.median if self.median else 0.0
+
+    def percentile(self, percent: float) -> Estimate:
+        """The duration that so many percent of the calls stay below.
+
+        A machine has slower and faster phases, so the bounds also reach as far as the medians of
+        the fifths of the time do from the median of all.
+        """
+        found = confidence.quantile(self.seconds, percent / 100)
+        size = len(self.seconds) // _PHASES
+        if not size:
+            return found
+        phases = [statistics.median(self.seconds[i * size :][:size]) for i in range(_PHASES)]
+        low, high = min(phases) / self.median, max(phases) / self.median
+        value = found.value
+        return Estimate(value, min(found.low, value * low), max(found.high, value * high))
+
+    @property
+    def throughput(self) -> Estimate:
+        """Calls per second, one after another."""
+        count = len(self.seconds)
+        sums = np.stack([np.ones(count), np.array(self.seconds)], axis=1)
+        return confidence.resampled(sums, lambda total: total[..., 0] / total[..., 1])
+
+    def to_json(self) -> dict[str, Any]:
+        """Summarise for reports; times in milliseconds."""
+        first, third = self.quartiles
+        return {
+            "median_ms": self.median * 1e3,
+            "first_quartile_ms": first * 1e3,
+            "third_quartile_ms": third * 1e3,
+            "spread": self.spread,
+            "samples": len(self.seconds),
+        }
+
+    def text(self) -> str:
+        """`4.21 ms (half of 37 calls within 1.2 %)`."""
+        count = len(self.seconds)
+        return f"{self.median * 1e3:.3g} ms (half of {count} calls within {self.spread:.1%})"
+
+
+def latency(  # noqa: PLR0913 - when to begin, when to stop
+    call: Callable[[], object],
+    *,
+    seconds: float = 1.0,
+    warmup: float = 0.2,
+    at_least: int = MIN_SAMPLES,
+    at_most: int = MAX_SAMPLES,
+    clear: Callable[[Samples], bool] = lambda _: True,
+    patience: float = 10.0,
+    longest: float = math.inf,
+) -> Samples:
+    """Call again and again for `seconds`, after `warmup` seconds of calls that are not counted.
+
+    A slow call is still made `at_least` times, and a fast one at most `at_most` times.  Goes on
+    until the samples are `clear`, for `patience` times `seconds` altogether.  After the `longest`
+    that may be, a slow call is made `MIN_SAMPLES` times and no more.
+    """
+    last = time.perf_counter() + longest
+    _repeat(call, min(warmup, longest), 1, at_most)
+    samples = Samples(_repeat(call, seconds, at_least, at_most, last))
+    for _ in range(round(patience) - 1):
+        room = at_most - len(samples.seconds)
+        if room <= 0 or clear(samples) or time.perf_counter() >= last:
+            break
+        more = _repeat(call, seconds, min(MIN_SAMPLES, room), room, last)
+        samples = Samples(samples.seconds + more)
+    return samples
+
+
+def _repeat(
+    call: Callable[[], object], seconds: float, at_least: int, at_most: int, last: float = math.inf
+) -> tuple[float, ...]:
+    durations: list[float] = []
+    end = min(time.perf_counter() + seconds, last)
+    while len(durations) < at_most:
+        start = time.perf_counter()
+        wanted = at_least if start < last else min(at_least, MIN_SAMPLES)
+        if len(durations) >= wanted and start >= end:
+            break
+        call()
+        durations.append(time.perf_counter() - start)
+    return tuple(durations)

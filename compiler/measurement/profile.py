@@ -1,0 +1,176 @@
+"""Time each kernel of an artifact, and set it against what the machine can do at most."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hybridc.compiler import target
+from hybridc.compiler.artifact import REGION_RUNTIME
+from hybridc.compiler.delegation.regions import PREFIX
+from hybridc.compiler.hardware import peaks
+from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.model import Array, random_feed
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tables import table
+
+_CALLS = 20
+_WARMUP = 3
+_RUNTIME = "vm."  # the virtual machine's own helpers: allocation, shape checks
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One kernel: its calls in one run of the model, and the seconds of all of them (median).
+
+    `flops` and `traffic` (bytes) are of one call, 0 where the report does not tell them.
+    """
+
+    kernel: str
+    rule: str
+    calls: int
+    seconds: float
+    flops: int
+    traffic: int
+    precision: str = "fp32"
+
+    @property
+    def achieved(self) -> float:
+        """FLOP/s."""
+        return self.flops * self.calls / self.seconds if self.seconds else 0.0
+
+    def roofline(self, most: Peaks) -> float | None:
+        """Share of what the roofline allows; None where neither FLOPs nor bytes are known.
+
+        It is above 1 where a kernel waits for memory by its count, but finds its data in a cache.
+        """
+        if not (self.flops or self.traffic) or not self.seconds:
+            return None
+        return self.limit(most) / self.seconds
+
+    def limit(self, most: Peaks) -> float:
+        """Seconds that all calls take at least, by the roofline of the kernel's precision.
+
+        S. Williams, A. Waterman, D. Patterson: Roofline, CACM 52(4), 2009.
+        """
+        arithmetic = self.flops / most.rate(self.precision)
+        return self.calls * max(arithmetic, self.traffic / most.bandwidth)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every kernel, the most expensive first, and the peaks that they are set against."""
+
+    kernels: tuple[KernelTime, ...]
+    peaks: Peaks
+
+    @property
+    def seconds(self) -> float:
+        """Of all kernels together."""
+        return sum(kernel.seconds for kernel in self.kernels)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that all kernels together take at least, by the roofline.
+
+        A kernel that is faster, since its data lay in a cache, counts with what it took.
+        """
+        return sum(min(kernel.limit(self.peaks), kernel.seconds) for kernel in self.kernels)
+
+    def to_json(self) -> dict[str, Any]:
+        """The profile as JSON data."""
+        return {
+            "peak_flops": self.peaks.flops,
+            "peak_bandwidth": self.peaks.bandwidth,
+            "seconds": self.seconds,
+            "limit": self.limit,
+            "kernels": [
+                {
+                    **vars(kernel),
+                    "achieved_flops": kernel.achieved,
+                    "roofline_share": kernel.roofline(self.peaks),
+                }
+                for kernel in self.kernels
+            ],
+        }
+
+    def text(self) -> str:
+        """The profile as a table."""
+        total = self.seconds
+        headers = ("kernel", "rule", "calls", "time", "share", "GFLOP/s", "of roofline")
+        rows = [self._row(kernel, total) for kernel in self.kernels]
+        share = f"; {self.limit / total:.0%} of it at the roofline" if total else ""
+        together = f"kernels together {total * 1e3:.3f} ms{share}"
+        return f"{table(headers, rows)}\npeaks: {self.peaks.text()}; {together}"
+
+    def _row(self, kernel: KernelTime, total: float) -> tuple[str, ...]:
+        roofline = kernel.roofline(self.peaks)
+        return (
+            kernel.kernel,
+            kernel.rule,
+            str(kernel.calls),
+            f"{kernel.seconds * 1e3:.3f} ms",
+            f"{kernel.seconds / total:.1%}" if total else "-",
+            f"{kernel.achieved / 1e9:.1f}" if kernel.flops else "-",
+            "-" if roofline is None else f"{roofline:.0%}",
+        )
+
+
+def profile(session: InferenceSession, feed: Mapping[str, Array], most: Peaks) -> Profile:
+    """Time the kernels of a session, to be set against these peaks."""
+    return Profile(kernels(session, feed), most)
+
+
+def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[KernelTime, ...]:
+    """Run the model some times and take each kernel's median, the most expensive first.
+
+    Watching costs about a microsecond for each call of a kernel.
+    """
+    watch = _Watch()
+    session.instrument(watch)
+    runs: list[dict[str, list[float]]] = []
+    for _ in range(_WARMUP + _CALLS):
+        watch.durations = defaultdict(list)
+        session.run(None, feed)
+        runs.append(watch.durations)
+    known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
+    known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
+    timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
+    return tuple(sorted(timed, key=lambda kernel: -kernel.seconds))
+
+
+def on_this_host(session: InferenceSession, threads: int) -> Profile:
+    """Profile a session on random inputs, against the peaks of this machine."""
+    feed = random_feed(session.artifact.inputs)
+    return profile(session, feed, peaks.peaks(target.parse("cpu", threads)))
+
+
+class _Watch:
+    """Takes the time between the two calls that TVM makes around each kernel."""
+
+    def __init__(self) -> None:
+        self.durations: dict[str, list[float]] = defaultdict(list)
+        self._started = 0.0
+
+    def __call__(self, _func: object, name: str, before: bool, *_: object) -> int:
+        now = time.perf_counter()
+        if not before and not name.startswith(_RUNTIME):
+            self.durations[name.removeprefix(PREFIX)].append(now - self._started)
+        self._started = time.perf_counter()
+        return 0
+
+
+def _summarise(
+    name: str, runs: Sequence[Mapping[str, list[float]]], known: Mapping[str, Any]
+) -> KernelTime:
+    return KernelTime(
+        kernel=name,
+        rule=str(known.get("rule", "-")),
+        calls=len(runs[-1][name]),
+        seconds=statistics.median(sum(run[name]) for run in runs),
+        flops=int(known.get("flops", 0)),
+        traffic=int(known.get("bytes", 0)),
+        precision=str(known.get("precision", "fp32")),
+    )

@@ -1,0 +1,1 @@
+"""What the machine does while something runs, and what happened when."""

@@ -1,0 +1,1 @@
+"""From options to the best candidate: stages, budgets, predictions, decisions."""

@@ -1,0 +1,85 @@
+"""What would help where a contract is not kept."""
+
+from collections.abc import Sequence
+
+from hybridc.compiler.assurance import validation
+from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
+from hybridc.compiler.assurance.validation import ReferenceRunner
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.model import Model
+from hybridc.compiler.orchestration import prospects, stages
+from hybridc.compiler.orchestration.candidates import Candidate
+from hybridc.compiler.orchestration.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
+from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.judging import cost
+from hybridc.compiler.orchestration.stages import Stage, allows_loss
+
+
+def advice(
+    options: Options,
+    best: Candidate,
+    decisions: Sequence[Decision],
+    beyond: Sequence[tuple[Stage, Candidate]],
+    facts: Facts | None = None,
+) -> list[str]:
+    """What would bring the costs within their limits, where they are not, and what did not."""
+    contract = options.contract
+    short = [clause for clause in contract.costs(best.measured) if not clause.kept]
+    if not short:
+        return []
+    told = [_nearest(contract, best)] if contract.accuracies(best.measured) else []
+    inaccurate = {stage.name for stage, _ in beyond}
+    told += [
+        f"{each.stage} did not help: {each.reason}"
+        for each in decisions
+        if each.verdict in (ROLLED_BACK, FAILED)
+        and each.stage not in inaccurate
+        and each.reason != UNCHANGED
+    ]
+    told += [
+        f"without the limit on accuracy {stage.name} would reach {_reached(contract, found)}"
+        for stage, found in beyond
+        if cost(contract, found.measured) < cost(contract, best.measured)
+    ]
+    if options.dtype == "auto" and not allows_loss(options) and not options.exact:
+        allowed = [name for name in stages.LOSSY if not prospects.vain(name, options, facts)]
+        limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
+        told += [f"{limit} would allow {listed(allowed)}"] if allowed else []
+    return told
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def of_reference(model: Model, contract: Contract, measured: Measured) -> list[str]:
+    """The reference's own figure, where the limit on the user's own measure is not kept.
+
+    A limit that lies beyond it is beyond what any precision can be asked for.
+    """
+    limit, found = contract.min_accuracy.get(VALIDATE), measured.accuracy.get(VALIDATE)
+    if contract.validate is None or limit is None or found is None or found.value >= limit:
+        return []
+    own = validation.figure(contract.validate, ReferenceRunner(model))
+    return [f"the reference's own figure is {own:.6g}"]
+
+
+def _nearest(contract: Contract, best: Candidate) -> str:
+    """`nearest: latency 5.8 ms of 5 ms at cosine 0.9993`."""
+    costs = [
+        f"{clause.name} {clause.show(clause.found.value)} of {clause.show(clause.limit)}"
+        for clause in contract.costs(best.measured)
+        if not clause.kept and clause.found is not None and clause.limit is not None
+    ]
+    accuracies = [
+        f"{clause.name.removeprefix('accuracy ')} {clause.show(clause.found.value)}"
+        for clause in contract.accuracies(best.measured)
+        if clause.found is not None
+    ]
+    return f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"
+
+
+def _reached(contract: Contract, found: Candidate) -> str:
+    clauses = [*contract.costs(found.measured), *contract.accuracies(found.measured)]
+    return ", ".join(f"{c.name} {c.show(c.found.value)}" for c in clauses if c.found is not None)

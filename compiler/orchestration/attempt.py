@@ -1,0 +1,232 @@
+"""One compilation with given options: rewrite, build, verify, measure, certify."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hybridc.compiler import memory, pipeline, plugin
+from hybridc.compiler.advisers import MakeAdviser
+from hybridc.compiler.artifact import Artifact, lock_of, toolchain
+from hybridc.compiler.assurance.certify import Terms, Trial, examine
+from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.build import ALIGNMENT, Built, build
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Plan
+from hybridc.compiler.cuda.resources import Launch, table
+from hybridc.compiler.errors import PassError, WrongAnswerError
+from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
+from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.monitoring.monitored import Monitored
+from hybridc.compiler.orchestration.drafts import Draft
+from hybridc.compiler.quantization import narrowing
+from hybridc.compiler.quantization.narrowing import Broken
+from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
+from hybridc.compiler.reporting.report import Report, Stage
+from hybridc.compiler.target import Target
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An artifact, how it came to be, and a sentence for each limit that it does not keep.
+
+    `sensitive` are the products of a quantised model, and what each loses by it; it took so many
+    `seconds` to make, if anybody counted.
+    """
+
+    artifact: Artifact
+    report: Report
+    measured: Measured
+    broken: tuple[str, ...]
+    sensitive: Lowered | None = None
+    seconds: float = 0.0
+
+    def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
+        """The same with what would have helped, all the time, and what the report was lacking."""
+        report = replace(self.report, stages=tuple(stages), **found)
+        artifact = replace(self.artifact, report=report.lasting())
+        broken = (*self.broken, *advice) if self.broken else ()
+        return replace(self, report=report, artifact=artifact, broken=broken)
+
+    def watched(self, monitored: Monitored | None) -> "Outcome":
+        """The same with what a monitor saw; the artifact keeps the figures without the curves."""
+        if monitored is None:
+            return self
+        kept = {**self.artifact.report, "monitor": monitored.brief()}
+        report = replace(self.report, monitored=monitored)
+        return replace(self, report=report, artifact=replace(self.artifact, report=kept))
+
+
+def attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
+    """Compile, verify and measure.
+
+    Where the answer is wrong, once more with nothing that rounds differently.
+    """
+    return judge(draft(trial, plan, make, clock), trial, plan, make, clock)
+
+
+def judge(made: Draft, trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
+    """Verify and measure a draft, compiled again where its answer is wrong.
+
+    A quantised one then with fewer products in 8 bits, others exactly.
+    """
+    model = trial.model
+    try:
+        return _examined(made, trial, plan, clock)
+    except ImpreciseError as error:
+        return _narrowed(error, plan, lambda each: _once(trial, each, make, clock))
+    except WrongAnswerError as error:
+        exact = plan.exact()
+        if exact == plan or plan.precision(model) != "fp32":
+            raise
+        note = f"compiled again by passes that round as the model does: {error}"
+        again = replace(trial, model=replace(model, notes=(*model.notes, note)))
+        return _once(again, exact, make, clock)
+
+
+def _once(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
+    return _examined(draft(trial, plan, make, clock), trial, plan, clock)
+
+
+def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outcome]) -> Outcome:
+    """The same with the most sensitive products as they were, so that the answer is right."""
+    broken = Broken(Measured(), error.lowered)
+    found = narrowing.narrow(plan.options, broken, lambda changed: attempt(plans.plan(changed)))
+    if found is None:
+        raise error
+    note = f"narrowed, since all in {plan.options.dtype} was wrong ({error}): {found.told}"
+    report = replace(found.best.report, notes=(*found.best.report.notes, note))
+    return replace(found.best, report=report)
+
+
+def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
+    """Rewrite and build; nothing is measured, but for tuning where the options ask for it."""
+    model = trial.model
+    advice = make(plan.target)
+    ranges = trial.data.calibration if trial.data else None
+    context = Context(plan.target, plan.rules, advice, ranges, timeline=clock.timeline)
+    module = _rewrite(trial, plan, context, clock)
+    plan.check_lowered(model, context.lowered)
+    if advice is not None:
+        advice.check()
+    with clock.stage("build"):
+        built = build(module, plan.target, [region.name for region in model.regions])
+    artifact = Artifact(
+        name=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        target=plan.target.describe(),
+        pipeline=pipeline.text(plan.steps),
+        library=built.library,
+        weights=built.weights,
+        regions=model.regions,
+        toolchain=toolchain(bool(model.regions)),
+        lock=lock_of(context.kernels),
+        alignment=ALIGNMENT,
+        device=built.device,
+    )
+    return Draft(
+        artifact=artifact,
+        precision=plan.precision(model),
+        memory=memory.usage(
+            module, artifact.tensors(), model.inputs, model.outputs, plan.target.threads
+        ),
+        kernels=tuple(context.kernels),
+        notes=tuple(context.notes),
+        records=None if advice is None else advice.describe(),
+        sensitive=context.sensitive,
+        idle=tuple(sorted(context.idle)),
+        resources=_resources(context, built, plan.target),
+    )
+
+
+def lowered(trial: Trial, plan: Plan) -> Lowered:
+    """What quantisation takes of a model, found anew by the passes up to it; nothing is built.
+
+    Raises PassError where nothing is quantised.
+    """
+    names = [plugin.name_of(type(step)) for step in plan.steps]
+    ranges = trial.data.calibration if trial.data else None
+    context = Context(plan.target, plan.rules, None, ranges)
+    if plans.CALIBRATING in names:
+        steps = plan.steps[: names.index(plans.CALIBRATING) + 1]
+        pipeline.run(steps, trial.model.module, context)
+    found: Lowered | None = context.sensitive
+    if found is None:
+        raise PassError(f"no pass quantises {trial.model.name}")
+    return found
+
+
+def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[str, Any], ...]:
+    """What each launch takes of a GPU; nothing on a CPU."""
+    if target.gpu is None:
+        return ()
+    made = [Launch.read(told) for record in context.kernels for told in record.launches]
+    return tuple(table(made, built.usages, target.gpu))
+
+
+def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
+    model, artifact = trial.model, made.artifact
+    terms = _terms(trial, plan, made, clock)
+    try:
+        examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
+    except WrongAnswerError as error:
+        if made.sensitive is None:
+            raise
+        raise ImpreciseError(str(error), made.sensitive) from error
+    report = Report(
+        model=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        regions=model.regions,
+        target=artifact.target,
+        precision=made.precision,
+        pipeline=artifact.pipeline,
+        notes=(*model.notes, *made.notes, *examined.notes),
+        kernels=made.kernels,
+        agreement=tuple(comparison.describe() for comparison in examined.agreement),
+        latency=examined.latency,
+        memory=made.memory,
+        stages=tuple(clock.stages),
+        records=made.records,
+        idle=made.idle,
+        resources=made.resources,
+    )
+    certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
+    return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)
+
+
+def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
+    options, data = plan.options, trial.data
+    tolerances = (options.rtol, options.atol)
+    verified = options.verify != "off"
+    return Terms(
+        verified,
+        *tolerances,
+        options.contract,
+        data.told if data else "",
+        made.precision,
+        options.seed,
+        options.timed,
+        clock.purse.left,
+        calibrated=data.calibrated if data and plan.calibrates else None,
+    )
+
+
+def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:
+    """Run the passes; what each took becomes a stage."""
+    options, timing = plan.options, Timing(clock.timeline)
+    instruments: list[pipeline.Instrument] = [clock]
+    if options.dump_ir is not None:
+        instruments.append(DumpIr(options.dump_ir))
+    if options.tuning is not None:
+        from hybridc.compiler.tuning.session import TuneInside  # SQLAlchemy takes its time
+
+        instruments.append(TuneInside(options, options.tuning, context, plan.steps, clock))
+    if options.verify == "each":
+        tolerances = (options.rtol, options.atol, plan.precision(trial.model))
+        check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)
+        instruments.append(check)
+    module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])
+    clock.stages += [Stage(f"pass {text}", seconds) for text, seconds in timing.seconds]
+    return module

@@ -1,0 +1,92 @@
+"""From options to the best candidate: a controller takes the model through its stages."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic
+
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.orchestration import budgeting, controller, modes, selection
+from hybridc.compiler.orchestration.advice import advice
+from hybridc.compiler.orchestration.budgeting import Budgeting
+from hybridc.compiler.orchestration.candidates import Means, Result
+from hybridc.compiler.orchestration.contributions import Hybrid, results
+from hybridc.compiler.orchestration.controller import Controller
+from hybridc.compiler.orchestration.course import Course
+from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
+from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.orchestration.stages import stages
+
+
+@dataclass(frozen=True)
+class Cascaded(Generic[Result]):
+    """The best candidate, what was decided on the way, and what would help if it is not enough.
+
+    `hybrid` tells what each component contributed, and `learnt` what stages gained.
+    """
+
+    best: Result
+    decisions: tuple[Decision, ...]
+    advice: tuple[str, ...]
+    hybrid: Hybrid
+    learnt: tuple[Past, ...] = ()
+
+
+def strategy(options: Options) -> Controller:
+    """The control strategy that the options name.
+
+    Raises InputError or PluginError where there is none of that name, or an option of it is wrong.
+    """
+    known, asked = controller.catalogue(options.plugins), options.steering.strategy
+    name = asked.partition("{")[0]
+    if name not in known.names():
+        raise InputError(f"no strategy is named {name!r}; {hint(name, known.names())}")
+    return known.create(asked)
+
+
+def timed(options: Options) -> Options:
+    """The options, with calls timed where the strategy compares by their time."""
+    return replace(options, timed=options.timed or strategy(options).timed)
+
+
+def several(options: Options) -> bool:
+    """Whether there is more than one stage to go through."""
+    return len(_selected(timed(options)).stages) > 1
+
+
+def run(
+    options: Options,
+    means: Means[Result],
+    purse: Purse | None = None,
+    past: Sequence[Past] = (),
+) -> Cascaded[Result]:
+    """Try the stages as the control strategy says; a later one that fails is left out.
+
+    Raises what the first fails by; where only a lock lacks its kernels, if all do.
+    """
+    options = timed(options)
+    chosen, steering = _selected(options), options.steering
+    purse = purse or Purse(steering.budget)
+    budget = Budgeting(options, chosen.stages, purse, past)
+    left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
+    course = Course(options, left, means, budget, list(chosen.decisions))
+    strategy(options).run(course)
+    for stage in list(course.left):
+        course.close(stage, NOT_NEEDED)
+    best = course.standing()
+    weights = budget.weights(chosen.enabled)
+    found = results(course.decisions, chosen.enabled, weights)
+    return Cascaded(
+        best,
+        tuple(course.decisions),
+        tuple(advice(options, best, course.decisions, course.beyond, course.facts)),
+        Hybrid(steering.strategy, steering.mode, found),
+        tuple(budget.learnt),
+    )
+
+
+def _selected(options: Options) -> selection.Selection:
+    steering = options.steering
+    extra = modes.primary(steering.mode)
+    return selection.select(stages(options), steering.components, extra, steering.strict)

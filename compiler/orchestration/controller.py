@@ -1,0 +1,34 @@
+"""What a control strategy implements, and where those that there are come from."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler import plugin
+from hybridc.compiler.orchestration.course import Course
+
+
+@dataclass(frozen=True)
+class Controller(ABC):
+    """Chooses which stages are tried, and in which order; its fields are its options.
+
+    It decides by what the course knows and measures nothing itself: `course.go` tries a stage,
+    and keeps it or rolls it back.
+    """
+
+    timed: bool = False  # whether calls are timed even where no limit asks for it
+
+    @abstractmethod
+    def run(self, course: Course[Any]) -> None:
+        """Try stages of the course until there is a reason to end.
+
+        The first stage comes first, since the others are compared with it.
+        """
+
+
+def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Controller]:
+    """The plug-ins of `compiler/control/`, of its entry points, and of these files."""
+    own = tuple(path for path in files if plugin.defines(path, Controller))
+    return plugin.Catalogue("hybridc.compiler.control", Controller, own)

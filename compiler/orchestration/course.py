@@ -1,0 +1,259 @@
+"""One compilation's way through its stages: what stands, what was decided, what is left to try.
+
+After each stage the artifact is verified and measured.  A stage stays if it brings the contract's
+costs (time, memory, size) nearer to their limits and no limit on accuracy is broken by it; else it
+is rolled back, and the next one goes on without it.  One that breaks a limit on accuracy is first
+narrowed (see `narrowing`).  Which stage comes when, a controller says.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic
+
+from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
+from hybridc.compiler.orchestration import prospects
+from hybridc.compiler.orchestration.budgeting import Budgeting
+from hybridc.compiler.orchestration.candidates import Means, Result, Tried
+from hybridc.compiler.orchestration.decisions import (
+    FAILED,
+    KEPT,
+    NO_TIME,
+    NOT_PROMISING,
+    ROLLED_BACK,
+    SKIPPED,
+    UNCHANGED,
+    Decision,
+)
+from hybridc.compiler.orchestration.gains import Facts, Gain
+from hybridc.compiler.orchestration.judging import cost, latency, objection
+from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.quantization import narrowing
+from hybridc.compiler.quantization.operator_times import Seconds
+
+
+@dataclass
+class Course(Generic[Result]):
+    """The state of one compilation.
+
+    `best` is the candidate that stands and `base` the options that made it; `first` is the one
+    that all are compared with, and `beyond` are those that only a limit on accuracy keeps out.
+    `accurate` are the stages that were measured and keep the limits on accuracy.
+    """
+
+    options: Options
+    left: list[Stage]
+    means: Means[Result]
+    budget: Budgeting
+    decisions: list[Decision] = field(default_factory=list[Decision])
+
+    def __post_init__(self) -> None:
+        self.contract, self.base = self.options.contract, self.options
+        self.first: Result | None = None
+        self.facts: Facts | None = None
+        self.best: Result | None = None
+        self.beyond: list[tuple[Stage, Result]] = []
+        self.missing: MissingRecordError | None = None
+        self.accurate: set[str] = set()
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether a candidate stands that keeps the contract."""
+        return self.best is not None and not self.contract.judge(self.best.measured)
+
+    @property
+    def limited(self) -> bool:
+        """Whether the contract limits a cost, so that enough is enough."""
+        return bool(self.contract.costs(Measured()))
+
+    def upcoming(self) -> Stage | None:
+        """The stage that comes next, as the mode says; None where none is left."""
+        if self.first is None:
+            return next(iter(self.left), None)
+        return self.budget.choose(self.left)
+
+    def predicted(self, stage: Stage) -> Gain:
+        """What a stage is expected to gain on what stands."""
+        return self.budget.predict(stage)
+
+    @property
+    def noise(self) -> float:
+        """The log-speedup that a measurement of what stands may be off by."""
+        found = self.best.measured.latency if self.best else None
+        if found is None or not found.value or not math.isfinite(found.high):
+            return _LEAST_NOISE
+        return max(_LEAST_NOISE, (found.high - found.low) / (2 * found.value))
+
+    def go(self, stage: Stage) -> Decision:
+        """Try a stage on what stands, and keep it or roll it back; or leave it out, and say why.
+
+        Raises what the first one fails by, since nothing can be compared without it.
+        """
+        return self.refuse(stage) or self.settle(self.attempt(stage))
+
+    def of_level(self, level: str) -> list[Stage]:
+        """The stages of a level of `steering.LEVELS` that are left, in the mode's order."""
+        return [stage for stage in self.left if stage.level == level]
+
+    def prepare(self, stages: Sequence[Stage]) -> None:
+        """Compile stages on what stands side by side, so that trying them has only to measure."""
+        if len(stages) > 1:
+            self.means.prepare([self.changed(stage) for stage in stages])
+
+    def refuse(self, stage: Stage) -> Decision | None:
+        """Leave a stage out that cannot help, has no time, or promises nothing."""
+        if self.first is None:
+            return None
+        dtype = stage.change(self.options).dtype
+        if stage.lossy and (vain := prospects.vain(dtype, self.options, self.facts, self.accurate)):
+            return self.close(stage, SKIPPED, vain)
+        if idle := prospects.idle(stage, self.facts):
+            return self.close(stage, SKIPPED, idle)
+        if lacking := self.budget.lacking(stage, self.left):
+            return self.close(stage, NO_TIME, lacking)
+        if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
+            return self.close(stage, NOT_PROMISING, f"expected {gain.text()}, inside the noise")
+        return None
+
+    def attempt(self, stage: Stage) -> Tried[Result]:
+        """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
+        options, now = stage.change(self.base), self.budget.purse.now
+        predicted = self.budget.told(stage)
+        start = now()
+        try:
+            options = self.changed(stage)
+            tried = self._narrowed(Tried(stage, options, 0.0, self.means.attempt(options)))
+        except Exception as error:  # the controller goes on without the stage, and tells why
+            tried = Tried(stage, options, 0.0, failed=error)
+        return replace(tried, seconds=now() - start, predicted=predicted)
+
+    def changed(self, stage: Stage) -> Options:
+        """The options that a stage makes of those that stand, within what it may spend."""
+        return self.budget.limited(stage.change(self.base), stage, self.left)
+
+    def settle(self, tried: Tried[Result]) -> Decision:
+        """Keep what was tried, or roll it back."""
+        stage, found = tried.stage, tried.result
+        if found is None:
+            return self._failed(tried)
+        best, threshold = self.best, self.options.steering.threshold
+        before = best.measured if best else None
+        reason = objection(self.contract, found.measured, before, threshold)
+        if found is best:
+            reason = UNCHANGED
+        gained = _log_speedup(before, found.measured)
+        if best is None:
+            self.first, self.facts = found, self.means.facts(found)
+            self.budget.begin(self.facts, tried.seconds)
+        else:
+            self.budget.learn(stage, gained, tried.seconds, kept=not reason)
+        if not reason:
+            self.best, self.base = found, self._lasting(tried)
+        if not self.contract.judge_accuracy(found.measured):
+            self.accurate.add(stage.name)
+        whole = tried.whole or (found if reason else None)
+        if whole is not None and self.contract.judge_accuracy(whole.measured):
+            self.beyond.append((stage, whole))
+        verdict = ROLLED_BACK if reason else KEPT
+        return self.close(stage, verdict, "; ".join(filter(None, (tried.told, reason))), tried)
+
+    def close(
+        self, stage: Stage, verdict: str, reason: str = "", tried: Tried[Result] | None = None
+    ) -> Decision:
+        """Write down what became of a stage, which is not tried again."""
+        self.left = [each for each in self.left if each is not stage]
+        found = tried.result if tried else None
+        decision = Decision(
+            stage=stage.name,
+            verdict=verdict,
+            reason=reason,
+            seconds=tried.seconds if tried else 0.0,
+            measured=found.measured.to_json() if found else None,
+            component=stage.component,
+            predicted=tried.predicted if tried else self.budget.told(stage),
+            operators=narrowing.operators_of(found.sensitive) if found else None,
+        )
+        self.decisions.append(decision)
+        return decision
+
+    def cost(self, tried: Tried[Result]) -> float:
+        """What a candidate costs, the less the better; infinite where there is none to use."""
+        if tried.result is None or self.contract.judge_accuracy(tried.result.measured):
+            return math.inf
+        return cost(self.contract, tried.result.measured)
+
+    def standing(self) -> Result:
+        """The best candidate.  Raises MissingRecordError where a lock fits no stage."""
+        if self.best is None:
+            assert self.missing is not None
+            raise self.missing
+        return self.best
+
+    def _narrowed(self, tried: Tried[Result]) -> Tried[Result]:
+        """The same with fewer products quantised, where that keeps the accuracy; else as it is."""
+        found = tried.result
+        if found is None or not self.contract.judge_accuracy(found.measured):
+            return tried
+        if self.best is not None and self._costs(found) >= self._costs(self.best):
+            return tried  # it would only be slower
+        made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
+        if made is None:
+            return tried
+        return replace(tried, options=made.options, result=made.best, whole=found, told=made.told)
+
+    def _timed(self, found: Result) -> tuple[Seconds, Seconds]:
+        """The kernels' times of what stands and of a candidate, where calls are timed at all."""
+        if self.best is None or latency(found.measured) is None:
+            return {}, {}
+        return self.means.kernels(self.best), self.means.kernels(found)
+
+    def _costs(self, found: Result) -> float:
+        return cost(self.contract, found.measured)
+
+    def _lasting(self, tried: Tried[Result]) -> Options:
+        """The options of what stands, without what was a limit for that one stage."""
+        limited, tuning = tried.options, tried.options.tuning
+        if tuning is None or self.options.tuning is None:
+            return limited
+        return replace(limited, tuning=replace(tuning, budget=self.options.tuning.budget))
+
+    def _failed(self, tried: Tried[Result]) -> Decision:
+        """Go on without a stage; raise where there is nothing to go on with."""
+        error, stage = tried.failed, tried.stage
+        assert error is not None
+        missing = error if isinstance(error, MissingRecordError) else None
+        if self.best is None and not (self.options.lock is not None and missing):
+            raise _too_short(error) if isinstance(error, OutOfTimeError) else error
+        self.missing = self.missing or missing
+        match error:
+            case OutOfTimeError():
+                verdict = NO_TIME
+            case WrongAnswerError():
+                verdict = ROLLED_BACK
+            case _ if self.options.steering.strict and not missing:
+                raise error
+            case _:
+                verdict = FAILED
+        self.budget.learn(stage, None, tried.seconds, kept=False)
+        return self.close(stage, verdict, _said(error), tried)
+
+
+_LEAST_NOISE = 0.01  # no clock on a machine with other programs tells less apart
+
+
+def _said(error: Exception) -> str:
+    """One line; what is no error for people carries its name."""
+    told = " ".join(str(error).split())
+    return told if isinstance(error, HybridcError) else f"{type(error).__name__}: {told}"
+
+
+def _too_short(error: OutOfTimeError) -> OutOfTimeError:
+    return OutOfTimeError(f"{error}: it is too short for one stage, and nothing was written")
+
+
+def _log_speedup(before: Measured | None, after: Measured) -> float | None:
+    then, now = latency(before), latency(after)
+    return math.log(then / now) if then and now else None

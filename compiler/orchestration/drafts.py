@@ -1,0 +1,67 @@
+"""What compiling gives before anything is measured, and how it passes between processes."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.memory import Memory
+from hybridc.compiler.quantization.sensitivity import Lowered
+
+
+@dataclass(frozen=True, eq=False)
+class Draft:
+    """An artifact without a certificate, and what its report will tell.
+
+    `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
+    products that quantisation may leave out again; it does not pass between processes.  `idle` are
+    the passes that changed nothing;
+    `resources` are what each launch takes of a GPU.
+    """
+
+    artifact: Artifact
+    precision: str
+    memory: Memory
+    kernels: tuple[KernelRecord, ...]
+    notes: tuple[str, ...]
+    records: Mapping[str, Any] | None
+    sensitive: Lowered | None = None
+    idle: tuple[str, ...] = ()
+    resources: tuple[Mapping[str, Any], ...] = ()
+
+    def save(self, path: Path) -> dict[str, Any]:
+        """Write the artifact; the rest is returned as JSON data, without what is `sensitive`."""
+        self.artifact.save(path)
+        return {
+            "precision": self.precision,
+            "memory": asdict(self.memory),
+            "kernels": [_plain(record) for record in self.kernels],
+            "notes": list(self.notes),
+            "records": None if self.records is None else dict(self.records),
+            "idle": list(self.idle),
+            "resources": list(self.resources),
+        }
+
+    @classmethod
+    def load(cls, path: Path, told: Mapping[str, Any]) -> "Draft":
+        """Read what `save` wrote.
+
+        Raises ArtifactError where the file is damaged, and KeyError or TypeError where `told` is
+        not what `save` returned.
+        """
+        return cls(
+            artifact=Artifact.load(path),
+            precision=str(told["precision"]),
+            memory=Memory(**told["memory"]),
+            kernels=tuple(KernelRecord(**record) for record in told["kernels"]),
+            notes=tuple(told["notes"]),
+            records=told["records"],
+            idle=tuple(told["idle"]),
+            resources=tuple(told["resources"]),
+        )
+
+
+def _plain(record: KernelRecord) -> dict[str, Any]:
+    return {**asdict(record), "point": dict(record.point), "refused": dict(record.refused)}

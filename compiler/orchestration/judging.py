@@ -1,0 +1,47 @@
+"""What candidates cost, and whether one is better than another."""
+
+from hybridc.compiler.assurance.clause import Clause
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.units import format_duration
+
+
+def objection(
+    contract: Contract, found: Measured, best: Measured | None, threshold: float = 0.0
+) -> str:
+    """Why a candidate does not stay; empty if it does.
+
+    It has to take more than the share `threshold` off the costs of the `best`.
+    """
+    if best is None:
+        return ""
+    if worse := contract.judge_accuracy(found):
+        return "; ".join(worse)
+    then, now = cost(contract, best), cost(contract, found)
+    if now < then * (1 - threshold):
+        return ""
+    asked = f", and {threshold:.3g} less is asked for" if threshold else ""
+    if contract.costs(found):
+        return f"no nearer to the limits: {now:.3g} of them, {then:.3g} before{asked}"
+    return f"no faster: {format_duration(now)}, {format_duration(then)} before{asked}"
+
+
+def cost(contract: Contract, measured: Measured) -> float:
+    """The worst cost as a share of its limit, where 1 just keeps it; without limits, the latency.
+
+    0 where nothing was measured.
+    """
+    shares = [_share(clause) for clause in contract.costs(measured)]
+    return max(shares, default=latency(measured) or 0.0)
+
+
+def latency(measured: Measured | None) -> float | None:
+    """Seconds of a call; None where nobody timed it."""
+    found = measured.latency if measured else None
+    return found.value if found else None
+
+
+def _share(clause: Clause) -> float:
+    assert clause.limit is not None
+    assert clause.found is not None
+    value = clause.found.value
+    return clause.limit / value if clause.higher else value / clause.limit

@@ -1,0 +1,73 @@
+"""Which lower precisions may help a model on its target, before any of them is compiled."""
+
+from collections.abc import Collection
+
+from hybridc.compiler import target
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.stages import WITHOUT, Stage
+from hybridc.compiler.units import format_size
+
+# Operations for each byte of a product of 6 rows with weights of fp32: with more rows, arithmetic
+# takes longer than reading the weights.
+_BOUND = 3.0
+# What a CPU needs to multiply in a precision faster than in fp32.  Bytes are faster with any: two
+# multiply-adds of 16 bits where there is no instruction for four of 8.
+NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
+# Those that gain by smaller weights alone.
+_SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
+# Those that another one, which is tried as well, equals in size.
+_NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
+
+
+def idle(stage: Stage, facts: Facts | None) -> str:
+    """Why leaving out a pass changes nothing; empty where it may."""
+    name = stage.name.removeprefix(WITHOUT)
+    if facts is None or name == stage.name or name not in facts.idle:
+        return ""
+    return f"{name} finds nothing in this model"
+
+
+def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection[str] = ()) -> str:
+    """Why a precision cannot bring the limits nearer; empty where it may.
+
+    It may save memory on any CPU; time only where the CPU multiplies in it, or where a call waits
+    for weights.  `facts` are those of the first candidate, None where nobody knows any; `accurate`
+    are precisions that were tried and keep the limits on accuracy.
+    """
+    if options.lock is not None:  # its kernels say what it was written for
+        return ""
+    if facts is not None and facts.precision != precisions.FULL:
+        return f"the model is in {facts.precision} already"
+    most = options.contract.max_size
+    if facts is not None and most is not None and facts.code > most:
+        return f"no smaller weights make the artifact so small: {format_size(facts.code)} are none"
+    reason = _no_faster(dtype, options, facts)
+    if dtype == "int8-dynamic" and "int8" in accurate:
+        # The same products, and ranges to be found in each call besides.
+        reason = "no faster than int8, whose ranges are known beforehand"
+    contract = options.contract
+    sized = contract.max_memory is not None or contract.max_size is not None
+    if reason and sized:
+        return f"no smaller than {_NO_SMALLER[dtype]}" if dtype in _NO_SMALLER else ""
+    return reason
+
+
+def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
+    device = target.parse(options.target, options.threads)
+    needed = NEEDED.get(dtype)
+    if needed is not None and needed not in device.features:
+        return f"no faster on this target: products in {dtype} need {needed}"
+    if dtype in _SMALLER and not _waits(facts, device.l3):
+        return "no faster: calls do not wait for the weights"
+    return ""
+
+
+def _waits(facts: Facts | None, cache: int) -> bool:
+    """Whether weights come from memory, and each is used a few times only."""
+    if facts is None:
+        return False
+    flops = sum(each.flops for each in facts.products)
+    weights = sum(each.weights for each in facts.products)
+    return weights > cache and flops <= _BOUND * weights

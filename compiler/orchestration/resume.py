@@ -1,0 +1,259 @@
+"""Results of stages that an interrupted compilation left, kept in the cache directory.
+
+A result is found again by what it follows from: the model, the options, the data, the target, the
+tools and the machine.  It is an artifact and a note beside it, which holds the artifact's digest
+and its own; what is torn, altered or older than a day is not used.  Of a quantised model the note
+has its products with their errors; the graph that tries each alone is made again if it is needed.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from hybridc.compiler import archive, settings
+from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options, Plan
+from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.files import replacing
+from hybridc.compiler.hardware import host
+from hybridc.compiler.log import keys
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.model import Model
+from hybridc.compiler.orchestration.attempt import Outcome, lowered
+from hybridc.compiler.orchestration.drafts import Draft
+from hybridc.compiler.quantization.sensitivity import Lowered, Operator
+from hybridc.compiler.reporting.report import Report
+
+OLDEST = 24 * 3600.0  # seconds; a machine's pace and load are not those of last week
+MOST = 4 * 2**30  # bytes that all results together may take
+_LONGEST_NOTE = 64 * 2**20
+# What does not change a stage's result, or is in the key of the whole compilation.
+_APART = frozenset(
+    {
+        "contract",
+        "calibration",
+        "validation",
+        "steering",
+        "progress",
+        "dump_ir",
+        "monitor",
+        "monitor_interval",
+        "trace",
+    }
+)
+
+
+def folder_of(key: Mapping[str, Any]) -> Path:
+    """Where the results of a compilation lie, by what it follows from."""
+    return settings.cache_directory() / "stages" / blake3(archive.dump_json(key)).hexdigest()
+
+
+def key(trial: Trial, plan: Plan) -> dict[str, Any]:
+    """What a compilation follows from, as JSON data."""
+    from tvm.ir import save_json
+
+    options = plan.options
+    files = [*options.plugins, *([options.lock] if options.lock else [])]
+    return {
+        "model": blake3(save_json(trial.model.module).encode()).hexdigest(),
+        "specs": [spec.describe() for spec in (*trial.model.inputs, *trial.model.outputs)],
+        "data": calibration.digest(list(trial.feeds)),
+        "ranges": dict(trial.data.calibrated or {}) if trial.data else {},
+        "contract": options.contract.describe(),
+        "target": keys.of_target(plan.target).key,
+        "toolchain": keys.of_toolchain().key,
+        "machine": host.cpu_model(),
+        "log": options.log or settings.log_url(),
+        "files": [blake3(path.read_bytes()).hexdigest() for path in files],
+    }
+
+
+@dataclass
+class Kept:
+    """The results of one compilation; `notes` collects what is to be told of them."""
+
+    folder: Path
+    trial: Trial
+    now: Callable[[], float] = time.time
+    notes: list[str] = field(default_factory=list[str])
+
+    def load(self, options: Options) -> Outcome | None:
+        """The result of these options, if there is a whole one that is not too old."""
+        path = self._path(options)
+        if not path.exists():
+            return None
+        try:
+            told = _checked(path)
+            age = self.now() - float(told["when"])
+            if not 0 <= age <= OLDEST:
+                return None
+            artifact = path.with_suffix(".hyb")
+            if blake3(artifact.read_bytes()).hexdigest() != told["artifact"]:
+                raise ValueError("its artifact is another one")
+            found = _outcome(Draft.load(artifact, told["draft"]), told, self.trial.model)
+            sensitive = self._sensitive(options, told["operators"])
+            found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
+        except (HybridcError, OSError, ValueError, KeyError, TypeError) as error:
+            self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
+            return None
+        self.notes.append(f"a stage's result was taken from {age:.0f} s ago, when it was measured")
+        return found
+
+    def save(self, options: Options, found: Outcome) -> None:
+        """Keep a result; a disk that refuses it stops nobody from compiling."""
+        path = self._path(options)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            made = _draft(found)
+            artifact = path.with_suffix(".hyb")
+            draft = made.save(artifact)
+            told = {
+                "when": self.now(),
+                "draft": draft,
+                "artifact": blake3(artifact.read_bytes()).hexdigest(),
+                "agreement": [dict(each) for each in found.report.agreement],
+                "seconds": list(found.report.latency.seconds) if found.report.latency else None,
+                "measured": found.measured.to_json(),
+                "certificate": found.artifact.certificate,
+                "broken": list(found.broken),
+                "operators": _operators(found.sensitive),
+                "took": found.seconds,
+            }
+            body = archive.dump_json(told)
+            with replacing(path) as stream:
+                stream.write(blake3(body).hexdigest().encode() + b"\n" + body)
+            _tidy(self.folder.parent, self.folder)
+        except (OSError, HybridcError) as error:
+            self.notes.append(f"a stage's result could not be kept: {_short(error)}")
+
+    def clear(self) -> None:
+        """Forget the results: the compilation is done."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _sensitive(
+        self, options: Options, told: Sequence[Mapping[str, Any]] | None
+    ) -> Lowered | None:
+        """The products of a quantised model, and how to try each alone."""
+        ranges = self.trial.data.calibration if self.trial.data else None
+        if told is None or ranges is None:
+            return None
+        found = tuple(Operator(**each) for each in told)
+        return Lowered(
+            found, lambda: lowered(self.trial, plans.plan(options)).switched(), ranges.feeds
+        )
+
+    def _path(self, options: Options) -> Path:
+        return self.folder / f"{blake3(archive.dump_json(described(options))).hexdigest()}.json"
+
+
+def described(options: Options) -> dict[str, Any]:
+    """The options that a stage's result follows from, as JSON data."""
+    return {
+        each.name: repr(getattr(options, each.name))
+        for each in fields(options)
+        if each.name not in _APART
+    }
+
+
+def _operators(found: Lowered | None) -> list[dict[str, Any]] | None:
+    return None if found is None else [asdict(each) for each in found.operators]
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    """The note, if its digest fits."""
+    if path.stat().st_size > _LONGEST_NOTE:
+        raise ValueError("its note is too long")
+    digest, _, body = path.read_bytes().partition(b"\n")
+    if blake3(body).hexdigest().encode() != digest:
+        raise ValueError("its note is torn")
+    told: dict[str, Any] = json.loads(body)
+    return told
+
+
+def _draft(found: Outcome) -> Draft:
+    report = found.report
+    return Draft(
+        artifact=found.artifact,
+        precision=report.precision,
+        memory=report.memory,
+        kernels=report.kernels,
+        notes=report.notes,
+        records=report.records,
+        idle=report.idle,
+    )
+
+
+def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
+    artifact = replace(made.artifact, certificate=told["certificate"])
+    report = Report(
+        model=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        regions=model.regions,
+        target=artifact.target,
+        precision=made.precision,
+        pipeline=artifact.pipeline,
+        notes=made.notes,
+        kernels=made.kernels,
+        agreement=tuple(told["agreement"]),
+        latency=None if told["seconds"] is None else Samples(tuple(told["seconds"])),
+        memory=made.memory,
+        stages=(),
+        records=made.records,
+        idle=made.idle,
+    )
+    return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
+
+
+def _measured(told: Mapping[str, Any]) -> Measured:
+    return Measured(
+        latency=_estimate(told.get("latency")),
+        throughput=_estimate(told.get("throughput")),
+        memory=told.get("memory"),
+        size=told.get("size"),
+        accuracy=_estimates(told.get("accuracy")),
+        drop=_estimates(told.get("drop")),
+    )
+
+
+def _estimates(told: Mapping[str, Any] | None) -> dict[str, Estimate]:
+    found = {name: _estimate(each) for name, each in (told or {}).items()}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _estimate(told: Mapping[str, Any] | None) -> Estimate | None:
+    """The JSON has None for infinities: a bound that is not known."""
+    if told is None:
+        return None
+    low, high = told["low"], told["high"]
+    return Estimate(
+        float(told["value"]),
+        float("-inf") if low is None else float(low),
+        float("inf") if high is None else float(high),
+    )
+
+
+def _tidy(root: Path, own: Path) -> None:
+    """Remove the oldest results of other compilations while all take too much, or are too old."""
+    found = sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime)
+    sizes = {each: sum(file.stat().st_size for file in each.glob("*")) for each in found}
+    total = sum(sizes.values())
+    for each in found:
+        old = time.time() - each.stat().st_mtime > OLDEST
+        if each != own and (old or total > MOST):
+            shutil.rmtree(each, ignore_errors=True)
+            total -= sizes[each]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

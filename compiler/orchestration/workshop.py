@@ -1,0 +1,117 @@
+"""Where a cascade's candidates are made: compiled here or in processes, or taken from before.
+
+An artifact that is the same as one that was examined before is not measured again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from blake3 import blake3
+
+from hybridc.compiler.advisers import MakeAdviser
+from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options, Plan
+from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.measurement import profile
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.orchestration import resume, side_by_side
+from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
+from hybridc.compiler.orchestration.drafts import Draft
+from hybridc.compiler.orchestration.facts import facts_of
+from hybridc.compiler.orchestration.gains import Facts
+from hybridc.compiler.orchestration.resume import Kept
+from hybridc.compiler.orchestration.side_by_side import Job
+from hybridc.compiler.quantization import operator_times
+from hybridc.compiler.quantization.operator_times import Seconds
+from hybridc.compiler.session import InferenceSession
+
+
+@dataclass
+class Workshop:
+    """Makes candidates of one model; `kept` are results of an interrupted call, if any."""
+
+    plan: Plan
+    trial: Trial
+    make: MakeAdviser
+    clock: Clock
+    kept: Kept | None = None
+    _drafts: dict[str, Draft | HybridcError] = field(
+        default_factory=dict[str, Draft | HybridcError]
+    )
+    _examined: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+
+    def attempt(self, options: Options) -> Outcome:
+        """Compile, verify and measure; raises what goes wrong."""
+        timeline = self.clock.timeline
+        with timeline.span(f"attempt in {options.dtype}", "attempt", dtype=options.dtype):
+            return self._attempt(options)
+
+    def _attempt(self, options: Options) -> Outcome:
+        if self.kept is not None and (known := self.kept.load(options)):
+            return self._examined.setdefault(_digest(known), known)
+        plan, start = plans.plan(options), self.clock.purse.now()
+        made = self._drafts.pop(_name(options), None)
+        if isinstance(made, HybridcError):
+            raise made
+        if made is None:
+            made = draft(self.trial, plan, self.make, self.clock)
+        digest = _digest(made)
+        if digest not in self._examined:
+            found = judge(made, self.trial, plan, self.make, self.clock)
+            found = replace(found, seconds=self.clock.purse.now() - start)
+            self._examined[digest] = found
+            if self.kept is not None:
+                self.kept.save(options, found)
+        return self._examined[digest]
+
+    def prepare(self, given: Sequence[Options]) -> None:
+        """Compile with each of these options at once; what cannot cross to a process waits."""
+        from tvm.ir import save_json
+
+        jobs = [Job(each, told) for each in given if (told := side_by_side.portable(each))]
+        if not jobs:
+            return
+        steering = jobs[0].options.steering
+        count = side_by_side.workers(steering.workers, len(jobs))
+        seconds = self.clock.purse.left
+        with self.clock.stage(f"build {len(jobs)} stages in {count} processes"):
+            found = side_by_side.drafts(
+                self.trial,
+                save_json(self.trial.model.module),
+                jobs,
+                count,
+                side_by_side.LONGEST if seconds is None else seconds,
+            )
+        self._drafts |= {_name(j.options): made for j, made in zip(jobs, found, strict=True)}
+
+    def facts(self, found: Outcome) -> Facts | None:
+        """What predictions go by; nothing where no time is left for any."""
+        if self.clock.purse.left == 0.0:
+            return None
+        with self.clock.stage("analyse"):
+            return facts_of(found, self.trial, self.plan)
+
+    def kernels(self, found: Outcome) -> Seconds:
+        """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
+        threads = self.plan.target.threads
+        if self.clock.purse.left == 0.0:
+            return {}
+        with self.clock.stage("time kernels"):
+            session = InferenceSession(found.artifact, threads)
+            return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
+
+
+def _name(options: Options) -> str:
+    return repr(sorted(resume.described(options).items()))
+
+
+def _digest(found: Draft | Outcome) -> str:
+    """What tells artifacts apart by what they compute and how: code and weights."""
+    artifact, state = found.artifact, blake3()
+    state.update(artifact.library)
+    for name, array in artifact.weights.items():
+        state.update(f"{name} {array.dtype} {array.shape};".encode())
+        state.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return state.hexdigest()

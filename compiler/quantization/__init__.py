@@ -1,0 +1,1 @@
+"""Integers in place of floats: ranges, errors, and which operators take them."""

@@ -1,0 +1,132 @@
+"""Narrow a lossy stage: leave the most sensitive operators as they were, and keep the rest.
+
+Where a stage breaks a limit on accuracy, an `Assigner` is asked for the fastest assignment with a
+share of the error, and each answer is compiled, verified and measured.  The share is found by
+bisection, on a scale of logarithms, since few operators make most of the error.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic
+
+from hybridc.compiler import target
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.orchestration.candidates import Candidate, Result
+from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.quantization import assignment, sensitivity
+from hybridc.compiler.quantization.assignment import Assigner, Choice, Greedy
+from hybridc.compiler.quantization.operator_times import OperatorTimes, Seconds
+from hybridc.compiler.quantization.sensitivity import Lowered, Operator
+
+# Assignments that are compiled and measured at most.
+STEPS = 4
+# The least share of the error that is tried; below, hardly an operator is left to lower.
+_LEAST = 2.0**-12
+# Between shares that are nearer to each other than this no operator is decided otherwise.
+_NEAR = 1.001
+# Operators that are told by name.
+_SHOWN = 5
+_AS_IT_WAS = "as it was"
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What breaks a limit, or is wrong: what was measured of it, and what was lowered in it."""
+
+    measured: Measured
+    sensitive: Lowered | None
+
+
+@dataclass(frozen=True)
+class Narrowed(Generic[Result]):
+    """The candidate that keeps the accuracy, by which options, and what stayed in it and why."""
+
+    best: Result
+    options: Options
+    told: str
+
+
+def narrow(
+    options: Options,
+    broken: Candidate,
+    attempt: Callable[[Options], Result],
+    timed: tuple[Seconds, Seconds] = ({}, {}),
+    assigner: Assigner | None = None,
+) -> Narrowed[Result] | None:
+    """Find an assignment that keeps the limits on accuracy, and is verified.
+
+    `options` gave what is `broken`.  `timed` are seconds of kernels by their FLOPs, before and with
+    the stage (see `operator_times`).  Of at most `STEPS` that are tried, the one with the largest
+    share of the error is returned that keeps the limits, or None.
+    """
+    if broken.sensitive is None or not broken.sensitive.operators:
+        return None
+    operators = sensitivity.measured(broken.sensitive)
+    device = target.parse(options.target, options.threads)
+    problem = _problem(operators, OperatorTimes(operators, device, *timed))
+    whole = sum(choices.choices[-1].error for choices in problem)
+    low, high, share = _LEAST, 1.0, _first_share(options.contract, broken.measured)
+    found: Narrowed[Result] | None = None
+    # Whether the limits hold where these operators are left as they were.
+    known = {options.precise: False, tuple(each.name for each in operators): True}
+    tried = 0
+    while tried < STEPS and high > _NEAR * low:
+        kept = _kept((assigner or Greedy()).assign(problem, whole * share), operators)
+        if kept not in known:
+            changed, tried = replace(options, precise=kept), tried + 1
+            try:
+                result = attempt(changed)
+                known[kept] = not options.contract.judge_accuracy(result.measured)
+                if known[kept]:
+                    found = Narrowed(result, changed, _told(kept, operators))
+            except OutOfTimeError:
+                break
+            except HybridcError:  # the stage as a whole compiled: so may the next narrowed one
+                known[kept] = False
+        low, high = (share, high) if known[kept] else (low, share)
+        share = (low * high) ** 0.5
+    return found
+
+
+def _problem(operators: Sequence[Operator], times: OperatorTimes) -> list[assignment.Operator]:
+    made: list[assignment.Operator] = []
+    for each in operators:
+        wide, narrow_ = times.of(each)
+        choices = Choice(_AS_IT_WAS, wide, 0.0), Choice("int8", narrow_, each.counts)
+        made.append(assignment.Operator(each.name, choices))
+    return made
+
+
+def _kept(chosen: assignment.Assignment, operators: Sequence[Operator]) -> tuple[str, ...]:
+    return tuple(each.name for each in operators if chosen[each.name].precision == _AS_IT_WAS)
+
+
+def _first_share(contract: Contract, measured: Measured) -> float:
+    """What share of the error the limits leave, as far as they are on a cosine.
+
+    Noise of energy e beside a signal of 1 turns it to a cosine of about 1 - e/2.
+    """
+    limit, found = contract.min_accuracy.get("cosine"), measured.accuracy.get("cosine")
+    if limit is None or found is None or found.low >= limit or limit >= 1:
+        return 0.25
+    return max(_LEAST, 0.7 * (1 - limit) / (1 - found.low))
+
+
+def _told(kept: Sequence[str], operators: Sequence[Operator]) -> str:
+    """Which operators stay, and what for."""
+    stay = [each for each in operators if each.name in kept]
+    worst = sorted(stay, key=lambda each: -each.counts)
+    shown = ", ".join(f"{each.described} ({each.counts:.1e})" for each in worst[:_SHOWN])
+    more = f" and {len(stay) - _SHOWN} more" if len(stay) > _SHOWN else ""
+    count = len(operators) - len(stay)
+    return f"{count} of {len(operators)} operators; most error for their time: {shown}{more}"
+
+
+def operators_of(lowered: Lowered | None) -> Mapping[str, Any] | None:
+    """For the report: how many operators a stage lowered, and each of them."""
+    if lowered is None:
+        return None
+    entries = [each.to_json() for each in lowered.operators]
+    return {"lowered": sum(each.lowered for each in lowered.operators), "operators": entries}

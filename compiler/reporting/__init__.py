@@ -1,0 +1,1 @@
+"""What is told of a compilation: text, data and pages."""

@@ -1,0 +1,184 @@
+"""The report of an artifact as a page: what it is, what it promises, and where its time goes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hybridc.compiler import pipeline
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.model import OpaqueSpec, TensorSpec
+from hybridc.compiler.monitoring.monitored import Monitored
+from hybridc.compiler.reporting import page
+from hybridc.compiler.reporting import report_charts as charts
+from hybridc.compiler.reporting.page import Element, element
+from hybridc.compiler.reporting.report import Stage
+from hybridc.compiler.reporting.report_charts import Measured, mapping, number
+from hybridc.compiler.reporting.report_decisions import contributions, decisions
+from hybridc.compiler.reporting.report_monitor import monitor
+from hybridc.compiler.units import format_duration, format_size
+
+
+def render(
+    artifact: Artifact,
+    measured: Measured | None = None,
+    stages: Sequence[Stage] = (),
+    notice: str = "",
+    monitored: Monitored | None = None,
+) -> str:
+    """The page of an artifact; without `measured` it tells what is stored in the artifact alone.
+
+    `stages` are the steps of the compilation and `monitored` is what a monitor saw meanwhile, which
+    artifacts do not keep; `notice` says why something is missing.
+    """
+    kernels = _kernels(artifact)
+    chart = charts.times(measured, kernels) if measured else charts.work(kernels, notice)
+    return page.document(
+        f"{artifact.name} - hybridc",
+        element("h1", artifact.name),
+        element("p", _subtitle(artifact), class_="soft"),
+        _tiles(artifact, measured),
+        chart,
+        _certificate(artifact),
+        decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
+        contributions(artifact.report),
+        _tensors(artifact),
+        _regions(artifact),
+        charts.memory(artifact.report.get("memory")),
+        charts.steps(stages) if stages else _passes(artifact),
+        monitor(monitored),
+        _notes(artifact),
+        _versions(artifact, measured),
+    )
+
+
+def _kernels(artifact: Artifact) -> dict[str, Mapping[str, Any]]:
+    """The records of the kernels by name; an artifact's report may hold anything."""
+    found = artifact.report.get("kernels")
+    entries = [e for e in found if isinstance(e, Mapping)] if isinstance(found, list) else []
+    return {str(entry.get("kernel")): entry for entry in entries}
+
+
+def _subtitle(artifact: Artifact) -> str:
+    target = artifact.target
+    return f"compiled for {target.get('cpu')}, {target.get('threads')} threads"
+
+
+def _tiles(artifact: Artifact, measured: Measured | None) -> Element:
+    memory = mapping(artifact.report.get("memory"))
+    weights = sum(array.nbytes for array in artifact.weights.values())
+    tiles: list[tuple[str, str]] = []
+    if measured:
+        tiles.append((format_duration(measured.latency.median), "a call, median, measured now"))
+        share = measured.profile.limit / measured.latency.median
+        tiles.append((f"{share:.0%}", "of what the machine's limits allow"))
+    tiles.append((str(len(_kernels(artifact))), "kernels"))
+    if peak := number(memory.get("peak")):
+        tiles.append((format_size(peak), "peak memory"))
+    tiles.append((format_size(weights), "weights"))
+    return element(
+        "div",
+        *(
+            element("div", element("b", value), element("span", what, class_="soft"))
+            for value, what in tiles
+        ),
+        class_="tiles",
+    )
+
+
+def _certificate(artifact: Artifact) -> Element:
+    given = artifact.certificate
+    parts: list[Element | None] = [element("p", f"Measured on {given.get('data', 'nothing')}.")]
+    if "kept" in given:
+        word, kind = ("kept", "good") if given["kept"] is True else ("not kept", "bad")
+        promised = mapping(given.get("contract"))
+        told = "; ".join(f"{name} {_limit(name, value)}" for name, value in promised.items())
+        parts.append(element("p", element("b", f"Contract {word}", class_=kind), f": {told}"))
+        broken = given.get("broken")
+        parts += [element("p", str(b), class_="bad") for b in broken or ()]
+    agreement = given.get("agreement")
+    rows = [mapping(entry) for entry in agreement] if isinstance(agreement, list) else []
+    if rows:
+        columns = ("output", "max_abs", "cosine", "rtol", "atol")
+        cells = [[_plain(row.get(column, "-")) for column in columns] for row in rows]
+        headers = ("output", "max. abs. error", "cosine", "rtol", "atol")
+        parts.append(page.table(headers, cells))
+    else:
+        parts.append(element("p", "Its answers were not compared with a reference."))
+    return page.section("Certificate", *parts)
+
+
+def _limit(name: str, value: object) -> str:
+    """A limit of the contract with its unit."""
+    units = {
+        "max_latency": format_duration,
+        "max_memory": format_size,
+        "max_size": format_size,
+    }
+    return units[name](number(value)) if name in units else _plain(value)
+
+
+def _plain(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:.6g}"
+        case Mapping():
+            return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+        case _:
+            return str(value)
+
+
+def _tensors(artifact: Artifact) -> Element:
+    sides = (("input", artifact.inputs), ("output", artifact.outputs))
+    rows = [(side, spec.name, *_kind(spec)) for side, specs in sides for spec in specs]
+    return page.section("Inputs and outputs", page.table(("", "name", "dtype", "shape"), rows))
+
+
+def _kind(spec: TensorSpec) -> tuple[str, str]:
+    """The type and the sizes of an input or output."""
+    if not isinstance(spec, OpaqueSpec):
+        return spec.dtype, " x ".join(map(str, spec.shape)) or "scalar"
+    sizes = ["?" if size is None else str(size) for size in spec.sizes or ()]
+    return spec.type, " x ".join(sizes) or "-"
+
+
+def _regions(artifact: Artifact) -> Element | None:
+    if not artifact.regions:
+        return None
+    rows = [
+        (
+            region.name,
+            ", ".join(f"{n} x{c}" if c > 1 else n for n, c in region.operators.items()),
+            ", ".join(spec.describe() for spec in region.inputs),
+            ", ".join(spec.describe() for spec in region.outputs),
+        )
+        for region in artifact.regions
+    ]
+    return page.section(
+        "Regions computed by ONNX Runtime",
+        page.table(("region", "operators", "inputs", "outputs"), rows),
+    )
+
+
+def _passes(artifact: Artifact) -> Element:
+    items = [element("li", element("code", text)) for text in pipeline.split(artifact.pipeline)]
+    return page.section("Passes, in order", element("ol", *items))
+
+
+def _notes(artifact: Artifact) -> Element | None:
+    notes = artifact.report.get("notes")
+    if not isinstance(notes, list) or not notes:
+        return None
+    return page.section("Notes", *(element("p", str(note)) for note in notes))
+
+
+def _versions(artifact: Artifact, measured: Measured | None) -> Element:
+    rows: list[tuple[str, str]] = [(n, str(v)) for n, v in artifact.toolchain.items()]
+    rows.append(("needs", " ".join(map(str, artifact.target.get("features", ())))))
+    machine = mapping(artifact.target.get("machine"))
+    if machine:
+        known = "measured" if machine.get("measured") is True else "defaults"
+        rows.append(
+            (f"machine ({known})", _plain({k: v for k, v in machine.items() if k != "measured"}))
+        )
+    if measured:
+        rows.append(("run on", f"{measured.machine}, {measured.threads} threads"))
+    return page.section("Versions and target", page.table(("", ""), rows))
