@@ -135,7 +135,7 @@ def test_this_process_keeps_to_its_affinity() -> None:
     cpu = max(os.sched_getaffinity(0))
     code = (
         f"import os; os.sched_setaffinity(0, {{{cpu}}})\n"
-        "from hybridc.compiler import host, settings\n"
+        "from hybridc.compiler import settings\nfrom hybridc.compiler.hardware import host\n"
         "assert host.cores() == 1\n"
         "import tvm, glob\n"
         "settings.set_runtime_threads(2)\n"

@@ -84,7 +84,9 @@ def test_peaks_are_measured_by_kernels_that_run(monkeypatch: pytest.MonkeyPatch)
     found = peaks.measure(TARGET)
     assert found.flops > 0
     assert found.bandwidth > 0
-    assert (found.bf16, found.int8) == (None, None)  # AVX2 has no instructions for them
+    assert found.bf16 is None  # AVX2 has no instructions for it
+    assert found.int8 is not None
+    assert found.int8 > 0
     assert "GFLOP/s fp32" in found.text()
 
 

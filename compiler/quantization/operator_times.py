@@ -8,17 +8,20 @@ traffic, on the scale of those that were timed.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from hybridc.compiler.measurement.profile import KernelTime
 from hybridc.compiler.quantization import sensitivity
 from hybridc.compiler.quantization.sensitivity import Operator
 from hybridc.compiler.target import Target
+
+if TYPE_CHECKING:  # imports TVM
+    from hybridc.compiler.measurement.profile import KernelTime
 
 # Seconds of one call of a kernel, by its FLOPs.
 Seconds = Mapping[int, float]
 
 
-def by_flops(kernels: Iterable[KernelTime]) -> dict[int, float]:
+def by_flops(kernels: "Iterable[KernelTime]") -> dict[int, float]:
     """The mean of the kernels with so many FLOPs a call; those that tell none are left out."""
     sums: dict[int, tuple[float, int]] = {}
     for each in kernels:
