@@ -21,6 +21,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
 
 RULES = pipeline.rules()
+# Sizes of the corpus are fixed: test_strips.py has kernels for the other rules.
+FIXED = [rule for rule in RULES if plugin.name_of(type(rule)) not in ("matmul", "open-loops")]
 CPUS = ("avx512", "avx2")
 # What has AVX512-BF16 besides; it differs in kernels of bfloat16 alone.
 BF16_CPU = '{"kind": "llvm", "mcpu": "cooperlake"}'
@@ -130,7 +132,7 @@ def test_every_rule_keeps_its_contract_with_bf16_instructions(builder: Builder) 
     test_every_rule_keeps_its_contract(builder, BF16_CPU)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
+@pytest.mark.parametrize("rule", FIXED, ids=lambda rule: plugin.name_of(type(rule)))
 def test_every_rule_takes_some_kernel_of_the_corpus(rule: ScheduleRule) -> None:
     cpu = target.parse("avx2", threads=2)
     funcs = [func for _, builder in KERNELS for func in kernels(builder, cpu)]
@@ -159,7 +161,7 @@ def test_points_of_one_canonical_form_have_one_schedule(rule: ScheduleRule) -> N
                     tvm.ir.assert_structural_equal(rule.schedule(match, point).mod, made)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: plugin.name_of(type(rule)))
+@pytest.mark.parametrize("rule", FIXED, ids=lambda rule: plugin.name_of(type(rule)))
 def test_no_rule_measures_or_remembers(rule: ScheduleRule) -> None:
     """The same kernel gets the same point and the same schedule, whatever came before."""
     cpu = target.parse("avx2", threads=2)

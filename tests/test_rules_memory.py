@@ -44,6 +44,7 @@ TAKEN_BY = {
 }
 # What has no axis to put vectors on, and what TVM's own templates write as scalar loops.
 SCALAR = {
+    "one number",
     "relu of one element",
     "relu without axes",
     "cumulative sum",

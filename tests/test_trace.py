@@ -70,7 +70,13 @@ def test_a_compilation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     kinds = defaultdict(list)
     for event in events:
         kinds[event["cat"]].append(event)
-    assert [e["name"] for e in kinds["stage"]] == ["load", "reference", "build", "verify"]
+    assert [e["name"] for e in kinds["stage"]] == [
+        "load",
+        "reference",
+        "build",
+        "verify",
+        "analyse",
+    ]
     stages = {stage["name"] for stage in told["stages"]}
     assert {f"pass {e['name']}" for e in kinds["pass"]} <= stages
     rules = {e["name"]: e["args"]["rule"] for e in kinds["kernel"]}

@@ -92,7 +92,16 @@ def _copy_operators(graph: Any, root: Any, made: Any, values: dict[Any, Any]) ->
             values[node] = made.node_copy(node)
         elif node.op == "call_function":
             require_deterministic(node)
+            require_free_of_effects(node)
             values[node] = made.node_copy(node, values.__getitem__)
+
+
+def require_free_of_effects(node: Any) -> None:
+    """Raise ModelError for what has to happen in order, such as a check of the data."""
+    import torch
+
+    if node.target is torch.ops.higher_order.with_effects:
+        raise ModelError(f"operator '{node.args[1]}' has effects")
 
 
 def _result(graph: Any) -> Any:

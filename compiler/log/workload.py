@@ -81,7 +81,7 @@ def form(func: PrimFunc) -> Form:
 
     Raises PassError where the kernel holds a kind of node that the form has no words for.
     """
-    walk = _Walk(any(str(param.dtype) in _BYTES for param in func.params))
+    walk = _Walk(any(_dtype(param) in _BYTES for param in func.params))
     return ["kernel", VERSION, [walk(param) for param in func.params], walk(func.body)]
 
 

@@ -100,7 +100,7 @@ class Course(Generic[Result]):
 
     def prepare(self, stages: Sequence[Stage]) -> None:
         """Compile stages on what stands side by side, so that trying them has only to measure."""
-        if len(stages) > 1:
+        if stages:
             self.means.prepare([self.changed(stage) for stage in stages])
 
     def refuse(self, stage: Stage) -> Decision | None:

@@ -55,12 +55,16 @@ class Draft:
             artifact=Artifact.load(path),
             precision=str(told["precision"]),
             memory=Memory(**told["memory"]),
-            kernels=tuple(KernelRecord(**record) for record in told["kernels"]),
+            kernels=tuple(_record(record) for record in told["kernels"]),
             notes=tuple(told["notes"]),
             records=told["records"],
             idle=tuple(told["idle"]),
             resources=tuple(told["resources"]),
         )
+
+
+def _record(told: Mapping[str, Any]) -> KernelRecord:
+    return KernelRecord(**{**told, "launches": tuple(told["launches"])})
 
 
 def _plain(record: KernelRecord) -> dict[str, Any]:
