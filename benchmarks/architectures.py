@@ -31,7 +31,7 @@ _RTOL, _ATOL = 1e-3, 1e-4
 
 def main() -> None:
     """Run the families named, or all."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()

@@ -104,7 +104,7 @@ def _bert() -> Any:
 
 def _bert_tiny() -> Any:
     sizes = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 4}
-    config = transformers.BertConfig(num_hidden_layers=2, vocab_size=1024, **sizes)
+    config = transformers.BertConfig(num_hidden_layers=2, vocab_size=1024, **sizes)  # pyright: ignore[reportArgumentType]
     return _text(transformers.BertModel(config))
 
 

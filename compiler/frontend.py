@@ -36,7 +36,7 @@ def load(
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
-    given = Path(source) if _is_path(source) else source
+    given = Path(source) if _is_path(source) else source  # type: ignore[assignment]
     return torch_model.load(given, example_inputs, fallback=fallback)
 
 

@@ -273,7 +273,7 @@ def _consistent(form: Attention) -> bool:
         and query.extent(3) == key.extent(2)
         and key.extent(3) == value.extent(2)
         and 0 not in [size for each in (query, key, value) for size in each.shape]
-        and all(isinstance(each.extent(i), int) for each in (query, key, value) for i in (1, 2, 3))
+        and all(isinstance(each.extent(i), int) for each in (query, key, value) for i in (1, 2, 3))  # pyright: ignore[reportUnnecessaryIsInstance]
     )
 
 

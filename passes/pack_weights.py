@@ -89,7 +89,7 @@ class _Packer:
         tensors = [*value.args, value]
         if weight is None or not all(_known(tensor.ty) for tensor in tensors):
             return None
-        if name == "nn.conv2d" and any(not isinstance(n, int) for n in shape(value.args[0])[1:]):
+        if name == "nn.conv2d" and any(not isinstance(n, int) for n in shape(value.args[0])[1:]):  # pyright: ignore[reportUnnecessaryIsInstance]
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):

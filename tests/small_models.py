@@ -26,7 +26,7 @@ def compiled(
 ) -> Artifact:
     """Build `body(inputs, weights)`, which gives the outputs, as an artifact."""
     builder = relax.BlockBuilder()
-    given = [relax.Var(f"x{i}", _type(spec.shape, spec.dtype)) for i, spec in enumerate(inputs)]
+    given = [relax.Var(f"x{i}", _type(spec.shape, spec.dtype)) for i, spec in enumerate(inputs)]  # pyright: ignore[reportArgumentType]
     types = [_type(array.shape, str(array.dtype)) for array in weights.values()]
     held = relax.Var("weights", relax.TupleType(types))
     with builder.function("main", [*given, held]):

@@ -231,7 +231,7 @@ def test_limits_of_a_wrong_kind_are_refused(given: dict[str, Any], said: str) ->
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    limits = Contract(np.float32(0.005), min_accuracy={"cosine": np.float64(0.5)})
+    limits = Contract(np.float32(0.005), min_accuracy={"cosine": np.float64(0.5)})  # pyright: ignore[reportArgumentType]
     assert limits.max_latency == np.float32(0.005)
 
 

@@ -94,9 +94,9 @@ def test_indices_outside_move_to_the_nearest_element(
 ) -> None:
     model = load(make())
     shape = model.inputs[1].shape
-    given = {"x": noise(4, 5), "i": np.full(shape, far, np.int64)}
+    given = {"x": noise(4, 5), "i": np.full(shape, far, np.int64)}  # pyright: ignore[reportArgumentType, reportCallIssue]
     last = (3, 4) if make is gather_nd else extent - 1
-    nearest = {"x": given["x"], "i": np.full(shape, 0 if far < 0 else last, np.int64)}
+    nearest = {"x": given["x"], "i": np.full(shape, 0 if far < 0 else last, np.int64)}  # pyright: ignore[reportArgumentType, reportCallIssue]
     wanted = model.reference(nearest)
     (got,) = evaluate(model.module, list(given.values()))
     np.testing.assert_array_equal(got, wanted[0])

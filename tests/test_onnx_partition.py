@@ -103,7 +103,10 @@ def partitioned(proto: onnx.ModelProto, names: set[str]) -> Model:
     bound = onnx_shapes.bind(file, {}, True)
     static = onnx_model.prepare(file, bound)
     made = onnx_regions.import_with_regions(
-        static, file, bound, lambda each: not names.isdisjoint(each.output)
+        static,
+        file,
+        bound,  # pyright: ignore[reportArgumentType]
+        lambda each: not names.isdisjoint(each.output),  # pyright: ignore[reportArgumentType]
     )
     outputs = tuple(made.specs[value.name] for value in proto.graph.output)
     inputs = tuple(made.specs[value.name] for value in file.inputs())

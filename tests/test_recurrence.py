@@ -46,7 +46,7 @@ def layer(
 def agree(model: Any, rule: bool = True) -> None:
     outcome = compile_source(model, Options(verify="off", threads=2))
     session = InferenceSession(outcome.artifact)
-    feed = {spec.name: noise(*spec.shape) for spec in outcome.artifact.inputs}
+    feed = {spec.name: noise(*spec.shape) for spec in outcome.artifact.inputs}  # pyright: ignore[reportArgumentType]
     got = session.run(None, feed)
     for value, wanted in zip(got, onnx_reference(model)(feed), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)

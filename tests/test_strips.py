@@ -108,8 +108,8 @@ def test_kernels_compute_the_same_at_any_size(make: Any) -> None:
             [sizes.get(str(e), e) if not isinstance(e, tirx.IntImm) else int(e) for e in p.shape]
             for p in func.params
         ]
-        x = rng.standard_normal(shapes[0]).astype(np.float32)
-        made = [tvm.runtime.tensor(np.zeros(shapes[1], np.float32)) for _ in range(2)]
+        x = rng.standard_normal(shapes[0]).astype(np.float32)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        made = [tvm.runtime.tensor(np.zeros(shapes[1], np.float32)) for _ in range(2)]  # pyright: ignore[reportArgumentType, reportCallIssue]
         plain(tvm.runtime.tensor(x), made[0])
         ours(tvm.runtime.tensor(x), made[1])
         np.testing.assert_allclose(made[1].numpy(), made[0].numpy(), 1e-5, 1e-6)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from zoo_transformers import _BART, _GROUPED, _IMAGE, _STAGES, _TEXT, VOCABULARY, _model, text
+from zoo_transformers import _BART, _GROUPED, _IMAGE, _STAGES, _TEXT, VOCABULARY, _model, text  # pyright: ignore[reportPrivateUsage]
 
 Build = Callable[[], tuple[nn.Module, tuple[Any, ...]]]
 
@@ -62,7 +62,10 @@ def detr() -> tuple[nn.Module, tuple[Any, ...]]:
     from transformers import ResNetConfig
 
     backbone = ResNetConfig(
-        embedding_size=8, layer_type="basic", out_features=["stage4"], **_STAGES
+        embedding_size=8,
+        layer_type="basic",
+        out_features=["stage4"],  # pyright: ignore[reportCallIssue]
+        **_STAGES,  # pyright: ignore[reportCallIssue]
     )
     sizes = {k: v for k, v in _BART.items() if k not in ("vocab_size", "max_position_embeddings")}
     options = {"backbone_config": backbone, "use_timm_backbone": False, "num_queries": 6, **sizes}

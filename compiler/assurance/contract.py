@@ -246,7 +246,7 @@ def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]
 
 def _is_number(value: Any) -> bool:
     """Whether a float is what a value may be taken for; a truth is no number here."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
 def _is_own(name: str, own: Validate | None) -> bool:

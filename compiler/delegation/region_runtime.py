@@ -69,7 +69,7 @@ class OpaquePort(InputPort):
         self.values[self.spec.name] = given
         return self._handle
 
-    def bind_dlpack(self, given: Any) -> Any:
+    def bind_dlpack(self, given: Any) -> Any:  # type: ignore[override]
         """The same, for calls with tensors of other libraries."""
         return self.bind(given)
 

@@ -44,7 +44,7 @@ def _rule(value: Expr, graph: Graph) -> Expr | None:
     if not isinstance(value.args[0].ty.shape, relax.ShapeExpr):
         raise ModelError(f"{operator(value)} of a tensor whose shape depends on the data")
     if operator(value) != "take" and is_open(value.args[0]):
-        sizes = ", ".join(str(size) for size in shape(value.args[0]) if not isinstance(size, int))
+        sizes = ", ".join(str(size) for size in shape(value.args[0]) if not isinstance(size, int))  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ModelError(
             f"{operator(value)} of a tensor of open sizes ({sizes}): fix them with --shape"
         )
@@ -58,7 +58,7 @@ def _take(value: Expr, graph: Graph) -> Expr | None:
     data, index = value.args
     axis = value.attrs.axis
     extent = prod(shape(data)) if axis is None else shape(data)[int(axis)]
-    if not isinstance(extent, int):
+    if not isinstance(extent, int):  # pyright: ignore[reportUnnecessaryIsInstance]
         wrapped = _wrapped_open(index, extent, graph)
     else:
         wrapped = _wrapped(index, np.array(extent), graph)

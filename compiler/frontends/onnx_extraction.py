@@ -72,7 +72,7 @@ class Parts:
         spec = self.specs.get(value.name)
         if not isinstance(spec, OpaqueSpec):
             return value
-        return onnx.helper.make_tensor_value_info(value.name, ELEMENTS[spec.dtype], spec.shape)
+        return onnx.helper.make_tensor_value_info(value.name, ELEMENTS[spec.dtype], spec.shape)  # pyright: ignore[reportArgumentType]
 
     def _outer_nodes(self) -> Iterator[Proto]:
         import onnx

@@ -56,7 +56,7 @@ class Importer(ONNXGraphImporter):
                 self._nodes[node.output[0]] = self.bb.emit(made)
             else:
                 self._read_as_data(node.input)
-                super()._construct_nodes(SimpleNamespace(node=[node]))
+                super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
             _require_sizes(node, self._nodes, self.sizes)
         self._read_as_data([value.name for value in graph.output])
 
@@ -115,7 +115,7 @@ def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
         kind = getattr(values.get(name), "ty", None)
         if not isinstance(kind, relax.TensorType):
             continue
-        if not _follows(kind.shape, sizes):
+        if not _follows(kind.shape, sizes):  # pyright: ignore[reportOptionalMemberAccess]
             del values[name]  # whoever asks how far the import came finds this node
             raise UnsupportedError(
                 f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "

@@ -105,7 +105,7 @@ def _gather(call: _Call) -> Numbers:
     if not all(isinstance(v, int) for v in index.flat):
         raise UnknownError
     taken = np.take(call.array(), index.astype(int), axis=call.options.get("axis", 0))
-    return call.same(taken if isinstance(taken, np.ndarray) else _scalar(taken))
+    return call.same(taken if isinstance(taken, np.ndarray) else _scalar(taken))  # pyright: ignore[reportUnnecessaryIsInstance]
 
 
 def _slice(call: _Call) -> Numbers:

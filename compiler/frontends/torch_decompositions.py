@@ -108,8 +108,8 @@ def _references() -> Table:
     return {
         target: function
         for target, function in torch._decomp.decomposition_table.items()
-        if isinstance(target, torch._ops.OpOverload)
-        and not hasattr(torch.ops.prims, target._schema.name.partition("::")[2])
+        if isinstance(target, torch._ops.OpOverload)  # pyright: ignore[reportPrivateUsage]
+        and not hasattr(torch.ops.prims, target._schema.name.partition("::")[2])  # pyright: ignore[reportPrivateUsage]
     }
 
 
@@ -118,7 +118,7 @@ def _primitives() -> Table:
     import torch._prims as prims
 
     packets = [getattr(torch.ops.prims, name, None) for name in prims.__all__]
-    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}
+    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
     # Torch's own writes into an empty tensor.
     return {**found, torch.ops.prims.convert_element_type.default: _converted}
 

@@ -43,7 +43,7 @@ def import_program(exported: Any) -> IRModule:
     """
     importer, ours = Importer(), {*converters(), *complex.COMPLEX}
     importable = {*importer.convert_map, *ours} - _MISREAD
-    program = torch_decompositions.for_relax(exported, importable, ours)
+    program = torch_decompositions.for_relax(exported, importable, ours)  # pyright: ignore[reportArgumentType]
     return importer.from_exported_program(program, False, True, False, None)
 
 
@@ -92,7 +92,7 @@ class Importer(ExportedProgramImporter):
             elif node.op == "call_function":
                 self.env[node] = self._imported(node)
             elif node.op == "output":
-                return self._flatten_output_args(self.retrieve_args(node)[0])
+                return self._flatten_output_args(self.retrieve_args(node)[0])  # pyright: ignore[reportOptionalSubscript]
         raise ModelError("the program has no outputs")
 
     def _imported(self, node: Any) -> Expr:
@@ -143,7 +143,7 @@ class Importer(ExportedProgramImporter):
         value, given = node.meta.get("val"), self.env[node]
         if isinstance(value, tuple | list):
             pairs = [complex.parts(scope, field) for field in given]
-            return tuple(zip(*pairs, strict=True))
+            return tuple(zip(*pairs, strict=True))  # type: ignore[return-value]
         if value.is_complex():
             return complex.parts(scope, given)
         if value.dtype == torch.bool:  # a condition
@@ -181,7 +181,7 @@ class Importer(ExportedProgramImporter):
     def _evaluated(self, node: Any) -> Any:
         """What torch computes of a node that reads nothing but constants; None for others."""
         target, inputs = node.target, node.all_input_nodes
-        if not isinstance(target, torch._ops.OpOverload) or _uncertain(target):
+        if not isinstance(target, torch._ops.OpOverload) or _uncertain(target):  # pyright: ignore[reportPrivateUsage]
             return None
         if any(each not in self._same for each in inputs) or not _small(node.meta.get("val")):
             return None

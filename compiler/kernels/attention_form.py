@@ -95,7 +95,7 @@ class Attention:
         """What the two products take, a multiply-add counted as two; no causally masked."""
         batch, heads, rows, depth = (self.query.extent(axis) for axis in range(4))
         met = sum(self.columns_of(row) for row in range(rows))
-        images = batch if isinstance(batch, int) else 1
+        images = batch if isinstance(batch, int) else 1  # pyright: ignore[reportUnnecessaryIsInstance]
         return 2 * images * heads * met * (depth + self.value.extent(3))
 
     def columns_of(self, row: int) -> int:

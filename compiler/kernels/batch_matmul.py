@@ -111,6 +111,6 @@ def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, group: int) -> tup
 def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
     last = index[len(index) - len(shape) :]
     return [
-        0 if isinstance(extent, int) and extent == 1 else i
+        0 if isinstance(extent, int) and extent == 1 else i  # pyright: ignore[reportUnnecessaryIsInstance]
         for i, extent in zip(last, shape, strict=True)
     ]

@@ -82,7 +82,7 @@ def conv2d(
     side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
     high, wide = -(-out_h // side), -(-out_w // side)
-    lead = () if isinstance(batch, int) else (batch,)
+    lead = () if isinstance(batch, int) else (batch,)  # pyright: ignore[reportUnnecessaryIsInstance]
     images = 1 if lead else batch
     grid = _Grid(images, high, wide, side, max(tiles, images * high * wide), lead)
     x = tensor(shape, "x", "uint8" if integers else "float32")

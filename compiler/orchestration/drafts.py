@@ -64,7 +64,8 @@ class Draft:
 
 
 def _record(told: Mapping[str, Any]) -> KernelRecord:
-    return KernelRecord(**{**told, "launches": tuple(told["launches"])})
+    fields: dict[str, Any] = {**told, "launches": tuple(told["launches"])}
+    return KernelRecord(**fields)
 
 
 def _plain(record: KernelRecord) -> dict[str, Any]:

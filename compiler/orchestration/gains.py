@@ -101,7 +101,7 @@ def _together(found: Sequence[Operator]) -> Operator | None:
     if not found:
         return None
     sums = [sum(getattr(each, n) for each in found) for n in ("flops", "weights", "data", "alone")]
-    return Operator("all", found[0].kind if found[0].product else OTHER, *sums)
+    return Operator("all", found[0].kind if found[0].product else OTHER, *sums)  # pyright: ignore[reportArgumentType]
 
 
 class Predictor(Protocol):

@@ -209,7 +209,7 @@ def _scale(c: Call, forward: bool) -> float:
     wanted = {0: 1.0, 1: count**-0.5, 2: 1 / count}.get(int(c["normalization"]))
     if wanted is None:
         raise UnsupportedError(f"normalization={c['normalization']}")
-    return wanted if forward else wanted * count
+    return wanted if forward else wanted * count  # type: ignore[no-any-return]
 
 
 COMPLEX: Mapping[str, Converter] = MappingProxyType(

@@ -41,7 +41,7 @@ def _max_pool(rank: int) -> Converter:
         }
         if 1 in c.used:
             node = Node("MaxPool", [x], attributes, 2, 20, s)
-            made, places = pooling.max_pool(node)
+            made, places = pooling.max_pool(node)  # type: ignore[misc]
             places = s.floor_mod(places, math.prod(static(x)[2:]))
         else:
             pool = {1: s.nn.max_pool1d, 2: s.nn.max_pool2d, 3: s.nn.max_pool3d}[rank]
