@@ -118,7 +118,10 @@ def fill(path: Path, source: Path, threads: int | None = None) -> None:
         assert log.add(records, described).faults.count == 0
 
 
-def test_the_winners_of_the_log_are_compiled(source: Path, tuned: Path) -> None:
+def test_the_winners_of_the_log_are_compiled(
+    source: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path))  # where no other test left a log
     plain = driver.compile_source(source, Options())
     by_log = driver.compile_source(source, Options(log=str(tuned), frozen=True))
     with access.open_log(str(tuned), readonly=True) as log:
