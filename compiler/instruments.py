@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hybridc.compiler import plugin
-from hybridc.compiler.assurance import verify
-from hybridc.compiler.delegation import opaque_values
-from hybridc.compiler.errors import HybridcError, InputError, WrongAnswerError
+from hybridc.compiler.assurance import answers, verify
+from hybridc.compiler.errors import HybridcError, InputError
 from hybridc.compiler.evaluate import evaluate_model
 from hybridc.compiler.interfaces import IRModule, Pass
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
+from hybridc.compiler.model import Array, Feed, Model
 from hybridc.compiler.monitoring.timeline import Timeline
 
 
@@ -107,18 +106,8 @@ class NumericVerify:
     def check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
         """Compare every output for one feed.  Raises WrongAnswerError."""
         got = evaluate_model(self.model, module, feed)
-        specs = self.model.outputs
-        if len(got) != len(specs):
-            raise WrongAnswerError(f"{len(got)} outputs where the model has {len(specs)}")
         how = (self.rtol, self.atol, self.precision)
-        verify.check(
-            [
-                opaque_values.compare(spec.name, want, have, *how)
-                if isinstance(spec, OpaqueSpec)
-                else verify.compare(spec.name, want, have, *how)
-                for spec, want, have in zip(specs, wanted, got, strict=True)
-            ]
-        )
+        verify.check(answers.compare(self.model, [feed], [wanted], [got], how))
 
 
 def _on_gpu(module: IRModule) -> bool:

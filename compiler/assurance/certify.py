@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance import accuracy as accuracies
 from hybridc.compiler.assurance import (
+    answers,
     calibration,
     confidence,
     open_answers,
@@ -26,12 +25,11 @@ from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.assurance.open_answers import References, Sized
 from hybridc.compiler.assurance.validation import ReferenceRunner, Runner, Validate
 from hybridc.compiler.assurance.verify import Comparison
-from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, TensorSpec, open_dims
+from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, open_dims
 from hybridc.compiler.session import InferenceSession
 
 _PATIENCE = 10.0  # seconds in which a limit is to become clear
@@ -73,6 +71,11 @@ class Terms:
     timed: bool = False
     left: float | None = None
     calibrated: Mapping[str, Any] | None = None
+
+    @property
+    def how(self) -> verify.How:
+        """What each output is held to."""
+        return self.rtol, self.atol, self.precision
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     if samples is not None:
         certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
     notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
+    notes += tuple(each.told() for each in agreement if each.condition)
     return Examined(agreement, samples, measured, certificate, broken, notes)
 
 
@@ -232,7 +236,8 @@ def _brief(comparison: Comparison) -> dict[str, Any]:
     """The part of a comparison that a certificate states."""
     keys = ("output", "rtol", "atol", "max_abs", "cosine")
     described = comparison.describe()
-    return {key: described[key] for key in keys}
+    brief = {key: described[key] for key in keys}
+    return brief | {"condition": comparison.condition} if comparison.condition else brief
 
 
 def _compare(
@@ -241,37 +246,16 @@ def _compare(
     """Each output's comparison over all samples and, where sizes are open, at several of these."""
     if not terms.verify:
         return (), ()
-    sides = (zip(*side, strict=True) for side in (trial.wanted, got))
-    outputs = zip(trial.model.outputs, *sides, strict=True)
-    found = tuple(_compared(spec, want, have, terms) for spec, want, have in outputs)
+    found = answers.compare(trial.model, trial.feeds, trial.wanted, got, terms.how)
     sized: Sequence[Sized] = ()
     if open_dims(trial.model.inputs):
         sized = trial.references.of(trial.model, terms.seed)
-        how = terms.rtol, terms.atol, terms.precision
-        found = open_answers.worst(found, open_answers.compare(session, trial.model, sized, how))
+        compared = open_answers.compare(session, trial.model, sized, terms.how)
+        found = open_answers.worst(found, compared)
     # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
     if terms.calibrated is None or not terms.contract.accuracies(Measured()):
         verify.check(found, terms.precision)
     return found, sized
-
-
-def _compared(
-    spec: TensorSpec, wanted: Sequence[Any], got: Sequence[Any], terms: Terms
-) -> Comparison:
-    """One output over all samples; of what has no one shape, the worst sample."""
-    how = (terms.rtol, terms.atol, terms.precision)
-    if isinstance(spec, OpaqueSpec):
-        pairs = zip(wanted, got, strict=True)
-        found = [opaque_values.compare(spec.name, want, have, *how) for want, have in pairs]
-        return opaque_values.worst(found)
-    if len({array.shape for array in wanted}) > 1:
-        each = zip(wanted, got, strict=True)
-        return opaque_values.worst([verify.compare(spec.name, w, g, *how) for w, g in each])
-    return verify.compare(spec.name, _stacked(wanted), _stacked(got), *how)
-
-
-def _stacked(samples: Sequence[Array]) -> Array:
-    return samples[0] if len(samples) == 1 else np.stack(samples)
 
 
 def _size(artifact: Artifact) -> int:

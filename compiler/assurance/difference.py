@@ -31,7 +31,7 @@ class Difference:
             difference = np.abs(self.got - self.wanted)
         return np.where(self.same, 0.0, np.where(np.isnan(difference), np.inf, difference))
 
-    def within(self, rtol: float, atol: float) -> NDArray[np.bool_]:
+    def within(self, rtol: float, atol: float | Floats) -> NDArray[np.bool_]:
         """Where the two agree."""
         if self.exact:
             return self.same

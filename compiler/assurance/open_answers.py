@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler import dims
-from hybridc.compiler.assurance import verify
+from hybridc.compiler.assurance import answers, verify
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.model import Array, Feed, Model, open_dims, random_feed
@@ -40,16 +40,14 @@ def compare(
     session: InferenceSession,
     model: Model,
     trials: Sequence[Sized],
-    how: tuple[float | None, float | None, str],
+    how: verify.How,
 ) -> tuple[Comparison, ...]:
     """The worst comparison of each output over all sizes; `how` are tolerances and precision."""
-    found: list[list[Comparison]] = [[] for _ in model.outputs]
+    found: list[Sequence[Comparison]] = []
     for trial in trials:
         got = session.run(None, trial.feed)
-        for index, spec in enumerate(model.outputs):
-            wanted = trial.wanted[index]
-            found[index].append(verify.compare(spec.name, wanted, got[index], *how))
-    return tuple(map(opaque_values.worst, found))
+        found.append(answers.compare(model, [trial.feed], [trial.wanted], [got], how))
+    return worst(*found)
 
 
 def worst(*found: Sequence[Comparison]) -> tuple[Comparison, ...]:

@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from hybridc.compiler.assurance.accuracy import METRICS
-from hybridc.compiler.assurance.difference import Difference
+from hybridc.compiler.assurance.difference import Difference, Floats
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, TensorSpec
 
@@ -25,6 +25,10 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
     "float16": (8 * 2**-10, 8 * 2**-10),
     "bfloat16": (8 * 2**-7, 8 * 2**-7),
 }
+
+# What a comparison is held to: rtol and atol, None for those of the dtype, and the precision.
+How = tuple[float | None, float | None, str]
+USUAL: How = (None, None, "fp32")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,8 @@ class Comparison:
     `max_rel` looks at elements beyond `atol` only; `cosine` and `snr_db` (decibels) leave out
     pairs of equal NaN or infinity; `top1` is the share of rows (last axis) whose largest element
     is in the same place.  `first` is the index of the first of the `differing` elements, `wanted`
-    and `got` its two values.
+    and `got` its two values.  `condition` is the most that an element was allowed beside its
+    tolerance, since the reference itself moves so far under rounded inputs (conditioning.py).
     """
 
     output: str
@@ -84,6 +89,7 @@ class Comparison:
     snr_db: float
     top1: float
     min_cosine: float = -1.0
+    condition: float = 0.0
     differing: int = 0
     first: tuple[int, ...] | None = None
     wanted: float | None = None
@@ -93,6 +99,13 @@ class Comparison:
     def ok(self) -> bool:
         """Whether every element is within the tolerance, and all of them together."""
         return self.differing == 0 and self.cosine >= self.min_cosine
+
+    def told(self) -> str:
+        """For the report, where the tolerance alone was too narrow."""
+        return (
+            f"output {self.output} was allowed up to {self.condition:.3g} beside its tolerance: "
+            "there the reference itself moves when the inputs change by one rounding"
+        )
 
     def describe(self) -> dict[str, Any]:
         """The comparison as JSON data; what is not finite is None."""
@@ -107,11 +120,12 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     rtol: float | None = None,
     atol: float | None = None,
     precision: str = "fp32",
+    slack: Floats | None = None,
 ) -> Comparison:
     """Compare an output with what was wanted; None takes the tolerance of its dtype.
 
-    Of a model in reduced `precision` floats, and bytes of a quantised one, are held to `REDUCED`
-    instead.
+    `slack` is what each element may be off beside that.  Of a model in reduced `precision` floats,
+    and bytes of a quantised one, are held to `REDUCED` instead.
 
     NaN equals NaN and an infinity equals the same infinity.  Raises WrongAnswerError where shape
     or dtype differ.
@@ -125,16 +139,8 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     reduced = None if pair.exact else REDUCED.get(precision)
     usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(wanted.dtype)
     relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol
-    differing = np.flatnonzero(~pair.within(relative, absolute))
-    where: dict[str, Any] = {}
-    if differing.size:
-        first = int(differing[0])
-        where = {
-            "differing": int(differing.size),
-            "first": tuple(map(int, np.unravel_index(first, wanted.shape))),
-            "wanted": float(pair.wanted.flat[first]),
-            "got": float(pair.got.flat[first]),
-        }
+    allowed = absolute if slack is None else absolute + slack
+    differing = np.flatnonzero(~pair.within(relative, allowed))
     return Comparison(
         output=name,
         dtype=str(wanted.dtype),
@@ -147,8 +153,22 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         snr_db=METRICS["snr"].of(pair).value,
         top1=METRICS["top1"].of(pair).value,
         min_cosine=reduced.cosine if reduced else -1.0,
-        **where,
+        condition=0.0 if slack is None else float(slack.max(initial=0.0)),
+        **_first(differing, pair, wanted.shape),
     )
+
+
+def _first(differing: Sequence[int], pair: Difference, shape: tuple[int, ...]) -> dict[str, Any]:
+    """How many elements differ, where the first of them stands, and its two values."""
+    if not len(differing):
+        return {}
+    first = int(differing[0])
+    return {
+        "differing": len(differing),
+        "first": tuple(map(int, np.unravel_index(first, shape))),
+        "wanted": float(pair.wanted.flat[first]),
+        "got": float(pair.got.flat[first]),
+    }
 
 
 def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:

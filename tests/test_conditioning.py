@@ -1,0 +1,85 @@
+"""What an ill-conditioned output may be off, and that faults are not excused by it."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from hybridc.compiler.assurance import answers, verify
+from hybridc.compiler.assurance.conditioning import nudged
+from hybridc.compiler.model import Array, Model, TensorSpec
+
+SIZE = 4096
+WEIGHTS = np.random.default_rng(1).standard_normal((SIZE, 50)).astype(np.float32) * 100
+
+
+def _model(dtype: str = "float32") -> Model:
+    """Sums of thousands of large numbers, of which one column is made to cancel."""
+
+    def reference(feed: Mapping[str, Any]) -> list[Array]:
+        return [feed["x"].astype(np.float32) @ WEIGHTS]
+
+    spec = TensorSpec("x", (1, SIZE), dtype)
+    outputs = (TensorSpec("y", (1, 50), "float32"),)
+    return Model("sums", cast("Any", None), (spec,), outputs, reference)
+
+
+def _feed() -> dict[str, Array]:
+    return {"x": np.random.default_rng(0).standard_normal((1, SIZE)).astype(np.float32)}
+
+
+def _other_order(feed: Mapping[str, Array]) -> Array:
+    """The same sums, added up one after the other from the end."""
+    products = feed["x"].T * WEIGHTS
+    return np.cumsum(products[::-1], axis=0, dtype=np.float32)[-1:]
+
+
+def test_another_order_of_sums_is_no_fault() -> None:
+    model, feed = _model(), _feed()
+    nearly = model.reference(feed)[0][0, 0] - np.float32(0.01)
+
+    def cancelled(sums: Array) -> Array:
+        return sums - np.where(np.arange(50) == 0, nearly, np.float32(0))
+
+    def reference(given: Mapping[str, Any]) -> list[Array]:
+        return [cancelled(model.reference(given)[0])]
+
+    cancelling = replace(model, reference=reference)
+    wanted, got = reference(feed)[0], cancelled(_other_order(feed))
+    assert not verify.compare("y", wanted, got).ok
+    (found,) = answers.compare(cancelling, [feed], [[wanted]], [[got]], verify.USUAL)
+    assert found.ok
+    assert 0.01 < found.condition < 10
+    assert "one rounding" in found.told()
+
+
+@pytest.mark.parametrize("fault", [30.0, np.nan, np.inf])
+def test_a_fault_stays_one(fault: float) -> None:
+    model, feed = _model(), _feed()
+    wanted = model.reference(feed)[0]
+    got = wanted.copy()
+    got[0, 7] += fault
+    (found,) = answers.compare(model, [feed], [[wanted]], [[got]], verify.USUAL)
+    assert not found.ok
+    assert found.first == (0, 7)
+
+
+def test_tolerances_of_the_user_are_kept_to() -> None:
+    model, feed = _model(), _feed()
+    wanted, got = model.reference(feed)[0], _other_order(feed)
+    (found,) = answers.compare(model, [feed], [[wanted]], [[got]], (0.0, 1e-6, "fp32"))
+    assert not found.ok
+
+
+def test_only_inputs_of_fp32_have_neighbours() -> None:
+    feed = {"x": np.ones(8, np.float32), "ids": np.arange(8), "zero": np.zeros(8, np.float32)}
+    moved = nudged(feed, np.random.default_rng(0))
+    assert np.array_equal(moved["ids"], feed["ids"])
+    assert np.array_equal(moved["zero"], feed["zero"])
+    assert 0 < np.abs(moved["x"] - 1).max() <= np.finfo(np.float32).eps
+    model = _model("int64")
+    wanted = model.reference({"x": np.ones((1, SIZE), np.int64)})[0]
+    (found,) = answers.compare(model, [feed], [[wanted]], [[wanted + 1]], verify.USUAL)
+    assert not found.ok
