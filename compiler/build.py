@@ -12,6 +12,8 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm_ffi import structural_map
 
+from hybridc.compiler.aot.join import join
+from hybridc.compiler.aot.parts import is_part
 from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
 from hybridc.compiler.cuda.toolchain import Compiled
@@ -50,6 +52,8 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     generated for a kernel, or the code cannot be linked.
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
+    if target.gpu is None:
+        module = join(module, target.threads)
     try:
         with tvm.transform.PassContext(config=launches.config(target)):
             executable = tvm.compile(
@@ -65,7 +69,8 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = Path(folder) / "lib.so"
         try:
-            executable.export_library(str(path))
+            # Where a line of TIR went is of no use to anyone, and as large as the code.
+            executable.export_library(str(path), options=["-Wl,--strip-debug"])
         except (RuntimeError, OSError) as error:
             raise PassError(f"the C compiler could not link the kernels: {error}") from error
         usages = resources.read_log(device.log)
@@ -188,5 +193,17 @@ def _virtual_machine(module: IRModule, context: Any) -> IRModule:
             transform.ComputePrimValue(),
             transform.VMShapeLower(),
             transform.AttachGlobalSymbol(),
+            _hide_parts,
         ]
     )(module)
+
+
+@module_pass(opt_level=0)
+def _hide_parts(module: IRModule, context: Any) -> IRModule:
+    """Take their symbols from functions that only other kernels call."""
+    hidden = {
+        var: func.without_attr("global_symbol")
+        for var, func in module.functions_items()
+        if is_part(func)
+    }
+    return updated(module, hidden)

@@ -13,6 +13,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler import dims, placement, settings
+from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.delegation.region_runtime import OpaquePort, RegionSet
@@ -162,8 +163,11 @@ class InferenceSession:
         """Let `observer` see each call of the virtual machine, before and after it.
 
         It gets the function, its name, whether the call is still to come, its result and its
-        arguments, and returns 0; calls take longer from then on.
+        arguments, and returns 0; calls take longer from then on.  Kernels that one function would
+        call are called one by one.
         """
+        if self._machine.module.implements_function(BY_KERNEL):
+            self._main = self._machine[BY_KERNEL]
         self._machine.set_instrument(observer)
 
     def _invoke(self, given: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,153 @@
+"""Give a model a `main` that asks one function for all its kernels."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+
+from hybridc.compiler.aot import course as courses
+from hybridc.compiler.aot import parts
+from hybridc.compiler.aot.course import BOUNDARY, Course
+from hybridc.compiler.aot.region import Call, Failures, Kernel, regions
+from hybridc.compiler.interfaces import IRModule, PrimFunc
+
+# The function that makes each call through the virtual machine, for those who watch each kernel.
+BY_KERNEL = "kernel_by_kernel"
+_ALL = "all_kernels"
+_DATA = 1  # the field of a DLTensor, in TVM's numbering
+
+
+def join(module: IRModule, threads: int) -> IRModule:
+    """The module with such a `main`, and `BY_KERNEL` as `main` was.
+
+    `main` has its storages planned, and takes weights as its last parameter.  Returns the module
+    given where sizes are open, or more is to be done than to call kernels.
+    """
+    main = module["main"]
+    course = courses.read(main)
+    if course is None or len(course.calls) <= 1:
+        return module
+    builder = relax.BlockBuilder(module)
+    kernels = _split(builder, module, course, threads)
+    function = _Function(main, course, kernels)
+    name = builder.add_func(function.make(), _ALL)
+    made = builder.get()
+    for kernel, split in kernels.items():
+        made[kernel] = split.alone(module[kernel])
+    made[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
+    made["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
+    return made
+
+
+def _split(builder: Any, module: IRModule, course: Course, threads: int) -> dict[str, Kernel]:
+    """The kernels that can be split, by name; their parts are added to the module."""
+    kernels: dict[str, Kernel] = {}
+    for name in dict.fromkeys(name for name, _ in course.calls):
+        found = parts.split(module[name], threads)
+        if found is not None:
+            names = [builder.add_func(part.func, f"{name}_part") for part in found.parts]
+            kernels[name] = Kernel(found, names)
+    return kernels
+
+
+class _Function:
+    """The function that calls all kernels, and the `arguments` that `main` gives it.
+
+    Those are the tensors that kernels read or write, and last a `memory` of bytes that holds all
+    storages, and behind these what parts of one kernel share.  Kernels that could not be split are
+    called whole, between two starts of the threads.
+    """
+
+    def __init__(self, main: Any, course: Course, kernels: Mapping[str, Kernel]) -> None:
+        self._course, self._kernels, self._failures = course, kernels, Failures()
+        used = {course.places[argument].holder for _, args in course.calls for argument in args}
+        every = [*main.params, *(binding.var for binding in course.kept)]
+        holders = [var for var in every if var in used]
+        shared = [_offsets(kernel.parts.shared, course.size) for kernel in kernels.values()]
+        size = max([course.size, *(end for _, end in shared)])
+        self._shared = dict(zip(kernels, (places for places, _ in shared), strict=True))
+        self._handles = {var: tirx.Var(var.name, "handle") for var in holders}
+        self._bytes = tirx.decl_buffer((size,), "uint8", "memory")
+        self.memory = relax.Var("memory", relax.TensorType([size], "uint8")) if size else None
+        self.arguments = [*holders, *([self.memory] if size else [])]
+
+    def make(self) -> PrimFunc:
+        """The function itself."""
+        steps = [step for name, args in self._course.calls for step in self._steps(name, args)]
+        params = [*self._handles.values(), *([self._bytes] if self.memory is not None else [])]
+        made = tirx.PrimFunc(params, self._failures.around(list(regions(steps))))
+        return made.with_attr({"global_symbol": _ALL, "s_tir": True})
+
+    def _steps(self, name: str, args: Sequence[Any]) -> list[Any]:
+        if name not in self._kernels:
+            arrays = [self._array(argument) for argument in args]
+            return [tirx.Evaluate(tirx.call_cpacked(name, *arrays))]
+        kernel = self._kernels[name]
+        data = dict(zip(kernel.parts.params, map(self._data, args), strict=True))
+        data |= {buffer: self._at(place) for buffer, place in self._shared[name].items()}
+        found: list[Call] = kernel.calls(data, self._failures)
+        return found
+
+    def _at(self, offset: int) -> Any:
+        return tirx.address_of(self._bytes[offset])
+
+    def _data(self, var: Any) -> Any:
+        place = self._course.places[var]
+        if place.holder is None:
+            return self._at(place.offset)
+        # Taken as they are: checks of hundreds of weights would be most of the code.
+        handle = self._handles[place.holder]
+        return tirx.tvm_struct_get(handle, 0, _DATA, "handle")
+
+    def _array(self, var: Any) -> Any:
+        """A DLTensor of a variable's shape, on the stack, where its data lie."""
+        shape = list(var.ty.shape.values)
+        sizes = tirx.call_intrin("handle", "tirx.tvm_stack_make_shape", *shape)
+        dtype = tirx.const(0, str(var.ty.dtype))
+        return tirx.tvm_stack_make_array(self._data(var), sizes, 0, len(shape), dtype, 0)
+
+
+def _offsets(buffers: Sequence[Any], start: int) -> tuple[dict[Any, int], int]:
+    """A place for each buffer from `start` on, and where the last of them ends."""
+    places: dict[Any, int] = {}
+    for buffer in buffers:
+        places[buffer] = start
+        element = tvm.DataType(str(buffer.dtype))
+        size = prod(map(int, buffer.shape)) * ((element.bits * element.lanes + 7) // 8)
+        start += -(-size // BOUNDARY) * BOUNDARY
+    return places, start
+
+
+def _main(main: Any, course: Course, call: Any, memory: Any | None) -> Any:
+    """The function with one call for all, between what it takes and what it returns."""
+    bindings = list(course.kept)
+    if memory is not None:
+        shape = memory.ty.shape
+        storage = relax.Var("storage", relax.AnyType())
+        allocated = relax.op.memory.alloc_storage(shape, 0, "global", "uint8")
+        tensor = relax.op.memory.alloc_tensor(storage, 0, shape, "uint8")
+        bindings += [relax.VarBinding(storage, allocated), relax.VarBinding(memory, tensor)]
+    nothing = relax.Var("_", relax.TupleType([]))
+    bindings.append(relax.VarBinding(nothing, call))
+    bindings += _needed(course.renames, main.body.body)
+    body = relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body)
+    return relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+
+
+def _needed(renames: Sequence[Any], result: Any) -> list[Any]:
+    """Those that the result is read through."""
+    wanted, found = {result}, list[Any]()
+    for binding in reversed(renames):
+        if binding.var in wanted:
+            found.append(binding)
+            wanted |= set(_read(binding.value))
+    return found[::-1]
+
+
+def _read(value: Any) -> Iterator[Any]:
+    if isinstance(value, tvm.ir.Tuple):
+        yield from value.fields
+    else:
+        yield value.args[0] if isinstance(value, tvm.ir.Call) else value

@@ -1,0 +1,128 @@
+"""One start of the threads for all kernels: they call the parts, and wait for each other between.
+
+TVM's code generator makes of a statement with `_REGION` one start of the threads, divides the
+parallel loops in it among those that run, and lets them wait where `_BARRIER` ends.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from hybridc.compiler.aot.parts import Buffer, Part, Parts, sequence
+from hybridc.compiler.interfaces import PrimFunc
+
+_REGION, _BARRIER = "pragma_parallel_launch_point", "pragma_parallel_barrier_when_finish"
+Statement = Any  # tvm.tirx.Stmt
+
+
+class Failures:
+    """Whether any part has failed, which no thread may leave at once: others wait for it."""
+
+    def __init__(self) -> None:
+        self._flag = tirx.decl_buffer((1,), "int32", "failed")
+
+    def noted(self, call: Any) -> Statement:
+        """The call, whose answer is remembered unless it is 0."""
+        store = tirx.BufferStore(self._flag, tirx.const(1, "int32"), [0])
+        return tirx.IfThenElse(tirx.NE(call, tirx.const(0, "int32")), store, None)
+
+    def around(self, steps: Sequence[Statement]) -> Statement:
+        """Steps that make such calls, as a function's body, which raises an error if one failed."""
+        none = tirx.BufferStore(self._flag, tirx.const(0, "int32"), [0])
+        fine = tirx.EQ(tirx.BufferLoad(self._flag, [0]), tirx.const(0, "int32"))
+        told = [tvm.ir.StringImm("a kernel found no memory for its buffers")]
+        failed = tirx.AssertStmt(fine, tvm.ir.StringImm("RuntimeError"), told)
+        return sequence([tirx.AllocBuffer(self._flag), none, *steps, failed])
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel in parts, with the functions' names in the module."""
+
+    parts: Parts
+    names: Sequence[Any]
+
+    def calls(self, data: Mapping[Buffer, Any], failures: Failures) -> list["Call"]:
+        """The calls of its parts, given where the data of parameters and shared buffers lie."""
+        return [
+            Call(name, part, tuple(data[buffer] for buffer in part.buffers), failures)
+            for part, name in zip(self.parts.parts, self.names, strict=True)
+        ]
+
+    def alone(self, kernel: PrimFunc) -> PrimFunc:
+        """The kernel as it was, which now calls its parts."""
+        shared, failures = self.parts.shared, Failures()
+        own = [tirx.AllocBuffer(buffer) for buffer in shared]
+        data = {buffer: buffer.data for buffer in (*kernel.params, *shared)}
+        calls = [call.statement() for call in self.calls(data, failures)]
+        body = failures.around([*own, *calls])
+        return tirx.PrimFunc(kernel.params, body, kernel.ret_type, kernel.attrs)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The tasks of one part, on the data that its buffers stand for."""
+
+    name: Any
+    part: Part
+    data: tuple[Any, ...]
+    failures: Failures
+
+    def task(self, number: Any) -> Statement:
+        """One of them."""
+        call = tvm.ir.Call(self.name, [*self.data, number], ret_ty="int32")
+        return self.failures.noted(call)
+
+    def statement(self) -> Statement:
+        """All of them: a parallel loop, or one call where there is one."""
+        if self.part.tasks == 1:
+            return self.task(tirx.const(0, "int32"))
+        return _parallel(self.part.tasks, self.task)
+
+
+def region(calls: Sequence[Call]) -> Statement:
+    """Calls one after the other, under one start of the threads if any is a parallel loop.
+
+    What is none runs on one thread, without waiting between two such calls.
+    """
+    if all(call.part.tasks == 1 for call in calls):
+        return sequence([call.statement() for call in calls])
+    steps: list[Statement] = []
+    for alone, group in groupby(calls, key=lambda call: call.part.tasks == 1):
+        if alone:
+            steps.append(_on_one_thread(sequence([call.statement() for call in group])))
+        else:
+            steps += [call.statement() for call in group]
+    return _marked(_REGION, sequence([_marked(_BARRIER, step) for step in steps]))
+
+
+def _on_one_thread(body: Statement) -> Statement:
+    """As a parallel loop, since threads know their numbers by those alone; TVM drops one of 1."""
+
+    def first(task: Any) -> Statement:
+        return tirx.IfThenElse(tirx.EQ(task, tirx.const(0, "int32")), body, None)
+
+    return _parallel(2, first)
+
+
+def _parallel(tasks: int, body: Callable[[Any], Statement]) -> Statement:
+    task = tirx.Var("task", "int32")
+    zero, extent = tirx.const(0, "int32"), tirx.const(tasks, "int32")
+    return tirx.For(task, zero, extent, tirx.ForKind.PARALLEL, body(task))
+
+
+def _marked(mark: str, body: Statement) -> Statement:
+    return tirx.AttrStmt(tirx.const(0, "int32"), mark, tirx.const(1, "int32"), body)
+
+
+def regions(steps: Sequence[Statement | Call]) -> Iterator[Statement]:
+    """Statements as they are, and calls of parts between them under as few starts as possible."""
+    for inside, group in groupby(steps, key=lambda step: isinstance(step, Call)):
+        if inside:
+            yield region(list(group))
+        else:
+            yield from group

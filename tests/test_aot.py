@@ -1,0 +1,211 @@
+"""One function for all kernels: its answers, and what it leaves to the virtual machine."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tvm
+from onnx import TensorProto, helper
+from tvm import tirx
+from tvm.script import tirx as T
+
+import hybridc
+from hybridc.compiler import stack
+from hybridc.compiler.aot import parts
+from hybridc.compiler.aot.join import BY_KERNEL
+from hybridc.compiler.aot.region import Failures, Kernel
+from hybridc.compiler.model import Array, random_feed
+from hybridc.compiler.session import InferenceSession
+
+SHAPES = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+
+
+def model(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: Sequence[str]) -> Any:
+    """A model with random weights for what no node makes: `w` of 16 x 16, `k` of 16 x 16 x 3 x 3."""
+    rng = np.random.default_rng(0)
+    weights = {
+        "w": rng.standard_normal((16, 16)).astype(np.float32),
+        "k": rng.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12,
+    }
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in outputs],
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    return onnx.shape_inference.infer_shapes(made)
+
+
+def node(op: str, given: str, made: str, **attributes: Any) -> Any:
+    return helper.make_node(op, given.split(), made.split(), **attributes)
+
+
+IMAGES = [
+    node("Conv", "x k", "a", pads=[1] * 4),
+    node("Relu", "a", "b"),
+    node("Conv", "b k", "c", pads=[1] * 4),
+    node("Add", "c b", "d"),
+    node("MaxPool", "d", "e", kernel_shape=[2, 2], strides=[2, 2]),
+    node("Softmax", "e", "f", axis=1),
+]
+ROWS = [
+    node("MatMul", "x w", "a"),
+    node("Softmax", "a", "b"),
+    node("MatMul", "b w", "c"),
+    node("Transpose", "c", "d", perm=[1, 0]),
+    node("ReduceSum", "d", "e", keepdims=0),
+]
+CASES = {
+    "images": model(IMAGES, {"x": [2, 16, 9, 11]}, ["f"]),
+    "more than the last": model(IMAGES, {"x": [1, 16, 8, 8]}, ["b", "f", "d"]),
+    "rows": model(ROWS, {"x": [37, 16]}, ["b", "d"]),
+    "a scalar": model(ROWS, {"x": [5, 16]}, ["e"]),
+    "one twice": model([*ROWS, node("Identity", "d", "z")], {"x": [5, 16]}, ["d", "z"]),
+    "an input": model([*ROWS, node("Identity", "x", "z")], {"x": [5, 16]}, ["d", "z"]),
+    "a weight": model([*ROWS, node("Identity", "w", "z")], {"x": [5, 16]}, ["d", "z"]),
+    "another shape": model([*ROWS, node("Flatten", "d", "z", axis=0)], {"x": [5, 16]}, ["d", "z"]),
+    "a shape of an input": model(
+        [node("Flatten", "x", "y", axis=0), *ROWS], {"x": [5, 16]}, ["d", "y"]
+    ),
+    "no kernel": model([node("Identity", "x", "z")], {"x": [5, 16]}, ["z"]),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_answers_are_those_of_single_calls(case: str, threads: int) -> None:
+    artifact = hybridc.compile(CASES[case], threads=threads)
+    feed = random_feed(artifact.inputs, 1)
+    session, watched = InferenceSession(artifact), InferenceSession(artifact)
+    seen: list[str] = []
+
+    def observer(_: Any, name: str, *__: Any) -> int:
+        seen.append(name)
+        return 0
+
+    watched.instrument(observer)
+    for got, want in zip(session.run(None, feed), watched.run(None, feed), strict=True):
+        assert np.array_equal(got, want)
+    assert "all_kernels" not in seen
+    assert [np.array_equal(*pair) for pair in zip(*(session.run(None, feed),) * 2, strict=True)]
+
+
+def test_an_artifact_of_more_threads_runs_on_fewer() -> None:
+    artifact = hybridc.compile(CASES["images"], threads=2)
+    feed = random_feed(artifact.inputs, 1)
+    answers = [InferenceSession(artifact, threads).run(None, feed) for threads in (1, 2)]
+    assert np.array_equal(answers[0][0], answers[1][0])
+
+
+def test_open_sizes_stay_with_the_virtual_machine() -> None:
+    artifact = hybridc.compile(CASES["rows"], threads=1)
+    opened = onnx.ModelProto()
+    opened.CopyFrom(CASES["rows"])
+    opened.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    del opened.graph.node[4:]
+    del opened.graph.output[0]
+    for graph in (opened.graph.output, opened.graph.value_info):
+        for value in graph:
+            value.type.tensor_type.ClearField("shape")
+    other = hybridc.compile(opened, threads=1)
+    assert BY_KERNEL.encode() in artifact.library
+    assert BY_KERNEL.encode() not in other.library
+
+
+@T.prim_func(s_tir=True, private=True)
+def two_loops(x: T.Buffer((12, 8), "float32"), y: T.Buffer((12, 8), "float32")) -> None:
+    held = T.sblock_alloc_buffer((12, 8), "float32")
+    for i in T.parallel(12):
+        for j in range(8):
+            with T.sblock("double"):
+                a, b = T.axis.remap("SS", [i, j])
+                held[a, b] = x[a, b] * T.float32(2)
+    for i in T.parallel(12):
+        for j in range(8):
+            with T.sblock("mirror"):
+                a, b = T.axis.remap("SS", [i, j])
+                y[a, b] = held[11 - a, b] + x[a, b]
+
+
+@T.prim_func(s_tir=True, private=True)
+def inner_loop(x: T.Buffer((3, 8), "float32"), y: T.Buffer((3, 8), "float32")) -> None:
+    for i in T.serial(3):
+        for j in T.parallel(8):
+            with T.sblock("double"):
+                a, b = T.axis.remap("SS", [i, j])
+                y[a, b] = x[a, b] * T.float32(2)
+
+
+@T.prim_func(s_tir=True, private=True)
+def much_memory(x: T.Buffer((2,), "float32"), y: T.Buffer((2,), "float32")) -> None:
+    held = T.sblock_alloc_buffer((2, 1 << 46), "float32")
+    for i in T.parallel(2):
+        for j in range(1 << 46):
+            with T.sblock("fill"):
+                a, b = T.axis.remap("SS", [i, j])
+                held[a, b] = x[a]
+        with T.sblock("take"):
+            c = T.axis.spatial(2, i)
+            y[c] = held[c, 0]
+
+
+def run(kernel: Any, threads: int, x: Array) -> Array:
+    """What a kernel in parts, by itself, makes of an array."""
+    found = parts.split(kernel, threads)
+    assert found is not None
+    names = [tvm.ir.GlobalVar(f"part{index}") for index in range(len(found.parts))]
+    whole = Kernel(found, names).alone(kernel).with_attr({"global_symbol": "main", "s_tir": True})
+    functions = dict(zip(names, (part.func for part in found.parts), strict=True))
+    module = tvm.IRModule({**functions, tvm.ir.GlobalVar("main"): whole})
+    built = tvm.compile(module, target="llvm", tir_pipeline=stack.TIR_PIPELINE).jit()
+    given, made = tvm.runtime.tensor(x), tvm.runtime.tensor(np.full_like(x, np.nan))
+    built["main"](given, made)
+    answer: Array = made.numpy()
+    return answer
+
+
+@pytest.mark.parametrize("threads", range(1, 14))
+def test_tasks_share_all_turns(threads: int) -> None:
+    x = np.arange(96, dtype=np.float32).reshape(12, 8)
+    assert np.array_equal(run(two_loops, threads, x), 2 * x[::-1] + x)
+    found = parts.split(two_loops, threads)
+    assert found is not None
+    assert [part.tasks for part in found.parts] == [-(-12 // -(-12 // threads))] * 2
+    assert [buffer.name for buffer in found.shared] == ["held"]
+
+
+def test_loops_within_loops_are_left_to_tvm() -> None:
+    assert parts.split(inner_loop, 2) is None
+
+
+def test_kernels_that_call_others_are_left_to_tvm() -> None:
+    call = tirx.Evaluate(tirx.call_packed("runtime.NumThreads"))
+    body = two_loops.body.block
+    assert parts.split(two_loops, 2) is not None
+    changed = tvm.s_tir.SBlock([], [], [], "root", parts.sequence([body.body, call]))
+    realized = tvm.s_tir.SBlockRealize([], True, changed)
+    assert parts.split(two_loops.with_body(realized), 2) is None
+
+
+def test_no_memory_is_an_error() -> None:
+    with pytest.raises(Exception, match=r"memory|alloc"):
+        run(much_memory, 2, np.ones(2, np.float32))
+
+
+def test_a_failure_is_remembered() -> None:
+    failures = Failures()
+    bad = failures.noted(tirx.const(-1, "int32"))
+    good = failures.noted(tirx.const(0, "int32"))
+    for steps, fails in (([good, good], False), ([bad, good], True)):
+        func = tirx.PrimFunc([], failures.around(steps))
+        func = func.with_attr({"global_symbol": "main", "s_tir": True})
+        built = tvm.compile(tvm.IRModule({"main": func}), target="llvm").jit()
+        if fails:
+            with pytest.raises(RuntimeError, match="no memory"):
+                built["main"]()
+        else:
+            built["main"]()
