@@ -36,7 +36,17 @@ class Failures:
         fine = tirx.EQ(tirx.BufferLoad(self._flag, [0]), tirx.const(0, "int32"))
         told = [tvm.ir.StringImm("a kernel found no memory for its buffers")]
         failed = tirx.AssertStmt(fine, tvm.ir.StringImm("RuntimeError"), told)
-        return sequence([tirx.AllocBuffer(self._flag), none, *steps, failed])
+        return sequence([tirx.AllocBuffer(self._flag), none, in_order(steps), failed])
+
+
+def in_order(steps: Sequence[Statement]) -> Statement:
+    """Statements between which LLVM moves no load or store.
+
+    It may see through calls of parts, takes their buffers for different memory, and knows nothing
+    of storage that is used again.  An instruction that orders stores is no obstacle to a CPU.
+    """
+    ordered = tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.x86.sse.sfence"))
+    return sequence([each for step in steps for each in (step, ordered)][:-1])
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,7 @@ class Kernel:
         own = [tirx.AllocBuffer(buffer) for buffer in shared]
         data = {buffer: buffer.data for buffer in (*kernel.params, *shared)}
         calls = [call.statement() for call in self.calls(data, failures)]
-        body = failures.around([*own, *calls])
+        body = sequence([*own, failures.around(calls)])
         return tirx.PrimFunc(kernel.params, body, kernel.ret_type, kernel.attrs)
 
 
@@ -90,11 +100,11 @@ def region(calls: Sequence[Call]) -> Statement:
     What is none runs on one thread, without waiting between two such calls.
     """
     if all(call.part.tasks == 1 for call in calls):
-        return sequence([call.statement() for call in calls])
+        return in_order([call.statement() for call in calls])
     steps: list[Statement] = []
     for alone, group in groupby(calls, key=lambda call: call.part.tasks == 1):
         if alone:
-            steps.append(_on_one_thread(sequence([call.statement() for call in group])))
+            steps.append(_on_one_thread(in_order([call.statement() for call in group])))
         else:
             steps += [call.statement() for call in group]
     return _marked(_REGION, sequence([_marked(_BARRIER, step) for step in steps]))
