@@ -152,7 +152,10 @@ def test_open_sizes_stay_with_the_virtual_machine() -> None:
 
 
 @T.prim_func(s_tir=True, private=True)
-def two_loops(x: T.Buffer((12, 8), "float32"), y: T.Buffer((12, 8), "float32")) -> None:
+def two_loops(
+    x: T.Buffer((12, 8), "float32"),  # pyright: ignore[reportInvalidTypeForm]
+    y: T.Buffer((12, 8), "float32"),  # pyright: ignore[reportInvalidTypeForm]
+) -> None:
     held = T.sblock_alloc_buffer((12, 8), "float32")
     for i in T.parallel(12):
         for j in range(8):
@@ -167,7 +170,10 @@ def two_loops(x: T.Buffer((12, 8), "float32"), y: T.Buffer((12, 8), "float32")) 
 
 
 @T.prim_func(s_tir=True, private=True)
-def inner_loop(x: T.Buffer((3, 8), "float32"), y: T.Buffer((3, 8), "float32")) -> None:
+def inner_loop(
+    x: T.Buffer((3, 8), "float32"),  # pyright: ignore[reportInvalidTypeForm]
+    y: T.Buffer((3, 8), "float32"),  # pyright: ignore[reportInvalidTypeForm]
+) -> None:
     for i in T.serial(3):
         for j in T.parallel(8):
             with T.sblock("double"):

@@ -24,7 +24,7 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
 from hybridc.compiler.assurance.open_answers import References, Sized
 from hybridc.compiler.assurance.validation import ReferenceRunner, Runner, Validate
-from hybridc.compiler.assurance.verify import Comparison
+from hybridc.compiler.assurance.verify import Comparison, How
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement import measure
@@ -73,7 +73,7 @@ class Terms:
     calibrated: Mapping[str, Any] | None = None
 
     @property
-    def how(self) -> verify.How:
+    def how(self) -> How:
         """What each output is held to."""
         return self.rtol, self.atol, self.precision
 

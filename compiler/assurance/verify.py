@@ -12,6 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+from numpy.typing import NDArray
 
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.difference import Difference, Floats
@@ -158,13 +159,13 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     )
 
 
-def _first(differing: Sequence[int], pair: Difference, shape: tuple[int, ...]) -> dict[str, Any]:
+def _first(differing: NDArray[np.intp], pair: Difference, shape: tuple[int, ...]) -> dict[str, Any]:
     """How many elements differ, where the first of them stands, and its two values."""
-    if not len(differing):
+    if not differing.size:
         return {}
     first = int(differing[0])
     return {
-        "differing": len(differing),
+        "differing": int(differing.size),
         "first": tuple(map(int, np.unravel_index(first, shape))),
         "wanted": float(pair.wanted.flat[first]),
         "got": float(pair.got.flat[first]),
