@@ -1,6 +1,5 @@
 """Measure a finished artifact against its model's reference and against the contract."""
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from hybridc.compiler.assurance import (
     confidence,
     open_answers,
     samples,
+    timing,
     validation,
     verify,
 )
@@ -27,12 +27,10 @@ from hybridc.compiler.assurance.validation import ReferenceRunner, Runner, Valid
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
-from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, open_dims
+from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
 from hybridc.compiler.session import InferenceSession
 
-_PATIENCE = 10.0  # seconds in which a limit is to become clear
 Stages = Callable[[str], AbstractContextManager[None]]
 
 
@@ -119,7 +117,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
                 drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
     if session is not None and timed:
         with stage("measure"):
-            samples = _measure(session, trial.feeds[0], contract, terms.left)
+            samples = timing.timed(session, trial.feeds[0], contract, terms.left)
     measured = Measured(
         latency=samples.percentile(contract.latency_percentile) if samples else None,
         throughput=samples.throughput if samples else None,
@@ -127,12 +125,15 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
         size=_size(draft) if contract.max_size else None,
         accuracy=accuracy,
         drop=drop,
+        disturbed=samples.disturbed if samples else "",
     )
     broken = tuple(contract.judge(measured))
     certificate = _certificate(trial, terms, agreement, measured, broken)
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
+    if session is not None:
+        certificate["machine"] = host.cpu_model()
     if samples is not None:
-        certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
+        certificate["latency"] = samples.to_json()
     notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
     notes += tuple(each.told() for each in agreement if each.condition)
     return Examined(agreement, samples, measured, certificate, broken, notes)
@@ -187,31 +188,6 @@ def _own(validate: Validate, runner: Runner) -> Estimate:
 def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
     reference = _own(validate, ReferenceRunner(model))
     return Estimate.exactly(reference.value - found.value)
-
-
-def _measure(
-    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
-) -> Samples:
-    """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
-
-    def clear(samples: Samples) -> bool:
-        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
-        least = contract.min_throughput
-        return (limit is None or not latency.low <= limit < latency.high) and (
-            least is None or not samples.throughput.low < least <= samples.throughput.high
-        )
-
-    share = contract.latency_percentile / 100
-    patience = _PATIENCE if left is None else min(_PATIENCE, max(1.0, left))
-    at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
-    longest = math.inf if left is None else max(1.0, left)
-    return measure.latency(
-        lambda: session.run(None, feed),
-        at_least=at_least,
-        clear=clear,
-        patience=patience,
-        longest=longest,
-    )
 
 
 def _session(draft: Artifact) -> InferenceSession:

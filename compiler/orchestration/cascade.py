@@ -80,7 +80,7 @@ def run(
     return Cascaded(
         best,
         tuple(course.decisions),
-        tuple(advice(options, best, course.decisions, course.beyond, course.facts)),
+        tuple(advice(options, best, course.decisions, course.beyond, lambda: course.facts)),
         Hybrid(steering.strategy, steering.mode, found),
         tuple(budget.learnt),
     )
