@@ -99,12 +99,14 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     timed = contract.timed or terms.timed
     wanted = timed or contract.validate is not None or bool(contract.min_accuracy)
     absent = "" if wanted else draft.unfit()
-    session = _session(draft) if wanted or (_runs(trial, contract) and not absent) else None
+    runs = wanted or (_runs(trial, contract) and not absent)
+    session = _session(draft, stage) if runs else None
     agreement: tuple[Comparison, ...] = ()
     sized: Sequence[Sized] = ()
     accuracy: dict[str, Estimate] = {}
     drop: dict[str, Estimate] = {}
     samples: Samples | None = None
+    rates: dict[str, Any] = {}
     if session is not None and trial.wanted:
         with stage("verify"):
             got = [session.run(None, feed) for feed in trial.feeds]
@@ -118,25 +120,36 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     if session is not None and timed:
         with stage("measure"):
             samples = timing.timed(session, trial.feeds[0], contract, terms.left)
+            rates = _rates(samples, contract)
     measured = Measured(
-        latency=samples.percentile(contract.latency_percentile) if samples else None,
-        throughput=samples.throughput if samples else None,
+        **rates,
         memory=memory,
         size=_size(draft) if contract.max_size else None,
         accuracy=accuracy,
         drop=drop,
-        disturbed=samples.disturbed if samples else "",
     )
     broken = tuple(contract.judge(measured))
     certificate = _certificate(trial, terms, agreement, measured, broken)
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
-    if session is not None:
-        certificate["machine"] = host.cpu_model()
-    if samples is not None:
-        certificate["latency"] = samples.to_json()
+    certificate |= _run_on(session, samples)
     notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
     notes += tuple(each.told() for each in agreement if each.condition)
     return Examined(agreement, samples, measured, certificate, broken, notes)
+
+
+def _rates(samples: Samples, contract: Contract) -> dict[str, Any]:
+    """What samples say of time, as fields of `Measured`."""
+    return {
+        "latency": samples.percentile(contract.latency_percentile),
+        "throughput": samples.throughput,
+        "disturbed": samples.disturbed,
+    }
+
+
+def _run_on(session: InferenceSession | None, samples: Samples | None) -> dict[str, Any]:
+    """For the certificate: where the artifact ran, and how long calls took, if it did."""
+    found: dict[str, Any] = {} if session is None else {"machine": host.cpu_model()}
+    return found if samples is None else {**found, "latency": samples.to_json()}
 
 
 def _runs(trial: Trial, contract: Contract) -> bool:
@@ -190,7 +203,7 @@ def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
     return Estimate.exactly(reference.value - found.value)
 
 
-def _session(draft: Artifact) -> InferenceSession:
+def _session(draft: Artifact, stage: Stages) -> InferenceSession:
     if unfit := draft.unfit():
         raise InputError(
             f"the artifact can be neither verified nor measured here: {unfit}; compile it without"
@@ -201,7 +214,8 @@ def _session(draft: Artifact) -> InferenceSession:
             f"this CPU lacks {', '.join(lacking)}, so the artifact can be neither verified nor "
             f"measured here; compile with --verify off and no contract, or for --target cpu"
         )
-    return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
+    with stage("load artifact"):
+        return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
 
 
 def _counted(samples: int) -> str:
