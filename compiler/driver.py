@@ -126,7 +126,7 @@ def compile_source(
 def check(options: Options) -> None:
     """Raise what is wrong with the options, before a model is read."""
     plans.check(options)
-    cascade.strategy(options)
+    cascade.check(options)
 
 
 def unscheduled(

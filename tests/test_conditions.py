@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import made_up
 import numpy as np
 import pytest
 from test_driver import classifier
@@ -18,6 +19,7 @@ from hybridc.compiler.measurement import conditions, measure
 from hybridc.compiler.measurement.conditions import Conditions, Watch
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration.judging import objection
+from hybridc.compiler.orchestration.steering import Steering
 
 QUIET = Conditions(busy=0.05, free=0, preempted=12.0, pace=40e-6, drift=1.01)
 BUSY = replace(QUIET, busy=1.4)
@@ -121,7 +123,7 @@ def test_a_limit_that_holds_on_a_busy_machine_holds(measured: Any) -> None:
     assert (found.seconds, turns) == (FAST, 1)
 
 
-@pytest.mark.parametrize("turn", [(SLOW, BUSY), (SLOW, QUIET), (MIXED, QUIET)], ids=str)
+@pytest.mark.parametrize("turn", [(SLOW, BUSY), (SLOW, QUIET), (MIXED, QUIET)])
 def test_a_limit_that_is_broken_anyhow_is_measured_once(measured: Any, turn: Turn) -> None:
     assert measured(LIMIT, turn)[1] == 1
 
@@ -142,6 +144,26 @@ def test_throughput_is_measured_again_too(measured: Any) -> None:
     least = Contract(min_throughput=200)
     assert measured(least, (MIXED, BUSY), (FAST, QUIET))[:2] == (Samples(FAST, QUIET), 2)
     assert measured(least, (SLOW, BUSY))[1] == 1
+
+
+def test_times_that_stages_are_compared_by_are_measured_again(measured: Any) -> None:
+    """Nothing is limited, or no call kept the limit; most calls took ten times as long as some."""
+    for contract in (Contract(), Contract("1us")):
+        assert measured(contract, (MIXED, BUSY), (FAST, QUIET))[:2] == (Samples(FAST, QUIET), 2)
+        assert measured(contract, (SLOW, BUSY))[1] == 1
+    assert measured(Contract("1h"), (MIXED, BUSY))[1] == 1
+
+
+def test_nothing_is_learnt_of_times_that_were_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [made_up.go(Steering("fusion"), made_up.all_better())]
+    plain = made_up.Candidate.measured.fget  # type: ignore[attr-defined]
+    told = property(lambda each: replace(plain(each), disturbed="others ran"))
+    monkeypatch.setattr(made_up.Candidate, "measured", told)
+    found.append(made_up.go(Steering("fusion"), made_up.all_better()))
+    assert [bool(each.learnt) for each in found] == [True, False]
+    assert [each.hybrid.disturbed for each in found] == [False, True]
+    assert "the machine was not quiet" in found[1].hybrid.text()
+    assert found[1].hybrid.to_json()["disturbed"] is True
 
 
 def test_what_is_not_kept_says_under_what(measured: Any) -> None:

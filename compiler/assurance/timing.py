@@ -1,8 +1,9 @@
 """Time an artifact's calls until its limits are kept or broken beyond doubt.
 
 What disturbs a measurement only adds time.  So a limit that is kept while other programs run is
-kept; one that is not, although some calls were fast enough, is measured again, and of all
-measurements the one stands in which the machine was disturbed least, whatever came of it.
+kept.  One that is not, although some calls were fast enough, is measured again, and so are calls
+of which most took much longer than the fastest, since stages are compared by them.  Of all
+measurements that one stands in which the machine was disturbed least, whatever came of it.
 """
 
 import math
@@ -20,6 +21,8 @@ _PATIENCE = 10.0  # seconds in which a limit is to become clear
 # Measurements that are made anew on a machine that was disturbed, and seconds that each of them
 # waits for other programs to end.
 _AGAIN, _WAIT = 2, 5.0
+# Half of the calls take longer than so many times the fastest: none does by its own doing.
+_BLURRED = 1.5
 
 
 def timed(
@@ -65,14 +68,20 @@ def _once(session: InferenceSession, feed: Feed, contract: Contract, left: float
 
 
 def _doubtful(samples: Samples, contract: Contract) -> bool:
-    """Whether a limit may be unkept only since the machine was disturbed: some calls kept it."""
+    """Whether times were disturbed so that they say nothing of a limit, or of the artifact.
+
+    A limit that is kept for all that is no matter of doubt.
+    """
     if not samples.disturbed:
         return False
-    fastest = min(samples.seconds)
     most, least = contract.max_latency, contract.min_throughput
-    latency = samples.percentile(contract.latency_percentile)
-    late = most is not None and fastest <= most < latency.high
-    return late or (least is not None and samples.throughput.low < least <= 1 / fastest)
+    late = most is not None and samples.percentile(contract.latency_percentile).high > most
+    few = least is not None and samples.throughput.low < least
+    if contract.timed and not (late or few):
+        return False
+    fastest = min(samples.seconds)
+    within = (late and fastest <= (most or 0.0)) or (few and (least or 0.0) * fastest <= 1)
+    return within or samples.median > _BLURRED * fastest
 
 
 def _disturbance(samples: Samples) -> tuple[bool, float, float]:

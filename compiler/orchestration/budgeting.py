@@ -158,11 +158,22 @@ class Budgeting:
             self._bandit.offer(name, self.predict(stage), max(self._typical, 1e-3))
         return offers[self._bandit.choose(sorted(offers))]
 
-    def learn(self, stage: Stage, gained: float | None, seconds: float, *, kept: bool) -> None:
-        """Hear what a stage gained, None where it was not timed, and how long it took."""
+    def learn(
+        self,
+        stage: Stage,
+        gained: float | None,
+        seconds: float,
+        *,
+        kept: bool,
+        disturbed: bool = False,
+    ) -> None:
+        """Hear what a stage gained, None where it was not timed, and how long it took.
+
+        Of times that were `disturbed` nothing is remembered for other compilations.
+        """
         if self._bandit is not None:
             self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
-        if gained is not None and self._facts is not _UNKNOWN:
+        if gained is not None and not disturbed and self._facts is not _UNKNOWN:
             expected = self._on_top(stage, self._analysis.predict(stage, self._facts)).mean
             facts = self._facts
             row = Past(stage.name, facts.machine, facts.features(), expected, gained, seconds)

@@ -154,7 +154,8 @@ class Course(Generic[Result]):
             self.first = found
             self.budget.begin(lambda: self.facts, tried.seconds)
         else:
-            self.budget.learn(stage, gained, tried.seconds, kept=not reason)
+            disturbed = any(each.disturbed for each in (before, found.measured) if each)
+            self.budget.learn(stage, gained, tried.seconds, kept=not reason, disturbed=disturbed)
         if not reason:
             self.best, self.base = found, self._lasting(tried)
         if not self.contract.judge_accuracy(found.measured):
