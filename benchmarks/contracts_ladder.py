@@ -46,8 +46,8 @@ class Rung:
 
 def run(names: Sequence[str], given: argparse.Namespace) -> str:
     """The table, with a note for each certificate that was refuted."""
-    headers = ("model", "contracts", "certified", "refused", "fresh value below", "refuted")
-    headers = (*headers, "not judged: disturbed")
+    counted = ("certified", "refused", "fresh value below", "refuted", "not judged: disturbed")
+    headers = ("model", "contracts", *counted)
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     for name in names:

@@ -63,7 +63,7 @@ def test_a_watch_sees_other_programs_and_a_clock_that_changes(
 
 
 def test_a_fixed_computation_has_a_pace() -> None:
-    assert 1e-6 < conditions._pace() < 1.0
+    assert 1e-6 < Watch(threads=1).conditions().pace < 1.0
 
 
 def test_waiting_ends_with_the_others_or_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,9 +156,10 @@ def test_times_that_stages_are_compared_by_are_measured_again(measured: Any) -> 
 
 def test_nothing_is_learnt_of_times_that_were_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [made_up.go(Steering("fusion"), made_up.all_better())]
-    plain = made_up.Candidate.measured.fget  # type: ignore[attr-defined]
-    told = property(lambda each: replace(plain(each), disturbed="others ran"))
-    monkeypatch.setattr(made_up.Candidate, "measured", told)
+    Plain = made_up.Measured  # noqa: N806 - a class
+    monkeypatch.setattr(
+        made_up, "Measured", lambda *given, **more: Plain(*given, **more, disturbed="others ran")
+    )
     found.append(made_up.go(Steering("fusion"), made_up.all_better()))
     assert [bool(each.learnt) for each in found] == [True, False]
     assert [each.hybrid.disturbed for each in found] == [False, True]

@@ -95,7 +95,7 @@ def test_strategies_that_time_anyhow_take_ranges_from_the_data(
         assert stages.calibrates(plan.options)
         raise InputError("enough")
 
-    monkeypatch.setattr(driver.samples, "samples", taken)
+    monkeypatch.setattr("hybridc.compiler.assurance.samples.samples", taken)
     limits = Contract(min_accuracy={"cosine": 0.99})
     options = Options(contract=limits, steering=Steering(strategy), calibration=data(9))
     with pytest.raises(InputError, match="enough"):
