@@ -1,7 +1,8 @@
 """Contracts of rising difficulty: which are refused, and whether the certified ones stand.
 
 A certificate says with 95 % confidence that a limit holds.  It is refuted where a measurement of
-its own, on other data of the same kind, says with the same confidence that it does not.
+its own, on other data of the same kind, says with the same confidence that it does not.  Times that
+were taken while something disturbed the machine refute nothing, and are counted apart.
 """
 
 import argparse
@@ -31,19 +32,22 @@ _ROUGHEST, _FINEST = 1e-1, 1e-6
 class Rung:
     """What came of one contract: why it was refused, or which limits were refuted by fresh data.
 
-    `below` are limits that the fresh value misses, if not beyond doubt.
+    `below` are limits that the fresh value misses, if not beyond doubt; `disturbed` those that it
+    misses on a machine that did something else as well.
     """
 
     contract: Contract
     refused: str = ""
     refuted: tuple[str, ...] = ()
     below: tuple[str, ...] = ()
+    disturbed: tuple[str, ...] = ()
     precision: str = ""
 
 
 def run(names: Sequence[str], given: argparse.Namespace) -> str:
     """The table, with a note for each certificate that was refuted."""
-    headers = ("model", "contracts", "certified", "refused", "fresh value below", "refuted")
+    counted = ("certified", "refused", "fresh value below", "refuted", "not judged: disturbed")
+    headers = ("model", "contracts", *counted)
     rows: list[tuple[str, ...]] = []
     notes: list[str] = []
     for name in names:
@@ -51,9 +55,12 @@ def run(names: Sequence[str], given: argparse.Namespace) -> str:
         kept = [each for each in found if not each.refused]
         refuted = [each for each in kept if each.refuted]
         below = sum(bool(each.below) for each in kept)
+        disturbed = [each for each in kept if each.disturbed]
         counts = (len(found), len(kept), len(found) - len(kept), below)
-        rows.append((name, *map(str, counts), markdown.judged(str(len(refuted)), not refuted)))
+        judged = markdown.judged(str(len(refuted)), not refuted)
+        rows.append((name, *map(str, counts), judged, str(len(disturbed))))
         notes += [f"* {name}: {'; '.join(each.refuted)}" for each in refuted]
+        notes += [f"* {name}, says nothing: {'; '.join(each.disturbed)}" for each in disturbed]
         if kept and found[-1].refused:
             notes.append(f"* {name}: the tightest is refused: {found[-1].refused}")
     return "\n".join([markdown.table(headers, rows), "", *notes])
@@ -92,10 +99,12 @@ def _rung(outcome: Outcome, contract: Contract, source: data.Source, samples: in
     if outcome.broken:
         return Rung(contract, refused=outcome.broken[0])
     clauses = again(outcome, contract, source, samples)
+    disturbed = tuple(each.text() for each in clauses if each.disturbed and not each.kept)
+    clauses = [each for each in clauses if each.kept or not each.disturbed]
     refuted = tuple(clause.text() for clause in clauses if _refutes(clause))
     below = tuple(clause.text() for clause in clauses if not _holds(clause))
     precision = contracts_speed.precision_of(outcome)
-    return Rung(contract, refuted=refuted, below=below, precision=precision)
+    return Rung(contract, refuted=refuted, below=below, disturbed=disturbed, precision=precision)
 
 
 def again(

@@ -13,7 +13,7 @@ from subjects import SUBJECTS, Subject
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement import bench
-from hybridc.compiler.measurement.bench import Contender, Plan
+from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
 
 THREADS = 2
 MODELS = ("digits", "sentences")
@@ -24,25 +24,31 @@ def run(names: Sequence[str]) -> str:
     """The table, with what is not installed."""
     headers = ("model", "limit", "figure", "a call", "ratio to hybridc", "took")
     rows: list[tuple[str, ...]] = []
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hybridc-") as made:
         for name in names:
-            rows += _rows(SUBJECTS[name](Path(made)), Path(made))
+            compared, more = _compared(SUBJECTS[name](Path(made)), Path(made))
+            rows += more
+            if not compared.quiet:
+                notes.append(f"* {name}: **not quiet, {compared.busy:.1f} cores busy**.")
     absent = [name for name in RIVALS if importlib.util.find_spec(name) is None]
-    notes = [f"* {name} is not installed: not compared." for name in absent]
+    notes += [f"* {name} is not installed: not compared." for name in absent]
     if "olive" not in absent:
         notes.append("* olive is installed, and drives the same NNCF: not compared by itself.")
     return "\n".join([markdown.table(headers, rows), "", *notes])
 
 
-def _rows(subject: Subject, folder: Path) -> list[tuple[str, ...]]:
+def _compared(subject: Subject, folder: Path) -> tuple[Comparison, list[tuple[str, ...]]]:
+    """All side by side, and a row for each."""
     found = {"hybridc": _ours(subject, folder)}
     if importlib.util.find_spec("nncf") is not None:
         found["nncf"] = _nncf(subject, folder)
     peers = {"hybridc": "hybridc", "nncf": "openvino{precision=default}"}
     contenders = [Contender(peers[who], file) for who, (file, _, _) in found.items()]
     inputs = frontend.load(subject.file).inputs
-    results = bench.compare(contenders, inputs, Plan(THREADS)).results
-    return [
+    compared = bench.compare(contenders, inputs, Plan(THREADS))
+    results = compared.results
+    return compared, [
         (
             *(f"{subject.name}, {who}", subject.limit, f"{figure:.4f}"),
             f"{each.samples.median * 1e3:.3f} ms",

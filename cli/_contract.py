@@ -56,7 +56,8 @@ def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def contract(given: Mapping[str, Any]) -> "Contract":
     """Make the contract of what was given for the options, by their names."""
-    from hybridc.compiler.assurance.contract import Contract, parse_limits
+    from hybridc.compiler.assurance.contract import Contract
+    from hybridc.compiler.assurance.limits import parse_limits
 
     limits = {name: given[name] for name in NAMES}
     for name in ("min_accuracy", "max_drop"):

@@ -131,7 +131,7 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def fields(given: Mapping[str, Any]) -> dict[str, Any]:
     """The values of options as fields of `HybridConfig`."""
-    from hybridc.compiler.assurance.contract import parse_limits
+    from hybridc.compiler.assurance.limits import parse_limits
 
     found = dict(given)
     for name in MAPPINGS:

@@ -161,7 +161,7 @@ def command(
         validation=data.read(validation) if validation else None,
     )
     plans.check(options)
-    cascade.strategy(options)
+    cascade.check(options)
     glance([model])
     if untrusted:
         from hybridc.compiler.untrusted import examine

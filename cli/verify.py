@@ -71,6 +71,7 @@ def _data(found: "Recheck", artifact: "Artifact") -> dict[str, Any]:
         "holds": found.holds,
         "broken": list(found.examined.broken),
         "unchecked": list(found.unchecked),
+        "machine": list(found.machine),
         "now": found.examined.certificate,
         "then": dict(artifact.certificate),
     }
@@ -99,5 +100,6 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
         " reference"
         for each in found.examined.agreement
     ]
+    lines += [f"machine: {sentence}" for sentence in found.machine]
     lines += [f"not checked: {sentence}" for sentence in found.unchecked]
     return "\n".join(lines)

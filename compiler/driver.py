@@ -126,7 +126,7 @@ def compile_source(
 def check(options: Options) -> None:
     """Raise what is wrong with the options, before a model is read."""
     plans.check(options)
-    cascade.strategy(options)
+    cascade.check(options)
 
 
 def unscheduled(
@@ -165,7 +165,8 @@ def compile_model(model: Model, options: Options) -> Outcome:
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Apply the stages that the contract takes; each is compiled from the model anew."""
-    options = plan.options
+    options = cascade.timed(plan.options)
+    plan = replace(plan, options=options)
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
@@ -200,7 +201,9 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
     notes = [experience.add(found.learnt)]
     if kept is not None:
         notes += kept.notes
-        if not any(each.verdict == NO_TIME for each in found.decisions):
+        if any(each.verdict == NO_TIME for each in found.decisions):
+            shop.keep()
+        else:
             kept.clear()
     profiled = None
     if plan.options.steering.profile:

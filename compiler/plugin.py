@@ -14,7 +14,7 @@ import sys
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, Generic, TypeVar, get_type_hints
@@ -42,7 +42,7 @@ class Catalogue(Generic[P]):
     def _outside(self) -> dict[str, EntryPoint | Path]:
         """Plug-ins that are not in our folder, by name."""
         found: dict[str, EntryPoint | Path] = {}
-        for entry in entry_points(group=self.folder):
+        for entry in _entries(self.folder, tuple(sys.path)):
             self._claim(found, entry.name, entry)
         for path in self.files:
             self._claim(found, _kebab(path.stem), path)
@@ -116,6 +116,12 @@ class Catalogue(Generic[P]):
         if "__dataclass_fields__" not in vars(kind):  # Pass itself is one, so hasattr says nothing
             raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
         return kind
+
+
+@cache
+def _entries(group: str, _: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of a group, which takes reading what is installed on the path."""
+    return tuple(entry_points(group=group))
 
 
 def defines(path: Path, base: type) -> bool:

@@ -98,6 +98,11 @@ class InferenceSession:
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
+    @property
+    def threads(self) -> int:
+        """How many threads a call runs on."""
+        return self._threads
+
     def get_inputs(self) -> list[NodeArg]:
         """Describe the inputs, in the order in which a call takes them."""
         return list(map(_node_arg, self.artifact.inputs))

@@ -1,7 +1,7 @@
 """Store what products multiply in 8 bits, by ranges that calibration found."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -43,13 +43,15 @@ class _Ranges:
     """How the tensor of each site is stored, and what that does to products, by their names.
 
     `of` is how what they read is stored, `shifts` how far the mean of each channel moves, `losses`
-    the share of the output's energy that is lost.
+    the share of the output's energy that is lost.  `effects` has a place for what is measured on
+    the model's output.
     """
 
     storages: tuple[Storage, ...]
     of: Mapping[str, Storage]
     shifts: Mapping[str, Array]
     losses: Mapping[str, float]
+    effects: dict[int, float] = field(default_factory=dict[int, float])
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,10 @@ def _lowered(
         for p in found
     )
     return Lowered(
-        told, lambda: _switches.switched(module, found, ranges.of, ranges.shifts), calibration.feeds
+        told,
+        lambda: _switches.switched(module, found, ranges.of, ranges.shifts),
+        calibration.feeds,
+        ranges.effects,
     )
 
 

@@ -92,3 +92,12 @@ def test_bounds_hold_for_other_samples_of_the_kind() -> None:
     drawn = [measured(40) for _ in range(100)]
     for name, true in truth.items():
         assert sum(each[name][0] > true for each in drawn) <= 12, name
+
+
+def test_bounds_lie_where_the_metric_can() -> None:
+    """Errors in a few of the samples, of which these are the largest by far."""
+    draw = np.random.default_rng(0)
+    wanted = [[draw.standard_normal((1, 8)) * 10.0**power] for power in np.linspace(-6, 6, 24)]
+    got = [[each * (1 + 0.5 * draw.standard_normal(each.shape))] for (each,) in wanted]
+    found = estimate("cosine", wanted, got)
+    assert -1 <= found.low <= found.value <= found.high <= 1

@@ -8,7 +8,7 @@ import pytest
 from test_driver import classifier
 
 from hybridc.compiler import driver
-from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
@@ -176,7 +176,7 @@ def test_a_model_goes_through_its_stages(monkeypatch: pytest.MonkeyPatch) -> Non
         half = "mixed-precision" in session.artifact.pipeline
         return Samples((0.004 if half else 0.008,) * 20)
 
-    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(timing, "timed", measured)
     limits = Contract("5ms", min_accuracy={"cosine": 0.99}, max_size="100MB")
     outcome = driver.compile_source(classifier(), Options(contract=limits))
     found = [each.verdict for each in outcome.report.decisions]

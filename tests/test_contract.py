@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridc.compiler.assurance.confidence import Estimate
-from hybridc.compiler.assurance.contract import Contract, Measured, parse_latency, parse_limits
+from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.limits import parse_latency, parse_limits
 from hybridc.compiler.assurance.validation import Runner
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
@@ -73,9 +74,25 @@ def test_limits() -> None:
         (["cosine"], "is a number, got ''"),
         (["cosine=much"], "got 'much'"),
         (["snr=20", "snr=30"], "given twice"),
+        (["cosine<=0.9"], "'cosine' can be limited by >= alone, got <="),
+        (["max-abs>=1"], "'max-abs' can be limited by <= alone"),
+        (["max-abs=1%"], "is a number, got '1%'"),
+        (["cosine=1dB"], "is a number, got '1dB'"),
+        (["cosine>0.9"], "is a number, got ''"),
+        (["cosine==0.9"], "is a number, got '=0.9'"),
     ]:
         with pytest.raises(InputError, match=message):
             parse_limits(texts)
+
+
+def test_limits_with_their_sign_and_unit() -> None:
+    given = ["cosine >= 99.9%", "max-abs<=1e-3", "snr=30 dB", "top1=99%", "own>=0.5"]
+    wanted = {"cosine": 0.999, "max-abs": 1e-3, "snr": 30, "top1": 0.99, "own": 0.5}
+    assert parse_limits(given) == pytest.approx(wanted)
+    assert parse_limits(["own<=1%"], "max drop") == {"own": 0.01}
+    for what, text in (("max drop", "own>=1"), ("weights", "neural>=1")):
+        with pytest.raises(InputError, match=r"alone, got >=|set by =, not by >="):
+            parse_limits([text], what)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.orchestration import cascade, controller
+from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.experienced import Past
+from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -100,6 +102,25 @@ def test_adaptive_selection_leaves_out_what_promises_nothing_in_any_strategy() -
         steering = Steering("fusion", adaptive=adaptive)
         found = go(steering, all_better(), facts=known, past=past)
         assert verdicts(found)["tuned"] == verdict
+
+
+def test_a_model_is_analysed_only_where_something_is_decided_by_it() -> None:
+    asked: list[Candidate] = []
+
+    def facts(found: Candidate) -> Facts:
+        asked.append(found)
+        return FACTS
+
+    def run(contract: Contract, steering: Steering = Steering()) -> int:  # noqa: B008 - frozen
+        asked.clear()
+        means = Means(all_better().attempt, facts=facts)
+        cascade.run(Options(contract=contract, steering=steering), means)
+        return len(asked)
+
+    assert run(Contract()) == 0
+    assert run(Contract("9ms", min_accuracy={"cosine": 0.999})) == 0  # the first stage keeps it
+    assert run(FAST) == 1
+    assert run(Contract("9ms", min_accuracy={"cosine": 0.999}), Steering(predict=True)) == 1
 
 
 def test_predictions_are_told_where_they_are_asked_for() -> None:

@@ -73,7 +73,7 @@ def test_a_precision_is_expected_to_gain_on_what_stands() -> None:
     budget = Budgeting(Options(steering=Steering(predict=True)), (), Purse())
     bf16, int8 = (Stage(name, lambda o: o, lossy=True) for name in ("bf16", "int8"))
     tuned = Stage("tuned", lambda o: o, component="neural")
-    budget.begin(FACTS, 1.0)
+    budget.begin(lambda: FACTS, 1.0)
     before = [budget.predict(each).mean for each in (int8, tuned)]
     assert before[0] == pytest.approx(math.log(4), abs=0.01)
     budget.learn(bf16, math.log(2), 1.0, kept=True)
@@ -124,11 +124,11 @@ def test_a_budget_ends_with_the_best_so_far() -> None:
 def test_a_first_stage_that_was_taken_from_before_tells_how_long_stages_take() -> None:
     budget = Budgeting(Options(), (), Purse(10.0, now=Clock()))
     stage = Stage("bf16", lambda o: o, lossy=True)
-    budget.begin(replace(FACTS, seconds=12.0), 0.01)
+    budget.begin(lambda: replace(FACTS, seconds=12.0), 0.01)
     assert budget.lacking(stage, [stage]).startswith("a stage takes about 12 s, and 10 s of")
     clock = Clock()
     spent = Budgeting(Options(), (), Purse(10.0, now=clock))
-    spent.begin(FACTS, 1.0)
+    spent.begin(lambda: FACTS, 1.0)
     clock.seconds = 10.0
     assert "and 0 ns of the budget are left" in spent.lacking(stage, [stage])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hybridc.compiler import driver, target
-from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
@@ -154,7 +154,7 @@ def _digits(monkeypatch: pytest.MonkeyPatch, limits: dict[str, float]) -> Any:
         half = "quantize" in session.artifact.pipeline
         return Samples((0.004 if half else 0.008,) * 20)
 
-    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(timing, "timed", measured)
     options = Options(
         target="avx2",
         threads=1,
@@ -172,3 +172,16 @@ def test_what_few_samples_do_not_show_counts_by_its_own_error(
     found = [each.effect for each in sensitivity.measured(given)]
     # On average a twentieth of the own errors arrives: 5e-5 of 1e-3.
     assert found == pytest.approx([1e-5, 3e-5, 4e-5, 5e-7])
+
+
+def test_effects_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, asked = lowered([1e-4, 8e-4]), list[Lowered]()
+
+    def effects(found: Lowered) -> dict[int, float]:
+        asked.append(found)
+        return {0: 1e-5, 1: 3e-5}
+
+    monkeypatch.setattr(sensitivity, "_effects", effects)
+    first = sensitivity.measured(given)
+    assert sensitivity.measured(replace(given, operators=given.operators)) == first
+    assert len(asked) == 1

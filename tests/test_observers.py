@@ -113,3 +113,18 @@ def test_histograms_add_up_and_leave_out_what_is_not_finite() -> None:
     for part in np.array_split(values, 7):
         parts = parts.add(np.append(part, [np.nan, np.inf]))
     np.testing.assert_array_equal(parts.counts, histogram(values).counts)
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1.0, 1.0001), (1e6, 1e6 + 1), (0.0, 1e-44), (-3e38, 3e38), (-1e-6, 1e6)]
+)
+def test_ranges_may_be_of_any_width(low: float, high: float) -> None:
+    values = np.array([low, high, low], np.float32)
+    found = histogram(values)
+    assert found.counts.sum() == 3
+    assert found.counts[[0, -1]].tolist() == [2, 1]
+    for observer in observers.OBSERVERS.values():
+        scale, zero = observers.affine(*observer(found))
+        assert np.isfinite(scale)
+        assert scale > 0
+        assert 0 <= zero <= 255

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.compiler import frontend, pipeline, plugin, target, units
-from hybridc.compiler.assurance import contract
+from hybridc.compiler.assurance import contract, limits
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.interfaces import Pass
 from hybridc.compiler.measurement.peer import peers
@@ -30,7 +30,7 @@ PARSERS: list[Callable[[str], Any]] = [
     units.parse_duration,
     units.parse_size,
     monitor.interval,
-    lambda text: contract.parse_limits([text]),
+    lambda text: limits.parse_limits([text]),
     lambda text: contract.Contract(max_latency=text),
 ]
 

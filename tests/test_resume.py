@@ -9,7 +9,7 @@ import pytest
 from test_driver import classifier
 
 from hybridc.compiler import driver, settings
-from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
@@ -117,7 +117,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise KeyboardInterrupt
         return Samples((0.004 if half else 0.008,) * 20)
 
-    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(timing, "timed", measured)
     return timed
 
 
@@ -147,7 +147,7 @@ def test_quantised_stages_are_resumed_and_narrowed_from_there(
             raise KeyboardInterrupt
         return Samples((0.004 if "quantize" in text else 0.008,) * 20)
 
-    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(timing, "timed", measured)
     monkeypatch.setattr(stages, "LOSSY", ("int8",))
     limits = Contract("5ms", min_accuracy={"cosine": 0.99999})
     data = DIGITS / "digits-test.npz"

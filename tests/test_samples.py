@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tvm
 
+from hybridc.compiler import driver
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.samples import Samples, samples
@@ -13,6 +14,8 @@ from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Model, TensorSpec
+from hybridc.compiler.orchestration import stages
+from hybridc.compiler.orchestration.steering import Steering
 
 MODEL = Model(
     "m",
@@ -80,3 +83,20 @@ def test_where_nothing_calibrates_all_data_verify() -> None:
     limits = Contract("1ms", min_accuracy={"cosine": 0.9})
     assert len(chosen(dtype="auto", calibration=data(6), contract=limits).feeds) == 3
     assert len(chosen(dtype="fp32", calibration=data(6), contract=limits).feeds) == 6
+
+
+@pytest.mark.parametrize("strategy", ["fusion", "adaptive", "parallel", "hierarchical"])
+def test_strategies_that_time_anyhow_take_ranges_from_the_data(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a limit on time the stages with ranges are there all the same."""
+
+    def taken(_: Model, plan: plans.Plan) -> Samples:
+        assert stages.calibrates(plan.options)
+        raise InputError("enough")
+
+    monkeypatch.setattr("hybridc.compiler.assurance.samples.samples", taken)
+    limits = Contract(min_accuracy={"cosine": 0.99})
+    options = Options(contract=limits, steering=Steering(strategy), calibration=data(9))
+    with pytest.raises(InputError, match="enough"):
+        driver.compile_model(MODEL, options)

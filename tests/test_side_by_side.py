@@ -7,7 +7,7 @@ import pytest
 from made_up import verdicts
 
 from hybridc.compiler import driver
-from hybridc.compiler.assurance import certify
+from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
@@ -27,7 +27,7 @@ def _half_the_time_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
         half = "mixed-precision" in session.artifact.pipeline
         return Samples((0.004 if half else 0.008,) * 20)
 
-    monkeypatch.setattr(certify, "_measure", measured)
+    monkeypatch.setattr(timing, "timed", measured)
 
 
 def test_options_cross_to_a_process_and_back() -> None:

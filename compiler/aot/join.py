@@ -138,7 +138,9 @@ def _main(main: Any, course: Course, call: Any, memory: Any | None) -> Any:
 
 def _needed(renames: Sequence[Any], result: Any) -> list[Any]:
     """Those that the result is read through."""
-    wanted, found = {result}, list[Any]()
+    # A function may return a tuple that no binding names.
+    several = isinstance(result, tvm.ir.Tuple)
+    wanted, found = set(result.fields) if several else {result}, list[Any]()
     for binding in reversed(renames):
         if binding.var in wanted:
             found.append(binding)

@@ -51,8 +51,11 @@ def estimate(
     ]
     perfect = Estimate.exactly(1.0 if kind.higher else 0.0)
     if kind.higher:
-        return min(found, key=lambda each: each.low, default=perfect)
-    return max(found, key=lambda each: each.high, default=perfect)
+        worst = min(found, key=lambda each: each.low, default=perfect)
+    else:
+        worst = max(found, key=lambda each: each.high, default=perfect)
+    # Of skewed errors in few samples the bootstrap reaches beyond what the metric can be.
+    return Estimate(worst.value, max(kind.low, worst.low), min(kind.high, worst.high))
 
 
 def _shapes(sample: Sequence[Array]) -> list[tuple[int, ...]]:

@@ -121,7 +121,9 @@ def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
         raise InputError("calibration data is empty")
     for name, array in samples.items():
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise InputError(f"calibration input {name!r} holds NaN")
+            holes = np.isnan(array.reshape(len(array), -1)).any(1)
+            where = f"in {holes.sum()} of {len(array)} samples, first in sample {holes.argmax()}"
+            raise InputError(f"calibration input {name!r} holds NaN {where}")
     count = next(iter(counts.values()), 1)
     return [{name: array[index] for name, array in samples.items()} for index in range(count)]
 

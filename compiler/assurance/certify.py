@@ -1,6 +1,5 @@
 """Measure a finished artifact against its model's reference and against the contract."""
 
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -16,6 +15,7 @@ from hybridc.compiler.assurance import (
     confidence,
     open_answers,
     samples,
+    timing,
     validation,
     verify,
 )
@@ -27,12 +27,10 @@ from hybridc.compiler.assurance.validation import ReferenceRunner, Runner, Valid
 from hybridc.compiler.assurance.verify import Comparison, How
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
-from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec, open_dims
+from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
 from hybridc.compiler.session import InferenceSession
 
-_PATIENCE = 10.0  # seconds in which a limit is to become clear
 Stages = Callable[[str], AbstractContextManager[None]]
 
 
@@ -101,12 +99,14 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     timed = contract.timed or terms.timed
     wanted = timed or contract.validate is not None or bool(contract.min_accuracy)
     absent = "" if wanted else draft.unfit()
-    session = _session(draft) if wanted or (_runs(trial, contract) and not absent) else None
+    runs = wanted or (_runs(trial, contract) and not absent)
+    session = _session(draft, stage) if runs else None
     agreement: tuple[Comparison, ...] = ()
     sized: Sequence[Sized] = ()
     accuracy: dict[str, Estimate] = {}
     drop: dict[str, Estimate] = {}
     samples: Samples | None = None
+    rates: dict[str, Any] = {}
     if session is not None and trial.wanted:
         with stage("verify"):
             got = [session.run(None, feed) for feed in trial.feeds]
@@ -119,10 +119,10 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
                 drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
     if session is not None and timed:
         with stage("measure"):
-            samples = _measure(session, trial.feeds[0], contract, terms.left)
+            samples = timing.timed(session, trial.feeds[0], contract, terms.left)
+            rates = _rates(samples, contract)
     measured = Measured(
-        latency=samples.percentile(contract.latency_percentile) if samples else None,
-        throughput=samples.throughput if samples else None,
+        **rates,
         memory=memory,
         size=_size(draft) if contract.max_size else None,
         accuracy=accuracy,
@@ -131,11 +131,25 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     broken = tuple(contract.judge(measured))
     certificate = _certificate(trial, terms, agreement, measured, broken)
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
-    if samples is not None:
-        certificate |= {"latency": samples.to_json(), "machine": host.cpu_model()}
+    certificate |= _run_on(session, samples)
     notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
     notes += tuple(each.told() for each in agreement if each.condition)
     return Examined(agreement, samples, measured, certificate, broken, notes)
+
+
+def _rates(samples: Samples, contract: Contract) -> dict[str, Any]:
+    """What samples say of time, as fields of `Measured`."""
+    return {
+        "latency": samples.percentile(contract.latency_percentile),
+        "throughput": samples.throughput,
+        "disturbed": samples.disturbed,
+    }
+
+
+def _run_on(session: InferenceSession | None, samples: Samples | None) -> dict[str, Any]:
+    """For the certificate: where the artifact ran, and how long calls took, if it did."""
+    found: dict[str, Any] = {} if session is None else {"machine": host.cpu_model()}
+    return found if samples is None else {**found, "latency": samples.to_json()}
 
 
 def _runs(trial: Trial, contract: Contract) -> bool:
@@ -189,32 +203,7 @@ def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
     return Estimate.exactly(reference.value - found.value)
 
 
-def _measure(
-    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
-) -> Samples:
-    """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
-
-    def clear(samples: Samples) -> bool:
-        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
-        least = contract.min_throughput
-        return (limit is None or not latency.low <= limit < latency.high) and (
-            least is None or not samples.throughput.low < least <= samples.throughput.high
-        )
-
-    share = contract.latency_percentile / 100
-    patience = _PATIENCE if left is None else min(_PATIENCE, max(1.0, left))
-    at_least = max(measure.MIN_SAMPLES, confidence.values_for_quantile(share))
-    longest = math.inf if left is None else max(1.0, left)
-    return measure.latency(
-        lambda: session.run(None, feed),
-        at_least=at_least,
-        clear=clear,
-        patience=patience,
-        longest=longest,
-    )
-
-
-def _session(draft: Artifact) -> InferenceSession:
+def _session(draft: Artifact, stage: Stages) -> InferenceSession:
     if unfit := draft.unfit():
         raise InputError(
             f"the artifact can be neither verified nor measured here: {unfit}; compile it without"
@@ -225,7 +214,8 @@ def _session(draft: Artifact) -> InferenceSession:
             f"this CPU lacks {', '.join(lacking)}, so the artifact can be neither verified nor "
             f"measured here; compile with --verify off and no contract, or for --target cpu"
         )
-    return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
+    with stage("load artifact"):
+        return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
 
 
 def _counted(samples: int) -> str:

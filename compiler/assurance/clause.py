@@ -11,7 +11,8 @@ from hybridc.compiler.assurance.confidence import Estimate
 class Clause:
     """A limit, None where there is none, and what was measured, None where nothing was.
 
-    `higher` tells whether the limit is a least or a most; `show` writes its numbers.
+    `higher` tells whether the limit is a least or a most; `show` writes its numbers.  `disturbed`
+    is what kept the machine from what was measured, if anything did.
     """
 
     name: str
@@ -19,6 +20,7 @@ class Clause:
     found: Estimate | None
     higher: bool
     show: Callable[[float], str] = "{:.6g}".format
+    disturbed: str = ""
 
     @property
     def bound(self) -> float:
@@ -44,11 +46,18 @@ class Clause:
         if self.found is None:
             return f"{wanted}, not measured"
         told = f"{wanted}, measured {self.show(self.found.value)}"
-        if self.kept or not self._holds(self.found.value):
+        if self.kept:
             return told
+        told += f", {doubt}" if (doubt := self._doubt(self.found.value)) else ""
+        return f"{told}, while {self.disturbed}" if self.disturbed else told
+
+    def _doubt(self, value: float) -> str:
+        """Why a limit is not kept that the value itself keeps."""
+        if not self._holds(value):
+            return ""
         if math.isinf(self.bound):
-            return f"{told}, but in too few calls or samples to be sure"
-        return f"{told}, but perhaps {self.show(self.bound)}"
+            return "but in too few calls or samples to be sure"
+        return f"but perhaps {self.show(self.bound)}"
 
     def _holds(self, value: float) -> bool:
         assert self.limit is not None

@@ -6,7 +6,6 @@ measured a little below a limit, but too roughly to tell, does not count as belo
 
 import math
 import numbers
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -15,18 +14,13 @@ from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
+from hybridc.compiler.units import format_duration, format_size, parse_size
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"
-_MEDIAN = 50.0
-# A percentile beyond would take more than 10,000 calls to bound.
-_HIGHEST = 99.9
-_LATENCY = re.compile(
-    r"\s*(?:(?P<statistic>median|[pP](?P<percentile>[0-9]+(?:\.[0-9]+)?))\s*(?:<=?|=)\s*)?(?P<limit>.*)"
-)
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,8 @@ class Measured:
     `latency` is the contract's percentile of one call in seconds, `throughput` calls per second,
     `memory` what a call holds at its peak and `size` that of the artifact, both in bytes.
     `accuracy` has the value of each metric against the reference, `drop` how much lower the user's
-    own figure is than the reference's.
+    own figure is than the reference's.  `disturbed` is what kept the machine from the calls that
+    were timed (see `Samples.disturbed`).
     """
 
     latency: Estimate | None = None
@@ -45,6 +40,7 @@ class Measured:
     size: int | None = None
     accuracy: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
     drop: Mapping[str, Estimate] = field(default_factory=dict[str, Estimate])
+    disturbed: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, as JSON data."""
@@ -81,7 +77,7 @@ class Contract:
         max_memory: str | int | None = None,
         max_drop: Mapping[str, float] | None = None,
         validate: Validate | str | None = None,
-        latency_percentile: float = _MEDIAN,
+        latency_percentile: float = MEDIAN,
     ) -> None:
         """Take durations and sizes as numbers or as text: `5ms`, `p99<=8ms`, `10MB`.
 
@@ -102,7 +98,7 @@ class Contract:
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise InputError(f"{name} must be positive, got {value}")
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "latency_percentile", _percentile(latency_percentile))
+        object.__setattr__(self, "latency_percentile", checked_percentile(latency_percentile))
         own = validation.load(validate) if isinstance(validate, str) else validate
         if own is not None and not callable(own):
             raise InputError(f"validate is a function or package.module:function, got {own!r:.60}")
@@ -113,7 +109,7 @@ class Contract:
     @property
     def latency_name(self) -> str:
         """`latency`, or `p99 latency` where the limit is not on the median."""
-        if self.latency_percentile == _MEDIAN:
+        if self.latency_percentile == MEDIAN:
             return "latency"
         return f"p{self.latency_percentile:g} latency"
 
@@ -125,9 +121,11 @@ class Contract:
     def costs(self, measured: Measured) -> list[Clause]:
         """The limits on time, memory and size that are set, with what was measured."""
         memory, size = _counted(measured.memory), _counted(measured.size)
+        longest, least = self.max_latency, self.min_throughput
+        latency, throughput, disturbed = measured.latency, measured.throughput, measured.disturbed
         found = [
-            Clause(self.latency_name, self.max_latency, measured.latency, False, format_duration),
-            Clause("throughput", self.min_throughput, measured.throughput, True, _per_second),
+            Clause(self.latency_name, longest, latency, False, format_duration, disturbed),
+            Clause("throughput", least, throughput, True, _per_second, disturbed),
             Clause("peak memory", self.max_memory, memory, False, format_size),
             Clause("artifact size", self.max_size, size, False, format_size),
         ]
@@ -162,42 +160,9 @@ class Contract:
         described = {name: value for name, value in vars(self).items() if value}
         if self.validate is not None:
             described["validate"] = validation.name_of(self.validate)
-        if self.max_latency is None or self.latency_percentile == _MEDIAN:
+        if self.max_latency is None or self.latency_percentile == MEDIAN:
             del described["latency_percentile"]
         return described
-
-
-def parse_latency(text: str, percentile: float = _MEDIAN) -> tuple[float, float]:
-    """Read `p99<=8ms`, `median=5ms` or `5ms`, of the given percentile, as that and seconds."""
-    match = _LATENCY.fullmatch(text)
-    if match is None:
-        raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
-    if match["statistic"]:
-        percentile = float(match["percentile"] or _MEDIAN)
-    return _percentile(percentile), parse_duration(match["limit"])
-
-
-def _percentile(percentile: float) -> float:
-    if not 1 <= percentile <= _HIGHEST:
-        raise InputError(f"a latency's percentile is from 1 to {_HIGHEST}, got p{percentile:g}")
-    return percentile
-
-
-def parse_limits(texts: Iterable[str], what: str = "accuracy") -> dict[str, float]:
-    """Read `cosine=0.999` and the like, each name once.
-
-    Raises InputError, which says `what` they are, where one is no number or comes twice.
-    """
-    found: dict[str, float] = {}
-    for text in texts:
-        name, _, value = (part.strip() for part in text.partition("="))
-        if name in found:
-            raise InputError(f"{what} {name!r} is given twice")
-        try:
-            found[name] = float(value)
-        except ValueError:
-            raise InputError(f"{what} {name!r} is a number, got {value!r}") from None
-    return found
 
 
 def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:

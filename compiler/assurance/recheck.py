@@ -16,6 +16,7 @@ from hybridc.compiler.assurance.contract import VALIDATE, Contract
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.measurement.clock import Clock, Progress
+from hybridc.compiler.measurement.conditions import STEADY, Conditions
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
 
 _NUMBERS = ("max_latency", "latency_percentile", "min_throughput", "max_memory", "max_size")
@@ -23,11 +24,28 @@ _NUMBERS = ("max_latency", "latency_percentile", "min_throughput", "max_memory",
 
 @dataclass(frozen=True)
 class Recheck:
-    """What holds now.  `unchecked` tells which limits could not be, and what they would need."""
+    """What holds now.
+
+    `unchecked` tells which limits could not be checked, and what they would need; `then` is what
+    the machine did when the artifact was certified, if anybody watched it.
+    """
 
     clauses: tuple[Clause, ...]
     unchecked: tuple[str, ...]
     examined: Examined
+    then: Conditions | None = None
+
+    @property
+    def machine(self) -> tuple[str, ...]:
+        """What must be known of the machine to judge times: what disturbed them, and its clock."""
+        now = self.examined.latency.conditions if self.examined.latency else None
+        if now is None:
+            return ()
+        found = [] if now.quiet else [f"{now.text()} while calls were timed"]
+        if self.then is not None and now.pace > STEADY * self.then.pace:
+            slower = f"{now.pace / self.then.pace:.2g} times as long"
+            found.append(f"the same computation takes {slower} as when the artifact was certified")
+        return tuple(found)
 
     @property
     def holds(self) -> bool:
@@ -68,7 +86,15 @@ def recheck(
     memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
     examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
     clauses = promised.clauses(examined.measured)
-    return Recheck(tuple(clauses), unchecked, examined)
+    return Recheck(tuple(clauses), unchecked, examined, _conditions(artifact))
+
+
+def _conditions(artifact: Artifact) -> Conditions | None:
+    """What the certificate tells of the machine; None where it is nothing that is known."""
+    try:
+        return Conditions.of_json(artifact.certificate["latency"]["conditions"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, str]:

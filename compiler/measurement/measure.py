@@ -11,6 +11,7 @@ import numpy as np
 
 from hybridc.compiler.assurance import confidence
 from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.measurement.conditions import Conditions
 
 # Medians of fewer samples move with every single outlier.
 MIN_SAMPLES = 5
@@ -21,9 +22,13 @@ _PHASES = 5
 
 @dataclass(frozen=True)
 class Samples:
-    """Durations of one call, in seconds, in the order in which they were taken."""
+    """Durations of one call, in seconds, in the order in which they were taken.
+
+    `conditions` tell what else the machine did meanwhile, where anybody watched it.
+    """
 
     seconds: tuple[float, ...]
+    conditions: Conditions | None = None
 
     @property
     def median(self) -> float:
@@ -75,12 +80,18 @@ class Samples:
             "third_quartile_ms": third * 1e3,
             "spread": self.spread,
             "samples": len(self.seconds),
+            **({"conditions": self.conditions.to_json()} if self.conditions else {}),
         }
 
+    @property
+    def disturbed(self) -> str:
+        """What may have made calls slower than they are; nothing that anybody knows of."""
+        return self.conditions.text() if self.conditions else ""
+
     def text(self) -> str:
-        """`4.21 ms (half of 37 calls within 1.2 %)`."""
-        count = len(self.seconds)
-        return f"{self.median * 1e3:.3g} ms (half of {count} calls within {self.spread:.1%})"
+        """`4.21 ms (half of 37 calls within 1.2 %)`, and what disturbed them."""
+        count, other = len(self.seconds), f", while {self.disturbed}" if self.disturbed else ""
+        return f"{self.median * 1e3:.3g} ms (half of {count} calls within {self.spread:.1%}){other}"
 
 
 def latency(  # noqa: PLR0913 - when to begin, when to stop

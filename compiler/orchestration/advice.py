@@ -1,6 +1,6 @@
 """What would help where a contract is not kept."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
@@ -20,9 +20,12 @@ def advice(
     best: Candidate,
     decisions: Sequence[Decision],
     beyond: Sequence[tuple[Stage, Candidate]],
-    facts: Facts | None = None,
+    facts: Callable[[], Facts | None] = lambda: None,
 ) -> list[str]:
-    """What would bring the costs within their limits, where they are not, and what did not."""
+    """What would bring the costs within their limits, where they are not, and what did not.
+
+    `facts` finds out about the model, if it is asked.
+    """
     contract = options.contract
     short = [clause for clause in contract.costs(best.measured) if not clause.kept]
     if not short:
@@ -42,7 +45,8 @@ def advice(
         if cost(contract, found.measured) < cost(contract, best.measured)
     ]
     if options.dtype == "auto" and not allows_loss(options) and not options.exact:
-        allowed = [name for name in stages.LOSSY if not prospects.vain(name, options, facts)]
+        known = facts()
+        allowed = [name for name in stages.LOSSY if not prospects.vain(name, options, known)]
         limit = "a limit on accuracy (--min-accuracy cosine=0.999)"
         told += [f"{limit} would allow {listed(allowed)}"] if allowed else []
     return told

@@ -125,12 +125,13 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         alignment=ALIGNMENT,
         device=built.device,
     )
+    with clock.stage("count memory"):
+        weights, threads = artifact.tensors(), plan.target.threads
+        used = memory.usage(module, weights, model.inputs, model.outputs, threads)
     return Draft(
         artifact=artifact,
         precision=plan.precision(model),
-        memory=memory.usage(
-            module, artifact.tensors(), model.inputs, model.outputs, plan.target.threads
-        ),
+        memory=used,
         kernels=tuple(context.kernels),
         notes=tuple(context.notes),
         records=None if advice is None else advice.describe(),

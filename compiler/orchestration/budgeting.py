@@ -1,6 +1,6 @@
 """How the time of a compilation goes to its stages, by the mode, and what is expected of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,10 +38,11 @@ class Budgeting:
 
     def __post_init__(self) -> None:
         steering = self.options.steering
-        self._facts = _UNKNOWN
+        self._ask: Callable[[], Facts | None] = lambda: None
+        self._known: Facts | None = None
+        self._seconds: float | None = None  # that the first stage took
         self._analysis: Predictor = Analysis(steering.depth)
         self._predictor: Predictor = Experienced(self._analysis, self.past)
-        self._typical = 0.0
         self._lowered = 0.0  # the log-speedup by the precision that stands
         self._bandit: Bandit | None = None
         self._weights: Mapping[str, float] = {}
@@ -52,10 +53,23 @@ class Budgeting:
             or steering.mode in (modes.DYNAMIC, modes.INTELLIGENT)
         )
 
-    def begin(self, facts: Facts | None, seconds: float) -> None:
-        """Hear of the first stage: what is known of the model now, and how long a stage takes."""
-        self._facts = facts or _UNKNOWN
-        self._typical = max(seconds, self._facts.seconds)
+    def begin(self, facts: Callable[[], Facts | None], seconds: float) -> None:
+        """Hear of the first stage: what finds out about the model now, and how long it took."""
+        self._ask, self._seconds = facts, seconds
+
+    @property
+    def _facts(self) -> Facts:
+        """What is known of the model, found out when it is needed: for that takes its time."""
+        if self._seconds is None:
+            return _UNKNOWN
+        if self._known is None:
+            self._known = self._ask() or _UNKNOWN
+        return self._known
+
+    @property
+    def _typical(self) -> float:
+        """Seconds that a stage takes, as far as anybody knows."""
+        return 0.0 if self._seconds is None else max(self._seconds, self._facts.seconds)
 
     def predict(self, stage: Stage) -> Gain:
         """What a stage is expected to gain on what stands.
@@ -121,6 +135,8 @@ class Budgeting:
     def _hopes(self, components: Sequence[str]) -> dict[str, float]:
         """What each component is expected to gain on the first stage by the best of its own."""
         hopes = dict.fromkeys(components, 0.0)
+        if self.options.steering.mode != modes.INTELLIGENT:  # nobody asks for them
+            return hopes
         for stage in self.stages:
             if stage.component in hopes:
                 hope = self._predictor.predict(stage, self._facts).hope
@@ -142,11 +158,22 @@ class Budgeting:
             self._bandit.offer(name, self.predict(stage), max(self._typical, 1e-3))
         return offers[self._bandit.choose(sorted(offers))]
 
-    def learn(self, stage: Stage, gained: float | None, seconds: float, *, kept: bool) -> None:
-        """Hear what a stage gained, None where it was not timed, and how long it took."""
+    def learn(
+        self,
+        stage: Stage,
+        gained: float | None,
+        seconds: float,
+        *,
+        kept: bool,
+        disturbed: bool = False,
+    ) -> None:
+        """Hear what a stage gained, None where it was not timed, and how long it took.
+
+        Of times that were `disturbed` nothing is remembered for other compilations.
+        """
         if self._bandit is not None:
             self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
-        if self._facts is not _UNKNOWN and gained is not None:
+        if gained is not None and not disturbed and self._facts is not _UNKNOWN:
             expected = self._on_top(stage, self._analysis.predict(stage, self._facts)).mean
             facts = self._facts
             row = Past(stage.name, facts.machine, facts.features(), expected, gained, seconds)

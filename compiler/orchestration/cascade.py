@@ -10,7 +10,7 @@ from hybridc.compiler.orchestration import budgeting, controller, modes, selecti
 from hybridc.compiler.orchestration.advice import advice
 from hybridc.compiler.orchestration.budgeting import Budgeting
 from hybridc.compiler.orchestration.candidates import Means, Result
-from hybridc.compiler.orchestration.contributions import Hybrid, results
+from hybridc.compiler.orchestration.contributions import Hybrid, disturbed, results
 from hybridc.compiler.orchestration.controller import Controller
 from hybridc.compiler.orchestration.course import Course
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
@@ -43,6 +43,12 @@ def strategy(options: Options) -> Controller:
     if name not in known.names():
         raise InputError(f"no strategy is named {name!r}; {hint(name, known.names())}")
     return known.create(asked)
+
+
+def check(options: Options) -> None:
+    """Raise what is wrong with the way that stages are chosen, before any of them is tried."""
+    chosen = _selected(timed(options))
+    selection.ordered(chosen.stages, options.steering.order)
 
 
 def timed(options: Options) -> Options:
@@ -80,8 +86,8 @@ def run(
     return Cascaded(
         best,
         tuple(course.decisions),
-        tuple(advice(options, best, course.decisions, course.beyond, course.facts)),
-        Hybrid(steering.strategy, steering.mode, found),
+        tuple(advice(options, best, course.decisions, course.beyond, lambda: course.facts)),
+        Hybrid(steering.strategy, steering.mode, found, disturbed(course.decisions)),
         tuple(budget.learnt),
     )
 

@@ -50,11 +50,16 @@ class ComponentResult:
 
 @dataclass(frozen=True)
 class Hybrid:
-    """How the components of one compilation did together."""
+    """How the components of one compilation did together.
+
+    `disturbed` tells that times which this was reckoned from were taken on a machine that was not
+    quiet.
+    """
 
     strategy: str
     mode: str | None
     components: tuple[ComponentResult, ...]
+    disturbed: bool = False
 
     @property
     def efficiency(self) -> float | None:
@@ -83,9 +88,10 @@ class Hybrid:
         ]
         if not shares or self.efficiency is None:
             return ""
+        doubt = "; the machine was not quiet, so this says little" if self.disturbed else ""
         return (
             f"{math.exp(total):.3g} times as fast as exact: {', '.join(shares)};"
-            f" hybrid efficiency {self.efficiency:.2f}, fusion score {self.fusion_score:.2f}"
+            f" hybrid efficiency {self.efficiency:.2f}, fusion score {self.fusion_score:.2f}{doubt}"
         )
 
     def tried(self) -> "Hybrid":
@@ -105,6 +111,7 @@ class Hybrid:
             },
             "hybrid_efficiency": self.efficiency,
             "fusion_score": self.fusion_score,
+            **({"disturbed": True} if self.disturbed else {}),
             "component_results": [each.to_json() for each in self.components],
         }
 
@@ -133,6 +140,11 @@ def results(
         )
         found.append(result)
     return tuple(found)
+
+
+def disturbed(decisions: Sequence[Decision]) -> bool:
+    """Whether any of the times that are compared was taken on a machine that was not quiet."""
+    return any((d.measured or {}).get("disturbed") for d in decisions if d.verdict == KEPT)
 
 
 def _steps(decisions: Sequence[Decision]) -> dict[str, float]:

@@ -9,6 +9,7 @@ narrowed (see `narrowing`).  Which stage comes when, a controller says.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Generic
 
 from hybridc.compiler.assurance.contract import Measured
@@ -53,11 +54,15 @@ class Course(Generic[Result]):
     def __post_init__(self) -> None:
         self.contract, self.base = self.options.contract, self.options
         self.first: Result | None = None
-        self.facts: Facts | None = None
         self.best: Result | None = None
         self.beyond: list[tuple[Stage, Result]] = []
         self.missing: MissingRecordError | None = None
         self.accurate: set[str] = set()
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """What the first candidate tells of the model; found out when it is first asked for."""
+        return None if self.first is None else self.means.facts(self.first)
 
     @property
     def satisfied(self) -> bool:
@@ -146,10 +151,11 @@ class Course(Generic[Result]):
             reason = UNCHANGED
         gained = _log_speedup(before, found.measured)
         if best is None:
-            self.first, self.facts = found, self.means.facts(found)
-            self.budget.begin(self.facts, tried.seconds)
+            self.first = found
+            self.budget.begin(lambda: self.facts, tried.seconds)
         else:
-            self.budget.learn(stage, gained, tried.seconds, kept=not reason)
+            disturbed = any(each.disturbed for each in (before, found.measured) if each)
+            self.budget.learn(stage, gained, tried.seconds, kept=not reason, disturbed=disturbed)
         if not reason:
             self.best, self.base = found, self._lasting(tried)
         if not self.contract.judge_accuracy(found.measured):
@@ -195,14 +201,28 @@ class Course(Generic[Result]):
     def _narrowed(self, tried: Tried[Result]) -> Tried[Result]:
         """The same with fewer products quantised, where that keeps the accuracy; else as it is."""
         found = tried.result
-        if found is None or not self.contract.judge_accuracy(found.measured):
+        if found is None:
             return tried
+        if not self.contract.judge_accuracy(found.measured):
+            return self._quickened(tried, found)
         if self.best is not None and self._costs(found) >= self._costs(self.best):
             return tried  # it would only be slower
         made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
         if made is None:
             return tried
         return replace(tried, options=made.options, result=made.best, whole=found, told=made.told)
+
+    def _quickened(self, tried: Tried[Result], found: Result) -> Tried[Result]:
+        """The same without products in 8 bits that are faster as they were, if all is so too."""
+        if not (tried.stage.lossy and found.sensitive):
+            return tried
+        timed = self._timed(found)
+        made = narrowing.quicken(tried.options, found, self.means.attempt, timed, self.noise)
+        if made is None or self.contract.judge_accuracy(made.best.measured):
+            return tried
+        if self._costs(made.best) >= self._costs(found):
+            return tried
+        return replace(tried, options=made.options, result=made.best, told=made.told)
 
     def _timed(self, found: Result) -> tuple[Seconds, Seconds]:
         """The kernels' times of what stands and of a candidate, where calls are timed at all."""

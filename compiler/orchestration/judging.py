@@ -20,6 +20,7 @@ def objection(
     if now < then * (1 - threshold):
         return ""
     asked = f", and {threshold:.3g} less is asked for" if threshold else ""
+    asked += f", while {found.disturbed}" if found.disturbed else ""
     if contract.costs(found):
         return f"no nearer to the limits: {now:.3g} of them, {then:.3g} before{asked}"
     return f"no faster: {format_duration(now)}, {format_duration(then)} before{asked}"

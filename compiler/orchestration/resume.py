@@ -27,6 +27,7 @@ from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.log import keys
+from hybridc.compiler.measurement.conditions import Conditions
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
 from hybridc.compiler.orchestration.attempt import Outcome, lowered
@@ -123,6 +124,7 @@ class Kept:
                 "artifact": blake3(artifact.read_bytes()).hexdigest(),
                 "agreement": [dict(each) for each in found.report.agreement],
                 "seconds": list(found.report.latency.seconds) if found.report.latency else None,
+                "conditions": _conditions(found.report.latency),
                 "measured": found.measured.to_json(),
                 "certificate": found.artifact.certificate,
                 "broken": list(found.broken),
@@ -206,13 +208,23 @@ def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
         notes=made.notes,
         kernels=made.kernels,
         agreement=tuple(told["agreement"]),
-        latency=None if told["seconds"] is None else Samples(tuple(told["seconds"])),
+        latency=_samples(told["seconds"], told["conditions"]),
         memory=made.memory,
         stages=(),
         records=made.records,
         idle=made.idle,
     )
     return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
+
+
+def _conditions(found: Samples | None) -> dict[str, Any] | None:
+    return found.conditions.to_json() if found and found.conditions else None
+
+
+def _samples(seconds: Sequence[float] | None, told: Mapping[str, Any] | None) -> Samples | None:
+    if seconds is None:
+        return None
+    return Samples(tuple(seconds), Conditions.of_json(told) if told else None)
 
 
 def _measured(told: Mapping[str, Any]) -> Measured:
@@ -223,6 +235,7 @@ def _measured(told: Mapping[str, Any]) -> Measured:
         size=told.get("size"),
         accuracy=_estimates(told.get("accuracy")),
         drop=_estimates(told.get("drop")),
+        disturbed=str(told.get("disturbed", "")),
     )
 
 

@@ -41,6 +41,7 @@ class Workshop:
         default_factory=dict[str, Draft | HybridcError]
     )
     _examined: dict[str, Outcome] = field(default_factory=dict[str, Outcome])
+    _unkept: list[tuple[Options, Outcome]] = field(default_factory=list[tuple[Options, Outcome]])
 
     def attempt(self, options: Options) -> Outcome:
         """Compile, verify and measure; raises what goes wrong."""
@@ -49,6 +50,7 @@ class Workshop:
             return self._attempt(options)
 
     def _attempt(self, options: Options) -> Outcome:
+        self.keep()
         if self.kept is not None and (known := self.kept.load(options)):
             return self._examined.setdefault(_digest(known), known)
         plan, start = plans.plan(options), self.clock.purse.now()
@@ -62,14 +64,24 @@ class Workshop:
             found = judge(made, self.trial, plan, self.make, self.clock)
             found = replace(found, seconds=self.clock.purse.now() - start)
             self._examined[digest] = found
+            self._unkept.append((options, found))
+        return self._examined[digest]
+
+    def keep(self) -> None:
+        """Keep what was examined for a call to come, before anything long begins.
+
+        The last result is thereby not written where the compilation ends with it.
+        """
+        while self._unkept:
+            options, found = self._unkept.pop()
             if self.kept is not None:
                 self.kept.save(options, found)
-        return self._examined[digest]
 
     def prepare(self, given: Sequence[Options]) -> None:
         """Compile with each of these options at once; what cannot cross to a process waits."""
         from tvm.ir import save_json
 
+        self.keep()
         jobs = [Job(each, told) for each in given if (told := side_by_side.portable(each))]
         if not jobs:
             return
@@ -88,6 +100,7 @@ class Workshop:
 
     def facts(self, found: Outcome) -> Facts | None:
         """What predictions go by; nothing where no time is left for any."""
+        self.keep()
         if self.clock.purse.left == 0.0:
             return None
         with self.clock.stage("analyse"):
@@ -95,6 +108,7 @@ class Workshop:
 
     def kernels(self, found: Outcome) -> Seconds:
         """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
+        self.keep()
         threads = self.plan.target.threads
         if self.clock.purse.left == 0.0:
             return {}

@@ -1,8 +1,9 @@
-"""Narrow a lossy stage: leave the most sensitive operators as they were, and keep the rest.
+"""Narrow a lossy stage: leave some operators as they were, and keep the rest.
 
 Where a stage breaks a limit on accuracy, an `Assigner` is asked for the fastest assignment with a
 share of the error, and each answer is compiled, verified and measured.  The share is found by
-bisection, on a scale of logarithms, since few operators make most of the error.
+bisection, on a scale of logarithms, since few operators make most of the error.  Where the limits
+are kept, operators may still be left as they were since they are faster so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,46 @@ def narrow(
         low, high = (share, high) if known[kept] else (low, share)
         share = (low * high) ** 0.5
     return found
+
+
+def quicken(
+    options: Options,
+    found: Candidate,
+    attempt: Callable[[Options], Result],
+    timed: tuple[Seconds, Seconds],
+    noise: float,
+) -> Narrowed[Result] | None:
+    """Leave operators as they were that took longer in 8 bits.
+
+    `options` gave what was `found`, `timed` are as in `narrow`.  None where these operators lose no
+    more than the share `noise` of a call, or where the rest does not compile.
+    """
+    latency, sensitive = found.measured.latency, found.sensitive
+    if latency is None or sensitive is None:
+        return None
+    operators = sensitive.operators
+    times = OperatorTimes(operators, target.parse(options.target, options.threads), *timed)
+    lost = {each.name: _lost(each, times) for each in operators}
+    slower = tuple(name for name, seconds in lost.items() if seconds > 0)
+    if sum(lost[name] for name in slower) <= noise * latency.value:
+        return None
+    kept = tuple(e.name for e in operators if e.name in slower or e.name in options.precise)
+    changed = replace(options, precise=kept)
+    try:
+        result = attempt(changed)
+    except HybridcError:
+        return None
+    shown = ", ".join(each.described for each in operators if each.name in slower[:_SHOWN])
+    more = f" and {len(slower) - _SHOWN} more" if len(slower) > _SHOWN else ""
+    count = len(operators) - len(kept)
+    told = f"{count} of {len(operators)} operators; faster as they were: {shown}{more}"
+    return Narrowed(result, changed, told)
+
+
+def _lost(operator: Operator, times: OperatorTimes) -> float:
+    """Seconds that an operator took longer in 8 bits; 0 where nobody timed it."""
+    found = times.measured(operator) if operator.lowered else None
+    return max(0.0, found[1] - found[0]) if found else 0.0
 
 
 def _problem(operators: Sequence[Operator], times: OperatorTimes) -> list[assignment.Operator]:

@@ -44,9 +44,12 @@ class Histogram:
 
     def add(self, values: Array) -> "Histogram":
         """The histogram with the finite ones of more values, which lie between its bounds."""
-        within = (self.low, self.high) if self.high > self.low else (self.low, self.low + 1)
-        found, _ = np.histogram(values[np.isfinite(values)], len(self.counts), within)
-        return Histogram(self.low, self.high, self.counts + found)
+        found = values[np.isfinite(values)].astype(np.float64)
+        found = found[(found >= self.low) & (found <= self.high)]
+        # Not numpy's histogram, which has no bins between neighbours of float32.
+        width, last = self.high - self.low or 1.0, len(self.counts) - 1
+        bins = np.minimum((found - self.low) / width * len(self.counts), last).astype(np.int64)
+        return Histogram(self.low, self.high, self.counts + np.bincount(bins, minlength=last + 1))
 
 
 def empty(low: float, high: float, bins: int = BINS) -> Histogram:

@@ -42,12 +42,13 @@ class OperatorTimes:
 
     def of(self, operator: Operator) -> tuple[float, float]:
         """As it was, and in 8 bits."""
-        if (known := self._measured(operator)) is not None:
+        if (known := self.measured(operator)) is not None:
             return known
         wide, narrow = sensitivity.seconds(operator, self.target)
         return wide * self._scale, narrow * self._scale
 
-    def _measured(self, operator: Operator) -> tuple[float, float] | None:
+    def measured(self, operator: Operator) -> tuple[float, float] | None:
+        """The same where both were timed, else None."""
         flops = 2 * operator.macs
         wide, narrow = self.wide.get(flops), self.narrow.get(flops)
         return None if wide is None or narrow is None else (wide, narrow)
@@ -55,7 +56,7 @@ class OperatorTimes:
     @cached_property
     def _scale(self) -> float:
         """How many times as long as estimated those take that were timed; 1 where none was."""
-        pairs = [(self._measured(o), sensitivity.seconds(o, self.target)) for o in self.operators]
+        pairs = [(self.measured(o), sensitivity.seconds(o, self.target)) for o in self.operators]
         timed = [(sum(found), sum(guess)) for found, guess in pairs if found is not None]
         total = sum(guess for _, guess in timed)
         return sum(found for found, _ in timed) / total if total else 1.0

@@ -71,12 +71,15 @@ class Lowered:
     """What a pass lowered, and what it takes to find how sensitive the model is to that.
 
     `switched` makes the module with one more parameter, a number for each operator: 1 where it is
-    lowered, 0 where not.  `feeds` are inputs in the order of the other parameters.
+    lowered, 0 where not.  `feeds` are inputs in the order of the other parameters.  `effects` are
+    those that were measured before, by the operators' places: with other operators lowered, they
+    are the same.
     """
 
     operators: tuple[Operator, ...]
     switched: Callable[[], IRModule] = field(repr=False)
     feeds: Sequence[Sequence[Array]] = field(repr=False)
+    effects: dict[int, float] = field(default_factory=dict[int, float], repr=False)
 
 
 class ImpreciseError(WrongAnswerError):
@@ -99,8 +102,9 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
     operators = lowered.operators
     if sum(each.weights for each in operators) > _LARGEST:
         return operators
+    effects = lowered.effects
     try:
-        effects = _effects(lowered)
+        effects.update(effects or _effects(lowered))
     except HybridcError:
         return operators
     own = sum(operators[index].error for index in effects)

@@ -5,6 +5,7 @@ from typing import Any
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.measurement.conditions import Conditions
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.reporting import page
@@ -94,6 +95,8 @@ def _certificate(artifact: Artifact) -> Element:
         parts.append(element("p", element("b", f"Contract {word}", class_=kind), f": {told}"))
         broken = given.get("broken")
         parts += [element("p", str(b), class_="bad") for b in broken or ()]
+    if disturbed := _disturbed(given):
+        parts.append(element("p", f"While calls were timed, {disturbed}.", class_="bad"))
     agreement = given.get("agreement")
     rows = [mapping(entry) for entry in agreement] if isinstance(agreement, list) else []
     if rows:
@@ -104,6 +107,15 @@ def _certificate(artifact: Artifact) -> Element:
     else:
         parts.append(element("p", "Its answers were not compared with a reference."))
     return page.section("Certificate", *parts)
+
+
+def _disturbed(certificate: Mapping[str, Any]) -> str:
+    """What the machine did beside the calls that were timed, where that was too much."""
+    told = mapping(mapping(certificate.get("latency")).get("conditions"))
+    try:
+        return Conditions.of_json(told).text()
+    except (KeyError, TypeError, ValueError):
+        return ""
 
 
 def _limit(name: str, value: object) -> str:

@@ -1,0 +1,89 @@
+"""Time an artifact's calls until its limits are kept or broken beyond doubt.
+
+What disturbs a measurement only adds time.  So a limit that is kept while other programs run is
+kept.  One that is not, although some calls were fast enough, is measured again, and so are calls
+of which most took much longer than the fastest, since stages are compared by them.  Of all
+measurements that one stands in which the machine was disturbed least, whatever came of it.
+"""
+
+import math
+import time
+
+from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.measurement import conditions, measure
+from hybridc.compiler.measurement.conditions import Watch
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.model import Feed
+from hybridc.compiler.session import InferenceSession
+
+_PATIENCE = 10.0  # seconds in which a limit is to become clear
+# Measurements that are made anew on a machine that was disturbed, and seconds that each of them
+# waits for other programs to end.
+_AGAIN, _WAIT = 2, 5.0
+# Half of the calls take longer than so many times the fastest: none does by its own doing.
+_BLURRED = 1.5
+
+
+def timed(
+    session: InferenceSession, feed: Feed, contract: Contract, left: float | None = None
+) -> Samples:
+    """Time calls on one feed, for the limits on time; `left` are the seconds of a budget.
+
+    With the samples comes what disturbed them, if anything did.
+    """
+    end = time.perf_counter() + (math.inf if left is None else left)
+    found = _once(session, feed, contract, left)
+    for _ in range(_AGAIN):
+        room = end - time.perf_counter()
+        if room <= 0 or not _doubtful(found, contract):
+            break
+        conditions.wait(session.threads, min(_WAIT, room))
+        rest = None if left is None else max(0.0, end - time.perf_counter())
+        found = min(found, _once(session, feed, contract, rest), key=_disturbance)
+    return found
+
+
+def _once(session: InferenceSession, feed: Feed, contract: Contract, left: float | None) -> Samples:
+    """Time calls until the limits are kept or broken beyond doubt, or patience or time ends."""
+    watch = Watch(session.threads)
+
+    def clear(samples: Samples) -> bool:
+        watch.glance()
+        latency, limit = samples.percentile(contract.latency_percentile), contract.max_latency
+        least = contract.min_throughput
+        return (limit is None or not latency.low <= limit < latency.high) and (
+            least is None or not samples.throughput.low < least <= samples.throughput.high
+        )
+
+    share = contract.latency_percentile / 100
+    samples = measure.latency(
+        lambda: session.run(None, feed),
+        at_least=max(measure.MIN_SAMPLES, confidence.values_for_quantile(share)),
+        clear=clear,
+        patience=_PATIENCE if left is None else min(_PATIENCE, max(1.0, left)),
+        longest=math.inf if left is None else max(1.0, left),
+    )
+    return Samples(samples.seconds, watch.conditions())
+
+
+def _doubtful(samples: Samples, contract: Contract) -> bool:
+    """Whether times were disturbed so that they say nothing of a limit, or of the artifact.
+
+    A limit that is kept for all that is no matter of doubt.
+    """
+    if not samples.disturbed:
+        return False
+    most, least = contract.max_latency, contract.min_throughput
+    late = most is not None and samples.percentile(contract.latency_percentile).high > most
+    few = least is not None and samples.throughput.low < least
+    if contract.timed and not (late or few):
+        return False
+    fastest = min(samples.seconds)
+    within = (late and fastest <= (most or 0.0)) or (few and (least or 0.0) * fastest <= 1)
+    return within or samples.median > _BLURRED * fastest
+
+
+def _disturbance(samples: Samples) -> tuple[bool, float, float]:
+    found = samples.conditions
+    return (not found.quiet, found.busy, found.drift) if found else (False, 0.0, 1.0)
