@@ -162,6 +162,34 @@ def _identity(value: Expr, graph: Graph) -> Expr | None:
     return tensor.data if _quantization.same_parameters(tensor, target, graph) else None
 
 
+def _requantized(value: Expr, graph: Graph) -> Expr | None:
+    """What is quantised: integers already, or the quantised parts of a concatenation."""
+    same = _identity(value, graph)
+    return _parts(value, graph) if same is None else same
+
+
+def _parts(value: Expr, graph: Graph) -> Expr | None:
+    """Quantise the parts of a concatenation one by one, where one of them then stays as it is.
+
+    So is a cache that grows by a row: what was in it is neither dequantised nor quantised again.
+    """
+    target = _quantization.parameters(value)
+    joined = graph.call(target.data, "concat")
+    parts = None if joined is None else graph.value(joined.args[0])
+    if not isinstance(parts, tvm.ir.Tuple) or not graph.only_use(target.data):
+        return None
+    known = [_quantization.dequantized(part, graph) for part in parts.fields]
+    if not any(
+        tensor is not None
+        and tensor.stored == target.dtype
+        and _quantization.same_parameters(tensor, target, graph)
+        for tensor in known
+    ):
+        return None
+    made = [op.quantize(part, target.scale, target.zero, 0, target.dtype) for part in parts.fields]
+    return op.concat(made, int(joined.attrs.axis))
+
+
 def _arithmetic(value: Expr, graph: Graph) -> Expr | None:
     """Write quantisation as plain operators, at each place where its result is read.
 
@@ -190,6 +218,6 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "concat": _concat,
         "matmul": _integer_products.matmul,
         "nn.conv2d": _integer_products.conv2d,
-        "quantize": _identity,
+        "quantize": _requantized,
     }
 )
