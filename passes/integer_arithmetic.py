@@ -19,7 +19,7 @@ from hybridc.compiler.rewrite import (
     rewrite,
     shape,
 )
-from hybridc.passes import _integer_products, _quantization
+from hybridc.passes import _byte_tables, _integer_products, _quantization
 
 op: Any = relax.op
 
@@ -163,9 +163,9 @@ def _identity(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _requantized(value: Expr, graph: Graph) -> Expr | None:
-    """What is quantised: integers already, or the quantised parts of a concatenation."""
-    same = _identity(value, graph)
-    return _parts(value, graph) if same is None else same
+    """What is quantised already, in parts, or looked up in a table of what it is made from."""
+    made = (rule(value, graph) for rule in (_identity, _parts, _byte_tables.lookup))
+    return next((new for new in made if new is not None), None)
 
 
 def _parts(value: Expr, graph: Graph) -> Expr | None:
