@@ -72,9 +72,7 @@ def matmul(value: Expr, graph: Graph) -> Expr | None:
     """
     weight = _weight(value.args[1], graph, 1)
     source = _activations(value.args[0], graph)
-    if weight is None:
-        return _of_activations(value, graph)
-    if source is None or weight.integers.ndim != 2 or source.rank < 2:
+    if weight is None or source is None or weight.integers.ndim != 2 or source.rank < 2:
         return None
     product = op.matmul(source.data, constant(weight.integers, "int8"), out_dtype="int32")
     if weight.shift:
@@ -84,12 +82,14 @@ def matmul(value: Expr, graph: Graph) -> Expr | None:
     return _dequantized(product, source, (weight.sums((0,)), weight.scale), source.rank - 1, graph)
 
 
-def _of_activations(value: Expr, graph: Graph) -> Expr | None:
+def of_activations(value: Expr, graph: Graph) -> Expr | None:
     """A product of two dequantised activations as one of integers, or None.
 
     Less their zero points, bytes fit 16 bits, whose products are exact.  One row is a sum, whose
     terms are read where they lie.
     """
+    if operator(value) != "matmul":
+        return None
     one, other = (_activations(operand, graph) for operand in value.args)
     if one is None or other is None or min(one.rank, other.rank) < _MATRIX:
         return None

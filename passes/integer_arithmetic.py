@@ -40,17 +40,21 @@ class IntegerArithmetic(Pass):
     """Compute quantised convolutions and matrix products in 8-bit integers.
 
     A product of dequantised operands whose second is constant becomes a product of uint8 by int8
-    into int32, with zero points and bias folded into one integer for each output channel.  What
-    only moves numbers runs on the integers.  All other quantisation is written as arithmetic that
-    fuses with its neighbours, rounding half to even as ONNX does; the scales of a quantised
-    result are multiplied ahead, so that a result may fall to the other side of a tie.
+    into int32, with zero points and bias folded into one integer for each output channel; one of
+    two activations is multiplied in 16 bits, or added up where it is a single row.  What only moves
+    numbers runs on the integers, and what costs much between two tensors of bytes is a table.  All
+    other quantisation is written as arithmetic that fuses with its neighbours, rounding half to
+    even as ONNX does; the scales of a quantised result are multiplied ahead, so that a result may
+    fall to the other side of a tie.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph."""
-        for rule in (_unsigned, _integral, _arithmetic):
+        for rule in (_unsigned, _integral):
             module = rewrite(module, rule)
-        return module
+        if context.target.gpu is None:  # whose products of 16 bits have no rule
+            module = rewrite(module, _integer_products.of_activations)
+        return rewrite(module, _arithmetic)
 
 
 def _unsigned(value: Expr, graph: Graph) -> Expr | None:
