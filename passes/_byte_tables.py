@@ -150,8 +150,11 @@ class _Walk:
         if known is None or (tensor.stored, tensor.dtype) != ("uint8", "float32"):
             return None
         data = self._byte(tensor.data)
+        if data is None:
+            return None
         scale, zero = known
-        return None if data is None else (data.astype("float32") - zero) * np.float32(scale)
+        value: Array = (data.astype("float32") - zero) * np.float32(scale)
+        return value
 
 
 def _table(call: Expr, graph: Graph) -> Array | None:

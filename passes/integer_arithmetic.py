@@ -179,8 +179,10 @@ def _parts(value: Expr, graph: Graph) -> Expr | None:
     """
     target = _quantization.parameters(value)
     joined = graph.call(target.data, "concat")
-    parts = None if joined is None else graph.value(joined.args[0])
-    if not isinstance(parts, tvm.ir.Tuple) or not graph.only_use(target.data):
+    if joined is None or not graph.only_use(target.data):
+        return None
+    parts: Any = graph.value(joined.args[0])
+    if not isinstance(parts, tvm.ir.Tuple):
         return None
     known = [_quantization.dequantized(part, graph) for part in parts.fields]
     if not any(

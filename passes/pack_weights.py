@@ -121,7 +121,8 @@ class _Packer:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
         if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
             return False
-        return inner_product.pays(prod(rows), *weight.shape, self.target)
+        depth, columns = weight.shape
+        return inner_product.pays(prod(rows), depth, columns, self.target)
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
         attrs = call.attrs
