@@ -143,7 +143,8 @@ class _Walk:
             return None
         scale, zero = known
         steps = np.rint(data.astype("float32") / np.float32(scale)) + zero
-        return np.clip(np.nan_to_num(steps), 0, _VALUES - 1).astype("uint8")
+        table: Array = np.clip(np.nan_to_num(steps), 0, _VALUES - 1).astype("uint8")
+        return table
 
     def _dequantized(self, call: Expr) -> Array | None:
         known, tensor = self._parameters(call), _quantization.parameters(call)
