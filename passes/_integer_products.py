@@ -1,5 +1,6 @@
 """Products of quantised operands as products of integers."""
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,25 @@ op: Any = relax.op
 
 # Half of what int32 holds: the other half is left to zero points and bias.
 _LARGEST = 2**30
+# The largest activation, and the largest int8 without its sign.
+_BYTE, _HALF = 255, 128
+# Rows of a product of two activations up to which it waits for these, and a matrix's axes.
+_FEW_ROWS, _MATRIX = 4, 2
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """Constant weights: `(integers + shift) * scale`, with one scale or one for each channel."""
+
+    integers: Array
+    shift: int
+    scale: Array
+
+    def sums(self, axes: tuple[int, ...]) -> Array:
+        """Sums over the inputs, which are `axes`, for each output channel."""
+        inputs = int(np.prod([self.integers.shape[axis] for axis in axes]))
+        total: Array = self.integers.astype("int64").sum(axis=axes) + inputs * self.shift
+        return total
 
 
 def conv2d(value: Expr, graph: Graph) -> Expr | None:
@@ -23,13 +43,12 @@ def conv2d(value: Expr, graph: Graph) -> Expr | None:
     if layouts not in (("NCHW", "OIHW"), ("NHWC", "OHWI")):
         return None
     weight, source = _weight(value.args[1], graph, 0), _activations(value.args[0], graph)
-    if weight is None or source is None:
+    if weight is None or source is None or weight.shift:
         return None
-    integers, scale = weight
     zero = int(_quantization.scalar(source.zero, graph) or 0)
-    product = _padded(value, source.data, integers, zero)
-    sums = integers.astype("int64").sum(axis=(1, 2, 3))
-    return _dequantized(product, source, (sums, scale), layouts[0].index("C"), graph)
+    product = _padded(value, source.data, weight.integers, zero)
+    sums = weight.sums((1, 2, 3))
+    return _dequantized(product, source, (sums, weight.scale), layouts[0].index("C"), graph)
 
 
 def _padded(value: Expr, data: Expr, integers: Array, zero: int) -> Expr:
@@ -46,15 +65,68 @@ def _padded(value: Expr, data: Expr, integers: Array, zero: int) -> Expr:
 
 
 def matmul(value: Expr, graph: Graph) -> Expr | None:
-    """A product of dequantised activations and a constant matrix, or None."""
+    """A product of dequantised activations and a constant matrix, or None.
+
+    Weights that reach beyond int8 are shifted into it; what each row lacks then is the shift times
+    the sum of its activations.
+    """
     weight = _weight(value.args[1], graph, 1)
     source = _activations(value.args[0], graph)
-    if weight is None or source is None or weight[0].ndim != 2 or source.rank < 2:
+    if weight is None or source is None or weight.integers.ndim != 2 or source.rank < 2:
         return None
-    integers, scale = weight
-    product = op.matmul(source.data, constant(integers, "int8"), out_dtype="int32")
-    sums = integers.astype("int64").sum(axis=0)
-    return _dequantized(product, source, (sums, scale), source.rank - 1, graph)
+    product = op.matmul(source.data, constant(weight.integers, "int8"), out_dtype="int32")
+    if weight.shift:
+        rows = op.sum(op.astype(source.data, "int32"), axis=-1, keepdims=True)
+        lacking = op.multiply(rows, constant(np.asarray(weight.shift), "int32"))
+        product = op.add(product, lacking)
+    return _dequantized(product, source, (weight.sums((0,)), weight.scale), source.rank - 1, graph)
+
+
+def of_activations(value: Expr, graph: Graph) -> Expr | None:
+    """A product of two dequantised activations as one of integers, or None.
+
+    Less their zero points, bytes fit 16 bits, whose products are exact.  One row is a sum, whose
+    terms are read where they lie.
+    """
+    if operator(value) != "matmul":
+        return None
+    one, other = (_activations(operand, graph) for operand in value.args)
+    if one is None or other is None or min(one.rank, other.rank) < _MATRIX:
+        return None
+    left, right = shape(one.data), shape(other.data)
+    known = all(isinstance(size, int) for size in (*left, *right))  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not known or _BYTE**2 * left[-1] > _LARGEST:
+        return None
+    if left[-2] == 1 and left[:-2] == right[:-2]:
+        product = _row_times_matrix(one, other, graph)
+    elif left[-2] > _FEW_ROWS:
+        operands = (_centred(tensor, "int16", graph) for tensor in (one, other))
+        product = op.matmul(*operands, out_dtype="int32")
+    else:
+        return None
+    scales = (graph.constant(tensor.scale) for tensor in (one, other))
+    step = np.prod([np.asarray(scale, "float32").reshape(()) for scale in scales])
+    nothing = constant(np.zeros((), "int32"), "int32")
+    return op.dequantize(product, constant(np.asarray(step), "float32"), nothing, 0, "float32")
+
+
+def _row_times_matrix(one: Quantized, other: Quantized, graph: Graph) -> Expr:
+    """The sum over the depth, along memory where the matrix is a transpose."""
+    lead, (depth, columns) = shape(one.data)[:-2], shape(other.data)[-2:]
+    row = _centred(one, "int32", graph)
+    transposed = _quantization.transposed(other.data, graph)
+    if transposed is None:
+        row = op.reshape(row, (*lead, depth, 1))
+        return op.sum(op.multiply(row, _centred(other, "int32", graph)), axis=-2, keepdims=True)
+    matrix = _centred(replace(other, data=transposed), "int32", graph)
+    return op.reshape(op.sum(op.multiply(row, matrix), axis=-1), (*lead, 1, columns))
+
+
+def _centred(tensor: Quantized, dtype: str, graph: Graph) -> Expr:
+    """Bytes less their zero point, in a wider type."""
+    zero = int(_quantization.scalar(tensor.zero, graph) or 0)
+    wide = op.astype(tensor.data, dtype)
+    return op.subtract(wide, constant(np.asarray(zero), dtype)) if zero else wide
 
 
 def biased(value: Expr, graph: Graph) -> Expr | None:
@@ -106,8 +178,11 @@ def _dequantized(
     )
 
 
-def _weight(expr: Expr, graph: Graph, axis: int) -> tuple[Array, Array] | None:
-    """Constant weights as int8 without a zero point, and their scales along `axis` or one."""
+def _weight(expr: Expr, graph: Graph, axis: int) -> _Weight | None:
+    """Constant weights, with scales along `axis` or one; None where 8 bits do not hold them.
+
+    Nor are there any where a sum of products could overflow.
+    """
     tensor = _quantization.dequantized(expr, graph)
     if tensor is None or tensor.dtype != "float32":
         return None
@@ -117,12 +192,17 @@ def _weight(expr: Expr, graph: Graph, axis: int) -> tuple[Array, Array] | None:
     if scale.size > 1 and tensor.axis % data.ndim != axis:
         return None
     integers = data.astype("int32") - tensor.along(zero.astype("int32"))
-    if integers.min(initial=0) < -128 or integers.max(initial=0) > 127:
+    low, high = int(integers.min(initial=0)), int(integers.max(initial=0))
+    if high - low > _BYTE:
         return None
+    shift = max(high - (_HALF - 1), 0) or min(low + _HALF, 0)
     others = tuple(i for i in range(data.ndim) if i != axis)
-    if 255 * np.abs(integers.astype("int64")).sum(axis=others).max(initial=0) > _LARGEST:
+    reach = np.abs(integers.astype("int64")).sum(axis=others).max(initial=0)
+    inputs = data.size // max(1, data.shape[axis])
+    if _BYTE * max(reach, _HALF * inputs if shift else 0) > _LARGEST:
         return None
-    return integers.astype("int8"), scale.reshape(()) if scale.size == 1 else scale.ravel()
+    shifted = (integers - shift).astype("int8")
+    return _Weight(shifted, shift, scale.reshape(()) if scale.size == 1 else scale.ravel())
 
 
 def _activations(expr: Expr, graph: Graph) -> Quantized | None:

@@ -1,6 +1,7 @@
 """Quantised tensors in a Relax graph: parameters read, and quantisation written as arithmetic."""
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,32 @@ def parameters(call: Expr) -> Quantized:
     """The operands of a call of `quantize` or `dequantize`."""
     data, scale, zero = call.args
     return Quantized(data, scale, zero, int(call.attrs.axis), str(call.attrs.out_dtype))
+
+
+def transposed(expr: Expr, graph: Graph) -> Expr | None:
+    """`expr` with its last two axes exchanged, where a transpose on the way to it is undone so."""
+    value = graph.value(expr)
+    match operator(value):
+        case "permute_dims":
+            rank = int(value.ty.ndim)
+            axes = [int(axis) % rank for axis in value.attrs.axes or range(rank)[::-1]]
+            swapped = [*range(rank - 2), rank - 1, rank - 2]
+            return value.args[0] if axes == swapped else None
+        case "reshape":
+            *lead, rows, columns = shape(value)
+            before = transposed(value.args[0], graph)
+            kept = before is not None and shape(value.args[0])[-2:] == (rows, columns)
+            return op.reshape(before, (*lead, columns, rows)) if kept else None
+        case "quantize" | "dequantize" | "multiply" if all(
+            prod(shape(other)) == 1 for other in value.args[1:]
+        ):
+            before = transposed(value.args[0], graph)
+            operands = [before, *list(value.args)[1:]]
+            if before is None:
+                return None
+            return tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
+        case _:
+            return None
 
 
 def scalar(expr: Expr, graph: Graph) -> float | None:

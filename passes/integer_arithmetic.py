@@ -19,7 +19,7 @@ from hybridc.compiler.rewrite import (
     rewrite,
     shape,
 )
-from hybridc.passes import _integer_products, _quantization
+from hybridc.passes import _byte_tables, _integer_products, _quantization
 
 op: Any = relax.op
 
@@ -40,17 +40,21 @@ class IntegerArithmetic(Pass):
     """Compute quantised convolutions and matrix products in 8-bit integers.
 
     A product of dequantised operands whose second is constant becomes a product of uint8 by int8
-    into int32, with zero points and bias folded into one integer for each output channel.  What
-    only moves numbers runs on the integers.  All other quantisation is written as arithmetic that
-    fuses with its neighbours, rounding half to even as ONNX does; the scales of a quantised
-    result are multiplied ahead, so that a result may fall to the other side of a tie.
+    into int32, with zero points and bias folded into one integer for each output channel; one of
+    two activations is multiplied in 16 bits, or added up where it is a single row.  What only moves
+    numbers runs on the integers, and what costs much between two tensors of bytes is a table.  All
+    other quantisation is written as arithmetic that fuses with its neighbours, rounding half to
+    even as ONNX does; the scales of a quantised result are multiplied ahead, so that a result may
+    fall to the other side of a tie.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph."""
-        for rule in (_unsigned, _integral, _arithmetic):
+        for rule in (_unsigned, _integral):
             module = rewrite(module, rule)
-        return module
+        if context.target.gpu is None:  # whose products of 16 bits have no rule
+            module = rewrite(module, _integer_products.of_activations)
+        return rewrite(module, _arithmetic)
 
 
 def _unsigned(value: Expr, graph: Graph) -> Expr | None:
@@ -162,6 +166,36 @@ def _identity(value: Expr, graph: Graph) -> Expr | None:
     return tensor.data if _quantization.same_parameters(tensor, target, graph) else None
 
 
+def _requantized(value: Expr, graph: Graph) -> Expr | None:
+    """What is quantised already, in parts, or looked up in a table of what it is made from."""
+    made = (rule(value, graph) for rule in (_identity, _parts, _byte_tables.lookup))
+    return next((new for new in made if new is not None), None)
+
+
+def _parts(value: Expr, graph: Graph) -> Expr | None:
+    """Quantise the parts of a concatenation one by one, where one of them then stays as it is.
+
+    So is a cache that grows by a row: what was in it is neither dequantised nor quantised again.
+    """
+    target = _quantization.parameters(value)
+    joined = graph.call(target.data, "concat")
+    if joined is None or not graph.only_use(target.data):
+        return None
+    parts: Any = graph.value(joined.args[0])
+    if not isinstance(parts, tvm.ir.Tuple):
+        return None
+    known = [_quantization.dequantized(part, graph) for part in parts.fields]
+    if not any(
+        tensor is not None
+        and tensor.stored == target.dtype
+        and _quantization.same_parameters(tensor, target, graph)
+        for tensor in known
+    ):
+        return None
+    made = [op.quantize(part, target.scale, target.zero, 0, target.dtype) for part in parts.fields]
+    return op.concat(made, int(joined.attrs.axis))
+
+
 def _arithmetic(value: Expr, graph: Graph) -> Expr | None:
     """Write quantisation as plain operators, at each place where its result is read.
 
@@ -190,6 +224,6 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "concat": _concat,
         "matmul": _integer_products.matmul,
         "nn.conv2d": _integer_products.conv2d,
-        "quantize": _identity,
+        "quantize": _requantized,
     }
 )

@@ -17,6 +17,7 @@ from hybridc.compiler.target import Target
 # Types of both operands and of the result.
 _PACKABLE = {
     ("float32",) * 3,
+    ("int16", "int16", "int32"),
     *(((narrow,) * 3) for narrow in ("bfloat16", "float16")),
     *((narrow, narrow, "float32") for narrow in ("bfloat16", "float16")),
 }

@@ -1,6 +1,8 @@
 """Replace convolutions and matrix products with constant weights by kernels on packed weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from tvm import relax, tirx
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
     contractions,
+    inner_product,
     packing,
     vector_width,
     winograd,
@@ -101,9 +104,25 @@ class _Packer:
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
         if weight.ndim != 2 or len(shape(call.args[0])) < 2:
             return None
-        lanes = self._lanes(weight, weight.shape[1])
+        return self._matrix(call, weight)
+
+    def _matrix(self, call: Expr, weight: Array) -> Expr:
+        """The product of a call's activations with `[K, N]`."""
+        data, (depth, columns) = call.args[0], weight.shape
+        lanes, rows = self._lanes(weight, columns), opened(shape(data))[:-1]
         packed = packing.pack_matrix(weight, lanes, self._group(weight))
-        return self._dense_call(call, packed, weight.shape[1])
+        if self._crossed(weight, rows):
+            kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
+            terms = inner_product.column_terms(weight)
+            return self._call("dense", kernel, (call, data), packed, terms)
+        return self._dense_call(call, packed, columns)
+
+    def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
+        """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
+        if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
+            return False
+        depth, columns = weight.shape
+        return inner_product.pays(prod(rows), depth, columns, self.target)
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
         attrs = call.attrs
@@ -129,6 +148,8 @@ class _Packer:
             choice = winograd_cost.choose(image, weight.shape[0], conv, self.target, group)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)
+        if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
+            return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
         group = self._group(weight)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)
@@ -178,12 +199,13 @@ class _Packer:
         return self._call("dense", kernel, (call, call.args[0]), packed)
 
     def _call(
-        self, name: str, kernel: PrimFunc, replaced: tuple[Expr, Expr], packed: Array
+        self, name: str, kernel: PrimFunc, replaced: tuple[Expr, Expr], *weights: Array
     ) -> Expr:
         """The kernel on packed weights in place of a call that reads these activations."""
         call, data = replaced
         var = self.builder.add_func(kernel, name)
-        return relax.call_tir(var, [data, constant(packed, packed.dtype.name)], call.ty)
+        operands = [constant(array, array.dtype.name) for array in weights]
+        return relax.call_tir(var, [data, *operands], call.ty)
 
 
 def _pairs(weight: Array) -> int:

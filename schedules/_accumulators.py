@@ -5,9 +5,12 @@ from typing import Any
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Schedule
+from hybridc.compiler.kernels.inner_product import CROSSED
 from hybridc.compiler.target import Target
 from hybridc.schedules import _dot_products
 from hybridc.schedules._dot_products import Instruction
+
+_WORDS = "int16"
 
 
 def accumulate_at(
@@ -71,23 +74,26 @@ def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruct
 
     Weights of one tap for each lane, as those of depthwise convolutions, are no dot products.
     """
-    data, weight = (read.source for read in list(schedule.get(product).reads)[:2])
-    if len(weight.shape) < _dot_products.AXES:
-        return None
+    block = schedule.get(product)
+    if CROSSED in block.annotations:
+        return _dot_products.CROSSED
+    data, weight = (read.source for read in list(block.reads)[:2])
+    last, rank = int(weight.shape[-1]), len(weight.shape)
     found = _dot_products.instruction_for(str(data.dtype), str(weight.dtype), target)
-    return found if found and int(weight.shape[-1]) == found.group else None
+    if found is None:
+        return None
+    # A product of two activations may have one axis of lanes and groups.
+    flat = str(weight.dtype) == _WORDS and last == found.group * target.lanes()
+    return found if flat or (rank >= _dot_products.AXES and last == found.group) else None
 
 
-def parts(schedule: Schedule, product: Any, target: Target) -> int:
-    """The registers that an operand of a product's multiply-add takes."""
+def costs(schedule: Schedule, product: Any, target: Target) -> dict[str, Any]:
+    """What a multiply-add costs, as fields of a tiling's problem; see `Instruction`."""
     instruction = instruction_of(schedule, product, target)
-    return instruction.parts if instruction else 1
-
-
-def unpacking(schedule: Schedule, product: Any, target: Target) -> float:
-    """The cycles that a vector of a product's weights takes to become an operand."""
-    instruction = instruction_of(schedule, product, target)
-    return instruction.unpacking if instruction else 0.0
+    if instruction is None:
+        return {}
+    names = ("parts", "spare", "unpacking", "cycles", "loads")
+    return {name: getattr(instruction, name) for name in names}
 
 
 def _reduced_axes(schedule: Schedule, block: Any) -> int:

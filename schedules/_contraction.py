@@ -15,6 +15,7 @@ from tvm_ffi import structural_walk
 
 from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
+from hybridc.compiler.kernels.inner_product import CROSSED
 from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _canonical, _tiling
@@ -117,8 +118,13 @@ def source_bytes(schedule: Schedule, product: Any) -> int:
 def weight_bytes(schedule: Schedule, product: Any) -> int:
     """Bytes of the packed weights that a lane takes in one step of the depth."""
     weight = schedule.get(product).reads[1].source
-    group = 4 // source_bytes(schedule, product)
+    group = step_bytes(schedule, product) // source_bytes(schedule, product)
     return group * np.dtype(str(weight.dtype)).itemsize
+
+
+def step_bytes(schedule: Schedule, product: Any) -> int:
+    """Bytes of one row of activations that a step of the depth takes."""
+    return 8 if CROSSED in schedule.get(product).annotations else 4
 
 
 def lanes(schedule: Schedule, product: Any) -> int:
@@ -167,11 +173,14 @@ def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) 
     return store
 
 
-def opened(match: Match) -> tuple[Schedule, Any, Any]:
-    """A schedule of a kernel, its product, and the block that stores it, the epilogue inside."""
+def opened(match: Match, keep: Iterable[str] = ()) -> tuple[Schedule, Any, Any]:
+    """A schedule of a kernel, its product, and the block that stores it, the epilogue inside.
+
+    Blocks with the names to `keep` are no part of the epilogue.
+    """
     schedule = new_schedule(match.func)
     product = product_of(schedule)
-    return schedule, product, inline_epilogue(schedule, product)
+    return schedule, product, inline_epilogue(schedule, product, keep)
 
 
 def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point: Point) -> Tiles:

@@ -40,15 +40,17 @@ define <16 x float> @hybridc_dot_bf16(<16 x float> %c, <16 x i32> %a, <16 x i32>
 """  # noqa: E501
 
 # From an accumulator vector, the data of one group, and the weights of a vector of groups.
-Compute = Callable[[Any, Any, Any], Any]
+Compute = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Instruction:
     """What adds `group` products to each lane; `source` is LLVM IR that its kernels bring along.
 
-    `parts` are the registers that an operand takes when it is taken apart for the multiply-adds;
-    `unpacking` are the cycles that a vector of weights takes until it is an operand.
+    `parts` are the registers that an operand takes when it is taken apart for the multiply-adds,
+    `spare` those of products on their way to the accumulators; `unpacking` are the cycles that a
+    vector of weights takes until it is an operand, `cycles` those of the multiply-add where they
+    are not a multiplication's; a group of data or a vector of weights takes `loads`.
     """
 
     name: str
@@ -56,7 +58,10 @@ class Instruction:
     compute: Compute
     source: str = ""
     parts: int = 1
+    spare: int = 0
     unpacking: float = 0.0
+    cycles: float = 0.0
+    loads: int = 1
 
 
 def _vnni(lanes: int) -> Compute:
@@ -90,6 +95,39 @@ def _multiply_add(intrinsic: str, lanes: int) -> Compute:
     return compute
 
 
+def _crossed(total: Any, data: Any, weights: Any) -> Any:
+    """Four products for one multiplication, less what `inner_product` takes off later."""
+    lanes = lanes_of(str(total.ty.dtype))
+    wide = f"int16x{2 * lanes}"
+    pairs = (tirx.reinterpret("int32", _half(data, i)) for i in (0, 1))
+    near, far = (tirx.reinterpret(wide, tirx.Broadcast(pair, lanes)) for pair in pairs)
+    first, second = (tirx.Cast(wide, _half(weights, i)) for i in (0, 1))
+    return total + _pairs_of_products(near + second, far + first, lanes)
+
+
+def _crossed_with_itself(total: Any, data: Any) -> Any:
+    """Each quad's first pair times its second, in both of its lanes."""
+    lanes = lanes_of(str(total.ty.dtype))
+    words = tirx.reinterpret(f"int32x{lanes}", data)
+    order = [tirx.const(lane ^ 1, "int32") for lane in range(lanes)]
+    exchanged = tirx.reinterpret(f"int16x{2 * lanes}", tirx.Shuffle([words], order))
+    return total + _pairs_of_products(data, exchanged, lanes)
+
+
+def _pairs_of_products(one: Any, other: Any, lanes: int) -> Any:
+    """Products of 16 bits, each pair added up in 32."""
+    names = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd"}
+    return tirx.call_llvm_pure_intrin(f"int32x{lanes}", names[lanes], one, other)
+
+
+def _half(load: Any, which: int) -> Any:
+    """The first or second half of a load of neighbours."""
+    *lead, ramp = load.indices
+    lanes = int(ramp.lanes) // 2
+    start = tirx.Ramp(ramp.base + which * lanes, 1, lanes)
+    return tirx.BufferLoad(load.source, [*lead, start])
+
+
 def _bf16(total: Any, data: Any, weights: Any) -> Any:
     pair = tirx.Broadcast(tirx.reinterpret("int32", data), 16)
     integers = tirx.reinterpret("int32x16", weights)
@@ -118,18 +156,35 @@ _INSTRUCTIONS = {
         "vpmaddwd-512", 2, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16), unpacking=0.5
     ),
     ("int16", "int8", "avx2"): Instruction(
-        "vpmaddwd-256", 2, _multiply_add("llvm.x86.avx2.pmadd.wd", 8), unpacking=0.5
+        "vpmaddwd-256",
+        2,
+        _multiply_add("llvm.x86.avx2.pmadd.wd", 8),
+        spare=1,
+        unpacking=0.1,
+        cycles=0.65,
     ),
     ("int16", "int16", "avx512bw"): Instruction(
         "vpmaddwd-512-words", 2, _multiply_add("llvm.x86.avx512.pmaddw.d.512", 16)
     ),
     ("int16", "int16", "avx2"): Instruction(
-        "vpmaddwd-256-words", 2, _multiply_add("llvm.x86.avx2.pmadd.wd", 8)
+        "vpmaddwd-256-words",
+        2,
+        _multiply_add("llvm.x86.avx2.pmadd.wd", 8),
+        spare=1,
+        cycles=0.65,
     ),
     ("bfloat16", "bfloat16", "avx512bf16"): Instruction("vdpbf16ps", 2, _bf16, _BF16),
     ("bfloat16", "bfloat16", ""): Instruction("widened-bf16", 2, _widened_bf16, parts=2),
 }
-_BY_NAME = {instruction.name: instruction for instruction in _INSTRUCTIONS.values()}
+# For the blocks of `inner_product`.
+CROSSED = Instruction(
+    "crossed-256", 2, _crossed, parts=2, spare=2, unpacking=0.2, cycles=1.15, loads=2
+)
+CROSSED_WITH_ITSELF = Instruction("crossed-with-itself", 2, _crossed_with_itself)
+_BY_NAME = {
+    instruction.name: instruction
+    for instruction in (*_INSTRUCTIONS.values(), CROSSED, CROSSED_WITH_ITSELF)
+}
 
 
 def instruction_for(data: str, weight: str, target: Target) -> Instruction | None:
@@ -177,8 +232,8 @@ def _implemented(block: Any) -> Any:
     name = block.annotations.get(_MARK)
     if name is None:
         return block
-    total, data, weights = (_vector(region) for region in block.reads)
-    value = _BY_NAME[str(name)].compute(total, data, weights)
+    total, *operands = (_vector(region) for region in block.reads)
+    value = _BY_NAME[str(name)].compute(total, *operands)
     annotations = {key: kept for key, kept in block.annotations.items() if key != _MARK}
     return SBlock(
         block.iter_vars,

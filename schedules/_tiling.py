@@ -40,9 +40,10 @@ class Problem:
     lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
     product has one image of height 1; a convolution's rows are the pixels of one image row.
     `shared` are the neighbouring columns that read the same activations, 0 for all; `parts` are
-    the registers that an operand of a multiply-add takes, and `held` those of activations that
-    stay for later steps of the depth.  A step reads `weight_bytes` for each lane, and spends
-    `unpacking` cycles to make a vector of what it read.
+    the registers that an operand of a multiply-add takes, `spare` those that its products take on
+    their way, and `held` those of activations that stay for later steps of the depth.  A step reads
+    `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
+    a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
     """
 
     images: int
@@ -59,6 +60,9 @@ class Problem:
     weight_bytes: float = 4
     unpacking: float = 0
     held: int = 0
+    spare: int = 0
+    cycles: float = 0
+    loads: int = 1
 
     def units(self, rows: int) -> int:
         """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
@@ -80,16 +84,16 @@ def divisor_below(value: int, limit: int) -> int:
     return max(d for d in divisors(value) if d <= max(1, limit))
 
 
-def tiles(target: Target, parts: int = 1) -> Iterator[tuple[int, int]]:
+def tiles(target: Target, parts: int = 1, spare: int = 0) -> Iterator[tuple[int, int]]:
     """Rows and vectors of the tiles whose accumulators and operands fit the registers.
 
-    An operand takes `parts` of them.
+    An operand takes `parts` of them; `spare` ones are left for products.
     """
     registers = target.vector_registers
     for vectors in (1, 2, 3, 4, 6, 8):
         for rows in range(1, 17):
             operands = parts * vectors + max(parts, _broadcasts(rows, vectors, target))
-            if rows * vectors + operands <= registers:
+            if rows * vectors + operands + spare <= registers:
                 yield rows, vectors
 
 
@@ -117,11 +121,12 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     """Cycles of one register tile over the whole depth."""
     machine = target.machine
     share = problem.lanes / target.lanes()
-    multiply_adds = rows * vectors * max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
+    each = problem.cycles or max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
+    multiply_adds = rows * vectors * each
     # Accumulators that find no register are loaded and stored in each step.
     used = rows * vectors + vectors + 1 + problem.held
     spilled = max(0, used - target.vector_registers)
-    loads = (rows + vectors + 2 * spilled) * _LOAD
+    loads = (problem.loads * (rows + vectors) + 2 * spilled) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
@@ -254,7 +259,7 @@ def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
     together = max(1, problem.shared // problem.lanes)
     return [
         (rows, vectors)
-        for rows, vectors in tiles(target, problem.parts)
+        for rows, vectors in tiles(target, problem.parts, problem.spare)
         if rows <= problem.rows
         and vectors <= groups
         and (not problem.shared or together % vectors == 0)

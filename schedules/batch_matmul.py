@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dot_products, _tiling
+from hybridc.schedules import _accumulators, _contraction, _dot_products, _packing, _tiling
 from hybridc.schedules._contraction import Contraction
 from hybridc.schedules._tiled import Tiled
+
+_PACK = "pack"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class BatchMatmul(Tiled):
         depth = _contraction.steps(schedule, product)
         size = depth * 4
         problem = _tiling.Problem(
-            prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()
+            *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
+            **_accumulators.costs(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
@@ -37,11 +40,27 @@ class BatchMatmul(Tiled):
         """Tile, and pack inside each task where a task is one whole product."""
         schedule, product, store = _contraction.opened(match)
         feeding = schedule.get_producers(product)
+        words = _words(schedule, product)
+        for operand in words:
+            _packing.flatten(schedule, operand)
         tiles = _contraction.tile(match, schedule, product, store, point)
         for pack in feeding:
-            if tiles.whole_image and tiles.all_columns:
+            if words and _contraction.name(schedule, pack) == _PACK:
+                whole = tiles.whole_image and tiles.all_columns
+                _packing.prepare(schedule, words[0], tiles.task if whole else None)
+            elif tiles.whole_image and tiles.all_columns:
                 schedule.compute_at(pack, tiles.task)
                 _contraction.vectorize_copy(schedule, schedule.get_loops(pack)[-1])
             else:
                 _contraction.spread(schedule, pack)
-        return _dot_products.implement(schedule)
+        return _packing.implement(_dot_products.implement(schedule), *words)
+
+
+def _words(schedule: Schedule, product: Any) -> tuple[_packing.Operand, ...]:
+    """The operand that is packed by pairs of 16-bit integers, where it is."""
+    packed = schedule.get(product).reads[1].source
+    if str(packed.dtype) != "int16":
+        return ()
+    pack = _contraction.named(schedule, _PACK)
+    depth, columns = (int(size) for size in schedule.get(pack).reads[0].source.shape[-2:])
+    return (_packing.Operand(_PACK, depth, columns, int(packed.shape[-1])),)

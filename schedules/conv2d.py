@@ -47,9 +47,8 @@ class Conv2d(Tiled):
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
-            parts=_accumulators.parts(schedule, product, target),
             weight_bytes=_contraction.weight_bytes(schedule, product),
-            unpacking=_accumulators.unpacking(schedule, product, target),
+            **_accumulators.costs(schedule, product, target),
             held=_held(schedule, product, target),
         )
         return Contraction(func, target, problem)

@@ -129,11 +129,11 @@ CASES = [
     (network, 5, QuantFormat.QDQ, False, True, "end"),
     (network, 5, QuantFormat.QOperator, False, False, "each"),
     (network, 5, QuantFormat.QDQ, True, False, "end"),
-    # Products of two activations, scores and shares by values, stay in fp32.
-    (transformer, 6, QuantFormat.QDQ, True, True, "end"),
-    (transformer, 6, QuantFormat.QDQ, False, False, "end"),
-    (transformer, 6, QuantFormat.QOperator, True, True, "end"),
-    (transformer, 6, QuantFormat.QOperator, False, False, "end"),
+    # Products of two activations, scores and shares by values, are among them.
+    (transformer, 8, QuantFormat.QDQ, True, True, "end"),
+    (transformer, 8, QuantFormat.QDQ, False, False, "end"),
+    (transformer, 8, QuantFormat.QOperator, True, True, "end"),
+    (transformer, 8, QuantFormat.QOperator, False, False, "end"),
 ]
 
 

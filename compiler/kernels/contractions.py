@@ -63,7 +63,7 @@ class Conv2d:
 
 
 # Products are added up in these types; what is not named here, in its own.
-_ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32"}
+_ACCUMULATORS = {"bfloat16": "float32", "float16": "float32", "int8": "int32", "int16": "int32"}
 
 
 def dense(
