@@ -29,6 +29,7 @@ from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
 
@@ -50,6 +51,11 @@ class FakePool:
     points: list[Point] = field(default_factory=list[Point])
     during: Callable[[int], None] = lambda _: None
     broken: bool = False
+    late: int | None = None  # the trial at which the time is used up
+    end: float = 0.0
+
+    def end_at(self, when: float) -> None:
+        self.end = when
 
     def open(self, kernel: Kernel) -> FakeBench:
         if self.broken:
@@ -73,6 +79,8 @@ class FakePool:
     ) -> None:
         del bench, incumbent
         for point in points:
+            if len(self.points) == self.late:
+                raise DeadlineError
             time.sleep(self.pause)
             self.during(len(self.points))
             self.points.append(point)
@@ -286,7 +294,20 @@ def test_the_time_ends_it(plugin: Path, tmp_path: Path, monkeypatch: pytest.Monk
         chosen = strategies.catalogue().create("random")
         tuned = Tuner(made(plugin), opened, chosen, pool, Budget(SPACE, 5.0)).run()
     assert tuned.reason == "the time is used up"
-    assert tuned.measured == 9  # the default, and the round in which the time ran out
+    assert tuned.measured == 5  # a round has as many trials as fit into what is left
+    assert pool.end == 5.0
+
+
+def test_a_round_is_cut_where_the_time_ends(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+    tuned = tune(plugin, tmp_path / "log.db", FakePool(late=6))
+    assert (tuned.reason, tuned.interrupted, tuned.measured) == ("the time is used up", False, 6)
+    assert len(tuned.tasks[0].history) == 6
+    assert sum(measured_in(tmp_path / "log.db", plugin).values()) == 6
+    rest = tune(plugin, tmp_path / "log.db", FakePool())  # nobody claims the kernel any more
+    assert rest.measured == SPACE - 6
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
