@@ -93,7 +93,7 @@ def _search(
     model = models[kernel.name] if name in (PRETRAINED, FIXED) else None
     learn = name in (COLD, PRETRAINED)
     expected = None if model is None else model.predict(kernel.features)
-    return simulate.replay(kernel, strategy, trials, expected, learn=learn)
+    return simulate.replay(kernel, strategy, trials, expected, learn=learn, to_best=True)
 
 
 def table(results: Sequence[Result], trials: int) -> str:

@@ -20,6 +20,7 @@ import pytest
 from tvm.script import from_source, tirx
 
 from hybridc.compiler import strategies
+from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
@@ -274,6 +275,16 @@ def test_a_tuner_that_is_killed_loses_one_round_at_most(
     rest = tune(plugin, path, FakePool(), lease=1.0)
     assert rest.measured == SPACE - 9
     assert set(measured_in(path, plugin).values()) == {1}
+
+
+def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:
+    """Else the default would be measured again and again."""
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = replace(strategies.catalogue().create("random"), seed=2**70)
+        pool: Any = FakePool()
+        with pytest.raises(LogError, match=r"log\.db takes no such record: seed is no whole"):
+            Tuner(made(plugin), opened, chosen, pool, Budget(4)).run()
+    assert len(pool.points) == 1
 
 
 def test_a_kernel_that_cannot_be_measured_is_passed_over(plugin: Path, tmp_path: Path) -> None:

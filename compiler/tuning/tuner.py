@@ -223,7 +223,8 @@ class Tuner:
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
         """Take what is measured in the block, and write it into the log whatever happens.
 
-        A measurement counts as so many trials.
+        A measurement counts as so many trials.  Raises LogError where the log takes none of them:
+        they would be measured again and again.
         """
         found: list[Measured] = []
 
@@ -239,7 +240,8 @@ class Tuner:
             yield keep
         finally:
             with uninterrupted():
-                self.log.add([self._record(task, each) for each in found], self._described(task))
+                records = [self._record(task, each) for each in found]
+                self.log.add(records, self._described(task)).check(self.log.name)
 
     def _bench(self, task: Task) -> Bench | None:
         """The kernel's bench; where the log knows its default, that is the baseline.
