@@ -32,9 +32,9 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Budget, Tuner
+from hybridc.compiler.tuning.tuner import Tuner
 
 THREADS = 2
 LOGS = Path(__file__).parent.parent / "build" / "tuning"

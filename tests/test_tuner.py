@@ -30,9 +30,10 @@ from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
+from hybridc.compiler.tuning.tuner import Tuned, Tuner
 
 SPACE = 22  # points of the faulty rule
 
@@ -307,6 +308,14 @@ def test_the_time_ends_it(plugin: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert tuned.reason == "the time is used up"
     assert tuned.measured == 5  # a round has as many trials as fit into what is left
     assert pool.end == 5.0
+
+
+def test_no_time_is_not_all_the_time(plugin: Path, tmp_path: Path) -> None:
+    pool: Any = FakePool()
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = strategies.catalogue().create("random")
+        tuned = Tuner(made(plugin), opened, chosen, pool, Budget(SPACE, 0.0)).run()
+    assert (tuned.measured, tuned.reason) == (0, "the time is used up")
 
 
 def test_a_round_is_cut_where_the_time_ends(

@@ -23,7 +23,8 @@ from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import run_off
 from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.tuner import Budget, Tuner
+from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.tuner import Tuner
 
 
 @pytest.fixture(scope="module")

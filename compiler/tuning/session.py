@@ -14,9 +14,9 @@ from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
+from hybridc.compiler.tuning.tuner import Tuned, Tuner
 from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
 

@@ -10,7 +10,6 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import inf
 
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.log import claims, keys
@@ -23,6 +22,7 @@ from hybridc.compiler.tuning.imported import hinted
 from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
@@ -31,17 +31,6 @@ from hybridc.compiler.tuning.update import Progress, Update
 ROUND = 8  # trials between two looks at what they gained, and the most that are lost
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
 _LATE = "the time is used up"
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a tuning may take: trials for each kernel on average, those of the log counted in.
-
-    `seconds` are those of this call, which ends then whatever is at work; None sets no limit.
-    """
-
-    trials: int = 32
-    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +74,7 @@ class Tuner:
         self._failed: Counter[str] = Counter()
         self._start = time.monotonic()
         self._toolchain = keys.of_toolchain()
-        self.pool.end_at(self._start + (self.budget.seconds or inf))
+        self.pool.end_at(self._start + self.budget.limit)
 
     def run(self) -> Tuned:
         """Tune; Ctrl-C ends it, and what was measured until then is in the log."""
@@ -172,7 +161,7 @@ class Tuner:
     @property
     def _left(self) -> float:
         """Seconds of the budget that are left."""
-        return self._start + (self.budget.seconds or inf) - time.monotonic()
+        return self._start + self.budget.limit - time.monotonic()
 
     def _fitting(self) -> int:
         """Trials that fit into the time that is left, at the pace so far; one at least."""
