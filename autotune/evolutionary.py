@@ -17,10 +17,10 @@ class Evolutionary(Strategy):
     """Evolve the best points and try the descendants that the predictor likes best.
 
     `population` points live for `generations`, all within one proposal; `explore` of the points
-    that are proposed are drawn evenly.  That is none: mutations, and a predictor that knows what it
-    does not know, reach far enough, and 5 % only cost trials on recorded kernels.  Where the space has at most `population` times
-    `generations` points, all of them are predicted instead.  Without a predictor, descendants of
-    the best trials are tried as they come.
+    that are proposed are drawn evenly: none, since mutations, and a predictor that knows what it
+    does not know, reach far enough.  Where the space has at most `population` times `generations`
+    points, all of them are predicted instead.  Without a predictor, descendants of the best trials
+    are tried as they come.
     """
 
     population: int = 128
