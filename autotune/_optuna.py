@@ -59,7 +59,8 @@ class OptunaStrategy(Strategy):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             ranges = distributions(task)
-            seed = self.seed if self.replays else draw.randrange(2**31)
+            # NumPy's generators take no seeds below 0 or beyond 32 bits.
+            seed = self.seed % 2**32 if self.replays else draw.randrange(2**31)
             study = optuna.create_study(sampler=self.sampler(seed))
             if self.replays:
                 for trial, cost in zip(history, costs(history), strict=True):

@@ -17,14 +17,15 @@ class Evolutionary(Strategy):
     """Evolve the best points and try the descendants that the predictor likes best.
 
     `population` points live for `generations`, all within one proposal; `explore` of the points
-    that are proposed are drawn evenly.  Where the space has at most `population` times
-    `generations` points, all of them are predicted instead.  Without a predictor, descendants of
-    the best trials are tried as they come.
+    that are proposed are drawn evenly: none, since mutations, and a predictor that knows what it
+    does not know, reach far enough.  Where the space has at most `population` times `generations`
+    points, all of them are predicted instead.  Without a predictor, descendants of the best trials
+    are tried as they come.
     """
 
     population: int = 128
     generations: int = 4
-    explore: float = 0.05
+    explore: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse options that make no sense."""

@@ -3,8 +3,9 @@
     python benchmarks/metaschedule.py [--kernels NAME,...] [--trials 512] [--seeds 0,1,2]
 
 Wants a quiet machine, and about five minutes for 512 trials of a kernel.  Each search ends with a
-line in benchmarks/data/metaschedule.json, and a search that is there is not done again, so that it
-may be stopped and called again.  `tuning.py` carries out the best trace of each beside our points.
+line in benchmarks/data/metaschedule.json, and a search that is there for this machine is not done
+again, so that it may be stopped and called again.  `tuning.py` carries out the best trace of each
+search of its machine beside our points.
 
 The search is `tvm.s_tir.meta_schedule.tune_tir` as it is: evolution under XGBoost, 64 trials an
 iteration.  It is given what our own rules are given: the function that the default pipeline makes
@@ -22,12 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import results
 import tuning_kernels
 from tuning_kernels import Kernel, Matched, convolution, dense, layer_norm, products, softmax
 
 from hybridc.compiler import settings, target
 from hybridc.compiler.files import replacing
-from hybridc.compiler.hardware import host
 from hybridc.compiler.log import keys
 
 THREADS = 2
@@ -61,7 +62,7 @@ class Search:
     """One search: what it was for, what it took, and its best trace as TVM's JSON data.
 
     `seconds` is the time of the best candidate as TVM measured it, `measured` how many candidates
-    TVM tried, `took` the seconds of the whole search.
+    TVM tried, `took` the seconds of the whole search; `machine` is named as in RESULTS.md.
     """
 
     kernel: str
@@ -82,9 +83,15 @@ def searches() -> list[Search]:
     return [Search(**entry) for entry in json.loads(DATA.read_text())] if DATA.exists() else []
 
 
+def here(workload: str, trials: int) -> list[Search]:
+    """Those of a kernel on this machine: what is best on another says little of this one."""
+    wanted = (workload, trials, results.machine())
+    return [one for one in searches() if (one.workload, one.trials, one.machine) == wanted]
+
+
 def keep(every: Iterable[Search]) -> None:
     """Write them, one a line, in an order that does not depend on when each was done."""
-    ordered = sorted(every, key=lambda one: (one.kernel, one.trials, one.seed))
+    ordered = sorted(every, key=lambda one: (one.machine, one.kernel, one.trials, one.seed))
     lines = ",\n".join(json.dumps(asdict(one), sort_keys=True) for one in ordered)
     with replacing(DATA) as stream:
         stream.write(f"[\n{lines}\n]\n".encode())
@@ -116,8 +123,7 @@ def main() -> None:
         for kernel in kernels:
             found = tuning_kernels.matched(kernel, chosen)
             workload = keys.of_kernel(found.func).key
-            known = {(one.workload, one.trials, one.seed) for one in searches()}
-            if (workload, given.trials, seed) in known:
+            if seed in {one.seed for one in here(workload, given.trials)}:
                 continue
             print(f"{kernel.name}, seed {seed}", file=sys.stderr, flush=True)
             done = search(found, chosen, given.trials, seed)
@@ -157,7 +163,7 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
         measured=len(records),
         took=round(time.perf_counter() - start, 1),
         date=str(datetime.date.today()),
-        machine=f"{host.cores()} cores of an {host.cpu_model()}",
+        machine=results.machine(),
         tvm=tvm.__version__,
         trace=trace,
     )

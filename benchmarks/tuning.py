@@ -32,9 +32,9 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Budget, Tuner
+from hybridc.compiler.tuning.tuner import Tuner
 
 THREADS = 2
 LOGS = Path(__file__).parent.parent / "build" / "tuning"
@@ -164,14 +164,13 @@ class Pair:
 def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int) -> str:
     """Tune kernels, and time what came of it beside what MetaSchedule found, in turn."""
     lines = [_HEAD.format(trials, baseline), "|---|---|---|---|---|---|"]
-    found = metaschedule.searches()
     good, counted, lacking = 0, 0, list[str]()
     chosen = target.parse("cpu", THREADS)
     with Pool(THREADS) as pool:
         for operator in kernels:
             kernel = _kernel(operator, chosen)
             key = keys.of_kernel(kernel.func).key
-            theirs = [one for one in found if (one.workload, one.trials) == (key, baseline)]
+            theirs = metaschedule.here(key, baseline)
             if not theirs:
                 lacking.append(operator.name)
                 continue
@@ -181,7 +180,7 @@ def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int)
             good += statistics.median(pair.ratio for pair in pairs) <= 1
     missed = " **missed**" if good < _SHARE * counted else ""
     notes = [f"* all: as fast on {good} of {counted} kernels; the goal is {_SHARE:.0%}{missed}."]
-    notes += [f"* {name}: no search by MetaSchedule is kept." for name in lacking]
+    notes += [f"* {name}: no search by MetaSchedule on this machine is kept." for name in lacking]
     return "\n".join([*lines, "", *notes])
 
 

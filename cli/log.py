@@ -46,7 +46,7 @@ def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()
 @command.command("ls")
 @LOG
 @click.option("--workload", metavar="KEY", default="", help="The kernel with this key alone.")
-@click.option("--limit", default=20, show_default=True, help="How many records to list.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many.")
 @JSON
 def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
     """List the latest records."""

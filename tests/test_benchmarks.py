@@ -4,8 +4,10 @@ import argparse
 import importlib
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -166,12 +168,14 @@ def metaschedule(_folder: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     return module
 
 
-def test_searches_are_kept_in_one_order(metaschedule: ModuleType) -> None:
-    def made(kernel: str, seed: int) -> object:
-        facts = {"workload": "0", "trials": 64, "seconds": 1e-3, "measured": 64, "took": 1.0}
-        told = {"date": "today", "machine": "this", "tvm": "0.27", "trace": [[], []]}
-        return metaschedule.Search(kernel=kernel, seed=seed, **facts, **told)
+def searched(module: ModuleType, kernel: str, seed: int, **other: object) -> object:
+    facts = {"workload": "0", "trials": 64, "seconds": 1e-3, "measured": 64, "took": 1.0}
+    told = {"date": "today", "machine": "this", "tvm": "0.27", "trace": [[], []]}
+    return module.Search(**{"kernel": kernel, "seed": seed, **facts, **told, **other})
 
+
+def test_searches_are_kept_in_one_order(metaschedule: ModuleType) -> None:
+    made = partial(searched, metaschedule)
     assert metaschedule.searches() == []
     every = [made("b", 0), made("a", 1), made("a", 0)]
     metaschedule.keep(every)
@@ -179,6 +183,33 @@ def test_searches_are_kept_in_one_order(metaschedule: ModuleType) -> None:
     text = metaschedule.DATA.read_text()
     metaschedule.keep(metaschedule.searches())
     assert metaschedule.DATA.read_text() == text
+
+
+def test_what_another_machine_searched_is_searched_again(
+    metaschedule: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is kept, but nothing of ours is timed beside it."""
+    here = importlib.import_module("results").machine()
+    kernel = metaschedule.KERNELS[16]
+    found = SimpleNamespace(kernel=kernel, func=None)
+    monkeypatch.setattr(metaschedule.tuning_kernels, "matched", lambda *_: found)
+    monkeypatch.setattr(metaschedule.keys, "of_kernel", lambda _: SimpleNamespace(key="0"))
+    asked: list[object] = []
+
+    def search(*given: Any) -> object:
+        asked.append(given)
+        return searched(metaschedule, kernel.name, 0, machine=here)
+
+    monkeypatch.setattr(metaschedule, "search", search)
+    metaschedule.keep([searched(metaschedule, kernel.name, 0, machine="elsewhere")])
+    call = ["metaschedule.py", "--kernels", kernel.name, "--trials", "64", "--seeds", "0"]
+    monkeypatch.setattr(sys, "argv", call)
+    for _ in range(2):
+        metaschedule.main()
+        assert len(asked) == 1
+    assert {one.machine for one in metaschedule.searches()} == {here, "elsewhere"}
+    assert [one.machine for one in metaschedule.here("0", 64)] == [here]
+    assert metaschedule.here("0", 512) == []
 
 
 def test_the_kernels_of_the_baseline(metaschedule: ModuleType) -> None:

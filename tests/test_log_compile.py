@@ -266,6 +266,7 @@ def test_ls_and_show(call: Run) -> None:
     assert code == 2
     assert "no description with a key of 00000000" in said
     assert call("show", "xyz")[0] == 2
+    assert [call("ls", "--limit", number)[0] for number in (0, -1)] == [2, 2]
 
 
 def test_stats(call: Run, source: Path) -> None:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 import faulty_rule
@@ -18,6 +19,7 @@ from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.staff import DeadlineError
 
 QUICK = Race(seconds=0.01, sample=0.0001)
 # Long enough for what is fine on a loaded machine, and for nothing that hangs.
@@ -102,6 +104,26 @@ def test_cold_caches_are_a_mode_and_processes_end_with_the_pool(tmp_path: Path) 
     assert len(started) == 2
     assert not folder.exists()
     assert not [number for number in started if psutil.pid_exists(number)]
+
+
+@pytest.mark.parametrize("fault", ["hang-in-build", "hang"])
+def test_whatever_is_at_work_ends_with_the_time(pool: Pool, bench: Bench, fault: str) -> None:
+    """What hangs is ended at once and judged by nobody; what was measured before stays."""
+    found: list[Measured] = []
+    points = [faulty_rule.point(each, other=1) for each in ("also-fine", fault)]
+    start = time.monotonic()
+    pool.end_at(start + 1.5)
+    try:
+        with pytest.raises(DeadlineError):
+            pool.measure(bench, points, None, found.append)
+        with pytest.raises(DeadlineError):
+            pool.features(bench, points)
+    finally:
+        pool.end_at(inf)
+    assert time.monotonic() - start < LIMITS.run  # the limit of the candidate alone
+    assert {measured.point["fault"] for measured in found} <= {faulty_rule.FAULTS["also-fine"]}
+    again = measure(pool, bench, "also-fine")  # no answer is left over from before
+    assert again[faulty_rule.FAULTS["also-fine"]].verdict is Verdict.OK
 
 
 def test_time_in_which_we_were_stopped_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,10 +19,11 @@ from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.sketches import SKETCH, sketches
 from hybridc.compiler.tuning import imported, tasks
 from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuner import Budget, Tuner
+from hybridc.compiler.tuning.tuner import Tuner
 
 pytest.importorskip("xgboost")
 

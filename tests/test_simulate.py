@@ -115,6 +115,18 @@ def test_a_replay_starts_with_the_default_and_finds_the_best() -> None:
     assert simulate.trials_to([Trial(kernel.default)], kernel) is None
 
 
+@pytest.mark.parametrize("name", ["genetic", "evolutionary", "fmqa"])
+def test_a_replay_that_ends_at_the_best_tells_the_same(name: str) -> None:
+    kernel, strategy = made(), strategies.catalogue().create(name)
+    whole = simulate.replay(kernel, strategy, 40, learn=True)
+    short = simulate.replay(kernel, strategy, 40, learn=True, to_best=True)
+    assert len(short) < len(whole)
+    assert short == whole[: len(short)]
+    assert simulate.trials_to(short, kernel) == simulate.trials_to(whole, kernel)
+    told = simulate.curve(short, kernel, 40)
+    np.testing.assert_array_equal(told, simulate.curve(whole, kernel, 40))
+
+
 def test_a_curve_falls_and_is_filled_up() -> None:
     kernel = made()
     history = simulate.replay(kernel, strategies.catalogue().create("random"), 8)

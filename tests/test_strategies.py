@@ -117,6 +117,14 @@ def test_another_seed_searches_elsewhere(name: str) -> None:
 
 
 @each_strategy
+@pytest.mark.parametrize("seed", [-1, 2**40])
+def test_any_whole_number_is_a_seed(name: str, seed: int) -> None:
+    history = search(made(name, seed), TASK, 10)
+    assert len(history) == 10
+    assert search(made(name, seed), TASK, 10) == history
+
+
+@each_strategy
 def test_nothing_is_proposed_for_no_budget(name: str) -> None:
     history = tried([TASK.default])
     assert made(name).propose(TASK, history, 0) == ()

@@ -20,6 +20,7 @@ import pytest
 from tvm.script import from_source, tirx
 
 from hybridc.compiler import strategies
+from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
@@ -29,8 +30,10 @@ from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
+from hybridc.compiler.tuning.tuner import Tuned, Tuner
 
 SPACE = 22  # points of the faulty rule
 
@@ -50,6 +53,11 @@ class FakePool:
     points: list[Point] = field(default_factory=list[Point])
     during: Callable[[int], None] = lambda _: None
     broken: bool = False
+    late: int | None = None  # the trial at which the time is used up
+    end: float = 0.0
+
+    def end_at(self, when: float) -> None:
+        self.end = when
 
     def open(self, kernel: Kernel) -> FakeBench:
         if self.broken:
@@ -73,6 +81,8 @@ class FakePool:
     ) -> None:
         del bench, incumbent
         for point in points:
+            if len(self.points) == self.late:
+                raise DeadlineError
             time.sleep(self.pause)
             self.during(len(self.points))
             self.points.append(point)
@@ -268,6 +278,16 @@ def test_a_tuner_that_is_killed_loses_one_round_at_most(
     assert set(measured_in(path, plugin).values()) == {1}
 
 
+def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:
+    """Else the default would be measured again and again."""
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = replace(strategies.catalogue().create("random"), seed=2**70)
+        pool: Any = FakePool()
+        with pytest.raises(LogError, match=r"log\.db takes no such record: seed is no whole"):
+            Tuner(made(plugin), opened, chosen, pool, Budget(4)).run()
+    assert len(pool.points) == 1
+
+
 def test_a_kernel_that_cannot_be_measured_is_passed_over(plugin: Path, tmp_path: Path) -> None:
     tuned = tune(plugin, tmp_path / "log.db", FakePool(broken=True))
     assert tuned.measured == 0
@@ -286,7 +306,28 @@ def test_the_time_ends_it(plugin: Path, tmp_path: Path, monkeypatch: pytest.Monk
         chosen = strategies.catalogue().create("random")
         tuned = Tuner(made(plugin), opened, chosen, pool, Budget(SPACE, 5.0)).run()
     assert tuned.reason == "the time is used up"
-    assert tuned.measured == 9  # the default, and the round in which the time ran out
+    assert tuned.measured == 5  # a round has as many trials as fit into what is left
+    assert pool.end == 5.0
+
+
+def test_no_time_is_not_all_the_time(plugin: Path, tmp_path: Path) -> None:
+    pool: Any = FakePool()
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = strategies.catalogue().create("random")
+        tuned = Tuner(made(plugin), opened, chosen, pool, Budget(SPACE, 0.0)).run()
+    assert (tuned.measured, tuned.reason) == (0, "the time is used up")
+
+
+def test_a_round_is_cut_where_the_time_ends(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+    tuned = tune(plugin, tmp_path / "log.db", FakePool(late=6))
+    assert (tuned.reason, tuned.interrupted, tuned.measured) == ("the time is used up", False, 6)
+    assert len(tuned.tasks[0].history) == 6
+    assert sum(measured_in(tmp_path / "log.db", plugin).values()) == 6
+    rest = tune(plugin, tmp_path / "log.db", FakePool())  # nobody claims the kernel any more
+    assert rest.measured == SPACE - 6
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

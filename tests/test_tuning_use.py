@@ -4,7 +4,7 @@ import json
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ from test_tuner import FakeBench, FakePool, made
 from hybridc.cli import main as entry
 from hybridc.compiler import strategies
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.log import keys
+from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import run_off
+from hybridc.compiler.tuning import run_off, session
 from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.tuner import Budget, Tuner
+from hybridc.compiler.tuning.plan import Budget, Tuning
+from hybridc.compiler.tuning.tuner import Tuner
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,20 @@ def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     with open_log(str(path), plugins=(plugin,)) as opened:
         assert len(opened) == 19
+
+
+def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kernels() -> Iterator[Any]:
+        raise AssertionError("a model was read")
+        yield
+
+    with open_log(str(tmp_path / "log.db")) as opened:
+        closed = replace(opened, readonly=True)
+        monkeypatch.setattr(access, "open_log", lambda *_, **__: closed)
+        with pytest.raises(LogError, match=r"log\.db can only be read, and a tuning writes"):
+            session.tune(kernels(), Options(), Tuning(4))
 
 
 MISSING = {

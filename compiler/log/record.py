@@ -1,8 +1,11 @@
 """One measurement of one point of a rule's space, and when it is fit to be kept."""
 
 import dataclasses
+import getpass
 import json
 import math
+import os
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -173,3 +176,12 @@ def _duration(value: object) -> bool:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _BIGGEST
+
+
+def who() -> str:
+    """Who measures: the user and the machine, as records name them."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = str(os.getuid())
+    return f"{user}@{platform.node()}"

@@ -46,6 +46,11 @@ class Added:
     known: int
     faults: Faults
 
+    def check(self, log: str) -> None:
+        """Raise LogError where a log of this name skipped a record."""
+        if self.faults.count:
+            raise LogError(f"tuning log {log} takes no such record: {self.faults.reasons[0]}")
+
     def __add__(self, other: "Added") -> "Added":
         """Both together."""
         reasons = [*self.faults.reasons, *other.faults.reasons][:_SHOWN]

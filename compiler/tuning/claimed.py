@@ -4,6 +4,7 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from hybridc.compiler.errors import LogError
 from hybridc.compiler.log.store import TuningLog
 
 # A claim holds so many seconds; its owner renews it, unless somebody killed it.
@@ -20,7 +21,10 @@ def claimed(log: TuningLog, work: str, owner: str, lease: float = LEASE) -> Gene
 
     def renew() -> None:
         while not stop.wait(lease / 4):
-            log.claim([work], owner, lease)
+            try:
+                log.claim([work], owner, lease)
+            except LogError:  # who writes into the log next is told, and not this thread
+                return
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()

@@ -113,7 +113,7 @@ def run(name: str, strategy: Strategy, kernels: Sequence[Sweep], trials: int, fi
         expected = simulate.estimated(kernel)
         for seed in range(_SEEDS):
             seeded = replace(strategy, seed=first + seed)
-            history = simulate.replay(kernel, seeded, trials, expected, learn=True)
+            history = simulate.replay(kernel, seeded, trials, expected, learn=True, to_best=True)
             found = simulate.trials_to(history, kernel, _WITHIN)
             missed += found is None
             needed[i, seed] = found or trials

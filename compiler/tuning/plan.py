@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,22 @@ from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.units import parse_duration
 
 Caches = Literal["warm", "cold"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a tuning may take: trials for each kernel on average, those of the log counted in.
+
+    `seconds` are those of this call, which ends then whatever is at work; None sets no limit.
+    """
+
+    trials: int = 32
+    seconds: float | None = None
+
+    @property
+    def limit(self) -> float:
+        """The seconds, infinite where there is no limit."""
+        return inf if self.seconds is None else self.seconds
 
 
 @dataclass(frozen=True)

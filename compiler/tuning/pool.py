@@ -28,10 +28,9 @@ from hybridc.compiler.tuning.features import Matrix
 from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
 from hybridc.compiler.tuning.racing import Race
+from hybridc.compiler.tuning.staff import Staff
 from hybridc.compiler.tuning.watched import Watched
 
-_MODULE = "hybridc.compiler.tuning.candidate"
-_START = 120.0  # seconds in which a process imports TVM, on a busy machine
 _SEGMENT = 4  # candidates between two readings of the baseline
 _JUST_NOW = 0.05  # seconds in which the pace does not change
 _REST = 0.1  # seconds between two measurements that are to be independent
@@ -52,16 +51,13 @@ class Pool:
         self.race, self.mode = race or Race(), mode
         self.limits = limits or Limits.of_machine()
         cpus = sorted(host.allowed_cpus())
-        self._timing = cpus[:threads]
-        self._spare = cpus[threads:]
-        free = len(self._spare)
-        self._workers = workers or max(1, min(8, free or host.cores()))
-        self._overlap = free >= self._workers
-        self._environment = settings.environment(threads)
-        self._builders: list[Child] = []
-        self._runner: Child | None = None
+        timing, spare = cpus[:threads], cpus[threads:]
+        self._workers = workers or max(1, min(8, len(spare) or host.cores()))
+        self._overlap = len(spare) >= self._workers
         self._numbers = count()
         self._watched = Watched(timeline or Timeline())
+        environment, memory = settings.environment(threads), self.limits.memory
+        self._staff = Staff(timing, spare, environment, memory, self._watched)
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="hybridc-tune-")
@@ -76,14 +72,20 @@ class Pool:
     @property
     def processes(self) -> tuple[int, ...]:
         """The numbers of the processes at work."""
-        return tuple(child.number for child in (*self._builders, self._runner) if child)
+        return tuple(child.number for child in self._staff.children)
+
+    def end_at(self, when: float) -> None:
+        """Raise DeadlineError from then on, by `time.monotonic`, wherever something is waited for.
+
+        What was measured until then is kept, as where the work is interrupted.
+        """
+        self._staff.until = when
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        for child in (*self._builders, self._runner):
-            if child is not None:
-                child.kill()
+        for child in self._staff.children:
+            child.kill()
         self._folder.cleanup()
 
     def open(self, kernel: Kernel) -> Bench:
@@ -91,7 +93,7 @@ class Pool:
 
         Raises MeasureError where it cannot be built or run.
         """
-        self._staff(self._workers)
+        self._staff.have(self._workers)
         number = next(self._numbers)
         file, wanted = self._path / f"{number}.json", self._path / f"{number}.npz"
         kernel.save(file)
@@ -131,13 +133,14 @@ class Pool:
 
     def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
         """What the cost model sees of points; None where the rule cannot show one of them."""
-        self._staff(self._workers)
-        rows, child = self._path / f"{next(self._numbers)}.npy", self._builders[0]
+        self._staff.have(self._workers)
+        rows, child = self._path / f"{next(self._numbers)}.npy", self._staff.builders[0]
         request = {"do": "features", "kernel": str(bench.file), "points": list(points)}
         try:
-            answer = child.ask({**request, "rows": str(rows)}, self.limits.build)
-        except ChildError:
-            self._builders.remove(child)
+            limit = self._staff.allowed(self.limits.build)
+            answer = child.ask({**request, "rows": str(rows)}, limit)
+        except ChildError as error:
+            self._staff.gone(child, error)
             return None
         return None if "error" in answer else np.load(rows)
 
@@ -223,14 +226,11 @@ class Pool:
 
     def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
         """Ask the runner; a Measured says how it failed."""
-        if self._runner is None:
-            self._staff(len(self._builders))
-        assert self._runner is not None
+        runner = self._staff.runner
         try:
-            answer = self._runner.ask(request, limit)
+            answer = runner.ask(request, self._staff.allowed(limit))
         except ChildError as error:
-            self._runner = None
-            return outcome.ended(error)
+            return self._staff.gone(runner, error)
         if "error" not in answer:
             return answer
         if answer["kind"] != "CandidateError":
@@ -241,52 +241,36 @@ class Pool:
         self, file: Path, points: Sequence[Point | None]
     ) -> Iterator[tuple[Any, Path | Measured]]:
         """Build points side by side, each as soon as a process is free; in order of completion."""
-        self._staff(self._workers)
+        self._staff.have(self._workers)
         todo = list(reversed(points))
         at_work: dict[Child, tuple[Point | None, Path]] = {}
-        while todo or at_work:
-            for child in self._builders:
-                if todo and child not in at_work:
-                    point, library = todo.pop(), self._path / f"{next(self._numbers)}.so"
-                    request = {"do": "build", "kernel": str(file), "point": point}
-                    child.send({**request, "library": str(library)}, self.limits.build)
-                    at_work[child] = point, library
-            for child in first_of(list(at_work), 1.0):
-                answer = self._finished(child, bool(todo))
-                if answer is not None:
-                    point, library = at_work.pop(child)
-                    yield point, outcome.made(answer, point, library)
+        try:
+            while todo or at_work:
+                for child in self._staff.builders:
+                    if todo and child not in at_work:
+                        at_work[child] = self._begin(child, file, todo.pop())
+                for child in first_of(list(at_work), 1.0):
+                    answer = self._finished(child, bool(todo))
+                    if answer is not None:
+                        point, library = at_work.pop(child)
+                        yield point, outcome.made(answer, point, library)
+        finally:  # nobody waits for their answers any more
+            for child in at_work.keys() & set(self._staff.builders):
+                self._staff.forget(child)
+
+    def _begin(self, child: Child, file: Path, point: Point | None) -> tuple[Point | None, Path]:
+        """Have a process build a point; where its library will be."""
+        library = self._path / f"{next(self._numbers)}.so"
+        request = {"do": "build", "kernel": str(file), "point": point, "library": str(library)}
+        child.send(request, self._staff.allowed(self.limits.build))
+        return point, library
 
     def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
         """A builder's answer if it is complete; one that died is replaced where it is needed."""
         try:
             return child.poll()
         except ChildError as error:
-            self._builders.remove(child)
+            ended = self._staff.gone(child, error)
             if needed:
-                self._staff(len(self._builders) + 1)
-            return outcome.ended(error)
-
-    def _staff(self, number: int) -> None:
-        """Have so many builders, and the runner; those that are new start side by side."""
-        new = [self._start(self._spare, "builder") for _ in range(number - len(self._builders))]
-        self._builders += new
-        if self._runner is None:
-            self._runner = self._start(self._timing, "runner")
-            new.append(self._runner)
-        for child in new:
-            self._begun(child)
-
-    def _start(self, cpus: Sequence[int], role: str) -> Child:
-        child = Child(_MODULE, self._environment, self._watched.by(role))
-        allowed = list(cpus) or sorted(host.allowed_cpus())
-        child.send({"do": "begin", "memory": self.limits.memory, "cpus": allowed}, _START)
-        return child
-
-    def _begun(self, child: Child) -> None:
-        try:
-            answer = child.receive()
-        except ChildError as error:
-            raise MeasureError(f"no process for measuring could be started: {error}") from None
-        if "error" in answer:
-            raise MeasureError(f"no process for measuring could be started: {answer['error']}")
+                self._staff.have(len(self._staff.builders) + 1)
+            return ended

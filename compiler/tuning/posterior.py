@@ -11,7 +11,6 @@ turn, each where the lower confidence bound is least if those before it had come
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import log
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +78,7 @@ class Posterior:
         return places
 
     def _kernel(self, one: Floats, other: Floats) -> Floats:
-        return _matern(one, other, self.error, self.length)
+        return _matern(_apart(one, other), self.error, self.length)
 
 
 def fitted(points: Sequence[Point], expected: Floats, seconds: Floats) -> Posterior:
@@ -92,11 +91,9 @@ def fitted(points: Sequence[Point], expected: Floats, seconds: Floats) -> Poster
     worst = 2 * np.nanmax(seconds)
     here = coordinates(points)
     times = np.log(np.where(np.isfinite(seconds), seconds, worst))
-    made = [
-        _given(here, times - trust * expected, error, length, trust)
-        for error, length, trust in itertools.product(_ERRORS, _LENGTHS, _TRUST)
-    ]
-    return max(made, key=lambda pair: pair[0])[1]
+    trust = np.asarray(_TRUST)
+    residuals = times[:, None] - trust * expected[:, None]
+    return _likeliest(here, residuals)
 
 
 def coordinates(points: Sequence[Point]) -> Floats:
@@ -106,28 +103,53 @@ def coordinates(points: Sequence[Point]) -> Floats:
     return np.asarray(np.sign(values) * np.log2(1 + np.abs(values)), np.float64)
 
 
-def _given(
-    here: Floats, residuals: Floats, error: float, length: float, trust: float
-) -> tuple[float, Posterior]:
-    """How likely the trials are, and the posterior, where these are error and length."""
-    covariance = _matern(here, here, error, length) + _NOISE**2 * np.eye(len(here))
-    root = np.asarray(np.linalg.cholesky(covariance), np.float64)
-    ones = _solved(root, np.ones(len(here)))
-    whitened = _solved(root, residuals)
-    offset = float(ones @ whitened / (ones @ ones))
-    whitened -= offset * ones
-    likely = -0.5 * whitened @ whitened - np.log(np.diag(root)).sum()
-    unusual = log(error / _USUAL_ERROR) ** 2 + log(length / _USUAL_LENGTH) ** 2
-    posterior = Posterior(here, error, length, offset, trust, root, whitened)
-    believed = likely - 0.5 * unusual / _SPREAD**2 - _LOYALTY * (1 - trust)
-    return float(believed), posterior
+def _likeliest(here: Floats, residuals: Floats) -> Posterior:
+    """The posterior under the error, length and trust that make the trials most likely.
+
+    `residuals` `[n, trusts]` are what is left of the times by each trust.
+    """
+    scales = list(itertools.product(_ERRORS, _LENGTHS))
+    apart = _apart(here, here)
+    covariance = np.stack([_matern(apart, *scale) for scale in scales])
+    root = np.linalg.cholesky(covariance + _NOISE**2 * np.eye(len(here)))
+    right = np.column_stack([np.ones(len(here)), residuals])
+    solved = np.linalg.solve(root, np.broadcast_to(right, (len(scales), *right.shape)))
+    ones, whitened = solved[:, :, :1], solved[:, :, 1:]  # [scales, n, 1] and [scales, n, trusts]
+    offset = (ones * whitened).sum(axis=1) / (ones**2).sum(axis=1)
+    whitened = whitened - offset[:, None] * ones
+    volume = np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+    believed = -0.5 * (whitened**2).sum(axis=1) - volume[:, None] + _prior(scales)
+    scale, trust = np.unravel_index(int(believed.argmax()), believed.shape)
+    error, length = scales[scale]
+    return Posterior(
+        coordinates=here,
+        error=error,
+        length=length,
+        offset=float(offset[scale, trust]),
+        trust=_TRUST[trust],
+        _root=root[scale],
+        _whitened=whitened[scale, :, trust],
+    )
+
+
+def _prior(scales: Sequence[tuple[float, float]]) -> Floats:
+    """What is believed of errors and lengths, and of trust, before any trial `[scales, trusts]`."""
+    error, length = np.asarray(scales).T
+    unusual = np.log(error / _USUAL_ERROR) ** 2 + np.log(length / _USUAL_LENGTH) ** 2
+    doubt = _LOYALTY * (1 - np.asarray(_TRUST))
+    return np.asarray(-0.5 * unusual[:, None] / _SPREAD**2 - doubt, np.float64)
 
 
 def _solved(root: Floats, right: Floats) -> Floats:
     return np.asarray(np.linalg.solve(root, right), np.float64)
 
 
-def _matern(one: Floats, other: Floats, error: float, length: float) -> Floats:
-    """Matérn covariance of smoothness 5/2 `[n, m]`."""
-    apart = np.sqrt(((one[:, None] - other[None]) ** 2).sum(axis=2)) * np.sqrt(5) / length
-    return np.asarray(error**2 * (1 + apart + apart**2 / 3) * np.exp(-apart), np.float64)
+def _apart(one: Floats, other: Floats) -> Floats:
+    """Distances of points `[n, m]`."""
+    return np.asarray(np.sqrt(((one[:, None] - other[None]) ** 2).sum(axis=2)), np.float64)
+
+
+def _matern(apart: Floats, error: float, length: float) -> Floats:
+    """Matérn covariance of smoothness 5/2 of points that lie so far apart."""
+    far = apart * np.sqrt(5) / length
+    return np.asarray(error**2 * (1 + far + far**2 / 3) * np.exp(-far), np.float64)

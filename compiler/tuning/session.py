@@ -7,6 +7,7 @@ from typing import Any
 
 from hybridc.compiler import plugin
 from hybridc.compiler.configuration.plans import SCHEDULING, Options, finish
+from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
 from hybridc.compiler.measurement.clock import Clock
@@ -14,9 +15,9 @@ from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Budget, Tuned, Tuner
+from hybridc.compiler.tuning.tuner import Tuned, Tuner
 from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
 
@@ -58,6 +59,7 @@ def tune(
     Every request to a process that builds or measures goes on the timeline.
 
     An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
+    Raises LogError, before the first kernel is asked for, where the log cannot be written.
     """
     plugins = tuple(options.plugins)
     strategy, budget = how.chosen(plugins), Budget(how.trials, how.seconds())
@@ -66,6 +68,8 @@ def tune(
         options.progress(line(update, budget))
 
     with access.open_log(options.log, plugins=plugins) as opened:
+        if opened.readonly:
+            raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
         distinct = tasks.distinct(found)
         threads = distinct[0].kernel.target.threads if distinct else 1
         with Pool(threads, how.workers, mode=how.caches, timeline=timeline) as pool:

@@ -102,14 +102,19 @@ def replay(  # noqa: PLR0913 - what a tuning has
     *,
     learn: bool = False,
     hints: Sequence[Point] = (),
+    to_best: bool = False,
 ) -> list[Trial]:
     """Search a recorded kernel as it would be tuned: the default first, then round by round.
 
     `expected` are logarithms of seconds up to a constant, one for each of `sweep.points`.  With
-    `learn`, the trials correct them, or say alone what is to be expected.
+    `learn`, the trials correct them, or say alone what is to be expected.  With `to_best`, no
+    round follows once the fastest point of all was tried: neither `trials_to` nor `curve` would
+    tell anything else.
     """
     history: list[Trial] = []
     while len(history) < trials:
+        if to_best and any(trial.cost <= sweep.best for trial in history):
+            break
         score = _learned(sweep, history, expected) if learn else _score(sweep, expected)
         count = min(ROUND, trials - len(history)) if history else 1
         points = strategy.propose(sweep.task(score, hints), history, count)

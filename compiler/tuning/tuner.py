@@ -3,9 +3,7 @@
 All that is known lies in the log: a tuning that was stopped, by whatever, goes on from there.
 """
 
-import getpass
 import os
-import platform
 import time
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
@@ -15,7 +13,7 @@ from functools import partial
 
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.log import claims, keys
-from hybridc.compiler.log.record import Record, Verdict
+from hybridc.compiler.log.record import Record, Verdict, who
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import nearby, run_off
 from hybridc.compiler.tuning import tasks as tuning
@@ -24,23 +22,15 @@ from hybridc.compiler.tuning.imported import hinted
 from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
+from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.update import Progress, Update
 
 ROUND = 8  # trials between two looks at what they gained, and the most that are lost
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What a tuning may take: trials for each kernel on average, those of the log counted in.
-
-    `seconds` are those of this call; None sets no limit.
-    """
-
-    trials: int = 32
-    seconds: float | None = None
+_LATE = "the time is used up"
 
 
 @dataclass(frozen=True)
@@ -84,22 +74,25 @@ class Tuner:
         self._failed: Counter[str] = Counter()
         self._start = time.monotonic()
         self._toolchain = keys.of_toolchain()
+        self.pool.end_at(self._start + self.budget.limit)
 
     def run(self) -> Tuned:
         """Tune; Ctrl-C ends it, and what was measured until then is in the log."""
         try:
             return self._result(self._run())
+        except DeadlineError:
+            self._recall(*self.tasks)
+            return self._result(_LATE)
         except KeyboardInterrupt:
-            for task in self.tasks:
-                self._recall(task)
+            self._recall(*self.tasks)
             return self._result("interrupted", interrupted=True)
 
     def _run(self) -> str:
         """Give turns until there is a reason to end."""
         if not self.tasks:
             return "there is no kernel to tune"
+        self._recall(*self.tasks)
         for task in self.tasks:
-            self._recall(task)
             task.search = hinted(task, self.log)
         while not (reason := self._end()):
             busy: set[Task] = set()
@@ -116,7 +109,7 @@ class Tuner:
         _, target, toolchain = self._described(task)
         for _ in range(run_off.MOST):
             points = run_off.contenders(task, self.log, target, toolchain, self.pool.mode)
-            if not points or self._late():
+            if not points or self._left <= 0:
                 break
             with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
                 if not ours or (bench := self._bench(task)) is None:
@@ -157,16 +150,23 @@ class Tuner:
         """Why nothing more is to be measured; empty while something is."""
         if self._done >= self._trials:
             return "all trials are done"
-        if self._late():
-            return "the time is used up"
+        if self._left <= 0:
+            return _LATE
         if not self._open():
             return "no kernel can be measured"
         if tuning.choose(self._open(), ROUND) is None:
             return "what may still be gained is inside the noise"
         return ""
 
-    def _late(self) -> bool:
-        return bool(self.budget.seconds and time.monotonic() - self._start >= self.budget.seconds)
+    @property
+    def _left(self) -> float:
+        """Seconds of the budget that are left."""
+        return self._start + self.budget.limit - time.monotonic()
+
+    def _fitting(self) -> int:
+        """Trials that fit into the time that is left, at the pace so far; one at least."""
+        pace = (time.monotonic() - self._start) / max(self._measured, 1)
+        return int(min(ROUND, max(1.0, self._left / pace))) if pace else ROUND
 
     def _work(self, task: Task) -> str:
         """What is claimed while a task is measured."""
@@ -193,7 +193,7 @@ class Tuner:
         if (bench := self._bench(task)) is None:
             return
         known = task.default is not None
-        count = min(ROUND, self._trials - self._done) if known else 1
+        count = min(self._fitting(), self._trials - self._done) if known else 1
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
@@ -212,7 +212,8 @@ class Tuner:
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
         """Take what is measured in the block, and write it into the log whatever happens.
 
-        A measurement counts as so many trials.
+        A measurement counts as so many trials.  Raises LogError where the log takes none of them:
+        they would be measured again and again.
         """
         found: list[Measured] = []
 
@@ -228,7 +229,8 @@ class Tuner:
             yield keep
         finally:
             with uninterrupted():
-                self.log.add([self._record(task, each) for each in found], self._described(task))
+                records = [self._record(task, each) for each in found]
+                self.log.add(records, self._described(task)).check(self.log.name)
 
     def _bench(self, task: Task) -> Bench | None:
         """The kernel's bench; where the log knows its default, that is the baseline.
@@ -245,11 +247,12 @@ class Tuner:
             return None
         return self._benches[task]
 
-    def _recall(self, task: Task) -> None:
-        """Take what the log knows of a task."""
-        target = keys.of_target(task.kernel.target)
-        found = self.log.records(task.workload.key, target.key, self._toolchain.key)
-        task.history = tuning.history(found, task.kernel.rule_name, self.pool.mode)
+    def _recall(self, *tasks: Task) -> None:
+        """Take what the log knows of tasks."""
+        for task in tasks:
+            target = keys.of_target(task.kernel.target)
+            found = self.log.records(task.workload.key, target.key, self._toolchain.key)
+            task.history = tuning.history(found, task.kernel.rule_name, self.pool.mode)
 
     def _described(self, task: Task) -> list[keys.Described]:
         return [task.workload, keys.of_target(task.kernel.target), self._toolchain]
@@ -284,12 +287,3 @@ class Tuner:
             seconds=time.monotonic() - self._start,
         )
         self.progress(update)
-
-
-def who() -> str:
-    """Who measures: the user and the machine, as records name them."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may have no name for its user
-        user = str(os.getuid())
-    return f"{user}@{platform.node()}"

@@ -1,0 +1,110 @@
+"""The processes of a pool: builders, and the one that runs candidates; and how long they have."""
+
+import time
+from collections.abc import Mapping, Sequence
+from math import inf
+
+from hybridc.compiler.child import Child, ChildError
+from hybridc.compiler.hardware import host
+from hybridc.compiler.tuning import outcome
+from hybridc.compiler.tuning.outcome import Measured, MeasureError
+from hybridc.compiler.tuning.watched import Watched
+
+_MODULE = "hybridc.compiler.tuning.candidate"
+_START = 120.0  # seconds in which a process imports TVM, on a busy machine
+
+
+class DeadlineError(Exception):
+    """The time of a tuning is used up; what was at work was ended, which says nothing of it."""
+
+
+class Staff:
+    """The processes; from `until` on, by `time.monotonic`, who waits for them gets DeadlineError.
+
+    `timing` are the CPUs of the one that runs, `spare` those of the builders; all if empty.
+    """
+
+    def __init__(
+        self,
+        timing: Sequence[int],
+        spare: Sequence[int],
+        environment: Mapping[str, str],
+        memory: int,
+        watched: Watched,
+    ) -> None:
+        self.builders: list[Child] = []
+        self.until = inf
+        self._runner: Child | None = None
+        self._cpus = {"runner": timing, "builder": spare}
+        self._environment, self._memory, self._watched = environment, memory, watched
+
+    @property
+    def children(self) -> tuple[Child, ...]:
+        """All that live."""
+        return tuple(child for child in (*self.builders, self._runner) if child)
+
+    @property
+    def runner(self) -> Child:
+        """The process that runs candidates, started where there is none."""
+        self.have(len(self.builders))
+        assert self._runner is not None
+        return self._runner
+
+    def have(self, number: int) -> None:
+        """Have so many builders, and the runner; those that are new start side by side."""
+        if len(self.builders) >= number and self._runner is not None:
+            return
+        limit = self.allowed(_START)
+        new = [self._start("builder", limit) for _ in range(number - len(self.builders))]
+        self.builders += new
+        if self._runner is None:
+            self._runner = self._start("runner", limit)
+            new.append(self._runner)
+        for child in new:
+            self._begun(child)
+
+    def allowed(self, seconds: float) -> float:
+        """The seconds that a request may take; fewer where less is left.
+
+        Raises DeadlineError where nothing is left.
+        """
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise DeadlineError
+        return min(seconds, left)
+
+    def gone(self, child: Child, error: ChildError) -> Measured:
+        """Forget a process that has ended: what its end says of what it was at.
+
+        Raises DeadlineError where it was ended because the time is used up.
+        """
+        self._remove(child)
+        if error.timed_out and time.monotonic() >= self.until:
+            raise DeadlineError from error
+        return outcome.ended(error)
+
+    def forget(self, child: Child) -> None:
+        """End a process, so that another one takes its place."""
+        child.kill()
+        self._remove(child)
+
+    def _remove(self, child: Child) -> None:
+        if child is self._runner:
+            self._runner = None
+        else:
+            self.builders.remove(child)
+
+    def _start(self, role: str, limit: float) -> Child:
+        child = Child(_MODULE, self._environment, self._watched.by(role))
+        cpus = list(self._cpus[role]) or sorted(host.allowed_cpus())
+        child.send({"do": "begin", "memory": self._memory, "cpus": cpus}, limit)
+        return child
+
+    def _begun(self, child: Child) -> None:
+        try:
+            answer = child.receive()
+        except ChildError as error:
+            self.gone(child, error)
+            raise MeasureError(f"no process for measuring could be started: {error}") from None
+        if "error" in answer:
+            raise MeasureError(f"no process for measuring could be started: {answer['error']}")
