@@ -84,15 +84,13 @@ def _signed(size: Expr, sign: Expr) -> Expr:
 def _constant_power(x: Expr, y: float) -> Expr:
     """X to a power that is known, of which those that take an instruction or two are apart."""
     match y:
-        case 0.0:
-            return real(1.0)
         case 0.5:  # that of -0 is 0, and that of -inf is infinite
             return Select(_finite_below_zero(x), _nan(), tirx.sqrt(tirx.abs(x)))
         case -1.0:
             return real(1.0) / x
         case -2.0:
             return let("inverse", real(1.0) / x, lambda inverse: inverse * inverse)
-        case _ if not math.isfinite(y):
+        case _ if y == 0 or not math.isfinite(y):
             return _power(x, real(y))
     size = _size(x, real(y))
     if not y.is_integer():

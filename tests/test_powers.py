@@ -1,4 +1,4 @@
-"""Powers by `fast-math`: errors over all of float32, C's special cases, and that they are vectors."""
+"""Powers by `fast-math`: errors over all of float32, C's special cases, and vector code."""
 
 import math
 import re
