@@ -84,8 +84,19 @@ def _written(loop: Any) -> Any:
     updates: list[Statement] = []
     for k in range(int(loop.extent)):
         inner = _vectors.copied(loop.body, {loop.loop_var: _const(k, loop.loop_var)})
-        updates += [_shuffled(update, k, group) for update in _updates(inner)]
-    return tirx.SeqStmt(updates)
+        updates += _updates(_shuffled(inner, k, group))
+    # TVM compares each block with every other that writes what it does.
+    return tirx.SeqStmt([structural_map(x, (s_tir.SBlockRealize, _bare)) for x in updates])
+
+
+def _bare(realize: Any) -> Statement:
+    """What a block does, without the block."""
+    axes = [axis.var for axis in realize.block.iter_vars]
+    body = _vectors.substitute(
+        realize.block.body, dict(zip(axes, realize.iter_values, strict=True))
+    )
+    certain = isinstance(realize.predicate, tirx.IntImm) and int(realize.predicate)
+    return body if certain else tirx.IfThenElse(tirx.likely(realize.predicate), body, None)
 
 
 def _updates(column: Any) -> Iterator[Statement]:
@@ -126,9 +137,9 @@ def _operands(block: Any) -> tuple[Any, Any, Any]:
     return total, image, weight
 
 
-def _shuffled(update: Statement, k: int, group: int) -> Statement:
-    """An update whose lanes read channel k of their group each, as one on vectors."""
-    return structural_map(update, (tirx.For, lambda loop: _on_vectors(loop, k, group)))
+def _shuffled(updates: Statement, k: int, group: int) -> Statement:
+    """Updates whose lanes read channel k of their group each, as those of vectors."""
+    return structural_map(updates, (tirx.For, lambda loop: _on_vectors(loop, k, group)))
 
 
 def _on_vectors(loop: Any, k: int, group: int) -> Any:

@@ -10,7 +10,7 @@ from test_contractions import check, noise, one_node
 from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.interfaces import Context
 
-FEW = settings(max_examples=12, deadline=None, derandomize=True)
+FEW = settings(max_examples=8, deadline=None, derandomize=True)
 CPUS = ("avx2", "avx512")
 
 
