@@ -111,7 +111,9 @@ def test_a_stage_between_two_windows_joins_one_of_them() -> None:
 def _followed(first: onnx.ModelProto, second: onnx.ModelProto) -> onnx.ModelProto:
     """One network that reads what another computes."""
     names = first.graph.output[0].name, second.graph.input[0].name
-    return onnx.compose.merge_models(first, second, io_map=[names], prefix2=f"{len(first.graph.node)}_")
+    return onnx.compose.merge_models(
+        first, second, io_map=[names], prefix2=f"{len(first.graph.node)}_"
+    )
 
 
 def test_rows_computed_twice_are_counted() -> None:
