@@ -90,8 +90,10 @@ def _constant_power(x: Expr, y: float) -> Expr:
             return real(1.0) / x
         case -2.0:
             return let("inverse", real(1.0) / x, lambda inverse: inverse * inverse)
-        case _ if y == 0 or not math.isfinite(y):
-            return _power(x, real(y))
+        case _:
+            pass
+    if y == 0 or not math.isfinite(y):
+        return _power(x, real(y))
     size = _size(x, real(y))
     if not y.is_integer():
         return Select(tirx.any(_no_number(x), _finite_below_zero(x)), _nan(), size)
