@@ -17,6 +17,8 @@ DEFAULT: Pipeline = (
     ("lift-conv3d", "slices along the depth become channels of images, whose kernels are fast"),
     ("integer-arithmetic", "quantised products in integers; weights are plain constants by now"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
+    ("sink-transposes", "operators without a layout, such as where, else have two each"),
+    ("merge-transposes", "what sank meets the transpose that undoes it"),
     ("subpixel-convolution", "transposed convolutions become plain ones, in the layout just made"),
     ("split-to-slices", "parts are read where they lie; axes are final, operators still named"),
     ("merge-transposes{views=true}", "pairs that attention and layout put between neighbours"),

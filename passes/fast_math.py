@@ -1,4 +1,4 @@
-"""Compute exp, log, tanh, erf, sin, cos and tan with vector instructions."""
+"""Compute exp, log, tanh, erf, sin, cos, tan and powers with vector instructions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tvm.ir.prim.expr import FloatImm, Let
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.passes import _polynomials, _trigonometry
+from hybridc.passes import _polynomials, _powers, _trigonometry
 
 Expr = Any  # tvm.ir.Expr
 
@@ -22,14 +22,14 @@ _NESTED = 2
 
 @dataclass(frozen=True)
 class FastMath(Pass):
-    """Compute exp, log, tanh, erf, sin, cos and tan with vector instructions.
+    """Compute exp, log, tanh, erf, sin, cos, tan and powers with vector instructions.
 
-    Largest errors in float32, infinities and NaN included: exp, log, sin and cos 2 ULP, sigmoid
-    and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the least normal number, may
-    come out as 0.  float16 is computed in float32; float64 stays as it is, and so do functions
+    Largest errors in float32, infinities and NaN included: exp, log, sin, cos and powers 2 ULP,
+    sigmoid and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the least normal number,
+    may come out as 0.  float16 is computed in float32; float64 stays as it is, and so do functions
     whose argument holds three others already; sin, cos and tan also where it holds any.  Each
     option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin` (with cos and
-    tan), and `power`, by which x to the power of 1, 2, 3 or 4 is multiplication.
+    tan), and `power`; x to the power of 1, 2, 3 or 4 is multiplication.
     """
 
     exp: bool = True
@@ -82,22 +82,30 @@ def _replacement(call: Any, functions: dict[str, Callable[[Expr], Expr]], power:
     name = str(getattr(call.op, "name", ""))
     if name in functions:
         return _in_float32(call, functions[name])
-    if power and name == "tirx.pow" and isinstance(call.args[1], FloatImm):
-        exponent = float(call.args[1].value)
-        if exponent in range(1, _LARGEST_POWER + 1):
-            return _in_float32(call, lambda x: _polynomials.power(x, int(exponent)))
+    if power and name == "tirx.pow":
+        exponent = call.args[1]
+        if isinstance(exponent, FloatImm) and exponent.value in range(1, _LARGEST_POWER + 1):
+            return _in_float32(call, lambda x, _: _polynomials.power(x, int(exponent.value)))
+        return _in_float32(call, _powers.power)
     return call
 
 
-def _in_float32(call: Any, function: Callable[[Expr], Expr]) -> Any:
+def _in_float32(call: Any, function: Callable[..., Expr]) -> Any:
     dtype = str(call.ty.dtype)
-    if _functions_in(call.args[0]) > _NESTED:
+    if sum(map(_functions_in, call.args)) > _NESTED:
         return call
     if dtype == "float32":
-        return function(call.args[0])
+        return function(*call.args)
     if dtype == "float16":
-        return tirx.Cast(dtype, function(tirx.Cast("float32", call.args[0])))
+        wide = (_widened(operand) for operand in call.args)
+        return tirx.Cast(dtype, function(*wide))
     return call
+
+
+def _widened(operand: Expr) -> Expr:
+    if isinstance(operand, FloatImm):
+        return tirx.const(float(operand.value), "float32")
+    return tirx.Cast("float32", operand)
 
 
 def _functions_in(expr: Expr) -> int:

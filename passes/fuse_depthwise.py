@@ -1,6 +1,6 @@
 """Join a depthwise convolution with the 1x1 convolutions before and behind it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,11 +31,7 @@ class FuseDepthwise(Pass):
         """Join what `fuse` made of each chain into one kernel."""
         joined: dict[Any, Any] = {}
         for variable, function in relax_functions(module):
-            found = (
-                _worth_joining(module, chain, context.target)
-                for chain in _Calls(module, function).chains()
-            )
-            chains = [chain for chain in found if chain]
+            chains = list(_apart(module, _Calls(module, function).chains(), context.target))
             if chains:
                 joined[variable] = chains
         if not joined:
@@ -147,6 +143,22 @@ def _place(func: PrimFunc, buffer: Any) -> int | None:
     """Which parameter a buffer is."""
     places = (i for i, param in enumerate(func.params) if param.same_as(buffer))
     return next(places, None)
+
+
+def _apart(
+    module: IRModule, chains: Iterable[tuple[_Call, ...]], target: Target
+) -> Iterator[tuple[_Call, ...]]:
+    """The parts of chains that are better one kernel; no call is in two.
+
+    A 1x1 convolution between two depthwise ones is behind the first and before the second.
+    """
+    taken: set[Any] = set()
+    for chain in chains:
+        free = tuple(call for call in chain if call.variable not in taken)
+        part = _worth_joining(module, free, target) if len(free) > 1 else ()
+        taken.update(call.variable for call in part)
+        if part:
+            yield part
 
 
 def _worth_joining(module: IRModule, chain: tuple[_Call, ...], target: Target) -> tuple[_Call, ...]:

@@ -9,7 +9,14 @@ from tvm.relax.backend import DispatchSortScan
 
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.kernels import extrema, joins, lowerings, resampling, scans
+from hybridc.compiler.kernels import (
+    extrema,
+    joins,
+    lowerings,
+    resampling,
+    scans,
+    scatters,
+)
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
 from hybridc.compiler.target import Target
@@ -49,8 +56,12 @@ class Legalize(Pass):
             var = builder.add_func(func, "batch_matmul")
             return relax.call_tir(var, list(call.args), call.ty)
 
+        def scatter_nd(builder: Any, call: Any) -> Any:
+            return scatters.scatter_nd(builder, call, context.target)
+
         # A GPU's rules take products as they are.
-        own = _OWN if context.target.gpu else {"relax.matmul": matmul, **_OWN}
+        cpu = {"relax.matmul": matmul, "relax.scatter_nd": scatter_nd}
+        own = _OWN if context.target.gpu else {**cpu, **_OWN}
         with context.target.tvm:
             lowered = Sequential([DispatchSortScan(), relax.transform.LegalizeOps(own)])(
                 module if context.target.gpu else _scanned(module, context.target)

@@ -37,7 +37,7 @@ def skip_taps(func: PrimFunc) -> PrimFunc:
     return func.with_body(structural_map(func.body, (tirx.For, _ask_ahead)))
 
 
-def is_skippable(schedule: Schedule, pad: Any, columns: int, depth: int) -> bool:
+def is_skippable(schedule: Schedule, pad: Any, columns: int, depth: int = _DEEP) -> bool:
     """Whether `skip_copy` does without a padded copy, and is worth it.
 
     The window has so many columns, and each of its taps so many channels, over which asking

@@ -44,6 +44,8 @@ class Problem:
     their way, and `held` those of activations that stay for later steps of the depth.  A step reads
     `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
     a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
+    `taps` are the columns of a window that share what they read, of an image that rows go through
+    by `stride`.
     """
 
     images: int
@@ -63,6 +65,12 @@ class Problem:
     spare: int = 0
     cycles: float = 0
     loads: int = 1
+    taps: int = 1
+    stride: int = 1
+
+    def columns_read(self, rows: int) -> float:
+        """Activations that a tile reads in one step of the depth."""
+        return min(rows * self.taps, (rows - 1) * self.stride + self.taps) / self.taps
 
     def units(self, rows: int) -> int:
         """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
@@ -84,15 +92,19 @@ def divisor_below(value: int, limit: int) -> int:
     return max(d for d in divisors(value) if d <= max(1, limit))
 
 
-def tiles(target: Target, parts: int = 1, spare: int = 0) -> Iterator[tuple[int, int]]:
+def tiles(
+    target: Target, parts: int = 1, spare: int = 0, taps: int = 1
+) -> Iterator[tuple[int, int]]:
     """Rows and vectors of the tiles whose accumulators and operands fit the registers.
 
-    An operand takes `parts` of them; `spare` ones are left for products.
+    An operand takes `parts` of them, and `spare` ones are left for products; an activation meets
+    the weights of so many `taps`.
     """
     registers = target.vector_registers
     for vectors in (1, 2, 3, 4, 6, 8):
         for rows in range(1, 17):
-            operands = parts * vectors + max(parts, _broadcasts(rows, vectors, target))
+            broadcasts = 1 if taps > 1 else _broadcasts(rows, vectors, target)
+            operands = parts * vectors * taps + max(parts, broadcasts)
             if rows * vectors + operands + spare <= registers:
                 yield rows, vectors
 
@@ -124,9 +136,9 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     each = problem.cycles or max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
     multiply_adds = rows * vectors * each
     # Accumulators that find no register are loaded and stored in each step.
-    used = rows * vectors + vectors + 1 + problem.held
+    used = rows * vectors + vectors * problem.taps + 1 + problem.held
     spilled = max(0, used - target.vector_registers)
-    loads = (problem.loads * (rows + vectors) + 2 * spilled) * _LOAD
+    loads = (problem.loads * (problem.columns_read(rows) + vectors) + 2 * spilled) * _LOAD
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
@@ -259,7 +271,7 @@ def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
     together = max(1, problem.shared // problem.lanes)
     return [
         (rows, vectors)
-        for rows, vectors in tiles(target, problem.parts, problem.spare)
+        for rows, vectors in tiles(target, problem.parts, problem.spare, problem.taps)
         if rows <= problem.rows
         and vectors <= groups
         and (not problem.shared or together % vectors == 0)

@@ -46,31 +46,29 @@ def _copy(body: Any, values: dict[Var, Any], lanes: int, whole: bool) -> Any:
 
     Vectors have other `lanes`, or all of theirs but moved back until they end with those.
     """
+    copy = copied(body, values)
+    change = _moved if whole else _narrow
+    return structural_map(copy, (tirx.For, lambda node: change(node, lanes)))
+
+
+def copied(body: Any, values: dict[Var, Any]) -> Any:
+    """A copy of a loop's body with variables of its own, some at `values`."""
     renamed = dict(values)
 
     def define(old: Var) -> None:
         renamed[old] = tirx.Var(old.name, old.ty)
 
-    def loop(node: Any) -> None:
-        define(node.loop_var)
-        if whole and int(node.kind) == tirx.ForKind.VECTORIZED:
-            back = _const(int(node.extent) - lanes, node.loop_var)
-            moved[renamed[node.loop_var]] = renamed[node.loop_var] - back
-
-    moved: dict[Var, Any] = {}
-    structural_walk(body, (tirx.For, loop))
+    structural_walk(body, (tirx.For, lambda node: define(node.loop_var)))
     structural_walk(body, (tirx.IterVar, lambda node: define(node.var)))
     structural_walk(body, ((prim.Let, tirx.Bind), lambda node: define(node.var)))
-    copy = substitute(body, renamed)
-    if whole:
-        return structural_map(copy, (tirx.For, lambda node: _moved(node, moved)))
-    return structural_map(copy, (tirx.For, lambda node: _narrow(node, lanes)))
+    return substitute(body, renamed)
 
 
-def _moved(loop: Any, moved: dict[Var, Any]) -> Any:
-    if loop.loop_var not in moved:
+def _moved(loop: Any, lanes: int) -> Any:
+    if int(loop.kind) != tirx.ForKind.VECTORIZED:
         return loop
-    body = substitute(loop.body, {loop.loop_var: moved[loop.loop_var]})
+    back = loop.loop_var - _const(int(loop.extent) - lanes, loop.loop_var)
+    body = substitute(loop.body, {loop.loop_var: back})
     return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
 
 

@@ -100,6 +100,22 @@ def case(rows: int, channels: tuple[int, int, int], stride: int = 1) -> Bottlene
     return Bottleneck(1, before, (rows, rows), *channels, (3, 3), stride, 1)
 
 
+def test_a_stage_between_two_windows_joins_one_of_them() -> None:
+    """Separable convolutions in a row: each 1x1 stage is behind one window and before the next."""
+    first = network((1, 32, 32), (0, 32, 32), (3, 1), [1] * 4)
+    for _ in range(2):
+        first = _followed(first, network((1, 32, 32), (0, 32, 32), (3, 1), [1] * 4))
+    assert rules_for(first, "cpu").count("depthwise-bottleneck") >= 1
+
+
+def _followed(first: onnx.ModelProto, second: onnx.ModelProto) -> onnx.ModelProto:
+    """One network that reads what another computes."""
+    names = first.graph.output[0].name, second.graph.input[0].name
+    return onnx.compose.merge_models(
+        first, second, io_map=[names], prefix2=f"{len(first.graph.node)}_"
+    )
+
+
 def test_rows_computed_twice_are_counted() -> None:
     whole = case(56, (24, 144, 24))
     assert whole.expanded_rows(56) == 56

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import build, node
 
@@ -37,3 +37,27 @@ def test_sums_of_quantised_products_do_not_overflow(operator: str, shape: tuple[
     answer: Any = ReferenceEvaluator(proto).run(None, feed)
     wanted = np.asarray(answer[0]).astype(int)
     assert np.abs(got - wanted).max() <= 1  # a tie
+
+
+def test_scattered_rows_that_fall_together_are_all_added_up() -> None:
+    """On several threads ONNX Runtime loses some, others each time."""
+    shapes = {"data": [10, 64], "places": [5000, 1], "rows": [5000, 64]}
+    types = (TensorProto.FLOAT, TensorProto.INT64, TensorProto.FLOAT)
+    inputs = [
+        helper.make_tensor_value_info(name, kind, size)
+        for (name, size), kind in zip(shapes.items(), types, strict=True)
+    ]
+    scatter = helper.make_node("ScatterND", list(shapes), ["y"], reduction="add")
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, shapes["data"])
+    graph = helper.make_graph([scatter], "scatter", inputs, [result])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    places = np.random.default_rng(0).integers(0, 2, (5000, 1))
+    feed = {
+        "data": np.zeros((10, 64), np.float32),
+        "places": places,
+        "rows": np.ones((5000, 64), np.float32),
+    }
+    reference = onnx_reference(proto)
+    for _ in range(5):
+        (y,) = reference(feed)
+        np.testing.assert_array_equal(y[:2, 0], np.bincount(places[:, 0]))

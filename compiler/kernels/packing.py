@@ -13,6 +13,7 @@ from tvm import tirx
 
 from hybridc.compiler.kernels import vector_width
 from hybridc.compiler.kernels.tensor_expressions import computed, extents
+from hybridc.compiler.kernels.vector_width import holds_groups
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
@@ -61,12 +62,15 @@ def pack_filter(weight: Array, groups: int, lanes: int, group: int = 0) -> tuple
     """Pack `[O, KH, KW, I / groups]` as `[O / lanes, KH, KW, I / groups, lanes]`.
 
     Narrow types are packed by `group` input channels as `pack_matrix` does.
-    A vector must not straddle two groups.  Where a group's outputs are no whole number of
-    vectors, neighbouring groups are merged into one of block-diagonal weights: more
-    multiplications by zero, but whole vectors.  Returns the packed weights and the groups left.
+    A vector must not straddle two groups, but may hold several of float32.  Else, where a group's
+    outputs are no whole number of vectors, neighbouring groups are merged into one of
+    block-diagonal weights: more multiplications by zero, but whole vectors.  Returns the packed
+    weights and the groups left.
     """
     outputs, height, width, inputs = weight.shape
     merge = vector_width.merged(outputs // groups, groups, lanes)
+    if weight.dtype == np.float32 and holds_groups(inputs, outputs // groups, groups, lanes):
+        merge = 1
     if merge > 1:
         dense = np.zeros((groups // merge, merge, outputs // groups, height, width, merge, inputs))
         parts = weight.reshape(groups // merge, merge, outputs // groups, height, width, inputs)

@@ -61,7 +61,7 @@ def _sums(data: Any, out: Any, parts: tuple[int, int, int], target: Target) -> A
         tasks_loop = script.parallel if prod(parts) >= _LEAST else script.serial
         with tasks_loop(0, tasks) as task:
             first = _first(task, parts, part)
-            _abreast(part, lambda i: _store(y, first + i * step, x[first + i * step]))
+            abreast(part, lambda i: _store(y, first + i * step, x[first + i * step]))
             with script.serial(0, count - 1) as k:
                 at = first + (k + 1) * stride
 
@@ -69,7 +69,7 @@ def _sums(data: Any, out: Any, parts: tuple[int, int, int], target: Target) -> A
                     here = at + i * step
                     y[here] = y[here - stride] + x[here]
 
-                _abreast(part, add)
+                abreast(part, add)
         return builder.get()
 
 
@@ -83,7 +83,7 @@ def _first(task: Any, parts: tuple[int, int, int], part: tuple[int, int]) -> Any
     return task // pieces * (count * behind) + task % pieces * width
 
 
-def _abreast(part: tuple[int, int], body: Callable[[Any], None]) -> None:
+def abreast(part: tuple[int, int], body: Callable[[Any], None]) -> None:
     """Do something for each of some vectors."""
     vectors, lanes = part
     with script.serial(0, vectors) as vector:

@@ -25,6 +25,15 @@ def lanes_for(outputs: int, groups: int, target: Target) -> int:
     return half if worth else whole
 
 
+def holds_groups(inputs: int, outputs: int, groups: int, lanes: int) -> bool:
+    """Whether whole groups, of `inputs` and as many `outputs`, fill every vector.
+
+    A vector of activations then holds what its lanes are multiplied by, in another order.
+    """
+    fits = 1 < inputs == outputs < lanes and lanes % outputs == 0
+    return fits and groups * outputs % lanes == 0
+
+
 def merged(outputs: int, groups: int, lanes: int) -> int:
     """How many neighbouring groups of `outputs` each make whole vectors; else all of them."""
     if groups == 1 or outputs % lanes == 0:

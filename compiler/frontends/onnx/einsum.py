@@ -1,0 +1,67 @@
+"""Einsum of two operands as a matrix product, which the rest of the compiler knows."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import MappingProxyType
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+
+# Products of other types are left to TVM's sums.
+_TYPES = {"float32", "float16", "bfloat16"}
+
+
+def _einsum(node: Node) -> Expr:
+    """Axes are those of both and the result, of one and the result, or summed over in both."""
+    terms = _terms(node.get("equation", ""))
+    if terms is None or len(node.inputs) != len(terms) - 1 or dtype(node.inputs[0]) not in _TYPES:
+        return None
+    left, right, result = terms
+    extents = _extents(node, (left, right))
+    shared = [axis for axis in left if axis in right]
+    summed = [axis for axis in shared if axis not in result]
+    batch = [axis for axis in shared if axis in result]
+    rows, columns = ([x for x in term if x not in shared] for term in (left, right))
+    if extents is None or not summed or {*batch, *rows, *columns} != {*result}:
+        return None
+    s = node.scope
+
+    def laid_out(operand: Expr, given: str, first: Sequence[str], last: Sequence[str]) -> Expr:
+        order = [given.index(axis) for axis in (*batch, *first, *last)]
+        moved = operand if order == sorted(order) else s.permute_dims(operand, order)
+        sizes = [prod(extents[axis] for axis in axes) for axes in (first, last)]
+        return s.reshape(moved, [*(extents[axis] for axis in batch), *sizes])
+
+    a = laid_out(node.inputs[0], left, rows, summed)
+    b = laid_out(node.inputs[1], right, summed, columns)
+    made = (*batch, *rows, *columns)
+    product = s.reshape(s.matmul(a, b), [extents[axis] for axis in made])
+    order = [made.index(axis) for axis in result]
+    return product if order == sorted(order) else s.permute_dims(product, order)
+
+
+def _terms(equation: str) -> tuple[str, str, str] | None:
+    """The axes of two operands and the result; None where an axis is repeated or left out."""
+    operands, arrow, result = equation.replace(" ", "").partition("->")
+    terms = [*operands.split(","), result]
+    plain = all(term.isalpha() and len({*term}) == len(term) for term in terms[:-1])
+    if not arrow or len(terms) != 3 or not plain or len({*result}) != len(result):
+        return None
+    return terms[0], terms[1], terms[2]
+
+
+def _extents(node: Node, terms: Sequence[str]) -> dict[str, int] | None:
+    """The length of each axis; None where it is open, zero, or not the same in both operands."""
+    found: dict[str, int] = {}
+    try:
+        shapes = [node.shape(i) for i in range(len(terms))]
+    except UnsupportedError:
+        return None
+    for term, shape in zip(terms, shapes, strict=True):
+        for axis, extent in zip(term, shape, strict=True):
+            if found.setdefault(axis, extent) != extent or not extent:
+                return None
+    return found
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Einsum": _einsum})

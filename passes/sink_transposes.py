@@ -1,0 +1,111 @@
+"""Move transposes behind elementwise operators, where they meet others."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
+
+_UNARY = {
+    *("abs", "acos", "acosh", "asin", "asinh", "astype", "atan", "atanh", "bitwise_not", "ceil"),
+    *("clip", "cos", "cosh", "erf", "exp", "floor", "isfinite", "isinf", "isnan", "log"),
+    *("logical_not", "negative", "nn.gelu", "nn.gelu_tanh", "nn.leakyrelu", "nn.relu", "nn.relu6"),
+    *("nn.selu", "nn.silu", "nn.softplus", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh"),
+    *("sqrt", "square", "tan", "tanh", "trunc"),
+}
+_MORE = {
+    *(
+        "add",
+        "atan2",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        "divide",
+        "equal",
+        "floor_divide",
+    ),
+    *("floor_mod", "greater", "greater_equal", "left_shift", "less", "less_equal", "log_add_exp"),
+    *("logical_and", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply"),
+    *("not_equal", "power", "right_shift", "subtract", "where"),
+}
+# Each changes places along its `axis` alone.
+_ALONG = {"cumprod", "cumsum", "flip", "take"}
+
+
+@dataclass(frozen=True)
+class SinkTransposes(Pass):
+    """Move transposes behind elementwise operators, where they meet others.
+
+    Cumulative sums, reversals and the taking of constant places along one axis count among them.
+    TVM's conversion of layouts stops at operators that it has no layout for, such as `where`, and
+    leaves a transpose before each of its operands and one behind it.  A transpose of all operands
+    becomes one of the result, down to the transpose that undoes it; what is constant, or long in
+    one axis alone, is laid out anew.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite until no transpose can go further."""
+        return rewrite(module, _sink)
+
+
+def _sink(value: Expr, graph: Graph) -> Expr | None:
+    if operator(value) in _ALONG:
+        return _along(value, graph)
+    if operator(value) not in _UNARY | _MORE:
+        return None
+    axes = next((a for x in value.args if (a := _axes(x, value, graph))), None)
+    if axes is None:
+        return None
+    operands = [_laid_out(operand, axes, graph) for operand in value.args]
+    if any(operand is None for operand in operands):
+        return None
+    return relax.op.permute_dims(tvm.ir.Call(value.op, operands, value.attrs, value.ty_args), axes)
+
+
+def _along(value: Expr, graph: Graph) -> Expr | None:
+    """The transpose of an operator along one axis of what was transposed."""
+    source = value.args[0]
+    call = graph.call(source, "permute_dims")
+    if call is None or call.attrs.axes is None or not graph.only_use(source):
+        return None
+    if value.attrs.axis is None or not all(_row(places, graph) for places in value.args[1:]):
+        return None
+    axes = [int(axis) for axis in call.attrs.axes]
+    axis = axes[int(value.attrs.axis) % len(axes)]
+    moved = with_attributes(value, [call.args[0], *value.args[1:]], axis=axis)
+    return relax.op.permute_dims(moved, axes)
+
+
+def _row(places: Expr, graph: Graph) -> bool:
+    """Whether the places to take are known, and as many axes as they are taken along: one."""
+    known = graph.constant(places)
+    return known is not None and known.ndim == 1
+
+
+def _axes(operand: Expr, value: Expr, graph: Graph) -> list[int] | None:
+    """The axes of a transpose that makes an operand as large as the result for no other reader."""
+    call = graph.call(operand, "permute_dims")
+    if call is None or call.attrs.axes is None or not graph.only_use(operand):
+        return None
+    return [int(axis) for axis in call.attrs.axes] if shape(operand) == shape(value) else None
+
+
+def _laid_out(operand: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
+    """An operand as it is before the transpose by `axes`; None if it would have to be moved."""
+    if not isinstance(operand.ty, relax.TensorType):
+        return operand  # a bound of a clip
+    call = graph.call(operand, "permute_dims")
+    if call is not None and call.attrs.axes is not None:
+        same = list(map(int, call.attrs.axes)) == list(axes)
+        return call.args[0] if same and graph.only_use(operand) else None
+    extents = shape(operand)
+    wide = [*[1] * (len(axes) - len(extents)), *extents]
+    order = sorted(range(len(axes)), key=lambda i: axes[i])
+    if sum(extent != 1 for extent in wide) <= 1:
+        return operand if not extents else relax.op.reshape(operand, [wide[i] for i in order])
+    if graph.constant(operand) is None:
+        return None
+    return relax.op.permute_dims(relax.op.reshape(operand, wide), order)
