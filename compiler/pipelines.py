@@ -44,6 +44,8 @@ DEFAULT: Pipeline = (
     ),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
     ("saturating-casts", "quantised results: rounded and cast by one addition; after scheduling"),
+    ("propagate-nan", "as models mean it; rules and saturating-casts know maxima as they were"),
+    ("guard-division", "integers divided by 0 would stop the process; rules know plain divisions"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -58,6 +60,8 @@ MINIMAL: Pipeline = (
     ("start-at-infinity", "maxima of infinities, which TVM starts at finite numbers"),
     ("lower-bfloat16", "16 bits in memory, float32 in registers"),
     ("saturating-casts", "quantised results are rounded and cast within their range"),
+    ("propagate-nan", "the maximum of a NaN and a number is NaN"),
+    ("guard-division", "integers divided by 0 would stop the process"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 
@@ -85,6 +89,8 @@ CUDA: Pipeline = (
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("allocate", "kernels write into buffers that are given to them"),
+    ("propagate-nan", "a GPU's maximum is a number where one operand is; rules know the plain one"),
+    ("guard-division", "a GPU's integers divided by 0 are anything; rules know plain divisions"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -95,6 +101,8 @@ MINIMAL_CUDA: Pipeline = (
     ("legalize", "every operator becomes a loop nest"),
     ("schedule", "each kernel is bound to threads, without which it cannot run on a GPU"),
     ("allocate", "kernels write into buffers that are given to them"),
+    ("propagate-nan", "the maximum of a NaN and a number is NaN"),
+    ("guard-division", "a GPU's integers divided by 0 are anything"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 
