@@ -46,6 +46,10 @@ DEFAULT: Pipeline = (
     ("saturating-casts", "quantised results: rounded and cast by one addition; after scheduling"),
     ("propagate-nan", "as models mean it; rules and saturating-casts know maxima as they were"),
     ("guard-division", "integers divided by 0 would stop the process; rules know plain divisions"),
+    (
+        "shield-floats",
+        "TVM's lowering takes floats for integers; nothing matches them from here on",
+    ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -62,6 +66,7 @@ MINIMAL: Pipeline = (
     ("saturating-casts", "quantised results are rounded and cast within their range"),
     ("propagate-nan", "the maximum of a NaN and a number is NaN"),
     ("guard-division", "integers divided by 0 would stop the process"),
+    ("shield-floats", "TVM's lowering takes floats for integers"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 
@@ -91,6 +96,10 @@ CUDA: Pipeline = (
     ("allocate", "kernels write into buffers that are given to them"),
     ("propagate-nan", "a GPU's maximum is a number where one operand is; rules know the plain one"),
     ("guard-division", "a GPU's integers divided by 0 are anything; rules know plain divisions"),
+    (
+        "shield-floats",
+        "TVM's lowering takes floats for integers; nothing matches them from here on",
+    ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -103,6 +112,7 @@ MINIMAL_CUDA: Pipeline = (
     ("allocate", "kernels write into buffers that are given to them"),
     ("propagate-nan", "the maximum of a NaN and a number is NaN"),
     ("guard-division", "a GPU's integers divided by 0 are anything"),
+    ("shield-floats", "TVM's lowering takes floats for integers"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 

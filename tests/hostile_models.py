@@ -158,7 +158,9 @@ def _doubling() -> Any:
     for level in range(41):
         call = {"op_type": f"F{level - 1}", "domain": "own"} if level else {"op_type": "Neg"}
         body = [helper.make_node(inputs=[a], outputs=[b], **call) for a, b in ("xt", "ty")]
-        model.functions.append(helper.make_function("own", f"F{level}", ["x"], ["y"], body, imports))
+        model.functions.append(
+            helper.make_function("own", f"F{level}", ["x"], ["y"], body, imports)
+        )
     return model
 
 
@@ -197,9 +199,7 @@ def _long_loop() -> Any:
     def body(state: str, result: str) -> list[Any]:
         return [node("Neg", state, result)]
 
-    return build(
-        _counting(2**40, body, ("x", "y")), [("x", FLOAT, (2,))], [("y", FLOAT, None)]
-    )
+    return build(_counting(2**40, body, ("x", "y")), [("x", FLOAT, (2,))], [("y", FLOAT, None)])
 
 
 HOSTILE: Mapping[str, Callable[[], Any]] = {

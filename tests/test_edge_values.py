@@ -40,6 +40,7 @@ def compiled(
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "edges", inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = onnx.shape_inference.infer_shapes(model)
     outcome = driver.compile_source(model, Options(verify="off", threads=2))
     return InferenceSession(outcome.artifact, 2)
 

@@ -121,7 +121,9 @@ def _expand(proto: Proto, wanted: list[str]) -> Proto:
 def _require_few(proto: Proto) -> None:
     """Raise ModelError where a model's functions call themselves, or write out to too much."""
     bodies = {_called(function): list(walk(function)) for function in proto.functions}
-    calls = {name: {_called(node) for node in nodes} & set(bodies) for name, nodes in bodies.items()}
+    calls = {
+        name: {_called(node) for node in nodes} & set(bodies) for name, nodes in bodies.items()
+    }
     sizes: dict[tuple[str, str, str], int] = {}
     try:
         for name in TopologicalSorter(calls).static_order():

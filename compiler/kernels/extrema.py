@@ -53,11 +53,11 @@ def _first(x: Tensor, best: Tensor, position: int) -> Tensor:
     last = tirx.const(extent - 1, "int32")
 
     def element(*i: Any) -> Any:
-        value = x(*i[:position], k, *i[position:])
-        here = value == best(*i)
-        if "float" in str(x.dtype):
-            here = tirx.Or(here, tirx.NE(value, value))
-        return te.min(tirx.Select(here, k.var.astype("int32"), last), axis=k)
+        value, place = x(*i[:position], k, *i[position:]), k.var.astype("int32")
+        found = tirx.Select(value == best(*i), place, last)
+        if "float" in str(x.dtype):  # the comparison holds of all but NaN, and is left alone by TVM
+            found = tirx.Select(value <= value, found, place)
+        return te.min(found, axis=k)
 
     shape = [*x.shape[:position], *x.shape[position + 1 :]]
     return te.compute(shape, element, name="first")
