@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from math import isnan
+from types import MappingProxyType
 from typing import Any
 
 import tvm
@@ -10,7 +11,7 @@ from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.ir.prim.expr import FloatImm
 from tvm.tirx import Cast, Let, Max, Min, Select
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels.attention_form import is_attention
@@ -20,14 +21,19 @@ Expr = Any  # tvm.ir.Expr
 Buffer = Any  # tvm.tirx.Buffer
 
 
+# The integer as wide as each type.
+_BITS = MappingProxyType({"float16": "int16", "float32": "int32", "float64": "int64"})
+
+
 @dataclass(frozen=True)
 class PropagateNan(Pass):
     """Let NaN pass through maxima and minima.
 
     `max(a, b)` is `a if a > b else b` in TVM and in x86's instruction, which forgets a NaN in `a`.
-    What cannot be NaN, a constant, goes first, which costs nothing.  Else `a` is taken where it is
-    NaN, which takes a comparison and a choice more.  The largest score of a row of attention needs
-    none of that, as a NaN among the scores makes their sum NaN.  GPUs forget a NaN on either side.
+    What cannot be NaN, a constant, goes first, which costs nothing.  Else both orders are computed,
+    which differ where an operand is NaN alone, and their bits joined: NaN has all bits of an
+    exponent and some others.  The largest score of a row of attention needs none of that, as a NaN
+    among the scores makes their sum NaN.  GPUs forget a NaN on either side, and are asked for it.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -42,40 +48,49 @@ class PropagateNan(Pass):
 
 
 def _rewrite(func: PrimFunc, forgetful: bool) -> PrimFunc:
-    accumulators: list[Buffer] = []
-
-    def accumulator_last(store: Any) -> Any:
-        """An update with its accumulator second: the comparison then does not wait for it."""
-        value = store.value
-        if not isinstance(value, Max | Min) or not _reads(value.a, [store.buffer]):
-            return store
-        accumulators.append(store.buffer)
-        return tirx.BufferStore(store.buffer, type(value)(value.b, value.a), store.indices)
+    left = _largest_scores(func) if is_attention(func) else ()
 
     def extreme(value: Any) -> Any:
-        if not _is_float(value) or (is_attention(func) and _reads(value.b, accumulators)):
-            return value
-        return _passing(value, forgetful)
+        plain = not _is_float(value) or _reads(value.a, left) or _reads(value.b, left)
+        return value if plain else _passing(value, forgetful)
 
-    ordered = structural_map(func.body, (tirx.BufferStore, accumulator_last))
-    body = structural_map(ordered, [(Max, extreme), (Min, extreme)])
+    body = structural_map(func.body, [(Max, extreme), (Min, extreme)])
     return func if body.same_as(func.body) else func.with_body(body)
 
 
+def _largest_scores(func: PrimFunc) -> list[Buffer]:
+    """The buffers that collect maxima."""
+    found: list[Buffer] = []
+
+    def visit(store: Any) -> None:
+        if isinstance(store.value, Max) and _reads(store.value.a, [store.buffer]):
+            found.append(store.buffer)
+
+    structural_walk(func.body, (tirx.BufferStore, visit))
+    return found
+
+
 def _passing(value: Any, forgetful: bool) -> Expr:
-    """The same extreme value, but NaN where an operand is; where `forgetful`, on either side."""
-    numbers, others = [], []
-    for operand in (value.a, value.b):
-        (numbers if _is_number(operand) else others).append(operand)
-    checked = others if forgetful else others[:-1]
-    if not checked:  # a number first, the other one passes
-        return value if _is_number(value.a) else type(value)(*numbers, *others)
-    return _bound(others, lambda given: _chosen(type(value), numbers, given, len(checked)))
+    """The same extreme value, NaN where an operand is."""
+    kind = type(value)
+    numbers = [operand for operand in (value.a, value.b) if _is_number(operand)]
+    others = [operand for operand in (value.a, value.b) if not _is_number(operand)]
+    if forgetful and others:
+        return _bound(others, lambda given: _asked(kind, numbers, given))
+    if numbers:  # a number first, the other one passes
+        return value if _is_number(value.a) else kind(*numbers, *others)
+    return _bound(others, lambda given: _joined(kind, *given))
 
 
-def _chosen(kind: Any, numbers: list[Expr], others: list[Expr], checked: int) -> Expr:
+def _joined(kind: Any, a: Expr, b: Expr) -> Expr:
+    dtype = str(a.ty.dtype)
+    one, other = (tirx.reinterpret(_BITS[dtype], kind(*order)) for order in ((a, b), (b, a)))
+    return tirx.reinterpret(dtype, tirx.bitwise_or(one, other))
+
+
+def _asked(kind: Any, numbers: list[Expr], others: list[Expr]) -> Expr:
     made = kind(*numbers, *others)
-    for operand in reversed(others[:checked]):
+    for operand in reversed(others):
         made = Select(tirx.NE(operand, operand), operand, made)
     return made
 
