@@ -48,7 +48,7 @@ DEFAULT: Pipeline = (
     ("guard-division", "integers divided by 0 would stop the process; rules know plain divisions"),
     (
         "shield-floats",
-        "TVM's lowering takes floats for integers; nothing matches them from here on",
+        "TVM's lowering takes floats for integers; nothing matches them later",
     ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
@@ -98,7 +98,7 @@ CUDA: Pipeline = (
     ("guard-division", "a GPU's integers divided by 0 are anything; rules know plain divisions"),
     (
         "shield-floats",
-        "TVM's lowering takes floats for integers; nothing matches them from here on",
+        "TVM's lowering takes floats for integers; nothing matches them later",
     ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )

@@ -47,7 +47,7 @@ def _place(builder: Any, call: Any, extreme: Callable[..., Tensor]) -> Expr:
 
 
 def _first(x: Tensor, best: Tensor, position: int) -> Tensor:
-    """The least index along an axis at which `x` is `best`, or NaN; the last where it is nowhere."""
+    """The least index along an axis at which `x` is `best` or NaN; the last where it is nowhere."""
     extent = int(x.shape[position])
     k = te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name="k")
     last = tirx.const(extent - 1, "int32")
