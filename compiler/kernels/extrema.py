@@ -56,7 +56,7 @@ def _first(x: Tensor, best: Tensor, position: int) -> Tensor:
         value, place = x(*i[:position], k, *i[position:]), k.var.astype("int32")
         found = tirx.Select(value == best(*i), place, last)
         if "float" in str(x.dtype):  # the comparison holds of all but NaN, and is left alone by TVM
-            found = tirx.Select(value <= value, found, place)
+            found = tirx.Select(tirx.LE(value, value), found, place)
         return te.min(found, axis=k)
 
     shape = [*x.shape[:position], *x.shape[position + 1 :]]
