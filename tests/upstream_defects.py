@@ -159,8 +159,10 @@ def _extremes_forget_nan() -> bool:
     x, y = (relax.Var(name, relax.TensorType((1,), "float32")) for name in "xy")
     with builder.function("main", [x, y]):
         builder.emit_func_output(builder.emit(relax.op.maximum(x, y)))
-    (got,) = evaluate(builder.finalize(), [np.float32([np.nan]), np.float32([1])])
-    return not np.isnan(got).any()
+    (got,) = evaluate(
+        builder.finalize(), [np.full(1, number, np.float32) for number in (np.nan, 1)]
+    )
+    return not bool(np.isnan(got).any())
 
 
 OTHERS = (
