@@ -102,7 +102,7 @@ def _stft_is_two_sided() -> bool:
     graph.initializer.extend(constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     inferred = onnx.shape_inference.infer_shapes(model)
-    return inferred.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 8
+    return bool(inferred.graph.output[0].type.tensor_type.shape.dim[2].dim_value == 8)
 
 
 @dataclass(frozen=True)
