@@ -94,12 +94,6 @@ CUDA: Pipeline = (
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("allocate", "kernels write into buffers that are given to them"),
-    ("propagate-nan", "a GPU's maximum is a number where one operand is; rules know the plain one"),
-    ("guard-division", "a GPU's integers divided by 0 are anything; rules know plain divisions"),
-    (
-        "shield-floats",
-        "TVM's lowering takes floats for integers; nothing matches them later",
-    ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -110,9 +104,6 @@ MINIMAL_CUDA: Pipeline = (
     ("legalize", "every operator becomes a loop nest"),
     ("schedule", "each kernel is bound to threads, without which it cannot run on a GPU"),
     ("allocate", "kernels write into buffers that are given to them"),
-    ("propagate-nan", "the maximum of a NaN and a number is NaN"),
-    ("guard-division", "a GPU's integers divided by 0 are anything"),
-    ("shield-floats", "TVM's lowering takes floats for integers"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 

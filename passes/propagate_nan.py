@@ -10,7 +10,7 @@ import tvm
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
 from tvm.ir.prim.expr import FloatImm
-from tvm.tirx import Cast, Let, Max, Min, Select
+from tvm.tirx import Cast, Let, Max, Min
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
@@ -33,26 +33,25 @@ class PropagateNan(Pass):
     What cannot be NaN, a constant, goes first, which costs nothing.  Else both orders are computed,
     which differ where an operand is NaN alone, and their bits joined: NaN has all bits of an
     exponent and some others.  The largest score of a row of attention needs none of that, as a NaN
-    among the scores makes their sum NaN.  GPUs forget a NaN on either side, and are asked for it.
+    among the scores makes their sum NaN.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the maxima and minima of floats in every loop nest."""
-        forgetful = context.target.gpu is not None
         kernels = {
             var: new
             for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and (new := _rewrite(func, forgetful)) is not func
+            if isinstance(func, tirx.PrimFunc) and (new := _rewrite(func)) is not func
         }
         return updated(module, kernels) if kernels else module
 
 
-def _rewrite(func: PrimFunc, forgetful: bool) -> PrimFunc:
+def _rewrite(func: PrimFunc) -> PrimFunc:
     left = _largest_scores(func) if is_attention(func) else ()
 
     def extreme(value: Any) -> Any:
         plain = not _is_float(value) or _reads(value.a, left) or _reads(value.b, left)
-        return value if plain else _passing(value, forgetful)
+        return value if plain else _passing(value)
 
     body = structural_map(func.body, [(Max, extreme), (Min, extreme)])
     return func if body.same_as(func.body) else func.with_body(body)
@@ -70,13 +69,11 @@ def _largest_scores(func: PrimFunc) -> list[Buffer]:
     return found
 
 
-def _passing(value: Any, forgetful: bool) -> Expr:
+def _passing(value: Any) -> Expr:
     """The same extreme value, NaN where an operand is."""
     kind = type(value)
     numbers = [operand for operand in (value.a, value.b) if _is_number(operand)]
     others = [operand for operand in (value.a, value.b) if not _is_number(operand)]
-    if forgetful and others:
-        return _bound(others, lambda given: _asked(kind, numbers, given))
     if numbers:  # a number first, the other one passes
         return value if _is_number(value.a) else kind(*numbers, *others)
     return _bound(others, lambda given: _joined(kind, *given))
@@ -86,13 +83,6 @@ def _joined(kind: Any, a: Expr, b: Expr) -> Expr:
     dtype = str(a.ty.dtype)
     one, other = (tirx.reinterpret(_BITS[dtype], kind(*order)) for order in ((a, b), (b, a)))
     return tirx.reinterpret(dtype, tirx.bitwise_or(one, other))
-
-
-def _asked(kind: Any, numbers: list[Expr], others: list[Expr]) -> Expr:
-    made = kind(*numbers, *others)
-    for operand in reversed(others):
-        made = Select(tirx.NE(operand, operand), operand, made)
-    return made
 
 
 def _bound(values: list[Expr], body: Any, given: tuple[Expr, ...] = ()) -> Expr:
