@@ -19,7 +19,7 @@ THREADS = 2
 _SECONDS = 0.1  # for each kernel
 _GOAL = 0.7  # of a copy
 _LOWERED = "simplify-inference,fold-constants,widen-types,legalize,fuse"
-_PASSES = f"{_LOWERED},schedule,start-at-infinity,fast-math"
+_PASSES = f"{_LOWERED},schedule,start-at-infinity,fast-math,propagate-nan,shield-floats"
 _ROWS = 30_000  # of a table
 _COPIES = tuple(2**power for power in range(14, 25, 2))  # elements
 

@@ -22,7 +22,7 @@ Build = Callable[..., Any]
 _NAMES = [name for name, _ in pipelines.DEFAULT]
 _BEFORE = ",".join(_NAMES[: _NAMES.index("schedule")])
 # What changes a kernel after it was scheduled.
-_BEHIND = "start-at-infinity,lower-bfloat16,fast-math,saturating-casts"
+_BEHIND = "start-at-infinity,lower-bfloat16,fast-math,saturating-casts,propagate-nan,shield-floats"
 
 
 @dataclass(frozen=True)

@@ -56,9 +56,11 @@ class Dim:
         return self.low <= size and (self.high is None or size <= self.high)
 
     def describe(self) -> str:
-        """`batch`, `batch:1..64`, `batch:4..`."""
-        high = "" if self.high is None else str(self.high)
-        return f"{self.name}:{self.low}..{high}" if self.bounded else self.name
+        """`batch`, `batch:1..64`, `batch:4..`; of a size without a name `?`, `1..64`."""
+        if not self.bounded:
+            return self.name
+        bounds = f"{self.low}..{'' if self.high is None else self.high}"
+        return bounds if self.name == UNNAMED else f"{self.name}:{bounds}"
 
     def text(self) -> str:
         """As `parse` reads it, with the size to measure at."""

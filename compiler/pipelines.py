@@ -46,6 +46,12 @@ DEFAULT: Pipeline = (
     ),
     ("fast-math", "exp, erf, tanh as polynomials that vectorise; rules inline plain calls best"),
     ("saturating-casts", "quantised results: rounded and cast by one addition; after scheduling"),
+    ("propagate-nan", "as models mean it; rules and saturating-casts know maxima as they were"),
+    ("guard-division", "integers divided by 0 would stop the process; rules know plain divisions"),
+    (
+        "shield-floats",
+        "TVM's lowering takes floats for integers; nothing matches them later",
+    ),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -60,6 +66,9 @@ MINIMAL: Pipeline = (
     ("start-at-infinity", "maxima of infinities, which TVM starts at finite numbers"),
     ("lower-bfloat16", "16 bits in memory, float32 in registers"),
     ("saturating-casts", "quantised results are rounded and cast within their range"),
+    ("propagate-nan", "the maximum of a NaN and a number is NaN"),
+    ("guard-division", "integers divided by 0 would stop the process"),
+    ("shield-floats", "TVM's lowering takes floats for integers"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 

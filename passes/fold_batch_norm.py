@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import ml_dtypes
 import numpy as np
 import tvm
 from numpy.typing import NDArray
@@ -19,6 +20,11 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import Expr, Graph, Rule, constant, operator, rewrite, shape
 
 Wide = NDArray[np.float64]
+
+# Bits of a number's fraction behind its point, below which adding the number is meant to round.
+_SPARE_BITS = 3
+# What is left of such a shift where the next one takes it away.
+_LEFT = 2.0**-10
 
 _CONVOLUTIONS = ("nn.conv1d", "nn.conv2d", "nn.conv3d")
 
@@ -150,7 +156,15 @@ def _add(value: Expr, graph: Graph) -> Expr | None:
     both = first + shift
     if both.size > first.size:  # a bias that became a whole map would cost more than it saves
         return None
+    if _rounds(first, both, str(value.ty.dtype)):
+        return None
     return relax.op.add(source, constant(both, str(value.ty.dtype)))
+
+
+def _rounds(first: Wide, both: Wide, dtype: str) -> bool:
+    """Whether a shift is so large that it rounds what it is added to, and is then taken away."""
+    large = np.abs(first) >= 2.0 ** (ml_dtypes.finfo(dtype).nmant - _SPARE_BITS)
+    return bool(np.any(large & (np.abs(both) < _LEFT * np.abs(first))))
 
 
 def _subtract(value: Expr, graph: Graph) -> Expr | None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import relax
+from tvm import relax, tirx
+from tvm.error import InternalError
 from tvm.ir import TupleType
 from tvm.ir.transform import PassContext, Sequential, module_pass
 from tvm_ffi import structural_map
@@ -49,16 +50,44 @@ class Fuse(Pass):
         """Group by TVM's operator patterns, then merge each group's loop nests."""
         functions = {var: _stored(func) for var, func in relax_functions(module)}
         patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
-        fused = Sequential(
-            [
-                _fuse_operators,
-                relax.transform.FuseTIR(),
-                # Now, while a reshape's loop nest can still be told from any other copy.
-                relax.transform.RewriteDataflowReshape(),
-                relax.transform.DeadCodeElimination(),
-            ]
-        )(_joins_alone(patterns))
+        grouped = _joins_alone(patterns)
+        try:
+            fused = _merged(grouped)
+        except InternalError:
+            # TVM cannot tell that what one kernel calls `n` another one calls `past + 1`.
+            sums = {k: grouped[k].with_attr("op_pattern", _OPAQUE) for k in _of_sums(grouped)}
+            if not sums:
+                raise
+            fused = _merged(updated(grouped, sums))
         return unless_same(module, fused)
+
+
+def _merged(module: IRModule) -> IRModule:
+    return Sequential(
+        [
+            _fuse_operators,
+            relax.transform.FuseTIR(),
+            # Now, while a reshape's loop nest can still be told from any other copy.
+            relax.transform.RewriteDataflowReshape(),
+            relax.transform.DeadCodeElimination(),
+        ]
+    )(module)
+
+
+def _of_sums(module: IRModule) -> set[Any]:
+    """The kernels some of whose operands or results have a size computed of open ones."""
+    found: set[Any] = set()
+    for _, function in relax_functions(module):
+        for binding in bindings_of(function):
+            kernel = _kernel(binding.value)
+            if kernel is None:
+                continue
+            types = [arg.ty for arg in binding.value.args[1].fields] + [binding.var.ty]
+            shapes = [getattr(kind, "shape", None) for kind in types]
+            extents = [e for shape in shapes for e in getattr(shape, "values", ())]
+            if any(not isinstance(e, tirx.IntImm | tirx.Var) for e in extents):
+                found.add(kernel)
+    return found
 
 
 @module_pass(opt_level=0, name="fuse_operators")

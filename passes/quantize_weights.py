@@ -16,6 +16,7 @@ from hybridc.compiler.rewrite import (
     Graph,
     constant,
     is_open,
+    opened,
     operator,
     rewrite,
     shape,
@@ -24,6 +25,9 @@ from hybridc.compiler.rewrite import (
 from hybridc.compiler.target import Target
 from hybridc.compiler.units import format_size
 from hybridc.passes import _constant_products
+
+# Rows of the strips that a product with an open number of them is cut into.
+_MANY = 64
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,13 @@ class _Quantizer:
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """A product with a constant matrix as a call of the kernel that unpacks it."""
         matrix = _constant_products.matrix_of(value, graph)
-        # With many rows, as an open size may be, weights had better be unpacked once and for all.
-        if matrix is None or is_open(value.args[0]):
+        if matrix is None:
             return None
         options = self.options
         quantized = group_quantization.quantize(matrix, options.bits, options.group, options.search)
-        data = shape(value.args[0])
+        data = opened(shape(value.args[0]))
         columns = matrix.shape[1]
-        rows = prod(data[:-1])
+        rows = _MANY if is_open(value.args[0]) else prod(data[:-1])
         width = weight_only.panel_width(rows, columns, self.target)
         integers, scales = group_quantization.packed(quantized, width)
         if grouped_weights.fits(rows):

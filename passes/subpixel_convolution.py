@@ -87,6 +87,8 @@ def _subpixel(value: Expr, target: Target) -> Expr | None:
     if operator(value) != "nn.conv2d_transpose" or value.attrs.data_layout != "NHWC":
         return None
     attrs, (data, weight) = value.attrs, value.args
+    if not all(isinstance(side, int) for side in shape(data)[1:3]):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return _channels_first(value)
     if attrs.kernel_layout != "IHWO":
         return _channels_first(value)
     strides, dilations = ([int(s) for s in steps] for steps in (attrs.strides, attrs.dilation))

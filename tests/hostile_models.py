@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, build, node, noise
 
 
@@ -115,6 +115,93 @@ def _outside() -> Any:
     return model
 
 
+def _external(location: str) -> Callable[[], Any]:
+    def made() -> Any:
+        model = _outside()
+        model.graph.initializer[0].external_data[0].value = location
+        return model
+
+    return made
+
+
+def _huge_shape() -> Any:
+    nodes = [node("Reshape", "x s", "r"), node("Neg", "r", "y")]
+    return build(nodes, [("x", FLOAT, (1,))], [("y", FLOAT, None)], {"s": np.array([2**40])})
+
+
+def _huge(operator: str) -> Callable[[], Any]:
+    """A tensor repeated or spread until it is huge, then made small again."""
+
+    def made() -> Any:
+        nodes = [node(operator, "x s", "t"), node("ReduceSum", "t", "y", keepdims=0)]
+        sizes = {"s": np.array([2**20, 2**20])}
+        return build(nodes, [("x", FLOAT, (1, 1))], [("y", FLOAT, None)], sizes)
+
+    return made
+
+
+def _huge_pad() -> Any:
+    nodes = [node("Pad", "x p", "t"), node("ReduceSum", "t", "y", keepdims=0)]
+    pads = {"p": np.array([2**40, 0])}
+    return build(nodes, [("x", FLOAT, (1,))], [("y", FLOAT, None)], pads)
+
+
+def _doubling() -> Any:
+    """Forty functions, each of which calls the one before twice."""
+    imports = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    model = build(
+        [helper.make_node("F40", ["x"], ["y"], domain="own")],
+        [("x", FLOAT, (2,))],
+        [("y", FLOAT, None)],
+        opset_imports=imports,
+    )
+    for level in range(41):
+        call = {"op_type": f"F{level - 1}", "domain": "own"} if level else {"op_type": "Neg"}
+        body = [helper.make_node(inputs=[a], outputs=[b], **call) for a, b in ("xt", "ty")]
+        model.functions.append(
+            helper.make_function("own", f"F{level}", ["x"], ["y"], body, imports)
+        )
+    return model
+
+
+def _counting(count: int, body: Any, names: tuple[str, str]) -> list[Any]:
+    """A loop of so many turns whose state goes through a body."""
+    state, result = names
+    condition = helper.make_tensor_value_info(f"go_{result}", TensorProto.BOOL, ())
+    turn = helper.make_tensor_value_info(f"turn_{result}", TensorProto.INT64, ())
+    given = helper.make_tensor_value_info(f"in_{result}", FLOAT, (2,))
+    out = helper.make_tensor_value_info(f"out_{result}", FLOAT, (2,))
+    same = helper.make_tensor_value_info(f"same_{result}", TensorProto.BOOL, ())
+    nodes = [
+        node("Identity", f"go_{result}", f"same_{result}"),
+        *body(f"in_{result}", f"out_{result}"),
+    ]
+    graph = helper.make_graph(nodes, "turn", [turn, condition, given], [same, out])
+    trips = numpy_helper.from_array(np.array(count))
+    return [
+        node("Constant", "", f"trips_{result}", value=trips),
+        helper.make_node("Loop", [f"trips_{result}", "", state], [result], body=graph),
+    ]
+
+
+def _deep_loop() -> Any:
+    """Loops in loops, each of a thousand turns."""
+
+    def inner(depth: int) -> Callable[[str, str], list[Any]]:
+        if not depth:
+            return lambda state, result: [node("Neg", state, result)]
+        return lambda state, result: _counting(1000, inner(depth - 1), (state, result))
+
+    return build(inner(4)("x", "y"), [("x", FLOAT, (2,))], [("y", FLOAT, None)])
+
+
+def _long_loop() -> Any:
+    def body(state: str, result: str) -> list[Any]:
+        return [node("Neg", state, result)]
+
+    return build(_counting(2**40, body, ("x", "y")), [("x", FLOAT, (2,))], [("y", FLOAT, None)])
+
+
 HOSTILE: Mapping[str, Callable[[], Any]] = {
     "cycle": _cycle,
     "missing initialiser": _missing,
@@ -126,6 +213,15 @@ HOSTILE: Mapping[str, Callable[[], Any]] = {
     "recursive function": _recursion,
     "deep branches": _deep,
     "data outside": _outside,
+    "data at an absolute path": _external("/etc/passwd"),
+    "data beside": _external("../model.onnx"),
+    "huge shape": _huge_shape,
+    "huge Expand": _huge("Expand"),
+    "huge Tile": _huge("Tile"),
+    "huge Pad": _huge_pad,
+    "doubling functions": _doubling,
+    "loops in loops": _deep_loop,
+    "a long loop": _long_loop,
 }
 
 

@@ -164,3 +164,59 @@ def joined(batch: str = "batch", length: str = "length") -> Any:
     turned = b.op("Transpose", front, perm=[0, 3, 1, 2])
     given: Shape = (batch, length, 6)
     return b.model({"x": (given, "float32"), "y": (given, "float32")}, {turned: "float32"})
+
+
+def decoder(width: int = 32, heads: int = 2) -> Any:
+    """One block of a decoder with keys and values of the past, and 64 positions."""
+    b = Builder(5)
+    depth = width // heads
+    x = b.op("Gather", b.noise(60, width), "ids")
+    batch, new, past = b.size("ids", 0), b.size("ids", 1), b.size("past_k", 2)
+    all_of_them = b.op("Add", new, past)
+    zero, one = (b.constant(np.array(n)) for n in (0, 1))
+    first, last = (b.op("Squeeze", size, b.ints(0)) for size in (past, all_of_them))
+    places = b.op("Range", first, last, one)
+    x = _norm(b, b.op("Add", x, b.op("Gather", b.noise(64, width), places)), width)
+    shape = b.op("Concat", batch, new, b.ints(heads), b.ints(depth), axis=0)
+    q, k, v = (
+        b.op(
+            "Transpose",
+            b.op("Reshape", b.op("MatMul", x, b.noise(width, width)), shape),
+            perm=[0, 2, 1, 3],
+        )
+        for _ in range(3)
+    )
+    k, v = b.op("Concat", "past_k", k, axis=2), b.op("Concat", "past_v", v, axis=2)
+    scores = b.op("MatMul", q, b.op("Transpose", k, perm=[0, 1, 3, 2]))
+    columns = b.op("Unsqueeze", b.op("Range", zero, last, one), b.ints(0))
+    met = b.op("LessOrEqual", columns, b.op("Unsqueeze", places, b.ints(1)))
+    away = b.op("Where", met, b.constant(np.float32(0)), b.constant(np.float32(-1e9)))
+    weights = b.op("Softmax", b.op("Add", scores, away), axis=-1)
+    y = b.op("Transpose", b.op("MatMul", weights, v), perm=[0, 2, 1, 3])
+    y = b.op("Reshape", y, b.op("Concat", batch, new, b.ints(width), axis=0))
+    x = b.op("Add", x, b.op("MatMul", y, b.noise(width, width)))
+    logits = b.op("MatMul", _norm(b, x, width), b.noise(width, 60))
+    kept = ("batch", heads, "past", depth)
+    return b.model(
+        {
+            "ids": (("batch", "new"), "int64"),
+            "past_k": (kept, "float32"),
+            "past_v": (kept, "float32"),
+        },
+        {logits: "float32", k: "float32", v: "float32"},
+    )
+
+
+def image(channels: int = 16) -> Any:
+    """A network of convolutions for images of any height and width, with one transposed."""
+    b = Builder(6)
+    x = b.op("Relu", b.op("Conv", "x", b.noise(channels, 3, 3, 3), b.noise(channels), pads=[1] * 4))
+    x = b.op("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2], pads=[0, 0, 1, 1])
+    x = b.op("Conv", x, b.noise(channels, 1, 3, 3), pads=[1] * 4, group=channels)
+    x = b.op("Clip", x, b.constant(np.float32(0)), b.constant(np.float32(6)))
+    x = b.op("Relu", b.op("ConvTranspose", x, b.noise(channels, 8, 2, 2), strides=[2, 2]))
+    y = b.op("Conv", x, b.noise(3, 8, 1, 1))
+    pooled = b.op("GlobalAveragePool", y)
+    return b.model(
+        {"x": (("batch", 3, "high", "wide"), "float32")}, {y: "float32", pooled: "float32"}
+    )

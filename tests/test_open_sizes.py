@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import InputError, ModelError, PassError
+from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.session import InferenceSession
 
@@ -22,6 +22,8 @@ MODELS = {
     "transformer": open_models.transformer,
     "sentences": lambda: open_models.transformer(length=16),
     "joined": open_models.joined,
+    "decoder": open_models.decoder,
+    "image": open_models.image,
     "winograd": lambda: open_models.residual(channels=64, side=20),
 }
 # Register tiles have 4 or 6 rows, strips 16 and 64.
@@ -167,6 +169,24 @@ def test_what_cannot_stay_open_is_one_line_that_names_it(
     assert "\n" not in str(caught.value)
 
 
-def test_lower_precisions_that_need_fixed_sizes_say_so() -> None:
-    with pytest.raises((InputError, PassError), match="open"):
-        driver.compile_source(open_models.digits(), Options(dtype="int4-weights"))
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["int8-weights", "int4-weights"])
+def test_weights_of_few_bits_and_open_rows(dtype: str) -> None:
+    """Compared with the reference at several sizes as it is compiled."""
+    outcome = driver.compile_source(open_models.transformer(), Options(dtype=dtype, threads=2))
+    assert "weight-only-dense" in {kernel.rule for kernel in outcome.report.kernels}
+    assert len(outcome.artifact.certificate["sizes"]["compared_at"]) > 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("past", [1, 2, 17, 48])
+@pytest.mark.parametrize(("batch", "new"), [(1, 1), (2, 5), (1, 16)])
+def test_a_decoder_with_any_past(batch: int, new: int, past: int) -> None:
+    check("decoder", {"batch": batch, "new": new, "past": past})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("high", "wide"), [(2, 2), (3, 4), (16, 16), (17, 31), (40, 8)])
+def test_images_of_any_size(high: int, wide: int) -> None:
+    for batch in (1, 3):
+        check("image", {"batch": batch, "high": high, "wide": wide})

@@ -44,6 +44,23 @@ def test_a_good_model_is_let_through(inspector: Inspector, tmp_path: Path) -> No
     untrusted.glance(saved(tmp_path, whole()))
 
 
+def test_data_behind_a_link_are_not_read(inspector: Inspector, tmp_path: Path) -> None:
+    model = HOSTILE["data at an absolute path"]()
+    model.graph.initializer[0].external_data[0].value = "link"
+    secret = tmp_path / "outside" / "secret"
+    secret.parent.mkdir()
+    secret.write_bytes(b"secret..")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(secret)
+    with pytest.raises(ModelError, match="links out of the model's directory"):
+        inspector.examine(saved(folder, model.SerializeToString()), {})
+    (folder / "link").unlink()
+    (folder / "link").hardlink_to(secret)
+    with pytest.raises(ModelError, match="no hard link"):
+        inspector.examine(saved(folder, model.SerializeToString()), {})
+
+
 def test_an_operator_that_cannot_be_imported(inspector: Inspector, tmp_path: Path) -> None:
     """Its shape is no list of integers; the error of that knows its node."""
     model = onnx.ModelProto.FromString(whole())

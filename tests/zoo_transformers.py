@@ -174,7 +174,12 @@ TRANSFORMERS: Mapping[str, Callable[[], tuple[nn.Module, tuple[Any, ...]]]] = Ma
         "llama": text("LlamaModel", "LlamaConfig", **_GROUPED),
         "mistral": text("MistralModel", "MistralConfig", **_GROUPED, sliding_window=4),
         "mixtral": text(
-            "MixtralModel", "MixtralConfig", **_GROUPED, num_local_experts=4, num_experts_per_tok=2
+            "MixtralModel",
+            "MixtralConfig",
+            **_GROUPED,
+            num_local_experts=4,
+            num_experts_per_tok=2,
+            experts_implementation="batched_mm",  # the one that transformers exports
         ),
         "modernbert": text("ModernBertModel", "ModernBertConfig", **_TEXT),
         "mpnet": text("MPNetModel", "MPNetConfig", **_TEXT),

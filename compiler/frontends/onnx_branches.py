@@ -1,6 +1,6 @@
 """Write control flow that is known in advance out: the branch of an `If`, the turns of a loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_file import Proto
 
-# Nodes that a loop may become; more would take minutes to compile.
-_MOST_NODES = 20_000
+# Nodes that all loops of a model together may become; more would take minutes to compile.
+MOST_NODES = 20_000
 _AXES_ARE_INPUTS = 13  # the opset since when Unsqueeze takes them so
 _SCAN_IS_PLAIN = 9  # before this opset Scan had a batch axis and lengths
 
@@ -24,11 +24,15 @@ class Branch:
 
 @dataclass(frozen=True)
 class Scene:
-    """What is known where a node stands: constants, static shapes, and the model's opset."""
+    """What is known where a node stands: constants, static shapes, and the model's opset.
+
+    `room` is how many nodes a loop may still become.
+    """
 
     constants: Mapping[str, Proto]
-    shapes: Mapping[str, Sequence[int]]
+    shape: Callable[[str], Sequence[int] | None]
     opset: int
+    room: int = MOST_NODES
 
 
 def written_out(node: Proto, scene: Scene) -> Branch | None:
@@ -72,7 +76,7 @@ def _loop(node: Proto, scene: Scene) -> Branch | None:
     if condition and not _true(scene.constants[condition]):
         trips = 0
     scanned = len(body.output) - 1 - len(states)
-    if trips * len(body.node) > _MOST_NODES or (scanned and trips < 1):
+    if trips * len(body.node) > scene.room or (scanned and trips < 1):
         return None
     branch, parts = Branch(), []
     for turn in range(trips):
@@ -99,10 +103,12 @@ def _scan(node: Proto, scene: Scene) -> Branch | None:
         return list(options[name].ints) if name in options else [0] * length
 
     axes, backward = (listed(f"scan_input_{what}", count) for what in ("axes", "directions"))
-    if any(name not in scene.shapes for name in scanned):
+    shapes = [scene.shape(name) for name in scanned]
+    first = shapes[0]
+    if first is None or None in shapes:
         return None
-    trips = scene.shapes[scanned[0]][axes[0]]
-    if trips < 1 or trips * len(body.node) > _MOST_NODES:
+    trips = first[axes[0]]
+    if trips < 1 or trips * len(body.node) > scene.room:
         return None
     branch, parts = Branch(), []
     for turn in range(trips):

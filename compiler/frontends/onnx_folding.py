@@ -14,7 +14,7 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import onnx_operators
-from hybridc.compiler.frontends.onnx_branches import Scene, written_out
+from hybridc.compiler.frontends.onnx_branches import MOST_NODES, Scene, written_out
 from hybridc.compiler.frontends.onnx_file import Proto
 from hybridc.compiler.model import Array
 
@@ -64,6 +64,7 @@ def fold(proto: Proto) -> StaticGraph:
             folder.constants.update({tensor.name: tensor for tensor in branch.constants})
             folder.add_types(branch.constants)
             queue.extendleft(reversed(branch.nodes))
+            folder.room -= 0 if node.op_type == "If" else len(branch.nodes)
     return StaticGraph(folder.result(), folder.types)
 
 
@@ -75,6 +76,7 @@ class _Folder:
     types: dict[str, Proto] = field(default_factory=dict[str, Proto])
     constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
     kept: list[Proto] = field(default_factory=list[Proto])
+    room: int = MOST_NODES
 
     def __post_init__(self) -> None:
         graph = self.proto.graph
@@ -93,9 +95,12 @@ class _Folder:
 
     def scene(self) -> Scene:
         """What is known where the walk has come."""
-        shapes = {name: static_shape(kind) for name, kind in self.types.items()}
-        known = {name: shape for name, shape in shapes.items() if shape is not None}
-        return Scene(self.constants, known, self.opsets.get("", 1))
+        return Scene(
+            self.constants,
+            lambda name: static_shape(self.types.get(name)),
+            self.opsets.get("", 1),
+            self.room,
+        )
 
     def take(self, node: Proto) -> None:
         """Fold one node, or keep it."""

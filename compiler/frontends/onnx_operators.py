@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import onnx_functions
@@ -34,6 +35,8 @@ RANDOM = frozenset(
 )
 # Functions may be written with functions; ONNX's own go three deep.
 _EXPANSIONS = 8
+# Operators that a model's own functions may become: each may call another twice, and so on.
+_MOST_OPERATORS = 1_000_000
 
 
 def supported(node: Proto) -> bool:
@@ -110,8 +113,34 @@ def _expand(proto: Proto, wanted: list[str]) -> Proto:
     import onnx.inliner
 
     if proto.functions:
+        _require_few(proto)
         return onnx.inliner.inline_local_functions(proto)
     return onnx_functions.inlined(proto, wanted, opset_of(proto))
+
+
+def _require_few(proto: Proto) -> None:
+    """Raise ModelError where a model's functions call themselves, or write out to too much."""
+    bodies = {_called(function): list(walk(function)) for function in proto.functions}
+    calls = {
+        name: {_called(node) for node in nodes} & set(bodies) for name, nodes in bodies.items()
+    }
+    sizes: dict[tuple[str, str, str], int] = {}
+    try:
+        for name in TopologicalSorter(calls).static_order():
+            sizes[name] = sum(sizes.get(_called(node), 1) for node in bodies[name])
+    except CycleError:
+        raise ModelError("the model's functions call themselves") from None
+    total = sum(sizes.get(_called(node), 1) for node in walk(proto.graph))
+    if total > _MOST_OPERATORS:
+        raise ModelError(
+            f"the model's functions stand for {total} operators; the most is {_MOST_OPERATORS}"
+        )
+
+
+def _called(item: Proto) -> tuple[str, str, str]:
+    """What a function is known by, or what a node calls."""
+    name = item.op_type if hasattr(item, "op_type") else item.name
+    return str(item.domain), str(name), str(item.overload)
 
 
 def _expandable(proto: Proto) -> list[str]:

@@ -19,13 +19,13 @@ _LARGEST = 2**31 - 1
 def argmax(builder: Any, call: Any) -> Expr:
     """Lower `relax.argmax` over one axis: the first place of the largest element.
 
-    A row that holds a NaN gets some place within it.
+    A NaN counts as larger than any number, as in numpy and torch.
     """
     return _place(builder, call, topi.max)
 
 
 def argmin(builder: Any, call: Any) -> Expr:
-    """Lower `relax.argmin` over one axis: the first place of the smallest element."""
+    """Lower `relax.argmin` over one axis: the first place of the smallest element, or of a NaN."""
     return _place(builder, call, topi.min)
 
 
@@ -47,14 +47,17 @@ def _place(builder: Any, call: Any, extreme: Callable[..., Tensor]) -> Expr:
 
 
 def _first(x: Tensor, best: Tensor, position: int) -> Tensor:
-    """The least index along an axis at which `x` is `best`; the last where it is nowhere."""
+    """The least index along an axis at which `x` is `best` or NaN; the last where it is nowhere."""
     extent = int(x.shape[position])
     k = te.reduce_axis((tirx.const(0, "int64"), tirx.const(extent, "int64")), name="k")
     last = tirx.const(extent - 1, "int32")
 
     def element(*i: Any) -> Any:
-        here = x(*i[:position], k, *i[position:]) == best(*i)
-        return te.min(tirx.Select(here, k.var.astype("int32"), last), axis=k)
+        value, place = x(*i[:position], k, *i[position:]), k.var.astype("int32")
+        found = tirx.Select(value == best(*i), place, last)
+        if "float" in str(x.dtype):  # the comparison holds of all but NaN, and is left alone by TVM
+            found = tirx.Select(tirx.LE(value, value), found, place)
+        return te.min(found, axis=k)
 
     shape = [*x.shape[:position], *x.shape[position + 1 :]]
     return te.compute(shape, element, name="first")

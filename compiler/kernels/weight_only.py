@@ -1,20 +1,20 @@
 """The loop nest of products with weights of 8 or 4 bits, dequantised within the kernel."""
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.tensor_expressions import (
+    RowForm,
     computed,
+    counted,
+    extents,
     finished,
-    flatten,
     product_of,
     reduced,
     tensor,
-    unflatten,
 )
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element
@@ -36,9 +36,10 @@ def dense(
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes float32 of them.
+    Sizes of x but the last may be open.
     """
     panels, groups, width = scales.shape
-    rows, inputs = prod(shape[:-1]), shape[-1]
+    form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
     share = per_element(bits)
     depth = integers.shape[1] * share
     x = tensor(shape, "x", "float32")
@@ -55,17 +56,21 @@ def dense(
 
     unpacked = computed((panels, depth, width), weight, name=UNPACK)
     k = reduced(depth, "k")
+
+    def element(row: Sequence[Any], n: Any) -> Any:
+        return te.sum(whole[*form.place(row), k] * unpacked[n // width, k, n % width], axis=k)
+
     product = computed(
-        (rows, panels * width),
-        lambda m, n: te.sum(
-            whole[*unflatten(m, shape[:-1]), k] * unpacked[n // width, k, n % width], axis=k
-        ),
+        (*form.axes, panels * width),
+        (lambda m, n: element([m], n))
+        if len(form.axes) == 1
+        else lambda *i: element(i[:-1], i[-1]),
         name="product",
-        attrs=product_of(KIND, 2 * rows * columns * inputs),
+        attrs=product_of(KIND, 2 * counted(*shape[:-1]) * columns * inputs),
     )
     out = computed(
         (*shape[:-1], columns),
-        lambda *index: product[flatten(index[:-1], shape[:-1]), index[-1]],
+        lambda *index: product[*form.row(index[:-1]), index[-1]],
         name="output",
     )
     return finished([x, q, s, out])
@@ -84,7 +89,7 @@ def panel_width(rows: int, columns: int, target: Target) -> int:
 
 def extended(x: Any, depth: int) -> Any:
     """X with zeros behind its last axis, up to `depth`."""
-    *lead, inputs = (int(extent) for extent in x.shape)
+    *lead, inputs = extents(x)
     if inputs == depth:
         return x
 

@@ -107,7 +107,7 @@ def free_axes(func: PrimFunc) -> tuple[Axis, ...]:
     axes = [sets.axis(key) for key in sets.roots() if key not in sets.tied_roots()]
     outputs = _outputs(func, found)
     kept = [axis for axis in axes if all(axis.of(out) is not None for out in outputs)]
-    kept = [axis for axis in kept if _once(axis)]
+    kept = [axis for axis in kept if _once(axis) and _alone(axis, buffers_of(func))]
     return tuple(sorted(kept, key=lambda axis: axis.of(outputs[0]) or 0))
 
 
@@ -116,6 +116,21 @@ def _once(axis: Axis) -> bool:
     return all(
         sum(b.same_as(buffer) for b, _ in axis.dimensions) == 1 for buffer, _ in axis.dimensions
     )
+
+
+def _alone(axis: Axis, buffers: Sequence[Buffer]) -> bool:
+    """Whether no size of another axis is computed of its size, as `past + n` is of n."""
+    own = tirx.analysis.undefined_vars(axis.extent)
+    others = [
+        extent
+        for buffer in buffers
+        for dimension, extent in enumerate(buffer.shape)
+        if dimension != axis.of(buffer) and not _is_number(extent)
+    ]
+    told = [extent for extent in others if isinstance(extent, tirx.Var)]
+    used = [var for extent in others for var in tirx.analysis.undefined_vars(extent)]
+    untold = [var for var in used if not any(var.same_as(each) for each in told)]
+    return not any(var.same_as(each) for var in own for each in untold)
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:

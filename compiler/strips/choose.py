@@ -15,6 +15,7 @@ from tvm.s_tir import SBlock
 from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import weight_only
 from hybridc.compiler.kernels.attention_form import is_attention
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.strips.axes import Axis, buffers_of, nests
@@ -27,6 +28,8 @@ _TILE_ROWS, _TILE_COLUMNS = (4, 1), (16, 4, 1)
 # Elements of a strip of anything else: 16 KiB of float32, half of the smallest L1 cache.
 _ELEMENTS = 4096
 _LONGEST = 1024
+# Products of rows with weights.
+_WEIGHTS = ("dense", weight_only.KIND)
 # Kernels that are whole for one place of an open axis.
 _WHOLE = ("conv2d", "depthwise-conv2d", "winograd-conv2d")
 
@@ -49,7 +52,7 @@ def sizes(func: PrimFunc, axes: Sequence[Axis]) -> list[tuple[int, ...]]:
     single = [(1,)] * (len(axes) - 1)
     if kind in _WHOLE or is_attention(func):
         return [(1,) * len(axes)]
-    if kind == "dense":
+    if kind in _WEIGHTS:
         return list(product(*single, (1,) if _fixed_rows(func, axes) else _ROWS))
     if kind == "matmul":
         return list(product(*_matrix(func, axes)))
@@ -60,7 +63,7 @@ def dropped(func: PrimFunc, axes: Sequence[Axis], lengths: Sequence[int]) -> lis
     """Axes of single places that the rules for products of this kind do not expect."""
     if kind_of(func) == "winograd-conv2d":
         return list(range(len(axes)))
-    if kind_of(func) not in ("dense", "matmul"):
+    if kind_of(func) not in (*_WEIGHTS, "matmul"):
         return []
     kept: set[int] = set()
     if kind_of(func) == "matmul":

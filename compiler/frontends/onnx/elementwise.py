@@ -117,6 +117,7 @@ def _mod(node: Node) -> Expr:
     if is_float(x):
         return _float_mod(node)
     rest = s.subtract(x, s.multiply(_truncated(node), y))
+    rest = s.where(s.equal(y, 0), s.subtract(x, x), rest)  # a rest by zero is zero, as in numpy
     if node.get("fmod", 0) or dtype(x).startswith("u"):
         return rest
     zero = s.equal(rest, 0)

@@ -1,0 +1,93 @@
+"""Keep floats from arithmetic that holds for integers alone."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir.prim import expr as prim
+from tvm.tirx import Cast, Let
+from tvm_ffi import structural_map
+
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.rewrite import updated
+
+Expr = Any  # tvm.ir.Expr
+
+_COMPARISONS = (prim.LT, prim.LE, prim.GT, prim.GE, prim.EQ, prim.NE)
+# Of these a difference is taken apart.
+_SUMS = (prim.Add, prim.Sub, prim.Max, prim.Min)
+
+
+@dataclass(frozen=True)
+class ShieldFloats(Pass):
+    """Keep floats from arithmetic that holds for integers alone.
+
+    What TVM simplifies as it lowers kernels takes `x + y - y` for x, `x == x` for true and
+    `not x < y` for `y <= x`, which is another number where sums are rounded, and another truth
+    where one is NaN.  So operands of differences are bound, and truths of comparisons are read as
+    bytes.  LLVM sees through both, and computes as IEEE 754 has it.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Rewrite the differences and comparisons of floats in every loop nest."""
+        kernels = {
+            var: new
+            for var, func in module.functions_items()
+            if isinstance(func, tirx.PrimFunc) and (new := _rewrite(func)) is not func
+        }
+        return updated(module, kernels) if kernels else module
+
+
+def _rewrite(func: PrimFunc) -> PrimFunc:
+    callbacks = [(prim.Sub, _difference), *((kind, _truth) for kind in _COMPARISONS)]
+    body = structural_map(func.body, callbacks)
+    return func if body.same_as(func.body) else func.with_body(body)
+
+
+def _difference(value: Any) -> Expr:
+    if not _is_float(value.a):
+        return value
+    equal = _same(value.a, value.b)
+    a, b = (_Bound.of(each, equal or isinstance(each, _SUMS)) for each in (value.a, value.b))
+    if a.value is None and b.value is None:
+        return value
+    return a.around(b.around(prim.Sub(a.use, b.use)))
+
+
+def _truth(value: Any) -> Expr:
+    """A comparison as a byte that is not zero."""
+    if not _is_float(value.a):
+        return value
+    kind = type(value)
+    negated = kind is prim.NE and _same(value.a, value.b)
+    if kind in (prim.EQ, prim.NE) and _same(value.a, value.b):
+        value = prim.LE(value.a, value.b)  # which holds of all but NaN
+    byte, zero = Cast("int8", value), tirx.const(0, "int8")
+    return prim.EQ(byte, zero) if negated else prim.NE(byte, zero)
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """An operand: what to use of it, and what that is bound to, if it is."""
+
+    use: Expr
+    value: Expr | None = None
+
+    @classmethod
+    def of(cls, operand: Expr, wanted: bool) -> "_Bound":
+        if not wanted or isinstance(operand, prim.FloatImm):
+            return cls(operand)
+        return cls(tirx.Var("operand", operand.ty), operand)
+
+    def around(self, body: Expr) -> Expr:
+        """The body with the binding that it needs."""
+        return body if self.value is None else Let(self.use, self.value, body)
+
+
+def _same(a: Expr, b: Expr) -> bool:
+    return bool(tvm_ffi.structural_equal(a, b))
+
+
+def _is_float(expr: Expr) -> bool:
+    return "float" in str(expr.ty.dtype)
