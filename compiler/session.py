@@ -4,7 +4,6 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from hybridc.compiler.errors import ArtifactError, InputError, hint
 from hybridc.compiler.files import reason
 from hybridc.compiler.hardware import host
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
+from hybridc.compiler.node_arg import NodeArg, node_arg
 from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import (
     InputPort,
@@ -33,21 +33,7 @@ from hybridc.compiler.tensors import (
     to_tensor,
 )
 
-# How ONNX Runtime spells element types, where it differs from numpy.
-_ONNX_NAMES = {"float32": "float", "float64": "double"}
 _BIG_CORES = 1  # the affinity mode of TVM's thread pool that spreads threads over the fast cores
-
-
-@dataclass(frozen=True)
-class NodeArg:
-    """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`.
-
-    An open size is its name.
-    """
-
-    name: str
-    shape: Sequence[int | str | None]
-    type: str
 
 
 class InferenceSession:
@@ -105,11 +91,11 @@ class InferenceSession:
 
     def get_inputs(self) -> list[NodeArg]:
         """Describe the inputs, in the order in which a call takes them."""
-        return list(map(_node_arg, self.artifact.inputs))
+        return list(map(node_arg, self.artifact.inputs))
 
     def get_outputs(self) -> list[NodeArg]:
         """Describe the outputs, in the order in which a call gives them."""
-        return list(map(_node_arg, self.artifact.outputs))
+        return list(map(node_arg, self.artifact.outputs))
 
     def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
         """Compute the named outputs (None or none: all) from numpy arrays by input name.
@@ -168,8 +154,7 @@ class InferenceSession:
         """Let `observer` see each call of the virtual machine, before and after it.
 
         It gets the function, its name, whether the call is still to come, its result and its
-        arguments, and returns 0; calls take longer from then on.  Kernels that one function would
-        call are called one by one.
+        arguments, and returns 0; kernels are called one by one then, which takes longer.
         """
         if self._machine.module.implements_function(BY_KERNEL):
             self._main = self._machine[BY_KERNEL]
@@ -293,11 +278,3 @@ def _load_library(content: bytes) -> Any:
     except RuntimeError as error:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
-
-
-def _node_arg(spec: TensorSpec) -> NodeArg:
-    if isinstance(spec, OpaqueSpec):
-        return NodeArg(spec.name, list(spec.sizes or ()), spec.type)
-    spelled = _ONNX_NAMES.get(spec.dtype, spec.dtype)
-    sizes = [str(size) if isinstance(size, dims.Dim) else size for size in spec.shape]
-    return NodeArg(spec.name, sizes, f"tensor({spelled})")

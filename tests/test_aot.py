@@ -28,6 +28,7 @@ def model(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: Sequence[
     weights = {
         "w": rng.standard_normal((16, 16)).astype(np.float32),
         "k": rng.standard_normal((16, 16, 3, 3)).astype(np.float32) / 12,
+        "k2": np.array([2]),
     }
     graph = helper.make_graph(
         nodes,
@@ -70,6 +71,11 @@ CASES = {
     "another shape": model([*ROWS, node("Flatten", "d", "z", axis=0)], {"x": [5, 16]}, ["d", "z"]),
     "a shape of an input": model(
         [node("Flatten", "x", "y", axis=0), *ROWS], {"x": [5, 16]}, ["d", "y"]
+    ),
+    "one of a kernel's two": model(
+        [*ROWS[:3], node("TopK", "c k2", "t i", axis=1), node("Tanh", "t", "u")],
+        {"x": [5, 16]},
+        ["t", "u"],
     ),
     "no kernel": model([node("Identity", "x", "z")], {"x": [5, 16]}, ["z"]),
 }

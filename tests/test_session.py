@@ -16,7 +16,8 @@ from small_models import RNG, B, W, X, dense_artifact
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import Array
-from hybridc.compiler.session import InferenceSession, NodeArg
+from hybridc.compiler.node_arg import NodeArg
+from hybridc.compiler.session import InferenceSession
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,12 @@ class Course:
     """What `main` does: `places` of its tensors, the `calls` of kernels, and what is left to it.
 
     `kept` are bindings that take out a weight or make an output, `renames` those that give a tensor
-    another name or shape.  `size` are the bytes of all storages.
+    another name or shape, `tuples` what such names hold.  `size` are the bytes of all storages.
     """
 
     places: dict[Any, Place] = field(default_factory=dict[Any, Place])
     calls: list[tuple[str, list[Any]]] = field(default_factory=list[tuple[str, list[Any]]])
+    tuples: dict[Any, list[Any]] = field(default_factory=dict[Any, list[Any]])
     kept: list[Any] = field(default_factory=list[Any])
     renames: list[Any] = field(default_factory=list[Any])
     size: int = 0
@@ -54,13 +55,25 @@ class Course:
             case _:
                 return self._plain(binding)
 
+    def lasting(self, result: Any) -> bool:
+        """Whether what is returned lies in no storage, which the next call writes again."""
+        if isinstance(result, tvm.ir.Tuple) or result in self.tuples:
+            fields = self.tuples.get(result) or result.fields
+            return all(map(self.lasting, fields))
+        return result not in self.places or self.places[result].holder is not None
+
     def _plain(self, binding: Any) -> bool:
         value = binding.value
         if isinstance(value, relax.Var):
             return self._rename(binding, value)
         if isinstance(value, tvm.ir.TupleGetItem):
-            return self._keep(binding)
+            fields = self.tuples.get(value.tuple_value)  # None of the parameter with the weights
+            if fields is None:
+                return self._keep(binding)
+            tensor = fields[value.index]
+            return self._rename(relax.VarBinding(binding.var, tensor), tensor)
         if isinstance(value, tvm.ir.Tuple):
+            self.tuples[binding.var] = list(value.fields)
             self.renames.append(binding)
             return True
         return self._call(value)
@@ -101,7 +114,8 @@ def read(main: Any) -> Course | None:
     for binding in bindings_of(main):
         if not isinstance(binding, relax.VarBinding) or not course.follow(binding):
             return None
-    return course if all(map(_is_fixed, course.places)) else None
+    fixed = all(map(_is_fixed, course.places))
+    return course if fixed and course.lasting(main.body.body) else None
 
 
 def _is_tensor(var: Any) -> bool:
