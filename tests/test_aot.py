@@ -212,6 +212,18 @@ def test_tasks_share_all_turns(threads: int) -> None:
     assert [buffer.name for buffer in found.shared] == ["held"]
 
 
+def test_marks_around_all_loops_stand_around_each() -> None:
+    body = two_loops.body.block
+    one = tirx.const(1, "int32")
+    marked = tirx.AttrStmt(one, "pragma_import_llvm", tvm.ir.StringImm(""), body.body)
+    root = tvm.s_tir.SBlock([], [], [], "root", marked, alloc_buffers=body.alloc_buffers)
+    kernel = two_loops.with_body(tvm.s_tir.SBlockRealize([], True, root))
+    found = parts.split(kernel, 2)
+    assert found is not None
+    assert [part.tasks for part in found.parts] == [2, 2]
+    assert all("pragma_import_llvm" in part.func.script() for part in found.parts)
+
+
 def test_loops_within_loops_are_left_to_tvm() -> None:
     assert parts.split(inner_loop, 2) is None
 

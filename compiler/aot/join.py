@@ -31,6 +31,8 @@ def join(module: IRModule, threads: int) -> IRModule:
         return module
     builder = relax.BlockBuilder(module)
     kernels = _split(builder, module, course, threads)
+    if any(_is_narrow(arg) for name, args in course.calls if name not in kernels for arg in args):
+        return module
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
     made = builder.get()
@@ -50,6 +52,11 @@ def _split(builder: Any, module: IRModule, course: Course, threads: int) -> dict
             names = [builder.add_func(part.func, f"{name}_part") for part in found.parts]
             kernels[name] = Kernel(found, names)
     return kernels
+
+
+def _is_narrow(var: Any) -> bool:
+    """Whether a tensor is of a type that TVM computes in another, and makes no arrays of."""
+    return any(name in str(var.ty.dtype) for name in ("bfloat", "float8", "float4"))
 
 
 class _Function:

@@ -56,7 +56,7 @@ def split(kernel: PrimFunc, threads: int) -> Parts | None:
     root = _root(kernel)
     if root is None or _foreign(kernel.body):
         return None
-    statements = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    statements = list(_statements(root.body))
     own = list(root.alloc_buffers)
     tasks = [_tasks(each, threads) for each in statements]
     if not all(tasks):
@@ -71,6 +71,17 @@ def split(kernel: PrimFunc, threads: int) -> Parts | None:
         private = tuple(dict.fromkeys(b for b in used if users.get(b) == 1))
         parts.append(_part(statement, given, private, count))
     return Parts(tuple(kernel.params), tuple(shared), tuple(parts))
+
+
+def _statements(body: Statement) -> Iterator[Statement]:
+    """Those of a sequence; each with the marks that stand around all of them."""
+    if isinstance(body, tirx.AttrStmt):
+        for each in _statements(body.body):
+            yield tirx.AttrStmt(body.node, body.attr_key, body.value, each)
+    elif isinstance(body, tirx.SeqStmt):
+        yield from body.seq
+    else:
+        yield body
 
 
 def sequence(steps: Sequence[Statement]) -> Statement:
@@ -133,12 +144,16 @@ def _part(
 def _tasks(statement: Statement, threads: int) -> int:
     """Among how many threads the turns of a loop are divided evenly; 0 where TVM must do it."""
     loop = statement
-    while isinstance(loop, tirx.For) and loop.kind == tirx.ForKind.SERIAL and _extent(loop) == 1:
+    while isinstance(loop, tirx.AttrStmt) or _is_single(loop):
         loop = loop.body
     if not (isinstance(loop, tirx.For) and loop.kind == tirx.ForKind.PARALLEL):
         return 0 if _parallel_loops(loop) else 1
     extent = _extent(loop)
     return 0 if _parallel_loops(loop.body) else -(-extent // -(-extent // threads))
+
+
+def _is_single(loop: Statement) -> bool:
+    return isinstance(loop, tirx.For) and loop.kind == tirx.ForKind.SERIAL and _extent(loop) == 1
 
 
 def _extent(loop: Any) -> int:
