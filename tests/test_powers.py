@@ -20,10 +20,14 @@ Array = NDArray[Any]
 
 # What the pass states, in units in the last place of the exact result.
 ULPS = 2
-SPECIAL = [0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0]
-SPECIAL += [1e-45, -1e-45, 3.4e38, -3.4e38, 1.5, -1.5, 1e10, 16777215.0, 0.99999994, 1.0000001]
-EXPONENTS = [0.0, -0.0, 0.5, -0.5, -1.0, -2.0, 0.75, -0.75, 1.7, 2.5, -3.0, 5.0, -7.0, 10.0, 101.0]
-EXPONENTS += [1e-3, 1e10, math.inf, -math.inf, math.nan]
+SPECIAL = (
+    *(0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5, 3.0, -3.0),
+    *(1e-45, -1e-45, 3.4e38, -3.4e38, 1.5, -1.5, 1e10, 16777215.0, 0.99999994, 1.0000001),
+)
+EXPONENTS = (
+    *(0.0, -0.0, 0.5, -0.5, -1.0, -2.0, 0.75, -0.75, 1.7, 2.5, -3.0, 5.0, -7.0, 10.0, 101.0),
+    *(1e-3, 1e10, math.inf, -math.inf, math.nan),
+)
 
 
 def compiled(function: Callable[..., Any], extent: int, operands: int, dtype: str) -> Any:

@@ -35,8 +35,8 @@ def compare(
 def _compared(model: Model, index: int, samples: Sequence[Sample], how: verify.How) -> Comparison:
     spec = model.outputs[index]
     if isinstance(spec, OpaqueSpec):
-        pairs = [(each.wanted, each.got) for each in samples]
-        return opaque_values.worst([opaque_values.compare(spec.name, *two, *how) for two in pairs])
+        each = [opaque_values.compare(spec.name, e.wanted, e.got, *how) for e in samples]
+        return opaque_values.worst(each)
     if len({each.wanted.shape for each in samples}) > 1:
         return opaque_values.worst([_together(model, index, [each], how) for each in samples])
     return _together(model, index, samples, how)

@@ -132,9 +132,9 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate = _certificate(trial, terms, agreement, measured, broken)
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
     certificate |= _run_on(session, samples)
-    notes = (f"not verified here: {absent}",) if absent and trial.wanted else ()
-    notes += tuple(each.told() for each in agreement if each.condition)
-    return Examined(agreement, samples, measured, certificate, broken, notes)
+    notes = [f"not verified here: {absent}"] if absent and trial.wanted else []
+    notes += [each.told() for each in agreement if each.condition]
+    return Examined(agreement, samples, measured, certificate, broken, tuple(notes))
 
 
 def _rates(samples: Samples, contract: Contract) -> dict[str, Any]:
