@@ -74,8 +74,9 @@ def test_a_compilation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         "load",
         "reference",
         "build",
+        "count memory",
+        "load artifact",
         "verify",
-        "analyse",
     ]
     stages = {stage["name"] for stage in told["stages"]}
     assert {f"pass {e['name']}" for e in kinds["pass"]} <= stages
