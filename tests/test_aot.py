@@ -135,6 +135,20 @@ def test_storage_that_is_used_again_is_read_in_order(seed: int, threads: int) ->
     assert np.array_equal(session.run(None, feed)[0], watched.run(None, feed)[0])
 
 
+@pytest.mark.parametrize(("dtype", "together"), [("auto", True), ("bf16", False)])
+def test_kernels_that_cannot_be_split_are_called_whole(
+    dtype: str, together: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Arrays of types that TVM computes in others cannot be made: those models stay as they are."""
+    wanted = hybridc.compile(CASES["rows"], threads=2, dtype=dtype)
+    monkeypatch.setattr(parts, "split", lambda *_: None)
+    whole = hybridc.compile(CASES["rows"], threads=2, dtype=dtype)
+    assert (BY_KERNEL.encode() in whole.library) == together
+    feed = random_feed(wanted.inputs, 1)
+    answers = [InferenceSession(each).run(None, feed) for each in (wanted, whole)]
+    assert all(np.array_equal(*pair) for pair in zip(*answers, strict=True))
+
+
 def test_an_artifact_of_more_threads_runs_on_fewer() -> None:
     artifact = hybridc.compile(CASES["images"], threads=2)
     feed = random_feed(artifact.inputs, 1)

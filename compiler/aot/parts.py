@@ -62,13 +62,13 @@ def split(kernel: PrimFunc, threads: int) -> Parts | None:
     if not all(tasks):
         return None
     known = {*kernel.params, *own}
-    uses = [[var for var in _variables(each) if var in known] for each in statements]
+    uses = [[var for var in dict.fromkeys(_variables(e)) if var in known] for e in statements]
     users = {buffer: sum(buffer in used for used in uses) for buffer in own}
     shared = [buffer for buffer in own if users[buffer] > 1]
     parts: list[Part] = []
     for statement, used, count in zip(statements, uses, tasks, strict=True):
-        given = tuple(dict.fromkeys(b for b in used if users.get(b) != 1))
-        private = tuple(dict.fromkeys(b for b in used if users.get(b) == 1))
+        given = [buffer for buffer in used if users.get(buffer) != 1]
+        private = [buffer for buffer in used if users.get(buffer) == 1]
         parts.append(_part(statement, given, private, count))
     return Parts(tuple(kernel.params), tuple(shared), tuple(parts))
 
