@@ -14,7 +14,7 @@ import tvm
 import tvm_ffi
 from tvm import relax, tirx
 
-from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 
 Expr = Any  # a Relax expression; TVM ships no types
@@ -68,6 +68,16 @@ def rewrite(module: IRModule, rule: Rule) -> IRModule:
 def updated(module: IRModule, functions: dict[Any, Any]) -> IRModule:
     """Copy a module with some of its functions replaced."""
     return tvm.IRModule(dict(module.functions_items()) | functions, attrs=module.attrs)
+
+
+def rewrite_kernels(module: IRModule, rule: Callable[[PrimFunc], PrimFunc]) -> IRModule:
+    """Apply a rule to every loop nest; the module given where it leaves each as it is."""
+    kernels = {
+        var: new
+        for var, func in module.functions_items()
+        if isinstance(func, tirx.PrimFunc) and (new := rule(func)) is not func
+    }
+    return updated(module, kernels) if kernels else module
 
 
 def with_blocks(function: Expr, blocks: Sequence[Any]) -> Expr:

@@ -15,7 +15,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels.attention_form import is_attention
-from hybridc.compiler.rewrite import updated
+from hybridc.compiler.rewrite import rewrite_kernels
 
 Expr = Any  # tvm.ir.Expr
 Buffer = Any  # tvm.tirx.Buffer
@@ -38,12 +38,7 @@ class PropagateNan(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the maxima and minima of floats in every loop nest."""
-        kernels = {
-            var: new
-            for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and (new := _rewrite(func)) is not func
-        }
-        return updated(module, kernels) if kernels else module
+        return rewrite_kernels(module, _rewrite)
 
 
 def _rewrite(func: PrimFunc) -> PrimFunc:

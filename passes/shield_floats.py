@@ -10,7 +10,7 @@ from tvm.tirx import Cast, Let
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.rewrite import updated
+from hybridc.compiler.rewrite import rewrite_kernels
 
 Expr = Any  # tvm.ir.Expr
 
@@ -31,12 +31,7 @@ class ShieldFloats(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the differences and comparisons of floats in every loop nest."""
-        kernels = {
-            var: new
-            for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and (new := _rewrite(func)) is not func
-        }
-        return updated(module, kernels) if kernels else module
+        return rewrite_kernels(module, _rewrite)
 
 
 def _rewrite(func: PrimFunc) -> PrimFunc:
