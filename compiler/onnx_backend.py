@@ -24,12 +24,12 @@ class Prepared(BackendRep):
     """
 
     def __init__(self, model: Proto, fallback: bool = True) -> None:
-        from hybridc.compiler.frontends import onnx_static_inputs
+        from hybridc.compiler.frontends.onnx_graph import static_inputs
 
         self._model, self._fallback = model, fallback
         initialised = {tensor.name for tensor in model.graph.initializer}
         self._names = [v.name for v in model.graph.input if v.name not in initialised]
-        self.deciding = onnx_static_inputs.deciding(model)
+        self.deciding = static_inputs.deciding(model)
         self._sessions: dict[Any, Any] = {}
 
     def run(self, inputs: Inputs, **kwargs: Any) -> tuple[Array, ...]:
@@ -66,10 +66,10 @@ class Prepared(BackendRep):
     def _compiled(self, feed: Mapping[str, Any], constants: Mapping[str, Array]) -> Any:
         from hybridc.compiler import driver
         from hybridc.compiler.configuration import plans
-        from hybridc.compiler.frontends import onnx_static_inputs
+        from hybridc.compiler.frontends.onnx_graph import static_inputs
         from hybridc.compiler.session import InferenceSession
 
-        proto = onnx_static_inputs.fixed(self._model, constants)
+        proto = static_inputs.fixed(self._model, constants)
         shapes = {
             value.name: feed[value.name].shape
             for value in proto.graph.input

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.frontends.onnx.integers import fits_bytes
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 Names = Sequence[str]
 

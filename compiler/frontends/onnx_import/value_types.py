@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from hybridc.compiler.delegation.region_session import ELEMENTS
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.reference import lower_numbers
 

@@ -17,10 +17,10 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from hybridc.compiler.errors import ModelError, UnsupportedError
-from hybridc.compiler.frontends import torch_decompositions
 from hybridc.compiler.frontends.aten import complex  # noqa: A004 - the numbers
 from hybridc.compiler.frontends.aten.call import Call, Converter, part_of, sizes
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.frontends.torch_import import decompositions
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import constant
 
@@ -43,7 +43,7 @@ def import_program(exported: Any) -> IRModule:
     """
     importer, ours = Importer(), {*converters(), *complex.COMPLEX}
     importable = {*importer.convert_map, *ours} - _MISREAD
-    program = torch_decompositions.for_relax(exported, importable, ours)  # pyright: ignore[reportArgumentType]
+    program = decompositions.for_relax(exported, importable, ours)  # pyright: ignore[reportArgumentType]
     return importer.from_exported_program(program, False, True, False, None)
 
 
@@ -217,7 +217,7 @@ def converters() -> Mapping[str, Converter]:
     Raises ValueError where two files convert one operator.
     """
     found: dict[str, Converter] = {}
-    for module in torch_decompositions.families():
+    for module in decompositions.families():
         table: Mapping[str, Converter] = getattr(module, "CONVERTERS", {})
         if twice := found.keys() & table.keys():
             raise ValueError(f"{module.__name__} converts again: {', '.join(sorted(twice))}")

@@ -8,8 +8,8 @@ from typing import Any
 
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError, UnsupportedError
-from hybridc.compiler.frontends import onnx_operators
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array, Region
 
@@ -33,13 +33,13 @@ def import_graph(
 ) -> tuple[IRModule, Mapping[str, Any]]:
     """Convert to Relax with every weight as a constant of `main`.
 
-    Returns the module, and the type of each value by its ONNX name.  `sizes`, if given (an
-    `onnx_sizes.Sizes`), knows the open sizes afterwards.  Raises NodeError.
+    Returns the module, and the type of each value by its ONNX name.  `sizes`, if given (a
+    `sizes.Sizes`), knows the open sizes afterwards.  Raises NodeError.
     """
     from tvm import relax
     from tvm.error import InternalError
 
-    from hybridc.compiler.frontends.onnx_sizes import Sizes
+    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
     sizes = Sizes() if sizes is None else sizes
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
@@ -51,7 +51,7 @@ def import_graph(
             warnings.simplefilter("ignore")
             for name, array in weights.items():
                 reached[name] = relax.const(array)
-            module = importer.from_onnx(proto.graph, onnx_operators.opset_of(proto))
+            module = importer.from_onnx(proto.graph, operators.opset_of(proto))
     except Exception as error:
         with contextlib.suppress(InternalError):
             importer.bb._end_block()  # else the half-built function complains as it is dropped
@@ -60,7 +60,7 @@ def import_graph(
 
 
 def _importer(regions: Sequence[Region]) -> Any:
-    from hybridc.compiler.frontends.onnx_importer import Importer
+    from hybridc.compiler.frontends.onnx_import.importer import Importer
 
     if not regions:
         return Importer
@@ -94,6 +94,6 @@ def _failure(
         told = f"{told}; sizes are open: fix them with {fix}"
     for node in proto.graph.node:
         if any(name and name not in reached for name in node.output):
-            where = onnx_operators.place(node)
+            where = operators.place(node)
             return NodeError(f"operator {node.op_type!r} ({where}) {told}", node)
     return NodeError(f"the graph cannot be imported: {reason}")

@@ -6,7 +6,7 @@ from dataclasses import replace
 from hybridc.compiler import dims as sizes_of
 from hybridc.compiler.dims import UNNAMED, Dim, Shape, Size, write
 from hybridc.compiler.errors import InputError, ModelError, hint
-from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto
 
 Axes = tuple[int | str, ...]  # a size, or an axis' name; "?" where it has none
 

@@ -18,10 +18,10 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
 from hybridc.compiler.dims import Dim, Shape
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
-from hybridc.compiler.frontends import onnx_open, onnx_size_arithmetic
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_sizes import Sizes
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
+from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
 
 class Importer(ONNXGraphImporter):
@@ -50,7 +50,7 @@ class Importer(ONNXGraphImporter):
             super()._construct_nodes(graph)
             return
         for node in graph.node:
-            if onnx_size_arithmetic.take(self.sizes, node, self._nodes):
+            if size_arithmetic.take(self.sizes, node, self._nodes):
                 self._nodes[node.output[0]] = relax.ShapeExpr([])  # its place; never read
             elif (made := self._open(node)) is not None:
                 self._nodes[node.output[0]] = self.bb.emit(made)
@@ -62,7 +62,7 @@ class Importer(ONNXGraphImporter):
 
     def _open(self, node: Proto) -> Any:
         """A node whose result has a shape of open sizes, or None."""
-        convert = onnx_open.CONVERTERS.get(node.op_type)
+        convert = open_shapes.CONVERTERS.get(node.op_type)
         if convert is None or node.domain not in ("", "ai.onnx"):
             return None
         inputs = [self._nodes[name] if name else None for name in node.input]
@@ -75,7 +75,7 @@ class Importer(ONNXGraphImporter):
         self._read_as_data(node.input[: 0 if node.op_type in ("ConstantOfShape", "Range") else 1])
         inputs = [self._nodes[name] if name else None for name in node.input]
         options = self._parse_attr(node.attribute)
-        return convert(onnx_open.OpenNode(inputs, numbers, options, self.sizes))
+        return convert(open_shapes.OpenNode(inputs, numbers, options, self.sizes))
 
     def _is_open(self, name: str) -> bool:
         if name in self.sizes.known:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_folding import StaticGraph
-from hybridc.compiler.frontends.onnx_misreadings import attributes
+from hybridc.compiler.frontends.onnx_graph.misreadings import attributes
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph
 
 FORMULA = (
     "a multiply-add counts 2; Conv: 2 x output elements x kernel elements x input channels / "

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import onnx_operators
-from hybridc.compiler.frontends.onnx_branches import MOST_NODES, Scene, written_out
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.model import Array
 
 # Larger results are left to the compiler's own folding, which keeps them out of the graph.
 _LIMIT_BYTES = 2**20
 # Weights stay 8-bit integers for those passes that compute with them.
 _LEFT = {"DequantizeLinear"}
-_RANDOM = onnx_operators.RANDOM | {"Dropout"}
+_RANDOM = operators.RANDOM | {"Dropout"}
 # Outputs after the first are optional.
 _TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
 # Their output has a data-dependent shape, but is never much larger than their input.

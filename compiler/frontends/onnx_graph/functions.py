@@ -7,8 +7,8 @@ that stand at their default; here both are as the standard has them.
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from hybridc.compiler.frontends.onnx_branches import renamed
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.branches import renamed
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 Types = Mapping[str, Proto]
 

@@ -14,7 +14,7 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx_sizes import Numbers, Sizes, UnknownError
+from hybridc.compiler.frontends.onnx_import.sizes import Numbers, Sizes, UnknownError
 from hybridc.compiler.rewrite import constant
 
 Expr = Any  # a Relax expression

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from hybridc.compiler.errors import ModelError, hint
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.model import Array
 
 # The inputs of each operator that its output's shape, or the loops that compute it, follow from.

@@ -7,11 +7,11 @@ from typing import Any
 
 from hybridc.compiler.delegation.region_session import open_session
 from hybridc.compiler.errors import ArtifactError, ModelError
-from hybridc.compiler.frontends import onnx_extraction, onnx_operators, onnx_partition, onnx_types
-from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto
-from hybridc.compiler.frontends.onnx_folding import StaticGraph, used_names
-from hybridc.compiler.frontends.onnx_import import REGION, NodeError, import_graph
-from hybridc.compiler.frontends.onnx_misreadings import misreading
+from hybridc.compiler.frontends.onnx_graph.misreadings import misreading
+from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto
+from hybridc.compiler.frontends.onnx_import import extraction, operators, partition, value_types
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, used_names
+from hybridc.compiler.frontends.onnx_import.graph import REGION, NodeError, import_graph
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import OpaqueSpec, Region, TensorSpec
 
@@ -39,9 +39,9 @@ def importable(node: Proto) -> bool:
     if node.op_type == "If" and node.domain in ("", "ai.onnx"):
         return False
     inner = [graph for item in node.attribute for graph in (item.g, *item.graphs)]
-    nodes = [node, *(found for graph in inner for found in onnx_operators.walk(graph))]
+    nodes = [node, *(found for graph in inner for found in operators.walk(graph))]
     return all(
-        onnx_operators.supported(each) and not (each.domain in ("", "ai.onnx") and misreading(each))
+        operators.supported(each) and not (each.domain in ("", "ai.onnx") and misreading(each))
         for each in nodes
     )
 
@@ -105,8 +105,8 @@ class _Graph:
 
     def __post_init__(self) -> None:
         self.nodes: list[Proto] = list(self.static.proto.graph.node)
-        types = onnx_types.complete(self.static)
-        self.specs = {name: onnx_types.spec(name, kind) for name, kind in types.items()}
+        types = value_types.complete(self.static)
+        self.specs = {name: value_types.spec(name, kind) for name, kind in types.items()}
         self.types = types
         self.made = {name for node in self.nodes for name in node.output if name}
         self.doubtful = _behind_rounded_pools(self.nodes)
@@ -132,8 +132,8 @@ class _Graph:
 
     def attempt(self) -> Imported | None:
         """Import with the regions that are needed by now; None where more turn out to be."""
-        cut = onnx_partition.cut(self.nodes, self._foreign(), used_names)
-        parts = onnx_extraction.Parts(
+        cut = partition.cut(self.nodes, self._foreign(), used_names)
+        parts = extraction.Parts(
             self.static.proto, self.file.weights, self.types, self.specs, self.nodes, cut
         )
         outer, weights = parts.outer()
@@ -202,7 +202,7 @@ class _Graph:
             named = next((n for n in left if n.op_type in region.operators), None)
             if named is None:
                 raise ModelError(str(error)) from error
-            where = onnx_operators.place(named)
+            where = operators.place(named)
             raise ModelError(
                 f"operator {named.op_type!r} ({where}) is not supported; {error}"
             ) from error

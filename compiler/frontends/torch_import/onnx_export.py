@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import torch_decompositions, torch_repairs
+from hybridc.compiler.frontends.torch_import import decompositions, repairs
 
 _OPSET = 20  # the newest for which every converter of the importer was written
 _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
@@ -23,7 +23,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
         made = torch.onnx.export(
-            torch_repairs.repaired(torch_decompositions.for_onnx(exported)),
+            repairs.repaired(decompositions.for_onnx(exported)),
             dynamo=True,
             verbose=False,
             opset_version=_BFLOAT16_OPSET if narrow else _OPSET,

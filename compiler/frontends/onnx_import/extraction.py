@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hybridc.compiler.delegation.region_session import ELEMENTS
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_folding import used_names
-from hybridc.compiler.frontends.onnx_import import REGION
-from hybridc.compiler.frontends.onnx_operators import walk
-from hybridc.compiler.frontends.onnx_partition import Cut
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import.folding import used_names
+from hybridc.compiler.frontends.onnx_import.graph import REGION
+from hybridc.compiler.frontends.onnx_import.operators import walk
+from hybridc.compiler.frontends.onnx_import.partition import Cut
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
 from hybridc.compiler.reference import lower_numbers
 

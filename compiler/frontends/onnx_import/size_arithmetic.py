@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_sizes import MOST, Numbers, Sizes, UnknownError
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import.sizes import MOST, Numbers, Sizes, UnknownError
 from hybridc.compiler.model import Array
 
 Expr = Any  # tvm.ir.Expr

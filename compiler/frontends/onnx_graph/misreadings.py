@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 # Options that the importer ignores, with the value for which that does no harm.
 _IGNORED: Mapping[str, Mapping[str, Any]] = {

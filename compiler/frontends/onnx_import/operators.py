@@ -6,9 +6,9 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import onnx_functions
-from hybridc.compiler.frontends.onnx_file import Proto
-from hybridc.compiler.frontends.onnx_misreadings import better_expanded, misreading
+from hybridc.compiler.frontends.onnx_graph import functions
+from hybridc.compiler.frontends.onnx_graph.misreadings import better_expanded, misreading
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 _STANDARD = ("", "ai.onnx")
 # The importer's table ignores domains; these of its entries are Microsoft's.
@@ -41,7 +41,7 @@ _MOST_OPERATORS = 1_000_000
 
 def supported(node: Proto) -> bool:
     """Whether we or TVM's importer have a converter for this node's operator and domain."""
-    from hybridc.compiler.frontends.onnx_importer import converters
+    from hybridc.compiler.frontends.onnx_import.importer import converters
 
     if node.domain in _STANDARD:
         if node.op_type in converters():
@@ -115,7 +115,7 @@ def _expand(proto: Proto, wanted: list[str]) -> Proto:
     if proto.functions:
         _require_few(proto)
         return onnx.inliner.inline_local_functions(proto)
-    return onnx_functions.inlined(proto, wanted, opset_of(proto))
+    return functions.inlined(proto, wanted, opset_of(proto))
 
 
 def _require_few(proto: Proto) -> None:
@@ -156,7 +156,7 @@ def _operator(node: Proto) -> str:
 
 
 def _has_body(node: Proto, opset: int) -> bool:
-    return node.domain in _STANDARD and onnx_functions.has_body(node, opset)
+    return node.domain in _STANDARD and functions.has_body(node, opset)
 
 
 def draws(proto: Proto) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 # Nodes that all loops of a model together may become; more would take minutes to compile.
 MOST_NODES = 20_000
