@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
 from hybridc.compiler.target import Target
@@ -201,8 +202,8 @@ def _kept(output: Block, feeding: Sequence[Block], rows: int) -> tuple[int, ...]
     return tuple(sorted(used))
 
 
-def _position(index: object, axes: Sequence[object]) -> int | None:
-    return next((i for i, axis in enumerate(axes) if axis.same_as(index)), None)  # type: ignore[attr-defined]
+def _position(index: Any, axes: Sequence[Any]) -> int | None:
+    return next((i for i, axis in enumerate(axes) if axis.same_as(index)), None)
 
 
 def _along(reductions: Sequence[Block]) -> bool | None:

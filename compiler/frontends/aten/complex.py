@@ -206,10 +206,11 @@ def _scale(c: Call, forward: bool) -> float:
     """By torch's mode (0 none, 1 by the root, 2 by n), over what the transforms did already."""
     shape = c.results[0][0] if "last_dim_size" in c.arguments else c.shape()
     count = float(np.prod([shape[axis] for axis in c["dim"]]))
-    wanted = {0: 1.0, 1: count**-0.5, 2: 1 / count}.get(int(c["normalization"]))
+    factors: dict[int, float] = {0: 1.0, 1: count**-0.5, 2: 1 / count}
+    wanted = factors.get(int(c["normalization"]))
     if wanted is None:
         raise UnsupportedError(f"normalization={c['normalization']}")
-    return wanted if forward else wanted * count  # type: ignore[no-any-return]
+    return wanted if forward else wanted * count
 
 
 COMPLEX: Mapping[str, Converter] = MappingProxyType(

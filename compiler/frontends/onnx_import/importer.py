@@ -113,9 +113,9 @@ def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
     """Raise UnsupportedError where a result has sizes that nobody knows before the call."""
     for name in node.output:
         kind = getattr(values.get(name), "ty", None)
-        if not isinstance(kind, relax.TensorType):
+        if kind is None or not isinstance(kind, relax.TensorType):
             continue
-        if not _follows(kind.shape, sizes):  # pyright: ignore[reportOptionalMemberAccess]
+        if not _follows(kind.shape, sizes):
             del values[name]  # whoever asks how far the import came finds this node
             raise UnsupportedError(
                 f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "

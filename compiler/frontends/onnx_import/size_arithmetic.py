@@ -50,11 +50,16 @@ class _Call:
     data: Expr
     given: Sequence[Numbers | None]
 
+    def input(self, index: int) -> Numbers:
+        """What is known of an input.  Raises UnknownError where it is left out."""
+        given = self.given[index] if index < len(self.given) else None
+        if given is None:
+            raise UnknownError
+        return given
+
     def array(self, index: int = 0) -> Array:
         """The numbers of an input.  Raises UnknownError where it is left out."""
-        if len(self.given) <= index or self.given[index] is None:
-            raise UnknownError
-        return self.given[index].values  # type: ignore[union-attr]
+        return self.input(index).values
 
     def ints(self, index: int, name: str, default: Any = None) -> Any:
         """Axes and the like: an input, or an attribute in older opsets."""
@@ -202,7 +207,7 @@ def _equal(a: Any, b: Any) -> Any:
 
 def _where(call: _Call) -> Numbers:
     chosen = _each(lambda c, x, y: x if c else y, *(call.array(i) for i in range(3)))
-    return Numbers(chosen, call.given[1].dtype)  # type: ignore[union-attr]
+    return Numbers(chosen, call.input(1).dtype)
 
 
 def _best(pick: Callable[[Any, Any], Any]) -> Callable[[_Call], Numbers]:

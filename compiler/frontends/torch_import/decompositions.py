@@ -117,8 +117,8 @@ def _primitives() -> Table:
     """What torch's decompositions end in, as the ATen operators that it stands for."""
     import torch._prims as prims
 
-    packets = [getattr(torch.ops.prims, name, None) for name in prims.__all__]
-    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+    packets: list[Any] = [getattr(torch.ops.prims, name, None) for name in prims.__all__]
+    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}
     # Torch's own writes into an empty tensor.
     return {**found, torch.ops.prims.convert_element_type.default: _converted}
 
