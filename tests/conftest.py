@@ -51,6 +51,20 @@ def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """No test knows the code that Dynamo compiled for another; nothing wants gradients."""
+    import torch
+
+    from hybridc.compiler.dynamo import torch_region
+
+    torch._dynamo.reset()
+    torch_region.all_sessions.cache_clear()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
 def module() -> Any:
     """`relu(x + w) @ dense` of a 2 by 3 input, with constants `w` and `dense`."""
     from tvm import relax

@@ -5,27 +5,21 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from dynamo_checks import compiled
 
-from hybridc.compiler.dynamo import torch_region
-from hybridc.compiler.dynamo.torch_backend import FallbackWarning, torch_backend
+from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
 
 @pytest.fixture(autouse=True)
-def _strict() -> Generator[None, None, None]:
-    """Nothing falls back, and no test knows the code of another."""
-    torch._dynamo.reset()
-    torch_region.all_sessions.cache_clear()
-    torch.manual_seed(0)
-    with torch.no_grad(), warnings.catch_warnings():
+def _strict(fresh_dynamo: None) -> Generator[None, None, None]:
+    """Nothing falls back."""
+    del fresh_dynamo
+    with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
         yield
-
-
-def compiled(function: Any, **options: Any) -> Any:
-    return torch.compile(function, backend=torch_backend, **options)
 
 
 def same(got: Any, wanted: Any) -> None:
