@@ -92,7 +92,7 @@ def test_no_import_is_relative(path: Path) -> None:
     assert not [n for n in nodes(path) if isinstance(n, ast.ImportFrom) and n.level]
 
 
-@each(PACKAGED)
+@each(PACKAGED + BESIDE)
 def test_files_stay_small(path: Path) -> None:
     assert path.read_text().count("\n") <= 300
 
