@@ -14,7 +14,7 @@ from hybridc.compiler.frontends.torch_import import importer  # noqa: E402
 from hybridc.compiler.model import random_feed  # noqa: E402
 
 
-class Function(torch.nn.Module):  # type: ignore[misc]
+class Function(torch.nn.Module):
     """A plain function as a module."""
 
     def __init__(self, function: Callable[..., Any]) -> None:

@@ -30,7 +30,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-class Encoder(nn.Module):  # type: ignore[misc]
+class Encoder(nn.Module):
     """Attention, a norm and a residual, with a buffer that is added."""
 
     def __init__(self) -> None:

@@ -26,7 +26,7 @@ def same(got: Any, wanted: Any) -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-class Cache(nn.Module):  # type: ignore[misc]
+class Cache(nn.Module):
     """Writes each call's row into a buffer, and counts."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ def test_a_buffer_that_each_call_writes_to() -> None:
         same(ours.state_dict(), theirs.state_dict())
 
 
-class Scaled(nn.Module):  # type: ignore[misc]
+class Scaled(nn.Module):
     """Multiplies by a number that is no tensor, one way or the other."""
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ def test_writes_through_views_of_an_input() -> None:
 def test_state_on_both_sides_of_a_break() -> None:
     seen: list[int] = []
 
-    class Broken(nn.Module):  # type: ignore[misc]
+    class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("total", torch.zeros(3))
