@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import ModelError, first_line
 from hybridc.compiler.model import Array, Feed, Reference
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
@@ -43,7 +43,7 @@ def _session(source: Path | Any) -> Any:
         try:
             return road(source)
         except Exception as error:  # each library raises classes of its own, not all public
-            reasons.append(str(error).strip().splitlines()[0][:200] if str(error) else repr(error))
+            reasons.append(first_line(error, repr(error))[:200])
     raise ModelError(f"no reference can run this model: {reasons[0]}")
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.dims import is_open
-from hybridc.compiler.errors import InputError, ModelError
+from hybridc.compiler.errors import InputError, ModelError, first_line
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.relax_outputs import output_specs
@@ -181,8 +181,7 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in one line; exporters wrap it in advice, and in colours."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(_COLOURS.sub("", str(error)), type(error).__name__)
 
 
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.errors import ModelError
+from hybridc.compiler.errors import ModelError, first_line
 
 _PLAIN = re.compile(r"[\w.\-]*")
 _TARGET = re.compile(r"torch\.ops\.(aten|higher_order)\.\w+(\.\w+)?|_operator\.getitem")
@@ -51,7 +51,7 @@ def read(path: Path) -> Any:
     except ModelError:
         raise
     except Exception as error:  # torch raises whatever its parsers met
-        reason = (str(error).strip().splitlines() or [repr(error)])[0][:200]
+        reason = first_line(error, repr(error))[:200]
         raise ModelError(f"{path}: not a usable .pt2 file: {reason}") from None
 
 
