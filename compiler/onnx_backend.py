@@ -11,7 +11,7 @@ import numpy as np
 from onnx.backend.base import Backend, BackendRep
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.model import Array
+from hybridc.compiler.model import Array, as_array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -57,11 +57,11 @@ class Prepared(BackendRep):
 
     def _by_name(self, inputs: Inputs) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
-            return {name: _given(value) for name, value in inputs.items()}
+            return {name: as_array(value) for name, value in inputs.items()}
         if len(inputs) > len(self._names):
             known = ", ".join(self._names)
             raise InputError(f"{len(inputs)} inputs given; the model has {known}")
-        return {n: _given(value) for n, value in zip(self._names, inputs, strict=False)}
+        return {n: as_array(value) for n, value in zip(self._names, inputs, strict=False)}
 
     def _compiled(self, feed: Mapping[str, Any], constants: Mapping[str, Array]) -> Any:
         from hybridc.compiler import driver
@@ -129,11 +129,6 @@ class HybridcBackend(Backend):
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
-
-
-def _given(value: Any) -> Any:
-    """Sequences, maps and what is missing as they are, all else as arrays."""
-    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _described(name: str, array: Array) -> Proto:

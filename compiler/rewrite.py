@@ -220,7 +220,7 @@ def _rewrite_block(block: Expr, rule: Rule, graph: Graph) -> Expr | None:
     bindings = list(block.bindings)
     changed = False
     for index, binding in enumerate(bindings):
-        if not isinstance(binding, relax.VarBinding) or _is_atom(binding.value):
+        if not isinstance(binding, relax.VarBinding) or is_atom(binding.value):
             continue
         replacement = rule(binding.value, graph)
         if replacement is not None:
@@ -234,11 +234,12 @@ def _note(graph: Graph, variable: Expr, replacement: Expr) -> None:
     """Let later rules of this round see through a variable that is now another or a constant."""
     if isinstance(replacement, relax.Var):
         graph.uses[replacement] += graph.uses[variable] - 1
-    if _is_atom(replacement):
+    if is_atom(replacement):
         graph.values[variable] = replacement
 
 
-def _is_atom(value: Expr) -> bool:
+def is_atom(value: Expr) -> bool:
+    """Whether an expression is a variable or a constant."""
     return isinstance(value, relax.Var | tvm.ir.GenericConst)
 
 

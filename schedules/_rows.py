@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops
+from hybridc.schedules import _analysis, _loops, _tiling
 from hybridc.schedules._analysis import Block
 
 # An addition takes 4 cycles and two start in each; four accumulators in flight hide most of that
@@ -228,7 +228,7 @@ def _reduced_axis(reductions: Sequence[Block], native: int) -> tuple[int, int, t
     wide = CHAINS * native
     for count in range(fused, 1, -1):
         axis = _length(reductions, count)
-        whole = tuple(d for d in _analysis.divisors(axis) if native // 4 <= d <= wide)
+        whole = tuple(d for d in _tiling.divisors(axis) if native // 4 <= d <= wide)
         if any(native <= 2 * d <= 2 * native for d in whole):
             return axis, count, whole
     axis = _length(reductions, 1)
@@ -243,4 +243,4 @@ def _length(reductions: Sequence[Block], count: int) -> int:
 def _across_widths(axis: int, native: int) -> tuple[int, ...]:
     """How many rows may be computed side by side: what divides them, or all."""
     widest = _TILE_REGISTERS[-1] * native
-    return tuple(d for d in _analysis.divisors(axis) if d <= widest or d == axis)
+    return tuple(d for d in _tiling.divisors(axis) if d <= widest or d == axis)

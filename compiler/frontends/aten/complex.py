@@ -13,8 +13,7 @@ import numpy as np
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import spectral
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, number, static
 
 LINEAR = frozenset(
     {
@@ -105,12 +104,8 @@ def _abs(c: Call) -> Expr:
     s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
     one, two = s.abs(real), s.abs(imaginary)
     larger, smaller = s.maximum(one, two), s.minimum(one, two)
-    ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), _number(1, larger), larger))
+    ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), number(1, larger), larger))
     return s.multiply(larger, s.sqrt(s.add(s.multiply(ratio, ratio), 1.0)))
-
-
-def _number(value: float, like: Expr) -> Expr:
-    return constant(np.array(value), dtype(like))
 
 
 def _angle(c: Call) -> Expr:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 
 # Nodes that all loops of a model together may become; more would take minutes to compile.
 MOST_NODES = 20_000
@@ -165,7 +165,7 @@ def _turn(branch: Branch, body: Proto, label: str, given: Sequence[str]) -> list
     names |= {str(value.name): name for value, name in zip(body.input, given, strict=False)}
     branch.nodes.extend(renamed(made, names) for made in body.node)
     for tensor in body.initializer:
-        made = _copy(tensor)
+        made = copied(tensor)
         made.name = names[tensor.name]
         branch.constants.append(made)
     return [names.get(str(value.name), str(value.name)) for value in body.output]
@@ -222,7 +222,7 @@ def _identity(branch: Branch, source: str, target: str) -> None:
 
 def renamed(node: Proto, names: Mapping[str, str]) -> Proto:
     """A copy of a node, its subgraphs with it, with other names for some of its tensors."""
-    made = _copy(node)
+    made = copied(node)
     _rename(made, names)
     return made
 
@@ -236,9 +236,3 @@ def _rename(node: Proto, names: Mapping[str, str]) -> None:
                 _rename(inner, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
-
-
-def _copy(message: Proto) -> Any:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
-from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 
 Types = Mapping[str, Proto]
 
@@ -56,7 +56,7 @@ def _expand_graph(graph: Proto, operators: Collection[str], opset: int, types: T
         wanted = node.domain in ("", "ai.onnx") and node.op_type in operators
         body = _body(node, opset, types) if wanted else None
         nodes.extend([node] if body is None else _written(node, body, opset))
-    kept = [_copy(node) for node in nodes]
+    kept = [copied(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
 
@@ -88,7 +88,7 @@ def _body(node: Proto, opset: int, types: Types) -> Proto | None:
 
 
 def _with_defaults(node: Proto, schema: Any) -> Any:
-    made = _copy(node)
+    made = copied(node)
     made.attribute.extend(_defaults(node, schema))
     return made
 
@@ -129,15 +129,9 @@ def _bind(node: Proto, values: Mapping[str, Proto]) -> None:
             for inner in graph.node:
                 _bind(inner, values)
         if not attribute.ref_attr_name:
-            kept.append(_copy(attribute))
+            kept.append(copied(attribute))
         elif attribute.ref_attr_name in values:
-            kept.append(_copy(values[attribute.ref_attr_name]))
+            kept.append(copied(values[attribute.ref_attr_name]))
             kept[-1].name = attribute.name
     del node.attribute[:]
     node.attribute.extend(kept)
-
-
-def _copy(message: Proto) -> Any:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

@@ -231,3 +231,10 @@ def _array(tensor: Proto) -> Array:
         line = " ".join(str(error).split())
         raise ModelError(f"tensor {tensor.name!r} is malformed: {line[:200]}") from None
     return array
+
+
+def copied(message: Proto) -> Proto:
+    """A copy of a message of any kind."""
+    made = type(message)()
+    made.CopyFrom(message)
+    return made
