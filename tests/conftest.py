@@ -92,6 +92,16 @@ class Module:
 
 
 @pytest.fixture(scope="session")
+def artifact_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of `example_artifact.make()`."""
+    from example_artifact import make
+
+    path = tmp_path_factory.mktemp("artifact") / "m.hyb"
+    make().save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`relu(x @ w)` of 24 by 48 numbers, as ONNX: one kernel."""
     import onnx
