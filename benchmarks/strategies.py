@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sweep
 import train_cost_model
+from sweep_collection import DATA
 
 from hybridc.compiler import strategies
 from hybridc.compiler.files import replacing
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--strategies", help="these alone, with + between")
-    parser.add_argument("--data", type=Path, default=sweep.DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     given = parser.parse_args()
     every = simulate.load(given.data)
     models = cache(lambda: train_cost_model.held_out(every))

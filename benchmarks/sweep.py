@@ -4,58 +4,40 @@
     python benchmarks/sweep.py time DIR      time what is built, for a minute at most; call it again
     python benchmarks/sweep.py collect DIR   write benchmarks/data/sweep.npz
 
-Code is generated apart from timing, so that the timing alone needs a quiet machine.  All points of
-a kernel are timed in two passes, the second in reverse, so that drift shows as a difference; every
-output is compared with that of the default point.  Caches are warm, as in a network whose layers
-fit them; a clearly slow point is timed three times only.
+Code is generated apart from timing, so that the timing alone needs a quiet machine.
 """
 
 import argparse
 import itertools
 import json
 import re
-import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tuning_kernels
 import tvm
+from sweep_collection import collect
+from sweep_timing import time_all
 from tuning_kernels import KERNELS, Kernel, Matched
 
 from hybridc.compiler import settings, target
 from hybridc.compiler.build import TIR_PIPELINE
 from hybridc.compiler.files import replacing
-from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point, PrimFunc, Space
-from hybridc.compiler.log import keys
 from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensors import to_numpy, to_tensor
-from hybridc.compiler.tuning import simulate
-from hybridc.compiler.tuning.cost_model import kendall
-from hybridc.compiler.tuning.features import PLAIN, Features
 
 THREADS = 2
-DATA = Path(__file__).parent / "data" / "sweep.npz"
 # Points of a thinned space, those with the same schedule counted each; fewer where the code of a
 # point takes many seconds to generate.
 _POINTS, _FEW_POINTS = 128, 48
 _SLOW_TO_BUILD = {"winograd-conv2d", "attention"}
 # Functions generated at once; one that fails takes none of the others along.
 _AT_ONCE = 16
-# Seconds of one sample, at least; a clock's resolution and a thread's wake-up are below 1 % of it.
-_SAMPLE = 1e-3
-# Samples of a point in each pass; of one this much slower than the default, in all.
-_SAMPLES, _SLOW, _SLOW_SAMPLES = 5, 2.5, 3
-# Of a quiet machine, the passes over most kernels differ by 1 to 4 %.
-_UNQUIET = 0.06
-# What counts as near the best.
-_NEAR = 1.05
 
 
 @dataclass(frozen=True)
@@ -148,187 +130,6 @@ def _scheduled(made: Plan, index: int) -> PrimFunc:
 
 def _describe(param: Any) -> tuple[list[int], str]:
     return [int(extent) for extent in param.shape], str(param.dtype)
-
-
-def time_all(folder: Path, limit: float) -> None:
-    """Time kernels that are built and not timed, until `limit` seconds are over."""
-    end = time.monotonic() + limit
-    for file in sorted(folder.glob("*.json")):
-        timed = file.with_suffix(".npy")
-        if timed.exists():
-            continue
-        described = json.loads(file.read_text())
-        functions = _functions(file)
-        if time.monotonic() + _expected(described, functions) > end:
-            continue
-        passes = _timed(described, functions)
-        print(_summary(described["name"], passes), flush=True)
-        if _moved(passes) > _UNQUIET:
-            print("  the machine was not quiet: to be timed again", flush=True)
-            continue
-        with replacing(timed) as handle:
-            np.save(handle, passes)
-
-
-def _functions(file: Path) -> Mapping[int, Any]:
-    """The functions of a kernel's libraries, by the number of their point."""
-    found: dict[int, Any] = {}
-    for library in file.parent.glob(f"{file.stem}.*.so"):
-        first, last = map(int, library.name.split(".")[1].split("-"))
-        module = tvm.runtime.load_module(str(library))
-        found |= {i: module[f"p{i}"] for i in range(first, last + 1)}
-    return found
-
-
-def _expected(described: Mapping[str, Any], functions: Mapping[int, Any]) -> float:
-    """Seconds that a kernel takes to time, if its points take three times the default's."""
-    arguments = _arguments(described)
-    once = _samples(functions[0], arguments, 1)[0]
-    return len(functions) * 3 * (once + _SAMPLE) * (2 * _SAMPLES + 2)
-
-
-def _timed(described: Mapping[str, Any], functions: Mapping[int, Any]) -> Any:
-    """Median seconds of the two passes `[2, points]`; NaN for what failed or computes otherwise."""
-    arguments, wanted = _arguments(described), None
-    medians = np.full((2, len(described["points"])), np.nan)
-    for index in sorted(functions):
-        functions[index](*arguments)
-        computed = to_numpy(arguments[-1], np.dtype(described["parameters"][-1][1]))
-        wanted = computed.copy() if wanted is None else wanted
-        if not np.allclose(computed, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max()):
-            print(f"{described['name']}: point {index} computes something else", flush=True)
-            continue
-        medians[0, index] = _median(functions[index], arguments, medians[0, 0])
-    for index in sorted(functions, reverse=True):
-        if np.isfinite(medians[0, index]):
-            slow = medians[0, index] > _SLOW * medians[0, 0]
-            again = medians[0, index] if slow else _median(functions[index], arguments, np.nan)
-            medians[1, index] = again
-    return medians
-
-
-def _median(function: Any, arguments: Sequence[Any], default: float) -> float:
-    first = _samples(function, arguments, _SLOW_SAMPLES)
-    if statistics.median(first) > _SLOW * default:
-        return statistics.median(first)
-    return statistics.median(first + _samples(function, arguments, _SAMPLES - _SLOW_SAMPLES))
-
-
-def _samples(function: Any, arguments: Sequence[Any], count: int) -> list[float]:
-    """Seconds of one call, each the mean over a sample's calls; one call warms up."""
-    function(*arguments)
-    start = time.perf_counter()
-    function(*arguments)
-    calls = 1 + int(_SAMPLE / (time.perf_counter() - start))
-    found: list[float] = []
-    for _ in range(count):
-        start = time.perf_counter()
-        for _ in range(calls):
-            function(*arguments)
-        found.append((time.perf_counter() - start) / calls)
-    return found
-
-
-def _arguments(described: Mapping[str, Any]) -> list[Any]:
-    draw = np.random.default_rng(0)
-    return [
-        to_tensor(draw.uniform(-1, 1, shape).astype(dtype))
-        for shape, dtype in described["parameters"]
-    ]
-
-
-def _moved(passes: Any) -> float:
-    """By how much the second pass differs from the first, for half of the points."""
-    return float(np.nanmedian(np.abs(np.log(passes[1] / passes[0]))))
-
-
-def collect(folder: Path, chosen: Target) -> None:
-    """Write what was timed, with the features of each point, as one file."""
-    sweeps = list(_collected(folder, chosen))
-    about = {
-        "processor": host.cpu_model(),
-        "target": chosen.describe(),
-        "threads": THREADS,
-        "toolchain": keys.of_toolchain().data,
-        "date": time.strftime("%Y-%m-%d"),
-        "repeated": repeated(folder),
-    }
-    simulate.save(DATA, sweeps, about)
-    count = sum(len(sweep.points) for sweep in sweeps)
-    print(f"{len(sweeps)} kernels, {count} points, {DATA.stat().st_size / 1e6:.2f} MB")
-
-
-def repeated(folder: Path) -> dict[str, float]:
-    """What measuring again tells, of points that were timed twice: no model can do better.
-
-    Medians over kernels of the difference of a point's times and of Kendall's τ, and the share of
-    kernels whose fastest point of the first pass is within 5 % of the fastest in the second.
-    """
-    moved: list[float] = []
-    taus: list[float] = []
-    near: list[bool] = []
-    for file in sorted(folder.glob("*.npy")):
-        first, second = np.load(file)
-        twice = np.isfinite(first) & (first != second)
-        moved.append(float(np.median(np.abs(np.log(second[twice] / first[twice])))))
-        taus.append(kendall(first[twice], second[twice]))
-        near.append(second[np.nanargmin(first)] <= _NEAR * np.nanmin(second))
-    middle = (float(np.nanmedian(found)) for found in (moved, taus))
-    return dict(zip(("moved", "tau", "near"), (*middle, float(np.mean(near))), strict=True))
-
-
-def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:
-    by_name = {kernel.name: kernel for kernel in KERNELS}
-    for file in sorted(folder.glob("*.npy")):
-        described = json.loads(file.with_suffix(".json").read_text())
-        found = tuning_kernels.matched(by_name[described["name"]], chosen)
-        task = search_task(found.rule, found.match)
-        space = {knob: tuple(values) for knob, values in described["space"].items()}
-        points = [dict(zip(space, values, strict=True)) for values in described["points"]]
-        numbers = {task.key(point): i for i, point in enumerate(points)}
-        rows = [
-            numbers[task.key(dict(zip(space, values, strict=True)))]
-            for values in itertools.product(*space.values())
-        ]
-        features = _featured(file.with_suffix(".features"), found, points, chosen)
-        seconds = np.load(file).min(axis=0)
-        yield simulate.Sweep(
-            described["name"],
-            described["rule"],
-            space,
-            points[0],
-            tuple(points),
-            np.asarray(rows),
-            seconds,
-            features,
-        )
-
-
-def _featured(file: Path, found: Matched, points: Sequence[Point], chosen: Target) -> Any:
-    """The features of each point; those of loop nests are kept, as they take what scheduling does.
-
-    The file is to be deleted where schedules change.
-    """
-    features = Features(found.func, found.rule, found.match, chosen)
-    made = features.plain(points)
-    if not file.exists():
-        whole = features.of(points)
-        with replacing(file) as handle:
-            np.save(handle, whole[:, PLAIN - 1 :])
-        print(f"{found.kernel.name}: features of {len(points)} points", flush=True)
-    made[:, PLAIN - 1 :] = np.load(file.open("rb"), allow_pickle=False)
-    return made
-
-
-def _summary(name: str, passes: Any) -> str:
-    both = passes.min(axis=0)
-    moved = _moved(passes)
-    best = np.nanmin(both)
-    return (
-        f"{name}: {np.isfinite(both).sum()} points, default {both[0] * 1e6:.1f} us,"
-        f" best {best * 1e6:.1f} us ({best / both[0]:.3f}), median {np.nanmedian(both) / best:.2f}"
-        f" of best, passes differ by {moved:.2%}"
-    )
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sweep
+from sweep_collection import DATA
 
 from hybridc.compiler.tuning import cost_model, simulate
 from hybridc.compiler.tuning.cost_model import CostModel
@@ -98,7 +98,7 @@ def card(sweeps: Sequence[Sweep], figures: str, about: Mapping[str, Any]) -> str
     """What is to be known of the model."""
     machine = f"{about['processor']}, {about['threads']} threads, {about['date']}, warm caches"
     size = cost_model.PRETRAINED.stat().st_size
-    digest = hashlib.sha256(sweep.DATA.read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256(DATA.read_bytes()).hexdigest()[:16]
     points = sum(len(s.points) for s in sweeps)
     again = about["repeated"]
     return f"""# The pretrained cost model
@@ -126,7 +126,7 @@ def main() -> None:
     """Print the figures; with `--save`, write the model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", action="store_true", help="write the model and its card")
-    parser.add_argument("--data", type=Path, default=sweep.DATA)
+    parser.add_argument("--data", type=Path, default=DATA)
     given = parser.parse_args()
     sweeps = simulate.load(given.data)
     models = held_out(sweeps)

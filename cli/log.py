@@ -210,7 +210,7 @@ def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> 
         pipeline=given["pipeline"],
         plugins=given["plugin"],
     )
-    return explain.explain(opened, model, options, shapes)  # type: ignore[arg-type]
+    return explain.explain(opened, model, options, shapes)
 
 
 def _coverage(found: "list[Explained]") -> dict[str, Any]:

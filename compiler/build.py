@@ -18,7 +18,7 @@ from hybridc.compiler.cuda import launches, resources, toolchain
 from hybridc.compiler.cuda.resources import Usage
 from hybridc.compiler.cuda.toolchain import Compiled
 from hybridc.compiler.delegation.regions import lift
-from hybridc.compiler.errors import PassError
+from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import updated
@@ -63,8 +63,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
                 tir_pipeline=TIR_PIPELINE,
             )
     except Exception as error:  # TVM raises errors of many kinds
-        lines = str(error).strip().splitlines() or [""]
-        raise PassError(f"no code can be generated: {type(error).__name__}: {lines[0]}") from error
+        raise PassError(f"no code can be generated: {described(error)}") from error
     device = _device_code(executable, target)
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = Path(folder) / "lib.so"

@@ -68,3 +68,20 @@ def hint(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, 1)
     near += [each for each in names if each.lower() == name.lower()]
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+
+
+def first_line(error: object, otherwise: str | None = None) -> str:
+    """The first line of what an error says, to which libraries add paragraphs of advice.
+
+    Its class where it says nothing, or `otherwise`.
+    """
+    lines = str(error).strip().splitlines()
+    if lines:
+        return lines[0]
+    return type(error).__name__ if otherwise is None else otherwise
+
+
+def described(error: BaseException) -> str:
+    """The class of an error and the first line of what it says, if anything."""
+    said = first_line(error, "")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

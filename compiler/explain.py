@@ -9,6 +9,7 @@ from typing import Any
 from hybridc.compiler import frontend, pipeline, plugin
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, PrimFunc
 from hybridc.compiler.log import keys
@@ -42,7 +43,7 @@ def explain(
     log: TuningLog,
     model: Path,
     options: Options,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    shapes: Mapping[str, Shape] | None = None,
 ) -> list[Explained]:
     """Ask a log for every kernel that a compilation with these options would ask it for."""
     plan = plans.plan(options)

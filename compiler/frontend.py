@@ -36,8 +36,8 @@ def load(
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")
-    given = Path(source) if _is_path(source) else source  # type: ignore[assignment]
-    return torch_model.load(given, example_inputs, fallback=fallback)
+    program = Path(source) if _is_path(source) else source
+    return torch_model.load(program, example_inputs, fallback=fallback)
 
 
 def is_onnx(source: Any) -> bool:

@@ -169,3 +169,8 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
     importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…
 
     return rng.standard_normal(spec.fixed).astype(spec.dtype)
+
+
+def as_array(value: Any) -> Any:
+    """Numbers as an array; sequences, maps and what is missing as they are."""
+    return value if value is None or isinstance(value, list | dict) else np.asarray(value)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx.backend.base import Backend, BackendRep
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.model import Array
+from hybridc.compiler.model import Array, as_array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 Inputs = Sequence[Any] | Mapping[str, Any]
@@ -24,12 +24,12 @@ class Prepared(BackendRep):
     """
 
     def __init__(self, model: Proto, fallback: bool = True) -> None:
-        from hybridc.compiler.frontends import onnx_static_inputs
+        from hybridc.compiler.frontends.onnx_graph import static_inputs
 
         self._model, self._fallback = model, fallback
         initialised = {tensor.name for tensor in model.graph.initializer}
         self._names = [v.name for v in model.graph.input if v.name not in initialised]
-        self.deciding = onnx_static_inputs.deciding(model)
+        self.deciding = static_inputs.deciding(model)
         self._sessions: dict[Any, Any] = {}
 
     def run(self, inputs: Inputs, **kwargs: Any) -> tuple[Array, ...]:
@@ -57,19 +57,19 @@ class Prepared(BackendRep):
 
     def _by_name(self, inputs: Inputs) -> dict[str, Any]:
         if isinstance(inputs, Mapping):
-            return {name: _given(value) for name, value in inputs.items()}
+            return {name: as_array(value) for name, value in inputs.items()}
         if len(inputs) > len(self._names):
             known = ", ".join(self._names)
             raise InputError(f"{len(inputs)} inputs given; the model has {known}")
-        return {n: _given(value) for n, value in zip(self._names, inputs, strict=False)}
+        return {n: as_array(value) for n, value in zip(self._names, inputs, strict=False)}
 
     def _compiled(self, feed: Mapping[str, Any], constants: Mapping[str, Array]) -> Any:
         from hybridc.compiler import driver
         from hybridc.compiler.configuration import plans
-        from hybridc.compiler.frontends import onnx_static_inputs
+        from hybridc.compiler.frontends.onnx_graph import static_inputs
         from hybridc.compiler.session import InferenceSession
 
-        proto = onnx_static_inputs.fixed(self._model, constants)
+        proto = static_inputs.fixed(self._model, constants)
         shapes = {
             value.name: feed[value.name].shape
             for value in proto.graph.input
@@ -129,11 +129,6 @@ class HybridcBackend(Backend):
 
 def _is_array(value: Any) -> bool:
     return isinstance(value, np.ndarray)
-
-
-def _given(value: Any) -> Any:
-    """Sequences, maps and what is missing as they are, all else as arrays."""
-    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _described(name: str, array: Array) -> Proto:

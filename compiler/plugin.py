@@ -138,10 +138,10 @@ def name_of(kind: type) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", kind.__name__).lower()
 
 
-def text(plugin: object) -> str:
+def text(plugin: Any) -> str:
     """Write a plug-in as the text that builds it again; options at their default are left out."""
     shown: list[str] = []
-    for field in dataclasses.fields(plugin):  # type: ignore[arg-type]
+    for field in dataclasses.fields(plugin):
         value = getattr(plugin, field.name)
         if value != field.default:
             shown.append(f"{_kebab(field.name)}={_write(value)}")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.errors import ModelError
-from hybridc.compiler.model import Array, Feed, Reference
+from hybridc.compiler.errors import ModelError, first_line
+from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
@@ -27,14 +27,9 @@ def onnx_reference(source: Path | Any) -> Reference:
     def run(feed: Feed) -> list[Array]:
         if not made:
             made.append(_session(source))
-        return [_as_array(value) for value in made[0].run(None, dict(feed))]
+        return [as_array(value) for value in made[0].run(None, dict(feed))]
 
     return run
-
-
-def _as_array(value: Any) -> Any:
-    """Numbers as arrays; sequences, maps and what is missing as they are."""
-    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _session(source: Path | Any) -> Any:
@@ -43,7 +38,7 @@ def _session(source: Path | Any) -> Any:
         try:
             return road(source)
         except Exception as error:  # each library raises classes of its own, not all public
-            reasons.append(str(error).strip().splitlines()[0][:200] if str(error) else repr(error))
+            reasons.append(first_line(error, repr(error))[:200])
     raise ModelError(f"no reference can run this model: {reasons[0]}")
 
 

@@ -6,7 +6,7 @@ or constants; a rule sees through a variable with the `Graph`.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 
 Expr = Any  # a Relax expression; TVM ships no types
+Extent = Any  # a size: an int, or a TIR expression where it is open
 
 
 @dataclass
@@ -139,16 +140,26 @@ def computes_in(module: IRModule, dtype: str) -> bool:
     )
 
 
-def shape(expr: Expr) -> tuple[int, ...]:
-    """Shape of a tensor expression.
-
-    A size that is open is the TIR expression that it is, though the type says int: it is equal to
-    itself alone, adds and multiplies, and raises where it is asked which of two is less.
-    """
+def open_shape(expr: Expr) -> tuple[Extent, ...]:
+    """Shape of a tensor expression, for code that asks which sizes are open."""
     return tuple(extent_of(extent) for extent in expr.ty.shape.values)
 
 
-def extent_of(extent: Expr) -> Any:
+def shape(expr: Expr) -> tuple[int, ...]:
+    """Shape of a tensor expression, for code that takes every size for a number.
+
+    An open size is a TIR expression here too, and serves as a number for as long as it may: it is
+    equal to itself alone, adds and multiplies, and raises where it is asked which of two is less.
+    """
+    return open_shape(expr)
+
+
+def are_known(sizes: Iterable[Extent]) -> bool:
+    """Whether all these sizes are numbers, and none is open."""
+    return all(isinstance(size, int) for size in sizes)
+
+
+def extent_of(extent: Expr) -> Extent:
     """A size as a number, or the expression that it is where it is open."""
     return int(extent) if isinstance(extent, tirx.IntImm) else extent
 
@@ -209,7 +220,7 @@ def _rewrite_block(block: Expr, rule: Rule, graph: Graph) -> Expr | None:
     bindings = list(block.bindings)
     changed = False
     for index, binding in enumerate(bindings):
-        if not isinstance(binding, relax.VarBinding) or _is_atom(binding.value):
+        if not isinstance(binding, relax.VarBinding) or is_atom(binding.value):
             continue
         replacement = rule(binding.value, graph)
         if replacement is not None:
@@ -223,11 +234,12 @@ def _note(graph: Graph, variable: Expr, replacement: Expr) -> None:
     """Let later rules of this round see through a variable that is now another or a constant."""
     if isinstance(replacement, relax.Var):
         graph.uses[replacement] += graph.uses[variable] - 1
-    if _is_atom(replacement):
+    if is_atom(replacement):
         graph.values[variable] = replacement
 
 
-def _is_atom(value: Expr) -> bool:
+def is_atom(value: Expr) -> bool:
+    """Whether an expression is a variable or a constant."""
     return isinstance(value, relax.Var | tvm.ir.GenericConst)
 
 

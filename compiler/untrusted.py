@@ -18,7 +18,7 @@ from hybridc.compiler import dims, errors, settings
 from hybridc.compiler.child import Child, ChildError
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
-from hybridc.compiler.frontends import onnx_file
+from hybridc.compiler.frontends.onnx_graph import model_file
 from hybridc.compiler.units import format_size
 
 # Up to this size a glance takes less than 0.2 s.
@@ -62,7 +62,7 @@ def _look(path: Path, answer: int) -> NoReturn:
         import onnx
 
         limit(_GLANCE_SECONDS, MEMORY)
-        file = onnx_file.read(path)
+        file = model_file.read(path)
         with suppress(Exception):  # what cannot be inferred is told later; here it may only crash
             onnx.shape_inference.infer_shapes(file.proto, data_prop=True)
         said = _WELL

@@ -7,7 +7,15 @@ import numpy as np
 from tvm import relax
 
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, shape, with_attributes
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    constant,
+    operator,
+    shape,
+    with_attributes,
+)
 from hybridc.passes import _quantization
 from hybridc.passes._quantization import Quantized
 
@@ -94,8 +102,7 @@ def of_activations(value: Expr, graph: Graph) -> Expr | None:
     if one is None or other is None or min(one.rank, other.rank) < _MATRIX:
         return None
     left, right = shape(one.data), shape(other.data)
-    known = all(isinstance(size, int) for size in (*left, *right))  # pyright: ignore[reportUnnecessaryIsInstance]
-    if not known or _BYTE**2 * left[-1] > _LARGEST:
+    if not are_known((*left, *right)) or _BYTE**2 * left[-1] > _LARGEST:
         return None
     if left[-2] == 1 and left[:-2] == right[:-2]:
         product = _row_times_matrix(one, other, graph)

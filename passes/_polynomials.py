@@ -134,7 +134,7 @@ def log(x: Expr) -> Expr:
         power = tirx.Cast("float32", exponent)
         rest = tirx.reinterpret("float32", mantissa) - real(1.0)
         body = let("f", rest, lambda f: let("k", power, lambda k: finite(f, k)))
-        edge = Select(x == real(0.0), real(-math.inf), _nan())
+        edge = Select(x == real(0.0), real(-math.inf), nan())
         return Select(x > real(0.0), Select(x < real(math.inf), body, x), edge)
 
     def finite(f: Expr, k: Expr) -> Expr:
@@ -220,5 +220,6 @@ def whole(value: int) -> Expr:
     return tirx.const(value, "int32")
 
 
-def _nan() -> Expr:
+def nan() -> Expr:
+    """NaN of float32."""
     return tirx.reinterpret("float32", whole(0x7FC00000))

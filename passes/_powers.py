@@ -14,7 +14,7 @@ from tvm import tirx
 from tvm.ir.prim.expr import FloatImm
 from tvm.tirx import Max, Min, Select
 
-from hybridc.passes._polynomials import ARGUMENT, horner, let, real, whole
+from hybridc.passes._polynomials import ARGUMENT, horner, let, nan, real, whole
 
 Expr = Any  # tvm.ir.Expr
 
@@ -71,7 +71,7 @@ def _power(x: Expr, y: Expr) -> Expr:
     size = Select(ones, real(1.0), _size(x, y))
     signed = _signed(size, Select(odd, _sign(x), whole(0)))
     nothing = tirx.any(_no_number(x), tirx.all(_finite_below_zero(x), tirx.Not(integer)))
-    found = Select(nothing, _nan(), signed)
+    found = Select(nothing, nan(), signed)
     return Select(tirx.any(y.equal(real(0.0)), x.equal(real(1.0))), real(1.0), found)
 
 
@@ -85,7 +85,7 @@ def _constant_power(x: Expr, y: float) -> Expr:
     """X to a power that is known, of which those that take an instruction or two are apart."""
     match y:
         case 0.5:  # that of -0 is 0, and that of -inf is infinite
-            return Select(_finite_below_zero(x), _nan(), tirx.sqrt(tirx.abs(x)))
+            return Select(_finite_below_zero(x), nan(), tirx.sqrt(tirx.abs(x)))
         case -1.0:
             return real(1.0) / x
         case -2.0:
@@ -96,8 +96,8 @@ def _constant_power(x: Expr, y: float) -> Expr:
         return _power(x, real(y))
     size = _size(x, real(y))
     if not y.is_integer():
-        return Select(tirx.any(_no_number(x), _finite_below_zero(x)), _nan(), size)
-    return Select(_no_number(x), _nan(), _signed(size, _sign(x)) if y % 2 else size)
+        return Select(tirx.any(_no_number(x), _finite_below_zero(x)), nan(), size)
+    return Select(_no_number(x), nan(), _signed(size, _sign(x)) if y % 2 else size)
 
 
 def _size(x: Expr, y: Expr) -> Expr:
@@ -183,7 +183,3 @@ def _wide(x: Expr) -> Expr:
 
 def _real64(value: float) -> Expr:
     return tirx.const(value, "float64")
-
-
-def _nan() -> Expr:
-    return tirx.reinterpret("float32", whole(0x7FC00000))

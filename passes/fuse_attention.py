@@ -9,7 +9,16 @@ from tvm import relax, tirx
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.kernels.attention import attention
 from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
-from hybridc.compiler.rewrite import Expr, Graph, opened, operator, rewrite, shape, updated
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    opened,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
 from hybridc.compiler.target import Target
 from hybridc.passes import _known
 
@@ -273,7 +282,7 @@ def _consistent(form: Attention) -> bool:
         and query.extent(3) == key.extent(2)
         and key.extent(3) == value.extent(2)
         and 0 not in [size for each in (query, key, value) for size in each.shape]
-        and all(isinstance(each.extent(i), int) for each in (query, key, value) for i in (1, 2, 3))  # pyright: ignore[reportUnnecessaryIsInstance]
+        and are_known(each.extent(i) for each in (query, key, value) for i in (1, 2, 3))
     )
 
 

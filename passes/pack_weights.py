@@ -24,6 +24,7 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,
+    are_known,
     constant,
     opened,
     operator,
@@ -92,7 +93,7 @@ class _Packer:
         tensors = [*value.args, value]
         if weight is None or not all(_known(tensor.ty) for tensor in tensors):
             return None
-        if name == "nn.conv2d" and any(not isinstance(n, int) for n in shape(value.args[0])[1:]):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if name == "nn.conv2d" and not are_known(shape(value.args[0])[1:]):
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
@@ -119,7 +120,7 @@ class _Packer:
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
-        if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
+        if weight.dtype != np.int8 or not are_known(rows):
             return False
         depth, columns = weight.shape
         return inner_product.pays(prod(rows), depth, columns, self.target)

@@ -7,7 +7,7 @@ import tvm
 from tvm import tirx
 
 from hybridc.compiler import plugin, strips
-from hybridc.compiler.errors import PassError
+from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
@@ -100,7 +100,7 @@ class _Kernel:
             try:
                 taken = _take(rule, self.func, self.context.target)
             except Exception as error:  # a kernel that a rule stumbles over is left to the next
-                refused[rule_name] = f"it failed: {_line(error)}"
+                refused[rule_name] = f"it failed: {described(error)}"
                 note = f"rule {rule_name} on kernel {self.name}: {refused[rule_name]}"
                 self.context.notes.append(note)
                 continue
@@ -135,7 +135,7 @@ class _Kernel:
                 return f"{_text(rule_name, point)} is beyond the GPU: {faults}"
             self.tried[_text(rule_name, point)] = done
         except Exception as error:  # as above: whatever is wrong, another point may do
-            return f"{_text(rule_name, point)} failed: {_line(error)}"
+            return f"{_text(rule_name, point)} failed: {described(error)}"
         return None
 
     def _tell_missed(self, space: Space) -> None:
@@ -212,7 +212,3 @@ def _in_space(point: Point, space: Space) -> bool:
 
 def _text(rule: str, point: Point) -> str:
     return f"{rule}{{{' '.join(f'{knob}={value}' for knob, value in sorted(point.items()))}}}"
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -18,7 +18,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.rewrite import Expr, Graph, are_known, operator, rewrite, shape
 from hybridc.compiler.target import Target
 from hybridc.passes import _phases
 
@@ -87,7 +87,7 @@ def _subpixel(value: Expr, target: Target) -> Expr | None:
     if operator(value) != "nn.conv2d_transpose" or value.attrs.data_layout != "NHWC":
         return None
     attrs, (data, weight) = value.attrs, value.args
-    if not all(isinstance(side, int) for side in shape(data)[1:3]):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not are_known(shape(data)[1:3]):
         return _channels_first(value)
     if attrs.kernel_layout != "IHWO":
         return _channels_first(value)

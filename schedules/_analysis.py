@@ -186,11 +186,6 @@ def worth_threads(func: PrimFunc, target: Target) -> bool:
     return target.threads > 1 and cycles(func, target) >= PARALLEL_CYCLES
 
 
-def divisors(value: int) -> tuple[int, ...]:
-    """All divisors of a positive number, ascending."""
-    return tuple(d for d in range(1, value + 1) if value % d == 0)
-
-
 def best_lanes(extent: int, divisor: int, native: int) -> int:
     """Lanes for an axis: a whole register, or the most below it that divide `divisor`.
 

@@ -20,9 +20,6 @@ from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.schedules import _accumulators, _canonical, _tiling
 
-# A side of a window up to which unrolling it pays: 7 x 7 taps x 8 pixels are 392 multiply-adds.
-_UNROLLED_WINDOW = 7
-
 
 @dataclass(frozen=True)
 class Contraction(Match):
@@ -137,14 +134,6 @@ def lanes(schedule: Schedule, product: Any) -> int:
 def source_shape(schedule: Schedule, product: Any) -> list[int]:
     """The shape of the (padded) activations that the product reads."""
     return [int(extent) for extent in schedule.get(product).reads[0].source.shape]
-
-
-def unroll_window(schedule: Schedule, product: Any) -> None:
-    """Unroll the loops over a small window, so that its weights stay in registers."""
-    loops = schedule.get_loops(product)
-    for loop in loops[-5:-3]:
-        if int(schedule.get(loop).extent) <= _UNROLLED_WINDOW:
-            schedule.unroll(loop)
 
 
 def inline_epilogue(schedule: Schedule, product: Any, keep: Iterable[str] = ()) -> Any:

@@ -16,7 +16,7 @@ from tvm.error import InternalError
 from tvm.ir.expr import TensorLoad
 from tvm.ir.prim import expr as prim
 from tvm.s_tir import ScheduleError
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Match, NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
@@ -238,10 +238,3 @@ def substituted(value: Expr, axes: Mapping[Any, Expr]) -> Expr:
         return var
 
     return structural_map(value, (type(next(iter(axes))), replaced)) if axes else value
-
-
-def loads_of(value: Expr) -> list[Any]:
-    """The loads in an expression."""
-    found: list[Any] = []
-    structural_walk(value, (TensorLoad, found.append))
-    return found

@@ -13,7 +13,7 @@ from typing import Any
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule, Space
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _cuda_loops, _loops, _rows
+from hybridc.schedules import _analysis, _cuda_loops, _loops, _rows, _tiling
 from hybridc.schedules._analysis import Block
 
 # Elements that a thread combines by itself, so that the tree behind them is a small part.
@@ -63,7 +63,7 @@ def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
         stored = ()
     held = sum(_bytes_of(found[name]) // count for name in stored)
     length = max(prod(block.reduction.values()) for block in reductions)
-    widths = _analysis.divisors(rows.axis) if not rows.along else _ROWS
+    widths = _tiling.divisors(rows.axis) if not rows.along else _ROWS
     beside = tuple(n for n in widths if count % n == 0 and n <= _MOST_ROWS)
     return GpuRows(func, target, rows, length, count, held, stored, beside)
 

@@ -72,12 +72,13 @@ def analyse(block: _analysis.Block, lanes: int) -> Nest | None:
         return None
     axes = list(block.spatial)
     accesses = [(block.body.indices, block.body.buffer), *((x.indices, x.source) for x in loads)]
-    moves = [_linear(indices, buffer, axes) for indices, buffer in accesses]
-    if any(move is None for move in moves):
+    found = [_linear(indices, buffer, axes) for indices, buffer in accesses]
+    moves = [move for move in found if move is not None]
+    if len(moves) < len(found):
         return None
-    steps = tuple(zip(*(move[:-1] for move in moves), strict=True))  # type: ignore[index]
+    steps = tuple(zip(*(move[:-1] for move in moves), strict=True))
     extents = [Axis(e, s) for e, s in zip(block.spatial.values(), steps, strict=True) if e > 1]
-    start = tuple(move[-1] for move in moves)  # type: ignore[index]
+    start = tuple(move[-1] for move in moves)
     return _with_rows(Nest(block, _merged(extents), start, loads, 0, (), "", min(lanes, _LANES)))
 
 

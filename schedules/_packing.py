@@ -18,6 +18,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Schedule
 from hybridc.schedules import _access, _contraction, _register_tiles
+from hybridc.schedules._statements import number_like
 from hybridc.schedules._vectors import substitute
 
 Expr = Any  # tvm.ir.Expr
@@ -154,7 +155,7 @@ def _transposed(block: _Block, values: Any) -> Statement:
     like = block.axes[0]
     tile, part = (tirx.Var(name, like.ty) for name in ("tile", "part"))
     # The last tile ends with the depth; what it has in common with the one before is the same.
-    start = tirx.min(tile * side, _const(block.steps - side, like))
+    start = tirx.min(tile * side, number_like(block.steps - side, like))
     stages = [tirx.decl_buffer((side * side,), dtype, "tile")]
     made = []
     for row in range(side):
@@ -188,7 +189,7 @@ def _interleaved(block: _Block, values: Any) -> Statement:
     if not whole:
         return _pairs(block, values, rest)
     column = values[-block.inner - 1]
-    inside = column < _const(whole, column)
+    inside = column < number_like(whole, column)
     return tirx.IfThenElse(inside, _pairs(block, values, lanes), _pairs(block, values, rest))
 
 
@@ -201,7 +202,7 @@ def _pairs(block: _Block, values: Any, width: int) -> Statement:
     if pairs:
         statements.append(_loop(step, pairs, _pair(block, values, step, width, last=False)))
     if odd:
-        at = _const(pairs, like)
+        at = number_like(pairs, like)
         statements.append(_pair(block, values, at, width, last=True))
     return tirx.SeqStmt(statements) if len(statements) > 1 else statements[0]
 
@@ -210,7 +211,7 @@ def _pair(block: _Block, values: Any, step: Expr, width: int, last: bool) -> Sta
     zeros = tirx.Broadcast(tirx.const(0, "uint16"), 2 * block.lanes)
     rows = [tirx.Broadcast(tirx.const(0, "uint16"), width)] * 2
     for row in range(1 if last else 2):
-        at = _bound(block, values, step, _const(0, step), row)
+        at = _bound(block, values, step, number_like(0, step), row)
         rows[row] = tirx.reinterpret(f"uint16x{width}", _vector(block.load, at, width))
     # Lanes behind the last column are zeros, which stand behind both rows.
     order = [
@@ -219,20 +220,20 @@ def _pair(block: _Block, values: Any, step: Expr, width: int, last: bool) -> Sta
         for row in range(2)
     ]
     value = tirx.Shuffle([*rows, zeros], [tirx.const(place, "int32") for place in order])
-    store = _packed_store(block, values, step, _const(0, step), value)
+    store = _packed_store(block, values, step, number_like(0, step), value)
     return _opaque(store, [])
 
 
 def _bound(block: _Block, values: Any, step: Expr, lane: Expr, row: int = 0) -> dict[Any, Expr]:
     """The block's axes at one step, lane and place in the group."""
-    inner = [step, lane, _const(row, lane)][: block.inner]
+    inner = [step, lane, number_like(row, lane)][: block.inner]
     return dict(zip(block.axes, [*values[: -block.inner], *inner], strict=True))
 
 
 def _vector(load: Any, at: dict[Any, Expr], lanes: int) -> Expr:
     """Neighbouring elements from where `load` is with its axes there."""
     *lead, last = (substitute(index, at) for index in load.indices)
-    return tirx.BufferLoad(load.source, [*lead, tirx.Ramp(last, _const(1, last), lanes)])
+    return tirx.BufferLoad(load.source, [*lead, tirx.Ramp(last, number_like(1, last), lanes)])
 
 
 def _packed_store(block: _Block, values: Any, step: Expr, lane: Expr, value: Expr) -> Statement:
@@ -244,7 +245,7 @@ def _packed_store(block: _Block, values: Any, step: Expr, lane: Expr, value: Exp
     if group > 1:
         narrow = tirx.reinterpret(f"uint16x{count}", value)
         value = tirx.reinterpret(f"{dtype}x{count}", narrow)
-    index = [*lead, tirx.Ramp(last, _const(1, last), count)]
+    index = [*lead, tirx.Ramp(last, number_like(1, last), count)]
     return tirx.BufferStore(block.store.buffer, value, index)
 
 
@@ -269,8 +270,4 @@ def _opaque(body: Statement, buffers: list[Any]) -> Statement:
 
 
 def _loop(var: Any, extent: int, body: Statement) -> Statement:
-    return tirx.For(var, _const(0, var), _const(extent, var), tirx.ForKind.SERIAL, body)
-
-
-def _const(value: int, like: Any) -> Expr:
-    return tirx.const(value, str(like.ty.dtype))
+    return tirx.For(var, number_like(0, var), number_like(extent, var), tirx.ForKind.SERIAL, body)

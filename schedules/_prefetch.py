@@ -23,6 +23,7 @@ from hybridc.compiler.interfaces import Schedule
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
 from hybridc.schedules import _access, _vectors
+from hybridc.schedules._statements import number_like
 
 Expr = Any  # tvm.ir.Expr
 Statement = Any  # tvm.tirx.Stmt
@@ -65,7 +66,7 @@ class _Nest:
         """Where a region begins with the loops at `values`, and at 0 where these name none."""
         axes = [axis.var for axis in self.realize.block.iter_vars]
         bound = dict(zip(axes, self.realize.iter_values, strict=True))
-        start = {loop.loop_var: _const(0, loop.loop_var) for loop in self.loops}
+        start = {loop.loop_var: number_like(0, loop.loop_var) for loop in self.loops}
         found = [axis.min for axis in region.region]
         for known in (bound, {**start, **values}):
             found = [_vectors.substitute(index, known) for index in found]
@@ -213,7 +214,7 @@ def _asking(update: _Nest, requests: Sequence[_Request]) -> Statement:
 def _named(loop: Any, extent: int) -> Any:
     """A loop like another, with a variable of its own and an extent of its own."""
     var = tirx.Var(loop.loop_var.name, loop.loop_var.ty)
-    return tirx.For(var, loop.min, _const(extent, var), loop.kind, loop.body)
+    return tirx.For(var, loop.min, number_like(extent, var), loop.kind, loop.body)
 
 
 def _replaced(loops: Sequence[Any], old: Any, new: Statement) -> Statement:
@@ -276,7 +277,3 @@ def _use(indices: Sequence[Expr], var: Var) -> bool:
 
 def _itemsize(region: Any) -> int:
     return np.dtype(str(region.source.dtype)).itemsize
-
-
-def _const(value: int, like: Var) -> Any:
-    return tirx.const(value, str(like.ty.dtype))

@@ -12,6 +12,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules._nests import SIDE, Axis, Nest
+from hybridc.schedules._statements import counter, long, loop
 
 Expr = Any  # tvm.ir.Expr
 Statement = Any  # tvm.tirx.Stmt
@@ -36,7 +37,7 @@ class _Writer:
         tiles = _up(self.row.extent, self.height)
         groups = _up(tiles, rows)
         count = prod(axis.extent for axis in outer) * groups
-        task, tile, column = (_var(name) for name in ("task", "tile", "column"))
+        task, tile, column = (counter(name) for name in ("task", "tile", "column"))
         group, places = task % groups, []
         rest = task // groups
         for axis in reversed(outer):
@@ -47,10 +48,10 @@ class _Writer:
         places += [(first, self.row), (second, self.column)]
         body = self._tile(places)
         # Rows inside, as far as they share the cache lines that are read; then along the writes.
-        body = _loop(tile, tirx.min(_long(rows), tiles - group * rows), body)
-        body = _loop(column, _up(self.column.extent, self.width), body)
+        body = loop(tile, tirx.min(long(rows), tiles - group * rows), body)
+        body = loop(column, _up(self.column.extent, self.width), body)
         kind = tirx.ForKind.PARALLEL if threads and count > 1 else tirx.ForKind.SERIAL
-        body = _loop(task, count, body, kind)
+        body = loop(task, count, body, kind)
         root = func.body.block
         block = s_tir.SBlock([], root.reads, root.writes, root.name_hint, body)
         return s_tir.SBlockRealize([], True, block)
@@ -58,7 +59,7 @@ class _Writer:
     def _tile(self, places: list[tuple[Expr, Axis]]) -> Statement:
         """One tile: loads into vectors, shuffles, and what is computed of them."""
         at = [
-            start + sum((place * axis.steps[i] for place, axis in places), _long(0))
+            start + sum((place * axis.steps[i] for place, axis in places), long(0))
             for i, start in enumerate(self.nest.start)
         ]
         buffers: list[Any] = []
@@ -86,7 +87,7 @@ class _Writer:
         ]
         for pattern in self._patterns(count):
             source, target = stages[-1], _buffer(count * self.lanes, dtype)
-            vectors = [_vector(source, _long(i * self.lanes), self.lanes) for i in range(count)]
+            vectors = [_vector(source, long(i * self.lanes), self.lanes) for i in range(count)]
             for i, (operands, order) in enumerate(pattern):
                 value = tirx.Shuffle([vectors[j] for j in operands], [_int(k) for k in order])
                 made.append(_vector_store(target, i, value))
@@ -109,7 +110,7 @@ class _Writer:
         body, loads = self.nest.block.body, self.nest.loads
         flat = self.nest.few == "out"
         rows = self.width if flat else self.height
-        row, lane = _var("row"), _var("lane")
+        row, lane = counter("row"), counter("lane")
 
         def place(i: int) -> Expr:
             if flat:
@@ -124,8 +125,8 @@ class _Writer:
 
         computed = structural_map(body.value, (TensorLoad, value))
         store = tirx.BufferStore(body.buffer, computed, _flat_indices(body.buffer, place(0)))
-        vector = _loop(lane, self.lanes, store, tirx.ForKind.VECTORIZED)
-        return _loop(row, rows, vector, tirx.ForKind.UNROLLED)
+        vector = loop(lane, self.lanes, store, tirx.ForKind.VECTORIZED)
+        return loop(row, rows, vector, tirx.ForKind.UNROLLED)
 
 
 def transposition(side: int) -> list[list[tuple[list[int], list[int]]]]:
@@ -156,29 +157,16 @@ def _vector(buffer: Any, at: Expr, lanes: int) -> Expr:
 
 def _vector_store(buffer: Any, i: int, value: Expr) -> Statement:
     lanes = int(value.ty.dtype.lanes)
-    return tirx.BufferStore(buffer, value, [tirx.Ramp(_long(i * lanes), _long(1), lanes)])
+    return tirx.BufferStore(buffer, value, [tirx.Ramp(long(i * lanes), long(1), lanes)])
 
 
 def _flat_indices(buffer: Any, at: Expr) -> list[Expr]:
     """Indices of the element `at` places behind the first, whatever the shape."""
-    return [*[_long(0)] * (len(buffer.shape) - 1), at]
+    return [*[long(0)] * (len(buffer.shape) - 1), at]
 
 
 def _buffer(size: int, dtype: str) -> Any:
-    return tirx.decl_buffer((_long(size),), dtype, "tile")
-
-
-def _loop(var: Any, extent: Any, body: Statement, kind: Any = tirx.ForKind.SERIAL) -> Statement:
-    wide = _long(extent) if isinstance(extent, int) else extent
-    return tirx.For(var, _long(0), wide, kind, body)
-
-
-def _var(name: str) -> Any:
-    return tirx.Var(name, "int64")
-
-
-def _long(value: int) -> Expr:
-    return tirx.const(value, "int64")
+    return tirx.decl_buffer((long(size),), dtype, "tile")
 
 
 def _int(value: int) -> Expr:

@@ -6,6 +6,7 @@ from tvm import s_tir, tirx
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Point, PrimFunc, Schedule
+from hybridc.compiler.kernels.packing import round_up
 from hybridc.schedules import _analysis, _loops, _vectors
 from hybridc.schedules._rows import Rows
 
@@ -168,7 +169,7 @@ def _pad_reduction(func: PrimFunc, name: str, width: int) -> PrimFunc:
         *axes, last = old.iter_vars
         dtype = str(last.var.ty.dtype)
         extent = int(last.dom.extent)
-        domain = type(last.dom)(tirx.const(0, dtype), tirx.const(_up(extent, width), dtype))
+        domain = type(last.dom)(tirx.const(0, dtype), tirx.const(round_up(extent, width), dtype))
         inside = tirx.likely(last.var < tirx.const(extent, dtype))
         store = old.body
         term = tirx.if_then_else(inside, store.value.b, old.init.value)
@@ -190,7 +191,3 @@ def _pad_reduction(func: PrimFunc, name: str, width: int) -> PrimFunc:
 def _uneven(block: Any, width: int) -> bool:
     last = block.iter_vars[-1]
     return int(last.iter_type) == tirx.IterVar.CommReduce and int(last.dom.extent) % width != 0
-
-
-def _up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
+from typing import Any
 
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Space
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops
+from hybridc.schedules import _analysis, _loops, _tiling
 from hybridc.schedules._analysis import Block
 
 # An addition takes 4 cycles and two start in each; four accumulators in flight hide most of that
@@ -201,8 +202,8 @@ def _kept(output: Block, feeding: Sequence[Block], rows: int) -> tuple[int, ...]
     return tuple(sorted(used))
 
 
-def _position(index: object, axes: Sequence[object]) -> int | None:
-    return next((i for i, axis in enumerate(axes) if axis.same_as(index)), None)  # type: ignore[attr-defined]
+def _position(index: Any, axes: Sequence[Any]) -> int | None:
+    return next((i for i, axis in enumerate(axes) if axis.same_as(index)), None)
 
 
 def _along(reductions: Sequence[Block]) -> bool | None:
@@ -227,7 +228,7 @@ def _reduced_axis(reductions: Sequence[Block], native: int) -> tuple[int, int, t
     wide = CHAINS * native
     for count in range(fused, 1, -1):
         axis = _length(reductions, count)
-        whole = tuple(d for d in _analysis.divisors(axis) if native // 4 <= d <= wide)
+        whole = tuple(d for d in _tiling.divisors(axis) if native // 4 <= d <= wide)
         if any(native <= 2 * d <= 2 * native for d in whole):
             return axis, count, whole
     axis = _length(reductions, 1)
@@ -242,4 +243,4 @@ def _length(reductions: Sequence[Block], count: int) -> int:
 def _across_widths(axis: int, native: int) -> tuple[int, ...]:
     """How many rows may be computed side by side: what divides them, or all."""
     widest = _TILE_REGISTERS[-1] * native
-    return tuple(d for d in _analysis.divisors(axis) if d <= widest or d == axis)
+    return tuple(d for d in _tiling.divisors(axis) if d <= widest or d == axis)

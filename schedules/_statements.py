@@ -45,3 +45,8 @@ def counter(name: str) -> Any:
 def long(value: int) -> Expr:
     """A number of 64 bits."""
     return tirx.const(value, "int64")
+
+
+def number_like(value: int, like: Expr) -> Expr:
+    """A number of another expression's type."""
+    return tirx.const(value, str(like.ty.dtype))

@@ -20,6 +20,7 @@ from tvm_ffi import structural_map, structural_walk
 from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules import _access, _contraction, _vectors
+from hybridc.schedules._statements import number_like
 from hybridc.schedules._tiling import Problem
 
 Statement = Any  # tvm.tirx.Stmt
@@ -83,7 +84,7 @@ def _written(loop: Any) -> Any:
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, marks)
     updates: list[Statement] = []
     for k in range(int(loop.extent)):
-        inner = _vectors.copied(loop.body, {loop.loop_var: _const(k, loop.loop_var)})
+        inner = _vectors.copied(loop.body, {loop.loop_var: number_like(k, loop.loop_var)})
         updates += _updates(_shuffled(inner, k, group))
     # TVM compares each block with every other that writes what it does.
     return tirx.SeqStmt([structural_map(x, (s_tir.SBlockRealize, _bare)) for x in updates])
@@ -109,8 +110,8 @@ def _updates(column: Any) -> Iterator[Statement]:
         return pair[0] * steps[0] + pair[1] * steps[1], pair[0]
 
     for tap, pixel in sorted(product(range(taps), range(rows)), key=place):
-        at = {column.loop_var: _const(tap, column.loop_var)}
-        at[row.loop_var] = _const(pixel, row.loop_var)
+        at = {column.loop_var: number_like(tap, column.loop_var)}
+        at[row.loop_var] = number_like(pixel, row.loop_var)
         yield _vectors.copied(row.body, at)
 
 
@@ -148,12 +149,12 @@ def _on_vectors(loop: Any, k: int, group: int) -> Any:
     realize, lanes = loop.body, int(loop.extent)
     block = realize.block
     total, image, weight = _operands(block)
-    first = {loop.loop_var: _const(0, loop.loop_var)}
+    first = {loop.loop_var: number_like(0, loop.loop_var)}
     values = [_access.simplify(_vectors.substitute(v, first)) for v in realize.iter_values]
     channel = total.indices[-1]
     order = [tirx.const(lane // group * group + k, "int32") for lane in range(lanes)]
     data = _vector(image, channel, lanes)
-    weights = _vector(weight, _const(0, weight.indices[-1]), lanes)
+    weights = _vector(weight, number_like(0, weight.indices[-1]), lanes)
     sums = _vector(total, channel, lanes)
     value = sums + tirx.Shuffle([data], order) * weights
     store = tirx.BufferStore(total.source, value, sums.indices)
@@ -177,10 +178,6 @@ def _vector(load: Any, first: Any, lanes: int) -> Any:
 def _region(vector: Any) -> Any:
     """What a load of a vector reads."""
     *outer, last = vector.indices
-    ranges = [tvm.ir.Range.from_min_extent(i, _const(1, i)) for i in outer]
-    ranges.append(tvm.ir.Range.from_min_extent(last.base, _const(int(last.lanes), last.base)))
+    ranges = [tvm.ir.Range.from_min_extent(i, number_like(1, i)) for i in outer]
+    ranges.append(tvm.ir.Range.from_min_extent(last.base, number_like(int(last.lanes), last.base)))
     return tirx.BufferRegion(vector.source, ranges)
-
-
-def _const(value: int, like: Any) -> Any:
-    return tirx.const(value, str(like.ty.dtype))

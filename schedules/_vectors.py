@@ -9,6 +9,7 @@ from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.schedules import _access
+from hybridc.schedules._statements import number_like
 
 Var = Any  # tvm.ir.expr.Var
 
@@ -34,7 +35,7 @@ def _split_tail(loop: Any) -> Any:
         return loop
     rest = int(loop.annotations[TAIL])
     others = {k: v for k, v in loop.annotations.items() if k not in (TAIL, OVERLAP)}
-    last = _const(int(loop.extent) - 1, loop.loop_var)
+    last = number_like(int(loop.extent) - 1, loop.loop_var)
     main = tirx.For(loop.loop_var, loop.min, last, loop.kind, loop.body, None, others)
     whole = OVERLAP in loop.annotations and int(last) > 0
     tail = _unguarded(_copy(loop.body, {loop.loop_var: last}, rest, whole))
@@ -67,7 +68,7 @@ def copied(body: Any, values: dict[Var, Any]) -> Any:
 def _moved(loop: Any, lanes: int) -> Any:
     if int(loop.kind) != tirx.ForKind.VECTORIZED:
         return loop
-    back = loop.loop_var - _const(int(loop.extent) - lanes, loop.loop_var)
+    back = loop.loop_var - number_like(int(loop.extent) - lanes, loop.loop_var)
     body = substitute(loop.body, {loop.loop_var: back})
     return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, None, loop.annotations)
 
@@ -76,7 +77,7 @@ def _narrow(loop: Any, lanes: int) -> Any:
     if int(loop.kind) != tirx.ForKind.VECTORIZED:
         return loop
     kind = tirx.ForKind.VECTORIZED if lanes > 1 else tirx.ForKind.SERIAL
-    extent = _const(lanes, loop.loop_var)
+    extent = number_like(lanes, loop.loop_var)
     return tirx.For(loop.loop_var, loop.min, extent, kind, loop.body, None, loop.annotations)
 
 
@@ -105,7 +106,7 @@ def _even(loop: Any) -> Any:
     axes = [axis.var for axis in realize.block.iter_vars]
     for var, value in zip(axes, realize.iter_values, strict=True):
         if _access.uses(value, loop.loop_var):
-            first = substitute(value, {loop.loop_var: _const(0, loop.loop_var)})
+            first = substitute(value, {loop.loop_var: number_like(0, loop.loop_var)})
             realize = _ask_first(realize, var, first, lanes)
     return tirx.For(
         loop.loop_var, loop.min, loop.extent, loop.kind, realize, None, loop.annotations
@@ -170,7 +171,3 @@ def substitute(node: Any, values: dict[Var, Any]) -> Any:
     """`node` with each variable of `values` replaced by its value."""
     kind = type(next(iter(values)))
     return structural_map(node, (kind, lambda old: values.get(old, old)))
-
-
-def _const(value: int, like: Var) -> Any:
-    return tirx.const(value, str(like.ty.dtype))

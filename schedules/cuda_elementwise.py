@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _analysis, _cuda_loops, _cuda_vectors, _loops
+from hybridc.schedules import _analysis, _cuda_loops, _cuda_vectors, _loops, _pointwise
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,8 @@ class CudaElementwise(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> ElementwiseMatch | NotApplicable:
         """Take kernels without reductions: arithmetic, casts, broadcasts, gathers of rows."""
-        found = _analysis.blocks(func)
-        if not _analysis.plain(found):
-            return NotApplicable("a block is no single store under constant loops")
-        if any(block.reduction for block in found):
-            return NotApplicable("it holds a reduction")
+        if reason := _pointwise.unless_pointwise(_analysis.blocks(func)):
+            return reason
         inlined = _loops.inline(func)
         left = _analysis.blocks(inlined)
         vectors = reduce(

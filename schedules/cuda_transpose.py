@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _access, _analysis, _loops
+from hybridc.schedules import _access, _loops, _pointwise
 from hybridc.schedules._analysis import Block
 
 # A tile is as wide as a warp both ways: a column more keeps its columns in different banks.
@@ -40,19 +40,14 @@ class CudaTranspose(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> TransposeMatch | NotApplicable:
         """Take elementwise kernels whose output is contiguous along another axis than an input."""
-        found = _analysis.blocks(func)
-        if not _analysis.plain(found):
-            return NotApplicable("a block is no single store under constant loops")
-        if any(block.reduction for block in found):
-            return NotApplicable("it holds a reduction")
-        inlined = _loops.inline(func)
-        left = _analysis.blocks(inlined)
-        if len(left) != 1:
-            return NotApplicable("it does not come down to one loop nest")
-        across = _across(left[0])
+        found = _pointwise.one_nest(func)
+        if isinstance(found, NotApplicable):
+            return found
+        inlined, block = found
+        across = _across(block)
         if across is None:
             return NotApplicable("it reads along the axis that it writes along")
-        return TransposeMatch(func, target, inlined, left[0].name, *across)
+        return TransposeMatch(func, target, inlined, block.name, *across)
 
     def knobs(self, match: TransposeMatch) -> Space:
         """`rows` of threads for a tile; each thread moves 32 / rows elements."""

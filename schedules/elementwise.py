@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops
+from hybridc.schedules import _analysis, _loops, _pointwise
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,8 @@ class Elementwise(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> ElementwiseMatch | NotApplicable:
         """Take kernels without reductions: arithmetic, casts, broadcasts, gathers of rows."""
-        found = _analysis.blocks(func)
-        if not found or not all(block.plain or block.single for block in found):
-            return NotApplicable("a block is no single store under constant loops")
-        if any(block.reduction for block in found):
-            return NotApplicable("it holds a reduction")
+        if reason := _pointwise.unless_pointwise(_analysis.blocks(func), single=True):
+            return reason
         inlined = _loops.inline(func)
         return ElementwiseMatch(
             func, target, inlined, _lanes(inlined, target), _analysis.worth_threads(inlined, target)

@@ -19,7 +19,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.sketches import SKETCH, THREADS, Sketches, sketches
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _row_loops, _rows
+from hybridc.schedules import _analysis, _loops, _row_loops, _rows, _tiling
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _by_kind(schedule: Schedule, name: str, target: Target, threads: bool) -> No
         raise ScheduleError(rows.reason)
     width = rows.point["width"]
     if rows.along and rows.axis % width:
-        width = max(w for w in _analysis.divisors(rows.axis) if w <= width)
+        width = max(w for w in _tiling.divisors(rows.axis) if w <= width)
     _row_loops.compute_rows(schedule, rows, width, threads)
 
 

@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _nests, _register_tiles
+from hybridc.schedules import _analysis, _loops, _nests, _pointwise, _register_tiles
 
 _LINE_BITS = 512
 
@@ -42,24 +42,19 @@ class Transpose(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> TransposeMatch | NotApplicable:
         """Take elementwise kernels whose output is contiguous along another axis than an input."""
-        found = _analysis.blocks(func)
-        if not _analysis.plain(found):
-            return NotApplicable("a block is no single store under constant loops")
-        if any(block.reduction for block in found):
-            return NotApplicable("it holds a reduction")
-        inlined = _loops.inline(func)
-        left = _analysis.blocks(inlined)
-        if len(left) != 1:
-            return NotApplicable("it does not come down to one loop nest")
-        lanes = target.lanes(left[0].widest)
+        found = _pointwise.one_nest(func)
+        if isinstance(found, NotApplicable):
+            return found
+        inlined, block = found
+        lanes = target.lanes(block.widest)
         # Tiles are addressed by how far they are from the first element.
-        nest = None if strips.has_gaps(func) else _nests.analyse(left[0], lanes)
-        rows = _read_axis(left[0])
+        nest = None if strips.has_gaps(func) else _nests.analyse(block, lanes)
+        rows = _read_axis(block)
         if nest is None and rows is None:
             return NotApplicable("it reads along the axis that it writes along")
         tile = _LINE_BITS * lanes // target.vector_bits
         threads = _analysis.worth_threads(inlined, target)
-        return TransposeMatch(func, target, inlined, left[0].name, rows, tile, threads, nest)
+        return TransposeMatch(func, target, inlined, block.name, rows, tile, threads, nest)
 
     def knobs(self, match: TransposeMatch) -> Space:
         """The side of a square `tile`; `threads` or one thread."""

@@ -51,6 +51,20 @@ def bf16_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def fresh_dynamo() -> Iterator[None]:
+    """No test knows the code that Dynamo compiled for another; nothing wants gradients."""
+    import torch
+
+    from hybridc.compiler.dynamo import torch_region
+
+    torch._dynamo.reset()
+    torch_region.all_sessions.cache_clear()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
 def module() -> Any:
     """`relu(x + w) @ dense` of a 2 by 3 input, with constants `w` and `dense`."""
     from tvm import relax
@@ -75,6 +89,16 @@ class Module:
     w = np.array([-1, 0, 1], "float32")
     dense = np.arange(12, dtype="float32").reshape(3, 4)
     return relax.transform.BindParams("main", {"w": w, "dense": dense})(from_source(text))
+
+
+@pytest.fixture(scope="session")
+def artifact_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of `example_artifact.make()`."""
+    from example_artifact import make
+
+    path = tmp_path_factory.mktemp("artifact") / "m.hyb"
+    make().save(path)
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="session")

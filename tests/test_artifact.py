@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-import pytest
 import safetensors
 from example_artifact import WEIGHTS, make
 
@@ -15,13 +14,6 @@ from hybridc.compiler import archive
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import KernelRecord
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("artifact") / "m.hyb"
-    make().save(path)
-    return path.read_bytes()
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -53,8 +45,8 @@ def test_writing_into_mapped_weights_leaves_the_file_alone(tmp_path: Path) -> No
     assert (tmp_path / "m.hyb").read_bytes() == before
 
 
-def test_any_zip_tool_reads_it(content: bytes) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+def test_any_zip_tool_reads_it(artifact_bytes: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(artifact_bytes)) as opened:
         assert opened.testzip() is None
         assert tuple(opened.namelist()) == archive.MEMBERS
         assert {info.compress_type for info in opened.infolist()} == {zipfile.ZIP_STORED}
@@ -63,8 +55,8 @@ def test_any_zip_tool_reads_it(content: bytes) -> None:
         assert opened.read("lib.so") == make().library
 
 
-def test_the_safetensors_library_reads_the_weights(content: bytes) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+def test_the_safetensors_library_reads_the_weights(artifact_bytes: bytes) -> None:
+    with zipfile.ZipFile(io.BytesIO(artifact_bytes)) as opened:
         member = opened.read("weights.safetensors")
     found = dict(safetensors.deserialize(member))
     kept = {name: entry for name, entry in found.items() if not name.startswith("__pad.")}
@@ -74,14 +66,14 @@ def test_the_safetensors_library_reads_the_weights(content: bytes) -> None:
         assert tuple(kept[name]["shape"]) == array.shape
 
 
-def test_equal_artifacts_are_equal_bytes(tmp_path: Path, content: bytes) -> None:
+def test_equal_artifacts_are_equal_bytes(tmp_path: Path, artifact_bytes: bytes) -> None:
     (tmp_path / "elsewhere").mkdir()
     path = tmp_path / "elsewhere" / "other.hyb"
     make(report={"passes": ["fuse"], "kernels": 1}).save(path)
-    assert path.read_bytes() == content
+    assert path.read_bytes() == artifact_bytes
     Artifact.load(path).save(path)
-    assert path.read_bytes() == content
-    assert str(tmp_path).encode() not in content
+    assert path.read_bytes() == artifact_bytes
+    assert str(tmp_path).encode() not in artifact_bytes
 
 
 def test_lock_lists_rules_and_points() -> None:

@@ -18,13 +18,6 @@ from hybridc.compiler.weights import encode
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("artifact") / "m.hyb"
-    make().save(path)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file for properties to write: hypothesis runs many cases in one test."""
     return tmp_path_factory.mktemp("scratch") / "m.hyb"
@@ -40,25 +33,25 @@ def refused(path: Path, data: bytes) -> str:
     return message
 
 
-def test_every_flipped_byte_is_refused(content: bytes, scratch: Path) -> None:
-    for position in range(len(content)):
-        altered = bytearray(content)
+def test_every_flipped_byte_is_refused(artifact_bytes: bytes, scratch: Path) -> None:
+    for position in range(len(artifact_bytes)):
+        altered = bytearray(artifact_bytes)
         altered[position] ^= 1 << position % 8
         refused(scratch, bytes(altered))
 
 
 @given(data=st.data())
-def test_any_damage_is_refused(content: bytes, scratch: Path, data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, len(content)))
-    end = data.draw(st.integers(start, min(start + 300, len(content))))
-    altered = content[:start] + data.draw(st.binary(max_size=300)) + content[end:]
-    if altered != content:
+def test_any_damage_is_refused(artifact_bytes: bytes, scratch: Path, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(artifact_bytes)))
+    end = data.draw(st.integers(start, min(start + 300, len(artifact_bytes))))
+    altered = artifact_bytes[:start] + data.draw(st.binary(max_size=300)) + artifact_bytes[end:]
+    if altered != artifact_bytes:
         refused(scratch, altered)
 
 
 @given(size=st.integers(0, 10**6))
-def test_every_truncation_is_refused(content: bytes, scratch: Path, size: int) -> None:
-    refused(scratch, content[: size % len(content)])
+def test_every_truncation_is_refused(artifact_bytes: bytes, scratch: Path, size: int) -> None:
+    refused(scratch, artifact_bytes[: size % len(artifact_bytes)])
 
 
 @given(
@@ -69,14 +62,16 @@ def test_noise_is_refused(scratch: Path, noise: bytes, seal: bytes) -> None:
 
 
 @given(data=st.data())
-def test_headers_with_noise_are_refused(content: bytes, scratch: Path, data: st.DataObject) -> None:
+def test_headers_with_noise_are_refused(
+    artifact_bytes: bytes, scratch: Path, data: st.DataObject
+) -> None:
     """Noise where the walk through the members reads, so that it is reached before the seal is."""
     name = data.draw(st.sampled_from(archive.MEMBERS)).encode()
-    header = content.index(name) - 30
+    header = artifact_bytes.index(name) - 30
     start = header + data.draw(st.integers(0, 30 + len(name) + 30))
     noise = data.draw(st.binary(min_size=1, max_size=30))
-    altered = content[:start] + noise + content[start + len(noise) :]
-    if altered != content:
+    altered = artifact_bytes[:start] + noise + artifact_bytes[start + len(noise) :]
+    if altered != artifact_bytes:
         refused(scratch, altered)
 
 
@@ -123,13 +118,13 @@ def test_foreign_and_newer_files_say_so(scratch: Path, data: bytes, message: str
     assert message in refused(scratch, data)
 
 
-def test_truncated_is_told_from_foreign(content: bytes, scratch: Path) -> None:
-    assert "truncated" in refused(scratch, content[:-1])
-    assert "truncated" in refused(scratch, content[: len(content) // 2])
+def test_truncated_is_told_from_foreign(artifact_bytes: bytes, scratch: Path) -> None:
+    assert "truncated" in refused(scratch, artifact_bytes[:-1])
+    assert "truncated" in refused(scratch, artifact_bytes[: len(artifact_bytes) // 2])
 
 
-def test_a_repacked_artifact_is_refused(content: bytes, scratch: Path) -> None:
-    with zipfile.ZipFile(io.BytesIO(content)) as opened:
+def test_a_repacked_artifact_is_refused(artifact_bytes: bytes, scratch: Path) -> None:
+    with zipfile.ZipFile(io.BytesIO(artifact_bytes)) as opened:
         repacked = io.BytesIO()
         with zipfile.ZipFile(repacked, "w", zipfile.ZIP_DEFLATED) as target:
             target.comment = opened.comment

@@ -3,22 +3,15 @@
 import errno
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from child_runs import run_child
 from example_artifact import make
 
 from hybridc.compiler.errors import ArtifactError
-
-
-@pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("artifact") / "m.hyb"
-    make().save(path)
-    return path.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -94,25 +87,20 @@ large = dataclasses.replace(old, weights={"w": np.ones(10**6, np.float32)})
 """
 
 
-def run_child(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> Any:
-    command = [*prefix, sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_a_file_size_limit_leaves_the_old_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_size_limit_leaves_the_old_file(tmp_path: Path, artifact_bytes: bytes) -> None:
     path = tmp_path / "m.hyb"
-    path.write_bytes(content)
+    path.write_bytes(artifact_bytes)
     limit = "resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, 10**5))\n"
     done = run_child(SAVE_LARGE + limit + "large.save(path)", path)
     assert "ArtifactError: cannot write" in done.stderr
     assert "File too large" in done.stderr
-    assert path.read_bytes() == content
+    assert path.read_bytes() == artifact_bytes
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path: Path, content: bytes) -> None:
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, artifact_bytes: bytes) -> None:
     """A real one: a small file system in memory, in a mount name space of its own."""
-    (tmp_path / "m.hyb").write_bytes(content)
+    (tmp_path / "m.hyb").write_bytes(artifact_bytes)
     mount = 'mount -t tmpfs -o size=128k none "$1" && shift && exec "$@"'
     prefix = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
     disk = tmp_path / "disk"
@@ -136,13 +124,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, content: bytes) -> None
     assert "['m.hyb'] True" in done.stdout
 
 
-def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, content: bytes) -> None:
+def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, artifact_bytes: bytes) -> None:
     path = tmp_path / "m.hyb"
-    path.write_bytes(content)
+    path.write_bytes(artifact_bytes)
     kill = "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
     done = run_child(SAVE_LARGE + kill + "large.save(path)", path)
     assert done.returncode == -9
-    assert path.read_bytes() == content
+    assert path.read_bytes() == artifact_bytes
 
 
 def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
@@ -151,13 +139,13 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "m.hyb").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def test_a_folder_without_permission_is_named(tmp_path: Path, content: bytes) -> None:
+def test_a_folder_without_permission_is_named(tmp_path: Path, artifact_bytes: bytes) -> None:
     """As nobody in particular, since root may write anywhere."""
-    (tmp_path / "m.hyb").write_bytes(content)
+    (tmp_path / "m.hyb").write_bytes(artifact_bytes)
     (tmp_path / "m.hyb").chmod(0o444)
     tmp_path.chmod(0o555)
     drop = "if os.geteuid() == 0:\n    os.setuid(65534)\n"
     done = run_child(SAVE_LARGE + drop + "large.save(path)", tmp_path / "m.hyb")
     assert "ArtifactError: cannot write" in done.stderr
     assert "Permission denied" in done.stderr
-    assert (tmp_path / "m.hyb").read_bytes() == content
+    assert (tmp_path / "m.hyb").read_bytes() == artifact_bytes

@@ -9,11 +9,12 @@ from onnx_models import check
 torch = pytest.importorskip("torch")
 
 from hybridc.compiler.errors import ModelError  # noqa: E402 - needs torch
-from hybridc.compiler.frontends import torch_importer, torch_model  # noqa: E402
+from hybridc.compiler.frontends import torch_model  # noqa: E402
+from hybridc.compiler.frontends.torch_import import importer  # noqa: E402
 from hybridc.compiler.model import random_feed  # noqa: E402
 
 
-class Function(torch.nn.Module):  # type: ignore[misc]
+class Function(torch.nn.Module):
     """A plain function as a module."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -240,9 +241,9 @@ def test_what_is_the_same_at_each_call_is_computed_by_torch() -> None:
 
 
 def test_another_type_than_torch_says_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    known = dict(torch_importer.converters())
+    known = dict(importer.converters())
     known["sin.default"] = lambda c: c.scope.astype(c["self"], "float64")
-    monkeypatch.setattr(torch_importer, "converters", lambda: known)
+    monkeypatch.setattr(importer, "converters", lambda: known)
     with pytest.raises(
         ModelError, match=r"'aten.sin.default' is imported as float64\[3\], not as float32"
     ):

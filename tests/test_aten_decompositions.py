@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hybridc.compiler.frontends import torch_decompositions  # noqa: E402 - needs torch
+from hybridc.compiler.frontends.torch_import import decompositions  # noqa: E402 - needs torch
 
 aten = torch.ops.aten
 WIDE = (-30.0, 30.0)
@@ -50,7 +50,7 @@ LAWLESS = {
 
 
 def ours(name: str, overload: str = "default") -> Callable[..., Any]:
-    return torch_decompositions.own()[getattr(getattr(aten, name), overload)]
+    return decompositions.own()[getattr(getattr(aten, name), overload)]
 
 
 def same(got: Any, wanted: Any, **limits: float) -> None:

@@ -6,27 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx_models import check
+from torch_models import IMAGE, network
 
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontend import load
 from hybridc.compiler.frontends import torch_model
 
 torch = pytest.importorskip("torch")
-
-
-def network() -> Any:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, padding=1),
-        torch.nn.BatchNorm2d(4),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.9),
-        torch.nn.Flatten(),
-        torch.nn.Linear(4 * 8 * 8, 5),
-    )
-
-
-IMAGE = (1, 3, 8, 8)
 
 
 def test_module_by_way_of_onnx() -> None:
@@ -58,7 +44,7 @@ def test_the_module_stays_in_its_mode() -> None:
     assert not module[1].training
 
 
-class Recurrent(torch.nn.Module):  # type: ignore[misc]
+class Recurrent(torch.nn.Module):
     """An LSTM, which comes in by either road."""
 
     def __init__(self) -> None:
@@ -83,7 +69,7 @@ def test_the_other_road_is_taken_and_told(monkeypatch: pytest.MonkeyPatch) -> No
     check(model)
 
 
-class Structured(torch.nn.Module):  # type: ignore[misc]
+class Structured(torch.nn.Module):
     """Nested arguments, one of them no tensor; several outputs."""
 
     def forward(self, pair: Any, scale: float, names: Any) -> Any:
@@ -102,7 +88,7 @@ def test_nested_arguments_and_outputs() -> None:
     check(model)
 
 
-class Counting(torch.nn.Module):  # type: ignore[misc]
+class Counting(torch.nn.Module):
     """Changes a buffer at each call."""
 
     def __init__(self) -> None:
@@ -114,28 +100,28 @@ class Counting(torch.nn.Module):  # type: ignore[misc]
         return x + self.calls
 
 
-class Unsupported(torch.nn.Module):  # type: ignore[misc]
+class Unsupported(torch.nn.Module):
     """Has an operator that neither road knows."""
 
     def forward(self, x: Any) -> Any:
         return torch.linalg.eigvals(x)
 
 
-class Complex(torch.nn.Module):  # type: ignore[misc]
+class Complex(torch.nn.Module):
     """Takes and gives complex numbers."""
 
     def forward(self, x: Any, y: Any) -> Any:
         return x * y, y.conj()
 
 
-class AntiAliased(torch.nn.Module):  # type: ignore[misc]
+class AntiAliased(torch.nn.Module):
     """TVM's importer leaves the anti-aliasing out."""
 
     def forward(self, x: Any) -> Any:
         return torch.ops.aten._upsample_bilinear2d_aa(x.view(1, 1, 2, 2), [1, 1], False)
 
 
-class Branching(torch.nn.Module):  # type: ignore[misc]
+class Branching(torch.nn.Module):
     """Cannot be traced."""
 
     def forward(self, x: Any) -> Any:
@@ -164,7 +150,7 @@ def test_complex_numbers_are_pairs(road: str) -> None:
     check(model)
 
 
-class Nonzero(torch.nn.Module):  # type: ignore[misc]
+class Nonzero(torch.nn.Module):
     """Has a result whose size depends on the data, and one that does not."""
 
     def forward(self, x: Any) -> Any:
@@ -228,7 +214,7 @@ def test_transformers(make: Callable[[], tuple[Any, tuple[Any, ...]]]) -> None:
     check(model)
 
 
-class Extremes(torch.nn.Module):  # type: ignore[misc]
+class Extremes(torch.nn.Module):
     """Over all axes, which are not written out, and over one."""
 
     def forward(self, x: Any) -> Any:

@@ -9,27 +9,13 @@ from typing import Any
 
 import pytest
 from onnx_models import check
+from torch_models import IMAGE, network
 
 from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
 
 torch = pytest.importorskip("torch")
-
-
-def network() -> Any:
-    torch.manual_seed(0)
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 4, 3, padding=1),
-        torch.nn.BatchNorm2d(4),
-        torch.nn.ReLU(),
-        torch.nn.Dropout(0.9),
-        torch.nn.Flatten(),
-        torch.nn.Linear(4 * 8 * 8, 5),
-    )
-
-
-IMAGE = (1, 3, 8, 8)
 
 
 def export() -> Any:

@@ -12,7 +12,7 @@ from onnx_models import BOOL, FLOAT, INT64, build, check, node, noise
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontend import load
-from hybridc.compiler.frontends.onnx_importer import converters
+from hybridc.compiler.frontends.onnx_import.importer import converters
 
 FEW = settings(
     max_examples=8,

@@ -12,10 +12,12 @@ from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler import frontend
 from hybridc.compiler.evaluate import evaluate_model
-from hybridc.compiler.frontends import onnx_model, onnx_regions, onnx_shapes
-from hybridc.compiler.frontends.onnx_file import read
-from hybridc.compiler.frontends.onnx_folding import used_names
-from hybridc.compiler.frontends.onnx_partition import Cut, cut
+from hybridc.compiler.frontends import onnx_model
+from hybridc.compiler.frontends.onnx_graph import open_axes
+from hybridc.compiler.frontends.onnx_graph.model_file import read
+from hybridc.compiler.frontends.onnx_import.folding import used_names
+from hybridc.compiler.frontends.onnx_import.partition import Cut, cut
+from hybridc.compiler.frontends.onnx_import.regions import import_with_regions
 from hybridc.compiler.model import Model, random_feed
 from hybridc.compiler.reference import onnx_reference
 
@@ -100,9 +102,9 @@ def test_every_cut_can_be_computed(drawn: list[tuple[int, int, bool, bool]]) -> 
 def partitioned(proto: onnx.ModelProto, names: set[str]) -> Model:
     """Import a model whose nodes that compute one of `names` are said to be foreign."""
     file = read(proto)
-    bound = onnx_shapes.bind(file, {}, True)
+    bound = open_axes.bind(file, {}, True)
     static = onnx_model.prepare(file, bound)
-    made = onnx_regions.import_with_regions(
+    made = import_with_regions(
         static,
         file,
         bound,  # pyright: ignore[reportArgumentType]

@@ -54,7 +54,7 @@ def test_rounding_is_to_nearest_even_and_keeps_what_is_no_number(name: str) -> N
     np.testing.assert_array_equal(got.view(np.uint16)[~nan], wanted.view(np.uint16)[~nan])
 
 
-class Network(torch.nn.Module):  # type: ignore[misc, name-defined]
+class Network(torch.nn.Module):
     """A strided stem of three channels, a residual, groups, a depthwise window, a classifier."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ def test_a_model_of_bfloat16_is_compiled_as_it_is() -> None:
     assert made.artifact.certificate["precision"] == "bf16"
 
 
-class Normalised(torch.nn.Module):  # type: ignore[misc, name-defined]
+class Normalised(torch.nn.Module):
     """A convolution with a batch norm and a bias that cannot fold away before it is imported."""
 
     def __init__(self) -> None:

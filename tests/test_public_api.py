@@ -1,15 +1,7 @@
 """`import hybridc`: light, and complete."""
 
-import subprocess
-import sys
-from typing import Any
-
 import pytest
-
-
-def run_child(code: str, *arguments: object, prefix: tuple[str, ...] = ()) -> Any:
-    command = [*prefix, sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+from child_runs import run_child
 
 
 def test_importing_the_package_is_light() -> None:

@@ -21,7 +21,7 @@ nn = torch.nn
 FRONT = "simplify-inference,fold-constants,fold-batch-norm,fuse-norms,fold-padding"
 
 
-class Block(nn.Module):  # type: ignore[misc, name-defined]
+class Block(nn.Module):
     """Two convolutions beside a shortcut, which is a third where the shapes differ."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -54,7 +54,7 @@ def residual() -> Any:
     )
 
 
-class Mobile(nn.Module):  # type: ignore[misc, name-defined]
+class Mobile(nn.Module):
     """Depthwise and grouped windows, activations of many kinds, a concatenation."""
 
     def __init__(self) -> None:

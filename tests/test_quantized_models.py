@@ -96,7 +96,7 @@ def transformer() -> tuple[Any, tuple[int, ...]]:
     return build(nodes, [("x", FLOAT, shape)], [("y", FLOAT, shape)], constants), shape
 
 
-class _Samples(CalibrationDataReader):  # type: ignore[misc]
+class _Samples(CalibrationDataReader):
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.left = iter([{"x": DRAW.standard_normal(shape).astype("float32")} for _ in range(8)])
 

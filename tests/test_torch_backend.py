@@ -1,30 +1,19 @@
-"""`torch.compile(backend=...)` gives the answers of eager, compiled or with a warning."""
+"""`torch.compile(backend=...)` gives the answers of eager."""
 
-import tomllib
 import warnings
-from collections.abc import Callable, Generator
-from importlib.metadata import EntryPoint
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from dynamo_checks import agree, compiled, same
 
 import hybridc
 from hybridc.compiler.dynamo import torch_region
-from hybridc.compiler.dynamo.torch_backend import FallbackWarning, torch_backend
-from hybridc.compiler.errors import InputError, WrongAnswerError
+from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
-
-
-@pytest.fixture(autouse=True)
-def _fresh() -> Generator[None, None, None]:
-    torch._dynamo.reset()
-    torch_region.all_sessions.cache_clear()
-    torch.manual_seed(0)
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("fresh_dynamo")
 
 
 @pytest.fixture
@@ -41,34 +30,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-def compiled(function: Any, **options: Any) -> Any:
-    return torch.compile(function, backend=torch_backend, **options)
-
-
-def agree(function: Any, *calls: tuple[Any, ...], made: Any = None) -> None:
-    """Eager and compiled code give the same, twice for each call; nothing falls back."""
-    made = compiled(function) if made is None else made
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", FallbackWarning)
-        for args in calls:
-            for _ in range(2):
-                same(made(*args), function(*args))
-
-
-def same(got: Any, wanted: Any) -> None:
-    torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4, check_stride=True)
-
-
-def falls_back(function: Any, *args: Any, message: str) -> None:
-    made = compiled(function)
-    with pytest.warns(FallbackWarning, match=message) as caught:
-        got = made(*args)
-    assert len(caught) == 1
-    same(got, function(*args))
-    agree(function, args, made=made)  # and does not say so again
-
-
-class Encoder(nn.Module):  # type: ignore[misc]
+class Encoder(nn.Module):
     """Attention, a norm and a residual, with a buffer that is added."""
 
     def __init__(self) -> None:
@@ -233,70 +195,3 @@ def test_inference_mode(inside: bool) -> None:
         layer = nn.Linear(4, 3)
     with torch.inference_mode():
         agree(layer, (torch.randn(2, 4),))
-
-
-def test_gradients_are_left_to_eager() -> None:
-    with torch.enable_grad():
-        layer, x = nn.Linear(4, 3), torch.randn(2, 4)
-        falls_back(layer, x, message="gradients are required; call it under torch.no_grad")
-        layer.requires_grad_(False)
-        torch._dynamo.reset()
-        agree(layer, (x,))
-
-
-def test_what_is_not_supported_is_named() -> None:
-    falls_back(torch.linalg.eigvals, torch.randn(3, 3), message="complex|eig")
-    torch._dynamo.reset()
-    said = "_linalg_check_errors.default' has effects"
-    falls_back(lambda x: torch.linalg.ldl_factor(x)[0], torch.eye(3), message=said)
-
-
-def test_random_numbers_are_left_to_eager() -> None:
-    made = compiled(lambda x: x + torch.rand(3))
-    with pytest.warns(FallbackWarning, match=r"operator 'aten.rand.default' draws random"):
-        made(torch.zeros(3))
-    assert bool((made(torch.zeros(3)) != made(torch.zeros(3))).any())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
-def test_types_that_are_refused(dtype: Any) -> None:
-    falls_back(lambda x: x + 1, torch.ones(3, dtype=dtype), message=f"a tensor is of {dtype}")
-
-
-def test_a_wrong_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(*_: Any) -> Any:
-        raise WrongAnswerError("output 'output' differs from the reference at [0]")
-
-    monkeypatch.setattr(torch_region, "compiled", wrong)
-    falls_back(lambda x: x + 1, torch.ones(3), message="differs from the reference")
-
-
-def test_options_are_those_of_compile() -> None:
-    layer = nn.Linear(4, 3)
-    made = compiled(layer, options={"dtype": "bf16", "threads": 1})
-    x = torch.randn(2, 4)
-    made(x)
-    torch.testing.assert_close(made(x), layer(x), rtol=0.05, atol=0.05)
-    assert bool((made(x) != layer(x)).any()), "bf16 rounds"
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"dtyp": "bf16"}, "has no option 'dtyp'; did you mean 'dtype'"),
-        ({"dtype": "bf17"}, "bf17"),
-        ({"pipeline": "fold-constant"}, "did you mean 'fold-constants'"),
-    ],
-)
-def test_wrong_options(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        torch_backend(None, [], options=options)
-    with pytest.raises(InputError, match="mode 'max-autotune' is of torch's own"):
-        torch_backend(None, [], mode="max-autotune")
-
-
-def test_the_entry_point_and_the_public_name() -> None:
-    text = (Path(__file__).parent.parent / "pyproject.toml").read_text()
-    value = tomllib.loads(text)["project"]["entry-points"]["torch_dynamo_backends"]["hybridc"]
-    found = EntryPoint("hybridc", value, "torch_dynamo_backends").load()
-    assert found is hybridc.torch_backend is torch_backend

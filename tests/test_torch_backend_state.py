@@ -5,34 +5,28 @@ from collections.abc import Generator
 from typing import Any
 
 import pytest
+from dynamo_checks import compiled
 
-from hybridc.compiler.dynamo import torch_region
-from hybridc.compiler.dynamo.torch_backend import FallbackWarning, torch_backend
+from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
 
 
 @pytest.fixture(autouse=True)
-def _strict() -> Generator[None, None, None]:
-    """Nothing falls back, and no test knows the code of another."""
-    torch._dynamo.reset()
-    torch_region.all_sessions.cache_clear()
-    torch.manual_seed(0)
-    with torch.no_grad(), warnings.catch_warnings():
+def _strict(fresh_dynamo: None) -> Generator[None, None, None]:
+    """Nothing falls back."""
+    del fresh_dynamo
+    with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
         yield
-
-
-def compiled(function: Any, **options: Any) -> Any:
-    return torch.compile(function, backend=torch_backend, **options)
 
 
 def same(got: Any, wanted: Any) -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-class Cache(nn.Module):  # type: ignore[misc]
+class Cache(nn.Module):
     """Writes each call's row into a buffer, and counts."""
 
     def __init__(self) -> None:
@@ -57,7 +51,7 @@ def test_a_buffer_that_each_call_writes_to() -> None:
         same(ours.state_dict(), theirs.state_dict())
 
 
-class Scaled(nn.Module):  # type: ignore[misc]
+class Scaled(nn.Module):
     """Multiplies by a number that is no tensor, one way or the other."""
 
     def __init__(self) -> None:
@@ -112,7 +106,7 @@ def test_writes_through_views_of_an_input() -> None:
 def test_state_on_both_sides_of_a_break() -> None:
     seen: list[int] = []
 
-    class Broken(nn.Module):  # type: ignore[misc]
+    class Broken(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("total", torch.zeros(3))

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hybridc.cli import main
 from hybridc.compiler import untrusted
 from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_file
+from hybridc.compiler.frontends.onnx_graph import model_file
 from hybridc.compiler.untrusted import Inspector
 
 
@@ -131,7 +131,7 @@ def _hang(*_: Any) -> Any:
 def test_what_a_glance_survives(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, reader: Any, message: str
 ) -> None:
-    monkeypatch.setattr(onnx_file, "read", reader)
+    monkeypatch.setattr(model_file, "read", reader)
     monkeypatch.setattr(untrusted, "_GLANCE_SECONDS", 1)
     with pytest.raises(ModelError, match=message):
         untrusted.glance(saved(tmp_path, whole()))

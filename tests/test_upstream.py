@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from upstream_defects import OTHERS, TVM, Defect, Other, outcome, page
 
-from hybridc.compiler.frontends import onnx_static_inputs
+from hybridc.compiler.frontends.onnx_graph import static_inputs
 
 PAGE = Path(__file__).parents[1] / "docs" / "upstream.md"
 
@@ -30,8 +30,8 @@ def test_tvm_still_does_it(defect: Defect, cases: dict[str, Any]) -> None:
     given, expected = case.data_sets[0]
     names = [value.name for value in case.model.graph.input]
     feed = {name: np.asarray(value) for name, value in zip(names, given, strict=False)}
-    deciding = onnx_static_inputs.deciding(case.model)
-    model = onnx_static_inputs.fixed(case.model, {name: feed.pop(name) for name in deciding})
+    deciding = static_inputs.deciding(case.model)
+    model = static_inputs.fixed(case.model, {name: feed.pop(name) for name in deciding})
     assert outcome(model, feed, expected) == defect.kind
 
 

@@ -193,7 +193,7 @@ OTHERS = (
     Other(
         "onnx",
         "the inliner gives up where an input in the middle is left out",
-        "compiler/frontends/onnx_functions.py writes functions out",
+        "compiler/frontends/onnx_graph/functions.py writes functions out",
         _inliner_gives_up,
     ),
     Other(

@@ -9,7 +9,7 @@ def _imported(function: Callable[..., Any], *inputs: Any) -> Any:
     import torch
     from tvm.relax.frontend.torch import from_exported_program
 
-    class Function(torch.nn.Module):  # type: ignore[misc]
+    class Function(torch.nn.Module):
         def forward(self, *given: Any) -> Any:
             return function(*given)
 

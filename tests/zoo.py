@@ -15,9 +15,10 @@ import numpy as np
 import onnx
 import torch
 from onnx import numpy_helper
+from zoo_language import LANGUAGE
 from zoo_networks import NETWORKS
+from zoo_perception import AUDIO, VISION
 from zoo_sequences import SEQUENCES
-from zoo_transformers import TRANSFORMERS
 
 from hybridc.compiler.model import Array
 
@@ -73,7 +74,7 @@ def _like(tensor: Any) -> Any:
 def _entries() -> Iterator[tuple[str, Callable[[], Animal]]]:
     for path in sorted(LIGHT.glob("*.onnx")):
         yield path.stem, partial(light, path)
-    for name, build in {**TRANSFORMERS, **SEQUENCES}.items():
+    for name, build in {**LANGUAGE, **VISION, **AUDIO, **SEQUENCES}.items():
         yield name, partial(exported, build)
     for network in NETWORKS:
         yield network.__name__, partial(exported, network)

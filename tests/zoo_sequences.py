@@ -6,9 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from zoo_transformers import _BART, _GROUPED, _IMAGE, _STAGES, _TEXT, VOCABULARY, _model, text  # pyright: ignore[reportPrivateUsage]
-
-Build = Callable[[], tuple[nn.Module, tuple[Any, ...]]]
+from zoo_parts import BART, GROUPED, IMAGE, STAGES, TEXT, VOCABULARY, Build, model_of, text
 
 
 class Named(nn.Module):
@@ -30,7 +28,7 @@ def pair(
     output = options.pop("output", 0)
 
     def build() -> tuple[nn.Module, tuple[Any, ...]]:
-        model = Named(_model(name, config, options), tuple(inputs), output)
+        model = Named(model_of(name, config, options), tuple(inputs), output)
         return model, tuple(make() for make in inputs.values())
 
     return build
@@ -51,8 +49,8 @@ _TOKENS = {"input_ids": ids(7), "decoder_input_ids": ids(5)}
 
 def clip() -> tuple[nn.Module, tuple[Any, ...]]:
     """Both towers of CLIP, and how well texts and images fit."""
-    options = {"text_config": {**_TEXT, "eos_token_id": 2}, "vision_config": dict(_IMAGE)}
-    model = _model("CLIPModel", "CLIPConfig", {**options, "projection_dim": 16})
+    options = {"text_config": {**TEXT, "eos_token_id": 2}, "vision_config": dict(IMAGE)}
+    model = model_of("CLIPModel", "CLIPConfig", {**options, "projection_dim": 16})
     named = Named(model, ("input_ids", "pixel_values"), "logits_per_image")
     return named, (ids(6)(), noise(3, 32, 32)())
 
@@ -65,12 +63,12 @@ def detr() -> tuple[nn.Module, tuple[Any, ...]]:
         embedding_size=8,
         layer_type="basic",
         out_features=["stage4"],  # pyright: ignore[reportCallIssue]
-        **_STAGES,  # pyright: ignore[reportCallIssue]
+        **STAGES,  # pyright: ignore[reportCallIssue]
     )
-    sizes = {k: v for k, v in _BART.items() if k not in ("vocab_size", "max_position_embeddings")}
+    sizes = {k: v for k, v in BART.items() if k not in ("vocab_size", "max_position_embeddings")}
     options = {"backbone_config": backbone, "use_timm_backbone": False, "num_queries": 6, **sizes}
     options |= {"use_pretrained_backbone": False, "backbone": None}
-    model = _model("DetrForObjectDetection", "DetrConfig", options)
+    model = model_of("DetrForObjectDetection", "DetrConfig", options)
     return Named(model, ("pixel_values",), "pred_boxes"), (noise(3, 64, 64)(),)
 
 
@@ -94,10 +92,10 @@ def recurrent(kind: str, **options: Any) -> Build:
 
 SEQUENCES: Mapping[str, Build] = MappingProxyType(
     {
-        "bart": pair("BartModel", "BartConfig", _TOKENS, **_BART, use_cache=False),
+        "bart": pair("BartModel", "BartConfig", _TOKENS, **BART, use_cache=False),
         "clip": clip,
         "detr": detr,
-        "gemma2": text("Gemma2Model", "Gemma2Config", **_GROUPED, head_dim=8),
+        "gemma2": text("Gemma2Model", "Gemma2Config", **GROUPED, head_dim=8),
         "gru": recurrent("GRU"),
         "gru_both_ways": recurrent("GRU", num_layers=2, bidirectional=True),
         "lstm_both_ways": recurrent("LSTM", num_layers=2, bidirectional=True),
@@ -109,7 +107,7 @@ SEQUENCES: Mapping[str, Build] = MappingProxyType(
             state_size=4,
             num_hidden_layers=2,
         ),
-        "phi3": text("Phi3Model", "Phi3Config", **_GROUPED),
+        "phi3": text("Phi3Model", "Phi3Config", **GROUPED),
         "rnn_both_ways": recurrent("RNN", num_layers=2, bidirectional=True),
         "t5": pair(
             "T5Model",
@@ -127,7 +125,7 @@ SEQUENCES: Mapping[str, Build] = MappingProxyType(
             "WhisperModel",
             "WhisperConfig",
             {"input_features": noise(16, 40), "decoder_input_ids": ids(5)},
-            **{k: v for k, v in _BART.items() if k != "max_position_embeddings"},
+            **{k: v for k, v in BART.items() if k != "max_position_embeddings"},
             num_mel_bins=16,
             max_source_positions=20,
             max_target_positions=20,

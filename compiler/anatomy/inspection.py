@@ -7,15 +7,11 @@ from typing import Any
 
 from hybridc.compiler import dims, frontend
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import (
-    onnx_flops,
-    onnx_model,
-    onnx_operators,
-    onnx_shapes,
-    onnx_types,
-)
-from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
-from hybridc.compiler.frontends.onnx_folding import StaticGraph, static_shape
+from hybridc.compiler.frontends import onnx_model
+from hybridc.compiler.frontends.onnx_graph import open_axes
+from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_import import flops, operators, value_types
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, open_dims
 
 # Tensors of these types are indices, shapes and masks, not learnt.
@@ -51,17 +47,17 @@ def _describe(file: OnnxFile, shapes: Mapping[str, Any]) -> dict[str, Any]:
     static, reason = _static(file, shapes)
     operations, reason = _flops(static, reason)
     count, size = _parameters(file)
-    nodes = list(onnx_operators.walk(proto.graph))
+    nodes = list(operators.walk(proto.graph))
     return {
         "name": file.name,
         "format": "onnx",
-        "opset": onnx_operators.opset_of(proto),
+        "opset": operators.opset_of(proto),
         "inputs": [_tensor(value, static) for value in file.inputs()],
         "outputs": [_tensor(value, static) for value in proto.graph.output],
         "operators": _counted(nodes),
         "parameters": {"count": count, "bytes": size},
         "flops": operations,
-        "flops_formula": onnx_flops.FORMULA,
+        "flops_formula": flops.FORMULA,
         "flops_reason": reason,
         "unsupported": _counted(_unsupported(proto, static)),
     }
@@ -73,7 +69,7 @@ def _static(file: OnnxFile, shapes: Mapping[str, Any]) -> tuple[StaticGraph | No
     A shape that was given and is wrong is an error; one that is missing is not.
     """
     try:
-        bound = onnx_shapes.bind(file, shapes, True)
+        bound = open_axes.bind(file, shapes, True)
     except ModelError as error:
         if shapes:
             raise
@@ -87,7 +83,7 @@ def _flops(static: StaticGraph | None, reason: str | None) -> tuple[int | None, 
     if static is None or reason is not None:
         return None, reason
     try:
-        return onnx_flops.flops(static), None
+        return flops.flops(static), None
     except ModelError as error:
         return None, str(error)
 
@@ -95,8 +91,8 @@ def _flops(static: StaticGraph | None, reason: str | None) -> tuple[int | None, 
 def _unsupported(proto: Proto, static: StaticGraph | None) -> list[Proto]:
     """Judged on the static graph where there is one: folding removes what constants decide."""
     if static is None:
-        return onnx_operators.unsupported(proto)
-    return onnx_operators.unsupported(static.proto)
+        return operators.unsupported(proto)
+    return operators.unsupported(static.proto)
 
 
 def _counted(nodes: list[Proto]) -> dict[str, int]:
@@ -114,13 +110,13 @@ def _parameters(file: OnnxFile) -> tuple[int, int]:
 
 def _tensor(value: Proto, static: StaticGraph | None) -> dict[str, Any]:
     kind = static.types.get(value.name, value.type) if static is not None else value.type
-    spec = onnx_types.spec(value.name, kind)
-    if isinstance(spec, OpaqueSpec) and onnx_shapes.is_opaque(value):
+    spec = value_types.spec(value.name, kind)
+    if isinstance(spec, OpaqueSpec) and open_axes.is_opaque(value):
         sizes = None if spec.sizes is None else list(spec.sizes)
         return {"name": value.name, "dtype": spec.type, "shape": sizes}
     shape: Any = static_shape(static.types.get(value.name)) if static is not None else None
     if shape is None:
-        shape = onnx_shapes.axes(value)
+        shape = open_axes.axes(value)
     return {
         "name": value.name,
         "dtype": onnx_model.dtype_of(value),

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from hybridc.compiler import dims
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, random_feed
+from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, as_array, random_feed
 
 Feeds = list[dict[str, Array]]
 # Arrays by input name that hold the samples, or such arrays one after another.
@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Array]:
     """
     if not path.is_dir():
         return _read_archive(path)
-    found = {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
+    found = {file.stem: _readas_array(file) for file in sorted(path.glob("*.npy"))}
     if not found:
         raise InputError(f"{path} holds no .npy file; one for each input is wanted, NAME.npy")
     return found
@@ -53,15 +53,10 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
                 f"calibration sample {number}: wanted arrays by input name, got {kind}"
             )
         arrays = cast("Mapping[str, Any]", sample)
-        found += _cut({name: _array(array) for name, array in arrays.items()}, inputs)
+        found += _cut({name: as_array(array) for name, array in arrays.items()}, inputs)
     if not found:
         raise InputError("calibration data is empty")
     return found
-
-
-def _array(value: Any) -> Any:
-    """Numbers as an array; sequences, maps and None are handed on as they are."""
-    return value if value is None or isinstance(value, list | dict) else np.asarray(value)
 
 
 def _content(value: Any) -> Iterator[bytes]:
@@ -101,7 +96,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} is no archive of plain arrays (.npz): {error}") from error
 
 
-def _read_array(path: Path) -> Array:
+def _readas_array(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
     except OSError as error:

@@ -211,7 +211,7 @@ def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]
 
 def _is_number(value: Any) -> bool:
     """Whether a float is what a value may be taken for; a truth is no number here."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool)  # pyright: ignore[reportUnnecessaryIsInstance]
+    return not isinstance(value, bool) and isinstance(value, numbers.Real)
 
 
 def _is_own(name: str, own: Validate | None) -> bool:

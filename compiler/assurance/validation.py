@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.errors import InputError, described, hint
 from hybridc.compiler.model import Array, Model
 
 
@@ -50,7 +50,7 @@ def load(text: str) -> Validate:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the module's own code raises
-        raise InputError(f"cannot import {module_name!r}: {_told(error)}") from error
+        raise InputError(f"cannot import {module_name!r}: {described(error)}") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     found: Validate | None = getattr(module, name, None)
@@ -66,7 +66,7 @@ def figure(validate: Validate, runner: Runner) -> float:
     try:
         value = validate(runner)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise InputError(f"the validation function {name} raised {_told(error)}") from error
+        raise InputError(f"the validation function {name} raised {described(error)}") from error
     try:
         number = _number(value)
     except (TypeError, ValueError) as error:
@@ -92,8 +92,3 @@ def _number(value: Any) -> float:
 def name_of(validate: Validate) -> str:
     """The function's name for people and for contracts."""
     return getattr(validate, "__name__", type(validate).__name__)
-
-
-def _told(error: BaseException) -> str:
-    first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -14,7 +14,7 @@ import numpy as np
 from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.errors import InputError, ModelError, hint
-from hybridc.compiler.frontends.onnx_operators import draws
+from hybridc.compiler.frontends.onnx_import.operators import draws
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them

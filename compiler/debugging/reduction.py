@@ -132,8 +132,8 @@ def load(source: Any) -> Proto:
     """Read and check a model whole, with its weights.  Raises ModelError where it is none."""
     import onnx
 
-    from hybridc.compiler.frontends import onnx_file
+    from hybridc.compiler.frontends.onnx_graph import model_file
 
-    onnx_file.read(source)
+    model_file.read(source)
     proto = onnx.load(str(source))
     return onnx.shape_inference.infer_shapes(proto, data_prop=True)

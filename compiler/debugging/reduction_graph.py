@@ -1,9 +1,9 @@
 """Smaller models made from a model: some of its nodes, a node left out of a chain, other sizes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
-Proto = Any  # a message of onnx; the library ships no types for them
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
+
 Types = Mapping[str, Proto]  # the type of each value, by name
 
 
@@ -52,7 +52,7 @@ def bypassed(model: Proto, index: int, types: Types) -> Iterator[Proto | None]:
     result = node.output[0]
     for name in dict.fromkeys(node.input):
         if name in types and types[name] == types[result]:
-            others = [_copy(other) for other in model.graph.node if other is not node]
+            others = [copied(other) for other in model.graph.node if other is not node]
             for other in others:
                 _rename(other, result, name)
             yield made(model, others, types)
@@ -80,7 +80,7 @@ def made(model: Proto, nodes: Sequence[Proto], types: Types) -> Proto | None:
     inputs = given + sorted(read - produced - held - set(given))
     if not nodes or not {*inputs, *outputs} - held <= types.keys():
         return None
-    smaller = _copy(model)
+    smaller = copied(model)
     graph = smaller.graph
     for part in ("node", "initializer", "input", "output", "value_info", "quantization_annotation"):
         graph.ClearField(part)
@@ -103,7 +103,7 @@ def sizes(model: Proto) -> set[int]:
 
 def resized(model: Proto, old: int, new: int) -> Proto | None:
     """The model with inputs that have another size wherever they had `old`; None if invalid."""
-    smaller = _copy(model)
+    smaller = copied(model)
     held = {tensor.name for tensor in smaller.graph.initializer}
     smaller.graph.ClearField("value_info")
     for value in smaller.graph.input:
@@ -133,9 +133,3 @@ def _value(name: str, types: Types) -> Proto:
     import onnx
 
     return onnx.helper.make_value_info(name, types[name])
-
-
-def _copy(message: Proto) -> Proto:
-    made = type(message)()
-    made.CopyFrom(message)
-    return made

@@ -69,7 +69,7 @@ class OpaquePort(InputPort):
         self.values[self.spec.name] = given
         return self._handle
 
-    def bind_dlpack(self, given: Any) -> Any:  # type: ignore[override]
+    def bind_dlpack(self, given: Any, device: Any = "cpu:0") -> Any:
         """The same, for calls with tensors of other libraries."""
         return self.bind(given)
 
@@ -82,7 +82,7 @@ class _Runner:
     """One region: takes tensors for its inputs, then those that it writes its outputs into."""
 
     def __init__(self, region: Region, threads: int, owner: RegionSet) -> None:
-        self.region, self._owner = region, owner
+        self.region, self.owner = region, owner
         self._session = open_session(region, threads)
         self._bound: tuple[tuple[int, ...], Any] | None = None
         self._spare = empty((64,), np.dtype(np.uint8))  # the address of tensors without elements
@@ -104,7 +104,7 @@ class _Runner:
 
     def _bindable(self) -> bool:
         """Whether every opaque input is a value of ONNX Runtime's own."""
-        values = (self._owner.values[s.name] for s in self.region.inputs if _is_opaque(s))
+        values = (self.owner.values[s.name] for s in self.region.inputs if _is_opaque(s))
         return all(_is_ort_value(value) for value in values)
 
     def _by_address(self, given: Sequence[Any], results: Sequence[Any]) -> None:
@@ -123,7 +123,7 @@ class _Runner:
         count = len(region.inputs)
         for spec, address in zip(region.inputs, addresses[:count], strict=True):
             if _is_opaque(spec):
-                binding.bind_ortvalue_input(spec.name, self._owner.values[spec.name])
+                binding.bind_ortvalue_input(spec.name, self.owner.values[spec.name])
             else:
                 binding.bind_input(spec.name, *_DEVICE, *_kind(spec), address)
         for spec, address in zip(region.outputs, addresses[count:], strict=True):
@@ -141,12 +141,12 @@ class _Runner:
         copies = binding.copy_outputs_to_cpu() if closed else made
         for (spec, value), copy in zip(pairs, copies, strict=True):
             if _is_opaque(spec):
-                self._owner.values[spec.name] = value if _readable(value) else copy
+                self.owner.values[spec.name] = value if _readable(value) else copy
 
     def _by_value(self, given: Sequence[Any], results: Sequence[Any]) -> None:
         """Where a caller's strings or lists go in, which have no address."""
         feed = {
-            spec.name: self._owner.values[spec.name]
+            spec.name: self.owner.values[spec.name]
             if _is_opaque(spec)
             else ort_value(to_numpy(tensor, np.dtype(spec.dtype)))
             for spec, tensor in zip(self.region.inputs, given, strict=True)
@@ -155,7 +155,7 @@ class _Runner:
         made = self._session.run(names, feed)
         for spec, value, tensor in zip(self.region.outputs, made, results, strict=True):
             if _is_opaque(spec):
-                self._owner.values[spec.name] = value
+                self.owner.values[spec.name] = value
             else:
                 _fill(tensor, spec, np.asarray(value))
 
@@ -165,7 +165,7 @@ class _Runner:
 
 def _callback(runner: _Runner) -> Callable[..., None]:
     """The runner as a function for TVM, which keeps no class of an error but its text."""
-    owner = runner._owner  # pyright: ignore[reportPrivateUsage]
+    owner = runner.owner
 
     def call(*tensors: Any) -> None:
         try:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.errors import ArtifactError, first_line
 from hybridc.compiler.model import Array, Region
 from hybridc.compiler.reference import session_options
 
@@ -84,5 +84,4 @@ def ort_value(array: Array) -> Any:
 
 def first(error: Exception) -> str:
     """The first line of what a library says."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return first_line(error)[:300]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.errors import InputError, first_line, hint
 
 if TYPE_CHECKING:
     from hybridc.compiler.dynamo.torch_region import Region
@@ -24,6 +24,9 @@ _MOST_VARIANTS = 16
 _NOT_HERE = frozenset(
     {"calibration", "dump_ir", "lock", "monitor", "monitor_interval", "progress", "timed", "trace"}
 )
+
+
+_LONGEST = 300  # characters of a reason
 
 
 class FallbackWarning(UserWarning):
@@ -103,7 +106,7 @@ class Graph:
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")
         except Exception as error:  # tracing runs operators that raise anything
-            return self._eager(_first(error))
+            return self._eager(first_line(error)[:_LONGEST])
         return lambda *values: self._run(functional, made[0], values)
 
     def _run(self, functional: Callable[..., Any], region: "Region", args: Sequence[Any]) -> Any:
@@ -113,7 +116,7 @@ class Graph:
             try:
                 region.compile()
             except Exception as error:  # importers raise anything
-                self._variants[_key(args)] = self._eager(_first(error))
+                self._variants[_key(args)] = self._eager(first_line(error)[:_LONGEST])
         return outputs
 
     def _eager(self, reason: str) -> Callable[..., Any]:
@@ -154,8 +157,3 @@ def _is_weight(node: Any) -> bool:
     argument = node.meta.get("grapharg")
     name = str(getattr(getattr(argument, "source", None), "name", ""))
     return "._parameters[" in name or "._buffers[" in name
-
-
-def _first(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__

@@ -1,1 +1,1 @@
-"""One file, one frontend: model file or object to Relax."""
+"""Importers: `onnx_model` and `torch_model` make a model of a file or an object."""

@@ -22,6 +22,7 @@ from hybridc.compiler.rewrite import (
     Graph,
     constant,
     is_open,
+    open_shape,
     operator,
     rewrite,
     shape,
@@ -44,7 +45,9 @@ def _rule(value: Expr, graph: Graph) -> Expr | None:
     if not isinstance(value.args[0].ty.shape, relax.ShapeExpr):
         raise ModelError(f"{operator(value)} of a tensor whose shape depends on the data")
     if operator(value) != "take" and is_open(value.args[0]):
-        sizes = ", ".join(str(size) for size in shape(value.args[0]) if not isinstance(size, int))  # pyright: ignore[reportUnnecessaryIsInstance]
+        sizes = ", ".join(
+            str(size) for size in open_shape(value.args[0]) if not isinstance(size, int)
+        )
         raise ModelError(
             f"{operator(value)} of a tensor of open sizes ({sizes}): fix them with --shape"
         )
@@ -57,8 +60,9 @@ def _take(value: Expr, graph: Graph) -> Expr | None:
         return None
     data, index = value.args
     axis = value.attrs.axis
-    extent = prod(shape(data)) if axis is None else shape(data)[int(axis)]
-    if not isinstance(extent, int):  # pyright: ignore[reportUnnecessaryIsInstance]
+    sizes = open_shape(data)
+    extent = prod(sizes) if axis is None else sizes[int(axis)]
+    if not isinstance(extent, int):
         wrapped = _wrapped_open(index, extent, graph)
     else:
         wrapped = _wrapped(index, np.array(extent), graph)

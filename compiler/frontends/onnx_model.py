@@ -7,15 +7,12 @@ from pathlib import Path
 from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends import (
-    onnx_operators,
-    onnx_quantized,
-    onnx_regions,
-    onnx_shapes,
-)
-from hybridc.compiler.frontends.onnx_file import OnnxFile, Proto, read
-from hybridc.compiler.frontends.onnx_folding import StaticGraph, fold
-from hybridc.compiler.frontends.onnx_import import import_graph
+from hybridc.compiler.frontends.onnx_graph import open_axes, quantized
+from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_import import operators
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
+from hybridc.compiler.frontends.onnx_import.graph import import_graph
+from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
@@ -26,25 +23,25 @@ _MOST_ELEMENTS = 2**31 - 1
 
 
 def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = False) -> Model:
-    """Read an ONNX file or proto; `shapes` says of open axes what is known (`onnx_shapes.bind`).
+    """Read an ONNX file or proto; `shapes` says of open axes what is known (`open_axes.bind`).
 
     With `fallback`, what cannot be imported becomes regions that ONNX Runtime computes; these have
     fixed sizes, so that a model with open ones has none.  Raises ModelError, which says in one line
     what the model holds that is not usable.
     """
     file = read(source)
-    bound = onnx_shapes.bind(file, shapes, fallback)
+    bound = open_axes.bind(file, shapes, fallback)
     if any(map(dims.is_open, bound.values())):
         return _open_model(source, file, bound)
     inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
     _require_addressable(static)
     if fallback:
-        found = onnx_regions.import_with_regions(static, file, _numbers(bound))
+        found = import_with_regions(static, file, _numbers(bound))
     else:
-        onnx_operators.require_supported(static.proto)
+        operators.require_supported(static.proto)
         module, _ = import_graph(static.proto, file.weights, bound)
-        found = onnx_regions.Imported(module, (), inputs)
+        found = Imported(module, (), inputs)
     module = _bounded(found.module)
     outputs = output_specs(module, [value.name for value in file.proto.graph.output])
     return Model(
@@ -60,14 +57,14 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
 
 def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]) -> Model:
     """A model some of whose sizes are known only as it is called."""
-    from hybridc.compiler.frontends.onnx_sizes import Sizes
+    from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
     names = ", ".join(dims.named(bound.values()))
     if any(value.name not in bound for value in file.inputs()):
         raise ModelError(f"open sizes ({names}) and inputs that are no tensors of numbers")
     static = prepare(file, bound)
     try:
-        onnx_operators.require_supported(static.proto)
+        operators.require_supported(static.proto)
     except ModelError as error:
         raise ModelError(
             f"{error}; ONNX Runtime can take it, but not with open sizes ({names}): "
@@ -111,10 +108,10 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
 
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
-    onnx_shapes.apply(proto, bound)
+    open_axes.apply(proto, bound)
     _say_one_sided(proto)
-    proto = onnx_quantized.written_out(proto)
-    proto = onnx_operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
+    proto = quantized.written_out(proto)
+    proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
     return fold(proto)
 
 
@@ -122,7 +119,7 @@ def _say_one_sided(proto: Proto) -> None:
     """Write out STFT's default, which ONNX's shape inference takes for the other way."""
     import onnx
 
-    for node in onnx_operators.walk(proto.graph):
+    for node in operators.walk(proto.graph):
         if node.op_type == "STFT" and all(item.name != "onesided" for item in node.attribute):
             node.attribute.append(onnx.helper.make_attribute("onesided", 1))
 
@@ -160,7 +157,7 @@ def dtype_of(value: Proto) -> str:
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:
     before, after = len(file.proto.graph.node), len(static.proto.graph.node)
     told = (
-        f"imported from ONNX, opset {onnx_operators.opset_of(file.proto)}",
+        f"imported from ONNX, opset {operators.opset_of(file.proto)}",
         f"{before} operators in the file, {after} after its shapes were made static",
     )
     return (*told, f"regions: {summary(regions)}") if regions else told

@@ -13,10 +13,12 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.dims import is_open
-from hybridc.compiler.errors import InputError, ModelError
-from hybridc.compiler.frontends import onnx_model, onnx_operators, torch_archive, torch_sizes
+from hybridc.compiler.errors import InputError, ModelError, first_line
+from hybridc.compiler.frontends import onnx_model
+from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.relax_outputs import output_specs
-from hybridc.compiler.frontends.torch_values import of_pairs, spec_of, values_of, written
+from hybridc.compiler.frontends.torch_import import archive, open_sizes
+from hybridc.compiler.frontends.torch_import.values import of_pairs, spec_of, values_of, written
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
@@ -90,7 +92,7 @@ def load(
     ModelError where no road works.
     """
     program = export(source, example_inputs)
-    from hybridc.compiler.frontends.torch_onnx import once  # needs torch
+    from hybridc.compiler.frontends.torch_import.onnx_export import once  # needs torch
 
     proto = once(lambda: to_onnx(program))
     converters: dict[str, Callable[[], Model]] = {
@@ -158,7 +160,7 @@ def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
     if example_inputs is not None:
         raise InputError("example_inputs are used with a torch.nn.Module alone")
     if isinstance(source, Path):
-        exported = torch_archive.read(source)
+        exported = archive.read(source)
         return _program(source.stem, exported, exported.module)
     if isinstance(source, torch.export.ExportedProgram):
         return _program("model", source, source.module)
@@ -179,8 +181,7 @@ def _reason(error: BaseException) -> str:
     """What went wrong, in one line; exporters wrap it in advice, and in colours."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
-    lines = _COLOURS.sub("", str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(_COLOURS.sub("", str(error)), type(error).__name__)
 
 
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
@@ -222,30 +223,30 @@ def _input_specs(program: Program) -> tuple[TensorSpec, ...]:
 def _input_spec(name: str, value: Any, ranges: Mapping[Any, Any]) -> TensorSpec:
     if all(isinstance(size, int) for size in value.shape):
         return spec_of(name, value)
-    return torch_sizes.spec(name, value, ranges)
+    return open_sizes.spec(name, value, ranges)
 
 
 def to_onnx(program: Program) -> Any:
     """Export to an `onnx.ModelProto` with our names of inputs and outputs."""
-    from hybridc.compiler.frontends import torch_onnx
+    from hybridc.compiler.frontends.torch_import import onnx_export
 
-    return torch_onnx.to_onnx(program.exported, program.inputs, list(program.outputs))
+    return onnx_export.to_onnx(program.exported, program.inputs, list(program.outputs))
 
 
 def _through_onnx(program: Program, proto: Any, fallback: bool = False) -> Model:
-    if onnx_operators.draws(proto):
+    if operators.draws(proto):
         raise ModelError("it draws random numbers")
     wanted = _input_specs(program)
     shapes = {spec.name: spec.shape for spec in wanted if is_open(spec.shape)}
     model = onnx_model.load(proto, shapes, fallback)
-    if torch_sizes.forms(model.inputs) != torch_sizes.forms(wanted):
+    if open_sizes.forms(model.inputs) != open_sizes.forms(wanted):
         raise ModelError("the exporter changed the inputs")
     return model
 
 
 def _directly(program: Program) -> Model:
     from hybridc.compiler.frontends.bounded_indices import bound
-    from hybridc.compiler.frontends.torch_importer import import_program
+    from hybridc.compiler.frontends.torch_import.importer import import_program
 
     _require_readable(program)
     if any(is_open(spec.shape) for spec in _input_specs(program)):

@@ -73,10 +73,11 @@ def _used_by_all() -> float:
 def used_by_us() -> float:
     """Seconds that this process, its children, and those that they waited for have used."""
     here = psutil.Process()
-    return sum(map(_seconds, [here, *here.children(recursive=True)]))
+    return sum(map(seconds_of, [here, *here.children(recursive=True)]))
 
 
-def _seconds(process: psutil.Process) -> float:
+def seconds_of(process: psutil.Process) -> float:
+    """Seconds of CPU that a process has used, with its children that have ended."""
     try:
         times = process.cpu_times()
     except psutil.NoSuchProcess:  # ended meanwhile: its parent's count has it once it is waited for

@@ -91,11 +91,16 @@ class Attention:
         return (vectors + paired) * lanes
 
     @property
+    def batch(self) -> Any:
+        """Extent of the leading axis, which alone may be open."""
+        return self.query.extent(0)
+
+    @property
     def flops(self) -> int:
         """What the two products take, a multiply-add counted as two; no causally masked."""
-        batch, heads, rows, depth = (self.query.extent(axis) for axis in range(4))
+        heads, rows, depth = (self.query.extent(axis) for axis in range(1, 4))
         met = sum(self.columns_of(row) for row in range(rows))
-        images = batch if isinstance(batch, int) else 1  # pyright: ignore[reportUnnecessaryIsInstance]
+        images = self.batch if isinstance(self.batch, int) else 1
         return 2 * images * heads * met * (depth + self.value.extent(3))
 
     def columns_of(self, row: int) -> int:

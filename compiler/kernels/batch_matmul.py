@@ -108,9 +108,9 @@ def _column(outer: Sequence[Any], n: Any, k: Any, lanes: int, group: int) -> tup
     return packed_index((*outer, n // lanes), k, n % lanes, group)
 
 
-def _broadcast(index: Sequence[Any], shape: Sequence[int]) -> list[Any]:
+def _broadcast(index: Sequence[Any], shape: Sequence[Any]) -> list[Any]:
     last = index[len(index) - len(shape) :]
     return [
-        0 if isinstance(extent, int) and extent == 1 else i  # pyright: ignore[reportUnnecessaryIsInstance]
+        0 if isinstance(extent, int) and extent == 1 else i
         for i, extent in zip(last, shape, strict=True)
     ]

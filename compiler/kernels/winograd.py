@@ -61,7 +61,7 @@ class _Grid:
 
 
 def conv2d(
-    shape: tuple[int, ...],
+    shape: tuple[Any, ...],
     packed: Array,
     columns: int,
     conv: Conv2d,
@@ -69,11 +69,11 @@ def conv2d(
 ) -> PrimFunc:
     """3x3 convolution of x `[N, H, W, C]`; weights `[tile, tile, O / lanes, C, lanes]`.
 
-    In float32; or of uint8 with weights of int16, packed by pairs of channels, added up in int32.
-    Stages: `pixels`, `input_rows` and `input_transform` (B^T d B), `product` (one matrix product
-    for each of tile x tile positions), `output_rows` and `output_transform` (A^T m A).  Products
-    are made for `tiles` tiles where these are more than cover the output, so that a schedule may
-    take them in groups of equal size.
+    N may be open.  In float32; or of uint8 with weights of int16, packed by pairs of channels,
+    added up in int32.  Stages: `pixels`, `input_rows` and `input_transform` (B^T d B), `product`
+    (one matrix product for each of tile x tile positions), `output_rows` and `output_transform`
+    (A^T m A).  Products are made for `tiles` tiles where these are more than cover the output, so
+    that a schedule may take them in groups of equal size.
     """
     batch, height, width, channels = shape
     tile, _, blocks, _, lanes = packed.shape[:5]
@@ -82,7 +82,7 @@ def conv2d(
     side = tile - 2
     out_h, out_w = conv.output_size((height, width), (3, 3))
     high, wide = -(-out_h // side), -(-out_w // side)
-    lead = () if isinstance(batch, int) else (batch,)  # pyright: ignore[reportUnnecessaryIsInstance]
+    lead = () if isinstance(batch, int) else (batch,)
     images = 1 if lead else batch
     grid = _Grid(images, high, wide, side, max(tiles, images * high * wide), lead)
     x = tensor(shape, "x", "uint8" if integers else "float32")

@@ -54,7 +54,7 @@ def transforms(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
     g.append([Fraction(int(j == taps - 1)) for j in range(taps)])
     b_t = [[*coefficients, Fraction(0)] for coefficients in lagrange]
     b_t.append(_polynomial(points))
-    return tuple(np.array(m, dtype=np.float64) for m in (a_t, g, b_t))  # type: ignore[return-value]
+    return np.array(a_t, np.float64), np.array(g, np.float64), np.array(b_t, np.float64)
 
 
 def transform_filter(weight: Array, outputs: int) -> Array:

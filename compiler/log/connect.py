@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from hybridc.compiler.errors import LogError
+from hybridc.compiler.errors import LogError, first_line
 from hybridc.compiler.files import reason
 from hybridc.compiler.log import schema
 
@@ -86,7 +86,7 @@ def guarded(name: str) -> Generator[None]:
 
 
 def _said(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or ["the database refuses"])[0]
+    return first_line(error, "the database refuses")
 
 
 def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:

@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, first_line
 from hybridc.compiler.files import replacing
 from hybridc.compiler.log import record as recording
 from hybridc.compiler.log.keys import KINDS, Described
@@ -43,7 +43,7 @@ def read(path: Path, faults: Faults) -> Iterator[Described | Record]:
                 for row in batch.to_pylist():
                     yield from _items(row, seen, faults)
     except arrow.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file, or damaged: {_line(error)}") from error
+        raise InputError(f"{path} is no Parquet file, or damaged: {first_line(error)}") from error
 
 
 def _libraries() -> tuple[Any, Any]:
@@ -84,7 +84,3 @@ def _items(row: dict[str, Any], seen: set[str], faults: Faults) -> Iterator[Desc
         yield recording.from_json({**data, "point": json.loads(row["point"])})
     except (TypeError, ValueError, InputError) as error:
         faults.add(str(error))
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import target as targets
-from hybridc.compiler.errors import HybridcError, InputError
+from hybridc.compiler.errors import HybridcError, InputError, described
 from hybridc.compiler.files import replacing
 from hybridc.compiler.log.access import GENERIC
 from hybridc.compiler.log.keys import Described, of_kernel, of_target
@@ -89,7 +89,7 @@ class _Workload:
         except HybridcError:
             raise
         except Exception as error:  # TVM raises errors of many kinds
-            raise InputError(f"a workload of TVM cannot be read: {_first(error)}") from None
+            raise InputError(f"a workload of TVM cannot be read: {described(error)}") from None
         self.module = Described.of("module", line)
 
     def replays(self, data: Any) -> bool:
@@ -129,7 +129,7 @@ def _items(
     except InputError as error:
         faults.add(str(error))
     except Exception as error:  # TVM raises errors of many kinds
-        faults.add(f"a record of TVM cannot be read: {_first(error)}")
+        faults.add(f"a record of TVM cannot be read: {described(error)}")
 
 
 def _record(data: Any, workload: _Workload, target: Described, moment: float) -> Record:
@@ -165,7 +165,3 @@ def _lines(path: Path, faults: Faults) -> Iterator[Any]:
         except ValueError as error:
             faults.add(f"{path.name}, line {number}: {error}")
             yield None
-
-
-def _first(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

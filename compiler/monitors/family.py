@@ -5,6 +5,8 @@ from collections.abc import Callable
 
 import psutil
 
+from hybridc.compiler.hardware.load import seconds_of
+
 _LOOK = 1.0  # seconds between two looks for new children: a look reads every process there is
 
 
@@ -21,7 +23,7 @@ class Family:
 
     def seconds(self) -> float:
         """CPU seconds that all have used; what ended counts once its parent has waited for it."""
-        return sum(map(_seconds, self._living()))
+        return sum(map(seconds_of, self._living()))
 
     def resident(self) -> int:
         """Bytes of memory that all hold; pages that they share count for each."""
@@ -33,14 +35,6 @@ class Family:
             self._looked = now
             self._members = [self._root, *self._root.children(recursive=True)]
         return self._members
-
-
-def _seconds(process: psutil.Process) -> float:
-    try:
-        times = process.cpu_times()
-    except psutil.NoSuchProcess:  # its parent's count has it now
-        return 0.0
-    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def _resident(process: psutil.Process) -> int:

@@ -100,8 +100,14 @@ def _together(found: Sequence[Operator]) -> Operator | None:
     """Operators as one that does all; those that multiply count as products."""
     if not found:
         return None
-    sums = [sum(getattr(each, n) for each in found) for n in ("flops", "weights", "data", "alone")]
-    return Operator("all", found[0].kind if found[0].product else OTHER, *sums)  # pyright: ignore[reportArgumentType]
+    return Operator(
+        name="all",
+        kind=found[0].kind if found[0].product else OTHER,
+        flops=sum(each.flops for each in found),
+        weights=sum(each.weights for each in found),
+        data=sum(each.data for each in found),
+        alone=sum(each.alone for each in found),
+    )
 
 
 class Predictor(Protocol):

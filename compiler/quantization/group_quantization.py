@@ -13,7 +13,6 @@ import numpy as np
 
 from hybridc.compiler.model import Array
 
-SCALE = "bfloat16"
 # The largest integer of so many bits; the scheme is symmetric, the one below the least is unused.
 LEVELS = {8: 127, 4: 7}
 _BYTE, _WORD = 8, 32

@@ -151,11 +151,11 @@ class _Placer:
             pairs = zip(own.shape, real.shape, strict=True)
             self._sizes |= {hash(a): b for a, b in pairs if isinstance(a, tirx.Var)}
             shifts = {
-                axis.of(real): place
+                along: place
                 for axis, place in zip(strip.axes, places, strict=True)
-                if axis.of(real) is not None
+                if (along := axis.of(real)) is not None
             }
-            self._buffers[hash(own)] = (real, shifts)  # type: ignore[assignment]
+            self._buffers[hash(own)] = (real, shifts)
         self._places = places
 
     def body(self) -> Any:

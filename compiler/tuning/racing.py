@@ -78,9 +78,3 @@ def interval(samples: Sequence[float]) -> tuple[float, float]:
     low = int(count / 2 - _Z * sqrt(count) / 2)
     low = max(0, min(low, (count - 1) // 2))
     return ordered[low], ordered[count - 1 - low]
-
-
-def halfwidth(samples: Sequence[float]) -> float:
-    """Half of the confidence interval, as a share of its middle: the noise of a median."""
-    low, high = interval(samples)
-    return (high - low) / (high + low) if high + low else 0.0

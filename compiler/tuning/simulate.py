@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, first_line
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Trial
 from hybridc.compiler.tuning import posterior
@@ -187,8 +187,7 @@ def load(path: Path) -> tuple[Sweep, ...]:
     except OSError as error:
         raise InputError(f"sweep {path}: {reason(error)}") from None
     except _TORN as error:
-        line = (str(error).splitlines() or [""])[0]
-        raise InputError(f"sweep {path}: not a recorded sweep: {line}") from None
+        raise InputError(f"sweep {path}: not a recorded sweep: {first_line(error)}") from None
 
 
 def about(path: Path) -> Mapping[str, Any]:

@@ -13,8 +13,7 @@ import numpy as np
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import spectral
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, number, static
 
 LINEAR = frozenset(
     {
@@ -105,12 +104,8 @@ def _abs(c: Call) -> Expr:
     s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
     one, two = s.abs(real), s.abs(imaginary)
     larger, smaller = s.maximum(one, two), s.minimum(one, two)
-    ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), _number(1, larger), larger))
+    ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), number(1, larger), larger))
     return s.multiply(larger, s.sqrt(s.add(s.multiply(ratio, ratio), 1.0)))
-
-
-def _number(value: float, like: Expr) -> Expr:
-    return constant(np.array(value), dtype(like))
 
 
 def _angle(c: Call) -> Expr:
@@ -206,10 +201,11 @@ def _scale(c: Call, forward: bool) -> float:
     """By torch's mode (0 none, 1 by the root, 2 by n), over what the transforms did already."""
     shape = c.results[0][0] if "last_dim_size" in c.arguments else c.shape()
     count = float(np.prod([shape[axis] for axis in c["dim"]]))
-    wanted = {0: 1.0, 1: count**-0.5, 2: 1 / count}.get(int(c["normalization"]))
+    factors: dict[int, float] = {0: 1.0, 1: count**-0.5, 2: 1 / count}
+    wanted = factors.get(int(c["normalization"]))
     if wanted is None:
         raise UnsupportedError(f"normalization={c['normalization']}")
-    return wanted if forward else wanted * count  # type: ignore[no-any-return]
+    return wanted if forward else wanted * count
 
 
 COMPLEX: Mapping[str, Converter] = MappingProxyType(

@@ -9,7 +9,7 @@ import torch
 
 Tensor = Any  # torch.Tensor
 
-_BILINEAR, _NEAREST = 0, 1
+_NEAREST = 1  # 0 is bilinear
 _ZEROS, _BORDER = 0, 1  # the third is reflection
 
 

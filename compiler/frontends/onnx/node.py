@@ -15,7 +15,7 @@ from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant, shape
+from hybridc.compiler.rewrite import constant, is_atom, shape
 
 Expr = Any  # a Relax expression; TVM ships no types
 Converted = Expr | list[Expr] | None
@@ -80,14 +80,14 @@ def _operand(operand: Any, like: str | None) -> Any:
     return operand
 
 
-def is_atom(value: Expr) -> bool:
-    """Whether an expression is a variable or a constant."""
-    return isinstance(value, relax.Var | tvm.ir.GenericConst)
-
-
 def dtype(value: Expr) -> str:
     """The element type of a tensor."""
     return str(value.ty.dtype)
+
+
+def number(value: float, like: Expr) -> Expr:
+    """A constant scalar of the type of another tensor."""
+    return constant(np.array(value), dtype(like))
 
 
 def is_float(value: Expr) -> bool:

@@ -12,6 +12,7 @@ from hybridc.compiler.frontends.onnx.node import (
     Node,
     dtype,
     is_float,
+    number,
     static,
 )
 from hybridc.compiler.rewrite import constant
@@ -116,17 +117,13 @@ def _eliminated(s: Expr, x: Expr, n: int) -> tuple[Expr, Expr]:
     chosen = s.gather_elements(x, s.broadcast_to(at, [many, 1, n]), axis=1)
     swapped = s.where(s.broadcast_to(s.equal(numbers, at), [many, n, n]), first, x)
     below = s.strided_slice(swapped, [1], [1], [n])
-    sign = s.where(s.equal(s.reshape(row, [many]), 0), *(_number(v, x) for v in (1, -1)))
-    safe = s.where(s.equal(pivot, 0.0), _number(1, x), pivot)
+    sign = s.where(s.equal(s.reshape(row, [many]), 0), *(number(v, x) for v in (1, -1)))
+    safe = s.where(s.equal(pivot, 0.0), number(1, x), pivot)
     lead = s.strided_slice(below, [2], [0], [1])
     factor = s.divide(lead, s.reshape(safe, [many, 1, 1]))
     rest = s.strided_slice(below, [2], [1], [n])
     tail = s.strided_slice(chosen, [2], [1], [n])
     return s.multiply(pivot, sign), s.subtract(rest, s.multiply(factor, tail))
-
-
-def _number(value: float, like: Expr) -> Expr:
-    return constant(np.array(value), dtype(like))
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(

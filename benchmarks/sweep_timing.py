@@ -1,0 +1,129 @@
+"""Times the points of a sweep that are built.
+
+All points of a kernel are timed in two passes, the second in reverse, so that drift shows as a
+difference; every output is compared with that of the default point.  Caches are warm, as in a
+network whose layers fit them; a clearly slow point is timed three times only.
+"""
+
+import json
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hybridc.compiler.files import replacing
+from hybridc.compiler.tensors import to_numpy, to_tensor
+
+# Seconds of one sample, at least; a clock's resolution and a thread's wake-up are below 1 % of it.
+_SAMPLE = 1e-3
+# Samples of a point in each pass; of one this much slower than the default, in all.
+_SAMPLES, _SLOW, _SLOW_SAMPLES = 5, 2.5, 3
+# Of a quiet machine, the passes over most kernels differ by 1 to 4 %.
+_UNQUIET = 0.06
+
+
+def time_all(folder: Path, limit: float) -> None:
+    """Time kernels that are built and not timed, until `limit` seconds are over."""
+    end = time.monotonic() + limit
+    for file in sorted(folder.glob("*.json")):
+        timed = file.with_suffix(".npy")
+        if timed.exists():
+            continue
+        described = json.loads(file.read_text())
+        functions = _functions(file)
+        if time.monotonic() + _expected(described, functions) > end:
+            continue
+        passes = _timed(described, functions)
+        print(_summary(described["name"], passes), flush=True)
+        if _moved(passes) > _UNQUIET:
+            print("  the machine was not quiet: to be timed again", flush=True)
+            continue
+        with replacing(timed) as handle:
+            np.save(handle, passes)
+
+
+def _functions(file: Path) -> Mapping[int, Any]:
+    """The functions of a kernel's libraries, by the number of their point."""
+    found: dict[int, Any] = {}
+    for library in file.parent.glob(f"{file.stem}.*.so"):
+        first, last = map(int, library.name.split(".")[1].split("-"))
+        module = tvm.runtime.load_module(str(library))
+        found |= {i: module[f"p{i}"] for i in range(first, last + 1)}
+    return found
+
+
+def _expected(described: Mapping[str, Any], functions: Mapping[int, Any]) -> float:
+    """Seconds that a kernel takes to time, if its points take three times the default's."""
+    arguments = _arguments(described)
+    once = _samples(functions[0], arguments, 1)[0]
+    return len(functions) * 3 * (once + _SAMPLE) * (2 * _SAMPLES + 2)
+
+
+def _timed(described: Mapping[str, Any], functions: Mapping[int, Any]) -> Any:
+    """Median seconds of the two passes `[2, points]`; NaN for what failed or computes otherwise."""
+    arguments, wanted = _arguments(described), None
+    medians = np.full((2, len(described["points"])), np.nan)
+    for index in sorted(functions):
+        functions[index](*arguments)
+        computed = to_numpy(arguments[-1], np.dtype(described["parameters"][-1][1]))
+        wanted = computed.copy() if wanted is None else wanted
+        if not np.allclose(computed, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max()):
+            print(f"{described['name']}: point {index} computes something else", flush=True)
+            continue
+        medians[0, index] = _median(functions[index], arguments, medians[0, 0])
+    for index in sorted(functions, reverse=True):
+        if np.isfinite(medians[0, index]):
+            slow = medians[0, index] > _SLOW * medians[0, 0]
+            again = medians[0, index] if slow else _median(functions[index], arguments, np.nan)
+            medians[1, index] = again
+    return medians
+
+
+def _median(function: Any, arguments: Sequence[Any], default: float) -> float:
+    first = _samples(function, arguments, _SLOW_SAMPLES)
+    if statistics.median(first) > _SLOW * default:
+        return statistics.median(first)
+    return statistics.median(first + _samples(function, arguments, _SAMPLES - _SLOW_SAMPLES))
+
+
+def _samples(function: Any, arguments: Sequence[Any], count: int) -> list[float]:
+    """Seconds of one call, each the mean over a sample's calls; one call warms up."""
+    function(*arguments)
+    start = time.perf_counter()
+    function(*arguments)
+    calls = 1 + int(_SAMPLE / (time.perf_counter() - start))
+    found: list[float] = []
+    for _ in range(count):
+        start = time.perf_counter()
+        for _ in range(calls):
+            function(*arguments)
+        found.append((time.perf_counter() - start) / calls)
+    return found
+
+
+def _arguments(described: Mapping[str, Any]) -> list[Any]:
+    draw = np.random.default_rng(0)
+    return [
+        to_tensor(draw.uniform(-1, 1, shape).astype(dtype))
+        for shape, dtype in described["parameters"]
+    ]
+
+
+def _moved(passes: Any) -> float:
+    """By how much the second pass differs from the first, for half of the points."""
+    return float(np.nanmedian(np.abs(np.log(passes[1] / passes[0]))))
+
+
+def _summary(name: str, passes: Any) -> str:
+    both = passes.min(axis=0)
+    moved = _moved(passes)
+    best = np.nanmin(both)
+    return (
+        f"{name}: {np.isfinite(both).sum()} points, default {both[0] * 1e6:.1f} us,"
+        f" best {best * 1e6:.1f} us ({best / both[0]:.3f}), median {np.nanmedian(both) / best:.2f}"
+        f" of best, passes differ by {moved:.2%}"
+    )

@@ -1,0 +1,137 @@
+"""Write operators with the body that ONNX itself defines for them.
+
+The inliner of onnx 1.23 gives up where an input in the middle is left out, and drops attributes
+that stand at their default; here both are as the standard has them.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from hybridc.compiler.frontends.onnx_graph.branches import renamed
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
+
+Types = Mapping[str, Proto]
+
+
+def inlined(proto: Proto, operators: Collection[str], opset: int) -> Proto:
+    """A copy of a model in which the nodes of these operators are written out, once.
+
+    Within subgraphs too.  A node whose body cannot be made, for want of a type, stays.
+    """
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    _expand_graph(made.graph, operators, opset, _types(made.graph))
+    return made
+
+
+def has_body(node: Proto, opset: int) -> bool:
+    """Whether ONNX defines the operator by others."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return False
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _types(graph: Proto) -> dict[str, Proto]:
+    import onnx
+
+    values = [*graph.input, *graph.value_info, *graph.output]
+    found = {value.name: value.type for value in values}
+    for tensor in graph.initializer:
+        found[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    return found
+
+
+def _expand_graph(graph: Proto, operators: Collection[str], opset: int, types: Types) -> None:
+    nodes: list[Proto] = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _expand_graph(inner, operators, opset, {**types, **_types(inner)})
+        wanted = node.domain in ("", "ai.onnx") and node.op_type in operators
+        body = _body(node, opset, types) if wanted else None
+        nodes.extend([node] if body is None else _written(node, body, opset))
+    kept = [copied(node) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _body(node: Proto, opset: int, types: Types) -> Proto | None:
+    """The function of a node: its newest that the model's opset reaches."""
+    import onnx
+
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    if schema.has_function:
+        fitting = [version for version in schema.function_opset_versions if version <= opset]
+        content = schema.get_function_with_opset_version(max(fitting)) if fitting else b""
+    elif any(name and name not in types for name in node.input):
+        return None
+    else:
+        versions = schema.context_dependent_function_opset_versions
+        fitting = [version for version in versions if version <= opset]
+        given = [types[name] if name else onnx.TypeProto() for name in node.input]
+        content = schema.get_context_dependent_function_with_opset_version(
+            max(fitting, default=opset),
+            _with_defaults(node, schema).SerializeToString(),
+            [kind.SerializeToString() for kind in given],
+        )
+    if not content:
+        return None
+    body = onnx.FunctionProto()
+    body.ParseFromString(content)
+    return body
+
+
+def _with_defaults(node: Proto, schema: Any) -> Any:
+    made = copied(node)
+    made.attribute.extend(_defaults(node, schema))
+    return made
+
+
+def _defaults(node: Proto, schema: Any) -> list[Proto]:
+    """The attributes that a node leaves at their default."""
+    given = {attribute.name for attribute in node.attribute}
+    return [
+        option.default_value
+        for name, option in schema.attributes.items()
+        if name not in given and option.default_value.name
+    ]
+
+
+def _written(node: Proto, body: Proto, opset: int) -> list[Proto]:
+    """The nodes of a function's body with the names and attributes of its caller."""
+    import onnx
+
+    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    prefix = next(name for name in node.output if name)
+    inner = {name for made in body.node for name in made.output if name}
+    names = {name: f"{prefix}/{name}" for name in inner}
+    given = [*node.input, *[""] * (len(body.input) - len(node.input))]
+    names |= dict(zip(body.input, given, strict=False))
+    names |= {name: out for name, out in zip(body.output, node.output, strict=False) if out}
+    values = {attribute.name: attribute for attribute in _with_defaults(node, schema).attribute}
+    nodes = [renamed(made, names) for made in body.node]
+    for made in nodes:
+        _bind(made, values)
+    return nodes
+
+
+def _bind(node: Proto, values: Mapping[str, Proto]) -> None:
+    """Put the caller's attributes where a body refers to them; one that is nowhere is left out."""
+    kept: list[Proto] = []
+    for attribute in node.attribute:
+        for graph in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+            for inner in graph.node:
+                _bind(inner, values)
+        if not attribute.ref_attr_name:
+            kept.append(copied(attribute))
+        elif attribute.ref_attr_name in values:
+            kept.append(copied(values[attribute.ref_attr_name]))
+            kept[-1].name = attribute.name
+    del node.attribute[:]
+    node.attribute.extend(kept)

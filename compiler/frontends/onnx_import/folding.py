@@ -1,0 +1,293 @@
+"""Make an ONNX graph static: infer every shape, compute what depends on constants alone.
+
+Exporters write shapes as chains such as Shape -> Gather -> Concat -> Reshape.  With static inputs
+these are constants, and the importer then sees plain operators with constant axes and sizes.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import operators
+from hybridc.compiler.model import Array
+
+# Larger results are left to the compiler's own folding, which keeps them out of the graph.
+_LIMIT_BYTES = 2**20
+# Weights stay 8-bit integers for those passes that compute with them.
+_LEFT = {"DequantizeLinear"}
+_RANDOM = operators.RANDOM | {"Dropout"}
+# Outputs after the first are optional.
+_TRAILING = {"BatchNormalization", "Dropout", "LayerNormalization", "MaxPool"}
+# Their output has a data-dependent shape, but is never much larger than their input.
+_BOUNDED = {"Compress", "NonZero", "Unique"}
+
+
+@dataclass(frozen=True)
+class StaticGraph:
+    """A folded model, and the types that inference found for its tensors by name."""
+
+    proto: Proto
+    types: Mapping[str, Proto]
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """The static shape of a tensor, or None where it is not known."""
+        return static_shape(self.types.get(name))
+
+
+def static_shape(kind: Proto | None) -> tuple[int, ...] | None:
+    """The sizes in an ONNX type; None unless it is a tensor with every size known."""
+    if kind is None or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)
+
+
+def fold(proto: Proto) -> StaticGraph:
+    """Fold a model whose inputs are static; control flow that is known by then is written out."""
+    folder = _Folder(proto)
+    queue = deque(proto.graph.node)
+    while queue:
+        node = queue.popleft()
+        branch = written_out(node, folder.scene()) if has_subgraph(node) else None
+        if branch is None:
+            folder.take(node)
+        else:
+            folder.constants.update({tensor.name: tensor for tensor in branch.constants})
+            folder.add_types(branch.constants)
+            queue.extendleft(reversed(branch.nodes))
+            folder.room -= 0 if node.op_type == "If" else len(branch.nodes)
+    return StaticGraph(folder.result(), folder.types)
+
+
+@dataclass
+class _Folder:
+    """Walks the nodes in order, knowing the types and constants before each."""
+
+    proto: Proto
+    types: dict[str, Proto] = field(default_factory=dict[str, Proto])
+    constants: dict[str, Proto] = field(default_factory=dict[str, Proto])
+    kept: list[Proto] = field(default_factory=list[Proto])
+    room: int = MOST_NODES
+
+    def __post_init__(self) -> None:
+        graph = self.proto.graph
+        self.opsets = {opset.domain: opset.version for opset in self.proto.opset_import}
+        self.types.update({value.name: value.type for value in graph.input})
+        self.constants.update({tensor.name: tensor for tensor in graph.initializer})
+        self.add_types(graph.initializer)
+
+    def add_types(self, tensors: Iterable[Proto]) -> None:
+        import onnx
+
+        for tensor in tensors:
+            self.types[tensor.name] = onnx.helper.make_tensor_type_proto(
+                tensor.data_type, tensor.dims
+            )
+
+    def scene(self) -> Scene:
+        """What is known where the walk has come."""
+        return Scene(
+            self.constants,
+            lambda name: static_shape(self.types.get(name)),
+            self.opsets.get("", 1),
+            self.room,
+        )
+
+    def take(self, node: Proto) -> None:
+        """Fold one node, or keep it."""
+        self.types.update(self._infer(node))
+        tensors = self._value(node)
+        if tensors is None:
+            self.kept.append(node)
+            return
+        self.constants.update({tensor.name: tensor for tensor in tensors})
+        self.add_types(tensors)
+
+    def result(self) -> Proto:
+        """The model of the kept nodes that an output needs, with the constants they use."""
+        import onnx
+
+        graph = self.proto.graph
+        needed = {value.name for value in graph.output}
+        live: list[Proto] = []
+        for node in reversed(self.kept):
+            if needed.intersection(node.output):
+                live.append(_without_unused(node, needed))
+                needed.update(used_names(node))
+        made = onnx.ModelProto()
+        made.CopyFrom(self.proto)
+        del made.graph.node[:], made.graph.initializer[:], made.graph.value_info[:]
+        made.graph.node.extend(reversed(live))
+        made.graph.initializer.extend(
+            tensor for name, tensor in self.constants.items() if name in needed
+        )
+        # Expanding a function asks for the types of what it reads.
+        listed = {value.name for value in [*made.graph.input, *made.graph.output]}
+        made.graph.value_info.extend(
+            onnx.helper.make_value_info(name, kind)
+            for name, kind in self.types.items()
+            if name in needed - listed
+        )
+        return made
+
+    def _infer(self, node: Proto) -> dict[str, Proto]:
+        """Output types by ONNX's own inference for this node; empty where it cannot tell."""
+        import onnx
+
+        names = [name for name in node.input if name]
+        if any(name not in self.types for name in names):
+            return {}
+        scope = self.types if has_subgraph(node) else {name: self.types[name] for name in names}
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self.opsets[node.domain], node.domain)
+            found: dict[str, Proto] = onnx.shape_inference.infer_node_outputs(
+                schema,
+                node,
+                scope,
+                {name: self.constants[name] for name in names if name in self.constants},
+                opset_imports=list(self.proto.opset_import),
+                ir_version=self.proto.ir_version,
+            )
+        except onnx.checker.ValidationError as error:  # an operator newer than the model's opset
+            raise ModelError(f"node {node.name or node.op_type!r}: {error}") from None
+        except (KeyError, RuntimeError, onnx.defs.SchemaError, onnx.shape_inference.InferenceError):
+            return {}
+        return found
+
+    def _value(self, node: Proto) -> list[Proto] | None:
+        if node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type in ("Shape", "Size"):
+            return self._shape_value(node)
+        if empty := self._empty(node):
+            return empty
+        names = [name for name in node.input if name]
+        random = not names and node.op_type != "Constant"  # their generators have no inputs
+        known = not random and all(name in self.constants for name in names)
+        if node.op_type in _RANDOM | _LEFT or has_subgraph(node) or not self._fits(node):
+            return None
+        if not known:
+            return None
+        feed = {name: self.constants[name] for name in names}
+        return evaluate(node, feed, self.proto, self.types)
+
+    def _shape_value(self, node: Proto) -> list[Proto] | None:
+        import onnx
+
+        shape = static_shape(self.types.get(node.input[0]))
+        if shape is None:
+            return None
+        options = {attribute.name: attribute.i for attribute in node.attribute}
+        value = np.array(shape[options.get("start", 0) : options.get("end")], np.int64)
+        if node.op_type == "Size":
+            value = np.array(math.prod(shape), np.int64)
+        return [onnx.numpy_helper.from_array(value, node.output[0])]
+
+    def _empty(self, node: Proto) -> list[Proto] | None:
+        """The outputs of a node all of whose outputs have no elements."""
+        import onnx
+
+        kinds = [self.types.get(name) for name in node.output if name]
+        shapes = [static_shape(kind) for kind in kinds]
+        if not shapes or any(shape is None or 0 not in shape for shape in shapes):
+            return None
+        named = zip((name for name in node.output if name), kinds, shapes, strict=True)
+        tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
+        return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]
+
+    def _fits(self, node: Proto) -> bool:
+        """Whether the outputs are known to be small before anything is computed."""
+        if node.op_type in _BOUNDED or node.op_type == "Constant":
+            return True
+        shapes = [static_shape(self.types.get(name)) for name in node.output if name]
+        # Eight bytes bound every element type; strings are refused when their value is known.
+        return all(shape is not None and 8 * math.prod(shape) <= _LIMIT_BYTES for shape in shapes)
+
+
+def evaluate(
+    node: Proto, feed: Mapping[str, Proto], proto: Proto, types: Mapping[str, Proto]
+) -> list[Proto] | None:
+    """Compute one node on constants by ONNX's reference; None where that does not give tensors."""
+    import onnx
+    import onnx.reference
+
+    graph = onnx.helper.make_graph(
+        [node],
+        "fold",
+        [onnx.helper.make_value_info(name, types[name]) for name in feed],
+        [onnx.ValueInfoProto(name=name) for name in node.output if name],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=proto.opset_import)
+    arrays = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in feed.items()}
+    try:
+        with np.errstate(all="ignore"):
+            results = onnx.reference.ReferenceEvaluator(model).run(None, arrays)
+    except Exception:  # the reference raises anything; a node that stays is imported as it is
+        return None
+    named = zip((name for name in node.output if name), results, strict=True)
+    tensors = [_tensor(name, value, types.get(name)) for name, value in named]
+    return None if None in tensors else tensors
+
+
+def _zeros(kind: Any, shape: Any) -> Array | None:
+    import onnx
+
+    try:
+        return np.zeros(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
+    except KeyError:
+        return None
+
+
+def _tensor(name: str, value: Any, kind: Proto | None) -> Proto | None:
+    import onnx
+
+    if not isinstance(value, np.ndarray | np.generic):
+        return None
+    array: Array = np.asarray(value)
+    if array.dtype.kind in "OSU":
+        return None
+    tensor = onnx.numpy_helper.from_array(array, name)
+    # The reference sometimes widens; a constant of another type would change what follows.
+    expected = kind.tensor_type.elem_type if kind is not None else tensor.data_type
+    return tensor if tensor.data_type == expected else None
+
+
+def _without_unused(node: Proto, needed: Set[str]) -> Proto:
+    """A node without the trailing outputs that nobody reads: masks, statistics.
+
+    Some operators can be imported only where such an output is not asked for.
+    """
+    count = len(node.output)
+    while count > 1 and node.output[count - 1] not in needed:
+        count -= 1
+    if count == len(node.output) or node.op_type not in _TRAILING:
+        return node
+    made = type(node)()
+    made.CopyFrom(node)
+    del made.output[count:]
+    return made
+
+
+def has_subgraph(node: Proto) -> bool:
+    """Whether a node carries a graph: If, Loop, Scan, SequenceMap."""
+    return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+
+
+def used_names(node: Proto) -> set[str]:
+    """Every name that a node reads, also from within its subgraphs."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for graph in [attribute.g, *attribute.graphs]:
+            names.update(value.name for value in graph.output)
+            for inner in graph.node:
+                names.update(used_names(inner))
+    return names

@@ -1,0 +1,153 @@
+"""TVM's importer of ONNX graphs, with our converters ahead of its own.
+
+Ours replace those that it lacks, that compute something else, or that make opaque loop nests: a
+loop nest is a wall for the graph passes, through which no layout passes and nothing folds.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter
+
+from hybridc.compiler.dims import Dim, Shape
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends import onnx as families
+from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
+from hybridc.compiler.frontends.onnx_import.sizes import Sizes
+
+
+class Importer(ONNXGraphImporter):
+    """TVM's importer, with our converters ahead of its own.
+
+    Open sizes are variables, `sizes` knows them, and what is computed of them alone is no tensor
+    but an expression.
+    """
+
+    sizes: Sizes
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Shape], sizes: Sizes) -> "Importer":
+        """An importer of a graph whose inputs have these shapes; `sizes` learns the open ones."""
+        given = {
+            name: [sizes.variable(size) if isinstance(size, Dim) else size for size in shape]
+            for name, shape in shapes.items()
+        }
+        made = cls(given, "float32")
+        made.sizes = sizes
+        return made
+
+    def _construct_nodes(self, graph: Any) -> None:
+        """Nodes one after another; without open sizes as TVM does it."""
+        if not self.sizes.variables:
+            super()._construct_nodes(graph)
+            return
+        for node in graph.node:
+            if size_arithmetic.take(self.sizes, node, self._nodes):
+                self._nodes[node.output[0]] = relax.ShapeExpr([])  # its place; never read
+            elif (made := self._open(node)) is not None:
+                self._nodes[node.output[0]] = self.bb.emit(made)
+            else:
+                self._read_as_data(node.input)
+                super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
+            _require_sizes(node, self._nodes, self.sizes)
+        self._read_as_data([value.name for value in graph.output])
+
+    def _open(self, node: Proto) -> Any:
+        """A node whose result has a shape of open sizes, or None."""
+        convert = open_shapes.CONVERTERS.get(node.op_type)
+        if convert is None or node.domain not in ("", "ai.onnx"):
+            return None
+        inputs = [self._nodes[name] if name else None for name in node.input]
+        numbers = [
+            self.sizes.numbers(name, value) if name else None
+            for name, value in zip(node.input, inputs, strict=True)
+        ]
+        if not any(map(self._is_open, node.input)):
+            return None
+        self._read_as_data(node.input[: 0 if node.op_type in ("ConstantOfShape", "Range") else 1])
+        inputs = [self._nodes[name] if name else None for name in node.input]
+        options = self._parse_attr(node.attribute)
+        return convert(open_shapes.OpenNode(inputs, numbers, options, self.sizes))
+
+    def _is_open(self, name: str) -> bool:
+        if name in self.sizes.known:
+            return True
+        extents = self.sizes.shape_of(self._nodes[name]) if name else None
+        return extents is not None and not all(isinstance(size, int) for size in extents)
+
+    def _read_as_data(self, names: Any) -> None:
+        """Make tensors of sizes that operators read as data."""
+        for name in names:
+            if name in self.sizes.known:
+                self._nodes[name] = self.bb.emit(self.sizes.tensor(name))
+
+    def _check_for_unsupported_ops(self, graph: Any) -> None:
+        """What cannot be imported was refused before, by names that people know."""
+
+    def _convert_operator(
+        self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
+    ) -> Any:
+        converter = converters().get(op_name)
+        if converter is not None:
+            count = attrs["tvm_custom"]["num_outputs"]
+            node = Node(op_name, inputs, attrs, count, opset, Scope(self.bb))
+            converted = converter(node)
+            if isinstance(converted, list):
+                return relax.Tuple([self.bb.normalize(value) for value in converted])
+            if converted is not None:
+                return self.bb.normalize(converted)
+        if op_name == "Resize":
+            _drop_empty_scales(inputs)
+        return super()._convert_operator(op_name, inputs, attrs, opset)
+
+
+def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
+    """Raise UnsupportedError where a result has sizes that nobody knows before the call."""
+    for name in node.output:
+        kind = getattr(values.get(name), "ty", None)
+        if kind is None or not isinstance(kind, relax.TensorType):
+            continue
+        if not _follows(kind.shape, sizes):
+            del values[name]  # whoever asks how far the import came finds this node
+            raise UnsupportedError(
+                f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "
+                "does not follow; fix them with --shape"
+            )
+
+
+def _follows(shape: Any, sizes: Sizes) -> bool:
+    """Whether a shape is of numbers and of sizes that inputs have."""
+    if not isinstance(shape, relax.ShapeExpr):
+        return False
+    known = list(sizes.variables.values())
+    used = [var for size in shape.values for var in tvm.tirx.analysis.undefined_vars(size)]
+    return all(any(var.same_as(other) for other in known) for var in used)
+
+
+def _drop_empty_scales(inputs: list[Any]) -> None:
+    """Sizes stand beside scales without elements in opset 11, where no input could be left out."""
+    if len(inputs) > 3 and isinstance(inputs[2], tvm.ir.GenericConst):
+        inputs[2] = inputs[2] if inputs[2].value.numpy().size else None
+
+
+@cache
+def converters() -> Mapping[str, Converter]:
+    """Our converters by operator: the table `CONVERTERS` of every file in `onnx/`.
+
+    Raises ValueError where two files convert one operator.
+    """
+    found: dict[str, Converter] = {}
+    for module in pkgutil.iter_modules(families.__path__, f"{families.__name__}."):
+        table = getattr(importlib.import_module(module.name), "CONVERTERS", {})
+        if twice := found.keys() & table.keys():
+            raise ValueError(f"{module.name} converts again: {', '.join(sorted(twice))}")
+        found.update(table)
+    return MappingProxyType(found)

@@ -1,0 +1,187 @@
+"""Which ONNX operators can be imported, and how the others are written with those that can."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
+
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph import functions
+from hybridc.compiler.frontends.onnx_graph.misreadings import better_expanded, misreading
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+
+_STANDARD = ("", "ai.onnx")
+# The importer's table ignores domains; these of its entries are Microsoft's.
+_MICROSOFT = {
+    "AllClassNMS",
+    "Attention",
+    "BiasGelu",
+    "EmbedLayerNormalization",
+    "FastGelu",
+    "Gelu",
+    "MatMulInteger16",
+    "SkipLayerNormalization",
+}
+# They draw numbers, at each call others.
+RANDOM = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+# Functions may be written with functions; ONNX's own go three deep.
+_EXPANSIONS = 8
+# Operators that a model's own functions may become: each may call another twice, and so on.
+_MOST_OPERATORS = 1_000_000
+
+
+def supported(node: Proto) -> bool:
+    """Whether we or TVM's importer have a converter for this node's operator and domain."""
+    from hybridc.compiler.frontends.onnx_import.importer import converters
+
+    if node.domain in _STANDARD:
+        if node.op_type in converters():
+            return True
+        return node.op_type in _known() and not better_expanded(node)
+    return node.domain == "com.microsoft" and node.op_type in _known() & _MICROSOFT
+
+
+@cache
+def _known() -> frozenset[str]:
+    """The operators of TVM's importer."""
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    table = onnx_frontend._get_convert_map()  # pyright: ignore[reportPrivateUsage]
+    return frozenset({*table, "If"})
+
+
+def unsupported(proto: Proto) -> list[Proto]:
+    """The nodes, also within subgraphs, that cannot be imported even when expanded."""
+    opset = opset_of(proto)
+    local = {(function.domain, function.name) for function in proto.functions}
+    return [
+        node
+        for node in walk(proto.graph)
+        if not supported(node)
+        and (node.domain, node.op_type) not in local
+        and not _has_body(node, opset)
+    ]
+
+
+def require_supported(proto: Proto) -> None:
+    """Raise ModelError that names the first unsupported operator, its node, and the others.
+
+    What the importer is known to compute wrongly counts as not supported.
+    """
+    nodes = list(walk(proto.graph))
+    _require_known([node for node in nodes if not supported(node)])
+    for node in nodes:
+        if node.domain in _STANDARD and (wrong := misreading(node)):
+            raise ModelError(f"{_operator(node)} is not supported with {wrong}")
+
+
+def _require_known(missing: list[Proto]) -> None:
+    if not missing:
+        return
+    counts = Counter(node.op_type for node in missing)
+    del counts[missing[0].op_type]
+    others = ", ".join(f"{name} x{count}" for name, count in counts.items())
+    tail = f"; {len(counts)} others: {others}" if counts else ""
+    raise ModelError(f"{_operator(missing[0])} is not supported{tail}")
+
+
+def expand_all(proto: Proto, again: Callable[[Proto], Proto]) -> Proto:
+    """Write the model's own functions, and operators that need it, with other operators.
+
+    Those are operators that the importer lacks or misreads, and that ONNX defines by others.
+    Goes on until nothing is left to expand, running `again` on the graph after each round.  What
+    cannot be expanded stays.
+    """
+    for _ in range(_EXPANSIONS):
+        wanted = _expandable(proto)
+        if not proto.functions and not wanted:
+            break
+        proto = again(_expand(proto, wanted))
+    return proto
+
+
+def _expand(proto: Proto, wanted: list[str]) -> Proto:
+    import onnx.inliner
+
+    if proto.functions:
+        _require_few(proto)
+        return onnx.inliner.inline_local_functions(proto)
+    return functions.inlined(proto, wanted, opset_of(proto))
+
+
+def _require_few(proto: Proto) -> None:
+    """Raise ModelError where a model's functions call themselves, or write out to too much."""
+    bodies = {_called(function): list(walk(function)) for function in proto.functions}
+    calls = {
+        name: {_called(node) for node in nodes} & set(bodies) for name, nodes in bodies.items()
+    }
+    sizes: dict[tuple[str, str, str], int] = {}
+    try:
+        for name in TopologicalSorter(calls).static_order():
+            sizes[name] = sum(sizes.get(_called(node), 1) for node in bodies[name])
+    except CycleError:
+        raise ModelError("the model's functions call themselves") from None
+    total = sum(sizes.get(_called(node), 1) for node in walk(proto.graph))
+    if total > _MOST_OPERATORS:
+        raise ModelError(
+            f"the model's functions stand for {total} operators; the most is {_MOST_OPERATORS}"
+        )
+
+
+def _called(item: Proto) -> tuple[str, str, str]:
+    """What a function is known by, or what a node calls."""
+    name = item.op_type if hasattr(item, "op_type") else item.name
+    return str(item.domain), str(name), str(item.overload)
+
+
+def _expandable(proto: Proto) -> list[str]:
+    opset = opset_of(proto)
+    found = {
+        node.op_type for node in walk(proto.graph) if not supported(node) and _has_body(node, opset)
+    }
+    return sorted(found)
+
+
+def _operator(node: Proto) -> str:
+    return f"operator {node.op_type!r} ({place(node)})"
+
+
+def _has_body(node: Proto, opset: int) -> bool:
+    return node.domain in _STANDARD and functions.has_body(node, opset)
+
+
+def draws(proto: Proto) -> bool:
+    """Whether a model's outputs depend on a generator of random numbers."""
+    return any(
+        node.op_type in RANDOM or (node.op_type == "Dropout" and any(node.input[2:]))
+        for node in walk(proto.graph)
+    )
+
+
+def opset_of(proto: Proto) -> int:
+    """The version of the standard operators that a model uses."""
+    found = [opset.version for opset in proto.opset_import if opset.domain in _STANDARD]
+    return int(max(found, default=1))
+
+
+def place(node: Proto) -> str:
+    """How a message points at a node: by its name, or by what it computes."""
+    return f"node {node.name!r}" if node.name else f"node computing {node.output[0]!r}"
+
+
+def walk(graph: Proto) -> Iterator[Proto]:
+    """Every node of a graph, each before those of its subgraphs."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from walk(inner)

@@ -1,0 +1,142 @@
+"""ATen operators written out with simpler ones, by functions of ours and of torch's.
+
+An operator that a road lacks is written with others that it has: ours, in the tables
+`DECOMPOSITIONS` of the files in `aten/`, go before torch's own.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from hybridc.compiler.frontends import aten
+
+Overload = Any  # torch._ops.OpOverload
+Table = Mapping[Overload, Callable[..., Any]]
+
+# What torch's ONNX exporter writes wrongly: of norms in training it gives other statistics.
+_MISWRITTEN = frozenset(
+    {
+        "_native_batch_norm_legit.default",
+        "_native_batch_norm_legit.no_stats",
+        "_native_batch_norm_legit_functional.default",
+        "native_batch_norm.default",
+    }
+)
+# Rounds of writing out; what an operator is written with may have to be written out itself.
+_ROUNDS = 8
+
+
+def for_onnx(exported: Any) -> Any:
+    """The program with what torch's ONNX exporter lacks, or writes wrongly, written out.
+
+    It is the program given where nothing has to be.
+    """
+    exporter, table = _exporter(), _all()
+    for _ in range(_ROUNDS):
+        wanted = {
+            target: table[target]
+            for target in _targets(exported)
+            if target in table
+            and (not exporter.is_registered(target) or _better_written_out(target))
+        }
+        if not wanted:
+            break
+        exported = exported.run_decompositions(wanted)
+    return exported
+
+
+def _better_written_out(target: Overload) -> bool:
+    return target in own() or target.__name__ in _MISWRITTEN
+
+
+def for_relax(exported: Any, importable: Collection[str], converted: Collection[str]) -> Any:
+    """The program in core ATen operators, and in those that are `converted` by us.
+
+    Of the others, those that are not `importable` are written out.
+    """
+    table = {
+        target: function
+        for target, function in _all().items()
+        if target in own() or target in _standard() or target.__name__ not in importable
+    }
+    kept = {target for target in table if target.__name__ in converted}
+    wanted = {target: function for target, function in table.items() if target not in kept}
+    return exported.run_decompositions(wanted)
+
+
+@cache
+def own() -> Table:
+    """Our decompositions by operator.
+
+    Raises ValueError where two files have one operator.
+    """
+    found: dict[Overload, Callable[..., Any]] = {}
+    for module in families():
+        for name, function in getattr(module, "DECOMPOSITIONS", {}).items():
+            packet, _, overload = name.partition(".")
+            target = getattr(getattr(torch.ops.aten, packet), overload)
+            if target in found:
+                raise ValueError(f"{module.__name__} writes out again: {name}")
+            found[target] = function
+    return MappingProxyType(found)
+
+
+def families() -> Iterator[Any]:
+    """The modules in `aten/`."""
+    for module in pkgutil.iter_modules(aten.__path__, f"{aten.__name__}."):
+        yield importlib.import_module(module.name)
+
+
+@cache
+def _all() -> Table:
+    return MappingProxyType({**_references(), **_standard(), **_primitives(), **own()})
+
+
+@cache
+def _standard() -> Table:
+    """Those to core ATen operators."""
+    return MappingProxyType(dict(torch.export.default_decompositions().items()))
+
+
+def _references() -> Table:
+    """Torch's Python decompositions, but for those that are another name of the same operator."""
+    return {
+        target: function
+        for target, function in torch._decomp.decomposition_table.items()
+        if isinstance(target, torch._ops.OpOverload)  # pyright: ignore[reportPrivateUsage]
+        and not hasattr(torch.ops.prims, target._schema.name.partition("::")[2])  # pyright: ignore[reportPrivateUsage]
+    }
+
+
+def _primitives() -> Table:
+    """What torch's decompositions end in, as the ATen operators that it stands for."""
+    import torch._prims as prims
+
+    packets: list[Any] = [getattr(torch.ops.prims, name, None) for name in prims.__all__]
+    found = {p.default: p.impl_aten for p in packets if hasattr(p, "impl_aten")}
+    # Torch's own writes into an empty tensor.
+    return {**found, torch.ops.prims.convert_element_type.default: _converted}
+
+
+def _converted(tensor: Any, kind: Any) -> Any:
+    return torch.ops.aten._to_copy(tensor, dtype=kind)
+
+
+@cache
+def _exporter() -> Any:
+    """The converters of torch's ONNX exporter."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    return ONNXRegistry.from_torchlib()
+
+
+def _targets(exported: Any) -> set[Overload]:
+    """The operators of a program; norms that train nothing are fine as they are."""
+    nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
+    norm = torch.ops.aten.batch_norm.default
+    return {node.target for node in nodes if node.target is not norm or node.args[5]}

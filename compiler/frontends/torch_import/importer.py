@@ -1,0 +1,298 @@
+"""TVM's importer of exported torch programs, with our converters ahead of its own.
+
+Torch says of each result its shape and type: what is imported otherwise is refused, as it would
+go on as a wrong answer.  What is the same at each call is computed by torch.
+"""
+
+import operator
+from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_leaves, tree_map
+from tvm import relax
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
+
+from hybridc.compiler.errors import ModelError, UnsupportedError
+from hybridc.compiler.frontends.aten import complex  # noqa: A004 - the numbers
+from hybridc.compiler.frontends.aten.call import Call, Converter, part_of, sizes
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.frontends.torch_import import decompositions
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.rewrite import constant
+
+# Larger tensors that are the same at each call are left to the compiler's own folding.
+_LIMIT_BYTES = 2**20
+# What TVM's own converters compute wrongly, and torch can write otherwise.
+_MISREAD = frozenset(
+    {
+        "_native_batch_norm_legit.no_stats",
+        "_native_batch_norm_legit_functional.default",
+        "grid_sampler_2d.default",
+    }
+)
+
+
+def import_program(exported: Any) -> IRModule:
+    """Convert to Relax, with the weights as constants of `main`.
+
+    Raises ModelError for an operator that is not known, or is imported with another type.
+    """
+    importer, ours = Importer(), {*converters(), *complex.COMPLEX}
+    importable = {*importer.convert_map, *ours} - _MISREAD
+    program = decompositions.for_relax(exported, importable, ours)  # pyright: ignore[reportArgumentType]
+    return importer.from_exported_program(program, False, True, False, None)
+
+
+class Importer(ExportedProgramImporter):
+    """TVM's importer, with our converters ahead of its own and a check behind each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._same: dict[Any, Any] = {}  # results that are the same at each call, as torch has them
+
+    @staticmethod
+    def _convert_pytorch_tensor_to_tvm(tensor_value: Any) -> Any:
+        """Weights; complex ones as pairs."""
+        if tensor_value.is_complex():
+            tensor_value = torch.view_as_real(tensor_value.resolve_conj())
+        return ExportedProgramImporter._convert_pytorch_tensor_to_tvm(tensor_value)
+
+    def create_input_vars(self, exported_program: Any) -> Any:
+        """Variables for weights and for inputs, by name; static shapes are all there are."""
+        weights: dict[str, Any] = {}
+        inputs: dict[str, Any] = {}
+        values = {node.name: node.meta.get("val") for node in exported_program.graph.nodes}
+        for spec in exported_program.graph_signature.input_specs:
+            value = values.get(spec.arg.name)
+            ordering = spec.kind is InputKind.TOKEN  # of side effects
+            if ordering or not isinstance(value, torch.Tensor):
+                continue
+            shape = [*sizes(value), *([2] if value.is_complex() else [])]
+            variable = relax.Var(spec.arg.name, relax.TensorType(shape, part_of(value)))
+            kept = inputs if spec.kind is InputKind.USER_INPUT else weights
+            kept[spec.arg.name] = variable
+        return weights, inputs, {}
+
+    def _check_unsupported_func_type(self, nodes: Any) -> None:
+        """What is not known is told as its turn comes: much of it is the same at each call."""
+
+    def _translate_fx_graph(
+        self, graph_module: Any, nodes: Any, inputs_vars: Any, custom_ops: Any = None
+    ) -> Any:
+        """Import the nodes in their order; returns the outputs."""
+        for node in nodes:
+            if node.op == "placeholder" and node.name in inputs_vars:
+                self.env[node] = inputs_vars[node.name]
+            elif node.op == "get_attr":
+                self.env[node] = getattr(graph_module, node.target)
+            elif node.op == "call_function":
+                self.env[node] = self._imported(node)
+            elif node.op == "output":
+                return self._flatten_output_args(self.retrieve_args(node)[0])  # pyright: ignore[reportOptionalSubscript]
+        raise ModelError("the program has no outputs")
+
+    def _imported(self, node: Any) -> Expr:
+        """A node's result, of the type that torch gives it.  Raises ModelError."""
+        if node.target is torch.ops.higher_order.with_effects:
+            return _only_checks(node)
+        if (value := _empty(node)) is not None:
+            return tree_map(_constant, value)
+        if (value := self._evaluated(node)) is not None:
+            self._same[node] = value
+            return tree_map(_constant, value)
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
+            raise ModelError(f"operator {str(node.target)!r} draws random numbers")
+        if _complex(node):
+            return self._checked(self._of_complex(node), node)
+        return self._checked(self._of_real(node), node)
+
+    def _of_real(self, node: Any) -> Expr:
+        name = node.target.__name__
+        if (converter := converters().get(name)) is not None:
+            return self._by(converter, node)
+        if name in self.convert_map:
+            return self.convert_map[name](node)
+        raise ModelError(f"operator {str(node.target)!r} is not supported")
+
+    def _of_complex(self, node: Any) -> Expr:
+        """Complex numbers are pairs; of a linear operator both parts are computed alike."""
+        name = node.target.__name__
+        if (converter := complex.COMPLEX.get(name)) is not None:
+            return self._by(converter, node)
+        padded = name == "constant_pad_nd.default" and any(node.args[2:])
+        if name not in complex.LINEAR or padded:
+            raise ModelError(f"operator {str(node.target)!r} of complex numbers is not supported")
+        scope, kept, made = Scope(self.block_builder), dict(self.env), []
+        inputs = {each: self._both(scope, each) for each in node.all_input_nodes}
+        try:
+            for part in (0, 1):
+                self.env.update({each: both[part] for each, both in inputs.items()})
+                made.append(self._of_real(node))
+        finally:
+            self.env.update(kept)
+        if isinstance(made[0], tuple | list):
+            return tuple(complex.paired(scope, *both) for both in zip(*made, strict=True))
+        return complex.paired(scope, *made)
+
+    def _both(self, scope: Scope, node: Any) -> tuple[Expr, Expr]:
+        """The real and imaginary parts of an operand, which may be real or a tuple."""
+        value, given = node.meta.get("val"), self.env[node]
+        if isinstance(value, tuple | list):
+            pairs = [complex.parts(scope, field) for field in given]
+            return tuple(zip(*pairs, strict=True))  # type: ignore[return-value]
+        if value.is_complex():
+            return complex.parts(scope, given)
+        if value.dtype == torch.bool:  # a condition
+            return given, given
+        if not value.dtype.is_floating_point:  # places
+            return given, given
+        return given, scope.zeros_like(given)
+
+    def _by(self, converter: Converter, node: Any) -> Expr:
+        """The result by a converter of ours."""
+        given, value = self._bound(node), node.meta["val"]
+        scope, values = Scope(self.block_builder), _argument_values(node)
+        pairs = frozenset(name for name, v in values.items() if v.is_complex())
+        call = Call(str(node.target), given, value, scope, pairs, values, _used(node))
+        try:
+            made = converter(call)
+        except UnsupportedError as error:
+            raise ModelError(f"operator {call.operator!r} is not supported with {error}") from error
+        if isinstance(made, tuple):
+            return tuple(map(self.block_builder.normalize, made))
+        return self.block_builder.normalize(made)
+
+    def _bound(self, node: Any) -> Mapping[str, Any]:
+        """The arguments of a call by the names of its schema."""
+        known = node.target._schema.arguments
+        given = dict(zip((argument.name for argument in known), node.args, strict=False))
+        given |= {
+            key: value for key, value in node.kwargs.items() if key in {a.name for a in known}
+        }
+        return {
+            a.name: self._retrieve_args(given[a.name]) if a.name in given else a.default_value
+            for a in known
+        }
+
+    def _evaluated(self, node: Any) -> Any:
+        """What torch computes of a node that reads nothing but constants; None for others."""
+        target, inputs = node.target, node.all_input_nodes
+        if not isinstance(target, torch._ops.OpOverload) or _uncertain(target):  # pyright: ignore[reportPrivateUsage]
+            return None
+        if any(each not in self._same for each in inputs) or not _small(node.meta.get("val")):
+            return None
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self._same.__getitem__)
+        with torch.no_grad():
+            made = target(*args, **kwargs)
+        return tuple(made) if isinstance(made, list) else made
+
+    def _checked(self, made: Any, node: Any) -> Any:
+        """What was made of a node, of torch's types; integers of another width are converted.
+
+        Raises ModelError for another shape or kind of numbers.
+        """
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not isinstance(made, relax.Expr):
+            return made
+        wanted = (*sizes(value), *((2,) if value.is_complex() else ()))
+        kind = part_of(value)
+        if static(made) != wanted or not _alike(dtype(made), kind):
+            raise ModelError(
+                f"operator {str(node.target)!r} is imported as {dtype(made)}{list(static(made))}, "
+                f"not as {kind}{list(wanted)}"
+            )
+        if dtype(made) == kind:
+            return made
+        return self.block_builder.emit(relax.op.astype(made, kind))
+
+
+@cache
+def converters() -> Mapping[str, Converter]:
+    """Our converters by operator: the table `CONVERTERS` of every file in `aten/`.
+
+    Raises ValueError where two files convert one operator.
+    """
+    found: dict[str, Converter] = {}
+    for module in decompositions.families():
+        table: Mapping[str, Converter] = getattr(module, "CONVERTERS", {})
+        if twice := found.keys() & table.keys():
+            raise ValueError(f"{module.__name__} converts again: {', '.join(sorted(twice))}")
+        found.update(table)
+    return MappingProxyType(found)
+
+
+def _alike(kind: str, wanted: str) -> bool:
+    return kind == wanted or (kind.lstrip("u")[:3] == wanted.lstrip("u")[:3] == "int")
+
+
+def _constant(value: Any) -> Any:
+    """A tensor as a constant of Relax; complex numbers are pairs in a last axis."""
+    if not isinstance(value, torch.Tensor):
+        return value
+    plain = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+    return constant(plain.resolve_neg().contiguous().numpy(), part_of(value))
+
+
+def _complex(node: Any) -> bool:
+    """Whether a node reads or gives complex numbers, which TVM's converters know nothing of."""
+    values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
+    return any(isinstance(v, torch.Tensor) and v.is_complex() for v in tree_leaves(values))
+
+
+def _empty(node: Any) -> Any:
+    """Tensors without elements, where a node gives nothing else; None for others."""
+    value = node.meta.get("val")
+    tensors = tree_leaves(value)
+    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return None
+    if any(tensor.numel() != 0 for tensor in tensors):
+        return None
+    made = tree_map(lambda t: torch.zeros(sizes(t), dtype=t.dtype), value)
+    return tuple(made) if isinstance(made, list) else made
+
+
+def _used(node: Any) -> frozenset[int]:
+    """The results of a node that something reads; an output may read all."""
+    read = {user.args[1] for user in node.users if user.target is operator.getitem}
+    whole = any(user.target is not operator.getitem for user in node.users)
+    return frozenset(read | (set(range(8)) if whole else set()))
+
+
+def _only_checks(node: Any) -> tuple[None, None]:
+    """Nothing, for what only looks whether a matrix has factors.  Raises ModelError for others."""
+    if node.args[1] is not torch.ops.aten._linalg_check_errors.default:
+        raise ModelError(f"operator {str(node.args[1])!r} is not supported")
+    return None, None
+
+
+def _argument_values(node: Any) -> dict[str, Any]:
+    """What torch says of the arguments that are tensors, by name."""
+    known = node.target._schema.arguments
+    given = dict(zip((argument.name for argument in known), node.args, strict=False))
+    values = {name: getattr(v, "meta", {}).get("val") for name, v in (given | node.kwargs).items()}
+    return {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
+
+
+def _uncertain(target: Any) -> bool:
+    """Whether an operator draws numbers, leaves memory as it is, or does something besides."""
+    return (
+        torch.Tag.nondeterministic_seeded in target.tags
+        or target.namespace != "aten"
+        or target._schema.is_mutable
+        or "empty" in target.__name__
+        or not target._schema.returns
+    )
+
+
+def _small(value: Any) -> bool:
+    """Whether results are tensors of static shapes and common types, and of few bytes."""
+    tensors = tree_leaves(value)
+    if not tensors or not all(isinstance(tensor, torch.Tensor) for tensor in tensors):
+        return False
+    static_sizes = all(isinstance(n, int) for tensor in tensors for n in tensor.shape)
+    known = all(tensor.dtype not in (torch.bfloat16, torch.complex32) for tensor in tensors)
+    return known and static_sizes and sum(t.nbytes for t in tensors) <= _LIMIT_BYTES

@@ -1,0 +1,90 @@
+"""The verb `log` on a log that knows the kernels of a small model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from filled_logs import fill, model
+
+from hybridc.cli import main as entry
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model(tmp_path_factory.mktemp("model") / "small.onnx")
+
+
+@pytest.fixture(scope="module")
+def tuned(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log in which for each kernel another point than the default is fastest."""
+    path = tmp_path_factory.mktemp("log") / "log.sqlite"
+    fill(path, source)
+    return path
+
+
+@pytest.fixture
+def call(tuned: Path) -> Run:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        done = CliRunner().invoke(
+            entry.commands, ["log", *map(str, arguments), "--log", str(tuned)]
+        )
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            return getattr(done.exception, "exit_code", 1), "", str(done.exception)
+        return done.exit_code, done.stdout, done.stderr
+
+    return run
+
+
+def test_ls_and_show(call: Run) -> None:
+    code, out, _ = call("ls", "--json", "--limit", 3)
+    rows = json.loads(out)
+    assert (code, len(rows)) == (0, 3)
+    assert rows[0]["workload"][:12] in call("ls")[1]
+    shown = json.loads(call("show", rows[0]["workload"][:8], "--json")[1])
+    assert shown["data"][0] == "kernel"
+    assert call("ls", "--workload", rows[0]["workload"][:8])[0] == 0
+    code, _, said = call("show", "00000000")
+    assert code == 2
+    assert "no description with a key of 00000000" in said
+    assert call("show", "xyz")[0] == 2
+    assert [call("ls", "--limit", number)[0] for number in (0, -1)] == [2, 2]
+
+
+def test_stats(call: Run, source: Path) -> None:
+    data = json.loads(call("stats", "--json")[1])
+    assert (
+        data["records"] == data["verdicts"]["ok"] == sum(each["records"] for each in data["best"])
+    )
+    assert all(each["seconds"] == 1e-6 for each in data["best"])
+    assert "best rule" in call("stats")[1]
+    lowered = json.loads(call("stats", "--model", source, "--dtype", "bf16", "--json")[1])
+    assert lowered["coverage"] < 1.0  # products in bf16 are other kernels
+    covered = json.loads(call("stats", "--model", source, "--json")[1])
+    assert covered["coverage"] == covered["coverage_by_flops"] == 1.0
+
+
+def test_explain_miss(call: Run, source: Path, tmp_path: Path) -> None:
+    found = json.loads(call("explain-miss", source, "--json")[1])
+    assert {each["answer"] for each in found} == {"hit"}
+    near = json.loads(call("explain-miss", source, "--threads", 1, "--json")[1])
+    assert {tuple(each["reasons"]) for each in near} == {("threads: 2 instead of 1",)} or all(
+        "threads" in each["reasons"][0] for each in near
+    )
+    other = model(tmp_path / "other.onnx", columns=56)
+    missed = json.loads(call("explain-miss", other, "--json")[1])
+    reasons = [reason for each in missed if each["answer"] == "miss" for reason in each["reasons"]]
+    assert any("instead of float32[" in reason for reason in reasons)
+
+
+def test_exchange_by_the_verb(call: Run, tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    assert call("export", path)[0] == 0
+    code, out, _ = call("import", path, "--json")
+    assert (code, json.loads(out)[0]["new"]) == (0, 0)
+    assert call("export", tmp_path / "log.csv")[0] == 2
+    assert call("merge", tmp_path / "none.sqlite")[0] == 2
+    assert "removed 0 records" in call("gc")[1]

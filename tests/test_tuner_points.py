@@ -1,0 +1,117 @@
+"""Which points a tuning measures, from where it starts, and what it tells of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import faulty_rule
+import pytest
+from fake_pool import SPACE, FakePool, exhaustive, made, measured_in, tune, tuner
+from tvm.script import from_source, tirx
+
+from hybridc.compiler import strategies
+from hybridc.compiler.errors import LogError
+from hybridc.compiler.interfaces import Point, Trial
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.access import open_log
+from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.tuning import nearby, summary, tasks
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.outcome import Measured
+from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.tuner import Tuner
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
+
+
+def test_every_point_is_measured_once_and_remembered(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+    pool = FakePool()
+    tuned = tune(plugin, tmp_path / "log.db", pool)
+    assert tuned.measured == len(pool.points) == SPACE
+    assert tuned.failed == {"crash": 4}
+    assert tuned.reason == "all trials are done"
+    assert pool.points[0] == faulty_rule.point("fine")  # the default comes first
+    assert set(measured_in(tmp_path / "log.db", plugin).values()) == {1}
+    again = tune(plugin, tmp_path / "log.db", pool)
+    assert (again.measured, again.reason) == (0, "all trials are done")
+
+
+def test_the_summary_tells_of_the_winner(plugin: Path, tmp_path: Path) -> None:
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        tuned = tuner(plugin, opened, FakePool(), 12).run()
+        rows = summary.kernels(tuned, opened, "warm")
+    (row,) = rows
+    assert row["default"] == pytest.approx(1e-3)
+    assert row["best"] == pytest.approx(1e-3)
+    assert row["point"] == faulty_rule.point("fine")
+    assert row["calls"] == 3
+    assert summary.gain(rows) == pytest.approx(1.0)
+    told = summary.text(tuned, rows, "log.db", explain=True)
+    assert "add-one" in told
+    assert "log.db" in told
+    json.dumps(summary.to_json(tuned, rows, "log.db"), allow_nan=False)
+
+
+def other(plugin: Path, size: int) -> Kernel:
+    """The kernel of the plug-in in another size."""
+    known = faulty_rule.kernel(plugin)
+    text = known.func.script().replace("1024", str(size))
+    return replace(known, name=f"add-one-{size}", func=from_source(text, {"T": tirx}))
+
+
+def test_the_best_points_of_nearby_kernels_come_behind_the_default(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+
+    def liking(point: Point) -> Measured:
+        return Measured(point, Verdict.OK, (1e-3 if point == liked else 2e-3,) * 6)
+
+    liked = faulty_rule.point("also-fine", 1)
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = strategies.catalogue().create("random")
+        known = tasks.distinct([(other(plugin, 2048), 1)])
+        pool: Any = FakePool(judge=liking)
+        Tuner(known, opened, chosen, pool, Budget(SPACE)).run()
+        pool.points.clear()
+        (task,) = found = made(plugin)
+        tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()
+        cold = nearby.hints(task, found, opened, keys.of_toolchain(), "cold")
+    assert tuned.measured == 4
+    assert pool.points[:2] == [faulty_rule.point("fine"), liked]
+    assert cold == ()  # nothing was measured with cold caches
+
+
+def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_path: Path) -> None:
+    known, fresh = tasks.distinct([(other(plugin, 2048), 1), (faulty_rule.kernel(plugin), 1)])
+    known.history = [Trial(faulty_rule.point("fine"), 2.0), Trial(faulty_rule.point("wrong"), 1.0)]
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm")
+        assert found == (faulty_rule.point("wrong"),)
+        known.history.pop()
+        # The default is tried anyway.
+        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm") == ()
+
+
+def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:
+    """Else the default would be measured again and again."""
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        chosen = replace(strategies.catalogue().create("random"), seed=2**70)
+        pool: Any = FakePool()
+        with pytest.raises(LogError, match=r"log\.db takes no such record: seed is no whole"):
+            Tuner(made(plugin), opened, chosen, pool, Budget(4)).run()
+    assert len(pool.points) == 1
+
+
+def test_a_kernel_that_cannot_be_measured_is_passed_over(plugin: Path, tmp_path: Path) -> None:
+    tuned = tune(plugin, tmp_path / "log.db", FakePool(broken=True))
+    assert tuned.measured == 0
+    assert tuned.reason == "no kernel can be measured"
+    assert tuned.skipped == ("add-one cannot be built unscheduled",)
