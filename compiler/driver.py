@@ -177,7 +177,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     kept = _kept(trial, plan) if steering.resume and cascade.several(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = experience.read() if cascade.several(options) else ()
-    means = Means(shop.attempt, shop.prepare, shop.facts, shop.kernels)
+    means = Means(shop.attempt, shop.prepare, shop.facts, shop.kernels, shop.in_turns, shop.retimed)
     found = cascade.run(options, means, clock.purse, past)
     return _told(found, shop)
 

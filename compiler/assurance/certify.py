@@ -106,7 +106,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     accuracy: dict[str, Estimate] = {}
     drop: dict[str, Estimate] = {}
     samples: Samples | None = None
-    rates: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     if session is not None and trial.wanted:
         with stage("verify"):
             got = [session.run(None, feed) for feed in trial.feeds]
@@ -120,9 +120,9 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     if session is not None and timed:
         with stage("measure"):
             samples = timing.timed(session, trial.feeds[0], contract, terms.left)
-            rates = _rates(samples, contract)
+            found = rates(samples, contract)
     measured = Measured(
-        **rates,
+        **found,
         memory=memory,
         size=_size(draft) if contract.max_size else None,
         accuracy=accuracy,
@@ -137,7 +137,18 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     return Examined(agreement, samples, measured, certificate, broken, tuple(notes))
 
 
-def _rates(samples: Samples, contract: Contract) -> dict[str, Any]:
+def retimed(
+    certificate: Mapping[str, Any], measured: Measured, samples: Samples, contract: Contract
+) -> dict[str, Any]:
+    """A certificate after calls were timed anew: all that it says of time, and of the contract."""
+    found = {**certificate, "latency": samples.to_json()}
+    if not contract.describe():
+        return found
+    broken = contract.judge(measured)
+    return {**found, "kept": not broken, "broken": broken, "measured": measured.to_json()}
+
+
+def rates(samples: Samples, contract: Contract) -> dict[str, Any]:
     """What samples say of time, as fields of `Measured`."""
     return {
         "latency": samples.percentile(contract.latency_percentile),

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,6 +121,26 @@ def latency(  # noqa: PLR0913 - when to begin, when to stop
         more = _repeat(call, seconds, min(MIN_SAMPLES, room), room, last)
         samples = Samples(samples.seconds + more)
     return samples
+
+
+def in_turns(
+    calls: Sequence[Callable[[], object]], *, seconds: float = 2.0, turn: float = 0.05
+) -> list[tuple[float, ...]]:
+    """Durations of several calls, which take turns of at least `turn` seconds for `seconds` in all.
+
+    What slows the machine for a while slows all of them alike, so their medians can be compared
+    where measurements one after the other cannot.  A first turn of each is not counted.
+    """
+    found: list[tuple[float, ...]] = [()] * len(calls)
+    for call in calls:
+        _repeat(call, turn, 1, MAX_SAMPLES)
+    end = time.perf_counter() + seconds
+    while min(map(len, found)) < MIN_SAMPLES or time.perf_counter() < end:
+        found = [
+            durations + _repeat(call, turn, 1, MAX_SAMPLES)
+            for durations, call in zip(found, calls, strict=True)
+        ]
+    return found
 
 
 def _repeat(

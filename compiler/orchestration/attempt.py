@@ -7,8 +7,9 @@ from typing import Any
 from hybridc.compiler import memory, pipeline, plugin
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
+from hybridc.compiler.assurance import certify
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
-from hybridc.compiler.assurance.contract import Measured
+from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.build import ALIGNMENT, Built, build
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
@@ -17,6 +18,7 @@ from hybridc.compiler.errors import PassError, WrongAnswerError
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization import narrowing
@@ -47,6 +49,15 @@ class Outcome:
         artifact = replace(self.artifact, report=report.lasting())
         broken = (*self.broken, *advice) if self.broken else ()
         return replace(self, report=report, artifact=artifact, broken=broken)
+
+    def retimed(self, samples: Samples, contract: Contract) -> "Outcome":
+        """The same after its calls were timed anew."""
+        measured = replace(self.measured, **certify.rates(samples, contract))
+        certificate = certify.retimed(self.artifact.certificate, measured, samples, contract)
+        report = replace(self.report, latency=samples)
+        artifact = replace(self.artifact, report=report.lasting(), certificate=certificate)
+        broken = tuple(contract.judge(measured))
+        return replace(self, artifact=artifact, report=report, measured=measured, broken=broken)
 
     def watched(self, monitored: Monitored | None) -> "Outcome":
         """The same with what a monitor saw; the artifact keeps the figures without the curves."""

@@ -44,19 +44,31 @@ def _untimed(_: object) -> Seconds:
     return {}
 
 
+def _no_turns(_: object, __: object) -> None:
+    """Compare nothing anew."""
+
+
+def _as_it_is(found: Result) -> Result:
+    """Time nothing anew."""
+    return found
+
+
 @dataclass(frozen=True)
 class Means(Generic[Result]):
     """What a course works with.
 
     `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
     side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
-    times its kernels, by their FLOPs.
+    times its kernels, by their FLOPs.  `in_turns` measures two results anew, call by call in turns,
+    as far as time goes, and `retimed` a single one.
     """
 
     attempt: Attempt[Result]
     prepare: Callable[[Sequence[Options]], None] = _nothing
     facts: Callable[[Result], Facts | None] = _unknown
     kernels: Callable[[Result], Seconds] = _untimed
+    in_turns: Callable[[Result, Result], tuple[Measured, Measured] | None] = _no_turns
+    retimed: Callable[[Result], Result] = _as_it_is
 
 
 @dataclass(frozen=True)

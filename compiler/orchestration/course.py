@@ -29,7 +29,7 @@ from hybridc.compiler.orchestration.decisions import (
     Decision,
 )
 from hybridc.compiler.orchestration.gains import Facts, Gain
-from hybridc.compiler.orchestration.judging import cost, latency, objection
+from hybridc.compiler.orchestration.judging import cost, in_doubt, latency, objection
 from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.quantization import narrowing
@@ -144,9 +144,9 @@ class Course(Generic[Result]):
         stage, found = tried.stage, tried.result
         if found is None:
             return self._failed(tried)
-        best, threshold = self.best, self.options.steering.threshold
+        best = self.best
         before = best.measured if best else None
-        reason = objection(self.contract, found.measured, before, threshold)
+        found, reason = self._judged(found)
         if found is best:
             reason = UNCHANGED
         gained = _log_speedup(before, found.measured)
@@ -165,6 +165,24 @@ class Course(Generic[Result]):
             self.beyond.append((stage, whole))
         verdict = ROLLED_BACK if reason else KEPT
         return self.close(stage, verdict, "; ".join(filter(None, (tried.told, reason))), tried)
+
+    def _judged(self, found: Result) -> tuple[Result, str]:
+        """A candidate, and why it does not stay.
+
+        Measurements one after the other meet the machine in other states.  So where they do not
+        clearly speak for the candidate, turns decide; one that wins by them is measured again.
+        """
+        best, threshold = self.best, self.options.steering.threshold
+        before = best.measured if best else None
+        reason = objection(self.contract, found.measured, before, threshold)
+        if best is None or found is best or not in_doubt(self.contract, found.measured, before):
+            return found, reason
+        turns = self.means.in_turns(best, found)
+        if turns is None:
+            return found, reason
+        then, now = turns
+        decided = objection(self.contract, now, then, threshold)
+        return self.means.retimed(found) if reason and not decided else found, decided
 
     def close(
         self, stage: Stage, verdict: str, reason: str = "", tried: Tried[Result] | None = None

@@ -26,6 +26,19 @@ def objection(
     return f"no faster: {format_duration(now)}, {format_duration(then)} before{asked}"
 
 
+def in_doubt(contract: Contract, found: Measured, best: Measured | None) -> bool:
+    """Whether times leave open that a candidate is faster, or seem to say that it is slower.
+
+    Not where time decides nothing: where accuracy is lost, or only memory or size are limited.
+    """
+    if not (best and best.latency and found.latency) or contract.judge_accuracy(found):
+        return False
+    if contract.costs(found) and not contract.timed:
+        return False
+    clearly = found.latency.high < best.latency.low
+    return not clearly or bool(found.disturbed or best.disturbed)
+
+
 def cost(contract: Contract, measured: Measured) -> float:
     """The worst cost as a share of its limit, where 1 just keeps it; without limits, the latency.
 

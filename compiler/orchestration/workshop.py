@@ -3,19 +3,22 @@
 An artifact that is the same as one that was examined before is not measured again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 from blake3 import blake3
 
 from hybridc.compiler.advisers import MakeAdviser
+from hybridc.compiler.assurance import certify, timing
 from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.measurement import profile
+from hybridc.compiler.measurement import measure, profile
 from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import resume, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
 from hybridc.compiler.orchestration.drafts import Draft
@@ -26,6 +29,8 @@ from hybridc.compiler.orchestration.side_by_side import Job
 from hybridc.compiler.quantization import operator_times
 from hybridc.compiler.quantization.operator_times import Seconds
 from hybridc.compiler.session import InferenceSession
+
+_TURNS = 2.0  # seconds in which two outcomes are compared
 
 
 @dataclass
@@ -115,6 +120,31 @@ class Workshop:
         with self.clock.stage("time kernels"):
             session = InferenceSession(found.artifact, threads)
             return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
+
+    def in_turns(self, one: Outcome, other: Outcome) -> tuple[Measured, Measured] | None:
+        """What two outcomes measure where their calls take turns; None where no time is left."""
+        contract, left = self.plan.options.contract, self.clock.purse.left
+        if left is not None and left < _TURNS:
+            return None
+        with self.clock.stage("compare in turns"):
+            calls = [self._call(one), self._call(other)]
+            first, second = map(Samples, measure.in_turns(calls, seconds=_TURNS))
+        return (
+            replace(one.measured, **certify.rates(first, contract)),
+            replace(other.measured, **certify.rates(second, contract)),
+        )
+
+    def retimed(self, found: Outcome) -> Outcome:
+        """The same outcome, measured again."""
+        contract, left = self.plan.options.contract, self.clock.purse.left
+        session = InferenceSession(found.artifact, self.plan.target.threads)
+        with self.clock.stage("measure"):
+            samples = timing.timed(session, self.trial.feeds[0], contract, left)
+        return found.retimed(samples, contract)
+
+    def _call(self, found: Outcome) -> Callable[[], object]:
+        session = InferenceSession(found.artifact, self.plan.target.threads)
+        return lambda: session.run(None, self.trial.feeds[0])
 
 
 def _name(options: Options) -> str:
