@@ -143,7 +143,11 @@ def test_strings_come_and_go() -> None:
     words = np.array(["un", "ä"], object)
     got = agrees(artifact, model, {"a": words, "b": np.array(["do"]), "x": np.ones(2, "float32")})
     assert list(got[0]) == ["undo", "ädo"]
-    assert hybridc.InferenceSession(artifact).get_inputs()[1].type == "tensor(string)"
+    session = hybridc.InferenceSession(artifact)
+    assert session.get_inputs()[1].type == "tensor(string)"
+    joined, negative = session(words, np.array(["do"]), np.ones(2, "float32"))
+    assert list(joined) == ["undo", "ädo"]
+    same(negative, -np.ones(2, "float32"))
 
 
 def test_sequences_come_and_go() -> None:
