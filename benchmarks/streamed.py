@@ -1,6 +1,7 @@
 """Read what a script prints as it measures, and let nothing of it outlive this process."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+_GLANCE = 0.2  # seconds between two looks whether the script has ended
+_CHUNK = 2**16
 _PATIENCE = 5.0  # seconds in which an interrupted script removes its temporary files
 
 
@@ -20,7 +23,7 @@ def lines(call: Sequence[str]) -> Generator[Iterator[str], None, None]:
     """
     # Unbuffered, and with a group to itself: Ctrl-C reaches this process, which then ends all.
     process = subprocess.Popen(
-        [sys.executable, "-u", *call], stdout=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-u", *call], stdout=subprocess.PIPE, start_new_session=True
     )
     try:
         yield _read(process)
@@ -38,15 +41,33 @@ def _leave(number: int, _: Any) -> None:
     raise SystemExit(128 + number)
 
 
-def _read(process: subprocess.Popen[str]) -> Iterator[str]:
+def _read(process: subprocess.Popen[bytes]) -> Iterator[str]:
     assert process.stdout is not None
-    for line in process.stdout:
-        yield line.rstrip("\n")
+    left = b""
+    while chunk := _chunk(process):
+        *whole, left = (left + chunk).split(b"\n")
+        yield from (line.decode() for line in whole)
+    if left:
+        yield left.decode()
     if code := process.wait():
         raise subprocess.CalledProcessError(code, process.args)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _chunk(process: subprocess.Popen[bytes]) -> bytes:
+    """What was printed next; nothing at the end, which is that of the script.
+
+    What it started may outlive it, and hold the pipe open.
+    """
+    assert process.stdout is not None
+    while True:
+        ended = process.poll() is not None
+        if select.select([process.stdout], [], [], 0.0 if ended else _GLANCE)[0]:
+            return os.read(process.stdout.fileno(), _CHUNK)
+        if ended:
+            return b""
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     """Interrupt the script where it still runs; what of its group is left then is killed."""
     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         if process.poll() is None:

@@ -149,9 +149,10 @@ class Kept:
         if told is None or ranges is None:
             return None
         found = tuple(Operator(**each) for each in told)
-        return Lowered(
+        again = Lowered(
             found, lambda: lowered(self.trial, plans.plan(options)).switched(), ranges.feeds
         )
+        return again.on(self.trial.feeds, self.trial.model.inputs)
 
     def _path(self, options: Options) -> Path:
         return self.folder / f"{blake3(archive.dump_json(described(options))).hexdigest()}.json"
