@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -25,17 +25,21 @@ _HARD = Contract("1us", min_accuracy={"cosine": 0.9})
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile by each strategy, and set the time of all stages beside that of the whole call."""
     asked = given.model_and_rounds(__doc__, arguments)
-    rows: list[tuple[str, ...]] = []
+    markdown.show(_table(asked.model, asked.rounds))
+
+
+def _table(model: Path, rounds: int) -> Iterator[str]:
+    parts = "passes, builds, measurements, s"
+    yield markdown.head(("strategy", "stages tried", parts, "control, s", "share"))
     with tempfile.TemporaryDirectory() as folder:
         for strategy in _STRATEGIES:
             log = str(Path(folder) / "log.sqlite")
             access.open_log(log).close()
-            found = [_compile(asked.model, strategy, log) for _ in range(asked.rounds)]
-            rows.append(_row(strategy, found))
-    parts = "passes, builds, measurements, s"
-    print(markdown.table(("strategy", "stages tried", parts, "control, s", "share"), rows))
+            yield markdown.row(
+                _row(strategy, [_compile(model, strategy, log) for _ in range(rounds)])
+            )
     told = "control: keys, kept results, decisions, predictions, reports"
-    print(f"\n* {asked.model.stem}; {told}.  Goal: at most {_MOST:.0%}.")
+    yield f"* {model.stem}; {told}.  Goal: at most {_MOST:.0%}."
 
 
 def _compile(model: Path, strategy: str, log: str) -> tuple[int, float, float]:

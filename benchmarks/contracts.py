@@ -11,15 +11,16 @@ data of the same kind that nothing has seen.  `rivals`: one model, data and limi
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import contracts_ladder
 import contracts_rivals
 import contracts_speed
 import data
+import markdown
 
-PARTS: Mapping[str, Callable[[argparse.Namespace], str]] = MappingProxyType(
+PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProxyType(
     {
         "speed": lambda given: contracts_speed.run(given.models or contracts_speed.MODELS, given),
         "ladder": lambda given: contracts_ladder.run(given.models or data.LADDER, given),
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--samples", type=int, default=64, help="of each kind of data")
     given = parser.parse_args(arguments)
     try:
-        print(PARTS[given.part](given))
+        markdown.show(PARTS[given.part](given))
     except KeyError as error:
         sys.exit(f"no model is named {error.args[0]}; known: {', '.join(data.MODELS)}")
 

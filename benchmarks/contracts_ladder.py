@@ -44,26 +44,27 @@ class Rung:
     precision: str = ""
 
 
-def run(names: Sequence[str], given: argparse.Namespace) -> str:
-    """The table, with a note for each certificate that was refuted."""
+def run(names: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
+    """The table row by row, with a note for each certificate that was refuted."""
     counted = ("certified", "refused", "fresh value below", "refuted", "not judged: disturbed")
-    headers = ("model", "contracts", *counted)
-    rows: list[tuple[str, ...]] = []
-    notes: list[str] = []
+    yield markdown.head(("model", "contracts", *counted))
     for name in names:
-        found = list(climb(name, given.contracts, given.samples))
-        kept = [each for each in found if not each.refused]
-        refuted = [each for each in kept if each.refuted]
-        below = sum(bool(each.below) for each in kept)
-        disturbed = [each for each in kept if each.disturbed]
-        counts = (len(found), len(kept), len(found) - len(kept), below)
-        judged = markdown.judged(str(len(refuted)), not refuted)
-        rows.append((name, *map(str, counts), judged, str(len(disturbed))))
-        notes += [f"* {name}: {'; '.join(each.refuted)}" for each in refuted]
-        notes += [f"* {name}, says nothing: {'; '.join(each.disturbed)}" for each in disturbed]
-        if kept and found[-1].refused:
-            notes.append(f"* {name}: the tightest is refused: {found[-1].refused}")
-    return "\n".join([markdown.table(headers, rows), "", *notes])
+        yield from _counted(name, list(climb(name, given.contracts, given.samples)))
+
+
+def _counted(name: str, found: Sequence[Rung]) -> Iterator[str]:
+    """A model's row and its notes."""
+    kept = [each for each in found if not each.refused]
+    refuted = [each for each in kept if each.refuted]
+    below = sum(bool(each.below) for each in kept)
+    disturbed = [each for each in kept if each.disturbed]
+    counts = (len(found), len(kept), len(found) - len(kept), below)
+    judged = markdown.judged(str(len(refuted)), not refuted)
+    yield markdown.row((name, *map(str, counts), judged, str(len(disturbed))))
+    yield from (f"* {name}: {'; '.join(each.refuted)}" for each in refuted)
+    yield from (f"* {name}: says nothing: {'; '.join(each.disturbed)}" for each in disturbed)
+    if kept and found[-1].refused:
+        yield f"* {name}: the tightest is refused: {found[-1].refused}"
 
 
 def climb(name: str, count: int, samples: int) -> Iterator[Rung]:

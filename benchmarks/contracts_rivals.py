@@ -3,7 +3,7 @@
 import importlib.util
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,19 @@ MODELS = ("digits", "sentences")
 RIVALS = ("nncf", "olive")
 
 
-def run(names: Sequence[str]) -> str:
-    """The table, with what is not installed."""
-    headers = ("model", "limit", "figure", "a call", "ratio to hybridc", "took")
-    rows: list[tuple[str, ...]] = []
-    notes: list[str] = []
+def run(names: Sequence[str]) -> Iterator[str]:
+    """The table row by row, with what is not installed."""
+    yield markdown.head(("model", "limit", "figure", "a call", "ratio to hybridc", "took"))
     with tempfile.TemporaryDirectory(prefix="hybridc-") as made:
         for name in names:
-            compared, more = _compared(SUBJECTS[name](Path(made)), Path(made))
-            rows += more
+            compared, rows = _compared(SUBJECTS[name](Path(made)), Path(made))
+            yield from map(markdown.row, rows)
             if not compared.quiet:
-                notes.append(f"* {name}: **not quiet, {compared.busy:.1f} cores busy**.")
+                yield f"* {name}: **not quiet, {compared.busy:.1f} cores busy**."
     absent = [name for name in RIVALS if importlib.util.find_spec(name) is None]
-    notes += [f"* {name} is not installed: not compared." for name in absent]
+    yield from (f"* {name} is not installed: not compared." for name in absent)
     if "olive" not in absent:
-        notes.append("* olive is installed, and drives the same NNCF: not compared by itself.")
-    return "\n".join([markdown.table(headers, rows), "", *notes])
+        yield "* olive is installed, and drives the same NNCF: not compared by itself."
 
 
 def _compared(subject: Subject, folder: Path) -> tuple[Comparison, list[tuple[str, ...]]]:

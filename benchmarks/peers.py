@@ -9,11 +9,12 @@ import datetime
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import markdown
 import models
 
 from hybridc.compiler.artifact import Artifact
@@ -95,21 +96,19 @@ class Part:
         return GOALS.get(name, 1.0) if self.precision == "fp32" else _NARROW_GOAL
 
 
-def run(part: Part, names: Sequence[str]) -> str:
-    """Compile and compare the models; return the table and notes on single rows."""
+def run(part: Part, names: Sequence[str]) -> Iterator[str]:
+    """Compile and compare the models; give the table row by row, each with notes on it."""
     headers = ["model", OURS, "spread", *(TITLES[peer] for peer in part.terms.peers)]
     headers += ["to the faster rival", "goal", "of roofline", "measured"]
-    lines = ["| " + " | ".join(headers) + " |", "|---" * len(headers) + "|"]
-    notes: list[str] = []
+    yield markdown.head(headers)
     for name in names:
         print(f"{name}, {part.precision}, batch {part.batch}", file=sys.stderr)
         try:
             cells, remarks = _measured(part, name)
         except HybridcError as error:
             cells, remarks = ["not measured", *["-"] * (len(headers) - 3)], [str(error)]
-        lines.append("| " + " | ".join([name, *cells, str(datetime.date.today())]) + " |")
-        notes += [f"* {name}: {remark}" for remark in remarks]
-    return "\n".join([*lines, *(["", *notes] if notes else [])])
+        yield markdown.row([name, *cells, str(datetime.date.today())])
+        yield from (f"* {name}: {remark}" for remark in remarks)
 
 
 def _measured(part: Part, name: str) -> tuple[list[str], list[str]]:
@@ -188,7 +187,7 @@ def main() -> None:
     names = given.models.split(",")
     if unknown := [name for name in names if name not in models.MODELS]:
         parser.error(f"no model is named {', '.join(unknown)}; known: {', '.join(models.MODELS)}")
-    print(run(Part(given.precision, given.batch), names))
+    markdown.show(run(Part(given.precision, given.batch), names))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ that is not quiet, and then int8 is asked for outright.
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import markdown
@@ -33,11 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = given.models.split(",")
     if unknown := set(names) - SUBJECTS.keys():
         parser.error(f"no model is named {', '.join(unknown)}; known: {', '.join(SUBJECTS)}")
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        rows = [_row(SUBJECTS[name](Path(folder)), not given.untimed) for name in names]
+    markdown.show(_table(names, not given.untimed))
+
+
+def _table(names: Sequence[str], timed: bool) -> Iterator[str]:
     headers = ("model", "figure", "fp32", "limit", "int8", "products", "hybridc", "ort", "ratio")
-    print(markdown.table(headers, rows))
-    print(f"\n* Goal: at most {GOAL} of ONNX Runtime's time in fp32, within the limit.")
+    yield markdown.head(headers)
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        for name in names:
+            yield markdown.row(_row(SUBJECTS[name](Path(folder)), timed))
+    yield f"* Goal: at most {GOAL} of ONNX Runtime's time in fp32, within the limit."
 
 
 def _row(subject: Subject, timed: bool) -> tuple[str, ...]:

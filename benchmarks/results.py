@@ -4,9 +4,11 @@ A machine's part has a heading that describes it; what was measured elsewhere st
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host
 
 FILE = Path(__file__).parent / "RESULTS.md"
@@ -46,7 +48,9 @@ class Results:
         known = [name for name in order if name in every]
         known += [name for name in every if name not in order]  # by hand: causes of misses
         machines = {**self.machines, machine: {name: every[name] for name in known}}
-        FILE.write_text("\n".join([_HEAD, *(_written(*each) for each in machines.items())]))
+        text = "\n".join([_HEAD, *(_written(*each) for each in machines.items())])
+        with replacing(FILE) as stream:
+            stream.write(text.encode())
 
 
 def machine() -> str:
@@ -86,6 +90,11 @@ def merged(old: str, new: str) -> str:
         rows = {**old_rows, **rows}
     lines = [*head, *rows.values()]
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def is_row(lines: Sequence[str]) -> bool:
+    """Whether the last of the lines is a row of the table, below its head."""
+    return lines[-1].startswith("|") and sum(line.startswith("|") for line in lines) > 2
 
 
 def _parts(text: str) -> tuple[list[str], dict[str, str], list[str]]:

@@ -6,19 +6,20 @@
     python benchmarks/run.py tuning --part models --models resnet-18
 
 Each benchmark is a script beside this one, which prints its section.  What is not named keeps what
-it has: sections, and within the tables of `peers` and `tuning` the other rows.
+it has: sections, and within the tables of `peers` and `tuning` the other rows.  Rows are written as
+they come, so that nothing that was measured is lost where this is interrupted.
 """
 
 import argparse
 import ast
 import datetime
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import results
+import streamed
 from results import Results
 
 from hybridc.compiler.hardware import load
@@ -26,6 +27,9 @@ from hybridc.compiler.hardware import load
 HERE = Path(__file__).parent
 # The tables of `peers`: precisions and batch sizes.
 TABLES = (("fp32", 1), ("fp32", 8), ("bf16", 1), ("int8", 1))
+# Benchmarks that print one table row by row.
+_BY_ROWS = ("peers", "tuning", "contracts", "precision", "cascade")
+_NOT_ENDED = "  Not all rows are of this run, which has not ended."
 # Benchmarks of several sections, which they are told as their first argument, and the titles.
 PARTED = {
     "tuning": {
@@ -81,9 +85,13 @@ def main() -> None:
     if not chosen:
         known = ", ".join(f"{precision} with batch {batch}" for precision, batch in TABLES)
         parser.error(f"no table is of that precision and batch; there are {known}")
-    for section in chosen:
-        text = _measure(section)
-        Results.read().write(results.machine(), section.key, text, order())
+    streamed.stop_on_signals()
+    try:
+        for section in chosen:
+            measure(section)
+    except KeyboardInterrupt:
+        print("interrupted; the rows that were measured stand in the results", file=sys.stderr)
+        sys.exit(130)
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
@@ -131,24 +139,30 @@ def _title(name: str) -> str:
     return text.split("\n", 1)[0].rstrip(".")
 
 
-def _measure(section: Section) -> str:
-    """Run a section's script and make its text, with the rows that were not measured now."""
+def measure(section: Section) -> None:
+    """Run a section's script, and write what it prints: rows at once, and the whole in the end."""
     busy = load.busy_cores()
     quiet = "" if busy <= load.QUIET else f" **Not quiet: {busy:.1f} cores busy.**"
     stamp = f"`benchmarks/{section.script}.py`, {datetime.date.today()}.{quiet}"
+    before = Results.read().of(results.machine()).get(section.key, "")
+    found: list[str] = []
     # A process of its own: the threads of one benchmark shall not spin beside the next.
-    done = subprocess.run(
-        [sys.executable, str(HERE / f"{section.script}.py"), *section.arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found = done.stdout.strip()
-    if section.merges:
-        before = Results.read().of(results.machine()).get(section.key, "")
-        found = results.merged(before, found)
+    with streamed.lines([str(HERE / f"{section.script}.py"), *section.arguments]) as printed:
+        for line in printed:
+            found.append(line)
+            if section.script in _BY_ROWS and results.is_row(found):
+                text = results.merged(before, "\n".join(found))
+                _write(section, f"{stamp}{_NOT_ENDED}", text)
+    text = "\n".join(found).strip()
+    if section.script in _BY_ROWS:
+        text = results.merged(before if section.merges else "", text)
+    _write(section, stamp, text)
+
+
+def _write(section: Section, stamp: str, found: str) -> None:
     about = f"{section.about}\n" if section.about else ""
-    return f"## {section.title}\n\n{stamp}\n\n{about}{found}\n"
+    text = f"## {section.title}\n\n{stamp}\n\n{about}{found}\n"
+    Results.read().write(results.machine(), section.key, text, order())
 
 
 def order() -> list[str]:

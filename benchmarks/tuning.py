@@ -12,11 +12,12 @@ import datetime
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import markdown
 import metaschedule
 import side_by_side
 import tuning_kernels
@@ -42,7 +43,6 @@ _MODELS = "resnet-18,bert-base"
 _GOAL = 0.97  # of the time that a model takes without tuning
 _SHORT = 0.02  # seconds of a pass that is not named
 _SHARE = 0.9  # of the kernels shall be as fast as MetaSchedule's
-_HEAD = "| kernel | ours ({} trials) | MetaSchedule ({} trials) | ratio | seeds | measured |"
 
 
 def main() -> None:
@@ -57,30 +57,27 @@ def main() -> None:
     settings.set_runtime_threads(THREADS)
     LOGS.mkdir(parents=True, exist_ok=True)
     if given.part == "models":
-        print(whole_models(given.models.split(","), given.trials or 32))
+        markdown.show(whole_models(given.models.split(","), given.trials or 32))
     else:
         kernels = metaschedule.named(given.kernels)
-        print(beside_metaschedule(kernels, given.trials or 16, given.baseline))
+        markdown.show(beside_metaschedule(kernels, given.trials or 16, given.baseline))
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of the description."""
 
 
-def whole_models(names: Sequence[str], trials: int) -> str:
+def whole_models(names: Sequence[str], trials: int) -> Iterator[str]:
     """Tune models; run each as tuned and as compiled without a log, in turn."""
-    head = "| model | trials a kernel | without tuning, ms | tuned, ms | ratio | goal |"
-    head += " kernels changed | of them slower | measured |"
-    lines = [head, "|---|---|---|---|---|---|---|---|---|"]
-    notes: list[str] = []
+    times = ("without tuning, ms", "tuned, ms", "ratio", "goal")
+    changes = ("kernels changed", "of them slower", "measured")
+    yield markdown.head(("model", "trials a kernel", *times, *changes))
     for name in names:
-        row, note = _whole_model(name, trials)
-        lines.append(row)
-        notes.append(note)
-    return "\n".join([*lines, "", *notes])
+        yield from _whole_model(name, trials)
 
 
-def _whole_model(name: str, trials: int) -> tuple[str, str]:
+def _whole_model(name: str, trials: int) -> Iterator[str]:
+    """A model's row, and the note on it."""
     import models
 
     path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
@@ -99,7 +96,8 @@ def _whole_model(name: str, trials: int) -> tuple[str, str]:
     tuned = done.tuned
     note = f"* {name}: {tuned.measured} points measured in {tuned.seconds / 60:.1f} minutes, until "
     note += f"{tuned.reason}; machine's drift {tuned.drift:+.1%}"
-    return f"| {' | '.join(cells)} |", note + "".join(f"; slower: {each}" for each in slower) + "."
+    yield markdown.row(cells)
+    yield note + "".join(f"; slower: {each}" for each in slower) + "."
 
 
 def _models_in_turn(path: Path, log: Path) -> Times:
@@ -161,10 +159,11 @@ class Pair:
         return self.times.ratio("ours", "theirs")
 
 
-def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int) -> str:
+def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int) -> Iterator[str]:
     """Tune kernels, and time what came of it beside what MetaSchedule found, in turn."""
-    lines = [_HEAD.format(trials, baseline), "|---|---|---|---|---|---|"]
-    good, counted, lacking = 0, 0, list[str]()
+    libraries = (f"ours ({trials} trials)", f"MetaSchedule ({baseline} trials)")
+    yield markdown.head(("kernel", *libraries, "ratio", "seeds", "measured"))
+    good, counted = 0, 0
     chosen = target.parse("cpu", THREADS)
     with Pool(THREADS) as pool:
         for operator in kernels:
@@ -172,16 +171,14 @@ def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int)
             key = keys.of_kernel(kernel.func).key
             theirs = metaschedule.here(key, baseline)
             if not theirs:
-                lacking.append(operator.name)
+                yield f"* {operator.name}: no search by MetaSchedule on this machine is kept."
                 continue
             pairs = [_pair(kernel, one, trials, pool) for one in theirs]
-            lines.append(_row(operator.name, pairs))
+            yield _row(operator.name, pairs)
             counted += 1
             good += statistics.median(pair.ratio for pair in pairs) <= 1
     missed = " **missed**" if good < _SHARE * counted else ""
-    notes = [f"* all: as fast on {good} of {counted} kernels; the goal is {_SHARE:.0%}{missed}."]
-    notes += [f"* {name}: no search by MetaSchedule on this machine is kept." for name in lacking]
-    return "\n".join([*lines, "", *notes])
+    yield f"* all: as fast on {good} of {counted} kernels; the goal is {_SHARE:.0%}{missed}."
 
 
 def _row(name: str, pairs: Sequence[Pair]) -> str:

@@ -12,6 +12,7 @@ import json
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from blake3 import blake3
@@ -83,6 +84,16 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     manifest = load_json(members.pop(MANIFEST), MANIFEST)
     _check_digests(manifest.get("blake3"), members)
     return manifest, members
+
+
+def seal_of(path: Path) -> str:
+    """The digest with which an archive ends: it stands for every byte before it.
+
+    Nothing is checked, as `read` does.  Raises OSError where the file is too short or not there.
+    """
+    with path.open("rb") as stream:
+        stream.seek(-_DIGEST, 2)
+        return stream.read().decode("ascii", "replace")
 
 
 def region_member(index: int) -> str:

@@ -53,7 +53,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     """
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     if target.gpu is None:
-        module = join(module, target.threads)
+        module = join(module, target)
     try:
         with tvm.transform.PassContext(config=launches.config(target)):
             executable = tvm.compile(

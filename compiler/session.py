@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, runtime
 
 from hybridc.compiler import dims, placement, settings
 from hybridc.compiler.aot.join import BY_KERNEL
@@ -26,10 +26,11 @@ from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import (
     InputPort,
     OpenPort,
+    Reader,
     Tensor,
     library_of,
+    reader,
     to_library,
-    to_numpy,
     to_tensor,
 )
 
@@ -69,18 +70,22 @@ class InferenceSession:
         self._last = (self._parts.functions(), weights) if held else (weights,)
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
-        self._expected = set(self._names)
+        self._expected = frozenset(self._names)
         alignment = self.artifact.alignment
         self._ports = tuple(self._port(spec, alignment) for spec in self.artifact.inputs)
-        self._outputs = {
-            spec.name: (index, None if isinstance(spec, OpaqueSpec) else np.dtype(spec.dtype))
-            for index, spec in enumerate(self.artifact.outputs)
-        }
+        self._named = tuple(zip(self._names, self._ports, strict=True))
+        self._outputs = {spec.name: index for index, spec in enumerate(self.artifact.outputs)}
+        self._dtypes = tuple(
+            None if isinstance(spec, OpaqueSpec) else np.dtype(spec.dtype)
+            for spec in self.artifact.outputs
+        )
+        self._readers = tuple(None if dtype is None else reader(dtype) for dtype in self._dtypes)
         self._opaque = {
             index: spec.name
             for index, spec in enumerate(self.artifact.outputs)
             if isinstance(spec, OpaqueSpec)
         }
+        self._every = tuple(enumerate(self._readers))
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
@@ -105,17 +110,23 @@ class InferenceSession:
         InputError where an input is missing, unknown or not of the dtype and shape that
         `get_inputs` tells, or no output has the name.
         """
-        if set(feed) != self._expected:
+        if feed.keys() != self._expected:
             raise self._wrong_names(feed)
-        wanted = [self._output(name) for name in output_names or self._outputs]
+        wanted = [self._output(name) for name in output_names] if output_names else self._every
         with self._lock:
-            given = [
-                self._place.put(port.bind(feed[name]))
-                for name, port in zip(self._names, self._ports, strict=True)
+            # Small models take microseconds: what is not needed here is not called.
+            given = [port.bind(feed[name]) for name, port in self._named]
+            if self._open:
+                self._check_sizes(given)
+            if not self._place.on_host:
+                given = list(map(self._place.put, given))
+            results = self._invoke(given)
+            if not self._place.on_host:
+                results = self._place.fetch(results)
+            made = [
+                self._parts.value(self._opaque[index]) if read is None else read(results[index])
+                for index, read in wanted
             ]
-            self._check_sizes(given)
-            results = self._place.fetch(self._invoke(given))
-            made = [self._given(results, index, dtype) for index, dtype in wanted]
             self._parts.values.clear()
         return made
 
@@ -146,7 +157,7 @@ class InferenceSession:
         library = library_of(tensors)
         made = tuple(
             result if dtype is None else to_library(library, result, dtype)
-            for result, (_, dtype) in zip(results, self._outputs.values(), strict=True)
+            for result, dtype in zip(results, self._dtypes, strict=True)
         )
         return made[0] if len(made) == 1 else made
 
@@ -167,8 +178,14 @@ class InferenceSession:
         """
         if self._count_threads() != self._threads:  # another session, or a thread's new pool
             self._set_threads(_BIG_CORES, self._threads)
-        result = self._call(given)
-        results = [result] if isinstance(result, tvm.runtime.Tensor) else list(result)
+        try:
+            result = self._main(*given, *self._last)
+        except Exception as error:
+            if self._parts.failure is None:
+                raise
+            failure, self._parts.failure = self._parts.failure, None
+            raise failure from error
+        results = [result] if isinstance(result, runtime.Tensor) else list(result)
         taken = {tensor.data_ptr() for tensor in given}
         for index, tensor in enumerate(results):
             address = tensor.data_ptr()
@@ -176,15 +193,6 @@ class InferenceSession:
                 results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
-
-    def _call(self, given: list[Tensor]) -> Any:
-        try:
-            return self._main(*given, *self._last)
-        except Exception as error:
-            if self._parts.failure is None:
-                raise
-            failure, self._parts.failure = self._parts.failure, None
-            raise failure from error
 
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):
@@ -201,12 +209,6 @@ class InferenceSession:
                 }
             )
 
-    def _given(self, results: list[Any], index: int, dtype: np.dtype[Any] | None) -> Any:
-        """An output as the caller gets it."""
-        if dtype is None:
-            return self._parts.value(self._opaque[index])
-        return to_numpy(results[index], dtype)
-
     def _claim_threads(self, wanted: int | None) -> int:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
         if wanted is not None and wanted < 1:
@@ -222,10 +224,11 @@ class InferenceSession:
             raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
         return got
 
-    def _output(self, name: str) -> tuple[int, np.dtype[Any] | None]:
+    def _output(self, name: str) -> tuple[int, Reader | None]:
         if name not in self._outputs:
             raise InputError(f"no output is named {name!r}; {hint(name, self._outputs)}")
-        return self._outputs[name]
+        index = self._outputs[name]
+        return index, self._readers[index]
 
     def _wrong_names(self, feed: Collection[str]) -> InputError:
         missing = [spec.describe() for spec in self.artifact.inputs if spec.name not in feed]

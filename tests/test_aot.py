@@ -13,7 +13,7 @@ from tvm.script import tirx as T  # noqa: N812 - its usual name
 
 import hybridc
 from hybridc.compiler import stack
-from hybridc.compiler.aot import parts
+from hybridc.compiler.aot import parts, worth
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.aot.region import Failures, Kernel
 from hybridc.compiler.model import Array, random_feed
@@ -81,6 +81,13 @@ CASES = {
 }
 
 
+@pytest.fixture
+def _on_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small a model is."""
+    monkeypatch.setattr(worth, "pays", lambda *_: True)
+
+
+@pytest.mark.usefixtures("_on_all_threads")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_answers_are_those_of_single_calls(case: str, threads: int) -> None:
@@ -124,6 +131,7 @@ def chain(seed: int) -> Any:
     return made
 
 
+@pytest.mark.usefixtures("_on_all_threads")
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("seed", range(3))
 def test_storage_that_is_used_again_is_read_in_order(seed: int, threads: int) -> None:
@@ -149,11 +157,30 @@ def test_kernels_that_cannot_be_split_are_called_whole(
     assert all(np.array_equal(*pair) for pair in zip(*answers, strict=True))
 
 
+@pytest.mark.usefixtures("_on_all_threads")
 def test_an_artifact_of_more_threads_runs_on_fewer() -> None:
     artifact = hybridc.compile(CASES["images"], threads=2)
     feed = random_feed(artifact.inputs, 1)
     answers = [InferenceSession(artifact, threads).run(None, feed) for threads in (1, 2)]
     assert np.array_equal(answers[0][0], answers[1][0])
+
+
+@pytest.mark.parametrize(("size", "several"), [(8, False), (256, True)])
+def test_small_models_run_on_one_thread(
+    size: int, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What threads would wait for each other takes longer than the work, or not."""
+    asked, pays = list[bool](), worth.pays
+
+    def noted(*given: Any) -> bool:
+        asked.append(pays(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(worth, "pays", noted)
+    small = model(IMAGES, {"x": [1, 16, size, size]}, ["f"])
+    artifact = hybridc.compile(small, threads=2, target="avx2")
+    assert asked == [several]
+    assert (b"TVMBackendParallelLaunch" in artifact.library) == several
 
 
 def test_open_sizes_stay_with_the_virtual_machine() -> None:

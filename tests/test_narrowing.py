@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import driver, target
 from hybridc.compiler.assurance import timing
@@ -64,6 +66,24 @@ def narrowed(compiler: Compiler, limit: float) -> narrowing.Narrowed[Candidate] 
     options = Options(dtype="int8", contract=Contract("1ms", min_accuracy={"cosine": limit}))
     broken = compiler(options)
     return narrowing.narrow(options, broken, compiler)
+
+
+def perceptron() -> onnx.ModelProto:
+    """Three matrix products, with rectifiers between."""
+    draw, nodes, weights = np.random.default_rng(0), list[Any](), list[Any]()
+    read = "x"
+    for index, (rows, columns) in enumerate([(64, 128), (128, 128), (128, 10)]):
+        weight = (draw.standard_normal((rows, columns)) / rows**0.5).astype(np.float32)
+        weights.append(numpy_helper.from_array(weight, f"w{index}"))
+        nodes.append(helper.make_node("MatMul", [read, f"w{index}"], [f"m{index}"]))
+        read = f"r{index}"
+        nodes.append(helper.make_node("Relu", [f"m{index}"], [read]))
+    nodes[-1] = helper.make_node("Identity", ["m2"], ["r2"])
+    kind = TensorProto.FLOAT
+    x = helper.make_tensor_value_info("x", kind, [4, 64])
+    y = helper.make_tensor_value_info("r2", kind, [4, 10])
+    graph = helper.make_graph(nodes, "perceptron", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
 ERRORS = [1e-5, 4e-2, 2e-5, 5e-3, 1e-5, 3e-5, 2e-3, 1e-5]
@@ -185,3 +205,33 @@ def test_effects_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = sensitivity.measured(given)
     assert sensitivity.measured(replace(given, operators=given.operators)) == first
     assert len(asked) == 1
+
+
+def test_what_saturates_on_other_data_stays_as_it_was() -> None:
+    """One channel is a thousand times as large as the rest, and larger still in validation."""
+    draw = np.random.default_rng(1)
+    images = draw.standard_normal((32, 4, 64)).astype(np.float32)
+    images[:, :, 5] *= 1000
+    limit = Contract(min_accuracy={"cosine": 0.999})
+    options = Options(dtype="int8", contract=limit, calibration={"x": images})
+    found = driver.compile_source(perceptron(), options)
+    assert not found.broken
+    assert "2 of 3 products in int8" in found.artifact.report["notes"][-1]
+    assert "as they were: matmul-0" in found.artifact.report["notes"][-1]
+
+
+def test_more_of_the_most_sensitive_stay_where_errors_add_up_otherwise() -> None:
+    """Together two make no error, so that no share of it tells that the third is to blame."""
+
+    class Hidden(Compiler):
+        def __call__(self, options: Options) -> Candidate:
+            self.tried.append(options.precise)
+            wrong = "conv2d-2" not in options.precise
+            cosine = Estimate.exactly(0.9 if wrong else 1.0)
+            return Candidate(Measured(accuracy={"cosine": cosine}), lowered(self.errors))
+
+    compiler = Hidden([1e-3, 2e-3, 4e-3])
+    found = narrowed(compiler, 0.999)
+    assert found is not None
+    assert "conv2d-2" in found.options.precise
+    assert len(set(compiler.tried)) == len(compiler.tried)

@@ -55,7 +55,10 @@ def test_inputs_may_lie_anyhow(session: InferenceSession, lay: Callable[[Array],
 def test_aligned_memory_is_not_copied() -> None:
     port = InputPort(TensorSpec("x", (4, 8), "float32"))
     array = aligned(X)
-    assert port.bind(array).data_ptr() == array.ctypes.data
+    assert port.bind_dlpack(array).data_ptr() == array.ctypes.data
+    large = aligned(np.zeros((32, 32), np.float32))
+    port = InputPort(TensorSpec("x", (32, 32), "float32"))
+    assert port.bind(large).data_ptr() == large.ctypes.data
     assert to_tensor(array).data_ptr() == array.ctypes.data
     assert to_numpy(to_tensor(array), array.dtype).ctypes.data == array.ctypes.data
     assert to_tensor(off_by_one(X)).data_ptr() % 64 == 0
@@ -65,8 +68,17 @@ def test_memory_on_the_boundary_that_kernels_ask_for_is_not_copied() -> None:
     memory = aligned(np.zeros(64, np.float32)).reshape(-1)
     array = memory[4:36].reshape(4, 8)  # 16 bytes behind a boundary of 64
     spec = TensorSpec("x", (4, 8), "float32")
-    assert InputPort(spec, alignment=16).bind(array).data_ptr() == array.ctypes.data
-    assert InputPort(spec).bind(array).data_ptr() != array.ctypes.data
+    assert InputPort(spec, alignment=16).bind_dlpack(array).data_ptr() == array.ctypes.data
+    assert InputPort(spec).bind_dlpack(array).data_ptr() != array.ctypes.data
+
+
+def test_a_few_bytes_are_copied_which_takes_less_time() -> None:
+    array, other = aligned(X), aligned(X + 1)
+    port = InputPort(TensorSpec("x", (4, 8), "float32"))
+    first = port.bind(array)
+    assert first.data_ptr() != array.ctypes.data
+    np.testing.assert_array_equal(to_numpy(first, array.dtype), array)
+    np.testing.assert_array_equal(to_numpy(port.bind(other), array.dtype), other)
 
 
 DTYPES = ["float64", "float16", "bfloat16", "int8", "uint8", "int32", "int64", "bool"]

@@ -28,7 +28,8 @@ class Course:
     """What `main` does: `places` of its tensors, the `calls` of kernels, and what is left to it.
 
     `kept` are bindings that take out a weight or make an output, `renames` those that give a tensor
-    another name or shape, `tuples` what such names hold.  `size` are the bytes of all storages.
+    another name or shape, `tuples` what such names hold.  `weights` are the variables that hold
+    one, `size` are the bytes of all storages.
     """
 
     places: dict[Any, Place] = field(default_factory=dict[Any, Place])
@@ -36,6 +37,7 @@ class Course:
     tuples: dict[Any, list[Any]] = field(default_factory=dict[Any, list[Any]])
     kept: list[Any] = field(default_factory=list[Any])
     renames: list[Any] = field(default_factory=list[Any])
+    weights: set[Any] = field(default_factory=set[Any])
     size: int = 0
 
     def follow(self, binding: Any) -> bool:
@@ -55,6 +57,10 @@ class Course:
             case _:
                 return self._plain(binding)
 
+    def is_weight(self, tensor: Any) -> bool:
+        """Whether a tensor is one of the weights, under any name."""
+        return self.places[tensor].holder in self.weights
+
     def lasting(self, result: Any) -> bool:
         """Whether what is returned lies in no storage, which the next call writes again."""
         if isinstance(result, tvm.ir.Tuple) or result in self.tuples:
@@ -69,6 +75,7 @@ class Course:
         if isinstance(value, tvm.ir.TupleGetItem):
             fields = self.tuples.get(value.tuple_value)  # None of the parameter with the weights
             if fields is None:
+                self.weights.add(binding.var)
                 return self._keep(binding)
             tensor = fields[value.index]
             return self._rename(relax.VarBinding(binding.var, tensor), tensor)

@@ -8,10 +8,12 @@ import tvm
 from tvm import relax, tirx
 
 from hybridc.compiler.aot import course as courses
-from hybridc.compiler.aot import parts
+from hybridc.compiler.aot import parts, worth
 from hybridc.compiler.aot.course import BOUNDARY, Course
+from hybridc.compiler.aot.parts import Parts
 from hybridc.compiler.aot.region import Call, Failures, Kernel, regions
 from hybridc.compiler.interfaces import IRModule, PrimFunc
+from hybridc.compiler.target import Target
 
 # The function that makes each call through the virtual machine, for those who watch each kernel.
 BY_KERNEL = "kernel_by_kernel"
@@ -19,18 +21,19 @@ _ALL = "all_kernels"
 _DATA = 1  # the field of a DLTensor, in TVM's numbering
 
 
-def join(module: IRModule, threads: int) -> IRModule:
+def join(module: IRModule, target: Target) -> IRModule:
     """The module with such a `main`, and `BY_KERNEL` as `main` was.
 
-    `main` has its storages planned, and takes weights as its last parameter.  Returns the module
-    given where sizes are open, or more is to be done than to call kernels.
+    `main` has its storages planned, and takes weights as its last parameter.  Where several threads
+    do not pay, one does everything.  Returns the module given where sizes are open, or more is to
+    be done than to call kernels.
     """
     main = module["main"]
     course = courses.read(main)
     if course is None or len(course.calls) <= 1:
         return module
     builder = relax.BlockBuilder(module)
-    kernels = _split(builder, module, course, threads)
+    kernels = _kernels(builder, _split(module, course, target))
     if any(_is_narrow(arg) for name, args in course.calls if name not in kernels for arg in args):
         return module
     function = _Function(main, course, kernels)
@@ -43,15 +46,26 @@ def join(module: IRModule, threads: int) -> IRModule:
     return made
 
 
-def _split(builder: Any, module: IRModule, course: Course, threads: int) -> dict[str, Kernel]:
-    """The kernels that can be split, by name; their parts are added to the module."""
-    kernels: dict[str, Kernel] = {}
-    for name in dict.fromkeys(name for name, _ in course.calls):
-        found = parts.split(module[name], threads)
-        if found is not None:
-            names = [builder.add_func(part.func, f"{name}_part") for part in found.parts]
-            kernels[name] = Kernel(found, names)
-    return kernels
+def _split(module: IRModule, course: Course, target: Target) -> dict[str, Parts]:
+    """The kernels that can be split, by name; for one thread where that is enough for all."""
+    names = list(dict.fromkeys(name for name, _ in course.calls))
+    found = {name: parts.split(module[name], target.threads) for name in names}
+    split = {name: each for name, each in found.items() if each is not None}
+    if len(split) < len(names) or target.threads == 1:
+        return split
+    passed = [(name, [a for a in args if not course.is_weight(a)]) for name, args in course.calls]
+    if worth.pays(module, passed, split, target):
+        return split
+    alone = {name: parts.split(module[name], 1) for name in names}
+    return {name: each for name, each in alone.items() if each is not None}
+
+
+def _kernels(builder: Any, split: Mapping[str, Parts]) -> dict[str, Kernel]:
+    """Kernels in parts, which are added to the module."""
+    return {
+        name: Kernel(each, [builder.add_func(p.func, f"{name}_part") for p in each.parts])
+        for name, each in split.items()
+    }
 
 
 def _is_narrow(var: Any) -> bool:

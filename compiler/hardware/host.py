@@ -5,6 +5,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware.cores import read, usable
 
 # Linux's names of the instruction sets that matter here, with LLVM's.
@@ -55,6 +56,13 @@ def cores() -> int:
 def allowed_cpus() -> frozenset[int]:
     """The CPUs that this process may run on: its affinity, which a cpuset narrows too."""
     return frozenset(os.sched_getaffinity(0))
+
+
+def check_workers(wanted: int | None) -> None:
+    """Raise InputError where more processes are to work at once than there are CPUs for them."""
+    cpus = len(allowed_cpus())
+    if wanted is not None and wanted > cpus:
+        raise InputError(f"workers={wanted} wanted, but this process may use only {cpus} CPUs")
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, ScalarSelect, bindparam, select
 
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.log import rows, schema
+from hybridc.compiler.log import facts, rows, schema
 from hybridc.compiler.log.keys import Described, differences
 from hybridc.compiler.log.record import Record
 from hybridc.compiler.log.search import Search, Usable
@@ -45,7 +45,8 @@ class Difference:
             added = [f"+{item}" for item in self.found if item not in self.wanted]
             lacking = [f"-{item}" for item in self.wanted if item not in self.found]
             return f"{self.name}: {' '.join(added + lacking)}"
-        return f"{self.name}: {self.found} instead of {self.wanted}"
+        found, wanted = facts.shown(self.name, self.found), facts.shown(self.name, self.wanted)
+        return f"{self.name}: {found} instead of {wanted}"
 
 
 @dataclass(frozen=True)

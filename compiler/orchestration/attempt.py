@@ -180,12 +180,13 @@ def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
+    sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs)
     try:
         examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
     except WrongAnswerError as error:
-        if made.sensitive is None:
+        if sensitive is None:
             raise
-        raise ImpreciseError(str(error), made.sensitive) from error
+        raise ImpreciseError(str(error), sensitive) from error
     report = Report(
         model=model.name,
         inputs=model.inputs,
@@ -205,7 +206,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         resources=made.resources,
     )
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
-    return Outcome(certified, report, examined.measured, examined.broken, made.sensitive)
+    return Outcome(certified, report, examined.measured, examined.broken, sensitive)
 
 
 def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:

@@ -30,6 +30,7 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.measurement.conditions import Conditions
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
+from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.attempt import Outcome, lowered
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
@@ -61,12 +62,10 @@ def folder_of(key: Mapping[str, Any]) -> Path:
 
 def key(trial: Trial, plan: Plan) -> dict[str, Any]:
     """What a compilation follows from, as JSON data."""
-    from tvm.ir import save_json
-
     options = plan.options
     files = [*options.plugins, *([options.lock] if options.lock else [])]
     return {
-        "model": blake3(save_json(trial.model.module).encode()).hexdigest(),
+        "model": digests.of_module(trial.model.module),
         "specs": [spec.describe() for spec in (*trial.model.inputs, *trial.model.outputs)],
         "data": calibration.digest(list(trial.feeds)),
         "ranges": dict(trial.data.calibrated or {}) if trial.data else {},
@@ -99,7 +98,7 @@ class Kept:
             if not 0 <= age <= OLDEST:
                 return None
             artifact = path.with_suffix(".hyb")
-            if blake3(artifact.read_bytes()).hexdigest() != told["artifact"]:
+            if archive.seal_of(artifact) != told["artifact"]:  # reading it checks all bytes by that
                 raise ValueError("its artifact is another one")
             found = _outcome(Draft.load(artifact, told["draft"]), told, self.trial.model)
             sensitive = self._sensitive(options, told["operators"])
@@ -121,7 +120,7 @@ class Kept:
             told = {
                 "when": self.now(),
                 "draft": draft,
-                "artifact": blake3(artifact.read_bytes()).hexdigest(),
+                "artifact": archive.seal_of(artifact),
                 "agreement": [dict(each) for each in found.report.agreement],
                 "seconds": list(found.report.latency.seconds) if found.report.latency else None,
                 "conditions": _conditions(found.report.latency),
@@ -150,9 +149,10 @@ class Kept:
         if told is None or ranges is None:
             return None
         found = tuple(Operator(**each) for each in told)
-        return Lowered(
+        again = Lowered(
             found, lambda: lowered(self.trial, plans.plan(options)).switched(), ranges.feeds
         )
+        return again.on(self.trial.feeds, self.trial.model.inputs)
 
     def _path(self, options: Options) -> Path:
         return self.folder / f"{blake3(archive.dump_json(described(options))).hexdigest()}.json"

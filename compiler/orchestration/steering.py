@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.hardware import host
 from hybridc.compiler.orchestration import components, modes
 
 # What hierarchical goes through, from the whole graph to the single kernel.
@@ -59,6 +60,7 @@ class Steering:
             if name not in LEVELS:
                 raise InputError(f"no level is named {name!r}; {hint(name, LEVELS)}")
         self._check_numbers()
+        host.check_workers(self.workers)
         modes.check(self.mode, self.budget)
 
     def _check_numbers(self) -> None:

@@ -6,9 +6,6 @@ An artifact that is the same as one that was examined before is not measured aga
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-from blake3 import blake3
-
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.assurance import certify, timing
 from hybridc.compiler.assurance.certify import Trial
@@ -19,7 +16,7 @@ from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.measurement import measure, profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.orchestration import resume, side_by_side
+from hybridc.compiler.orchestration import digests, resume, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome, draft, judge
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.orchestration.facts import facts_of
@@ -57,14 +54,14 @@ class Workshop:
     def _attempt(self, options: Options) -> Outcome:
         self.keep()
         if self.kept is not None and (known := self.kept.load(options)):
-            return self._examined.setdefault(_digest(known), known)
+            return self._examined.setdefault(digests.of_artifact(known.artifact), known)
         plan, start = plans.plan(options), self.clock.purse.now()
         made = self._drafts.pop(_name(options), None)
         if isinstance(made, HybridcError):
             raise made
         if made is None:
             made = draft(self.trial, plan, self.make, self.clock)
-        digest = _digest(made)
+        digest = digests.of_artifact(made.artifact)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
             found = replace(found, seconds=self.clock.purse.now() - start)
@@ -149,13 +146,3 @@ class Workshop:
 
 def _name(options: Options) -> str:
     return repr(sorted(resume.described(options).items()))
-
-
-def _digest(found: Draft | Outcome) -> str:
-    """What tells artifacts apart by what they compute and how: code and weights."""
-    artifact, state = found.artifact, blake3()
-    state.update(artifact.library)
-    for name, array in artifact.weights.items():
-        state.update(f"{name} {array.dtype} {array.shape};".encode())
-        state.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return state.hexdigest()

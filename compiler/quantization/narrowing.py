@@ -2,8 +2,9 @@
 
 Where a stage breaks a limit on accuracy, an `Assigner` is asked for the fastest assignment with a
 share of the error, and each answer is compiled, verified and measured.  The share is found by
-bisection, on a scale of logarithms, since few operators make most of the error.  Where the limits
-are kept, operators may still be left as they were since they are faster so.
+bisection, on a scale of logarithms, since few operators make most of the error.  Errors that add up
+otherwise than expected may hide from that: then ever more of the most sensitive operators stay.
+Where the limits are kept, operators may still be left as they were since they are faster so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -69,26 +70,57 @@ def narrow(
     problem = _problem(operators, OperatorTimes(operators, device, *timed))
     whole = sum(choices.choices[-1].error for choices in problem)
     low, high, share = _LEAST, 1.0, _first_share(options.contract, broken.measured)
-    found: Narrowed[Result] | None = None
-    # Whether the limits hold where these operators are left as they were.
-    known = {options.precise: False, tuple(each.name for each in operators): True}
-    tried = 0
-    while tried < STEPS and high > _NEAR * low:
+    tries = _Tries(options, operators, attempt)
+    while tries.left and high > _NEAR * low:
         kept = _kept((assigner or Greedy()).assign(problem, whole * share), operators)
-        if kept not in known:
-            changed, tried = replace(options, precise=kept), tried + 1
-            try:
-                result = attempt(changed)
-                known[kept] = not options.contract.judge_accuracy(result.measured)
-                if known[kept]:
-                    found = Narrowed(result, changed, _told(kept, operators))
-            except OutOfTimeError:
-                break
-            except HybridcError:  # the stage as a whole compiled: so may the next narrowed one
-                known[kept] = False
-        low, high = (share, high) if known[kept] else (low, share)
+        low, high = (share, high) if tries.holds(kept) else (low, share)
         share = (low * high) ** 0.5
-    return found
+    worst = sorted(operators, key=lambda each: -each.counts)
+    count = 1
+    while tries.best is None and tries.left and count < len(worst):
+        stay = {each.name for each in worst[:count]}
+        tries.holds(tuple(each.name for each in operators if each.name in stay))
+        count *= 2
+    return tries.best
+
+
+@dataclass
+class _Tries(Generic[Result]):
+    """Assignments that were tried, by the operators that stay as they were.
+
+    `best` is the last one that keeps the limits; `left` is how many more may be tried.
+    """
+
+    options: Options
+    operators: Sequence[Operator]
+    attempt: Callable[[Options], Result]
+    best: Narrowed[Result] | None = None
+    left: int = STEPS
+
+    def __post_init__(self) -> None:
+        """All in less precision is broken; nothing in less precision is as it was."""
+        nothing = tuple(each.name for each in self.operators)
+        self._known = {self.options.precise: False, nothing: True}
+
+    def holds(self, kept: tuple[str, ...]) -> bool:
+        """Whether the limits hold where these operators stay; each is compiled once."""
+        if kept not in self._known:
+            self.left -= 1
+            self._known[kept] = self._try(replace(self.options, precise=kept))
+        return self._known[kept]
+
+    def _try(self, changed: Options) -> bool:
+        try:
+            result = self.attempt(changed)
+        except OutOfTimeError:
+            self.left = 0
+            return False
+        except HybridcError:  # the stage as a whole compiled: so may the next narrowed one
+            return False
+        if self.options.contract.judge_accuracy(result.measured):
+            return False
+        self.best = Narrowed(result, changed, _told(changed.precise, self.operators))
+        return True
 
 
 def quicken(

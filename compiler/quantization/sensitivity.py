@@ -14,7 +14,7 @@ import numpy as np
 
 from hybridc.compiler.errors import HybridcError, WrongAnswerError
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.model import Array
+from hybridc.compiler.model import Array, Feed, TensorSpec
 from hybridc.compiler.target import Target
 
 # Operators whose error is measured on the output, and samples that it is measured on: in small
@@ -71,15 +71,20 @@ class Lowered:
     """What a pass lowered, and what it takes to find how sensitive the model is to that.
 
     `switched` makes the module with one more parameter, a number for each operator: 1 where it is
-    lowered, 0 where not.  `feeds` are inputs in the order of the other parameters.  `effects` are
-    those that were measured before, by the operators' places: with other operators lowered, they
-    are the same.
+    lowered, 0 where not.  `feeds` are inputs in the order of the other parameters, those of the
+    calibration, and `tried` are those that the model is verified on.  `effects` are those that were
+    measured before, by the operators' places: with other operators lowered, they are the same.
     """
 
     operators: tuple[Operator, ...]
     switched: Callable[[], IRModule] = field(repr=False)
     feeds: Sequence[Sequence[Array]] = field(repr=False)
     effects: dict[int, float] = field(default_factory=dict[int, float], repr=False)
+    tried: Sequence[Sequence[Array]] = field(default=(), repr=False)
+
+    def on(self, feeds: Sequence[Feed], inputs: Sequence[TensorSpec]) -> "Lowered":
+        """The same, verified on these feeds."""
+        return replace(self, tried=[[feed[spec.name] for spec in inputs] for feed in feeds])
 
 
 class ImpreciseError(WrongAnswerError):
@@ -116,21 +121,61 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
 
 
 def _effects(lowered: Lowered) -> Mapping[int, float]:
+    """Of the operators with the largest own errors, on calibration data.
+
+    Beyond the range that calibration saw, an operator saturates: what that costs is seen on other
+    data alone, where it is largest on some samples.  So effects are also measured on the samples
+    of verification that lose most, and the larger counts.
+    """
     module = lowered.switched()
     from hybridc.compiler.quantization.taps import Taps  # imports TVM, which takes its time
 
-    run = Taps(module, outputs(module))
-    order = sorted(range(len(lowered.operators)), key=lambda i: -lowered.operators[i].error)
-    energies: list[float] = []
-    noises: dict[int, list[float]] = {index: [] for index in order[:_WORST]}
-    for feed in lowered.feeds[: _samples(lowered)]:
-        exact = run([*feed, _only(None, lowered)])
-        energies.append(_energy(exact))
-        for index, noise in noises.items():
-            changed = run([*feed, _only(index, lowered)])
-            pairs = zip(changed, exact, strict=True)
-            noise.append(_energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs]))
-    return {index: beyond_doubt(noise, energies) for index, noise in noises.items()}
+    run, count = Taps(module, outputs(module)), len(lowered.operators)
+    order = sorted(range(count), key=lambda i: -lowered.operators[i].error)
+    tried = _Tried(run, count)
+    samples = _samples(lowered)
+    found = tried.effects(order[:_WORST], lowered.feeds[:samples])
+    if not lowered.tried:
+        return found
+    worst = sorted(lowered.tried[:_MOST], key=lambda feed: -tried.loss(range(count), feed))
+    saturated = sorted(order[_WORST:], key=lambda i: -tried.loss([i], worst[0]))
+    found |= tried.effects(saturated[: _WORST // 4], lowered.feeds[:samples])
+    there = tried.effects(list(found), worst[: max(1, samples // 4)])
+    return {index: max(effect, there[index]) for index, effect in found.items()}
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A model with a switch for each of `count` operators, run with some of them on."""
+
+    run: Callable[[Sequence[Array]], Sequence[Array]]
+    count: int
+
+    def loss(self, on: Sequence[int], feed: Sequence[Array]) -> float:
+        """The share of the output's energy that these operators cost in 8 bits."""
+        exact = self.run([*feed, self._only([])])
+        return self._noise(on, feed, exact) / max(_energy(exact), 1e-300)
+
+    def effects(self, indices: Sequence[int], feeds: Sequence[Sequence[Array]]) -> dict[int, float]:
+        """That of each operator alone, over all samples (see `beyond_doubt`)."""
+        energies: list[float] = []
+        noises: dict[int, list[float]] = {index: [] for index in indices}
+        for feed in feeds:
+            exact = self.run([*feed, self._only([])])
+            energies.append(_energy(exact))
+            for index, noise in noises.items():
+                noise.append(self._noise([index], feed, exact))
+        return {index: beyond_doubt(noise, energies) for index, noise in noises.items()}
+
+    def _noise(self, on: Sequence[int], feed: Sequence[Array], exact: Sequence[Array]) -> float:
+        changed = self.run([*feed, self._only(on)])
+        pairs = zip(changed, exact, strict=True)
+        return _energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs])
+
+    def _only(self, on: Sequence[int]) -> Array:
+        switches = np.zeros(self.count, np.float32)
+        switches[list(on)] = 1.0
+        return switches
 
 
 def beyond_doubt(noises: Sequence[float], energies: Sequence[float]) -> float:
@@ -153,13 +198,6 @@ def _samples(lowered: Lowered) -> int:
     runs = 1 + min(_WORST, len(lowered.operators))
     macs = sum(each.macs for each in lowered.operators) * runs
     return min(_MOST, max(_LEAST, _MACS // max(macs, 1)))
-
-
-def _only(index: int | None, lowered: Lowered) -> Array:
-    switches = np.zeros(len(lowered.operators), np.float32)
-    if index is not None:
-        switches[index] = 1.0
-    return switches
 
 
 def outputs(module: IRModule) -> list[Any]:

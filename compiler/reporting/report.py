@@ -19,6 +19,8 @@ from hybridc.compiler.units import format_duration
 if TYPE_CHECKING:
     from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
 
+TUNED = "tuned by"  # how the note of a tuning on the way begins, which everybody wants to know
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -99,6 +101,7 @@ class Report:
         lines = [f"kernels by rule: {counted or 'none'}"]
         lines += [f"regions: {summary_of(self.regions)}"] if self.regions else []
         lines += [_records_line(self.records)] if self.records is not None else []
+        lines += [note for note in self.notes if note.startswith(TUNED)]
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
             lines.append(f"latency {self.latency.text()}")

@@ -6,7 +6,9 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import strategies
+from hybridc.compiler import pipeline, strategies
+from hybridc.compiler.errors import PluginError
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.units import parse_duration
 
@@ -42,6 +44,12 @@ class Tuning:
 
     def chosen(self, plugins: Sequence[Path] = ()) -> Strategy:
         """The strategy, which may be in one of these files.  Raises PluginError if it is wrong."""
+        names = pipeline.split(self.strategy)
+        if len(names) > 1:
+            raise PluginError(
+                f"a tuning has one strategy, got {len(names)}: {self.strategy}; to change between"
+                f" them: bandit{{arms={'+'.join(names)}}}"
+            )
         made = strategies.catalogue(plugins).create(self.strategy)
         return made if self.seed is None else replace(made, seed=self.seed)
 
@@ -53,3 +61,4 @@ class Tuning:
         """Raise what is wrong with the options before anything takes time."""
         self.chosen(plugins)
         self.seconds()
+        host.check_workers(self.workers)

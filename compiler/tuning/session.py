@@ -13,6 +13,7 @@ from hybridc.compiler.log import access
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Budget, Tuning
@@ -123,7 +124,7 @@ class TuneInside:
         if tuned.interrupted:
             raise KeyboardInterrupt
         if tuned.tasks:
-            told = f"tuned by {tuned.measured} measurements: {tuned.reason}"
+            told = f"{TUNED} {tuned.measured} measurements: {tuned.reason}"
             self.context.notes.append(told)
         self.context.notes += [f"not tuned: {reason}" for reason in tuned.skipped]
 

@@ -1,0 +1,38 @@
+"""What a model and an artifact are told by: digests of what they compute, and on which weights."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from blake3 import blake3
+
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.model import Array
+
+
+def of_module(module: IRModule) -> str:
+    """Of a module: its graph as text without the constants of `main`, and these as they lie.
+
+    As text they would take many times as long, and more memory than the model.
+    """
+    from tvm.ir import save_json
+
+    from hybridc.compiler.build import lift_weights
+
+    graph, weights = lift_weights(module)
+    return _digest(save_json(graph).encode(), weights)
+
+
+def of_artifact(artifact: Artifact) -> str:
+    """Of an artifact: its code and weights, whatever was measured of it."""
+    return _digest(artifact.library, artifact.weights)
+
+
+def _digest(code: bytes, weights: Mapping[str, Array]) -> str:
+    state: Any = blake3(max_threads=blake3.AUTO)
+    state.update(code)
+    for name, array in weights.items():
+        state.update(f"{name} {array.dtype} {array.shape};".encode())
+        state.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return str(state.hexdigest())
