@@ -14,6 +14,7 @@ from tvm.ir.transform import Sequential, module_pass
 from tvm.tirx import compilation_pipeline
 from tvm_ffi import structural_map
 
+from hybridc.compiler.aot.checks import drop_checks
 from hybridc.compiler.aot.parts import take_shares
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import updated
@@ -49,11 +50,11 @@ def _marked(allocation: Any) -> Any:
 
 
 def _pipeline() -> tuple[Any, Any, Any]:
-    """TVM's own lowering, with two steps before the last ones on the host."""
+    """TVM's own lowering, with steps of ours before the last ones on the host."""
     lower, finalize_host, finalize_device = compilation_pipeline.PIPELINE_MAP["s_tir"]()
 
     def finalize() -> Any:
-        return Sequential([take_shares, _keep_on_stack, finalize_host()])
+        return Sequential([drop_checks, take_shares, _keep_on_stack, finalize_host()])
 
     return lower, finalize, finalize_device
 

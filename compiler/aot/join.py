@@ -9,6 +9,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.aot import course as courses
 from hybridc.compiler.aot import parts, worth
+from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import BOUNDARY, Course
 from hybridc.compiler.aot.parts import Parts
 from hybridc.compiler.aot.region import Call, Failures, Kernel, regions
@@ -39,8 +40,9 @@ def join(module: IRModule, target: Target) -> IRModule:
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
     made = builder.get()
-    for kernel, split in kernels.items():
-        made[kernel] = split.alone(module[kernel])
+    for kernel in dict.fromkeys(name for name, _ in course.calls):
+        split = kernels.get(kernel)
+        made[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
     made[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
     made["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
     return made
@@ -99,7 +101,7 @@ class _Function:
         steps = [step for name, args in self._course.calls for step in self._steps(name, args)]
         params = [*self._handles.values(), *([self._bytes] if self.memory is not None else [])]
         made = tirx.PrimFunc(params, self._failures.around(list(regions(steps))))
-        return made.with_attr({"global_symbol": _ALL, "s_tir": True})
+        return trusting(made.with_attr({"global_symbol": _ALL, "s_tir": True}))
 
     def _steps(self, name: str, args: Sequence[Any]) -> list[Any]:
         if name not in self._kernels:
