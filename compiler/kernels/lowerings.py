@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import relax, te, tirx, topi
 
 Expr = Any  # tvm.relax.Expr
@@ -78,6 +79,30 @@ def sinh(builder: Any, call: Any) -> Expr:
 def cosh(builder: Any, call: Any) -> Expr:
     """Lower `relax.cosh` by exponentials; LLVM has no such function."""
     return _elementwise(builder, call, lambda x: _half_exponentials(x, 1.0))
+
+
+def multiply(builder: Any, call: Any) -> Expr:
+    """Lower `relax.multiply`; the product of NaN or infinity and a constant zero is NaN."""
+    return _of_zero(builder, call, topi.multiply)
+
+
+def divide(builder: Any, call: Any) -> Expr:
+    """Lower `relax.divide`; a constant zero divided by zero or NaN is NaN."""
+    return _of_zero(builder, call, topi.divide)
+
+
+def _of_zero(builder: Any, call: Any, function: Callable[..., Tensor]) -> Expr:
+    """Keep a constant zero apart from the loop nest, where TVM takes 0 * x and 0 / x for 0."""
+    if not any(map(_is_zero, call.args)):
+        return _by_tvm(builder, call)
+    return builder.call_te(function, *call.args, primfunc_name_hint=function.__name__)
+
+
+def _is_zero(operand: Expr) -> bool:
+    value = getattr(operand, "value", None)  # of a constant
+    if not isinstance(value, tvm.runtime.Tensor) or value.shape or "float" not in value.dtype:
+        return False
+    return bool(value.numpy() == 0)
 
 
 def _half_exponentials(x: Any, sign: float) -> Any:
