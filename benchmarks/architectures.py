@@ -3,13 +3,15 @@
     python benchmarks/architectures.py --json > architectures.json
     python benchmarks/architectures.py BERT T5
 
-The JSON is that of `hybridc conformance --json`, for benchmarks/conformance_page.py.
+A file of `--resume` gets each result as it comes; what it holds is not run again.  The JSON is that
+of `hybridc conformance --json`, for benchmarks/conformance_page.py.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
@@ -23,9 +25,11 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.conformance import summary
 from hybridc.compiler.conformance.examiner import judged
 from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.session import InferenceSession
 
+_SUITE = "architectures"
 _RTOL, _ATOL = 1e-3, 1e-4
 
 
@@ -34,24 +38,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
     given = parser.parse_args()
     if unknown := set(given.families) - set(FAMILIES):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
-    results = list(run(given.families or FAMILIES))
-    found = summary.of("architectures", results, len(results), core=False)
+    kept = Record(given.resume, _SUITE)
+    names = [name for family in given.families or FAMILIES for name in FAMILIES[family]]
+    run(given.families or FAMILIES, kept)
+    found = summary.of(_SUITE, [kept.results[name] for name in names], len(names), core=False)
     print(json.dumps(found.to_json()) if given.json else found.text())
 
 
-def run(families: Iterable[str]) -> Iterable[Result]:
-    """The result of each model, told on the way."""
+def run(families: Iterable[str], kept: Record) -> None:
+    """Run the models that the record lacks; results are told on the way."""
     for family in families:
-        for name in FAMILIES[family]:
+        for name in (name for name in FAMILIES[family] if name not in kept.results):
             start = perf_counter()
             result = judged(name, family, lambda name=name: examine(name))
             seconds = perf_counter() - start
+            kept.add(replace(result, seconds=round(seconds, 3)))
             told = f"{result.verdict} {family}: {name} in {seconds:.1f} s {result.reason}"
             print(told.rstrip(), file=sys.stderr, flush=True)
-            yield result
 
 
 def examine(name: str) -> Result:

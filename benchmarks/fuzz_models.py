@@ -3,13 +3,18 @@
     python benchmarks/fuzz_models.py --count 500 --seed 0 --output found
 
 A model counts where ONNX's own reference agrees with ONNX Runtime.  What fails is reduced to the
-smallest model that fails the same way, and written with a line that shows it again.
+smallest model that fails the same way, and written with a line that shows it again.  A file of
+`--resume` gets each result as it comes; what it holds is not run again.  The JSON is that of
+`hybridc conformance --json`, for benchmarks/conformance_page.py.
 """
 
 import argparse
+import itertools
+import json
 import sys
-from collections import Counter
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,9 @@ from onnx.reference import ReferenceEvaluator
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration import plans
+from hybridc.compiler.conformance import summary
+from hybridc.compiler.conformance.record import Record
+from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import HybridcError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
@@ -110,24 +118,37 @@ def reduced(proto: Any, kind: str) -> Any:
 def main() -> int:
     """Run; the exit code is 1 where something failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--count", type=int, default=500, help="models")
+    parser.add_argument("--count", type=int, default=500, help="models that count")
     parser.add_argument("--seed", type=int, default=0, help="of the first; each has the next")
     parser.add_argument("--nodes", type=int, default=10, help="operators of each")
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
-    counts = Counter[str]()
-    for seed in range(given.seed, given.seed + given.count):
-        proto, feed = random_operators.model(seed, given.nodes)
-        kind, reason = verdict(proto, feed)
-        counts[kind] += 1
-        if kind in ("pass", "unstable"):
-            continue
-        sys.stdout.write(f"seed {seed}: {kind}: {reason[:200]}\n")
-        if given.output:
-            _write(proto, kind, given.output / f"{kind}-{seed}.onnx")
-        sys.stdout.flush()
-    sys.stdout.write(f"{', '.join(f'{count} {kind}' for kind, count in counts.most_common())}\n")
-    return 1 if counts["wrong"] or counts["error"] or counts["unsupported"] else 0
+    kept = Record(given.resume, f"random-models{{nodes={given.nodes}}}")
+    results = list(islice(_results(given.seed, given.nodes, kept, given.output), given.count))
+    found = summary.of(kept.suite, results, given.count, core=False)
+    sys.stdout.write(f"{json.dumps(found.to_json()) if given.json else found.text()}\n")
+    return 0 if found.passed() == given.count else 1
+
+
+def _results(seed: int, nodes: int, kept: Record, output: Path | None) -> Iterator[Result]:
+    """What becomes of one model after the other; those that do not count are left out."""
+    for number in itertools.count(seed):
+        name = f"seed {number}"
+        if name not in kept.results:
+            start = time.perf_counter()
+            proto, feed = random_operators.model(number, nodes)
+            kind, reason = verdict(proto, feed)
+            if kind == "unstable":
+                continue
+            seconds = round(time.perf_counter() - start, 3)
+            kept.add(Result(name, "random", Verdict(kind), reason, seconds=seconds))
+            if kind != "pass":
+                sys.stderr.write(f"{name}: {kind}: {reason[:200]}\n")
+                if output:
+                    _write(proto, kind, output / f"{kind}-{number}.onnx")
+        yield kept.results[name]
 
 
 def _write(proto: Any, kind: str, path: Path) -> None:
@@ -135,7 +156,7 @@ def _write(proto: Any, kind: str, path: Path) -> None:
     small = reduced(proto, kind)
     onnx.save(small, path)
     operators = ", ".join(node.op_type for node in small.graph.node)
-    sys.stdout.write(f"  {path} ({operators}): hybridc compile {path} --verify each\n")
+    sys.stderr.write(f"  {path} ({operators}): hybridc compile {path} --verify each\n")
 
 
 if __name__ == "__main__":

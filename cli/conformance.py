@@ -1,5 +1,7 @@
 """`hybridc conformance`: other people's test cases, run through the compiler and counted."""
 
+from pathlib import Path
+
 import click
 
 from hybridc.cli._options import JSON, VERBOSE
@@ -39,6 +41,13 @@ _GIB = 2**30
     type=click.FloatRange(min=0.1),
     help="GiB that a case may take.",
 )
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Add each result to this file as it comes, and run only the cases that it lacks.",
+)
+@click.option("--again", is_flag=True, help="Run again what did not pass in the file of --resume.")
 @JSON
 @VERBOSE
 def command(
@@ -49,6 +58,8 @@ def command(
     jobs: int | None,
     timeout: float,
     memory: float,
+    resume: Path | None,
+    again: bool,
     as_json: bool,
     verbose: bool,
 ) -> int:
@@ -60,23 +71,31 @@ def command(
     is.  Leaves with 1 when an answer is wrong.
     """
     from hybridc.compiler.conformance import run, summary
-    from hybridc.compiler.conformance.suite import Result, Verdict, named
+    from hybridc.compiler.conformance.record import Record
+    from hybridc.compiler.conformance.suite import Entry, Verdict, named
+    from hybridc.compiler.errors import InputError
+    from hybridc.compiler.fork import Limits
     from hybridc.compiler.hardware import host
 
+    if again and resume is None:
+        raise InputError("--again runs cases of the file of --resume, which is missing")
     suite = named(suite, fallback)  # says what is wrong with it before a process is started
-    tell, limits = progress(verbose), run.Limits(timeout, int(memory * _GIB))
-    results: list[Result] = []
-    total, stopped = 0, False
+    kept = Record(resume, suite, again)
+    tell, limits = progress(verbose), Limits(timeout, int(memory * _GIB))
+    entries: list[Entry] = []
+    stopped = False
     try:
         with run.Runner(suite, limits, jobs or host.cores()) as runner:
             entries = runner.entries(core, text)
-            total = len(entries)
-            results.extend(runner.results(entries, tell))
+            lacking = [entry for entry in entries if entry.name not in kept.results]
+            for result in runner.results(lacking, tell):
+                kept.add(result)
     except KeyboardInterrupt:
         stopped = True
     finally:
         clear_progress()
-    found = summary.of(suite, results, total, core)
+    results = [kept.results[entry.name] for entry in entries if entry.name in kept.results]
+    found = summary.of(suite, results, len(entries), core)
     if as_json:
         emit_json(found.to_json())
     else:

@@ -16,16 +16,29 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import IO, Any
+from typing import IO, Any, Protocol, TypeVar
 
 Json = Mapping[str, Any]
 # Is told each request with its answer, and when they were sent and read (`time.perf_counter_ns`).
 Heard = Callable[["Child", Json, Json, int, int], None]
 
-_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _CHUNK = 2**16
 _SAID = 2_000  # characters of the log's end
 _STEP = 1.0  # seconds; who waits longer at once was stopped, and so was the child
+
+
+class Due(Protocol):
+    """What an answer is due of: `select` waits on it, until its deadline (`time.monotonic`)."""
+
+    deadline: float
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        ...
+
+
+AnyDue = TypeVar("AnyDue", bound=Due)
 
 
 class ChildError(Exception):
@@ -138,7 +151,7 @@ class Child:
         return error
 
 
-def first_of(children: Sequence[Child], seconds: float) -> list[Child]:
+def first_of(children: Sequence[AnyDue], seconds: float) -> list[AnyDue]:
     """Those that have answered or ended, or whose answer is overdue; waits up to `seconds`.
 
     Time in which this process was stopped does not count against the children.
@@ -154,7 +167,7 @@ def first_of(children: Sequence[Child], seconds: float) -> list[Child]:
     return [child for child in children if child in ready or now >= child.deadline]
 
 
-def _readable(children: Sequence[Child], seconds: float) -> list[Child]:
+def _readable(children: Sequence[AnyDue], seconds: float) -> list[AnyDue]:
     return select.select(children, [], [], seconds)[0]
 
 
@@ -165,7 +178,7 @@ def serve(answer: Callable[[Json], Json]) -> None:
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     for line in sys.stdin:
         try:
             told = dict(answer(json.loads(line)))

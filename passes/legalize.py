@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tvm import relax, tirx
+from tvm import relax, tirx, topi
 from tvm.ir.transform import Sequential
 from tvm.relax.backend import DispatchSortScan
 
@@ -105,19 +105,23 @@ def _extents(info: Any) -> tuple[int, ...]:
 
 # Lowered by functions of ours; matmul depends on the target besides.
 _OWN = {
+    "relax.add": lowerings.with_constant(topi.add),
     "relax.argmax": extrema.argmax,
     "relax.argmin": extrema.argmin,
     "relax.concat": joins.concat,
     "relax.image.resize2d": resampling.resize2d,
     "relax.cosh": lowerings.cosh,
+    "relax.divide": lowerings.with_constant(topi.divide),
     "relax.isfinite": lowerings.isfinite,
     "relax.isinf": lowerings.isinf,
     "relax.isnan": lowerings.isnan,
+    "relax.multiply": lowerings.with_constant(topi.multiply),
     "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
     "relax.nn.group_norm": lowerings.group_norm,
     "relax.nn.instance_norm": lowerings.instance_norm,
     "relax.sinh": lowerings.sinh,
     "relax.strided_slice": joins.strided_slice,
+    "relax.subtract": lowerings.with_constant(topi.subtract),
 }
 
 # Operators that the virtual machine executes itself, by the start of their names.

@@ -16,6 +16,7 @@ from hybridc.compiler.conformance.page import Document, page
 from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.errors import InputError, ModelError, PluginError
+from hybridc.compiler.fork import Limits
 
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
@@ -45,7 +46,7 @@ def test_the_fixed_subset_is_as_it_was() -> None:
     text = Path(__file__).with_name("conformance_subset.txt").read_text()
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     expected = {name: "".join(verdict) for name, *verdict in lines if verdict}
-    with run.Runner("onnx-node", run.Limits(300.0)) as runner:
+    with run.Runner("onnx-node", Limits(300.0)) as runner:
         known = {entry.name: entry for entry in runner.entries(core=True)}
         found = runner.results([known[name] for name, *_ in lines], lambda _: None)
         failing = {r.name: (str(r.verdict), r.reason) for r in found if r.verdict != Verdict.PASS}
@@ -76,7 +77,7 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
     (info / "entry_points.txt").write_text(f"[{group}]\nfaulty = faulty_suite:Faulty\n")
     path = f"{tmp_path}:{Path(__file__).parents[1]}"
     monkeypatch.setenv("PYTHONPATH", path)
-    with run.Runner("faulty", run.Limits(20.0)) as runner:
+    with run.Runner("faulty", Limits(20.0)) as runner:
         found = {r.name: r for r in runner.results(runner.entries(core=False), lambda _: None)}
     assert {name: str(r.verdict) for name, r in found.items()} == {
         "dies": "error",

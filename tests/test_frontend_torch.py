@@ -8,9 +8,12 @@ import pytest
 from onnx_models import check
 from torch_models import IMAGE, network
 
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError
 from hybridc.compiler.frontend import load
 from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.session import InferenceSession
 
 torch = pytest.importorskip("torch")
 
@@ -235,3 +238,16 @@ def test_what_one_road_misreads_comes_by_the_other() -> None:
     check(load(module, example_inputs=inputs))
     with pytest.raises(ModelError, match="is misread: its anti-aliasing is left out"):
         torch_model.load(module, inputs, ["torch.export"])
+
+
+def test_constants_near_0_and_1_are_not_taken_for_them() -> None:
+    class Near(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return x + 1e-9, x - 1e-9, x * (1 + 1e-6), x / (1 + 1e-6), x + 0, x * 1
+
+    x = torch.tensor([1e-9, 0.0, -3e-9, 1.0, 3.0])
+    outcome = driver.compile_source(Near(), Options(verify="off"), example_inputs=(x,))
+    feed = {outcome.artifact.inputs[0].name: x.numpy()}
+    outputs = InferenceSession(outcome.artifact).run(None, feed)
+    for got, wanted in zip(outputs, Near()(x), strict=True):
+        np.testing.assert_allclose(got, wanted.numpy(), 2e-7, 0)

@@ -58,7 +58,7 @@ def test_what_fails_is_reduced(fuzzer: Any, monkeypatch: Any, tmp_path: Path, ca
     monkeypatch.setattr(fuzzer.random_operators, "model", lambda *_: chain())
     monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", "--output", str(tmp_path)])
     assert fuzzer.main() == 1
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert "seed 0: error: no Tanh today" in said
     assert "(Tanh): hybridc compile" in said
     assert [each.op_type for each in onnx.load(tmp_path / "error-0.onnx").graph.node] == ["Tanh"]

@@ -22,8 +22,10 @@ def test_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(2, 3)
     assert verdict(monkeypatch, lambda a, by: a * by, x, 2.0) == Verdict.PASS
     assert verdict(monkeypatch, torch.rand_like, x) == Verdict.UNSUPPORTED
-    monkeypatch.setattr(torch_opinfo, "_compiled", lambda *_: [x.numpy()])
+    monkeypatch.setattr(torch_opinfo, "_compiled", lambda *_: ([x.numpy()], False))
     assert verdict(monkeypatch, torch.neg, x) == Verdict.WRONG
+    monkeypatch.setattr(torch_opinfo, "_compiled", lambda *_: ([x.numpy()], True))
+    assert verdict(monkeypatch, torch.clone, x) == Verdict.FALLBACK
 
 
 @pytest.mark.slow

@@ -1,19 +1,22 @@
 """The process that cases run in; `run` holds the other end.
 
-The first request names the suite; later ones list its cases or examine one of them.
+The first request names the suite; later ones list its cases or examine one of them.  Each case is
+examined in a fork of this process: what all of them need is imported once, and a case that crashes,
+hangs or fills the memory is lost alone.
 """
 
+import gc
 import importlib
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.child import Json, serve
+from hybridc.compiler import fork
+from hybridc.compiler.child import ChildError, Json, serve
 from hybridc.compiler.conformance.suite import Result, Suite, Verdict, suites
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.fork import Limits
 
 _LONGEST = 300  # characters of a reason
 
@@ -23,6 +26,7 @@ class Examiner:
 
     def __init__(self) -> None:
         self._suite: Suite | None = None
+        self._limits = Limits()
 
     def __call__(self, request: Json) -> Json:
         """Do what the request's `do` says."""
@@ -30,14 +34,14 @@ class Examiner:
         answer: Json = getattr(self, given.pop("do"))(**given)
         return answer
 
-    def begin(self, suite: str, memory: int) -> Json:
-        """Make the suite, and limit what its cases may take beyond what TVM took by now."""
+    def begin(self, suite: str, seconds: float, memory: int) -> Json:
+        """Make the suite, and run the cases that warm it up; the others may take so much each."""
         importlib.import_module("tvm")
-        self._suite = suites().create(suite)
-        status = Path("/proc/self/status").read_text()
-        held = int(status.partition("VmData:")[2].split()[0]) * 2**10
-        resource.setrlimit(resource.RLIMIT_DATA, (held + memory, held + memory))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        self._suite, self._limits = suites().create(suite), Limits(seconds, memory)
+        for name in self._suite.warm_up:
+            _examined(self._suite, name, "")
+        gc.collect()
+        gc.freeze()  # a collection in a fork would touch, and so copy, all that there is
         return {}
 
     def entries(self, core: bool) -> Json:
@@ -48,9 +52,22 @@ class Examiner:
     def examine(self, name: str, group: str) -> Json:
         """Run one case."""
         assert self._suite is not None
-        suite, start = self._suite, time.perf_counter()
-        result = judged(name, group, lambda: suite.examine(name))
-        return replace(result, seconds=round(time.perf_counter() - start, 3)).to_json()
+        suite = self._suite
+        try:
+            return fork.answer(lambda: _examined(suite, name, group).to_json(), self._limits)
+        except ChildError as error:
+            return Result(name, group, Verdict.ERROR, self._death(error)).to_json()
+
+    def _death(self, error: ChildError) -> str:
+        if error.timed_out:
+            return f"no answer in {self._limits.seconds:g} s"
+        return f"its process ended with {error.code}"
+
+
+def _examined(suite: Suite, name: str, group: str) -> Result:
+    start = time.perf_counter()
+    result = judged(name, group, lambda: suite.examine(name))
+    return replace(result, seconds=round(time.perf_counter() - start, 3))
 
 
 def judged(name: str, group: str, examine: Callable[[], Result]) -> Result:

@@ -15,13 +15,15 @@ What other people's test cases say of this compiler. Made by a command from meas
 edit.
 
 ```console
-$ hybridc conformance --core --json > core.json
+$ hybridc conformance --core --resume nodes.jsonl --json > core.json
+$ hybridc conformance --resume nodes.jsonl --json > nodes.json
 $ hybridc conformance --core --suite 'onnx-node{engine=ort}' --json > core-ort.json
 $ hybridc conformance --suite onnx-models --json > models.json
 $ hybridc conformance --suite torch-opinfo --json > torch.json
 $ python benchmarks/architectures.py --json > architectures.json
-$ python benchmarks/conformance_page.py core.json core-ort.json models.json torch.json \\
-    architectures.json -o docs/conformance.md
+$ python benchmarks/fuzz_models.py --count 500 --json > random.json
+$ python benchmarks/conformance_page.py core.json nodes.json core-ort.json models.json torch.json \\
+    architectures.json random.json -o docs/conformance.md
 ```
 
 A case **passes** where every output has the shape and type that the case stores, and numbers within
@@ -30,9 +32,10 @@ its tolerance, by our own kernels alone; **fallback** is the same with another r
 beyond the tolerance, unless it is nearer than the stored one to what ONNX's reference computes in
 float64: that stored output has more than the tolerance of rounding in it. What draws random numbers
 cannot be compared, and counts as unsupported. Models of torch (operators, modules, export examples,
-whole architectures with random weights) are compared with torch itself. Inputs of ONNX's cases that
-decide shapes (axes, sizes, paddings) are compiled as constants of the case's values, as exporters
-write them; everything else is known only as the model runs.
+whole architectures with random weights) are compared with torch itself, random models with ONNX
+Runtime, and count where ONNX's reference agrees with it. Inputs of ONNX's cases that decide shapes
+(axes, sizes, paddings) are compiled as constants of the case's values, as exporters write them;
+everything else is known only as the model runs.
 """
 _MOST_REASONS = 40
 

@@ -1,4 +1,4 @@
-"""Run a suite's cases in child processes; a case that crashes or hangs takes its child alone."""
+"""Run a suite's cases in child processes; a case that crashes or hangs is lost alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,20 +8,16 @@ from hybridc.compiler import settings
 from hybridc.compiler.child import Child, ChildError, Json, first_of
 from hybridc.compiler.conformance.suite import Entry, Result, Verdict
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.fork import Limits
 
 _MODULE = "hybridc.compiler.conformance.examiner"
 _START = 300.0  # seconds in which a child imports TVM and makes a suite, on a busy machine
+_GRACE = 60.0  # in which it tells what became of a case whose own time is over
 _IDLE = float("inf")  # the deadline of a child that owes no answer
+# Cases run in forks, which threads do not survive: no library may start any before.
+_SINGLE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a case may take: seconds and bytes beyond what its process held before."""
-
-    seconds: float = 60.0
-    memory: int = 4 * 2**30
 
 
 @dataclass
@@ -57,7 +53,7 @@ class Runner:
         waiting = list(reversed(entries))
         while len(self._children) < min(self.jobs, len(entries)):
             self._start()
-        for child in self._children[: self.jobs]:
+        for child in self._children[: min(self.jobs, len(entries))]:
             self._next(self._started(child), waiting)
         done = 0
         while self._busy:
@@ -73,9 +69,14 @@ class Runner:
                     self._next(alive or self._started(self._start()), waiting)
 
     def _start(self) -> Child:
-        child = Child(_MODULE, settings.environment(1))
+        child = Child(_MODULE, {**settings.environment(1), **_SINGLE})
         self._children.append(child)
-        begin = {"do": "begin", "suite": self.suite, "memory": self.limits.memory}
+        begin = {
+            "do": "begin",
+            "suite": self.suite,
+            "seconds": self.limits.seconds,
+            "memory": self.limits.memory,
+        }
         child.send(begin, _START)
         return child
 
@@ -90,27 +91,23 @@ class Runner:
         entry = waiting.pop()
         self._busy[child] = entry
         request = {"do": "examine", "name": entry.name, "group": entry.group}
-        child.send(request, self.limits.seconds)
+        child.send(request, self.limits.seconds + _GRACE)
 
     def _poll(self, child: Child) -> Result | None:
+        """The child's answer, if it is there; that it is lost with its case should never happen."""
         entry = self._busy[child]
         try:
             answer = child.poll()
         except ChildError as error:
             del self._busy[child]
             self._children.remove(child)
-            return Result(entry.name, entry.group, Verdict.ERROR, self._death(error))
+            return Result(entry.name, entry.group, Verdict.ERROR, str(error))
         if answer is None:
             return None
         del self._busy[child]
         child.deadline = _IDLE
         _check(answer)
         return Result.from_json(answer)
-
-    def _death(self, error: ChildError) -> str:
-        if error.timed_out:
-            return f"no answer in {self.limits.seconds:g} s"
-        return f"its process ended with {error.code}"
 
 
 def _check(answer: Json) -> None:

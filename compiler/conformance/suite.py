@@ -65,9 +65,14 @@ class Result:
 
 @dataclass(frozen=True)
 class Suite(ABC):
-    """Lists its cases and runs them, in a child process; made once in each."""
+    """Lists its cases and runs them, in a child process; made once in each.
+
+    Each case has a fork of that process.  Those that `warm_up` names are run before any is forked,
+    so that what they import and keep is there for all.
+    """
 
     packages: ClassVar[tuple[str, ...]]
+    warm_up: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def entries(self, core: bool) -> Sequence[Entry]:

@@ -78,7 +78,7 @@ class Summary:
             "complete": self.complete,
             "total": self.total,
             "date": date.today().isoformat(),
-            "versions": {package: _version(package) for package in _PACKAGES},
+            "versions": versions(),
             "counts": {str(verdict): counts[verdict] for verdict in Verdict},
             "cases": [result.to_json() for result in self.results],
         }
@@ -87,6 +87,11 @@ class Summary:
 def _share(summary: Summary, verdict: Verdict, counts: Counter[Verdict]) -> tuple[str, str, str]:
     count = counts[verdict]
     return str(verdict), str(count), f"{100 * count / max(1, len(summary.results)):.1f} %"
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that verdicts depend on; None where one is not installed."""
+    return {package: _version(package) for package in _PACKAGES}
 
 
 def _version(package: str) -> str | None:

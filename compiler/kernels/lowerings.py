@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import relax, te, tirx, topi
 
 Expr = Any  # tvm.relax.Expr
@@ -78,6 +79,33 @@ def sinh(builder: Any, call: Any) -> Expr:
 def cosh(builder: Any, call: Any) -> Expr:
     """Lower `relax.cosh` by exponentials; LLVM has no such function."""
     return _elementwise(builder, call, lambda x: _half_exponentials(x, 1.0))
+
+
+def with_constant(function: Callable[..., Tensor]) -> Callable[[Any, Any], Expr]:
+    """Lower an operator of two operands, one of which may be a constant that misleads.
+
+    TVM writes scalars into loop nests.  There it takes 0 * x and 0 / x for 0, which are NaN where x
+    is; and LLVM is told that sums and products of integers do not overflow, so that it takes
+    x + 4294967295 for 4294967295.  Such a constant stays a tensor.
+    """
+
+    def lower(builder: Any, call: Any) -> Expr:
+        if not any(map(_misleads, call.args)):
+            return _by_tvm(builder, call)
+        return builder.call_te(function, *call.args, primfunc_name_hint=function.__name__)
+
+    return lower
+
+
+def _misleads(operand: Expr) -> bool:
+    """Whether an operand is a float 0, or an integer of more than half of its range."""
+    value = getattr(operand, "value", None)  # of a constant
+    if not isinstance(value, tvm.runtime.Tensor) or tuple(value.shape):
+        return False
+    number = value.numpy()
+    if number.dtype.kind in "iu":
+        return abs(int(number)) > np.iinfo(number.dtype).max // 2
+    return number.dtype.kind == "f" and bool(number == 0)
 
 
 def _half_exponentials(x: Any, sign: float) -> Any:

@@ -27,6 +27,7 @@ class OnnxModels(Suite):
     fallback: bool = True
 
     packages = ("onnx",)
+    warm_up = ("test_Linear",)
 
     @cached_property
     def _cases(self) -> dict[str, Any]:

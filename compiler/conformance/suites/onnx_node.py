@@ -25,6 +25,7 @@ class OnnxNode(Suite):
     fallback: bool = True
 
     packages = ("onnx",)
+    warm_up = ("test_matmul_2d", "test_softmax_example")
 
     @cached_property
     def _cases(self) -> dict[str, Any]:

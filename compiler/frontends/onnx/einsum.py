@@ -4,15 +4,24 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from types import MappingProxyType
 
+import numpy as np
+from tvm import relax, tirx
+
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+from hybridc.compiler.rewrite import constant
 
 # Products of other types are left to TVM's sums.
 _TYPES = {"float32", "float16", "bfloat16"}
 
 
 def _einsum(node: Node) -> Expr:
-    """Axes are those of both and the result, of one and the result, or summed over in both."""
+    """Axes are those of both and the result, of one and the result, or summed over in both.
+
+    TVM's sums of nothing are whatever is in memory.
+    """
+    if any(map(_is_empty, node.inputs)):
+        return _of_nothing(node)
     terms = _terms(node.get("equation", ""))
     if terms is None or len(node.inputs) != len(terms) - 1 or dtype(node.inputs[0]) not in _TYPES:
         return None
@@ -38,6 +47,18 @@ def _einsum(node: Node) -> Expr:
     product = s.reshape(s.matmul(a, b), [extents[axis] for axis in made])
     order = [made.index(axis) for axis in result]
     return product if order == sorted(order) else s.permute_dims(product, order)
+
+
+def _is_empty(operand: Expr) -> bool:
+    return isinstance(operand.ty.shape, relax.ShapeExpr) and any(
+        isinstance(extent, tirx.IntImm) and int(extent) == 0 for extent in operand.ty.shape.values
+    )
+
+
+def _of_nothing(node: Node) -> Expr:
+    """Zeros, as many as there are."""
+    zeros = [np.broadcast_to(np.zeros((), np.int8), node.shape(i)) for i in range(len(node.inputs))]
+    return constant(np.einsum(node.get("equation", ""), *zeros), dtype(node.inputs[0]))
 
 
 def _terms(equation: str) -> tuple[str, str, str] | None:

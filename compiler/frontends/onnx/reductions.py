@@ -1,6 +1,7 @@
 """Reductions of nothing, norms, running products, determinants."""
 
 from collections.abc import Callable, Mapping
+from math import prod
 from types import MappingProxyType
 
 import numpy as np
@@ -52,6 +53,20 @@ def _of_nothing(value: Callable[[str], float | int]) -> Converter:
         return constant(np.full(made, value(kind)), kind)
 
     return convert
+
+
+def _mean(node: Node) -> Expr:
+    """Of no numbers it is NaN; of integers the sum over their count, cut towards zero."""
+    x, s = node.inputs[0], node.scope
+    if is_float(x):
+        return _of_nothing(lambda _: np.nan)(node)
+    axes = node.get("axes") or node.ints(1, []) or []
+    if not axes and node.get("noop_with_empty_axes", 0):
+        return x
+    reduced = axes or list(range(len(node.shape())))
+    count = prod(node.shape()[axis] for axis in reduced)
+    total = s.sum(x, axis=reduced, keepdims=bool(node.get("keepdims", 1)))
+    return s.divide(s.astype(total, dtype(x)), count)
 
 
 def _lp_normalization(node: Node) -> Expr:
@@ -132,7 +147,9 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "CumSum": _cumulative("cumsum", 0),
         "Det": _det,
         "LpNormalization": _lp_normalization,
+        "ReduceLogSumExp": _of_nothing(_lowest),
         "ReduceMax": _of_nothing(_lowest),
+        "ReduceMean": _mean,
         "ReduceMin": _of_nothing(_highest),
     }
 )

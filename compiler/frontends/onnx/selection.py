@@ -121,16 +121,40 @@ def _compress(node: Node) -> Expr:
 def _top_k(node: Node) -> Expr | list[Expr]:
     """The k largest or smallest, sorted also where that is not asked for.
 
-    Sorts lack uint64: with its first bit turned it is an int64 of the same order.
+    Sorts lack uint64: with its first bit turned it is an int64 of the same order.  Others that they
+    lack are sorted as wider ones.
     """
     x, s = node.inputs[0], node.scope
     k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
     options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
-    wide = dtype(x) == "uint64"
-    data = _turned(s, x, "int64") if wide else x
+    kind, wide = dtype(x), dtype(x) == "uint64"
+    wider = {"int16": "int32", "uint16": "int32", "uint32": "int64"}.get(kind)
+    data = _turned(s, x, "int64") if wide else s.astype(x, wider) if wider else x
     both = s.topk(data, **{"k": k, **options}, ret_type="both", dtype="int64")
     values, places = (s.emit(tvm.ir.TupleGetItem(both, part)) for part in (0, 1))
+    if wider:
+        values = s.astype(values, kind)
     return [_turned(s, values, "uint64") if wide else values, places]
+
+
+def _scattered(updates: int) -> Converter:
+    """Without updates the data stay as they are; others are left to TVM."""
+
+    def convert(node: Node) -> Expr:
+        return node.inputs[0] if 0 in node.shape(updates) else None
+
+    return convert
+
+
+def _gather_nd(node: Node) -> Expr:
+    """Indices of no numbers choose all of the data; others are left to TVM."""
+    *outer, chosen = node.shape(1)
+    batch = node.get("batch_dims", 0)
+    if chosen != 0 or 0 in outer:
+        return None
+    rows, rest = list(node.shape()[:batch]), list(node.shape()[batch:])
+    s, ones = node.scope, [1] * (len(outer) - batch)
+    return s.broadcast_to(s.reshape(node.inputs[0], [*rows, *ones, *rest]), [*outer, *rest])
 
 
 def _turned(s: Scope, x: Expr, kind: str) -> Expr:
@@ -152,8 +176,12 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "Compress": _compress,
         "EyeLike": _eye_like,
+        "GatherND": _gather_nd,
         "OneHot": _one_hot,
         "ReverseSequence": _reverse_sequence,
+        "Scatter": _scattered(2),
+        "ScatterElements": _scattered(2),
+        "ScatterND": _scattered(2),
         "TensorScatter": _tensor_scatter,
         "TopK": _top_k,
         "Trilu": _trilu,

@@ -27,13 +27,49 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
             dynamo=True,
             verbose=False,
             opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
-            optimize=not narrow,  # folded batch norms leave weights of float32 to bfloat16
+            optimize=False,
             input_names=inputs,
             output_names=outputs,
         )
     if made is None:
         raise ModelError("torch.onnx.export gave no model")
+    if not narrow:  # folded batch norms leave weights of float32 to bfloat16
+        _optimize(made.model)
     return made.model_proto
+
+
+def _optimize(model: Any) -> None:
+    """Do to a model in place what torch's option `optimize` does, but for rules that are loose.
+
+    These take a constant within 1e-8 of 0, or 1e-5 of 1, for it: `x + 1e-9` became x.
+    """
+    from onnx_ir.passes import PassManager, Sequential, common
+    from onnxscript import optimizer, rewriter
+    from onnxscript.rewriter.rules.common import _no_op
+
+    loose = {id(rule) for rule in _no_op.rules}
+    rules = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if id(rule) not in loose]
+    folding = optimizer.constant_folding
+    fold = folding.FoldConstantsPass(
+        shape_inference=True,
+        input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
+        output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
+    )
+    unused = (
+        common.RemoveUnusedNodesPass(),
+        common.RemoveUnusedFunctionsPass(),
+        common.RemoveUnusedOpsetsPass(),
+    )
+    Sequential(
+        common.InlinePass(),
+        PassManager([fold, rewriter.RewritePass(rules), *unused], steps=2, early_stop=True),
+        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common.LiftSubgraphInitializersToMainGraphPass(),
+        common.DeduplicateInitializersPass(),
+        common.CommonSubexpressionEliminationPass(),
+        common.OutputFixPass(),
+        common.NameFixPass(),
+    )(model)
 
 
 def _require_axes(exported: Any) -> None:
