@@ -10,6 +10,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
+    byte_windows,
     contractions,
     inner_product,
     packing,
@@ -110,12 +111,24 @@ class _Packer:
         """The product of a call's activations with `[K, N]`."""
         data, (depth, columns) = call.args[0], weight.shape
         lanes, rows = self._lanes(weight, columns), opened(shape(data))[:-1]
+        if (windows := self._windows(weight, rows)) is not None:
+            kernel = byte_windows.dense((*rows, depth), windows, columns, *_types(call))
+            return self._call("dense", kernel, (call, data), *windows)
         packed = packing.pack_matrix(weight, lanes, self._group(weight))
         if self._crossed(weight, rows):
             kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
             terms = inner_product.column_terms(weight)
             return self._call("dense", kernel, (call, data), packed, terms)
         return self._dense_call(call, packed, columns)
+
+    def _windows(self, weight: Array, rows: Sequence[Any]) -> tuple[Array, Array] | None:
+        """`[K, N]` of bytes as windows whose sums 16 bits hold, where these are fastest."""
+        if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
+            return None
+        if not byte_windows.possible(prod(rows), *weight.shape, self.target):
+            return None
+        packed = byte_windows.pack(weight)
+        return packed if byte_windows.pays(packed[1], len(weight)) else None
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""

@@ -1,0 +1,98 @@
+"""The innermost loops over windows of bytes, in the order in which they are fastest.
+
+LLVM would load the activations of several rows at once, for which accumulators lose their
+registers; so the loops come as text.  See `kernels.byte_windows` for what they compute.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hybridc.compiler.kernels.byte_windows import VECTORS, WINDOW
+
+# Accumulators have the first registers; then come weights, a window, two sums, ones.
+MOST_ROWS = 8
+_WEIGHTS, _DATA, _SUMS, _ONES = 8, 12, (13, 14), 15
+_VECTOR = 32
+# The operands of the text: results that are table, order, windows left and one offset; then rows,
+# accumulators, how many windows have sums of four, and where the last one begins.
+_RESULTS = "{ ptr, ptr, i64, i64 }"
+_OPERANDS = "=&r,=&r,=&r,=&r,r,r,r,r,0,1"
+
+
+@dataclass(frozen=True)
+class Loops:
+    """The loops for so many rows, of `depth` bytes, and so many windows."""
+
+    rows: int
+    depth: int
+    windows: int
+
+    @property
+    def name(self) -> str:
+        """The function's name."""
+        return f"hybridc_byte_windows_{self.rows}_{self.depth}_{self.windows}"
+
+    @property
+    def source(self) -> str:
+        """LLVM IR of a function of accumulators, rows, and a panel's table and order."""
+        text = "\\0A".join(self._lines())
+        clobbered = [*(f"xmm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
+        constraints = ",".join([_OPERANDS, *(f"~{{{clobber}}}" for clobber in clobbered)])
+        return f"""
+define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind {{
+  %fours = load i16, ptr %order, align 2
+  %count = zext i16 %fours to i64
+  %few = icmp ult i64 %count, {self.windows}
+  %n = select i1 %few, i64 %count, i64 {self.windows}
+  %first = getelementptr i16, ptr %order, i64 1
+  %r = call {_RESULTS} asm sideeffect "{text}", "{constraints}"(ptr %x, ptr %acc, i64 %n, i64 {self.depth - WINDOW}, ptr %w, ptr %first)
+  ret void
+}}
+"""  # noqa: E501
+
+    def _lines(self) -> Iterator[str]:
+        yield from (f"vpxor %ymm{r}, %ymm{r}, %ymm{r}" for r in range(self.rows))
+        yield f"vpcmpeqw %ymm{_ONES}, %ymm{_ONES}, %ymm{_ONES}"
+        yield f"vpsrlw $$15, %ymm{_ONES}, %ymm{_ONES}"
+        yield "movq $6, $2"
+        yield from self._loop(4, "test $2, $2")
+        yield f"movq $${self.windows}, $2"
+        yield from self._loop(2, "sub $6, $2")
+        yield from (f"vmovdqu %ymm{r}, {r * _VECTOR}($5)" for r in range(self.rows))
+        yield "vzeroupper"
+
+    def _loop(self, size: int, counted: str) -> Iterator[str]:
+        """The windows whose sums have a size; `counted` tells whether there are any."""
+        yield counted
+        yield f"jle {size + 1}f"
+        yield ".p2align 5"
+        yield f"{size}:"
+        yield "movzwl ($1), ${3:k}"
+        yield "shl $$4, $3"
+        yield "cmp $7, $3"
+        yield "cmova $7, $3"
+        for i in range(VECTORS):
+            yield f"vmovdqu {(VECTORS + i) * _VECTOR}($0), %ymm{_WEIGHTS + i}"
+        for r in range(self.rows):
+            yield f"vbroadcasti128 {r * self.depth}($4,$3), %ymm{_DATA}"
+            yield from _row(r, size // 2)
+        yield f"add $${2 * VECTORS * _VECTOR}, $0"
+        yield "add $$2, $1"
+        yield "dec $2"
+        yield f"jnz {size}b"
+        yield f"{size + 1}:"
+
+
+def _row(row: int, group: int) -> Iterator[str]:
+    """A window of one row: sums of a group of vectors in 16 bits, then in the accumulator."""
+    for i in range(VECTORS):
+        first = i % group == 0
+        total = _SUMS[i % 2 if group == 1 else 0]
+        to = total if first else _SUMS[1]
+        yield f"vpshufb {i * _VECTOR}($0), %ymm{_DATA}, %ymm{to}"
+        yield f"vpmaddubsw %ymm{_WEIGHTS + i}, %ymm{to}, %ymm{to}"
+        if not first:
+            yield f"vpaddw %ymm{to}, %ymm{total}, %ymm{total}"
+        if i % group == group - 1:
+            yield f"vpmaddwd %ymm{_ONES}, %ymm{total}, %ymm{total}"
+            yield f"vpaddd %ymm{total}, %ymm{row}, %ymm{row}"
