@@ -10,6 +10,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
+    byte_packing,
     byte_windows,
     contractions,
     inner_product,
@@ -19,6 +20,7 @@ from hybridc.compiler.kernels import (
     winograd_cost,
     winograd_transforms,
 )
+from hybridc.compiler.kernels.byte_packing import WINDOW
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_cost import Choice
 from hybridc.compiler.model import Array
@@ -125,10 +127,25 @@ class _Packer:
         """`[K, N]` of bytes as windows whose sums 16 bits hold, where these are fastest."""
         if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
             return None
-        if not byte_windows.possible(prod(rows), *weight.shape, self.target):
+        if len(weight) < WINDOW or not byte_windows.possible(
+            prod(rows), *weight.shape, self.target
+        ):
             return None
-        packed = byte_windows.pack(weight)
-        return packed if byte_windows.pays(packed[1], len(weight)) else None
+        return self._packed_windows(weight[np.newaxis])
+
+    def _packed_windows(self, weight: Array) -> tuple[Array, Array] | None:
+        packed = byte_packing.pack(weight)
+        return packed if byte_windows.pays(packed[1], prod(weight.shape[:2])) else None
+
+    def _conv_windows(self, call: Expr, weight: Array, conv: Conv2d) -> tuple[Array, Array] | None:
+        """The weights of a convolution likewise: each row of its window is one piece."""
+        if weight.dtype != np.int8 or conv.groups > 1 or conv.dilation[1] > 1:
+            return None
+        outputs, height, width, inputs = weight.shape
+        rows, taps = prod(map(int, shape(call)[:3])), height * width * inputs
+        if not byte_windows.possible(rows, taps, outputs, self.target):
+            return None
+        return self._packed_windows(weight.reshape(outputs, height, -1).transpose(1, 2, 0))
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
@@ -163,6 +180,12 @@ class _Packer:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
+        if (windows := self._conv_windows(call, weight, conv)) is not None:
+            window = weight.shape[1], weight.shape[2]
+            made = byte_windows.conv2d(
+                source, windows, window, weight.shape[0], conv, *_types(call)
+            )
+            return self._call("conv2d", made, (call, data), *windows)
         lanes = self._lanes(weight, weight.shape[0], conv.groups)
         group = self._group(weight)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)

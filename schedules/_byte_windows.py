@@ -6,31 +6,38 @@ registers; so the loops come as text.  See `kernels.byte_windows` for what they 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from zlib import crc32
 
-from hybridc.compiler.kernels.byte_windows import VECTORS, WINDOW
+from hybridc.compiler.kernels.byte_packing import VECTORS
 
 # Accumulators have the first registers; then come weights, a window, two sums, ones.
 MOST_ROWS = 8
 _WEIGHTS, _DATA, _SUMS, _ONES = 8, 12, (13, 14), 15
 _VECTOR = 32
 # The operands of the text: results that are table, order, windows left and one offset; then rows,
-# accumulators, how many windows have sums of four, and where the last one begins.
+# accumulators, how many windows have sums of four, the offsets, and the last window that there is.
 _RESULTS = "{ ptr, ptr, i64, i64 }"
-_OPERANDS = "=&r,=&r,=&r,=&r,r,r,r,r,0,1"
+_OPERANDS = "=&r,=&r,=&r,=&r,r,r,r,r,r,0,1"
 
 
 @dataclass(frozen=True)
 class Loops:
-    """The loops for so many rows, of `depth` bytes, and so many windows."""
+    """The loops for so many rows, which lie `stride` bytes apart, and so many windows of a panel.
+
+    Windows begin at `starts` within what a row reads.  Accumulators of successive rows lie `pitch`
+    bytes apart.
+    """
 
     rows: int
-    depth: int
+    stride: int
     windows: int
+    pitch: int
+    starts: tuple[int, ...]
 
     @property
     def name(self) -> str:
-        """The function's name."""
-        return f"hybridc_byte_windows_{self.rows}_{self.depth}_{self.windows}"
+        """The function's name: another one for other loops."""
+        return f"hybridc_byte_windows_{crc32(repr(self).encode()):08x}_{self.rows}"
 
     @property
     def source(self) -> str:
@@ -38,14 +45,17 @@ class Loops:
         text = "\\0A".join(self._lines())
         clobbered = [*(f"xmm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
         constraints = ",".join([_OPERANDS, *(f"~{{{clobber}}}" for clobber in clobbered)])
+        count = len(self.starts)
+        starts = ", ".join(f"i32 {start}" for start in self.starts)
         return f"""
+@{self.name}_starts = private constant [{count} x i32] [{starts}], align 4
 define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind {{
   %fours = load i16, ptr %order, align 2
   %count = zext i16 %fours to i64
   %few = icmp ult i64 %count, {self.windows}
   %n = select i1 %few, i64 %count, i64 {self.windows}
   %first = getelementptr i16, ptr %order, i64 1
-  %r = call {_RESULTS} asm sideeffect "{text}", "{constraints}"(ptr %x, ptr %acc, i64 %n, i64 {self.depth - WINDOW}, ptr %w, ptr %first)
+  %r = call {_RESULTS} asm sideeffect "{text}", "{constraints}"(ptr %x, ptr %acc, i64 %n, ptr @{self.name}_starts, i64 {count - 1}, ptr %w, ptr %first)
   ret void
 }}
 """  # noqa: E501
@@ -58,7 +68,7 @@ define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind
         yield from self._loop(4, "test $2, $2")
         yield f"movq $${self.windows}, $2"
         yield from self._loop(2, "sub $6, $2")
-        yield from (f"vmovdqu %ymm{r}, {r * _VECTOR}($5)" for r in range(self.rows))
+        yield from (f"vmovdqu %ymm{r}, {r * self.pitch}($5)" for r in range(self.rows))
         yield "vzeroupper"
 
     def _loop(self, size: int, counted: str) -> Iterator[str]:
@@ -68,13 +78,13 @@ define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind
         yield ".p2align 5"
         yield f"{size}:"
         yield "movzwl ($1), ${3:k}"
-        yield "shl $$4, $3"
-        yield "cmp $7, $3"
-        yield "cmova $7, $3"
+        yield "cmp $8, $3"
+        yield "cmova $8, $3"
+        yield "movslq ($7,$3,4), $3"
         for i in range(VECTORS):
             yield f"vmovdqu {(VECTORS + i) * _VECTOR}($0), %ymm{_WEIGHTS + i}"
         for r in range(self.rows):
-            yield f"vbroadcasti128 {r * self.depth}($4,$3), %ymm{_DATA}"
+            yield f"vbroadcasti128 {r * self.stride}($4,$3), %ymm{_DATA}"
             yield from _row(r, size // 2)
         yield f"add $${2 * VECTORS * _VECTOR}, $0"
         yield "add $$2, $1"
