@@ -14,10 +14,12 @@ from hybridc.compiler.kernels.byte_packing import VECTORS
 MOST_ROWS = 8
 _WEIGHTS, _DATA, _SUMS, _ONES = 8, 12, (13, 14), 15
 _VECTOR = 32
-# The operands of the text: results that are table, order, windows left and one offset; then rows,
-# accumulators, how many windows have sums of four, the offsets, and the last window that there is.
-_RESULTS = "{ ptr, ptr, i64, i64 }"
-_OPERANDS = "=&r,=&r,=&r,=&r,r,r,r,r,r,0,1"
+# The operands of the text, in their order.  The first ones change, and are results.
+_TABLE, _ORDER, _AHEAD, _LEFT, _START, _HERE = (f"${n}" for n in range(6))
+_ROWS, _SUM, _FOURS, _STARTS, _LAST = (f"${n}" for n in range(6, 11))
+_RESULTS = "{ ptr, ptr, ptr, i64, i64, ptr }"
+_CONSTRAINTS = "=&r,=&r,=&r,=&r,=&r,=&r,r,r,r,r,r,0,1,2"
+_LINE = 64
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Loops:
     """The loops for so many rows, which lie `stride` bytes apart, and so many windows of a panel.
 
     Windows begin at `starts` within what a row reads.  Accumulators of successive rows lie `pitch`
-    bytes apart.
+    bytes apart.  Of the weights that come next, `lines` are asked for in each window.
     """
 
     rows: int
@@ -33,6 +35,7 @@ class Loops:
     windows: int
     pitch: int
     starts: tuple[int, ...]
+    lines: int = 0
 
     @property
     def name(self) -> str:
@@ -41,21 +44,21 @@ class Loops:
 
     @property
     def source(self) -> str:
-        """LLVM IR of a function of accumulators, rows, and a panel's table and order."""
+        """LLVM IR of a function of accumulators, rows, a panel's table and order, and what to ask for."""
         text = "\\0A".join(self._lines())
         clobbered = [*(f"xmm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
-        constraints = ",".join([_OPERANDS, *(f"~{{{clobber}}}" for clobber in clobbered)])
+        constraints = ",".join([_CONSTRAINTS, *(f"~{{{clobber}}}" for clobber in clobbered)])
         count = len(self.starts)
         starts = ", ".join(f"i32 {start}" for start in self.starts)
         return f"""
 @{self.name}_starts = private constant [{count} x i32] [{starts}], align 4
-define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind {{
+define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order, ptr %ahead) noinline nounwind {{
   %fours = load i16, ptr %order, align 2
   %count = zext i16 %fours to i64
   %few = icmp ult i64 %count, {self.windows}
   %n = select i1 %few, i64 %count, i64 {self.windows}
   %first = getelementptr i16, ptr %order, i64 1
-  %r = call {_RESULTS} asm sideeffect "{text}", "{constraints}"(ptr %x, ptr %acc, i64 %n, ptr @{self.name}_starts, i64 {count - 1}, ptr %w, ptr %first)
+  %r = call {_RESULTS} asm sideeffect "{text}", "{constraints}"(ptr %x, ptr %acc, i64 %n, ptr @{self.name}_starts, i64 {count - 1}, ptr %w, ptr %first, ptr %ahead)
   ret void
 }}
 """  # noqa: E501
@@ -64,11 +67,12 @@ define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind
         yield from (f"vpxor %ymm{r}, %ymm{r}, %ymm{r}" for r in range(self.rows))
         yield f"vpcmpeqw %ymm{_ONES}, %ymm{_ONES}, %ymm{_ONES}"
         yield f"vpsrlw $$15, %ymm{_ONES}, %ymm{_ONES}"
-        yield "movq $6, $2"
-        yield from self._loop(4, "test $2, $2")
-        yield f"movq $${self.windows}, $2"
-        yield from self._loop(2, "sub $6, $2")
-        yield from (f"vmovdqu %ymm{r}, {r * self.pitch}($5)" for r in range(self.rows))
+        yield from _start()
+        yield f"movq {_FOURS}, {_LEFT}"
+        yield from self._loop(4, f"test {_LEFT}, {_LEFT}")
+        yield f"movq $${self.windows}, {_LEFT}"
+        yield from self._loop(2, f"sub {_FOURS}, {_LEFT}")
+        yield from (f"vmovdqu %ymm{r}, {r * self.pitch}({_SUM})" for r in range(self.rows))
         yield "vzeroupper"
 
     def _loop(self, size: int, counted: str) -> Iterator[str]:
@@ -77,20 +81,28 @@ define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order) noinline nounwind
         yield f"jle {size + 1}f"
         yield ".p2align 5"
         yield f"{size}:"
-        yield "movzwl ($1), ${3:k}"
-        yield "cmp $8, $3"
-        yield "cmova $8, $3"
-        yield "movslq ($7,$3,4), $3"
+        yield f"lea ({_ROWS},{_START}), {_HERE}"
+        yield from _start()
+        yield from (f"prefetcht1 {i * _LINE}({_AHEAD})" for i in range(self.lines))
         for i in range(VECTORS):
-            yield f"vmovdqu {(VECTORS + i) * _VECTOR}($0), %ymm{_WEIGHTS + i}"
+            yield f"vmovdqu {(VECTORS + i) * _VECTOR}({_TABLE}), %ymm{_WEIGHTS + i}"
         for r in range(self.rows):
-            yield f"vbroadcasti128 {r * self.stride}($4,$3), %ymm{_DATA}"
+            yield f"vbroadcasti128 {r * self.stride}({_HERE}), %ymm{_DATA}"
             yield from _row(r, size // 2)
-        yield f"add $${2 * VECTORS * _VECTOR}, $0"
-        yield "add $$2, $1"
-        yield "dec $2"
+        yield f"add $${2 * VECTORS * _VECTOR}, {_TABLE}"
+        yield f"add $${self.lines * _LINE}, {_AHEAD}"
+        yield f"dec {_LEFT}"
         yield f"jnz {size}b"
         yield f"{size + 1}:"
+
+
+def _start() -> Iterator[str]:
+    """Where the next window begins: found one window ahead, or its loads would wait for it."""
+    yield f"movzwl ({_ORDER}), ${{{_START[1:]}:k}}"
+    yield f"add $$2, {_ORDER}"
+    yield f"cmp {_LAST}, {_START}"
+    yield f"cmova {_LAST}, {_START}"
+    yield f"movslq ({_STARTS},{_START},4), {_START}"
 
 
 def _row(row: int, group: int) -> Iterator[str]:
@@ -99,7 +111,7 @@ def _row(row: int, group: int) -> Iterator[str]:
         first = i % group == 0
         total = _SUMS[i % 2 if group == 1 else 0]
         to = total if first else _SUMS[1]
-        yield f"vpshufb {i * _VECTOR}($0), %ymm{_DATA}, %ymm{to}"
+        yield f"vpshufb {i * _VECTOR}({_TABLE}), %ymm{_DATA}, %ymm{to}"
         yield f"vpmaddubsw %ymm{_WEIGHTS + i}, %ymm{to}, %ymm{to}"
         if not first:
             yield f"vpaddw %ymm{to}, %ymm{total}, %ymm{total}"

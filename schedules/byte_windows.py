@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import tvm
@@ -10,7 +11,7 @@ from tvm.s_tir import Schedule as TVMSchedule
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
-from hybridc.compiler.kernels.byte_packing import COUNT, LANES, VECTORS, Runs, runs_of
+from hybridc.compiler.kernels.byte_packing import LANES, VECTORS, Runs, runs_of
 from hybridc.compiler.kernels.byte_windows import CYCLES, KIND, RUNS
 from hybridc.compiler.kernels.tensor_expressions import unflatten
 from hybridc.compiler.target import Target
@@ -88,17 +89,9 @@ class ByteWindows(Tiled):
         for block in schedule.get_producers(product):
             _contraction.spread(schedule, block)
         block, problem = schedule.get(product), match.problem
-        rows, vectors = (point["rows"], point["vectors"])
-        rows, vectors = min(rows, problem.rows), min(vectors, problem.panels(1))
+        point = self.canonical(match, point)
         _contraction.tile(match, schedule, product, store, point, multiplied)
-        image = [int(extent) for extent in _read(block, "uint8").shape]
-        starts = tuple(_runs(block).starts(image[-2] * image[-1]))
-        pitch = vectors * LANES * 4
-        loops = {
-            count: Loops(count, _stride(block), _windows(block), pitch, starts)
-            for count in {rows, problem.rows % rows} - {0}
-        }
-        return _called(schedule, loops, problem.rows, vectors)
+        return _called(schedule, _Tiles(block, problem, point))
 
 
 def _points(problem: _tiling.Problem) -> Sequence[Point]:
@@ -117,7 +110,7 @@ def _runs(product: Any) -> Runs:
 
 def _windows(product: Any) -> int:
     """Windows of a panel."""
-    return int(_read(product, "uint16").shape[-1]) - COUNT
+    return int(_read(product, "int8").shape[1])
 
 
 def _stride(product: Any) -> int:
@@ -125,59 +118,102 @@ def _stride(product: Any) -> int:
     return _runs(product).steps[1] * int(_read(product, "uint8").shape[-1])
 
 
-def _called(
-    schedule: Schedule, loops: Mapping[int, Loops], rows: int, vectors: int
-) -> Schedule:
+@dataclass(frozen=True)
+class _Tiles:
+    """The tiles of a product at a point, and the loops that multiply them."""
+
+    block: Any
+    problem: _tiling.Problem
+    point: Point
+
+    @cached_property
+    def loops(self) -> Mapping[int, Loops]:
+        """The loops for a tile's rows, and for those of the last one."""
+        image = [int(extent) for extent in _read(self.block, "uint8").shape]
+        starts = tuple(_runs(self.block).starts(image[-2] * image[-1]))
+        pitch = self.point["vectors"] * LANES * 4
+        rows = self.point["rows"]
+        return {
+            count: Loops(
+                count, _stride(self.block), self.windows, pitch, starts, -(-VECTORS // self.calls)
+            )
+            for count in {rows, self.problem.rows % rows} - {0}
+        }
+
+    @property
+    def windows(self) -> int:
+        """Windows of a panel."""
+        return _windows(self.block)
+
+    @property
+    def calls(self) -> int:
+        """Tiles that a task multiplies by one panel, as far as its lines count."""
+        rows = -(-self.problem.rows // self.point["rows"]) if self.problem.height > 1 else 1
+        return min(VECTORS, rows * self.point["chunk"])
+
+    def call(self, first: Sequence[Any]) -> Any:
+        """Calls for the tile whose first row and column these are; the last one has fewer rows."""
+        most = max(self.loops)
+        body = self._calls(first, self.loops[most])
+        for count in self.loops.keys() - {most}:
+            rest = self._calls(first, self.loops[count])
+            body = tirx.IfThenElse(first[-2] + most <= self.problem.rows, body, rest)
+        return body
+
+    def _calls(self, first: Sequence[Any], loops: Loops) -> Any:
+        *row, column = first
+        x, table, order = (_read(self.block, dtype) for dtype in ("uint8", "int8", "uint16"))
+        made = []
+        for vector in range(self.point["vectors"]):
+            panel = column // LANES + vector
+            operands = [
+                (self.block.writes[0].source, [*row, column + vector * LANES]),
+                (x, self._place(row, x)),
+                (table, [panel, 0, 0, 0, 0]),
+                (order, [panel, 0]),
+                (table, [*self._ahead(row, panel), 0, 0, 0]),
+            ]
+            pointers = [tirx.address_of(tirx.BufferLoad(of, indices)) for of, indices in operands]
+            made.append(tirx.Evaluate(tirx.call_extern("void", loops.name, *pointers)))
+        return made[0] if len(made) == 1 else tirx.SeqStmt(made)
+
+    def _place(self, row: Sequence[Any], x: Any) -> list[Any]:
+        """Where the activations of a row begin."""
+        if len(row) == 1:
+            return [*unflatten(row[0], [int(extent) for extent in x.shape[:-1]]), 0]
+        down, along = _runs(self.block).steps
+        return [row[0], row[1] * down, row[2] * along, 0]
+
+    def _ahead(self, row: Sequence[Any], panel: Any) -> list[Any]:
+        """The panel that comes next, and the part of it that this tile is to ask for."""
+        following = tirx.min(panel + self.point["vectors"], self.problem.panels(1) - 1)
+        number = row[-1] // self.point["rows"]
+        if len(row) > 1:
+            number = row[-2] * -(-self.problem.rows // self.point["rows"]) + number
+        part = -(-self.windows // self.calls)
+        return [following, number % self.calls * part]
+
+
+def _called(schedule: Schedule, tiles: _Tiles) -> Schedule:
     """The schedule with calls of the loops in place of what is marked, and with their source."""
 
     def replaced(loop: Any) -> Any:
-        return _tile(loop, loops, rows, vectors) if _MARK in loop.annotations else loop
+        if _MARK not in loop.annotations:
+            return loop
+        start = {}
+        while isinstance(loop, tirx.For):
+            start[loop.loop_var] = loop.min
+            loop = loop.body
+        values = loop.iter_values[: 2 - _LOOPS]
+        return tiles.call([_vectors.substitute(value, start) for value in values])
 
     func = schedule.mod["main"]
     root = structural_map(func.body, (tirx.For, replaced))
     body = root.block.body
-    for each in loops.values():
+    for each in tiles.loops.values():
         body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", each.source, body)
     func = func.with_body(_vectors.replaced(root, body, []))
     return TVMSchedule(tvm.IRModule({"main": func}), error_render_level="fast")
-
-
-def _tile(loop: Any, loops: Mapping[int, Loops], rows: int, vectors: int) -> Any:
-    """The product of one tile: calls of the loops for its rows, fewer in the last tile."""
-    start = {}
-    while isinstance(loop, tirx.For):
-        start[loop.loop_var] = loop.min
-        loop = loop.body
-    first = [_vectors.substitute(value, start) for value in loop.iter_values[: 2 - _LOOPS]]
-    most = max(loops)
-    body = _calls(loop.block, first, loops[most], vectors)
-    for count in loops.keys() - {most}:
-        rest = _calls(loop.block, first, loops[count], vectors)
-        body = tirx.IfThenElse(first[-2] + most <= rows, body, rest)
-    return body
-
-
-def _calls(block: Any, first: Sequence[Any], loops: Loops, vectors: int) -> Any:
-    """The calls for the tile whose first row and column these are."""
-    x, table, order = (_read(block, dtype) for dtype in ("uint8", "int8", "uint16"))
-    *row, column = first
-    if len(row) == 1:
-        place = [*unflatten(row[0], [int(extent) for extent in x.shape[:-1]]), 0]
-    else:
-        steps = _runs(block).steps
-        place = [row[0], row[1] * steps[0], row[2] * steps[1], 0]
-    made = []
-    for vector in range(vectors):
-        panel = column // LANES + vector
-        operands = [
-            (block.writes[0].source, [*row, column + vector * LANES]),
-            (x, place),
-            (table, [panel, 0, 0, 0, 0]),
-            (order, [panel, 0]),
-        ]
-        pointers = [tirx.address_of(tirx.BufferLoad(of, indices)) for of, indices in operands]
-        made.append(tirx.Evaluate(tirx.call_extern("void", loops.name, *pointers)))
-    return made[0] if vectors == 1 else tirx.SeqStmt(made)
 
 
 def _read(block: Any, dtype: str) -> Any:

@@ -18,6 +18,8 @@ from hybridc.compiler.model import Array
 WINDOW, LANES, BYTES, VECTORS = 16, 8, 4, 4
 # What stands before the order of a panel's windows: how many of them have sums of four.
 COUNT = 1
+# And behind it: one window's start is looked up while the one before it is multiplied.
+BEHIND = 1
 # 255 times as much fits 16 bits.
 _LARGEST = 128
 
@@ -66,8 +68,8 @@ def pack(weight: Array) -> tuple[Array, Array]:
 
     The table is `[N / 8, windows, 2, 4, 32]` in int8: for each of four vectors of bytes first which
     byte of the window it takes, then the weight that multiplies it.  The order is `[N / 8, 1 +
-    windows]` in uint16: how many windows have sums of four, those behind them having sums of two,
-    and which window of a row each is.  N is a multiple of 8.
+    windows + 1]` in uint16: how many windows have sums of four, those behind them having sums of
+    two, which window of a row each is, and a zero.  N is a multiple of 8.
     """
     pieces, size, columns = weight.shape
     runs = Runs(size, pieces)
@@ -106,7 +108,7 @@ def _arranged(
     place = np.arange(len(sequence)) - np.repeat(np.cumsum(counts) - counts, counts)
     table = np.zeros((panels, counts.max(), *tables.shape[1:]), np.int8)
     table[panel, place] = tables[sequence]
-    order = np.zeros((panels, COUNT + counts.max()), np.uint16)
+    order = np.zeros((panels, COUNT + counts.max() + BEHIND), np.uint16)
     order[panel, COUNT + place] = start
     order[:, 0] = np.bincount(panel, 1 - sort, minlength=panels)
     return table, order

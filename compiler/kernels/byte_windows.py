@@ -22,7 +22,7 @@ import numpy as np
 from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.byte_packing import BYTES, COUNT, LANES, VECTORS, WINDOW, Runs
+from hybridc.compiler.kernels.byte_packing import BEHIND, BYTES, COUNT, LANES, VECTORS, WINDOW, Runs
 from hybridc.compiler.kernels.contractions import Conv2d, stored
 from hybridc.compiler.kernels.tensor_expressions import (
     RowForm,
@@ -42,7 +42,7 @@ RUNS = "hybridc.runs"
 # A sum of 255 * 128 for each k fits 32 bits.
 _MOST_INPUTS = 2**16
 # Cycles of four products in each lane for sums of four and two, and in pairs of 16 bits.
-CYCLES, _BY_TWO, _OTHERWISE = 0.97, 1.15, 1.28
+CYCLES, _BY_TWO, _OTHERWISE = 1.03, 1.24, 1.31
 # Rows up to which weights come from memory no faster than they are multiplied anyhow; here they
 # take twice the bytes.
 _FEW_ROWS = 16
@@ -57,7 +57,7 @@ def possible(rows: int, inputs: int, columns: int, target: Target) -> bool:
 
 def pays(order: Array, inputs: int) -> bool:
     """Whether the windows that `pack` found are faster than pairs of 16 bits."""
-    four, every = order[:, 0].mean(), order.shape[1] - COUNT
+    four, every = order[:, 0].mean(), order.shape[1] - COUNT - BEHIND
     return bool((four * CYCLES + (every - four) * _BY_TWO) * WINDOW < inputs * _OTHERWISE)
 
 
