@@ -22,6 +22,11 @@ COUNT = 1
 BEHIND = 1
 # 255 times as much fits 16 bits.
 _LARGEST = 128
+# Other orders that are tried: the fullest sums first, then sizes that noise changes by this share.
+# Of bell-shaped weights of deviation 38, 3 % of the lanes do not fit at first, 1.3 % in the end.
+_ATTEMPTS, _NOISE = 6, 0.2
+# Steps of a weight by which urgencies differ.
+_STEPS = 16
 
 
 @dataclass(frozen=True)
@@ -115,30 +120,71 @@ def _arranged(
 
 
 def _binned(windows: Array, size: int) -> tuple[Array, Array]:
-    """Pack weights `[windows, lanes, 16]` into sums of a size: tables, and what found no place."""
+    """Pack weights `[windows, lanes, 16]` into sums of a size: tables, and what found no place.
+
+    Lanes where something is left are packed again in other orders, until nothing is.
+    """
     flat = windows.reshape(-1, WINDOW)
-    each, bins = np.arange(len(flat)), WINDOW // size
-    order = np.argsort(-np.abs(flat), axis=1, kind="stable")
-    loads = np.zeros((2, len(flat), bins), np.int16)  # of positive and negative weights
-    filled = np.zeros((len(flat), bins), np.int16)
-    which, values = (np.zeros((len(flat), bins, size), np.int8) for _ in range(2))
-    left = flat.copy()
-    for turn in range(WINDOW):
-        k = order[:, turn]
-        weight = flat[each, k]
-        sign = (weight < 0).astype(np.intp)
-        load = loads[sign, each] + (filled == size).astype(np.int16) * (2 * _LARGEST)
-        best = load.argmin(axis=1)
-        total = load[each, best] + np.abs(weight)
-        row = np.flatnonzero((total <= _LARGEST) & (weight != 0))
-        bin_ = best[row]
-        at = filled[row, bin_]
-        which[row, bin_, at], values[row, bin_, at] = k[row], weight[row]
-        filled[row, bin_] += 1
-        loads[sign[row], row, bin_] = total[row]
-        left[row, k[row]] = 0
+    draw = np.random.default_rng(0)
+    which, values, left = _filled(flat, size, np.abs(flat), fullest=False)
+    positive, total = np.maximum(flat, 0).sum(axis=1), np.abs(flat).sum(axis=1)
+    possible = np.maximum(positive, total - positive) <= WINDOW // size * _LARGEST
+    for attempt in range(_ATTEMPTS):
+        again = np.flatnonzero(left.any(axis=1) & possible)
+        some = flat[again]
+        noise = _NOISE * draw.standard_normal(some.shape) if attempt else 0.0
+        tried = _filled(some, size, np.abs(some) * (1.0 + noise), fullest=attempt % 2 == 0)
+        good = ~tried[2].any(axis=1)
+        for kept, new in zip((which, values, left), tried, strict=True):
+            kept[again[good]] = new[good]
     table = np.stack([_vectors(which, len(windows)), _vectors(values, len(windows))], axis=1)
     return table, left.reshape(windows.shape)
+
+
+def _filled(flat: Array, size: int, urgency: Array, *, fullest: bool) -> tuple[Array, Array, Array]:
+    """Put the most urgent weights of `[lanes, 16]` first, each into a sum with room for it.
+
+    Of these the `fullest`, or the emptiest.  Returns for each sum which weights it takes and their
+    values, `[lanes, sums, size]`, and what found no place.
+    """
+    keys = (urgency * _STEPS).astype(np.int32) * -WINDOW + np.arange(WINDOW, dtype=np.int32)
+    order = np.sort(keys, axis=1) & (WINDOW - 1)
+    sorted_ = np.take_along_axis(flat, order, axis=1)
+    slots = _slots(np.ascontiguousarray(sorted_.T), size, fullest=fullest).T
+    lost = slots < 0
+    # One slot more than there are takes what found no place.
+    places = np.where(lost, WINDOW, slots)
+    which, values = (np.zeros((len(flat), WINDOW + 1), np.int8) for _ in range(2))
+    np.put_along_axis(which, places, order.astype(np.int8), axis=1)
+    np.put_along_axis(values, places, sorted_.astype(np.int8), axis=1)
+    left = np.zeros_like(flat)
+    np.put_along_axis(left, order, np.where(lost, sorted_, 0), axis=1)
+    shape = (len(flat), WINDOW // size, size)
+    return which[:, :WINDOW].reshape(shape), values[:, :WINDOW].reshape(shape), left
+
+
+def _slots(weights: Array, size: int, *, fullest: bool) -> Array:
+    """The slot in all sums that each weight `[16, lanes]` gets, in turn; -1 where there is none.
+
+    Zeros need no place, and get none.
+    """
+    bins = WINDOW // size
+    loads = np.zeros((2, bins, weights.shape[1]), np.int16)  # of positive and negative weights
+    filled = np.zeros((bins, weights.shape[1]), np.int16)
+    slots = np.full(weights.shape, -1, np.int16)
+    for turn, weight in enumerate(weights):
+        much, negative = np.abs(weight), weight < 0
+        load = np.where(negative, loads[1], loads[0])
+        room = (filled < size) & (load <= _LARGEST - much)
+        best = np.where(room, load if fullest else _LARGEST - load, np.int16(-1)).argmax(axis=0)
+        chosen = room & (best == np.arange(bins)[:, np.newaxis]) & (weight != 0)
+        slots[turn] += (chosen * (1 + filled + size * np.arange(bins)[:, np.newaxis])).sum(
+            axis=0, dtype=np.int16
+        )
+        filled += chosen
+        loads[0] += np.where(chosen & ~negative, much, np.int16(0))
+        loads[1] += np.where(chosen & negative, much, np.int16(0))
+    return slots
 
 
 def _vectors(binned: Array, count: int) -> Array:
