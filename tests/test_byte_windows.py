@@ -56,7 +56,11 @@ def run(func: Any, operands: Sequence[Array], shape: Sequence[int], point: Any =
     panels=st.integers(1, 6),
     kind=st.sampled_from(sorted(VALUES)),
     point=st.sampled_from(
-        [None, {"rows": 3, "vectors": 1, "chunk": 2, "panels": 1}, {"rows": 8, "vectors": 1, "chunk": 1, "panels": 2}]
+        [
+            None,
+            {"rows": 3, "vectors": 1, "chunk": 2, "panels": 1},
+            {"rows": 8, "vectors": 1, "chunk": 1, "panels": 2},
+        ]
     ),
 )
 def test_bytes_are_multiplied_exactly(

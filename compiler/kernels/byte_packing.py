@@ -55,7 +55,9 @@ class Runs:
     def starts(self, image_row: int) -> list[int]:
         """The first byte of each window, with so many bytes in an image row."""
         firsts = [min(i * WINDOW, self.last) for i in range(self.windows)]
-        return [run * self.apart * image_row + first for run in range(self.runs) for first in firsts]
+        return [
+            run * self.apart * image_row + first for run in range(self.runs) for first in firsts
+        ]
 
     def to_list(self) -> list[int]:
         """The numbers in their order."""

@@ -113,9 +113,7 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
         return padded[n, h * step_h + run * runs.apart, pixel, byte % channels]
 
     flops = 2 * batch * out_h * out_w * outputs * kernel[0] * kernel[1] * conv.inputs
-    product, (_, *weights) = _product(
-        padded, packed, (batch, out_h, out_w), runs, read, flops
-    )
+    product, (_, *weights) = _product(padded, packed, (batch, out_h, out_w), runs, read, flops)
     out = computed(
         (batch, out_h, out_w, outputs),
         lambda *index: stored(product[index], out_dtype),
@@ -154,7 +152,9 @@ def _product(  # noqa: PLR0913, PLR0917 - operands, sizes, and how to read the f
 
         def byte(vector: Any, place: Any) -> Any:
             pattern = w[panel, window, 0, vector, place].astype("int32")
-            chosen = read(row, which // runs.windows, first + (pattern & (WINDOW - 1))).astype("int32")
+            chosen = read(row, which // runs.windows, first + (pattern & (WINDOW - 1))).astype(
+                "int32"
+            )
             weight = w[panel, window, 1, vector, place].astype("int32")
             return tirx.Select(pattern < 0, tirx.const(0, "int32"), chosen) * weight
 
