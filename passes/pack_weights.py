@@ -10,7 +10,6 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
-    byte_packing,
     byte_windows,
     contractions,
     inner_product,
@@ -20,7 +19,6 @@ from hybridc.compiler.kernels import (
     winograd_cost,
     winograd_transforms,
 )
-from hybridc.compiler.kernels.byte_packing import WINDOW
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_cost import Choice
 from hybridc.compiler.model import Array
@@ -35,6 +33,7 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
+from hybridc.passes import _byte_windows
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -53,7 +52,9 @@ class PackWeights(Pass):
     vector of the target holds, or half as many where that leaves less of vectors unused, in the
     order in which the kernel reads them; those of bfloat16 by pairs of inputs, whose products one
     instruction adds up in float32.  Convolutions have to be channels last (`layout`); others, and
-    those on weights that are no constants, stay.
+    those on weights that are no constants, stay.  Bytes are multiplied by VNNI's instruction, or by
+    the older one that saturates where the weights can be arranged so that it does not, or in pairs
+    of 16 bits: exact in each case.
 
     3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster; those
     of fp32 round differently, by about 1e-5 of the largest output, those of integers are exact.
@@ -113,7 +114,7 @@ class _Packer:
         """The product of a call's activations with `[K, N]`."""
         data, (depth, columns) = call.args[0], weight.shape
         lanes, rows = self._lanes(weight, columns), opened(shape(data))[:-1]
-        if (windows := self._windows(weight, rows)) is not None:
+        if (windows := _byte_windows.of_matrix(weight, rows, self.target)) is not None:
             kernel = byte_windows.dense((*rows, depth), windows, columns, *_types(call))
             return self._call("dense", kernel, (call, data), *windows)
         packed = packing.pack_matrix(weight, lanes, self._group(weight))
@@ -122,30 +123,6 @@ class _Packer:
             terms = inner_product.column_terms(weight)
             return self._call("dense", kernel, (call, data), packed, terms)
         return self._dense_call(call, packed, columns)
-
-    def _windows(self, weight: Array, rows: Sequence[Any]) -> tuple[Array, Array] | None:
-        """`[K, N]` of bytes as windows whose sums 16 bits hold, where these are fastest."""
-        if weight.dtype != np.int8 or not all(isinstance(count, int) for count in rows):
-            return None
-        if len(weight) < WINDOW or not byte_windows.possible(
-            prod(rows), *weight.shape, self.target
-        ):
-            return None
-        return self._packed_windows(weight[np.newaxis])
-
-    def _packed_windows(self, weight: Array) -> tuple[Array, Array] | None:
-        packed = byte_packing.pack(weight)
-        return packed if byte_windows.pays(packed[1], prod(weight.shape[:2])) else None
-
-    def _conv_windows(self, call: Expr, weight: Array, conv: Conv2d) -> tuple[Array, Array] | None:
-        """The weights of a convolution likewise: each row of its window is one piece."""
-        if weight.dtype != np.int8 or conv.groups > 1 or conv.dilation[1] > 1:
-            return None
-        outputs, height, width, inputs = weight.shape
-        rows, taps = prod(map(int, shape(call)[:3])), height * width * inputs
-        if not byte_windows.possible(rows, taps, outputs, self.target):
-            return None
-        return self._packed_windows(weight.reshape(outputs, height, -1).transpose(1, 2, 0))
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
@@ -180,20 +157,24 @@ class _Packer:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
-        if (windows := self._conv_windows(call, weight, conv)) is not None:
-            window = weight.shape[1], weight.shape[2]
-            made = byte_windows.conv2d(
-                source, windows, window, weight.shape[0], conv, *_types(call)
-            )
-            return self._call("conv2d", made, (call, data), *windows)
-        lanes = self._lanes(weight, weight.shape[0], conv.groups)
-        group = self._group(weight)
-        packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)
-        if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
-            return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
+        return self._direct((call, data), weight, conv)
+
+    def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
+        """A convolution of every pixel's window as it lies."""
+        call, data = replaced
+        source, (outputs, *window, _) = opened(shape(data)), weight.shape
+        windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
+        if windows is not None:
+            size = window[0], window[1]
+            made = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
+            return self._call("conv2d", made, replaced, *windows)
+        lanes = self._lanes(weight, outputs, conv.groups)
+        packed, groups = packing.pack_filter(weight, conv.groups, lanes, self._group(weight))
+        if conv.pointwise and groups == 1 and window == [1, 1]:
+            return self._dense_call(call, packed[:, 0, 0], outputs)
         conv = replace(conv, groups=groups)
-        kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
-        return self._call("conv2d", kernel, (call, data), packed)
+        kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
+        return self._call("conv2d", kernel, replaced, packed)
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

@@ -14,7 +14,7 @@ import numpy as np
 
 from hybridc.compiler.model import Array
 
-# Bytes of a window; output channels of a panel, and bytes of each of its lanes; vectors of a window.
+# Bytes of a window; output channels of a panel, and bytes of each one's lane; vectors of a window.
 WINDOW, LANES, BYTES, VECTORS = 16, 8, 4, 4
 # What stands before the order of a panel's windows: how many of them have sums of four.
 COUNT = 1

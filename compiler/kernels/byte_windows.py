@@ -64,7 +64,7 @@ def pays(order: Array, inputs: int) -> bool:
 def dense(
     shape: Sequence[int], packed: tuple[Array, Array], columns: int, dtype: str, out_dtype: str = ""
 ) -> PrimFunc:
-    """`out[..., n] = sum_k x[..., k] * w[k, n]` for x of `shape`, K of 16 at least; exact, in int32.
+    """`out[..., n] = sum_k x[..., k] * w[k, n]` for x of `shape`, K >= 16; exact, in int32.
 
     Parameters: x of uint8, and what `pack` made of the weights: a table and an order.  For tables
     that `pack` did not make the loop nest saturates as the instructions do, and no order leads out
