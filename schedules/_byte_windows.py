@@ -44,7 +44,7 @@ class Loops:
 
     @property
     def source(self) -> str:
-        """LLVM IR of a function of accumulators, rows, a panel's table and order, and what is next."""
+        """LLVM IR of a function of accumulators, rows, table, order, and lines to ask for."""
         text = "\\0A".join(self._lines())
         clobbered = [*(f"xmm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
         constraints = ",".join([_CONSTRAINTS, *(f"~{{{clobber}}}" for clobber in clobbered)])
