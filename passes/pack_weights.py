@@ -10,6 +10,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
+    byte_windows,
     contractions,
     inner_product,
     packing,
@@ -33,6 +34,7 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
+from hybridc.passes import _byte_windows
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -51,7 +53,9 @@ class PackWeights(Pass):
     vector of the target holds, or half as many where that leaves less of vectors unused, in the
     order in which the kernel reads them; those of bfloat16 by pairs of inputs, whose products one
     instruction adds up in float32.  Convolutions have to be channels last (`layout`); others, and
-    those on weights that are no constants, stay.
+    those on weights that are no constants, stay.  Bytes are multiplied by VNNI's instruction, or by
+    the older one that saturates where the weights can be arranged so that it does not, or in pairs
+    of 16 bits: exact in each case.
 
     3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster; those
     of fp32 round differently, by about 1e-5 of the largest output, those of integers are exact.
@@ -111,6 +115,9 @@ class _Packer:
         """The product of a call's activations with `[K, N]`."""
         data, (depth, columns) = call.args[0], weight.shape
         lanes, rows = self._lanes(weight, columns), opened(shape(data))[:-1]
+        if (windows := _byte_windows.of_matrix(weight, rows, self.target)) is not None:
+            kernel = byte_windows.dense((*rows, depth), windows, columns, *_types(call))
+            return self._call("dense", kernel, (call, data), *windows)
         packed = packing.pack_matrix(weight, lanes, self._group(weight))
         if self._crossed(weight, rows):
             kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
@@ -151,14 +158,24 @@ class _Packer:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
-        lanes = self._lanes(weight, weight.shape[0], conv.groups)
-        group = self._group(weight)
-        packed, groups = packing.pack_filter(weight, conv.groups, lanes, group)
-        if conv.pointwise and groups == 1 and weight.shape[1:3] == (1, 1):
-            return self._dense_call(call, packed[:, 0, 0], weight.shape[0])
+        return self._direct((call, data), weight, conv)
+
+    def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
+        """A convolution of every pixel's window as it lies."""
+        call, data = replaced
+        source, (outputs, *window, _) = opened(shape(data)), weight.shape
+        windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
+        if windows is not None:
+            size = window[0], window[1]
+            made = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
+            return self._call("conv2d", made, replaced, *windows)
+        lanes = self._lanes(weight, outputs, conv.groups)
+        packed, groups = packing.pack_filter(weight, conv.groups, lanes, self._group(weight))
+        if conv.pointwise and groups == 1 and window == [1, 1]:
+            return self._dense_call(call, packed[:, 0, 0], outputs)
         conv = replace(conv, groups=groups)
-        kernel = contractions.conv2d(source, packed, weight.shape[0], conv, *_types(call))
-        return self._call("conv2d", kernel, (call, data), packed)
+        kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
+        return self._call("conv2d", kernel, replaced, packed)
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

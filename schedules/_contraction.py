@@ -1,6 +1,6 @@
 """Shared by the rules for dense, convolution and batched products: analysis and tiling."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import Any
@@ -172,12 +172,20 @@ def opened(match: Match, keep: Iterable[str] = ()) -> tuple[Schedule, Any, Any]:
     return schedule, product, inline_epilogue(schedule, product, keep)
 
 
-def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point: Point) -> Tiles:
+def tile(  # noqa: PLR0913, PLR0917 - a kernel, its blocks, and the point
+    match: Contraction,
+    schedule: Schedule,
+    product: Any,
+    store: Any,
+    point: Point,
+    within: Callable[[Any], None] | None = None,
+) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
     The storing block's loops are images and image rows (as far as the kernel has them), rows,
     columns.  The product's accumulators are the tile: initialised, updated over the whole depth
-    in registers, and only then handed to the epilogue.
+    in registers, and only then handed to the epilogue; or `within` computes it in the loop over
+    tiles that it is given.
     """
     problem = match.problem
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
@@ -203,8 +211,11 @@ def tile(match: Contraction, schedule: Schedule, product: Any, store: Any, point
     # Full tiles and the ragged last one become loops of their own, free of bounds checks.
     for loop in (panel, row_tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)
-    instruction = _accumulators.instruction_of(schedule, product, match.target)
-    _accumulators.accumulate_at(schedule, product, row_tile, problem.lanes, instruction)
+    if within is not None:
+        within(row_tile)
+    else:
+        instruction = _accumulators.instruction_of(schedule, product, match.target)
+        _accumulators.accumulate_at(schedule, product, row_tile, problem.lanes, instruction)
     return Tiles(product, task, chunk == units, width == panels)
 
 

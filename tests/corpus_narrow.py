@@ -42,14 +42,23 @@ def _gelu_sum(x: Any, y: Any) -> Any:
     return op.add(op.nn.gelu(op.add(x, y)), x)
 
 
-def _quantized(*shape: int, residual: bool = False, **options: Any) -> Callable[..., Any]:
-    """A product of quantised activations and weights, and a quantised residual; all of uint8."""
+def _quantized(
+    *shape: int, residual: bool = False, bell: float = 0, **options: Any
+) -> Callable[..., Any]:
+    """A product of quantised activations and weights, and a quantised residual; all of uint8.
+
+    Weights are drawn from all of int8, or from a bell of this deviation.
+    """
     draw = np.random.default_rng(0)
     outputs = shape[0] if len(shape) == 4 else shape[1]
     scale, zero = (relax.const(np.asarray(v)) for v in (np.float32(0.1), np.uint8(7)))
     steps = relax.const(draw.uniform(0.01, 0.02, outputs).astype("float32"))
+    if bell:
+        weights = np.clip(np.round(draw.normal(0, bell, shape)), -127, 127)
+    else:
+        weights = draw.integers(-128, 128, shape)
     weight = op.dequantize(
-        relax.const(draw.integers(-128, 128, shape).astype("int8")),
+        relax.const(weights.astype("int8")),
         steps,
         relax.const(np.zeros(outputs, "int8")),
         axis=0 if len(shape) == 4 else 1,
@@ -74,6 +83,18 @@ def _quantized(*shape: int, residual: bool = False, **options: Any) -> Callable[
 NARROW: list[tuple[str, Builder]] = [
     # Quantised.
     ("int8 dense", operator(_quantized(64, 48), *bytes_of([14, 64]), passes=QUANTIZED)),
+    (
+        "int8 dense in windows",
+        operator(_quantized(70, 48, bell=38), *bytes_of([1, 23, 70]), passes=QUANTIZED),
+    ),
+    (
+        "int8 conv in windows",
+        operator(
+            _quantized(16, 20, 3, 3, bell=38, padding=1, strides=(2, 2), residual=True),
+            *bytes_of([1, 20, 13, 11], [1, 16, 7, 6]),
+            passes=QUANTIZED,
+        ),
+    ),
     ("int8 dense, odd", operator(_quantized(13, 21), *bytes_of([2, 5, 13]), passes=QUANTIZED)),
     ("int8 dense of a row", operator(_quantized(70, 100), *bytes_of([1, 70]), passes=QUANTIZED)),
     (

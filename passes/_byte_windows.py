@@ -1,0 +1,42 @@
+"""Which constant weights of bytes are packed as windows; see `kernels.byte_windows`."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.kernels import byte_packing, byte_windows
+from hybridc.compiler.kernels.byte_packing import WINDOW
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
+
+Packed = tuple[Array, Array]
+
+
+def of_matrix(weight: Array, rows: Sequence[Any], target: Target) -> Packed | None:
+    """Weights `[K, N]` as windows, for as many rows, or None where something else is faster."""
+    depth, columns = weight.shape
+    if weight.dtype != np.int8 or depth < WINDOW:
+        return None
+    return _packed(weight[np.newaxis], rows, columns, target)
+
+
+def of_filter(weight: Array, conv: Conv2d, rows: Sequence[Any], target: Target) -> Packed | None:
+    """Weights `[O, KH, KW, I]` likewise: each row of a convolution's window is one piece."""
+    if weight.dtype != np.int8 or conv.groups > 1 or conv.dilation[1] > 1:
+        return None
+    outputs, height = weight.shape[:2]
+    pieces = weight.reshape(outputs, height, -1).transpose(1, 2, 0)
+    return _packed(pieces, rows, outputs, target)
+
+
+def _packed(weight: Array, rows: Sequence[Any], columns: int, target: Target) -> Packed | None:
+    inputs = prod(weight.shape[:2])
+    if not all(isinstance(count, int) for count in rows):
+        return None
+    if not byte_windows.possible(prod(rows), inputs, columns, target):
+        return None
+    packed = byte_packing.pack(weight)
+    return packed if byte_windows.pays(packed[1], inputs) else None

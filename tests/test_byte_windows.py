@@ -1,0 +1,117 @@
+"""Products of bytes in windows: exact for all extremes, and chosen where they pay."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from test_contractions import FEW
+
+from hybridc.compiler import target
+from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.kernels import byte_packing, byte_windows
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.model import Array
+from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.schedules.byte_windows import ByteWindows
+
+CPU = target.parse("avx2", threads=2)
+DRAW = np.random.default_rng(0)
+BELL = np.clip(np.round(DRAW.normal(0, 38, 4096)), -127, 127)
+# Activations and weights.
+VALUES = {
+    "bell": (np.arange(256), BELL),
+    "bell, largest": (np.array([255]), BELL),
+    "drawn": (np.arange(256), np.arange(-128, 128)),
+    "mixed": (np.array([0, 255]), np.array([-128, 127])),
+    "largest": (np.array([255]), np.array([127])),
+    "smallest": (np.array([255]), np.array([-128])),
+    "zero": (np.arange(256), np.array([0])),
+}
+
+
+def multiplied(x: Array, packed: tuple[Array, Array], columns: int, point: Any = None) -> Array:
+    """The kernel's product."""
+    func = byte_windows.dense(x.shape, packed, columns, "uint8")
+    return run(func, (x, *packed), (*x.shape[:-1], columns), point)
+
+
+def run(func: Any, operands: Sequence[Array], shape: Sequence[int], point: Any = None) -> Array:
+    """A kernel's result at a point, else at the default one."""
+    rule = ByteWindows()
+    match: Any = rule.match(func, CPU)
+    named = dict(zip(("rows", "vectors", "chunk", "panels"), point or (), strict=bool(point)))
+    chosen = rule.canonical(match, named) if point else rule.default(match, CPU)
+    kernel = compile_kernel(rule.schedule(match, chosen).mod["main"], CPU)
+    out = to_tensor(np.full(shape, 77, np.int32))
+    kernel["main"](*map(to_tensor, operands), out)
+    return to_numpy(out, np.dtype(np.int32))
+
+
+@FEW
+@given(
+    lead=st.sampled_from([(17,), (2, 3), (1, 5, 7), (29,), (64,), (1, 3, 8)]),
+    depth=st.sampled_from([16, 17, 31, 32, 40, 64, 99, 144]),
+    panels=st.integers(1, 6),
+    kind=st.sampled_from(sorted(VALUES)),
+    point=st.sampled_from([None, (3, 1, 2, 1), (8, 2, 1, 2), (1, 1, 1, 1)]),
+)
+def test_bytes_are_multiplied_exactly(
+    lead: tuple[int, ...], depth: int, panels: int, kind: str, point: Any
+) -> None:
+    data, weights = VALUES[kind]
+    x = DRAW.choice(data, (*lead, depth)).astype(np.uint8)
+    weight = DRAW.choice(weights, (depth, 8 * panels)).astype(np.int8)
+    wanted = x.astype(np.int64) @ weight.astype(np.int64)
+    got = multiplied(x, byte_packing.pack(weight[np.newaxis]), 8 * panels, point)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def convolved(x: Array, weight: Array, conv: Conv2d) -> Array:
+    """The convolution of bytes `[N, H, W, C]` with `[O, KH, KW, C]`, by numpy."""
+    top, left, bottom, right = conv.padding
+    pads = ((0, 0), (top, bottom), (left, right), (0, 0))
+    padded = np.pad(x.astype(np.int64), pads, constant_values=conv.fill)
+    height, width = conv.output_size(x.shape[1:3], weight.shape[1:3])
+    (down, along), (apart, _) = conv.strides, conv.dilation
+    made = np.zeros((x.shape[0], height, width, len(weight)), np.int64)
+    for i in range(weight.shape[1]):
+        for j in range(weight.shape[2]):
+            rows = padded[:, i * apart :][:, : down * (height - 1) + 1 : down]
+            pixels = rows[:, :, j:][:, :, : along * (width - 1) + 1 : along]
+            made += pixels @ weight[:, i, j].T.astype(np.int64)
+    return made
+
+
+@FEW
+@given(
+    image=st.sampled_from([(1, 9, 11), (2, 7, 7), (1, 12, 30)]),
+    window=st.sampled_from([(1, 1), (3, 3), (7, 7), (2, 5)]),
+    channels=st.sampled_from([1, 3, 8, 16, 20]),
+    panels=st.integers(1, 4),
+    strides=st.sampled_from([(1, 1), (2, 2), (1, 3)]),
+    padding=st.sampled_from([(0, 0, 0, 0), (3, 3, 3, 3), (1, 0, 2, 1)]),
+    apart=st.sampled_from([1, 2]),
+    kind=st.sampled_from(sorted(VALUES)),
+)
+def test_bytes_are_convolved_exactly(
+    image: tuple[int, int, int],
+    window: tuple[int, int],
+    channels: int,
+    panels: int,
+    strides: tuple[int, int],
+    padding: tuple[int, int, int, int],
+    apart: int,
+    kind: str,
+) -> None:
+    conv = Conv2d(strides, padding, (apart, 1), 1, channels, fill=int(DRAW.integers(256)))
+    if min(conv.output_size(image[1:], window)) < 1:
+        return
+    data, weights = VALUES[kind]
+    x = DRAW.choice(data, (*image, channels)).astype(np.uint8)
+    weight = DRAW.choice(weights, (8 * panels, *window, channels)).astype(np.int8)
+    packed = byte_packing.pack(weight.reshape(8 * panels, window[0], -1).transpose(1, 2, 0))
+    func = byte_windows.conv2d(x.shape, packed, window, 8 * panels, conv, "uint8")
+    wanted = convolved(x, weight, conv)
+    np.testing.assert_array_equal(run(func, (x, *packed), wanted.shape), wanted)
