@@ -17,26 +17,27 @@ Packed = tuple[Array, Array]
 
 def of_matrix(weight: Array, rows: Sequence[Any], target: Target) -> Packed | None:
     """Weights `[K, N]` as windows, for as many rows, or None where something else is faster."""
-    depth, columns = weight.shape
+    depth = len(weight)
     if weight.dtype != np.int8 or depth < WINDOW:
         return None
-    return _packed(weight[np.newaxis], rows, columns, target)
+    return _packed(weight[np.newaxis], rows, depth, target)
 
 
 def of_filter(weight: Array, conv: Conv2d, rows: Sequence[Any], target: Target) -> Packed | None:
     """Weights `[O, KH, KW, I]` likewise: each row of a convolution's window is one piece."""
     if weight.dtype != np.int8 or conv.groups > 1 or conv.dilation[1] > 1:
         return None
-    outputs, height = weight.shape[:2]
+    outputs, height, width, inputs = weight.shape
     pieces = weight.reshape(outputs, height, -1).transpose(1, 2, 0)
-    return _packed(pieces, rows, outputs, target)
+    # An odd number of channels is rounded up where they are multiplied in pairs.
+    return _packed(pieces, rows, height * width * (inputs + inputs % 2), target)
 
 
-def _packed(weight: Array, rows: Sequence[Any], columns: int, target: Target) -> Packed | None:
-    inputs = prod(weight.shape[:2])
+def _packed(weight: Array, rows: Sequence[Any], pairs: int, target: Target) -> Packed | None:
+    """The windows of `[runs, size, N]`, where they beat as many inputs multiplied in pairs."""
     if not all(isinstance(count, int) for count in rows):
         return None
-    if not byte_windows.possible(prod(rows), inputs, columns, target):
+    if not byte_windows.possible(prod(rows), pairs, weight.shape[2], target):
         return None
     packed = byte_packing.pack(weight)
-    return packed if byte_windows.pays(packed[1], inputs) else None
+    return packed if byte_windows.pays(packed[1], pairs) else None

@@ -46,7 +46,7 @@ class Loops:
     def source(self) -> str:
         """LLVM IR of a function of accumulators, rows, table, order, and lines to ask for."""
         text = "\\0A".join(self._lines())
-        clobbered = [*(f"xmm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
+        clobbered = [*(f"ymm{n}" for n in range(16)), "memory", "flags", "dirflag", "fpsr"]
         constraints = ",".join([_CONSTRAINTS, *(f"~{{{clobber}}}" for clobber in clobbered)])
         count = len(self.starts)
         starts = ", ".join(f"i32 {start}" for start in self.starts)
@@ -73,7 +73,6 @@ define void @{self.name}(ptr %acc, ptr %x, ptr %w, ptr %order, ptr %ahead) noinl
         yield f"movq $${self.windows}, {_LEFT}"
         yield from self._loop(2, f"sub {_FOURS}, {_LEFT}")
         yield from (f"vmovdqu %ymm{r}, {r * self.pitch}({_SUM})" for r in range(self.rows))
-        yield "vzeroupper"
 
     def _loop(self, size: int, counted: str) -> Iterator[str]:
         """The windows whose sums have a size; `counted` tells whether there are any."""
