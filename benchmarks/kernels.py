@@ -6,6 +6,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import tvm
+from tvm import relax
 
 from hybridc.compiler import pipeline, settings, target
 from hybridc.compiler.build import compile_kernel
@@ -18,25 +19,26 @@ from hybridc.compiler.target import Target
 THREADS = 2
 _REPEATS = 30
 _GOAL = 0.9  # of the measured peak
-Kernel = tuple[str, int, Callable[[Target], PrimFunc]]
+# A loop nest, and what it takes behind its activations: any numbers where none are given.
+Made = tuple[PrimFunc, list[Any]]
+Kernel = tuple[str, int, Callable[[Target], Made]]
 
 
 # The types of weights by those of activations.
 _WEIGHTS = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
-    "uint8": np.dtype(np.int8),
 }
 
 
 def dense(rows: int, depth: int, columns: int, dtype: str = "float32") -> Kernel:
     """A matrix product with packed weights."""
 
-    def make(chosen: Target) -> PrimFunc:
+    def make(chosen: Target) -> Made:
         weight = np.zeros((depth, columns), _WEIGHTS[dtype])
         group = packing.group_for(weight.dtype.name, chosen)
         packed = packing.pack_matrix(weight, chosen.lanes(), group)
-        return contractions.dense((rows, depth), packed, columns, dtype)
+        return contractions.dense((rows, depth), packed, columns, dtype), []
 
     return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
 
@@ -49,14 +51,59 @@ def convolution(  # noqa: PLR0913 - a row of the table
     conv = Conv2d((stride, stride), (pad, pad, pad, pad), (1, 1), 1, inputs)
     out, _ = conv.output_size((size, size), (window, window))
 
-    def make(chosen: Target) -> PrimFunc:
+    def make(chosen: Target) -> Made:
         weight = np.zeros((outputs, window, window, inputs), _WEIGHTS[dtype])
         group = packing.group_for(weight.dtype.name, chosen)
         packed, _ = packing.pack_filter(weight, 1, chosen.lanes(), group)
-        return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, dtype)
+        return contractions.conv2d((1, size, size, inputs), packed, outputs, conv, dtype), []
 
     name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"
     return name, 2 * out * out * outputs * inputs * window * window, make
+
+
+def integer_dense(rows: int, depth: int, columns: int) -> Kernel:
+    """A matrix product of bytes, as `pack-weights` packs it."""
+
+    def make(chosen: Target) -> Made:
+        return _packed(chosen, (rows, depth), (depth, columns), relax.op.matmul)
+
+    return f"dense {rows} x {depth} x {columns}", 2 * rows * depth * columns, make
+
+
+def integer_convolution(
+    size: int, inputs: int, outputs: int, window: int, stride: int = 1
+) -> Kernel:
+    """A convolution of bytes, likewise."""
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+
+    def convolve(x: Any, weight: Any, out_dtype: str) -> Any:
+        return relax.op.nn.conv2d(
+            x, weight, strides=stride, padding=window // 2, out_dtype=out_dtype, **layouts
+        )
+
+    def make(chosen: Target) -> Made:
+        shape = (1, size, size, inputs)
+        return _packed(chosen, shape, (outputs, window, window, inputs), convolve)
+
+    out = -(-size // stride)
+    name = f"conv {window}x{window}/{stride}, {inputs} to {outputs} channels at {size}"
+    return name, 2 * out * out * outputs * inputs * window * window, make
+
+
+def _packed(
+    chosen: Target, shape: Sequence[int], weights: Sequence[int], operator: Callable[..., Any]
+) -> Made:
+    """The kernel of a product with weights like those of a model: their values decide."""
+    bell = np.clip(np.round(np.random.default_rng(0).normal(0, 38, weights)), -127, 127)
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType(shape, "uint8"))
+    with builder.function("main", [x]):
+        product = operator(x, relax.const(bell.astype(np.int8)), out_dtype="int32")
+        builder.emit_func_output(builder.emit(product))
+    passes = pipeline.parse("pack-weights,legalize")
+    module = pipeline.run(passes, builder.finalize(), Context(chosen))
+    call = module["main"].body.blocks[0].bindings[0].value
+    return module[call.args[0]], [weight.value for weight in call.args[1].fields[1:]]
 
 
 KERNELS = (
@@ -96,18 +143,18 @@ NARROW_KERNELS = (
 
 # Activations of uint8, weights of int8, sums in int32; without the epilogue that requantises.
 INTEGER_KERNELS = (
-    dense(128, 768, 768, "uint8"),
-    dense(128, 768, 3072, "uint8"),
-    dense(128, 3072, 768, "uint8"),
-    dense(3136, 64, 256, "uint8"),
-    dense(784, 512, 128, "uint8"),
-    dense(1000, 1000, 1000, "uint8"),
-    convolution(56, 64, 64, 3, dtype="uint8"),
-    convolution(14, 256, 256, 3, dtype="uint8"),
-    convolution(7, 512, 512, 3, dtype="uint8"),
-    convolution(56, 128, 128, 3, stride=2, dtype="uint8"),
-    convolution(35, 48, 100, 3, dtype="uint8"),
-    convolution(224, 3, 64, 7, stride=2, dtype="uint8"),
+    integer_dense(128, 768, 768),
+    integer_dense(128, 768, 3072),
+    integer_dense(128, 3072, 768),
+    integer_dense(3136, 64, 256),
+    integer_dense(784, 512, 128),
+    integer_dense(1000, 1000, 1000),
+    integer_convolution(56, 64, 64, 3),
+    integer_convolution(14, 256, 256, 3),
+    integer_convolution(7, 512, 512, 3),
+    integer_convolution(56, 128, 128, 3, stride=2),
+    integer_convolution(35, 48, 100, 3),
+    integer_convolution(224, 3, 64, 7, stride=2),
 )
 
 
@@ -132,7 +179,7 @@ def _table(precision: str, kernels: Sequence[Kernel], peak: float, chosen: Targe
         "|---|---|---|---|",
     ]
     for name, flops, make in kernels:
-        point, seconds = time_kernel(make(chosen), chosen)
+        point, seconds = time_kernel(*make(chosen), chosen)
         rate = flops / seconds
         knobs = " ".join(f"{knob}={value}" for knob, value in point.items())
         missed = " **missed**" if rate / peak < _GOAL else ""
@@ -140,7 +187,9 @@ def _table(precision: str, kernels: Sequence[Kernel], peak: float, chosen: Targe
     return "\n".join(lines)
 
 
-def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
+def time_kernel(
+    func: PrimFunc, weights: Sequence[Any], chosen: Target
+) -> tuple[dict[str, int], float]:
     """The default point of the rule that takes the kernel, and the seconds of one call."""
     rule, match = next(
         (rule, found)
@@ -151,6 +200,7 @@ def time_kernel(func: PrimFunc, chosen: Target) -> tuple[dict[str, int], float]:
     scheduled = bfloat16_lowering.lower(rule.schedule(match, point).mod, chosen)
     module = compile_kernel(scheduled["main"], chosen).jit()
     tensors = [_random(param) for param in func.params]
+    tensors[1 : 1 + len(weights)] = weights
     times = module.time_evaluator("main", tvm.cpu(), number=3, repeat=_REPEATS)(*tensors)
     return dict(point), float(min(times.results))
 
