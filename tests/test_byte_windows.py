@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_contractions import FEW
+from tvm import tirx
 
 from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
@@ -14,6 +16,7 @@ from hybridc.compiler.kernels import byte_packing, byte_windows
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.passes import _byte_windows
 from hybridc.schedules.byte_windows import ByteWindows
 
 CPU = target.parse("avx2", threads=2)
@@ -115,3 +118,60 @@ def test_bytes_are_convolved_exactly(
     func = byte_windows.conv2d(x.shape, packed, window, 8 * panels, conv, "uint8")
     wanted = convolved(x, weight, conv)
     np.testing.assert_array_equal(run(func, (x, *packed), wanted.shape), wanted)
+
+
+@pytest.mark.parametrize("kind", sorted(VALUES))
+def test_no_sum_can_leave_16_bits(kind: str) -> None:
+    weight = DRAW.choice(VALUES[kind][1], (1, 99, 24)).astype(np.int8)
+    table, order = byte_packing.pack(weight)
+    assert table.shape[1] >= 7
+    for panel, (windows, places) in enumerate(zip(table, order, strict=True)):
+        stands = np.zeros((99, 8), np.int64)
+        for i, (patterns, weights) in enumerate(windows.reshape(-1, 2, 4, 8, 4).astype(int)):
+            first = min(16 * int(places[1 + i]), 99 - 16)
+            for lane in range(8):
+                np.add.at(stands[:, lane], first + patterns[:, lane], weights[:, lane])
+                # By vector, half of a lane, and byte; those of four join two vectors.
+                sums = weights[:, lane].reshape(4, 2, 2)
+                joined = sums.reshape(2, 2, 2, 2).transpose(0, 2, 1, 3).reshape(4, 4)
+                each = joined if i < places[0] else sums.reshape(8, 2)
+                assert np.maximum(each, 0).sum(axis=1).max() <= 128
+                assert np.minimum(each, 0).sum(axis=1).min() >= -128
+        np.testing.assert_array_equal(stands, weight[0, :, 8 * panel : 8 * panel + 8])
+
+
+def test_equal_weights_are_packed_alike() -> None:
+    weight = DRAW.choice(BELL, (1, 64, 16)).astype(np.int8)
+    for one, other in zip(byte_packing.pack(weight), byte_packing.pack(weight), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weights", "cpu", "wanted"),
+    [
+        ((197,), (768, 16), "avx2", True),
+        ((1, 14, 14), (64, 8), "avx2", True),
+        ((16,), (768, 16), "avx2", False),  # few rows wait for memory
+        ((197,), (768, 12), "avx2", False),  # no whole vectors
+        ((197,), (8, 16), "avx2", False),  # no whole window
+        ((197,), (768, 16), "avx512", False),
+        ((197,), (768, 16), '{"kind": "llvm", "mcpu": "alderlake"}', False),  # has VNNI
+    ],
+)
+def test_they_are_chosen_where_they_pay(
+    rows: tuple[int, ...], weights: tuple[int, int], cpu: str, wanted: bool
+) -> None:
+    weight = DRAW.choice(BELL, weights).astype(np.int8)
+    chosen = _byte_windows.of_matrix(weight, rows, target.parse(cpu, threads=2))
+    assert (chosen is not None) is wanted
+
+
+def test_the_largest_weights_are_left_to_pairs() -> None:
+    extreme = np.full((64, 16), -128, np.int8)
+    assert _byte_windows.of_matrix(extreme, (64,), CPU) is None
+
+
+def test_open_rows_are_left_to_pairs() -> None:
+    batch: Any = tirx.Var("batch", "int64")
+    weight = DRAW.choice(BELL, (64, 16)).astype(np.int8)
+    assert _byte_windows.of_matrix(weight, (batch, 64), CPU) is None
