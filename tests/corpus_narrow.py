@@ -53,12 +53,10 @@ def _quantized(
     outputs = shape[0] if len(shape) == 4 else shape[1]
     scale, zero = (relax.const(np.asarray(v)) for v in (np.float32(0.1), np.uint8(7)))
     steps = relax.const(draw.uniform(0.01, 0.02, outputs).astype("float32"))
-    if bell:
-        weights = np.clip(np.round(draw.normal(0, bell, shape)), -127, 127)
-    else:
-        weights = draw.integers(-128, 128, shape)
+    drawn = np.clip(draw.normal(0, bell, shape), -127, 127) if bell else 0
+    weights = drawn if bell else draw.integers(-128, 128, shape)
     weight = op.dequantize(
-        relax.const(weights.astype("int8")),
+        relax.const(np.asarray(weights).astype("int8")),
         steps,
         relax.const(np.zeros(outputs, "int8")),
         axis=0 if len(shape) == 4 else 1,

@@ -22,6 +22,7 @@ from hybridc.schedules.byte_windows import ByteWindows
 CPU = target.parse("avx2", threads=2)
 DRAW = np.random.default_rng(0)
 BELL = np.clip(np.round(DRAW.normal(0, 38, 4096)), -127, 127)
+KNOBS: tuple[str, ...] = ("rows", "vectors", "chunk", "panels")
 # Activations and weights.
 VALUES = {
     "bell": (np.arange(256), BELL),
@@ -44,7 +45,7 @@ def run(func: Any, operands: Sequence[Array], shape: Sequence[int], point: Any =
     """A kernel's result at a point, else at the default one."""
     rule = ByteWindows()
     match: Any = rule.match(func, CPU)
-    named = dict(zip(("rows", "vectors", "chunk", "panels"), point or (), strict=bool(point)))
+    named: dict[str, int] = dict(zip(KNOBS, point or (), strict=False))
     chosen = rule.canonical(match, named) if point else rule.default(match, CPU)
     kernel = compile_kernel(rule.schedule(match, chosen).mod["main"], CPU)
     out = to_tensor(np.full(shape, 77, np.int32))

@@ -153,7 +153,7 @@ def _dealt(flat: Array, size: int) -> tuple[Array, Array, Array]:
     lanes fit so: most do.
     """
     bins = WINDOW // size
-    keys = np.sort(flat * np.int16(-WINDOW) + np.arange(WINDOW, dtype=np.int16), axis=1)
+    keys: Array = np.sort(flat * np.int16(-WINDOW) + np.arange(WINDOW, dtype=np.int16), axis=1)
     turns = np.arange(WINDOW).reshape(size, bins)
     turns[1::2] = turns[1::2, ::-1]
     keys = keys[:, turns.T.ravel()].reshape(len(flat), bins, size)
@@ -171,7 +171,8 @@ def _filled(flat: Array, size: int, urgency: Array, *, fullest: bool) -> tuple[A
     values, `[lanes, sums, size]`, and what found no place.
     """
     keys = (urgency * _STEPS).astype(np.int32) * -WINDOW + np.arange(WINDOW, dtype=np.int32)
-    order = np.sort(keys, axis=1) & (WINDOW - 1)
+    order: Array = np.sort(keys, axis=1)
+    order &= WINDOW - 1
     sorted_ = np.take_along_axis(flat, order, axis=1)
     slots = _slots(np.ascontiguousarray(sorted_.T), size, fullest=fullest).T
     lost = slots < 0
