@@ -6,7 +6,7 @@ registers; so the loops come as text.  See `kernels.byte_windows` for what they 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from zlib import crc32
+from hashlib import sha256
 
 from hybridc.compiler.kernels.byte_packing import VECTORS
 
@@ -40,7 +40,7 @@ class Loops:
     @property
     def name(self) -> str:
         """The function's name: another one for other loops."""
-        return f"hybridc_byte_windows_{crc32(repr(self).encode()):08x}_{self.rows}"
+        return f"hybridc_byte_windows_{sha256(repr(self).encode()).hexdigest()[:32]}"
 
     @property
     def source(self) -> str:
