@@ -21,6 +21,7 @@ from hybridc.compiler.rewrite import (
     unless_same,
     updated,
 )
+from hybridc.passes import _repeated
 
 _NARROW = {"bool", "int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
@@ -41,14 +42,15 @@ class Fuse(Pass):
     Bias, activation and residual become the epilogue of the convolution or product that feeds
     them, and chains of elementwise operators one loop nest: each avoided kernel saves a write
     and a read of a whole tensor.  What is cast to 8 bits is stored: a quantised tensor is the
-    result of what computes it, and what reads it joins the next.  A concatenation that no chain
-    goes on from stays alone, so that its inputs can be computed in their places.  Reshapes that
-    joined no kernel become views.
+    result of what computes it, and what reads it joins the next.  So is what takes long for each of
+    few elements and is broadcast to many, such as the gates of channels.  A concatenation that no
+    chain goes on from stays alone, so that its inputs can be computed in their places.  Reshapes
+    that joined no kernel become views.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Group by TVM's operator patterns, then merge each group's loop nests."""
-        functions = {var: _stored(func) for var, func in relax_functions(module)}
+        functions = {var: _stored(module, func) for var, func in relax_functions(module)}
         patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
         grouped = _joins_alone(patterns)
         try:
@@ -180,16 +182,21 @@ def _pattern(module: Any, value: Any) -> int:
     return _OPAQUE if kernel is None else int(module[kernel].attrs["op_pattern"])
 
 
-def _stored(function: Any) -> Any:
-    """Let what is cast to 8 bits be seen outside its dataflow: TVM then ends a group there."""
-    narrow = {
+def _stored(module: IRModule, function: Any) -> Any:
+    """Let what is to be stored be seen outside its dataflow: TVM then ends a group there.
+
+    That is what is cast to 8 bits, and what would be computed again for each reader's element.
+    """
+    again = _repeated.repeated(module, function)
+    stored = {
         binding.var: relax.Var(binding.var.name, binding.var.ty)
         for binding in bindings_of(function)
-        if isinstance(binding.var, relax.DataflowVar) and _narrows(binding.value)
+        if isinstance(binding.var, relax.DataflowVar)
+        and (binding.var in again or _narrows(binding.value))
     }
-    if not narrow:
+    if not stored:
         return function
-    return structural_map(function, (relax.DataflowVar, lambda var: narrow.get(var, var)))
+    return structural_map(function, (relax.DataflowVar, lambda var: stored.get(var, var)))
 
 
 def _narrows(value: Any) -> bool:

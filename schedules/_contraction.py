@@ -17,7 +17,7 @@ from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.inner_product import CROSSED
 from hybridc.compiler.kernels.packing import WIDEN
-from hybridc.compiler.kernels.tensor_expressions import KERNEL
+from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.schedules import _accumulators, _canonical, _tiling
 
 
@@ -64,11 +64,13 @@ def find_product(
 
     `within` are the names of reductions that belong to the product.
     """
+    # Most kernels are of another kind: a schedule takes ten times as long to make as this look.
+    count = kinds_in(func).count(kind)
+    if count != 1:
+        return NotApplicable(f"it holds {count} products of kind {kind}, not one")
     schedule = new_schedule(func)
     blocks = all_blocks(schedule)
     products = [b for b in blocks if str(schedule.get(b).annotations.get(KERNEL, "")) == kind]
-    if len(products) != 1:
-        return NotApplicable(f"it holds {len(products)} products of kind {kind}, not one")
     reductions = [b for b in blocks if _reduces(schedule.get(b))]
     if len([b for b in reductions if name(schedule, b) not in within]) != 1:
         return NotApplicable("it holds another reduction besides the product")
@@ -172,20 +174,22 @@ def opened(match: Match, keep: Iterable[str] = ()) -> tuple[Schedule, Any, Any]:
     return schedule, product, inline_epilogue(schedule, product, keep)
 
 
-def tile(  # noqa: PLR0913, PLR0917 - a kernel, its blocks, and the point
+def tile(  # noqa: PLR0913 - what is tiled, how, and two options
     match: Contraction,
     schedule: Schedule,
     product: Any,
     store: Any,
     point: Point,
+    *,
     within: Callable[[Any], None] | None = None,
+    joined: bool = False,
 ) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
     The storing block's loops are images and image rows (as far as the kernel has them), rows,
     columns.  The product's accumulators are the tile: initialised, updated over the whole depth
-    in registers, and only then handed to the epilogue; or `within` computes it in the loop over
-    tiles that it is given.
+    in registers, and only then handed to the epilogue, whose vectors may be `joined` to one; or
+    `within` computes it in the loop over tiles that it is given.
     """
     problem = match.problem
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
@@ -207,7 +211,7 @@ def tile(  # noqa: PLR0913, PLR0917 - a kernel, its blocks, and the point
     task = schedule.fuse(*images, unit_task, panel_task)
     if int(schedule.get(task).extent) > 1:
         schedule.parallel(task)
-    straighten(schedule, lane, part, row)
+    straighten(schedule, *((schedule.fuse(part, lane),) if joined else (lane, part)), row)
     # Full tiles and the ragged last one become loops of their own, free of bounds checks.
     for loop in (panel, row_tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)

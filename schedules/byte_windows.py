@@ -90,7 +90,7 @@ class ByteWindows(Tiled):
             _contraction.spread(schedule, block)
         block, problem = schedule.get(product), match.problem
         point = self.canonical(match, point)
-        _contraction.tile(match, schedule, product, store, point, multiplied)
+        _contraction.tile(match, schedule, product, store, point, within=multiplied)
         return _called(schedule, _Tiles(block, problem, point))
 
 

@@ -10,6 +10,8 @@ from math import prod
 from typing import Any
 
 from tvm import te, tirx
+from tvm.s_tir import SBlock
+from tvm_ffi import structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
 
@@ -138,3 +140,12 @@ def _wide(shape: Sequence[int]) -> tuple[Any, ...]:
     return tuple(
         tirx.const(int(e), "int64") if isinstance(e, int | tirx.IntImm) else e for e in shape
     )
+
+
+def kinds_in(func: PrimFunc) -> list[str]:
+    """The kind of product that each block of a kernel is; empty for one that is none."""
+    found: list[str] = []
+    structural_walk(
+        func.body, (SBlock, lambda block: found.append(str(block.annotations.get(KERNEL, ""))))
+    )
+    return found
