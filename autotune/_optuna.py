@@ -36,7 +36,7 @@ class OptunaStrategy(Strategy):
         """Refuse to work where Optuna is not installed."""
         if importlib.util.find_spec("optuna") is None:
             name = plugin.name_of(type(self))
-            raise PluginError(f"{name} needs Optuna: pip install hybridc[tune]")
+            raise PluginError(f"{name} needs Optuna: pip install 'hybridc[tune]'")
 
     @abstractmethod
     def sampler(self, seed: int) -> Any:

@@ -23,7 +23,7 @@ class CmaEs(OptunaStrategy):
         super().__post_init__()
         _points.at_least(self, "population", 5)
         if importlib.util.find_spec("cmaes") is None:
-            raise PluginError("cma-es needs cmaes: pip install hybridc[tune]")
+            raise PluginError("cma-es needs cmaes: pip install 'hybridc[tune]'")
 
     def sampler(self, seed: int) -> Any:
         """A space of one knob, which CMA-ES cannot adapt to, is drawn evenly."""

@@ -39,7 +39,7 @@ class Metaschedule(Strategy):
         _points.at_least(self, "generations", 1)
         _points.at_least(self, "warmup", 1)
         if importlib.util.find_spec("xgboost") is None:
-            raise PluginError("metaschedule needs XGBoost: pip install hybridc[tune]")
+            raise PluginError("metaschedule needs XGBoost: pip install 'hybridc[tune]'")
 
     def candidates(
         self, task: SearchTask, history: Sequence[Trial], draw: Random

@@ -5,16 +5,19 @@ more than they do on a quiet machine.  `python benchmarks/disturbance.py [--seco
 """
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median, quantiles
 
 import markdown
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
@@ -23,11 +26,12 @@ from hybridc.compiler.model import random_feed
 from hybridc.compiler.session import InferenceSession
 
 THREADS = 2
-MODEL = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
+_ROWS, _WIDTH, _LAYERS = 128, 512, 2  # of products that take all threads half a millisecond
 # Shares of a core that another program uses, and for how long at a time it does: a time slice of
 # the scheduler is some milliseconds.
 _LOADS = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _TURN = 0.01
+_START = 0.2  # seconds until it runs
 _BURN = """import sys, time
 share, turn = float(sys.argv[1]), float(sys.argv[2])
 while True:
@@ -54,14 +58,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.5, help="at each load, in each round")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        path = Path(folder) / "digits.hyb"
-        driver.compile_source(MODEL, Options(threads=THREADS)).artifact.save(path)
-        markdown.show(_table(_call(path), given.seconds, given.rounds))
+    markdown.show(_table(_call(), given.seconds, given.rounds))
 
 
-def _call(path: Path) -> Callable[[], object]:
-    session = InferenceSession(path, THREADS)
+def _model() -> onnx.ModelProto:
+    """A chain of matrix products."""
+    weight = np.random.default_rng(0).standard_normal((_WIDTH, _WIDTH)).astype(np.float32)
+    nodes = [helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(_LAYERS)]
+    x, y = (
+        helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, [_ROWS, _WIDTH])
+        for i in (0, _LAYERS)
+    )
+    graph = helper.make_graph(nodes, "chain", [x], [y], [numpy_helper.from_array(weight, "w")])
+    opset = [helper.make_opsetid("", 20)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=10)
+
+
+def _call() -> Callable[[], object]:
+    artifact = driver.compile_source(_model(), Options(threads=THREADS)).artifact
+    session = InferenceSession(artifact, THREADS)
     feed = random_feed(session.artifact.inputs, 0)
     return lambda: session.run(None, feed)
 
@@ -85,16 +100,21 @@ def _table(call: Callable[[], object], seconds: float, rounds: int) -> Iterator[
 
 
 def _beside(load: float, call: Callable[[], object], seconds: float) -> Seen:
-    """Call for some seconds while another program runs."""
+    """Call for some seconds while another program runs, which is no child of ours.
+
+    What children use counts as our own load.
+    """
+    if not load:
+        return _watched(load, call, seconds)
     command = [sys.executable, "-c", _BURN, str(load), str(_TURN)]
-    other = subprocess.Popen(command) if load else None
+    started = subprocess.run(
+        ["sh", "-c", '"$@" >&2 & echo $!', "sh", *command], stdout=subprocess.PIPE, check=True
+    )
     try:
-        time.sleep(0.1)
+        time.sleep(_START)
         return _watched(load, call, seconds)
     finally:
-        if other is not None:
-            other.kill()
-            other.wait()
+        os.kill(int(started.stdout), signal.SIGKILL)
 
 
 def _watched(load: float, call: Callable[[], object], seconds: float) -> Seen:
@@ -103,7 +123,7 @@ def _watched(load: float, call: Callable[[], object], seconds: float) -> Seen:
     while (start := time.perf_counter()) < end:
         call()
         times.append(time.perf_counter() - start)
-        if len(times) % 2000 == 0:
+        if len(times) % 100 == 0:
             watch.glance()
     return Seen(load, median(times), quantiles(times, n=10)[-1], watch.conditions())
 

@@ -45,6 +45,7 @@ PARTED = {
 NAMES = (
     *("peers", "kernels", "bandwidth", "overheads", "log", "rebuild", "cascade", "precision"),
     *("contracts", "train_cost_model", "strategies", "tuning", "importing"),
+    "disturbance",
 )
 _PEERS = """Median latency in ms; in brackets hybridc's time as a ratio to that peer (median of the
 ratios within a round; below 1 hybridc is faster).  Of roofline: the least time that the kernels

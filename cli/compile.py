@@ -177,6 +177,11 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
 
     try:
         return driver.compile_source(model, options, shapes)
+    except KeyboardInterrupt:
+        if not driver.resumes(options):
+            raise
+        told = "stages that were measured are kept, and the same call goes on from there"
+        raise KeyboardInterrupt(told) from None
     finally:
         clear_progress()
 

@@ -101,7 +101,9 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_gone()
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
+        if str(error):
+            click.echo(f"hybridc: interrupted: {error}", err=True)
         return INTERRUPTED
     except Exception as error:
         if debug:

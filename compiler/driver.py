@@ -163,6 +163,15 @@ def compile_model(model: Model, options: Options) -> Outcome:
         return _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
 
 
+def resumes(options: Options) -> bool:
+    """Whether an interrupted compilation leaves the results of its stages to the next.
+
+    A function of the user's has no digest, so that nothing tells whether they still hold.
+    """
+    validated = options.contract.validate is not None
+    return options.steering.resume and not validated and cascade.several(options)
+
+
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Apply the stages that the contract takes; each is compiled from the model anew."""
     options = cascade.timed(plan.options)
@@ -173,8 +182,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         with clock.stage("reference"):
             wanted = [model.reference(feed) for feed in data.feeds]
     trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
-    steering = options.steering
-    kept = _kept(trial, plan) if steering.resume and cascade.several(options) else None
+    kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = experience.read() if cascade.several(options) else ()
     means = Means(shop.attempt, shop.prepare, shop.facts, shop.kernels, shop.in_turns, shop.retimed)
@@ -219,13 +227,6 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         profile=profiled,
         notes=(*found.best.report.notes, *filter(None, notes)),
     )
-
-
-def _kept(trial: Trial, plan: Plan) -> Kept | None:
-    """What an interrupted call left of this compilation; a function of the user's has no digest."""
-    if plan.options.contract.validate is not None:
-        return None
-    return Kept(resume.folder_of(resume.key(trial, plan)), trial)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hybridc.compiler import plugin
-from hybridc.compiler.errors import HybridcError, PassError, PluginError
+from hybridc.compiler.errors import HybridcError, PassError, PluginError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
 from hybridc.compiler.target import CPU
@@ -48,7 +48,10 @@ def parse(text: str, catalogue: plugin.Catalogue[Pass] | None = None) -> tuple[P
         if spec in PIPELINES:
             steps.extend(catalogue.create(entry) for entry, _ in PIPELINES[spec])
             continue
+        known, name = catalogue.names(), spec.partition("{")[0]
         try:
+            if name not in known and hint(name, PIPELINES).startswith("did"):
+                raise PluginError(f"no pipeline is named {name!r}; {hint(name, PIPELINES)}")
             steps.append(catalogue.create(spec))
         except PluginError as error:
             faults.append(str(error))

@@ -78,7 +78,7 @@ def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
         "strategies",
     ]
     tuning = ["tuning-models", "tuning-kernels"]
-    assert keys() == [*every, *alone, *tuning, "importing"]
+    assert keys() == [*every, *alone, *tuning, "importing", "disturbance"]
     assert keys(names=["tuning"], part="models") == ["tuning-models"]
     assert keys(names=["contracts"], part="ladder") == ["contracts-ladder"]
     assert keys(names=["peers"], batch=[8]) == ["peers-fp32-8"]

@@ -175,6 +175,14 @@ def test_an_interrupt_is_quiet(error: BaseException, code: int) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (code, b"", b"")
 
 
+def test_an_interrupt_tells_what_it_leaves(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "commands", _Failing(KeyboardInterrupt("half is done")))
+    assert entry.run(["compile", "m.onnx"]) == 130
+    assert capsys.readouterr().err == "hybridc: interrupted: half is done\n"
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -49,7 +49,7 @@ def test_what_disturbs_is_told(found: Conditions, text: str) -> None:
 def test_a_watch_sees_other_programs_and_a_clock_that_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    paces = iter([40e-6, 50e-6, 41e-6])
+    paces = iter([40e-6, 50e-6, 51e-6, 41e-6])
     monkeypatch.setattr(conditions, "_pace", lambda: next(paces))
     monkeypatch.setattr(load.Load, "others", lambda _: 0.9)
     monkeypatch.setattr(load, "INTERVAL", 0.0)
@@ -60,6 +60,14 @@ def test_a_watch_sees_other_programs_and_a_clock_that_changes(
     assert (found.busy, found.free, found.pace) == (0.9, 6, 40e-6)
     assert found.drift == pytest.approx(1.25)
     assert found.preempted >= 0
+
+
+def test_one_slow_look_at_the_clock_is_no_slower_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    paces = iter([40e-6, 50e-6, 40.4e-6, 40e-6])
+    monkeypatch.setattr(conditions, "_pace", lambda: next(paces))
+    watch = Watch(threads=2)
+    watch.glance()
+    assert watch.conditions().drift == pytest.approx(1.01)
 
 
 def test_a_fixed_computation_has_a_pace() -> None:

@@ -169,3 +169,22 @@ def test_python_takes_a_configuration_and_arguments_go_before(
         hybridc.compile("model.onnx", config=config, seed=4)
     assert (found[0].steering.strategy, found[0].seed) == ("fusion", 4)
     assert found[0].contract.max_latency == 0.005
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tier": "agressive"}, "tier: got 'agressive'; did you mean 'aggressive'?"),
+        ({"levels": ["grph"]}, "levels.0: got 'grph'; did you mean 'graph'?"),
+        ({"max_latency": 5}, 'max_latency: wants text, with its unit if it has one: "5ms", got 5'),
+        ({"threads": True}, "threads: wants no truth value, got True"),
+        ({"threads": "two"}, "threads: wants a whole number, got 'two'"),
+        ({"order": "bf16"}, "order: wants a list, got 'bf16'"),
+        ({"min_accuracy": 0.9}, "min_accuracy: wants a table of names and numbers, got 0.9"),
+        ({"exact": "perhaps"}, "exact: wants true or false, got 'perhaps'"),
+    ],
+)
+def test_wrong_values_are_told_in_plain_words(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError) as error:
+        HybridConfig(**given)
+    assert str(error.value) == told

@@ -71,14 +71,15 @@ def test_a_written_size_reads_back(size: int) -> None:
 def test_limits() -> None:
     assert parse_limits(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
     for texts, message in [
-        (["cosine"], "is a number, got ''"),
+        (["cosine"], "'cosine' is no limit; write it like cosine=0.999"),
+        (["0.9"], "'0.9' is no limit; write it like cosine=0.999"),
         (["cosine=much"], "got 'much'"),
         (["snr=20", "snr=30"], "given twice"),
         (["cosine<=0.9"], "'cosine' can be limited by >= alone, got <="),
         (["max-abs>=1"], "'max-abs' can be limited by <= alone"),
         (["max-abs=1%"], "is a number, got '1%'"),
         (["cosine=1dB"], "is a number, got '1dB'"),
-        (["cosine>0.9"], "is a number, got ''"),
+        (["cosine>0.9"], "write it like cosine=0.999"),
         (["cosine==0.9"], "is a number, got '=0.9'"),
     ]:
         with pytest.raises(InputError, match=message):

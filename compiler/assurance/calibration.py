@@ -18,6 +18,7 @@ Data = Mapping[str, Array] | Iterable[Any]
 
 # Samples that are taken of an iterable, which may have no end.
 _AT_MOST = 10_000
+_OURS = "calibration"  # how what is wrong with data is told
 
 
 def read(path: Path) -> dict[str, Array]:
@@ -57,6 +58,17 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
     if not found:
         raise InputError("calibration data is empty")
     return found
+
+
+def feeds_for(what: str, data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
+    """The same as `feeds`, with errors that say `what` the data are for: `validation`."""
+    try:
+        return feeds(data, inputs)
+    except InputError as error:
+        told = str(error)
+        raise InputError(
+            f"{what}{told.removeprefix(_OURS)}" if told.startswith(_OURS) else told
+        ) from None
 
 
 def _content(value: Any) -> Iterator[bytes]:

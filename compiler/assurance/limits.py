@@ -1,6 +1,7 @@
 """Limits as people write them: `p99<=8ms`, `cosine>=0.999`, `snr=30dB`, `top1=99%`."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 
 from hybridc.compiler.assurance.accuracy import METRICS
@@ -15,6 +16,7 @@ _LATENCY = re.compile(
 )
 _LIMIT = re.compile(r"(?P<name>[^<>=]*)(?P<sign>[<>]?)=(?P<value>.*)", re.DOTALL)
 ACCURACY, DROP = "min accuracy", "max drop"
+_EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "validate=0.01"})
 
 
 def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
@@ -44,7 +46,9 @@ def parse_limits(texts: Iterable[str], what: str = ACCURACY) -> dict[str, float]
     found: dict[str, float] = {}
     for text in texts:
         match = _LIMIT.fullmatch(text)
-        name, sign, value = match.groups() if match else (text, "", "")
+        if match is None:
+            raise InputError(f"{what} {text!r} is no limit; write it like {_EXAMPLES[what]}")
+        name, sign, value = match.groups()
         name, value = name.strip(), value.strip()
         if name in found:
             raise InputError(f"{what} {name!r} is given twice")

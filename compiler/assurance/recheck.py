@@ -99,7 +99,8 @@ def _conditions(artifact: Artifact) -> Conditions | None:
 
 def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, str]:
     if data is not None:
-        return calibration.feeds(calibration.read(data), artifact.inputs), "data given"
+        given = calibration.read(data)
+        return calibration.feeds_for("the", given, artifact.inputs), "data given"
     seed = int(artifact.certificate.get("seed", 0))
     return calibration.random_feeds(artifact.inputs, seed), f"random, seed {seed}"
 

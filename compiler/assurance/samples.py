@@ -10,7 +10,6 @@ from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
-from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Model
 from hybridc.compiler.orchestration import stages
 from hybridc.compiler.quantization import activations
@@ -38,7 +37,9 @@ def samples(model: Model, plan: Plan) -> Samples:
     """
     options, inputs = plan.options, model.inputs
     given = None if plan.data is None else calibration.feeds(plan.data, inputs)
-    apart = None if plan.validation is None else _apart(plan.validation, model)
+    apart: Feeds | None = None
+    if plan.validation is not None:
+        apart = calibration.feeds_for("validation", plan.validation, inputs)
     random = f"random, seed {options.seed}"
     if not stages.calibrates(options) or plans.written_in(model) == "int8":
         feeds = apart or given
@@ -54,16 +55,6 @@ def samples(model: Model, plan: Plan) -> Samples:
     half = min(len(given) // 2, activations.MOST)
     ours, theirs = ([given[i] for i in sorted(part)] for part in (order[:half], order[half:]))
     return _calibrated(theirs, "calibration data, split", ours, model, options.seed)
-
-
-def _apart(data: calibration.Data, model: Model) -> Feeds:
-    try:
-        return calibration.feeds(data, model.inputs)
-    except InputError as error:
-        told = str(error)
-        if told.startswith("calibration"):
-            told = f"validation{told.removeprefix('calibration')}"
-        raise InputError(told) from None
 
 
 def _random(plan: Plan, model: Model) -> Feeds:

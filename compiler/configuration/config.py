@@ -1,10 +1,20 @@
 """All options of a compilation in one typed, documented model, from Python, TOML or YAML."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.files import reason
@@ -140,6 +150,17 @@ class HybridConfig(BaseModel):
         except ValidationError as error:
             raise InputError(_line(error)) from None
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for numbers, which pydantic takes for 1 and 0."""
+        if (
+            isinstance(value, bool)
+            and cls.model_fields[info.field_name or ""].annotation is not bool
+        ):
+            raise PydanticCustomError("bool", "wants no truth value")
+        return value
+
     @field_validator("weights", "level_weights")
     @classmethod
     def _weighed(cls, weights: dict[str, float]) -> dict[str, float]:
@@ -216,10 +237,32 @@ def _line(error: ValidationError) -> str:
     return "; ".join(_fault(each) for each in error.errors())
 
 
+# What pydantic's kinds of faults are told as; others in its own words.
+_WANTED = MappingProxyType(
+    {
+        "string_type": 'wants text, with its unit if it has one: "5ms"',
+        "tuple_type": "wants a list",
+        "dict_type": "wants a table of names and numbers",
+        "bool_type": "wants true or false",
+        "bool_parsing": "wants true or false",
+        "int_type": "wants a whole number",
+        "int_parsing": "wants a whole number",
+        "int_from_float": "wants a whole number",
+        "float_type": "wants a number",
+        "float_parsing": "wants a number",
+        "path_type": "wants a path",
+    }
+)
+
+
 def _fault(each: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, each["loc"]))
-    if each["type"] == "extra_forbidden":
+    where, kind = ".".join(map(str, each["loc"])), str(each["type"])
+    if kind == "extra_forbidden":
         return f"no option is named {where!r}; {hint(where, names())}"
+    given = f"got {each['input']!r:.60}"
+    if kind == "literal_error":
+        possible = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
+        return f"{where}: {given}; {hint(str(each['input']), possible)}"
     said = str(each["msg"]).removeprefix("Value error, ")
-    given = repr(each["input"])
-    return f"{where}: {said[0].lower()}{said[1:]}, got {given:.60}"
+    told = _WANTED.get(kind, f"{said[0].lower()}{said[1:]}")
+    return f"{where}: {told}, {given}"

@@ -151,7 +151,7 @@ def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
     try:
         import torch
     except ImportError:
-        raise InputError("PyTorch models need torch: pip install hybridc[torch]") from None
+        raise InputError("PyTorch models need torch: pip install 'hybridc[torch]'") from None
     if isinstance(source, torch.nn.Module):
         if not isinstance(example_inputs, tuple):
             raise InputError("a torch.nn.Module needs example_inputs, a tuple of its arguments")

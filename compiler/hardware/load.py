@@ -12,7 +12,11 @@ import psutil
 
 from hybridc.compiler.hardware import host
 
-# Of one core; below it the medians of this project's benchmarks repeat within their spread.
+# Of one core.  Beside a program that takes so much, in turns of 10 ms, medians of calls on all
+# cores move by 1 %, as much as is taken for noise everywhere; beside half a core by 5 %, and beside
+# a whole one they double (benchmarks/disturbance.py, 2 cores, Zen 3).  Of every ten calls one is
+# late from here on: nine are within 1.12 of the median beside a tenth of a core, 2.4 beside a
+# quarter.
 QUIET = 0.25
 # The kernel counts in ticks of 10 ms; over a shorter time a tick more or less would decide.
 INTERVAL = 0.3

@@ -132,7 +132,7 @@ def load(path: Path = PRETRAINED) -> CostModel:
 def require_xgboost() -> None:
     """Raise InputError where XGBoost is not installed."""
     if importlib.util.find_spec("xgboost") is None:
-        raise InputError("the cost model needs XGBoost: pip install hybridc[tune]")
+        raise InputError("the cost model needs XGBoost: pip install 'hybridc[tune]'")
 
 
 def _trained(groups: Sequence[Group], trees: int) -> CostModel:
