@@ -132,15 +132,16 @@ def _exp2(z: Expr) -> Expr:
     """2 to a power given in float64; the exponent in two halves, of which none is subnormal."""
 
     def of_exponent(z: Expr) -> Expr:
-        # Bound in two steps, since TVM knows the sum of two constants.
         return let("shifted", z + _real64(_ROUND), lambda shifted: of_shifted(z, shifted))
 
     def of_shifted(z: Expr, shifted: Expr) -> Expr:
-        return let("n", shifted - _real64(_ROUND), lambda n: of_parts(z - n, n))
+        # The integer stands in the last bits; a difference TVM would take for z, before it rounds.
+        integer = tirx.Cast("int32", tirx.reinterpret("int64", shifted))
+        return let("k", integer, lambda k: of_parts(z - tirx.Cast("float64", k), k))
 
-    def of_parts(rest: Expr, n: Expr) -> Expr:
+    def of_parts(rest: Expr, k: Expr) -> Expr:
         value = let("r", tirx.Cast("float32", rest), lambda r: horner(_EXP2, r))
-        return let("k", tirx.Cast("int32", n), lambda k: scaled(value, k))
+        return scaled(value, k)
 
     def scaled(value: Expr, k: Expr) -> Expr:
         half = tirx.shift_right(k, whole(1))

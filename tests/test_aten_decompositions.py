@@ -214,6 +214,27 @@ def test_pseudo_inverse(shape: tuple[int, int]) -> None:
     same(made, torch.linalg.pinv(a), rtol=1e-3, atol=1e-4)
 
 
+def test_pseudo_inverse_of_a_triangle() -> None:
+    x = torch.randn(2, 4, 4)
+    got = ours("linalg_pinv", "atol_rtol_tensor")(x, hermitian=True)
+    same(got, torch.linalg.pinv(x, hermitian=True), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "padding"), [(3, 1, 1), ((3, 2), (2, 1), 0), (2, (), 1)]
+)
+@pytest.mark.parametrize("ceil", [False, True])
+def test_averages_by_a_divisor(window: Any, stride: Any, padding: int, ceil: bool) -> None:
+    x = torch.randn(2, 3, 7, 9)
+    options = (window, stride, padding, ceil, False)
+    got = ours("avg_pool2d")(x, *options, 5)
+    same(got, torch.nn.functional.avg_pool2d(x, window, stride or None, *options[2:], 5))
+    assert ours("avg_pool2d")(x, *options) is NotImplemented
+    volume = torch.randn(1, 2, 5, 6, 7)
+    got = ours("avg_pool3d")(volume, [2], [], [1], ceil, True, -3)
+    same(got, torch.nn.functional.avg_pool3d(volume, 2, None, 1, ceil, True, -3))
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 8.0])
 def test_matrix_exponential(scale: float) -> None:
     a = torch.randn(2, 4, 4) * scale

@@ -251,3 +251,34 @@ def test_constants_near_0_and_1_are_not_taken_for_them() -> None:
     outputs = InferenceSession(outcome.artifact).run(None, feed)
     for got, wanted in zip(outputs, Near()(x), strict=True):
         np.testing.assert_allclose(got, wanted.numpy(), 2e-7, 0)
+
+
+def answers(function: Callable[..., Any], *given: Any) -> tuple[list[Any], tuple[str, ...]]:
+    """What the compiled function gives, and the notes on its way in."""
+
+    class Function(torch.nn.Module):
+        def forward(self, *operands: Any) -> Any:
+            return function(*operands)
+
+    outcome = driver.compile_source(Function(), Options(verify="off"), example_inputs=given)
+    names = [spec.name for spec in outcome.artifact.inputs]
+    feed = dict(zip(names, (each.numpy() for each in given), strict=True))
+    return InferenceSession(outcome.artifact).run(None, feed), outcome.report.notes
+
+
+def test_what_the_exporter_writes_wrongly() -> None:
+    x, index, source = torch.randn(4, 3), torch.tensor([1, 1, 3]), torch.randn(3, 3)
+    (got,), _ = answers(
+        lambda *given: given[0].index_reduce(0, *given[1:], "mean"), x, index, source
+    )
+    np.testing.assert_allclose(got, x.index_reduce(0, index, source, "mean").numpy(), 1e-5)
+    options = {"ceil_mode": True, "count_include_pad": False, "divisor_override": 3}
+    (got,), _ = answers(lambda x: torch.nn.functional.avg_pool2d(x, 2, 1, 1, **options), x[None])
+    wanted = torch.nn.functional.avg_pool2d(x[None], 2, 1, 1, **options)
+    np.testing.assert_allclose(got, wanted.numpy(), 1e-5, 1e-6)
+
+
+def test_elements_are_chosen_by_a_mask() -> None:
+    x, mask = torch.randn(2, 3), torch.tensor([[True], [False]])
+    (got,), _ = answers(torch.masked_select, x, mask)
+    np.testing.assert_array_equal(got, x.masked_select(mask).numpy())

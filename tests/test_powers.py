@@ -111,3 +111,11 @@ def test_no_call_of_the_library_is_left() -> None:
         source = made.mod.inspect_source("asm") if hasattr(made, "mod") else ""
         assert source
         assert not re.search(r"\bpowf?\b", source)
+
+
+def test_powers_within_a_logarithm() -> None:
+    x, y = (np.random.default_rng(seed).uniform(-9, 9, 37).astype(np.float32) for seed in (0, 1))
+    two = tirx.const(2.0, "float32")
+    got = run(lambda a, b: tirx.log(tirx.pow(two, a) + tirx.pow(two, b)), x, y)
+    wanted = np.log(2.0 ** x.astype(np.float64) + 2.0 ** y.astype(np.float64))
+    np.testing.assert_allclose(got, wanted, 1e-6, 1e-6)

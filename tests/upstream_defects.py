@@ -165,7 +165,45 @@ def _extremes_forget_nan() -> bool:
     return not bool(np.isnan(got).any())
 
 
+def _evaluated(operator: str, constant: Any, x: Any) -> Any:
+    """What plain TVM computes of x and a scalar constant."""
+    from tvm import relax
+
+    from hybridc.compiler.evaluate import evaluate
+
+    builder = relax.BlockBuilder()
+    given = relax.Var("x", relax.TensorType(x.shape, str(x.dtype)))
+    with builder.function("main", [given]):
+        made = getattr(relax.op, operator)(given, relax.const(constant, str(x.dtype)))
+        builder.emit_func_output(builder.emit(made))
+    (got,) = evaluate(builder.finalize(), [x])
+    return got
+
+
+def _products_with_zero_are_zero() -> bool:
+    """NaN times a constant 0 is 0."""
+    return bool((_evaluated("multiply", 0.0, np.full(3, np.nan, np.float32)) == 0).all())
+
+
+def _unsigned_sums_do_not_wrap() -> bool:
+    """Unsigned x plus the largest number is that number, as LLVM is told that nothing overflows."""
+    largest = 2**32 - 1
+    return bool((_evaluated("add", largest, np.full(3, 2, np.uint32)) == largest).all())
+
+
 OTHERS = (
+    Other(
+        "TVM",
+        "lowering takes `0 * x` and `0 / x` of floats for 0",
+        "compiler/kernels/lowerings.py keeps such constants out of loop nests",
+        _products_with_zero_are_zero,
+    ),
+    Other(
+        "TVM",
+        "LLVM is told that integers do not overflow: `x + 4294967295` is 4294967295",
+        "compiler/kernels/lowerings.py keeps such constants out of loop nests",
+        _unsigned_sums_do_not_wrap,
+    ),
     Other(
         "TVM",
         "lowering takes `x + y - y` of floats for x",

@@ -57,7 +57,75 @@ def sampling_has_another_shape() -> bool:
     return [int(extent) for extent in kind.shape.values] != [1, 1, 3, 5]
 
 
+def _written(function: Callable[..., Any], *inputs: Any) -> Any:
+    """The nodes that torch's exporter writes for a function."""
+    import torch
+
+    class Function(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, *given: Any) -> Any:
+            return function(*given)
+
+    made: Any = torch.onnx.export(Function(), inputs, dynamo=True, verbose=False, optimize=False)
+    return made.model_proto.graph.node
+
+
+def divisors_are_ignored() -> bool:
+    """An average by another divisor is written as the plain one."""
+    import torch
+
+    def average(x: Any) -> Any:
+        return torch.nn.functional.avg_pool2d(x, 2, divisor_override=3)
+
+    nodes = _written(average, torch.ones(1, 1, 4, 4))
+    return "AveragePool" in {n.op_type for n in nodes} and not {"Mul", "Div"} & {
+        n.op_type for n in nodes
+    }
+
+
+def scattered_means_are_the_last() -> bool:
+    """Scattered numbers that are to be averaged replace each other."""
+    import torch
+
+    def scattered(x: Any, index: Any) -> Any:
+        return x.scatter_reduce(0, index, x, "mean")
+
+    nodes = _written(scattered, torch.ones(3), torch.zeros(3, dtype=torch.int64))
+    (node,) = (node for node in nodes if node.op_type == "ScatterElements")
+    return "none" in {a.s.decode() for a in node.attribute if a.name == "reduction"}
+
+
+def small_constants_are_zero() -> bool:
+    """The optimiser of exported models takes x + 1e-9 for x."""
+    from onnx import parser
+    from onnxscript import optimizer
+
+    text = """<ir_version: 10, opset_import: ["": 20]> graph (float[3] x) => (float[3] y) {
+        e = Constant <value = float {1e-9}> ()
+        y = Add (x, e)
+    }"""
+    model = optimizer.optimize(parser.parse_model(text))
+    return "Add" not in {node.op_type for node in model.graph.node}
+
+
 CHECKS = (
+    (
+        "torch",
+        "its ONNX exporter ignores divisor_override of averages",
+        "compiler/frontends/aten/pooling.py",
+        divisors_are_ignored,
+    ),
+    (
+        "torch",
+        "its ONNX exporter writes the last of scattered numbers for their mean",
+        "compiler/frontends/torch_onnx.py refuses it; the other road has it",
+        scattered_means_are_the_last,
+    ),
+    (
+        "onnxscript",
+        "the optimiser takes constants within 1e-8 of 0, and 1e-5 of 1, for them",
+        "compiler/frontends/torch_onnx.py leaves these rules out",
+        small_constants_are_zero,
+    ),
     (
         "TVM",
         "products of float64 in torch programs become float32",

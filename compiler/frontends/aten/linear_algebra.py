@@ -123,9 +123,13 @@ def _pseudo_inverse(
     rtol: Tensor | None = None,
     hermitian: bool = False,
 ) -> Tensor:
-    """By singular values, of which those within the tolerance count as 0."""
-    del hermitian  # singular values do without
+    """By singular values, of which those within the tolerance count as 0.
+
+    Of a Hermitian matrix the lower triangle alone is read.
+    """
     x = self.double()
+    if hermitian:
+        x = x.tril() + x.tril(-1).mT
     left, values, right = ops._linalg_svd(x, False, True)
     largest = values.amax(-1, keepdim=True)
     usual = max(self.shape[-2:]) * torch.finfo(self.dtype).eps

@@ -1,7 +1,8 @@
-"""Pooling that tells where the maxima stand."""
+"""Pooling that tells where the maxima stand, and averages by a divisor of the caller's."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -83,10 +84,40 @@ def _window_places(extent: int, count: int) -> Tensor:
     return torch.minimum(start + torch.arange(longest), end - 1)
 
 
+def _averages(  # noqa: PLR0913, PLR0917 - torch's own signature
+    rank: int,
+    x: Tensor,
+    kernel_size: Any,
+    stride: Any = (),
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """Sums over a divisor; with none this is for others to write out.
+
+    Zeros are written around, so that each window is whole and its average times its size the sum.
+    """
+    if divisor_override is None:
+        return NotImplemented
+    window = _each(kernel_size, rank)
+    strides, pads = _each(stride or window, rank), _each(padding, rank)
+    widths: list[int] = []
+    for extent, size, step, pad in zip(x.shape[-rank:], window, strides, pads, strict=True):
+        last = (extent + 2 * pad - size + (step - 1 if ceil_mode else 0)) // step * step
+        last -= step if ceil_mode and last >= extent + pad else 0  # it would begin in the padding
+        widths = [pad, last + size - extent - pad, *widths]
+    pool = {2: torch.ops.aten.avg_pool2d, 3: torch.ops.aten.avg_pool3d}[rank]
+    padded = torch.ops.aten.constant_pad_nd(x, widths)
+    return pool(padded, window, strides) * (math.prod(window) / divisor_override)
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "adaptive_max_pool2d.default": _adaptive_max_pool,
         "adaptive_max_pool3d.default": _adaptive_max_pool,
+        "avg_pool2d.default": partial(_averages, 2),
+        "avg_pool3d.default": partial(_averages, 3),
     }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(

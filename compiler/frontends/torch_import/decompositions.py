@@ -136,7 +136,15 @@ def _exporter() -> Any:
 
 
 def _targets(exported: Any) -> set[Overload]:
-    """The operators of a program; norms that train nothing are fine as they are."""
+    """The operators of a program that may have to be written out."""
     nodes = [node for node in exported.graph.nodes if node.op == "call_function"]
-    norm = torch.ops.aten.batch_norm.default
-    return {node.target for node in nodes if node.target is not norm or node.args[5]}
+    return {node.target for node in nodes if not _fine(node)}
+
+
+def _fine(node: Any) -> bool:
+    """Whether a node stays as it is: norms that train nothing, averages without a divisor."""
+    if node.target is torch.ops.aten.batch_norm.default:
+        return not node.args[5]
+    if node.target.__name__ in ("avg_pool2d.default", "avg_pool3d.default"):
+        return len(node.args) < 7 and node.kwargs.get("divisor_override") is None
+    return False

@@ -20,14 +20,17 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
 
     _require_axes(exported)
     narrow = _has_bfloat16(exported)
+    program = repairs.repaired(decompositions.for_onnx(exported))
+    _require_reductions(program)
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
         made = torch.onnx.export(
-            repairs.repaired(decompositions.for_onnx(exported)),
+            program,
             dynamo=True,
             verbose=False,
             opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
             optimize=False,
+            custom_translation_table={torch.ops.aten.masked_select.default: _masked_select},
             input_names=inputs,
             output_names=outputs,
         )
@@ -36,6 +39,15 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     if not narrow:  # folded batch norms leave weights of float32 to bfloat16
         _optimize(made.model)
     return made.model_proto
+
+
+def _masked_select(self: Any, mask: Any) -> Any:
+    """The elements where a mask is true, after both are broadcast."""
+    from onnxscript import opset18 as op
+
+    spread = op.Expand(self, op.Shape(mask))
+    chosen = op.Expand(mask, op.Shape(spread))
+    return op.Compress(op.Reshape(spread, [-1]), op.Reshape(chosen, [-1]), axis=0)
 
 
 def _optimize(model: Any) -> None:
@@ -78,6 +90,13 @@ def _require_axes(exported: Any) -> None:
         searched = str(node.target) == "aten.nonzero.default"
         if searched and node.args[0].meta["val"].dim() == 0:
             raise ModelError("operator 'aten.nonzero.default' of a scalar is not supported")
+
+
+def _require_reductions(exported: Any) -> None:
+    """Raise ModelError where scattered numbers are averaged, for which the last one is written."""
+    for node in exported.graph.nodes:
+        if str(node.target) == "aten.scatter_reduce.two" and node.args[4] == "mean":
+            raise ModelError("operator 'aten.scatter_reduce.two' is not supported with a mean")
 
 
 def once(make: Callable[[], Any]) -> Callable[[], Any]:
