@@ -157,7 +157,9 @@ class Writer:
         def store(at: Expr, to: Expr, others: Places) -> Statement:
             values = [_on(term, {**places, **others, windows.at: at}) for term in terms]
             return self._combined(
-                row.buffer, [row.place(to)], [self._cast(v) for v in values or [windows.neutral]]
+                row.buffer,
+                [row.place(to)],
+                [_cast(v, windows.dtype) for v in values or [windows.neutral]],
             )
 
         if not windows.inner:
@@ -177,10 +179,6 @@ class Writer:
             here = buffer[indices[0]]
             made.append(tirx.BufferStore(buffer, self.windows.combine(here, value), indices))
         return _statements.sequence(made)
-
-    def _cast(self, value: Expr) -> Expr:
-        dtype = self.windows.dtype
-        return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
 
     def _place(self, column: Expr, place: Expr) -> Expr:
         """Where an element of a column lies in the row."""
@@ -260,9 +258,7 @@ class Writer:
         own = str(block.body.buffer.dtype)
 
         def load(node: Any) -> Any:
-            if not node.source.same_as(block.body.buffer):
-                return node
-            return made if own == self.windows.dtype else tirx.Cast(own, made)
+            return _cast(made, own) if node.source.same_as(block.body.buffer) else node
 
         body = output.body
         value = structural_map(_on(body.value, values), (TensorLoad, load))
@@ -273,10 +269,9 @@ class Writer:
         wide = min(self.lanes, count)
 
         def lanes(first: Expr, body: Callable[[Expr], Statement]) -> Statement:
-            if wide == 1:
-                return body(first)
             lane = _statements.counter("lane")
-            return _statements.loop(lane, wide, body(first + lane), tirx.ForKind.VECTORIZED)
+            kind = tirx.ForKind.VECTORIZED if wide > 1 else tirx.ForKind.SERIAL
+            return _statements.loop(lane, wide, body(first + lane), kind)
 
         return self._cut(
             count, lambda first: _statements.sequence([lanes(first, body) for body in bodies])
@@ -288,14 +283,17 @@ class Writer:
         whole, rest = divmod(count, wide)
         place = _statements.counter("vector")
         made = _statements.loop(place, whole, vector(place * wide))
-        if not rest:
-            return made
-        return tirx.SeqStmt([made, vector(_statements.long(count - wide))])
+        last = [vector(_statements.long(count - wide))] if rest else []
+        return _statements.sequence([made, *last])
 
 
 def _ramp(first: Any, lanes: int) -> Expr:
     start = _statements.long(first) if isinstance(first, int) else first
     return tirx.Ramp(start, _statements.long(1), lanes)
+
+
+def _cast(value: Expr, dtype: str) -> Expr:
+    return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
 
 
 def _on(expr: Expr, values: Places) -> Expr:

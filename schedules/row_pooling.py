@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _boxes, _loops, _row_windows, _windows
+from hybridc.schedules import _boxes, _loops, _row_windows, _tiling, _windows
 from hybridc.schedules._windows import Windows
 
 # Where channels lie side by side a window is whole vectors anyway; it is taken apart where that
@@ -72,7 +72,7 @@ def _panel(windows: Windows) -> int | None:
     rest = windows.channels // last
     fits = [
         panel
-        for panel in _analysis.divisors(last)
+        for panel in _tiling.divisors(last)
         if panel * rest * windows.columns <= most and (panel % lanes == 0 or panel == last)
     ]
     return max(fits, default=None)
