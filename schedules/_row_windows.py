@@ -253,16 +253,14 @@ class Writer:
     def _output(self, places: Places, made: Expr) -> Statement:
         """The output's own store, of an element that was reduced."""
         block, output = self.windows.block, self.windows.output
-        named = dict(zip(output.spatial, block.spatial, strict=True))
-        values = {axis: places[own] for axis, own in named.items()}
+        values = dict(zip(output.spatial, (places[axis] for axis in block.spatial), strict=True))
         own = str(block.body.buffer.dtype)
 
         def load(node: Any) -> Any:
             return _cast(made, own) if node.source.same_as(block.body.buffer) else node
 
-        body = output.body
-        value = structural_map(_on(body.value, values), (TensorLoad, load))
-        return tirx.BufferStore(body.buffer, value, [values[axis] for axis in output.spatial])
+        value = structural_map(_on(output.body.value, values), (TensorLoad, load))
+        return tirx.BufferStore(output.body.buffer, value, list(values.values()))
 
     def _strip(self, count: int, *bodies: Callable[[Expr], Statement]) -> Statement:
         """A stretch of elements in vectors, for which one thing is done after another."""

@@ -30,7 +30,7 @@ def softmax(x: Array) -> Array:
     return e / e.sum(-1, keepdims=True)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=15, deadline=None, derandomize=True)
 @given(rows=ROWS, length=LENGTH)
 def test_softmax(rows: tuple[int, ...], length: int) -> None:
     x = rows_of(rows, length)
@@ -39,7 +39,7 @@ def test_softmax(rows: tuple[int, ...], length: int) -> None:
     assert rules == {"short-rows" if length < 2 * target.parse("cpu").lanes() else "softmax"}
 
 
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(rows=ROWS, length=LENGTH)
 def test_softmax_of_nan_is_nan_in_the_row(rows: tuple[int, ...], length: int) -> None:
     x = rows_of(rows, length)
@@ -50,7 +50,7 @@ def test_softmax_of_nan_is_nan_in_the_row(rows: tuple[int, ...], length: int) ->
 
 
 @pytest.mark.parametrize("name", ["sum", "max", "min", "mean", "prod"])
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(rows=ROWS, length=LENGTH, keep=st.booleans())
 def test_reductions(name: str, rows: tuple[int, ...], length: int, keep: bool) -> None:
     x = rows_of(rows, length, nan=name in ("max", "min"))
@@ -60,7 +60,7 @@ def test_reductions(name: str, rows: tuple[int, ...], length: int, keep: bool) -
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(rows=ROWS, length=LENGTH)
 def test_places(name: str, rows: tuple[int, ...], length: int) -> None:
     x = np.round(rows_of(rows, length))

@@ -38,7 +38,7 @@ def order(x: Array, largest: bool) -> Array:
     return np.flip(places, -1)
 
 
-@settings(max_examples=80, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(
     outer=SHAPES,
     length=LENGTHS,
@@ -57,7 +57,7 @@ def test_the_best_are_those_of_numpy(
     np.testing.assert_array_equal(values, np.take_along_axis(x, wanted, -1))
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(outer=SHAPES, length=LENGTHS, axis=st.integers(0, 2), descending=st.booleans())
 def test_sorted_along_any_axis(outer: list[int], length: int, axis: int, descending: bool) -> None:
     x = numbers([*outer, length], "float32")
