@@ -110,7 +110,7 @@ def test_averages_are_those_of_torch(layout: str, counted: bool, drawn: dict[str
 def test_images_that_lie_channels_first_are_taken(
     kind: str, window: int, stride: int, pad: int
 ) -> None:
-    drawn = {
+    drawn: dict[str, Any] = {
         "size": [23, 37],
         "window": [window] * 2,
         "strides": [stride] * 2,
@@ -123,7 +123,12 @@ def test_images_that_lie_channels_first_are_taken(
 
 
 def test_large_windows_are_taken_apart_in_any_layout() -> None:
-    drawn = {"size": [20, 20], "window": [5, 5], "strides": [1, 1], "padding": [2, 2]}
+    drawn: dict[str, Any] = {
+        "size": [20, 20],
+        "window": [5, 5],
+        "strides": [1, 1],
+        "padding": [2, 2],
+    }
     drawn |= {"dilation": [1, 1], "ceil": False, "channels": 48}
     x = image(drawn)
     got, rules = pooled("max", x, drawn, "NHWC")
@@ -135,7 +140,12 @@ def test_large_windows_are_taken_apart_in_any_layout() -> None:
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int32"])
 def test_maxima_of_integers(dtype: str) -> None:
     x = np.random.default_rng(0).integers(0, 100, (1, 3, 17, 41)).astype(dtype)
-    drawn = {"size": [17, 41], "window": [3, 3], "strides": [2, 2], "padding": [1, 1]}
+    drawn: dict[str, Any] = {
+        "size": [17, 41],
+        "window": [3, 3],
+        "strides": [2, 2],
+        "padding": [1, 1],
+    }
     drawn |= {"dilation": [1, 1], "ceil": False}
     got, rules = pooled("max", x, drawn, "NCHW")
     wanted = torch.nn.functional.max_pool2d(torch.from_numpy(x.astype("float32")), 3, 2, 1)

@@ -27,7 +27,7 @@ def rows_of(rows: tuple[int, ...], length: int, nan: bool = False) -> Array:
 
 def softmax(x: Array) -> Array:
     e = np.exp(x.astype("float64") - x.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
+    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 @settings(max_examples=15, deadline=None, derandomize=True)
