@@ -87,9 +87,13 @@ class Row:
             rank[_long(0)] = _long(0)
             with script.unroll(0, lanes) as lane:
                 rank[_long(0)] = rank[_long(0)] + before[lane]
-            places[rank[_long(0)]] = tirx.Cast("int32", i)
-        with script.serial(0, self.wanted) as i:
-            self.write(i, tirx.Cast("int64", places[i]))
+            if self.wanted == self.length:
+                self.write(rank[_long(0)], i)
+            else:  # a branch on the rank would be foreseen as often as not
+                places[rank[_long(0)]] = tirx.Cast("int32", i)
+        if self.wanted < self.length:
+            with script.serial(0, self.wanted) as i:
+                self.write(i, tirx.Cast("int64", places[i]))
 
     def _by_insertion(self) -> None:
         best, new = _array(self.wanted, "int64"), _array(1, "int64")
