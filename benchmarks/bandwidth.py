@@ -12,6 +12,7 @@ from tvm import relax, te, tirx
 
 from hybridc.compiler import pipeline, settings, target
 from hybridc.compiler.interfaces import Context, PrimFunc
+from hybridc.compiler.rewrite import operator
 from hybridc.compiler.target import Target
 from hybridc.schedules.elementwise import Elementwise
 
@@ -76,16 +77,37 @@ def time_kernel(kernel: Kernel, chosen: Target) -> tuple[str, int, float]:
     module = pipeline.run(pipeline.parse(_PASSES), builder.finalize(), context)
     given = module["main"].ret_ty
     moved = sum(map(_bytes, [*inputs, *getattr(given, "fields", [given])]))
-    funcs = [func for _, func in module.functions_items() if isinstance(func, tirx.PrimFunc)]
+    constants = _constants(module)
+    funcs = [(var, f) for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)]
     rules = ", ".join(dict.fromkeys(record.rule for record in context.kernels))
-    return rules, moved, sum(time_function(func, chosen) for func in funcs)
+    seconds = [time_function(f, chosen, constants.get(var.name_hint)) for var, f in funcs]
+    return rules, moved, sum(seconds)
 
 
-def time_function(func: PrimFunc, chosen: Target) -> float:
-    """Seconds of one call of a loop nest."""
+def _constants(module: Any) -> dict[str, list[Any]]:
+    """By kernel: the tensors that it is always given, such as tables; None for other operands."""
+    found: dict[str, list[Any]] = {}
+
+    def visit(call: Any) -> None:
+        if operator(call) == "call_tir":
+            operands = call.args[1].fields
+            found[call.args[0].name_hint] = [
+                each.value if isinstance(each, tvm.ir.GenericConst) else None for each in operands
+            ]
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return found
+
+
+def time_function(func: PrimFunc, chosen: Target, given: Sequence[Any] | None = None) -> float:
+    """Seconds of one call of a loop nest; operands that are not `given` are random."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     compiled = tvm.compile(module, target=chosen.tvm).jit()
-    tensors = [_random(param) for param in func.params]
+    known = [*(given or ()), *[None] * len(func.params)]
+    tensors = [
+        _random(param) if tensor is None else tensor
+        for param, tensor in zip(func.params, known, strict=False)
+    ]
 
     def times(number: int, repeat: int) -> float:
         timer = compiled.time_evaluator("main", tvm.cpu(), number=number, repeat=repeat)

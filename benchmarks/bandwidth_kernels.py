@@ -144,12 +144,28 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
             resize(112, "linear", "half_pixel", "NCHW"),
             floats([1, 64, 56, 56]),
         ),
+        "resize to nearest, channels first": (
+            resize(112, "nearest_neighbor", "asymmetric", "NCHW"),
+            floats([1, 64, 56, 56]),
+        ),
+        "resize, cubic, channels first": (
+            resize(112, "cubic", "half_pixel", "NCHW"),
+            floats([1, 64, 56, 56]),
+        ),
+        "resize to half, channels first": (
+            resize(56, "linear", "half_pixel", "NCHW"),
+            floats([1, 64, 112, 112]),
+        ),
         "resize and concatenation": (upsampled, floats([1, 56, 56, 64], [1, 112, 112, 64])),
         "max pool 3/2": (pool("max", 3, 2, 1), floats([1, 112, 112, 64])),
         "max pool 5/1": (pool("max", 5, 1, 2), floats([1, 20, 20, 256])),
         "max pool 3/2, channels first": (
             pool("max", 3, 2, 1, "NCHW"),
             floats([1, 64, 112, 112]),
+        ),
+        "max pool 5/1, channels first": (
+            pool("max", 5, 1, 2, "NCHW"),
+            floats([1, 256, 20, 20]),
         ),
         "average pool 2/2": (pool("avg", 2, 2, 0), floats([1, 56, 56, 128])),
         "average pool 2/2, channels first": (
@@ -178,6 +194,15 @@ KERNELS: Mapping[str, Kernel] = MappingProxyType(
             lambda x: op.topk(x, k=8, axis=-1, ret_type="values"),
             floats([128, 1000]),
         ),
+        "largest 100 of 10000": (
+            lambda x: op.topk(x, k=100, axis=-1, ret_type="values"),
+            floats([16, 10000]),
+        ),
+        "largest 5 of 10": (
+            lambda x: op.topk(x, k=5, axis=-1, ret_type="values"),
+            floats([8192, 10]),
+        ),
+        "sorted rows of 1000": (lambda x: op.sort(x, -1), floats([128, 1000])),
         "softmax of 128": (softmax(-1), floats([12, 128, 128])),
         "softmax of 3": (softmax(-1), floats([65536, 3])),
         "softmax of the first axis": (softmax(0), floats([21, 16384])),

@@ -13,9 +13,13 @@ from hybridc.compiler.kernels import (
     extrema,
     joins,
     lowerings,
+    pooling,
     resampling,
+    resampling_rows,
     scans,
     scatters,
+    softmax,
+    sorting,
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
@@ -59,9 +63,18 @@ class Legalize(Pass):
         def scatter_nd(builder: Any, call: Any) -> Any:
             return scatters.scatter_nd(builder, call, context.target)
 
+        def resize2d(builder: Any, call: Any) -> Any:
+            return resampling_rows.resize2d(builder, call, context.target)
+
         # A GPU's rules take products as they are.
-        cpu = {"relax.matmul": matmul, "relax.scatter_nd": scatter_nd}
-        own = _OWN if context.target.gpu else {**cpu, **_OWN}
+        cpu = {
+            "relax.matmul": matmul,
+            "relax.scatter_nd": scatter_nd,
+            "relax.image.resize2d": resize2d,
+            "relax.nn.avg_pool2d": pooling.avg_pool2d,
+            "relax.nn.softmax": softmax.softmax,
+        }
+        own = _OWN if context.target.gpu else {**_OWN, **cpu}
         with context.target.tvm:
             lowered = Sequential([DispatchSortScan(), relax.transform.LegalizeOps(own)])(
                 module if context.target.gpu else _scanned(module, context.target)
@@ -76,11 +89,16 @@ class Legalize(Pass):
 
 
 def _scanned(module: IRModule, target: Target) -> IRModule:
-    """The module with kernels of ours for cumulative sums, which the sequence would lower first."""
-    if not calls(module, "cumsum"):
+    """The module with kernels of ours for scans and sorts, which the sequence would lower first."""
+    if not calls(module, "cumsum", "sort", "argsort", "topk"):
         return module
     builder = relax.BlockBuilder(module)
-    rewritten = rewrite(module, lambda value, _: scans.lower(builder, value, target))
+
+    def lower(value: Any, _graph: Any) -> Any:
+        scan = scans.lower(builder, value, target)
+        return sorting.lower(builder, value, target) if scan is None else scan
+
+    rewritten = rewrite(module, lower)
     made = builder.get().functions_items()
     return updated(rewritten, {k: f for k, f in made if isinstance(f, tirx.PrimFunc)})
 

@@ -76,7 +76,9 @@ def _passing(value: Any) -> Expr:
 
 def _joined(kind: Any, a: Expr, b: Expr) -> Expr:
     dtype = str(a.ty.dtype)
-    one, other = (tirx.reinterpret(_BITS[dtype], kind(*order)) for order in ((a, b), (b, a)))
+    scalar, *lanes = dtype.split("x")
+    bits = "x".join([_BITS[scalar], *lanes])
+    one, other = (tirx.reinterpret(bits, kind(*order)) for order in ((a, b), (b, a)))
     return tirx.reinterpret(dtype, tirx.bitwise_or(one, other))
 
 

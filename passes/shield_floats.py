@@ -58,7 +58,9 @@ def _truth(value: Any) -> Expr:
     negated = kind is prim.NE and _same(value.a, value.b)
     if kind in (prim.EQ, prim.NE) and _same(value.a, value.b):
         value = prim.LE(value.a, value.b)  # which holds of all but NaN
-    byte, zero = Cast("int8", value), tirx.const(0, "int8")
+    lanes = int(value.ty.dtype.lanes)
+    bytes_of = "int8" if lanes == 1 else f"int8x{lanes}"
+    byte, zero = Cast(bytes_of, value), tirx.const(0, bytes_of)
     return prim.EQ(byte, zero) if negated else prim.NE(byte, zero)
 
 

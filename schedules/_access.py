@@ -1,5 +1,6 @@
 """How expressions depend on a loop's variable: strides, boundaries of conditions, divisions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import gcd
 from typing import Any
@@ -108,6 +109,27 @@ def boundary(node: Expr, var: Var) -> Boundary | None:
     if slope == 1:
         return Boundary(-offset, less)
     return Boundary(offset + 1, not less) if slope == -1 else None
+
+
+def comparisons(expr: Expr) -> list[Any]:
+    """The comparisons in an expression."""
+    found: list[Any] = []
+    structural_walk(expr, (COMPARISONS, found.append))
+    return found
+
+
+def decided(expr: Expr, decide: Callable[[Any], Any]) -> Expr:
+    """An expression of which some comparisons are known."""
+
+    def fold(node: Any) -> Any:
+        if not conditional(node):
+            return node
+        known = simplify(node.args[0])
+        if isinstance(known, prim.IntImm):
+            return node.args[1] if int(known) else node.args[2]
+        return tirx.if_then_else(known, *node.args[1:])
+
+    return structural_map(expr, [(COMPARISONS, decide), (Call, fold)])
 
 
 def simplify(expr: Expr) -> Expr:

@@ -54,6 +54,7 @@ def new_schedule(func: PrimFunc) -> Schedule:
 def _has_int64_data(func: PrimFunc) -> bool:
     buffers = strips.buffers_of(func)
     structural_walk(func.body, (SBlock, lambda block: buffers.extend(block.alloc_buffers)))
+    structural_walk(func.body, (tirx.AllocBuffer, lambda made: buffers.append(made.buffer)))
     return any(str(buffer.dtype) == "int64" for buffer in buffers)
 
 

@@ -15,6 +15,8 @@ _SCALARS = 4
 # Loops over at most this many vectors, or elements of a window, are unrolled, so that
 # accumulators become registers and addresses constants.
 _UNROLLED = 16
+# Elements that are added to an accumulator in the cache for each time that it is loaded and stored.
+_AT_ONCE = 4
 
 
 def schedule_rows(rows: Rows, point: Point) -> Schedule:
@@ -149,10 +151,23 @@ def _across(schedule: Schedule, block: Any, rows: Rows, unroll: bool) -> None:
     vectors = _loops.vectorize(schedule, side, lanes)
     if 1 < lanes < extent <= _UNROLLED * lanes:
         schedule.unroll(vectors)
+    elif 1 < lanes < extent and info.reduction and not unroll:
+        outer[-1] = _several(schedule, block, outer[-1], vectors)
     for loop in outer if unroll else ():
         schedule.unroll(loop)
     if info.reduction:
         schedule.decompose_reduction(block, outer[0])
+
+
+def _several(schedule: Schedule, block: Any, loop: Any, vectors: Any) -> Any:
+    """Add several elements to an accumulator that lies in the cache; returns the loop outside."""
+    extent = int(schedule.get(loop).extent)
+    factor = max(d for d in range(1, _AT_ONCE + 1) if extent % d == 0)
+    outside, inside = schedule.split(loop, [None, factor])
+    lane = schedule.get_loops(block)[-1]
+    schedule.reorder(outside, vectors, inside, lane)
+    schedule.unroll(inside)
+    return outside
 
 
 def _pad_reduction(func: PrimFunc, name: str, width: int) -> PrimFunc:

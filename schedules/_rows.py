@@ -22,6 +22,9 @@ from hybridc.schedules._analysis import Block
 CHAINS = 4
 # Rows across which a vector is as wide as registers allow, and that share one task.
 _TILE_REGISTERS = (1, 2, 4, 8)
+# Where what is reduced lies as far apart, in bytes, a few registers of it are no stretch that the
+# prefetcher follows: as much is read at a time as accumulators fit the L1 cache.
+_FAR = 1024
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,8 @@ class Rows(Match):
     the end.  `apart` are blocks computed beforehand, `stages` those computed row by row; `kept`
     are the positions of the output's axes that number the rows.  `along` tells where vectors lie;
     `axis` is the length of the axis under them, `fused` how many reduced axes make it up, and
-    `widths` are the lanes, or the rows side by side, that fit it.
+    `widths` are the lanes, or the rows side by side, that fit it.  Up to `wide` rows are better
+    side by side than in registers, where that is no 0.
     """
 
     staged: PrimFunc
@@ -46,6 +50,7 @@ class Rows(Match):
     widths: tuple[int, ...]
     native: int
     threads: bool
+    wide: int = 0
 
     @property
     def output_axes(self) -> int:
@@ -91,6 +96,11 @@ class Rows(Match):
         if self.threads:  # each thread wants rows of its own, in whole registers
             shared = [w for w in fitting if self.tasks(w) >= self.target.threads]
             fitting = [w for w in shared if w % self.native == 0] or fitting
+        far = [w for w in self.widths if w <= self.wide and w % self.native == 0]
+        if self.threads:
+            far = [w for w in far if self.tasks(w) >= self.target.threads]
+        if max(far, default=0) > max(fitting):
+            return max(far)
         best = max(fitting, key=lambda width: (self._filled(width), width))
         # A narrow divisor of an awkward length wastes more than accumulators in the cache do.
         return best if 2 * self._filled(best) >= self._filled(self.axis) else self.axis
@@ -143,12 +153,13 @@ def plan(
     along = False if windows else _along(reductions)
     if along is None:
         return NotApplicable("neither the reduced nor the kept axis is contiguous")
-    native = min(target.lanes(block.widest) for block in reductions)
+    native, wide = min(target.lanes(block.widest) for block in reductions), 0
     if along:
         axis, fused, widths = _reduced_axis(reductions, native)
     else:
         axis, fused = list(found[output].spatial.values())[kept[-1]], 0
-        widths = _across_widths(axis, native)
+        wide = 0 if windows else _wide(reductions, target)
+        widths = _across_widths(axis, native, wide)
     apart = tuple(block.name for block in feeding if _is_table(block, feeding, reductions))
     stages = tuple(block.name for block in feeding if block.name not in apart)
     return Rows(
@@ -165,6 +176,7 @@ def plan(
         widths=widths,
         native=native,
         threads=_analysis.worth_threads(staged, target),
+        wide=wide,
     )
 
 
@@ -240,7 +252,28 @@ def _length(reductions: Sequence[Block], count: int) -> int:
     return min(prod(list(block.reduction.values())[-count:]) for block in reductions)
 
 
-def _across_widths(axis: int, native: int) -> tuple[int, ...]:
+def _wide(reductions: Sequence[Block], target: Target) -> int:
+    """How many rows are better read side by side, what is reduced being far apart; 0 if it is not.
+
+    Their accumulators take half of the L1 cache; where several reductions read the same, that
+    stays in half of the L2 cache.
+    """
+    main = max(reductions, key=lambda block: block.iterations)
+    last = list(main.reduction)[-1]
+    itemsize = target.vector_bits // 8 // target.lanes(main.widest)
+    steps = [main.stride(load, last) for load in main.loads]
+    if not steps or min((step or 0) * itemsize for step in steps) < _FAR:
+        return 0
+    held = target.l1 // 2 // itemsize
+    if len(reductions) == 1:
+        return held
+    return min(held, target.l2 // 2 // itemsize // prod(main.reduction.values()))
+
+
+def _across_widths(axis: int, native: int, wide: int) -> tuple[int, ...]:
     """How many rows may be computed side by side: what divides them, or all."""
-    widest = _TILE_REGISTERS[-1] * native
-    return tuple(d for d in _tiling.divisors(axis) if d <= widest or d == axis)
+    widest = max(_TILE_REGISTERS[-1] * native, wide)
+    fitting = [d for d in _tiling.divisors(axis) if d <= widest or d == axis]
+    return tuple(
+        d for d in fitting if d <= _TILE_REGISTERS[-1] * native or d % native == 0 or d == axis
+    )

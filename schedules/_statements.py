@@ -1,6 +1,7 @@
 """Statements of TIR for rules that write loops themselves."""
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from tvm import s_tir, tirx
@@ -28,13 +29,29 @@ def nested(axes: Sequence[tuple[Any, Expr]], body: Callable[[Places], Statement]
 
 def with_buffers(parts: Sequence[Statement], buffers: Sequence[Any]) -> Statement:
     """Statements one after another, with buffers of their own."""
-    block = s_tir.SBlock([], [], [], "row", tirx.SeqStmt(list(parts)), alloc_buffers=list(buffers))
+    block = s_tir.SBlock([], [], [], "row", sequence(parts), alloc_buffers=list(buffers))
     return s_tir.SBlockRealize([], True, block)
+
+
+def sequence(parts: Sequence[Statement]) -> Statement:
+    """Statements one after another."""
+    return tirx.SeqStmt(list(parts)) if len(parts) > 1 else parts[0]
 
 
 def scratch(size: int, dtype: Any) -> Any:
     """A buffer for lanes."""
     return tirx.decl_buffer((long(size),), str(dtype), "lanes")
+
+
+def from_infinity(value: Expr) -> Expr:
+    """The start of a reduction: infinite where TVM has the largest finite number."""
+    dtype = str(value.ty.dtype)
+    if not isinstance(value, tirx.FloatImm):
+        return value
+    for extreme, start in ((tirx.min_value(dtype), -inf), (tirx.max_value(dtype), inf)):
+        if value.value == extreme.value:
+            return tirx.const(start, dtype)
+    return value
 
 
 def counter(name: str) -> Any:

@@ -107,6 +107,28 @@ def test_nearest_places_are_those_of_onnx_runtime(
     np.testing.assert_array_equal(got.transpose(0, 3, 1, 2), wanted)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((9, 21), (18, 42)), ((24, 40), (12, 20)), ((10, 100), (21, 30)), ((6, 64), (7, 256))],
+)
+@pytest.mark.parametrize("method", ["linear", "cubic", "nearest_neighbor"])
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_rows_are_the_same_in_either_layout(
+    before: tuple[int, int], after: tuple[int, int], method: str, dtype: str
+) -> None:
+    x = np.abs(30 * image(before, 3)).astype(dtype)
+    size = relax.ShapeExpr(list(after))
+    options: dict[str, Any] = {"method": method, "coordinate_transformation_mode": "half_pixel"}
+    last = run(lambda v: relax.op.image.resize2d(v, size, layout="NHWC", **options), x)
+    first = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
+    got = run(lambda v: relax.op.image.resize2d(v, size, layout="NCHW", **options), first)
+    # A sum in another order may be rounded to the integer on the other side.
+    atol = 1e-4 if dtype == "float32" else 1
+    np.testing.assert_allclose(
+        got.astype("float64"), last.transpose(0, 3, 1, 2).astype("float64"), atol=atol
+    )
+
+
 def test_nearest_of_integers_is_exact() -> None:
     x = np.arange(2**24, 2**24 + 12, dtype=np.int32).reshape(1, 3, 4, 1)
     size = relax.ShapeExpr([6, 8])

@@ -54,17 +54,25 @@ def resize2d(builder: Any, call: Any) -> Expr:
     Coordinates follow TVM's formulas, in float32.  Cropping, symbolic shapes and layouts in blocks
     are left to TVM.
     """
+    taps = resize_taps(call)
+    if taps is None:
+        return call.op.get_attr("FLegalize")(builder, call)
+    return _weighted(builder, call, taps)
+
+
+def resize_taps(call: Any) -> dict[int, Taps] | None:
+    """The taps of a `relax.image.resize2d` by axes; None where they are left to TVM."""
     data, attrs, size = call.args[0], call.attrs, call.args[1]
     layout = str(attrs.layout)
     mode = str(attrs.coordinate_transformation_mode)
     if not _takes(data, size, layout) or mode == _CROP:
-        return call.op.get_attr("FLegalize")(builder, call)
+        return None
     shape = [int(extent) for extent in data.ty.shape.values]
     taps: dict[int, Taps] = {}
     for axis, wanted in zip("HW", size.values, strict=True):
         place = layout.index(axis)
         taps[place] = _taps(shape[place], int(wanted), mode, attrs)
-    return _weighted(builder, call, taps)
+    return taps
 
 
 def adaptive_avg_pool2d(builder: Any, call: Any) -> Expr:

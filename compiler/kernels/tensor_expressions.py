@@ -19,6 +19,8 @@ from hybridc.compiler.interfaces import PrimFunc
 KERNEL = "hybridc.kernel"
 # The block annotation that tells the multiplications and additions asked for.
 FLOPS = "hybridc.flops"
+# The function attribute of a kernel whose loops, vectors and threads are written out.
+_WRITTEN = "hybridc.written"
 # TVM's OpPatternKind: an output-elementwise-fusable kernel takes elementwise followers in.
 _OUT_ELEMENTWISE_FUSABLE = 4
 
@@ -82,6 +84,17 @@ def finished(tensors: list[Any]) -> PrimFunc:
     """The function of parameters and result, which fusion may extend by an epilogue."""
     func = te.create_prim_func(tensors).without_attr("global_symbol")
     return func.with_attr("op_pattern", _OUT_ELEMENTWISE_FUSABLE)
+
+
+def written(tensors: list[Any]) -> PrimFunc:
+    """The function of parameters and results, whose loops are written out."""
+    func = te.create_prim_func(tensors).without_attr("global_symbol")
+    return func.with_attr(_WRITTEN, 1)
+
+
+def is_written(func: PrimFunc) -> bool:
+    """Whether a kernel's loops, vectors and threads are written out, and nothing joined it."""
+    return _WRITTEN in func.attrs
 
 
 def flatten(index: Sequence[Any], shape: Sequence[int]) -> Any:
