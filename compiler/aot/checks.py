@@ -20,7 +20,7 @@ _ERRORS = ("TypeError", "ValueError")
 
 
 def trusting(func: PrimFunc) -> PrimFunc:
-    """The function, to be lowered without checks of its arguments, unless it asserts such itself."""
+    """The function, to be lowered without checks of its arguments unless it asserts such itself."""
     own: list[str] = []
     structural_walk(func.body, (tirx.AssertStmt, lambda each: own.append(_raised(each))))
     return func if set(own) & set(_ERRORS) else func.with_attr(_KNOWN, True)
