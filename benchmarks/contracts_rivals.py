@@ -86,7 +86,7 @@ class Compiled:
 
 def _nncf(subject: Subject, folder: Path) -> tuple[Path, float, float]:
     """OpenVINO's model by `quantize_with_accuracy_control`, its figure, and how long that took."""
-    import nncf  # pyright: ignore[reportMissingImports]
+    import nncf
     import openvino
 
     def figure(compiled: Any, _: Any) -> float:

@@ -57,7 +57,7 @@ def fresh_dynamo() -> Iterator[None]:
 
     from hybridc.compiler.dynamo import torch_region
 
-    torch._dynamo.reset()
+    torch.compiler.reset()
     torch_region.all_sessions.cache_clear()
     torch.manual_seed(0)
     with torch.no_grad():

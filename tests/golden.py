@@ -171,8 +171,8 @@ def script(module: Any, constants: Mapping[str, Array]) -> str:
     return "\n".join(kept).strip()
 
 
-@relax.expr_functor.mutator  # pyright: ignore[reportUntypedClassDecorator]
-class _Lift(relax.PyExprMutator):  # pyright: ignore[reportUntypedBaseClass]
+@relax.expr_functor.mutator
+class _Lift(relax.PyExprMutator):
     """Makes a parameter of each constant that is not a scalar."""
 
     def __init__(self, known: Mapping[str, Array]) -> None:

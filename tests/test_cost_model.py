@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kernel_builders import PACKED, constant, floats, op, operator
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
+from scipy.stats import kendalltau
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.errors import InputError

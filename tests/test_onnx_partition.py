@@ -108,7 +108,7 @@ def partitioned(proto: onnx.ModelProto, names: set[str]) -> Model:
         static,
         file,
         bound,  # pyright: ignore[reportArgumentType]
-        lambda each: not names.isdisjoint(each.output),  # pyright: ignore[reportArgumentType]
+        lambda each: not names.isdisjoint(each.output),
     )
     outputs = tuple(made.specs[value.name] for value in proto.graph.output)
     inputs = tuple(made.specs[value.name] for value in file.inputs())

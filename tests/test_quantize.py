@@ -140,7 +140,7 @@ def lowered(name: str, **options: Any) -> tuple[Any, Any, Context]:
 def test_switches_compute_what_the_quantised_graph_does(name: str) -> None:
     before, after, context = lowered(name, residuals=False)
     ones = np.ones(len(context.sensitive.operators), np.float32)
-    feed = list(context.calibration.feeds[0])  # type: ignore[union-attr]
+    feed = list(context.calibration.feeds[0])
     module = context.sensitive.switched()
     run = Taps(module, sensitivity.outputs(module))
     (exact,), (switched,) = run([*feed, 0 * ones]), run([*feed, ones])

@@ -29,7 +29,7 @@ def whole(cores: int = 4) -> str:
     """A page with everything that a page may have."""
     limits = {"max_latency": 5e-3, "min_accuracy": {"cosine": 0.999}}
     made = artifact(certificate={"kept": True, "contract": limits})
-    made.report.update(  # type: ignore[attr-defined]
+    made.report.update(
         decisions=[
             decision("exact", "kept", 8e-3, 0.999999),
             decision("tuned", "rolled back", 9e-3, 0.999999),

@@ -140,7 +140,7 @@ def test_hostile_names_stay_text() -> None:
         target={"cpu": HOSTILE, "features": [HOSTILE], "machine": {HOSTILE: HOSTILE}},
     )
     nasty = kernel(HOSTILE, rule=HOSTILE, point={HOSTILE: 1}, refused={HOSTILE: HOSTILE})
-    made.report["kernels"].append(nasty)  # type: ignore[index]
+    made.report["kernels"].append(nasty)
     made.report["notes"] = [HOSTILE]  # type: ignore[index]
     for text in (render(made), render(made, measured(HOSTILE), [Stage(HOSTILE, 1.0)])):
         page = Reader(text)

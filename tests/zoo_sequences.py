@@ -63,7 +63,7 @@ def detr() -> tuple[nn.Module, tuple[Any, ...]]:
         embedding_size=8,
         layer_type="basic",
         out_features=["stage4"],  # pyright: ignore[reportCallIssue]
-        **STAGES,  # pyright: ignore[reportCallIssue]
+        **STAGES,
     )
     sizes = {k: v for k, v in BART.items() if k not in ("vocab_size", "max_position_embeddings")}
     options = {"backbone_config": backbone, "use_timm_backbone": False, "num_queries": 6, **sizes}

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler.debugging.reduction_graph import (
-    Proto,
     Types,
     bypassed,
     kept,
@@ -21,6 +20,7 @@ from hybridc.compiler.debugging.reduction_graph import (
     types_of,
 )
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 Fails = Callable[[Proto], bool]
 Tell = Callable[[str], None]

@@ -45,7 +45,7 @@ def import_graph(
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.
     importer = _importer(regions).of(shapes, sizes)
-    reached: dict[str, Any] = importer._nodes  # pyright: ignore[reportPrivateUsage]
+    reached: dict[str, Any] = importer._nodes
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
