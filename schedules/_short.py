@@ -74,12 +74,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Turned(Match):
-    """A kernel of `stages`, the last of which writes the output; rows have `length` elements."""
+    """A kernel of `stages`, the last of which writes the output; rows have `length` elements.
+
+    A kernel that `forgets` has maxima that need not know of NaN.
+    """
 
     stages: tuple[Stage, ...]
     count: int
     length: int
     threads: bool
+    forgets: bool = False
 
     @property
     def lanes(self) -> int:

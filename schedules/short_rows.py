@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _rows, _short, _short_loops
+from hybridc.schedules import _analysis, _loops, _rows, _short, _short_loops, _softmax_form
 from hybridc.schedules._short import Turned
 
 # Vectors of a row, from which on its lanes are filled well by the row itself: to turn a vector
@@ -53,7 +53,8 @@ class ShortRows(ScheduleRule):
     def schedule(self, match: Turned, point: Point) -> Schedule:
         """A loop over groups of rows: turned, computed, turned back."""
         body = _short_loops.Writer(match).body(bool(point["threads"]))
-        return _loops.new_schedule(_loops.with_own_names(match.func.with_body(body)))
+        done = _loops.with_own_names(match.func.with_body(body))
+        return _loops.new_schedule(_softmax_form.forget_nan(done) if match.forgets else done)
 
 
 def _turned(rows: _rows.Rows, target: Target) -> Turned | None:
@@ -68,7 +69,8 @@ def _turned(rows: _rows.Rows, target: Target) -> Turned | None:
         return None
     stages = [_short.Stage.of(found[name], extents, length) for name in (*rows.stages, last.name)]
     known = tuple(stage for stage in stages if stage is not None)
-    turned = Turned(rows.func, target, known, count, length, rows.threads)
+    forgets = _softmax_form.is_softmax(rows.staged)
+    turned = Turned(rows.func, target, known, count, length, rows.threads, forgets)
     # Rows of whole vectors are well off with sums of their own.
     whole = length % lanes == 0 and turned.is_norm
     return None if whole or len(known) < len(stages) else turned

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _figures, _row_loops, _rows
+from hybridc.schedules import _figures, _loops, _row_loops, _rows, _softmax_form
 
 
 @dataclass(frozen=True)
@@ -48,4 +48,7 @@ class Softmax(ScheduleRule):
 
     def schedule(self, match: _rows.Rows, point: Point) -> Schedule:
         """Row by row: maximum, exponentials, their sum, quotient, all in the L1 cache."""
-        return _row_loops.schedule_rows(match, point)
+        done = _row_loops.schedule_rows(match, point)
+        if not _softmax_form.is_softmax(match.staged):
+            return done
+        return _loops.new_schedule(_softmax_form.forget_nan(done.mod["main"]))
