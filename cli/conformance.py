@@ -1,11 +1,15 @@
 """`hybridc conformance`: other people's test cases, run through the compiler and counted."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hybridc.cli._options import JSON, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
+
+if TYPE_CHECKING:
+    from hybridc.compiler.conformance.summary import Summary
 
 INTERRUPTED = 130
 _GIB = 2**30
@@ -96,10 +100,14 @@ def command(
         clear_progress()
     results = [kept.results[entry.name] for entry in entries if entry.name in kept.results]
     found = summary.of(suite, results, len(entries), core)
+    _show(found, as_json)
+    if stopped:
+        return INTERRUPTED
+    return 1 if found.counts()[Verdict.WRONG] else 0
+
+
+def _show(found: "Summary", as_json: bool) -> None:
     if as_json:
         emit_json(found.to_json())
     else:
         click.echo(found.text())
-    if stopped:
-        return INTERRUPTED
-    return 1 if found.counts()[Verdict.WRONG] else 0
