@@ -21,7 +21,6 @@ CALLS = {
     "compile here.onnx -o nosuch/a.hyb": "there is no folder nosuch",
     "compile here.onnx --report .": "this is a folder",
     "compile here.onnx --min-accuracy 0.9": "write it like cosine=0.999",
-    "compile here.onnx --pipeline defalt": "did you mean 'default'",
     "tune here.onnx --budget soon": "'soon' is not a duration",
     "tune here.onnx --shape x": "NAME=1x3x224x224",
     "tune here.onnx --trials 0": "--trials",
