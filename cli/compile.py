@@ -26,6 +26,7 @@ from hybridc.cli._options import (
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.cli._steering import steering_options
 from hybridc.compiler.errors import ContractError
+from hybridc.compiler.files import check_place
 from hybridc.compiler.orchestration import precisions
 
 if TYPE_CHECKING:
@@ -146,6 +147,10 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
+    if output is not None:
+        check_place("-o", output, "model.hyb")
+    if report is not None:
+        check_place("--report", report, "report.html")
     shapes = shapes_of([model], shape)
     from hybridc.compiler.assurance import calibration as data
     from hybridc.compiler.configuration import plans, presets

@@ -7,6 +7,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
+from hybridc.compiler.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[BinaryIO]:
@@ -32,6 +34,14 @@ def replacing(path: Path) -> Generator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
+
+
+def check_place(option: str, path: Path, example: str) -> None:
+    """Raise InputError where no file can be written to `path`, before anything takes time."""
+    if path.is_dir():
+        raise InputError(f"{option} {path}: this is a folder; name a file, such as {example}")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no folder {path.parent}")
 
 
 def _sync_directory(directory: Path) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.log import access, claims, connect, upkeep
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.lookup import Hit, Miss, Near
+from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
 
@@ -178,6 +178,21 @@ def test_a_near_hit_names_what_differs(log: TuningLog) -> None:
         *("threads", "features", "toolchain.tvm", "mode")
     }
     assert {"threads: 2 instead of 8", "features: -fma"} <= set(map(str, found.differs))
+
+
+def test_differences_are_told_with_their_units() -> None:
+    told = {
+        "l2": (2**19, 2**20, "l2: 1024 KiB instead of 512 KiB"),
+        "machine.hertz": (31, 32, "machine.hertz: about 4.3 GHz instead of about 2.1 GHz"),
+        "machine.parallel_cycles": (
+            *(10, 12),
+            "machine.parallel_cycles: about 4096 cycles instead of about 1024 cycles",
+        ),
+        "vector_bits": (256, 512, "vector_bits: 512 bits instead of 256 bits"),
+        "toolchain.tvm": ("1", None, "toolchain.tvm: nothing instead of 1"),
+    }
+    for name, (wanted, found, said) in told.items():
+        assert str(Difference(name, wanted, found)) == said
 
 
 def test_the_nearest_conditions_win(log: TuningLog) -> None:

@@ -162,3 +162,8 @@ def test_instruments_nest_around_each_pass(module: Any, context: Context) -> Non
         "inner after keep{depth=2}",
         "outer after keep{depth=2}",
     ]
+
+
+def test_a_pipeline_by_the_wrong_name_has_the_nearest_named() -> None:
+    with pytest.raises(PluginError, match=r"no pipeline is named 'defalt'; did you mean 'default'"):
+        pipeline.parse("defalt")

@@ -56,4 +56,5 @@ def _cycles(kernel: Any, target: Target) -> float:
 
 def _bytes(tensor: Any) -> int:
     element = tvm.DataType(str(tensor.ty.dtype))
-    return prod(map(int, tensor.ty.shape.values)) * -(-element.bits * element.lanes // 8)
+    count = prod(map(int, tensor.ty.shape.values))
+    return -(-count * int(element.bits) * int(element.lanes) // 8)

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.files import check_place, replacing
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Span, Timeline
 
@@ -24,10 +23,7 @@ Event = dict[str, Any]
 
 def check(path: Path) -> None:
     """Raise InputError where no trace can be written to `path`, before anything takes time."""
-    if path.is_dir():
-        raise InputError(f"--trace {path}: this is a folder; name a file, such as trace.json")
-    if not path.parent.is_dir():
-        raise InputError(f"--trace {path}: there is no folder {path.parent}")
+    check_place("--trace", path, "trace.json")
 
 
 def write(path: Path, timeline: Timeline, monitored: Monitored | None = None) -> None:
