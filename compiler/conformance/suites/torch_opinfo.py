@@ -59,7 +59,10 @@ class TorchOpinfo(Suite):
 
         module, tensors = Case().eval(), tuple(leaves[place].detach() for place in places)
         with torch.no_grad():
-            first, again = (tree_leaves(module(*_copies(tensors))) for _ in range(2))
+            try:
+                first, again = (tree_leaves(module(*_copies(tensors))) for _ in range(2))
+            except RuntimeError as error:
+                raise ModelError(f"torch itself refuses it: {error}") from None
         wanted, repeated = (
             [_array(x) for x in found if isinstance(x, torch.Tensor)] for found in (first, again)
         )
