@@ -76,7 +76,7 @@ def command(
     """
     from hybridc.compiler.conformance import run, summary
     from hybridc.compiler.conformance.record import Record
-    from hybridc.compiler.conformance.suite import Entry, Verdict, named
+    from hybridc.compiler.conformance.suite import Verdict, named
     from hybridc.compiler.errors import InputError
     from hybridc.compiler.fork import Limits
     from hybridc.compiler.hardware import host
@@ -86,16 +86,9 @@ def command(
     suite = named(suite, fallback)  # says what is wrong with it before a process is started
     kept = Record(resume, suite, again)
     tell, limits = progress(verbose), Limits(timeout, int(memory * _GIB))
-    entries: list[Entry] = []
-    stopped = False
     try:
-        with run.Runner(suite, limits, jobs or host.cores()) as runner:
-            entries = runner.entries(core, text)
-            lacking = [entry for entry in entries if entry.name not in kept.results]
-            for result in runner.results(lacking, tell):
-                kept.add(result)
-    except KeyboardInterrupt:
-        stopped = True
+        runner = run.Runner(suite, limits, jobs or host.cores())
+        entries, stopped = run.fill(kept, runner, core, text, tell)
     finally:
         clear_progress()
     results = [kept.results[entry.name] for entry in entries if entry.name in kept.results]

@@ -13,7 +13,7 @@ from hybridc.compiler.conformance import run, summary
 from hybridc.compiler.conformance.examiner import judged
 from hybridc.compiler.conformance.onnx_cases import Case, difference, examine
 from hybridc.compiler.conformance.page import Document, page
-from hybridc.compiler.conformance.precise import nearer
+from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 from hybridc.compiler.fork import Limits
@@ -21,7 +21,7 @@ from hybridc.compiler.fork import Limits
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
 from dataclasses import dataclass
-from hybridc.compiler.conformance.precise import nearer
+from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import ModelError
 
@@ -183,6 +183,21 @@ def test_an_answer_nearer_to_float64_s_than_the_stored_one_is_right(
     x = np.array([1e8, 1, -1e8], np.float32)
     got, stored = (np.array(v, np.float32) for v in (answer, 0.0))
     assert nearer(model, [x], [got], [stored], 1e-3, 1e-7) == right
+
+
+def test_casts_and_constants_do_not_round_where_float64_judges() -> None:
+    made = [
+        onnx.helper.make_node("Cast", ["x"], ["a"], to=10),
+        onnx.helper.make_node("Constant", [], ["c"], value_float=0.1),
+        onnx.helper.make_node("CastLike", ["c", "a"], ["d"]),
+        onnx.helper.make_node("Mul", ["a", "d"], ["y"]),
+    ]
+    value = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(made, "g", [value("x", 1, [1])], [value("y", 10, [1])])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
+    (exact,) = outputs(model, [np.array([0.3], np.float32)])
+    assert exact.dtype == np.float64
+    np.testing.assert_allclose(exact, 0.03, 1e-7)
 
 
 def test_drawn_numbers_are_no_wrong_answer() -> None:

@@ -59,22 +59,40 @@ def _nearer(got: Any, stored: Any, exact: Any, rtol: float, atol: float) -> bool
 
 
 def _widened(model: Proto) -> Proto:
+    """A copy in which inputs, constants and casts of narrower floats are of float64."""
+    import onnx
+
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    graph, narrow = made.graph, _narrow()
+    for value in [*graph.input, *graph.output]:
+        if value.type.tensor_type.elem_type in narrow:
+            value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    for tensor in graph.initializer:
+        _widen(tensor)
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        if attribute.HasField("t"):
+            _widen(attribute.t)
+        elif attribute.name in ("to", "dtype") and attribute.i in narrow:
+            attribute.i = onnx.TensorProto.DOUBLE
+    del graph.value_info[:]
+    return made
+
+
+def _narrow() -> frozenset[int]:
     import onnx
 
     kinds = onnx.TensorProto
-    narrow = {kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16}
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph = made.graph
-    for value in [*graph.input, *graph.output]:
-        if value.type.tensor_type.elem_type in narrow:
-            value.type.tensor_type.elem_type = kinds.DOUBLE
-    for tensor in graph.initializer:
-        if tensor.data_type in narrow:
-            wide = _wide(onnx.numpy_helper.to_array(tensor))
-            tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
-    del graph.value_info[:]
-    return made
+    return frozenset({kinds.FLOAT, kinds.FLOAT16, kinds.BFLOAT16})
+
+
+def _widen(tensor: Proto) -> None:
+    """Change a tensor of narrower floats in place."""
+    import onnx
+
+    if tensor.data_type in _narrow():
+        wide = _wide(onnx.numpy_helper.to_array(tensor))
+        tensor.CopyFrom(onnx.numpy_helper.from_array(wide, tensor.name))
 
 
 def _wide(value: Any) -> Array | Any:

@@ -6,6 +6,7 @@ from typing import Self
 
 from hybridc.compiler import settings
 from hybridc.compiler.child import Child, ChildError, Json, first_of
+from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Entry, Result, Verdict
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.fork import Limits
@@ -108,6 +109,25 @@ class Runner:
         child.deadline = _IDLE
         _check(answer)
         return Result.from_json(answer)
+
+
+def fill(
+    kept: Record, runner: Runner, core: bool, text: str, tell: Tell
+) -> tuple[list[Entry], bool]:
+    """Run the cases whose names contain a text, as far as a record lacks them.
+
+    Returns these cases, and whether Ctrl-C kept some from running.
+    """
+    entries: list[Entry] = []
+    try:
+        with runner:
+            entries = runner.entries(core, text)
+            lacking = [entry for entry in entries if entry.name not in kept.results]
+            for result in runner.results(lacking, tell):
+                kept.add(result)
+    except KeyboardInterrupt:
+        return entries, True
+    return entries, False
 
 
 def _check(answer: Json) -> None:
