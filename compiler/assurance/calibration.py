@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Array]:
     """
     if not path.is_dir():
         return _read_archive(path)
-    found = {file.stem: _readas_array(file) for file in sorted(path.glob("*.npy"))}
+    found = {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
     if not found:
         raise InputError(f"{path} holds no .npy file; one for each input is wanted, NAME.npy")
     return found
@@ -108,7 +108,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} is no archive of plain arrays (.npz): {error}") from error
 
 
-def _readas_array(path: Path) -> Array:
+def _read_array(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
     except OSError as error:

@@ -112,7 +112,7 @@ def _taps(extent: int, wanted: int, mode: str, attrs: Any) -> Taps:
     method = str(attrs.method)
     if method == "nearest_neighbor":
         rounding = str(attrs.rounding_method) or ("round" if mode == "align_corners" else "floor")
-        return Taps(_clamp(_nearest(at, rounding)[:, None], extent), None)
+        return Taps(_clamp(_rounded(at, rounding)[:, None], extent), None)
     floor = np.floor(at)
     part = (at - floor)[:, None]
     if method == "linear":
@@ -143,7 +143,12 @@ def _coordinates(extent: int, wanted: int, mode: str) -> Array:
             return (place + half) * scale - half
 
 
-def _nearest(at: Array, rounding: str) -> Array:
+def nearest(extent: int, wanted: int, mode: str, rounding: str) -> Array:
+    """Which of `extent` elements each of those `wanted` is."""
+    return _clamp(_rounded(_coordinates(extent, wanted, mode), rounding), extent)
+
+
+def _rounded(at: Array, rounding: str) -> Array:
     match rounding:
         case "round_prefer_floor":
             return np.ceil(at - np.float32(0.5))

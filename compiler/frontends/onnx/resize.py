@@ -7,6 +7,7 @@ is left to them, since passes and schedules know these.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from tvm import relax
@@ -20,6 +21,7 @@ from hybridc.compiler.frontends.onnx.node import (
     is_float,
     static,
 )
+from hybridc.compiler.kernels import resampling
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import constant
 
@@ -27,8 +29,9 @@ from hybridc.compiler.rewrite import constant
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
 _FEW = 4  # taps that are gathered; more become a matrix product
 _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
-    "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-    "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    # A sum with a half would be rounded itself.
+    "round_prefer_floor": lambda x: np.floor(x) + (x - np.floor(x) > 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x) + (x - np.floor(x) >= 0.5),
     "floor": np.floor,
     "ceil": np.ceil,
 }
@@ -53,15 +56,16 @@ class _Axis:
         """Whether the scale is the ratio of the sizes."""
         return bool(np.float32(self.made / self.given) == np.float32(self.scale))
 
-    def places(self, mode: str) -> Array:
-        """Where in the input each element of the output lies."""
-        y, extent = np.arange(self.made, dtype=np.float64), self.scale * self.given
+    def places(self, mode: str, kind: type[np.floating[Any]] = np.float64) -> Array:
+        """Where in the input each element of the output lies, computed in `kind`."""
+        y, scale = np.arange(self.made, dtype=kind), kind(self.scale)
+        extent = scale * self.given
         first, last = self.region
         match mode:
             case "align_corners":
                 return y * 0 if extent == 1 else y * (self.given - 1) / (extent - 1)
             case "asymmetric":
-                return y / self.scale
+                return y / scale
             case "tf_crop_and_resize":
                 width = (last - first) * (self.given - 1)
                 inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)
@@ -69,10 +73,10 @@ class _Axis:
             case "pytorch_half_pixel" if extent == 1:
                 return y * 0 - 0.5
             case "pytorch_half_pixel" | "half_pixel":
-                return (y + 0.5) / self.scale - 0.5
+                return (y + 0.5) / scale - 0.5
             case "half_pixel_symmetric":
                 offset = self.given / 2 * (1 - self.made / extent)
-                return offset + (y + 0.5) / self.scale - 0.5
+                return offset + (y + 0.5) / scale - 0.5
             case _:
                 raise UnsupportedError(f"coordinate_transformation_mode={mode}")
 
@@ -145,19 +149,17 @@ def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
         and coordinates in _ALIKE
         and all(axis.same for axis in axes[:2])
         and all(axis.exact and axis.made > 1 and axis.given > 1 for axis in axes[2:])
+        and all(_rounded_alike(node, axis, coordinates) for axis in axes[2:])
     )
 
 
 def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
     """Resize one axis."""
-    s, places = node.scope, axis.places(coordinates)
+    s = node.scope
     if node.get("mode", "nearest") == "nearest":
-        # Upsample, and Resize before it had a choice, floored.
-        rounding = node.get("nearest_mode", "round_prefer_floor")
-        rounding = "floor" if node.opset < 11 else rounding
-        nearest = np.clip(_ROUNDINGS[rounding](places), 0, axis.given - 1)
-        return s.take(x, relax.const(nearest.astype(np.int64), "int64"), axis=axis.axis)
-    taps, weights = _taps(node, axis, places)
+        nearest = _nearest(node, axis, coordinates)
+        return s.take(x, relax.const(nearest, "int64"), axis=axis.axis)
+    taps, weights = _taps(node, axis, axis.places(coordinates))
     if taps.shape[1] > _FEW:
         return _product(s, x, axis, taps, weights)
     total: Expr = None
@@ -168,6 +170,30 @@ def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
         part = s.multiply(part, weight.reshape(shape))
         total = part if total is None else s.add(total, part)
     return total
+
+
+def _nearest(node: Node, axis: _Axis, coordinates: str) -> Array:
+    """The element of the input that each of the output is, as ONNX Runtime finds it in float32.
+
+    Where a place lies half between two elements, or on one, rounding decides which it is.
+    """
+    # Upsample, and Resize before it had a choice, floored.
+    rounding = node.get("nearest_mode", "round_prefer_floor")
+    rounding = "floor" if node.opset < 11 else rounding
+    # That one of ONNX Runtime's follows neither precision: of 30 to 64, places 16 and 48 differ.
+    kind = np.float64 if rounding == "round_prefer_ceil" else np.float32
+    places = _ROUNDINGS[rounding](axis.places(coordinates, kind))
+    found: Array = np.clip(places, 0, axis.given - 1).astype(np.int64)
+    return found
+
+
+def _rounded_alike(node: Node, axis: _Axis, coordinates: str) -> bool:
+    """Whether TVM's operator takes the same elements, where it takes the nearest."""
+    if node.get("mode", "nearest") != "nearest":
+        return True
+    rounding = node.get("nearest_mode", "round_prefer_floor")
+    theirs = resampling.nearest(axis.given, axis.made, coordinates, rounding)
+    return np.array_equal(theirs, _nearest(node, axis, coordinates))
 
 
 def _taps(node: Node, axis: _Axis, places: Array) -> tuple[Array, Array]:

@@ -1,0 +1,42 @@
+"""Resizing to the nearest element, where places lie half between two, or just beside that."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import hybridc
+from hybridc.compiler import frontend
+
+
+def resized(given: int, made: int, coordinates: str, rounding: str) -> onnx.ModelProto:
+    """An image of `given` squared as one of `made` squared."""
+    node = helper.make_node(
+        "Resize",
+        ["x", "", "", "sizes"],
+        ["y"],
+        mode="nearest",
+        coordinate_transformation_mode=coordinates,
+        nearest_mode=rounding,
+    )
+    sizes = helper.make_tensor("sizes", TensorProto.INT64, [4], [1, 1, made, made])
+    shapes = {"x": [1, 1, given, given], "y": [1, 1, made, made]}
+    x, y = (helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
+    graph = helper.make_graph([node], "resized", [x], [y], [sizes])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.parametrize(("given", "made"), [(30, 64), (64, 30), (7, 10)])
+@pytest.mark.parametrize("rounding", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+@pytest.mark.parametrize("coordinates", ["asymmetric", "half_pixel"])
+def test_the_same_elements_as_onnx_runtime(
+    given: int, made: int, coordinates: str, rounding: str
+) -> None:
+    if (coordinates, rounding, made) == ("asymmetric", "round_prefer_ceil", 64):
+        pytest.skip("ONNX Runtime rounds 7.5 up and 22.5 down")
+    model = resized(given, made, coordinates, rounding)
+    x = np.arange(given**2, dtype=np.float32).reshape(1, 1, given, given)
+    session = hybridc.InferenceSession(hybridc.compile(model, verify="off", threads=1), 1)
+    (got,) = session.run(None, {"x": x})
+    (wanted,) = frontend.load(model).reference({"x": x})
+    np.testing.assert_array_equal(got, wanted)
