@@ -67,6 +67,8 @@ TVM = (
     ),
     Defect("test_lstm_defaults", FAILS, "no LSTM, GRU, RNN", _OURS),
     Defect("test_dft", FAILS, "no DFT, STFT", _OURS),
+    Defect("test_cast_FLOAT_to_FLOAT8E4M3FNUZ", FAILS, "float8 has another exponent", _OURS),
+    Defect("test_cast_FLOAT8E4M3FN_to_FLOAT", FAILS, "float8 has no NaN", _OURS),
     Defect("test_top_k_uint64", FAILS, "TopK of uint64", _OURS),
 )
 

@@ -24,7 +24,10 @@ ELEMENTS: Mapping[str, int] = {
     "uint64": 13,
     "bfloat16": 16,
     "float8_e4m3fn": 17,
+    "float8_e4m3fnuz": 18,
     "float8_e5m2": 19,
+    "float8_e5m2fnuz": 20,
+    "float8_e8m0fnu": 24,
 }
 _QUIET = 4  # what goes wrong comes as an exception; nothing is written to the screen
 _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it is given in memory

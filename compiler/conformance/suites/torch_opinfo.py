@@ -76,7 +76,7 @@ class TorchOpinfo(Suite):
 
 
 def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
-    """What torch computes, the same at each call.  Raises ModelError where there is none."""
+    """What torch computes, the same at each call.  Raises ModelError where that cannot be."""
     import torch
     from torch.utils._pytree import tree_leaves
 
