@@ -3,7 +3,7 @@
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class InferenceSession:
         self._last = (self._parts.functions(), weights) if held else (weights,)
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
-        self._expected = frozenset(self._names)
+        self._expected: Set[str] = frozenset(self._names)
         alignment = self.artifact.alignment
         self._ports = tuple(self._port(spec, alignment) for spec in self.artifact.inputs)
         self._named = tuple(zip(self._names, self._ports, strict=True))

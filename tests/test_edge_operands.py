@@ -60,7 +60,7 @@ def check(cases: Sequence[Case]) -> None:
     proto, feed = model(cases)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the mean of nothing
-        wanted = ReferenceEvaluator(proto).run(None, feed)
+        wanted: list[Any] = list(ReferenceEvaluator(proto).run(None, feed))
     options = Options(verify="off", threads=1, fallback=False)
     outcome = driver.compile_source(onnx.shape_inference.infer_shapes(proto), options)
     session = InferenceSession(outcome.artifact, 1)
@@ -68,7 +68,7 @@ def check(cases: Sequence[Case]) -> None:
     names = [case.operator for case in cases for _ in range(case.outputs)]
     for name, value, right in zip(names, got, wanted, strict=True):
         assert (value.shape, value.dtype) == (right.shape, right.dtype), name
-        np.testing.assert_allclose(value, right, 1e-5, 0, err_msg=name)
+        np.testing.assert_allclose(value, right, rtol=1e-5, atol=0, err_msg=name)
 
 
 def noise(*shape: int) -> Array:

@@ -99,7 +99,7 @@ def with_constant(function: Callable[..., Tensor]) -> Callable[[Any, Any], Expr]
 
 def _misleads(operand: Expr) -> bool:
     """Whether an operand is a float 0, or an integer of more than half of its range."""
-    value = getattr(operand, "value", None)  # of a constant
+    value: Any = getattr(operand, "value", None)  # of a constant
     if not isinstance(value, tvm.runtime.Tensor) or tuple(value.shape):
         return False
     number = value.numpy()

@@ -58,7 +58,8 @@ class _Axis:
 
     def places(self, mode: str, kind: type[np.floating[Any]] = np.float64) -> Array:
         """Where in the input each element of the output lies, computed in `kind`."""
-        y, scale = np.arange(self.made, dtype=kind), kind(self.scale)
+        y: Array = np.arange(self.made, dtype=kind)
+        scale: float = y.dtype.type(self.scale)  # any other would widen the places
         extent = scale * self.given
         first, last = self.region
         match mode:

@@ -43,8 +43,9 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
 
 def _masked_select(self: Any, mask: Any) -> Any:
     """The elements where a mask is true, after both are broadcast."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18  # whose signatures take no values of a script
     spread = op.Expand(self, op.Shape(mask))
     chosen = op.Expand(mask, op.Shape(spread))
     return op.Compress(op.Reshape(spread, [-1]), op.Reshape(chosen, [-1]), axis=0)
@@ -55,13 +56,17 @@ def _optimize(model: Any) -> None:
 
     These take a constant within 1e-8 of 0, or 1e-5 of 1, for it: `x + 1e-9` became x.
     """
-    from onnx_ir.passes import PassManager, Sequential, common
+    from onnx_ir import passes
+    from onnx_ir.passes import common as common_passes
     from onnxscript import optimizer, rewriter
     from onnxscript.rewriter.rules.common import _no_op
 
+    # Their default rules are private, and other parts of them untyped.
+    known: Any = rewriter
+    folding: Any = vars(optimizer)["constant_folding"]
+    common: Any = common_passes
     loose = {id(rule) for rule in _no_op.rules}
-    rules = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if id(rule) not in loose]
-    folding = optimizer.constant_folding
+    rules = [rule for rule in known._DEFAULT_REWRITE_RULES if id(rule) not in loose]
     fold = folding.FoldConstantsPass(
         shape_inference=True,
         input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
@@ -72,9 +77,9 @@ def _optimize(model: Any) -> None:
         common.RemoveUnusedFunctionsPass(),
         common.RemoveUnusedOpsetsPass(),
     )
-    Sequential(
+    passes.Sequential(
         common.InlinePass(),
-        PassManager([fold, rewriter.RewritePass(rules), *unused], steps=2, early_stop=True),
+        passes.PassManager([fold, known.RewritePass(rules), *unused], steps=2, early_stop=True),
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
         common.DeduplicateInitializersPass(),
