@@ -16,6 +16,7 @@ from tvm import relax, te, tirx, topi
 Expr = Any  # tvm.relax.Expr
 Tensor = Any  # tvm.te.Tensor
 
+_TENSOR: Any = tvm.runtime.Tensor
 # The integer as wide as each type of IEEE 754, and infinity as that integer.
 _INFINITY = MappingProxyType(
     {
@@ -99,8 +100,8 @@ def with_constant(function: Callable[..., Tensor]) -> Callable[[Any, Any], Expr]
 
 def _misleads(operand: Expr) -> bool:
     """Whether an operand is a float 0, or an integer of more than half of its range."""
-    value = getattr(operand, "value", None)  # of a constant
-    if not isinstance(value, tvm.runtime.Tensor) or tuple(value.shape):
+    value: Any = getattr(operand, "value", None)  # of a constant
+    if not isinstance(value, _TENSOR) or tuple(value.shape):
         return False
     number = value.numpy()
     if number.dtype.kind in "iu":

@@ -94,7 +94,7 @@ def _table(node: Node, kind: str) -> Any:
     to = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(_type(kind)))
     options = bool(node.get("saturate", 1)), node.get("round_mode", "up")
     with np.errstate(all="ignore"):
-        return cast_to(floats, to, *options).view(np.uint8)  # type: ignore[arg-type]
+        return cast_to(floats, to, *options).view(np.uint8)
 
 
 def _type(kind: str) -> Any:

