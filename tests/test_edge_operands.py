@@ -66,7 +66,8 @@ def check(cases: Sequence[Case]) -> None:
     session = InferenceSession(outcome.artifact, 1)
     got = session.run(None, {each.name: feed[each.name] for each in session.get_inputs()})
     names = [case.operator for case in cases for _ in range(case.outputs)]
-    for name, value, right in zip(names, got, wanted, strict=True):
+    wanted_arrays: list[Any] = list(wanted)
+    for name, value, right in zip(names, got, wanted_arrays, strict=True):
         assert (value.shape, value.dtype) == (right.shape, right.dtype), name
         np.testing.assert_allclose(value, right, rtol=1e-5, atol=0, err_msg=name)
 

@@ -117,13 +117,13 @@ CHECKS = (
     (
         "torch",
         "its ONNX exporter writes the last of scattered numbers for their mean",
-        "compiler/frontends/torch_onnx.py refuses it; the other road has it",
+        "compiler/frontends/torch_import/onnx_export.py refuses it; the other road has it",
         scattered_means_are_the_last,
     ),
     (
         "onnxscript",
         "the optimiser takes constants within 1e-8 of 0, and 1e-5 of 1, for them",
-        "compiler/frontends/torch_onnx.py leaves these rules out",
+        "compiler/frontends/torch_import/onnx_export.py leaves these rules out",
         small_constants_are_zero,
     ),
     (

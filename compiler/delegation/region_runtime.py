@@ -53,9 +53,14 @@ class RegionSet:
         return self.value(spec.name) if isinstance(spec, OpaqueSpec) else array
 
     def value(self, name: str) -> Any:
-        """An opaque value by its name."""
+        """An opaque value by its name.  Raises InputError where numpy has no such type."""
         value = self.values[name]
-        return value.numpy() if _is_ort_value(value) else value
+        if not _is_ort_value(value):
+            return value
+        try:
+            return value.numpy()
+        except RuntimeError as error:
+            raise InputError(f"{name!r} cannot be given as an array: {first(error)}") from None
 
 
 @dataclass(frozen=True)
