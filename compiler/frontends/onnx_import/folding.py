@@ -131,11 +131,11 @@ class _Folder:
             tensor for name, tensor in self.constants.items() if name in needed
         )
         # Expanding a function asks for the types of what it reads.
-        listed = {value.name for value in [*made.graph.input, *made.graph.output]}
+        unlisted = needed - {value.name for value in [*made.graph.input, *made.graph.output]}
         made.graph.value_info.extend(
             onnx.helper.make_value_info(name, kind)
             for name, kind in self.types.items()
-            if name in needed - listed
+            if name in unlisted
         )
         return made
 
