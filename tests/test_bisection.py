@@ -53,7 +53,7 @@ class StartAtOne(ScheduleRule):
     priority: ClassVar[int] = 1000
 
     def match(self, func, target):
-        return Match(func, target) if "T_softmax" in str(func) else NotApplicable("no softmax")
+        return Match(func, target) if "exponentials" in str(func) else NotApplicable("no softmax")
 
     def knobs(self, match):
         return {"start": (0, 1)}

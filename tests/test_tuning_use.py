@@ -11,7 +11,7 @@ from typing import Any
 
 import faulty_rule
 import pytest
-from test_tuner import FakeBench, FakePool, made
+from fake_pool import FakeBench, FakePool, made
 
 from hybridc.cli import main as entry
 from hybridc.compiler import strategies

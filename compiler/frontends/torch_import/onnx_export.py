@@ -20,10 +20,10 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
 
     _require_axes(exported)
     narrow = _has_bfloat16(exported)
-    program = repairs.repaired(decompositions.for_onnx(exported))
-    _require_reductions(program)
     # Another kernel's results have other strides, for which the views behind it were not traced.
     with sdpa_kernel(SDPBackend.MATH):
+        program = repairs.repaired(decompositions.for_onnx(exported))
+        _require_reductions(program)
         made = torch.onnx.export(
             program,
             dynamo=True,
