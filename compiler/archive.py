@@ -59,7 +59,7 @@ def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, C
         archive.comment = _SEALS[regions > 0] + bytes(_DIGEST)
         for name in (*MEMBERS, *map(region_member, range(regions))):
             spans.append(_add(archive, stream, name, contents[name]))
-    seal = _hasher()
+    seal = blake3()
     for start, end in _gaps(spans, stream.seek(0, 2) - _DIGEST):
         stream.seek(start)
         seal.update(stream.read(end - start))
@@ -75,7 +75,7 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     end = len(view) - _DIGEST
     found = _walk(view, end, _check_ends(view, end))
     spans = list(found.values())
-    seal = _hasher()
+    seal = blake3()
     for start, stop in _gaps(spans, end):
         seal.update(view[start:stop])
     if seal.hexdigest().encode() != bytes(view[end:]):
@@ -228,11 +228,7 @@ def _check_digests(digests: object, members: Mapping[str, memoryview]) -> None:
 
 
 def _digest(chunks: Chunks) -> str:
-    hasher = _hasher()
+    hasher = blake3()
     for chunk in chunks:
         hasher.update(chunk)
     return str(hasher.hexdigest())
-
-
-def _hasher() -> Any:
-    return blake3(max_threads=blake3.AUTO)

@@ -1,5 +1,6 @@
 """Functions in forks: what they answer, how they end, and what they may take."""
 
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hybridc.compiler import archive
 from hybridc.compiler.child import ChildError
 from hybridc.compiler.fork import Limits, answer
 
@@ -23,6 +25,18 @@ def test_what_a_fork_does_ends_with_it() -> None:
     known = {"x": 1}
     assert answer(lambda: known.update(x=2) or known, Limits()) == {"x": 2}
     assert known == {"x": 1}
+
+
+def test_what_a_process_has_hashed_a_fork_hashes_too() -> None:
+    """Threads of a library that hashes would not come with the fork, which waits for ever."""
+
+    def packed() -> int:
+        stream = io.BytesIO()
+        archive.write(stream, {}, {name: (bytes(2**22),) for name in archive.MEMBERS})
+        return stream.tell()
+
+    size = packed()
+    assert answer(lambda: {"size": packed()}, Limits(20)) == {"size": size}
 
 
 @pytest.mark.parametrize(

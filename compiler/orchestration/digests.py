@@ -1,7 +1,6 @@
 """What a model and an artifact are told by: digests of what they compute, and on which weights."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from blake3 import blake3
@@ -30,7 +29,7 @@ def of_artifact(artifact: Artifact) -> str:
 
 
 def _digest(code: bytes, weights: Mapping[str, Array]) -> str:
-    state: Any = blake3(max_threads=blake3.AUTO)
+    state = blake3()  # on one thread: those of its library do not come with a fork
     state.update(code)
     for name, array in weights.items():
         state.update(f"{name} {array.dtype} {array.shape};".encode())
