@@ -32,7 +32,8 @@ def test_what_a_process_has_hashed_a_fork_hashes_too() -> None:
 
     def packed() -> int:
         stream = io.BytesIO()
-        archive.write(stream, {}, {name: (bytes(2**22),) for name in archive.MEMBERS})
+        members = {name: (bytes(2**22),) for name in archive.MEMBERS if name != archive.MANIFEST}
+        archive.write(stream, {}, members)
         return stream.tell()
 
     size = packed()
