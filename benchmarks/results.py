@@ -84,7 +84,7 @@ def merged(old: str, new: str) -> str:
     """
     head, rows, notes = _parts(new)
     old_head, old_rows, old_notes = _parts(old)
-    if old_head == head:
+    if _cells(old_head) == _cells(head):
         kept = [name for name in old_rows if name not in rows]
         notes = [note for note in old_notes if _noted(note) in kept] + notes
         rows = {**old_rows, **rows}
@@ -102,6 +102,11 @@ def _parts(text: str) -> tuple[list[str], dict[str, str], list[str]]:
     table = [line for line in text.splitlines() if line.startswith("|")]
     rows = {line.split("|")[1].strip(): line for line in table[2:]}
     return table[:2], rows, [line for line in text.splitlines() if line.startswith("* ")]
+
+
+def _cells(head: Sequence[str]) -> list[list[str]]:
+    """What a table's head says, however wide its cells are written."""
+    return [[cell.strip() for cell in line.split("|")] for line in head]
 
 
 def _noted(note: str) -> str:
