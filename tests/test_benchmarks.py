@@ -51,6 +51,9 @@ def test_rows_that_were_not_measured_are_kept(results: ModuleType) -> None:
     new = f"{HEAD}| a | 3 | y |\n| c | 4 | y |\n\n* a: new."
     wanted = f"{HEAD}| a | 3 | y |\n| b | 2 | x |\n| c | 4 | y |\n\n* b: kept.\n* a: new."
     assert results.merged(old, new) == wanted
+    wide = old.replace("|---|---|---|", "| --- | --- | --- |")
+    assert wide != old
+    assert results.merged(wide, new) == wanted
     assert results.merged("", new) == new
     other = old.replace("| measured |", "| day |")
     assert results.merged(other, new) == new  # columns that mean something else
