@@ -1,199 +1,156 @@
-"""Kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
+"""Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
-Kernels are timed by the device's own events, with torch's (cuBLAS, ATen) in the same run where
-torch sees the GPU.  Without a GPU one line says so, and the page stays as it is.
+First `pytest -m gpu`, then the rows of `gpu_rows.py`, the most telling first, each in a process of
+its own with a time limit: one that fails or hangs costs no other.  The page is written anew after
+every row, so that whatever ends this keeps what is there.  Without a GPU one line says so, and the
+page stays as it is; `--dry-run FILE` goes through all of it on the CPU, at small sizes.
 """
 
+import argparse
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tvm
-from tvm import relax
+sys.path.insert(0, str(Path(__file__).parent))
 
-from hybridc.compiler import pipeline, target
-from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.cuda import driver, toolchain
-from hybridc.compiler.errors import HybridcError
-from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
+import gpu_rows
+from gpu_rows import Machine, Row
+
+from hybridc.compiler import fork, target
+from hybridc.compiler.child import ChildError
+from hybridc.compiler.errors import HybridcError, first_line
+from hybridc.compiler.fork import Limits
 from hybridc.compiler.tables import table
-from hybridc.compiler.target import Target
-from hybridc.compiler.tensors import to_tensor
 
+ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "RESULTS-gpu.md"
-_REPEATS = 20
-_MOVED = 2**28  # bytes read, and as many written, by what is bound by memory
-op: Any = relax.op
+_ROOMY = 2**62  # bytes: a GPU's driver maps more memory than any machine has
 
 
-@dataclass(frozen=True)
-class Case:
-    """A kernel: its operands, what computes it here and in torch, its FLOP and bytes."""
+@dataclass
+class Page:
+    """What is known by now, written after every change."""
 
-    name: str
-    operands: tuple[tuple[tuple[int, ...], str], ...]
-    build: Callable[..., Any]
-    peer: Callable[..., Any]
-    flops: float = 0.0
-    bytes: float = 0.0
+    path: Path
+    head: str
+    tests: str = "not run"
+    found: dict[tuple[str, str], Mapping[str, str]] = field(
+        default_factory=dict[tuple[str, str], Mapping[str, str]]
+    )
 
+    def add(self, row: Row, cells: Mapping[str, str]) -> None:
+        """Take in a row, and write."""
+        self.found[row.table, row.name] = cells
+        self.write()
 
-def cases() -> Iterator[Case]:
-    """What is measured."""
-    for rows, columns, depth in (
-        (4096, 4096, 4096),
-        (128, 768, 768),
-        (128, 3072, 768),
-        (128, 768, 3072),
-        (4096, 3072, 768),
-    ):
-        for dtype in ("float16", "bfloat16", "float32"):
-            yield Case(
-                f"matmul {rows} x {columns} x {depth}, {dtype}",
-                (((rows, depth), dtype), ((depth, columns), dtype)),
-                op.matmul,
-                lambda a, b: a @ b,
-                flops=2.0 * rows * columns * depth,
-            )
-    width = 1024
-    shape = (_MOVED // 4 // width, width)
-    for name, build, peer in (
-        ("softmax", lambda x: op.nn.softmax(x, -1), lambda x: x.softmax(-1)),
-        ("gelu", op.nn.gelu, _gelu),
-        ("sum of rows", lambda x: op.sum(x, [-1]), lambda x: x.sum(-1)),
-    ):
-        moved = _MOVED * (1 if name == "sum of rows" else 2)
-        yield Case(name, ((shape, "float32"),), build, peer, bytes=float(moved))
+    def write(self) -> None:
+        """Write the whole page."""
+        lines = ["# Results on a GPU", "", self.head, "", f"`pytest -m gpu`: {self.tests}"]
+        for title in dict.fromkeys(title for title, _ in self.found):
+            rows = {name: cells for (of, name), cells in self.found.items() if of == title}
+            headers = list(dict.fromkeys(key for cells in rows.values() for key in cells))
+            filled = [
+                (name, *(cells.get(key, "-") for key in headers)) for name, cells in rows.items()
+            ]
+            lines += ["", f"## {title}", "", "```", table(("what", *headers), filled), "```"]
+        self.path.write_text("\n".join([*lines, ""]))
 
 
 def main() -> int:
     """Measure, and write the page."""
-    try:
-        device = driver.first()
-        here = target.parse("cuda")
-        tools = toolchain.find().describe()
-    except HybridcError as error:
-        print(f"nothing is measured: {error}", file=sys.stderr)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # pyright: ignore[reportOptionalMemberAccess]
+    parser.add_argument("--minutes", type=float, default=9.0, help="to stop after")
+    parser.add_argument("--no-tests", action="store_true", help="leave pytest -m gpu out")
+    parser.add_argument("--only", default="", help="rows whose table or name holds this text")
+    parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
+    given = parser.parse_args()
+    end = time.monotonic() + 60 * given.minutes
+    dry = given.dry_run is not None
+    told = _asked(lambda: described(dry), 60)
+    if "error" in told:
+        print(f"nothing is measured: {told['error']}", file=sys.stderr)
         return 2
-    rows = [measured(case, here) for case in cases()]
-    headers = ("kernel", "rule", "µs", "TFLOP/s or TB/s", "of the peak", "torch, µs", "torch / us")
-    head = [
-        "# Results on a GPU",
-        "",
-        f"{device.gpu.name} ({device.gpu.arch}), driver for CUDA {driver.version()}, {tools};"
-        " default schedules, nothing tuned; medians by the device's events.",
-        "",
-        "```",
-        table(headers, rows),
-        "```",
-        "",
-    ]
-    PAGE.write_text("\n".join(head))
-    print(PAGE)
+    page = Page(given.dry_run or PAGE, told["head"])
+    if not given.no_tests and not dry:
+        page.tests = tested(min(180.0, end - time.monotonic()))
+    page.write()
+    for row in rows():
+        if given.only in f"{row.table}: {row.name}":
+            page.add(row, measured(row, dry, end))
+            print(f"{row.table}: {row.name}", file=sys.stderr)
+    print(page.path)
     return 0
 
 
-def measured(case: Case, here: Target) -> tuple[str, ...]:
-    """A row of the table."""
-    (func,) = kernels(case, here)
-    rule, scheduled = chosen(func, here)
-    seconds = timed(scheduled, here)
-    rate = (case.flops or case.bytes) / seconds
-    peak = _peak(case, here)
-    theirs = _peer(case)
-    told = ("-", "-") if theirs is None else (f"{theirs * 1e6:.1f}", f"{theirs / seconds:.2f}")
-    return (
-        case.name,
-        rule,
-        f"{seconds * 1e6:.1f}",
-        f"{rate / 1e12:.2f}",
-        f"{rate / peak:.2f}",
-        *told,
-    )
+def rows() -> Iterator[Row]:
+    """What is measured, in the order in which it is wanted most."""
+    products = list(gpu_rows.products())
+    models = list(gpu_rows.models())
+    small = [row for row in models if "batch 1" in row.name]
+    yield from products[:6]
+    yield from gpu_rows.bound_by_memory()
+    yield from small
+    yield from products[6:]
+    yield from (row for row in models if row not in small)
 
 
-def kernels(case: Case, here: Target) -> list[PrimFunc]:
-    """The case's loop nests as they reach the rules."""
-    builder = relax.BlockBuilder()
-    given = [
-        relax.Var(f"x{place}", relax.TensorType(shape, dtype))
-        for place, (shape, dtype) in enumerate(case.operands)
-    ]
-    with builder.function("main", given):
-        with builder.dataflow():
-            result = builder.emit_output(builder.normalize(case.build(*given)))
-        builder.emit_func_output(result)
-    module = pipeline.run(pipeline.parse("legalize,fuse"), builder.finalize(), Context(here))
-    return [func for func in module.functions.values() if isinstance(func, tvm.tirx.PrimFunc)]
+def described(dry: bool) -> dict[str, Any]:
+    """The machine, in a sentence; or why nothing can be measured."""
+    if dry:
+        return {"head": "A dry run on a CPU: figures mean nothing."}
+    from hybridc.compiler.cuda import driver, toolchain
 
-
-def chosen(func: PrimFunc, here: Target) -> tuple[str, PrimFunc]:
-    """The first rule that takes a kernel, and what its default point makes of it."""
-    for rule in pipeline.rules(device="cuda"):
-        match: Any = rule.match(func, here)
-        if not isinstance(match, NotApplicable):
-            made = rule.schedule(match, rule.default(match, here))
-            return type(rule).__name__, made.mod["main"]
-    raise AssertionError("the fallback takes every kernel")
-
-
-def timed(func: PrimFunc, here: Target) -> float:
-    """Seconds of one call, by the device's events."""
-    device = tvm.cuda()
-    draw = np.random.default_rng(0)
-    arrays = [
-        np.asarray(draw.standard_normal([int(e) for e in param.shape]), str(param.dtype))
-        for param in func.params
-    ]
-    tensors = [to_tensor(array).copyto(device) for array in arrays]
-    library = compile_kernel(func, here).jit()
-    evaluator = library.time_evaluator("main", device, number=10, repeat=_REPEATS)
-    return float(np.median(evaluator(*tensors).results))
-
-
-def _peak(case: Case, here: Target) -> float:
-    if case.bytes:
-        return here.device.bandwidth
-    return here.device.fp32 if case.operands[0][1] == "float32" else here.device.half
-
-
-def _torch() -> Any:
-    import torch
-
-    return torch
-
-
-def _gelu(x: Any) -> Any:
-    return _torch().nn.functional.gelu(x)
-
-
-def _peer(case: Case) -> float | None:
-    """Seconds of torch's, by events around calls in a row; None where torch sees no GPU."""
     try:
-        torch = _torch()
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
-        return None
-    given = [
-        torch.randn(shape, device="cuda").to(getattr(torch, dtype))
-        for shape, dtype in case.operands
-    ]
-    for _ in range(3):
-        case.peer(*given)
-    found: list[float] = []
-    for _ in range(_REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(10):
-            case.peer(*given)
-        end.record()
-        torch.cuda.synchronize()
-        found.append(start.elapsed_time(end) / 1e4)
-    return float(np.median(found))
+        device, tools = driver.first(), toolchain.find().describe()
+        return {
+            "head": f"{device.gpu.name} ({device.gpu.arch}), driver for CUDA {driver.version()},"
+            f" {tools}; default schedules, nothing tuned; medians by the device's events."
+        }
+    except HybridcError as error:
+        return {"error": str(error)}
+
+
+def measured(row: Row, dry: bool, end: float) -> Mapping[str, str]:
+    """The row's cells, or why there are none."""
+    left = end - time.monotonic()
+    if left < 5:
+        return {"result": "not run: no time was left"}
+
+    def work() -> dict[str, Any]:
+        try:
+            here = target.parse("cpu" if dry else "cuda")
+            return row.measure(Machine(here, dry))
+        except Exception as error:  # whatever fails is this row's
+            return {"result": f"failed: {type(error).__name__}: {first_line(error)[:120]}"}
+
+    told = _asked(work, min(row.limit, left))
+    return {"result": told["error"]} if "error" in told else told
+
+
+def _asked(work: Any, seconds: float) -> dict[str, Any]:
+    """What a fork answers; this process itself never touches the GPU, which forks would lack."""
+    try:
+        return fork.answer(work, Limits(seconds, _ROOMY))
+    except ChildError as error:
+        return {"error": "no answer in time" if error.timed_out else f"its process {error}"}
+
+
+def tested(seconds: float) -> str:
+    """The last line of `pytest -m gpu`, within so many seconds."""
+    command: Sequence[str] = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done within {seconds:.0f} s"
+    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
+    failed = [line.split(" ")[1] for line in lines if line.startswith("FAILED ")]
+    return "; ".join([lines[-1], *failed[:20]])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import click
 _MODES = ("neural", "quantum", "superopt", "balanced", "dynamic", "intelligent")
 _TIERS = ("conservative", "balanced", "aggressive", "insane")
 # Options of texts with commas between, and of NAME=NUMBER once for each.
-LISTS = ("components", "order", "levels")
+LISTS = ("components", "order", "levels", "backends")
 MAPPINGS = ("min_accuracy", "max_drop", "weights", "level_weights")
 
 

@@ -124,6 +124,14 @@ if TYPE_CHECKING:
     help="Hand operators that cannot be compiled to ONNX Runtime, inside the artifact (the usual),"
     " or refuse them.",
 )
+@click.option(
+    "--backends",
+    metavar="NAME,...",
+    default="tvm",
+    show_default=True,
+    help="Libraries that may compute kernels beside our own, each where it is measured to be"
+    " faster: onednn; on a GPU cublaslt, cudnn, sdpa, triton.  The artifact then needs them.",
+)
 @JSON
 @VERBOSE
 def command(

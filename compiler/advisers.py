@@ -79,6 +79,9 @@ class _Unreadable:
     def missed(self, kernel: str) -> None:
         """Expect nothing."""
 
+    def library(self, workload: str) -> str | None:
+        """Know nothing."""
+
     def check(self) -> None:
         """Demand nothing."""
 

@@ -5,7 +5,7 @@ holds native code, and to run an artifact is to run that code.
 """
 
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,12 +21,15 @@ from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import KernelRecord
 from hybridc.compiler.model import Array, Region, TensorSpec
+from hybridc.compiler.offload import calls
+from hybridc.compiler.offload.calls import Offload
 from hybridc.compiler.weights import decode as decode_weights
 from hybridc.compiler.weights import encode as encode_weights
 
 # What the members mean, without regions and with them; the container has a version of its own.
-# The third has machine code of a GPU besides, as a tensor of bytes under a name of its own.
-FORMAT, REGION_FORMAT, GPU_FORMAT = 1, 2, 3
+# The third has machine code of a GPU besides, as a tensor of bytes under a name of its own; the
+# fourth has kernels that libraries compute, and may have any of the others.
+FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT = 1, 2, 3, 4
 _DEVICE_CODE = "hybridc.cubin"
 REGION_RUNTIME = "onnxruntime"
 _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
@@ -34,12 +37,13 @@ _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
 Json = Mapping[str, Any]
 
 
-def toolchain(regions: bool = False) -> dict[str, str]:
+def toolchain(regions: bool = False, offloads: Sequence[Offload] = ()) -> dict[str, str]:
     """The versions of what compiles here: they decide the code as much as the model does.
 
-    ONNX Runtime is one of them where it has `regions` to compute.
+    ONNX Runtime is one of them where it has `regions` to compute, and so is what `offloads` need.
     """
-    return {name: version(name) for name in (*_TOOLS, *((REGION_RUNTIME,) if regions else ()))}
+    named = (*_TOOLS, *((REGION_RUNTIME,) if regions else ()))
+    return {name: version(name) for name in named} | calls.versions(offloads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,8 @@ class Artifact:
     entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
     what was compiled for: `features` are the instruction sets without which it cannot run.
     `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes;
-    `device` is machine code of a GPU (a cubin), for the kernels that the library launches.
+    `device` is machine code of a GPU (a cubin), for the kernels that the library launches;
+    `offloads` are the kernels that vendor libraries compute.
     """
 
     name: str
@@ -67,11 +72,16 @@ class Artifact:
     alignment: int = archive.ALIGNMENT
     regions: tuple[Region, ...] = field(default=(), repr=False)
     device: bytes = field(default=b"", repr=False)
+    offloads: tuple[Offload, ...] = field(default=(), repr=False)
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
         places = region_store.places(self.regions, self.weights)
-        told = {"regions": region_store.describe(self.regions, places)} if self.regions else {}
+        told: dict[str, Any] = {}
+        if self.regions:
+            told["regions"] = region_store.describe(self.regions, places)
+        if self.offloads:
+            told["offloads"] = [each.to_json() for each in self.offloads]
         return {
             **told,
             "format": self._format(),
@@ -86,9 +96,16 @@ class Artifact:
         }
 
     def _format(self) -> int:
+        if self.offloads:
+            return OFFLOAD_FORMAT
         if "gpu" in self.target:
             return GPU_FORMAT
         return REGION_FORMAT if self.regions else FORMAT
+
+    @property
+    def called(self) -> list[str]:
+        """The names of what compiled code calls: regions, then kernels of libraries."""
+        return [*(each.name for each in self.regions), *(each.name for each in self.offloads)]
 
     def lacking(self, offered: frozenset[str] | None = None) -> tuple[str, ...]:
         """Instruction sets that the artifact needs and a CPU (by default this one) lacks."""
@@ -170,13 +187,15 @@ def _map(path: Path) -> memoryview:
 def _decode(view: memoryview) -> Artifact:
     manifest, members = archive.read(view)
     form = manifest.get("format")
-    forms = (FORMAT, REGION_FORMAT, GPU_FORMAT)
+    forms = (FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT)
     if type(form) is not int or form not in forms:  # to Python, true is 1 too
         known = ", ".join(map(str, forms))
         raise ArtifactError(f"the artifact has format {form!r}; known: {known}")
     tensors = decode_weights(members["weights.safetensors"])
-    code = tensors.pop(_DEVICE_CODE, None) if form == GPU_FORMAT else None
-    entries = _typed(manifest, "regions", list) if form == REGION_FORMAT else []
+    several = form == OFFLOAD_FORMAT
+    code = tensors.pop(_DEVICE_CODE, None) if several or form == GPU_FORMAT else None
+    regional = form == REGION_FORMAT or (several and "regions" in manifest)
+    entries = _typed(manifest, "regions", list) if regional else []
     return Artifact(
         name=_typed(manifest, "name", str),
         inputs=_specs(manifest, "inputs"),
@@ -192,6 +211,7 @@ def _decode(view: memoryview) -> Artifact:
         alignment=_alignment(manifest),
         regions=region_store.read(entries, members, tensors),
         device=b"" if code is None else code.tobytes(),
+        offloads=tuple(map(Offload.of_json, _typed(manifest, "offloads", list) if several else [])),
     )
 
 

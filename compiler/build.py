@@ -104,6 +104,7 @@ def compile_kernel(func: PrimFunc, target: Target) -> Any:
 
         for source in codegen.sources(executable.mod):
             made = toolchain.find().compile(prelude.joined(source), target.gpu.arch)
+            resources.check(resources.read_log(made.log), target.gpu)
             codegen.provide(source, made.cubin)
     return executable
 

@@ -68,6 +68,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     monitor_interval: str = INTERVAL,
     trace: Path | None = None,
     fallback: bool = True,
+    backends: tuple[str, ...] = ("tvm",),
     keep_best: bool = False,
     config: HybridConfig | None = None,
 ) -> Artifact:
@@ -141,8 +142,7 @@ def unscheduled(
     the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
-    if plan.target.gpu is not None:
-        raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
+    plans.check_tunable(options)
     names = [plugin.name_of(type(step)) for step in plan.steps]
     if plans.SCHEDULING not in names:
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")

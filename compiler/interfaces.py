@@ -63,6 +63,10 @@ class Advice(Protocol):
         """Hear that a kernel got its rule's default, though it had a choice."""
         ...
 
+    def library(self, workload: str) -> str | None:
+        """The backend that computes a subgraph, by its key, where that is settled; else None."""
+        ...
+
 
 @dataclass
 class Context:
@@ -70,11 +74,11 @@ class Context:
 
     `advice` goes before the defaults of rules.  `calibration` are data to find ranges on (an
     `activations.Calibration`), None where nobody has any.  `kernels` collects one record for each
-    kernel scheduled; `notes` goes into the report, and `timeline` into a trace, where one is asked
-    for.
+    kernel scheduled; `notes` goes into the report, and `timeline` into a trace, if one is wanted.
     `lowered` counts, by name, the operators that a pass made less precise than the model has them;
     `sensitive` tells each product that quantisation may leave out again (a `sensitivity.Lowered`).
-    `idle` are the names of passes that changed nothing.
+    `idle` are passes that changed nothing.  `backends` tell the library of a subgraph by its key,
+    `offloads` collects what these compute (`calls.Offload`).
     """
 
     target: Target
@@ -87,6 +91,8 @@ class Context:
     lowered: Counter[str] = field(default_factory=Counter[str])
     sensitive: Any = None
     idle: set[str] = field(default_factory=set[str])
+    backends: Mapping[str, str] = field(default_factory=dict[str, str])
+    offloads: list[Any] = field(default_factory=list[Any])
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError, MissingRecordError
 from hybridc.compiler.files import reason
 from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.offload.backend import OWN
 
 _LIMIT = 64 * 2**20  # bytes of a lock
 
@@ -33,6 +34,10 @@ class LockAdvice:
 
     def missed(self, kernel: str) -> None:
         """A kernel that got its rule's default: `choose` knows why."""
+
+    def library(self, workload: str) -> str | None:
+        """What the lock says; our own kernels where it has no such subgraph."""
+        return self.choices.get(workload, (OWN, {}))[0]
 
     def check(self) -> None:
         """Raise MissingRecordError where a kernel could not be scheduled as the lock says."""

@@ -1,44 +1,55 @@
 """Where a session's tensors lie: in the host's memory, or in a GPU's, with copies between them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
 
 from hybridc.compiler.cuda import presence
+from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.cuda.resident import Resident
 from hybridc.compiler.tensors import Tensor
 
 
 @dataclass(frozen=True)
-class Placement:
-    """The device on which an artifact's `main` runs; the host is one too."""
+class Host:
+    """The host as the device on which an artifact's `main` runs: nothing is copied."""
 
     device: Any
-    on_host: bool
+    on_host: bool = True
 
     def put(self, tensor: Tensor) -> Tensor:
-        """The tensor where the device reads it: itself, or a copy."""
-        return (
-            tensor if self.on_host or _is_there(tensor, self.device) else tensor.copyto(self.device)
-        )
+        """The tensor itself."""
+        return tensor
 
-    def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors in the host's memory, once they are computed."""
-        return list(tensors) if self.on_host else [each.copyto(tvm.cpu()) for each in tensors]
+    def put_all(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors themselves."""
+        return list(given)
+
+    def fetch(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors themselves."""
+        return list(made)
 
     def finish(self) -> None:
-        """Wait until what was asked of the device is done."""
-        if not self.on_host:
-            self.device.sync()
+        """Nothing is left to wait for."""
+
+    def replayed(self, main: Callable[..., Any], _record: Any = None) -> Callable[..., Any]:
+        """The function itself."""
+        return main
+
+    def working(self) -> nullcontext[None]:
+        """Nothing to prepare."""
+        return nullcontext()
+
+
+Placement = Host | Resident
 
 
 def of(target: Mapping[str, Any]) -> Placement:
     """Where an artifact for a target runs.  Raises NoGpuError where this host has no such GPU."""
     if "gpu" not in target:
-        return Placement(tvm.cpu(), on_host=True)
-    return Placement(tvm.cuda(presence.index(target)), on_host=False)
-
-
-def _is_there(tensor: Tensor, device: Any) -> bool:
-    return str(tensor.device) == str(device)
+        return Host(tvm.cpu())
+    index = presence.index(target)
+    return Resident(tvm.cuda(index), Link(index))

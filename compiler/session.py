@@ -1,7 +1,5 @@
 """Run an artifact, with the calls that users of ONNX Runtime know."""
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from pathlib import Path
@@ -11,18 +9,16 @@ import numpy as np
 import tvm
 from tvm import relax, runtime
 
-from hybridc.compiler import dims, placement, settings
+from hybridc.compiler import dims, loading, settings
 from hybridc.compiler.aot.join import BY_KERNEL
-from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
-from hybridc.compiler.cuda.driver import NoGpuError
-from hybridc.compiler.delegation.region_runtime import OpaquePort, RegionSet
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.cuda import faults
+from hybridc.compiler.delegation.region_runtime import OpaquePort
 from hybridc.compiler.delegation.regions import announce
-from hybridc.compiler.errors import ArtifactError, InputError, hint
-from hybridc.compiler.files import reason
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.hardware import host
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.node_arg import NodeArg, node_arg
-from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import (
     InputPort,
     OpenPort,
@@ -31,7 +27,6 @@ from hybridc.compiler.tensors import (
     library_of,
     reader,
     to_library,
-    to_tensor,
 )
 
 _BIG_CORES = 1  # the affinity mode of TVM's thread pool that spreads threads over the fast cores
@@ -47,27 +42,28 @@ class InferenceSession:
 
     def __init__(self, source: str | Path | Artifact, threads: int | None = None) -> None:
         self.artifact = source if isinstance(source, Artifact) else Artifact.load(source)
-        _check_host(self.artifact)
+        loading.check_host(self.artifact)
         self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
         self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
         self._threads = self._claim_threads(threads)
-        announce([region.name for region in self.artifact.regions])
-        self._parts = _regions(self.artifact, self._threads)
-        self._place = _placement(self.artifact)
-        library = _load_library(self.artifact.library)
+        announce(self.artifact.called)
+        self._parts = loading.regions(self.artifact, self._threads)
+        self._offloaded = loading.offloads(self.artifact, self._threads)
+        self._place = loading.placed(self.artifact)
+        library = loading.library(self.artifact.library)
         if self.artifact.device:
             from hybridc.compiler.cuda import codegen
 
             for code in codegen.sources(library):
                 codegen.provide(code, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
-        self._main: Any = self._machine["main"]
+        self._main: Any = self._replayed(self._machine["main"])
         # A GPU gets the weights once, here.
-        tensors = tuple(self._place.put(to_tensor(a)) for a in self.artifact.weights.values())
+        tensors = loading.uploaded(self.artifact, self._place)
         weights: Any = tvm.runtime.convert(tensors)
         # What `main` takes behind the inputs.
-        held = self.artifact.regions
-        self._last = (self._parts.functions(), weights) if held else (weights,)
+        called: Any = (*self._parts.callbacks(), *self._offloaded.functions)
+        self._last = (tvm.runtime.convert(called), weights) if called else (weights,)
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
         self._expected: Set[str] = frozenset(self._names)
@@ -119,7 +115,7 @@ class InferenceSession:
             if self._open:
                 self._check_sizes(given)
             if not self._place.on_host:
-                given = list(map(self._place.put, given))
+                given = self._place.put_all(given)
             results = self._invoke(given)
             if not self._place.on_host:
                 results = self._place.fetch(results)
@@ -142,10 +138,8 @@ class InferenceSession:
             names = ", ".join(self._names)
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
-            given = [
-                self._place.put(port.bind_dlpack(x, self._place.device))
-                for port, x in zip(self._ports, tensors, strict=True)
-            ]
+            device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
+            given = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
             self._check_sizes(given)
             results = self._invoke(given)
             if library_of(tensors) is np:
@@ -167,8 +161,8 @@ class InferenceSession:
         It gets the function, its name, whether the call is still to come, its result and its
         arguments, and returns 0; kernels are called one by one then, which takes longer.
         """
-        if self._machine.module.implements_function(BY_KERNEL):
-            self._main = self._machine[BY_KERNEL]
+        known = self._machine.module.implements_function(BY_KERNEL)
+        self._main = self._machine[BY_KERNEL if known else "main"]  # no graph of a GPU
         self._machine.set_instrument(observer)
 
     def _invoke(self, given: list[Tensor]) -> list[Tensor]:
@@ -181,9 +175,11 @@ class InferenceSession:
         try:
             result = self._main(*given, *self._last)
         except Exception as error:
-            if self._parts.failure is None:
+            failure = self._parts.failure or self._offloaded.failure
+            failure = failure or (None if self._place.on_host else faults.told(error))
+            if failure is None:
                 raise
-            failure, self._parts.failure = self._parts.failure, None
+            self._parts.failure = self._offloaded.failure = None
             raise failure from error
         results = [result] if isinstance(result, runtime.Tensor) else list(result)
         taken = {tensor.data_ptr() for tensor in given}
@@ -193,6 +189,15 @@ class InferenceSession:
                 results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
+
+    def _replayed(self, main: Any) -> Any:
+        """`main` as calls of graphs, on a GPU; regions are ONNX Runtime's, which knows of none."""
+        if self._place.on_host or not self.artifact.offloads:
+            return self._place.replayed(main)
+        from hybridc.compiler.cuda import torch_graphs
+
+        stream = self._place.link.stream
+        return self._place.replayed(main, torch_graphs.recorder(self._place.device, stream))
 
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):
@@ -238,46 +243,3 @@ class InferenceSession:
         said = [f"missing inputs: {', '.join(missing)}"] if missing else []
         said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
         return InputError("; ".join(said))
-
-
-def _check_host(artifact: Artifact) -> None:
-    if unfit := artifact.unfit():
-        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {unfit}")
-    if lacking := artifact.lacking():
-        raise ArtifactError(
-            f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
-            f"{', '.join(lacking)}; compile it for this host with --target cpu"
-        )
-
-
-def _placement(artifact: Artifact) -> Placement:
-    try:
-        return placement.of(artifact.target)
-    except NoGpuError as error:
-        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {error}") from error
-
-
-def _regions(artifact: Artifact, threads: int) -> RegionSet:
-    try:
-        return RegionSet(artifact.regions, threads)
-    except ArtifactError as error:
-        made = artifact.toolchain.get(REGION_RUNTIME)
-        raise ArtifactError(
-            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {made}: {error}"
-        ) from error
-
-
-def _load_library(content: bytes) -> Any:
-    """Load the library from a private file that is gone before anyone could change it."""
-    try:
-        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:  # of mode 0700
-            path = Path(folder) / "lib.so"
-            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-            return tvm.runtime.load_module(str(path))
-    except OSError as error:
-        raise ArtifactError(f"cannot unpack the artifact's library: {reason(error)}") from error
-    except RuntimeError as error:
-        first = str(error).strip().split("\n", 1)[0]
-        raise ArtifactError(f"cannot load the artifact's library: {first}") from error

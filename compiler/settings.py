@@ -48,9 +48,18 @@ def set_runtime_threads(threads: int) -> None:
     os.environ.update(_runtime(threads))
 
 
-def environment(threads: int) -> dict[str, str]:
-    """The environment for a child process whose TVM shall take so many threads."""
-    return {**os.environ, **_runtime(threads)}
+def visible_gpus() -> tuple[str, ...] | None:
+    """The GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`; None where it does not say."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is None:
+        return None
+    return tuple(name.strip() for name in given.split(",") if name.strip())
+
+
+def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
+    """The environment for a child process whose TVM shall take so many threads, and one GPU."""
+    seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
+    return {**os.environ, **_runtime(threads), **seen}
 
 
 def _runtime(threads: int) -> dict[str, str]:

@@ -184,6 +184,8 @@ def _from_json(given: dict[str, Any], threads: int | None) -> Target:
     named = _cpu(given.get("mcpu"), threads or given.get("num-cores"))
     if "machine" in given:
         named = replace(named, machine=machine.from_json(given["machine"]))
+    if "gpu" in given:
+        named = replace(named, kind=CUDA, gpu=gpus.from_json(given["gpu"]))
     match given.get("caches", [named.l1, named.l2, named.l3]):
         case [int(l1), int(l2), int(l3)] if 0 < l1 <= l2 <= l3:
             return replace(named, l1=l1, l2=l2, l3=l3)

@@ -51,6 +51,11 @@ class HybridConfig(BaseModel):
     fallback: bool = Field(
         True, description="Hand operators that cannot be compiled to ONNX Runtime, or refuse them."
     )
+    backends: tuple[str, ...] = Field(
+        ("tvm",),
+        description="Libraries that may compute kernels beside our own, each where it is measured"
+        " to be faster; the artifact then needs them.",
+    )
 
     # The contract
     max_latency: str | None = Field(None, description="The longest a call may take: 5ms, p99<=8ms.")

@@ -9,14 +9,18 @@ from hybridc.compiler import pipeline, pipelines, plugin, target
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.cuda import gpu
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.model import Model, open_dims
 from hybridc.compiler.monitoring import observe
 from hybridc.compiler.monitoring.monitor import INTERVAL
+from hybridc.compiler.offload import backend
+from hybridc.compiler.offload.backend import Backend
 from hybridc.compiler.orchestration import precisions
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.plugin import Catalogue
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -29,6 +33,8 @@ NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 
 # The pass that gives kernels their points; before it they can be tuned.
 SCHEDULING = "schedule"
+# What makes loop nests of products.
+_LOWERING = ("pack-weights", "legalize")
 # The pass that takes ranges from calibration data.
 CALIBRATING = "quantize"
 
@@ -58,6 +64,9 @@ class Options:
     (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
     and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
     tune the kernels on the way, into that log.
+
+    `backends` are the libraries that may compute kernels beside our own (`tvm`, always there), each
+    where it is measured to be faster (`offload.choice`); the artifact needs those that were chosen.
 
     `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
     `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
@@ -92,6 +101,7 @@ class Options:
     monitor_interval: str = INTERVAL
     trace: Path | None = None
     fallback: bool = True
+    backends: tuple[str, ...] = (backend.OWN,)
     progress: Progress = _silent
 
 
@@ -105,6 +115,7 @@ class Plan:
     rules: tuple[ScheduleRule, ...]
     data: Data | None = None
     validation: Data | None = None
+    backends: tuple[Backend, ...] = ()
 
     def precision(self, model: Model) -> str:
         """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
@@ -171,11 +182,34 @@ def check(options: Options) -> None:
     if options.tuning is not None:
         if options.lock is not None or options.frozen:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
-        if target.kind_of(options.target) == target.CUDA:
-            raise InputError(f"kernels are tuned for CPUs alone, not for {options.target}")
+        check_tunable(options)
         options.tuning.check(options.plugins)
     options.steering.check()
     observe.check(options)
+    _check_backends(options)
+
+
+def check_tunable(options: Options) -> None:
+    """Raise InputError where nothing of the target can be measured on this host."""
+    if gpu.is_name(options.target):
+        raise InputError(
+            f"kernels are tuned on the GPU itself: --target cuda, not {options.target}"
+        )
+
+
+def _check_backends(options: Options) -> None:
+    """Raise InputError for backends that are not there, or that nothing could be measured of."""
+    if not backend.chosen(options.backends, target.kind_of(options.target)):
+        return
+    if options.frozen:
+        raise InputError("backends are chosen by measuring, and what is frozen measures nothing")
+    if options.verify == "each":
+        raise InputError("verify each runs no vendor library: leave it, or backends, out")
+    if gpu.is_name(options.target):
+        raise InputError(
+            f"backends are chosen by measuring, which needs the GPU: --target cuda, not"
+            f" {options.target}"
+        )
 
 
 def plan(options: Options) -> Plan:
@@ -185,7 +219,8 @@ def plan(options: Options) -> Plan:
     device = target.parse(options.target, options.threads)
     rules = pipeline.rules(options.plugins, device.kind)
     data, apart = _data(options.calibration), _data(options.validation)
-    made = Plan(options, device, steps, rules, data, apart)
+    libraries = backend.chosen(options.backends, device.kind)
+    made = Plan(options, device, steps, rules, data, apart, libraries)
     return made.exact() if options.exact else made
 
 
@@ -205,4 +240,19 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     steps = pipeline.parse(pipeline_of(options), catalogue)
     device = target.kind_of(options.target)
     precisions.check(options.dtype, options.exact, device)
-    return precisions.lowered(steps, options.dtype, catalogue, options.precise, device)
+    made = precisions.lowered(steps, options.dtype, catalogue, options.precise, device)
+    return _offloading(made, catalogue) if set(options.backends) - {backend.OWN} else made
+
+
+# Where kernels are looked for that libraries may compute: before the first of each that is there.
+_OFFLOADED = (("offload{attention=true}", ("fuse-attention",)), ("offload", _LOWERING))
+
+
+def _offloading(steps: Sequence[Pass], catalogue: Catalogue[Pass]) -> tuple[Pass, ...]:
+    """The steps with the pass that lets libraries compute kernels."""
+    made = list(steps)
+    for text, anchors in _OFFLOADED:
+        names = [plugin.name_of(type(step)) for step in made]
+        if found := next((anchor for anchor in anchors if anchor in names), None):
+            made.insert(names.index(found), catalogue.create(text))
+    return tuple(made)

@@ -67,6 +67,7 @@ def options(config: HybridConfig, progress: Progress | None = None, **others: An
         "frozen": config.frozen,
         "lock": config.lock,
         "fallback": config.fallback,
+        "backends": config.backends,
         "monitor": config.monitor,
         "monitor_interval": config.monitor_interval,
         "trace": config.trace,

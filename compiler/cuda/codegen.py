@@ -47,6 +47,11 @@ def provide(code: str, cubin: bytes) -> None:
     _shelf()[code.strip()] = cubin
 
 
+def provided(module: Any) -> bytes:
+    """The machine code that was provided for a compiled module, which has one source at most."""
+    return b"".join(_shelf()[code.strip()] for code in sources(module))
+
+
 @cache
 def _shelf() -> dict[str, bytes]:
     """The machine code by source; from now on TVM asks here first."""

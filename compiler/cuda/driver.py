@@ -25,6 +25,8 @@ _ATTRIBUTES = {
     "shared_per_block": 97,
     "blocks_per_sm": 106,
 }
+# TVM's runtime is linked with libcudart.so.13, which no older driver takes.
+_LEAST_DRIVER = 13_000
 _LEAST = 75  # compute capability; the compilers of today know none before
 # Multiply-adds that the CUDA cores of a multiprocessor start in a cycle, by compute capability.
 _CORES = {75: 64, 80: 64}
@@ -50,7 +52,7 @@ def devices() -> tuple[Device, ...]:
     """
     driver = loaded()
     count = ctypes.c_int()
-    _check(driver, driver.cuDeviceGetCount(ctypes.byref(count)), "count the GPUs")
+    check(driver, driver.cuDeviceGetCount(ctypes.byref(count)), "count the GPUs")
     if not count.value:
         raise NoGpuError("NVIDIA's driver sees no GPU here")
     return tuple(Device(index, _describe(driver, index)) for index in range(count.value))
@@ -65,8 +67,12 @@ def version() -> str:
     """The driver's CUDA version, `13.0`.  Raises NoGpuError without a driver."""
     number = ctypes.c_int()
     driver = loaded()
-    _check(driver, driver.cuDriverGetVersion(ctypes.byref(number)), "tell its version")
-    return f"{number.value // 1000}.{number.value % 1000 // 10}"
+    check(driver, driver.cuDriverGetVersion(ctypes.byref(number)), "tell its version")
+    return _version(number.value)
+
+
+def _version(number: int) -> str:
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 @cache
@@ -76,11 +82,19 @@ def loaded() -> Any:
         driver = ctypes.CDLL(LIBRARY)
     except OSError:
         raise NoGpuError("this host has no NVIDIA driver (libcuda.so.1 is not found)") from None
-    _check(driver, driver.cuInit(0), "start")
+    check(driver, driver.cuInit(0), "start")
+    number = ctypes.c_int()
+    check(driver, driver.cuDriverGetVersion(ctypes.byref(number)), "tell its version")
+    if number.value < _LEAST_DRIVER:
+        raise NoGpuError(
+            f"NVIDIA's driver is too old: it is for CUDA {_version(number.value)}, and code needs"
+            f" {_version(_LEAST_DRIVER)}"
+        )
     return driver
 
 
-def _check(driver: Any, status: int, what: str) -> None:
+def check(driver: Any, status: int, what: str) -> None:
+    """Raise NoGpuError where the driver could not do something, with what it says of it."""
     if status == 0:
         return
     told = ctypes.c_char_p()
@@ -91,13 +105,13 @@ def _check(driver: Any, status: int, what: str) -> None:
 
 def _describe(driver: Any, index: int) -> Gpu:
     device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
-    _check(driver, driver.cuDeviceGet(ctypes.byref(device), index), f"open GPU {index}")
-    _check(driver, driver.cuDeviceGetName(name, _NAME_BYTES, device), f"name GPU {index}")
+    check(driver, driver.cuDeviceGet(ctypes.byref(device), index), f"open GPU {index}")
+    check(driver, driver.cuDeviceGetName(name, _NAME_BYTES, device), f"name GPU {index}")
     found: dict[str, int] = {}
     for attribute, number in _ATTRIBUTES.items():
         value = ctypes.c_int()
         status = driver.cuDeviceGetAttribute(ctypes.byref(value), number, device)
-        _check(driver, status, f"describe GPU {index}")
+        check(driver, status, f"describe GPU {index}")
         found[attribute] = value.value
     return described(name.value.decode(), found)
 

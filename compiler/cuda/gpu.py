@@ -181,6 +181,14 @@ def of_arch(arch: str) -> Gpu:
     return replace(board, arch=arch)
 
 
+def from_json(told: Any) -> Gpu:
+    """The GPU that `Gpu.describe` told.  Raises InputError where it is no such thing."""
+    try:
+        return Gpu(**told)
+    except TypeError:
+        raise InputError(f'a target\'s "gpu" has the fields of one, got {told!r:.60}') from None
+
+
 def board_like(name: str, capability: int) -> Gpu | None:
     """The known board that a driver calls `name`; None where the table has none of it."""
     told = name.lower().replace(" ", "-")

@@ -7,6 +7,7 @@ from math import prod
 from typing import Any
 
 from hybridc.compiler.cuda.gpu import MOST_REGISTERS, MOST_THREADS, WARP, Gpu
+from hybridc.compiler.errors import PassError
 
 # Units in which a multiprocessor hands out its registers (to a warp) and shared memory (CUDA
 # C++ Programming Guide 13.0, "Hardware Multithreading", and its occupancy calculator).
@@ -99,6 +100,16 @@ def read_log(log: str) -> dict[str, Usage]:
             shared=_number(r"(\d+) bytes smem", said),
         )
     return found
+
+
+def check(usages: Mapping[str, Usage], gpu: Gpu) -> None:
+    """Raise PassError where ptxas gave a kernel more than one block may have."""
+    for name, used in usages.items():
+        if used.registers > MOST_REGISTERS or used.shared > gpu.shared_per_block:
+            raise PassError(
+                f"kernel {name} takes {used.registers} registers and {used.shared} bytes of shared"
+                f" memory, more than {gpu.name} has for a block"
+            )
 
 
 def _number(pattern: str, text: str) -> int:

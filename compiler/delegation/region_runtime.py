@@ -36,7 +36,11 @@ class RegionSet:
         """What `main` takes for its parameter `regions`."""
         import tvm
 
-        return tvm.runtime.convert(tuple(map(_callback, self._runners)))
+        return tvm.runtime.convert(self.callbacks())
+
+    def callbacks(self) -> tuple[Callable[..., None], ...]:
+        """The regions as functions, in their order."""
+        return tuple(map(_callback, self._runners))
 
     def take(self, spec: TensorSpec, value: Any) -> Array:
         """What `main` gets for an input: the array itself, or a handle of an opaque value."""

@@ -59,6 +59,9 @@ class LogAdvice:
         """Remember a kernel that got its rule's default."""
         self.missing.append(kernel)
 
+    def library(self, workload: str) -> str | None:
+        """Nothing: records are of kernels of ours."""
+
     def check(self) -> None:
         """Raise MissingRecordError where a frozen compilation lacks records."""
         if self.frozen and self.missing:

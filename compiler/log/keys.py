@@ -68,6 +68,8 @@ def of_target(target: Target) -> Described:
         "l3": target.l3,
         "machine": machine,
     }
+    if target.gpu is not None:
+        data["gpu"] = target.gpu.describe()
     return Described.of("target", data)
 
 

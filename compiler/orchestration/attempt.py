@@ -20,6 +20,9 @@ from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.monitoring.monitored import Monitored
+from hybridc.compiler.offload import whole
+from hybridc.compiler.offload.backend import OWN
+from hybridc.compiler.offload.choice import NOTE, OffloadInside
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization import narrowing
 from hybridc.compiler.quantization.narrowing import Broken
@@ -111,17 +114,35 @@ def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outco
 
 
 def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
-    """Rewrite and build; nothing is measured, but for tuning where the options ask for it."""
+    """Rewrite and build.
+
+    Nothing is measured, but for tuning and for backends where the options ask for these; what
+    libraries computed faster one by one stays only where the whole model is faster with them.
+    """
+    made = _drafted(trial, plan, make, clock)
+    if not made.artifact.offloads or plan.options.lock is not None:
+        return made
+    own = plans.plan(replace(plan.options, backends=(OWN,)))
+    plain = _drafted(trial, own.exact() if plan == plan.exact() else own, make, clock)
+    with clock.stage("compare with our own kernels"):
+        pays, told = whole.pays(made.artifact, plain.artifact, trial.feeds[0], plan.target.threads)
+    found = made if pays else plain
+    kept = () if pays else tuple(note for note in made.notes if note.startswith(NOTE))
+    return replace(found, notes=(*found.notes, *kept, f"{NOTE} {told}"))
+
+
+def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     model = trial.model
     advice = make(plan.target)
     ranges = trial.data.calibration if trial.data else None
     context = Context(plan.target, plan.rules, advice, ranges, timeline=clock.timeline)
-    module = _rewrite(trial, plan, context, clock)
+    module = _rewrite(trial, plan, context, make, clock)
     plan.check_lowered(model, context.lowered)
     if advice is not None:
         advice.check()
     with clock.stage("build"):
-        built = build(module, plan.target, [region.name for region in model.regions])
+        called = [each.name for each in (*model.regions, *context.offloads)]
+        built = build(module, plan.target, called)
     artifact = Artifact(
         name=model.name,
         inputs=model.inputs,
@@ -131,10 +152,11 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
         library=built.library,
         weights=built.weights,
         regions=model.regions,
-        toolchain=toolchain(bool(model.regions)),
+        toolchain=toolchain(bool(model.regions), context.offloads),
         lock=lock_of(context.kernels),
         alignment=ALIGNMENT,
         device=built.device,
+        offloads=tuple(context.offloads),
     )
     with clock.stage("count memory"):
         weights, threads = artifact.tensors(), plan.target.threads
@@ -226,7 +248,9 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
     )
 
 
-def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModule:
+def _rewrite(
+    trial: Trial, plan: Plan, context: Context, make: MakeAdviser, clock: Clock
+) -> IRModule:
     """Run the passes; what each took becomes a stage."""
     options, timing = plan.options, Timing(clock.timeline)
     instruments: list[pipeline.Instrument] = [clock]
@@ -236,6 +260,8 @@ def _rewrite(trial: Trial, plan: Plan, context: Context, clock: Clock) -> IRModu
         from hybridc.compiler.tuning.session import TuneInside  # SQLAlchemy takes its time
 
         instruments.append(TuneInside(options, options.tuning, context, plan.steps, clock))
+    if plan.backends:
+        instruments.append(OffloadInside(plan, context, make, clock))
     if options.verify == "each":
         tolerances = (options.rtol, options.atol, plan.precision(trial.model))
         check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)

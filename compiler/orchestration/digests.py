@@ -24,8 +24,9 @@ def of_module(module: IRModule) -> str:
 
 
 def of_artifact(artifact: Artifact) -> str:
-    """Of an artifact: its code and weights, whatever was measured of it."""
-    return _digest(artifact.library, artifact.weights)
+    """Of an artifact: its code, weights and libraries, whatever was measured of it."""
+    told = "".join(f"{each.name} {each.backend} {each.graph.key};" for each in artifact.offloads)
+    return _digest(artifact.library + told.encode(), artifact.weights)
 
 
 def _digest(code: bytes, weights: Mapping[str, Array]) -> str:

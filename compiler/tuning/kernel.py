@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import build, pipeline, plugin, target
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.target import Target
@@ -16,6 +16,8 @@ from hybridc.compiler.tuning.drift import Drift
 
 # What the unscheduled function needs to be run at all.
 _REFERENCE = "lower-bfloat16"
+# The rule by which a GPU runs it.
+_GPU_REFERENCE = "cuda-fallback"
 
 
 class LinkError(Exception):
@@ -66,16 +68,32 @@ class Kernel:
         """The loop nest at a point, ready for code generation; None leaves it unscheduled."""
         import tvm
 
+        if point is None and self.target.gpu is not None:
+            return self._by_fallback()
         if point is None:
             return _passed(tvm.IRModule({"main": self.func}), _REFERENCE, self)
         return _passed(self.rule.schedule(self.match, point).mod, self.finish, self)
+
+    def _by_fallback(self) -> PrimFunc:
+        """The loop nest as the rule for everything schedules it: a GPU runs no plain loops."""
+        rules = plugin.Catalogue("hybridc.schedules", ScheduleRule)
+        rule: Any = rules.create(_GPU_REFERENCE)
+        match = rule.match(self.func, self.target)
+        return _passed(rule.schedule(match, rule.default(match, self.target)).mod, "", self)
 
     def compile(self, point: Point | None, library: Path) -> None:
         """Write the kernel at a point as a shared library.
 
         Raises what rule and code generation raise, and LinkError.
         """
-        made = build.compile_kernel(self.scheduled(point), self.target)
+        func = self.scheduled(point)
+        if self.target.gpu is not None:
+            _check_launches(func, self.target)
+        made = build.compile_kernel(func, self.target)
+        if self.target.gpu is not None:
+            from hybridc.compiler.cuda import codegen
+
+            machine_code(library).write_bytes(codegen.provided(made.mod))
         try:
             made.export_library(str(library))
         except (RuntimeError, OSError) as error:
@@ -115,6 +133,21 @@ class Kernel:
             files,
             tuple(data["weights"]),
         )
+
+
+def machine_code(library: Path) -> Path:
+    """Where the machine code of a GPU's kernel lies, beside its library."""
+    return library.with_suffix(".cubin")
+
+
+def _check_launches(func: PrimFunc, target: Target) -> None:
+    """Raise PassError where a launch is beyond the GPU: it is not even compiled."""
+    from hybridc.compiler.cuda import launches
+
+    assert target.gpu is not None
+    made = launches.of_kernel(func, target)
+    if faults := [fault for launch in made for fault in launch.faults(target.gpu)]:
+        raise PassError(f"beyond {target.gpu.name}: {'; '.join(faults)}")
 
 
 @dataclass

@@ -37,7 +37,10 @@ _REST = 0.1  # seconds between two measurements that are to be independent
 
 
 class Pool:
-    """The processes; a context manager that ends them and removes their files."""
+    """The processes; a context manager that ends them and removes their files.
+
+    `gpu` is what `CUDA_VISIBLE_DEVICES` is to them where they measure on a GPU: one alone.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917 - how to measure, and who is told
         self,
@@ -47,6 +50,7 @@ class Pool:
         mode: str = "warm",
         limits: Limits | None = None,
         timeline: Timeline | None = None,
+        gpu: str | None = None,
     ) -> None:
         self.race, self.mode = race or Race(), mode
         self.limits = limits or Limits.of_machine()
@@ -56,8 +60,8 @@ class Pool:
         self._overlap = len(spare) >= self._workers
         self._numbers = count()
         self._watched = Watched(timeline or Timeline())
-        environment, memory = settings.environment(threads), self.limits.memory
-        self._staff = Staff(timing, spare, environment, memory, self._watched)
+        environment, memory = settings.environment(threads, gpu), self.limits.memory
+        self._staff = Staff(timing, spare, environment, memory, self._watched, gpu is not None)
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="hybridc-tune-")
@@ -233,7 +237,9 @@ class Pool:
             return self._staff.gone(runner, error)
         if "error" not in answer:
             return answer
-        if answer["kind"] != "CandidateError":
+        if answer["kind"] == "LostGpuError":  # its process can run nothing any more
+            self._staff.forget(runner)
+        elif answer["kind"] != "CandidateError":
             raise MeasureError(f"a kernel could not be measured: {answer['error']}")
         return outcome.failed(answer, Verdict.CRASH)
 

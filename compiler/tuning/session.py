@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hybridc.compiler import plugin
@@ -14,8 +14,9 @@ from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
-from hybridc.compiler.tuning import summary, tasks
+from hybridc.compiler.tuning import on_gpus, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.on_gpus import Ending
 from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuned, Tuner
@@ -71,10 +72,26 @@ def tune(
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
             raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
+        found = list(found)
         distinct = tasks.distinct(found)
         threads = distinct[0].kernel.target.threads if distinct else 1
-        with Pool(threads, how.workers, mode=how.caches, timeline=timeline) as pool:
+        gpu, *others = on_gpus.names(distinct[0].kernel.target) if distinct else (None,)
+
+        def pool_on(name: str | None) -> Pool:
+            return Pool(threads, how.workers, mode=how.caches, timeline=timeline, gpu=name)
+
+        def elsewhere(name: str, ending: Ending) -> int:
+            with access.open_log(options.log, plugins=plugins) as log, pool_on(name) as pool:
+                tuner = Tuner(tasks.distinct(found), log, strategy, pool, budget)
+                ending.tell(pool.end_at)
+                return tuner.run().measured
+
+        with (
+            on_gpus.beside([str(name) for name in others], elsewhere) as more,
+            pool_on(gpu) as pool,
+        ):
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
+        tuned = replace(tuned, measured=tuned.measured + sum(more))
         return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, _notes())
 
 

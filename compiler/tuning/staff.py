@@ -24,19 +24,21 @@ class Staff:
     `timing` are the CPUs of the one that runs, `spare` those of the builders; all if empty.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - who works where, and on what
         self,
         timing: Sequence[int],
         spare: Sequence[int],
         environment: Mapping[str, str],
         memory: int,
         watched: Watched,
+        on_gpu: bool = False,
     ) -> None:
         self.builders: list[Child] = []
         self.until = inf
         self._runner: Child | None = None
         self._cpus = {"runner": timing, "builder": spare}
         self._environment, self._memory, self._watched = environment, memory, watched
+        self._on_gpu = on_gpu
 
     @property
     def children(self) -> tuple[Child, ...]:
@@ -97,7 +99,9 @@ class Staff:
     def _start(self, role: str, limit: float) -> Child:
         child = Child(_MODULE, self._environment, self._watched.by(role))
         cpus = list(self._cpus[role]) or sorted(host.allowed_cpus())
-        child.send({"do": "begin", "memory": self._memory, "cpus": cpus}, limit)
+        # A GPU's driver maps all of its memory; what a candidate takes of that has other limits.
+        memory = 0 if self._on_gpu and role == "runner" else self._memory
+        child.send({"do": "begin", "memory": memory, "cpus": cpus}, limit)
         return child
 
     def _begun(self, child: Child) -> None:

@@ -123,6 +123,9 @@ def choose(tasks: Iterable[Task], trials: int) -> Task | None:
 def at_least(kernel: Kernel) -> float:
     """Seconds that one call takes at least: its arithmetic and its traffic on this target."""
     target = kernel.target
+    if target.gpu is not None:
+        moved = kernel_cost.traffic(kernel.func) / target.gpu.bandwidth
+        return float(max(kernel_cost.flops(kernel.func) / target.gpu.half, moved))
     facts, lanes = target.machine, target.lanes()
     arithmetic = kernel_cost.flops(kernel.func) / (2 * lanes * facts.fma_per_cycle * target.threads)
     traffic = kernel_cost.traffic(kernel.func) / facts.l3_bytes_per_cycle

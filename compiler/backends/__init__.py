@@ -1,0 +1,1 @@
+"""Vendor libraries that may compute a kernel, one a file."""

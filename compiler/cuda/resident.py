@@ -1,0 +1,128 @@
+"""A session's tensors on a GPU: copied there by way of pinned memory, and back.
+
+Inputs keep their places on the GPU from call to call, so that recorded graphs find them there.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+import tvm
+
+from hybridc.compiler import tensors
+from hybridc.compiler.cuda.graphs import Graphs, Record
+from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.model import Array
+from hybridc.compiler.tensors import Tensor
+
+Places = dict[tuple[int, tuple[int, ...]], Any]
+
+
+@dataclass(frozen=True)
+class Resident:
+    """A GPU as the device on which an artifact's `main` runs.
+
+    `device` is TVM's; on it lie the weights, the inputs and the results of a session.
+    """
+
+    device: Any
+    link: Link
+    on_host: bool = False
+    _inputs: Places = field(default_factory=dict[tuple[int, tuple[int, ...]], Any])
+    _results: Places = field(default_factory=dict[tuple[int, tuple[int, ...]], Any])
+
+    def put(self, tensor: Tensor) -> Tensor:
+        """The tensor where the GPU reads it for good, as weights are; a copy if it is not there."""
+        return tensor if self._is_here(tensor) else tensor.copyto(self.device)
+
+    def put_all(self, given: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs of a call: copied to their places, unless they lie on the GPU."""
+        with self.working():
+            return [self._placed(place, tensor) for place, tensor in enumerate(given)]
+
+    def fetch(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors in the host's memory, the caller's own, once they are computed."""
+        with self.working():
+            pinned = [self._pinned(place, tensor) for place, tensor in enumerate(made)]
+            for memory, tensor in zip(pinned, made, strict=True):
+                if memory.nbytes:
+                    self.link.download(memory, tensor.data_ptr())
+            self.link.finish()
+        return [_owned(memory, tensor) for memory, tensor in zip(pinned, made, strict=True)]
+
+    def finish(self) -> None:
+        """Wait until what was asked of the GPU is done."""
+        self.link.enter()
+        self.link.finish()
+
+    def replayed(self, main: Callable[..., Any], record: Record | None = None) -> Graphs:
+        """`main` as a function whose calls are recorded and replayed as graphs."""
+        return Graphs(main, record or self.link.record, self._copies, self.working)
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Have TVM's kernels of this thread on the session's stream."""
+        self.link.enter()
+        self.device.set_raw_stream(self.link.stream)
+        try:
+            yield
+        finally:
+            self.device.set_raw_stream(0)
+
+    def _placed(self, place: int, tensor: Tensor) -> Tensor:
+        if self._is_here(tensor):
+            return tensor
+        key = place, tuple(tensor.shape)
+        if key not in self._inputs:
+            there = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), self.device)
+            for other in [each for each in self._inputs if each[0] == place]:
+                del self._inputs[other]  # of another size; one is kept for each input
+            self._inputs[key] = there, self.link.pinned(_size(tensor))
+        there, memory = self._inputs[key]
+        if memory.nbytes:
+            # What the last call was copying from here is done: its results were waited for.
+            np.copyto(memory, _bytes(tensor))
+            self.link.upload(there.data_ptr(), memory)
+        return there
+
+    def _pinned(self, place: int, tensor: Tensor) -> Array:
+        key = place, (_size(tensor),)
+        if key not in self._results:
+            for other in [each for each in self._results if each[0] == place]:
+                del self._results[other]
+            self._results[key] = self.link.pinned(_size(tensor))
+        found: Array = self._results[key]
+        return found
+
+    def _copies(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """Copies on the GPU, which no later call writes."""
+        found = [tvm.runtime.empty(tuple(t.shape), str(t.dtype), self.device) for t in made]
+        for copy, tensor in zip(found, made, strict=True):
+            if size := _size(tensor):
+                self.link.copy(copy.data_ptr(), tensor.data_ptr(), size)
+        return found
+
+    def _is_here(self, tensor: Tensor) -> bool:
+        return str(tensor.device) == str(self.device)
+
+
+def _size(tensor: Tensor) -> int:
+    element = tvm.DataType(str(tensor.dtype))
+    return prod(tensor.shape) * ((int(element.bits) * int(element.lanes) + 7) // 8)
+
+
+def _bytes(tensor: Tensor) -> Array:
+    """What a tensor of the host holds."""
+    return np.from_dlpack(tensor._create_view((_size(tensor),), "uint8"))
+
+
+def _owned(memory: Array, tensor: Tensor) -> Tensor:
+    """A tensor of the host with the bytes of pinned memory, which the next call overwrites."""
+    own = tensors.empty(memory.shape, memory.dtype)
+    np.copyto(own, memory)
+    if not memory.nbytes:
+        return tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype))
+    return tensors.to_tensor(own)._create_view(tuple(tensor.shape), str(tensor.dtype))

@@ -1,0 +1,27 @@
+"""CUDA graphs by torch, for models some kernels of which are torch's own.
+
+Torch then keeps what its kernels allocate for the graph alone.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from hybridc.compiler.cuda.graphs import Record, Replay
+
+
+def recorder(device: Any, usual: int) -> Record:
+    """Records on a stream of torch's; `usual` is the one that TVM's kernels run on otherwise."""
+
+    def record(work: Callable[[], Any]) -> tuple[Replay, Any]:
+        import torch
+
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device.index)
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            device.set_raw_stream(stream.cuda_stream)
+            try:
+                result = work()
+            finally:
+                device.set_raw_stream(usual)
+        return graph, result
+
+    return record

@@ -1,0 +1,85 @@
+"""Load what a session needs of an artifact; each error names the artifact."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import tvm
+
+from hybridc.compiler import placement
+from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
+from hybridc.compiler.cuda import faults
+from hybridc.compiler.cuda.driver import NoGpuError
+from hybridc.compiler.delegation.region_runtime import RegionSet
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.files import reason
+from hybridc.compiler.hardware import host
+from hybridc.compiler.offload.calls import Calls
+from hybridc.compiler.placement import Placement
+from hybridc.compiler.tensors import Tensor, to_tensor
+
+
+def check_host(artifact: Artifact) -> None:
+    """Raise ArtifactError where this host lacks what the artifact needs."""
+    if unfit := artifact.unfit():
+        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {unfit}")
+    if lacking := artifact.lacking():
+        raise ArtifactError(
+            f"artifact {artifact.name!r} needs CPU features that {host.cpu_model()} lacks: "
+            f"{', '.join(lacking)}; compile it for this host with --target cpu"
+        )
+
+
+def placed(artifact: Artifact) -> Placement:
+    """Where it runs.  Raises ArtifactError where this host has no such GPU."""
+    try:
+        return placement.of(artifact.target)
+    except NoGpuError as error:
+        raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {error}") from error
+
+
+def regions(artifact: Artifact, threads: int) -> RegionSet:
+    """What ONNX Runtime computes of it.  Raises ArtifactError where that is missing."""
+    try:
+        return RegionSet(artifact.regions, threads)
+    except ArtifactError as error:
+        made = artifact.toolchain.get(REGION_RUNTIME)
+        raise ArtifactError(
+            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {made}: {error}"
+        ) from error
+
+
+def uploaded(artifact: Artifact, place: Placement) -> tuple[Tensor, ...]:
+    """Its weights where it runs.  Raises ArtifactError where they do not fit."""
+    try:
+        return tuple(place.put(to_tensor(array)) for array in artifact.weights.values())
+    except Exception as error:
+        failure = None if place.on_host else faults.told(error)
+        if failure is None:
+            raise
+        raise ArtifactError(f"artifact {artifact.name!r} cannot be loaded: {failure}") from error
+
+
+def offloads(artifact: Artifact, threads: int) -> Calls:
+    """What libraries compute of it.  Raises ArtifactError where one is missing."""
+    try:
+        return Calls(artifact.offloads, threads)
+    except ArtifactError as error:
+        raise ArtifactError(f"artifact {artifact.name!r}: {error}") from error
+
+
+def library(content: bytes) -> Any:
+    """Load the library from a private file that is gone before anyone could change it."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:  # of mode 0700
+            path = Path(folder) / "lib.so"
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+            return tvm.runtime.load_module(str(path))
+    except OSError as error:
+        raise ArtifactError(f"cannot unpack the artifact's library: {reason(error)}") from error
+    except RuntimeError as error:
+        first = str(error).strip().split("\n", 1)[0]
+        raise ArtifactError(f"cannot load the artifact's library: {first}") from error

@@ -1,0 +1,1 @@
+"""Kernels that vendor libraries compute inside an artifact: found, measured, called."""

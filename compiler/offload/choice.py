@@ -1,0 +1,200 @@
+"""Which kernels of a model libraries compute: each is measured beside ours, in turns.
+
+Both ways go through all that the model goes through: the passes that are left, code generation, an
+artifact and a session.  An answer that differs from the reference is no candidate, however fast.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import tvm
+from tvm import relax
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.advisers import MakeAdviser
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.build import ALIGNMENT, build
+from hybridc.compiler.configuration.plans import Plan
+from hybridc.compiler.errors import HybridcError, first_line
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.measurement import measure
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.model import Array, TensorSpec, random_feed
+from hybridc.compiler.offload import match
+from hybridc.compiler.offload.backend import OWN, Backend
+from hybridc.compiler.offload.match import Found
+from hybridc.compiler.offload.subgraph import Subgraph
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tuning import answers
+
+PASS = "offload"
+NOTE = "backends:"  # how notes of this begin
+_SECONDS = 0.5  # in which the ways of one kernel are compared
+# A library has to be so much faster: its threads and ours hinder each other between kernels, and
+# a call from outside costs what the timing of one kernel alone does not show.
+_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one subgraph: seconds by backend, and why others were not measured."""
+
+    graph: Subgraph
+    calls: int
+    seconds: Mapping[str, float]
+    refused: Mapping[str, str]
+
+    @property
+    def backend(self) -> str:
+        """The fastest; ours within the margin."""
+        best = min(self.seconds, key=lambda name: self.seconds[name])
+        return best if self.seconds[best] < (1 - _MARGIN) * self.seconds[OWN] else OWN
+
+    def told(self) -> str:
+        """`matmul 128x768 x12: tvm 410 us, onednn 380 us`."""
+        times = [f"{name} {1e6 * each:.0f} us" for name, each in self.seconds.items()]
+        times += [f"{name}: {reason}" for name, reason in self.refused.items()]
+        shape = "x".join(map(str, self.graph.result.shape))
+        kinds = "+".join(name.rpartition(".")[2] for name in self.graph.operators)
+        return f"{kinds} {shape} x{self.calls}: {', '.join(times)}"
+
+
+@dataclass(frozen=True)
+class OffloadInside:
+    """An instrument that measures a module's kernels when the pass that gives them away comes.
+
+    What it finds stands in the context's `backends`, and in its notes.
+    """
+
+    plan: Plan
+    context: Context
+    make: MakeAdviser
+    clock: Clock
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Measure, if this is the pass."""
+        if plugin.name_of(type(step)) != PASS:
+            return
+        found = list(match.find(module, getattr(step, "attention", False)))
+        groups: dict[str, list[Found]] = {}
+        for each in found:
+            groups.setdefault(each.graph.key, []).append(each)
+        rest = self.plan.steps[self.plan.steps.index(step) :]
+        if self.context.advice is not None and self.context.advice.library("") is not None:
+            self._locked(groups)
+            return
+        with self.clock.stage("measure backends"):
+            made = [self._judged(group, rest) for group in groups.values()]
+        found = [verdict for verdict in made if verdict is not None]
+        chosen = {each.graph.key: each.backend for each in found if each.backend != OWN}
+        self.context.backends = {**self.context.backends, **chosen}
+        self.context.notes += [f"{NOTE} {each.told()}" for each in found]
+
+    def _locked(self, keys: Iterable[str]) -> None:
+        """Take what a lock says; nothing is measured."""
+        assert self.context.advice is not None
+        settled = {key: self.context.advice.library(key) for key in keys}
+        chosen = {key: name for key, name in settled.items() if name not in (None, OWN)}
+        self.context.backends = {**self.context.backends, **chosen}
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Nothing to do."""
+
+    def _judged(self, group: Sequence[Found], rest: Sequence[Pass]) -> Verdict | None:
+        """The ways of equal kernels, measured on the first; None where nobody else has one."""
+        graph, refused = group[0].graph, dict[str, str]()
+        able: list[Backend] = []
+        for backend in self.plan.backends:
+            why = backend.supports(graph, self.plan.target)
+            if why is None:
+                able.append(backend)
+            else:
+                refused[plugin.name_of(type(backend))] = why.reason
+        if not able:
+            return None
+        bench = _Bench(group[0], rest, self.plan, self.make)
+        seconds = bench.compare(able, refused)
+        return Verdict(graph, len(group), seconds, refused)
+
+
+class _Bench:
+    """One kernel as a model of its own, by our kernels and by libraries."""
+
+    def __init__(self, found: Found, rest: Sequence[Pass], plan: Plan, make: MakeAdviser) -> None:
+        self._module, self._inputs = alone(found)
+        self._rest, self._plan, self._make, self._graph = rest, plan, make, found.graph
+        self._output = TensorSpec("y", found.graph.result.shape, found.graph.result.dtype)
+        self._feed = random_feed(self._inputs, plan.options.seed)
+
+    def compare(self, able: Sequence[Backend], refused: dict[str, str]) -> dict[str, float]:
+        """Seconds by name; `refused` gets to know who failed, is wrong, or cannot be faster."""
+        sessions = {OWN: self._session({})}
+        (right,) = evaluate(self._module, [self._feed[spec.name] for spec in self._inputs])
+        first = median(measure.latency(self._call(sessions[OWN]), seconds=_SECONDS / 4).seconds)
+        for backend in able:
+            name = plugin.name_of(type(backend))
+            if (least := backend.cost(self._graph, self._plan.target)) > first:
+                refused[name] = f"takes {1e6 * least:.0f} us at least"
+                continue
+            try:
+                session = self._session({self._graph.key: name})
+                wrong = self._wrong(session, right)
+            except HybridcError as error:
+                wrong = first_line(error)
+            if wrong:
+                refused[name] = wrong
+            else:
+                sessions[name] = session
+        calls = list(map(self._call, sessions.values()))
+        times = measure.in_turns(calls, seconds=_SECONDS)
+        return {name: median(taken) for name, taken in zip(sessions, times, strict=True)}
+
+    def _call(self, session: InferenceSession) -> Any:
+        return lambda: session.run(None, self._feed)
+
+    def _wrong(self, session: InferenceSession, right: Array) -> str | None:
+        (got,) = session.run(None, self._feed)
+        depth = self._graph.flops // (2 * max(1, right.size))
+        return answers.difference(got, right, max(1, depth))
+
+    def _session(self, backends: Mapping[str, str]) -> InferenceSession:
+        plan = self._plan
+        context = Context(plan.target, plan.rules, self._make(plan.target), backends=backends)
+        module = pipeline.run(self._rest, self._module, context)
+        built = build(module, plan.target, [each.name for each in context.offloads])
+        made = Artifact(
+            name=self._graph.anchor.operator,
+            inputs=self._inputs,
+            outputs=(self._output,),
+            target=plan.target.describe(),
+            pipeline=pipeline.text(self._rest),
+            library=built.library,
+            weights=built.weights,
+            alignment=ALIGNMENT,
+            device=built.device,
+            offloads=tuple(context.offloads),
+        )
+        return InferenceSession(made, plan.target.threads)
+
+
+def alone(found: Found) -> tuple[IRModule, tuple[TensorSpec, ...]]:
+    """A module that computes a subgraph and nothing else, with its constants; and its inputs."""
+    graph = found.graph
+    params = {number: relax.Var(f"x{number}", found.operands[number].ty) for number in graph.inputs}
+    replaced = {found.operands[number]: var for number, var in params.items()}
+    builder = relax.BlockBuilder()
+    with builder.function("main", list(params.values())):
+        with builder.dataflow():
+            for binding in found.bindings:
+                call = binding.value
+                given = [replaced.get(arg, arg) for arg in call.args]
+                same = tvm.ir.Call(call.op, given, call.attrs, call.ty_args)
+                replaced[binding.var] = builder.emit(same)
+            result = builder.emit_output(replaced[found.result])
+        builder.emit_func_output(result)
+    values = ((number, graph.operands[number]) for number in graph.inputs)
+    specs = tuple(TensorSpec(f"x{number}", each.shape, each.dtype) for number, each in values)
+    return builder.get(), specs

@@ -1,0 +1,173 @@
+"""A product with the elementwise operators around it, as data that a library can be asked for.
+
+It is written into the manifest of an artifact, so it is plain JSON: values are numbered, operands
+first, then what each step computes.  The last step's value is the result.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.log.record import digest
+
+_MOST = 64  # steps of one subgraph; matching makes far fewer
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor: its shape, and its dtype as numpy and ml_dtypes spell it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """What it takes in memory."""
+        bits = {"bool": 8, "bfloat16": 16}.get(self.dtype)
+        return prod(self.shape) * ((bits or np.dtype(self.dtype).itemsize * 8) // 8)
+
+
+@dataclass(frozen=True)
+class Operand(Value):
+    """What goes in; a `constant` is the same in every call, and `number` its value if it is one."""
+
+    constant: bool = False
+    number: float | None = None
+
+
+@dataclass(frozen=True)
+class Step(Value):
+    """One operator, by Relax's name, of values by their numbers."""
+
+    operator: str
+    operands: tuple[int, ...]
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """Operands and steps."""
+
+    operands: tuple[Operand, ...]
+    steps: tuple[Step, ...]
+
+    @property
+    def result(self) -> Step:
+        """The last step, whose value is the result."""
+        return self.steps[-1]
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The names of the steps' operators, in order."""
+        return tuple(step.operator for step in self.steps)
+
+    @property
+    def anchor(self) -> Step:
+        """The step with the most arithmetic."""
+        return max(self.steps, key=self.flops_of)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The numbers of operands that are no constants."""
+        return tuple(i for i, each in enumerate(self.operands) if not each.constant)
+
+    def value(self, number: int) -> Value:
+        """An operand or a step by its number."""
+        count = len(self.operands)
+        return self.operands[number] if number < count else self.steps[number - count]
+
+    def place(self, step: int) -> int:
+        """The number of a step's value."""
+        return len(self.operands) + step
+
+    @cached_property
+    def flops(self) -> int:
+        """Arithmetic of the products, a multiply-add counted as two."""
+        return sum(map(self.flops_of, self.steps))
+
+    def flops_of(self, step: Step) -> int:
+        """Arithmetic of one step; 0 of what is no product."""
+        if step.operator == "matmul":
+            return 2 * prod(step.shape) * self.value(step.operands[0]).shape[-1]
+        if step.operator == "nn.conv2d":
+            _, *window = self.value(step.operands[1]).shape  # OHWI; I is of one group
+            return 2 * prod(step.shape) * prod(window)
+        return 0
+
+    @cached_property
+    def bytes(self) -> int:
+        """What is read and written at least."""
+        return sum(each.bytes for each in self.operands) + self.result.bytes
+
+    @cached_property
+    def key(self) -> str:
+        """The same for what computes the same, on other weights too."""
+        return digest(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The subgraph as JSON data."""
+        return {
+            "operands": [
+                {
+                    "shape": list(each.shape),
+                    "dtype": each.dtype,
+                    "constant": each.constant,
+                    "number": each.number,
+                }
+                for each in self.operands
+            ],
+            "steps": [
+                {
+                    "shape": list(step.shape),
+                    "dtype": step.dtype,
+                    "operator": step.operator,
+                    "operands": list(step.operands),
+                    "attributes": dict(step.attributes),
+                }
+                for step in self.steps
+            ],
+        }
+
+    @classmethod
+    def of_json(cls, data: Any) -> "Subgraph":
+        """Read what `to_json` wrote.  Raises ArtifactError where it is anything else."""
+        try:
+            operands = tuple(_operand(each) for each in data["operands"])
+            steps = tuple(_step(each) for each in data["steps"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"a subgraph is malformed: {error}") from None
+        made = cls(operands, steps)
+        if not 0 < len(steps) <= _MOST or not made._ordered():
+            raise ArtifactError("a subgraph is malformed: its steps read what is not there")
+        return made
+
+    def _ordered(self) -> bool:
+        count = len(self.operands)
+        return all(
+            0 <= operand < count + place
+            for place, step in enumerate(self.steps)
+            for operand in step.operands
+        )
+
+
+def _operand(told: Mapping[str, Any]) -> Operand:
+    number = told["number"]
+    given = None if number is None else float(number)
+    return Operand(_shape(told), str(told["dtype"]), bool(told["constant"]), given)
+
+
+def _step(told: Mapping[str, Any]) -> Step:
+    operands = tuple(int(each) for each in told["operands"])
+    attributes = dict(told["attributes"])
+    return Step(_shape(told), str(told["dtype"]), str(told["operator"]), operands, attributes)
+
+
+def _shape(told: Mapping[str, Any]) -> tuple[int, ...]:
+    if any(type(extent) is not int or extent < 0 for extent in told["shape"]):
+        raise ValueError(f"no shape: {told['shape']!r:.60}")
+    return tuple(told["shape"])

@@ -1,0 +1,27 @@
+"""Whether a model is faster with the kernels that libraries compute, as a whole.
+
+Alone, a kernel has the cores to itself.  In a model the threads of a library wait for its next
+call while ours work, and the other way round.
+"""
+
+from statistics import median
+from typing import Any
+
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.measurement import measure
+from hybridc.compiler.offload import calls
+from hybridc.compiler.session import InferenceSession
+
+_SECONDS = 2.0
+
+
+def pays(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple[bool, str]:
+    """Whether the artifact with libraries is the faster one, and what is to be told of it."""
+    sessions = [InferenceSession(each, threads) for each in (joined, own)]
+    runs = [lambda session=session: session.run(None, feed) for session in sessions]
+    theirs, ours = map(median, measure.in_turns(runs, seconds=_SECONDS))
+    counts = calls.counted(joined.offloads).items()
+    named = ", ".join(f"{count} kernels by {name}" for name, count in counts)
+    told = f"the model takes {theirs * 1e3:.3g} ms with {named} and {ours * 1e3:.3g} ms without"
+    faster = theirs < ours
+    return faster, told if faster else f"{told}, so all are our own"

@@ -1,0 +1,98 @@
+"""A candidate on a GPU: its parameters there, time by the GPU's events, faults that are told.
+
+The process has one GPU, the first that it may see.  A fault of a kernel may cost it that GPU for
+good; then it says so, and another process takes its place.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import tvm
+
+from hybridc.compiler.cuda import codegen, faults
+from hybridc.compiler.cuda.driver import NoGpuError
+from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.tensors import to_tensor
+from hybridc.compiler.tuning.arguments import Arguments, CandidateError, Run
+from hybridc.compiler.tuning.kernel import Kernel, machine_code
+from hybridc.compiler.tuning.racing import Sample
+
+_TIMES = 2  # of the L2 cache, which is written to empty it
+
+
+class LostGpuError(CandidateError):
+    """A kernel's fault cost this process its GPU."""
+
+
+class GpuArguments(Arguments):
+    """The parameters as tensors of the GPU; `arrays` are copies of them in the host's memory."""
+
+    def __init__(self, kernel: Kernel, link: Link | None = None) -> None:
+        super().__init__(kernel)
+        self._link = link or Link(0)
+        self._device = tvm.cuda(0)
+        self._emptied = 0
+        with _told():
+            self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
+
+    def reset(self) -> None:
+        """Give every parameter what it had at first."""
+        super().reset()
+        with _told():
+            for tensor, array in zip(self._tensors, self.arrays, strict=True):
+                tensor.copyfrom(to_tensor(array))
+
+    def fetch(self) -> None:
+        """Wait for the GPU, and copy back what it wrote."""
+        with _told():
+            self._link.finish()
+            for tensor, array in zip(self._tensors, self.arrays, strict=True):
+                # Of types that numpy lacks, the bytes.
+                flat = tensor.copyto(tvm.cpu())._create_view((array.nbytes,), "uint8")
+                np.copyto(array.reshape(-1).view(np.uint8), np.from_dlpack(flat))
+
+    def call(self, library: str) -> Run:
+        """The library's kernel on these parameters; it returns before the GPU is done."""
+        from tvm import runtime
+
+        loaded = runtime.load_module(library)
+        code = machine_code(Path(library)).read_bytes()
+        for source in codegen.sources(loaded):
+            codegen.provide(source, code)
+        main, given, device, link = loaded["main"], self._tensors, self._device, self._link
+        device.set_raw_stream(link.stream)
+
+        def run() -> None:
+            with _told():
+                main(*given)
+
+        return run
+
+    def flush(self) -> None:
+        """Write more than the L2 cache holds."""
+        assert self.kernel.target.gpu is not None
+        size = _TIMES * self.kernel.target.gpu.l2
+        with _told():
+            self._emptied = self._emptied or self._link.allocated(size)
+            self._link.clear(self._emptied, size)
+
+    def timed(self, run: Run, number: int) -> Sample:
+        """The mean of some calls between two events of the GPU, which nothing else disturbs."""
+        with _told():
+            return self._link.timed(run, number), True
+
+
+class _told:  # noqa: N801 - reads as a verb
+    """Says of what goes wrong on the GPU whether the GPU is lost."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, CandidateError):
+            return
+        if not isinstance(error, NoGpuError | RuntimeError | ValueError):
+            return
+        said = f"{type(error).__name__}: {error}"
+        lost = faults.is_sticky(said)
+        raise (LostGpuError(said) if lost else CandidateError(said)) from error

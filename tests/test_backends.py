@@ -1,0 +1,167 @@
+"""What every backend keeps, whoever wrote it: a new one inherits these tests by being there."""
+
+import json
+from typing import Any
+
+import backend_cases
+import numpy as np
+import pytest
+import tvm
+
+from hybridc.compiler import plugin, target
+from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.interfaces import NotApplicable
+from hybridc.compiler.model import random_feed
+from hybridc.compiler.offload import backend as backends
+from hybridc.compiler.offload.choice import alone
+from hybridc.compiler.offload.subgraph import Subgraph
+from hybridc.compiler.tensors import empty, to_numpy, to_tensor
+from hybridc.compiler.tuning import answers
+
+CASES = backend_cases.modules()
+BACKENDS = [
+    pytest.param(name, marks=[pytest.mark.gpu] if kind.device == "cuda" else [])
+    for name, kind in backends.backends().all()
+]
+# What oneDNN takes of the cases on a CPU; all of them.
+TAKEN = {"onednn": set(CASES)}
+
+
+def able(name: str) -> backends.Backend:
+    """The backend, where its library is here."""
+    made = backends.backends().create(name)
+    if absent := made.missing():
+        pytest.skip(absent)
+    return made
+
+
+def here(backend: backends.Backend) -> target.Target:
+    """This host as a target of the backend's kind."""
+    return target.parse(backend.device)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", BACKENDS)
+def test_what_a_backend_takes_it_computes_as_tvm_does(name: str, case: str) -> None:
+    made = able(name)
+    found = backend_cases.found(CASES[case])
+    if isinstance(made.supports(found.graph, here(made)), NotApplicable):
+        pytest.skip("it does not take this")
+    module, specs = alone(found)
+    device = tvm.cuda() if made.device == "cuda" else None
+    call = made.build(found.graph, 2)
+    for seed in (0, 1):  # the second call has what the first one prepared
+        feed = random_feed(specs, seed)
+        if case == "bytes":
+            draw = np.random.default_rng(seed)
+            feed = {name: draw.integers(0, 256, x.shape, "uint8") for name, x in feed.items()}
+        (right,) = evaluate(module, list(feed.values()))
+        got = _called(call, found, feed, device)
+        depth = found.graph.flops // (2 * right.size)
+        assert answers.difference(got, right, depth, quantised=False) is None
+
+
+def _called(call: backends.Call, found: Any, feed: Any, device: Any) -> Any:
+    inputs = iter(feed.values())
+    arrays = [
+        expr.value.numpy() if operand.constant else next(inputs)
+        for expr, operand in zip(found.operands, found.graph.operands, strict=True)
+    ]
+    result = empty(found.graph.result.shape, np.dtype(found.graph.result.dtype))
+    result.reshape(-1).view(np.uint8)[:] = 255  # NaN: a hole shows
+    tensors = [to_tensor(np.ascontiguousarray(a).copy().reshape(a.shape)) for a in arrays]
+    into = to_tensor(result)
+    if device is None:
+        call(*tensors, into)
+        return result
+    moved = into.copyto(device)
+    call(*(tensor.copyto(device) for tensor in tensors), moved)
+    device.sync()
+    return to_numpy(moved.copyto(tvm.cpu()), result.dtype)
+
+
+@pytest.mark.parametrize("name", backends.backends().names())
+def test_a_backend_says_why_it_does_not_take_something(name: str) -> None:
+    made = backends.backends().create(name)
+    target_of = target.parse("cpu" if made.device == "cpu" else "nvidia/h100")
+    taken = set[str]()
+    for case, module in CASES.items():
+        why = made.supports(backend_cases.found(module).graph, target_of)
+        assert why is None or why.reason
+        if why is None:
+            taken.add(case)
+    assert taken
+    assert taken >= TAKEN.get(name, set())
+
+
+@pytest.mark.parametrize("name", backends.backends().names())
+def test_a_backend_is_a_plug_in_that_says_what_it_needs(name: str) -> None:
+    kind = backends.backends().load(name)
+    assert plugin.name_of(kind) == name
+    assert vars(kind)["__dataclass_params__"].frozen
+    assert (vars(kind)["__doc__"] or "").split("\n")[0].endswith(".")
+    assert kind.packages
+    assert kind.device in ("cpu", "cuda")
+
+
+@pytest.mark.parametrize("name", backends.backends().names())
+def test_more_work_costs_more_by_analysis(name: str) -> None:
+    made = backends.backends().create(name)
+    where = target.parse("cpu" if made.device == "cpu" else "nvidia/h100")
+    small, large = (
+        backend_cases.found(
+            backend_cases.made(
+                lambda x, d=depth: backend_cases.op.matmul(x, backend_cases.weight(d, 512)),
+                ((512, depth), "float32"),
+            )
+        ).graph
+        for depth in (64, 4096)
+    )
+    assert made.overhead < made.cost(small, where) < made.cost(large, where)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_subgraph_survives_the_manifest(case: str) -> None:
+    graph = backend_cases.found(CASES[case]).graph
+    again = Subgraph.of_json(json.loads(json.dumps(graph.to_json())))
+    assert again == graph
+    assert again.key == graph.key
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda data: data.pop("steps"),
+        lambda data: data["steps"].clear(),
+        lambda data: data["steps"][0].update(operands=[9]),
+        lambda data: data["operands"][0].update(shape=[-1, 2]),
+        lambda data: data["operands"][0].update(shape="x"),
+        lambda data: data.update(steps=7),
+    ],
+)
+def test_a_damaged_subgraph_is_one_error(spoil: Any) -> None:
+    data = json.loads(json.dumps(backend_cases.found(CASES["dense"]).graph.to_json()))
+    spoil(data)
+    with pytest.raises(ArtifactError, match="a subgraph is malformed"):
+        Subgraph.of_json(data)
+
+
+@pytest.mark.parametrize(
+    ("names", "device", "said"),
+    [
+        (("tvm", "onednm"), "cpu", "no backend is named 'onednm'; did you mean 'onednn'?"),
+        (("cudnn",), "cpu", "backend cudnn is not for target kind cpu; it has tvm, onednn"),
+        (("onednn",), "cuda", "backend onednn is not for target kind cuda; it has tvm, cublaslt"),
+    ],
+)
+def test_a_backend_that_is_not_there_is_one_line(
+    names: tuple[str, ...], device: str, said: str
+) -> None:
+    with pytest.raises(InputError) as raised:
+        backends.chosen(names, device)
+    assert said in str(raised.value)
+
+
+def test_our_own_kernels_need_no_backend() -> None:
+    assert backends.chosen(("tvm",), "cpu") == ()
