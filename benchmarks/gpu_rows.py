@@ -193,9 +193,7 @@ def bound_by_memory() -> Iterator[Row]:
         ("sum of rows", lambda x: op.sum(x, [-1]), lambda x: x.sum(-1), 1),
     ):
 
-        def row(
-            machine: Machine, build: Any = build, peer: Any = peer, passes: int = passes
-        ) -> Cells:
+        def row(machine: Machine, what: Any = (build, peer), passes: int = passes) -> Cells:
             shape = (machine.size(2**17), 1024)
             moved = float(passes * 4 * shape[0] * shape[1])
             return _measured(Case(((shape, "float32"),), *what, bytes=moved), machine)

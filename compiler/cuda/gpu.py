@@ -143,6 +143,7 @@ _BOARDS = (
     _board("l40s", "sm_89", 142, 96, (91.6, 183.0, 362.0), 864),
     _board("rtx-4090", "sm_89", 128, 72, (82.6, 82.6, 165.2), 1008),
     _board("h100", "sm_90a", 132, 50, (66.9, 494.7, 989.4), 3352),
+    _board("h100-pcie", "sm_90a", 114, 50, (51.2, 378.0, 756.0), 2000),
     _board("h200", "sm_90a", 132, 50, (66.9, 494.7, 989.4), 4800),
     _board("b200", "sm_100", 148, 126, (80.0, 1100.0, 2250.0), 8000),
     _board("rtx-5090", "sm_120", 170, 96, (104.8, 104.8, 209.5), 1792),
@@ -191,8 +192,10 @@ def from_json(told: Any) -> Gpu:
 
 def board_like(name: str, capability: int) -> Gpu | None:
     """The known board that a driver calls `name`; None where the table has none of it."""
-    told = name.lower().replace(" ", "-")
-    fitting = [board for board in _BOARDS if board.capability == capability and board.name in told]
+    # By whole words: a T400 is no T4, and an L40 no L4; boards of laptops have other peaks.
+    told = set(name.lower().replace("-", " ").split())
+    alike = [board for board in _BOARDS if board.capability == capability and "laptop" not in told]
+    fitting = [board for board in alike if set(board.name.split("-")) <= told]
     return max(fitting, key=lambda board: len(board.name), default=None)
 
 
