@@ -5,6 +5,7 @@ good; then it says so, and another process takes its place.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tvm
@@ -27,10 +28,10 @@ class LostGpuError(CandidateError):
 class GpuArguments(Arguments):
     """The parameters as tensors of the GPU; `arrays` are copies of them in the host's memory."""
 
-    def __init__(self, kernel: Kernel, link: Link | None = None) -> None:
+    def __init__(self, kernel: Kernel, link: Link | None = None, device: Any = None) -> None:
         super().__init__(kernel)
         self._link = link or Link(0)
-        self._device = tvm.cuda(0)
+        self._device = tvm.cuda(0) if device is None else device
         self._emptied = 0
         with _told():
             self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
