@@ -81,6 +81,7 @@ class _Unreadable:
 
     def library(self, workload: str) -> str | None:
         """Know nothing."""
+        return None
 
     def check(self) -> None:
         """Demand nothing."""

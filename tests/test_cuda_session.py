@@ -93,8 +93,8 @@ def test_inputs_go_by_pinned_memory_and_results_come_the_same_way(
     session: InferenceSession, driver: FakeDriver
 ) -> None:
     y, z = session.run(None, {"x": X})
-    np.testing.assert_allclose(y, right(X), rtol=1e-5)
-    np.testing.assert_allclose(z, 2 * right(X), rtol=1e-5)
+    np.testing.assert_allclose(y, right(X), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(z, 2 * right(X), rtol=1e-5, atol=1e-5)
     assert driver.calls == [
         *(ON, "cuMemHostAlloc", UPLOAD, OFF),
         *(ON, "main", OFF),
@@ -123,7 +123,7 @@ def test_the_third_call_is_recorded_and_later_ones_are_replayed(
     driver.calls.clear()
     y, _ = session.run(None, {"x": 3 * X})
     assert driver.calls == [ON, UPLOAD, OFF, *replayed, ON, DOWNLOAD, DOWNLOAD, WAIT, OFF]
-    np.testing.assert_allclose(y, right(3 * X), rtol=1e-5)
+    np.testing.assert_allclose(y, right(3 * X), rtol=1e-5, atol=1e-5)
 
 
 def test_answers_are_the_callers_own(session: InferenceSession) -> None:
@@ -138,7 +138,7 @@ def test_what_cannot_be_recorded_stays_plain_and_is_noted(
     driver.fails["cuStreamEndCapture"] = CAPTURE_UNSUPPORTED
     for _ in range(5):
         y, _ = session.run(None, {"x": X})
-        np.testing.assert_allclose(y, right(X), rtol=1e-5)
+        np.testing.assert_allclose(y, right(X), rtol=1e-5, atol=1e-5)
     assert driver.calls.count("cuStreamBeginCapture") == 1
     graphs: Any = session._main
     assert graphs.notes == [

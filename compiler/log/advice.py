@@ -61,6 +61,7 @@ class LogAdvice:
 
     def library(self, workload: str) -> str | None:
         """Nothing: records are of kernels of ours."""
+        return None
 
     def check(self) -> None:
         """Raise MissingRecordError where a frozen compilation lacks records."""

@@ -4,6 +4,8 @@ The process has one GPU, the first that it may see.  A fault of a kernel may cos
 good; then it says so, and another process takes its place.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +35,19 @@ class GpuArguments(Arguments):
         self._link = link or Link(0)
         self._device = tvm.cuda(0) if device is None else device
         self._emptied = 0
-        with _told():
+        with told():
             self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
 
     def reset(self) -> None:
         """Give every parameter what it had at first."""
         super().reset()
-        with _told():
+        with told():
             for tensor, array in zip(self._tensors, self.arrays, strict=True):
                 tensor.copyfrom(to_tensor(array))
 
     def fetch(self) -> None:
         """Wait for the GPU, and copy back what it wrote."""
-        with _told():
+        with told():
             self._link.finish()
             for tensor, array in zip(self._tensors, self.arrays, strict=True):
                 # Of types that numpy lacks, the bytes.
@@ -64,7 +66,7 @@ class GpuArguments(Arguments):
         device.set_raw_stream(link.stream)
 
         def run() -> None:
-            with _told():
+            with told():
                 main(*given)
 
         return run
@@ -73,27 +75,27 @@ class GpuArguments(Arguments):
         """Write more than the L2 cache holds."""
         assert self.kernel.target.gpu is not None
         size = _TIMES * self.kernel.target.gpu.l2
-        with _told():
+        with told():
             self._emptied = self._emptied or self._link.allocated(size)
             self._link.clear(self._emptied, size)
 
     def timed(self, run: Run, number: int) -> Sample:
         """The mean of some calls between two events of the GPU, which nothing else disturbs."""
-        with _told():
+        with told():
             return self._link.timed(run, number), True
 
 
-class _told:  # noqa: N801 - reads as a verb
-    """Says of what goes wrong on the GPU whether the GPU is lost."""
+@contextmanager
+def told() -> Generator[None]:
+    """Say of what goes wrong on the GPU within whether the GPU is lost.
 
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        if error is None or isinstance(error, CandidateError):
-            return
-        if not isinstance(error, NoGpuError | RuntimeError | ValueError):
-            return
+    Raises CandidateError, or LostGpuError.
+    """
+    try:
+        yield
+    except CandidateError:
+        raise
+    except (NoGpuError, RuntimeError, ValueError) as error:
         said = f"{type(error).__name__}: {error}"
         lost = faults.is_sticky(said)
         raise (LostGpuError(said) if lost else CandidateError(said)) from error
