@@ -176,9 +176,8 @@ def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "installed", lambda package: package != "torch")
 
 
-@pytest.mark.usefixtures("no_torch")
 def test_without_the_library_loading_is_one_clear_line(
-    joined: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    joined: Path, no_torch: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ArtifactError, match="1 of its kernels are computed by onednn") as raised:
         InferenceSession(joined)
