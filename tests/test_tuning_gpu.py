@@ -78,15 +78,15 @@ def test_a_candidate_is_built_with_its_machine_code(point: str | None, tmp_path:
 def test_what_is_beyond_the_gpu_is_not_even_compiled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    small = replace(gpu().device, shared_per_block=64, name="tiny")
-    one = kernel(where=replace(gpu(), gpu=small))
+    one, much = kernel(), "70000 blocks along y, 65535 are allowed"
+    monkeypatch.setattr(resources.Launch, "faults", lambda *_: (much,))
 
     def never() -> None:
         raise AssertionError("it was compiled")
 
     monkeypatch.setattr(toolchain, "find", never)
-    point = kernel().rule.default(kernel().match, gpu())
-    with pytest.raises(PassError, match=r"beyond tiny: \d+ bytes of shared memory in a block"):
+    point = one.rule.default(one.match, one.target)
+    with pytest.raises(PassError, match=f"beyond h100: {much}"):
         one.compile(point, tmp_path / "k.so")
 
 

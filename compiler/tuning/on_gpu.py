@@ -34,7 +34,7 @@ class GpuArguments(Arguments):
         super().__init__(kernel)
         self._link = link or Link(0)
         self._device = tvm.cuda(0) if device is None else device
-        self._emptied = 0
+        self._emptied: int | None = None
         with told():
             self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
 
@@ -76,7 +76,8 @@ class GpuArguments(Arguments):
         assert self.kernel.target.gpu is not None
         size = _TIMES * self.kernel.target.gpu.l2
         with told():
-            self._emptied = self._emptied or self._link.allocated(size)
+            if self._emptied is None:
+                self._emptied = self._link.allocated(size)
             self._link.clear(self._emptied, size)
 
     def timed(self, run: Run, number: int) -> Sample:
