@@ -60,10 +60,8 @@ def _bytes(x: Any) -> Any:
     return op.matmul(x, weight(96, 40, dtype="int8"), out_dtype="int32")
 
 
-def modules() -> dict[str, Any]:
-    """Every case, as a module of one subgraph."""
+def _products() -> dict[str, Any]:
     bias = weight(40)
-    heads = f32((2, 24, 3, 16), (2, 30, 3, 16), (2, 30, 3, 16))
     relu = op.nn.relu
     return {
         "dense": made(lambda x: op.matmul(x, weight(96, 40)), *f32((7, 96))),
@@ -87,6 +85,12 @@ def modules() -> dict[str, Any]:
         "batched": made(op.matmul, *f32((3, 2, 9, 20), (3, 2, 20, 11))),
         "batched, silu": made(lambda a, b: op.nn.silu(op.matmul(a, b)), *f32((3, 9, 8), (3, 8, 5))),
         "broadcast": made(op.matmul, *f32((3, 2, 9, 20), (20, 11))),
+    }
+
+
+def _convolutions() -> dict[str, Any]:
+    relu = op.nn.relu
+    return {
         "convolution": made(
             lambda x: conv(x, weight(24, 3, 3, 16), padding=[1, 1]), *f32((2, 14, 14, 16))
         ),
@@ -107,6 +111,15 @@ def modules() -> dict[str, Any]:
         "convolution by an input": made(
             lambda x, w: conv(x, w, padding=[1, 1]), *f32((1, 8, 8, 4), (6, 3, 3, 4))
         ),
+    }
+
+
+def modules() -> dict[str, Any]:
+    """Every case, as a module of one subgraph."""
+    heads = f32((2, 24, 3, 16), (2, 30, 3, 16), (2, 30, 3, 16))
+    return {
+        **_products(),
+        **_convolutions(),
         "attention": made(attend, *heads),
         "attention, mask": made(attend, *heads, ((2, 1, 24, 30), "float32")),
         "bytes": made(_bytes, ((5, 96), "uint8")),

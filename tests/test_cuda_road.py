@@ -153,7 +153,9 @@ def test_what_needs_the_gpu_says_that_it_is_not_here(
     assert "has no NVIDIA driver" in capsys.readouterr().err
 
 
-def test_kernels_for_a_gpu_that_is_not_here_are_not_tuned(capsys: pytest.CaptureFixture[str]) -> None:
+def test_kernels_for_a_gpu_that_is_not_here_are_not_tuned(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert entry.run(["tune", DIGITS, "--target", "sm_90", "--trials", "1"]) == 2
     assert "tuned on the GPU itself: --target cuda, not sm_90" in capsys.readouterr().err
     assert entry.run(["compile", DIGITS, "--target", "sm_90", "--trials", "1"]) == 2
