@@ -225,6 +225,7 @@ class Course(Generic[Result]):
             return self._quickened(tried, found)
         if self.best is not None and self._costs(found) >= self._costs(self.best):
             return tried  # it would only be slower
+        self.means.sensitise(found)
         made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
         if made is None:
             return tried
