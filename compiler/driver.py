@@ -222,7 +222,9 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         else:
             kept.clear()
     profiled = None
-    if plan.options.steering.profile:
+    if plan.options.steering.profile and clock.purse.left == 0.0:
+        notes.append("kernels were not timed for the profile: the budget is used up")
+    elif plan.options.steering.profile:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()

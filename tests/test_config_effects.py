@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import region_models
 from filled_logs import fill, model
 from made_up import FAST, LOOSE, Candidate, all_better, go, verdicts
 
@@ -18,7 +19,7 @@ from hybridc.compiler.configuration import presets
 from hybridc.compiler.configuration.config import HybridConfig, names
 from hybridc.compiler.errors import HybridcError, InputError, MissingRecordError, ModelError
 from hybridc.compiler.measurement.measure import Samples
-from hybridc.compiler.orchestration import side_by_side
+from hybridc.compiler.orchestration import prospects, side_by_side
 from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.session import InferenceSession
@@ -88,7 +89,12 @@ SHOWN: dict[str, tuple[dict[str, Any], Callable[[Outcome], Any]]] = {
         lambda o: o.artifact.certificate["data"] == "calibration data, 4 samples",
     ),
     "validation": (
-        {"calibration": "one.npz", "validation": "other.npz", "dtype": "int8"},
+        {
+            "calibration": "one.npz",
+            "validation": "other.npz",
+            "dtype": "int8",
+            "min_accuracy": {"cosine": 0.1},
+        },
         lambda o: (
             o.artifact.certificate["data"] == "validation data, 4 samples"
             and o.artifact.certificate["calibration"]["samples"] == 4
@@ -146,18 +152,9 @@ def test_what_is_frozen_wants_records(place: Path) -> None:
 
 
 def test_without_fallback_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
-    from onnx import TensorProto, helper
-
-    kind = TensorProto.FLOAT
-    x, y = (
-        helper.make_tensor_value_info("x", kind, [3, 3]),
-        helper.make_tensor_value_info("y", kind, []),
-    )
-    graph = helper.make_graph([helper.make_node("Det", ["x"], ["y"])], "det", [x], [y])
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    onnx.save(made, tmp_path / "small.onnx")
+    onnx.save(region_models.network("Unique"), tmp_path / "small.onnx")
     assert compiled(tmp_path).report.regions
-    with pytest.raises(ModelError, match="Det"):
+    with pytest.raises(ModelError, match="Unique"):
         compiled(tmp_path, fallback=False)
 
 
@@ -263,6 +260,7 @@ def test_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return [side_by_side.BuildError("no such luck") for _ in jobs]
 
     monkeypatch.setattr(side_by_side, "drafts", drafts)
+    monkeypatch.setattr(prospects, "vain", lambda *_: "")
     for workers in (1, 2):
         compiled(place, strategy="parallel", workers=workers, min_accuracy={"cosine": 0.9})
     assert counts == [1, 2]

@@ -63,8 +63,8 @@ class Means(Generic[Result]):
 
     `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
     side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
-    times its kernels, by their FLOPs; `sensitise` measures how sensitive the model is to each of its
-    products in less precision.  `in_turns` measures two results anew, call by call in turns,
+    times its kernels, by their FLOPs; `sensitise` measures what each of its products in less
+    precision does to the output.  `in_turns` measures two results anew, call by call in turns,
     as far as time goes, and `retimed` a single one.
     """
 
@@ -82,7 +82,8 @@ class Tried(Generic[Result]):
     """A stage that was tried: the options that it made, and what came of them.
 
     `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
-    and `told` what was left out.  `predicted` is what was expected of it, if anybody asked.
+    and `told` what was left out.  `gained` is the log-speedup over what stood, by turns where there
+    was doubt.  `predicted` is what was expected of it, if anybody asked.
     """
 
     stage: Stage
@@ -92,4 +93,5 @@ class Tried(Generic[Result]):
     failed: Exception | None = None
     whole: Result | None = None
     told: str = ""
+    gained: float | None = None
     predicted: Mapping[str, Any] | None = None

@@ -129,7 +129,7 @@ class Workshop:
             return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
 
     def sensitise(self, found: Outcome) -> None:
-        """Measure the effect of each product in 8 bits, as far as there are any and time is left."""
+        """Measure the effect of each product in 8 bits, if there are any and time is left."""
         if found.sensitive is not None and self.clock.purse.left != 0.0:
             self.keep()
             with self.clock.stage("measure sensitivity"):
@@ -149,8 +149,10 @@ class Workshop:
         )
 
     def retimed(self, found: Outcome) -> Outcome:
-        """The same outcome, measured again."""
+        """The same outcome, measured again where there is time left."""
         contract, left = self.plan.options.contract, self.clock.purse.left
+        if left == 0.0:
+            return found
         session = InferenceSession(found.artifact, self.plan.target.threads)
         with self.clock.stage("measure"):
             samples = timing.timed(session, self.trial.feeds[0], contract, left)
