@@ -2,11 +2,16 @@
 
     python benchmarks/contracts.py speed                       ResNet-50 and BERT-base
     python benchmarks/contracts.py ladder --models digits      contracts of rising difficulty
+    python benchmarks/contracts.py unseen --samples 100        six small trained networks
     python benchmarks/contracts.py rivals                      NNCF with accuracy control
+    python benchmarks/contracts.py rivals --rivals /tmp/nncf/bin/python
 
 `speed`: the fastest candidate within a limit on the cosine, beside ONNX Runtime in fp32 and
 OpenVINO as it is.  `ladder`: of each contract that is certified, all limits are measured again on
-data of the same kind that nothing has seen.  `rivals`: one model, data and limit for all.
+data of the same kind that nothing has seen.  `unseen`: networks that nothing was made for, under
+ever tighter limits on the cosine.  `rivals`: one model, data and limit for all; they may
+be installed in an environment of their own: `python -m venv /tmp/nncf && /tmp/nncf/bin/pip install
+nncf openvino`.
 """
 
 import argparse
@@ -17,6 +22,7 @@ from types import MappingProxyType
 import contracts_ladder
 import contracts_rivals
 import contracts_speed
+import contracts_unseen
 import data
 import markdown
 
@@ -24,7 +30,10 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProx
     {
         "speed": lambda given: contracts_speed.run(given.models or contracts_speed.MODELS, given),
         "ladder": lambda given: contracts_ladder.run(given.models or data.LADDER, given),
-        "rivals": lambda given: contracts_rivals.run(given.models or contracts_rivals.MODELS),
+        "unseen": lambda given: contracts_unseen.run(given.models or data.TRAINED, given),
+        "rivals": lambda given: contracts_rivals.run(
+            given.models or contracts_rivals.MODELS, given.rivals
+        ),
     }
 )
 
@@ -36,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), help="with commas between")
     parser.add_argument("--contracts", type=int, default=20, help="ladder: rungs of each model")
     parser.add_argument("--samples", type=int, default=64, help="of each kind of data")
+    parser.add_argument("--rivals", metavar="PYTHON", help="rivals: the interpreter that has them")
     given = parser.parse_args(arguments)
     try:
         markdown.show(PARTS[given.part](given))

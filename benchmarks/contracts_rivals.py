@@ -1,14 +1,22 @@
-"""One trained model, one limit: hybridc, and NNCF with accuracy control where it is installed."""
+"""One trained model, one limit: hybridc, and rivals that keep a limit on a figure too.
 
-import importlib.util
+Rivals quantise in an interpreter where they are installed: this one, or that of `--rivals`, of an
+environment of their own, since they want other versions of what is here.
+"""
+
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import markdown
-from subjects import SUBJECTS, Subject
+import numpy as np
+from subjects import SUBJECTS, Feed, Subject
 
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
@@ -17,46 +25,80 @@ from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
 
 THREADS = 2
 MODELS = ("digits", "sentences")
-RIVALS = ("nncf", "olive")
+# By rival: the package that it needs, and the peer that runs what it makes.
+RIVALS: Mapping[str, tuple[str, str]] = {"nncf": ("nncf", "openvino{precision=default}")}
+_SCRIPT = Path(__file__).with_name("rival.py")
+_LONGEST = 3600  # seconds of one task
 
 
-def run(names: Sequence[str]) -> Iterator[str]:
-    """The table row by row, with what is not installed."""
+@dataclass(frozen=True)
+class Made:
+    """What somebody made of a model: the file and its peer, the figure, and the seconds it took."""
+
+    file: Path
+    peer: str
+    figure: float
+    seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class RivalError(Exception):
+    """A rival gave no model."""
+
+
+def run(names: Sequence[str], python: str | None = None) -> Iterator[str]:
+    """The table row by row, with what is not installed; `python` is the rivals' interpreter."""
+    interpreter = python or sys.executable
+    present = [name for name, (package, _) in RIVALS.items() if _has(interpreter, package)]
     yield markdown.head(("model", "limit", "figure", "a call", "ratio to hybridc", "took"))
     with tempfile.TemporaryDirectory(prefix="hybridc-") as made:
         for name in names:
-            compared, rows = _compared(SUBJECTS[name](Path(made)), Path(made))
-            yield from map(markdown.row, rows)
-            if not compared.quiet:
-                yield f"* {name}: **not quiet, {compared.busy:.1f} cores busy**."
-    absent = [name for name in RIVALS if importlib.util.find_spec(name) is None]
+            yield from _compared(SUBJECTS[name](Path(made)), present, interpreter, Path(made))
+    absent = [name for name in RIVALS if name not in present]
     yield from (f"* {name} is not installed: not compared." for name in absent)
-    if "olive" not in absent:
-        yield "* olive is installed, and drives the same NNCF: not compared by itself."
 
 
-def _compared(subject: Subject, folder: Path) -> tuple[Comparison, list[tuple[str, ...]]]:
-    """All side by side, and a row for each."""
-    found = {"hybridc": _ours(subject, folder)}
-    if importlib.util.find_spec("nncf") is not None:
-        found["nncf"] = _nncf(subject, folder)
-    peers = {"hybridc": "hybridc", "nncf": "openvino{precision=default}"}
-    contenders = [Contender(peers[who], file) for who, (file, _, _) in found.items()]
-    inputs = frontend.load(subject.file).inputs
-    compared = bench.compare(contenders, inputs, Plan(THREADS))
+def _has(interpreter: str, package: str) -> bool:
+    asked = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return subprocess.run([interpreter, "-c", asked], check=False).returncode == 0
+
+
+def _compared(
+    subject: Subject, rivals: Sequence[str], interpreter: str, folder: Path
+) -> Iterator[str]:
+    """A row for each, all side by side, and what has to be known of them."""
+    found, notes = {"hybridc": _ours(subject, folder)}, list[str]()
+    for rival in rivals:
+        place = folder / f"{subject.name}-{rival}"
+        try:
+            found[rival] = rivalled(subject, rival, interpreter, place)
+        except RivalError as error:
+            notes.append(f"* {subject.name}, {rival}: {error}.")
+    contenders = [Contender(each.peer, each.file) for each in found.values()]
+    compared = bench.compare(contenders, frontend.load(subject.file).inputs, Plan(THREADS))
+    yield from map(markdown.row, _rows(subject, found, compared))
+    for rival, made in found.items():
+        told = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+        notes += [f"* {subject.name}, {rival}: {told}."] if told else []
+    if not compared.quiet:
+        notes.append(f"* {subject.name}: **not quiet, {compared.busy:.1f} cores busy**.")
+    yield from notes
+
+
+def _rows(
+    subject: Subject, found: Mapping[str, Made], compared: Comparison
+) -> Iterator[tuple[str, ...]]:
     results = compared.results
-    return compared, [
-        (
-            *(f"{subject.name}, {who}", subject.limit, f"{figure:.4f}"),
+    for (who, made), each in zip(found.items(), results, strict=True):
+        yield (
+            *(f"{subject.name}, {who}", subject.limit, f"{made.figure:.4f}"),
             f"{each.samples.median * 1e3:.3f} ms",
             f"{each.ratio(results[0]):.2f}",
-            f"{seconds:.0f} s",
+            f"{made.seconds:.0f} s",
         )
-        for (who, (_, figure, seconds)), each in zip(found.items(), results, strict=True)
-    ]
 
 
-def _ours(subject: Subject, folder: Path) -> tuple[Path, float, float]:
+def _ours(subject: Subject, folder: Path) -> Made:
     """The artifact, its figure, and the seconds that it took to compile."""
     options = Options(
         threads=THREADS,
@@ -69,40 +111,56 @@ def _ours(subject: Subject, folder: Path) -> tuple[Path, float, float]:
     seconds = time.perf_counter() - start
     path = folder / f"{subject.name}.hyb"
     outcome.artifact.save(path)
-    return path, outcome.measured.accuracy["validate"].value, seconds
+    return Made(path, "hybridc", outcome.measured.accuracy["validate"].value, seconds)
 
 
-class Compiled:
-    """A compiled model of OpenVINO with the call of `InferenceSession`."""
+class Recorded:
+    """Outputs that were computed elsewhere, with the call of `InferenceSession`, in their order."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, path: Path, outputs: Sequence[str]) -> None:
+        with np.load(path) as archive:
+            self._found = {tuple(map(int, key.split("-"))): archive[key] for key in archive}
+        self._names, self._next = outputs, 0
 
-    def run(self, names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
-        """All outputs, or the named ones."""
-        found = self._model(dict(feed))
-        return [found[name] for name in names] if names else [found[o] for o in self._model.outputs]
+    def run(self, names: Sequence[str] | None, _: Feed) -> list[Any]:
+        """The next sample's outputs, all or the named ones."""
+        places = [self._names.index(name) for name in names or self._names]
+        self._next += 1
+        return [self._found[self._next - 1, place] for place in places]
 
 
-def _nncf(subject: Subject, folder: Path) -> tuple[Path, float, float]:
-    """OpenVINO's model by `quantize_with_accuracy_control`, its figure, and how long that took."""
-    import nncf
-    import openvino
+def rivalled(subject: Subject, rival: str, interpreter: str, folder: Path) -> Made:
+    """What a rival makes of a subject, in its interpreter.
 
-    def figure(compiled: Any, _: Any) -> float:
-        return subject.validate(Compiled(compiled))
+    Raises RivalError where it ends without a model.
+    """
+    _hand_over(subject, rival, folder)
+    outputs = [spec.name for spec in frontend.load(subject.file).outputs]
+    figure = 0.0
+    command = ["timeout", str(_LONGEST), interpreter, str(_SCRIPT), str(folder)]
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+        ) as child,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for line in child.stdout:
+            told = json.loads(line)
+            if "made" in told:
+                file, peer = folder / told["made"], RIVALS[rival][1]
+                return Made(file, peer, figure, told["seconds"], told["versions"])
+            figure = subject.validate(Recorded(folder / told["outputs"], outputs))
+            print(figure, file=child.stdin, flush=True)
+    last = (folder / "log").read_text().strip().splitlines()[-1:]
+    raise RivalError(f"ended without a model: {' '.join(last)[:200]}")
 
-    core = openvino.Core()
-    start = time.perf_counter()
-    quantised = nncf.quantize_with_accuracy_control(
-        core.read_model(str(subject.file)),
-        calibration_dataset=nncf.Dataset(list(subject.calibration)),
-        validation_dataset=nncf.Dataset(list(subject.validation)),
-        validation_fn=figure,
-        max_drop=subject.loss,
-        drop_type=nncf.DropType.ABSOLUTE,
-    )
-    seconds = time.perf_counter() - start
-    path = folder / f"{subject.name}-nncf.xml"
-    openvino.save_model(quantised, str(path), compress_to_fp16=False)
-    return path, figure(core.compile_model(str(path), "CPU"), None), seconds
+
+def _hand_over(subject: Subject, rival: str, folder: Path) -> None:
+    folder.mkdir()
+    for use in ("calibration", "validation"):
+        for index, feed in enumerate(getattr(subject, use)):
+            np.savez(folder / f"{use}-{index}.npz", **feed)
+    task = {"rival": rival, "model": str(subject.file), "loss": subject.loss}
+    (folder / "task.json").write_text(json.dumps(task))

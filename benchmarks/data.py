@@ -68,3 +68,5 @@ MODELS: Mapping[str, Callable[[], Source]] = MappingProxyType(
     }
 )
 LADDER = ("digits", "bert-tiny", "resnet-18")
+# Networks of `trained_models`, which takes torch.
+TRAINED = ("small-cnn", "mlp-mixer", "lstm-tagger", "small-vit", "gpt-decoder", "unet")

@@ -185,7 +185,15 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = experience.read() if cascade.several(options) else ()
-    means = Means(shop.attempt, shop.prepare, shop.facts, shop.kernels, shop.in_turns, shop.retimed)
+    means = Means(
+        shop.attempt,
+        shop.prepare,
+        shop.facts,
+        shop.kernels,
+        shop.sensitise,
+        shop.in_turns,
+        shop.retimed,
+    )
     found = cascade.run(options, means, clock.purse, past)
     return _told(found, shop)
 
@@ -214,18 +222,22 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         else:
             kept.clear()
     profiled = None
-    if plan.options.steering.profile:
+    if plan.options.steering.profile and clock.purse.left == 0.0:
+        notes.append("kernels were not timed for the profile: the budget is used up")
+    elif plan.options.steering.profile:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
     reference = advice.of_reference(shop.trial.model, plan.options.contract, found.best.measured)
+    told = [*found.best.report.notes, *filter(None, notes)]
+    told += [note for note in dict.fromkeys(shop.tunings) if note not in told]
     return found.best.decided(
         (*found.advice, *reference),
         clock.stages,
         decisions=found.decisions,
         hybrid=found.hybrid,
         profile=profiled,
-        notes=(*found.best.report.notes, *filter(None, notes)),
+        notes=tuple(told),
     )
 
 

@@ -78,14 +78,63 @@ def test_a_name_that_is_none_is_told(script: Load) -> None:
         script("contracts").main(["ladder", "--models", "digit"])
 
 
-def test_openvino_answers_as_a_session(script: Load) -> None:
-    openvino = pytest.importorskip("openvino")
-    compiled = openvino.Core().compile_model(str(DIGITS), "CPU")
-    session = script("contracts_rivals").Compiled(compiled)
-    feed = {"image": np.zeros((1, 1, 8, 8), np.float32)}
-    (output,) = session.run(None, feed)
-    assert output.shape == (1, 10)
-    np.testing.assert_array_equal(session.run(["logits"], feed)[0], output)
+RIVAL = """
+import json, pathlib, sys
+import numpy as np
+folder = pathlib.Path(sys.argv[1])
+task = json.loads((folder / "task.json").read_text())
+if task["loss"] > 1:
+    sys.exit("no such luck")
+count = len(list(folder.glob("validation-*.npz")))
+for right in (1, count):
+    found = {f"{i}-0": np.eye(1, 10, i % 10 if i < right else (i + 1) % 10) for i in range(count)}
+    np.savez(folder / "outputs.npz", **found)
+    print(json.dumps({"outputs": "outputs.npz"}), flush=True)
+    figure = float(sys.stdin.readline())
+print(f"a figure of {figure}", file=sys.stderr)
+print(json.dumps({"made": "made.xml", "seconds": 2.5, "versions": {"nncf": "1"}}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("loss", [0.01, 2.0])
+def test_a_rival_in_an_interpreter_of_its_own_asks_for_its_figure(
+    script: Load, loss: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rivals, subjects = script("contracts_rivals"), script("subjects")
+    (tmp_path / "rival.py").write_text(RIVAL)
+    monkeypatch.setattr(rivals, "_SCRIPT", tmp_path / "rival.py")
+    feeds = [{"image": np.full((1, 1, 8, 8), i, np.float32)} for i in range(4)]
+
+    def share(session: Any) -> float:
+        places = [session.run(["logits"], feed)[0].argmax() for feed in feeds]
+        return float(np.mean([place == i for i, place in enumerate(places)]))
+
+    subject = subjects.Subject("digits", DIGITS, feeds, feeds, "share", share, drop=loss)
+    if loss > 1:
+        with pytest.raises(rivals.RivalError, match="no such luck"):
+            rivals.rivalled(subject, "nncf", sys.executable, tmp_path / "made")
+        return
+    made = rivals.rivalled(subject, "nncf", sys.executable, tmp_path / "made")
+    assert (made.figure, made.seconds, made.versions) == (1.0, 2.5, {"nncf": "1"})
+    assert made.file == tmp_path / "made/made.xml"
+    assert "a figure of 1.0" in (tmp_path / "made/log").read_text()
+
+
+def test_looser_limits_that_are_slower_and_refuted_ones_are_faults(script: Load) -> None:
+    unseen = script("contracts_unseen")
+
+    def certified(limit: float, fresh: float, seconds: float) -> Any:
+        return unseen.Certified(limit, None, Estimate(fresh, fresh, fresh), seconds)
+
+    good = [certified(0.9, 0.95, 1.0), certified(0.99, 0.999, 1.02), certified(0.999, 0.9999, 2.0)]
+    assert list(unseen.faults(good, 2.0)) == []
+    bad = [certified(0.9, 0.95, 1.5), certified(0.99, 0.98, 1.0), certified(0.999, 0.9999, 2.5)]
+    told = list(unseen.faults(bad, 2.0))
+    assert [each.split("**")[1] for each in told] == [
+        "cosine ≥ 0.99 is refuted",
+        "cosine ≥ 0.999 is slower than fp32",
+        "cosine ≥ 0.9 is slower than ≥ 0.99",
+    ]
 
 
 @pytest.fixture

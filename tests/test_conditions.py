@@ -31,6 +31,9 @@ BUSY = replace(QUIET, busy=1.4)
         (QUIET, ""),
         (BUSY, "other programs kept 1.4 cores busy"),
         (replace(BUSY, free=2), ""),  # there was room for them
+        (replace(QUIET, busy=0.2), ""),
+        (replace(QUIET, busy=0.2, bearable=0.1), "other programs kept 0.2 cores busy"),
+        (replace(QUIET, busy=0.2, bearable=0.1, free=1), ""),
         (replace(QUIET, drift=1.3), "the clock changed by 30%"),
         (
             replace(BUSY, drift=2.0),
@@ -84,6 +87,31 @@ def test_waiting_ends_with_the_others_or_the_time(monkeypatch: pytest.MonkeyPatc
     conditions.wait(2, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("contract", "bearable"),
+    [
+        (Contract(), 0.25),
+        (Contract("5ms"), 0.25),
+        (Contract("p75<=5ms"), 0.25),
+        (Contract("p90<=5ms"), 0.1),
+        (Contract("p99<=5ms", max_size="1MB"), 0.1),
+        (Contract(min_throughput=5.0), 0.1),  # a mean has the late calls in it
+    ],
+)
+def test_late_calls_want_a_quieter_machine(
+    contract: Contract, bearable: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(load.Load, "others", lambda _: 0.2)
+    monkeypatch.setattr(load, "INTERVAL", 0.0)
+    monkeypatch.setattr(host, "cores", lambda: 2)
+    monkeypatch.setattr(measure, "latency", lambda *_, **__: Samples((0.001,) * 400))
+    session: Any = _Session()
+    found = timing.timed(session, {}, contract)
+    assert found.conditions is not None
+    assert (found.conditions.bearable, found.conditions.busy) == (bearable, 0.2)
+    assert bool(found.disturbed) is (bearable < 0.2)
+
+
 class _Session:
     """Runs nothing, on two threads."""
 
@@ -108,7 +136,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Samples, in
         rest, waits = list(turns), list[float]()
         monkeypatch.setattr(measure, "latency", lambda *_, **__: Samples(rest[0][0]))
         monkeypatch.setattr(Watch, "conditions", lambda _: rest.pop(0)[1])
-        monkeypatch.setattr(conditions, "wait", lambda _, seconds: waits.append(seconds))
+        monkeypatch.setattr(conditions, "wait", lambda _, seconds, __: waits.append(seconds))
         found = timing.timed(_Session(), {}, contract, left)  # type: ignore[arg-type]
         return found, len(turns) - len(rest), waits
 

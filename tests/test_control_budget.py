@@ -2,13 +2,17 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
 
+from hybridc.compiler import driver
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import PassError
+from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.budgeting import Budgeting
 from hybridc.compiler.orchestration.experienced import Past
@@ -143,6 +147,26 @@ def test_a_budget_that_is_too_short_for_one_stage_is_said_in_one_line() -> None:
     clock.seconds = 2.0
     with pytest.raises(OutOfTimeError, match="the budget of 2 s ends before build"):
         purse.check("build")
+
+
+def test_what_was_kept_is_delivered_when_no_time_is_left_for_a_profile(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The budget ends with the last stage."""
+    spent: list[None] = []
+    monkeypatch.setattr(Purse, "left", property(lambda _: 0.0 if spent else 60.0))
+    really = cascade.run
+
+    def run(*given: Any) -> Any:
+        found = really(*given)
+        spent.append(None)
+        return found
+
+    monkeypatch.setattr(cascade, "run", run)
+    steering = Steering(budget=60.0, profile=True)
+    report = driver.compile_source(tiny_model, Options(steering=steering)).report
+    assert report.profile is None
+    assert report.notes[-1] == "kernels were not timed for the profile: the budget is used up"
 
 
 def test_contributions_are_shares_of_the_log_speedup() -> None:

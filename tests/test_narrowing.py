@@ -220,6 +220,33 @@ def test_what_saturates_on_other_data_stays_as_it_was() -> None:
     assert "as they were: matmul-0" in found.artifact.report["notes"][-1]
 
 
+@pytest.mark.parametrize(
+    ("errors", "limit", "most"),
+    [
+        ([0.9, 1e-4, 1e-4, 1e-6], 1 - 1e-5, 3),  # shares of what the others lose are tiny
+        ([400.0, 1e-3, 1e-7], 0.999, 1),  # a cosine of 0 does not tell how much noise there is
+        ([0.9, 3e-9], 1 - 1e-8, 1),
+        ([0.3, 0.3, 0.3, 0.3, 1e-8], 1 - 1e-7, 4),
+    ],
+)
+def test_where_few_make_nearly_all_of_the_error_the_others_are_lowered(
+    errors: list[float], limit: float, most: int
+) -> None:
+    """An outlier in a channel of one layer, which makes its error thousands of times larger."""
+
+    class Saturating(Compiler):
+        def __call__(self, options: Options) -> Candidate:
+            found = super().__call__(options)
+            cosine = max(0.0, found.measured.accuracy["cosine"].value)
+            return replace(found, measured=Measured(accuracy={"cosine": Estimate.exactly(cosine)}))
+
+    compiler = Saturating(errors)
+    found = narrowed(compiler, limit)
+    assert found is not None
+    assert len(found.options.precise) == most
+    assert len(compiler.tried) <= 1 + narrowing.STEPS
+
+
 def test_more_of_the_most_sensitive_stay_where_errors_add_up_otherwise() -> None:
     """Together two make no error, so that no share of it tells that the third is to blame."""
 

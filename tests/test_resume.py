@@ -52,6 +52,9 @@ def test_a_result_comes_back_as_it_was(kept: Kept, outcome: Outcome) -> None:
     assert again.measured == outcome.measured
     assert again.artifact.certificate == outcome.artifact.certificate
     assert again.report.kernels == outcome.report.kernels
+    undecided = replace(outcome.report, model="m", decisions=(), hybrid=None, stages=())
+    assert again.report.to_json() == undecided.to_json()
+    assert again.report.idle == outcome.report.idle
     x = np.ones((1, 3, 8, 8), np.float32)
     (wanted,) = InferenceSession(outcome.artifact).run(None, {"x": x})
     (found,) = InferenceSession(again.artifact).run(None, {"x": x})

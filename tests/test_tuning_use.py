@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import faulty_rule
@@ -14,8 +15,10 @@ import pytest
 from fake_pool import FakeBench, FakePool, made
 
 from hybridc.cli import main as entry
-from hybridc.compiler import strategies
+from hybridc.compiler import driver, strategies
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.assurance import timing
+from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point
@@ -23,6 +26,10 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.orchestration import digests
+from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.tuning import run_off, session
 from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget, Tuning
@@ -65,6 +72,38 @@ def test_a_compilation_tunes_and_the_next_one_knows(
     assert frozen["records"]["hits"] == 1
     (other,) = Artifact.load(tmp_path / "frozen.hyb").lock.values()
     assert other == kernel
+
+
+@pytest.mark.parametrize("slower", [False, True])
+def test_a_tuning_is_told_whatever_becomes_of_its_stage(
+    slower: bool, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = SimpleNamespace(
+        interrupted=False, tasks=("one",), measured=3, reason="all trials are done", skipped=()
+    )
+    calls: list[object] = []
+
+    def timed(*_: object) -> Samples:
+        calls.append(None)
+        return Samples((0.008 + 0.001 * len(calls),) * 20)
+
+    def tune(*_: object) -> Any:
+        return SimpleNamespace(tuned=tuned)
+
+    monkeypatch.setattr(session, "tune", tune)
+    monkeypatch.setattr(timing, "timed", timed)
+    options = Options(threads=1, contract=Contract("5ms"), tuning=Tuning(3))
+    if slower:  # as if other schedules had been chosen
+        made = iter("ab")
+        monkeypatch.setattr(digests, "of_artifact", lambda _: next(made))
+        monkeypatch.setattr(Workshop, "in_turns", lambda *_: None)
+    report = driver.compile_source(
+        tiny_model, replace(options, steering=Steering(resume=False))
+    ).report
+    assert {each.stage: each.verdict for each in report.decisions}["tuned"] == "rolled back"
+    assert len(calls) == 1 + slower
+    assert report.notes.count("tuned by 3 measurements: all trials are done") == 1
+    assert "tuned by 3 measurements" in report.summary()
 
 
 @pytest.mark.parametrize("name", ["tpe", "cma-es", "nsga2"])

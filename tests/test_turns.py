@@ -1,6 +1,7 @@
 """Stages whose times leave doubt are compared with what stands call by call, in turns."""
 
 import itertools
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import cascade, stages
 from hybridc.compiler.orchestration.candidates import Means
-from hybridc.compiler.orchestration.judging import in_doubt
+from hybridc.compiler.orchestration.judging import in_doubt, noise
 from hybridc.compiler.session import InferenceSession
 
 DIGITS = Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx"
@@ -65,6 +66,13 @@ def test_what_is_doubtful() -> None:
     assert not in_doubt(Contract(max_memory="1MB"), replace(slow, memory=1), fast)
 
 
+def test_noise_is_what_turns_tell_apart_at_most() -> None:
+    assert noise(None) == noise(times(4)) == 0.01
+    assert noise(times(4, latency=Estimate(4e-3, 3.9e-3, 4.1e-3))) == pytest.approx(0.025)
+    assert noise(times(4, latency=Estimate(4e-3, 1e-3, 9e-3))) == 0.05
+    assert noise(times(4, latency=Estimate(4e-3, 1e-3, math.inf))) == 0.01
+
+
 @pytest.mark.usefixtures("_bf16")
 def test_turns_overrule_what_single_measurements_say() -> None:
     asked: list[tuple[float, float]] = []
@@ -83,6 +91,12 @@ def test_turns_overrule_what_single_measurements_say() -> None:
     assert asked[0] == (8, 9)
     assert verdicts(found)["bf16"] == "kept"
     assert found.best.milliseconds == 4
+    told = {each.stage: each for each in found.decisions}["bf16"]
+    assert told.measured is not None
+    assert told.measured["latency"]["value"] == pytest.approx(4e-3), "not what overruled"
+    assert told.log_speedup == pytest.approx(math.log(7 / 4))
+    precision = {each.component: each for each in found.hybrid.components}["precision"]
+    assert precision.log_speedup == pytest.approx(math.log(7 / 4))
 
 
 @pytest.mark.usefixtures("_bf16")

@@ -14,10 +14,11 @@ from hybridc.compiler.hardware import host
 
 # Of one core.  Beside a program that takes so much, in turns of 10 ms, medians of calls on all
 # cores move by 1 %, as much as is taken for noise everywhere; beside half a core by 5 %, and beside
-# a whole one they double (benchmarks/disturbance.py, 2 cores, Zen 3).  Of every ten calls one is
-# late from here on: nine are within 1.12 of the median beside a tenth of a core, 2.4 beside a
-# quarter.
+# a whole one they double (benchmarks/disturbance.py, 2 cores, Zen 3).
 QUIET = 0.25
+# Of every ten calls one is late from there on: nine are within 1.12 of the median beside a tenth of
+# a core, 2.4 beside a quarter.  That is what late calls, and sums of all calls, are made of.
+QUIET_FOR_ALL = 0.1
 # The kernel counts in ticks of 10 ms; over a shorter time a tick more or less would decide.
 INTERVAL = 0.3
 _REST = 0.1  # cores; threads that use less are not spinning

@@ -31,7 +31,8 @@ class Conditions:
     `busy` are the cores that other programs (or a hypervisor's other guests) kept busy on average,
     `free` those that the calls leave idle; our threads were `preempted` so often in a second.
     `pace` is the seconds of a fixed computation on one core, `drift` how many times as long it
-    took in the slowest moment as in the fastest.
+    took in the slowest moment as in the fastest.  `bearable` are the busy cores that leave what the
+    calls were timed for as it is.
     """
 
     busy: float
@@ -39,6 +40,7 @@ class Conditions:
     preempted: float
     pace: float
     drift: float
+    bearable: float = load.QUIET
 
     @property
     def quiet(self) -> bool:
@@ -48,7 +50,7 @@ class Conditions:
     def text(self) -> str:
         """`other programs kept 1.4 cores busy`; nothing where all was quiet."""
         found = []
-        if self.busy > _bearable(self.free):
+        if self.busy > max(self.bearable, float(self.free)):
             found.append(f"other programs kept {self.busy:.1f} cores busy")
         if self.drift > STEADY:
             found.append(f"the clock changed by {self.drift - 1:.0%}")
@@ -63,6 +65,7 @@ class Conditions:
             "preemptions_per_second": self.preempted,
             "pace_us": self.pace * 1e6,
             "drift": self.drift,
+            "bearable_cores": self.bearable,
         }
 
     @classmethod
@@ -74,14 +77,18 @@ class Conditions:
             preempted=float(told["preemptions_per_second"]),
             pace=float(told["pace_us"]) / 1e6,
             drift=float(told["drift"]),
+            bearable=float(told.get("bearable_cores", load.QUIET)),
         )
 
 
 class Watch:
-    """Watches the machine from its making on, for calls that run on so many threads."""
+    """Watches the machine from its making on, for calls that run on so many threads.
 
-    def __init__(self, threads: int) -> None:
-        self._free = _free(threads)
+    Others may keep `bearable` cores busy.
+    """
+
+    def __init__(self, threads: int, bearable: float = load.QUIET) -> None:
+        self._free, self._bearable = _free(threads), bearable
         self._paces = [_pace()]
         self._switches, self._start, self._load = _switches(), time.perf_counter(), Load()
 
@@ -102,23 +109,19 @@ class Watch:
         busy = self._load.others() if seconds >= load.INTERVAL else 0.0
         self.glance()
         pace, slowest = min(self._paces), max(self._paces)
-        return Conditions(busy, self._free, switches / seconds, pace, slowest / pace)
+        preempted, drift = switches / seconds, slowest / pace
+        return Conditions(busy, self._free, preempted, pace, drift, self._bearable)
 
 
-def wait(threads: int, seconds: float) -> None:
+def wait(threads: int, seconds: float, bearable: float = load.QUIET) -> None:
     """Wait for other programs to leave the machine to so many threads, for so long at most."""
-    end, most = time.perf_counter() + seconds, _bearable(_free(threads))
+    end, most = time.perf_counter() + seconds, max(bearable, float(_free(threads)))
     while time.perf_counter() < end and load.busy_cores() > most:
         pass
 
 
 def _free(threads: int) -> int:
     return max(0, host.cores() - threads)
-
-
-def _bearable(free: int) -> float:
-    """Cores that others may keep busy without being in the way."""
-    return max(load.QUIET, float(free))
 
 
 def _pace() -> float:

@@ -24,7 +24,7 @@ from hybridc.compiler.offload import whole
 from hybridc.compiler.offload.backend import OWN
 from hybridc.compiler.offload.choice import NOTE, OffloadInside
 from hybridc.compiler.orchestration.drafts import Draft
-from hybridc.compiler.quantization import narrowing
+from hybridc.compiler.quantization import narrowing, sensitivity
 from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
 from hybridc.compiler.reporting.report import Report, Stage
@@ -88,6 +88,8 @@ def judge(made: Draft, trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock
     try:
         return _examined(made, trial, plan, clock)
     except ImpreciseError as error:
+        with clock.stage("measure sensitivity"):
+            sensitivity.measured(error.lowered)
         return _narrowed(error, plan, lambda each: _once(trial, each, make, clock))
     except WrongAnswerError as error:
         exact = plan.exact()
@@ -209,24 +211,9 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         if sensitive is None:
             raise
         raise ImpreciseError(str(error), sensitive) from error
-    report = Report(
-        model=model.name,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        regions=model.regions,
-        target=artifact.target,
-        precision=made.precision,
-        pipeline=artifact.pipeline,
-        notes=(*model.notes, *made.notes, *examined.notes),
-        kernels=made.kernels,
-        agreement=tuple(comparison.describe() for comparison in examined.agreement),
-        latency=examined.latency,
-        memory=made.memory,
-        stages=tuple(clock.stages),
-        records=made.records,
-        idle=made.idle,
-        resources=made.resources,
-    )
+    notes = (*model.notes, *made.notes, *examined.notes)
+    agreement = [comparison.describe() for comparison in examined.agreement]
+    report = made.report(model, notes, agreement, examined.latency, clock.stages)
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
     return Outcome(certified, report, examined.measured, examined.broken, sensitive)
 

@@ -34,6 +34,10 @@ def _nothing(_: Sequence[Options]) -> None:
     """Prepare nothing."""
 
 
+def _as_told(_: object) -> None:
+    """Measure nothing."""
+
+
 def _unknown(_: object) -> Facts | None:
     """Know nothing."""
     return None
@@ -59,7 +63,8 @@ class Means(Generic[Result]):
 
     `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
     side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
-    times its kernels, by their FLOPs.  `in_turns` measures two results anew, call by call in turns,
+    times its kernels, by their FLOPs; `sensitise` measures what each of its products in less
+    precision does to the output.  `in_turns` measures two results anew, call by call in turns,
     as far as time goes, and `retimed` a single one.
     """
 
@@ -67,6 +72,7 @@ class Means(Generic[Result]):
     prepare: Callable[[Sequence[Options]], None] = _nothing
     facts: Callable[[Result], Facts | None] = _unknown
     kernels: Callable[[Result], Seconds] = _untimed
+    sensitise: Callable[[Result], None] = _as_told
     in_turns: Callable[[Result, Result], tuple[Measured, Measured] | None] = _no_turns
     retimed: Callable[[Result], Result] = _as_it_is
 
@@ -76,7 +82,8 @@ class Tried(Generic[Result]):
     """A stage that was tried: the options that it made, and what came of them.
 
     `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
-    and `told` what was left out.  `predicted` is what was expected of it, if anybody asked.
+    and `told` what was left out.  `gained` is the log-speedup over what stood, by turns where there
+    was doubt.  `predicted` is what was expected of it, if anybody asked.
     """
 
     stage: Stage
@@ -86,4 +93,5 @@ class Tried(Generic[Result]):
     failed: Exception | None = None
     whole: Result | None = None
     told: str = ""
+    gained: float | None = None
     predicted: Mapping[str, Any] | None = None

@@ -155,7 +155,10 @@ def _steps(decisions: Sequence[Decision]) -> dict[str, float]:
         now = _latency(each)
         if each.verdict != KEPT or now is None:
             continue
-        found[each.stage] = math.log(before / now) if before else 0.0
+        alone = math.log(before / now) if before else 0.0
+        found[each.stage] = (
+            alone if before is None or each.log_speedup is None else each.log_speedup
+        )
         before = now
     return found
 

@@ -29,7 +29,14 @@ from hybridc.compiler.orchestration.decisions import (
     Decision,
 )
 from hybridc.compiler.orchestration.gains import Facts, Gain
-from hybridc.compiler.orchestration.judging import cost, in_doubt, latency, objection
+from hybridc.compiler.orchestration.judging import (
+    cost,
+    in_doubt,
+    latency,
+    log_speedup,
+    noise,
+    objection,
+)
 from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.quantization import narrowing
@@ -86,11 +93,8 @@ class Course(Generic[Result]):
 
     @property
     def noise(self) -> float:
-        """The log-speedup that a measurement of what stands may be off by."""
-        found = self.best.measured.latency if self.best else None
-        if found is None or not found.value or not math.isfinite(found.high):
-            return _LEAST_NOISE
-        return max(_LEAST_NOISE, (found.high - found.low) / (2 * found.value))
+        """The log-speedup that a measurement of what stands may be off by, as far as turns tell."""
+        return noise(self.best.measured if self.best else None)
 
     def go(self, stage: Stage) -> Decision:
         """Try a stage on what stands, and keep it or roll it back; or leave it out, and say why.
@@ -146,10 +150,10 @@ class Course(Generic[Result]):
             return self._failed(tried)
         best = self.best
         before = best.measured if best else None
-        found, reason = self._judged(found)
+        found, reason, gained = self._judged(found)
         if found is best:
             reason = UNCHANGED
-        gained = _log_speedup(before, found.measured)
+        tried = replace(tried, result=found, gained=gained)
         if best is None:
             self.first = found
             self.budget.begin(lambda: self.facts, tried.seconds)
@@ -166,8 +170,8 @@ class Course(Generic[Result]):
         verdict = ROLLED_BACK if reason else KEPT
         return self.close(stage, verdict, "; ".join(filter(None, (tried.told, reason))), tried)
 
-    def _judged(self, found: Result) -> tuple[Result, str]:
-        """A candidate, and why it does not stay.
+    def _judged(self, found: Result) -> tuple[Result, str, float | None]:
+        """A candidate, why it does not stay, and the log-speedup over what stands.
 
         Measurements one after the other meet the machine in other states.  So where they do not
         clearly speak for the candidate, turns decide; one that wins by them is measured again.
@@ -175,14 +179,16 @@ class Course(Generic[Result]):
         best, threshold = self.best, self.options.steering.threshold
         before = best.measured if best else None
         reason = objection(self.contract, found.measured, before, threshold)
+        gained = log_speedup(before, found.measured)
         if best is None or found is best or not in_doubt(self.contract, found.measured, before):
-            return found, reason
+            return found, reason, gained
         turns = self.means.in_turns(best, found)
         if turns is None:
-            return found, reason
+            return found, reason, gained
         then, now = turns
         decided = objection(self.contract, now, then, threshold)
-        return self.means.retimed(found) if reason and not decided else found, decided
+        found = self.means.retimed(found) if reason and not decided else found
+        return found, decided, log_speedup(then, now)
 
     def close(
         self, stage: Stage, verdict: str, reason: str = "", tried: Tried[Result] | None = None
@@ -199,6 +205,7 @@ class Course(Generic[Result]):
             component=stage.component,
             predicted=tried.predicted if tried else self.budget.told(stage),
             operators=narrowing.operators_of(found.sensitive) if found else None,
+            log_speedup=tried.gained if tried else None,
         )
         self.decisions.append(decision)
         return decision
@@ -225,6 +232,7 @@ class Course(Generic[Result]):
             return self._quickened(tried, found)
         if self.best is not None and self._costs(found) >= self._costs(self.best):
             return tried  # it would only be slower
+        self.means.sensitise(found)
         made = narrowing.narrow(tried.options, found, self.means.attempt, self._timed(found))
         if made is None:
             return tried
@@ -279,9 +287,6 @@ class Course(Generic[Result]):
         return self.close(stage, verdict, _said(error), tried)
 
 
-_LEAST_NOISE = 0.01  # no clock on a machine with other programs tells less apart
-
-
 def _said(error: Exception) -> str:
     """One line; what is no error for people carries its name."""
     told = " ".join(str(error).split())
@@ -290,8 +295,3 @@ def _said(error: Exception) -> str:
 
 def _too_short(error: OutOfTimeError) -> OutOfTimeError:
     return OutOfTimeError(f"{error}: it is too short for one stage, and nothing was written")
-
-
-def _log_speedup(before: Measured | None, after: Measured) -> float | None:
-    then, now = latency(before), latency(after)
-    return math.log(then / now) if then and now else None

@@ -18,6 +18,8 @@ NOT_INSTALLED, NOT_APPLICABLE, NOT_PROMISING = "not installed", "not applicable"
 class Decision:
     """What became of a stage of the cascade, and why.
 
+    `log_speedup` is what was gained over what stood: where single measurements left doubt, by calls
+    in turns, and so not always the ratio of what was `measured` of both.
     `operators` tells of those that it computes less precisely (see `sensitivity.Operator`).
     """
 
@@ -29,6 +31,7 @@ class Decision:
     component: str = ""
     predicted: Mapping[str, Any] | None = None
     operators: Mapping[str, Any] | None = None
+    log_speedup: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What was decided, as JSON data, without the time that it took."""

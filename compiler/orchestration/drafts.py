@@ -1,14 +1,17 @@
 """What compiling gives before anything is measured, and how it passes between processes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.memory import Memory
+from hybridc.compiler.model import Model
 from hybridc.compiler.quantization.sensitivity import Lowered
+from hybridc.compiler.reporting.report import Report, Stage
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,34 @@ class Draft:
     sensitive: Lowered | None = None
     idle: tuple[str, ...] = ()
     resources: tuple[Mapping[str, Any], ...] = ()
+
+    def report(
+        self,
+        model: Model,
+        notes: Sequence[str],
+        agreement: Sequence[Mapping[str, Any]],
+        latency: Samples | None,
+        stages: Sequence[Stage] = (),
+    ) -> Report:
+        """What there is to tell of the draft once it was examined; `notes` are all of them."""
+        return Report(
+            model=model.name,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            regions=model.regions,
+            target=self.artifact.target,
+            precision=self.precision,
+            pipeline=self.artifact.pipeline,
+            notes=tuple(notes),
+            kernels=self.kernels,
+            agreement=tuple(agreement),
+            latency=latency,
+            memory=self.memory,
+            stages=tuple(stages),
+            records=self.records,
+            idle=self.idle,
+            resources=self.resources,
+        )
 
     def save(self, path: Path) -> dict[str, Any]:
         """Write the artifact; the rest is returned as JSON data, without what is `sensitive`."""

@@ -1,8 +1,13 @@
 """What candidates cost, and whether one is better than another."""
 
+import math
+
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.units import format_duration
+
+_LEAST_NOISE = 0.01  # no clock on a machine with other programs tells less apart
+_MOST_NOISE = 0.05  # turns tell so much apart, however much single measurements scatter
 
 
 def objection(
@@ -52,6 +57,20 @@ def latency(measured: Measured | None) -> float | None:
     """Seconds of a call; None where nobody timed it."""
     found = measured.latency if measured else None
     return found.value if found else None
+
+
+def noise(measured: Measured | None) -> float:
+    """The log-speedup that is not told from none: what a measurement may be off by."""
+    found = measured.latency if measured else None
+    if found is None or not found.value or not math.isfinite(found.high):
+        return _LEAST_NOISE
+    return min(max(_LEAST_NOISE, (found.high - found.low) / (2 * found.value)), _MOST_NOISE)
+
+
+def log_speedup(before: Measured | None, after: Measured) -> float | None:
+    """The logarithm of how many times as fast a candidate is; None where one was not timed."""
+    then, now = latency(before), latency(after)
+    return math.log(then / now) if then and now else None
 
 
 def _share(clause: Clause) -> float:

@@ -34,7 +34,6 @@ from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.attempt import Outcome, lowered
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
-from hybridc.compiler.reporting.report import Report
 
 OLDEST = 24 * 3600.0  # seconds; a machine's pace and load are not those of last week
 MOST = 4 * 2**30  # bytes that all results together may take
@@ -192,28 +191,14 @@ def _draft(found: Outcome) -> Draft:
         notes=report.notes,
         records=report.records,
         idle=report.idle,
+        resources=report.resources,
     )
 
 
 def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
     artifact = replace(made.artifact, certificate=told["certificate"])
-    report = Report(
-        model=model.name,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        regions=model.regions,
-        target=artifact.target,
-        precision=made.precision,
-        pipeline=artifact.pipeline,
-        notes=made.notes,
-        kernels=made.kernels,
-        agreement=tuple(told["agreement"]),
-        latency=_samples(told["seconds"], told["conditions"]),
-        memory=made.memory,
-        stages=(),
-        records=made.records,
-        idle=made.idle,
-    )
+    latency = _samples(told["seconds"], told["conditions"])
+    report = replace(made, artifact=artifact).report(model, made.notes, told["agreement"], latency)
     return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
 
 

@@ -23,8 +23,9 @@ from hybridc.compiler.orchestration.facts import facts_of
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.side_by_side import Job
-from hybridc.compiler.quantization import operator_times
+from hybridc.compiler.quantization import operator_times, sensitivity
 from hybridc.compiler.quantization.operator_times import Seconds
+from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.session import InferenceSession
 
 _TURNS = 2.0  # seconds in which two outcomes are compared
@@ -32,13 +33,17 @@ _TURNS = 2.0  # seconds in which two outcomes are compared
 
 @dataclass
 class Workshop:
-    """Makes candidates of one model; `kept` are results of an interrupted call, if any."""
+    """Makes candidates of one model; `kept` are results of an interrupted call, if any.
+
+    `tunings` are the notes of all tunings on the way, whatever became of their stages.
+    """
 
     plan: Plan
     trial: Trial
     make: MakeAdviser
     clock: Clock
     kept: Kept | None = None
+    tunings: list[str] = field(default_factory=list[str])
     _drafts: dict[str, Draft | HybridcError] = field(
         default_factory=dict[str, Draft | HybridcError]
     )
@@ -54,6 +59,7 @@ class Workshop:
     def _attempt(self, options: Options) -> Outcome:
         self.keep()
         if self.kept is not None and (known := self.kept.load(options)):
+            self._hear(known.report.notes)
             return self._examined.setdefault(digests.of_artifact(known.artifact), known)
         plan, start = plans.plan(options), self.clock.purse.now()
         made = self._drafts.pop(_name(options), None)
@@ -61,6 +67,7 @@ class Workshop:
             raise made
         if made is None:
             made = draft(self.trial, plan, self.make, self.clock)
+        self._hear(made.notes)
         digest = digests.of_artifact(made.artifact)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
@@ -68,6 +75,9 @@ class Workshop:
             self._examined[digest] = found
             self._unkept.append((options, found))
         return self._examined[digest]
+
+    def _hear(self, notes: Sequence[str]) -> None:
+        self.tunings += [note for note in notes if note.startswith(TUNED)]
 
     def keep(self) -> None:
         """Keep what was examined for a call to come, before anything long begins.
@@ -118,6 +128,13 @@ class Workshop:
             session = InferenceSession(found.artifact, threads)
             return operator_times.by_flops(profile.kernels(session, self.trial.feeds[0]))
 
+    def sensitise(self, found: Outcome) -> None:
+        """Measure the effect of each product in 8 bits, if there are any and time is left."""
+        if found.sensitive is not None and self.clock.purse.left != 0.0:
+            self.keep()
+            with self.clock.stage("measure sensitivity"):
+                sensitivity.measured(found.sensitive)
+
     def in_turns(self, one: Outcome, other: Outcome) -> tuple[Measured, Measured] | None:
         """What two outcomes measure where their calls take turns; None where no time is left."""
         contract, left = self.plan.options.contract, self.clock.purse.left
@@ -132,8 +149,10 @@ class Workshop:
         )
 
     def retimed(self, found: Outcome) -> Outcome:
-        """The same outcome, measured again."""
+        """The same outcome, measured again where there is time left."""
         contract, left = self.plan.options.contract, self.clock.purse.left
+        if left == 0.0:
+            return found
         session = InferenceSession(found.artifact, self.plan.target.threads)
         with self.clock.stage("measure"):
             samples = timing.timed(session, self.trial.feeds[0], contract, left)

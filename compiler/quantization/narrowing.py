@@ -7,7 +7,7 @@ otherwise than expected may hide from that: then ever more of the most sensitive
 Where the limits are kept, operators may still be left as they were since they are faster so.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic
 
@@ -24,8 +24,11 @@ from hybridc.compiler.quantization.sensitivity import Lowered, Operator
 
 # Assignments that are compiled and measured at most.
 STEPS = 4
-# The least share of the error that is tried; below, hardly an operator is left to lower.
-_LEAST = 2.0**-12
+# The least share of the error that is tried, or so far below the first one where that is less: of
+# errors of one size, hardly an operator is left to lower there.
+_LEAST, _BELOW = 2.0**-12, 2.0**-8
+# Beyond, noise turns the outputs less than in proportion: to a cosine of 0 at most.
+_LINEAR = 0.1
 # Between shares that are nearer to each other than this no operator is decided otherwise.
 _NEAR = 1.001
 # Operators that are told by name.
@@ -68,20 +71,29 @@ def narrow(
     operators = sensitivity.measured(broken.sensitive)
     device = target.parse(options.target, options.threads)
     problem = _problem(operators, OperatorTimes(operators, device, *timed))
-    whole = sum(choices.choices[-1].error for choices in problem)
-    low, high, share = _LEAST, 1.0, _first_share(options.contract, broken.measured)
+    whole = sum(each.counts for each in operators)
+    low, high, share = _shares(operators, _first_share(options.contract, broken.measured, whole))
     tries = _Tries(options, operators, attempt)
     while tries.left and high > _NEAR * low:
         kept = _kept((assigner or Greedy()).assign(problem, whole * share), operators)
         low, high = (share, high) if tries.holds(kept) else (low, share)
         share = (low * high) ** 0.5
     worst = sorted(operators, key=lambda each: -each.counts)
-    count = 1
-    while tries.best is None and tries.left and count < len(worst):
+    for count in _growing(len(worst) - 1):
+        if tries.best is not None or not tries.left:
+            break
         stay = {each.name for each in worst[:count]}
         tries.holds(tuple(each.name for each in operators if each.name in stay))
-        count *= 2
     return tries.best
+
+
+def _growing(most: int) -> Iterator[int]:
+    """1, 2, 4, and so on, and `most` itself at last."""
+    count = 1
+    while count < most:
+        yield count
+        count *= 2
+    yield most
 
 
 @dataclass
@@ -176,15 +188,29 @@ def _kept(chosen: assignment.Assignment, operators: Sequence[Operator]) -> tuple
     return tuple(each.name for each in operators if chosen[each.name].precision == _AS_IT_WAS)
 
 
-def _first_share(contract: Contract, measured: Measured) -> float:
+def _shares(operators: Sequence[Operator], first: float) -> tuple[float, float, float]:
+    """The shares of the error between which one is sought, and the first that is tried.
+
+    One operator may make nearly all of the error: then shares that say anything of the others are
+    smaller than shares usually are.  None is so small that no operator could be lowered.
+    """
+    errors = [each.counts for each in operators if each.counts > 0]
+    least = min(errors) / sum(errors) if errors else 1.0
+    share = min(1.0, max(first, _NEAR * least))
+    return max(least / _NEAR, min(_LEAST, _BELOW * share)), 1.0, share
+
+
+def _first_share(contract: Contract, measured: Measured, whole: float) -> float:
     """What share of the error the limits leave, as far as they are on a cosine.
 
-    Noise of energy e beside a signal of 1 turns it to a cosine of about 1 - e/2.
+    Noise of energy e beside a signal of 1 turns it to a cosine of about 1 - e/2; that of all
+    operators together is `whole`.
     """
     limit, found = contract.min_accuracy.get("cosine"), measured.accuracy.get("cosine")
     if limit is None or found is None or found.low >= limit or limit >= 1:
         return 0.25
-    return max(_LEAST, 0.7 * (1 - limit) / (1 - found.low))
+    lost = 1 - found.low
+    return 0.7 * (1 - limit) / (lost if lost < _LINEAR else max(lost, whole / 2))
 
 
 def _told(kept: Sequence[str], operators: Sequence[Operator]) -> str:

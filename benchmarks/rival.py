@@ -1,0 +1,105 @@
+"""What a rival makes of a model within a limit on its figure, in an interpreter of its own.
+
+    python rival.py FOLDER          where `task.json`, the model and the samples lie
+
+That interpreter needs the rival alone, nothing of hybridc.  The figure is the other process's: it
+is asked by a line that names a file of outputs for all samples, and answers by a line.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Feed = Mapping[str, Any]
+Run = Callable[[Feed], Sequence[Any]]
+_PACKAGES = {"nncf": ("nncf", "openvino"), "olive": ("olive-ai", "onnxruntime")}
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model and its samples; `wire` is where lines to the other process are written."""
+
+    folder: Path
+    rival: str
+    model: str
+    loss: float
+    wire: int
+
+    @classmethod
+    def read(cls, folder: Path, wire: int) -> "Task":
+        """What the other process wrote."""
+        told = json.loads((folder / "task.json").read_text())
+        return cls(folder, told["rival"], told["model"], told["loss"], wire)
+
+    def samples(self, use: str) -> list[dict[str, Any]]:
+        """The samples of a use, `calibration` or `validation`, in their order."""
+        count = len(list(self.folder.glob(f"{use}-*.npz")))
+        return [dict(np.load(self.folder / f"{use}-{i}.npz")) for i in range(count)]
+
+    def figure(self, run: Run) -> float:
+        """What the other process says of the outputs for all samples that validate."""
+        outputs = {
+            f"{i}-{j}": array
+            for i, feed in enumerate(self.samples("validation"))
+            for j, array in enumerate(run(feed))
+        }
+        np.savez(self.folder / "outputs.npz", **outputs)
+        self.tell({"outputs": "outputs.npz"})
+        return float(sys.stdin.readline())
+
+    def tell(self, data: Mapping[str, Any]) -> None:
+        """Write a line."""
+        os.write(self.wire, f"{json.dumps(data)}\n".encode())
+
+
+def nncf(task: Task) -> tuple[Path, Callable[[], Run]]:
+    """OpenVINO's model by `quantize_with_accuracy_control`, and what loads it."""
+    import nncf as rival
+    import openvino
+
+    def run(compiled: Any) -> Run:
+        return lambda feed: list(compiled(feed).values())
+
+    def figure(compiled: Any, _: object) -> float:
+        return task.figure(run(compiled))
+
+    core = openvino.Core()
+    quantised = rival.quantize_with_accuracy_control(
+        core.read_model(task.model),
+        calibration_dataset=rival.Dataset(task.samples("calibration")),
+        validation_dataset=rival.Dataset(task.samples("validation")),
+        validation_fn=figure,
+        max_drop=task.loss,
+        drop_type=rival.DropType.ABSOLUTE,
+    )
+    made = task.folder / "nncf.xml"
+    openvino.save_model(quantised, str(made), compress_to_fp16=False)
+    return made, lambda: run(core.compile_model(str(made), "CPU"))
+
+
+RIVALS: Mapping[str, Callable[[Task], tuple[Path, Callable[[], Run]]]] = {"nncf": nncf}
+
+
+def main(folder: Path) -> None:
+    """Do the task, and tell what was made of it, in how many seconds and by which versions."""
+    wire = os.dup(1)
+    os.dup2(2, 1)  # what libraries print is no line of ours
+    task = Task.read(folder, wire)
+    start = time.perf_counter()
+    made, load = RIVALS[task.rival](task)
+    seconds = time.perf_counter() - start
+    task.figure(load())  # the last one that is asked for is that of the file
+    versions = {name: version(name) for name in _PACKAGES[task.rival]}
+    task.tell({"made": made.name, "seconds": seconds, "versions": versions})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
