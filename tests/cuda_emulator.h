@@ -3,8 +3,11 @@
 // Barriers and warp-wide functions are kept to the letter: a thread waits until all threads that
 // have not returned are there, and what can never go on is an error.  The order in which threads
 // run is chosen from outside, so that results which depend on it (races) show.  Asynchronous
-// copies arrive as late as the program allows: when their group is waited for.
+// copies arrive as late as the program allows: when their group is waited for.  All accesses are
+// watched besides, so that a race is found in whatever order threads run.
 #pragma once
+#include "cuda_emulator_watch.h"
+
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -22,7 +25,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
-#define __shared__ static
+#define __shared__ static __attribute__((section("emulated_shared")))
 #define __restrict__
 #define __grid_constant__
 
@@ -32,8 +35,15 @@ typedef unsigned int uint;
 typedef signed char schar;
 typedef unsigned long long ulonglong;
 
+#define CUDART_INF_F INFINITY
+#define CUDART_NAN_F NAN
+
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
+
+// Where the linker puts static shared memory; nowhere if there is none.
+#define HIDDEN __attribute__((weak, visibility("hidden")))
+extern "C" char __start_emulated_shared[] HIDDEN, __stop_emulated_shared[] HIDDEN;
 
 namespace emulated {
 
@@ -54,6 +64,7 @@ static ucontext_t scheduler;
 static int current;
 static std::function<void()> body;
 static std::vector<unsigned char> dynamic_shared;
+static size_t shared_bytes;
 static uint64_t slots[32 * 32][2][4];  // what lanes show each other, in turn
 
 static const char* fault;  // what was wrong with the program, once anything was
@@ -67,6 +78,11 @@ inline void fail(const char* what) {
 inline void wait(State state) {
   threads[current].state = state;
   swapcontext(&threads[current].context, &scheduler);
+}
+
+inline void barrier(State state) {
+  wait(state);
+  watch_barrier(state == kAtBlock);
 }
 
 inline void enter() {
@@ -112,7 +128,9 @@ inline void run_block(int order) {
       progress = true;
       current = i;
       threadIdx = threads[i].index;
+      watch_thread(i);
       swapcontext(&scheduler, &threads[i].context);
+      watch_thread(-1);
       if (fault) return;
     }
     if (all_done) return;
@@ -126,6 +144,8 @@ inline void run_block(int order) {
   }
 }
 
+inline unsigned char* shared_base();
+
 inline void launch(Index grid, Index block, size_t shared, int order, std::function<void()> kernel) {
   int count = block.x * block.y * block.z;
   threads.resize(count);
@@ -136,12 +156,18 @@ inline void launch(Index grid, Index block, size_t shared, int order, std::funct
   gridDim = grid;
   blockDim = block;
   body = kernel;
+  shared_bytes = shared;
+  watch_launch();
+  int number = 0;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
       for (unsigned x = 0; x < grid.x; ++x) {
         blockIdx = Index{x, y, z};
         dynamic_shared.assign(shared + 1024, 0xA5);  // nobody may rely on what lies there
+        watch_block(number++, count, shared_base(), shared, __start_emulated_shared,
+                    __stop_emulated_shared - __start_emulated_shared);
         if (!fault) run_block(order);
+        if (!fault) fault = watch_told();
       }
 }
 
@@ -177,14 +203,15 @@ T show(T value, int from) {
 }
 
 inline void arrive(const Copy& copy) {
+  watch_copy(copy.to, copy.whole, true);
   std::memcpy(copy.to, copy.from, copy.bytes);
   std::memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.whole - copy.bytes);
 }
 
 }  // namespace emulated
 
-inline void __syncthreads() { emulated::wait(emulated::kAtBlock); }
-inline void __syncwarp(unsigned = ~0u) { emulated::wait(emulated::kAtWarp); }
+inline void __syncthreads() { emulated::barrier(emulated::kAtBlock); }
+inline void __syncwarp(unsigned = ~0u) { emulated::barrier(emulated::kAtWarp); }
 inline unsigned __activemask() { return ~0u; }
 template <class T>
 T __shfl_sync(unsigned, T value, int from, int width = 32) {

@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,15 @@ HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 # Threads in order, in reverse, and mixed: what differs between these is a race.
 ORDERS = (0, 1, 2)
-_KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\)')
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)'
+)
 _DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
+
+# Each access calls what `cuda_emulator_watch.cpp` has for it.
+_WATCHED = ("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
+# Bytes at which CUDA aligns what it allocates, and those between arrays that nobody may touch.
+_ALIGNED, _GAP = 256, 4096
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++")
 
@@ -45,13 +54,50 @@ def run(func: PrimFunc, arrays: Sequence[Array], target: Target, order: int = 0)
     Kernels whose launches pass tensors that are no parameters are not supported.
     """
     source, found = source_of(_numbered(func), target)
-    held = [np.array(array) for array in arrays]
-    library = _library(_program(source, found, _workspaces(func)))
-    pointers = (ctypes.c_void_p * len(held))(*(array.ctypes.data for array in held))
+    workspaces = _workspaces(func)
+    library = _library(_program(source, found, list(workspaces), len(arrays)))
+    given = [np.asarray(array) for array in arrays]
+    room = _Room.of([*(array.nbytes for array in given), *workspaces.values()])
+    held = [room.holding(place, array) for place, array in enumerate(given)]
     library.run.restype = ctypes.c_char_p
-    fault = library.run(pointers, ctypes.c_int(order))
+    fault = library.run(*room.arguments(), ctypes.c_int(order))
     assert fault is None, fault.decode()
-    return held
+    return [np.array(array) for array in held]
+
+
+@dataclass(frozen=True)
+class _Room:
+    """One piece of memory with arrays in it, as CUDA aligns them, and nothing around each."""
+
+    memory: Any
+    places: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, sizes: Sequence[int]) -> "_Room":
+        """Room for arrays of so many bytes."""
+        ends = list(
+            accumulate(
+                sizes, lambda at, size: at + -(-size // _ALIGNED) * _ALIGNED + _GAP, initial=_GAP
+            )
+        )
+        whole = np.full(ends[-1] + _ALIGNED, 0xA5, "uint8")
+        skipped = -whole.ctypes.data % _ALIGNED
+        return cls(whole[skipped:], tuple(ends[:-1]), tuple(sizes))
+
+    def holding(self, place: int, array: Array) -> Array:
+        """A copy of an array in its place."""
+        made: Array = np.ndarray(array.shape, array.dtype, self.memory, self.places[place])
+        made[...] = array
+        return made
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the program's `run` is told: where each array lies, its size, how many, and all."""
+        base, count = self.memory.ctypes.data, len(self.sizes)
+        begins = (ctypes.c_void_p * count)(*(base + place for place in self.places))
+        sizes = (ctypes.c_size_t * count)(*self.sizes)
+        whole = ctypes.c_void_p(base), ctypes.c_size_t(self.memory.nbytes)
+        return begins, sizes, ctypes.c_int(count), *whole
 
 
 def _numbered(func: PrimFunc) -> PrimFunc:
@@ -79,8 +125,8 @@ def _workspaces(func: PrimFunc) -> dict[str, int]:
     return {name: 8 * size for name, size in found.items()}
 
 
-def _program(source: str, found: Sequence[Launch], workspaces: Mapping[str, int]) -> str:
-    """A C++ program with a function `run(arrays, order)` that launches the kernels."""
+def _program(source: str, found: Sequence[Launch], workspaces: Sequence[str], arrays: int) -> str:
+    """A C++ program with a function `run` that launches the kernels on arrays and workspaces."""
     kernels = source[source.index('extern "C" __global__') :]
     kernels = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulated::shared_base());", kernels)
     # An attribute may not stand behind the word that makes the variable static.
@@ -89,9 +135,11 @@ def _program(source: str, found: Sequence[Launch], workspaces: Mapping[str, int]
     return "\n".join(
         [
             kernels,
-            'extern "C" const char* run(void** arrays, int order) {',
+            'extern "C" const char* run(void** arrays, const size_t* sizes, int count, void* all,'
+            " size_t bytes, int order) {",
             "  emulated::fault = nullptr;",
-            *(f"  static double {name}[{-(-size // 8)}];" for name, size in workspaces.items()),
+            "  watch_arrays(arrays, sizes, count, all, bytes);",
+            *(f"  void* {name} = arrays[{arrays + i}];" for i, name in enumerate(workspaces)),
             *calls,
             "  return emulated::fault;",
             "}",
@@ -121,7 +169,8 @@ def _folder() -> Path:
     both = (HERE / name for name in ("cuda_emulator.h", "cuda_emulator_prelude.h"))
     header = folder / "emulator.h"
     header.write_text("\n".join(f'#include "{path}"' for path in both))
-    _compile("-x", "c++-header", str(header), "-o", f"{header}.gch")
+    _compile(*_WATCHED, "-x", "c++-header", str(header), "-o", f"{header}.gch")
+    _compile("-c", str(HERE / "cuda_emulator_watch.cpp"), "-o", str(folder / "watch.o"))
     return folder
 
 
@@ -137,6 +186,8 @@ def _library(program: str) -> Any:
     if not path.exists():
         text = path.with_suffix(".cpp")
         text.write_text(program)
-        header = str(_folder() / "emulator.h")
-        _compile("-shared", "-include", header, str(text), "-o", str(path))
+        header, unit = str(_folder() / "emulator.h"), str(path.with_suffix(".o"))
+        _compile(*_WATCHED, "-c", "-include", header, str(text), "-o", unit)
+        # Linked without the sanitizer's flag, that is, without its runtime.
+        _compile("-shared", unit, str(_folder() / "watch.o"), "-o", str(path))
     return ctypes.CDLL(str(path))

@@ -9,12 +9,16 @@ inline void check(const void* pointer, int bytes) {
 inline void check_shared(const void* pointer, int bytes) {
   check(pointer, bytes);
   auto at = static_cast<const unsigned char*>(pointer);
-  if (at < shared_base() || at + bytes > dynamic_shared.data() + dynamic_shared.size())
+  if (at < shared_base() || at + bytes > shared_base() + shared_bytes)
     fail("an access is outside of the block's shared memory");
 }
 inline void copy(void* to, const void* from, int valid, int bytes) {
   check_shared(to, bytes);
-  if (valid) check(from, bytes);
+  if (valid) {
+    check(from, bytes);
+    watch_read(from, valid);
+  }
+  watch_copy(to, bytes, false);
   threads[current].open.push_back(Copy{to, from, valid, bytes});
 }
 }  // namespace emulated
@@ -134,6 +138,52 @@ inline void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
   for (int i = 0; i < 4; ++i)
     for (int k = 0; k < 8; ++k) c[i] += left[g + 8 * (i / 2)][k] * right[k][2 * q + i % 2];
 }
+namespace emulated {
+// m16n8k32, bytes: a[i] holds row g + 8 (i % 2), columns 4 q to 4 q + 3, 16 further for i >= 2;
+// b[i] rows 4 q to 4 q + 3, 16 further for i = 1, of column g; c[i] as for 16 bits.
+template <class A, class B>
+void mma8(int* c, const unsigned* a, const unsigned* b) {
+  Fragments mine;
+  std::memcpy(mine.a, a, 16);
+  std::memcpy(mine.b, b, 8);
+  publish(mine);
+  int left[16][32], right[32][8];
+  for (int from = 0; from < 32; ++from) {
+    auto f = seen<Fragments>(from);
+    int g = from / 4, q = from % 4;
+    for (int i = 0; i < 4; ++i)
+      for (int e = 0; e < 4; ++e)
+        left[g + 8 * (i % 2)][4 * q + e + 16 * (i / 2)] = static_cast<A>(f.a[i] >> 8 * e & 255);
+    for (int i = 0; i < 2; ++i)
+      for (int e = 0; e < 4; ++e)
+        right[4 * q + e + 16 * i][g] = static_cast<B>(f.b[i] >> 8 * e & 255);
+  }
+  int g = lane() / 4, q = lane() % 4;
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 32; ++k) c[i] += left[g + 8 * (i / 2)][k] * right[k][2 * q + i % 2];
+}
+}  // namespace emulated
+#define MMA_BYTES(NAME, A, B)                                                     \
+  inline void hybridc_mma_##NAME(int* c, const unsigned* a, const unsigned* b) { \
+    emulated::mma8<A, B>(c, a, b);                                                \
+  }
+MMA_BYTES(uint8_uint8, uint8_t, uint8_t)
+MMA_BYTES(uint8_int8, uint8_t, int8_t)
+MMA_BYTES(int8_uint8, int8_t, uint8_t)
+MMA_BYTES(int8_int8, int8_t, int8_t)
+
+template <class T>
+void narrow(unsigned* to, const float* from) {
+  for (int i = 0; i < 4; ++i) {
+    T low(from[2 * i]), high(from[2 * i + 1]);
+    std::memcpy(to + i, &low, 2);
+    std::memcpy(reinterpret_cast<char*>(to + i) + 2, &high, 2);
+  }
+}
+inline void hybridc_narrow_float16(unsigned* to, const float* from) { narrow<half>(to, from); }
+inline void hybridc_narrow_bfloat16(unsigned* to, const float* from) {
+  narrow<nv_bfloat16>(to, from);
+}
 inline void hybridc_dot4(float* c, const float* a, const float* b) {
   for (int i = 0; i < 4; ++i) *c = std::fma(a[i], b[i], *c);
 }
@@ -141,3 +191,51 @@ inline void hybridc_load4(float* to, const void* from) {
   emulated::check_shared(from, 16);
   std::memcpy(to, from, 16);
 }
+
+inline void hybridc_fence_async() { watch_fence(); }
+
+namespace emulated {
+// Where an element lies in a tile that is swizzled by 128 bytes: bits 4 to 6 of an address are those
+// of its place xor bits 7 to 9.  Along the depth a row has 128 bytes, eight of them 1024; by depth it
+// is the other way round, in panels of 64 elements of the own axis.
+template <class T>
+float tile_element(const void* tile, bool by_depth, int own, int k) {
+  auto start = reinterpret_cast<uintptr_t>(tile);
+  uintptr_t place = by_depth ? own / 64 * 8192 + k / 8 * 1024 + k % 8 * 128 + own % 64 * 2
+                             : own / 8 * 1024 + own % 8 * 128 + k * 2;
+  uintptr_t at = (start + place) ^ ((start + place) >> 7 & 7) << 4;
+  auto element = reinterpret_cast<const uint16_t*>(at);
+  watch_async_read(element, 2);
+  return wide(static_cast<T*>(nullptr), *element);
+}
+
+// m64nNk16, four times along the depth: warp i of four has rows 16 i to 16 i + 15, and of these and
+// the columns each lane what it has of m16n8k16.
+template <class T, int columns>
+void wgmma(float* sums, const void* left, const void* right, bool left_by, bool right_by) {
+  check_shared(left, 1024);
+  check_shared(right, 1024);
+  if (show(left, 0) != left || show(right, 0) != right) fail("a warp multiplies different tiles");
+  int g = current / 32 % 4 * 16 + lane() / 4, q = lane() % 4;
+  for (int i = 0; i < columns / 2; ++i)
+    for (int k = 0; k < 64; ++k)
+      sums[i] += tile_element<T>(left, left_by, g + 8 * (i / 2 % 2), k) *
+                 tile_element<T>(right, right_by, i / 4 * 8 + 2 * q + i % 2, k);
+}
+}  // namespace emulated
+#define WGMMA(TYPE, T, N)                                                                  \
+  template <int left_by, int right_by>                                                     \
+  void hybridc_wgmma_##TYPE##_##N(float* sums, const void* left, const void* right) {      \
+    emulated::wgmma<T, N>(sums, left, right, left_by, right_by);                           \
+  }
+WGMMA(float16, half, 64)
+WGMMA(float16, half, 128)
+WGMMA(float16, half, 256)
+WGMMA(bfloat16, nv_bfloat16, 64)
+WGMMA(bfloat16, nv_bfloat16, 128)
+WGMMA(bfloat16, nv_bfloat16, 256)
+
+// What is plain C++ is run as it is.
+#define HYBRIDC_INLINE static inline
+#include "../compiler/cuda/softmax.cuh"
+#include "../compiler/cuda/vectors.cuh"

@@ -11,11 +11,12 @@ from corpus_rows import ROWS
 from cuda_emulator import needs_compiler, run, source_of
 from cuda_kernels import check, close, convolution, feed, gpu, product, reference
 from kernel_builders import floats, op, operator
+from test_cuda_attention import CASES as ATTENTION
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules import _cuda_gemm
+from hybridc.schedules import _cuda_tir
 from hybridc.schedules._cuda_operands import source
 
 RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
@@ -126,6 +127,8 @@ def test_every_rule_takes_some_kernel() -> None:
     device = gpu()
     builders = [builder for name, builder in ROWS if name in QUICK]
     builders += [builder for builder, _, _ in PRODUCTS.values()]
+    builders += [product([64, 64], [64, 64], "float16"), product([1, 64], [64, 64])]
+    builders += [dict(ROWS)["max pool, channels last"], ATTENTION["plain"]]
     funcs = [func for builder in builders for func in builder(device)]
     for rule in RULES.values():
         assert any(not isinstance(rule.match(func, device), NotApplicable) for func in funcs)
@@ -158,7 +161,7 @@ def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) ->
     from tvm import tirx
 
     nothing = tirx.Evaluate(tirx.const(0, "int32"))
-    monkeypatch.setattr(_cuda_gemm.tir, "barrier", lambda: nothing)
+    monkeypatch.setattr(_cuda_tir, "barrier", lambda: nothing)
     device = gpu("sm_80")
     (func,) = product([40, 64], [64, 48])(device)
     with pytest.raises(AssertionError):
@@ -169,9 +172,9 @@ def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_emulator_sees_a_copy_that_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    call = _cuda_gemm.tir.call
+    call = _cuda_tir.call
     monkeypatch.setattr(
-        _cuda_gemm.tir,
+        _cuda_tir,
         "call",
         lambda name, *rest: call("wait<9>" if name.startswith("wait<") else name, *rest),
     )
