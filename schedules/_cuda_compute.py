@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.interfaces import Point
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_operands import CHUNKS, swizzled, swizzled_by_depth
 
 Expr = Any
+_SIDES = (32, 64, 128, 256)
+_WARP_SIDES = (16, 32, 64)
 # Is told the row, the column and the index of an accumulator, within a warp's tile.
 EachSum = Callable[[Expr, Expr, Expr], Any]
 
@@ -32,8 +35,15 @@ class Shared:
     memory: Any
     base: Expr
     by_depth: bool
-    own: int
-    size: int
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Lengths that the sides of tiles may have: of a block's, and of a warp's."""
+
+    block: tuple[int, ...]
+    warp_rows: tuple[int, ...]
+    warp_columns: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,7 @@ class Compute(ABC):
     rows: ClassVar[int]  # a warp's tile has multiples of these
     columns: ClassVar[int]
     fragments: ClassVar[str]  # the type of registers that hold operands
+    total: str = "float32"  # the type of sums
 
     @abstractmethod
     def registers(self, warp_rows: int, warp_columns: int) -> tuple[int, int, int]:
@@ -51,6 +62,23 @@ class Compute(ABC):
     @abstractmethod
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """What a warp issues to multiply two tiles."""
+
+    def reads(self, warp_rows: int, warp_columns: int) -> float:
+        """Rows of 128 bytes that are read of shared memory for each sum of a warp."""
+        return 1 / warp_rows + 1 / warp_columns
+
+    def sides(self) -> Sides:
+        """What sides a block's tile and a warp's may have."""
+        warp = tuple(side for side in _WARP_SIDES if side % self.columns == 0)
+        return Sides(_SIDES, warp, warp)
+
+    def shaped(self, point: Point) -> Point:
+        """A point with tiles that this multiplies."""
+        return point
+
+    def arrived(self) -> list[Any]:
+        """What a thread does between its copies and the barrier behind which they are read."""
+        return []
 
     @abstractmethod
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
@@ -63,7 +91,10 @@ class Compute(ABC):
 
 @dataclass(frozen=True)
 class TensorCores(Compute):
-    """`mma.sync` of 16 rows by 8 columns; operands from `ldmatrix`."""
+    """`mma.sync` of 16 rows by 8 columns and 32 bytes of depth; operands from `ldmatrix`.
+
+    `dtype` names the function of the prelude that multiplies: a type, or those of both sides.
+    """
 
     dtype: str = "float16"
     rows: ClassVar[int] = 16
@@ -87,11 +118,11 @@ class TensorCores(Compute):
 
         def step(s: Expr) -> Any:
             load_left = tir.unrolled(
-                down, lambda i: _load(left, 4 * i, _left_row(warp, sides[0], i, s), sides[0])
+                down, lambda i: load(left, 4 * i, left_row(warp, sides[0], i, s), sides[0])
             )
             load_right = tir.unrolled(
                 across // 2,
-                lambda j: _load(right, 4 * j, _right_row(warp, sides[1], j, s), sides[1]),
+                lambda j: load(right, 4 * j, right_row(warp, sides[1], j, s), sides[1]),
             )
             products = tir.unrolled(
                 down,
@@ -125,13 +156,13 @@ class TensorCores(Compute):
         )
 
 
-def _load(registers: Any, at: Expr, place: Expr, side: Shared) -> Any:
+def load(registers: Any, at: Expr, place: Expr, side: Shared) -> Any:
     """Four 8x8 matrices; of operands by depth they are transposed on the way."""
     name = "ldmatrix_trans" if side.by_depth else "ldmatrix"
     return tir.call(name, tir.address(registers, at), tir.address(side.memory, side.base + place))
 
 
-def _left_row(warp: Warp, side: Shared, i: Expr, step: Expr) -> Expr:
+def left_row(warp: Warp, side: Shared, i: Expr, step: Expr) -> Expr:
     """Which row a lane names, in the order in which `mma` takes the left side's matrices."""
     lane = warp.lane
     first = warp.row + i * 16
@@ -139,10 +170,10 @@ def _left_row(warp: Warp, side: Shared, i: Expr, step: Expr) -> Expr:
         return swizzled(first + lane % 16, step * 2 + lane // 16)
     row = step * 16 + lane % 8 + lane // 16 * 8
     chunk = first // 8 + lane // 8 % 2
-    return swizzled_by_depth(row, chunk, side.own * side.size)
+    return swizzled_by_depth(row, chunk)
 
 
-def _right_row(warp: Warp, side: Shared, j: Expr, step: Expr) -> Expr:
+def right_row(warp: Warp, side: Shared, j: Expr, step: Expr) -> Expr:
     """The same for the right side: two matrices along the depth, of eight columns each, twice."""
     lane = warp.lane
     first = warp.column + j * 16
@@ -150,7 +181,7 @@ def _right_row(warp: Warp, side: Shared, j: Expr, step: Expr) -> Expr:
         return swizzled(first + lane % 8 + lane // 16 * 8, step * 2 + lane // 8 % 2)
     row = step * 16 + lane % 8 + lane // 8 % 2 * 8
     chunk = first // 8 + lane // 16
-    return swizzled_by_depth(row, chunk, side.own * side.size)
+    return swizzled_by_depth(row, chunk)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,13 @@ A block computes a tile of the result.  While it multiplies one pair of tiles al
 next ones are copied asynchronously into other stages of shared memory; one barrier a step tells
 that a stage has arrived and that the one before it is free.  The sums go through shared memory to
 the output, so that neighbouring threads write neighbouring elements whatever the epilogue is.
+Where tiles are too few for the GPU, several blocks divide the depth of one (split-K), and another
+launch adds up what they have, in a fixed order.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from tvm import tirx
@@ -16,9 +19,10 @@ from hybridc.compiler.cuda.gpu import WARP
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_compute import Compute, Shared, Warp, warp_of
-from hybridc.schedules._cuda_operands import ROW_BYTES, Place, Source, Tile, source
+from hybridc.schedules._cuda_operands import ROW_BYTES, Place, Tile, source
 from hybridc.schedules._cuda_product import Product
 
+_JOINING = 256  # threads of a block that adds up what others have
 # Floats behind each row of sums in shared memory, so that columns lie in different banks.
 _PAD = 4
 _FLOAT = 4
@@ -27,13 +31,14 @@ Expr = Any
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a product is cut: a block's tile, a warp's tile, and stages of copies."""
+    """How a product is cut: a block's tile, a warp's tile, stages of copies, parts of the depth."""
 
     rows: int
     columns: int
     warp_rows: int
     warp_columns: int
     stages: int
+    splits: int = 1
 
     @property
     def threads(self) -> int:
@@ -68,45 +73,51 @@ class _Writer:
         self.product, self.tiling, self.compute = product, tiling, compute
         self.left = source(product.left, product)
         self.right = source(product.right, product)
-        names = ("row_block", "column_block", "batch")
-        self.blocks = tuple(tir.variable(name) for name in names)
-        self.thread = tir.variable("thread")
-        self.batch: Mapping[Any, Expr] = tir.unflatten(self.blocks[2], product.batch)
+        # All blocks along x, of which there may be billions, the rows first.
+        self.block, self.thread = tir.variable("block"), tir.variable("thread")
+        down, across, batches = tiling.blocks(product)
+        self.blocks = (self.block % down, self.block // down % across)
+        self.image = self.block // (down * across) % batches
+        self.split = self.block // (down * across * batches)
+        self.batch: Mapping[Any, Expr] = tir.unflatten(self.image, product.batch)
         self.memory = tir.buffer("tiles", tiling.shared, "uint8", "shared.dyn")
         counts = compute.registers(tiling.warp_rows, tiling.warp_columns)
-        kinds = ("float32", compute.fragments, compute.fragments)
+        kinds = (compute.total, compute.fragments, compute.fragments)
         self.registers = [
             tir.buffer(name, count, kind, "local")
             for name, count, kind in zip(("sums", "left", "right"), counts, kinds, strict=True)
         ]
         sizes = (tiling.warp_rows, tiling.warp_columns)
+        count = tiling.splits * prod(product.sizes[:3])
+        self.parts = tir.buffer("parts", count, compute.total, "global")
         self.warp: Warp = warp_of(self.thread, sizes, tiling.columns)
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
         body = tir.sequence([self._zeros(), self._pipeline(), self._results()])
         body = tir.allocated([self.memory, *self.registers], body)
-        counts = self.tiling.blocks(self.product)
-        axes = [
-            (f"blockIdx.{axis}", var, count)
-            for axis, var, count in zip("xyz", self.blocks, counts, strict=True)
-        ]
-        body = tir.launched([*axes, ("threadIdx.x", self.thread, self.tiling.threads)], body)
+        count = prod(self.tiling.blocks(self.product)) * self.tiling.splits
+        threads = ("threadIdx.x", self.thread, self.tiling.threads)
+        body = tir.launched([("blockIdx.x", self.block, count), threads], body)
+        if self.tiling.splits > 1:
+            parts = tir.sequence([body, self._joined()])
+            body = tir.allocated([self.parts], parts)
         return self.product.func.with_body(body)
 
     def _zeros(self) -> Any:
         sums = self.registers[0]
-        zero = tirx.const(0, "float32")
+        zero = tirx.const(0, self.compute.total)
         return tir.unrolled(int(sums.shape[0]), lambda i: tirx.BufferStore(sums, zero, [i]), "zero")
 
     def _pipeline(self) -> Any:
-        steps, ahead = self._steps(), self.tiling.stages - 1
+        steps, ahead = self._own_steps(), self.tiling.stages - 1
 
         def turn(step: Expr) -> Any:
             copy = tir.when([step + ahead < steps], self._copy(step + ahead))
             return tir.sequence(
                 [
                     tir.call(f"wait<{ahead - 1}>"),
+                    *self.compute.arrived(),
                     tir.barrier(),
                     copy,
                     tir.call("commit"),
@@ -118,16 +129,23 @@ class _Writer:
             statement
             for step in range(ahead)
             for statement in (
-                *([self._copy(tir.number(step))] if step < steps else []),
+                tir.when([tir.number(step) < steps], self._copy(tir.number(step))),
                 tir.call("commit"),
             )
         ]
         last = [tir.call("wait<0>"), tir.barrier()]
         return tir.sequence([*first, tir.loop(steps, turn, "step"), *last])
 
-    def _steps(self) -> int:
-        """Tiles along the depth."""
-        return -(-self.product.sizes[3] // self.left.step)
+    def _each(self) -> int:
+        """Tiles along the depth, or of those that a block has of them."""
+        steps = -(-self.product.sizes[3] // self.left.step)
+        return -(-steps // self.tiling.splits)
+
+    def _own_steps(self) -> Expr:
+        """The same, where the last of the blocks that divide them may have fewer."""
+        each, splits = self._each(), self.tiling.splits
+        steps = -(-self.product.sizes[3] // self.left.step)
+        return each if each * splits == steps else tirx.min(each, steps - self.split * each)
 
     def _base(self, step: Expr) -> tuple[Expr, Expr]:
         """Where the stage of a step lies: its left and its right tile."""
@@ -139,8 +157,9 @@ class _Writer:
             (self.left, self.blocks[0], self.tiling.rows),
             (self.right, self.blocks[1], self.tiling.columns),
         )
+        first = self.split * self._each() if self.tiling.splits > 1 else tir.number(0)
         return tir.sequence(
-            Tile(each, self._place(block * own, own), step, self.memory, base).copied()
+            Tile(each, self._place(block * own, own), first + step, self.memory, base).copied()
             for (each, block, own), base in zip(sides, self._base(step), strict=True)
         )
 
@@ -150,13 +169,10 @@ class _Writer:
     def _multiply(self, step: Expr) -> Any:
         left, right = self._base(step)
         sides = (
-            self._shared(self.left, left, self.tiling.rows),
-            self._shared(self.right, right, self.tiling.columns),
+            Shared(self.memory, left, self.left.by_depth),
+            Shared(self.memory, right, self.right.by_depth),
         )
         return self.compute.multiply(self.warp, sides, self.registers)
-
-    def _shared(self, source: Source, base: Expr, own: int) -> Shared:
-        return Shared(self.memory, base, source.by_depth, own, source.size)
 
     def _results(self) -> Any:
         """The sums to shared memory, and from there through the epilogue to the output."""
@@ -165,7 +181,8 @@ class _Writer:
         def keep(row: Expr, column: Expr, at: Expr) -> Any:
             place = ((self.warp.row + row) * width + self.warp.column + column) * _FLOAT
             value = tirx.BufferLoad(self.registers[0], [at])
-            return tir.call("put<float>", tir.address(self.memory, place), value)
+            name = f"put<{tir.c_type(self.compute.total)}>"
+            return tir.call(name, tir.address(self.memory, place), value)
 
         count = self.tiling.rows * self.tiling.columns
         turns = -(-count // self.tiling.threads)
@@ -180,25 +197,49 @@ class _Writer:
         )
 
     def _result(self, q: Expr, width: int) -> Any:
-        tiling, product = self.tiling, self.product
+        tiling = self.tiling
         row, column = q // tiling.columns, q % tiling.columns
         place = tir.address(self.memory, (row * width + column) * _FLOAT)
         m = self.blocks[0] * tiling.rows + row
         n = self.blocks[1] * tiling.columns + column
+        batches, rows, columns, _ = self.product.sizes
+        bounds = [m < rows] if rows % tiling.rows else []
+        bounds += [n < columns] if columns % tiling.columns else []
+        total = tir.got(self.compute.total, place)
+        if tiling.splits == 1:
+            return tir.when(bounds, self._store(self.batch, m, n, total))
+        at = ((self.split * batches + self.image) * rows + m) * columns + n
+        return tir.when(bounds, tirx.BufferStore(self.parts, total, [at]))
+
+    def _store(self, batch: Mapping[Any, Expr], m: Expr, n: Expr, total: Expr) -> Any:
+        """One sum through the epilogue to the output."""
+        product = self.product
         axes = {
-            **self.batch,
+            **batch,
             **tir.unflatten(m, product.left.own),
             **tir.unflatten(n, product.right.own),
         }
-        held = tir.buffer("total", 1, "float32", "local")
+        held = tir.buffer("total", 1, self.compute.total, "local")
         indices, value = product.store(axes, tirx.BufferLoad(held, [tir.number(0)]))
-        _, rows, columns, _ = product.sizes
-        bounds = [m < rows] if rows % tiling.rows else []
-        bounds += [n < columns] if columns % tiling.columns else []
         store = tir.sequence(
             [
-                tirx.BufferStore(held, tir.got("float32", place), [tir.number(0)]),
+                tirx.BufferStore(held, total, [tir.number(0)]),
                 tirx.BufferStore(product.output, value, indices),
             ]
         )
-        return tir.when(bounds, tir.allocated([held], store))
+        return tir.allocated([held], store)
+
+    def _joined(self) -> Any:
+        """A launch that adds up the parts of each sum, and stores it."""
+        batches, rows, columns, _ = self.product.sizes
+        count = batches * rows * columns
+        block, thread = tir.variable("block"), tir.variable("thread")
+        q = block * _JOINING + thread
+        batch = tir.unflatten(q // (rows * columns), self.product.batch)
+        total: Expr = tirx.BufferLoad(self.parts, [q])
+        for split in range(1, self.tiling.splits):
+            total = total + tirx.BufferLoad(self.parts, [q + split * count])
+        body = self._store(batch, q // columns % rows, q % columns, total)
+        body = tir.when([q < count] if count % _JOINING else [], body)
+        axes = [("blockIdx.x", block, -(-count // _JOINING)), ("threadIdx.x", thread, _JOINING)]
+        return tir.launched(axes, body)

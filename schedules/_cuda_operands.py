@@ -2,7 +2,8 @@
 
 A tile has rows of 128 bytes along the depth, the `own` axis over rows; or, where 16-bit elements
 are contiguous along their own axis, a row for each step of the depth.  Chunks of 16 bytes are
-swapped within a row by its number, so that eight rows' chunks of one place lie in all banks.
+swapped within a row by its number, so that eight rows' chunks of one place lie in all banks.  This
+is the layout that the PTX manual calls a swizzle of 128 bytes, as `wgmma` reads it too.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from hybridc.schedules._cuda_product import Axes, Operand, Product, substituted
 ROW_BYTES = 128
 CHUNK_BYTES = 16
 CHUNKS = ROW_BYTES // CHUNK_BYTES
+# 128 bytes of each of the 64 rows of a tile by depth.
+PANEL_BYTES = ROW_BYTES // 2 * ROW_BYTES
 _WORD = 4
 _UNROLLED = 8
 
@@ -44,7 +47,7 @@ class Source:
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return 4 if self.operand.dtype == "float32" else 2
+        return _size(self.operand)
 
     @property
     def chunk(self) -> int:
@@ -75,34 +78,38 @@ class Source:
 
 def source(operand: Operand, product: Product) -> Source:
     """The widest way to copy an operand."""
-    load, condition = _plain(operand.value)
-    size = 4 if operand.dtype == "float32" else 2
+    load, condition = plain(operand.value)
+    size = _size(operand)
     chunk = CHUNK_BYTES // size
     places = (product.batch, product.depth)
     if load is None or str(load.ty.dtype) != operand.dtype:
         return Source(operand, *places, "elements")
-    if _contiguous(operand, load, product.depth, chunk):
+    if contiguous(operand, load, product.depth, chunk):
         return Source(operand, *places, "depth", load, condition)
-    if size == 2 and operand.own and _contiguous(operand, load, operand.own, chunk):
+    if size == 2 and operand.own and contiguous(operand, load, operand.own, chunk):
         return Source(operand, *places, "own", load, condition)
     if size == _WORD:
         return Source(operand, *places, "words", load, condition)
     return Source(operand, *places, "elements")
 
 
-def _plain(value: Expr) -> tuple[Any, Expr | None]:
+def _size(operand: Operand) -> int:
+    return int("".join(c for c in operand.dtype if c.isdigit())) // 8
+
+
+def plain(value: Expr) -> tuple[Any, Expr | None]:
     """A load, and the condition without which it is zero; no load for any other expression."""
     if isinstance(value, TensorLoad):
         return value, None
     if isinstance(value, Call) and _access.conditional(value):
         condition, load, other = value.args
-        zero = isinstance(other, prim.FloatImm) and float(other.value) == 0.0
+        zero = isinstance(other, prim.FloatImm | prim.IntImm) and float(other.value) == 0.0
         if isinstance(load, TensorLoad) and zero:
             return load, condition
     return None, None
 
 
-def _contiguous(operand: Operand, load: Any, axes: Axes, chunk: int) -> bool:
+def contiguous(operand: Operand, load: Any, axes: Axes, chunk: int) -> bool:
     """Whether chunks along the last axis are one aligned piece of memory, wholly there or not."""
     axis, extent = axes[-1]
     if extent % chunk or _access.stride(load.indices, load.source, axis) != 1:
@@ -164,7 +171,7 @@ class Tile:
         source, own = self.source, self.place.own
         row, chunk = q // (own // source.chunk), q % (own // source.chunk)
         column = self.place.first + chunk * source.chunk
-        to = swizzled_by_depth(row, chunk, own * source.size)
+        to = swizzled_by_depth(row, chunk)
         return self._copy(column, self.step * source.step + row, to, CHUNK_BYTES)
 
     def _element(self, q: Expr) -> Any:
@@ -222,9 +229,12 @@ def _own_first(source: Source) -> bool:
 
 def swizzled(row: Expr, chunk: Expr) -> Expr:
     """Where a chunk of a row of 128 bytes lies."""
-    return swizzled_by_depth(row, chunk, ROW_BYTES)
+    return row * ROW_BYTES + (chunk ^ (row & (CHUNKS - 1))) * CHUNK_BYTES
 
 
-def swizzled_by_depth(row: Expr, chunk: Expr, row_bytes: int) -> Expr:
-    """The same for rows of any multiple of 128 bytes."""
-    return row * row_bytes + (chunk ^ (row & (CHUNKS - 1))) * CHUNK_BYTES
+def swizzled_by_depth(row: Expr, chunk: Expr) -> Expr:
+    """The same for tiles by depth of elements of 2 bytes, whose rows may be longer.
+
+    128 bytes of every row lie together, then the next 128 of every row.
+    """
+    return chunk // CHUNKS * PANEL_BYTES + swizzled(row, chunk % CHUNKS)

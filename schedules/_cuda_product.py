@@ -5,7 +5,7 @@ So a convolution is a product of gathered pixels and weights (implicit GEMM), an
 the product is one expression of its result.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
@@ -25,6 +25,8 @@ from hybridc.schedules._analysis import Block
 
 Axes = tuple[tuple[Any, int], ...]  # variables with their extents, outermost first
 Expr = Any
+# Types whose casts to wider ones a product does without.
+_NARROWED = frozenset({"float16", "bfloat16", "float32", "int8", "uint8"})
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Operand:
 class Product(Match):
     """`out[f(batch, rows, columns)] = epilogue(sum over depth of left * right)`.
 
-    `store` gives the output's indices and value from an assignment of the axes and the sum.
+    `store` gives the output's indices and value from an assignment of the axes and the sum; `sums`
+    is the type that is added up in.
     """
 
     left: Operand
@@ -56,6 +59,7 @@ class Product(Match):
     batch: Axes
     depth: Axes
     output: Any
+    sums: str
     store: Callable[[Mapping[Any, Expr], Expr], tuple[list[Expr], Expr]]
 
     @property
@@ -67,8 +71,9 @@ class Product(Match):
 
     @property
     def dtype(self) -> str:
-        """What is multiplied."""
-        return self.left.dtype
+        """What is multiplied: one type, or `uint8 by int8`."""
+        left, right = self.left.dtype, self.right.dtype
+        return left if left == right else f"{left} by {right}"
 
 
 def analyse(func: PrimFunc, target: Target) -> Product | NotApplicable:
@@ -80,19 +85,30 @@ def analyse(func: PrimFunc, target: Target) -> Product | NotApplicable:
         return merged
     found = _analysis.blocks(merged)
     product, behind = found[0], found[1:]
-    sides = _sides(product)
-    if sides is None:
-        return NotApplicable("its reduction is no sum of products")
-    split = _split(product, sides)
-    if isinstance(split, NotApplicable):
-        return split
-    left, right, batch = split
-    store = _own_store(product) if not behind else _store_behind(product, behind[0])
+    divided = factors_of(product)
+    if isinstance(divided, NotApplicable):
+        return divided
+    left, right, batch = divided
+    store = store_of(product, behind)
     if isinstance(store, NotApplicable):
         return store
     written = (behind[0] if behind else product).writes[0]
     depth = tuple(product.reduction.items())
-    return Product(merged, target, left, right, batch, depth, written, store)
+    sums = str(product.writes[0].dtype)
+    return Product(merged, target, left, right, batch, depth, written, sums, store)
+
+
+def factors_of(product: Block) -> tuple[Operand, Operand, Axes] | NotApplicable:
+    """Both sides of a block that sums up products, and the axes of both."""
+    sides = _sides(product)
+    if sides is None:
+        return NotApplicable("its reduction is no sum of products")
+    return _split(product, sides)
+
+
+def store_of(product: Block, behind: Sequence[Block]) -> "Store | NotApplicable":
+    """Where results go, by way of the block behind where there is one."""
+    return _store_behind(product, behind[0]) if behind else _own_store(product)
 
 
 def _merged(func: PrimFunc) -> PrimFunc | NotApplicable:
@@ -101,10 +117,16 @@ def _merged(func: PrimFunc) -> PrimFunc | NotApplicable:
     reductions = [block for block in _loops.blocks(schedule) if block.reduction]
     if len(reductions) != 1:
         return NotApplicable(f"it holds {len(reductions)} reductions, not one")
+    return keeping(func, {reductions[0].name})
+
+
+def keeping(func: PrimFunc, names: Collection[str]) -> PrimFunc | NotApplicable:
+    """The kernel with all blocks inlined but for those of these names, and its one output."""
+    schedule = _loops.new_schedule(func)
     outputs = {block.name for block in _analysis.outputs(func, _loops.blocks(schedule))}
     if len(outputs) != 1:
         return NotApplicable("it has several outputs")
-    kept = outputs | {reductions[0].name}
+    kept = outputs | set(names)
     for name in reversed([block.name for block in _loops.blocks(schedule)]):
         if name in kept:
             continue
@@ -132,9 +154,10 @@ def _sides(product: Block) -> tuple[Expr, Expr] | None:
 
 
 def _unwidened(value: Expr) -> Expr:
-    """What is cast from a narrow float to a wider one, or from none."""
+    """What is cast from a narrow float to a wider one, or from a byte to an integer."""
     while isinstance(value, prim.Cast) and _bits(value.value) < _bits(value):
-        if "float" not in str(value.value.ty.dtype):
+        narrow, wide = str(value.value.ty.dtype), str(value.ty.dtype)
+        if ("float" in narrow) != ("float" in wide) or narrow not in _NARROWED:
             break
         value = value.value
     return value
@@ -149,9 +172,6 @@ def _split(
 ) -> tuple[Operand, Operand, Axes] | NotApplicable:
     """Rows are the axes of the left side alone, columns of the right, batch of both."""
     left, right = sides
-    types = {str(side.ty.dtype) for side in sides}
-    if len(types) != 1:
-        return NotApplicable(f"it multiplies {' by '.join(sorted(types))}")
     for axis in product.reduction:
         if not all(_access.uses(side, axis) for side in sides):
             return NotApplicable("an axis that it sums over is not in both factors")
@@ -165,8 +185,8 @@ def _split(
     rows, columns, batch = (
         tuple(kinds.get(key, ())) for key in ((True, False), (False, True), (True, True))
     )
-    (dtype,) = types
-    return Operand(left, rows, dtype), Operand(right, columns, dtype), batch
+    left_type, right_type = (str(side.ty.dtype) for side in sides)
+    return Operand(left, rows, left_type), Operand(right, columns, right_type), batch
 
 
 Store = Callable[[Mapping[Any, Expr], Expr], tuple[list[Expr], Expr]]

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product as combinations
+from math import prod
 
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
 from hybridc.compiler.cuda.resources import occupancy
@@ -13,9 +14,11 @@ from hybridc.schedules._cuda_gemm import Tiling
 from hybridc.schedules._cuda_operands import ROW_BYTES, Source, source
 from hybridc.schedules._cuda_product import Product
 
-_SIDES = (32, 64, 128, 256)
-_WARP_SIDES = (16, 32, 64)
 _STAGES = (2, 3, 4)
+_SPLITS = (1, 2, 4, 8, 16)
+# Tiles along the depth that a block has at least, where several divide it.
+_LEAST_STEPS = 2
+_MOST_PARTS = 2**31 - 1  # floats that blocks leave to be added up: what an index counts
 # Operands by depth have whole rows of 128 bytes, as many elements as these.
 _LEAST_BY_DEPTH = 64
 _LEAST_THREADS = 64
@@ -34,6 +37,10 @@ _COPY_INSTRUCTIONS = 8
 _CONTENTION = 0.25
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
+# Cycles that another launch takes, 2 to 3 µs; and blocks of a multiprocessor beyond which dividing
+# the depth brings no more of them to work.
+_LAUNCH = 4_000
+_MOST_WAVES = 2
 _BARRIER = 60
 
 
@@ -58,14 +65,15 @@ class Cut(Match):
 
 def space(cut: Cut) -> Space:
     """Sides of a block's tile and of a warp's; how many tiles are in shared memory at once."""
-    warp = tuple(side for side in _WARP_SIDES if side % cut.compute.columns == 0)
+    sides = cut.compute.sides()
     stages = _STAGES if "cp.async" in cut.gpu.features else _STAGES[:1]
     return {
-        "rows": _SIDES,
-        "columns": _SIDES,
-        "warp_rows": warp,
-        "warp_columns": warp,
+        "rows": sides.block,
+        "columns": sides.block,
+        "warp_rows": sides.warp_rows,
+        "warp_columns": sides.warp_columns,
         "stages": stages,
+        "splits": _SPLITS,
     }
 
 
@@ -77,6 +85,7 @@ def tiling(point: Point) -> Tiling:
         point["warp_rows"],
         point["warp_columns"],
         point["stages"],
+        point["splits"],
     )
 
 
@@ -91,6 +100,7 @@ def canonical(cut: Cut, point: Point) -> Point:
         "warp_rows": min(point["warp_rows"], rows),
         "warp_columns": min(point["warp_columns"], columns),
     }
+    made = dict(cut.compute.shaped(made))
     while _registers(cut, made) > _MOST_REGISTERS:
         side = "warp_rows" if made["warp_rows"] >= made["warp_columns"] else "warp_columns"
         made[side] //= 2
@@ -100,7 +110,15 @@ def canonical(cut: Cut, point: Point) -> Point:
         made[f"warp_{side}"] = min(made[f"warp_{side}"], made[side])
     while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > _STAGES[0]:
         made["stages"] -= 1
+    steps, outputs = _steps(cut), prod(cut.product.sizes[:3])
+    most = min(made["splits"], steps // _LEAST_STEPS, _MOST_PARTS // outputs)
+    made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
     return made
+
+
+def _steps(cut: Cut) -> int:
+    """Tiles along the depth."""
+    return -(-cut.product.sizes[3] // cut.sources[0].step)
 
 
 def _crowded(cut: Cut, point: Point) -> bool:
@@ -122,31 +140,47 @@ def default(cut: Cut) -> Point:
 
 def _points(cut: Cut) -> Iterator[Point]:
     """The canonical points with enough threads to hide what each waits for."""
-    choices = space(cut)
+    choices = {knob: values for knob, values in space(cut).items() if knob != "splits"}
     seen: set[tuple[int, ...]] = set()
     for values in combinations(*choices.values()):
-        point = canonical(cut, dict(zip(choices, values, strict=True)))
+        point = canonical(cut, {**dict(zip(choices, values, strict=True)), "splits": 1})
         key = tuple(point.values())
         if key not in seen and tiling(point).threads >= _LEAST_THREADS:
             seen.add(key)
             yield point
+            yield from _divided(cut, point)
+
+
+def _divided(cut: Cut, point: Point) -> Iterator[Point]:
+    """The same with the depth divided, as long as multiprocessors are left without a block."""
+    blocks = prod(tiling(point).blocks(cut.product))
+    for splits in _SPLITS[1:]:
+        made = canonical(cut, {**point, "splits": splits})
+        if made["splits"] != splits or blocks * splits > _MOST_WAVES * cut.gpu.sms:
+            return
+        yield made
 
 
 def estimate(cut: Cut, point: Point) -> float:
     """Cycles of one call: waves of blocks, each as slow as its slowest supply."""
     cutting, gpu = tiling(canonical(cut, point)), cut.gpu
     batch, rows, columns, depth = cut.product.sizes
-    size = 4 if cut.product.dtype == "float32" else 2
-    steps = -(-depth * size // ROW_BYTES)
+    size = cut.sources[0].size
+    steps = -(-_steps(cut) // cutting.splits)
     used = occupancy(cutting.threads, _registers(cut, point), cutting.shared, gpu)
     room = max(1, round(used * gpu.threads_per_sm / cutting.threads))
     down, across, _ = cutting.blocks(cut.product)
-    blocks = down * across * batch
+    blocks = down * across * batch * cutting.splits
     waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
     step = _step(cut, cutting, resident, size)
     store = cutting.rows * cutting.columns * 4 * resident / _L2_BYTES
     moved = batch * (rows * depth + columns * depth + rows * columns) * size
-    return max(waves * (steps * step + store + _LATENCY), moved / gpu.bandwidth * gpu.clock)
+    apart = 0.0
+    if cutting.splits > 1:
+        parts = 2 * cutting.splits * batch * rows * columns * 4
+        apart = _LAUNCH + parts / gpu.sms / _L2_BYTES
+    least = moved / gpu.bandwidth * gpu.clock
+    return max(waves * (steps * step + store + _LATENCY) + apart, least)
 
 
 def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
@@ -162,7 +196,10 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     copies = resident * each / WARP * _COPY_INSTRUCTIONS
     supplies = (
         area * ROW_BYTES / size / of_all * idle,
-        (1 / cutting.warp_rows + 1 / cutting.warp_columns) * area * ROW_BYTES / _SHARED_BYTES,
+        cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
+        * area
+        * ROW_BYTES
+        / _SHARED_BYTES,
         fetched / _L2_BYTES,
         (warps * (own + _STEP_INSTRUCTIONS) + copies) / _SCHEDULERS * idle,
     )

@@ -10,6 +10,8 @@ Stmt = Any
 Buffer = Any
 
 INDEX = "int32"
+# Bytes after which a swizzle of 128 bytes repeats, to which `wgmma` wants tiles aligned.
+_SWIZZLED = 1024
 
 
 def variable(name: str) -> Expr:
@@ -28,13 +30,14 @@ def sequence(statements: Iterable[Stmt]) -> Stmt:
     return made[0] if len(made) == 1 else tirx.SeqStmt(made)
 
 
-def loop(extent: int, body: Callable[[Expr], Stmt], name: str = "i", unroll: bool = False) -> Stmt:
+def loop(extent: Expr, body: Callable[[Expr], Stmt], name: str = "i", unroll: bool = False) -> Stmt:
     """A loop; one of a single turn is none."""
-    if extent == 1:
+    known = isinstance(extent, int)
+    if known and extent == 1:
         return body(number(0))
     var = variable(name)
     kind = tirx.ForKind.UNROLLED if unroll else tirx.ForKind.SERIAL
-    return tirx.For(var, number(0), number(extent), kind, body(var))
+    return tirx.For(var, number(0), number(extent) if known else extent, kind, body(var))
 
 
 def unrolled(extent: int, body: Callable[[Expr], Stmt], name: str = "i") -> Stmt:
@@ -59,7 +62,14 @@ def got(dtype: str, address: Expr) -> Expr:
 
 def c_type(dtype: str) -> str:
     """An element type in CUDA C++."""
-    return {"float32": "float", "float16": "half", "bfloat16": "nv_bfloat16"}[dtype]
+    return {
+        "float32": "float",
+        "float16": "half",
+        "bfloat16": "nv_bfloat16",
+        "int32": "int",
+        "int8": "signed char",
+        "uint8": "unsigned char",
+    }[dtype]
 
 
 def barrier() -> Stmt:
@@ -69,7 +79,8 @@ def barrier() -> Stmt:
 
 def buffer(name: str, size: int, dtype: str, scope: str) -> Buffer:
     """Memory of a block or a thread."""
-    return tirx.decl_buffer([size], dtype, name, scope=scope)
+    aligned = _SWIZZLED if scope == "shared.dyn" else -1
+    return tirx.decl_buffer([size], dtype, name, scope=scope, data_alignment=aligned)
 
 
 def address(source: Buffer, index: Expr) -> Expr:

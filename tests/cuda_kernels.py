@@ -54,6 +54,9 @@ def feed(func: PrimFunc, seed: int = 0) -> list[Array]:
         shape, dtype = tuple(int(extent) for extent in param.shape), str(param.dtype)
         if "float" in dtype:
             arrays.append(np.asarray(draw.standard_normal(shape), dtype))
+        elif dtype in ("int8", "uint8"):
+            kind = np.iinfo(dtype)
+            arrays.append(draw.integers(kind.min, kind.max + 1, shape).astype(dtype))
         else:
             arrays.append(np.asarray(draw.integers(0, 2, shape), dtype))
     return arrays

@@ -75,7 +75,7 @@ class Gpu:
         """What its instructions can do beyond those of sm_75."""
         found = {"mma", "ldmatrix"}
         if self.capability >= 80:
-            found |= {"cp.async", "mma.bf16", "mma.tf32"}
+            found |= {"cp.async", "mma.bf16", "mma.tf32", "mma.int8"}
         if self.arch == "sm_90a":
             found |= {"wgmma", "tma"}
         return frozenset(found)

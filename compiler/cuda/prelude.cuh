@@ -42,6 +42,13 @@ HYBRIDC_INLINE void hybridc_wait() {
 #endif
 }
 
+// Lets what this thread wrote to shared memory be seen by what reads it asynchronously (`wgmma`).
+HYBRIDC_INLINE void hybridc_fence_async() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+#endif
+}
+
 template <class T>
 HYBRIDC_INLINE void hybridc_put(void* to, T value) {
   *static_cast<T*>(to) = value;
@@ -86,12 +93,47 @@ HYBRIDC_INLINE void hybridc_mma_float16(float* c, const unsigned* a, const unsig
 }
 
 #if __CUDA_ARCH__ >= 800
+// c[16x8] += a[16x32] b[32x8] of bytes, sums in int32.
+#define HYBRIDC_MMA_BYTES(NAME, TYPES)                                                             \
+  HYBRIDC_INLINE void hybridc_mma_##NAME(int* c, const unsigned* a, const unsigned* b) {           \
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32." TYPES                                    \
+                 ".s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"            \
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                                  \
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));              \
+  }
+HYBRIDC_MMA_BYTES(uint8_uint8, "u8.u8")
+HYBRIDC_MMA_BYTES(uint8_int8, "u8.s8")
+HYBRIDC_MMA_BYTES(int8_uint8, "s8.u8")
+HYBRIDC_MMA_BYTES(int8_int8, "s8.s8")
+#endif
+
+// Eight floats as the four registers of 16-bit operands that `mma` takes on the left.
+HYBRIDC_INLINE void hybridc_narrow_float16(unsigned* to, const float* from) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+#if __CUDA_ARCH__ >= 800
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(to[i]) : "f"(from[2 * i + 1]), "f"(from[2 * i]));
+#else
+    asm("{.reg .b16 low, high; cvt.rn.f16.f32 low, %1; cvt.rn.f16.f32 high, %2; "
+        "mov.b32 %0, {low, high};}"
+        : "=r"(to[i])
+        : "f"(from[2 * i]), "f"(from[2 * i + 1]));
+#endif
+}
+
+#if __CUDA_ARCH__ >= 800
 HYBRIDC_INLINE void hybridc_mma_bfloat16(float* c, const unsigned* a, const unsigned* b) {
   asm volatile(
       "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+HYBRIDC_INLINE void hybridc_narrow_bfloat16(unsigned* to, const float* from) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(to[i]) : "f"(from[2 * i + 1]), "f"(from[2 * i]));
 }
 
 // float32 bits, rounded to the nearest TensorFloat-32, ties away from zero.

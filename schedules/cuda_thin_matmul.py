@@ -1,0 +1,98 @@
+"""Products of one to seven rows on a GPU: bound by memory, and read as fast as it goes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.interfaces import (
+    NotApplicable,
+    Point,
+    PrimFunc,
+    Schedule,
+    ScheduleRule,
+    Space,
+)
+from hybridc.compiler.target import CUDA, Target
+from hybridc.schedules import _cuda_product, _cuda_thin, _loops
+from hybridc.schedules._cuda_product_rule import too_thin
+from hybridc.schedules._cuda_thin import Thin, Thread
+
+_THREADS = (128, 256, 512)
+_LANES = (1, 2, 4, 8, 16, 32)
+_UNROLL = (1, 2, 4, 8)
+_TYPES = ("float16", "bfloat16", "float32")
+# Bytes that memory has under way: 600 ns at the bandwidth.  Little's law.
+_LATENCY = 600e-9
+_SEGMENT = 32  # bytes that memory gives at least
+_MOST_SUMS = 64  # in registers, of a thread
+_MOST_READ = 64
+_SHARED = 48 * 2**10
+
+
+@dataclass(frozen=True)
+class CudaThinMatmul(ScheduleRule):
+    """Matrix by a few vectors: the matrix is read once, 16 bytes for each thread at a time."""
+
+    priority: ClassVar[int] = 60
+    device: ClassVar[str] = CUDA
+
+    def match(self, func: PrimFunc, target: Target) -> Thin | NotApplicable:
+        """Take products of floats one side of which has fewer than eight rows."""
+        if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
+            return found
+        if found.dtype not in _TYPES:
+            return NotApplicable(f"it multiplies {found.dtype}")
+        if too_thin(found) is None:
+            return NotApplicable("it has rows and columns enough for tiles")
+        few, many = found.left, found.right
+        if few.extent > many.extent:
+            few, many = many, few
+        if not many.own:
+            return NotApplicable("it is a single dot product")
+        made = Thin(func, target, found, few, many)
+        if made.neighbours == "none":
+            return NotApplicable("its threads would read far from each other")
+        return made
+
+    def knobs(self, match: Thin) -> Space:
+        """`threads` of a block, `lanes` along the columns; reads to `unroll`."""
+        return {"threads": _THREADS, "lanes": _LANES, "unroll": _UNROLL}
+
+    def default(self, match: Thin, target: Target) -> Point:
+        """Enough bytes under way for the memory's latency, in blocks for all multiprocessors.
+
+        Of the blocks that are so many, those with the most neighbours side by side: up to 64 bytes,
+        as the depth is divided by whoever is left.
+        """
+        gpu = target.device
+        batch, _, many, _ = match.sizes
+        size = 4 if match.many.dtype == "float32" else 2
+        along = match.neighbours == "depth"
+        wanted = [n for n in _LANES if n * match.wide * size >= _SEGMENT or along]
+        fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= gpu.sms]
+        lanes = min(max(fitting, default=wanted[0]), max(wanted[0], 64 // (match.wide * size), 1))
+        blocks = -(-many // (lanes * match.wide)) * batch
+        resident = min(4, -(-blocks // gpu.sms))
+        under_way = gpu.bandwidth * _LATENCY / gpu.sms / resident
+        each = match.chunk * size if match.along != "none" else size
+        unroll = next((n for n in _UNROLL if n * each * 256 >= under_way), _UNROLL[-1])
+        return self.canonical(match, {"threads": 256, "lanes": lanes, "unroll": max(2, unroll)})
+
+    def canonical(self, match: Thin, point: Point) -> Point:
+        """What a thread has registers for, a block shared memory, and the depth steps."""
+        made = dict(point)
+        sums, read = match.few.extent * match.wide, match.deep * match.wide
+        most = _MOST_READ if sums <= _MOST_SUMS // 2 else _MOST_READ // 2
+        while made["unroll"] > 1 and made["unroll"] * read > most:
+            made["unroll"] //= 2
+        limit = min(_SHARED, match.target.device.shared_per_block)
+        while _cuda_thin.shared(match, Thread(**made)) > limit and made["lanes"] > 1:
+            made["lanes"] //= 2
+        steps = -(-match.sizes[3] // match.deep)
+        while made["threads"] > _THREADS[0] and made["threads"] // made["lanes"] > max(WARP, steps):
+            made["threads"] //= 2
+        return made
+
+    def schedule(self, match: Thin, point: Point) -> Schedule:
+        """Written out thread by thread."""
+        return _loops.new_schedule(_cuda_thin.kernel(match, Thread(**self.canonical(match, point))))

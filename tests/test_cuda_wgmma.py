@@ -1,0 +1,94 @@
+"""Products by Hopper's warpgroups: what they read, by the PTX manual, and what comes out."""
+
+import shutil
+from typing import Any
+
+import pytest
+from cuda_emulator import needs_compiler, run, source_of
+from cuda_kernels import check, close, convolution, feed, gpu, product, reference
+from kernel_builders import Builder
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.cuda import resources, toolchain
+from hybridc.compiler.interfaces import NotApplicable
+from hybridc.schedules import _cuda_warpgroups
+
+RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}[
+    "cuda-wgmma-matmul"
+]
+
+
+CASES: dict[str, Builder] = {
+    "by depth": product([70, 136], [136, 72], "float16"),
+    "batches": product([2, 64, 64], [2, 64, 128], "bfloat16"),
+    "odd": product([50, 75], [75, 51], "float16"),
+    "convolution": convolution([1, 9, 9, 32], [72, 3, 3, 32], "bfloat16", padding=(1, 1)),
+}
+# Points beside the default: every width of the instruction, several warpgroups, a divided depth.
+POINTS = (
+    {"rows": 128, "columns": 256, "stages": 2, "splits": 1},
+    {"rows": 64, "columns": 128, "stages": 3, "splits": 2},
+    {"rows": 64, "columns": 64, "stages": 4, "splits": 1},
+)
+
+
+def at(func: Any, knobs: Any, device: Any, order: int = 0) -> None:
+    """The kernel at a point computes what the unscheduled one does."""
+    match: Any = RULE.match(func, device)
+    point = RULE.canonical(match, {**RULE.default(match, device), **knobs})
+    assert RULE.canonical(match, point) == point
+    assert point["warp_columns"] == point["columns"]
+    arrays = feed(func)
+    made = RULE.schedule(match, point).mod["main"]
+    for got, right in zip(run(made, arrays, device, order), reference(func, arrays), strict=True):
+        close(got, right, 1e-5, f"{point}")
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["by depth", "convolution"])
+def test_products_are_those_of_the_unscheduled_kernel(name: str) -> None:
+    device = gpu("sm_90a")
+    (func,) = CASES[name](device)
+    at(func, {}, device)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_products_at_many_points(name: str) -> None:
+    device = gpu("sm_90a")
+    (func,) = CASES[name](device)
+    assert check(RULE, func, device, points=1)
+    for point in POINTS:
+        at(func, point, device, order=2)
+
+
+@needs_compiler
+def test_what_no_fence_lets_be_seen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies go one way to shared memory, and `wgmma` reads it another way."""
+    monkeypatch.setattr(_cuda_warpgroups.WarpGroups, "arrived", lambda _: [])
+    device = gpu("sm_90a")
+    (func,) = CASES["by depth"](device)
+    with pytest.raises(AssertionError, match="an asynchronous read of what no fence let it see"):
+        at(func, {}, device)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
+def test_other_architectures_have_no_warpgroups(arch: str) -> None:
+    device = gpu(arch)
+    (func,) = CASES["by depth"](device)
+    assert isinstance(RULE.match(func, device), NotApplicable)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
+@pytest.mark.parametrize("columns", [64, 256])
+def test_the_assembler_takes_every_width_without_spills(columns: int) -> None:
+    device = gpu("sm_90a")
+    (func,) = product([512, 512], [512, 1024], "bfloat16")(device)
+    match: Any = RULE.match(func, device)
+    point = RULE.canonical(match, {**RULE.default(match, device), "columns": columns})
+    source, _ = source_of(RULE.schedule(match, point).mod["main"], device)
+    assert "__align__(1024)" in source
+    log = toolchain.find().compile(source, "sm_90a").log
+    assert "serializ" not in log
+    assert all(usage.spilled == 0 for usage in resources.read_log(log).values())
