@@ -9,6 +9,7 @@ from tvm import relax, tirx
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.kernels.attention import attention
 from hybridc.compiler.kernels.attention_form import Attention, Fill, Operand
+from hybridc.compiler.kernels.attention_stages import attention_stages, fits
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,
@@ -92,11 +93,15 @@ class _Fuser:
         )
         if not _consistent(form):
             return None
+        if self.target.gpu and not fits(form):
+            return None
         form, mask = _masked(form, scores, graph)
         return self._call(form, tensors if mask is None else [*tensors, mask])
 
     def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
-        var = self.builder.add_func(attention(_opened(form), self.target.lanes()), "attention")
+        lanes = self.target.lanes()
+        made = attention_stages(form) if self.target.gpu else attention(_opened(form), lanes)
+        var = self.builder.add_func(made, "attention")
         batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
         result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
         return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])

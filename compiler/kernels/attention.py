@@ -225,7 +225,7 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
             sizes = extents(mask)
             aligned = zip(index[len(index) - len(sizes) :], sizes, strict=True)
             met = mask[tuple(0 if isinstance(n, int) and n == 1 else i for i, n in aligned)]
-            scaled = scaled + met if form.fill is None else _chosen(form.fill, met, scaled)
+            scaled = scaled + met if form.fill is None else chosen(form.fill, met, scaled)
         if form.causal is not None:
             last, end = index[-2] + form.causal, tirx.const(columns - 1, "int64")
             within = form.causal + shape[-2] <= columns
@@ -246,7 +246,8 @@ def _softmax(form: Attention, scores: Any, mask: Any, lanes: int) -> tuple[Any, 
     return exponentials, _reduce_rows(exponentials, te.sum, "total", lanes)
 
 
-def _chosen(fill: Fill, mask: Any, scores: Any) -> Any:
+def chosen(fill: Fill, mask: Any, scores: Any) -> Any:
+    """The scores with what a mask of booleans fills in."""
     value = tirx.const(fill.value, _WIDE)
     return tirx.Select(mask, value, scores) if fill.where else tirx.Select(mask, scores, value)
 

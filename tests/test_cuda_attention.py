@@ -1,0 +1,185 @@
+"""Attention on a GPU: one kernel, run thread by thread on the CPU, against TVM's own code."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import ORDERS, needs_compiler, run, source_of
+from cuda_kernels import check, close, feed, gpu, reference
+from kernel_builders import LOWERED, Builder, op, operator
+from tvm import relax
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.cuda import launches
+from hybridc.compiler.interfaces import NotApplicable
+
+RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
+RULE = RULES["cuda-attention"]
+
+
+def attention(
+    heads: tuple[int, int],
+    sizes: tuple[int, int, int, int],
+    mask: Any = None,
+    dtype: str = "float16",
+    **how: Any,
+) -> Builder:
+    """Attention of heads of queries and of keys; sizes are rows, columns, depth, features.
+
+    `mask` is a shape, `"causal"` or nothing; `keys` tells how keys lie, and `after` what is behind.
+    """
+    (many, few), (rows, columns, depth, features) = heads, sizes
+    causal = np.triu(np.full((rows, columns), -np.inf, "float32"), columns - rows + 1)
+
+    def build(q: Any, k: Any, v: Any, *masks: Any) -> Any:
+        k = k if how.get("transposed") else op.permute_dims(k, [0, 2, 3, 1])
+        q, v = (op.permute_dims(x, [0, 2, 1, 3]) for x in (q, v))
+        if few != many:
+            k = _repeated(k, (2, few, depth, columns), many)
+            v = _repeated(v, (2, few, columns, features), many)
+        scores = op.multiply(op.matmul(q, k), relax.const(depth**-0.5, "float32"))
+        if masks or mask == "causal":
+            scores = op.add(scores, masks[0] if masks else relax.const(causal))
+        made = op.matmul(op.nn.softmax(scores, -1), v)
+        made = op.permute_dims(made, [0, 2, 1, 3])
+        return op.astype(op.add(made, relax.const(0.5, "float32")), dtype)
+
+    shapes = [(2, rows, many, depth), (2, columns, few, depth), (2, columns, few, features)]
+    if how.get("transposed"):
+        shapes[1] = (2, few, depth, columns)
+    if isinstance(mask, tuple):
+        shapes.append(mask)
+    narrow = f"fuse-attention,mixed-precision{{dtype={dtype}}},{LOWERED}"
+
+    def kernels(target: Any) -> Any:
+        made = operator(build, *((shape, "float32") for shape in shapes), passes=narrow)(target)
+        return [func for func in made if not isinstance(RULE.match(func, target), NotApplicable)]
+
+    return kernels
+
+
+def _repeated(x: Any, shape: tuple[int, int, int, int], many: int) -> Any:
+    """Each head as often as there are queries for it."""
+    batch, few, *rest = shape
+    wide = op.broadcast_to(op.expand_dims(x, 2), (batch, few, many // few, *rest))
+    return op.reshape(wide, (batch, many, *rest))
+
+
+CASES: dict[str, Builder] = {
+    "plain": attention((2, 2), (70, 90, 32, 32)),
+    "wide heads": attention((1, 1), (33, 65, 128, 80)),
+    "odd heads": attention((1, 1), (20, 30, 20, 12)),
+    "keys transposed": attention((2, 2), (40, 72, 64, 64), transposed=True),
+    "causal": attention((2, 2), (150, 150, 32, 32), "causal"),
+    "causal with a past": attention((1, 1), (20, 90, 32, 32), "causal"),
+    "mask of rows": attention((2, 2), (40, 70, 32, 32), (2, 1, 40, 70)),
+    "mask of columns": attention((2, 2), (40, 70, 32, 32), (2, 1, 1, 70), "bfloat16"),
+    "one query": attention((2, 2), (1, 300, 64, 64)),
+    "grouped heads": attention((4, 2), (5, 140, 32, 32)),
+    "one head of keys": attention((4, 1), (3, 70, 32, 32)),
+}
+QUICK = ["plain", "causal with a past", "one query"]
+# Points that the defaults of small kernels do not reach.
+POINTS = (
+    {"rows": 128, "warp_rows": 32, "columns": 128, "key_warps": 1, "splits": 1, "stages": 3},
+    {"rows": 32, "warp_rows": 16, "columns": 64, "key_warps": 2, "splits": 4, "stages": 1},
+    {"rows": 16, "warp_rows": 16, "columns": 128, "key_warps": 4, "splits": 32, "stages": 2},
+)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", QUICK)
+def test_attention_is_that_of_the_unscheduled_kernel(name: str) -> None:
+    device = gpu()
+    (func,) = CASES[name](device)
+    assert check(RULE, func, device, points=0, share=2e-3)
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
+@pytest.mark.parametrize("name", CASES)
+def test_attention_at_many_points(name: str, arch: str) -> None:
+    device = gpu(arch)
+    (func,) = CASES[name](device) or (None,)
+    if func is None:
+        assert (name, arch) == ("mask of columns", "sm_75")  # which multiplies no bfloat16
+        return
+    share = 2e-3
+    assert check(RULE, func, device, points=1, share=share)
+    match: Any = RULE.match(func, device)
+    for point in POINTS:
+        at(match, point, func, device, share)
+
+
+def at(match: Any, point: Any, func: Any, device: Any, share: float) -> None:
+    """The kernel at a point computes what the unscheduled one does."""
+    arrays = feed(func)
+    canonical = RULE.canonical(match, point)
+    assert RULE.canonical(match, canonical) == canonical
+    made = RULE.schedule(match, canonical).mod["main"]
+    for order in ORDERS:
+        for got, right in zip(
+            run(made, arrays, device, order), reference(func, arrays), strict=True
+        ):
+            close(got, right, share, f"{canonical}, order {order}")
+
+
+@needs_compiler
+def test_rows_that_are_masked_wholly_give_what_their_model_says() -> None:
+    """A row without a column is no number; one whose first block of columns is masked is one."""
+    device = gpu()
+    (func,) = attention((1, 1), (3, 140, 32, 32), (1, 1, 3, 140))(device)
+    arrays = feed(func)
+    arrays[3][0, 0, 0] = -np.inf
+    arrays[3][0, 0, 1, :130] = -np.inf
+    match: Any = RULE.match(func, device)
+    for splits in (1, 2):
+        point = {**RULE.default(match, device), "splits": splits}
+        (*_, got) = run(RULE.schedule(match, point).mod["main"], arrays, device)
+        (*_, right) = reference(func, arrays)
+        rows = np.asarray(got, "float32")
+        assert np.isnan(rows[:, 0]).all()
+        assert not np.isnan(rows[:, 1:]).any()
+        np.testing.assert_allclose(rows[:, 1:], np.asarray(right, "float32")[:, 1:], atol=2e-2)
+
+
+def test_default_points_follow_from_shapes() -> None:
+    """Large attention fills blocks with rows; one query divides its keys among blocks."""
+    device = gpu("nvidia/h100")
+    large = _default(attention((12, 12), (1024, 1024, 64, 64)), device)
+    assert large["rows"] >= 64
+    assert large["splits"] == 1
+    one = _default(attention((8, 8), (1, 16384, 128, 128)), device)
+    assert one["rows"] == 16
+    assert one["splits"] > 1
+    assert one["key_warps"] > 1
+
+
+def _default(builder: Builder, device: Any) -> Any:
+    (func,) = builder(device)
+    match: Any = RULE.match(func, device)
+    point = RULE.default(match, device)
+    for launch in launches.of_kernel(RULE.schedule(match, point).mod["main"], device):
+        assert launch.faults(device.device) == ()
+    return point
+
+
+def test_causal_blocks_behind_the_diagonal_are_not_met() -> None:
+    """Steps are counted by rows where the mask is known to be causal."""
+    device = gpu()
+    (func,) = CASES["causal"](device)
+    match: Any = RULE.match(func, device)
+    assert match.first == 1
+    assert "min" in codegen_of(match, device)
+
+
+def codegen_of(match: Any, device: Any) -> str:
+    """The CUDA source at the default point."""
+    made = RULE.schedule(match, RULE.default(match, device)).mod["main"]
+    return source_of(made, device)[0]
+
+
+def test_wide_heads_are_left_alone() -> None:
+    device = gpu()
+    assert attention((1, 1), (32, 32, 160, 32))(device) == []
