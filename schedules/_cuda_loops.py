@@ -4,7 +4,8 @@ from typing import Any
 
 from hybridc.compiler.cuda.gpu import WARP, Gpu
 from hybridc.compiler.interfaces import Schedule
-from hybridc.schedules import _loops
+from hybridc.schedules import _access, _loops
+from hybridc.schedules._analysis import Block
 
 THREADS = (64, 128, 256, 512)
 # Threads of a block where nothing speaks for another number: eight such blocks fill a
@@ -69,3 +70,16 @@ def usual_threads(tasks: int, gpu: Gpu) -> int:
     """Threads of a block so that there are blocks for all multiprocessors, if there is work."""
     fitting = [n for n in THREADS if n <= USUAL_THREADS and tasks >= n * gpu.sms]
     return max(fitting, default=THREADS[0])
+
+
+def slides(block: Block) -> bool:
+    """Whether some index of a load depends on kept and on reduced axes."""
+
+    def among(index: Any, axes: Any) -> bool:
+        return any(_access.uses(index, axis) for axis in axes)
+
+    return any(
+        among(index, block.spatial) and among(index, block.reduction)
+        for load in block.loads
+        for index in load.indices
+    )

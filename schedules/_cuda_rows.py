@@ -64,8 +64,23 @@ def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
     held = sum(_bytes_of(found[name]) // count for name in stored)
     length = max(prod(block.reduction.values()) for block in reductions)
     widths = _tiling.divisors(rows.axis) if not rows.along else _ROWS
-    beside = tuple(n for n in widths if count % n == 0 and n <= _MOST_ROWS)
+    extents = tuple(reductions[0].spatial.values())
+    beside = tuple(n for n in widths if _box(n, extents) and n <= _MOST_ROWS)
     return GpuRows(func, target, rows, length, count, held, stored, beside)
+
+
+def _box(count: int, extents: tuple[int, ...]) -> bool:
+    """Whether rows, cut into so many neighbours, fall into boxes of the axes that number them.
+
+    Others begin and end within an axis, and TVM finds no region that their stages compute.
+    """
+    for extent in reversed(extents):
+        if extent % count == 0:
+            return True
+        if count % extent:
+            return False
+        count //= extent
+    return count == 1
 
 
 def space(match: GpuRows) -> Space:

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _cuda_rows
+from hybridc.schedules import _analysis, _cuda_loops, _cuda_rows
 from hybridc.schedules._cuda_row_rule import CudaRows
 
 
@@ -20,6 +20,8 @@ class CudaReduction(CudaRows):
         found = _cuda_rows.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
+        if any(_cuda_loops.slides(block) for block in _analysis.blocks(found.rows.staged)):
+            return NotApplicable("it reduces windows, which overlap")
         if len(found.rows.kept) != found.rows.output_axes:
             return NotApplicable("its output has the reduced axis again")
         return found
