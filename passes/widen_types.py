@@ -60,6 +60,7 @@ _OF_SUMS = frozenset(
 # These of float16 keep its bits: choosing among numbers loses nothing.
 _CHOICES = frozenset({"sort", "topk"})
 _OF_HALF_SUMS = (_OF_SUMS - _CHOICES) | {"matmul"}
+_PRODUCTS = frozenset({"matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d"})
 _NAMES = _OF_BITS | _OF_HALVES | _OF_SUMS | {"argsort", "matmul", "power"}
 
 
@@ -70,12 +71,23 @@ class WidenTypes(Pass):
     Arithmetic on truth values is done on integers, powers of integers in float64 as ONNX Runtime
     does them, and rare functions of float16 in float32; so are sums, norms, softmax and averages
     of bfloat16 and float16, and products of float16: TVM would round each partial sum to eleven
-    bits.  The result gets the type it had.
+    bits.  The result gets the type it had.  Products that add up in float32 stay as they are on a
+    GPU, whose rules take them so.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Put casts around the operators concerned."""
-        return rewrite(module, _widen)
+        on_gpu = context.target.gpu is not None
+
+        def rule(value: Expr, graph: Graph) -> Expr | None:
+            return None if on_gpu and _adds_up_wide(value) else _widen(value, graph)
+
+        return rewrite(module, rule)
+
+
+def _adds_up_wide(value: Expr) -> bool:
+    """Whether this is a product of 16-bit operands with sums of float32."""
+    return operator(value) in _PRODUCTS and str(getattr(value.ty, "dtype", "")) == "float32"
 
 
 def _widen(value: Expr, graph: Graph) -> Expr | None:

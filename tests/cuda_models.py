@@ -10,7 +10,7 @@ from tvm import relax
 
 from hybridc.compiler import frontend, pipeline, plugin
 from hybridc.compiler.configuration import plans
-from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.interfaces import Context, IRModule, KernelRecord
 from hybridc.compiler.model import Array, Model, random_feed
 from hybridc.compiler.rewrite import bindings_of, operator
 from hybridc.compiler.target import Target
@@ -96,15 +96,26 @@ def transformer(rows: int = 24, width: int = 32, heads: int = 2) -> Any:
 def answers(source: Any, options: plans.Options, order: int = 0) -> tuple[list[Any], list[Any]]:
     """What the GPU would answer to random inputs, and what the model's reference does."""
     model: Model = frontend.load(source, shapes={}, fallback=False)
+    module, context = scheduled(model, options)
+    feed = random_feed(model.inputs)
+    given = [feed[spec.name] for spec in model.inputs]
+    return execute(module, given, context.target, order), list(model.reference(feed))
+
+
+def records(source: Any, options: plans.Options) -> list[KernelRecord]:
+    """How each kernel of a model is scheduled."""
+    return scheduled(frontend.load(source, shapes={}, fallback=False), options)[1].kernels
+
+
+def scheduled(model: Model, options: plans.Options) -> tuple[IRModule, Context]:
+    """A model's module with its kernels scheduled, and what was noted on the way."""
     plan = plans.plan(options)
     names = [plugin.name_of(type(step)) for step in plan.steps]
     steps = plan.steps[: names.index(plans.SCHEDULING) + 1]
     context = Context(plan.target, plan.rules)
     module = pipeline.run(steps, model.module, context)
     assert not context.notes or all("failed" not in note for note in context.notes), context.notes
-    feed = random_feed(model.inputs)
-    given = [feed[spec.name] for spec in model.inputs]
-    return execute(module, given, plan.target, order), list(model.reference(feed))
+    return module, context
 
 
 def execute(module: IRModule, inputs: list[Array], target: Target, order: int) -> list[Array]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_emulator import needs_compiler
-from cuda_models import answers, residual_network, transformer
+from cuda_models import answers, records, residual_network, transformer
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver
@@ -118,6 +118,17 @@ def _close(source: Any, dtype: str, arch: str) -> None:
     for have, want in zip(got, wanted, strict=True):
         limit = SHARES[dtype] * float(np.abs(want).max())
         np.testing.assert_allclose(have, want, rtol=0, atol=limit)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_products_of_16_bits_reach_the_tensor_cores(dtype: str) -> None:
+    """Nothing widens their operands on the way, and attention is one kernel."""
+    for source in (residual_network(), transformer(rows=64, width=64)):
+        kernels = records(source, plans.Options(target="sm_90a", dtype=dtype))
+        rules = {record.rule for record in kernels}
+        assert rules & {"cuda-tensor-matmul", "cuda-wgmma-matmul"}
+        assert not rules & {"cuda-matmul", "cuda-fallback"}
+    assert "cuda-attention" in rules
 
 
 @needs_compiler
