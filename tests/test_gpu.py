@@ -7,6 +7,9 @@ import pytest
 from cuda_kernels import close, convolution, feed, product, reference, sample
 from cuda_models import residual_network, transformer
 from kernel_builders import floats, op, operator
+from test_cuda_attention import CASES as ATTENTION
+from test_cuda_products import BYTES
+from test_cuda_windows import WINDOWS
 
 from hybridc.compiler import driver, frontend, pipeline, target
 from hybridc.compiler.assurance.contract import Contract
@@ -30,6 +33,15 @@ KERNELS: dict[str, Any] = {
     "fp16 product": product([130, 304], [304, 264], "float16"),
     "bf16 product": product([130, 304], [304, 264], "bfloat16"),
     "fp16 convolution": convolution([2, 14, 14, 64], [96, 3, 3, 64], "float16", padding=(1, 1)),
+    "fp16 attention": ATTENTION["plain"],
+    "bf16 attention with a mask": ATTENTION["mask of columns"],
+    "causal attention": ATTENTION["causal"],
+    "attention of one query": ATTENTION["one query"],
+    "fp16 product of one row": product([1, 520], [520, 264], "float16"),
+    "product of bytes": BYTES["dense"],
+    "convolution of bytes": BYTES["convolution"],
+    "depthwise convolution": WINDOWS["depthwise"],
+    "fp16 product of a long depth": product([64, 4096], [4096, 96], "float16"),
 }
 SHARES = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 
