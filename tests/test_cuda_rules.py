@@ -59,6 +59,8 @@ QUICK = {
     "softmax across, prime",
     "layer norm of 768",
 }
+# For these TVM brings loop nests for GPUs that are bound to threads already.
+OWN = {"cumulative sum", "sort"}
 QUICK_PRODUCTS = ["fp32, odd", "fp16", "bf16, batches", "fp16 convolution"]
 
 
@@ -73,7 +75,7 @@ def test_rules_keep_their_contract_at_their_defaults(name: str) -> None:
 
 @needs_compiler
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name, _ in ROWS])
+@pytest.mark.parametrize("name", [name for name, _ in ROWS if name not in OWN])
 def test_every_rule_keeps_its_contract(name: str) -> None:
     device = gpu()
     for func in dict(ROWS)[name](device):
