@@ -57,7 +57,8 @@ class InferenceSession:
             for code in codegen.sources(library):
                 codegen.provide(code, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
-        self._main: Any = self._replayed(self._machine["main"])
+        by_torch = bool(self.artifact.offloads)
+        self._main: Any = self._place.replayed(self._machine["main"], by_torch)
         # A GPU gets the weights once, here.
         tensors = loading.uploaded(self.artifact, self._place)
         weights: Any = tvm.runtime.convert(tensors)
@@ -189,15 +190,6 @@ class InferenceSession:
                 results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
-
-    def _replayed(self, main: Any) -> Any:
-        """`main` as calls of graphs, on a GPU; regions are ONNX Runtime's, which knows of none."""
-        if self._place.on_host or not self.artifact.offloads:
-            return self._place.replayed(main)
-        from hybridc.compiler.cuda import torch_graphs
-
-        stream = self._place.link.stream
-        return self._place.replayed(main, torch_graphs.recorder(self._place.device, stream))
 
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):

@@ -64,7 +64,7 @@ def made(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> InferenceSessio
     monkeypatch.setattr(tvm.runtime, "empty", empty)
     real = tvm.relax.VirtualMachine
     monkeypatch.setattr("tvm.relax.VirtualMachine", lambda lib, _: real(lib, tvm.cpu()))
-    opened = InferenceSession(dense_artifact())
+    opened: Any = InferenceSession(dense_artifact())
     graphs: Any = opened._main
     main = graphs.main
 
@@ -140,7 +140,8 @@ def test_what_cannot_be_recorded_stays_plain_and_is_noted(
         y, _ = session.run(None, {"x": X})
         np.testing.assert_allclose(y, right(X), rtol=1e-5, atol=1e-5)
     assert driver.calls.count("cuStreamBeginCapture") == 1
-    graphs: Any = session._main
+    inner: Any = session
+    graphs: Any = inner._main
     assert graphs.notes == [
         "calls are not replayed as a graph: NVIDIA's driver cannot record a graph:"
         " operation not permitted when stream is capturing"
@@ -175,7 +176,7 @@ def test_graphs_are_few(driver: FakeDriver) -> None:
         def replay(self) -> None:
             driver.calls.append("replay")
 
-    graphs = Graphs(lambda *_: Result(), lambda work: (Recorded(), work()), list)
+    graphs: Any = Graphs(lambda *_: Result(), lambda work: (Recorded(), work()), list)
     for address in range(40):
         for _ in range(4):
             graphs(Input(address))
@@ -212,7 +213,8 @@ def test_no_pinned_memory_is_one_line(
 def test_faults_of_a_gpu_are_told_in_a_line(
     text: str, said: str, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    graphs: Any = session._main
+    inner: Any = session
+    graphs: Any = inner._main
 
     def broken(*_: Any) -> Any:
         raise RuntimeError(f"Traceback (most recent call last):\n{text}\nmore")

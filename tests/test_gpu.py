@@ -97,7 +97,7 @@ def test_tensors_on_the_device_are_taken_and_given_without_a_copy() -> None:
 
 def test_calls_are_replayed_as_graphs_with_answers_of_their_own() -> None:
     source = residual_network()
-    session = InferenceSession(driver.compile(source, target="cuda"))
+    session: Any = InferenceSession(driver.compile(source, target="cuda"))
     model = frontend.load(source, shapes={}, fallback=False)
     feeds = [random_feed(model.inputs, seed) for seed in range(6)]
     found = [session.run(None, feed) for feed in feeds]
@@ -126,7 +126,7 @@ def test_the_same_tensors_on_the_device_are_replayed() -> None:
 
 def test_a_session_uploads_its_weights_once() -> None:
     made = driver.compile(residual_network(), target="cuda")
-    session = InferenceSession(made)
+    session: Any = InferenceSession(made)
     weights: Any = session._last[-1]
     assert {str(tensor.device) for tensor in weights} == {str(session._place.device)}
 

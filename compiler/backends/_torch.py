@@ -200,7 +200,8 @@ def attention(graph: Subgraph) -> Attention | NotApplicable:
 
 class _Attention:
     def __init__(self, graph: Subgraph) -> None:
-        self.graph, self.scale, self.mask = graph, 1.0, None
+        self.graph, self.scale = graph, 1.0
+        self.mask: int | None = None
 
     def read(self) -> Attention | NotApplicable:
         graph = self.graph

@@ -69,7 +69,8 @@ class Link:
         address = int(place.value or 0)
         memory = (ctypes.c_ubyte * max(1, size)).from_address(address)
         weakref.finalize(memory, self._driver.cuMemFreeHost, c_void_p(address))
-        return np.frombuffer(memory, np.uint8)[:size]
+        view: Array = np.ctypeslib.as_array(memory)
+        return view[:size]
 
     def allocated(self, size: int) -> int:
         """The address of so many bytes of the GPU, for as long as this process lives."""
