@@ -115,6 +115,8 @@ def test_a_library_that_is_not_clearly_faster_computes_nothing(
     assert not outcome.artifact.offloads
     assert "torch" not in outcome.artifact.toolchain
     assert outcome.artifact.manifest()["format"] == 1
+    assert "offload" not in outcome.artifact.pipeline
+    assert "no library is faster at a kernel" in outcome.report.summary()
     right(tiny_model, outcome.artifact)
 
 

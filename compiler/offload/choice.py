@@ -27,11 +27,11 @@ from hybridc.compiler.offload import match
 from hybridc.compiler.offload.backend import OWN, Backend
 from hybridc.compiler.offload.match import Found
 from hybridc.compiler.offload.subgraph import Subgraph
+from hybridc.compiler.reporting.report import BACKENDS
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning import answers
 
 PASS = "offload"
-NOTE = "backends:"  # how notes of this begin
 _SECONDS = 0.5  # in which the ways of one kernel are compared
 # A library has to be so much faster: its threads and ours hinder each other between kernels, and
 # a call from outside costs what the timing of one kernel alone does not show.
@@ -91,7 +91,7 @@ class OffloadInside:
         verdicts = [verdict for verdict in made if verdict is not None]
         chosen = {each.graph.key: each.backend for each in verdicts if each.backend != OWN}
         self.context.backends = {**self.context.backends, **chosen}
-        self.context.notes += [f"{NOTE} {each.told()}" for each in verdicts]
+        self.context.notes += [f"{BACKENDS} {each.told()}" for each in verdicts]
 
     def _locked(self, keys: Iterable[str]) -> None:
         """Take what a lock says; nothing is measured."""
