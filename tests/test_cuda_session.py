@@ -21,7 +21,7 @@ from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Resident
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.session import InferenceSession, holding
 
 UPLOAD, DOWNLOAD, WAIT = "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuStreamSynchronize"
 ON, OFF = "stream 77", "stream 0"
@@ -80,7 +80,7 @@ def made(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> InferenceSessio
         driver.work = again
         return kept
 
-    graphs.main = noted
+    graphs.main, graphs.holding = noted, lambda _: noted
     driver.calls.clear()
     return opened
 
@@ -148,6 +148,15 @@ def test_what_cannot_be_recorded_stays_plain_and_is_noted(
     ]
 
 
+def test_a_graph_keeps_what_is_computed_in_between() -> None:
+    """By TVM's machine on the host: every storage that a call takes is in the list."""
+    held: list[Any] = []
+    opened: Any = InferenceSession(dense_artifact())
+    main = holding(loading.library(opened.artifact.library), tvm.cpu(), held)
+    main(tvm.runtime.tensor(X), *opened._last)
+    assert any("Storage" in str(type(each)) for each in held)
+
+
 def test_pinned_memory_is_given_back(driver: FakeDriver) -> None:
     memory = Link(0, driver).pinned(100)
     assert (memory.nbytes, len(driver.held)) == (100, 1)
@@ -176,7 +185,10 @@ def test_graphs_are_few(driver: FakeDriver) -> None:
         def replay(self) -> None:
             driver.calls.append("replay")
 
-    graphs: Any = Graphs(lambda *_: Result(), lambda work: (Recorded(), work()), list)
+    def main(*_: Any) -> Any:
+        return Result()
+
+    graphs: Any = Graphs(main, lambda _: main, lambda work: (Recorded(), work()), list)
     for address in range(40):
         for _ in range(4):
             graphs(Input(address))

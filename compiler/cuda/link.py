@@ -16,8 +16,8 @@ import numpy as np
 from hybridc.compiler.cuda import driver as drivers
 from hybridc.compiler.model import Array
 
-# CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads ask of the GPU meanwhile is no fault.
-_THREAD_LOCAL = 1
+# CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile, by other threads too.
+_RELAXED = 2
 
 
 class Link:
@@ -106,7 +106,7 @@ class Link:
         Nothing of it runs now.  Raises NoGpuError where it asks for what cannot be recorded.
         """
         graph, made = c_void_p(), c_void_p()
-        self._call("cuStreamBeginCapture_v2", c_void_p(self.stream), _THREAD_LOCAL)
+        self._call("cuStreamBeginCapture_v2", c_void_p(self.stream), _RELAXED)
         try:
             result = work()
         finally:

@@ -19,6 +19,7 @@ from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import Tensor
 
+Holding = Callable[[list[Any]], Callable[..., Any]]
 Places = dict[tuple[int, tuple[int, ...]], Any]
 
 
@@ -59,14 +60,15 @@ class Resident:
         self.link.enter()
         self.link.finish()
 
-    def replayed(self, main: Callable[..., Any], by_torch: bool) -> Graphs:
+    def replayed(self, main: Callable[..., Any], holding: Holding, by_torch: bool) -> Graphs:
         """`main` as a function whose calls are recorded and replayed as graphs.
 
-        Those of torch, where some of its kernels are torch's own.
+        `holding` makes another `main` that keeps in a list what it allocates.  The graphs are those
+        of torch, where some of its kernels are torch's own.
         """
         stream = self.link.stream
         record = torch_graphs.recorder(self.device, stream) if by_torch else self.link.record
-        return Graphs(main, record, self._copies, self.working)
+        return Graphs(main, holding, record, self._copies, self.working)
 
     @contextmanager
     def working(self) -> Generator[None]:

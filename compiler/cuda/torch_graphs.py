@@ -16,7 +16,7 @@ def recorder(device: Any, usual: int) -> Record:
         import torch
 
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device.index)
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="relaxed"):
             device.set_raw_stream(stream.cuda_stream)
             try:
                 result = work()
