@@ -116,7 +116,8 @@ class _Step(nn.Module):
         self.head = nn.Linear(width, 50257, bias=False)
 
     def forward(self, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        for number, layer in enumerate(self.layers):
+        layers: Any = self.layers
+        for number, layer in enumerate(layers):
             one, two = layer.norms
             inner = one(x)
             shape = (x.shape[0], 1, layer.heads, -1)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,10 @@ def _product(shape: Sequence[int], dtype: str, machine: Machine) -> Case:
     return Case(operands, op.matmul, lambda a, b: a @ b, flops=flops)
 
 
+def _product_row(shape: Sequence[int], dtype: str, machine: Machine) -> Cells:
+    return _measured(_product(shape, dtype, machine), machine)
+
+
 def _measured(case: Case, machine: Machine) -> Cells:
     rule, seconds = ours(case, machine)
     theirs = by_torch(case.peer, tensors_of(case, machine), machine)
@@ -171,7 +176,7 @@ def products() -> Iterator[Row]:
                 "matrix products",
                 name,
                 60,
-                lambda machine, s=shape, d=dtype: _measured(_product(s, d, machine), machine),
+                partial(_product_row, shape, dtype),
             )
 
 
@@ -196,7 +201,8 @@ def bound_by_memory() -> Iterator[Row]:
         def row(machine: Machine, what: Any = (build, peer), passes: int = passes) -> Cells:
             shape = (machine.size(2**17), 1024)
             moved = float(passes * 4 * shape[0] * shape[1])
-            return _measured(Case(((shape, "float32"),), *what, bytes=moved), machine)
+            build, peer = what
+            return _measured(Case(((shape, "float32"),), build, peer, bytes=moved), machine)
 
         yield Row("bound by memory", name, 60, row)
 
@@ -214,7 +220,7 @@ def models() -> Iterator[Row]:
                     "models, fp16",
                     f"{name}, batch {batch}: {way}",
                     150,
-                    lambda machine, n=name, b=batch, w=way: _model(n, b, w, machine),
+                    partial(_model, name, batch, way),
                 )
 
 

@@ -9,7 +9,7 @@ import tvm
 
 from hybridc.compiler.cuda import presence
 from hybridc.compiler.cuda.link import Link
-from hybridc.compiler.cuda.resident import Resident
+from hybridc.compiler.cuda.resident import Holding, Resident
 from hybridc.compiler.tensors import Tensor
 
 
@@ -35,7 +35,9 @@ class Host:
     def finish(self) -> None:
         """Nothing is left to wait for."""
 
-    def replayed(self, main: Callable[..., Any], _record: Any = None) -> Callable[..., Any]:
+    def replayed(
+        self, main: Callable[..., Any], holding: Holding, by_torch: bool
+    ) -> Callable[..., Any]:
         """The function itself."""
         return main
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ class InferenceSession:
             for code in codegen.sources(library):
                 codegen.provide(code, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
-        self._main: Any = self._replayed(self._machine["main"])
+        by_torch = bool(self.artifact.offloads)
+        kept = partial(holding, library, self._place.device)
+        self._main: Any = self._place.replayed(self._machine["main"], kept, by_torch)
         # A GPU gets the weights once, here.
         tensors = loading.uploaded(self.artifact, self._place)
         weights: Any = tvm.runtime.convert(tensors)
@@ -190,15 +193,6 @@ class InferenceSession:
             taken.add(address)
         return results
 
-    def _replayed(self, main: Any) -> Any:
-        """`main` as calls of graphs, on a GPU; regions are ONNX Runtime's, which knows of none."""
-        if self._place.on_host or not self.artifact.offloads:
-            return self._place.replayed(main)
-        from hybridc.compiler.cuda import torch_graphs
-
-        stream = self._place.link.stream
-        return self._place.replayed(main, torch_graphs.recorder(self._place.device, stream))
-
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):
             return OpaquePort(spec, alignment, self._parts.values)
@@ -243,3 +237,16 @@ class InferenceSession:
         said = [f"missing inputs: {', '.join(missing)}"] if missing else []
         said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
         return InputError("; ".join(said))
+
+
+def holding(library: Any, device: Any, held: list[Any]) -> Any:
+    """A `main` whose calls add all that they make to a list, for whoever needs it to stay."""
+    machine = relax.VirtualMachine(library, device)
+
+    def hold(_func: object, _name: str, before: bool, made: Any, *_: object) -> int:
+        if not before:
+            held.append(made)
+        return 0
+
+    machine.set_instrument(hold)
+    return machine["main"]

@@ -1,5 +1,8 @@
 """What needs a GPU: kernels and models on the device.  `pytest -m gpu` runs these alone."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,9 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import NotApplicable
+from hybridc.compiler.log.access import open_log
 from hybridc.compiler.model import random_feed
+from hybridc.compiler.offload.backend import backends
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tensors import to_numpy, to_tensor
 
@@ -100,3 +105,94 @@ def test_tensors_on_the_device_are_taken_and_given_without_a_copy() -> None:
     assert logits.is_cuda
     (wanted,) = session.run(None, {"image": image.cpu().numpy()})
     np.testing.assert_allclose(logits.cpu().numpy(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_calls_are_replayed_as_graphs_with_answers_of_their_own() -> None:
+    source = residual_network()
+    session: Any = InferenceSession(driver.compile(source, target="cuda"))
+    model = frontend.load(source, shapes={}, fallback=False)
+    feeds = [random_feed(model.inputs, seed) for seed in range(6)]
+    found = [session.run(None, feed) for feed in feeds]
+    graphs: Any = session._main
+    assert not graphs.notes
+    assert any(known.graph is not None for known in graphs._known.values())
+    for given, got in zip(feeds, found, strict=True):
+        for have, want in zip(got, model.reference(given), strict=True):
+            limit = 1e-4 * float(np.abs(want).max())
+            np.testing.assert_allclose(have, want, rtol=0, atol=limit)
+
+
+def test_the_same_tensors_on_the_device_are_replayed() -> None:
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this PyTorch has no CUDA")
+    session = InferenceSession(driver.compile(residual_network(), target="cuda"))
+    image = torch.randn(1, 3, 12, 12, device="cuda")
+    first = [session(image).clone() for _ in range(5)]
+    image.mul_(2.0)  # in its place: a graph reads what lies there now
+    (wanted,) = session.run(None, {"image": image.cpu().numpy()})
+    np.testing.assert_allclose(session(image).cpu().numpy(), wanted, rtol=1e-4, atol=1e-4)
+    for each in first[1:]:
+        torch.testing.assert_close(each, first[0])
+
+
+def test_a_session_uploads_its_weights_once() -> None:
+    made = driver.compile(residual_network(), target="cuda")
+    session: Any = InferenceSession(made)
+    weights: Any = session._last[-1]
+    assert {str(tensor.device) for tensor in weights} == {str(session._place.device)}
+
+
+def test_kernels_of_libraries_are_chosen_and_agree(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    names = [name for name, kind in backends().all() if kind.device == "cuda"]
+    able = [name for name in names if not backends().load(name).missing()]
+    if not able:
+        pytest.skip("no library for GPUs is here")
+    source = transformer()
+    model = frontend.load(source, shapes={}, fallback=False)
+    made = driver.compile(source, target="cuda", dtype="fp16", backends=("tvm", *able))
+    made.save(tmp_path / "m.hyb")
+    session = InferenceSession(tmp_path / "m.hyb")
+    for seed in range(4):
+        given = random_feed(model.inputs, seed)
+        for have, want in zip(session.run(None, given), model.reference(given), strict=True):
+            limit = SHARES["fp16"] * float(np.abs(want).max())
+            np.testing.assert_allclose(have, want, rtol=0, atol=limit)
+
+
+def test_kernels_are_tuned_on_the_device(tmp_path: Path) -> None:
+    from hybridc.cli import main as entry
+
+    log = str(tmp_path / "log.sqlite")
+    digits = str(Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx")
+    assert entry.run(["tune", digits, "--target", "cuda", "--trials", "4", "--log", log]) == 0
+    with open_log(log) as opened:
+        records = list(opened.records())
+    assert records
+    good = [record for record in records if record.verdict == "ok"]
+    assert good
+    assert all(0 < seconds < 1 for record in good for seconds in record.seconds)
+
+
+_ASTRAY = """
+from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.tuning.on_gpu import LostGpuError, told
+link = Link(0)
+try:
+    with told():
+        link.clear(64, 2**20)
+        link.finish()
+except LostGpuError:
+    print("lost")
+"""
+
+
+def test_a_fault_of_a_candidate_is_its_own() -> None:
+    """What writes where nothing is costs its process the GPU, or is refused; nobody else."""
+    from hybridc.compiler.cuda.link import Link
+
+    command = [sys.executable, "-c", _ASTRAY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout.strip() == "lost" or "CandidateError" in done.stderr
+    Link(0).finish()

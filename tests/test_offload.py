@@ -115,6 +115,8 @@ def test_a_library_that_is_not_clearly_faster_computes_nothing(
     assert not outcome.artifact.offloads
     assert "torch" not in outcome.artifact.toolchain
     assert outcome.artifact.manifest()["format"] == 1
+    assert "offload" not in outcome.artifact.pipeline
+    assert "no library is faster at a kernel" in outcome.report.summary()
     right(tiny_model, outcome.artifact)
 
 
@@ -226,7 +228,7 @@ def test_inspect_shows_whose_each_kernel_is(
 
 
 def test_a_call_that_fails_is_one_error(joined: Path, tiny_model: Path) -> None:
-    session = InferenceSession(joined)
+    session: Any = InferenceSession(joined)
     held: Any = session._offloaded
     feed = random_feed(frontend.load(tiny_model, shapes={}).inputs)
     good = session.run(None, feed)
@@ -235,7 +237,7 @@ def test_a_call_that_fails_is_one_error(joined: Path, tiny_model: Path) -> None:
         raise RuntimeError("could not create a primitive\nmore")
 
     (offload,) = session.artifact.offloads
-    failing = InferenceSession(joined)
+    failing: Any = InferenceSession(joined)
     function: Any = held._guarded(offload, broken)
     failing._last = (__import__("tvm").runtime.convert((function,)), *failing._last[1:])
     failing._offloaded = held

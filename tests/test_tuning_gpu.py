@@ -170,7 +170,7 @@ class Runner:
 
 
 def test_a_process_that_lost_its_gpu_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    pool = Pool(1, gpu="3")
+    pool: Any = Pool(1, gpu="3")
     staff: Any = pool._staff
     assert staff._environment["CUDA_VISIBLE_DEVICES"] == "3"
     staff._runner = Runner()

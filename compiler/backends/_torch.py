@@ -5,6 +5,7 @@ operators compute those behind it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class TorchCall:
         if before != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _stream(torch, tensors[-1]):
                 self._compute(tensors)
         finally:
             if before != self._threads:  # whoever else uses torch here keeps theirs
@@ -66,6 +67,15 @@ class TorchCall:
             values.append(compute(*(values[number] for number in step.operands)))
         if values[-1].data_ptr() != result.data_ptr():
             result.copy_(values[-1])
+
+
+def _stream(torch: Any, result: Any) -> AbstractContextManager[Any]:
+    """On a GPU, the stream that a session's own waits for; within a recording, that of it."""
+    device = result.device
+    if str(device).startswith("cpu") or torch.cuda.is_current_stream_capturing():
+        return nullcontext()
+    made: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.default_stream(device.index))
+    return made
 
 
 def _elementwise(torch: Any, step: Step) -> Callable[..., Tensor]:
@@ -200,7 +210,8 @@ def attention(graph: Subgraph) -> Attention | NotApplicable:
 
 class _Attention:
     def __init__(self, graph: Subgraph) -> None:
-        self.graph, self.scale, self.mask = graph, 1.0, None
+        self.graph, self.scale = graph, 1.0
+        self.mask: int | None = None
 
     def read(self) -> Attention | NotApplicable:
         graph = self.graph

@@ -49,9 +49,9 @@ def _head(graph: Subgraph) -> Head:
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        held = constants[bias]
+        held, functions = constants[bias], vars(torch)
         assert held is not None
-        return torch._addmm_activation if relu else torch.addmm, held.reshape(-1)
+        return functions["_addmm_activation" if relu else "addmm"], held.reshape(-1)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         call, row = prepared

@@ -91,7 +91,7 @@ def _convolution(conv: Convolution, graph: Subgraph) -> Head:
             made = call(image, packed, bias, *options, activation, [], "")
         else:
             other = values[conv.other].permute(0, 3, 1, 2)
-            joined = ("add", 1.0, "relu" if conv.relu else None, [], None)
+            joined: tuple[Any, ...] = ("add", 1.0, "relu" if conv.relu else None, [], None)
             made = call(image, other, packed, bias, *options, *joined)
         return made.permute(0, 2, 3, 1)
 
@@ -170,7 +170,7 @@ def _bytes(graph: Subgraph) -> Head:
         held = constants[weight]
         assert held is not None
         sums = held.sum(0, dtype=torch.int32) * _SIGN
-        return torch._int_mm, held.contiguous(), sums, torch.int8
+        return vars(torch)["_int_mm"], held.contiguous(), sums, torch.int8
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         multiply, held, sums, signed = prepared

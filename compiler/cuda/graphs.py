@@ -1,5 +1,6 @@
 """Calls of a model as CUDA graphs: recorded once for the same inputs' addresses, then replayed.
 
+What a graph computes in between lies in memory that the graph keeps: TVM would give it to others.
 Small kernels take less time than their launches; a graph is one launch for all of them.  Inputs
 that a session copies to the GPU lie at the same addresses every time, and so may a caller's own.
 """
@@ -35,6 +36,7 @@ class _Known:
     plain: int = 0
     graph: Replay | None = None
     results: Sequence[Tensor] = ()
+    held: list[Any] = field(default_factory=list[Any])
     failed: bool = False
 
 
@@ -42,11 +44,13 @@ class _Known:
 class Graphs:
     """A session's `main` on a GPU, replayed where it can be.
 
+    `holding` gives a `main` that adds all that it allocates to a list.
     `record` makes a graph of what a function asks of the GPU; `own` copies tensors that the next
     replay writes again; `around` holds while anything is asked of the GPU (its stream).
     """
 
     main: Callable[..., Any]
+    holding: Callable[[list[Any]], Callable[..., Any]]
     record: Record
     own: Callable[[Sequence[Tensor]], list[Tensor]]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -79,9 +83,11 @@ class Graphs:
     def _record(self, known: _Known, given: Sequence[Any]) -> None:
         """Make a graph; where that fails calls stay plain, and a note says why."""
         try:
-            graph, result = self.record(lambda: self.main(*given))
+            main = self.holding(known.held)
+            graph, result = self.record(lambda: main(*given))
         except (HybridcError, RuntimeError) as error:
             known.failed = True
+            known.held.clear()
             self.notes.append(f"calls are not replayed as a graph: {error}")
             return
         known.graph = graph

@@ -16,8 +16,8 @@ import numpy as np
 from hybridc.compiler.cuda import driver as drivers
 from hybridc.compiler.model import Array
 
-# CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads ask of the GPU meanwhile is no fault.
-_THREAD_LOCAL = 1
+# CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile, by other threads too.
+_RELAXED = 2
 
 
 class Link:
@@ -69,7 +69,8 @@ class Link:
         address = int(place.value or 0)
         memory = (ctypes.c_ubyte * max(1, size)).from_address(address)
         weakref.finalize(memory, self._driver.cuMemFreeHost, c_void_p(address))
-        return np.frombuffer(memory, np.uint8)[:size]
+        view: Array = np.ctypeslib.as_array(memory)
+        return view[:size]
 
     def allocated(self, size: int) -> int:
         """The address of so many bytes of the GPU, for as long as this process lives."""
@@ -105,7 +106,7 @@ class Link:
         Nothing of it runs now.  Raises NoGpuError where it asks for what cannot be recorded.
         """
         graph, made = c_void_p(), c_void_p()
-        self._call("cuStreamBeginCapture_v2", c_void_p(self.stream), _THREAD_LOCAL)
+        self._call("cuStreamBeginCapture_v2", c_void_p(self.stream), _RELAXED)
         try:
             result = work()
         finally:

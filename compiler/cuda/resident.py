@@ -3,7 +3,7 @@
 Inputs keep their places on the GPU from call to call, so that recorded graphs find them there.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
@@ -13,11 +13,13 @@ import numpy as np
 import tvm
 
 from hybridc.compiler import tensors
-from hybridc.compiler.cuda.graphs import Graphs, Record
+from hybridc.compiler.cuda import torch_graphs
+from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import Tensor
 
+Holding = Callable[[list[Any]], Callable[..., Any]]
 Places = dict[tuple[int, tuple[int, ...]], Any]
 
 
@@ -58,12 +60,18 @@ class Resident:
         self.link.enter()
         self.link.finish()
 
-    def replayed(self, main: Callable[..., Any], record: Record | None = None) -> Graphs:
-        """`main` as a function whose calls are recorded and replayed as graphs."""
-        return Graphs(main, record or self.link.record, self._copies, self.working)
+    def replayed(self, main: Callable[..., Any], holding: Holding, by_torch: bool) -> Graphs:
+        """`main` as a function whose calls are recorded and replayed as graphs.
+
+        `holding` makes another `main` that keeps in a list what it allocates.  The graphs are those
+        of torch, where some of its kernels are torch's own.
+        """
+        stream = self.link.stream
+        record = torch_graphs.recorder(self.device, stream) if by_torch else self.link.record
+        return Graphs(main, holding, record, self._copies, self.working)
 
     @contextmanager
-    def working(self) -> Iterator[None]:
+    def working(self) -> Generator[None]:
         """Have TVM's kernels of this thread on the session's stream."""
         self.link.enter()
         self.device.set_raw_stream(self.link.stream)
@@ -111,7 +119,8 @@ class Resident:
 
 def _size(tensor: Tensor) -> int:
     element = tvm.DataType(str(tensor.dtype))
-    return prod(tensor.shape) * ((int(element.bits) * int(element.lanes) + 7) // 8)
+    count: int = prod(map(int, tensor.shape))
+    return count * ((int(element.bits) * int(element.lanes) + 7) // 8)
 
 
 def _bytes(tensor: Tensor) -> Array:

@@ -27,11 +27,11 @@ from hybridc.compiler.offload import match
 from hybridc.compiler.offload.backend import OWN, Backend
 from hybridc.compiler.offload.match import Found
 from hybridc.compiler.offload.subgraph import Subgraph
+from hybridc.compiler.reporting.report import BACKENDS
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning import answers
 
 PASS = "offload"
-NOTE = "backends:"  # how notes of this begin
 _SECONDS = 0.5  # in which the ways of one kernel are compared
 # A library has to be so much faster: its threads and ours hinder each other between kernels, and
 # a call from outside costs what the timing of one kernel alone does not show.
@@ -88,10 +88,10 @@ class OffloadInside:
             return
         with self.clock.stage("measure backends"):
             made = [self._judged(group, rest) for group in groups.values()]
-        found = [verdict for verdict in made if verdict is not None]
-        chosen = {each.graph.key: each.backend for each in found if each.backend != OWN}
+        verdicts = [verdict for verdict in made if verdict is not None]
+        chosen = {each.graph.key: each.backend for each in verdicts if each.backend != OWN}
         self.context.backends = {**self.context.backends, **chosen}
-        self.context.notes += [f"{NOTE} {each.told()}" for each in found]
+        self.context.notes += [f"{BACKENDS} {each.told()}" for each in verdicts]
 
     def _locked(self, keys: Iterable[str]) -> None:
         """Take what a lock says; nothing is measured."""
@@ -141,13 +141,12 @@ class _Bench:
                 continue
             try:
                 session = self._session({self._graph.key: name})
-                wrong = self._wrong(session, right)
+                if wrong := self._wrong(session, right):
+                    refused[name] = wrong
+                else:
+                    sessions[name] = session
             except HybridcError as error:
-                wrong = first_line(error)
-            if wrong:
-                refused[name] = wrong
-            else:
-                sessions[name] = session
+                refused[name] = first_line(error)
         calls = list(map(self._call, sessions.values()))
         times = measure.in_turns(calls, seconds=_SECONDS)
         return {name: median(taken) for name, taken in zip(sessions, times, strict=True)}

@@ -22,12 +22,12 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.offload import whole
 from hybridc.compiler.offload.backend import OWN
-from hybridc.compiler.offload.choice import NOTE, OffloadInside
+from hybridc.compiler.offload.choice import OffloadInside
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization import narrowing, sensitivity
 from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
-from hybridc.compiler.reporting.report import Report, Stage
+from hybridc.compiler.reporting.report import BACKENDS, Report, Stage
 from hybridc.compiler.target import Target
 
 
@@ -122,15 +122,24 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     libraries computed faster one by one stays only where the whole model is faster with them.
     """
     made = _drafted(trial, plan, make, clock)
-    if not made.artifact.offloads or plan.options.lock is not None:
+    if not plan.backends or plan.options.lock is not None:
         return made
     own = plans.plan(replace(plan.options, backends=(OWN,)))
-    plain = _drafted(trial, own.exact() if plan == plan.exact() else own, make, clock)
+    own = own.exact() if plan == plan.exact() else own
+    if not made.artifact.offloads:
+        plain = replace(made.artifact, pipeline=pipeline.text(own.steps))
+        note = f"{BACKENDS} no library is faster at a kernel of this model"
+        return replace(made, artifact=plain, notes=(*made.notes, note))
+    return _faster(made, _drafted(trial, own, make, clock), trial, plan, clock)
+
+
+def _faster(made: Draft, plain: Draft, trial: Trial, plan: Plan, clock: Clock) -> Draft:
+    """The draft with libraries or the one without, whichever is the faster model."""
     with clock.stage("compare with our own kernels"):
         pays, told = whole.pays(made.artifact, plain.artifact, trial.feeds[0], plan.target.threads)
+    kept = () if pays else tuple(note for note in made.notes if note.startswith(BACKENDS))
     found = made if pays else plain
-    kept = () if pays else tuple(note for note in made.notes if note.startswith(NOTE))
-    return replace(found, notes=(*found.notes, *kept, f"{NOTE} {told}"))
+    return replace(found, notes=(*found.notes, *kept, f"{BACKENDS} {told}"))
 
 
 def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:

@@ -19,6 +19,8 @@ from hybridc.compiler.units import format_duration
 if TYPE_CHECKING:
     from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
 
+# How notes begin that tell of vendor libraries; the last one says what came of them.
+BACKENDS = "backends:"
 TUNED = "tuned by"  # how the note of a tuning on the way begins, which everybody wants to know
 
 
@@ -102,6 +104,7 @@ class Report:
         lines += [f"regions: {summary_of(self.regions)}"] if self.regions else []
         lines += [_records_line(self.records)] if self.records is not None else []
         lines += [note for note in self.notes if note.startswith(TUNED)]
+        lines += [note for note in self.notes if note.startswith(BACKENDS)][-1:]
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
             lines.append(f"latency {self.latency.text()}")
