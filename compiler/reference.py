@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.errors import ModelError, first_line
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
+_LOCALE = b"C.UTF-8"
 
 
 def onnx_reference(source: Path | Any) -> Reference:
@@ -34,7 +36,9 @@ def onnx_reference(source: Path | Any) -> Reference:
 
 def _session(source: Path | Any) -> Any:
     reasons: list[str] = []
-    for road in (_as_it_is, _as_written, _with_older_numbers, _slow):
+    # ONNX Runtime takes no arrays of elements of less than a byte.
+    usual = (_as_it_is, _as_written, _with_older_numbers, _in_plain_locale, _slow)
+    for road in (_slow,) if _is_narrow(_light(source)) else usual:
         try:
             return road(source)
         except Exception as error:  # each library raises classes of its own, not all public
@@ -69,15 +73,28 @@ def _options(source: Path | Any) -> Any:
     ONNX Runtime 1.31 adds up scattered rows on all threads, without a lock: of 5000 ones that fell
     on two rows, up to 244 were lost.
     """
-    import onnx
-
     options = session_options()
-    proto = source
-    if isinstance(source, Path):
-        proto = onnx.load(str(source), format="protobuf", load_external_data=False)
-    if "ScatterND" in _operators(proto):
+    if "ScatterND" in _operators(_light(source)):
         options.intra_op_num_threads = 1
     return options
+
+
+def _light(source: Path | Any) -> Any:
+    """A model without the data that lies beside it."""
+    import onnx
+
+    if not isinstance(source, Path):
+        return source
+    return onnx.load(str(source), format="protobuf", load_external_data=False)
+
+
+def _is_narrow(proto: Any) -> bool:
+    """Whether inputs or outputs have elements of less than a byte."""
+    import onnx
+
+    numbers = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in CARRIERS}
+    values = [*proto.graph.input, *proto.graph.output]
+    return any(value.type.tensor_type.elem_type in numbers for value in values)
 
 
 def _given(source: Path | Any) -> str | bytes:
@@ -86,14 +103,31 @@ def _given(source: Path | Any) -> str | bytes:
 
 
 def _with_older_numbers(source: Path | Any) -> Any:
+    return _changed(source, lower_numbers)
+
+
+def _in_plain_locale(source: Path | Any) -> Any:
+    """With the case of letters that Unicode gives them, where a system lacks a model's locale."""
+
+    def change(proto: Any) -> None:
+        lower_numbers(proto)
+        for node in proto.graph.node:
+            if node.op_type == "StringNormalizer":
+                kept = [item for item in node.attribute if item.name != "locale"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                node.attribute.add(name="locale", s=_LOCALE, type=3)  # text
+
+    return _changed(source, change)
+
+
+def _changed(source: Path | Any, change: Callable[[Any], None]) -> Any:
+    """A session of a copy of the model."""
     import onnx
 
     proto = onnx.ModelProto()
-    if isinstance(source, Path):
-        proto = onnx.load(str(source), format="protobuf", load_external_data=False)
-    else:
-        proto.CopyFrom(source)
-    lower_numbers(proto)
+    proto.CopyFrom(_light(source))
+    change(proto)
     options = _options(proto)
     if isinstance(source, Path):
         options.add_session_config_entry(
