@@ -19,6 +19,8 @@ def gradient(tape: Tape) -> list[Proto]:
     target = str(tape.attribute("y", ""))
     free = [*xs, *zs]
     path = _path(tape.graph.node, free, target)
+    if inner := [n for n in path if any(a.HasField("g") or a.graphs for a in n.attribute)]:
+        raise ModelError(f"a gradient through {inner[0].op_type!r} is not supported")
     values = dict(zip(free, map(str, tape.node.input), strict=False))
     if any(name != value for name, value in values.items()):
         path, values = _copied(tape, path, values)
@@ -38,11 +40,11 @@ def gradient(tape: Tape) -> list[Proto]:
 
 def _back(tape: Tape, node: Proto, found: dict[str, str]) -> None:
     """Add what a node's inputs contribute, from the gradient of its output."""
-    given = found.get(node.output[0])
-    if given is None or tape.active.isdisjoint(node.input):
+    given, *others = (found.get(name) for name in node.output)
+    if (given is None and not any(others)) or tape.active.isdisjoint(node.input):
         return
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if rule is None:
+    if rule is None or given is None or any(others):
         raise ModelError(
             f"a gradient through {node.op_type!r} is not supported; known: {', '.join(RULES)}"
         )

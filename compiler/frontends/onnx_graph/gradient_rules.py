@@ -207,8 +207,9 @@ def _reduction(*, mean: bool) -> Rule:
         axes = attributes(node).get("axes")
         if axes is None and len(node.input) > 1:
             axes = _known(tape, node.input[1])
-        every = range(len(shape))
-        chosen = {int(axis) % len(shape) for axis in (every if axes is None else axes)}
+        if not axes and not attributes(node).get("noop_with_empty_axes", 0):
+            axes = range(len(shape))
+        chosen = {int(axis) % len(shape) for axis in axes or ()}
         kept = [1 if axis in chosen else size for axis, size in enumerate(shape)]
         wide = tape("Mul", tape.reshaped(given, kept), tape.full(node.input[0], 1.0))
         count = math.prod(shape[axis] for axis in chosen)

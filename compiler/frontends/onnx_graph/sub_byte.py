@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx_graph.writer import Writer, opset_of
 _BITS: Mapping[str, int] = MappingProxyType({"int2": 2, "int4": 4, "uint2": 2, "uint4": 4})
 _FLOAT = "float4_e2m1fn"
 _LARGEST = 6.0  # of float4
-Kinds = dict[str, str]  # of values by name: those of less than a byte
+Kinds = dict[str, str]  # element types of values by name
 
 
 def declared(proto: Proto) -> Mapping[str, str]:
@@ -38,12 +38,11 @@ def carried(proto: Proto, types: Mapping[str, Proto]) -> Proto:
     """
     import onnx
 
-    if not any(map(_concerned, _walk(proto.graph))) and not _kinds(proto.graph):
+    if not any(map(_concerned, _walk(proto.graph))) and not _holds(proto.graph):
         return proto
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    known = {name: _name(kind.tensor_type.elem_type) for name, kind in types.items()}
-    kinds = {name: kind for name, kind in known.items() if kind in carriers.CARRIERS}
+    # Of the values within branches and loops too.
+    made = onnx.shape_inference.infer_shapes(proto)
+    kinds = {name: _name(kind.tensor_type.elem_type) for name, kind in types.items()}
     ranks = {name: len(kind.tensor_type.shape.dim) for name, kind in types.items()}
     _rewrite(made.graph, kinds, ranks, opset_of(proto))
     return made
@@ -92,7 +91,7 @@ class _Writer(Writer):
     @property
     def target(self) -> str:
         """The type of less than a byte that the node makes, or ""."""
-        return self.kinds.get(self.node.output[0], "")
+        return _narrow_one(self.kinds.get(self.node.output[0], ""))
 
     def cast(self, x: str, kind: str, output: str = "") -> str:
         """A cast to a type of ONNX by its name there."""
@@ -140,8 +139,10 @@ def _narrow(writer: _Writer, x: str, kind: str) -> None:
     if kind == _FLOAT:
         _round(writer, x)
         return
+    # To the nearest, ties to even; then the bits that do not fit are left out.
+    if "float" in writer.kinds.get(x, "float"):
+        x = writer.emit("Round", [writer.cast(x, "FLOAT")])
     whole = writer.cast(x, "INT32")
-    # The bits that do not fit are left out, as in every cast between integers.
     size = 2 ** _BITS[kind]
     shift = size // 2 if kind.startswith("int") else 0
     if shift:
@@ -167,8 +168,12 @@ def _round(writer: _Writer, x: str) -> None:
     middle = writer.emit("Less", [size, number(4)])
     step = where(low, number(0.5), where(middle, number(1), number(2)))
     rounded = writer.emit("Mul", [writer.emit("Round", [writer.emit("Div", [size, step])]), step])
-    # The sign of zero counts, which no comparison with x sees.
-    negative = writer.emit("Less", [writer.emit("Div", [number(1), wide]), number(0)])
+    # The sign of zero counts, which no comparison with x sees, and which is that of 1 / x.
+    below, beyond = (
+        writer.emit("Less", [each, number(0)])
+        for each in (wide, writer.emit("Div", [number(1), wide]))
+    )
+    negative = writer.emit("Or", [below, beyond])
     signed = where(negative, writer.emit("Neg", [rounded]), rounded)
     # There is no NaN; ml_dtypes, whose casts are ONNX's, has -0 for it.
     holes = writer.emit("IsNaN", [wide])
@@ -222,7 +227,7 @@ def _dequantize(writer: _Writer) -> list[Proto]:
 
 def _bit_cast(writer: _Writer) -> list[Proto]:
     """Between integers of one width the number wraps; else the bits would be another's."""
-    given, wanted = writer.kinds.get(writer.input(0), ""), writer.target
+    given, wanted = _narrow_one(writer.kinds.get(writer.input(0), "")), writer.target
     if not given and not wanted:
         return [writer.node]
     if _BITS.get(given, 0) != _BITS.get(wanted, 1):
@@ -247,13 +252,21 @@ def _signed(kind: str) -> tuple[int, int]:
     return -half, half - 1
 
 
+def _narrow_one(kind: str) -> str:
+    return kind if kind in carriers.CARRIERS else ""
+
+
+def _holds(graph: Proto) -> bool:
+    """Whether a graph itself names values of less than a byte."""
+    return any(kind in carriers.CARRIERS for kind in _kinds(graph).values())
+
+
 def _kinds(graph: Proto) -> Kinds:
-    """What a graph itself says of its values that are of less than a byte."""
+    """What a graph itself says of its values' elements."""
     values = [*graph.input, *graph.output, *graph.value_info]
     numbers = [(value.name, value.type.tensor_type.elem_type) for value in values]
     numbers += [(tensor.name, tensor.data_type) for tensor in graph.initializer]
-    named = ((str(name), _name(number)) for name, number in numbers)
-    return {name: kind for name, kind in named if kind in carriers.CARRIERS}
+    return {str(name): _name(number) for name, number in numbers if number}
 
 
 def _concerned(node: Proto) -> bool:
@@ -264,7 +277,7 @@ def _concerned(node: Proto) -> bool:
         held = [item.t] if item.HasField("t") else item.tensors
         if any(_name(tensor.data_type) in carriers.CARRIERS for tensor in held):
             return True
-        if any(map(_kinds, [item.g] if item.HasField("g") else item.graphs)):
+        if any(map(_holds, [item.g] if item.HasField("g") else item.graphs)):
             return True
     return False
 
