@@ -26,9 +26,10 @@ _SMALL = 18
 class WrapIntegers(Pass):
     """Let sums, differences and products of integers wrap.
 
-    Of 32 and 64 bits TVM takes for granted that they do not, and tells LLVM so: `x + 1 > x` is
-    true there, and is not where x is the largest integer.  Where the operands are data, and not
-    known to be small, they become operators that wrap, in the same instructions.  Indices stay.
+    Of 32 and 64 bits, and of those without a sign, TVM takes for granted that they do not, and
+    tells LLVM so: `x + 1 > x` is true there, and is not where x is the largest integer.  Where the
+    operands are data, and not known to be small, they become operators that wrap, in the same
+    instructions.  Indices stay.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -64,7 +65,7 @@ class _Wrapper:
     def wrapped(self, value: Any) -> Expr:
         """The operator that wraps, in the place of one on data that might overflow."""
         dtype = value.ty.dtype
-        if str(dtype).partition("x")[0] not in wrapping.WIDE or hash(value) in self.left:
+        if str(dtype).partition("x")[0] not in wrapping.KINDS or hash(value) in self.left:
             return value
         if _fits(value) or not self._is_data(value):
             return value

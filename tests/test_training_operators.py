@@ -67,10 +67,11 @@ def gradients(
     """A model of a function's `y` and its derivatives by floats among the inputs."""
     names = xs or list(inputs)
     outputs = [f"d_{name}" for name in names]
+    rest = [name for name in inputs if name not in names]
+    others = {"zs": rest} if rest else {}
     step = helper.make_node(
-        "Gradient", list(inputs), outputs, domain=DOMAIN, y="y", xs=names,
-        zs=[name for name in inputs if name not in names],
-    )  # fmt: skip
+        "Gradient", [*names, *rest], outputs, domain=DOMAIN, y="y", xs=names, **others
+    )
     given = [(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in inputs.items()]
     made = [("y", FLOAT, None), *((name, FLOAT, None) for name in outputs)]
     return build([*nodes, step], given, made, constants, opset_imports=domains(opset))

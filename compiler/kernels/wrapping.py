@@ -1,7 +1,7 @@
 """Sums, differences and products of integers that wrap, as numpy's and ONNX's do.
 
 TVM tells LLVM of integers of 32 bits and more that they do not overflow, signed or not, and takes
-that for granted as it simplifies.  Here they are operators of ours, of which TVM knows nothing, and
+that for granted as it simplifies, of narrower ones without a sign as well.  Here they are operators of ours, of which TVM knows nothing, and
 functions in LLVM IR, which become the same instructions.
 """
 
@@ -15,11 +15,11 @@ from tvm import tirx
 from tvm.ir.op import _ffi_api
 from tvm.ir.prim import expr as prim
 
-# What stands for an operator on integers of 32 and 64 bits.
+# What stands for an operator.
 OPERATORS: Mapping[type, str] = MappingProxyType(
     {prim.Add: "add", prim.Sub: "sub", prim.Mul: "mul"}
 )
-WIDE = frozenset({"int32", "int64", "uint32", "uint64"})
+KINDS = frozenset({"int32", "int64", "uint8", "uint16", "uint32", "uint64"})
 _PREFIX = "hybridc_wrapping_"
 
 
@@ -33,7 +33,7 @@ def functions(widths: Iterable[int]) -> str:
     return "".join(
         _function(name, bits, width)
         for name in OPERATORS.values()
-        for bits in (32, 64)
+        for bits in (8, 16, 32, 64)
         for width in sorted(set(widths))
     )
 
