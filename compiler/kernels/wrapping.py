@@ -1,8 +1,8 @@
 """Sums, differences and products of integers that wrap, as numpy's and ONNX's do.
 
 TVM tells LLVM of integers of 32 bits and more that they do not overflow, signed or not, and takes
-that for granted as it simplifies, of narrower ones without a sign as well.  Here they are operators of ours, of which TVM knows nothing, and
-functions in LLVM IR, which become the same instructions.
+that for granted as it simplifies, of narrower ones without a sign as well.  Here they are operators
+of ours, of which TVM knows nothing, and functions in LLVM IR, which become the same instructions.
 """
 
 from collections.abc import Iterable, Mapping
