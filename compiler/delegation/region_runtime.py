@@ -103,12 +103,15 @@ class _Runner:
         specs = [*region.inputs, *region.outputs]
         self._opaque = any(isinstance(spec, OpaqueSpec) for spec in specs)
         self._mixed = isinstance(self._session, MixedSession)
+        # Maps have no values of ONNX Runtime's own that Python could copy.
+        maps = any(isinstance(s, OpaqueSpec) and "map(" in s.type for s in region.outputs)
+        self._copies = self._mixed or maps
 
     def __call__(self, tensors: Sequence[Any]) -> None:
         """Compute.  Raises InputError where ONNX Runtime fails."""
         count = len(self.region.inputs)
         try:
-            if self._mixed or (self._opaque and not self._bindable()):
+            if self._copies or (self._opaque and not self._bindable()):
                 self._by_value(tensors[:count], tensors[count:])
             else:
                 self._by_address(tensors[:count], tensors[count:])
