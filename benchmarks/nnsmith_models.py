@@ -5,8 +5,9 @@ That runs this in an interpreter which has NNSmith (`pip install 'hybridc[fuzz]'
     PYTHON benchmarks/nnsmith_models.py --first 0 --count 25 --nodes 10 --output FOLDER
 
 For each seed it writes SEED.onnx and SEED.npz, the inputs and torch's outputs.  Seeds for which
-NNSmith finds no model are left out.  NNSmith 0.1 needs two remedies, which are here: its exporter
-is torch's older one, and what its probe of operators found is kept in the folder, not in the home.
+NNSmith finds no model are left out.  NNSmith 0.1 needs three remedies, which are here: its exporter
+is torch's older one, onnx no longer has a function that it calls, and what its probe of operators
+found is kept in the folder, not in the home.
 """
 
 import argparse
@@ -22,10 +23,12 @@ _PATIENCE = 10_000  # ms of a search for a model
 _OPSET = 14
 
 
-def _use_older_exporter() -> None:
-    """Let NNSmith export by tracing, as it was written for."""
+def _use_older_libraries() -> None:
+    """Let NNSmith export by tracing, and serialise models, as it was written for."""
+    import onnx
     import torch
 
+    onnx._serialize = lambda model: model.SerializeToString()  # type: ignore[attr-defined]
     export = torch.onnx.export
 
     def older(*arguments: Any, **options: Any) -> Any:
@@ -79,7 +82,7 @@ def main() -> int:
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     given.output.mkdir(parents=True, exist_ok=True)
-    _use_older_exporter()
+    _use_older_libraries()
     kind, operators = _operators(given.output)
     for seed in range(given.first, given.first + given.count):
         try:

@@ -86,7 +86,10 @@ def _open(region: Region, threads: int, level: Any) -> Any:
     )
     if held := {name: ort_value(array) for name, array in region.weights.items()}:
         options.add_external_initializers(list(held), list(held.values()))
-    return onnxruntime.InferenceSession(region.proto, options, providers=["CPUExecutionProvider"])
+    # With its fallback, which is the same provider, it writes failures to stdout.
+    return onnxruntime.InferenceSession(
+        region.proto, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def ort_value(array: Array) -> Any:
