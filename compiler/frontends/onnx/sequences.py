@@ -29,9 +29,9 @@ def _items(node: Node) -> list[Expr]:
 def _place(node: Node, index: int, count: int, default: int) -> int:
     """A position among so many, counted from the front."""
     (given,) = node.ints(index, [default])
-    if not -count <= given < max(count, 1):
+    if not -count <= given < count:
         raise UnsupportedError(f"a position, {given}, outside of a sequence of {count}")
-    return given % max(count, 1)
+    return given % count
 
 
 def _construct(node: Node) -> Expr:
@@ -44,8 +44,12 @@ def _empty(node: Node) -> Expr:
 
 
 def _insert(node: Node) -> Expr:
+    """Before the element of a position, which may be counted from the back; else at the end."""
     items = _items(node)
-    items.insert(_place(node, 2, len(items) + 1, -1), node.inputs[1])
+    (place,) = node.ints(2, [len(items)])
+    if not -len(items) <= place <= len(items):
+        raise UnsupportedError(f"a position, {place}, outside of a sequence of {len(items)}")
+    items.insert(place, node.inputs[1])
     return relax.Tuple(items)
 
 
@@ -57,8 +61,6 @@ def _erase(node: Node) -> Expr:
 
 def _at(node: Node) -> Expr:
     items = _items(node)
-    if not items:
-        raise UnsupportedError("an element of an empty sequence")
     return items[_place(node, 1, len(items), 0)]
 
 
