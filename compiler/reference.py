@@ -212,7 +212,7 @@ def _slow(source: Path | Any) -> Any:
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_cast import cast_to
 
-    class Cast(OpRun):  # type: ignore[misc]
+    class Cast(OpRun):
         """ONNX's cast, which rounds to int4 and int2 as ONNX's text says; its own truncates."""
 
         def _run(self, x: Any, to: int = 1, saturate: int = 1, round_mode: str = "up") -> Any:

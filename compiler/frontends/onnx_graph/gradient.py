@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
-from hybridc.compiler.frontends.onnx_graph.gradient_rules import RULES, Tape
+from hybridc.compiler.frontends.onnx_graph.gradient_rules import RULES
+from hybridc.compiler.frontends.onnx_graph.gradient_tape import Tape
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 

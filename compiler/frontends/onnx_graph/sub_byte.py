@@ -5,29 +5,29 @@ moves elements needs no change, and casts from them are casts from their carrier
 wrap or round in operators of ONNX's own, exactly as ONNX says.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from hybridc.compiler import carriers
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph import element_types
+from hybridc.compiler.frontends.onnx_graph.element_types import Kinds
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 from hybridc.compiler.frontends.onnx_graph.writer import Writer, opset_of
 
 _BITS: Mapping[str, int] = MappingProxyType({"int2": 2, "int4": 4, "uint2": 2, "uint4": 4})
 _FLOAT = "float4_e2m1fn"
 _LARGEST = 6.0  # of float4
-Kinds = dict[str, str]  # element types of values by name
 
 
 def declared(proto: Proto) -> Mapping[str, str]:
     """Inputs and outputs of a model that are of less than a byte, with their types."""
     return {
-        value.name: _name(value.type.tensor_type.elem_type)
+        value.name: element_types.name_of(value.type.tensor_type.elem_type)
         for value in [*proto.graph.input, *proto.graph.output]
-        if _name(value.type.tensor_type.elem_type) in carriers.CARRIERS
+        if element_types.name_of(value.type.tensor_type.elem_type) in carriers.CARRIERS
     }
 
 
@@ -38,25 +38,28 @@ def carried(proto: Proto, types: Mapping[str, Proto]) -> Proto:
     """
     import onnx
 
-    if not any(map(_concerned, _walk(proto.graph))) and not _holds(proto.graph):
+    concerned = any(map(element_types.concerned, element_types.walk(proto.graph)))
+    if not concerned and not element_types.holds(proto.graph):
         return proto
     # Of the values within branches and loops too.
     made = onnx.shape_inference.infer_shapes(proto)
-    kinds = {name: _name(kind.tensor_type.elem_type) for name, kind in types.items()}
+    kinds = {
+        name: element_types.name_of(kind.tensor_type.elem_type) for name, kind in types.items()
+    }
     ranks = {name: len(kind.tensor_type.shape.dim) for name, kind in types.items()}
     _rewrite(made.graph, kinds, ranks, opset_of(proto))
     return made
 
 
 def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -> None:
-    kinds = outer | _kinds(graph)
+    kinds = outer | element_types.kinds_of(graph)
     kept: list[Proto] = []
     for index, node in enumerate(graph.node):
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 _rewrite(inner, kinds, ranks, opset)
             for tensor in [attribute.t] if attribute.HasField("t") else attribute.tensors:
-                _carry(tensor)
+                element_types.carry(tensor)
         expand = _EXPANSIONS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
         if expand is None:
             kept.append(node)
@@ -68,9 +71,9 @@ def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -
     del graph.node[:]
     graph.node.extend(kept)
     for tensor in graph.initializer:
-        _carry(tensor)
+        element_types.carry(tensor)
     for value in [*graph.input, *graph.output, *graph.value_info]:
-        _carry_type(value.type)
+        element_types.carry_type(value.type)
 
 
 class _Writer(Writer):
@@ -91,7 +94,7 @@ class _Writer(Writer):
     @property
     def target(self) -> str:
         """The type of less than a byte that the node makes, or ""."""
-        return _narrow_one(self.kinds.get(self.node.output[0], ""))
+        return element_types.narrow(self.kinds.get(self.node.output[0], ""))
 
     def cast(self, x: str, kind: str, output: str = "") -> str:
         """A cast to a type of ONNX by its name there."""
@@ -119,7 +122,9 @@ def _cast(writer: _Writer) -> list[Proto]:
     import onnx
 
     number = writer.attribute("to", 0)
-    return _converted(writer, _name(number) if number != onnx.TensorProto.STRING else "")
+    return _converted(
+        writer, element_types.name_of(number) if number != onnx.TensorProto.STRING else ""
+    )
 
 
 def _cast_like(writer: _Writer) -> list[Proto]:
@@ -194,7 +199,7 @@ def _quantize(writer: _Writer) -> list[Proto]:
     node.output[0] = f"{writer.prefix}/wide"
     for attribute in node.attribute:
         if attribute.name == "output_dtype" and attribute.i:
-            attribute.i = _number(held)
+            attribute.i = element_types.number_of(held)
     bounds = [writer.constant(np.array(bound, held)) for bound in (low, high)]
     writer.emit("Clip", [node.output[0], *bounds], output)
     return [node, *writer.made]
@@ -227,7 +232,7 @@ def _dequantize(writer: _Writer) -> list[Proto]:
 
 def _bit_cast(writer: _Writer) -> list[Proto]:
     """Between integers of one width the number wraps; else the bits would be another's."""
-    given, wanted = _narrow_one(writer.kinds.get(writer.input(0), "")), writer.target
+    given, wanted = element_types.narrow(writer.kinds.get(writer.input(0), "")), writer.target
     if not given and not wanted:
         return [writer.node]
     if _BITS.get(given, 0) != _BITS.get(wanted, 1):
@@ -250,73 +255,6 @@ _EXPANSIONS: Mapping[str, Callable[[_Writer], list[Proto]]] = MappingProxyType(
 def _signed(kind: str) -> tuple[int, int]:
     half = 2 ** (_BITS[kind] - 1)
     return -half, half - 1
-
-
-def _narrow_one(kind: str) -> str:
-    return kind if kind in carriers.CARRIERS else ""
-
-
-def _holds(graph: Proto) -> bool:
-    """Whether a graph itself names values of less than a byte."""
-    return any(kind in carriers.CARRIERS for kind in _kinds(graph).values())
-
-
-def _kinds(graph: Proto) -> Kinds:
-    """What a graph itself says of its values' elements."""
-    values = [*graph.input, *graph.output, *graph.value_info]
-    numbers = [(value.name, value.type.tensor_type.elem_type) for value in values]
-    numbers += [(tensor.name, tensor.data_type) for tensor in graph.initializer]
-    return {str(name): _name(number) for name, number in numbers if number}
-
-
-def _concerned(node: Proto) -> bool:
-    """Whether a node's attributes name such a type, or hold such elements."""
-    for item in node.attribute:
-        if item.name in ("to", "output_dtype", "dtype") and _name(item.i) in carriers.CARRIERS:
-            return True
-        held = [item.t] if item.HasField("t") else item.tensors
-        if any(_name(tensor.data_type) in carriers.CARRIERS for tensor in held):
-            return True
-        if any(map(_holds, [item.g] if item.HasField("g") else item.graphs)):
-            return True
-    return False
-
-
-def _walk(graph: Proto) -> Iterator[Proto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _walk(inner)
-
-
-def _carry(tensor: Proto) -> None:
-    import onnx
-
-    if _name(tensor.data_type) in carriers.CARRIERS:
-        array = carriers.carried(onnx.numpy_helper.to_array(tensor))
-        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
-
-
-def _carry_type(kind: Any) -> None:
-    if (name := _name(kind.tensor_type.elem_type)) in carriers.CARRIERS:
-        kind.tensor_type.elem_type = _number(carriers.CARRIERS[name])
-
-
-def _name(number: int) -> str:
-    """An element type as numpy and ml_dtypes spell it; "" for one that they have not."""
-    import onnx
-
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(number)) if number else ""
-    except KeyError:
-        return ""
-
-
-def _number(name: str) -> int:
-    import onnx
-
-    return int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)))
 
 
 def _first(node: Proto) -> str:

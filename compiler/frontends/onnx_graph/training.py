@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.gradient import gradient
-from hybridc.compiler.frontends.onnx_graph.gradient_rules import Tape
+from hybridc.compiler.frontends.onnx_graph.gradient_tape import Tape
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 
