@@ -88,7 +88,7 @@ def test_models_of_another_generator(
     interpreter = tmp_path / "python"
     interpreter.write_text(f"#!/bin/sh\n{script}")
     interpreter.chmod(0o700)
-    options = ["--generator", "nnsmith", "--interpreter", str(interpreter)]
+    options = ["--json", "--generator", "nnsmith", "--interpreter", str(interpreter)]
     monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", *options])
     assert fuzzer.main() == 0
     assert "generator=nnsmith" in capsys.readouterr().out
