@@ -1,8 +1,11 @@
 """Random models, compiled and compared with ONNX Runtime without its optimisations.
 
     python benchmarks/fuzz_models.py --count 500 --seed 0 --output found
+    python benchmarks/fuzz_models.py --count 100 --generator nnsmith --interpreter fuzz/bin/python
 
-A model counts where ONNX's own reference agrees with ONNX Runtime.  What fails is reduced to the
+Models are of our own generator, or of NNSmith's, which an interpreter of its own may have
+(`pip install 'hybridc[fuzz]'`).  A model counts where ONNX's own reference agrees with ONNX
+Runtime; NNSmith's where torch, which they were exported from, does.  What fails is reduced to the
 smallest model that fails the same way, and written with a line that shows it again.  A file of
 `--resume` gets each result as it comes; what it holds is not run again.  The JSON is that of
 `hybridc conformance --json`, for benchmarks/conformance_page.py.
@@ -11,9 +14,12 @@ smallest model that fails the same way, and written with a line that shows it ag
 import argparse
 import itertools
 import json
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,13 +42,30 @@ from hybridc.compiler.session import InferenceSession
 
 Feed = Mapping[str, Any]
 _RUNS = 200  # of a reduction
+_BATCH = 25  # models of NNSmith's that are made at a time
 
 
-def verdict(proto: Any, feed: Feed, **options: Any) -> tuple[str, str]:
-    """What becomes of a model: `pass`, `unstable`, `unsupported`, `error` or `wrong`, and why."""
+@dataclass(frozen=True)
+class Drawn:
+    """A random model, its inputs, and what another implementation makes of them, if it is known."""
+
+    name: str
+    proto: Any
+    feed: Feed
+    outputs: Sequence[Any] | None = None
+
+
+def verdict(
+    proto: Any, feed: Feed, second: Sequence[Any] | None = None, **options: Any
+) -> tuple[str, str]:
+    """What becomes of a model: `pass`, `unstable`, `unsupported`, `error` or `wrong`, and why.
+
+    `second` is another opinion beside ONNX Runtime's, by default that of ONNX's reference.
+    """
     wanted = _runtime(proto, feed)
-    if wanted is None or _differ(wanted, _reference(proto, feed)):
-        return "unstable", "ONNX Runtime and ONNX's reference do not agree"
+    other = _reference(proto, feed) if second is None and wanted is not None else second
+    if wanted is None or other is None or _differ(wanted, other):
+        return "unstable", "ONNX Runtime and another implementation do not agree"
     try:
         given = plans.Options(verify="off", threads=1, **options)
         outcome = driver.compile_source(proto, given)
@@ -68,8 +91,11 @@ def _runtime(proto: Any, feed: Feed) -> Any:
 
 
 def _reference(proto: Any, feed: Feed) -> Any:
-    with np.errstate(all="ignore"):
-        return ReferenceEvaluator(proto).run(None, dict(feed))
+    try:
+        with np.errstate(all="ignore"):
+            return ReferenceEvaluator(proto).run(None, dict(feed))
+    except Exception:  # of many kinds; without a second opinion a model does not count
+        return None
 
 
 def _differ(wanted: Any, got: Any) -> str:
@@ -84,7 +110,9 @@ def _differ(wanted: Any, got: Any) -> str:
         largest = float(np.abs(right).max(initial=0))
         if not np.isfinite(largest):
             return f"output {index}: not finite"
-        if not np.allclose(right, value, 1e-3, 1e-4 * max(1.0, largest)):
+        # Of float16, four units in the last place: NNSmith's models have such.
+        near = 4 * float(np.finfo(right.dtype).eps) if right.dtype == np.float16 else 1e-3
+        if not np.allclose(right, value, near, near / 10 * max(1.0, largest)):
             return f"output {index}: off by {float(np.abs(right - value).max()):.3g}"
     return ""
 
@@ -121,37 +149,75 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="models that count")
     parser.add_argument("--seed", type=int, default=0, help="of the first; each has the next")
     parser.add_argument("--nodes", type=int, default=10, help="operators of each")
+    parser.add_argument("--generator", choices=("own", "nnsmith"), default="own")
+    parser.add_argument("--interpreter", default=sys.executable, help="a Python with NNSmith")
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args()
-    kept = Record(given.resume, f"random-models{{nodes={given.nodes}}}")
-    results = list(islice(_results(given.seed, given.nodes, kept, given.output), given.count))
+    own = given.generator == "own"
+    settings = f"nodes={given.nodes}" if own else f"generator=nnsmith,nodes={given.nodes}"
+    kept = Record(given.resume, f"random-models{{{settings}}}")
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        drawn = (
+            _own(given.seed, given.nodes)
+            if own
+            else _by_nnsmith(given.interpreter, given.seed, given.nodes, Path(folder))
+        )
+        results = list(islice(_results(drawn, kept, given.output), given.count))
     found = summary.of(kept.suite, results, given.count, core=False)
     sys.stdout.write(f"{json.dumps(found.to_json()) if given.json else found.text()}\n")
     return 0 if found.passed() == given.count else 1
 
 
-def _results(seed: int, nodes: int, kept: Record, output: Path | None) -> Iterator[Result]:
-    """What becomes of one model after the other; those that do not count are left out."""
+def _own(seed: int, nodes: int) -> Iterator[Drawn]:
     for number in itertools.count(seed):
-        name = f"seed {number}"
-        if name not in kept.results:
+        try:
+            proto, feed = random_operators.model(number, nodes)
+        except onnx.shape_inference.InferenceError:
+            continue  # ONNX's reference gives another shape than ONNX infers
+        yield Drawn(f"seed {number}", proto, feed)
+
+
+def _by_nnsmith(interpreter: str, seed: int, nodes: int, folder: Path) -> Iterator[Drawn]:
+    """Models that another interpreter writes, some at a time."""
+    script = Path(__file__).with_name("nnsmith_models.py")
+    for first in itertools.count(seed, _BATCH):
+        options = ("--first", first, "--count", _BATCH, "--nodes", nodes, "--output", folder)
+        made = subprocess.run([interpreter, script, *map(str, options)], check=False)
+        if made.returncode:
+            raise SystemExit(f"{interpreter} cannot run NNSmith: pip install 'hybridc[fuzz]' there")
+        for number in range(first, first + _BATCH):
+            path = folder / f"{number}.onnx"
+            if path.exists():
+                yield _read(path)
+
+
+def _read(path: Path) -> Drawn:
+    """A model of NNSmith's with its inputs, and torch's outputs in the model's order."""
+    proto = onnx.load(path)
+    with np.load(path.with_suffix(".npz"), allow_pickle=False) as held:
+        feed = {value.name: held[f"input {value.name}"] for value in proto.graph.input}
+        outputs = [held[f"output {value.name}"] for value in proto.graph.output]
+    return Drawn(f"seed {path.stem}", proto, feed, outputs)
+
+
+def _results(drawn: Iterator[Drawn], kept: Record, output: Path | None) -> Iterator[Result]:
+    """What becomes of one model after the other; those that do not count are left out."""
+    for each in drawn:
+        if each.name not in kept.results:
             start = time.perf_counter()
-            try:
-                proto, feed = random_operators.model(number, nodes)
-            except onnx.shape_inference.InferenceError:
-                continue  # ONNX's reference gives another shape than ONNX infers
-            kind, reason = verdict(proto, feed)
+            kind, reason = verdict(each.proto, each.feed, each.outputs)
             if kind == "unstable":
                 continue
             seconds = round(time.perf_counter() - start, 3)
-            kept.add(Result(name, "random", Verdict(kind), reason, seconds=seconds))
+            kept.add(Result(each.name, "random", Verdict(kind), reason, seconds=seconds))
             if kind != "pass":
-                sys.stderr.write(f"{name}: {kind}: {reason[:200]}\n")
+                sys.stderr.write(f"{each.name}: {kind}: {reason[:200]}\n")
                 if output:
-                    _write(proto, kind, output / f"{kind}-{number}.onnx")
-        yield kept.results[name]
+                    number = each.name.split()[-1]
+                    _write(each.proto, kind, output / f"{kind}-{number}.onnx")
+        yield kept.results[each.name]
 
 
 def _write(proto: Any, kind: str, path: Path) -> None:

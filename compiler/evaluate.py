@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler import carriers
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array, Feed, Model
 
@@ -48,7 +49,7 @@ def tensor(array: Array) -> Any:
     """An array as TVM takes it."""
     import tvm
 
-    return tvm.runtime.tensor(np.asarray(array))
+    return tvm.runtime.tensor(carriers.carried(np.asarray(array)))
 
 
 def machine(module: IRModule) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler import dims
+from hybridc.compiler.delegation.host_operators import host_names
 from hybridc.compiler.delegation.opaque_random import random_value
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, hint
@@ -91,14 +92,16 @@ class Region:
 
 
 def summary(regions: Sequence[Region]) -> str:
-    """`2 handed to ONNX Runtime: 5 operators (Loop x3, NonZero x2)`."""
+    """`2 handed to ONNX Runtime: 5 operators (Loop x3, NonZero x2)`; what Python computes, too."""
     counts: Counter[str] = Counter()
     for region in regions:
         counts.update(region.operators)
+    own = host_names(counts)
+    beside = f"; of these in Python: {', '.join(own)}" if own else ""
     told = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in counts.most_common())
     total = counts.total()
     word = "operator" if total == 1 else "operators"
-    return f"{len(regions)} handed to ONNX Runtime: {total} {word} ({told})"
+    return f"{len(regions)} handed to ONNX Runtime: {total} {word} ({told}){beside}"
 
 
 @dataclass(frozen=True)
@@ -164,10 +167,9 @@ def random_feed(
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
     if isinstance(spec, OpaqueSpec):
         return random_value(spec.type, spec.sizes, spec.describe(), rng)
+    importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, int4, float8_…
     if spec.dtype == "bool" or "int" in spec.dtype:
         return rng.integers(0, 2, spec.fixed).astype(spec.dtype)
-    importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, float8_…
-
     return rng.standard_normal(spec.fixed).astype(spec.dtype)
 
 

@@ -48,6 +48,7 @@ DEFAULT: Pipeline = (
     ("saturating-casts", "quantised results: rounded and cast by one addition; after scheduling"),
     ("propagate-nan", "as models mean it; rules and saturating-casts know maxima as they were"),
     ("guard-division", "integers divided by 0 would stop the process; rules know plain divisions"),
+    ("wrap-integers", "TVM's lowering takes them for unbounded; behind what guards divisions"),
     (
         "shield-floats",
         "TVM's lowering takes floats for integers; nothing matches them later",
@@ -68,6 +69,7 @@ MINIMAL: Pipeline = (
     ("saturating-casts", "quantised results are rounded and cast within their range"),
     ("propagate-nan", "the maximum of a NaN and a number is NaN"),
     ("guard-division", "integers divided by 0 would stop the process"),
+    ("wrap-integers", "TVM's lowering takes integers for unbounded"),
     ("shield-floats", "TVM's lowering takes floats for integers"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )

@@ -1,18 +1,20 @@
 """The right answer, by somebody else: ONNX Runtime, or torch eager."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.errors import ModelError, first_line
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
 _IR_VERSION = 13
 _OPSET = 26
+_LOCALE = b"C.UTF-8"
 
 
 def onnx_reference(source: Path | Any) -> Reference:
@@ -34,7 +36,9 @@ def onnx_reference(source: Path | Any) -> Reference:
 
 def _session(source: Path | Any) -> Any:
     reasons: list[str] = []
-    for road in (_as_it_is, _as_written, _with_older_numbers, _slow):
+    # ONNX Runtime takes no arrays of elements of less than a byte.
+    usual = (_as_it_is, _as_written, _with_older_numbers, _in_plain_locale, _slow)
+    for road in (_slow,) if _is_narrow(_light(source)) else usual:
         try:
             return road(source)
         except Exception as error:  # each library raises classes of its own, not all public
@@ -69,15 +73,33 @@ def _options(source: Path | Any) -> Any:
     ONNX Runtime 1.31 adds up scattered rows on all threads, without a lock: of 5000 ones that fell
     on two rows, up to 244 were lost.
     """
-    import onnx
-
     options = session_options()
-    proto = source
-    if isinstance(source, Path):
-        proto = onnx.load(str(source), format="protobuf", load_external_data=False)
-    if "ScatterND" in _operators(proto):
+    if "ScatterND" in _operators(_light(source)):
         options.intra_op_num_threads = 1
     return options
+
+
+def _light(source: Path | Any) -> Any:
+    """A model without the data that lies beside it."""
+    import onnx
+
+    if not isinstance(source, Path):
+        return source
+    return onnx.load(str(source), format="protobuf", load_external_data=False)
+
+
+def _is_narrow(proto: Any) -> bool:
+    """Whether inputs or outputs have elements of less than a byte."""
+    numbers = _numbers(CARRIERS)
+    values = [*proto.graph.input, *proto.graph.output]
+    return any(value.type.tensor_type.elem_type in numbers for value in values)
+
+
+def _numbers(names: Iterable[str]) -> set[int]:
+    """ONNX's numbers of element types."""
+    import onnx
+
+    return {int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name))) for name in names}
 
 
 def _given(source: Path | Any) -> str | bytes:
@@ -86,14 +108,31 @@ def _given(source: Path | Any) -> str | bytes:
 
 
 def _with_older_numbers(source: Path | Any) -> Any:
+    return _changed(source, lower_numbers)
+
+
+def _in_plain_locale(source: Path | Any) -> Any:
+    """With the case of letters that Unicode gives them, where a system lacks a model's locale."""
+
+    def change(proto: Any) -> None:
+        lower_numbers(proto)
+        for node in proto.graph.node:
+            if node.op_type == "StringNormalizer":
+                kept = [item for item in node.attribute if item.name != "locale"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+                node.attribute.add(name="locale", s=_LOCALE, type=3)  # text
+
+    return _changed(source, change)
+
+
+def _changed(source: Path | Any, change: Callable[[Any], None]) -> Any:
+    """A session of a copy of the model."""
     import onnx
 
     proto = onnx.ModelProto()
-    if isinstance(source, Path):
-        proto = onnx.load(str(source), format="protobuf", load_external_data=False)
-    else:
-        proto.CopyFrom(source)
-    lower_numbers(proto)
+    proto.CopyFrom(_light(source))
+    change(proto)
     options = _options(proto)
     if isinstance(source, Path):
         options.add_session_config_entry(
@@ -146,7 +185,10 @@ def _operators(proto: Any) -> set[str]:
 def _runtime(model: str | bytes, options: Any) -> Any:
     import onnxruntime
 
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    # With its fallback, which is the same provider, it writes failures to stdout.
+    return onnxruntime.InferenceSession(
+        model, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def session_options() -> Any:
@@ -160,13 +202,26 @@ def session_options() -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it cannot do comes as an exception
     options.add_session_config_entry("session.x64quantprecision", "1")
+    # By default products with weights of 4 bits round the other operand to 8 bits.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     return options
 
 
 def _slow(source: Path | Any) -> Any:
     from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_cast import cast_to
 
-    return ReferenceEvaluator(str(source) if isinstance(source, Path) else source)
+    class Cast(OpRun):
+        """ONNX's cast, which rounds to int4 and int2 as ONNX's text says; its own truncates."""
+
+        def _run(self, x: Any, to: int = 1, saturate: int = 1, round_mode: str = "up") -> Any:
+            narrow = to in _numbers(CARRIERS) and np.asarray(x).dtype.kind == "f"
+            whole = narrow and to not in _numbers(["float4_e2m1fn"])
+            return (cast_to(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
+
+    given = str(source) if isinstance(source, Path) else source
+    return ReferenceEvaluator(given, new_ops=[Cast] if _is_narrow(_light(source)) else None)
 
 
 def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:

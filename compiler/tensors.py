@@ -16,7 +16,7 @@ import numpy as np
 import tvm_ffi
 from tvm import runtime
 
-from hybridc.compiler import dims
+from hybridc.compiler import carriers, dims
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, TensorSpec
 
@@ -29,9 +29,11 @@ Reader = Callable[[Tensor], Array]
 
 
 def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
-    """A numpy array on the tensor's memory, which it keeps alive."""
+    """A numpy array on the tensor's memory, which it keeps alive; a copy of what was carried."""
     if _in_dlpack(dtype):
         return np.from_dlpack(tensor)
+    if (held := _held(dtype)) != dtype:
+        return to_numpy(tensor, held).astype(dtype)
     size = dtype.itemsize * math.prod(tensor.shape)
     return np.from_dlpack(tensor._create_view((size,), "uint8")).view(dtype).reshape(tensor.shape)
 
@@ -42,7 +44,11 @@ def reader(dtype: np.dtype[Any]) -> Reader:
 
 
 def to_tensor(array: Array) -> Tensor:
-    """A TVM tensor on the array's memory, or on a copy where that is not aligned or read-only."""
+    """A TVM tensor on the array's memory, or on a copy where that is not aligned or read-only.
+
+    Elements of less than a byte are those of their carrier.
+    """
+    array = carriers.carried(array)
     if array.size == 0:
         return runtime.empty(array.shape, str(array.dtype))
     if not (_is_aligned(array) and array.flags.c_contiguous and array.flags.writeable):
@@ -87,7 +93,7 @@ class InputPort:
 
     @cached_property
     def _stage(self) -> tuple[Array, Tensor]:
-        array = empty(self.spec.fixed, self.dtype)
+        array = empty(self.spec.fixed, _held(self.dtype))
         return array, to_tensor(array)
 
     def _fits(self, shape: tuple[int, ...]) -> bool:
@@ -151,7 +157,7 @@ class InputPort:
 
     def _copied(self, array: Array) -> Tensor:
         stage, tensor = self._stage
-        np.copyto(stage, array)
+        np.copyto(stage, carriers.carried(array))
         return tensor
 
     def _refusal(self, dtype: str, shape: tuple[int, ...]) -> InputError:
@@ -194,6 +200,11 @@ class _Exposed:
 
 def _is_aligned(array: Array) -> bool:
     return int(array.ctypes.data) % ALIGNMENT == 0
+
+
+def _held(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in which compiled code holds what has this one."""
+    return np.dtype(carriers.carrier(str(dtype)))
 
 
 def _in_dlpack(dtype: np.dtype[Any]) -> bool:

@@ -73,3 +73,29 @@ def test_wrong_answers_are_seen(fuzzer: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(fuzzer, "InferenceSession", Session)
     assert fuzzer.verdict(*chain()) == ("wrong", "output 0: off by 0.762")
+
+
+def test_models_of_another_generator(
+    fuzzer: Any, monkeypatch: Any, tmp_path: Path, capsys: Any
+) -> None:
+    """An interpreter that stands for one with NNSmith: it knows seed 0 alone."""
+    model, feed = chain()
+    onnx.save(model, tmp_path / "chain.onnx")
+    outputs = {"output y": -np.tanh(feed["x"])}
+    np.savez(tmp_path / "chain.npz", **{"input x": feed["x"]}, **outputs)
+    script = f'for last; do :; done\ncp {tmp_path}/chain.onnx "$last/0.onnx"\n'
+    script += f'cp {tmp_path}/chain.npz "$last/0.npz"\n'
+    interpreter = tmp_path / "python"
+    interpreter.write_text(f"#!/bin/sh\n{script}")
+    interpreter.chmod(0o700)
+    options = ["--json", "--generator", "nnsmith", "--interpreter", str(interpreter)]
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", *options])
+    assert fuzzer.main() == 0
+    assert "generator=nnsmith" in capsys.readouterr().out
+
+
+def test_an_interpreter_without_nnsmith(fuzzer: Any, monkeypatch: Any) -> None:
+    options = ["--generator", "nnsmith", "--interpreter", "false"]
+    monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", *options])
+    with pytest.raises(SystemExit, match="cannot run NNSmith"):
+        fuzzer.main()

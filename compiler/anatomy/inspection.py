@@ -10,6 +10,7 @@ from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_graph import open_axes
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import flops, operators, value_types
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, open_dims
@@ -51,7 +52,7 @@ def _describe(file: OnnxFile, shapes: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": file.name,
         "format": "onnx",
-        "opset": operators.opset_of(proto),
+        "opset": opset_of(proto),
         "inputs": [_tensor(value, static) for value in file.inputs()],
         "outputs": [_tensor(value, static) for value in proto.graph.output],
         "operators": _counted(nodes),

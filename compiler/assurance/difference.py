@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridc.compiler import carriers
 from hybridc.compiler.model import Array
 
 Floats = NDArray[np.float64]
@@ -18,6 +19,7 @@ class Difference:
     """Two arrays of one shape and what lies between them; the first axis are samples."""
 
     def __init__(self, wanted: Array, got: Array) -> None:
+        wanted, got = carriers.carried(wanted), carriers.carried(got)
         self.exact = wanted.dtype.kind in "biu"
         self.same = np.asarray(wanted == got)
         self.wanted: Floats = wanted.astype(np.float64)

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridc.compiler import carriers
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.difference import Difference, Floats
 from hybridc.compiler.errors import WrongAnswerError
@@ -134,11 +135,12 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         expected, given = _describe(name, wanted), _describe(name, got)
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
+    held = np.dtype(carriers.carrier(str(wanted.dtype)))
     pair = Difference(wanted[np.newaxis], got[np.newaxis])
     if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize == 1:
         pair.exact = False  # a quantised tensor
     reduced = None if pair.exact else REDUCED.get(precision)
-    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(wanted.dtype)
+    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(held)
     relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol
     allowed = absolute if slack is None else absolute + slack
     differing = np.flatnonzero(~pair.within(relative, allowed))

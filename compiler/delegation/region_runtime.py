@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.delegation.region_session import ELEMENTS, first, open_session, ort_value
+from hybridc.compiler import carriers
+from hybridc.compiler.delegation.mixed_session import MixedSession
+from hybridc.compiler.delegation.region_session import (
+    ELEMENTS,
+    first,
+    open_session,
+    ort_value,
+    to_array,
+)
 from hybridc.compiler.errors import HybridcError, InputError
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
 from hybridc.compiler.tensors import InputPort, empty, to_numpy, to_tensor
@@ -54,17 +62,14 @@ class RegionSet:
 
         Those are an array, a list, a mapping or None.
         """
-        return self.value(spec.name) if isinstance(spec, OpaqueSpec) else array
+        if isinstance(spec, OpaqueSpec):
+            return self.value(spec.name)
+        return carriers.declared(array, spec.dtype)
 
     def value(self, name: str) -> Any:
         """An opaque value by its name.  Raises InputError where numpy has no such type."""
         value = self.values[name]
-        if not _is_ort_value(value):
-            return value
-        try:
-            return value.numpy()
-        except RuntimeError as error:
-            raise InputError(f"{name!r} cannot be given as an array: {first(error)}") from None
+        return to_array(value) if _is_ort_value(value) else value
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,24 @@ class _Runner:
         self._spare = empty((64,), np.dtype(np.uint8))  # the address of tensors without elements
         specs = [*region.inputs, *region.outputs]
         self._opaque = any(isinstance(spec, OpaqueSpec) for spec in specs)
+        self._mixed = isinstance(self._session, MixedSession)
+        # Maps have no values of ONNX Runtime's own that Python could copy.
+        maps = any(isinstance(s, OpaqueSpec) and "map(" in s.type for s in region.outputs)
+        self._copies = self._mixed or maps
 
     def __call__(self, tensors: Sequence[Any]) -> None:
         """Compute.  Raises InputError where ONNX Runtime fails."""
         count = len(self.region.inputs)
         try:
-            if self._opaque and not self._bindable():
+            if self._copies or (self._opaque and not self._bindable()):
                 self._by_value(tensors[:count], tensors[count:])
             else:
                 self._by_address(tensors[:count], tensors[count:])
         except HybridcError:
             raise
         except Exception as error:  # its classes are not public
-            raise InputError(f"ONNX Runtime fails in {self.region.name}: {first(error)}") from error
+            who = "hybridc" if self._mixed else "ONNX Runtime"
+            raise InputError(f"{who} fails in {self.region.name}: {first(error)}") from error
 
     def _bindable(self) -> bool:
         """Whether every opaque input is a value of ONNX Runtime's own."""

@@ -1,10 +1,16 @@
 """ONNX Runtime for one region: its session, and its name for each element type."""
 
+import ctypes
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from hybridc.compiler.errors import ArtifactError, first_line
+import numpy as np
+
+from hybridc.compiler.delegation.host_operators import host_names
+from hybridc.compiler.delegation.mixed_session import MixedSession
+from hybridc.compiler.errors import ArtifactError, InputError, first_line
 from hybridc.compiler.model import Array, Region
 from hybridc.compiler.reference import session_options
 
@@ -29,6 +35,7 @@ ELEMENTS: Mapping[str, int] = {
     "float8_e5m2fnuz": 20,
     "float8_e8m0fnu": 24,
 }
+_DTYPES: Mapping[int, str] = {number: name for name, number in ELEMENTS.items()}
 _QUIET = 4  # what goes wrong comes as an exception; nothing is written to the screen
 _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it is given in memory
 
@@ -36,8 +43,15 @@ _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it 
 def open_session(region: Region, threads: int) -> Any:
     """Load a region into ONNX Runtime, with its weights where they lie.
 
-    Raises ArtifactError where ONNX Runtime is missing or does not take the region.
+    What Python computes of it goes beside.  Raises ArtifactError where ONNX Runtime is missing or
+    does not take the region.
     """
+    if host_names(region.operators):
+        return MixedSession(region, lambda part: _open_whole(part, threads))
+    return _open_whole(region, threads)
+
+
+def _open_whole(region: Region, threads: int) -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -72,7 +86,10 @@ def _open(region: Region, threads: int, level: Any) -> Any:
     )
     if held := {name: ort_value(array) for name, array in region.weights.items()}:
         options.add_external_initializers(list(held), list(held.values()))
-    return onnxruntime.InferenceSession(region.proto, options, providers=["CPUExecutionProvider"])
+    # With its fallback, which is the same provider, it writes failures to stdout.
+    return onnxruntime.InferenceSession(
+        region.proto, options, providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def ort_value(array: Array) -> Any:
@@ -83,6 +100,25 @@ def ort_value(array: Array) -> Any:
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
     bits = array.view(f"uint{8 * array.dtype.itemsize}")
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENTS[str(array.dtype)])
+
+
+def to_array(value: Any) -> Array:
+    """A tensor of ONNX Runtime's as numpy and ml_dtypes have it.
+
+    Its bindings have no bfloat16 and float8; such are copied from their address.  Raises InputError
+    for elements of other types that numpy lacks.
+    """
+    try:
+        made: Array = value.numpy()
+    except RuntimeError as error:
+        dtype = _DTYPES.get(value.element_type())
+        if dtype is None:
+            raise InputError(f"it cannot be given as an array: {first(error)}") from None
+        shape = value.shape()
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        memory = (ctypes.c_ubyte * size).from_address(value.data_ptr()) if size else b""
+        made = np.frombuffer(memory, np.uint8).copy().view(dtype).reshape(shape)
+    return made
 
 
 def first(error: Exception) -> str:

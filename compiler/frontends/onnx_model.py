@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hybridc.compiler import dims
+from hybridc.compiler import carriers, dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import open_axes, quantized
+from hybridc.compiler.frontends.onnx_graph import open_axes, quantized, sub_byte, training
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
+from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
@@ -35,6 +37,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         return _open_model(source, file, bound)
     inputs = {} if fallback else {v.name: _input_spec(v, bound[v.name]) for v in file.inputs()}
     static = prepare(file, bound)
+    file = _carried(file)
     _require_addressable(static)
     if fallback:
         found = import_with_regions(static, file, _numbers(bound))
@@ -47,8 +50,8 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
     return Model(
         name=file.name,
         module=module,
-        inputs=tuple(found.specs[value.name] for value in file.inputs()),
-        outputs=tuple(_unless_opaque(spec, found.specs) for spec in outputs),
+        inputs=_declared(file, [found.specs[value.name] for value in file.inputs()]),
+        outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
         reference=onnx_reference(source),
         notes=_notes(file, static, found.regions),
         regions=found.regions,
@@ -63,6 +66,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     if any(value.name not in bound for value in file.inputs()):
         raise ModelError(f"open sizes ({names}) and inputs that are no tensors of numbers")
     static = prepare(file, bound)
+    file = _carried(file)
     try:
         operators.require_supported(static.proto)
     except ModelError as error:
@@ -79,7 +83,9 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
         name=file.name,
         module=module,
         inputs=tuple(found),
-        outputs=output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims),
+        outputs=_declared(
+            file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
+        ),
         reference=onnx_reference(source),
         notes=(*_notes(file, static, ()), f"sizes that stay open: {told}", *sizes.notes),
     )
@@ -99,10 +105,28 @@ def _unless_opaque(spec: TensorSpec, specs: Mapping[str, TensorSpec]) -> TensorS
     return known if isinstance(known, OpaqueSpec) else spec
 
 
+def _carried(file: OnnxFile) -> OnnxFile:
+    """The file with the weights as compiled code holds them."""
+    weights = {name: carriers.carried(array) for name, array in file.weights.items()}
+    return replace(file, weights=weights)
+
+
+def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Specs with the types that the file declares, where others carry them."""
+    known = sub_byte.declared(file.proto)
+    return tuple(
+        replace(spec, dtype=known[spec.name])
+        if spec.name in known and not isinstance(spec, OpaqueSpec)
+        else spec
+        for spec in specs
+    )
+
+
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
-    Operators that cannot be imported may remain.
+    Elements of less than a byte are those of their carriers.  Operators that cannot be imported may
+    remain.
     """
     import onnx
 
@@ -110,9 +134,11 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
     _say_one_sided(proto)
-    proto = quantized.written_out(proto)
+    proto = quantized.written_out(training.written_out(proto))
     proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
-    return fold(proto)
+    static = fold(proto)
+    carried = sub_byte.carried(static.proto, static.types)
+    return static if carried is static.proto else fold(carried)
 
 
 def _say_one_sided(proto: Proto) -> None:
@@ -157,7 +183,7 @@ def dtype_of(value: Proto) -> str:
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:
     before, after = len(file.proto.graph.node), len(static.proto.graph.node)
     told = (
-        f"imported from ONNX, opset {operators.opset_of(file.proto)}",
+        f"imported from ONNX, opset {opset_of(file.proto)}",
         f"{before} operators in the file, {after} after its shapes were made static",
     )
     return (*told, f"regions: {summary(regions)}") if regions else told

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.ir.expr import Call, TensorLoad, Var
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map, structural_walk
@@ -13,6 +13,7 @@ from tvm_ffi import structural_map, structural_walk
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.kernels import bfloat16
 from hybridc.compiler.kernels.bfloat16 import BFLOAT16
+from hybridc.compiler.kernels.imported import with_functions
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target
 
@@ -33,9 +34,9 @@ def lower(
 
 def lowered(func: PrimFunc, target: Target) -> PrimFunc:
     """One loop nest without bfloat16 but in the types of its parameters."""
-    lowering = _Lowering(target, tuple(func.params))
+    lowering = _Lowering(tuple(func.params))
     body = structural_map(func.body, lowering.callbacks())
-    return func.with_body(lowering.bring_functions(body))
+    return with_functions(func.with_body(body), bfloat16.functions(lowering.widths, target))
 
 
 def takes_bits(func: PrimFunc) -> bool:
@@ -66,7 +67,6 @@ def has_bfloat16(func: PrimFunc) -> bool:
 class _Lowering:
     """Rewrites nodes from the leaves up: what was bfloat16 below one is float32 by then."""
 
-    target: Target
     parameters: tuple[Any, ...]
     widths: set[int] = field(default_factory=lambda: {1})
     variables: dict[Any, Any] = field(default_factory=dict[Any, Any])
@@ -85,24 +85,6 @@ class _Lowering:
             (Call, _call),
             (tirx.For, self._loop),
         ]
-
-    def bring_functions(self, realize: Any) -> Any:
-        """Put LLVM's functions at the root of the loop nest."""
-        text = bfloat16.functions(self.widths, self.target)
-        root = realize.block
-        body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", text, root.body)
-        block = s_tir.SBlock(
-            root.iter_vars,
-            root.reads,
-            root.writes,
-            root.name_hint,
-            body,
-            root.init,
-            root.alloc_buffers,
-            root.match_buffers,
-            root.annotations,
-        )
-        return s_tir.SBlockRealize(realize.iter_values, realize.predicate, block)
 
     def _variable(self, var: Any) -> Any:
         """Buffers of the kernel's own hold bits, scalars are float32."""

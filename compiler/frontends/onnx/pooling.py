@@ -141,6 +141,26 @@ def _conv_transpose(node: Node) -> Expr:
     return y if bias is None else s.add(y, s.reshape(bias, [1, -1, *[1] * rank]))
 
 
+def _of_nothing(value: float) -> Converter:
+    """What pooling of images without pixels gives; of others TVM does it."""
+
+    def convert(node: Node) -> Expr | None:
+        sizes = [getattr(extent, "value", 1) for extent in node.inputs[0].ty.shape.values]
+        if 0 not in sizes[2:]:
+            return None
+        pooled = [*node.shape()[:2], *[1] * (len(sizes) - 2)]
+        return constant(np.full(pooled, value), dtype(node.inputs[0]))
+
+    return convert
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"ConvTranspose": _conv_transpose, "LpPool": _lp_pool, "MaxPool": max_pool}
+    {
+        "ConvTranspose": _conv_transpose,
+        "GlobalAveragePool": _of_nothing(np.nan),  # 0 divided by 0
+        "GlobalLpPool": _of_nothing(0.0),
+        "GlobalMaxPool": _of_nothing(-np.inf),
+        "LpPool": _lp_pool,
+        "MaxPool": max_pool,
+    }
 )

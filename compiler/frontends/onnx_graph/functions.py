@@ -9,11 +9,14 @@ from typing import Any
 
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
+from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
 Types = Mapping[str, Proto]
+Opsets = Mapping[str, int]  # the version of each domain's operators that a model uses
+Operator = tuple[str, str]  # domain and name
 
 
-def inlined(proto: Proto, operators: Collection[str], opset: int) -> Proto:
+def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Proto:
     """A copy of a model in which the nodes of these operators are written out, once.
 
     Within subgraphs too.  A node whose body cannot be made, for want of a type, stays.
@@ -22,19 +25,31 @@ def inlined(proto: Proto, operators: Collection[str], opset: int) -> Proto:
 
     made = onnx.ModelProto()
     made.CopyFrom(proto)
-    _expand_graph(made.graph, operators, opset, _types(made.graph))
+    _expand_graph(made.graph, operators, opsets, _types(made.graph))
     return made
 
 
-def has_body(node: Proto, opset: int) -> bool:
+def called(node: Proto) -> Operator:
+    """The operator of a node."""
+    return domain_of(node), str(node.op_type)
+
+
+def has_body(node: Proto, opsets: Opsets) -> bool:
     """Whether ONNX defines the operator by others."""
     import onnx
 
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset, "")
+        schema = _schema(node, opsets)
     except onnx.defs.SchemaError:
         return False
     return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _schema(node: Proto, opsets: Opsets) -> Any:
+    import onnx
+
+    domain = domain_of(node)
+    return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
 
 
 def _types(graph: Proto) -> dict[str, Proto]:
@@ -47,25 +62,26 @@ def _types(graph: Proto) -> dict[str, Proto]:
     return found
 
 
-def _expand_graph(graph: Proto, operators: Collection[str], opset: int, types: Types) -> None:
+def _expand_graph(
+    graph: Proto, operators: Collection[Operator], opsets: Opsets, types: Types
+) -> None:
     nodes: list[Proto] = []
     for node in graph.node:
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                _expand_graph(inner, operators, opset, {**types, **_types(inner)})
-        wanted = node.domain in ("", "ai.onnx") and node.op_type in operators
-        body = _body(node, opset, types) if wanted else None
-        nodes.extend([node] if body is None else _written(node, body, opset))
+                _expand_graph(inner, operators, opsets, {**types, **_types(inner)})
+        body = _body(node, opsets, types) if called(node) in operators else None
+        nodes.extend([node] if body is None else _written(node, body, opsets))
     kept = [copied(node) for node in nodes]
     del graph.node[:]
     graph.node.extend(kept)
 
 
-def _body(node: Proto, opset: int, types: Types) -> Proto | None:
+def _body(node: Proto, opsets: Opsets, types: Types) -> Proto | None:
     """The function of a node: its newest that the model's opset reaches."""
     import onnx
 
-    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    schema, opset = _schema(node, opsets), opsets.get(domain_of(node), 1)
     if schema.has_function:
         fitting = [version for version in schema.function_opset_versions if version <= opset]
         content = schema.get_function_with_opset_version(max(fitting)) if fitting else b""
@@ -103,11 +119,9 @@ def _defaults(node: Proto, schema: Any) -> list[Proto]:
     ]
 
 
-def _written(node: Proto, body: Proto, opset: int) -> list[Proto]:
+def _written(node: Proto, body: Proto, opsets: Opsets) -> list[Proto]:
     """The nodes of a function's body with the names and attributes of its caller."""
-    import onnx
-
-    schema = onnx.defs.get_schema(node.op_type, opset, "")
+    schema = _schema(node, opsets)
     prefix = next(name for name in node.output if name)
     inner = {name for made in body.node for name in made.output if name}
     names = {name: f"{prefix}/{name}" for name in inner}

@@ -13,6 +13,7 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx.integers import fits_bytes
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.writer import Writer, domain_of, opset_of
 
 Names = Sequence[str]
 
@@ -42,37 +43,15 @@ def written_out(proto: Proto) -> Proto:
 
 def _expansion(node: Proto) -> "Callable[[_Writer], list[Proto]] | None":
     """What writes a node out, or None."""
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return _EXPANSIONS.get((domain, node.op_type))
+    return _EXPANSIONS.get((domain_of(node), node.op_type))
 
 
-class _Writer:
-    """Makes the nodes that take the place of one."""
+class _Writer(Writer):
+    """Makes the nodes that take the place of one on quantised tensors."""
 
     def __init__(self, model: Proto, node: Proto, index: int) -> None:
-        self.model, self.node = model, node
-        self.prefix = f"{node.output[0]}/{index}"
-        self.made: list[Proto] = []
-
-    def input(self, index: int) -> str:
-        """The name of an input, "" where it is left out."""
-        return str(self.node.input[index]) if len(self.node.input) > index else ""
-
-    def emit(self, operator: str, inputs: Names, output: str = "", **attributes: Any) -> str:
-        """A node, and the name of its output."""
-        import onnx
-
-        name = output or f"{self.prefix}/{len(self.made)}"
-        self.made.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
-        return name
-
-    def constant(self, value: Any) -> str:
-        """The name of a new initialiser."""
-        import onnx
-
-        name = f"{self.prefix}/constant{len(self.made)}"
-        self.model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
-        return name
+        super().__init__(model.graph, node, f"{node.output[0]}/{index}", opset_of(model))
+        self.model = model
 
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
         """Dequantise; the axis counts where the scale has one."""
@@ -83,8 +62,7 @@ class _Writer:
     @property
     def older(self) -> bool:
         """Whether the model's opset has no axis of quantisation yet."""
-        opsets = (o.version for o in self.model.opset_import if o.domain in ("", "ai.onnx"))
-        return max(opsets, default=1) < _AXIS_SINCE
+        return self.opset < _AXIS_SINCE
 
     def is_scalar(self, name: str) -> bool:
         """Whether a tensor is known to hold one number."""
@@ -105,13 +83,6 @@ class _Writer:
     def ones(self, like: str) -> str:
         """Scales of 1 of the shape that a zero point has; a number where that is not known."""
         return self.constant(np.ones(self.sizes(like) or (), np.float32))
-
-    def attribute(self, name: str, default: Any) -> Any:
-        """An attribute of the node that is replaced."""
-        import onnx
-
-        found = (a for a in self.node.attribute if a.name == name)
-        return next((onnx.helper.get_attribute_value(a) for a in found), default)
 
     def like_node(self, operator: str, inputs: Names, without: Names = ()) -> str:
         """An operator with the attributes of the node that is replaced, but for some."""
@@ -172,7 +143,7 @@ def _of_bytes(writer: _Writer) -> bool:
 
     known = {tensor.name: tensor for tensor in writer.model.graph.initializer}
     names = [writer.input(1), *filter(None, [writer.input(3)])]
-    automatic = writer.attribute("auto_pad", b"NOTSET") not in (b"NOTSET", b"VALID")
+    automatic = writer.attribute("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
     if automatic or not all(name in known for name in names):
         return False
     weights, *points = (onnx.numpy_helper.to_array(known[name]) for name in names)

@@ -9,6 +9,7 @@ from typing import Any
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError, UnsupportedError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array, Region
@@ -51,7 +52,7 @@ def import_graph(
             warnings.simplefilter("ignore")
             for name, array in weights.items():
                 reached[name] = relax.const(array)
-            module = importer.from_onnx(proto.graph, operators.opset_of(proto))
+            module = importer.from_onnx(proto.graph, opset_of(proto))
     except Exception as error:
         with contextlib.suppress(InternalError):
             importer.bb._end_block()  # else the half-built function complains as it is dropped

@@ -23,6 +23,9 @@ from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 
+# Operators of any number of operands, each of which has to be there.
+_OF_MANY = frozenset({"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"})
+
 
 class Importer(ONNXGraphImporter):
     """TVM's importer, with our converters ahead of its own.
@@ -95,6 +98,8 @@ class Importer(ONNXGraphImporter):
     def _convert_operator(
         self, op_name: str, inputs: list[Any], attrs: dict[str, Any], opset: int
     ) -> Any:
+        if op_name in _OF_MANY and None in inputs:  # TVM would follow it as a pointer
+            raise UnsupportedError("an operand that is left out")
         converter = converters().get(op_name)
         if converter is not None:
             count = attrs["tvm_custom"]["num_outputs"]

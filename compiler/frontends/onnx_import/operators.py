@@ -9,6 +9,7 @@ from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import functions
 from hybridc.compiler.frontends.onnx_graph.misreadings import better_expanded, misreading
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.writer import domain_of, opset_of
 
 _STANDARD = ("", "ai.onnx")
 # The importer's table ignores domains; these of its entries are Microsoft's.
@@ -61,14 +62,14 @@ def _known() -> frozenset[str]:
 
 def unsupported(proto: Proto) -> list[Proto]:
     """The nodes, also within subgraphs, that cannot be imported even when expanded."""
-    opset = opset_of(proto)
+    opsets = opsets_of(proto)
     local = {(function.domain, function.name) for function in proto.functions}
     return [
         node
         for node in walk(proto.graph)
         if not supported(node)
         and (node.domain, node.op_type) not in local
-        and not _has_body(node, opset)
+        and not functions.has_body(node, opsets)
     ]
 
 
@@ -109,13 +110,13 @@ def expand_all(proto: Proto, again: Callable[[Proto], Proto]) -> Proto:
     return proto
 
 
-def _expand(proto: Proto, wanted: list[str]) -> Proto:
+def _expand(proto: Proto, wanted: set[functions.Operator]) -> Proto:
     import onnx.inliner
 
     if proto.functions:
         _require_few(proto)
         return onnx.inliner.inline_local_functions(proto)
-    return functions.inlined(proto, wanted, opset_of(proto))
+    return functions.inlined(proto, wanted, opsets_of(proto))
 
 
 def _require_few(proto: Proto) -> None:
@@ -143,20 +144,17 @@ def _called(item: Proto) -> tuple[str, str, str]:
     return str(item.domain), str(name), str(item.overload)
 
 
-def _expandable(proto: Proto) -> list[str]:
-    opset = opset_of(proto)
-    found = {
-        node.op_type for node in walk(proto.graph) if not supported(node) and _has_body(node, opset)
+def _expandable(proto: Proto) -> set[functions.Operator]:
+    opsets = opsets_of(proto)
+    return {
+        functions.called(node)
+        for node in walk(proto.graph)
+        if not supported(node) and functions.has_body(node, opsets)
     }
-    return sorted(found)
 
 
 def _operator(node: Proto) -> str:
     return f"operator {node.op_type!r} ({place(node)})"
-
-
-def _has_body(node: Proto, opset: int) -> bool:
-    return node.domain in _STANDARD and functions.has_body(node, opset)
 
 
 def draws(proto: Proto) -> bool:
@@ -167,10 +165,10 @@ def draws(proto: Proto) -> bool:
     )
 
 
-def opset_of(proto: Proto) -> int:
-    """The version of the standard operators that a model uses."""
-    found = [opset.version for opset in proto.opset_import if opset.domain in _STANDARD]
-    return int(max(found, default=1))
+def opsets_of(proto: Proto) -> functions.Opsets:
+    """The version of each domain's operators that a model uses."""
+    found = {domain_of(opset): int(opset.version) for opset in proto.opset_import}
+    return {**found, "": opset_of(proto)}
 
 
 def place(node: Proto) -> str:

@@ -80,6 +80,12 @@ def import_with_regions(
     raise ModelError(f"no part of the graph can be imported: {graph.reason}")
 
 
+def _is_tuple(kind: Any) -> bool:
+    from tvm import relax
+
+    return isinstance(kind, relax.TupleType)
+
+
 def _spec(name: str, kind: Any) -> TensorSpec | None:
     """A value as Relax has it, where that is a tensor of a static shape."""
     from tvm import relax
@@ -124,7 +130,11 @@ class _Graph:
             module, reached = import_graph(self.static.proto, self.file.weights, self.shapes)
         except NodeError:
             return None
-        found = {name: _spec(name, reached.get(name)) for name in self.made & reached.keys()}
+        outputs = {value.name for value in self.static.proto.graph.output}
+        # A sequence of known length is a tuple, which nothing but other operators looks into.
+        inner = {name for name in self.made - outputs if _is_tuple(reached.get(name))}
+        names = (self.made & reached.keys()) - inner
+        found = {name: _spec(name, reached.get(name)) for name in names}
         if None in found.values() or any(self._differs(name, reached[name]) for name in found):
             return None
         known = {name: spec for name, spec in found.items() if spec is not None}

@@ -100,7 +100,10 @@ def _inferred(proto: Proto, names: Iterable[str]) -> dict[str, Proto]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(
-            made.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            made.SerializeToString(),
+            options,
+            providers=["CPUExecutionProvider"],
+            enable_fallback=0,  # else failures are written to stdout
         )
     except Exception:  # of many kinds; what it does not take is found and named later
         return {}

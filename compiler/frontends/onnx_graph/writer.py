@@ -1,0 +1,61 @@
+"""Write nodes of an ONNX graph in the place of others."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+
+
+class Writer:
+    """Makes the nodes that take the place of one."""
+
+    def __init__(self, graph: Proto, node: Proto, prefix: str, opset: int) -> None:
+        self.graph, self.node, self.prefix, self.opset = graph, node, prefix, opset
+        self.made: list[Proto] = []
+
+    def input(self, index: int) -> str:
+        """The name of an input, "" where it is left out."""
+        return str(self.node.input[index]) if len(self.node.input) > index else ""
+
+    def emit(
+        self, operator: str, inputs: Sequence[str], output: str = "", **attributes: Any
+    ) -> str:
+        """A node, and the name of its output."""
+        import onnx
+
+        name = output or f"{self.prefix}/{len(self.made)}"
+        self.made.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: Any) -> str:
+        """The name of a new initialiser."""
+        import onnx
+
+        name = f"{self.prefix}/constant{len(self.graph.initializer)}"
+        self.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """An attribute of the node that is replaced; text as `str`."""
+        import onnx
+
+        found = (a for a in self.node.attribute if a.name == name)
+        value = next((onnx.helper.get_attribute_value(a) for a in found), default)
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def domain_of(node: Proto) -> str:
+    """The domain of a node's operator, "" for ONNX's own."""
+    return "" if node.domain == "ai.onnx" else str(node.domain)
+
+
+def opset_of(proto: Proto, domain: str = "") -> int:
+    """The version of a domain's operators that a model uses."""
+    found = [o.version for o in proto.opset_import if domain_of(o) == domain]
+    return int(max(found, default=1))
+
+
+Expansion = Callable[[Any], list[Proto]]
+Expansions = Mapping[tuple[str, str], Expansion]
