@@ -29,8 +29,10 @@ _ATTEMPTS, _NOISE = 7, 0.2
 _BITS = 4
 # Steps of a weight by which urgencies differ.
 _STEPS = 16
-# Lanes that are sorted at a time: their keys, of 16 bits, stay near the core.
-_TOGETHER = 2**14
+# Sums at most, and a load that leaves no room, in the form in which loads are compared.
+_NAMES, _FULL = np.int16(8), np.int16(2**12)
+# Windows that are packed at a time: what is known of them stays in a cache.
+_TOGETHER = 2**13
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,10 @@ def pack(weight: Array) -> tuple[Array, Array]:
     # Lanes come last: whatever is done to all of them runs along memory.
     lanes = windows.reshape(-1, WINDOW, panels, LANES).transpose(1, 2, 0, 3)
     panel, place = (axis.ravel() for axis in np.indices(lanes.shape[1:3]))
-    return _arranged(_made(lanes.reshape(WINDOW, -1, LANES), panel, place), panels)
+    todo = lanes.reshape(WINDOW, -1, LANES)
+    parts = [slice(first, first + _TOGETHER) for first in range(0, len(panel), _TOGETHER)]
+    made = [_made(todo[:, part], panel[part], place[part]) for part in parts]
+    return _arranged([each for some in made for each in some], panels)
 
 
 def _made(todo: Array, panel: Array, start: Array) -> list[tuple[Array, Array, Array, Array]]:
@@ -132,7 +137,7 @@ def _binned(windows: Array, size: int) -> tuple[Array, Array]:
 
     Lanes that do not fit as they are dealt are packed with care, in one order after another.
     """
-    flat = windows.reshape(WINDOW, -1)
+    flat = np.ascontiguousarray(windows).reshape(WINDOW, -1)
     which, values, fits = _dealt(flat, size)
     careful = np.flatnonzero(~fits)
     left = np.zeros_like(flat)
@@ -200,21 +205,26 @@ def _slots(weights: Array, size: int, *, fullest: bool) -> Array:
     Zeros need no place, and get none.
     """
     bins = WINDOW // size
-    loads = np.zeros((2, bins, weights.shape[1]), np.int16)  # of positive and negative weights
+    numbers = np.arange(bins, dtype=np.int16)[:, np.newaxis]
+    # Loads of positive and negative weights, each with its sum's number in the lowest bits, so that
+    # the least, or the greatest, names its sum; of equals the first.
+    names = numbers[::-1] if fullest else numbers
+    loads = np.tile(names, (2, 1, weights.shape[1]))
     filled = np.zeros((bins, weights.shape[1]), np.int16)
-    slots = np.full(weights.shape, -1, np.int16)
+    slots = np.empty(weights.shape, np.int16)
     for turn, weight in enumerate(weights):
         much, negative = np.abs(weight), weight < 0
         load = np.where(negative, loads[1], loads[0])
-        room = (filled < size) & (load <= _LARGEST - much)
-        best = np.where(room, load if fullest else _LARGEST - load, np.int16(-1)).argmax(axis=0)
-        chosen = room & (best == np.arange(bins)[:, np.newaxis]) & (weight != 0)
-        slots[turn] += (chosen * (1 + filled + size * np.arange(bins)[:, np.newaxis])).sum(
-            axis=0, dtype=np.int16
-        )
+        most = (_LARGEST - much) * _NAMES + (bins - 1)
+        best = np.where(load <= most, load, -1).max(axis=0) if fullest else load.min(axis=0)
+        fits = (best >= 0) & (best <= most) & (weight != 0)
+        chosen = (load == best) & fits
+        slots[turn] = (chosen * (1 + filled + size * numbers)).max(axis=0) - 1
         filled += chosen
-        loads[0] += np.where(chosen & ~negative, much, np.int16(0))
-        loads[1] += np.where(chosen & negative, much, np.int16(0))
+        added = chosen * (much * _NAMES)
+        loads[0] += np.where(negative, 0, added)
+        loads[1] += np.where(negative, added, 0)
+        loads |= (filled == size) * _FULL
     return slots
 
 
@@ -238,12 +248,10 @@ def _sorted(keys: Array) -> Array:
     Batcher's network of comparisons (1968; Knuth 5.2.2 M): rows of many lanes are compared at
     once, which takes a twentieth of the time of as many sorts of 16.
     """
-    for first in range(0, keys.shape[1], _TOGETHER):
-        part = keys[:, first : first + _TOGETHER]
-        for low, high in _comparisons():
-            smaller = np.minimum(part[low], part[high])
-            np.maximum(part[low], part[high], out=part[high])
-            part[low] = smaller
+    for low, high in _comparisons():
+        smaller = np.minimum(keys[low], keys[high])
+        np.maximum(keys[low], keys[high], out=keys[high])
+        keys[low] = smaller
     return keys
 
 

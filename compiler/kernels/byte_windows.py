@@ -47,13 +47,17 @@ CYCLES, _BY_TWO, _OTHERWISE = 1.03, 1.24, 1.45
 # Rows up to which weights come from memory no faster than they are multiplied anyhow; here they
 # take twice the bytes.
 _FEW_ROWS = 16
+# Columns of the widest tile, of which the first one at least has to be whole: the loops store whole
+# vectors of accumulators.
+WIDEST = 2 * LANES
 
 
 def possible(rows: int, inputs: int, columns: int, target: Target) -> bool:
-    """Whether bytes can be multiplied so: in 256 bits, and by whole vectors."""
+    """Whether bytes can be multiplied so: in 256 bits, by whole tiles."""
     if target.multiplies_bytes or target.vector_bits != 256 or "avx2" not in target.features:
         return False
-    return inputs <= _MOST_INPUTS and columns % LANES == 0 and rows > _FEW_ROWS
+    whole = columns % LANES == 0 or columns >= WIDEST
+    return inputs <= _MOST_INPUTS and whole and rows > _FEW_ROWS
 
 
 def pays(order: Array, inputs: int) -> bool:
