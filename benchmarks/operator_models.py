@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +34,7 @@ class Node:
     op: str
     shape: tuple[int, ...]
     weights: tuple[tuple[int, ...], ...] = ()
-    attributes: Mapping[str, Any] = MappingProxyType({})
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
     constants: tuple[Array, ...] = ()
     integers: bool = True  # whether there is a QDQ form
 
