@@ -7,7 +7,6 @@ The two are apart so that a machine need be quiet for the latter alone.
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -116,7 +115,8 @@ def main() -> None:
     parser.add_argument("--pattern", default="*")
     given = parser.parse_args()
     if given.what == "compile":
-        compiled(given.folder, given.seed, given.threads, given.kinds.split(",") if given.kinds else ())
+        kinds = given.kinds.split(",") if given.kinds else ()
+        compiled(given.folder, given.seed, given.threads, kinds)
     else:
         print(timed(given.folder, given.pattern))
 

@@ -14,11 +14,10 @@ from hybridc.compiler.hardware.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-# Products of narrow types in the time of one in fp32, by the instructions that add them up, of which
-# the first that a CPU has is used.  For
-# bytes there are multiply-adds of pairs in 16 bits, as many a cycle as those of fp32; but the sums
-# take an addition each, for which they wait (measured: 80 % of that on Zen 3).  In 256 bits windows
-# of bytes do without most of that (`kernels.byte_windows`: 2.1 in loops written by hand).
+# Products of narrow types in the time of one in fp32, by the instructions that add them up; the
+# first one that a CPU has counts.  For bytes there are multiply-adds of pairs in 16 bits, as many a
+# cycle as those of fp32, but the sums take an addition each, for which they wait (measured: 80 % of
+# that on Zen 3).  In 256 bits windows do without most of that (`kernels.byte_windows`: 2.1).
 PAIRS = 1.6
 NARROW = {
     "bf16": {"avx512bf16": 2.0},

@@ -16,7 +16,7 @@ from hybridc.compiler.kernels.tensor_expressions import FLOPS
 
 # A kernel's attribute that lets its float32 operands be rounded, to `tf32`.
 MULTIPLY = "hybridc.multiply"
-# The attribute of a scheduled kernel that tells its arithmetic: schedules may leave no block to ask.
+# The attribute of a scheduled kernel that tells its arithmetic: blocks to ask there may be none.
 ARITHMETIC = "hybridc.arithmetic"
 # Integers of 16 bits are what Winograd's transforms make of bytes.
 _NARROW = {"int8": "int8", "int16": "int8", "bfloat16": "bf16", "float16": "fp16"}
