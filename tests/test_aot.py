@@ -12,12 +12,10 @@ from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812 - its usual name
 
 import hybridc
-from hybridc.compiler import pipeline, stack, target
+from hybridc.compiler import stack
 from hybridc.compiler.aot import parts, worth
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.aot.region import Failures, Kernel
-from hybridc.compiler.interfaces import Context
-from hybridc.compiler.kernels import byte_packing, byte_windows, contractions, kernel_cost, packing
 from hybridc.compiler.model import Array, random_feed
 from hybridc.compiler.session import InferenceSession
 
@@ -183,21 +181,6 @@ def test_small_models_run_on_one_thread(
     artifact = hybridc.compile(small, threads=2, target="avx2")
     assert asked == [several]
     assert (b"TVMBackendParallelLaunch" in artifact.library) == several
-
-
-def test_a_scheduled_kernel_tells_its_arithmetic() -> None:
-    """Also where its rule has left no block that would, or several."""
-    weight = np.clip(np.random.default_rng(0).normal(0, 38, (64, 32)), -127, 127).astype(np.int8)
-    rows = byte_windows.dense((40, 64), byte_packing.pack(weight[np.newaxis]), 32, "uint8")
-    packed = packing.pack_matrix(np.zeros((64, 32), np.float32), 8)
-    module = tvm.IRModule(
-        {"bytes": rows, "wide": contractions.dense((40, 64), packed, 32, "float32")}
-    )
-    context = Context(target.parse("avx2", 2), pipeline.rules())
-    scheduled = pipeline.run(pipeline.parse("schedule"), module, context)
-    assert {record.rule for record in context.kernels} == {"byte-windows", "dense"}
-    for name in ("bytes", "wide"):
-        assert kernel_cost.flops(scheduled[name]) == 2 * 40 * 64 * 32
 
 
 def test_open_sizes_stay_with_the_virtual_machine() -> None:
