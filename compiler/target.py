@@ -14,13 +14,15 @@ from hybridc.compiler.hardware.machine import Machine
 
 # LLVM's own names for the levels of x86-64; code for a level runs on every CPU of that level.
 TAGS = {"avx2": "x86-64-v3", "avx512": "x86-64-v4"}
-# Products of narrow types in the time of one in fp32, by the instructions that add them up.  For
-# bytes AVX2 has multiply-adds of pairs in 16 bits, as many a cycle as those of fp32; but the sums
-# take an addition each, for which they wait (measured: 80 % of that on Zen 3).
+# Products of narrow types in the time of one in fp32, by the instructions that add them up; the
+# first one that a CPU has counts.  For bytes there are multiply-adds of pairs in 16 bits, as many a
+# cycle as those of fp32, but the sums take an addition each, for which they wait (measured: 80 % of
+# that on Zen 3).  In 256 bits windows do without most of that (`kernels.byte_windows`: 2.1).
+PAIRS = 1.6
 NARROW = {
     "bf16": {"avx512bf16": 2.0},
     "fp16": {"avx512fp16": 2.0},
-    "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": 1.6, "avx2": 1.6},
+    "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": PAIRS, "avx2": 2.1},
 }
 CPU, CUDA = "cpu", "cuda"
 # Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
@@ -68,8 +70,8 @@ class Target:
 
     def faster(self, precision: str) -> float:
         """How many products of `precision` take the time of one in fp32; 1 without instructions."""
-        known = NARROW.get(precision, {})
-        return max((times for name, times in known.items() if name in self.features), default=1.0)
+        known = NARROW.get(precision, {}).items()
+        return next((times for name, times in known if name in self.features), 1.0)
 
     @property
     def l1_ways(self) -> int:

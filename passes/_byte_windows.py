@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.kernels import byte_packing, byte_windows
-from hybridc.compiler.kernels.byte_packing import WINDOW
+from hybridc.compiler.kernels.byte_packing import LANES, WINDOW
 from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.packing import round_up
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
@@ -39,5 +40,8 @@ def _packed(weight: Array, rows: Sequence[Any], pairs: int, target: Target) -> P
         return None
     if not byte_windows.possible(prod(rows), pairs, weight.shape[2], target):
         return None
-    packed = byte_packing.pack(weight)
+    # Zeros behind the columns make whole vectors of them.
+    columns = round_up(weight.shape[2], LANES)
+    whole = np.pad(weight, ((0, 0), (0, 0), (0, columns - weight.shape[2])))
+    packed = byte_packing.pack(whole)
     return packed if byte_windows.pays(packed[1], pairs) else None

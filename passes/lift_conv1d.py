@@ -6,7 +6,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
+from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
 
 _UNARY = frozenset(
     {
@@ -34,7 +34,8 @@ class LiftConv1d(Pass):
 
     What is known of 2-D convolutions, from their layout to their schedules, then serves both;
     likewise for transposed convolutions.
-    What is elementwise behind a convolution is lifted too, so that it stays its epilogue.
+    What is elementwise behind a convolution is lifted too, so that it stays its epilogue, and so is
+    what quantises.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -50,6 +51,8 @@ def _lift(value: Expr, graph: Graph) -> Expr | None:
             return _still_image(value, graph)
         case name if name in _UNARY | _BINARY:
             return _elementwise(value, graph)
+        case "quantize" | "dequantize":
+            return _quantised(value, graph)
         case _:
             return None
 
@@ -92,6 +95,16 @@ def _elementwise(value: Expr, graph: Graph) -> Expr | None:
     ]
     lifted = tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
     return relax.op.squeeze(lifted, _ROW)
+
+
+def _quantised(value: Expr, graph: Graph) -> Expr | None:
+    """The same conversion of the image of the signal, along the same axis."""
+    image = _image_of(value.args[0], graph)
+    if image is None:
+        return None
+    axis = int(value.attrs.axis) % value.ty.ndim
+    operands = [image, *value.args[1:]]
+    return relax.op.squeeze(with_attributes(value, operands, axis=axis + (axis >= _ROW)), _ROW)
 
 
 def _image_of(operand: Expr, graph: Graph) -> Expr | None:

@@ -71,7 +71,8 @@ class _Kernel:
         """The kernel, or the strips that make it up, as rules make it."""
         cuts = strips.cuts(self.func)
         if not cuts:
-            return self._chosen()
+            arithmetic = kernel_cost.flops(self.func)
+            return self._chosen().with_attr(kernel_cost.ARITHMETIC, arithmetic)
         made = [
             strips.Scheduled(each, self._of(each, self._called(i, each))._chosen())
             for i, each in enumerate(cuts)

@@ -47,7 +47,8 @@ class ByteWindows(Tiled):
         x, windows = _read(block, "uint8"), _windows(block)
         image = [int(extent) for extent in x.shape]
         convolves = len(shape) == _IMAGES + _LOOPS - 2
-        images, height, rows, columns = shape[:4] if convolves else (1, 1, *shape[:2])
+        images, height, rows = shape[:3] if convolves else (1, 1, shape[0])
+        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
         stride = _stride(block)
         image_row = image[-2] * image[-1] if convolves else 0
         problem = _tiling.Problem(
@@ -77,6 +78,11 @@ class ByteWindows(Tiled):
         vectors = max(point["vectors"] for point in points)
         wide = [point for point in points if point["vectors"] == vectors]
         return min(wide, key=lambda point: _tiling.estimate(match.problem, point, target))
+
+    def canonical(self, match: Contraction, point: Point) -> Point:
+        """A tile no larger than the kernel; vectors of panels in pairs only."""
+        vectors = 1 if match.problem.panels(1) % 2 else point["vectors"]
+        return super().canonical(match, {**point, "vectors": vectors})
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile; a tile's product is a call of the loops for its rows, for each vector."""

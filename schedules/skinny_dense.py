@@ -22,6 +22,10 @@ _MOST_ROWS = 16
 # Panels of two vectors are two streams from memory for each thread; with four, eight or one,
 # threads got less of it (Zen 4).
 _VECTORS = 2
+# Rows up to which tiles of one vector keep up, where panels do not come in pairs: they load an
+# operand for each multiply-add.  16 x 1024 x 1000 took 406 us from memory so, 298 as other products
+# are tiled, 8 x 1024 x 1000 277 and 218, 4 x 1024 x 1000 179 and 160 (Zen 3, 2 threads).
+_ROWS_ALONE = 4
 # Rows beyond which broadcasts of activations crowd out the loads of weights.
 _ROWS = 8
 
@@ -42,6 +46,10 @@ class SkinnyDense(ScheduleRule):
             return NotApplicable(f"it has {problem.rows} rows, more than {_MOST_ROWS}")
         if problem.depth * problem.columns * 4 <= target.l2:
             return NotApplicable("its weights fit the L2 cache")
+        if problem.rows > _ROWS_ALONE and problem.panels(1) % _VECTORS:
+            return NotApplicable(
+                f"its panels are no pairs, and it has more than {_ROWS_ALONE} rows"
+            )
         return match
 
     def knobs(self, match: Contraction) -> Space:

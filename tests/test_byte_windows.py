@@ -72,6 +72,31 @@ def test_bytes_are_multiplied_exactly(
     np.testing.assert_array_equal(got, wanted)
 
 
+@FEW
+@given(
+    columns=st.sampled_from([17, 18, 20, 21, 30, 36, 47, 100]),
+    depth=st.sampled_from([16, 40, 99]),
+    kind=st.sampled_from(sorted(VALUES)),
+    point=st.sampled_from([None, (3, 1, 2, 1), (8, 2, 1, 2), (4, 2, 1, 1), (5, 1, 1, 99)]),
+)
+def test_columns_need_not_fill_vectors(columns: int, depth: int, kind: str, point: Any) -> None:
+    data, weights = VALUES[kind]
+    x = DRAW.choice(data, (29, depth)).astype(np.uint8)
+    weight = DRAW.choice(weights, (depth, columns)).astype(np.int8)
+    whole = np.pad(weight, ((0, 0), (0, -columns % 8)))
+    wanted = x.astype(np.int64) @ weight.astype(np.int64)
+    got = multiplied(x, byte_packing.pack(whole[np.newaxis]), columns, point)
+    np.testing.assert_array_equal(got, wanted)
+
+
+def test_few_columns_are_left_to_pairs() -> None:
+    few, more = (np.zeros((64, columns), np.int8) for columns in (12, 20))
+    assert _byte_windows.of_matrix(few, (64,), CPU) is None
+    packed = _byte_windows.of_matrix(more, (64,), CPU)
+    assert packed is not None
+    assert packed[0].shape[0] == 3
+
+
 def convolved(x: Array, weight: Array, conv: Conv2d) -> Array:
     """The convolution of bytes `[N, H, W, C]` with `[O, KH, KW, C]`, by numpy."""
     top, left, bottom, right = conv.padding
@@ -152,8 +177,10 @@ def test_equal_weights_are_packed_alike() -> None:
     [
         ((197,), (768, 16), "avx2", True),
         ((1, 14, 14), (64, 8), "avx2", True),
-        ((16,), (768, 16), "avx2", False),  # few rows wait for memory
-        ((197,), (768, 12), "avx2", False),  # no whole vectors
+        ((9,), (768, 16), "avx2", True),
+        ((8,), (768, 16), "avx2", False),  # few rows wait for memory
+        ((197,), (768, 20), "avx2", True),  # the last vector is filled with zeros
+        ((197,), (768, 12), "avx2", False),  # no whole tile
         ((197,), (8, 16), "avx2", False),  # no whole window
         ((197,), (768, 16), "avx512", False),
         ((197,), (768, 16), '{"kind": "llvm", "mcpu": "alderlake"}', False),  # has VNNI

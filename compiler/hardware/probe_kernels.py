@@ -133,6 +133,10 @@ define <{n} x float> @probe_dot_bf16(<{n} x float> %c, <{n} x i32> %a) alwaysinl
 """
 _DOT_INT8 = "llvm.x86.avx512.vpdpbusd"
 _DOT_INT16 = MappingProxyType({512: "llvm.x86.avx512.pmaddw.d.512", 256: "llvm.x86.avx2.pmadd.wd"})
+_DOT_BYTES, _SHUFFLE = "llvm.x86.avx2.pmadd.ub.sw", "llvm.x86.avx2.pshuf.b"
+# Those of windows of bytes (`kernels.byte_windows`): each step has a chain of nine cycles, whose
+# seven instructions four ports start, and needs registers for data, sums and ones.
+_CHAINS_IN_WINDOWS, _WINDOWS_BITS = 8, 256
 
 _NEEDED = MappingProxyType({"float32": (), "bfloat16": ("avx512bf16",), "int8": ("avx2",)})
 
@@ -141,20 +145,22 @@ def flops(target: Target, dtype: str = "float32") -> float | None:
     """Operations a second in registers, a multiply-add counted as two.
 
     `dtype` is float32, bfloat16 or int8; None where the CPU has no dot products of its kind.
-    Bytes are multiplied as such (VNNI), or as pairs of 16 bits with an addition for their sum.
+    Bytes are multiplied as such (VNNI, or in 256 bits as `kernels.byte_windows` does), or as pairs
+    of 16 bits with an addition for their sum.
     """
     needed = _NEEDED[dtype]
     if needed and not target.features & set(needed):
         return None
     import tvm
 
-    lanes, threads, width = target.lanes(), target.threads, target.lanes() * CHAINS
+    chains = _CHAINS_IN_WINDOWS if dtype == "int8" and _in_windows(target) else CHAINS
+    lanes, threads, width = target.lanes(), target.threads, target.lanes() * chains
     accumulator = "int32" if dtype == "int8" else "float32"
     operand = tvm.runtime.tensor(np.full((threads, lanes), 0x01010101, "int32"))
     result = tvm.runtime.tensor(np.zeros((threads, width), accumulator))
     kernel = _script(
         _MULTIPLY_ADD,
-        **{"threads": threads, "lanes": lanes, "width": width, "chains": CHAINS, "steps": STEPS},
+        **{"threads": threads, "lanes": lanes, "width": width, "chains": chains, "steps": STEPS},
         dtype=accumulator,
         imported=_imported(dtype, target),
         multiply_add=lambda total, x: _multiply_add(dtype, target, total, x),
@@ -166,8 +172,13 @@ def flops(target: Target, dtype: str = "float32") -> float | None:
 def _together(dtype: str, target: Target) -> int:
     """Products that one element of an accumulator takes in at once."""
     if dtype == "int8":
-        return 4 if target.multiplies_bytes else 2
+        return 8 if _in_windows(target) else 4 if target.multiplies_bytes else 2
     return 2 if dtype == "bfloat16" else 1
+
+
+def _in_windows(target: Target) -> bool:
+    """Whether bytes are multiplied by the instruction that saturates."""
+    return not target.multiplies_bytes and target.vector_bits == _WINDOWS_BITS
 
 
 def _imported(dtype: str, target: Target) -> Mapping[str, str]:
@@ -185,6 +196,8 @@ def _multiply_add(dtype: str, target: Target, total: Any, x: Any) -> Any:
     lanes = target.lanes()
     if dtype == "bfloat16":
         return T.call_extern(f"float32x{lanes}", "probe_dot_bf16", total, x)
+    if dtype == "int8" and _in_windows(target):
+        return total + _window(lanes, total, x)
     if dtype == "int8" and not target.multiplies_bytes:
         # Of the sum itself: products that are the same in every step would be made only once.
         pairs = [T.reinterpret(each, dtype=f"int16x{2 * lanes}") for each in (total, x)]
@@ -197,6 +210,24 @@ def _multiply_add(dtype: str, target: Target, total: Any, x: Any) -> Any:
         return T.call_llvm_pure_intrin(name, total, unsigned, signed, dtype=f"int32x{lanes}")
     value = T.reinterpret(x, dtype=f"float32x{lanes}")
     return total * value + value
+
+
+def _window(lanes: int, total: Any, x: Any) -> Any:
+    """Four sums of four products for each lane: two vectors of bytes, shuffled and multiplied."""
+    from tvm.script import tirx as T  # noqa: N812 - its usual name
+
+    def call(name: str, dtype: str, *operands: Any) -> Any:
+        number = T.llvm_lookup_intrinsic_id(name)
+        return T.call_llvm_pure_intrin(number, *operands, dtype=dtype)
+
+    as_bytes, words = f"int8x{4 * lanes}", f"int16x{2 * lanes}"
+    weights, sums = (T.reinterpret(each, dtype=as_bytes) for each in (x, total))
+    # Of the sum itself, once as the data and once as the pattern, or both would be one.
+    chosen = [call(_SHUFFLE, as_bytes, *pair) for pair in ((sums, weights), (weights, sums))]
+    first, second = (call(_DOT_BYTES, words, each, weights) for each in chosen)
+    both = first + second
+    ones = T.reinterpret(x, dtype=words)
+    return call(_DOT_INT16[_WINDOWS_BITS], f"int32x{lanes}", both, ones)
 
 
 def triad(target: Target) -> float:

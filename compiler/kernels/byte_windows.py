@@ -44,16 +44,21 @@ _MOST_INPUTS = 2**16
 # Cycles of four products in each lane for sums of four and of two, in kernels of 768 inputs; and in
 # pairs of 16 bits, with what widening takes where there are 128 inputs (measured, Zen 3).
 CYCLES, _BY_TWO, _OTHERWISE = 1.03, 1.24, 1.45
-# Rows up to which weights come from memory no faster than they are multiplied anyhow; here they
-# take twice the bytes.
-_FEW_ROWS = 16
+# Rows up to which pairs are faster: twice the bytes of weights come from memory here.  With two
+# cores of 107 billion multiply-adds a second and 38.9 GB/s a million weights take 4.7 us a row and
+# 51 us from memory at least, as pairs 6.2 and 26 (Zen 3).
+_FEW_ROWS = 8
+# Columns of the widest tile, of which the first one at least has to be whole: the loops store whole
+# vectors of accumulators.
+WIDEST = 2 * LANES
 
 
 def possible(rows: int, inputs: int, columns: int, target: Target) -> bool:
-    """Whether bytes can be multiplied so: in 256 bits, and by whole vectors."""
+    """Whether bytes can be multiplied so: in 256 bits, by whole tiles."""
     if target.multiplies_bytes or target.vector_bits != 256 or "avx2" not in target.features:
         return False
-    return inputs <= _MOST_INPUTS and columns % LANES == 0 and rows > _FEW_ROWS
+    whole = columns % LANES == 0 or columns >= WIDEST
+    return inputs <= _MOST_INPUTS and whole and rows > _FEW_ROWS
 
 
 def pays(order: Array, inputs: int) -> bool:

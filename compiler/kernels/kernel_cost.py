@@ -16,6 +16,8 @@ from hybridc.compiler.kernels.tensor_expressions import FLOPS
 
 # A kernel's attribute that lets its float32 operands be rounded, to `tf32`.
 MULTIPLY = "hybridc.multiply"
+# The attribute of a scheduled kernel that tells its arithmetic: blocks to ask there may be none.
+ARITHMETIC = "hybridc.arithmetic"
 # Integers of 16 bits are what Winograd's transforms make of bytes.
 _NARROW = {"int8": "int8", "int16": "int8", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -26,6 +28,8 @@ def flops(func: PrimFunc) -> int:
     Convolutions and products say themselves what they are asked for, so that multiplications by
     the zeros of packed weights do not count; anything else is counted from its loop nest.
     """
+    if func.attrs and ARITHMETIC in func.attrs:
+        return int(func.attrs[ARITHMETIC])
     stated: list[int] = []
 
     def visit(block: Any) -> None:

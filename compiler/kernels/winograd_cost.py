@@ -13,7 +13,7 @@ from math import gcd
 
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.packing import round_up
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import PAIRS, Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
 # pixels: their tiles are ragged, and its transforms cost more than the 21 % of products that it
@@ -198,7 +198,7 @@ def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
 def _vectors_per_cycle(target: Target, group: int) -> float:
     """Vectors of multiply-adds a cycle, where a lane takes a group of channels at once."""
     rate = target.machine.fma_per_cycle
-    return rate if group == 1 else rate * target.faster("int8") / group
+    return rate if group == 1 else rate * PAIRS / group
 
 
 def _near_misses(work: Work, choice: Cut, target: Target) -> float:

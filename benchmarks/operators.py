@@ -1,0 +1,125 @@
+"""Single operators of shapes drawn at random, in fp32 and QDQ int8, beside ONNX Runtime.
+
+`python benchmarks/operators.py compile FOLDER --seed 1 --threads 2` makes the models and compiles
+them; `time FOLDER` times them in one process, in turns, and prints a table, the slowest first.
+The two are apart so that a machine need be quiet for the latter alone.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from operator_models import Case, drawn
+
+import hybridc
+from hybridc.compiler.session import InferenceSession
+
+_TURNS, _SECONDS, _REST = 5, 0.012, 0.01
+# Calls of a turn that do not count: threads of the other library still spin.
+_WARM, _LEAST, _MOST = 3, 5, 400
+
+
+def compiled(folder: Path, seed: int, threads: int, kinds: Sequence[str]) -> None:
+    """Write every model of a seed, its inputs and its artifact."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for case in drawn(seed):
+        if kinds and case.kind not in kinds:
+            continue
+        stem = folder / case.name.replace(" ", "_").replace("/", "-")
+        try:
+            _write(stem, case, threads)
+        except hybridc.compiler.errors.HybridcError as error:
+            print(f"{case.name}: {error}")
+
+
+def _write(stem: Path, case: Case, threads: int) -> None:
+    path = stem.with_name(stem.name + ".onnx")
+    path.write_bytes(case.model.SerializeToString())
+    np.savez(stem.with_name(stem.name + ".npz"), **case.feed)
+    artifact = hybridc.compile(str(path), threads=threads)
+    artifact.save(str(stem.with_name(stem.name + ".hyb")))
+    about = {"name": case.name, "kind": case.kind, "threads": threads}
+    stem.with_name(stem.name + ".json").write_text(json.dumps(about))
+
+
+def timed(folder: Path, pattern: str) -> str:
+    """The table of what was compiled."""
+    rows = []
+    for path in sorted(folder.glob(f"{pattern}.json")):
+        about = json.loads(path.read_text())
+        feed = dict(np.load(path.with_suffix(".npz")))
+        ours = InferenceSession(str(path.with_suffix(".hyb")), threads=about["threads"])
+        other = _other(path.with_suffix(".onnx"), feed, about["threads"])
+        mine, theirs = in_turn(lambda s=ours, f=feed: s.run(None, f), other)
+        ratio = min(mine) / min(theirs)
+        row = (ratio, about["name"], min(mine), min(theirs))
+        rows.append(row)
+        # What is done stands in a file, should the time end.
+        with (folder / "times.jsonl").open("a") as out:
+            out.write(json.dumps(row) + "\n")
+    return table(rows)
+
+
+def _other(path: Path, feed: dict[str, Any], threads: int) -> Callable[[], Any]:
+    """ONNX Runtime's call; its threads stop spinning when it returns, or they would take ours."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    return lambda: session.run(None, feed)
+
+
+def table(rows: Sequence[tuple[float, str, float, float]]) -> str:
+    """Rows of the ratio, the name, and microseconds of both."""
+    lines = ["| operator | hybridc, µs | ONNX Runtime, µs | ratio |", "|---|---|---|---|"]
+    for ratio, name, mine, theirs in sorted(rows, reverse=True):
+        lines.append(f"| {name} | {mine * 1e6:.1f} | {theirs * 1e6:.1f} | {ratio:.2f} |")
+    return "\n".join(lines)
+
+
+def in_turn(*runs: Callable[[], Any]) -> list[list[float]]:
+    """The shortest call of each turn, for each function."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(_TURNS):
+        for run, kept in zip(runs, seconds, strict=True):
+            kept.append(_turn(run))
+    return seconds
+
+
+def _turn(run: Callable[[], Any]) -> float:
+    time.sleep(_REST)  # until the threads of the other library sleep
+    for _ in range(_WARM):
+        run()
+    times: list[float] = []
+    end = time.perf_counter() + _SECONDS
+    while len(times) < _LEAST or (time.perf_counter() < end and len(times) < _MOST):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Read the call."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("compile", "time"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--kinds", default="")
+    parser.add_argument("--pattern", default="*")
+    given = parser.parse_args()
+    if given.what == "compile":
+        kinds = given.kinds.split(",") if given.kinds else ()
+        compiled(given.folder, given.seed, given.threads, kinds)
+    else:
+        print(timed(given.folder, given.pattern))
+
+
+if __name__ == "__main__":
+    main()
