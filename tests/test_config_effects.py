@@ -60,7 +60,7 @@ def compiled(place: Path, **given: Any) -> Outcome:
     return driver.compile_source(place / "small.onnx", options)
 
 
-SHOWN: dict[str, tuple[dict[str, Any], Callable[[Outcome], Any]]] = {
+SHOWN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "target": ({"target": "avx2"}, lambda o: o.artifact.target["cpu"] == "x86-64-v3"),
     "threads": ({"threads": 1}, lambda o: o.artifact.target["threads"] == 1),
     "dtype": ({"dtype": "fp16"}, lambda o: o.report.precision == "fp16"),
