@@ -20,7 +20,7 @@ import markdown
 from data import Source
 from subjects import AT_ONCE
 
-from hybridc.compiler.assurance.accuracy import Estimate
+from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.orchestration.attempt import Outcome

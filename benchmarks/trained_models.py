@@ -249,6 +249,7 @@ def trained(name: str) -> nn.Module:
     make, data = NETWORKS[name]
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # beside other programs threads that wait for each other take minutes
     network = make()
     optimiser = torch.optim.AdamW(network.parameters(), _RATE)
     for _ in range(_STEPS):

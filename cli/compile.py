@@ -182,7 +182,8 @@ def command(
         examine(model, shapes)
     outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
-    _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, as_json)
+    limits = options.contract.told(outcome.measured)
+    _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, None if as_json else limits)
 
 
 def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
@@ -199,15 +200,18 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
         clear_progress()
 
 
-def _deliver(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> None:
-    """Write the artifact and say so; where the contract is broken, only on demand."""
+def _deliver(outcome: "Outcome", path: Path, keep_best: bool, limits: str | None) -> None:
+    """Write the artifact and say so; where the contract is broken, only on demand.
+
+    `limits` tells people what was measured of the contract; None asks for JSON.
+    """
     if outcome.broken and not keep_best:
         raise ContractError("; ".join(outcome.broken))
     outcome.artifact.save(path)
-    if as_json:
+    if limits is None:
         emit_json(_data(outcome, path))
     else:
-        click.echo(_summary(outcome, path))
+        click.echo(_summary(outcome, path, limits))
     if outcome.broken:
         raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
@@ -239,11 +243,12 @@ def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
     }
 
 
-def _summary(outcome: "Outcome", path: Path) -> str:
+def _summary(outcome: "Outcome", path: Path, limits: str) -> str:
     from hybridc.compiler import dims
     from hybridc.compiler.units import format_size
 
     seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
     sizes = dims.told(outcome.artifact.certificate)
-    return "\n".join(filter(None, [outcome.report.summary(), sizes, where]))
+    promised = f"contract: {limits}" if limits else ""
+    return "\n".join(filter(None, [outcome.report.summary(), sizes, promised, where]))

@@ -102,8 +102,9 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except (KeyboardInterrupt, click.Abort) as error:
-        if str(error):
-            click.echo(f"hybridc: interrupted: {error}", err=True)
+        # click says Abort of what a verb was interrupted by, and keeps that as its cause.
+        if told := str(error) or str(error.__cause__ or error.__context__ or ""):
+            click.echo(f"hybridc: interrupted: {told}", err=True)
         return INTERRUPTED
     except Exception as error:
         if debug:

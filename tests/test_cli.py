@@ -183,6 +183,21 @@ def test_an_interrupt_tells_what_it_leaves(
     assert capsys.readouterr().err == "hybridc: interrupted: half is done\n"
 
 
+def test_a_verb_that_is_interrupted_tells_what_it_leaves_through_click(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hybridc.compiler.driver.compile_source", interrupted)
+    assert entry.run(["compile", str(tiny_model), "--strategy", "fusion"]) == 130
+    told = capsys.readouterr().err.strip()
+    assert told == (
+        "hybridc: interrupted: stages that were measured are kept, and the same call goes on from"
+        " there"
+    )
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     reader, writer = os.pipe()
     os.close(reader)

@@ -60,7 +60,7 @@ def compiled(place: Path, **given: Any) -> Outcome:
     return driver.compile_source(place / "small.onnx", options)
 
 
-SHOWN: dict[str, tuple[dict[str, Any], Callable[[Outcome], Any]]] = {
+SHOWN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
     "target": ({"target": "avx2"}, lambda o: o.artifact.target["cpu"] == "x86-64-v3"),
     "threads": ({"threads": 1}, lambda o: o.artifact.target["threads"] == 1),
     "dtype": ({"dtype": "fp16"}, lambda o: o.report.precision == "fp16"),
@@ -152,10 +152,16 @@ def test_what_is_frozen_wants_records(place: Path) -> None:
 
 
 def test_without_fallback_what_cannot_be_compiled_is_refused(tmp_path: Path) -> None:
-    onnx.save(region_models.network("Unique"), tmp_path / "small.onnx")
+    onnx.save(region_models.network("DeformConv"), tmp_path / "small.onnx")
     assert compiled(tmp_path).report.regions
-    with pytest.raises(ModelError, match="Unique"):
+    with pytest.raises(ModelError, match="DeformConv"):
         compiled(tmp_path, fallback=False)
+
+
+def test_other_backends_want_a_device_of_theirs(place: Path) -> None:
+    with pytest.raises(InputError, match="it has tvm"):
+        compiled(place, backends=["tvm", "cudnn"])
+    compiled(place, backends=["tvm"])
 
 
 Found = Cascaded[Candidate]
@@ -267,7 +273,17 @@ def test_workers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 ELSEWHERE = {
-    *("fallback", "frozen", "trace", "workers", "trials", "strategy", "components", "tier"),
+    *(
+        "backends",
+        "fallback",
+        "frozen",
+        "trace",
+        "workers",
+        "trials",
+        "strategy",
+        "components",
+        "tier",
+    ),
     *("mode", "weights", "budget", "levels", "level_weights", "order", "threshold", "predict"),
     *("depth", "adaptive", "strict", "resume"),
 }

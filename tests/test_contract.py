@@ -87,6 +87,7 @@ def test_limits() -> None:
 
 
 def test_limits_with_their_sign_and_unit() -> None:
+    assert parse_limits(["snr=30db"]) == {"snr": 30}
     given = ["cosine >= 99.9%", "max-abs<=1e-3", "snr=30 dB", "top1=99%", "own>=0.5"]
     wanted = {"cosine": 0.999, "max-abs": 1e-3, "snr": 30, "top1": 0.99, "own": 0.5}
     assert parse_limits(given) == pytest.approx(wanted)
@@ -131,7 +132,7 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"max_memory": "1 heap"}, "write it like 10MB"),
         ({"max_latency": "p99.99<=1ms"}, "percentile is from 1 to 99.9, got p99.99"),
         ({"max_latency": "p0<=1ms"}, "percentile is from 1"),
-        ({"max_latency": "p99>=1ms"}, "write it like 5ms"),
+        ({"max_latency": "p99>=1ms"}, "limited by <= alone, got 'p99>=1ms'"),
         ({"min_accuracy": {"accurate": 1}}, "no accuracy metric is named 'accurate'"),
         ({"min_accuracy": {"cosin": 1}}, "did you mean 'cosine'"),
         ({"min_accuracy": {"cosine": 1.5}}, "from -1 to 1"),
@@ -145,6 +146,26 @@ def test_text_and_numbers_mean_the_same() -> None:
 def test_senseless_limits_are_refused(limits: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Contract(**limits)  # type: ignore[arg-type]
+
+
+def figure(_: object) -> float:
+    return 0.5
+
+
+def test_what_was_measured_of_a_contract_is_told() -> None:
+    found = Measured(
+        Estimate.exactly(4.2e-3),
+        size=2000,
+        accuracy={"cosine": Estimate.exactly(0.9993), "validate": Estimate.exactly(0.98)},
+    )
+    assert Contract().told(found) == ""
+    limits = Contract("p99<=5ms", max_size="1MB", min_accuracy={"cosine": 0.999}, validate=figure)
+    assert limits.told(found) == (
+        "p99 latency 4.2 ms of 5 ms, artifact size 2 kB of 1 MB, accuracy cosine 0.9993 of 0.999, "
+        "figure 0.98"
+    )
+    own = Contract(validate=figure, min_accuracy={"figure": 0.97})
+    assert own.told(found) == "accuracy validate 0.98 of 0.97"
 
 
 FULL = Contract("5ms", 100, "1MB", {"cosine": 0.99, "max-abs": 1e-3}, "10MB")

@@ -155,6 +155,21 @@ class Contract:
         """The sentences of `judge` on accuracy."""
         return [clause.text() for clause in self.accuracies(measured) if not clause.kept]
 
+    def told(self, measured: Measured) -> str:
+        """`latency 4.2 ms of 5 ms, accuracy cosine 0.9993 of 0.999`; the user's own number too.
+
+        Empty where nothing is limited or asked for.
+        """
+        found = [
+            f"{each.name} {each.show(each.found.value)} of {each.show(each.limit)}"
+            for each in self.clauses(measured)
+            if each.found is not None and each.limit is not None
+        ]
+        own = measured.accuracy.get(VALIDATE)
+        if self.validate is not None and own is not None and VALIDATE not in self.min_accuracy:
+            found.append(f"{validation.name_of(self.validate)} {own.value:.6g}")
+        return ", ".join(found)
+
     def describe(self) -> dict[str, Any]:
         """The limits that are set, as JSON data."""
         described = {name: value for name, value in vars(self).items() if value}

@@ -21,6 +21,8 @@ _EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "
 
 def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
     """Read `p99<=8ms`, `median=5ms` or `5ms`, of the given percentile, as that and seconds."""
+    if ">" in text:
+        raise InputError(f"a latency can be limited by <= alone, got {text!r}")
     match = _LATENCY.fullmatch(text)
     if match is None:
         raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
@@ -70,8 +72,8 @@ def _check_sign(name: str, sign: str, what: str) -> None:
 
 def _number(name: str, text: str, what: str) -> float:
     unit, factor = "", 1.0
-    if name == "snr":
-        unit = "dB"
+    if name == "snr" and text[-2:].casefold() == "db":
+        unit = text[-2:]
     elif what in (ACCURACY, DROP) and name != "max-abs" and text.endswith("%"):
         unit, factor = "%", 1e-2
     try:
