@@ -40,6 +40,7 @@ def collect(folder: Path, chosen: Target) -> None:
         "toolchain": keys.of_toolchain().data,
         "date": time.strftime("%Y-%m-%d"),
         "repeated": repeated(folder),
+        "gains": gains(folder),
     }
     simulate.save(file, sweeps, about)
     count = sum(len(sweep.points) for sweep in sweeps)
@@ -64,6 +65,21 @@ def repeated(folder: Path) -> dict[str, float]:
         near.append(second[np.nanargmin(first)] <= _NEAR * np.nanmin(second))
     middle = (float(np.nanmedian(found)) for found in (moved, taus))
     return dict(zip(("moved", "tau", "near"), (*middle, float(np.mean(near))), strict=True))
+
+
+def gains(folder: Path) -> dict[str, float]:
+    """How many times as fast as the default the best point is, of each kernel.
+
+    The best by one half of the passes, with the times of the other half: luck gains nothing.
+    """
+    found: dict[str, float] = {}
+    for file in sorted(folder.glob("*.npy")):
+        halves = [combined(half) for half in np.split(np.load(file), 2)]
+        pairs = zip(halves, reversed(halves), strict=True)
+        ratios = [float(there[0] / there[np.nanargmin(here)]) for here, there in pairs]
+        name = json.loads(file.with_suffix(".json").read_text())["name"]
+        found[name] = float(np.mean(ratios))
+    return found
 
 
 def combined(passes: Floats) -> Floats:

@@ -115,7 +115,7 @@ class MeasureWays:
                 chosen = self.ways.how.chosen(plugins)
                 tuned = Tuner(distinct, log, chosen, pool, budget, told).run()
             if tuned.interrupted:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt(f"{tuned.measured} measurements are kept in {log.name}")
             advice = LogAdvice(log, keys.of_target(target), keys.of_toolchain())
             fastest = {among.workloads: advice.fastest(among) for among in every}
             known = {task.workload.key: task.seconds for task in distinct if task.best}
