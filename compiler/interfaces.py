@@ -34,6 +34,7 @@ class Alternatives:
     """Kernels that compute the same by other rules; that which analysis likes best is the first.
 
     They are not scheduled yet; `workloads` are their keys (see `log.keys`), `ways` their names.
+    They compare as a model runs them by times with its caches in the state `mode`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Alternatives:
     rules: tuple[str, ...]
     kernels: tuple[PrimFunc, ...] = field(repr=False)
     workloads: tuple[str, ...]
+    mode: str = "cold"
 
 
 class Advice(Protocol):

@@ -4,11 +4,16 @@ They are kernels that are never run in a model: without what is fused into them 
 with weights packed in its own way.  What is measured of them tells which way a model takes.
 """
 
+from dataclasses import replace
 from functools import lru_cache
+from math import prod
+from typing import Any
 
 import numpy as np
+from tvm import relax
+from tvm.ir import GenericConst
 
-from hybridc.compiler.interfaces import Alternatives, Context, PrimFunc
+from hybridc.compiler.interfaces import Alternatives, Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.kernels import contractions, vector_width, winograd
 from hybridc.compiler.kernels.contractions import Conv2d
@@ -18,20 +23,28 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
 _WINDOW = 3
+# Weights of so much of the last cache, all together, stay there from one run of a model to the
+# next: Winograd's are up to four times as large, and activations need room as well.
+_STAYS = 0.25
 _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 
 
-def taken(
+def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     shape: tuple[int, ...],
     columns: int,
     conv: Conv2d,
     choices: tuple[Choice, ...],
     context: Context,
+    weights: int,
 ) -> Choice:
-    """The choice that was measured to be fastest for x of `shape`, else the first."""
+    """The choice that was measured to be fastest for x of `shape`, else the first.
+
+    `weights` are the bytes of all weights of the model.
+    """
     if context.advice is None:
         return choices[0]
-    among = alternatives(shape, columns, conv, choices, context.target)
+    mode = "warm" if weights <= _STAYS * context.target.l3 else "cold"
+    among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
     fastest = context.advice.fastest(among)
     if fastest is None:
         return choices[0]
@@ -41,6 +54,20 @@ def taken(
     if record not in context.ways:
         context.ways.append(record)
     return choices[fastest]
+
+
+def weight_bytes(module: IRModule) -> int:
+    """Bytes of all constants of a module's graph."""
+    sizes: list[int] = []
+
+    def visit(expr: Any) -> None:
+        if isinstance(expr, GenericConst):
+            sizes.append(prod(expr.value.shape) * np.dtype(str(expr.value.dtype)).itemsize)
+
+    for _, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+    return sum(sizes)
 
 
 @lru_cache(_KNOWN)

@@ -68,7 +68,8 @@ class PackWeights(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        rewritten = rewrite(module, _Packer(context, builder, self.winograd).rule)
+        weights = 0 if context.advice is None else _ways.weight_bytes(module)
+        rewritten = rewrite(module, _Packer(context, builder, self.winograd, weights).rule)
         kernels = {
             var: func
             for var, func in builder.get().functions_items()
@@ -88,6 +89,7 @@ class _Packer:
     context: Context
     builder: Any
     winograd: bool
+    weights: int
 
     @property
     def target(self) -> Target:
@@ -188,7 +190,7 @@ class _Packer:
         if not sized or _pairs(weight) > 1 or self.context.advice is None:
             return winograd_cost.choose(image, *given)
         choices = winograd_cost.choices(image, *given)
-        return _ways.taken(image, weight.shape[0], conv, choices, self.context)
+        return _ways.taken(image, given[0], conv, choices, self.context, self.weights)
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

@@ -15,8 +15,6 @@ from hybridc.compiler.log.winner import Measured
 # same schedule is about as good.
 _SOFT = ("toolchain", "machine")
 _SHOWN = 5  # kernels named in an error
-# Kernels that compute the same are compared as a network runs them: their weights are not in cache.
-COLD = "cold"
 # A kernel that analysis did not choose has to gain more than the noise, and what may differ in a
 # network, where something is fused into it.
 _CLEARLY = 0.05
@@ -75,7 +73,7 @@ class LogAdvice:
         Only times of one machine, taken by the same tools with the caches in the same state, are
         compared; None where the first, or every other one, has none.
         """
-        times: list[Counted | None] = [self._time(workload) for workload in among.workloads]
+        times = [self._time(workload, among.mode) for workload in among.workloads]
         first = times[0]
         alike = [
             (each[1], index)
@@ -87,13 +85,13 @@ class LogAdvice:
         seconds, best = min(alike)
         return best if seconds * (1 + _CLEARLY) < first[1] else 0
 
-    def _time(self, workload: str) -> Counted | None:
+    def _time(self, workload: str, mode: str) -> Counted | None:
         """The best time of a kernel, and under what conditions; those of `choose` may count."""
         try:
-            answer = self.log.lookup(workload, self.target, self.toolchain, mode=COLD)
+            answer = self.log.lookup(workload, self.target, self.toolchain, mode=mode)
         except LogError:  # as above
             return None
-        if isinstance(answer, Miss) or answer.record.mode != COLD:
+        if isinstance(answer, Miss) or answer.record.mode != mode:
             return None
         if isinstance(answer, Near) and not self._allows(answer.differs):
             return None

@@ -1,9 +1,9 @@
 """Measure the ways to compute an operator, before one of them goes into the model.
 
 Where several kernels compute the same (a direct convolution, and Winograd's by each tile), each is
-measured once, at its rule's default point and with nothing in the caches, as weights are in a
-network.  The log keeps the times as it keeps all others; packing then asks it for the fastest way,
-and what the model calls is tuned.
+measured once, at its rule's default point, and with caches as the model leaves them.  The log
+keeps the times as it keeps all others; packing then asks it for the fastest way, and what the model
+calls is tuned.
 """
 
 import time
@@ -14,7 +14,7 @@ from hybridc.compiler import plugin
 from hybridc.compiler.configuration.plans import Options, finish
 from hybridc.compiler.interfaces import Advice, Alternatives, Context, IRModule, Pass, Point, Usable
 from hybridc.compiler.log import access, keys
-from hybridc.compiler.log.advice import COLD, LogAdvice
+from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.tuning import tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Budget, Ways
@@ -109,10 +109,9 @@ class MeasureWays:
 
         with access.open_log(self.options.log, plugins=plugins) as log:
             distinct = tasks.distinct(kernels)
-            with Pool(
-                target.threads, self.ways.how.workers, mode=COLD, timeline=self.context.timeline
-            ) as pool:
-                chosen = self.ways.how.chosen(plugins)
+            chosen, workers = self.ways.how.chosen(plugins), self.ways.how.workers
+            mode, timeline = every[0].mode, self.context.timeline  # that of all ways of a model
+            with Pool(target.threads, workers, mode=mode, timeline=timeline) as pool:
                 tuned = Tuner(distinct, log, chosen, pool, budget, told).run()
             if tuned.interrupted:
                 raise KeyboardInterrupt(f"{tuned.measured} measurements are kept in {log.name}")
