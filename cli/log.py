@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _KEY = 12  # digits of a key that people see
 _DAY = 86400.0
+# Under what conditions a kernel was measured: told where there are several of a kind.
+_SERIES = ("target", "toolchain", "mode")
 
 
 @click.group()
@@ -227,10 +229,13 @@ def _coverage(found: "list[Explained]") -> dict[str, Any]:
 
 def _stats_text(data: dict[str, Any]) -> str:
     from hybridc.compiler.tables import table
-    from hybridc.compiler.units import format_duration, format_size
+    from hybridc.compiler.units import format_size
 
     verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
-    kinds = ", ".join(f"{data[kind]} {kind}" for kind in ("workloads", "targets", "toolchains"))
+    kinds = ", ".join(
+        f"{data[f'{kind}s']} {kind}{'' if data[f'{kind}s'] == 1 else 's'}"
+        for kind in ("workload", "target", "toolchain")
+    )
     lines = [
         f"{data['log']}: {data['records']} records ({verdicts or 'none'}), {kinds},"
         f" {format_size(data['bytes'])}"
@@ -239,16 +244,22 @@ def _stats_text(data: dict[str, Any]) -> str:
         counts = ", ".join(f"{count} {answer}" for answer, count in data["kernels"].items())
         share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
         lines.append(f"kernels of the model: {counts}; hits are {share} of their arithmetic")
-    rows = [
-        (
-            *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
-            format_duration(each["seconds"]) if each["seconds"] else "-",
-            *(str(each["choices"]), str(each["records"])),
-        )
-        for each in data.get("best", ())
-    ]
-    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records")
+    best = data.get("best", ())
+    told = [name for name in _SERIES if len({each[name] for each in best}) > 1]
+    rows = [(*_best_row(each), *(each[name][:_KEY] for name in told)) for each in best]
+    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records", *told)
     return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
+
+
+def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
+    """What won of a kernel, under some conditions."""
+    from hybridc.compiler.units import format_duration
+
+    return (
+        *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
+        format_duration(each["seconds"]) if each["seconds"] else "-",
+        *(str(each["choices"]), str(each["records"])),
+    )
 
 
 def _row(record: "Record") -> tuple[str, ...]:

@@ -145,10 +145,12 @@ def _tuned(
 
 def _check(options: "Options") -> None:
     """Raise what is wrong with the options, before a model is read."""
+    from hybridc.compiler.hardware import host
     from hybridc.compiler.log import connect
     from hybridc.compiler.monitoring import observe
 
     observe.check(options)
+    host.check_threads(options.threads)
     if options.log is not None:
         connect.parse(options.log)
 
