@@ -83,8 +83,8 @@ def gains(folder: Path) -> dict[str, float]:
 
 
 def combined(passes: Floats) -> Floats:
-    """Seconds of each point by all passes: disturbances only add time."""
-    return np.asarray(passes.min(axis=0), np.float64)
+    """Seconds of each point by all passes."""
+    return np.asarray(np.median(passes, axis=0), np.float64)
 
 
 def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:

@@ -26,7 +26,10 @@ _SAMPLES, _SLOW, _SLOW_SAMPLES = 5, 2.5, 3
 # Weights of bytes: sums of two products with any activation are within 16 bits.
 _SMALL = 60
 # Of a quiet machine, the passes over most kernels differ by 1 to 4 %.
-_UNQUIET = 0.06
+_UNQUIET = 0.1
+# The machine's pace before and after a point differs by less, or the point is timed again, as often
+# as this in all.
+_STEADY, _TRIES = 0.05, 4
 
 
 def time_all(folder: Path, limit: float, rounds: int) -> None:
@@ -71,26 +74,36 @@ def _expected(described: Mapping[str, Any], functions: Mapping[int, Any]) -> flo
     """Seconds that a kernel takes to time, if its points take three times the default's."""
     arguments = _arguments(described)
     once = _samples(functions[0], arguments, 1)[0]
-    return len(functions) * 3 * (once + _SAMPLE) * (2 * _SAMPLES + 6)
+    return len(functions) * 3 * (once + _SAMPLE) * (4 * _SAMPLES)
 
 
 def _timed(described: Mapping[str, Any], functions: Mapping[int, Any]) -> Any:
     """Median seconds of the two passes `[2, points]`; NaN for what failed or computes otherwise.
 
     Beside each point the default is timed: where the machine was slower then than it can be, both
-    cores in use by a neighbour, say, that is taken out of the point's time.
+    cores in use by a neighbour, say, that is taken out of the point's time; where it changed
+    meanwhile, the point is timed again.
     """
     arguments = _arguments(described)
     sound = _sound(described, functions, arguments)
     shape = (2, len(described["points"]))
     medians, paces = np.full(shape, np.nan), np.full(shape, np.nan)
     for each, order in enumerate((sorted(sound), sorted(sound, reverse=True))):
+        before = _pace(functions[0], arguments)
         for index in order:
-            before = _samples(functions[0], arguments, 1)[0]
-            medians[each, index] = _median(functions[index], arguments, before)
-            after = _samples(functions[0], arguments, 1)[0]
-            paces[each, index] = (before + after) / 2
+            for _ in range(_TRIES):
+                medians[each, index] = _median(functions[index], arguments, before)
+                after = _pace(functions[0], arguments)
+                paces[each, index], apart = (before + after) / 2, abs(after / before - 1)
+                before = after
+                if apart < _STEADY:
+                    break
     return medians * (np.nanmin(paces) / paces)
+
+
+def _pace(default: Any, arguments: Sequence[Any]) -> float:
+    """Seconds of the default point right now."""
+    return statistics.median(_samples(default, arguments, _SLOW_SAMPLES))
 
 
 def _sound(
