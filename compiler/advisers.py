@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from hybridc.compiler import lock, settings
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, MissingRecordError
-from hybridc.compiler.interfaces import Advice, Alternatives, Point, Usable
+from hybridc.compiler.interfaces import Advice, Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.target import Target
 

@@ -14,7 +14,7 @@ from math import gcd, inf, prod
 from random import Random
 from typing import Any, ClassVar, Protocol
 
-from hybridc.compiler.kernel_record import KernelRecord
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.target import CPU, Target
 
@@ -27,22 +27,6 @@ Space = Mapping[str, tuple[int, ...]]
 
 
 Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used, or None
-
-
-@dataclass(frozen=True)
-class Alternatives:
-    """Kernels that compute the same by other rules; that which analysis likes best is the first.
-
-    They are not scheduled yet; `workloads` are their keys (see `log.keys`), `ways` their names.
-    They compare as a model runs them by times with its caches in the state `mode`.
-    """
-
-    name: str
-    ways: tuple[str, ...]
-    rules: tuple[str, ...]
-    kernels: tuple[PrimFunc, ...] = field(repr=False)
-    workloads: tuple[str, ...]
-    mode: str = "cold"
 
 
 class Advice(Protocol):

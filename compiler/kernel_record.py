@@ -1,7 +1,7 @@
-"""What a compilation remembers of a kernel that was scheduled."""
+"""What a compilation remembers of a kernel that was scheduled, and kernels to choose between."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -24,3 +24,19 @@ class KernelRecord:
     precision: str = "fp32"
     workload: str = ""
     launches: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Kernels that compute the same by other rules; that which analysis likes best is the first.
+
+    They are not scheduled yet; `workloads` are their keys (see `log.keys`), `ways` their names.
+    They compare as a model runs them by times with its caches in the state `mode`.
+    """
+
+    name: str
+    ways: tuple[str, ...]
+    rules: tuple[str, ...]
+    kernels: tuple[Any, ...] = field(repr=False)
+    workloads: tuple[str, ...]
+    mode: str = "cold"

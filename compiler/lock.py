@@ -9,7 +9,8 @@ from typing import Any
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError, MissingRecordError
 from hybridc.compiler.files import reason
-from hybridc.compiler.interfaces import Alternatives, Point, Usable
+from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.offload.backend import OWN
 
 _LIMIT = 64 * 2**20  # bytes of a lock

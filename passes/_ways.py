@@ -13,8 +13,8 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from hybridc.compiler.interfaces import Alternatives, Context, IRModule, PrimFunc
-from hybridc.compiler.kernel_record import KernelRecord
+from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord
 from hybridc.compiler.kernels import contractions, vector_width, winograd
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_cost import Choice

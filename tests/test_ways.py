@@ -16,7 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import driver, frontend, pipeline, plugin, target
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.interfaces import Alternatives, Context, Point
+from hybridc.compiler.interfaces import Context, Point
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.record import Record, Verdict

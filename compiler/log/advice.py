@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hybridc.compiler.errors import LogError, MissingRecordError
-from hybridc.compiler.interfaces import Alternatives, Point, Usable
+from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
 from hybridc.compiler.log.store import TuningLog

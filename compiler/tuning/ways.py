@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from hybridc.compiler import plugin
 from hybridc.compiler.configuration.plans import Options, finish
-from hybridc.compiler.interfaces import Advice, Alternatives, Context, IRModule, Pass, Point, Usable
+from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass, Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.tuning import tasks
@@ -49,6 +50,9 @@ class Asked:
         """Remember them."""
         self.found[among.workloads] = among
 
+    def library(self, workload: str) -> str | None:
+        """Know nothing."""
+
 
 @dataclass(frozen=True)
 class Preferred:
@@ -65,6 +69,9 @@ class Preferred:
     def fastest(self, among: Alternatives) -> int | None:
         """As the log said."""
         return self.fastest_of.get(among.workloads)
+
+    def library(self, workload: str) -> str | None:
+        """Know nothing."""
 
 
 @dataclass(frozen=True)
