@@ -7,6 +7,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import isfinite, log
 from random import Random
 from typing import Any, ClassVar
@@ -21,16 +22,14 @@ _QUESTIONS = 64
 
 
 @dataclass(frozen=True)
-class OptunaStrategy(Strategy):
-    """A sampler that is told the history and asked for more; its variables are places of knobs.
+class Stored(Strategy):
+    """A sampler that is asked for points.
 
     With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
     well, one study for each space, so that Optuna's dashboard shows them.
     """
 
     storage: str = ""
-    # Whether the sampler only learns from trials that it was asked for: those are asked again.
-    replays: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Refuse to work where Optuna is not installed."""
@@ -39,8 +38,8 @@ class OptunaStrategy(Strategy):
             raise PluginError(f"{name} needs Optuna: pip install 'hybridc[tune]'")
 
     @abstractmethod
-    def sampler(self, seed: int) -> Any:
-        """The sampler, as if nothing had been asked of it."""
+    def asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
+        """What the sampler asks for after these trials."""
 
     def candidates(
         self, task: SearchTask, history: Sequence[Trial], draw: Random
@@ -48,28 +47,10 @@ class OptunaStrategy(Strategy):
         """What the sampler asks for, then changes of the fastest points."""
         free = _points.free(task.space)
         if free:
-            yield from self._asked(task, history, draw)
+            yield from islice(self.asked(task, history, draw), _QUESTIONS)
         best = _points.ranked(history)[:4] or [Trial(task.default)]
         while free:
             yield _points.changed(task.space, draw.choice(best).point, draw)
-
-    def _asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
-        import optuna
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            ranges = distributions(task)
-            # NumPy's generators take no seeds below 0 or beyond 32 bits.
-            seed = self.seed % 2**32 if self.replays else draw.randrange(2**31)
-            study = optuna.create_study(sampler=self.sampler(seed))
-            if self.replays:
-                for trial, cost in zip(history, costs(history), strict=True):
-                    study.enqueue_trial(_places(task, trial.point))
-                    study.tell(study.ask(ranges), cost)
-            else:
-                study.add_trials(_finished(task, history))
-            for _ in range(_QUESTIONS):
-                yield _point(task, study.ask(ranges).params)
 
     def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
         """Up to `budget` points that were not tried; the history is written to the storage."""
@@ -94,6 +75,37 @@ class OptunaStrategy(Strategy):
         except Exception as error:  # drivers raise errors of many kinds
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise PluginError(f"{kind}: storage {self.storage!r}: {line}") from error
+
+
+@dataclass(frozen=True)
+class OptunaStrategy(Stored):
+    """A sampler of Optuna that is told the history; its variables are places of knobs."""
+
+    # Whether the sampler only learns from trials that it was asked for: those are asked again.
+    replays: ClassVar[bool] = True
+
+    @abstractmethod
+    def sampler(self, seed: int) -> Any:
+        """The sampler, as if nothing had been asked of it."""
+
+    def asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
+        """What the sampler asks for in a study of these trials."""
+        import optuna
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            ranges = distributions(task)
+            # NumPy's generators take no seeds below 0 or beyond 32 bits.
+            seed = self.seed % 2**32 if self.replays else draw.randrange(2**31)
+            study = optuna.create_study(sampler=self.sampler(seed))
+            if self.replays:
+                for trial, cost in zip(history, costs(history), strict=True):
+                    study.enqueue_trial(_places(task, trial.point))
+                    study.tell(study.ask(ranges), cost)
+            else:
+                study.add_trials(_finished(task, history))
+            while True:
+                yield _point(task, study.ask(ranges).params)
 
 
 def distributions(task: SearchTask) -> dict[str, Any]:

@@ -17,12 +17,10 @@ from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 Floats = NDArray[np.float64]
 
 _STEPS, _RATE = 250, 0.05
-# Replicas annealed side by side, and sweeps over all knobs; temperatures in units of the spread
-# of the logarithms of seconds.
-_REPLICAS, _SWEEPS = 16, 50
+# Replicas annealed side by side, enough that some end where nothing was tried yet, and sweeps over
+# all knobs; temperatures in units of the spread of the logarithms of seconds.
+_REPLICAS, _SWEEPS = 128, 50
 _HOT, _COLD = 2.0, 0.02
-# Annealings of one proposal, each of which ends in up to _REPLICAS points.
-_ANNEALINGS = 8
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,7 @@ class Fmqa(Strategy):
         known = _points.measured(history)
         if len(known) > 1:
             random = np.random.default_rng(draw.randrange(2**32))
-            field, coupling = self._fit(task, known, random)
-            for _ in range(_ANNEALINGS):
-                yield from _annealed(task, field, coupling, random)
+            yield from _annealed(task, *self._fit(task, known, random), random)
         best = _points.ranked(history)[:4] or [Trial(task.default)]
         while True:
             yield _points.changed(task.space, draw.choice(best).point, draw)

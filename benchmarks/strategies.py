@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import train_cost_model
-from sweep_collection import DATA
+from sweep_collection import SWEEPS
 
 from hybridc.compiler import strategies
 from hybridc.compiler.files import replacing
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--strategies", help="these alone, with + between")
-    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--data", type=Path, default=SWEEPS[512])
     given = parser.parse_args()
     every = simulate.load(given.data)
     models = cache(lambda: train_cost_model.held_out(every))

@@ -2,9 +2,11 @@
 
     python benchmarks/sweep.py build DIR     generate code for every point; takes an hour
     python benchmarks/sweep.py time DIR      time what is built, for a minute at most; call it again
-    python benchmarks/sweep.py collect DIR   write benchmarks/data/sweep.npz
+    python benchmarks/sweep.py collect DIR   write the sweep of this machine to benchmarks/data
 
-Code is generated apart from timing, so that the timing alone needs a quiet machine.
+Code is generated apart from timing, so that the timing alone needs a quiet machine, and that for
+some seconds at a time: what was built and what was timed stays in DIR, and each call goes on from
+there.
 """
 
 import argparse
@@ -22,7 +24,8 @@ import tuning_kernels
 import tvm
 from sweep_collection import collect
 from sweep_timing import time_all
-from tuning_kernels import KERNELS, Kernel, Matched
+from swept_kernels import SWEPT
+from tuning_kernels import Kernel, Matched
 
 from hybridc.compiler import settings, target
 from hybridc.compiler.build import TIR_PIPELINE
@@ -32,9 +35,9 @@ from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
 
 THREADS = 2
-# Points of a thinned space, those with the same schedule counted each; fewer where the code of a
-# point takes many seconds to generate.
-_POINTS, _FEW_POINTS = 128, 48
+# Points of a thinned space, those with the same schedule counted each; this share of them where
+# the code of a point takes many seconds to generate.
+_POINTS, _FEW = 128, 3 / 8
 _SLOW_TO_BUILD = {"winograd-conv2d", "attention"}
 # Functions generated at once; one that fails takes none of the others along.
 _AT_ONCE = 16
@@ -66,27 +69,30 @@ def thinned(space: Space, keep: Point, limit: int) -> Space:
     return {knob: tuple(values) for knob, values in thin.items()}
 
 
-def plan(kernel: Kernel, chosen: Target) -> Plan:
+def plan(kernel: Kernel, chosen: Target, points: int) -> Plan:
     """What there is to measure of a kernel; the default comes first."""
     found = tuning_kernels.matched(kernel, chosen)
     task = search_task(found.rule, found.match)
     default = task.canonical(task.default)
-    limit = _FEW_POINTS if kernel.rule in _SLOW_TO_BUILD else _POINTS
+    limit = round(points * _FEW) if kernel.rule in _SLOW_TO_BUILD else points
     space = thinned(task.space, default, limit)
-    points = [
-        dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())
-    ]
-    keyed = {task.key(point): task.canonical(point) for point in [default, *points]}
+    every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    keyed = {task.key(point): task.canonical(point) for point in [default, *every]}
     return Plan(found, space, tuple(keyed.values()))
 
 
-def build(folder: Path, chosen: Target, share: tuple[int, int]) -> None:
-    """Generate code for the kernels that the folder lacks; `share` is which part, of how many."""
-    for kernel in KERNELS[share[0] :: share[1]]:
+def build(folder: Path, chosen: Target, kernels: Sequence[Kernel], points: int) -> None:
+    """Generate code for those of the kernels that the folder lacks."""
+    for kernel in kernels:
         file = folder / f"{_slug(kernel.name)}.json"
         if file.exists():
             continue
-        start, made = time.monotonic(), plan(kernel, chosen)
+        start = time.process_time()
+        try:
+            made = plan(kernel, chosen, points)
+        except ValueError as error:  # on this target, another rule takes the kernel
+            print(error, flush=True)
+            continue
         indices = range(len(made.points))
         for first in indices[::_AT_ONCE]:
             _generate(made, indices[first : first + _AT_ONCE], file, chosen)
@@ -99,8 +105,8 @@ def build(folder: Path, chosen: Target, share: tuple[int, int]) -> None:
         }
         with replacing(file) as handle:
             handle.write(json.dumps(described).encode())
-        seconds = time.monotonic() - start
-        print(f"{kernel.name}: {len(made.points)} points, {seconds:.0f} s", flush=True)
+        seconds = time.process_time() - start
+        print(f"{kernel.name}: {len(made.points)} points, {seconds:.0f} s of a core", flush=True)
 
 
 def _slug(name: str) -> str:
@@ -140,14 +146,18 @@ def main() -> None:
     parser.add_argument(
         "--share", type=int, nargs=2, default=(0, 1), help="build: 0 3, 1 3, 2 3 of 3 processes"
     )
+    parser.add_argument("--points", type=int, default=_POINTS, help="build: of a kernel, at most")
+    parser.add_argument("--kernels", type=int, help="build: the first of the list alone")
     parser.add_argument("--seconds", type=float, default=45, help="time: the longest it may take")
+    parser.add_argument("--rounds", type=int, default=2, help="time: how often in all")
     given = parser.parse_args()
     settings.set_runtime_threads(THREADS)
     given.folder.mkdir(parents=True, exist_ok=True)
     if given.step == "build":
-        build(given.folder, target.parse("cpu", THREADS), tuple(given.share))
+        kernels = SWEPT[: given.kernels][given.share[0] :: given.share[1]]
+        build(given.folder, target.parse("cpu", THREADS), kernels, given.points)
     elif given.step == "time":
-        time_all(given.folder, given.seconds)
+        time_all(given.folder, given.seconds, given.rounds)
     else:
         collect(given.folder, target.parse("cpu", THREADS))
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import tuning_kernels
-from tuning_kernels import KERNELS, Matched
+from swept_kernels import SWEPT
+from tuning_kernels import Matched
 
 from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host
@@ -18,16 +19,19 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning import simulate
-from hybridc.compiler.tuning.cost_model import kendall
+from hybridc.compiler.tuning.cost_model import Floats, kendall
 from hybridc.compiler.tuning.features import PLAIN, Features
 
-DATA = Path(__file__).parent / "data" / "sweep.npz"
+_FOLDER = Path(__file__).parent / "data"
+# By the bits of a vector of the machine that was swept: of AVX-512, and of AVX2.
+SWEEPS = {512: _FOLDER / "sweep.npz", 256: _FOLDER / "sweep-avx2.npz"}
 # What counts as near the best.
 _NEAR = 1.05
 
 
 def collect(folder: Path, chosen: Target) -> None:
     """Write what was timed, with the features of each point, as one file."""
+    file = SWEEPS[chosen.vector_bits]
     sweeps = list(_collected(folder, chosen))
     about = {
         "processor": host.cpu_model(),
@@ -36,23 +40,25 @@ def collect(folder: Path, chosen: Target) -> None:
         "toolchain": keys.of_toolchain().data,
         "date": time.strftime("%Y-%m-%d"),
         "repeated": repeated(folder),
+        "gains": gains(folder),
     }
-    simulate.save(DATA, sweeps, about)
+    simulate.save(file, sweeps, about)
     count = sum(len(sweep.points) for sweep in sweeps)
-    print(f"{len(sweeps)} kernels, {count} points, {DATA.stat().st_size / 1e6:.2f} MB")
+    print(f"{len(sweeps)} kernels, {count} points, {file.stat().st_size / 1e6:.2f} MB")
 
 
 def repeated(folder: Path) -> dict[str, float]:
     """What measuring again tells, of points that were timed twice: no model can do better.
 
     Medians over kernels of the difference of a point's times and of Kendall's τ, and the share of
-    kernels whose fastest point of the first pass is within 5 % of the fastest in the second.
+    kernels whose fastest point of the first passes is within 5 % of the fastest in the others.
     """
     moved: list[float] = []
     taus: list[float] = []
     near: list[bool] = []
     for file in sorted(folder.glob("*.npy")):
-        first, second = np.load(file)
+        passes = np.load(file)
+        first, second = (combined(half) for half in np.split(passes, 2))
         twice = np.isfinite(first) & (first != second)
         moved.append(float(np.median(np.abs(np.log(second[twice] / first[twice])))))
         taus.append(kendall(first[twice], second[twice]))
@@ -61,8 +67,28 @@ def repeated(folder: Path) -> dict[str, float]:
     return dict(zip(("moved", "tau", "near"), (*middle, float(np.mean(near))), strict=True))
 
 
+def gains(folder: Path) -> dict[str, float]:
+    """How many times as fast as the default the best point is, of each kernel.
+
+    The best by one half of the passes, with the times of the other half: luck gains nothing.
+    """
+    found: dict[str, float] = {}
+    for file in sorted(folder.glob("*.npy")):
+        halves = [combined(half) for half in np.split(np.load(file), 2)]
+        pairs = zip(halves, reversed(halves), strict=True)
+        ratios = [float(there[0] / there[np.nanargmin(here)]) for here, there in pairs]
+        name = json.loads(file.with_suffix(".json").read_text())["name"]
+        found[name] = float(np.mean(ratios))
+    return found
+
+
+def combined(passes: Floats) -> Floats:
+    """Seconds of each point by all passes."""
+    return np.asarray(np.median(passes, axis=0), np.float64)
+
+
 def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:
-    by_name = {kernel.name: kernel for kernel in KERNELS}
+    by_name = {kernel.name: kernel for kernel in SWEPT}
     for file in sorted(folder.glob("*.npy")):
         described = json.loads(file.with_suffix(".json").read_text())
         found = tuning_kernels.matched(by_name[described["name"]], chosen)
@@ -75,7 +101,7 @@ def _collected(folder: Path, chosen: Target) -> Iterator[simulate.Sweep]:
             for values in itertools.product(*space.values())
         ]
         features = _featured(file.with_suffix(".features"), found, points, chosen)
-        seconds = np.load(file).min(axis=0)
+        seconds = combined(np.load(file))
         yield simulate.Sweep(
             described["name"],
             described["rule"],

@@ -33,7 +33,7 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Budget, Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning, Ways
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuner
 
@@ -82,8 +82,10 @@ def _whole_model(name: str, trials: int) -> Iterator[str]:
 
     path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
     options = Options(log=str(log), threads=THREADS, progress=_told)
-    module, context, finish = driver.unscheduled(path, options)
-    done = session.tune(tasks.kernels(module, context, finish), options, Tuning(trials))
+    how = Tuning(trials)
+    ways = Ways(how)
+    module, context, finish = driver.unscheduled(path, options, ways=ways)
+    done = session.tune(tasks.kernels(module, context, finish), options, how, ways=ways)
     times = _models_in_turn(path, log)
     changed, slower = _changed(done)
     ratio = times.ratio("tuned", "default")

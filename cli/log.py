@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hybridc.cli import _log_text
 from hybridc.cli._options import (
     DTYPE,
     JSON,
@@ -25,10 +26,8 @@ from hybridc.cli._output import emit_json
 
 if TYPE_CHECKING:
     from hybridc.compiler.explain import Explained
-    from hybridc.compiler.log.record import Record
     from hybridc.compiler.log.store import Added, Faults, TuningLog
 
-_KEY = 12  # digits of a key that people see
 _DAY = 86400.0
 
 
@@ -58,7 +57,9 @@ def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
     if as_json:
         emit_json([{"key": record.key, **record.to_json()} for record in records])
     else:
-        _print(("record", "workload", "rule", "point", "verdict", "time"), map(_row, records))
+        _print(
+            ("record", "workload", "rule", "point", "verdict", "time"), map(_log_text.row, records)
+        )
 
 
 @command.command("show")
@@ -98,7 +99,7 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
             data |= _coverage(_explain(opened, model, shapes, **given))
         else:
             data["best"] = [each.to_json() for each in stats.best(opened)]
-    emit_json(data) if as_json else click.echo(_stats_text(data))
+    emit_json(data) if as_json else click.echo(_log_text.stats(data))
 
 
 @command.command("explain-miss")
@@ -223,46 +224,6 @@ def _coverage(found: "list[Explained]") -> dict[str, Any]:
         "coverage": len(hits) / len(wanted) if wanted else 1.0,
         "coverage_by_flops": sum(each.flops for each in hits) / total if total else 1.0,
     }
-
-
-def _stats_text(data: dict[str, Any]) -> str:
-    from hybridc.compiler.tables import table
-    from hybridc.compiler.units import format_duration, format_size
-
-    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
-    kinds = ", ".join(f"{data[kind]} {kind}" for kind in ("workloads", "targets", "toolchains"))
-    lines = [
-        f"{data['log']}: {data['records']} records ({verdicts or 'none'}), {kinds},"
-        f" {format_size(data['bytes'])}"
-    ]
-    if "kernels" in data:
-        counts = ", ".join(f"{count} {answer}" for answer, count in data["kernels"].items())
-        share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
-        lines.append(f"kernels of the model: {counts}; hits are {share} of their arithmetic")
-    rows = [
-        (
-            *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
-            format_duration(each["seconds"]) if each["seconds"] else "-",
-            *(str(each["choices"]), str(each["records"])),
-        )
-        for each in data.get("best", ())
-    ]
-    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records")
-    return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
-
-
-def _row(record: "Record") -> tuple[str, ...]:
-    import statistics
-
-    from hybridc.compiler.units import format_duration
-
-    time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
-    keys = record.key[:_KEY], record.workload[:_KEY]
-    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time)
-
-
-def _point(data: dict[str, Any]) -> str:
-    return " ".join(f"{knob}={value}" for knob, value in data["point"].items())
 
 
 def _print(headers: Sequence[str], rows: Any) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.monitoring.timeline import Timeline
     from hybridc.compiler.tuning.kernel import Kernel
-    from hybridc.compiler.tuning.plan import Tuning
+    from hybridc.compiler.tuning.plan import Tuning, Ways
     from hybridc.compiler.tuning.session import Outcome
 
 _INTERRUPTED = 130  # 128 + SIGINT
@@ -130,12 +130,14 @@ def _tuned(
 ) -> "Outcome":
     """Tune, watched as the options ask for; from here on all that can be wrong is said."""
     from hybridc.compiler.monitoring.observe import observed
+    from hybridc.compiler.tuning.plan import Ways
     from hybridc.compiler.tuning.session import tune
 
     try:
         with observed(options) as seen:
-            kernels = _kernels(models, options, shapes, seen.timeline)
-            outcome = tune(kernels, options, how, seen.timeline)
+            ways = Ways(how)
+            kernels = _kernels(models, options, shapes, seen.timeline, ways)
+            outcome = tune(kernels, options, how, seen.timeline, ways)
             return replace(outcome, monitored=seen.monitored())
     finally:
         clear_progress()
@@ -143,10 +145,12 @@ def _tuned(
 
 def _check(options: "Options") -> None:
     """Raise what is wrong with the options, before a model is read."""
+    from hybridc.compiler.hardware import host
     from hybridc.compiler.log import connect
     from hybridc.compiler.monitoring import observe
 
     observe.check(options)
+    host.check_threads(options.threads)
     if options.log is not None:
         connect.parse(options.log)
 
@@ -167,12 +171,16 @@ def _simulate(
 
 
 def _kernels(
-    models: tuple[Path, ...], options: "Options", shapes: Shapes, timeline: "Timeline"
+    models: tuple[Path, ...],
+    options: "Options",
+    shapes: Shapes,
+    timeline: "Timeline",
+    ways: "Ways",
 ) -> Iterator[tuple["Kernel", int]]:
     """The kernels of all models; a shape is for those that have an input of its name."""
     from hybridc.compiler import driver
     from hybridc.compiler.tuning import tasks
 
     for model in models:
-        module, context, finish = driver.unscheduled(model, options, shapes, timeline)
+        module, context, finish = driver.unscheduled(model, options, shapes, timeline, ways)
         yield from tasks.kernels(module, context, finish, tuple(options.plugins))

@@ -9,6 +9,7 @@ from hybridc.compiler import lock, settings
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Advice, Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.target import Target
 
@@ -82,6 +83,9 @@ class _Unreadable:
     def library(self, workload: str) -> str | None:
         """Know nothing."""
         return None
+
+    def fastest(self, among: Alternatives) -> int | None:
+        """Know nothing."""
 
     def check(self) -> None:
         """Demand nothing."""

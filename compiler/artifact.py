@@ -19,7 +19,7 @@ from hybridc.compiler.delegation import region_store
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.hardware import host
-from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import Array, Region, TensorSpec
 from hybridc.compiler.offload import calls
 from hybridc.compiler.offload.calls import Offload

@@ -38,7 +38,7 @@ from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.tuning.plan import Tuning, Ways
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
@@ -135,9 +135,11 @@ def unscheduled(
     options: Options,
     shapes: Mapping[str, Any] | None = None,
     timeline: Timeline | None = None,
+    ways: Ways | None = None,
 ) -> tuple[IRModule, Context, str]:
     """Load a model and run the passes before the kernels are scheduled.
 
+    With `ways`, those to compute an operator are measured on the way, and the fastest is taken.
     Returns the module, the context, and as text the passes that are left.  Raises InputError where
     the pipeline schedules nothing.
     """
@@ -152,6 +154,10 @@ def unscheduled(
         model = frontend.load(source, shapes=shapes or {}, fallback=fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
+    if ways is not None:
+        from hybridc.compiler.tuning.ways import MeasureWays  # SQLAlchemy takes its time
+
+        instruments.insert(0, MeasureWays(options, ways, context, plan.steps))
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)
     return module, context, plans.finish(plan.steps)
 

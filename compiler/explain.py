@@ -11,7 +11,8 @@ from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, PassError
-from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, PrimFunc
+from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.keys import Described

@@ -14,6 +14,7 @@ from math import gcd, inf, prod
 from random import Random
 from typing import Any, ClassVar, Protocol
 
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.target import CPU, Target
 
@@ -23,27 +24,6 @@ Schedule = Any  # tvm.s_tir.Schedule
 
 Point = Mapping[str, int]
 Space = Mapping[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class KernelRecord:
-    """How one kernel was scheduled: the rule and point that won, and why other rules did not.
-
-    `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
-    `precision` (fp32, bf16, int8) is what its products are multiplied in.  `workload` is the key
-    of what it computes (see `log.keys`), empty where it has none.  `launches` tell of a GPU's
-    kernel what it takes there (see `cuda.resources`).
-    """
-
-    kernel: str
-    rule: str
-    point: Point
-    refused: Mapping[str, str]
-    flops: int = 0
-    bytes: int = 0
-    precision: str = "fp32"
-    workload: str = ""
-    launches: tuple[Mapping[str, Any], ...] = ()
 
 
 Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used, or None
@@ -67,12 +47,17 @@ class Advice(Protocol):
         """The backend that computes a subgraph, by its key, where that is settled; else None."""
         ...
 
+    def fastest(self, among: Alternatives) -> int | None:
+        """Which of them was measured to be clearly fastest; None where that is not known."""
+        ...
+
 
 @dataclass
 class Context:
     """What a pass may read besides the module, and where it says what it did.
 
-    `advice` goes before the defaults of rules.  `calibration` are data to find ranges on (an
+    `advice` goes before the defaults of rules; `ways` are the kernels that it preferred to others
+    that compute the same.  `calibration` are data to find ranges on (an
     `activations.Calibration`), None where nobody has any.  `kernels` collects one record for each
     kernel scheduled; `notes` goes into the report, and `timeline` into a trace, if one is wanted.
     `lowered` counts, by name, the operators that a pass made less precise than the model has them;
@@ -86,6 +71,7 @@ class Context:
     advice: Advice | None = None
     calibration: Any = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
+    ways: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
     timeline: Timeline = field(default_factory=Timeline)
     lowered: Counter[str] = field(default_factory=Counter[str])

@@ -10,6 +10,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError, MissingRecordError
 from hybridc.compiler.files import reason
 from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.offload.backend import OWN
 
 _LIMIT = 64 * 2**20  # bytes of a lock
@@ -38,6 +39,11 @@ class LockAdvice:
     def library(self, workload: str) -> str | None:
         """What the lock says; our own kernels where it has no such subgraph."""
         return self.choices.get(workload, (OWN, {}))[0]
+
+    def fastest(self, among: Alternatives) -> int | None:
+        """The kernel that the lock names, if it names one of them."""
+        named = (i for i, workload in enumerate(among.workloads) if workload in self.choices)
+        return next(named, None)
 
     def check(self) -> None:
         """Raise MissingRecordError where a kernel could not be scheduled as the lock says."""

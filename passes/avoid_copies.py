@@ -9,7 +9,8 @@ from tvm import relax
 from tvm.ir import TupleType
 from tvm.ir.expr import Call
 
-from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, Pass
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.kernels.joins import joined_axis, taken_begin
 from hybridc.compiler.rewrite import shape, updated
 from hybridc.passes import _boxes, _buffers

@@ -34,7 +34,7 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
-from hybridc.passes import _byte_windows
+from hybridc.passes import _byte_windows, _ways
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -57,7 +57,8 @@ class PackWeights(Pass):
     the older one that saturates where the weights can be arranged so that it does not, or in pairs
     of 16 bits: exact in each case.
 
-    3x3 convolutions of stride 1 become Winograd's where an analytic model finds them faster; those
+    3x3 convolutions of stride 1 become Winograd's where they were measured to be faster, or where
+    nobody has measured them (`hybridc tune` does), where an analytic model finds them so; those
     of fp32 round differently, by about 1e-5 of the largest output, those of integers are exact.
     `winograd=false` keeps all convolutions direct.
     """
@@ -67,7 +68,8 @@ class PackWeights(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        rewritten = rewrite(module, _Packer(context.target, builder, self.winograd).rule)
+        weights = 0 if context.advice is None else _ways.weight_bytes(module)
+        rewritten = rewrite(module, _Packer(context, builder, self.winograd, weights).rule)
         kernels = {
             var: func
             for var, func in builder.get().functions_items()
@@ -84,9 +86,14 @@ class PackWeights(Pass):
 class _Packer:
     """Rewrites one call at a time; the builder makes equal kernels one."""
 
-    target: Target
+    context: Context
     builder: Any
     winograd: bool
+    weights: int
+
+    @property
+    def target(self) -> Target:
+        return self.context.target
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
         """Take the calls whose weight is a constant, of known shapes and of types with a kernel."""
@@ -151,9 +158,7 @@ class _Packer:
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
         if self.winograd and self._minimal(conv, weight):
-            group = _pairs(weight)
-            image = (source[0] if isinstance(source[0], int) else 1, *source[1:])
-            choice = winograd_cost.choose(image, weight.shape[0], conv, self.target, group)
+            choice = self._choice(source, weight, conv)
             if choice.side:
                 return self._winograd((call, data), weight, conv, choice)
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
@@ -176,6 +181,16 @@ class _Packer:
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
         return self._call("conv2d", kernel, replaced, packed)
+
+    def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
+        """Winograd's tile, or none: what was measured to be fastest, else what analysis likes."""
+        given = weight.shape[0], conv, self.target, _pairs(weight)
+        sized = isinstance(source[0], int)
+        image = (source[0] if sized else 1, *source[1:])
+        if not sized or _pairs(weight) > 1 or self.context.advice is None:
+            return winograd_cost.choose(image, *given)
+        choices = winograd_cost.choices(image, *given)
+        return _ways.taken(image, given[0], conv, choices, self.context, self.weights)
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

@@ -11,7 +11,6 @@ from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
-    KernelRecord,
     NotApplicable,
     Pass,
     Point,
@@ -19,6 +18,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated

@@ -13,7 +13,7 @@ from example_artifact import WEIGHTS, make
 from hybridc.compiler import archive
 from hybridc.compiler.artifact import Artifact, lock_of
 from hybridc.compiler.hardware import host
-from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.kernel_record import KernelRecord
 
 
 def test_round_trip(tmp_path: Path) -> None:

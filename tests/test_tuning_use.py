@@ -164,6 +164,18 @@ def test_what_is_not_installed_is_named_with_the_command(
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("verb", ["tune", "compile"])
+def test_kernels_are_not_measured_on_more_threads_than_there_are(
+    verb: str, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = [verb, str(tiny_model), "--trials", "2", "--log", str(tmp_path / "log.sqlite")]
+    assert entry.run([*call, "--threads", "5000"]) == 2
+    said = capsys.readouterr().err
+    assert "threads=5000 wanted, but this process may use only" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "log.sqlite").exists()
+
+
 def test_a_log_in_parquet_needs_pyarrow(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.cuda import gpu
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Pass, ScheduleRule
 from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.model import Model, open_dims
@@ -184,6 +185,7 @@ def check(options: Options) -> None:
             raise InputError("what is frozen or locked is not tuned: leave trials out")
         check_tunable(options)
         options.tuning.check(options.plugins)
+        host.check_threads(options.threads)
     options.steering.check()
     observe.check(options)
     _check_backends(options)

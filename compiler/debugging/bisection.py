@@ -10,7 +10,8 @@ from typing import Any, Protocol
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.configuration import plans
-from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, Pass
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.rewrite import updated
 

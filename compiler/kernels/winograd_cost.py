@@ -110,7 +110,6 @@ class Choice:
     tiles: int = 0
 
 
-@cache
 def choose(
     shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
 ) -> Choice:
@@ -118,16 +117,25 @@ def choose(
 
     A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
     """
-    best, least = Choice(0), _MARGIN * direct_cycles(shape, columns, conv, target, group)
+    return choices(shape, columns, conv, target, group)[0]
+
+
+@cache
+def choices(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+) -> tuple[Choice, ...]:
+    """Direct convolution and each tile, that which the model likes best first; see `choose`."""
+    cycles = {Choice(0): _MARGIN * direct_cycles(shape, columns, conv, target, group)}
     for side in SIDES if group == 1 else SIDES[:1]:
         count = tile_count(shape, conv, side)
+        found: dict[Choice, float] = {}
         for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
             image = tiles // shape[0]
             work = Work(side, tiles, image, shape[3], columns, target.lanes(), group)
-            cycles = work_cycles(work, cut(work, target), target)
-            if cycles < least:
-                best, least = Choice(side, tiles), cycles
-    return best
+            found[Choice(side, tiles)] = work_cycles(work, cut(work, target), target)
+        best = min(found, key=found.__getitem__)
+        cycles[best] = found[best]
+    return tuple(sorted(cycles, key=cycles.__getitem__))
 
 
 def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:

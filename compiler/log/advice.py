@@ -6,6 +6,7 @@ from typing import Any
 
 from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
 from hybridc.compiler.log.store import TuningLog
@@ -15,6 +16,10 @@ from hybridc.compiler.log.winner import Measured
 # same schedule is about as good.
 _SOFT = ("toolchain", "machine")
 _SHOWN = 5  # kernels named in an error
+# A kernel that analysis did not choose has to gain more than the noise, and what may differ in a
+# network, where something is fused into it.
+_CLEARLY = 0.05
+Counted = tuple[tuple[str, str], float]  # target and toolchain, seconds
 
 
 @dataclass
@@ -62,6 +67,36 @@ class LogAdvice:
     def library(self, workload: str) -> str | None:
         """Nothing: records are of kernels of ours."""
         return None
+
+    def fastest(self, among: Alternatives) -> int | None:
+        """The kernel with the least time, where it is clearly below that of the first.
+
+        Only times of one machine, taken by the same tools with the caches in the same state, are
+        compared; None where the first, or every other one, has none.
+        """
+        times = [self._time(workload, among.mode) for workload in among.workloads]
+        first = times[0]
+        alike = [
+            (each[1], index)
+            for index, each in enumerate(times)
+            if each is not None and first is not None and each[0] == first[0]
+        ]
+        if first is None or len(alike) < 2:
+            return None
+        seconds, best = min(alike)
+        return best if seconds * (1 + _CLEARLY) < first[1] else 0
+
+    def _time(self, workload: str, mode: str) -> Counted | None:
+        """The best time of a kernel, and under what conditions; those of `choose` may count."""
+        try:
+            answer = self.log.lookup(workload, self.target, self.toolchain, mode=mode)
+        except LogError:  # as above
+            return None
+        if isinstance(answer, Miss) or answer.record.mode != mode:
+            return None
+        if isinstance(answer, Near) and not self._allows(answer.differs):
+            return None
+        return (answer.record.target, answer.record.toolchain), answer.seconds
 
     def check(self) -> None:
         """Raise MissingRecordError where a frozen compilation lacks records."""

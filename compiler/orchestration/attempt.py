@@ -29,6 +29,7 @@ from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
 from hybridc.compiler.reporting.report import BACKENDS, Report, Stage
 from hybridc.compiler.target import Target
+from hybridc.compiler.tuning.plan import Ways
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
         weights=built.weights,
         regions=model.regions,
         toolchain=toolchain(bool(model.regions), context.offloads),
-        lock=lock_of(context.kernels),
+        lock=lock_of([*context.kernels, *context.ways]),
         alignment=ALIGNMENT,
         device=built.device,
         offloads=tuple(context.offloads),
@@ -254,8 +255,11 @@ def _rewrite(
         instruments.append(DumpIr(options.dump_ir))
     if options.tuning is not None:
         from hybridc.compiler.tuning.session import TuneInside  # SQLAlchemy takes its time
+        from hybridc.compiler.tuning.ways import MeasureWays
 
-        instruments.append(TuneInside(options, options.tuning, context, plan.steps, clock))
+        ways = Ways(options.tuning)
+        instruments.append(MeasureWays(options, ways, context, plan.steps))
+        instruments.append(TuneInside(options, ways, context, plan.steps, clock))
     if plan.backends:
         instruments.append(OffloadInside(plan, context, make, clock))
     if options.verify == "each":

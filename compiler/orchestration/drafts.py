@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.memory import Memory
 from hybridc.compiler.model import Model

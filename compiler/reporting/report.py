@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from hybridc.compiler.interfaces import KernelRecord
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Region, TensorSpec
 from hybridc.compiler.model import summary as summary_of

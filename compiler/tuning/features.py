@@ -39,7 +39,7 @@ FIGURES = (
 # of these.
 RULES = (
     "dense", "skinny-dense", "conv2d", "winograd-conv2d", "depthwise-conv2d", "batch-matmul",
-    "attention", "softmax", "layer-norm", "pooling", "reduction",
+    "attention", "softmax", "layer-norm", "pooling", "reduction", "byte-windows",
 )  # fmt: skip
 STORE = 164  # features of a store
 # In a store's row, TVM counts multiply-adds, additions and multiplications of floats first.

@@ -1,7 +1,7 @@
 """How to tune, as people say it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.units import parse_duration
 
 Caches = Literal["warm", "cold"]
+_LEAST = 1e-3  # seconds: a budget of none is no budget
 
 
 @dataclass(frozen=True)
@@ -62,3 +63,23 @@ class Tuning:
         self.chosen(plugins)
         self.seconds()
         host.check_workers(self.workers)
+
+
+@dataclass
+class Ways:
+    """How to measure the ways to compute an operator (see `ways`), and what came of it.
+
+    `spent` are the seconds that it took; `notes` tell where it was not what analysis thought.
+    """
+
+    how: Tuning
+    spent: float = 0.0
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def left(self) -> Tuning:
+        """How to tune in the time that is left."""
+        seconds = self.how.seconds()
+        if seconds is None or not self.spent:
+            return self.how
+        return replace(self.how, budget=f"{max(seconds - self.spent, _LEAST):.3f}s")

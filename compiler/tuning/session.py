@@ -17,7 +17,7 @@ from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.tuning import on_gpus, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
-from hybridc.compiler.tuning.plan import Budget, Tuning
+from hybridc.compiler.tuning.plan import Budget, Tuning, Ways
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuned, Tuner
 from hybridc.compiler.tuning.update import Update
@@ -55,25 +55,28 @@ def tune(
     options: Options,
     how: Tuning,
     timeline: Timeline | None = None,
+    ways: Ways | None = None,
 ) -> Outcome:
     """Tune kernels, each with its number of calls, into the log that the options name.
 
+    Where `ways` were measured as the kernels were found, that takes part of the time.
     Every request to a process that builds or measures goes on the timeline.
 
     An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
     Raises LogError, before the first kernel is asked for, where the log cannot be written.
     """
     plugins = tuple(options.plugins)
-    strategy, budget = how.chosen(plugins), Budget(how.trials, how.seconds())
-
-    def told(update: Update) -> None:
-        options.progress(line(update, budget))
-
+    strategy = how.chosen(plugins)
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
             raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
         found = list(found)
         distinct = tasks.distinct(found)
+        budget = Budget(how.trials, (ways.left if ways else how).seconds())
+
+        def told(update: Update) -> None:
+            options.progress(line(update, budget))
+
         threads = distinct[0].kernel.target.threads if distinct else 1
         gpu, *others = on_gpus.names(distinct[0].kernel.target) if distinct else (None,)
 
@@ -92,7 +95,8 @@ def tune(
         ):
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
         tuned = replace(tuned, measured=tuned.measured + sum(more))
-        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, _notes())
+        notes = (*_notes(), *(ways.notes if ways else ()))
+        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, notes)
 
 
 def _notes() -> tuple[str, ...]:
@@ -125,7 +129,7 @@ class TuneInside:
     """
 
     options: Options
-    how: Tuning
+    ways: Ways
     context: Context
     steps: Sequence[Pass]
     clock: Clock
@@ -137,7 +141,7 @@ class TuneInside:
         plugins = tuple(self.options.plugins)
         found = tasks.kernels(module, self.context, finish(self.steps), plugins)
         with self.clock.stage("tune"):
-            tuned = tune(found, self.options, self.how, self.clock.timeline).tuned
+            tuned = tune(found, self.options, self.ways.how, self.clock.timeline, self.ways).tuned
         if tuned.interrupted:
             raise KeyboardInterrupt
         if tuned.tasks:

@@ -182,8 +182,9 @@ def load(path: Path) -> tuple[Sweep, ...]:
     try:
         with np.load(path, allow_pickle=False) as data:
             meta = json.loads(data["meta"].tobytes())
-            known = meta["columns"] == list(COLUMNS)
-            return tuple(_read(data, i, kernel, known) for i, kernel in enumerate(meta["kernels"]))
+            columns = meta["columns"]
+            kernels = enumerate(meta["kernels"])
+            return tuple(_read(data, i, kernel, columns) for i, kernel in kernels)
     except OSError as error:
         raise InputError(f"sweep {path}: {reason(error)}") from None
     except _TORN as error:
@@ -197,13 +198,11 @@ def about(path: Path) -> Mapping[str, Any]:
         return known
 
 
-def _read(data: Any, i: int, kernel: Mapping[str, Any], known: bool) -> Sweep:
+def _read(data: Any, i: int, kernel: Mapping[str, Any], columns: Sequence[str]) -> Sweep:
     space = {knob: tuple(map(int, values)) for knob, values in kernel["space"].items()}
     points = [dict(zip(space, map(int, row), strict=True)) for row in data[f"{i}.points"]]
     rows, seconds = data[f"{i}.rows"], data[f"{i}.seconds"].astype(np.float64)
-    features = data[f"{i}.features"].astype(np.float32)
-    if not known:  # recorded by another version: times still hold
-        features = np.full((len(points), len(COLUMNS)), np.nan, np.float32)
+    features = _named(data[f"{i}.features"].astype(np.float32), columns)
     fitting = len(seconds) == len(points) == len(features)
     if not (fitting and len(rows) == prod(map(len, space.values())) and rows.max() < len(points)):
         raise ValueError(f"the arrays of {kernel['name']!r:.60} do not fit each other")
@@ -211,6 +210,16 @@ def _read(data: Any, i: int, kernel: Mapping[str, Any], known: bool) -> Sweep:
         kernel["name"], kernel["rule"], space, kernel["default"], tuple(points), rows, seconds,
         features,
     )  # fmt: skip
+
+
+def _named(features: Matrix, columns: Sequence[str]) -> Matrix:
+    """Features by today's columns; NaN for those that the version which recorded them lacked."""
+    places = {name: i for i, name in enumerate(columns)}
+    made = np.full((len(features), len(COLUMNS)), np.nan, np.float32)
+    for i, name in enumerate(COLUMNS):
+        if name in places:
+            made[:, i] = features[:, places[name]]
+    return made
 
 
 def recorded(

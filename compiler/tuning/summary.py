@@ -73,7 +73,7 @@ def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: boo
             (*cells[:-1], _tau(row), cells[-1]) for cells, row in zip(lines, rows, strict=True)
         ]
     told = [table(headers, lines), _counted(tuned), *tuned.skipped]
-    told.append(f"the kernels together take 1/{gain(rows):.3f} of their time without tuning")
+    told.append(f"together, the kernels are {gain(rows):.3f} times as fast as without tuning")
     told.append(f"kept in {log}; ended: {tuned.reason}")
     return "\n".join(told)
 

@@ -165,7 +165,7 @@ def kernels(
         if not isinstance(func, tirx.PrimFunc) or "tirx.is_scheduled" in func.attrs:
             continue
         found = called.get(var.name_hint, [])
-        rule = _rule(func, context.rules, context.target)
+        rule = rule_of(func, context.rules, context.target)
         if found and rule is not None and _sized(func):
             weights = tuple(i for i, arg in enumerate(found[0]) if isinstance(arg, GenericConst))
             name, target = str(var.name_hint), context.target
@@ -197,7 +197,7 @@ def gain_of(tasks: Iterable[Task]) -> float:
     return sum(one for one, _ in pairs) / sum(other for _, other in pairs) if pairs else 1.0
 
 
-def _rule(func: PrimFunc, rules: Sequence[ScheduleRule], target: Target) -> ScheduleRule | None:
+def rule_of(func: PrimFunc, rules: Sequence[ScheduleRule], target: Target) -> ScheduleRule | None:
     """The first rule that takes the kernel, as for compiling; one that stumbles is passed over."""
     for rule in rules:
         try:

@@ -1,0 +1,61 @@
+"""What `hybridc log` prints for people."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybridc.compiler.log.record import Record
+
+_KEY = 12  # digits of a key that people see
+# Under what conditions a kernel was measured: told where there are several of a kind.
+_SERIES = ("target", "toolchain", "mode")
+
+
+def stats(data: dict[str, Any]) -> str:
+    """Counts, and the best of every kernel or the coverage of a model."""
+    from hybridc.compiler.tables import table
+    from hybridc.compiler.units import format_size
+
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in data["verdicts"].items())
+    kinds = ", ".join(
+        f"{data[f'{kind}s']} {kind}{'' if data[f'{kind}s'] == 1 else 's'}"
+        for kind in ("workload", "target", "toolchain")
+    )
+    lines = [
+        f"{data['log']}: {data['records']} records ({verdicts or 'none'}), {kinds},"
+        f" {format_size(data['bytes'])}"
+    ]
+    if "kernels" in data:
+        counts = ", ".join(f"{count} {answer}" for answer, count in data["kernels"].items())
+        share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
+        lines.append(f"kernels of the model: {counts}; hits are {share} of their arithmetic")
+    best = data.get("best", ())
+    told = [name for name in _SERIES if len({each[name] for each in best}) > 1]
+    rows = [(*_best_row(each), *(each[name][:_KEY] for name in told)) for each in best]
+    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records", *told)
+    return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
+
+
+def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
+    """What won of a kernel, under some conditions."""
+    from hybridc.compiler.units import format_duration
+
+    return (
+        *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
+        format_duration(each["seconds"]) if each["seconds"] else "-",
+        *(str(each["choices"]), str(each["records"])),
+    )
+
+
+def row(record: "Record") -> tuple[str, ...]:
+    """A record as a row of a table."""
+    import statistics
+
+    from hybridc.compiler.units import format_duration
+
+    time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
+    keys = record.key[:_KEY], record.workload[:_KEY]
+    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time)
+
+
+def _point(data: dict[str, Any]) -> str:
+    return " ".join(f"{knob}={value}" for knob, value in data["point"].items())

@@ -1,0 +1,42 @@
+"""What a compilation remembers of a kernel that was scheduled, and kernels to choose between."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KernelRecord:
+    """How one kernel was scheduled: the rule and point that won, and why other rules did not.
+
+    `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
+    `precision` (fp32, bf16, int8) is what its products are multiplied in.  `workload` is the key
+    of what it computes (see `log.keys`), empty where it has none.  `launches` tell of a GPU's
+    kernel what it takes there (see `cuda.resources`).
+    """
+
+    kernel: str
+    rule: str
+    point: Mapping[str, int]
+    refused: Mapping[str, str]
+    flops: int = 0
+    bytes: int = 0
+    precision: str = "fp32"
+    workload: str = ""
+    launches: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Alternatives:
+    """Kernels that compute the same by other rules; that which analysis likes best is the first.
+
+    They are not scheduled yet; `workloads` are their keys (see `log.keys`), `ways` their names.
+    They compare as a model runs them by times with its caches in the state `mode`.
+    """
+
+    name: str
+    ways: tuple[str, ...]
+    rules: tuple[str, ...]
+    kernels: tuple[Any, ...] = field(repr=False)
+    workloads: tuple[str, ...]
+    mode: str = "cold"

@@ -1,0 +1,160 @@
+"""Measure the ways to compute an operator, before one of them goes into the model.
+
+Where several kernels compute the same (a direct convolution, and Winograd's by each tile), each is
+measured once, at its rule's default point, and with caches as the model leaves them.  The log
+keeps the times as it keeps all others; packing then asks it for the fastest way, and what the model
+calls is tuned.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hybridc.compiler import plugin
+from hybridc.compiler.configuration.plans import Options, finish
+from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass, Point, Usable
+from hybridc.compiler.kernel_record import Alternatives
+from hybridc.compiler.log import access, keys
+from hybridc.compiler.log.advice import LogAdvice
+from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.plan import Budget, Ways
+from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.update import Update
+from hybridc.compiler.units import format_duration
+
+# The pass that chooses between ways.
+PACKING = "pack-weights"
+# The parameter of a way's kernel that is a constant in the model.
+_WEIGHT = 1
+# Of the time for a tuning, the most that goes to ways.
+_SHARE = 0.25
+
+
+@dataclass
+class Asked:
+    """Advice that knows nothing, and remembers what it was asked to compare."""
+
+    found: dict[tuple[str, ...], Alternatives] = field(
+        default_factory=dict[tuple[str, ...], Alternatives]
+    )
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """Know nothing."""
+
+    def missed(self, kernel: str) -> None:
+        """Expect nothing."""
+
+    def fastest(self, among: Alternatives) -> int | None:
+        """Remember them."""
+        self.found[among.workloads] = among
+        return None
+
+    def library(self, workload: str) -> str | None:
+        """Know nothing."""
+
+
+@dataclass(frozen=True)
+class Preferred:
+    """What a log said of alternatives when it was asked; of anything else it knows nothing."""
+
+    fastest_of: Mapping[tuple[str, ...], int | None]
+
+    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+        """Know nothing."""
+
+    def missed(self, kernel: str) -> None:
+        """Expect nothing."""
+
+    def fastest(self, among: Alternatives) -> int | None:
+        """As the log said."""
+        return self.fastest_of.get(among.workloads)
+
+    def library(self, workload: str) -> str | None:
+        """Know nothing."""
+
+
+@dataclass(frozen=True)
+class MeasureWays:
+    """An instrument that measures alternatives when the pass that chooses between them comes.
+
+    Where the context has no advice, it gets what the log says of them.  Raises KeyboardInterrupt
+    where it is interrupted; what it measured is in the log.
+    """
+
+    options: Options
+    ways: Ways
+    context: Context
+    steps: Sequence[Pass]
+
+    def before(self, step: Pass, module: IRModule) -> None:
+        """Measure, if this is the pass and there is a choice."""
+        if plugin.name_of(type(step)) != PACKING:
+            return
+        asked = Asked()
+        step.apply(module, Context(self.context.target, self.context.rules, asked))
+        if not asked.found:
+            return
+        start, every = time.monotonic(), list(asked.found.values())
+        told = self._measured(every)
+        self.ways.spent += time.monotonic() - start
+        if self.context.advice is None:
+            self.context.advice = told
+
+    def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
+        """Nothing to do."""
+
+    def _measured(self, every: Sequence[Alternatives]) -> Advice:
+        """Measure what the log lacks, and ask it."""
+        target, plugins = self.context.target, tuple(self.options.plugins)
+        kernels = [(kernel, 1) for among in every for kernel in self._kernels(among)]
+        seconds = self.ways.how.seconds()
+        budget = Budget(1, None if seconds is None else _SHARE * seconds)
+
+        def told(update: Update) -> None:
+            self.options.progress(f"ways {update.done}/{update.trials}: {update.kernel}")
+
+        with access.open_log(self.options.log, plugins=plugins) as log:
+            distinct = tasks.distinct(kernels)
+            chosen, workers = self.ways.how.chosen(plugins), self.ways.how.workers
+            mode, timeline = every[0].mode, self.context.timeline  # that of all ways of a model
+            with Pool(target.threads, workers, mode=mode, timeline=timeline) as pool:
+                tuned = Tuner(distinct, log, chosen, pool, budget, told).run()
+            if tuned.interrupted:
+                raise KeyboardInterrupt(f"{tuned.measured} measurements are kept in {log.name}")
+            advice = LogAdvice(log, keys.of_target(target), keys.of_toolchain())
+            fastest = {among.workloads: advice.fastest(among) for among in every}
+            known = {task.workload.key: task.seconds for task in distinct if task.best}
+        changes = [_told(among, fastest[among.workloads], known) for among in every]
+        self.ways.notes += filter(None, changes)
+        self.context.notes += filter(None, changes)
+        return Preferred(fastest)
+
+    def _kernels(self, among: Alternatives) -> list[Kernel]:
+        plugins = tuple(self.options.plugins)
+        return [
+            Kernel(
+                f"{among.name}: {way}",
+                func,
+                rule,
+                self.context.target,
+                finish(self.steps),
+                plugins,
+                (_WEIGHT,),
+            )
+            for way, func in zip(among.ways, among.kernels, strict=True)
+            if (rule := tasks.rule_of(func, self.context.rules, self.context.target))
+        ]
+
+
+def _told(among: Alternatives, fastest: int | None, known: Mapping[str, float]) -> str:
+    """What was measured where something else than analysis thought is fastest."""
+    if not fastest:
+        return ""
+    times = [
+        f"{way} {format_duration(known[workload])}"
+        for way, workload in zip(among.ways, among.workloads, strict=True)
+        if workload in known
+    ]
+    return f"{among.name}: {among.ways[fastest]} instead of {among.ways[0]} ({', '.join(times)})"

@@ -1,0 +1,112 @@
+"""The ways to compute a 3x3 convolution of stride 1: direct, and Winograd's by each tile.
+
+They are kernels that are never run in a model: without what is fused into them there, and each
+with weights packed in its own way.  What is measured of them tells which way a model takes.
+"""
+
+from dataclasses import replace
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import relax
+from tvm.ir import GenericConst
+
+from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord
+from hybridc.compiler.kernels import contractions, vector_width, winograd
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.winograd_cost import Choice
+from hybridc.compiler.log import keys
+from hybridc.compiler.model import Array
+from hybridc.compiler.target import Target
+
+_WINDOW = 3
+# Weights of so much of the last cache, all together, stay there from one run of a model to the
+# next: Winograd's are up to four times as large, and activations need room as well.
+_STAYS = 0.25
+_KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
+
+
+def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
+    shape: tuple[int, ...],
+    columns: int,
+    conv: Conv2d,
+    choices: tuple[Choice, ...],
+    context: Context,
+    weights: int,
+) -> Choice:
+    """The choice that was measured to be fastest for x of `shape`, else the first.
+
+    `weights` are the bytes of all weights of the model.
+    """
+    if context.advice is None:
+        return choices[0]
+    mode = "warm" if weights <= _STAYS * context.target.l3 else "cold"
+    among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
+    fastest = context.advice.fastest(among)
+    if fastest is None:
+        return choices[0]
+    record = KernelRecord(
+        among.name, among.rules[fastest], {}, {}, workload=among.workloads[fastest]
+    )
+    if record not in context.ways:
+        context.ways.append(record)
+    return choices[fastest]
+
+
+def weight_bytes(module: IRModule) -> int:
+    """Bytes of all constants of a module's graph."""
+    sizes: list[int] = []
+
+    def visit(expr: Any) -> None:
+        if isinstance(expr, GenericConst):
+            sizes.append(prod(expr.value.shape) * np.dtype(str(expr.value.dtype)).itemsize)
+
+    for _, function in module.functions_items():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+    return sum(sizes)
+
+
+@lru_cache(_KNOWN)
+def alternatives(
+    shape: tuple[int, ...],
+    columns: int,
+    conv: Conv2d,
+    choices: tuple[Choice, ...],
+    target: Target,
+) -> Alternatives:
+    """The kernels of these choices, in fp32."""
+    kernels = tuple(_kernel(shape, columns, conv, choice, target) for choice in choices)
+    batch, height, width, channels = shape
+    size = f"{height}x{width}" if batch == 1 else f"{batch}x{height}x{width}"
+    return Alternatives(
+        name=f"3x3 convolution of {size}, {channels} to {columns} channels",
+        ways=tuple(_named(choice) for choice in choices),
+        rules=tuple("winograd-conv2d" if choice.side else "conv2d" for choice in choices),
+        kernels=kernels,
+        workloads=tuple(keys.of_kernel(kernel).key for kernel in kernels),
+    )
+
+
+def _named(choice: Choice) -> str:
+    return f"Winograd F({choice.side}, 3)" if choice.side else "direct"
+
+
+def _kernel(
+    shape: tuple[int, ...], columns: int, conv: Conv2d, choice: Choice, target: Target
+) -> PrimFunc:
+    if not choice.side:
+        lanes = vector_width.lanes_for(columns, 1, target)
+        packed = _shaped(-(-columns // lanes), _WINDOW, _WINDOW, shape[3], lanes)
+        return contractions.conv2d(shape, packed, columns, conv, "float32", "float32")
+    lanes, tile = target.lanes(), choice.side + _WINDOW - 1
+    packed = _shaped(tile, tile, -(-columns // lanes), shape[3], lanes)
+    return winograd.conv2d(shape, packed, columns, conv, choice.tiles)
+
+
+def _shaped(*shape: int) -> Array:
+    """Weights of a shape that take no memory: kernels are made of their shape alone."""
+    return np.broadcast_to(np.zeros((), np.float32), shape)
