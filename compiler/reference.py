@@ -181,7 +181,7 @@ def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
 
         with torch.no_grad():
             result = run({name: _to_torch(array) for name, array in feed.items()})
-        return [_to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+        return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
     return reference
 
@@ -208,7 +208,8 @@ def _to_torch(array: Array) -> Any:
     return torch.from_numpy(owned)
 
 
-def _to_numpy(tensor: Any) -> Array:
+def to_numpy(tensor: Any) -> Array:
+    """A tensor of torch's as an array; complex numbers are pairs of real ones in a last axis."""
     import ml_dtypes
     import torch
 
