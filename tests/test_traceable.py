@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from onnx_models import check
 
 torch = pytest.importorskip("torch")
 
-from hybridc.compiler.frontends import torch_model  # noqa: E402 - needs torch
+from hybridc.compiler.errors import InputError  # noqa: E402 - needs torch
+from hybridc.compiler.frontends import torch_model  # noqa: E402
 from hybridc.compiler.frontends.torch_import.traceable import traceable  # noqa: E402
 
 nn = torch.nn
@@ -44,3 +46,13 @@ def test_torch_is_left_as_it_was() -> None:
     with traceable(), traceable():
         assert layers._detect_is_causal_mask is not looking
     assert layers._detect_is_causal_mask is looking
+
+
+def test_inputs_that_torch_refuses_are_said() -> None:
+    """Offsets of bags begin with 0, which random ones do not."""
+    layer = nn.EmbeddingBag(5, 2)
+    model = torch_model.load(layer, (torch.tensor([1, 2]), torch.tensor([0, 1])), ["ONNX"])
+    names = [spec.name for spec in model.inputs]
+    ones = np.ones(2, np.int64)
+    with pytest.raises(InputError, match=r"torch refuses .*give some by calibration="):
+        model.reference(dict.fromkeys(names, ones))
