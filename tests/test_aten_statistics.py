@@ -233,3 +233,10 @@ def test_runs_of_equal_elements(name: str) -> None:
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     for ours, theirs in zip(got, wanted, strict=True):
         same(torch.from_numpy(ours), theirs)
+
+
+def test_counts_of_as_many_numbers_as_there_are() -> None:
+    for x in (torch.tensor([1, 2, 2, 7]), torch.tensor([0, 0])):
+        weights = torch.arange(float(len(x)))
+        for given in ((None, 0), (None, 4), (weights, 9), (weights.double(), 0)):
+            same(statistics._count(x, *given), torch.bincount(x, *given))
