@@ -84,19 +84,18 @@ def _segments(  # noqa: PLR0913 - torch's own signature
     data: Tensor,
     reduce: str,
     *,
-    lengths: Tensor | None = None,
-    indices: Tensor | None = None,
-    offsets: Tensor | None = None,
+    lengths: Tensor = None,
+    indices: Tensor = None,
+    offsets: Tensor = None,
     axis: int = 0,
     unsafe: bool = False,
     initial: float | None = None,
 ) -> Tensor:
     """Neighbours along an axis, reduced by segments whose lengths or borders are given."""
     del indices, unsafe  # torch itself takes no indices
-    if lengths is None:
-        assert offsets is not None, "torch requires one of the two"
-        lengths = offsets.diff(dim=axis)
-    lengths, outer = lengths.to(torch.int64), data.shape[:axis]
+    given: Any = offsets if lengths is None else lengths  # torch requires one of the two
+    lengths = (given.diff(dim=axis) if lengths is None else given).to(torch.int64)
+    outer = data.shape[:axis]
     place = torch.arange(data.shape[axis]).reshape([1] * axis + [-1, 1])
     ends = lengths.cumsum(axis).unsqueeze(axis)  # [outer, 1, segments]
     segment = (place >= ends).sum(-1).clamp(max=lengths.shape[axis] - 1)  # [outer, n]
@@ -173,8 +172,8 @@ def _count(self: Tensor, weights: Tensor | None = None, minlength: int = 0) -> T
     kind = torch.float64 if not known else torch.int64 if weights is None else torch.float32
     if not self.numel():
         return torch.zeros(minlength, dtype=kind)
-    length = torch.clamp(self.max() + 1, min=minlength).item()
-    torch._check(length >= 1)
+    length: Any = torch.clamp(self.max() + 1, min=minlength).item()
+    torch._check(length >= 1)  # pyright: ignore[reportPrivateUsage] - a bound, for the exporter
     worth = torch.ones(self.shape, dtype=kind) if weights is None else weights.to(kind)
     return torch.zeros(length, dtype=kind).scatter_add(0, self.to(torch.int64), worth)
 
