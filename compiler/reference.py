@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.carriers import CARRIERS
-from hybridc.compiler.errors import ModelError, first_line
+from hybridc.compiler.errors import InputError, ModelError, first_line
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 # The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
@@ -235,8 +235,14 @@ def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
         from torch.utils._pytree import tree_leaves
 
         with torch.no_grad():
-            result = run({name: _to_torch(array) for name, array in feed.items()})
-        return [_to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
+            try:
+                result = run({name: _to_torch(array) for name, array in feed.items()})
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise InputError(
+                    f"torch refuses the inputs to compare on: {first_line(error)[:200]};"
+                    " where random ones make no sense, give some by calibration="
+                ) from error
+        return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
     return reference
 
@@ -263,7 +269,8 @@ def _to_torch(array: Array) -> Any:
     return torch.from_numpy(owned)
 
 
-def _to_numpy(tensor: Any) -> Array:
+def to_numpy(tensor: Any) -> Array:
+    """A tensor of torch's as an array; complex numbers are pairs of real ones in a last axis."""
     import ml_dtypes
     import torch
 

@@ -201,6 +201,14 @@ def test_fourier(name: str, norm: str | None) -> None:
     agree(lambda x: getattr(torch.fft, name)(x, norm=norm), torch.randn(2, 5, 6))
 
 
+@pytest.mark.parametrize("n", [1, 2, 7, 600])
+def test_fourier_of_any_length(n: int) -> None:
+    """Long ones are not held as one matrix; a single number has axes of its own length."""
+    x, y = torch.randn(2, 3, n), torch.randn(2, n, dtype=torch.complex64)
+    agree(lambda a, b: (torch.fft.fft(a), torch.fft.ifft(b), torch.fft.fft(b, dim=0)), x, y)
+    agree(lambda a, b: (torch.fft.rfft(a), torch.fft.irfft(b, n=n + 1)), x, y)
+
+
 def test_fourier_there_and_back() -> None:
     """Complex numbers within, multiplied by a filter that is complex as well."""
     taps = torch.randn(4, dtype=torch.complex64)

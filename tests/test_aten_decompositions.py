@@ -254,3 +254,19 @@ def test_sampling_of_volumes(mode: int, padding: int, corners: bool) -> None:
     x, grid = torch.randn(2, 3, 4, 5, 3), torch.rand(2, 2, 3, 4, 3) * 3 - 1.5
     made = ours("grid_sampler_3d")(x, grid, mode, padding, corners)
     same(made, aten.grid_sampler_3d(x, grid, mode, padding, corners), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 3, 4, 5)])
+def test_norms_of_batches(shape: tuple[int, ...], training: bool) -> None:
+    x, weight, bias = torch.randn(shape) * 3 + 1, torch.rand(3), torch.rand(3)
+    given = (torch.rand(3), torch.rand(3) + 1, training, 0.3, 1e-5)
+    for scales in ((weight, bias), (None, None)):
+        operator = aten._native_batch_norm_legit_functional.default
+        got = ours("_native_batch_norm_legit_functional")(x, *scales, *given)
+        for one, wanted in zip(got, operator(x, *scales, *given), strict=True):
+            same(one, wanted)
+        got = ours("_native_batch_norm_legit", "no_stats")(x, *scales, True, 0.3, 1e-5)
+        wanted = aten._native_batch_norm_legit.no_stats(x, *scales, True, 0.3, 1e-5)
+        for one, other in zip(got, wanted, strict=True):
+            same(one, other)

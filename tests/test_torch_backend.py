@@ -71,6 +71,8 @@ MODULES: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
     "negated": lambda: (lambda x: x + 1, (torch.randn(4, dtype=torch.complex64).conj().imag,)),
     "views": lambda: (lambda x: (x.view(-1), x[0], x + 1, x), (torch.randn(2, 3),)),
     "twice": lambda: (lambda x: ((y := x + 1), y, y * 2), (torch.randn(3),)),
+    "half": lambda: (nn.Linear(4, 3).half(), (torch.randn(2, 4).half(),)),
+    "bfloat16": lambda: (lambda x: (x * 2, x.t() + 1), (torch.randn(2, 4).bfloat16(),)),
     "double": lambda: (lambda x: x @ x, (torch.randn(3, 3, dtype=torch.float64),)),
     "keyword": lambda: (lambda x, *, by=2.0: x * by, (torch.randn(3),)),
 }
@@ -156,7 +158,7 @@ def test_an_output_that_is_a_view_stays_one() -> None:
 def test_batch_norm_in_training_counts_its_statistics() -> None:
     ours, theirs = (nn.BatchNorm1d(3) for _ in range(2))
     made = compiled(ours)
-    warnings.simplefilter("ignore", FallbackWarning)  # importers misread it, which is noticed
+    warnings.simplefilter("error", FallbackWarning)
     for seed in range(4):
         x = torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))
         same(made(x), theirs(x))

@@ -65,11 +65,32 @@ class Scaled(nn.Module):
 def test_numbers_and_choices_are_guarded() -> None:
     module, x = Scaled(), torch.randn(3)
     made = compiled(module)
-    warnings.simplefilter("ignore")  # a number that changed comes as a tensor, and runs eagerly
     for scale, upward in ((2.0, True), (3.0, True), (3.0, False), (2.0, True)):
         module.scale, module.upward = scale, upward
         for _ in range(2):
             same(made(x), module(x))
+
+
+def test_numbers_that_vary() -> None:
+    """From the second one on Dynamo passes them as tensors."""
+
+    def function(x: Any, *, by: float) -> Any:
+        return x * by + by, torch.full((2,), by)
+
+    made = compiled(function)
+    for by in (0.5, 1.5, 2.5, 1.5):
+        x = torch.randn(3)
+        same(made(x, by=by), function(x, by=by))
+
+
+def test_a_network_of_any_size() -> None:
+    """With `dynamic=True` the epsilon of a norm is a number that may vary, too."""
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2)
+    module = nn.Sequential(*layers).eval()
+    made = compiled(module, dynamic=True)
+    for n in (8, 10):
+        x = torch.randn(1, 3, n, n)
+        same(made(x), module(x))
 
 
 def test_other_types_are_guarded() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.dynamo import torch_numbers
 from hybridc.compiler.errors import InputError, first_line, hint
 
 if TYPE_CHECKING:
@@ -71,21 +72,31 @@ def read_options(given: Mapping[str, Any]) -> tuple[Options, bool]:
 class Graph:
     """A graph of Dynamo's, compiled for each set of sizes that its calls bring.
 
-    Dynamo passes a size that varies as an integer among the arguments, beside the tensors.
+    Dynamo passes a size that varies as an integer among the arguments, beside the tensors, and
+    other numbers as tensors.
     """
 
     def __init__(self, graph: Any, options: Options, freeze: bool) -> None:
         self._graph, self._options = graph, options
         nodes = graph.graph.nodes
         self._static = [freeze and _is_weight(node) for node in nodes if node.op == "placeholder"]
+        self._numbers = torch_numbers.places(graph)
         self._variants: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Compute the graph's outputs."""
-        key = _key(args)
+        key = self._key(args)
         if (variant := self._variants.get(key)) is None:
             variant = self._variants[key] = self._compiled(args)
         return variant(*args)
+
+    def _key(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        """Sizes, and numbers that come as tensors: what code is specific to."""
+        sizes = (value for value in args if isinstance(value, int | float))
+        return (*sizes, *self._values(args).values())
+
+    def _values(self, args: Sequence[Any]) -> dict[int, torch_numbers.Number]:
+        return {place: args[place].item() for place in self._numbers}
 
     def _compiled(self, args: Sequence[Any]) -> Callable[..., Any]:
         from hybridc.compiler.dynamo.torch_region import Region
@@ -93,6 +104,7 @@ class Graph:
         if len(self._variants) >= _MOST_VARIANTS:
             return self._eager(
                 f"it was compiled for {_MOST_VARIANTS} sizes already; pad its inputs"
+                " and give numbers that vary as tensors"
             )
         weights = [value for value, static in zip(args, self._static, strict=True) if static]
         made: list[Region] = []
@@ -102,7 +114,8 @@ class Graph:
             return made[0]
 
         try:
-            functional = functionalised(self._graph, args, compiler)
+            graph = torch_numbers.fixed(self._graph, self._values(args))
+            functional = functionalised(graph, args, compiler)
         except GradientsRequiredError:
             return self._eager("gradients are required; call it under torch.no_grad()")
         except Exception as error:  # tracing runs operators that raise anything
@@ -116,7 +129,7 @@ class Graph:
             try:
                 region.compile()
             except Exception as error:  # importers raise anything
-                self._variants[_key(args)] = self._eager(first_line(error)[:_LONGEST])
+                self._variants[self._key(args)] = self._eager(first_line(error)[:_LONGEST])
         return outputs
 
     def _eager(self, reason: str) -> Callable[..., Any]:
@@ -146,10 +159,6 @@ def functionalised(
             graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
         )
     return made
-
-
-def _key(args: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(value for value in args if isinstance(value, int | float))
 
 
 def _is_weight(node: Any) -> bool:

@@ -134,13 +134,12 @@ def require_usable(value: Any) -> None:
     """Raise ModelError for a tensor that compiled code neither takes nor gives."""
     import torch
 
-    refused = (torch.float16, torch.bfloat16)
     if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
         raise ModelError(
             f"a tensor is {value.layout} on {value.device}; only dense ones on the CPU"
         )
-    if value.dtype in refused or value.is_complex():
-        raise ModelError(f"a tensor is of {value.dtype}; give float32, or options={{'dtype': …}}")
+    if value.is_complex():
+        raise ModelError(f"a tensor is of {value.dtype}; give its real and imaginary parts")
 
 
 def require_deterministic(node: Any) -> None:

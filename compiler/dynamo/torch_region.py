@@ -23,6 +23,7 @@ from hybridc.compiler.errors import (
     WrongAnswerError,
 )
 from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.reference import to_numpy
 from hybridc.compiler.session import InferenceSession
 
 
@@ -132,7 +133,7 @@ def compiled(module: Any, inputs: tuple[Any, ...], options: Options) -> Inferenc
 
 def _by_road(module: Any, inputs: tuple[Any, ...], options: Options, road: str) -> InferenceSession:
     model = torch_model.load(module, inputs, [road])
-    feed = {spec.name: value.numpy() for spec, value in zip(model.inputs, inputs, strict=True)}
+    feed = {spec.name: to_numpy(value) for spec, value in zip(model.inputs, inputs, strict=True)}
     outcome = driver.compile_model(model, dataclasses.replace(options, calibration=feed))
     if outcome.broken:
         raise ContractError("; ".join(outcome.broken))

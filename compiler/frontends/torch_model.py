@@ -170,8 +170,10 @@ def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
 def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
     import torch
 
+    from hybridc.compiler.frontends.torch_import.traceable import traceable  # needs torch
+
     try:
-        with torch.no_grad(), evaluation_mode(module), _quiet():
+        with torch.no_grad(), evaluation_mode(module), _quiet(), traceable():
             return torch.export.export(module, example_inputs)
     except Exception as error:  # tracing runs the user's own code
         raise ModelError(f"torch.export cannot trace the module: {_reason(error)[:200]}") from error

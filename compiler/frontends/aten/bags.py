@@ -24,27 +24,90 @@ def _embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
 ) -> tuple[Tensor, ...]:
     """The bags' embeddings, the bag of each index, how many count in each, and nothing."""
     del scale_grad_by_freq, sparse  # of gradients
-    count, width = offsets.shape[0] - include_last_offset, weight.shape[1]
-    bags = torch.arange(count, dtype=indices.dtype)
-    place = torch.arange(indices.shape[0], dtype=offsets.dtype).unsqueeze(1)
-    bag = (place >= offsets[:count].unsqueeze(0)).sum(1) - 1
-    inside = (bag.unsqueeze(0) == bags.unsqueeze(1)) & (indices != padding_idx).unsqueeze(0)
+    count, places = offsets.shape[0] - include_last_offset, indices.shape[0]
+    # A bag begins at each offset; several begin at one where all but the last are empty.
+    begun = torch.zeros(places + 1, dtype=torch.int64)
+    one = torch.ones(count, dtype=torch.int64)
+    begun = begun.index_add(0, offsets[:count].to(torch.int64), one)
+    bag = begun.cumsum(0)[:places] - 1
+    counted = indices != padding_idx
     rows = weight.index_select(0, indices)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(1)
-    sizes = inside.sum(1)
-    member = inside.to(rows.dtype)
+    sizes = torch.zeros(count, dtype=torch.int64).index_add(0, bag, counted.to(torch.int64))
     if mode in (_SUM, _MEAN):
-        made = member @ rows
+        if padding_idx >= 0:
+            rows = torch.where(counted.unsqueeze(1), rows, 0.0)
+        made = torch.zeros(count, weight.shape[1], dtype=rows.dtype).index_add(0, bag, rows)
         if mode == _MEAN:
             made = made / torch.clamp(sizes, min=1).unsqueeze(1).to(rows.dtype)
     else:
-        kept = torch.where(inside.unsqueeze(2), rows.unsqueeze(0), -torch.inf)
-        made = torch.where((sizes > 0).unsqueeze(1), kept.amax(1), 0.0)
-    made = made.reshape(count, width)
+        rows = torch.where(counted.unsqueeze(1), rows, -torch.inf)
+        lowest = torch.full((count, weight.shape[1]), -torch.inf, dtype=rows.dtype)
+        made = lowest.scatter_reduce(0, bag.unsqueeze(1).expand(rows.shape), rows, "amax")
+        made = torch.where((sizes > 0).unsqueeze(1), made, 0.0)
     return made, bag.to(indices.dtype), sizes.to(indices.dtype), torch.zeros_like(sizes)
 
 
+def _named(  # noqa: PLR0913, PLR0917 - torch's own signature
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, ...]:
+    """As users call it: the place of padding may be missing, or count from the end."""
+    padding = -1 if padding_idx is None else padding_idx % weight.shape[0]
+    given = (weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights)
+    return _embedding_bag(*given, include_last_offset, padding)
+
+
+def _bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Where each row of a matrix is a bag, no place has to be looked for."""
+    if input.ndim != 2 or offsets is not None or max_norm is not None or not input.numel():
+        whole = (input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse)
+        made = torch.nn.functional.embedding_bag(
+            *whole, per_sample_weights, include_last_offset, padding_idx
+        )
+        return made
+    rows = torch.nn.functional.embedding(input, weight)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(2)
+    if padding_idx is None:
+        return rows.amax(1) if mode == "max" else getattr(rows, mode)(1)
+    counted = input != padding_idx % weight.shape[0]
+    sizes = counted.sum(1, keepdim=True)
+    if mode == "max":
+        made = torch.where(counted.unsqueeze(2), rows, -torch.inf).amax(1)
+        return torch.where(sizes > 0, made, 0.0)
+    made = torch.where(counted.unsqueeze(2), rows, 0.0).sum(1)
+    return made / sizes.clamp(min=1).to(made.dtype) if mode == "mean" else made
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"_embedding_bag_forward_only.default": _embedding_bag}
+    {
+        "_embedding_bag.default": _embedding_bag,
+        "_embedding_bag_forward_only.default": _embedding_bag,
+        "embedding_bag.default": _named,
+        "embedding_bag.padding_idx": _named,
+    }
+)
+TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
+    {torch.nn.functional.embedding_bag: _bags_of_one_size}
 )

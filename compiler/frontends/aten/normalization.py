@@ -69,8 +69,72 @@ def _batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
     return ops._native_batch_norm_legit.no_stats(input, weight, bias, True, momentum, eps)[0]
 
 
+def _by_batch(  # noqa: PLR0913, PLR0917 - torch's own signature
+    input: Any,  # noqa: A002
+    weight: Any,
+    bias: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Any, Any, Any]:
+    """By the mean and deviation of the batch, which are given too."""
+    del training, momentum
+    mean, variance = _moments(input)
+    made, deviation = _normed(input, mean, variance, weight, bias, eps)
+    return made, mean, deviation
+
+
+def _functional_batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
+    input: Any,  # noqa: A002
+    weight: Any,
+    bias: Any,
+    running_mean: Any,
+    running_var: Any,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> tuple[Any, ...]:
+    """The result, its statistics where they are the batch's, and the running ones as they go on.
+
+    The running variance is the unbiased one.
+    """
+    if not training:
+        made, _ = _normed(input, running_mean, running_var, weight, bias, eps)
+        nothing = input.new_zeros(0)
+        return made, nothing, nothing, running_mean.clone(), running_var.clone()
+    mean, variance = _moments(input)
+    made, deviation = _normed(input, mean, variance, weight, bias, eps)
+    count = input.numel() // input.shape[1]
+    unbiased = variance * (count / max(count - 1, 1))
+    new_mean = running_mean + momentum * (mean - running_mean)
+    new_variance = running_var + momentum * (unbiased - running_var)
+    return made, mean, deviation, new_mean, new_variance
+
+
+def _moments(x: Any) -> tuple[Any, Any]:
+    """Mean and variance of each channel, the second axis."""
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    centred = x - x.mean(axes, keepdim=True)
+    return x.mean(axes), (centred * centred).mean(axes)
+
+
+def _normed(  # noqa: PLR0913, PLR0917 - what a norm is made of
+    x: Any, mean: Any, variance: Any, weight: Any, bias: Any, eps: float
+) -> tuple[Any, Any]:
+    """The norm, and one over the deviation."""
+    shape = (1, -1, *[1] * (x.ndim - 2))
+    deviation = torch.rsqrt(variance + eps)
+    scale = deviation if weight is None else deviation * weight
+    made = (x - mean.reshape(shape)) * scale.reshape(shape)
+    return (made if bias is None else made + bias.reshape(shape)), deviation
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"batch_norm.default": _batch_norm}
+    {
+        "_native_batch_norm_legit.no_stats": _by_batch,
+        "_native_batch_norm_legit_functional.default": _functional_batch_norm,
+        "batch_norm.default": _batch_norm,
+    }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {

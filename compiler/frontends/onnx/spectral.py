@@ -20,6 +20,7 @@ from hybridc.compiler.rewrite import constant
 
 # A matrix of this side takes 64 MiB in float32; a fast transform would be wanted beyond.
 _LONGEST = 4096
+_WHOLE = 512  # up to here a matrix of complex numbers is held whole: 8 MiB in float64
 
 
 def _dft(node: Node) -> Expr:
@@ -67,41 +68,73 @@ def to_front(s: Expr, x: Expr, axis: int, rank: int) -> Expr:
 
 
 def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
-    """`[..., given, 1 or 2]` to `[..., bins, 2]`: zeros behind, or cut, to the length."""
+    """`[..., given, 1 or 2]` to `[..., bins, 2]`: zeros behind, or cut, to the length.
+
+    One product of rows with a constant matrix, in which real and imaginary numbers alternate as
+    they do in the rows: nothing is taken apart and put together.
+    """
     given, parts = static(x)[-2:]
     used = min(given, length)
-    angle = 2 * np.pi * np.outer(np.arange(bins), np.arange(used)) / length
+    angle = 2 * np.pi * np.outer(np.arange(used), np.arange(bins)) / length
     turn = np.exp(1j * angle if inverse else -1j * angle) / (length if inverse else 1)
-    real = _part(s, x, 0, used)
+    x = _cut(s, x, used)
     if parts == 1:
-        pair = [_times(s, turn.real, real), _times(s, turn.imag, real)]
-        return s.concat(pair, axis=-1)
-    imaginary = _part(s, x, 1, used)
-    re = s.subtract(_times(s, turn.real, real), _times(s, turn.imag, imaginary))
-    im = s.add(_times(s, turn.real, imaginary), _times(s, turn.imag, real))
-    return s.concat([re, im], axis=-1)
+        return _pairs(s, _times(s, _flat(s, x), _alternating(turn)), bins)
+    if length <= _WHOLE:
+        matrix = np.stack([_alternating(turn), _alternating(1j * turn)], axis=1)
+        return _pairs(s, _times(s, _flat(s, x), matrix.reshape(2 * used, -1)), bins)
+    # (a + bi) t = a t + b (it), by halves of the matrix that a whole one would hold twice.
+    real, imaginary = _part(s, x, 0), _part(s, x, 1)
+    cosines, sines = turn.real, turn.imag
+    re = s.subtract(_times(s, real, cosines), _times(s, imaginary, sines))
+    im = s.add(_times(s, real, sines), _times(s, imaginary, cosines))
+    return s.concat([s.expand_dims(part, [len(static(part))]) for part in (re, im)], axis=-1)
 
 
 def real_inverse(s: Expr, x: Expr, length: int) -> Expr:
     """One half of a spectrum to real numbers; the other half is its conjugate."""
     given, parts = static(x)[-2:]
     used = min(given, length // 2 + 1)
-    angle = 2 * np.pi * np.outer(np.arange(length), np.arange(used)) / length
+    angle = 2 * np.pi * np.outer(np.arange(used), np.arange(length)) / length
     twice = np.where((np.arange(used) == 0) | (2 * np.arange(used) == length), 1.0, 2.0) / length
-    made = _times(s, np.cos(angle) * twice, _part(s, x, 0, used))
-    if parts == 1:
-        return made
-    return s.subtract(made, _times(s, np.sin(angle) * twice, _part(s, x, 1, used)))
+    turn = np.exp(1j * angle) * twice[:, None]
+    matrix = np.stack([turn.real, -turn.imag], axis=1)[:, :parts].reshape(used * parts, length)
+    made = _times(s, _flat(s, _cut(s, x, used)), matrix)
+    return s.expand_dims(made, [len(static(made))])
 
 
-def _part(s: Expr, x: Expr, part: int, used: int) -> Expr:
-    """The real or imaginary numbers, `[..., used, 1]`."""
+def _alternating(matrix: Array) -> Array:
+    """Complex numbers of a matrix as pairs of neighbours in its rows."""
+    return np.stack([matrix.real, matrix.imag], axis=-1).reshape(len(matrix), -1)
+
+
+def _cut(s: Expr, x: Expr, used: int) -> Expr:
+    """The first numbers of each row."""
     rank = len(static(x))
-    return s.strided_slice(x, [rank - 2, rank - 1], [0, part], [used, part + 1])
+    return x if static(x)[-2] == used else s.strided_slice(x, [rank - 2], [0], [used])
 
 
-def _times(s: Expr, matrix: Array, x: Expr) -> Expr:
-    return s.matmul(constant(matrix, dtype(x)), x)
+def _part(s: Expr, x: Expr, part: int) -> Expr:
+    """The real or imaginary numbers, `[..., used]`."""
+    rank = len(static(x))
+    return s.squeeze(s.strided_slice(x, [rank - 1], [part], [part + 1]), axis=[rank - 1])
+
+
+def _flat(s: Expr, x: Expr) -> Expr:
+    """The last two axes as one."""
+    *outer, used, parts = static(x)
+    return s.reshape(x, [*outer, used * parts])
+
+
+def _times(s: Expr, x: Expr, matrix: Array) -> Expr:
+    """`[..., n]` times a matrix, as one product."""
+    *outer, count = static(x)
+    made = s.matmul(s.reshape(x, [-1, count]), constant(matrix, dtype(x)))
+    return s.reshape(made, [*outer, matrix.shape[1]])
+
+
+def _pairs(s: Expr, x: Expr, bins: int) -> Expr:
+    return s.reshape(x, [*static(x)[:-1], bins, 2])
 
 
 def _stft(node: Node) -> Expr:

@@ -62,11 +62,16 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
     table = {
         target: function
         for target, function in _all().items()
-        if target in own() or target in _standard() or target.__name__ not in importable
+        if target in own() or target in _standard() or not _is_one_of(target, importable)
     }
-    kept = {target for target in table if target.__name__ in converted}
+    kept = {target for target in table if _is_one_of(target, converted)}
     wanted = {target: function for target, function in table.items() if target not in kept}
     return exported.run_decompositions(wanted)
+
+
+def _is_one_of(target: Overload, names: Collection[str]) -> bool:
+    """Whether an operator of ATen has one of the names; primitives have names of ATen's as well."""
+    return target.namespace != "prims" and target.__name__ in names
 
 
 @cache

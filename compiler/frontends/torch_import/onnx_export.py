@@ -5,6 +5,7 @@ from typing import Any
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.torch_import import decompositions, repairs
+from hybridc.compiler.frontends.torch_import.onnx_functions import translations
 
 _OPSET = 20  # the newest for which every converter of the importer was written
 _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
@@ -30,7 +31,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
             verbose=False,
             opset_version=_BFLOAT16_OPSET if narrow else _OPSET,
             optimize=False,
-            custom_translation_table={torch.ops.aten.masked_select.default: _masked_select},
+            custom_translation_table=translations(),
             input_names=inputs,
             output_names=outputs,
         )
@@ -39,16 +40,6 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     if not narrow:  # folded batch norms leave weights of float32 to bfloat16
         _optimize(made.model)
     return made.model_proto
-
-
-def _masked_select(self: Any, mask: Any) -> Any:
-    """The elements where a mask is true, after both are broadcast."""
-    from onnxscript import opset18
-
-    op: Any = opset18  # whose signatures take no values of a script
-    spread = op.Expand(self, op.Shape(mask))
-    chosen = op.Expand(mask, op.Shape(spread))
-    return op.Compress(op.Reshape(spread, [-1]), op.Reshape(chosen, [-1]), axis=0)
 
 
 def _optimize(model: Any) -> None:
