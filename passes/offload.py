@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler.delegation import regions
-from hybridc.compiler.interfaces import Context, IRModule, KernelRecord, Pass
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.offload import calls, match
 from hybridc.compiler.offload.match import Found

@@ -11,7 +11,7 @@ _TILES = ((128, 128, 32, 4, 4), (128, 64, 32, 4, 4), (32, 64, 64, 4, 3), (64, 25
 _GROUP = 8  # tiles of rows that follow each other, so that their columns stay in the L2 cache
 
 
-@triton.jit  # type: ignore[misc]
+@triton.jit
 def _kernel(  # noqa: PLR0913, PLR0917 - Triton's form
     left,
     right,
