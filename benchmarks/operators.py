@@ -106,7 +106,7 @@ def _turn(run: Callable[[], Any]) -> float:
 
 def main() -> None:
     """Read the call."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("what", choices=("compile", "time"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=1)

@@ -218,7 +218,8 @@ def _slow(source: Path | Any) -> Any:
         def _run(self, x: Any, to: int = 1, saturate: int = 1, round_mode: str = "up") -> Any:
             narrow = to in _numbers(CARRIERS) and np.asarray(x).dtype.kind == "f"
             whole = narrow and to not in _numbers(["float4_e2m1fn"])
-            return (cast_to(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
+            convert: Any = cast_to
+            return (convert(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
 
     given = str(source) if isinstance(source, Path) else source
     return ReferenceEvaluator(given, new_ops=[Cast] if _is_narrow(_light(source)) else None)

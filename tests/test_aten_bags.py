@@ -36,9 +36,13 @@ def test_bags_by_offsets(kind: Any, last: bool, mode: str, padding: int) -> None
 def test_rows_as_bags(padding: int | None, mode: str) -> None:
     rows = torch.tensor([[0, 2, 5], [2, 2, 2], [6, 6, 1]])
     for weights in (None, torch.rand(3, 3)) if mode == "sum" else (None,):
-        given = {"mode": mode, "padding_idx": padding, "per_sample_weights": weights}
+        given: dict[str, Any] = {
+            "mode": mode,
+            "padding_idx": padding,
+            "per_sample_weights": weights,
+        }
         wanted = torch.nn.functional.embedding_bag(rows, TABLE, **given)
-        torch.testing.assert_close(bags._bags_of_one_size(rows, TABLE, **given), wanted)
+        torch.testing.assert_close(bags.bags_of_one_size(rows, TABLE, **given), wanted)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ def agrees(model: Any, feed: Any, **options: Any) -> Any:
     artifact = hybridc.compile(model, verify="off", **options)
     got = hybridc.InferenceSession(artifact).run(None, feed)
     session = onnxruntime.InferenceSession(model.SerializeToString())
-    for value, right in zip(got, session.run(None, feed), strict=True):
+    wanted: Any = session.run(None, feed)
+    for value, right in zip(got, wanted, strict=True):
         assert (value.shape, value.dtype) == (right.shape, right.dtype)
         np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
     return artifact
@@ -48,7 +49,7 @@ def test_built_and_taken_apart(place: str) -> None:
 @pytest.mark.parametrize("split", [None, 2, [1, 3, 1]])
 @pytest.mark.parametrize("keepdims", [0, 1])
 def test_split(split: Any, keepdims: int) -> None:
-    constants = {} if split is None else {"split": np.array(split)}
+    constants: dict[str, Any] = {} if split is None else {"split": np.array(split)}
     nodes = [
         node("SplitToSequence", " ".join(["x", *constants]), "s", axis=1, keepdims=keepdims),
         node("SequenceAt", "s one", "y"),
@@ -95,7 +96,7 @@ def test_grown_in_a_loop() -> None:
 
 def test_a_map_comes_out_of_a_region() -> None:
     """This ended the process: ONNX Runtime has no copy of a bound map."""
-    options = {"coefficients": [0.1, 0.2, 0.3, -0.4], "intercepts": [0.1, -0.1]}
+    options: dict[str, Any] = {"coefficients": [0.1, 0.2, 0.3, -0.4], "intercepts": [0.1, -0.1]}
     names = ["a", "b"]
     domain = "ai.onnx.ml"
     nodes = [
@@ -118,7 +119,7 @@ def test_a_map_comes_out_of_a_region() -> None:
     artifact = hybridc.compile(model, verify="off")
     feed = {"x": noise(3, 2)}
     labels, scores = hybridc.InferenceSession(artifact).run(None, feed)
-    right = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+    right: Any = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
     np.testing.assert_array_equal(labels, right[0])
     assert [each.keys() for each in scores] == [each.keys() for each in right[1]]
     for one, other in zip(scores, right[1], strict=True):

@@ -25,7 +25,7 @@ def run(model: Any, feed: Any) -> list[Any]:
     return hybridc.InferenceSession(artifact).run(None, feed)
 
 
-STEPS = {
+STEPS: dict[str, tuple[str, dict[str, Any]]] = {
     "Adagrad": ("h", {"decay_factor": 0.1, "norm_coefficient": 0.01}),
     "Adam": ("v h", {"alpha": 0.8, "beta": 0.95, "norm_coefficient_post": 0.01}),
     "Momentum": (
@@ -57,7 +57,8 @@ def test_steps_of_optimisers(name: str, turn: int, opset: int) -> None:
     given += [(n, FLOAT, shapes[n[-1]]) for n in names]
     model = build([step], given, [(n, FLOAT, None) for n in outputs], opset_imports=domains(opset))
     got = run(model, feed)
-    for value, right in zip(got, ReferenceEvaluator(model).run(None, feed), strict=True):
+    wanted: Any = ReferenceEvaluator(model).run(None, feed)
+    for value, right in zip(got, wanted, strict=True):
         np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
 
 
@@ -68,7 +69,7 @@ def gradients(
     names = xs or list(inputs)
     outputs = [f"d_{name}" for name in names]
     rest = [name for name in inputs if name not in names]
-    others = {"zs": rest} if rest else {}
+    others: dict[str, Any] = {"zs": rest} if rest else {}
     step = helper.make_node(
         "Gradient", [*names, *rest], outputs, domain=DOMAIN, y="y", xs=names, **others
     )

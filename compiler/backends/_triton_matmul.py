@@ -6,6 +6,9 @@ import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
 
+# Triton reads the annotations of its kernels, and makes of a function what is called by a grid.
+# pyright: reportMissingParameterType=false, reportIndexIssue=false
+
 # Tiles of the product, warps and stages: a large one, and two for few rows or few columns.
 _TILES = ((128, 128, 32, 4, 4), (128, 64, 32, 4, 4), (32, 64, 64, 4, 3), (64, 256, 32, 8, 3))
 _GROUP = 8  # tiles of rows that follow each other, so that their columns stay in the L2 cache

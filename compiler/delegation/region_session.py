@@ -116,8 +116,8 @@ def to_array(value: Any) -> Array:
             raise InputError(f"it cannot be given as an array: {first(error)}") from None
         shape = value.shape()
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = (ctypes.c_ubyte * size).from_address(value.data_ptr()) if size else b""
-        made = np.frombuffer(memory, np.uint8).copy().view(dtype).reshape(shape)
+        memory = ctypes.string_at(value.data_ptr(), size) if size else b""
+        made = np.frombuffer(bytearray(memory), dtype).reshape(shape)
     return made
 
 

@@ -108,7 +108,7 @@ def _(
     return log_probs.new_empty(log_probs.shape[1])
 
 
-def _ctc_loss(  # noqa: PLR0913, PLR0917 - torch's own signature
+def ctc_loss(  # noqa: PLR0913, PLR0917 - torch's own signature
     log_probs: Tensor,
     targets: Tensor,
     input_lengths: Tensor | Sequence[int],
@@ -117,6 +117,7 @@ def _ctc_loss(  # noqa: PLR0913, PLR0917 - torch's own signature
     reduction: int = 1,
     zero_infinity: bool = False,
 ) -> Tensor:
+    """Minus the logarithm of the probability of all alignments, as torch reduces it."""
     batched = log_probs.ndim == 3
     rows = log_probs if batched else log_probs.unsqueeze(1)
     steps, lengths = (_lengths(x) for x in (input_lengths, target_lengths))
@@ -143,7 +144,7 @@ def _loss_by_name(  # noqa: PLR0913, PLR0917 - torch's own signature
 ) -> Tensor:
     number = _REDUCTIONS.index(reduction)
     given = (log_probs, targets, input_lengths, target_lengths)
-    return _ctc_loss(*given, blank, number, zero_infinity)
+    return ctc_loss(*given, blank, number, zero_infinity)
 
 
 def _lengths(given: Tensor | Sequence[int]) -> Tensor:
@@ -174,6 +175,6 @@ def _forward(c: Call) -> Expr:
 
 
 TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
-    {torch.ctc_loss: _ctc_loss, torch.nn.functional.ctc_loss: _loss_by_name}
+    {torch.ctc_loss: ctc_loss, torch.nn.functional.ctc_loss: _loss_by_name}
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"alignments.default": _forward})

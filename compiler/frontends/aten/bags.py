@@ -66,7 +66,7 @@ def _named(  # noqa: PLR0913, PLR0917 - torch's own signature
     return _embedding_bag(*given, include_last_offset, padding)
 
 
-def _bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
+def bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
     input: Tensor,  # noqa: A002
     weight: Tensor,
     offsets: Tensor | None = None,
@@ -109,5 +109,5 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     }
 )
 TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
-    {torch.nn.functional.embedding_bag: _bags_of_one_size}
+    {torch.nn.functional.embedding_bag: bags_of_one_size}
 )

@@ -11,7 +11,7 @@ from hybridc.compiler.errors import UnsupportedError
 Tensor = Any  # torch.Tensor
 
 
-def _covariance(
+def covariance(
     self: Tensor,
     *,
     correction: int = 1,
@@ -42,8 +42,9 @@ def _product(one: Tensor | None, two: Tensor | None, rows: Tensor) -> Tensor:
     return made
 
 
-def _correlation(self: Tensor) -> Tensor:
-    made = _covariance(self)
+def correlation(self: Tensor) -> Tensor:
+    """The covariances over the deviations of both, within -1 and 1."""
+    made = covariance(self)
     if made.ndim == 0:
         return made / made
     variance = made.diagonal()
@@ -54,7 +55,7 @@ def _correlation(self: Tensor) -> Tensor:
     return made.clamp(-1, 1)
 
 
-def _least_squares(
+def least_squares(
     self: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None
 ) -> Any:
     """The shortest solution, by singular values; residuals where the driver gives them.
@@ -166,7 +167,7 @@ def _histogram_of_bins(
     return made, bins.clone()
 
 
-def _count(self: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+def count(self: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
     """How often each whole number occurs; as many counts as the largest, or the caller, wants."""
     known = weights is None or weights.dtype == torch.float32
     kind = torch.float64 if not known else torch.int64 if weights is None else torch.float32
@@ -187,12 +188,12 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 )
 TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(
     {
-        torch.bincount: _count,
-        torch.Tensor.bincount: _count,
-        torch.corrcoef: _correlation,
-        torch.Tensor.corrcoef: _correlation,
-        torch.cov: _covariance,
-        torch.Tensor.cov: _covariance,
-        torch.linalg.lstsq: _least_squares,
+        torch.bincount: count,
+        torch.Tensor.bincount: count,
+        torch.corrcoef: correlation,
+        torch.Tensor.corrcoef: correlation,
+        torch.cov: covariance,
+        torch.Tensor.cov: covariance,
+        torch.linalg.lstsq: least_squares,
     }
 )

@@ -1,13 +1,13 @@
 """Operators of torch in those of ONNX, which torch's own exporter lacks or writes wrongly."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 _OPEN_END = 2**63 - 1
 _INT64, _BOOL = 7, 9  # ONNX's numbers of types
 
 
-def translations() -> Mapping[Any, Callable[..., Any]]:
+def translations() -> dict[Any, Callable[..., Any]]:
     """Our functions by operator."""
     import torch
 
