@@ -10,6 +10,20 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler.model import Array
 
+# IR as text, which computes one thing twice.
+RELU_TWICE = """
+@I.ir_module
+class Module:
+    @R.function
+    def main(x: R.Tensor((8, 8), dtype="float32")):
+        with R.dataflow():
+            y = R.nn.relu(x)
+            z = R.nn.relu(x)
+            w = R.add(y, z)
+            R.output(w)
+        return w
+"""
+
 WEIGHT = np.random.default_rng(2).standard_normal((12, 8)).astype(np.float32)
 
 

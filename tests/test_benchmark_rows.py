@@ -28,7 +28,9 @@ for _ in range(1000):
     time.sleep(0.01)
 SIGNAL
 """
-_MAIN = """import pathlib, sys
+# A shell that starts the tests in the background lets them ignore SIGINT.
+_MAIN = """import pathlib, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, sys.argv[1])
 import results, run
 run.HERE = pathlib.Path(sys.argv[2])

@@ -81,11 +81,11 @@ def gradients(
 Case = tuple[list[Any], dict[str, Any], Callable[..., Any]]
 
 
-def cases() -> dict[str, Case]:
+def elementwise() -> dict[str, Case]:
     import torch
     from torch.nn import functional as F  # noqa: N812
 
-    a, b, row, positive = noise(3, 4), noise(4, 5), noise(1, 4), np.abs(noise(3, 4)) + 0.5
+    a, row, positive = noise(3, 4), noise(1, 4), np.abs(noise(3, 4)) + 0.5
     unary: dict[str, Any] = {
         "Cos": torch.cos, "Erf": torch.erf, "Exp": torch.exp, "Neg": torch.neg,
         "Relu": torch.relu, "Sigmoid": torch.sigmoid, "Sin": torch.sin,
@@ -105,6 +105,16 @@ def cases() -> dict[str, Case]:
     found |= {
         "Pow": ([node("Pow", "a b", "y")], {"a": positive, "b": row}, torch.pow),
         "the same twice": ([node("Mul", "a a", "y")], {"a": a}, lambda x: x * x),
+        "Sum": ([node("Sum", "a b a", "y")], {"a": a, "b": row}, lambda x, z: x + z + x),
+    }
+    return found
+
+
+def products() -> dict[str, Case]:
+    import torch
+
+    a, b = noise(3, 4), noise(4, 5)
+    return {
         "MatMul": ([node("MatMul", "a b", "y")], {"a": a, "b": b}, torch.matmul),
         "MatMul of stacks": (
             [node("MatMul", "a b", "y")], {"a": noise(2, 1, 3, 4), "b": noise(5, 4, 2)},
@@ -116,6 +126,23 @@ def cases() -> dict[str, Case]:
         "MatMul by a vector": (
             [node("MatMul", "a b", "y")], {"a": noise(2, 3, 4), "b": noise(4)}, torch.matmul,
         ),
+        "Gemm of transposes": (
+            [node("Gemm", "a b", "y", transA=1)], {"a": noise(4, 3), "b": b},
+            lambda x, w: x.T @ w,
+        ),
+        "Gemm of both transposed": (
+            [node("Gemm", "a b", "y", transA=1, transB=1)], {"a": noise(4, 3), "b": noise(5, 4)},
+            lambda x, w: x.T @ w.T,
+        ),
+    }  # fmt: skip
+
+
+def others() -> dict[str, Case]:
+    import torch
+    from torch.nn import functional as F  # noqa: N812
+
+    a, row = noise(3, 4), noise(1, 4)
+    return {
         "softmax": (
             [node("Softmax", "a", "y", axis=0)], {"a": a}, lambda x: torch.softmax(x, 0),
         ),
@@ -142,24 +169,17 @@ def cases() -> dict[str, Case]:
             {"a": a, "b": noise(5, 4), "c": noise(5)},
             lambda x, w, c: torch.relu(0.5 * x @ w.T + 2 * c).mean().reshape(1, 1),
         ),
-        "Gemm of transposes": (
-            [node("Gemm", "a b", "y", transA=1)], {"a": noise(4, 3), "b": b},
-            lambda x, w: x.T @ w,
-        ),
-        "Gemm of both transposed": (
-            [node("Gemm", "a b", "y", transA=1, transB=1)], {"a": noise(4, 3), "b": noise(5, 4)},
-            lambda x, w: x.T @ w.T,
-        ),
-        "Sum": ([node("Sum", "a b a", "y")], {"a": a, "b": row}, lambda x, z: x + z + x),
     }  # fmt: skip
-    return found
 
 
-@pytest.mark.parametrize("name", cases())
+CASES = elementwise() | products() | others()
+
+
+@pytest.mark.parametrize("name", CASES)
 def test_gradients(name: str) -> None:
     import torch
 
-    nodes, inputs, function = cases()[name]
+    nodes, inputs, function = CASES[name]
     y, *got = run(gradients(nodes, inputs), inputs)
     tensors = [torch.tensor(array, requires_grad=True) for array in inputs.values()]
     right = function(*tensors)

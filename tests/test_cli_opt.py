@@ -1,0 +1,67 @@
+"""`hybridc opt`: passes on IR as text."""
+
+from pathlib import Path
+
+import pytest
+from cli_models import RELU_TWICE, assert_error
+
+from hybridc.cli import main as entry
+
+
+def test_opt_prints_a_module_that_it_reads_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    pipeline = ["--pipeline", "eliminate-common-subexpressions"]
+    assert entry.run(["opt", *pipeline, "--check", str(script)]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("R.nn.relu") == 1
+    assert "largest difference 0" in err
+    script.write_text(out)
+    assert entry.run(["opt", *pipeline, str(script)]) == 0
+    assert capsys.readouterr().out == out
+
+
+def test_opt_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script, made = tmp_path / "ir.py", tmp_path / "made.py"
+    script.write_text(RELU_TWICE)
+    assert entry.run(["opt", "--pipeline", "legalize", str(script), "-o", str(made)]) == 0
+    assert not capsys.readouterr().out
+    assert "R.call_tir" in made.read_text()
+
+
+@pytest.mark.parametrize("text", ["garbage", "", "x = 1", "import os", RELU_TWICE[:200]])
+def test_opt_refuses_what_is_no_module(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(text)
+    assert entry.run(["opt", "--pipeline", "legalize", str(script)]) == 2
+    assert_error(capsys, "ir.py is no Relax module in TVMScript")
+
+
+def test_opt_refuses_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["opt", "--pipeline", "legalize", str(tmp_path / "none.py")]) == 2
+    assert_error(capsys, "none.py")
+
+
+def test_opt_check_catches_a_pass_that_changes_the_result(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin = tmp_path / "drop_relu.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "import tvm\n"
+        "from hybridc.compiler.interfaces import Context, IRModule, Pass\n"
+        "@dataclass(frozen=True)\n"
+        "class DropRelu(Pass):\n"
+        '    """Wrong on purpose."""\n'
+        "    def apply(self, module: IRModule, context: Context) -> IRModule:\n"
+        "        return tvm.script.from_source(module.script().replace('relu', 'silu'))\n"
+    )
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    call = ["opt", "--pipeline", "drop-relu", "--plugin", str(plugin), "--check", str(script)]
+    assert entry.run(call) == 1
+    assert_error(capsys, "output 0 changed by up to")
