@@ -56,3 +56,20 @@ def test_inputs_that_torch_refuses_are_said() -> None:
     ones = np.ones(2, np.int64)
     with pytest.raises(InputError, match=r"torch refuses .*give some by calibration="):
         model.reference(dict.fromkeys(names, ones))
+
+
+def test_branches_that_close_over_a_tensor() -> None:
+    """Dynamo traces branches, and breaks off where a mode is around it."""
+
+    class Branches(nn.Module):
+        def forward(self, condition: Any, x: Any) -> Any:
+            def plus(y: Any) -> Any:
+                return y + x
+
+            def minus(y: Any) -> Any:
+                return y - 2 * x
+
+            return torch.cond(condition, plus, minus, [x + 1])
+
+    model = torch_model.load(Branches(), (torch.tensor(True), torch.randn(3)), ["ONNX"])
+    check(model, {model.inputs[0].name: np.array(False), model.inputs[1].name: np.ones(3, "f")})

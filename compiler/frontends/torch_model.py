@@ -170,13 +170,27 @@ def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
 def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
     import torch
 
+    try:
+        with torch.no_grad(), evaluation_mode(module), _quiet():
+            return _traced(module, example_inputs)
+    except Exception as error:  # tracing runs the user's own code
+        raise ModelError(f"torch.export cannot trace the module: {_reason(error)[:200]}") from error
+
+
+def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
+    """The module's program, if it can be of functions written otherwise; else of torch's own.
+
+    Branches and loops of torch are traced by Dynamo, which wants no mode around it.
+    """
+    import torch
+
     from hybridc.compiler.frontends.torch_import.traceable import traceable  # needs torch
 
     try:
-        with torch.no_grad(), evaluation_mode(module), _quiet(), traceable():
+        with traceable():
             return torch.export.export(module, example_inputs)
-    except Exception as error:  # tracing runs the user's own code
-        raise ModelError(f"torch.export cannot trace the module: {_reason(error)[:200]}") from error
+    except Exception:  # the other try says what is wrong
+        return torch.export.export(module, example_inputs)
 
 
 def _reason(error: BaseException) -> str:
