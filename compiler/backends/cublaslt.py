@@ -2,38 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from hybridc.compiler.backends import _cuda, _torch
-from hybridc.compiler.backends._torch import Head, Tensor, TorchCall
+from hybridc.compiler.backends import _torch
+from hybridc.compiler.backends._library import GpuLibrary
+from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.offload.backend import Backend, Call
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.target import CUDA, Target
 
 
 @dataclass(frozen=True)
-class Cublaslt(Backend):
+class Cublaslt(GpuLibrary):
     """Matrix products by cuBLASLt, with bias and ReLU in its epilogue."""
 
-    packages: ClassVar[tuple[str, ...]] = ("torch",)
-    device: ClassVar[str] = CUDA
-    overhead: ClassVar[float] = _cuda.OVERHEAD
-
-    @classmethod
-    def missing(cls) -> str:
-        """Why torch computes nothing on a GPU here."""
-        return _cuda.missing(super().missing())
-
-    def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
-        """Take products, plain and batched."""
+    def head(self, graph: Subgraph) -> Head | NotApplicable:
+        """A product, plain or batched."""
         if graph.steps[0].operator != "matmul" or "nn.softmax" in graph.operators:
             return NotApplicable("it is no matrix product alone")
-        return _torch.unsupported(graph, _head(graph).steps, _cuda.TYPES)
-
-    def build(self, graph: Subgraph, threads: int) -> Call:
-        """A call of torch's product."""
-        return TorchCall(graph, _head(graph), threads)
+        return _head(graph)
 
 
 def _head(graph: Subgraph) -> Head:

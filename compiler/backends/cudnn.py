@@ -2,42 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from hybridc.compiler.backends import _cuda, _torch
-from hybridc.compiler.backends._torch import Convolution, Head, Tensor, TorchCall
+from hybridc.compiler.backends import _torch
+from hybridc.compiler.backends._library import GpuLibrary
+from hybridc.compiler.backends._torch import Convolution, Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.offload.backend import Backend, Call
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.target import CUDA, Target
 
 
 @dataclass(frozen=True)
-class Cudnn(Backend):
+class Cudnn(GpuLibrary):
     """Convolutions by cuDNN, channels last, with bias, residual and ReLU where it joins them."""
 
-    packages: ClassVar[tuple[str, ...]] = ("torch",)
-    device: ClassVar[str] = CUDA
-    overhead: ClassVar[float] = _cuda.OVERHEAD
-
-    @classmethod
-    def missing(cls) -> str:
-        """Why torch computes nothing on a GPU here."""
-        return _cuda.missing(super().missing())
-
-    def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
-        """Take convolutions with the same padding on both sides."""
+    def head(self, graph: Subgraph) -> Head | NotApplicable:
+        """A convolution with the same padding on both sides."""
         conv = _torch.convolution(graph)
-        if isinstance(conv, NotApplicable):
-            return conv
-        return _torch.unsupported(graph, _head(conv, graph).steps, _cuda.TYPES)
-
-    def build(self, graph: Subgraph, threads: int) -> Call:
-        """A call of torch's convolution."""
-        conv = _torch.convolution(graph)
-        if isinstance(conv, NotApplicable):
-            raise ValueError(conv.reason)
-        return TorchCall(graph, _head(conv, graph), threads)
+        return conv if isinstance(conv, NotApplicable) else _head(conv, graph)
 
 
 def _head(conv: Convolution, graph: Subgraph) -> Head:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 from hybridc.compiler.backends import _torch
-from hybridc.compiler.backends._torch import Convolution, Head, Tensor, TorchCall
+from hybridc.compiler.backends._library import TorchLibrary
+from hybridc.compiler.backends._torch import Convolution, Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.offload.backend import Backend, Call
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.target import Target
 
 _FLOAT = ("float32",)
 _BYTES = ("uint8", "int8", "int32", "float32")
@@ -18,29 +17,20 @@ _SIGN = 128  # what takes unsigned bytes to signed ones
 
 
 @dataclass(frozen=True)
-class Onednn(Backend):
+class Onednn(TorchLibrary):
     """Products, convolutions and attention by oneDNN, as torch brings it.
 
     Weights are brought into the library's order once, with the first call; bias, residual and ReLU
     are computed with the product.  Bytes are multiplied exactly, in int32.
     """
 
-    packages: ClassVar[tuple[str, ...]] = ("torch",)
+    def head(self, graph: Subgraph) -> Head | NotApplicable:
+        """A product, a convolution or attention."""
+        return _head(graph)
 
-    def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
-        """Take fp32, and products of bytes."""
-        made = _head(graph)
-        if isinstance(made, NotApplicable):
-            return made
-        narrow = graph.steps[0].dtype == "int32"
-        return _torch.unsupported(graph, made.steps, _BYTES if narrow else _FLOAT)
-
-    def build(self, graph: Subgraph, threads: int) -> Call:
-        """A call of torch's operators."""
-        made = _head(graph)
-        if isinstance(made, NotApplicable):
-            raise ValueError(made.reason)
-        return TorchCall(graph, made, threads)
+    def types(self, graph: Subgraph) -> Sequence[str]:
+        """fp32, and bytes in products that stay integers."""
+        return _BYTES if graph.steps[0].dtype == "int32" else _FLOAT
 
 
 def _head(graph: Subgraph) -> Head | NotApplicable:

@@ -5,39 +5,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from hybridc.compiler.backends import _cuda, _torch
-from hybridc.compiler.backends._torch import Head, Tensor, TorchCall
+from hybridc.compiler.backends._library import GpuLibrary
+from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.compiler.offload.backend import Backend, Call
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.target import CUDA, Target
 
 
 @dataclass(frozen=True)
-class Triton(Backend):
+class Triton(GpuLibrary):
     """A product of rows and a matrix by a kernel in Triton, with bias and ReLU."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "triton")
-    device: ClassVar[str] = CUDA
     overhead: ClassVar[float] = 2 * _cuda.OVERHEAD  # its launcher is Python too
 
-    @classmethod
-    def missing(cls) -> str:
-        """Why torch computes nothing on a GPU here, or Triton is not there."""
-        return _cuda.missing(super().missing())
-
-    def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
-        """Take a product by a matrix."""
+    def head(self, graph: Subgraph) -> Head | NotApplicable:
+        """A product by a matrix."""
         first = graph.steps[0]
         if first.operator != "matmul" or "nn.softmax" in graph.operators:
             return NotApplicable("it is no matrix product alone")
         left, right = (graph.operands[number].shape for number in first.operands)
         if len(left) < 2 or len(right) != 2:
             return NotApplicable("it is no product of rows by a matrix")
-        return _torch.unsupported(graph, _head(graph).steps, _cuda.TYPES)
-
-    def build(self, graph: Subgraph, threads: int) -> Call:
-        """A launch of the kernel."""
-        return TorchCall(graph, _head(graph), threads)
+        return _head(graph)
 
 
 def _head(graph: Subgraph) -> Head:
