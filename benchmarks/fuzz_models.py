@@ -184,7 +184,10 @@ def _by_nnsmith(interpreter: str, seed: int, nodes: int, folder: Path) -> Iterat
     script = Path(__file__).with_name("nnsmith_models.py")
     for first in itertools.count(seed, _BATCH):
         options = ("--first", first, "--count", _BATCH, "--nodes", nodes, "--output", folder)
-        made = subprocess.run([interpreter, script, *map(str, options)], check=False)
+        try:
+            made = subprocess.run([interpreter, script, *map(str, options)], check=False)
+        except OSError as error:
+            raise SystemExit(f"{interpreter} cannot be run: {error.strerror}") from None
         if made.returncode:
             raise SystemExit(f"{interpreter} cannot run NNSmith: pip install 'hybridc[fuzz]' there")
         for number in range(first, first + _BATCH):
