@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.dims import is_open
-from hybridc.compiler.errors import InputError, ModelError, first_line
+from hybridc.compiler.errors import HybridcError, InputError, ModelError, first_line
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.relax_outputs import output_specs
@@ -189,6 +189,8 @@ def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
     try:
         with traceable():
             return torch.export.export(module, example_inputs)
+    except HybridcError:  # a refusal of ours says more than torch's words for the same function
+        raise
     except Exception:  # the other try says what is wrong
         return torch.export.export(module, example_inputs)
 
