@@ -1,6 +1,6 @@
 """What tuning gains: whole models, and kernels beside MetaSchedule.
 
-    python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32]
+    python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32] [--caches cold]
     python benchmarks/tuning.py kernels [--kernels NAME,...] [--trials 16] [--baseline 512]
 
 What was tuned is kept in logs under build/tuning, and is not measured again when a part is
@@ -33,7 +33,7 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Budget, Tuning, Ways
+from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuner
 
@@ -52,12 +52,14 @@ def main() -> None:
     parser.add_argument("--models", default=_MODELS, help="models: these alone")
     parser.add_argument("--kernels", help="kernels: these alone")
     parser.add_argument("--trials", type=int, help="points for each kernel")
+    caches = "models: what kernels find in the caches while they are measured"
+    parser.add_argument("--caches", choices=("warm", "cold"), default="warm", help=caches)
     parser.add_argument("--baseline", type=int, default=512, help="kernels: MetaSchedule's trials")
     given = parser.parse_args()
     settings.set_runtime_threads(THREADS)
     LOGS.mkdir(parents=True, exist_ok=True)
     if given.part == "models":
-        markdown.show(whole_models(given.models.split(","), given.trials or 32))
+        markdown.show(whole_models(given.models.split(","), given.trials or 32, given.caches))
     else:
         kernels = metaschedule.named(given.kernels)
         markdown.show(beside_metaschedule(kernels, given.trials or 16, given.baseline))
@@ -67,22 +69,21 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
     """Keeps the lines of the description."""
 
 
-def whole_models(names: Sequence[str], trials: int) -> Iterator[str]:
+def whole_models(names: Sequence[str], trials: int, caches: Caches) -> Iterator[str]:
     """Tune models; run each as tuned and as compiled without a log, in turn."""
     times = ("without tuning, ms", "tuned, ms", "ratio", "goal")
     changes = ("kernels changed", "of them slower", "measured")
     yield markdown.head(("model", "trials a kernel", *times, *changes))
     for name in names:
-        yield from _whole_model(name, trials)
+        yield from _whole_model(name, Tuning(trials, caches=caches))
 
 
-def _whole_model(name: str, trials: int) -> Iterator[str]:
+def _whole_model(name: str, how: Tuning) -> Iterator[str]:
     """A model's row, and the note on it."""
     import models
 
-    path, log = models.onnx_file(name, 1), LOGS / f"{name}.sqlite"
+    path, log = models.onnx_file(name, 1), LOGS / f"{name}-{how.caches}.sqlite"
     options = Options(log=str(log), threads=THREADS, progress=_told)
-    how = Tuning(trials)
     ways = Ways(how)
     module, context, finish = driver.unscheduled(path, options, ways=ways)
     done = session.tune(tasks.kernels(module, context, finish), options, how, ways=ways)
@@ -90,14 +91,15 @@ def _whole_model(name: str, trials: int) -> Iterator[str]:
     changed, slower = _changed(done)
     ratio = times.ratio("tuned", "default")
     cells = [
-        *(name, str(trials), *(f"{times.median(each) * 1e3:.2f}" for each in ("default", "tuned"))),
+        *(name, str(how.trials)),
+        *(f"{times.median(each) * 1e3:.2f}" for each in ("default", "tuned")),
         f"{ratio:.3f}{' **missed**' if ratio > _GOAL else ''}",
         *(f"≤ {_GOAL}", f"{changed} of {len(done.kernels)}", str(len(slower))),
         str(datetime.date.today()),
     ]
     tuned = done.tuned
     note = f"* {name}: {tuned.measured} points measured in {tuned.seconds / 60:.1f} minutes, until "
-    note += f"{tuned.reason}; machine's drift {tuned.drift:+.1%}"
+    note += f"{tuned.reason}, caches {how.caches}; machine's drift {tuned.drift:+.1%}"
     yield markdown.row(cells)
     yield note + "".join(f"; slower: {each}" for each in slower) + "."
 
