@@ -67,10 +67,10 @@ _INTERRUPTED = 130  # 128 + SIGINT
 )
 @click.option(
     "--caches",
-    type=click.Choice(["warm", "cold"]),
-    default="warm",
+    type=click.Choice(["auto", "warm", "cold"]),
+    default="auto",
     show_default=True,
-    help="Measure with what the last call left in the caches, or with nothing in them.",
+    help="Measure with weights in the caches, or in memory; auto: as the model leaves them.",
 )
 @DTYPE
 @SHAPE
@@ -90,7 +90,7 @@ def command(
     strategy: str,
     seed: int | None,
     workers: int | None,
-    caches: Literal["warm", "cold"],
+    caches: Literal["auto", "warm", "cold"],
     shape: tuple[str, ...],
     plugin: tuple[Path, ...],
     explain: bool,

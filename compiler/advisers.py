@@ -74,7 +74,9 @@ class _Unreadable:
 
     fault: str
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """Know nothing."""
 
     def missed(self, kernel: str) -> None:

@@ -32,10 +32,13 @@ Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used
 class Advice(Protocol):
     """Knows rules and points for kernels that somebody measured: a tuning log, a schedule lock."""
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """The rule and the point for a kernel by its workload key, or None where none is known.
 
-        `usable` says of a rule and a point why they do not do for this kernel.
+        `usable` says of a rule and a point why they do not do for this kernel; the model leaves the
+        caches in the state `mode` (see `cached_weights`).
         """
         ...
 

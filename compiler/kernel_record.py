@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+State = Literal["warm", "cold"]  # of the caches when a kernel is called
 
 
 @dataclass(frozen=True)
@@ -39,4 +41,4 @@ class Alternatives:
     rules: tuple[str, ...]
     kernels: tuple[Any, ...] = field(repr=False)
     workloads: tuple[str, ...]
-    mode: str = "cold"
+    mode: State = "cold"

@@ -24,7 +24,9 @@ class LockAdvice:
     choices: Mapping[str, tuple[str, Point]]
     faults: dict[str, str] = field(default_factory=dict[str, str])
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """The rule and the point that the lock has for a kernel."""
         choice = self.choices.get(workload)
         unfit = usable(*choice) if choice else "the lock has no kernel that computes the same"

@@ -6,14 +6,11 @@ with weights packed in its own way.  What is measured of them tells which way a 
 
 from dataclasses import replace
 from functools import lru_cache
-from math import prod
-from typing import Any
 
 import numpy as np
-from tvm import relax
-from tvm.ir import GenericConst
 
-from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
+from hybridc.compiler import cached_weights
+from hybridc.compiler.interfaces import Context, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord
 from hybridc.compiler.kernels import contractions, vector_width, winograd
 from hybridc.compiler.kernels.contractions import Conv2d
@@ -23,9 +20,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
 _WINDOW = 3
-# Weights of so much of the last cache, all together, stay there from one run of a model to the
-# next: Winograd's are up to four times as large, and activations need room as well.
-_STAYS = 0.25
+# Packed weights are larger: Winograd's up to four times, and not every layer takes it.
+_GROWTH = 2
 _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 
 
@@ -43,7 +39,7 @@ def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     """
     if context.advice is None:
         return choices[0]
-    mode = "warm" if weights <= _STAYS * context.target.l3 else "cold"
+    mode = cached_weights.state(_GROWTH * weights, context.target)
     among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
     fastest = context.advice.fastest(among)
     if fastest is None:
@@ -54,20 +50,6 @@ def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     if record not in context.ways:
         context.ways.append(record)
     return choices[fastest]
-
-
-def weight_bytes(module: IRModule) -> int:
-    """Bytes of all constants of a module's graph."""
-    sizes: list[int] = []
-
-    def visit(expr: Any) -> None:
-        if isinstance(expr, GenericConst):
-            sizes.append(prod(expr.value.shape) * np.dtype(str(expr.value.dtype)).itemsize)
-
-    for _, function in module.functions_items():
-        if isinstance(function, relax.Function):
-            relax.analysis.post_order_visit(function, visit)
-    return sum(sizes)
 
 
 @lru_cache(_KNOWN)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
+from hybridc.compiler import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
     byte_windows,
@@ -68,7 +69,7 @@ class PackWeights(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        weights = 0 if context.advice is None else _ways.weight_bytes(module)
+        weights = 0 if context.advice is None else cached_weights.weight_bytes(module)
         rewritten = rewrite(module, _Packer(context, builder, self.winograd, weights).rule)
         kernels = {
             var: func

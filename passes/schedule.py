@@ -6,7 +6,7 @@ from math import prod
 import tvm
 from tvm import tirx
 
-from hybridc.compiler import plugin, strips
+from hybridc.compiler import cached_weights, plugin, strips
 from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import (
     Context,
@@ -40,8 +40,10 @@ class Schedule(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Schedule every loop nest that is not scheduled yet."""
+        weights = 0 if context.advice is None else cached_weights.weight_bytes(module)
+        mode = cached_weights.state(weights, context.target)
         scheduled = {
-            var: _Kernel(var.name_hint, func, context).timed()
+            var: _Kernel(var.name_hint, func, context, mode).timed()
             for var, func in module.functions_items()
             if isinstance(func, tirx.PrimFunc) and "tirx.is_scheduled" not in func.attrs
         }
@@ -50,11 +52,15 @@ class Schedule(Pass):
 
 @dataclass(frozen=True)
 class _Kernel:
-    """One kernel on its way to a rule; `tried` keeps what came of the points that were advised."""
+    """One kernel on its way to a rule, in a model that leaves the caches in the state `mode`.
+
+    `tried` keeps what came of the points that were advised.
+    """
 
     name: str
     func: PrimFunc
     context: Context
+    mode: str
     tried: dict[str, PrimFunc] = field(default_factory=dict[str, PrimFunc])
 
     def timed(self) -> PrimFunc:
@@ -80,7 +86,7 @@ class _Kernel:
         return strips.join(self.func, made, self.context.target.threads)
 
     def _of(self, strip: strips.Strip, name: str) -> "_Kernel":
-        return _Kernel(name, strip.func, self.context)
+        return _Kernel(name, strip.func, self.context, self.mode)
 
     def _called(self, number: int, strip: strips.Strip) -> str:
         """The first strip goes by the kernel's name; shorter ones tell their sizes."""
@@ -117,7 +123,7 @@ class _Kernel:
     def _advised(self, workload: str) -> tuple[str, Point] | None:
         if self.context.advice is None or not workload:
             return None
-        return self.context.advice.choose(self.name, workload, self._usable)
+        return self.context.advice.choose(self.name, workload, self._usable, self.mode)
 
     def _usable(self, rule_name: str, point: Point) -> str | None:
         """Why a point that was measured does not do here; where it does, keep what it makes."""

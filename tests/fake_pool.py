@@ -46,7 +46,6 @@ class FakeBench:
 class FakePool:
     """Takes the place of a pool of workers, and judges points as `judge` does."""
 
-    mode: str = "warm"
     pause: float = 0.0
     judge: Callable[[Point], Measured] = judged
     points: list[Point] = field(default_factory=list[Point])

@@ -15,6 +15,7 @@ import pytest
 from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import answers
+from hybridc.compiler.tuning.arguments import Arguments
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
@@ -95,8 +96,8 @@ def test_a_kernel_that_cannot_run_unscheduled_is_refused(pool: Pool, tmp_path: P
 
 
 def test_cold_caches_are_a_mode_and_processes_end_with_the_pool(tmp_path: Path) -> None:
-    kernel = faulty_rule.kernel(faulty_rule.written(tmp_path))
-    with Pool(1, workers=1, race=QUICK, mode="cold", limits=LIMITS) as opened:
+    kernel = replace(faulty_rule.kernel(faulty_rule.written(tmp_path)), mode="cold")
+    with Pool(1, workers=1, race=QUICK, limits=LIMITS) as opened:
         measured = opened.set_baseline(opened.open(kernel), faulty_rule.point("fine"))
         folder, started = opened.folder, opened.processes
     assert measured.verdict is Verdict.OK
@@ -104,6 +105,18 @@ def test_cold_caches_are_a_mode_and_processes_end_with_the_pool(tmp_path: Path) 
     assert len(started) == 2
     assert not folder.exists()
     assert not [number for number in started if psutil.pid_exists(number)]
+
+
+def test_activations_are_in_the_caches_whatever_weights_are(tmp_path: Path) -> None:
+    kernel = faulty_rule.kernel(faulty_rule.written(tmp_path))
+    given = Arguments(replace(kernel, weights=(0,)))
+    given.reset()
+    before = [array.copy() for array in given.arrays]
+    for array in given.arrays:
+        array.fill(0)
+    given.flush()
+    assert not given.arrays[0].any()  # a weight
+    np.testing.assert_array_equal(given.arrays[1], before[1])
 
 
 @pytest.mark.parametrize("fault", ["hang-in-build", "hang"])

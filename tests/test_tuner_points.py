@@ -46,7 +46,7 @@ def test_every_point_is_measured_once_and_remembered(
 def test_the_summary_tells_of_the_winner(plugin: Path, tmp_path: Path) -> None:
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         tuned = tuner(plugin, opened, FakePool(), 12).run()
-        rows = summary.kernels(tuned, opened, "warm")
+        rows = summary.kernels(tuned, opened)
     (row,) = rows
     assert row["default"] == pytest.approx(1e-3)
     assert row["best"] == pytest.approx(1e-3)
@@ -83,21 +83,22 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
         pool.points.clear()
         (task,) = found = made(plugin)
         tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()
-        cold = nearby.hints(task, found, opened, keys.of_toolchain(), "cold")
+        (cold,) = tasks.distinct([(replace(task.kernel, mode="cold"), 1)])
+        hints = nearby.hints(cold, [cold], opened, keys.of_toolchain())
     assert tuned.measured == 4
     assert pool.points[:2] == [faulty_rule.point("fine"), liked]
-    assert cold == ()  # nothing was measured with cold caches
+    assert hints == ()  # nothing was measured with cold caches
 
 
 def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_path: Path) -> None:
     known, fresh = tasks.distinct([(other(plugin, 2048), 1), (faulty_rule.kernel(plugin), 1)])
     known.history = [Trial(faulty_rule.point("fine"), 2.0), Trial(faulty_rule.point("wrong"), 1.0)]
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
-        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm")
+        found = nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain())
         assert found == (faulty_rule.point("wrong"),)
         known.history.pop()
         # The default is tried anyway.
-        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain(), "warm") == ()
+        assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
 
 
 def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:

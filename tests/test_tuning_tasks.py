@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import driver, pipeline, target
+from hybridc.compiler import cached_weights, driver, pipeline, target
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
@@ -55,6 +55,20 @@ def test_two_models_share_their_kernels(tiny_model: Path) -> None:
     assert task.calls == 2
     assert "plan-memory" in task.kernel.finish
     assert len(task.kernel.weights) == 1
+
+
+def test_weights_that_the_caches_cannot_hold_are_in_memory(tiny_model: Path) -> None:
+    options = plans.Options(target="avx2", threads=2)
+    module, context, finish = driver.unscheduled(tiny_model, options)
+    held = cached_weights.weight_bytes(module)
+    states: list[str] = []
+    found: list[tuple[Kernel, int]] = []
+    for last_cache in (4 * held, held):
+        small = replace(context, target=replace(context.target, l3=last_cache))
+        found += tasks.kernels(module, small, finish)
+        states.append(found[-1][0].mode)
+    assert states == ["warm", "cold"]
+    assert [task.kernel.mode for task in tasks.distinct(found)] == states  # measured apart
 
 
 def test_a_kernel_crosses_to_another_process(tiny_model: Path, tmp_path: Path) -> None:

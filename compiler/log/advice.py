@@ -37,14 +37,16 @@ class LogAdvice:
     found: dict[str, Hit | Near | Miss] = field(default_factory=dict[str, Hit | Near | Miss])
     missing: list[str] = field(default_factory=list[str])
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """The log's winner for a kernel, if it has one that may be used."""
 
         def fit(measured: Measured) -> str | None:
             return usable(measured.rule, measured.point)
 
         try:
-            answer = self.log.lookup(workload, self.target, self.toolchain, usable=fit)
+            answer = self.log.lookup(workload, self.target, self.toolchain, mode=mode, usable=fit)
         except LogError as error:  # a damaged page is no reason not to compile
             answer = Miss((str(error),))
         if isinstance(answer, Near) and not self._allows(answer.differs):
@@ -54,7 +56,7 @@ class LogAdvice:
 
     def _allows(self, differs: tuple[Difference, ...]) -> bool:
         if all(difference.name == "mode" for difference in differs):
-            return True  # measured here, by these tools, with cold caches
+            return True  # measured here, by these tools, with other caches
         if self.frozen or self.near == "never":
             return False
         soft = all(difference.name.split(".")[0] in _SOFT for difference in differs)

@@ -65,7 +65,7 @@ class Arguments:
         return take
 
     def cold(self, run: Run) -> Take:
-        """Single calls, each with what it reads in memory."""
+        """Single calls, each with the weights in memory, and what else there is in the caches."""
 
         def take(count: int) -> list[Sample]:
             samples: list[Sample] = []
@@ -77,10 +77,13 @@ class Arguments:
         return take
 
     def flush(self) -> None:
-        """Empty the caches."""
+        """Leave in the caches what the kernels before this one do: activations, no weights."""
         if self._flush is None:
             self._flush = Flush(self.kernel.target)
         self._flush()
+        for place, (array, given) in enumerate(zip(self.arrays, self._given, strict=True)):
+            if place not in self.kernel.weights:
+                np.copyto(array, given)
 
     def timed(self, run: Run, number: int) -> Sample:
         """The mean of some calls, and whether the system let nothing else run on our cores."""

@@ -80,7 +80,7 @@ class Desk:
     def measure(self, kernel: str, library: str, wanted: str | None, **how: Any) -> Json:
         """Compare what a library computes with what is wanted (None: it was), then time it.
 
-        `how` are the `race`, the `mode` of the caches, and the `incumbent`'s seconds, if any.
+        `how` are the `race` and the `incumbent`'s seconds, if any.
         """
         arguments = self._prepared(kernel)
         run = arguments.call(library)
@@ -91,7 +91,7 @@ class Desk:
             if wrong := arguments.difference(wanted):
                 return {"verdict": Verdict.WRONG, "detail": wrong}
         rules = Race(**how["race"])
-        cold = how["mode"] == "cold"
+        cold = arguments.kernel.mode == "cold"
         timer = arguments.cold(run) if cold else arguments.warm(run, rules.sample)
         samples, disturbed = rules.run(timer, time.perf_counter, how["incumbent"])
         return {"verdict": Verdict.OK, "seconds": samples, "disturbed": disturbed}

@@ -88,13 +88,12 @@ def compare(source: str, how: Tuning, plugins: Sequence[Path] = ()) -> Compariso
     Several have commas between; `random` is the baseline.  The analytic model leads those that
     follow a predictor, where it is recorded.  Raises InputError where nothing can be replayed.
     """
-    found = recorded(source, how.caches, plugins)
+    mode = None if how.caches == "auto" else how.caches
+    found = recorded(source, mode, plugins)
     kernels = [sweep for sweep in found if len(sweep.points) >= _FEWEST]
     if not kernels:
-        raise InputError(
-            f"{source}: no kernel with {_FEWEST} points or more was measured with"
-            f" {how.caches} caches"
-        )
+        caches = f" with {mode} caches" if mode else ""
+        raise InputError(f"{source}: no kernel with {_FEWEST} points or more was measured{caches}")
     names = list(dict.fromkeys([*pipeline.split(how.strategy), _BASELINE]))
     first = how.seed or 0
     results = [
@@ -121,25 +120,25 @@ def run(name: str, strategy: Strategy, kernels: Sequence[Sweep], trials: int, fi
     return Result(name, needed, early, missed / needed.size)
 
 
-def recorded(source: str, mode: str, plugins: Sequence[Path] = ()) -> tuple[Sweep, ...]:
-    """The kernels of a sweep or a log that were measured with the caches in that state."""
+def recorded(source: str, mode: str | None, plugins: Sequence[Path] = ()) -> tuple[Sweep, ...]:
+    """The kernels of a sweep or a log that were measured, in one state of the caches if named."""
     if source.endswith(".npz"):
         return simulate.load(Path(source))
     if "://" not in source and not Path(source).exists():
         raise InputError(f"--simulate {source}: there is no such file")
     with access.open_log(source, readonly=True, plugins=tuple(plugins)) as log:
-        return tuple(_sweeps(record for record in log.records() if record.mode == mode))
+        return tuple(_sweeps(record for record in log.records() if mode in (None, record.mode)))
 
 
 def _sweeps(records: Iterable[Record]) -> Iterable[Sweep]:
     """A sweep of each kernel, target, toolchain and rule whose points have knobs."""
-    series: dict[tuple[str, str, str, str], list[Record]] = {}
+    series: dict[tuple[str, ...], list[Record]] = {}
     for record in records:
         if record.point:
-            key = (record.workload, record.target, record.toolchain, record.rule)
+            key = (record.workload, record.target, record.toolchain, record.rule, record.mode)
             series.setdefault(key, []).append(record)
-    for (workload, _, _, rule), found in series.items():
-        trials = [t for t in tasks.history(found, rule, found[0].mode) if _alike(t, found[0])]
+    for (workload, _, _, rule, mode), found in series.items():
+        trials = [t for t in tasks.history(found, rule, mode) if _alike(t, found[0])]
         if any(trial.seconds is not None for trial in trials):
             # A tuning measures the default first.
             name, default = f"{rule} {workload[:8]}", found[0].point

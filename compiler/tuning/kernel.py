@@ -10,6 +10,7 @@ from typing import Any
 from hybridc.compiler import build, pipeline, plugin, target
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
+from hybridc.compiler.kernel_record import State
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.drift import Drift
@@ -29,7 +30,8 @@ class Kernel:
     """A loop nest before scheduling, the rule that takes it, and the passes that follow the rule.
 
     `finish` is the text of those passes; `plugins` are the files that rules and passes may be in.
-    `weights` are the parameters that are constants in the model.
+    `weights` are the parameters that are constants in the model, which leaves the caches in the
+    state `mode` when it calls the kernel.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Kernel:
     finish: str = ""
     plugins: tuple[Path, ...] = ()
     weights: tuple[int, ...] = ()
+    mode: State = "warm"
 
     @cached_property
     def match(self) -> Any:
@@ -112,6 +115,7 @@ class Kernel:
             "finish": self.finish,
             "plugins": [str(file) for file in self.plugins],
             "weights": list(self.weights),
+            "mode": self.mode,
         }
         path.write_text(json.dumps(data))
 
@@ -132,6 +136,7 @@ class Kernel:
             data["finish"],
             files,
             tuple(data["weights"]),
+            data["mode"],
         )
 
 

@@ -18,7 +18,7 @@ _ASKED, _HINTS = 4, 2
 
 
 def hints(
-    task: Task, tasks: Iterable[Task], log: TuningLog, toolchain: Described, mode: str
+    task: Task, tasks: Iterable[Task], log: TuningLog, toolchain: Described
 ) -> tuple[Point, ...]:
     """Points of the task's space that were best for kernels like it, the most alike first.
 
@@ -29,7 +29,7 @@ def hints(
     others = [other for other in tasks if other is not task and other.best]
     known = [Similar(o.kernel.rule_name, o.features, o.best.point) for o in others if o.best]
     points = [
-        *(features.moved(point, space) for point in _of_log(task, log, toolchain, mode)),
+        *(features.moved(point, space) for point in _of_log(task, log, toolchain)),
         *features.hints(rule, task.features, known, space, _HINTS),
     ]
     distinct = {task.search.key(point): point for point in reversed(points)}
@@ -37,7 +37,8 @@ def hints(
     return tuple(reversed(distinct.values()))[:_HINTS]
 
 
-def _of_log(task: Task, log: TuningLog, toolchain: Described, mode: str) -> Iterator[Point]:
+def _of_log(task: Task, log: TuningLog, toolchain: Described) -> Iterator[Point]:
+    mode = task.kernel.mode
     target, wanted = keys.of_target(task.kernel.target), task.kernel.rule_name
 
     def usable(found: Measured) -> str | None:

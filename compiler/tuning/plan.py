@@ -12,7 +12,7 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Strategy
 from hybridc.compiler.units import parse_duration
 
-Caches = Literal["warm", "cold"]
+Caches = Literal["auto", "warm", "cold"]
 _LEAST = 1e-3  # seconds: a budget of none is no budget
 
 
@@ -41,7 +41,7 @@ class Tuning:
     strategy: str = "evolutionary"
     seed: int | None = None
     workers: int | None = None
-    caches: Caches = "warm"
+    caches: Caches = "auto"
 
     def chosen(self, plugins: Sequence[Path] = ()) -> Strategy:
         """The strategy, which may be in one of these files.  Raises PluginError if it is wrong."""

@@ -47,12 +47,11 @@ class Pool:
         threads: int,
         workers: int | None = None,
         race: Race | None = None,
-        mode: str = "warm",
         limits: Limits | None = None,
         timeline: Timeline | None = None,
         gpu: str | None = None,
     ) -> None:
-        self.race, self.mode = race or Race(), mode
+        self.race = race or Race()
         self.limits = limits or Limits.of_machine()
         cpus = sorted(host.allowed_cpus())
         timing, spare = cpus[:threads], cpus[threads:]
@@ -218,7 +217,6 @@ class Pool:
             "library": str(library),
             "wanted": None if known else str(bench.wanted),
             "race": self.race.to_json(),
-            "mode": self.mode,
             "incumbent": None if known or incumbent is None else incumbent * pace,
         }
         answer = self._run(request, bench.limit)

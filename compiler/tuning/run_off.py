@@ -19,10 +19,9 @@ MOST = 4
 _CONFIRMED = 2
 
 
-def contenders(
-    task: Task, log: TuningLog, target: Described, toolchain: Described, mode: str
-) -> list[Point]:
+def contenders(task: Task, log: TuningLog, target: Described, toolchain: Described) -> list[Point]:
     """The default and the winner; none where they are one, or the winner is confirmed already."""
+    mode = task.kernel.mode
     found = log.lookup(task.workload.key, target, toolchain, mode=mode)
     if not isinstance(found, Hit) or found.record.rule != task.kernel.rule_name:
         return []

@@ -17,7 +17,7 @@ from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.tuning import on_gpus, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
-from hybridc.compiler.tuning.plan import Budget, Tuning, Ways
+from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuned, Tuner
 from hybridc.compiler.tuning.update import Update
@@ -70,7 +70,7 @@ def tune(
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
             raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
-        found = list(found)
+        found = [(_placed(kernel, how.caches), calls) for kernel, calls in found]
         distinct = tasks.distinct(found)
         budget = Budget(how.trials, (ways.left if ways else how).seconds())
 
@@ -81,7 +81,7 @@ def tune(
         gpu, *others = on_gpus.names(distinct[0].kernel.target) if distinct else (None,)
 
         def pool_on(name: str | None) -> Pool:
-            return Pool(threads, how.workers, mode=how.caches, timeline=timeline, gpu=name)
+            return Pool(threads, how.workers, timeline=timeline, gpu=name)
 
         def elsewhere(name: str, ending: Ending) -> int:
             with access.open_log(options.log, plugins=plugins) as log, pool_on(name) as pool:
@@ -96,7 +96,12 @@ def tune(
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
         tuned = replace(tuned, measured=tuned.measured + sum(more))
         notes = (*_notes(), *(ways.notes if ways else ()))
-        return Outcome(tuned, summary.kernels(tuned, opened, how.caches), opened.name, notes)
+        return Outcome(tuned, summary.kernels(tuned, opened), opened.name, notes)
+
+
+def _placed(kernel: Kernel, caches: Caches) -> Kernel:
+    """The kernel with the caches as the options want them: `auto` as its model leaves them."""
+    return kernel if caches == "auto" else replace(kernel, mode=caches)
 
 
 def _notes() -> tuple[str, ...]:

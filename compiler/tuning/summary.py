@@ -15,15 +15,15 @@ from hybridc.compiler.tuning.tuner import Tuned
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 
 
-def kernels(tuned: Tuned, log: TuningLog, mode: str) -> list[dict[str, Any]]:
+def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
     """Each kernel: its winner in the log, beside its default; times in seconds of one call."""
     ordered = sorted(tuned.tasks, key=lambda task: -task.seconds)
-    return [_kernel(task, log, mode) for task in ordered]
+    return [_kernel(task, log) for task in ordered]
 
 
-def _kernel(task: Task, log: TuningLog, mode: str) -> dict[str, Any]:
+def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
     target, toolchain = keys.of_target(task.kernel.target), keys.of_toolchain()
-    found = log.lookup(task.workload.key, target, toolchain, mode=mode)
+    found = log.lookup(task.workload.key, target, toolchain, mode=task.kernel.mode)
     won = found if isinstance(found, Hit) else None
     return {
         "kernel": task.kernel.name,

@@ -10,7 +10,7 @@ from typing import Any
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 
-from hybridc.compiler import plugin, strategies
+from hybridc.compiler import cached_weights, plugin, strategies
 from hybridc.compiler.interfaces import (
     Context,
     IRModule,
@@ -160,7 +160,8 @@ def kernels(
     Kernels whose rule leaves nothing to choose are left out, and so are those whose arguments have
     open sizes: nothing can be run without sizes.
     """
-    called = _calls(module)
+    called, target = _calls(module), context.target
+    mode = cached_weights.state(cached_weights.weight_bytes(module), target)
     for var, func in module.functions_items():
         if not isinstance(func, tirx.PrimFunc) or "tirx.is_scheduled" in func.attrs:
             continue
@@ -168,22 +169,26 @@ def kernels(
         rule = rule_of(func, context.rules, context.target)
         if found and rule is not None and _sized(func):
             weights = tuple(i for i, arg in enumerate(found[0]) if isinstance(arg, GenericConst))
-            name, target = str(var.name_hint), context.target
-            kernel = Kernel(name, func, rule, target, finish, tuple(plugins), weights)
+            name = str(var.name_hint)
+            kernel = Kernel(name, func, rule, target, finish, tuple(plugins), weights, mode)
             yield kernel, len(found)
 
 
 def distinct(found: Iterable[tuple[Kernel, int]]) -> list[Task]:
-    """One task for all kernels that compute the same, with their calls together."""
-    tasks: dict[str, Task] = {}
+    """One task for all kernels that compute the same in the same state of the caches.
+
+    It has their calls together.
+    """
+    tasks: dict[tuple[str, str], Task] = {}
     for kernel, calls in found:
         workload = keys.of_kernel(kernel.func)
-        if workload.key in tasks:
-            tasks[workload.key].calls += calls
+        key = workload.key, kernel.mode
+        if key in tasks:
+            tasks[key].calls += calls
             continue
         search = strategies.search_task(kernel.rule, kernel.match)
         if search.size > 1:
-            tasks[workload.key] = Task(kernel, calls, workload, search)
+            tasks[key] = Task(kernel, calls, workload, search)
     return list(tasks.values())
 
 

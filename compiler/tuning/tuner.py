@@ -108,7 +108,7 @@ class Tuner:
         """Measure the winner again beside the default, and whatever wins instead of it then."""
         _, target, toolchain = self._described(task)
         for _ in range(run_off.MOST):
-            points = run_off.contenders(task, self.log, target, toolchain, self.pool.mode)
+            points = run_off.contenders(task, self.log, target, toolchain)
             if not points or self._left <= 0:
                 break
             with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
@@ -171,7 +171,7 @@ class Tuner:
     def _work(self, task: Task) -> str:
         """What is claimed while a task is measured."""
         series = [described.key for described in self._described(task)]
-        return claims.name(*series, task.kernel.rule_name, self.pool.mode)
+        return claims.name(*series, task.kernel.rule_name, task.kernel.mode)
 
     def _turn(self, busy: set[Task]) -> bool:
         """Give a round to the task that needs it most of those that are free; False if none is."""
@@ -197,7 +197,7 @@ class Tuner:
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
-            near = nearby.hints(task, self.tasks, self.log, self._toolchain, self.pool.mode)
+            near = nearby.hints(task, self.tasks, self.log, self._toolchain)
             search = replace(search, hints=near, score=task.predictor.score(task.history, look))
         points = self.strategy.propose(search, task.history, count)
         task.exhausted = not points
@@ -252,7 +252,7 @@ class Tuner:
         for task in tasks:
             target = keys.of_target(task.kernel.target)
             found = self.log.records(task.workload.key, target.key, self._toolchain.key)
-            task.history = tuning.history(found, task.kernel.rule_name, self.pool.mode)
+            task.history = tuning.history(found, task.kernel.rule_name, task.kernel.mode)
 
     def _described(self, task: Task) -> list[keys.Described]:
         return [task.workload, keys.of_target(task.kernel.target), self._toolchain]
@@ -267,7 +267,7 @@ class Tuner:
             point=dict(measured.point),
             verdict=measured.verdict,
             seconds=measured.seconds,
-            mode=self.pool.mode,
+            mode=task.kernel.mode,
             predicted=task.predictor.estimate(measured.point),
             when=time.time(),
             who=who(),

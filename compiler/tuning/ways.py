@@ -40,7 +40,9 @@ class Asked:
         default_factory=dict[tuple[str, ...], Alternatives]
     )
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """Know nothing."""
 
     def missed(self, kernel: str) -> None:
@@ -61,7 +63,9 @@ class Preferred:
 
     fastest_of: Mapping[tuple[str, ...], int | None]
 
-    def choose(self, kernel: str, workload: str, usable: Usable) -> tuple[str, Point] | None:
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
         """Know nothing."""
 
     def missed(self, kernel: str) -> None:
@@ -118,8 +122,7 @@ class MeasureWays:
         with access.open_log(self.options.log, plugins=plugins) as log:
             distinct = tasks.distinct(kernels)
             chosen, workers = self.ways.how.chosen(plugins), self.ways.how.workers
-            mode, timeline = every[0].mode, self.context.timeline  # that of all ways of a model
-            with Pool(target.threads, workers, mode=mode, timeline=timeline) as pool:
+            with Pool(target.threads, workers, timeline=self.context.timeline) as pool:
                 tuned = Tuner(distinct, log, chosen, pool, budget, told).run()
             if tuned.interrupted:
                 raise KeyboardInterrupt(f"{tuned.measured} measurements are kept in {log.name}")
@@ -142,6 +145,7 @@ class MeasureWays:
                 finish(self.steps),
                 plugins,
                 (_WEIGHT,),
+                among.mode,
             )
             for way, func in zip(among.ways, among.kernels, strict=True)
             if (rule := tasks.rule_of(func, self.context.rules, self.context.target))
