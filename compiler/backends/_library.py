@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridc.compiler.backends import _cuda, _torch
+from hybridc.compiler.backends import _torch
 from hybridc.compiler.backends._torch import Head, TorchCall
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.backend import Backend, Call
@@ -47,13 +47,21 @@ class GpuLibrary(TorchLibrary, ABC):
     """A library of NVIDIA GPUs."""
 
     device: ClassVar[str] = CUDA
-    overhead: ClassVar[float] = _cuda.OVERHEAD
+    overhead: ClassVar[float] = 1e-5  # a launch by way of Python
 
     @classmethod
     def missing(cls) -> str:
         """Why torch computes nothing on a GPU here."""
-        return _cuda.missing(super().missing())
+        if absent := super().missing():
+            return absent
+        import torch
+
+        if torch.version.cuda is None:
+            return f"torch {torch.__version__} is a build without CUDA"
+        if not torch.cuda.is_available():
+            return f"torch {torch.__version__} finds no GPU that it can use"
+        return ""
 
     def types(self, graph: Subgraph) -> Sequence[str]:
         """Floats of 16 and 32 bits."""
-        return _cuda.TYPES
+        return "float16", "bfloat16", "float32"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.backends import _torch
+from hybridc.compiler.backends import _patterns, _torch
 from hybridc.compiler.backends._library import GpuLibrary
 from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
@@ -24,20 +24,18 @@ class Cublaslt(GpuLibrary):
 
 def _head(graph: Subgraph) -> Head:
     left, right = graph.steps[0].operands
-    follow = _torch.following(graph)
-    flat = len(graph.operands[left].shape) >= 2 == len(graph.operands[right].shape)
-    if not flat or follow.bias is None:
-        return _plain(graph)
-    relu = follow.relu and follow.other is None
+    behind = _patterns.epilogue(graph)
+    flat = len(graph.operands[left].shape) >= 2 and len(graph.operands[right].shape) == 2
+    if not flat or behind.bias is None:
+        return _torch.matmul_head(graph)
+    relu = behind.relu and behind.other is None
     depth, columns = graph.operands[right].shape
-    bias = follow.bias
 
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        held, functions = constants[bias], vars(torch)
-        assert held is not None
-        return functions["_addmm_activation" if relu else "addmm"], held.reshape(-1)
+        name = "_addmm_activation" if relu else "addmm"
+        return vars(torch)[name], _torch.bias_row(constants, behind.bias)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         call, row = prepared
@@ -47,20 +45,3 @@ def _head(graph: Subgraph) -> Head:
         return made.view(result.shape)
 
     return Head(2 + relu, prepare, run)
-
-
-def _plain(graph: Subgraph) -> Head:
-    """A product without more, right into the result's memory where nothing follows."""
-    left, right = graph.steps[0].operands
-
-    def prepare(_: Sequence[Tensor | None]) -> Any:
-        import torch
-
-        return torch.matmul
-
-    def run(values: Sequence[Tensor], matmul: Any, result: Tensor) -> Tensor:
-        if len(graph.steps) == 1:
-            return matmul(values[left], values[right], out=result)
-        return matmul(values[left], values[right])
-
-    return Head(1, prepare, run)

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hybridc.compiler.backends import _torch
+from hybridc.compiler.backends import _patterns, _torch
 from hybridc.compiler.backends._library import GpuLibrary
-from hybridc.compiler.backends._torch import Convolution, Head, Tensor
+from hybridc.compiler.backends._patterns import Convolution
+from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.subgraph import Subgraph
 
@@ -17,33 +18,32 @@ class Cudnn(GpuLibrary):
 
     def head(self, graph: Subgraph) -> Head | NotApplicable:
         """A convolution with the same padding on both sides."""
-        conv = _torch.convolution(graph)
+        conv = _patterns.convolution(graph)
         return conv if isinstance(conv, NotApplicable) else _head(conv, graph)
 
 
 def _head(conv: Convolution, graph: Subgraph) -> Head:
     data, weight = graph.steps[0].operands
-    padding, strides, dilation, groups = conv.options
+    options = conv.strides, conv.padding, conv.dilation, conv.groups
+    behind = conv.epilogue
     # cuDNN's joined kernels are all with ReLU, and want a bias.
-    joined = conv.relu and conv.bias is not None
-    steps = conv.steps if joined else 1 + (conv.bias is not None)
+    joined = behind.relu and behind.bias is not None
+    steps = behind.steps if joined else 1 + (behind.bias is not None)
 
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        row = None if conv.bias is None else constants[conv.bias]
-        return torch, None if row is None else row.reshape(-1)
+        return torch, _torch.bias_row(constants, behind.bias)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         torch, row = prepared
         image, filters = (values[number].permute(0, 3, 1, 2) for number in (data, weight))
-        options = (strides, padding, dilation, groups)
         if not joined:
             made = torch.conv2d(image, filters, row, *options)
-        elif conv.other is None:
+        elif behind.other is None:
             made = torch.cudnn_convolution_relu(image, filters, row, *options)
         else:
-            other = values[conv.other].permute(0, 3, 1, 2)
+            other = values[behind.other].permute(0, 3, 1, 2)
             made = torch.cudnn_convolution_add_relu(image, filters, other, 1.0, row, *options)
         return made.permute(0, 2, 3, 1)
 

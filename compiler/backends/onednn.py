@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from hybridc.compiler.backends import _torch
+from hybridc.compiler.backends import _patterns, _torch
 from hybridc.compiler.backends._library import TorchLibrary
-from hybridc.compiler.backends._torch import Convolution, Head, Tensor
+from hybridc.compiler.backends._patterns import Convolution
+from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.subgraph import Subgraph
 
@@ -35,57 +36,67 @@ class Onednn(TorchLibrary):
 
 def _head(graph: Subgraph) -> Head | NotApplicable:
     if "nn.softmax" in graph.operators:
-        found = _torch.attention(graph)
-        whole = len(graph.steps)
-        return found if isinstance(found, NotApplicable) else _torch.attention_head(found, whole)
+        return _torch.attention_head(graph)
     if graph.steps[0].operator == "matmul":
         return _product(graph)
-    conv = _torch.convolution(graph)
+    conv = _patterns.convolution(graph)
     if isinstance(conv, NotApplicable):
         return conv
     if graph.steps[0].dtype != "float32":
         return NotApplicable("its convolution is of bytes")
-    return _convolution(conv, graph)
+    constant = graph.operands[graph.steps[0].operands[1]].constant
+    return _convolution(conv, graph) if constant else _convolution_of_inputs(conv, graph)
+
+
+def _convolution_of_inputs(conv: Convolution, graph: Subgraph) -> Head:
+    """An image and weights that no other call has: these are not brought into any order."""
+
+    def prepare(_: Sequence[Tensor | None]) -> Any:
+        import torch
+
+        return torch.conv2d
+
+    def run(values: Sequence[Tensor], convolve: Any, result: Tensor) -> Tensor:
+        image, filters = (values[n].permute(0, 3, 1, 2) for n in graph.steps[0].operands)
+        made = convolve(
+            image, filters, None, conv.strides, conv.padding, conv.dilation, conv.groups
+        )
+        return made.permute(0, 2, 3, 1)
+
+    return Head(1, prepare, run)
 
 
 def _convolution(conv: Convolution, graph: Subgraph) -> Head:
     data, weight = graph.steps[0].operands
-    if not graph.operands[weight].constant:
-        conv = Convolution(1, conv.options)
     batch, height, width, channels = graph.operands[data].shape
-    padding, strides, dilation, groups = conv.options
-    options = padding, strides, dilation, groups
-    activation = "relu" if conv.relu else "none"
+    options = conv.padding, conv.strides, conv.dilation, conv.groups
+    behind = conv.epilogue
+    activation = "relu" if behind.relu else "none"
 
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        bias = None if conv.bias is None else constants[conv.bias]
         held = constants[weight]
-        if held is None:
-            return torch.ops.aten.conv2d, None, None
+        assert held is not None
         size = (batch, channels, height, width)
         plain = held.permute(0, 3, 1, 2)
         packed = torch.ops.mkldnn._reorder_convolution_weight(plain, *options, size)
         call = torch.ops.mkldnn._convolution_pointwise
-        flat = None if bias is None else bias.reshape(-1)
-        return call if conv.other is None else call.binary, packed, flat
+        bias = _torch.bias_row(constants, behind.bias)
+        return call if behind.other is None else call.binary, packed, bias
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         call, packed, bias = prepared
         image = values[data].permute(0, 3, 1, 2)
-        if packed is None:
-            plain = values[weight].permute(0, 3, 1, 2)
-            made = call(image, plain, None, strides, padding, dilation, groups)
-        elif conv.other is None:
+        if behind.other is None:
             made = call(image, packed, bias, *options, activation, [], "")
         else:
-            other = values[conv.other].permute(0, 3, 1, 2)
-            joined: tuple[Any, ...] = ("add", 1.0, "relu" if conv.relu else None, [], None)
+            other = values[behind.other].permute(0, 3, 1, 2)
+            joined: tuple[Any, ...] = ("add", 1.0, "relu" if behind.relu else None, [], None)
             made = call(image, other, packed, bias, *options, *joined)
         return made.permute(0, 2, 3, 1)
 
-    return Head(conv.steps, prepare, run)
+    return Head(behind.steps, prepare, run)
 
 
 def _product(graph: Subgraph) -> Head | NotApplicable:
@@ -99,53 +110,35 @@ def _product(graph: Subgraph) -> Head | NotApplicable:
         return NotApplicable(f"it multiplies {left.dtype} by {right.dtype}")
     if constant and len(left.shape) >= 2:
         return _dense(graph)
-    return _batched(graph)
+    return _torch.matmul_head(graph)
 
 
 def _dense(graph: Subgraph) -> Head:
     """Rows by a matrix of weights, in the order that the library found best."""
     data, weight = graph.steps[0].operands
-    follow = _torch.following(graph)
+    behind = _patterns.epilogue(graph)
     rows = prod(graph.operands[data].shape[:-1])
-    activation = "relu" if follow.relu else "none"
+    activation = "relu" if behind.relu else "none"
 
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         import torch
 
-        bias = None if follow.bias is None else constants[follow.bias]
         held = constants[weight]
         assert held is not None
         packed = torch.ops.mkldnn._reorder_linear_weight(held.t().contiguous(), rows)
         call = torch.ops.mkldnn._linear_pointwise
-        flat = None if bias is None else bias.reshape(-1)
-        return call if follow.other is None else call.binary, packed, flat
+        bias = _torch.bias_row(constants, behind.bias)
+        return call if behind.other is None else call.binary, packed, bias
 
-    steps = follow.steps if follow.other is None else follow.steps - follow.relu
+    steps = behind.steps if behind.other is None else behind.steps - behind.relu
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         call, packed, bias = prepared
-        if follow.other is not None:
-            return call(values[data], values[follow.other], packed, bias, "add")
+        if behind.other is not None:
+            return call(values[data], values[behind.other], packed, bias, "add")
         return call(values[data], packed, bias, activation, [], "")
 
     return Head(steps, prepare, run)
-
-
-def _batched(graph: Subgraph) -> Head:
-    """Products of two activations, right into the result's memory where nothing follows."""
-    left, right = graph.steps[0].operands
-
-    def run(values: Sequence[Tensor], matmul: Any, result: Tensor) -> Tensor:
-        if len(graph.steps) == 1:
-            return matmul(values[left], values[right], out=result)
-        return matmul(values[left], values[right])
-
-    def prepare(_: Sequence[Tensor | None]) -> Any:
-        import torch
-
-        return torch.matmul
-
-    return Head(1, prepare, run)
 
 
 def _bytes(graph: Subgraph) -> Head:

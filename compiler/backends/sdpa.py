@@ -15,6 +15,4 @@ class Sdpa(GpuLibrary):
 
     def head(self, graph: Subgraph) -> Head | NotApplicable:
         """Attention of rank 4 with a scale and a mask that is added."""
-        found = _torch.attention(graph)
-        whole = len(graph.steps)
-        return found if isinstance(found, NotApplicable) else _torch.attention_head(found, whole)
+        return _torch.attention_head(graph)

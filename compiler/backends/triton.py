@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from hybridc.compiler.backends import _cuda, _torch
+from hybridc.compiler.backends import _patterns, _torch
 from hybridc.compiler.backends._library import GpuLibrary
 from hybridc.compiler.backends._torch import Head, Tensor
 from hybridc.compiler.interfaces import NotApplicable
@@ -16,7 +16,7 @@ class Triton(GpuLibrary):
     """A product of rows and a matrix by a kernel in Triton, with bias and ReLU."""
 
     packages: ClassVar[tuple[str, ...]] = ("torch", "triton")
-    overhead: ClassVar[float] = 2 * _cuda.OVERHEAD  # its launcher is Python too
+    overhead: ClassVar[float] = 2 * GpuLibrary.overhead  # its launcher is Python too
 
     def head(self, graph: Subgraph) -> Head | NotApplicable:
         """A product by a matrix."""
@@ -31,17 +31,16 @@ class Triton(GpuLibrary):
 
 def _head(graph: Subgraph) -> Head:
     left, right = graph.steps[0].operands
-    follow = _torch.following(graph)
-    relu = follow.relu and follow.other is None
-    steps = 1 + (follow.bias is not None) + relu
+    behind = _patterns.epilogue(graph)
+    relu = behind.relu and behind.other is None
+    steps = 1 + (behind.bias is not None) + relu
     depth, columns = graph.operands[right].shape
     shape = graph.steps[0].shape
 
     def prepare(constants: Sequence[Tensor | None]) -> Any:
         from hybridc.compiler.backends import _triton_matmul
 
-        row = None if follow.bias is None else constants[follow.bias]
-        return _triton_matmul.multiply, None if row is None else row.reshape(-1)
+        return _triton_matmul.multiply, _torch.bias_row(constants, behind.bias)
 
     def run(values: Sequence[Tensor], prepared: Any, result: Tensor) -> Tensor:
         multiply, row = prepared

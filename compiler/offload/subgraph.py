@@ -5,7 +5,7 @@ first, then what each step computes.  The last step's value is the result.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -111,27 +111,7 @@ class Subgraph:
 
     def to_json(self) -> dict[str, Any]:
         """The subgraph as JSON data."""
-        return {
-            "operands": [
-                {
-                    "shape": list(each.shape),
-                    "dtype": each.dtype,
-                    "constant": each.constant,
-                    "number": each.number,
-                }
-                for each in self.operands
-            ],
-            "steps": [
-                {
-                    "shape": list(step.shape),
-                    "dtype": step.dtype,
-                    "operator": step.operator,
-                    "operands": list(step.operands),
-                    "attributes": dict(step.attributes),
-                }
-                for step in self.steps
-            ],
-        }
+        return asdict(self)
 
     @classmethod
     def of_json(cls, data: Any) -> "Subgraph":
