@@ -68,26 +68,29 @@ def _from_log(options: Options) -> Generator[MakeAdviser]:
         )
 
 
-@dataclass(frozen=True)
-class _Unreadable:
-    """A default log that cannot be read stops nobody from compiling."""
-
-    fault: str
+class NoAdvice:
+    """Advice that knows nothing; what extends it knows something."""
 
     def choose(
         self, kernel: str, workload: str, usable: Usable, mode: str
     ) -> tuple[str, Point] | None:
-        """Know nothing."""
+        """No point is known."""
 
     def missed(self, kernel: str) -> None:
-        """Expect nothing."""
+        """None was expected."""
 
     def library(self, workload: str) -> str | None:
-        """Know nothing."""
-        return None
+        """No backend is settled."""
 
     def fastest(self, among: Alternatives) -> int | None:
-        """Know nothing."""
+        """No time is known."""
+
+
+@dataclass(frozen=True)
+class _Unreadable(NoAdvice):
+    """A default log that cannot be read stops nobody from compiling."""
+
+    fault: str
 
     def check(self) -> None:
         """Demand nothing."""

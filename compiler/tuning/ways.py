@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hybridc.compiler import plugin
+from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.configuration.plans import Options, finish
-from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass, Point, Usable
+from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
@@ -32,51 +33,29 @@ _WEIGHT = 1
 _SHARE = 0.25
 
 
-@dataclass
-class Asked:
-    """Advice that knows nothing, and remembers what it was asked to compare."""
+@dataclass(frozen=True)
+class Asked(NoAdvice):
+    """Remembers what it was asked to compare."""
 
     found: dict[tuple[str, ...], Alternatives] = field(
         default_factory=dict[tuple[str, ...], Alternatives]
     )
-
-    def choose(
-        self, kernel: str, workload: str, usable: Usable, mode: str
-    ) -> tuple[str, Point] | None:
-        """Know nothing."""
-
-    def missed(self, kernel: str) -> None:
-        """Expect nothing."""
 
     def fastest(self, among: Alternatives) -> int | None:
         """Remember them."""
         self.found[among.workloads] = among
         return None
 
-    def library(self, workload: str) -> str | None:
-        """Know nothing."""
-
 
 @dataclass(frozen=True)
-class Preferred:
-    """What a log said of alternatives when it was asked; of anything else it knows nothing."""
+class Preferred(NoAdvice):
+    """What a log said of alternatives when it was asked."""
 
     fastest_of: Mapping[tuple[str, ...], int | None]
-
-    def choose(
-        self, kernel: str, workload: str, usable: Usable, mode: str
-    ) -> tuple[str, Point] | None:
-        """Know nothing."""
-
-    def missed(self, kernel: str) -> None:
-        """Expect nothing."""
 
     def fastest(self, among: Alternatives) -> int | None:
         """As the log said."""
         return self.fastest_of.get(among.workloads)
-
-    def library(self, workload: str) -> str | None:
-        """Know nothing."""
 
 
 @dataclass(frozen=True)
