@@ -38,7 +38,7 @@ def _binary(*formulas: Callable[[Tape, str, str, str, str], str]) -> Rule:
         a, b = node.input
         shape = tape.shape(node.output[0])
         return [
-            tape.fitted(formula(tape, given, a, b, node.output[0]), shape, name)
+            tape.fitted(formula(tape, given, a, b, node.output[0]), shape, tape.shape(name))
             if name in tape.active
             else None
             for formula, name in zip(formulas, (a, b), strict=True)
@@ -52,14 +52,14 @@ def _where(tape: Tape, node: Proto, given: str) -> Gradients:
     shape = tape.shape(node.output[0])
     return [
         None,
-        tape.fitted(tape("Where", condition, given, 0.0), shape, a),
-        tape.fitted(tape("Where", condition, 0.0, given), shape, b),
+        tape.fitted(tape("Where", condition, given, 0.0), shape, tape.shape(a)),
+        tape.fitted(tape("Where", condition, 0.0, given), shape, tape.shape(b)),
     ]
 
 
 def _sum(tape: Tape, node: Proto, given: str) -> Gradients:
     shape = tape.shape(node.output[0])
-    return [tape.fitted(given, shape, name) for name in node.input]
+    return [tape.fitted(given, shape, tape.shape(name)) for name in node.input]
 
 
 def _reshape(tape: Tape, node: Proto, given: str) -> Gradients:
@@ -98,23 +98,13 @@ def _matmul(tape: Tape, node: Proto, given: str) -> Gradients:
     parts: list[str | None] = [None, None]
     if a in tape.active:
         other = _swapped(tape, tape.reshaped(b, columns), len(columns))
-        parts[0] = _unstacked(tape, tape("MatMul", g, other), (*stack, *rows[-2:]), rows, left)
+        product = tape.fitted(tape("MatMul", g, other), (*stack, *rows[-2:]), rows)
+        parts[0] = tape.reshaped(product, left)
     if b in tape.active:
         other = _swapped(tape, tape.reshaped(a, rows), len(rows))
-        parts[1] = _unstacked(
-            tape, tape("MatMul", other, g), (*stack, *columns[-2:]), columns, right
-        )
+        product = tape.fitted(tape("MatMul", other, g), (*stack, *columns[-2:]), columns)
+        parts[1] = tape.reshaped(product, right)
     return parts
-
-
-def _unstacked(
-    tape: Tape, x: str, shape: Sequence[int], matrix: Sequence[int], wanted: Sequence[int]
-) -> str:
-    """Summed over the stacks that an operand was repeated for, in its own shape."""
-    lead = len(shape) - len(matrix)
-    axes = [*range(lead)]
-    axes += [lead + i for i, size in enumerate(matrix[:-2]) if size == 1 != shape[lead + i]]
-    return tape.reshaped(tape.summed(x, axes) if axes else x, wanted)
 
 
 def _gemm(tape: Tape, node: Proto, given: str) -> Gradients:
@@ -131,7 +121,7 @@ def _gemm(tape: Tape, node: Proto, given: str) -> Gradients:
     ]
     if bias and bias[0]:
         shape = tape.shape(node.output[0])
-        parts.append(tape.fitted(tape("Mul", given, options["beta"]), shape, bias[0]))
+        parts.append(tape.fitted(tape("Mul", given, options["beta"]), shape, tape.shape(bias[0])))
     return parts
 
 

@@ -66,9 +66,8 @@ class Tape(Writer):
             return self("ReduceSum", x, self.constant(np.array(axes, np.int64)), keepdims=1)
         return self("ReduceSum", x, axes=list(axes), keepdims=1)
 
-    def fitted(self, x: str, shape: Sequence[int], name: str) -> str:
-        """A gradient of this shape as one of an operand that was broadcast to it."""
-        wanted = self.shape(name)
+    def fitted(self, x: str, shape: Sequence[int], wanted: Sequence[int]) -> str:
+        """A gradient of this shape as one of an operand that was broadcast to it from `wanted`."""
         lead = len(shape) - len(wanted)
         axes = [*range(lead)]
         axes += [lead + i for i, size in enumerate(wanted) if size == 1 != shape[lead + i]]
