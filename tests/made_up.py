@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.anatomy.work import CONVOLUTION, Operator
@@ -103,9 +104,12 @@ def go(
     past: Sequence[Past] = (),
     tuning: Tuning | None = TUNING,
     pipeline: str = "fuse-attention,schedule",
+    plugins: Sequence[Path] = (),
 ) -> cascade.Cascaded[Candidate]:
     """Run a cascade over made-up candidates, in made-up time."""
-    options = Options(contract=contract, tuning=tuning, steering=steering, pipeline=pipeline)
+    options = Options(
+        contract=contract, tuning=tuning, steering=steering, pipeline=pipeline, plugins=plugins
+    )
     means: Means[Candidate] = Means(maker.attempt, maker.prepare, lambda _: facts)
     purse = Purse(steering.budget, now=maker.clock)
     return cascade.run(options, means, purse, past)
