@@ -25,7 +25,6 @@ from hybridc.compiler.interfaces import Match, Point, ScheduleRule
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.target import Target
 
-CPUS = ("cpu", "avx2")
 FEW = settings(max_examples=10, deadline=None, derandomize=True)
 EXTENTS = st.sampled_from([1, 1, 2, 3, 5, 7, 8, 13, 16, 17, 24, 31, 32, 33, 48, 64, 65, 77])
 # None is the default point; a number draws others.

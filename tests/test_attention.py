@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpus import CPUS
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from test_contractions import CPUS, FEW, noise
+from test_contractions import FEW, noise
 from tvm.script import from_source
 
 from hybridc.compiler import evaluate, pipeline, target

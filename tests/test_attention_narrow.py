@@ -6,9 +6,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from cpus import CPUS
 from kernel_builders import operator
 from test_attention import reference
-from test_contractions import CPUS, noise
+from test_contractions import noise
 from tvm import relax
 
 from hybridc.compiler import evaluate, pipeline, target

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from cpus import CPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -21,7 +22,6 @@ from hybridc.compiler.model import Model
 
 Array = NDArray[np.float32]
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
-CPUS = ("cpu", "avx2")
 PIPELINE = "fold-constants,layout,fold-constants,pack-weights,legalize,fuse,schedule"
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_models import CPUS, EXTENTS, FEW, POINTS, agree, compiled, model, noise
+from cpus import CPUS
+from drawn_models import EXTENTS, FEW, POINTS, agree, compiled, model, noise
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from onnx_models import node

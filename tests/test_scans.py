@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cpus import CPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tvm import relax
@@ -11,8 +12,6 @@ from tvm import relax
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
-
-CPUS = ("avx2", "cpu")
 
 
 def cumulated(x: Any, axis: int, cpu: str, **options: Any) -> Any:

@@ -4,9 +4,10 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+from cpus import CPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_contractions import CPUS, FEW, check, noise, one_node
+from test_contractions import FEW, check, noise, one_node
 
 from hybridc.compiler import target
 from hybridc.compiler.kernels import winograd_cost, winograd_transforms
