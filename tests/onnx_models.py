@@ -42,7 +42,7 @@ def check(model: Model, feed: dict[str, Any] | None = None) -> list[Any]:
     for value, right, spec in zip(got, expected, model.outputs, strict=True):
         assert value.shape == right.shape == spec.shape
         assert str(value.dtype) == str(right.dtype) == spec.dtype
-        np.testing.assert_allclose(value, right, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(value, right, rtol=1e-3, atol=1e-4, err_msg=spec.name)
     return got
 
 

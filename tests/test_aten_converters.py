@@ -1,6 +1,6 @@
 """Programs of ATen operators that are imported by way of torch.export compute what eager does."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -12,6 +12,8 @@ from hybridc.compiler.errors import ModelError  # noqa: E402 - needs torch
 from hybridc.compiler.frontends import torch_model  # noqa: E402
 from hybridc.compiler.frontends.torch_import import importer  # noqa: E402
 from hybridc.compiler.model import random_feed  # noqa: E402
+
+_TOGETHER = 8  # cases in one program
 
 
 class Function(torch.nn.Module):
@@ -36,6 +38,30 @@ def agree(function: Callable[..., Any], *inputs: Any) -> None:
     check(model, {spec.name: x.numpy() for spec, x in zip(model.inputs, pairs, strict=True)})
 
 
+Case = tuple[Callable[..., Any], tuple[Any, ...]]
+
+
+def agree_on_all(cases: Iterable[Case]) -> None:
+    """Functions as parts of one program, which takes little longer to export and build than one."""
+    parts = list(cases)
+
+    def together(*inputs: Any) -> Any:
+        given, results = iter(inputs), list[Any]()
+        for function, own in parts:
+            made = function(*(next(given) for _ in own))
+            results += made if isinstance(made, tuple) else [made]
+        return tuple(results)
+
+    agree(together, *(x for _, own in parts for x in own))
+
+
+def grouped(cases: Mapping[str, Case]) -> pytest.MarkDecorator:
+    """Some cases at a time, called by the first of them."""
+    names = list(cases)
+    groups = [names[start : start + _TOGETHER] for start in range(0, len(names), _TOGETHER)]
+    return pytest.mark.parametrize("names", groups, ids=[group[0] for group in groups])
+
+
 def matrix(*shape: int) -> Any:
     torch.manual_seed(2)
     return torch.randn(*shape) + 2 * torch.eye(shape[-2], shape[-1])
@@ -58,7 +84,7 @@ def squares(u: Any, s: Any, v: Any) -> Any:
     return u @ u.mT, v @ v.mT, s
 
 
-LINALG: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+LINALG: dict[str, Case] = {
     "lu": (torch.linalg.lu, (matrix(3, 4),)),
     "lu of many": (torch.linalg.lu, (matrix(2, 2, 4, 3),)),
     "lu_factor": (torch.linalg.lu_factor_ex, (matrix(4, 4),)),
@@ -111,10 +137,9 @@ LINALG: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LINALG)
-def test_linear_algebra(name: str) -> None:
-    function, inputs = LINALG[name]
-    agree(function, *inputs)
+@grouped(LINALG)
+def test_linear_algebra(names: list[str]) -> None:
+    agree_on_all(LINALG[name] for name in names)
 
 
 def values() -> Any:
@@ -126,7 +151,7 @@ def ties() -> Any:
     return torch.tensor([[1.0, 3.0, 3.0, 2.0, float("nan"), 4.0]])
 
 
-ORDER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+ORDER: dict[str, Case] = {
     "cummax": (lambda x: torch.cummax(x, 1), (values(),)),
     "cummin of rows": (lambda x: torch.cummin(x, 0), (values(),)),
     "cummax of ties": (lambda x: torch.cummax(x, 1), (ties(),)),
@@ -140,23 +165,24 @@ ORDER: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_order(name: str) -> None:
-    function, inputs = ORDER[name]
-    agree(function, *inputs)
+@grouped(ORDER)
+def test_order(names: list[str]) -> None:
+    agree_on_all(ORDER[name] for name in names)
 
 
 INDEX = torch.tensor([[0, 2, 1], [2, 2, 0]])
 SOURCE = torch.arange(1.0, 13).reshape(3, 4) / 4
 
 
-@pytest.mark.parametrize("reduce", ["sum", "prod", "mean", "amax", "amin"])
 @pytest.mark.parametrize("include", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_scatter_reduce(axis: int, include: bool, reduce: str) -> None:
+def test_scatter_reduce(axis: int, include: bool) -> None:
     """The index is smaller than what it points into, and than the source."""
     agree(
-        lambda x, i, s: x.scatter_reduce(axis, i, s, reduce, include_self=include),
+        lambda x, i, s: tuple(
+            x.scatter_reduce(axis, i, s, reduce, include_self=include)
+            for reduce in ("sum", "prod", "mean", "amax", "amin")
+        ),
         torch.randn(3, 5),
         INDEX,
         SOURCE,
@@ -181,11 +207,10 @@ POLYNOMIALS = [
 ]
 
 
-@pytest.mark.parametrize("name", POLYNOMIALS)
-def test_polynomials(name: str) -> None:
+def test_polynomials() -> None:
     x = torch.tensor([-1.0, -0.7, 0.0, 0.3, 1.0]).unsqueeze(1)
     degree = torch.tensor([-1.0, 0.0, 1.0, 2.0, 5.0, 9.0])
-    agree(getattr(torch.special, name), x, degree)
+    agree_on_all((getattr(torch.special, name), (x, degree)) for name in POLYNOMIALS)
 
 
 @pytest.mark.parametrize("function", [torch.igamma, torch.igammac])
@@ -195,10 +220,13 @@ def test_incomplete_gamma(function: Callable[..., Any]) -> None:
     agree(function, a, x)
 
 
-@pytest.mark.parametrize("norm", [None, "ortho", "forward"])
 @pytest.mark.parametrize("name", ["rfft2", "fft2", "ifft2", "ihfft2", "hfft2", "irfft2"])
-def test_fourier(name: str, norm: str | None) -> None:
-    agree(lambda x: getattr(torch.fft, name)(x, norm=norm), torch.randn(2, 5, 6))
+def test_fourier(name: str) -> None:
+    transform = getattr(torch.fft, name)
+    agree(
+        lambda x: tuple(transform(x, norm=norm) for norm in (None, "ortho", "forward")),
+        torch.randn(2, 5, 6),
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2, 7, 600])
