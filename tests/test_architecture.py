@@ -4,9 +4,10 @@ import ast
 import dataclasses
 import re
 import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import golden
 import pytest
@@ -16,6 +17,7 @@ from hybridc.compiler.interfaces import ScheduleRule
 from hybridc.compiler.orchestration import controller
 from hybridc.compiler.pipelines import PIPELINES
 
+Node = TypeVar("Node", bound=ast.AST)
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("compiler", "passes", "schedules", "autotune", "cli")
 PACKAGED = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
@@ -32,8 +34,10 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-def each(paths: list[Path]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("path", sorted(paths), ids=name_of)
+def require_none(faults: Callable[[Path], Iterable[str]], paths: Iterable[Path]) -> None:
+    """Fail with all that is wrong with any of the files."""
+    found = [f"{name_of(path)}: {fault}" for path in paths for fault in faults(path)]
+    assert not found, "\n".join(found)
 
 
 @cache
@@ -41,15 +45,20 @@ def nodes(path: Path) -> tuple[ast.AST, ...]:
     return tuple(ast.walk(ast.parse(path.read_text())))
 
 
-def imported(path: Path) -> set[str]:
+def nodes_of(path: Path, *kinds: type[Node]) -> Iterator[Node]:
+    return (node for node in nodes(path) if isinstance(node, kinds))
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Dotted names of ours that a file imports; what is imported from a module counts too."""
-    names: set[str] = set()
-    for node in nodes(path):
-        if isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    return {name for name in names if name.startswith("hybridc.")}
+    whole = [alias.name for node in nodes_of(path, ast.Import) for alias in node.names]
+    parts = [
+        f"{node.module}.{alias.name}"
+        for node in nodes_of(path, ast.ImportFrom)
+        for alias in node.names
+    ]
+    return frozenset(name for name in (*whole, *parts) if name.startswith("hybridc."))
 
 
 def module_of(path: Path) -> str:
@@ -57,76 +66,88 @@ def module_of(path: Path) -> str:
     return ".".join(("hybridc", *parts)).removesuffix(".__init__").removeprefix("hybridc.hybridc")
 
 
-@each(PACKAGED)
-def test_every_import_points_at_the_core(path: Path) -> None:
-    folder = path.relative_to(ROOT).parts[0]
-    allowed = {"compiler"} if folder == "hybridc" else {"compiler", folder}
-    assert {name.split(".")[1] for name in imported(path)} <= allowed
+def test_every_import_points_at_the_core() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        folder = path.relative_to(ROOT).parts[0]
+        allowed = {"compiler"} if folder == "hybridc" else {"compiler", folder}
+        return (name for name in imported(path) if name.split(".")[1] not in allowed)
+
+    require_none(faults, PACKAGED)
 
 
-@each([path for path in PACKAGED if path.parent.name in PLUG_INS])
-def test_plug_ins_do_not_import_each_other(path: Path) -> None:
-    folder = f"{module_of(path).rpartition('.')[0]}."
-    own = [name.removeprefix(folder) for name in imported(path) if name.startswith(folder)]
-    assert all(name.startswith("_") for name in own)
+def test_plug_ins_do_not_import_each_other() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        folder = f"{module_of(path).rpartition('.')[0]}."
+        own = (name.removeprefix(folder) for name in imported(path) if name.startswith(folder))
+        return (name for name in own if not name.startswith("_"))
+
+    require_none(faults, [path for path in PACKAGED if path.parent.name in PLUG_INS])
 
 
 def test_no_imports_run_in_a_circle() -> None:
     modules = {module_of(path): path for path in PACKAGED}
-    graph = {
-        module: {other for other in modules if _reaches(imported(path), other) and other != module}
-        for module, path in modules.items()
-    }
+    graph = {module: _read_by(path) & modules.keys() - {module} for module, path in modules.items()}
     while leaves := {module for module, others in graph.items() if not others}:
         graph = {m: others - leaves for m, others in graph.items() if m not in leaves}
     assert graph == {}
 
 
-def _reaches(names: set[str], module: str) -> bool:
-    """Whether one of the names is the module or something in it; a package is not its parts."""
-    return any(name == module or name.rpartition(".")[0] == module for name in names)
+def _read_by(path: Path) -> set[str]:
+    """What a file imports, as modules and as names in modules; a package is not its parts."""
+    return {*imported(path), *(name.rpartition(".")[0] for name in imported(path))}
 
 
-@each(PACKAGED + BESIDE)
-def test_no_import_is_relative(path: Path) -> None:
-    assert not [n for n in nodes(path) if isinstance(n, ast.ImportFrom) and n.level]
+def test_no_import_is_relative() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        return (str(node.lineno) for node in nodes_of(path, ast.ImportFrom) if node.level)
+
+    require_none(faults, PACKAGED + BESIDE)
 
 
-@each(PACKAGED + BESIDE)
-def test_files_stay_small(path: Path) -> None:
-    assert path.read_text().count("\n") <= 300
+def test_files_stay_small() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        lines = path.read_text().count("\n")
+        return [f"{lines} lines"] if lines > 300 else []
+
+    require_none(faults, PACKAGED + BESIDE)
 
 
-@each(PACKAGED + BESIDE)
-def test_functions_stay_small(path: Path) -> None:
-    for node in nodes(path):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 50, node.name
+def test_functions_stay_small() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        for node in nodes_of(path, ast.FunctionDef, ast.AsyncFunctionDef):
+            if (node.end_lineno or 0) - node.lineno >= 50:
+                yield node.name
+
+    require_none(faults, PACKAGED + BESIDE)
 
 
-@each([path for path in PACKAGED if path.name != "settings.py"])
-def test_the_environment_is_read_in_settings_alone(path: Path) -> None:
-    for node in nodes(path):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            used = f"{node.value.id}.{node.attr}"
-            assert used not in ("os.environ", "os.getenv", "os.putenv"), node.lineno
+def test_the_environment_is_read_in_settings_alone() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        for node in nodes_of(path, ast.Attribute):
+            name = node.value.id if isinstance(node.value, ast.Name) else ""
+            if f"{name}.{node.attr}" in ("os.environ", "os.getenv", "os.putenv"):
+                yield str(node.lineno)
+
+    require_none(faults, [path for path in PACKAGED if path.name != "settings.py"])
 
 
-@each(PACKAGED)
-def test_no_error_is_swallowed(path: Path) -> None:
-    for node in nodes(path):
-        if isinstance(node, ast.ExceptHandler):
-            assert node.type is not None, f"bare except at line {node.lineno}"
+def test_no_error_is_swallowed() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        for node in nodes_of(path, ast.ExceptHandler):
             silent = all(isinstance(statement, ast.Pass) for statement in node.body)
-            assert not silent, f"except: pass at line {node.lineno}"
+            if node.type is None or silent:
+                yield f"line {node.lineno}"
+
+    require_none(faults, PACKAGED)
 
 
-@each(PACKAGED)
-def test_nothing_is_unpickled(path: Path) -> None:
-    for node in nodes(path):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        assert not {"pickle", "cloudpickle", "dill", "shelve", "marshal"} & set(names)
+def test_nothing_is_unpickled() -> None:
+    def faults(path: Path) -> Iterable[str]:
+        names = {alias.name for node in nodes_of(path, ast.Import) for alias in node.names}
+        names |= {node.module or "" for node in nodes_of(path, ast.ImportFrom)}
+        return {"pickle", "cloudpickle", "dill", "shelve", "marshal"} & names
+
+    require_none(faults, PACKAGED)
 
 
 @pytest.mark.parametrize(
