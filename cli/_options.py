@@ -16,7 +16,7 @@ PLUGIN = click.option(
     "--plugin",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A Python file with one more pass or schedule rule.  It is run: give your own.",
+    help="A Python file with one more pass, rule or strategy.  It is run: give your own.",
 )
 SHAPE = click.option(
     "--shape",

@@ -68,9 +68,10 @@ def command(
     verbose: bool,
     **plain: Any,
 ) -> int:
-    """Find the first pass, then the first kernel, that makes the answer wrong or slow.
+    """Find the pass and the kernel that make a model fail.
 
-    The module behind each pass is run as it stands and compared with the reference (ONNX Runtime
+    That is the first pass, then the first kernel, behind which the answer is wrong or slow.  The
+    module behind each pass is run as it stands and compared with the reference (ONNX Runtime
     or PyTorch).  What is found is written as IR text, with a call that shows it again.  Leaves with
     1 where something is found, with 0 where all is well.
     """

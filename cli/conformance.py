@@ -67,12 +67,12 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Run the conformance cases that other packages carry, and count what came of them.
+    """Run the conformance cases of ONNX and torch.
 
-    Each case is compiled with the default pipeline and compared with the outputs that it names:
-    pass, fallback (right, with another runtime's help), unsupported (refused with a reason), error,
-    wrong.  One that crashes, hangs or takes too much memory is lost alone.  Ctrl-C shows what there
-    is.  Leaves with 1 when an answer is wrong.
+    They are those that the packages carry.  Each case is compiled with the default pipeline and
+    compared with the outputs that it names: pass, fallback (right, with another runtime's help),
+    unsupported (refused with a reason), error, wrong.  One that crashes, hangs or takes too much
+    memory is lost alone.  Ctrl-C shows what there is.  Leaves with 1 when an answer is wrong.
     """
     from hybridc.compiler.conformance import run, summary
     from hybridc.compiler.conformance.record import Record

@@ -42,7 +42,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Measure an artifact again, and say whether its contract still holds.
+    """Measure an artifact again, and judge its contract.
 
     Leaves with 0 if it does, as far as it could be checked, and with 3 if not.
 
