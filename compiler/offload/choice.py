@@ -63,7 +63,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class OffloadInside:
+class MeasureBackends:
     """An instrument that measures a module's kernels when the pass that gives them away comes.
 
     What it finds stands in the context's `backends`, and in its notes.

@@ -22,7 +22,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.offload import whole
 from hybridc.compiler.offload.backend import OWN
-from hybridc.compiler.offload.choice import OffloadInside
+from hybridc.compiler.offload.choice import MeasureBackends
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization import narrowing, sensitivity
 from hybridc.compiler.quantization.narrowing import Broken
@@ -261,7 +261,7 @@ def _rewrite(
         instruments.append(MeasureWays(options, ways, context, plan.steps))
         instruments.append(TuneInside(options, ways, context, plan.steps, clock))
     if plan.backends:
-        instruments.append(OffloadInside(plan, context, make, clock))
+        instruments.append(MeasureBackends(plan, context, make, clock))
     if options.verify == "each":
         tolerances = (options.rtol, options.atol, plan.precision(trial.model))
         check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)
