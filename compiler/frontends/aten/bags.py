@@ -49,7 +49,7 @@ def _embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
     return made, bag.to(indices.dtype), sizes.to(indices.dtype), torch.zeros_like(sizes)
 
 
-def _named(  # noqa: PLR0913, PLR0917 - torch's own signature
+def embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
     weight: Tensor,
     indices: Tensor,
     offsets: Tensor,
@@ -104,8 +104,8 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "_embedding_bag.default": _embedding_bag,
         "_embedding_bag_forward_only.default": _embedding_bag,
-        "embedding_bag.default": _named,
-        "embedding_bag.padding_idx": _named,
+        "embedding_bag.default": embedding_bag,
+        "embedding_bag.padding_idx": embedding_bag,
     }
 )
 TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(

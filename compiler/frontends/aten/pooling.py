@@ -98,6 +98,7 @@ def _averages(  # noqa: PLR0913, PLR0917 - torch's own signature
 
     Zeros are written around, so that each window is whole and its average times its size the sum.
     """
+    del count_include_pad  # the divisor says what to divide by
     if divisor_override is None:
         return NotImplemented
     window = _each(kernel_size, rank)
