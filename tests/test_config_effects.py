@@ -44,6 +44,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def usual(place: Path) -> Outcome:
+    """The small model without any option."""
+    return compiled(place)
+
+
 @pytest.fixture(autouse=True)
 def _a_clock_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "timed", lambda *_: Samples((0.008,) * 400))
@@ -120,7 +126,7 @@ SHOWN: dict[str, tuple[dict[str, Any], Callable[[Any], Any]]] = {
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_an_option_is_seen_in_what_is_compiled(name: str, place: Path) -> None:
+def test_an_option_is_seen_in_what_is_compiled(name: str, place: Path, usual: Outcome) -> None:
     given, seen = SHOWN[name]
     assert name in given
     assert seen(compiled(place, **given))
@@ -129,7 +135,7 @@ def test_an_option_is_seen_in_what_is_compiled(name: str, place: Path) -> None:
         with pytest.raises(HybridcError):  # what the others name is not known without
             compiled(place, **without)
     elif name not in ("target", "threads"):  # this machine may be just so
-        assert not shown(seen, compiled(place, **without))
+        assert not shown(seen, compiled(place, **without) if without else usual)
 
 
 def shown(seen: Callable[[Outcome], Any], found: Outcome) -> bool:
