@@ -3,15 +3,16 @@
     python benchmarks/contracts.py speed                       ResNet-50 and BERT-base
     python benchmarks/contracts.py ladder --models digits      contracts of rising difficulty
     python benchmarks/contracts.py unseen --samples 100        six small trained networks
-    python benchmarks/contracts.py rivals                      NNCF with accuracy control
-    python benchmarks/contracts.py rivals --rivals /tmp/nncf/bin/python
+    python benchmarks/contracts.py rivals                      NNCF and Olive
+    python benchmarks/contracts.py rivals --rivals /tmp/rivals/bin/python
 
 `speed`: the fastest candidate within a limit on the cosine, beside ONNX Runtime in fp32 and
 OpenVINO as it is.  `ladder`: of each contract that is certified, all limits are measured again on
 data of the same kind that nothing has seen.  `unseen`: networks that nothing was made for, under
 ever tighter limits on the cosine.  `rivals`: one model, data and limit for all; they may
-be installed in an environment of their own: `python -m venv /tmp/nncf && /tmp/nncf/bin/pip install
-nncf openvino`.
+be installed in an environment of their own: `python -m venv /tmp/rivals && /tmp/rivals/bin/pip
+install nncf openvino olive-ai onnxruntime requests "pydantic<2.12"` (Olive 0.13 fails with later
+ones).
 """
 
 import argparse

@@ -26,7 +26,10 @@ from hybridc.compiler.measurement.bench import Comparison, Contender, Plan
 THREADS = 2
 MODELS = ("digits", "sentences")
 # By rival: the package that it needs, and the peer that runs what it makes.
-RIVALS: Mapping[str, tuple[str, str]] = {"nncf": ("nncf", "openvino{precision=default}")}
+RIVALS: Mapping[str, tuple[str, str]] = {
+    "nncf": ("nncf", "openvino{precision=default}"),
+    "olive": ("olive", "ort"),
+}
 _SCRIPT = Path(__file__).with_name("rival.py")
 _LONGEST = 3600  # seconds of one task
 
