@@ -46,8 +46,9 @@ class DepthwiseConv2d(Tiled):
         rows = _depthwise.pixels(problem.rows, target)
         itemsize = np.dtype(str(match.func.params[0].dtype)).itemsize
         vectors = _depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
-        chunk, panels = _tiling.choose_task(problem, (rows, vectors), target)
-        return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
+        chunk = _tiling.choose_chunk(problem, (rows, vectors), target)
+        whole = problem.panels(vectors)  # as `schedule` has it
+        return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": whole}
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
