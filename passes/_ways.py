@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridc.compiler import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
-from hybridc.compiler.kernel_record import Alternatives, KernelRecord
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
 from hybridc.compiler.kernels import contractions, vector_width, winograd
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_cost import Choice
@@ -39,7 +39,7 @@ def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     """
     if context.advice is None:
         return choices[0]
-    mode = "warm" if near else "cold"
+    mode: State = "warm" if near else "cold"
     among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
     fastest = context.advice.fastest(among)
     if fastest is None:
