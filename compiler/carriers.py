@@ -21,6 +21,9 @@ CARRIERS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# By numpy's types, of which a call asks; their names take microseconds to spell.
+_HELD = MappingProxyType({np.dtype(one): np.dtype(held) for one, held in CARRIERS.items()})
+
 
 def carrier(dtype: str) -> str:
     """The type in which compiled code holds elements of a type; most are their own."""
@@ -29,8 +32,8 @@ def carrier(dtype: str) -> str:
 
 def carried(array: Any) -> Any:
     """An array as compiled code holds it; the array itself where that is as it is."""
-    held = CARRIERS.get(str(array.dtype))
-    return array if held is None else array.astype(np.dtype(held))
+    held = _HELD.get(array.dtype)
+    return array if held is None else array.astype(held)
 
 
 def declared(array: Any, dtype: str) -> Any:

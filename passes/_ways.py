@@ -10,8 +10,8 @@ from functools import lru_cache
 import numpy as np
 
 from hybridc.compiler import cached_weights
-from hybridc.compiler.interfaces import Context, PrimFunc
-from hybridc.compiler.kernel_record import Alternatives, KernelRecord
+from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
+from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
 from hybridc.compiler.kernels import contractions, vector_width, winograd
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_cost import Choice
@@ -31,15 +31,15 @@ def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     conv: Conv2d,
     choices: tuple[Choice, ...],
     context: Context,
-    weights: int,
+    near: bool,
 ) -> Choice:
     """The choice that was measured to be fastest for x of `shape`, else the first.
 
-    `weights` are the bytes of all weights of the model.
+    Weights are `near` where all of the model stay in the last cache.
     """
     if context.advice is None:
         return choices[0]
-    mode = cached_weights.state(_GROWTH * weights, context.target)
+    mode: State = "warm" if near else "cold"
     among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
     fastest = context.advice.fastest(among)
     if fastest is None:
@@ -50,6 +50,12 @@ def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
     if record not in context.ways:
         context.ways.append(record)
     return choices[fastest]
+
+
+def stay_near(module: IRModule, target: Target) -> bool:
+    """Whether the module's weights, once they are packed, stay in the last cache."""
+    packed = _GROWTH * cached_weights.weight_bytes(module)
+    return cached_weights.state(packed, target) == "warm"
 
 
 @lru_cache(_KNOWN)

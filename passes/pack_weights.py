@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
-from hybridc.compiler import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
     byte_windows,
@@ -69,8 +68,8 @@ class PackWeights(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        weights = 0 if context.advice is None else cached_weights.weight_bytes(module)
-        rewritten = rewrite(module, _Packer(context, builder, self.winograd, weights).rule)
+        near = _ways.stay_near(module, context.target)
+        rewritten = rewrite(module, _Packer(context, builder, self.winograd, near).rule)
         kernels = {
             var: func
             for var, func in builder.get().functions_items()
@@ -85,12 +84,15 @@ class PackWeights(Pass):
 
 @dataclass(frozen=True)
 class _Packer:
-    """Rewrites one call at a time; the builder makes equal kernels one."""
+    """Rewrites one call at a time; the builder makes equal kernels one.
+
+    Weights of the model are `near` where all stay in the last cache from one run to the next.
+    """
 
     context: Context
     builder: Any
     winograd: bool
-    weights: int
+    near: bool
 
     @property
     def target(self) -> Target:
@@ -185,13 +187,14 @@ class _Packer:
 
     def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
         """Winograd's tile, or none: what was measured to be fastest, else what analysis likes."""
-        given = weight.shape[0], conv, self.target, _pairs(weight)
+        near = self.near and _pairs(weight) == 1  # integers were measured with weights from memory
+        given = weight.shape[0], conv, self.target, _pairs(weight), near
         sized = isinstance(source[0], int)
         image = (source[0] if sized else 1, *source[1:])
         if not sized or _pairs(weight) > 1 or self.context.advice is None:
             return winograd_cost.choose(image, *given)
         choices = winograd_cost.choices(image, *given)
-        return _ways.taken(image, given[0], conv, choices, self.context, self.weights)
+        return _ways.taken(image, given[0], conv, choices, self.context, self.near)
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

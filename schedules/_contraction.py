@@ -175,7 +175,7 @@ def opened(match: Match, keep: Iterable[str] = ()) -> tuple[Schedule, Any, Any]:
     return schedule, product, inline_epilogue(schedule, product, keep)
 
 
-def tile(  # noqa: PLR0913 - what is tiled, how, and two options
+def tile(  # noqa: PLR0913 - what is tiled, how, and options
     match: Contraction,
     schedule: Schedule,
     product: Any,
@@ -184,13 +184,15 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and two options
     *,
     within: Callable[[Any], None] | None = None,
     joined: bool = False,
+    by_rows: bool = False,
 ) -> Tiles:
     """Cut the storing block into tasks and register tiles, and compute the product in them.
 
     The storing block's loops are images and image rows (as far as the kernel has them), rows,
     columns.  The product's accumulators are the tile: initialised, updated over the whole depth
     in registers, and only then handed to the epilogue, whose vectors may be `joined` to one; or
-    `within` computes it in the loop over tiles that it is given.
+    `within` computes it in the loop over tiles that it is given.  A task goes through its image
+    rows panel by panel, or `by_rows` through the panels of one row after the other.
     """
     problem = match.problem
     images, height, rows, columns = _canonical_loops(schedule, store, problem)
@@ -204,7 +206,7 @@ def tile(  # noqa: PLR0913 - what is tiled, how, and two options
     panel_task, panel = schedule.split(panel, [None, width])
     if problem.height > 1:
         unit_task, height = schedule.split(height, [None, chunk])
-        inner = [panel, height, row_tile]
+        inner = [height, panel, row_tile] if by_rows else [panel, height, row_tile]
     else:
         unit_task, row_tile = schedule.split(row_tile, [None, chunk])
         inner = [panel, row_tile]

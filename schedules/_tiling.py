@@ -182,10 +182,12 @@ def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> f
     return cycles + (tile_cycles(problem, rest, vectors, target) if rest else 0.0)
 
 
-def choose_task(problem: Problem, tile: tuple[int, int], target: Target) -> tuple[int, int]:
-    """Chunk and panels of a task: balanced over the threads, and kind to the L2 cache."""
-    tasks = list(possible_tasks(problem, tile))
-    return min(tasks, key=lambda task: kernel_cycles(problem, tile, task, target))
+def choose_chunk(problem: Problem, tile: tuple[int, int], target: Target) -> int:
+    """Chunk of a task that has every panel: balanced over the threads, and kind to the L2 cache."""
+    rows, vectors = tile
+    panels = problem.panels(vectors)
+    chunks = divisors(problem.units(rows))
+    return min(chunks, key=lambda each: kernel_cycles(problem, tile, (each, panels), target))
 
 
 def kernel_cycles(

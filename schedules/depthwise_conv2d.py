@@ -1,7 +1,7 @@
 """Depthwise 2-D convolution, channels last."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -46,8 +46,9 @@ class DepthwiseConv2d(Tiled):
         rows = _depthwise.pixels(problem.rows, target)
         itemsize = np.dtype(str(match.func.params[0].dtype)).itemsize
         vectors = _depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
-        chunk, panels = _tiling.choose_task(problem, (rows, vectors), target)
-        return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
+        chunk = _tiling.choose_chunk(problem, (rows, vectors), target)
+        whole = problem.panels(vectors)  # as `schedule` has it
+        return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": whole}
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
@@ -56,7 +57,8 @@ class DepthwiseConv2d(Tiled):
             schedule.compute_inline(pad)
         whole = self._whole(match, point)
         joined = _joins(match.problem, whole["vectors"])
-        _contraction.tile(match, schedule, product, store, whole, joined=joined)
+        rows = _crowds(schedule, product, match.target)
+        _contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
         _depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
 
@@ -66,6 +68,18 @@ class DepthwiseConv2d(Tiled):
 
     def _whole(self, match: Contraction, point: Point) -> Point:
         return {**point, "panels": match.problem.panels(point["vectors"])}
+
+
+def _crowds(schedule: Schedule, product: Any, target: Target) -> bool:
+    """Whether the lines that a panel reads for one row of outputs find no place in the L1 cache.
+
+    It reads a line or two of every pixel, and where channels are a power of two those share few
+    sets.  The next row then finds them in the L2 cache only if no other rows came between: 512
+    channels at 7x7 take 26 us instead of 36.  Elsewhere weights that stay are worth 3 % (Zen 3).
+    """
+    *_, window, _ = _contraction.extents(schedule, product)
+    _, _, width, channels = _contraction.source_shape(schedule, product)
+    return _tiling.crowded_lines(channels * 4, window * width, target) > 0
 
 
 def _joins(problem: _tiling.Problem, vectors: int) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
-from tvm.tirx import For
+from tvm.tirx import For, ForKind
 from tvm_ffi import structural_walk
 
 from hybridc.compiler import evaluate, frontend, pipeline, plugin, target
@@ -186,3 +186,26 @@ def test_loops_count_in_32_bits(rows: int) -> None:
     counted: list[str] = []
     structural_walk(scheduled.body, (For, lambda loop: counted.append(str(loop.loop_var.ty.dtype))))
     assert set(counted) == {"int32"}
+
+
+@pytest.mark.parametrize("size", [14, 112])
+@pytest.mark.parametrize("channels", [64, 128])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_depthwise_convolutions_have_work_for_each_thread(
+    size: int, channels: int, dilation: int
+) -> None:
+    chosen = target.parse("avx2", 2)
+    conv = contractions.Conv2d((1, 1), (dilation,) * 4, (dilation, dilation), channels, 1)
+    shape = (1, size, size, channels)
+    kernel = contractions.depthwise_conv2d(shape, (3, 3, channels), conv, "float32")
+    rule = next(r for r in pipeline.rules() if plugin.name_of(type(r)) == "depthwise-conv2d")
+    match = rule.match(kernel, chosen)
+    scheduled = rule.schedule(match, rule.default(match, chosen)).mod["main"]
+    tasks: list[int] = []
+
+    def visit(loop: For) -> None:
+        if loop.kind == ForKind.PARALLEL:
+            tasks.append(int(loop.extent))
+
+    structural_walk(scheduled.body, (For, visit))
+    assert min(tasks) >= chosen.threads

@@ -2,8 +2,8 @@
 
 A task transforms a group of tiles, multiplies them at all positions with the weights of some
 output channels, and transforms back, so that transformed inputs and products stay in its core's
-L2 cache.  Only activations and weights come from farther away; a network's weights do not stay in
-cache from one run to the next, so each byte of them comes from memory once in a run.
+L2 cache.  Only activations and weights come from farther away; each byte of weights comes once in a
+run: from memory, or from the last cache where a network is so small that all stay there.
 """
 
 from collections.abc import Iterator
@@ -32,8 +32,8 @@ _INPUT, _OUTPUT = 7.5, 7.0
 # memory these took 467, 862 and 393 (Zen 4, 2 threads).
 _EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
 # Cycles to start a task; and until weights stream again where a task goes on to the next position,
-# whose weights lie elsewhere.
-_TASK, _JUMP = 500, 500
+# whose weights lie elsewhere: from memory, or from a cache.
+_TASK, _JUMP, _NEAR_JUMP = 500, 500, 100
 # Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
 _LARGEST_GROUP = 64
 _VECTORS = (2, 3, 4)
@@ -46,7 +46,8 @@ class Work:
     """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
 
     `image` of the tiles are of one image; all of them where there is but one image.  A lane takes
-    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.
+    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.  Weights are
+    `near` where they stay in the last cache from one run to the next.
     """
 
     side: int
@@ -56,6 +57,7 @@ class Work:
     columns: int
     lanes: int
     group: int = 1
+    near: bool = False
 
     @property
     def positions(self) -> int:
@@ -110,28 +112,39 @@ class Choice:
     tiles: int = 0
 
 
-def choose(
-    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+def choose(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
+    shape: tuple[int, ...],
+    columns: int,
+    conv: Conv2d,
+    target: Target,
+    group: int = 1,
+    near: bool = False,
 ) -> Choice:
     """The tile that the model likes best for x of `shape` `[N, H, W, C]`.
 
     A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
+    Weights are `near` where they stay in the last cache from one run to the next.
     """
-    return choices(shape, columns, conv, target, group)[0]
+    return choices(shape, columns, conv, target, group, near)[0]
 
 
 @cache
-def choices(
-    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+def choices(  # noqa: PLR0913, PLR0917 - as `choose`
+    shape: tuple[int, ...],
+    columns: int,
+    conv: Conv2d,
+    target: Target,
+    group: int = 1,
+    near: bool = False,
 ) -> tuple[Choice, ...]:
     """Direct convolution and each tile, that which the model likes best first; see `choose`."""
-    cycles = {Choice(0): _MARGIN * direct_cycles(shape, columns, conv, target, group)}
+    cycles = {Choice(0): _MARGIN * direct_cycles(shape, columns, conv, target, group, near)}
     for side in SIDES if group == 1 else SIDES[:1]:
         count = tile_count(shape, conv, side)
         found: dict[Choice, float] = {}
         for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
             image = tiles // shape[0]
-            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group)
+            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group, near)
             found[Choice(side, tiles)] = work_cycles(work, cut(work, target), target)
         best = min(found, key=found.__getitem__)
         cycles[best] = found[best]
@@ -144,15 +157,20 @@ def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:
     return shape[0] * -(-height // side) * -(-width // side)
 
 
-def direct_cycles(
-    shape: tuple[int, ...], columns: int, conv: Conv2d, target: Target, group: int = 1
+def direct_cycles(  # noqa: PLR0913, PLR0917 - as `choose`
+    shape: tuple[int, ...],
+    columns: int,
+    conv: Conv2d,
+    target: Target,
+    group: int = 1,
+    near: bool = False,
 ) -> float:
-    """Cycles of a direct convolution: multiply-adds near peak, weights from memory once."""
+    """Cycles of a direct convolution: multiply-adds near peak, weights fetched once."""
     height, width = conv.output_size((shape[1], shape[2]), (3, 3))
     taps = 9 * shape[3] * round_up(columns, target.lanes())
     at_once = _vectors_per_cycle(target, group) * group * target.lanes() * _DIRECT * target.threads
     compute = shape[0] * height * width * taps / at_once
-    weights = taps * 4 / group**2 / _memory(target)
+    weights = taps * 4 / group**2 / _fetched(target, near)
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
 
 
@@ -175,7 +193,8 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     narrow = work.lanes // gcd(work.columns, work.lanes)
     outputs = _OUTPUT * choice.tiles * width * narrow
     fetched = _near_misses(work, choice, target) / machine.l3_bytes_per_cycle
-    chunk = _overlapped(work.positions * (products + outputs + _JUMP), fetched, _EXPOSED)
+    jump = _NEAR_JUMP if work.near else _JUMP
+    chunk = _overlapped(work.positions * (products + outputs + jump), fetched, _EXPOSED)
     if choice.staged:
         rounds = -(-groups * chunks // target.threads)
         stage = work.positions * inputs * groups / min(target.threads, work.tiles)
@@ -186,13 +205,14 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     else:
         rounds = -(-groups // target.threads)
         compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
-    weights = work.weight_bytes / _memory(target)
+    weights = work.weight_bytes / _fetched(target, work.near)
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + machine.parallel_cycles
 
 
-def _memory(target: Target) -> float:
-    """Bytes that all threads together get from memory in a cycle."""
-    return target.machine.dram_bytes_per_cycle * target.threads
+def _fetched(target: Target, near: bool) -> float:
+    """Bytes of weights that all threads together get in a cycle."""
+    machine = target.machine
+    return (machine.l3_bytes_per_cycle if near else machine.dram_bytes_per_cycle) * target.threads
 
 
 def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
