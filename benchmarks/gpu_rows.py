@@ -11,6 +11,7 @@ from tvm import relax
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.cuda import runtime
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
 from hybridc.compiler.tensors import to_tensor
@@ -38,7 +39,7 @@ class Machine:
     @property
     def device(self) -> Any:
         """TVM's device."""
-        return tvm.cpu() if self.dry else tvm.cuda()
+        return tvm.cpu() if self.dry else runtime.device(0)
 
     @property
     def torch_device(self) -> str:
