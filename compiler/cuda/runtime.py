@@ -1,4 +1,4 @@
-"""TVM's runtime for CUDA, a library of its own, which TVM leaves out without a word if it cannot load.
+"""TVM's runtime for CUDA, a library of its own, which TVM leaves out silently if it cannot load.
 
 It wants NVIDIA's driver and `libcudart`.  The latter is where a toolkit is installed, or in a wheel
 of PyPI, where no loader looks: it is loaded from there first.
