@@ -46,7 +46,7 @@ def _model(name: str, batch: int, way: str, machine: Machine) -> Cells:
             call, given = _by_torch(model, inputs, way.partition(", ")[2], machine)
         else:
             call, given = _compiled_here(model, inputs, "libraries" in way, machine)
-        found = error(call(*given).float().cpu().numpy(), right)
+        found = error(call(*given), right)
         seconds = by_torch(call, given, machine)
     return {"ms": f"{seconds * 1e3:.3f}", "off by": f"{found:.0e}"}
 
@@ -54,6 +54,7 @@ def _model(name: str, batch: int, way: str, machine: Machine) -> Cells:
 def _by_torch(model: Any, inputs: Any, mode: str, machine: Machine) -> tuple[Any, Any]:
     import torch
 
+    machine.wants_torch()
     half = torch.float32 if machine.dry else torch.float16
     model = model.to(machine.torch_device, half)
     given = [x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs]
@@ -66,12 +67,25 @@ def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -
     from hybridc.compiler import driver
     from hybridc.compiler.session import InferenceSession
 
-    names = ("onednn",) if machine.dry else ("cublaslt", "cudnn", "sdpa", "triton")
+    names = _libraries(machine) if libraries else ()
     made = driver.compile(
         torch.export.export(model, tuple(inputs)),
         target="cpu" if machine.dry else "cuda",
         dtype="fp32" if machine.dry else "fp16",
-        backends=("tvm", *names) if libraries else ("tvm",),
+        backends=("tvm", *names),
         verify="off",
     )
+    if machine.torch_device == "cpu":
+        return InferenceSession(made), [x.numpy() for x in inputs]
     return InferenceSession(made), [x.to(machine.torch_device) for x in inputs]
+
+
+def _libraries(machine: Machine) -> list[str]:
+    """Those that can be used here.  Raises RuntimeError where there is none, and says why."""
+    from hybridc.compiler.offload.backend import backends
+
+    of_kind = [name for name, kind in backends().all() if kind.device == machine.here.kind]
+    absent = {name: backends().load(name).missing() for name in of_kind}
+    if all(absent.values()):
+        raise RuntimeError("; ".join(absent.values()))
+    return [name for name, why in absent.items() if not why]

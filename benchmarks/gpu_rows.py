@@ -49,8 +49,17 @@ class Machine:
 
     @property
     def torch_device(self) -> str:
-        """Torch's name of it."""
-        return "cpu" if self.dry else "cuda"
+        """Torch's name of it, or of the CPU where torch is built without CUDA."""
+        import torch
+
+        return "cuda" if not self.dry and torch.cuda.is_available() else "cpu"
+
+    def wants_torch(self) -> None:
+        """Raise RuntimeError where torch cannot be a peer here."""
+        import torch
+
+        if not self.dry and self.torch_device == "cpu":
+            raise RuntimeError(f"torch {torch.__version__} has no GPU here")
 
     def size(self, extent: int) -> int:
         """An extent, or what a trial makes of it."""
@@ -124,12 +133,12 @@ def ours(case: Case, arrays: Sequence[Any], machine: Machine) -> tuple[str, floa
 
 
 def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
-    """Seconds of one of torch's calls, of some in a row between two events."""
+    """Seconds of one call, of some in a row between two of torch's events, or by the clock."""
     import torch
 
     for _ in range(3):
         call(*given)
-    if machine.dry:
+    if machine.torch_device == "cpu":
         from hybridc.compiler.measurement import measure
 
         return float(np.median(measure.latency(lambda: call(*given), seconds=0.05).seconds))
@@ -160,7 +169,7 @@ def widened(arrays: Sequence[Any], where: str) -> list[Any]:
 
 def error(made: Any, right: Any) -> float:
     """The largest difference from torch's tensor, as a share of its largest element."""
-    wide = np.asarray(made, "float32")
+    wide = np.asarray(made if isinstance(made, np.ndarray) else made.float().cpu(), "float32")
     true = right.float().cpu().numpy()
     if not np.isfinite(wide).all() or wide.shape != true.shape:
         return float("inf")
@@ -184,25 +193,26 @@ def _measured(case: Case, machine: Machine) -> Cells:
     rule, seconds, made = ours(case, arrays, machine)
     cells = _figures(case, rule, seconds, machine)
     try:
-        return cells | _beside_torch(case, arrays, made, seconds, machine)
+        cells |= {"off by": _off_by(case, arrays, made, machine)}
+        return cells | _beside_torch(case, arrays, seconds, machine)
     except Exception as failure:  # whatever torch lacks is no fault of ours
         return cells | {"torch, µs": f"failed: {first_line(failure)[:60]}"}
 
 
-def _beside_torch(
-    case: Case, arrays: Sequence[Any], made: Any, seconds: float, machine: Machine
-) -> Cells:
+def _off_by(case: Case, arrays: Sequence[Any], made: Any, machine: Machine) -> str:
+    found = error(made, case.peer(*widened(arrays, machine.torch_device)))
+    return f"{'WRONG: ' if found > _WRONG[case.operands[0][1]] else ''}{found:.0e}"
+
+
+def _beside_torch(case: Case, arrays: Sequence[Any], seconds: float, machine: Machine) -> Cells:
     import torch
 
+    machine.wants_torch()
     dtype = case.operands[0][1]
     tensors = widened(arrays, machine.torch_device)
-    found = error(made, case.peer(*tensors))
-    if found > _WRONG[dtype]:
-        return {"off by": f"WRONG: {found:.1e}"}
     tensors = [tensor.to(getattr(torch, dtype)) for tensor in tensors]
     theirs = by_torch(case.peer, tensors, machine)
-    told = {"torch, µs": f"{theirs * 1e6:.1f}", "torch / us": f"{theirs / seconds:.2f}"}
-    return told | {"off by": f"{found:.0e}"}
+    return {"torch, µs": f"{theirs * 1e6:.1f}", "torch / us": f"{theirs / seconds:.2f}"}
 
 
 def _figures(case: Case, rule: str, seconds: float, machine: Machine) -> Cells:
