@@ -116,17 +116,18 @@ class GpuExecutable(Executable):
     def __init__(self, mod: Any, device: bytes) -> None:
         super().__init__(mod)
         self.device = device
+        self._loaded: Any = None
 
     def jit(self, **how: Any) -> Any:
         """The module that runs it, which is linked and loaded once."""
         from hybridc.compiler.cuda import codegen
 
-        if self._jitted_mod is None:
+        if self._loaded is None:
             with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
                 library = str(Path(folder) / "kernel.so")
                 self.export_library(library, **how)
-                self._jitted_mod = codegen.load(library, self.device)
-        return self._jitted_mod
+                self._loaded = codegen.load(library, self.device)
+        return self._loaded
 
 
 def _aligned_as_inputs(module: IRModule) -> IRModule:
