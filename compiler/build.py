@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
         module = join(module, target)
     try:
         config = launches.config(target)
-        with tvm.transform.PassContext(config=config), settings.cuda_kept_as_source():
+        with tvm.transform.PassContext(config=config), _kept_as_source(target):
             executable = tvm.compile(
                 module,
                 target=target.tvm,
@@ -95,13 +96,17 @@ def _device_code(executable: Any, target: Target) -> Compiled:
     return toolchain.find().compile(prelude.joined(source), target.gpu.arch)
 
 
+def _kept_as_source(target: Target) -> AbstractContextManager[None]:
+    return settings.cuda_kept_as_source() if target.gpu else nullcontext()
+
+
 def compile_kernel(func: PrimFunc, target: Target) -> Any:
     """Generate code for one kernel as for those of a model; TVM's executable with `main`.
 
     For a GPU it is a GpuExecutable, with the machine code.
     """
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    with settings.cuda_kept_as_source():
+    with _kept_as_source(target):
         executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
     if target.gpu is None:
         return executable
