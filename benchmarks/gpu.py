@@ -1,22 +1,30 @@
 """Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
-First `pytest -m gpu`, then the rows of `gpu_rows.py`, the most telling first, each in a process of
-its own with a time limit: one that fails or hangs costs no other.  The page is written anew after
-every row, so that whatever ends this keeps what is there.  Without a GPU one line says so, and the
-page stays as it is; `--dry-run FILE` goes through all of it on the CPU, at small sizes.
+First `pytest -m gpu`, then the rows of `gpu_rows.py` and `gpu_model_rows.py`, the most telling
+first, each in a process of its own with a time limit: one that fails or hangs costs no other.  The
+page is written anew after every row, so that whatever ends this keeps what is there.  Without a GPU
+one line says so, and the page stays as it is.  Needs nothing but what hybridc needs; peers need
+torch.  `--small FILE` tries all of it on the GPU at small sizes, `--dry-run FILE` on the CPU.
 """
 
 import argparse
+import importlib.util
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gpu_model_rows
 import gpu_rows
 from gpu_rows import Machine, Row
 
@@ -29,6 +37,10 @@ from hybridc.compiler.tables import table
 ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "RESULTS-gpu.md"
 _ROOMY = 2**62  # bytes: a GPU's driver maps more memory than any machine has
+# The files with tests that need a GPU: others may need what such a machine lacks.
+_TESTS = ("tests/test_gpu.py", "tests/test_backends.py")
+_MOST_PROCESSES = 8  # of the tests: each has a context on the GPU
+_LATE = 45  # seconds that a test which begins in time may take beyond it
 
 
 @dataclass
@@ -63,39 +75,49 @@ class Page:
 def main() -> int:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # pyright: ignore[reportOptionalMemberAccess]
-    parser.add_argument("--minutes", type=float, default=9.0, help="to stop after")
+    parser.add_argument("--minutes", type=float, default=8.0, help="to stop after")
     parser.add_argument("--no-tests", action="store_true", help="leave pytest -m gpu out")
     parser.add_argument("--only", default="", help="rows whose table or name holds this text")
+    parser.add_argument("--small", type=Path, metavar="FILE", help="at small sizes, into FILE")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
     dry = given.dry_run is not None
+    how = How(dry, dry or given.small is not None, end)
     told = _asked(lambda: described(dry), 60)
     if "error" in told:
         print(f"nothing is measured: {told['error']}", file=sys.stderr)
         return 2
-    page = Page(given.dry_run or PAGE, told["head"])
-    if not given.no_tests and not dry:
-        page.tests = tested(min(180.0, end - time.monotonic()))
+    page = Page(given.dry_run or given.small or PAGE, told["head"])
     page.write()
+    if not given.no_tests and not dry:
+        page.tests = tested(min(120.0, end - time.monotonic()))
+        page.write()
+    with suppress(ImportError):
+        import torch  # once, for all the processes of rows
+
+        _ = torch
     for row in rows():
         if given.only in f"{row.table}: {row.name}":
-            page.add(row, measured(row, dry, end))
-            print(f"{row.table}: {row.name}", file=sys.stderr)
+            page.add(row, measured(row, how))
+            print(f"{row.table}: {row.name}: {page.found[row.table, row.name]}", file=sys.stderr)
     print(page.path)
     return 0
 
 
-def rows() -> Iterator[Row]:
+@dataclass(frozen=True)
+class How:
+    """On this CPU instead of the GPU, at small sizes, until when by `time.monotonic`."""
+
+    dry: bool
+    small: bool
+    end: float
+
+
+def rows() -> list[Row]:
     """What is measured, in the order in which it is wanted most."""
-    products = list(gpu_rows.products())
-    models = list(gpu_rows.models())
-    small = [row for row in models if "batch 1" in row.name]
-    yield from products[:6]
-    yield from gpu_rows.bound_by_memory()
-    yield from small
-    yield from products[6:]
-    yield from (row for row in models if row not in small)
+    made = [*gpu_rows.products(), *gpu_rows.bound_by_memory(), *gpu_model_rows.models()]
+    return sorted(made, key=lambda row: row.rank)
 
 
 def described(dry: bool) -> dict[str, Any]:
@@ -114,16 +136,16 @@ def described(dry: bool) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def measured(row: Row, dry: bool, end: float) -> Mapping[str, str]:
+def measured(row: Row, how: How) -> Mapping[str, str]:
     """The row's cells, or why there are none."""
-    left = end - time.monotonic()
+    left = how.end - time.monotonic()
     if left < 5:
         return {"result": "not run: no time was left"}
 
     def work() -> dict[str, Any]:
         try:
-            here = target.parse("cpu" if dry else "cuda")
-            return row.measure(Machine(here, dry))
+            here = target.parse("cpu" if how.dry else "cuda")
+            return row.measure(Machine(here, how.dry, how.small))
         except Exception as error:  # whatever fails is this row's
             return {"result": f"failed: {type(error).__name__}: {first_line(error)[:120]}"}
 
@@ -140,17 +162,39 @@ def _asked(work: Any, seconds: float) -> dict[str, Any]:
 
 
 def tested(seconds: float) -> str:
-    """The last line of `pytest -m gpu`, within so many seconds."""
-    command: Sequence[str] = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "tests"]
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False
+    """What `pytest -m gpu` says; of one that takes longer, what it said until then."""
+    until = str(time.time() + max(0.0, seconds - _LATE))
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rfE", "--tb=line", *_TESTS]
+    command += ["--until", until, "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    if importlib.util.find_spec("xdist"):
+        command += ["-n", str(min(_MOST_PROCESSES, os.cpu_count() or 1))]
+    with tempfile.TemporaryFile("w+") as said:
+        tests = subprocess.Popen(
+            command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
-    except subprocess.TimeoutExpired:
-        return f"not done within {seconds:.0f} s"
-    lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or ["no output"]
-    failed = [line.split(" ")[1] for line in lines if line.startswith("FAILED ")]
-    return "; ".join([lines[-1], *failed[:20]])
+        try:
+            tests.wait(seconds)
+            ended = ""
+        except subprocess.TimeoutExpired:
+            ended = f"not done within {seconds:.0f} s: "
+        with suppress(ProcessLookupError):
+            os.killpg(tests.pid, signal.SIGKILL)
+        tests.wait()
+        said.seek(0)
+        return ended + told_by_tests(said.read(), whole=not ended)
+
+
+def told_by_tests(said: str, whole: bool) -> str:
+    """The last line of pytest's output and what failed; of half an output what was counted."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    verdicts = ("PASSED", "FAILED", "ERROR", "SKIPPED")
+    counts = Counter(word for line in lines for word in verdicts if word in line.split()[:4])
+    failed = dict.fromkeys(
+        line.partition("FAILED ")[2].strip() for line in lines if "FAILED " in line
+    )
+    counted = ", ".join(f"{count} {word.lower()}" for word, count in counts.items())
+    last = lines[-1].strip("= ") if lines and whole else counted or "nothing was tested"
+    return "".join([last, *(f"\n* {each[:200]}" for each in list(failed)[:20])])
 
 
 if __name__ == "__main__":

@@ -11,9 +11,11 @@ from tvm import relax
 
 from hybridc.compiler import pipeline
 from hybridc.compiler.build import compile_kernel
+from hybridc.compiler.cuda import runtime
+from hybridc.compiler.errors import first_line
 from hybridc.compiler.interfaces import Context, NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.compiler.tensors import to_tensor
+from hybridc.compiler.tensors import to_numpy, to_tensor
 
 _REPEATS = 20
 op: Any = relax.op
@@ -26,38 +28,56 @@ SHAPES = (
     (4096, 3072, 768),
 )
 TYPES = ("float16", "bfloat16", "float32")
+# Errors, as shares of the largest element, from which on a kernel is wrong: roundings of operands
+# and results, and sums of 4096 terms in another order, stay well below.
+_WRONG = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
+_DRAWN = 2**20 - 3  # numbers of which large operands are made
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where rows are measured: the GPU, or for a dry run this CPU on a `fraction` of the sizes."""
+    """Where rows are measured: the GPU, or for a dry run this CPU; sizes may be made `small`."""
 
     here: Target
     dry: bool = False
+    small: bool = False
 
     @property
     def device(self) -> Any:
         """TVM's device."""
-        return tvm.cpu() if self.dry else tvm.cuda()
+        return tvm.cpu() if self.dry else runtime.device(0)
 
     @property
     def torch_device(self) -> str:
-        """Torch's name of it."""
-        return "cpu" if self.dry else "cuda"
+        """Torch's name of it, or of the CPU where torch is built without CUDA."""
+        import torch
+
+        return "cuda" if not self.dry and torch.cuda.is_available() else "cpu"
+
+    def wants_torch(self) -> None:
+        """Raise RuntimeError where torch cannot be a peer here."""
+        import torch
+
+        if not self.dry and self.torch_device == "cpu":
+            raise RuntimeError(f"torch {torch.__version__} has no GPU here")
 
     def size(self, extent: int) -> int:
-        """An extent, made small for a dry run."""
-        return max(16, extent // 64) if self.dry else extent
+        """An extent, or what a trial makes of it."""
+        return max(16, extent // 64) if self.small else extent
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what is measured, the table, and the seconds that it may take."""
+    """One line of a table: what is measured, the table, and the seconds that it may take.
+
+    Those of the lowest `rank` are measured first.
+    """
 
     table: str
     name: str
     limit: float
     measure: Callable[[Machine], Cells]
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -96,28 +116,29 @@ def chosen(func: PrimFunc, here: Target) -> tuple[str, PrimFunc]:
     raise AssertionError("the fallback takes every kernel")
 
 
-def ours(case: Case, machine: Machine) -> tuple[str, float]:
-    """The rule, and seconds of one call by the device's events."""
+def ours(case: Case, arrays: Sequence[Any], machine: Machine) -> tuple[str, float, Any]:
+    """The rule, seconds of one call by the device's events, and the result."""
     (func,) = kernels(case, machine.here)
     rule, scheduled = chosen(func, machine.here)
-    draw = np.random.default_rng(0)
-    arrays = [
-        np.asarray(draw.standard_normal([int(e) for e in param.shape]), str(param.dtype))
-        for param in scheduled.params
-    ]
-    tensors = [to_tensor(array).copyto(machine.device) for array in arrays]
+    result = scheduled.params[-1]
+    shape, dtype = [int(extent) for extent in result.shape], np.dtype(str(result.dtype))
+    # Nothing that is left unwritten may look right.
+    given = [*arrays, np.full(shape, np.nan, dtype)]
+    tensors = [to_tensor(array).copyto(machine.device) for array in given]
     library = compile_kernel(scheduled, machine.here).jit()
+    library["main"](*tensors)
+    made = to_numpy(tensors[-1].copyto(tvm.cpu()), dtype)
     evaluator = library.time_evaluator("main", machine.device, number=10, repeat=_REPEATS)
-    return rule, float(np.median(evaluator(*tensors).results))
+    return rule, float(np.median(evaluator(*tensors).results)), made
 
 
 def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
-    """Seconds of one of torch's calls, of some in a row between two events."""
+    """Seconds of one call, of some in a row between two of torch's events, or by the clock."""
     import torch
 
     for _ in range(3):
         call(*given)
-    if machine.dry:
+    if machine.torch_device == "cpu":
         from hybridc.compiler.measurement import measure
 
         return float(np.median(measure.latency(lambda: call(*given), seconds=0.05).seconds))
@@ -133,14 +154,26 @@ def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -
     return float(np.median(found))
 
 
-def tensors_of(case: Case, machine: Machine) -> list[Any]:
-    """Torch's tensors for a case."""
+def arrays_of(case: Case) -> list[Any]:
+    """Random operands; large ones repeat themselves, but no row or tile is like its neighbour."""
+    drawn = np.random.default_rng(0).standard_normal(_DRAWN).astype("float32")
+    return [np.resize(drawn, shape).astype(dtype) for shape, dtype in case.operands]
+
+
+def widened(arrays: Sequence[Any], where: str) -> list[Any]:
+    """Torch's tensors of the arrays, in float32."""
     import torch
 
-    return [
-        torch.randn(shape, device=machine.torch_device).to(getattr(torch, dtype))
-        for shape, dtype in case.operands
-    ]
+    return [torch.from_numpy(np.asarray(array, "float32")).to(where) for array in arrays]
+
+
+def error(made: Any, right: Any) -> float:
+    """The largest difference from torch's tensor, as a share of its largest element."""
+    wide = np.asarray(made if isinstance(made, np.ndarray) else made.float().cpu(), "float32")
+    true = right.float().cpu().numpy()
+    if not np.isfinite(wide).all() or wide.shape != true.shape:
+        return float("inf")
+    return float(np.abs(wide - true).max() / max(np.abs(true).max(), 1e-30))
 
 
 def _product(shape: Sequence[int], dtype: str, machine: Machine) -> Case:
@@ -155,8 +188,34 @@ def _product_row(shape: Sequence[int], dtype: str, machine: Machine) -> Cells:
 
 
 def _measured(case: Case, machine: Machine) -> Cells:
-    rule, seconds = ours(case, machine)
-    theirs = by_torch(case.peer, tensors_of(case, machine), machine)
+    """What is known of a kernel: its own figures also where torch cannot be measured."""
+    arrays = arrays_of(case)
+    rule, seconds, made = ours(case, arrays, machine)
+    cells = _figures(case, rule, seconds, machine)
+    try:
+        cells |= {"off by": _off_by(case, arrays, made, machine)}
+        return cells | _beside_torch(case, arrays, seconds, machine)
+    except Exception as failure:  # whatever torch lacks is no fault of ours
+        return cells | {"torch, µs": f"failed: {first_line(failure)[:60]}"}
+
+
+def _off_by(case: Case, arrays: Sequence[Any], made: Any, machine: Machine) -> str:
+    found = error(made, case.peer(*widened(arrays, machine.torch_device)))
+    return f"{'WRONG: ' if found > _WRONG[case.operands[0][1]] else ''}{found:.0e}"
+
+
+def _beside_torch(case: Case, arrays: Sequence[Any], seconds: float, machine: Machine) -> Cells:
+    import torch
+
+    machine.wants_torch()
+    dtype = case.operands[0][1]
+    tensors = widened(arrays, machine.torch_device)
+    tensors = [tensor.to(getattr(torch, dtype)) for tensor in tensors]
+    theirs = by_torch(case.peer, tensors, machine)
+    return {"torch, µs": f"{theirs * 1e6:.1f}", "torch / us": f"{theirs / seconds:.2f}"}
+
+
+def _figures(case: Case, rule: str, seconds: float, machine: Machine) -> Cells:
     gpu = machine.here.gpu
     cells = {"rule": rule, "µs": f"{seconds * 1e6:.1f}"}
     rate = (case.flops or case.bytes) / seconds
@@ -164,7 +223,7 @@ def _measured(case: Case, machine: Machine) -> Cells:
     if gpu is not None:
         half = gpu.fp32 if case.operands[0][1] == "float32" else gpu.half
         cells["of the peak"] = f"{rate / (half if case.flops else gpu.bandwidth):.2f}"
-    return cells | {"torch, µs": f"{theirs * 1e6:.1f}", "torch / us": f"{theirs / seconds:.2f}"}
+    return cells
 
 
 def products() -> Iterator[Row]:
@@ -172,12 +231,8 @@ def products() -> Iterator[Row]:
     for shape in SHAPES:
         for dtype in TYPES:
             name = f"{' x '.join(map(str, shape))}, {dtype}"
-            yield Row(
-                "matrix products",
-                name,
-                60,
-                partial(_product_row, shape, dtype),
-            )
+            rank = 0 if shape in SHAPES[:2] else 5
+            yield Row("matrix products", name, 45, partial(_product_row, shape, dtype), rank)
 
 
 def bound_by_memory() -> Iterator[Row]:
@@ -204,65 +259,4 @@ def bound_by_memory() -> Iterator[Row]:
             build, peer = what
             return _measured(Case(((shape, "float32"),), build, peer, bytes=moved), machine)
 
-        yield Row("bound by memory", name, 60, row)
-
-
-def models() -> Iterator[Row]:
-    """Whole models in fp16: batch 1 first, then 32; each peer in a row of its own."""
-    from gpu_models import MODELS
-
-    for batch in (1, 32):
-        for name in MODELS:
-            if batch > 1 and "step" in name:
-                continue
-            for way in ("ours", "ours with libraries", "torch.compile"):
-                yield Row(
-                    "models, fp16",
-                    f"{name}, batch {batch}: {way}",
-                    150,
-                    partial(_model, name, batch, way),
-                )
-
-
-def _model(name: str, batch: int, way: str, machine: Machine) -> Cells:
-    import gpu_models
-    import torch
-
-    model, inputs = gpu_models.made(name, batch)
-    if machine.dry:
-        model, inputs = torch.nn.Linear(64, 64), (torch.randn(batch, 64),)
-    with torch.no_grad():
-        if way == "torch.compile":
-            seconds = _compiled_by_torch(model, inputs, machine)
-        else:
-            seconds = _compiled_here(model, inputs, "libraries" in way, machine)
-    return {"ms": f"{seconds * 1e3:.3f}"}
-
-
-def _compiled_by_torch(model: Any, inputs: Any, machine: Machine) -> float:
-    import torch
-
-    half = torch.float32 if machine.dry else torch.float16
-    model = model.to(machine.torch_device, half)
-    given = [x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs]
-    mode = "default" if machine.dry else "max-autotune"
-    return by_torch(torch.compile(model, mode=mode), given, machine)
-
-
-def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -> float:
-    import torch
-
-    from hybridc.compiler import driver
-    from hybridc.compiler.session import InferenceSession
-
-    names = ("onednn",) if machine.dry else ("cublaslt", "cudnn", "sdpa", "triton")
-    made = driver.compile(
-        torch.export.export(model, tuple(inputs)),
-        target="cpu" if machine.dry else "cuda",
-        dtype="fp32" if machine.dry else "fp16",
-        backends=("tvm", *names) if libraries else ("tvm",),
-        verify="off",
-    )
-    session = InferenceSession(made)
-    given = [x.to(machine.torch_device) for x in inputs]
-    return by_torch(session, given, machine)
+        yield Row("bound by memory", name, 45, row, 1)

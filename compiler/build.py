@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir.transform import Sequential, module_pass
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.runtime import Executable
 from tvm_ffi import structural_map
 
+from hybridc.compiler import settings
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
 from hybridc.compiler.cuda import launches, resources, toolchain
@@ -55,7 +58,8 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     if target.gpu is None:
         module = join(module, target)
     try:
-        with tvm.transform.PassContext(config=launches.config(target)):
+        config = launches.config(target)
+        with tvm.transform.PassContext(config=config), _kept_as_source(target):
             executable = tvm.compile(
                 module,
                 target=target.tvm,
@@ -92,21 +96,43 @@ def _device_code(executable: Any, target: Target) -> Compiled:
     return toolchain.find().compile(prelude.joined(source), target.gpu.arch)
 
 
+def _kept_as_source(target: Target) -> AbstractContextManager[None]:
+    return settings.cuda_kept_as_source() if target.gpu else nullcontext()
+
+
 def compile_kernel(func: PrimFunc, target: Target) -> Any:
     """Generate code for one kernel as for those of a model; TVM's executable with `main`.
 
-    For a GPU the machine code is made too, and found when the kernel is first called.
+    For a GPU it is a GpuExecutable, with the machine code.
     """
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
-    executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
-    if target.gpu is not None:
-        from hybridc.compiler.cuda import codegen, prelude
+    with _kept_as_source(target):
+        executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    if target.gpu is None:
+        return executable
+    made = _device_code(executable, target)
+    resources.check(resources.read_log(made.log), target.gpu)
+    return GpuExecutable(executable.mod, made.cubin)
 
-        for source in codegen.sources(executable.mod):
-            made = toolchain.find().compile(prelude.joined(source), target.gpu.arch)
-            resources.check(resources.read_log(made.log), target.gpu)
-            codegen.provide(source, made.cubin)
-    return executable
+
+class GpuExecutable(Executable):
+    """A kernel with host code to launch it and its machine code, to be exported or run here."""
+
+    def __init__(self, mod: Any, device: bytes) -> None:
+        super().__init__(mod)
+        self.device = device
+        self._loaded: Any = None
+
+    def jit(self, **how: Any) -> Any:
+        """The module that runs it, which is linked and loaded once."""
+        from hybridc.compiler.cuda import codegen
+
+        if self._loaded is None:
+            with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+                library = str(Path(folder) / "kernel.so")
+                self.export_library(library, **how)
+                self._loaded = codegen.load(library, self.device)
+        return self._loaded
 
 
 def _aligned_as_inputs(module: IRModule) -> IRModule:

@@ -69,17 +69,28 @@ def offloads(artifact: Artifact, threads: int) -> Calls:
         raise ArtifactError(f"artifact {artifact.name!r}: {error}") from error
 
 
-def library(content: bytes) -> Any:
-    """Load the library from a private file that is gone before anyone could change it."""
+def library(content: bytes, device: bytes = b"") -> Any:
+    """Load the library from a private file that is gone before anyone could change it.
+
+    `device` is the machine code of its kernels on a GPU.
+    """
     try:
         with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:  # of mode 0700
             path = Path(folder) / "lib.so"
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            return tvm.runtime.load_module(str(path))
+            return _load(str(path), device)
     except OSError as error:
         raise ArtifactError(f"cannot unpack the artifact's library: {reason(error)}") from error
     except RuntimeError as error:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
+
+
+def _load(path: str, device: bytes) -> Any:
+    if not device:
+        return tvm.runtime.load_module(path)
+    from hybridc.compiler.cuda import codegen
+
+    return codegen.load(path, device)

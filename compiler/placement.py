@@ -7,7 +7,7 @@ from typing import Any
 
 import tvm
 
-from hybridc.compiler.cuda import presence
+from hybridc.compiler.cuda import presence, runtime
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Holding, Resident
 from hybridc.compiler.tensors import Tensor
@@ -54,4 +54,4 @@ def of(target: Mapping[str, Any]) -> Placement:
     if "gpu" not in target:
         return Host(tvm.cpu())
     index = presence.index(target)
-    return Resident(tvm.cuda(index), Link(index))
+    return Resident(runtime.device(index), Link(index))

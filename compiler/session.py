@@ -51,12 +51,7 @@ class InferenceSession:
         self._parts = loading.regions(self.artifact, self._threads)
         self._offloaded = loading.offloads(self.artifact, self._threads)
         self._place = loading.placed(self.artifact)
-        library = loading.library(self.artifact.library)
-        if self.artifact.device:
-            from hybridc.compiler.cuda import codegen
-
-            for code in codegen.sources(library):
-                codegen.provide(code, self.artifact.device)
+        library = loading.library(self.artifact.library, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
         by_torch = bool(self.artifact.offloads)
         kept = partial(holding, library, self._place.device)

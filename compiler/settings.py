@@ -6,7 +6,11 @@ is.
 """
 
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+
+_AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
 
 
 def cache_directory() -> Path:
@@ -30,6 +34,23 @@ def cuda_home() -> Path | None:
     """Where the user says that the CUDA toolkit is (`CUDA_HOME`, else `CUDA_PATH`)."""
     given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     return Path(given) if given else None
+
+
+@contextmanager
+def cuda_kept_as_source() -> Generator[None]:
+    """Have TVM leave the CUDA C++ that it generates as it is, whether or not a GPU is here.
+
+    Where its runtime for CUDA is loaded it would compile it at once, by its own compiler and flags.
+    """
+    before = os.environ.get(_AS_SOURCE)
+    os.environ[_AS_SOURCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_AS_SOURCE, None)
+        else:
+            os.environ[_AS_SOURCE] = before
 
 
 def requested_threads() -> int | None:

@@ -1,5 +1,6 @@
 """Options and fixtures that all tests share."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the passes make now into tests/passes, after checking the numbers",
     )
+    parser.addoption(
+        "--until", type=float, default=0.0, help="skip tests that would begin after this Unix time"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what would begin too late, so that a summary of the rest comes in time."""
+    end: float = item.config.getoption("--until")
+    if end and time.time() > end:
+        pytest.skip("no time was left")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -18,6 +18,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import cuda_text
 import numpy as np
 import pytest
 import tvm
@@ -35,10 +36,6 @@ HERE = Path(__file__).parent
 COMPILER = shutil.which("g++")
 # Threads in order, in reverse, and mixed: what differs between these is a race.
 ORDERS = (0, 1, 2)
-_KERNEL = re.compile(
-    r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)'
-)
-_DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
 
 # Each access calls what `cuda_emulator_watch.cpp` has for it.
 _WATCHED = ("-fsanitize=thread", "--param", "tsan-instrument-func-entry-exit=0")
@@ -127,10 +124,7 @@ def _workspaces(func: PrimFunc) -> dict[str, int]:
 
 def _program(source: str, found: Sequence[Launch], workspaces: Sequence[str], arrays: int) -> str:
     """A C++ program with a function `run` that launches the kernels on arrays and workspaces."""
-    kernels = source[source.index('extern "C" __global__') :]
-    kernels = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulated::shared_base());", kernels)
-    # An attribute may not stand behind the word that makes the variable static.
-    kernels = re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) __shared__", kernels)
+    kernels = cuda_text.emulated(source)
     calls = [_call(kernels, launch) for launch in found]
     return "\n".join(
         [
@@ -148,10 +142,8 @@ def _program(source: str, found: Sequence[Launch], workspaces: Sequence[str], ar
 
 
 def _call(kernels: str, launch: Launch) -> str:
-    match = next(m for m in _KERNEL.finditer(kernels) if m.group(1) == launch.kernel)
     arguments: list[str] = []
-    for parameter in match.group(2).split(","):
-        kind, _, name = parameter.replace("__restrict__", "").strip().rpartition(" ")
+    for kind, name in cuda_text.parameters(kernels)[launch.kernel]:
         plain = re.sub(r"_ptr(_\d+)?$", "", name.strip("* "))
         held = f"arrays[{plain[1:]}]" if re.fullmatch(r"p\d+", plain) else plain
         arguments.append(f"reinterpret_cast<{kind}>({held})")

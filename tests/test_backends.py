@@ -9,6 +9,7 @@ import pytest
 import tvm
 
 from hybridc.compiler import plugin, target
+from hybridc.compiler.cuda import runtime
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import NotApplicable
@@ -49,7 +50,7 @@ def test_what_a_backend_takes_it_computes_as_tvm_does(name: str, case: str) -> N
     if isinstance(made.supports(found.graph, here(made)), NotApplicable):
         pytest.skip("it does not take this")
     module, specs = alone(found)
-    device = tvm.cuda() if made.device == "cuda" else None
+    device = runtime.device(0) if made.device == "cuda" else None
     call = made.build(found.graph, 2)
     for seed in (0, 1):  # the second call has what the first one prepared
         feed = random_feed(specs, seed)

@@ -18,6 +18,7 @@ from hybridc.compiler import driver, frontend, pipeline, target
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.configuration import plans
+from hybridc.compiler.cuda import runtime
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.model import random_feed
@@ -56,7 +57,7 @@ def test_kernels_on_the_device_at_several_points(name: str) -> None:
     import tvm
 
     here = target.parse("cuda")
-    device = tvm.cuda()
+    device = runtime.device(0)
     for func in KERNELS[name](here):
         arrays = feed(func)
         wanted = reference(func, arrays)

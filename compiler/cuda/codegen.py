@@ -1,10 +1,14 @@
-"""From scheduled kernels to CUDA C++, and how TVM finds their machine code when they are run.
+"""From scheduled kernels to CUDA C++, and how TVM gets their machine code when it loads them.
 
-TVM keeps a GPU's kernels as source, and asks a global function for machine code when it loads
-them.  Artifacts bring that along: the function looks it up by the source.
+TVM writes a GPU's kernels into a library as source.  Where its runtime for CUDA is loaded, it turns
+source into machine code by a global function: as soon as a module is made (which is kept from it
+here, as the source still lacks the prelude), and whenever a library is loaded.  Artifacts bring
+their machine code along, and that function hands it over.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -14,12 +18,15 @@ from tvm.tirx import compilation_pipeline
 from tvm.tirx.build import codegen_build
 from tvm_ffi import get_global_func, register_global_func
 
+from hybridc.compiler import settings
 from hybridc.compiler.cuda import launches, prelude
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.target import Target
 
 _CALLBACK = "tvm_callback_cuda_compile"
 _KIND = "cuda"
+# What the library that this thread is loading has for its GPU.
+_MACHINE_CODE: ContextVar[bytes | None] = ContextVar("machine code", default=None)
 
 
 def source(module: IRModule, target: Target) -> str:
@@ -29,7 +36,7 @@ def source(module: IRModule, target: Target) -> str:
         tvm.ir.GlobalVar(str(func.attrs["global_symbol"])): func
         for func in launches.device_functions(module, target)
     }
-    with PassContext(config=launches.config(target)):
+    with PassContext(config=launches.config(target)), settings.cuda_kept_as_source():
         device = finalize()(tvm.IRModule(functions))
         return prelude.joined(codegen_build(device, target.tvm).inspect_source(_KIND))
 
@@ -42,28 +49,32 @@ def sources(module: Any) -> Iterator[str]:
         yield from sources(imported)
 
 
-def provide(code: str, cubin: bytes) -> None:
-    """Let TVM load this machine code wherever it meets the source in this process."""
-    _shelf()[code.strip()] = cubin
+def load(library: str, machine_code: bytes) -> Any:
+    """Load a shared library whose kernels for a GPU are this machine code."""
+    with _handing_over(machine_code):
+        return tvm.runtime.load_module(library)
 
 
-def provided(module: Any) -> bytes:
-    """The machine code that was provided for a compiled module, which has one source at most."""
-    return b"".join(_shelf()[code.strip()] for code in sources(module))
+@contextmanager
+def _handing_over(machine_code: bytes) -> Generator[None]:
+    _answer_tvm()
+    before = _MACHINE_CODE.set(machine_code)
+    try:
+        yield
+    finally:
+        _MACHINE_CODE.reset(before)
 
 
 @cache
-def _shelf() -> dict[str, bytes]:
-    """The machine code by source; from now on TVM asks here first."""
+def _answer_tvm() -> None:
+    """From now on TVM asks here first for machine code."""
     from tvm.support import nvcc
 
     _ = nvcc  # registers TVM's own function
-    made: dict[str, bytes] = {}
     otherwise = get_global_func(_CALLBACK)
 
-    def look_up(code: str) -> bytes:
-        found = made.get(code.strip())
+    def machine_code_of(code: str) -> bytes:
+        found = _MACHINE_CODE.get()
         return otherwise(code) if found is None else found
 
-    register_global_func(_CALLBACK, look_up, override=True)
-    return made
+    register_global_func(_CALLBACK, machine_code_of, override=True)

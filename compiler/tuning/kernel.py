@@ -94,9 +94,7 @@ class Kernel:
             _check_launches(func, self.target)
         made = build.compile_kernel(func, self.target)
         if self.target.gpu is not None:
-            from hybridc.compiler.cuda import codegen
-
-            machine_code(library).write_bytes(codegen.provided(made.mod))
+            machine_code(library).write_bytes(made.device)
         try:
             made.export_library(str(library))
         except (RuntimeError, OSError) as error:

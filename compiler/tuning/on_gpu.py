@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tvm
 
-from hybridc.compiler.cuda import codegen, faults
+from hybridc.compiler.cuda import codegen, faults, runtime
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.tensors import to_tensor
@@ -33,7 +33,7 @@ class GpuArguments(Arguments):
     def __init__(self, kernel: Kernel, link: Link | None = None, device: Any = None) -> None:
         super().__init__(kernel)
         self._link = link or Link(0)
-        self._device = tvm.cuda(0) if device is None else device
+        self._device = runtime.device(0) if device is None else device
         self._emptied: int | None = None
         with told():
             self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
@@ -56,12 +56,8 @@ class GpuArguments(Arguments):
 
     def call(self, library: str) -> Run:
         """The library's kernel on these parameters; it returns before the GPU is done."""
-        from tvm import runtime
-
-        loaded = runtime.load_module(library)
-        code = machine_code(Path(library)).read_bytes()
-        for source in codegen.sources(loaded):
-            codegen.provide(source, code)
+        with told():
+            loaded = codegen.load(library, machine_code(Path(library)).read_bytes())
         main, given, device, link = loaded["main"], self._tensors, self._device, self._link
         device.set_raw_stream(link.stream)
 

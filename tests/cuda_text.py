@@ -1,0 +1,29 @@
+"""CUDA C++ as text: its kernels, and what they look like to a compiler for a CPU."""
+
+import re
+
+_KERNEL = re.compile(
+    r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)'
+)
+_DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
+
+
+def emulated(source: str) -> str:
+    """The kernels of a source without what lies before them, for `cuda_emulator.h`."""
+    kernels = source[source.index('extern "C" __global__') :]
+    kernels = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulated::shared_base());", kernels)
+    # An attribute may not stand behind the word that makes the variable static.
+    return re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) __shared__", kernels)
+
+
+def parameters(kernels: str) -> dict[str, list[tuple[str, str]]]:
+    """Each kernel's parameters: type and name."""
+    return {
+        match.group(1): [_split(parameter) for parameter in match.group(2).split(",")]
+        for match in _KERNEL.finditer(kernels)
+    }
+
+
+def _split(parameter: str) -> tuple[str, str]:
+    kind, _, name = parameter.replace("__restrict__", "").strip().rpartition(" ")
+    return kind, name

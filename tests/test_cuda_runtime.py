@@ -1,0 +1,122 @@
+"""TVM's own runtime for CUDA on a fake of NVIDIA's libraries: loading, launching, copying, graphs.
+
+Each test has a process of its own, as TVM compiles otherwise where its runtime for CUDA is loaded.
+"""
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import fake_cuda
+import pytest
+from cuda_emulator import needs_compiler
+
+from hybridc.compiler.cuda import runtime
+from hybridc.compiler.cuda.driver import NoGpuError
+
+pytestmark = needs_compiler
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process on a machine with the fake GPU."""
+    return fake_cuda.environment(tmp_path_factory.mktemp("fake"))
+
+
+def ran(machine: dict[str, str], *command: str) -> str:
+    """What a Python process says there."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=HERE,
+        env=machine,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+_SESSION = """
+import numpy as np
+from cuda_kernels import product
+from onnx_models import FLOAT, build as model, node
+from hybridc.compiler import build, driver, pipeline, target
+from hybridc.compiler.cuda import runtime
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tensors import to_tensor
+
+here = target.parse("cuda")
+(func,) = product([32, 40], [40, 48], "float16")(here)
+rule = next(r for r in pipeline.rules(device="cuda") if type(r).__name__ == "CudaTensorMatmul")
+match = rule.match(func, here)
+made = build.compile_kernel(rule.schedule(match, rule.default(match, here)).mod["main"], here)
+draw = np.random.default_rng(0)
+x, w = (draw.standard_normal(shape).astype("float16") for shape in ([32, 40], [40, 48]))
+given = [to_tensor(a).copyto(runtime.device(0)) for a in (x, w, np.zeros([32, 48], "float32"))]
+made["main"](*given)
+np.testing.assert_allclose(given[2].numpy(), x.astype("f4") @ w.astype("f4"), rtol=1e-3, atol=1e-3)
+
+w = draw.standard_normal((48, 32)).astype("float32")
+wanted = [("y", FLOAT, (24, 32))]
+source = model([node("MatMul", "x w", "z"), node("Relu", "z", "y")],
+               [("x", FLOAT, (24, 48))], wanted, {"w": w})
+driver.compile(source, target="cuda", verify="off").save("FILE")
+session = InferenceSession("FILE")
+for call in range(4):
+    fed = draw.standard_normal((24, 48)).astype("float32")
+    (got,) = session.run(None, {"x": fed})
+    np.testing.assert_allclose(got, np.maximum(fed @ w, 0), rtol=1e-4, atol=1e-4)
+assert not session._main.notes, session._main.notes
+assert any(known.graph for known in session._main._known.values())
+print("done")
+"""
+
+
+def test_a_kernel_and_a_session_run_by_tvms_runtime(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
+    """The product calls device functions of ours, which TVM's own compilation lacks."""
+    text = _SESSION.replace("FILE", str(tmp_path / "m.hyb"))
+    assert ran(machine, "-c", text).strip().endswith("done")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "which",
+    ["residual_network-fp32", "transformer-fp16", "contract", "replayed_as", "tuned", "fault_of"],
+)
+def test_what_needs_a_gpu_passes_on_the_fake(machine: dict[str, str], which: str) -> None:
+    said = ran(machine, "-m", "pytest", "-q", "-m", "gpu", "test_gpu.py", "-k", which)
+    assert "1 passed" in said
+
+
+def test_the_runtime_library_of_a_wheel_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    wheel = tmp_path / "nvidia" / "cu13" / "lib"
+    wheel.mkdir(parents=True)
+    (wheel / "libcudart.so.13").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "nvidia", raising=False)
+    assert wheel / "libcudart.so.13" in list(runtime._shipped())
+
+
+@pytest.mark.parametrize(
+    ("fails", "said"),
+    [("libcudart", "libcudart.so.13 is not found"), ("tvm_runtime", "TVM's runtime for CUDA")],
+)
+def test_what_cannot_be_loaded_is_told(
+    fails: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, *_: Any) -> None:
+        if fails in name:
+            raise OSError("no such file")
+
+    monkeypatch.setattr(ctypes, "CDLL", load)
+    with pytest.raises(NoGpuError, match=said):
+        runtime.ready.__wrapped__()
