@@ -193,7 +193,7 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
         elif name == VALIDATE:
             raise InputError("accuracy validate needs a function: --validate package.module:name")
         else:
-            names = [*METRICS, VALIDATE]
+            names = [*METRICS, *_names_of(own)]
             raise InputError(f"no accuracy metric is named {name!r}; {hint(name, names)}")
     return found
 
@@ -204,8 +204,7 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         if own is None:
             raise InputError("max_drop needs a function: --validate package.module:name")
         if not _is_own(name, own):
-            known = f"{VALIDATE} or {validation.name_of(own)}"
-            raise InputError(f"max_drop limits {known}, not {name!r}")
+            raise InputError(f"max_drop limits no {name!r}; {hint(name, _names_of(own))}")
         _once(found)
         found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
@@ -229,8 +228,13 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Real)
 
 
+def _names_of(own: Validate | None) -> tuple[str, ...]:
+    """What the user's function may be called in a contract."""
+    return (VALIDATE,) if own is None else (VALIDATE, validation.name_of(own))
+
+
 def _is_own(name: str, own: Validate | None) -> bool:
-    return own is not None and name in (VALIDATE, validation.name_of(own))
+    return own is not None and name in _names_of(own)
 
 
 def _checked(name: str, value: float, low: float, high: float) -> float:
