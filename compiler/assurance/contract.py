@@ -17,7 +17,7 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import format_duration, format_size, parse_size
+from hybridc.compiler.units import format_duration, format_size, of_option, parse_size
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"
@@ -86,13 +86,14 @@ class Contract:
 
         Raises InputError where a limit is not understood, not positive, or of no known metric.
         """
-        if isinstance(max_latency, str):
-            latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
+        with of_option("max_latency"):
+            if isinstance(max_latency, str):
+                latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
         limits = {
             "max_latency": max_latency,
             "min_throughput": min_throughput,
-            "max_memory": parse_size(max_memory) if isinstance(max_memory, str) else max_memory,
-            "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
+            "max_memory": _bytes("max_memory", max_memory),
+            "max_size": _bytes("max_size", max_size),
         }
         for name, value in limits.items():
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
@@ -208,6 +209,11 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         _once(found)
         found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
+
+
+def _bytes(name: str, limit: str | int | None) -> int | None:
+    with of_option(name):
+        return parse_size(limit) if isinstance(limit, str) else limit
 
 
 def _once(found: Mapping[str, float]) -> None:
