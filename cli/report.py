@@ -6,6 +6,7 @@ import click
 
 from hybridc.cli._options import THREADS, VERBOSE
 from hybridc.cli._output import clear_progress, progress
+from hybridc.compiler.files import check_place
 
 
 @click.command()
@@ -31,10 +32,11 @@ def command(
     """
     from hybridc.compiler.artifact import Artifact
 
+    path = output or Path(f"{artifact.stem}.html")
+    check_place("--output", path, "report.html")
     loaded = Artifact.load(artifact)
     from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 
-    path = output or Path(f"{artifact.stem}.html")
     try:
         write(loaded, path, threads, progress(verbose), run=not no_run)
     finally:

@@ -5,6 +5,8 @@ holds native code, and to run an artifact is to run that code.
 """
 
 import mmap
+import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -130,7 +132,21 @@ class Artifact:
 
         What stood at `path` is replaced at once or, where an ArtifactError is raised, untouched.
         """
-        members: dict[str, archive.Chunks] = {
+        try:
+            with replacing(Path(path)) as stream:
+                archive.write(stream, self.manifest(), self._members())
+        except OSError as error:
+            raise ArtifactError(f"cannot write {path}: {reason(error)}") from error
+
+    def size(self) -> int:
+        """Bytes of the file that `save` writes."""
+        with tempfile.TemporaryFile(prefix="hybridc-") as stream:
+            archive.write(stream, self.manifest(), self._members())
+            return stream.seek(0, os.SEEK_END)
+
+    def _members(self) -> dict[str, archive.Chunks]:
+        """All that is in the file beside the manifest."""
+        return {
             "schedule.lock": (archive.dump_json(self.lock),),
             "report.json": (archive.dump_json(self.report),),
             "lib.so": (self.library,),
@@ -140,11 +156,6 @@ class Artifact:
                 for index, region in enumerate(self.regions)
             },
         }
-        try:
-            with replacing(Path(path)) as stream:
-                archive.write(stream, self.manifest(), members)
-        except OSError as error:
-            raise ArtifactError(f"cannot write {path}: {reason(error)}") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "Artifact":

@@ -121,7 +121,8 @@ def compile_source(
                 example_inputs=example_inputs,
                 fallback=options.fallback and plan.target.gpu is None,
             )
-        return _compile(model, plan, make, clock).watched(seen.monitored())
+        found = _compile(model, plan, make, clock).watched(seen.monitored())
+        return found.sized(options.contract)
 
 
 def check(options: Options) -> None:
@@ -166,7 +167,8 @@ def compile_model(model: Model, options: Options) -> Outcome:
     """Compile a model that a frontend has loaded."""
     with adviser(options) as make, observed(options) as seen:
         clock = _clock(options, seen.timeline)
-        return _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
+        found = _compile(model, plans.plan(options), make, clock).watched(seen.monitored())
+        return found.sized(options.contract)
 
 
 def resumes(options: Options) -> bool:
@@ -234,11 +236,13 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
-    reference = advice.of_reference(shop.trial.model, plan.options.contract, found.best.measured)
+    trial, limits = shop.trial, (plan.options.contract, found.best.measured)
+    reference = advice.of_reference(trial.model, *limits, clock.purse.left)
+    few = advice.of_samples(*limits, len(trial.feeds), trial.data.told if trial.data else "")
     told = [*found.best.report.notes, *filter(None, notes)]
     told += [note for note in dict.fromkeys(shop.tunings) if note not in told]
     return found.best.decided(
-        (*found.advice, *reference),
+        (*found.advice, *reference, *few),
         clock.stages,
         decisions=found.decisions,
         hybrid=found.hybrid,

@@ -1,7 +1,8 @@
 """Durations and sizes as people write them: read from text and written as text."""
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 from hybridc.compiler.errors import InputError
 
@@ -27,6 +28,15 @@ def parse_duration(text: str) -> float:
 def parse_size(text: str) -> int:
     """Read `800B`, `10MB` or `2GiB` as bytes.  Raises InputError for anything else."""
     return round(_parse(text, _BYTES, "a size", "10MB"))
+
+
+@contextlib.contextmanager
+def of_option(name: str) -> Generator[None]:
+    """Let an InputError that is raised within say which option it is of."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
 
 
 def format_duration(seconds: float) -> str:

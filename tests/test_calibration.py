@@ -74,5 +74,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, me
 
 def test_a_pickle_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([object()]), allow_pickle=True)
-    with pytest.raises(InputError, match="no plain array"):
-        calibration.read(tmp_path)
+    np.savez(tmp_path / "x.npz", x=np.array([object()]))
+    for path in (tmp_path, tmp_path / "x.npz"):
+        with pytest.raises(InputError, match=r"damaged, or holds Python objects$"):
+            calibration.read(path)

@@ -178,6 +178,10 @@ def test_python_takes_a_configuration_and_arguments_go_before(
         ({"levels": ["grph"]}, "levels.0: got 'grph'; did you mean 'graph'?"),
         ({"max_latency": 5}, 'max_latency: wants text, with its unit if it has one: "5ms", got 5'),
         ({"threads": True}, "threads: wants no truth value, got True"),
+        (
+            {"min_accuracy": {"cosine": True}},
+            "min_accuracy: wants no truth value, got {'cosine': True}",
+        ),
         ({"threads": "two"}, "threads: wants a whole number, got 'two'"),
         ({"order": "bf16"}, "order: wants a list, got 'bf16'"),
         ({"min_accuracy": 0.9}, "min_accuracy: wants a table of names and numbers, got 0.9"),

@@ -78,6 +78,7 @@ def test_limits() -> None:
         (["cosine<=0.9"], "'cosine' can be limited by >= alone, got <="),
         (["max-abs>=1"], "'max-abs' can be limited by <= alone"),
         (["max-abs=1%"], "is a number, got '1%'"),
+        (["snr=30%"], "is a number, got '30%'"),
         (["cosine=1dB"], "is a number, got '1dB'"),
         (["cosine>0.9"], "write it like cosine=0.999"),
         (["cosine==0.9"], "is a number, got '=0.9'"),
@@ -139,7 +140,11 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"min_accuracy": {"top1": math.nan}}, "from 0 to 1"),
         ({"min_accuracy": {"validate": 1}}, "needs a function: --validate"),
         ({"max_drop": {"validate": 1}}, "needs a function: --validate"),
-        ({"max_drop": {"cosine": 1}, "validate": len}, "limits validate or len, not 'cosine'"),
+        ({"max_drop": {"cosine": 1}, "validate": len}, "limits no 'cosine'; known: len, validate"),
+        ({"max_drop": {"lenn": 1}, "validate": len}, "limits no 'lenn'; did you mean 'len'"),
+        ({"min_accuracy": {"lenn": 1}, "validate": len}, "did you mean 'len'"),
+        ({"max_latency": "medain<=1ms"}, "named 'medain'; did you mean 'median'"),
+        ({"max_latency": "mean<=1ms"}, "no statistic of latencies is named 'mean'"),
         ({"max_drop": {"len": -1}, "validate": len}, "from 0 to inf, got -1"),
     ],
 )
@@ -206,6 +211,14 @@ def test_what_only_seems_to_keep_a_limit_does_not() -> None:
     doubtful = {"cosine": Estimate(0.9992, 0.9988, 0.9995)}
     assert Contract(min_accuracy={"cosine": 0.999}).judge(Measured(accuracy=doubtful))
     assert not Contract(min_accuracy={"cosine": 0.998}).judge(Measured(accuracy=doubtful))
+
+
+def test_what_misses_a_limit_by_less_than_its_digits_is_told_as_such() -> None:
+    almost = Measured(Estimate(5e-3, 4.9e-3, 5.0001e-3), accuracy={"cosine": exactly(1 - 1e-12)})
+    assert Contract("5ms", min_accuracy={"cosine": 1}).judge(almost) == [
+        "latency: wanted at most 5 ms, measured 5 ms, but perhaps 5 ms (a little more)",
+        "accuracy cosine: wanted at least 1, measured 1 (a little less)",
+    ]
 
 
 def test_perfection_is_asked_of_the_samples_that_there_are() -> None:

@@ -157,7 +157,7 @@ def test_what_is_not_installed_is_told_and_skipped_or_refused() -> None:
         found = go(steering, all_better(), FAST)
         assert verdicts(found)["quantum"] == "not installed"
         assert found.best == Candidate(4, 0.9995) or found.best == Candidate(3.5, 0.9995)
-    with pytest.raises(InputError, match="superopt is not part of this version"):
+    with pytest.raises(InputError, match="superopt: it is not part of this version"):
         go(Steering(components=("superopt",), strict=True), all_better())
     found = go(Steering(components=("neural",)), all_better(), FAST, tuning=None)
     assert verdicts(found)["neural"] == "not applicable"

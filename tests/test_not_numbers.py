@@ -38,3 +38,4 @@ def test_accuracy_of_what_is_no_number_is_not_judged() -> None:
 def test_without_a_limit_it_is_noted() -> None:
     found = driver.compile_source(logarithm(), Options(calibration=BELOW))
     assert any("is NaN in 1 of 8 elements" in note for note in found.report.notes)
+    assert "is NaN in 1 of 8 elements" in found.report.summary()

@@ -16,6 +16,7 @@ from hybridc.compiler import driver
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.recheck import recheck
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError
 
 LIMITS = Contract(
@@ -58,6 +59,19 @@ def test_all_is_checked_where_all_is_given(artifact: Artifact, model: Path, data
         "drop of validate",
     ]
     assert found.examined.certificate["data"] == "data given, 30 samples"
+
+
+def test_the_size_is_that_of_the_file(tmp_path: Path) -> None:
+    options = Options(contract=Contract(max_size="1GB"), monitor=True)
+    found = driver.compile_source(classifier(), options)
+    found.artifact.save(tmp_path / "model.hyb")
+    size = (tmp_path / "model.hyb").stat().st_size
+    assert found.measured.size == size
+    assert found.artifact.certificate["measured"]["size"] == size
+    tight = Options(contract=Contract(max_size=size - 64))
+    again = driver.compile_source(classifier(), tight)
+    again.artifact.save(tmp_path / "model.hyb")
+    assert bool(again.broken) == ((tmp_path / "model.hyb").stat().st_size > size - 64)
 
 
 def test_what_is_lacking_is_told(artifact: Artifact) -> None:

@@ -24,6 +24,7 @@ from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.orchestration.decisions import KEPT, ROLLED_BACK, Decision
 from hybridc.compiler.reporting import report_file
+from hybridc.compiler.reporting.page_plot import COLOURS, Axes, Span
 from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured
 from hybridc.compiler.reporting.report_page import render
@@ -125,6 +126,25 @@ def test_the_stages_of_the_cascade_stand_beside_the_limit() -> None:
     assert "bf160.99" in page.text.partition("Accuracy by cosine")[2]
 
 
+def test_a_percentile_is_told_as_such() -> None:
+    limits = {"max_latency": 5e-3, "latency_percentile": 90}
+    stage = Decision("exact", KEPT, measured=Measurement(Estimate.exactly(8e-3)).to_json())
+    said = "while other programs kept 1 core busy"
+    made = artifact(certificate={"contract": limits, "kept": False, "broken": [said]})
+    made.report["decisions"] = [stage.to_json()] * 2  # type: ignore[index]
+    page = Reader(render(made))
+    assert "p90 latency at most 5 ms" in page.text
+    assert "p90 latency, at most 5 ms" in page.text
+    assert "latency_percentile" not in page.text
+
+
+def test_long_steps_have_colours_of_their_own() -> None:
+    spans = [Span(str(i), 0.0, 100.0 if i > 3 else 1.0) for i in range(10)]
+    colours = Axes(100.0, spans).colours()
+    assert sorted(colours[str(i)] for i in range(4, 10)) == list(range(COLOURS - 1))
+    assert {colours[str(i)] for i in range(4)} == {COLOURS - 1}
+
+
 def test_hostile_names_stay_text() -> None:
     made = artifact(
         name=HOSTILE,
@@ -205,7 +225,7 @@ def test_bad_input(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert entry.run(["report", str(tmp_path / "none.hyb")]) == 2
     assert "none.hyb" in capsys.readouterr().err
     assert entry.run(["report", str(digits), "-o", str(tmp_path / "no" / "page.html")]) == 2
-    assert "No such file" in capsys.readouterr().err
+    assert "there is no folder" in capsys.readouterr().err
     assert entry.run(["report", str(digits), "--threads", "100000"]) == 2
     assert "this process may use only" in capsys.readouterr().err
     with pytest.raises(ArtifactError):

@@ -1,7 +1,9 @@
 """The user's own function: found by name, run on artifact and reference, its faults told."""
 
 import math
+import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hybridc.compiler import driver
 from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.errors import ContractError, InputError
+from hybridc.compiler.orchestration.purse import OutOfTimeError
 
 
 def spread(runner: Any) -> float:
@@ -71,6 +74,19 @@ def test_faults_of_the_function_are_told(validate: Callable[[Any], Any], message
 def test_scalars_of_any_kind_are_numbers(value: Any) -> None:
     found = validation.figure(lambda _: value, None)  # type: ignore[arg-type]
     assert isinstance(found, float)
+
+
+def test_a_budget_ends_a_function_that_hangs() -> None:
+    said = "the budget ended within the validation function <lambda>"
+    with pytest.raises(OutOfTimeError, match=said):
+        validation.figure(lambda _: time.sleep(1000), None, 0.05)  # type: ignore[arg-type]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_samples_that_are_too_few_are_told_as_such() -> None:
+    limits = Contract(min_accuracy={"top1": 0.99})
+    with pytest.raises(ContractError, match=r"1 sample is too few to be sure of accuracy top1 \("):
+        driver.compile(classifier(), contract=limits)
 
 
 def test_a_limit_beyond_the_reference_is_told_as_such() -> None:

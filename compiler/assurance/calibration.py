@@ -105,7 +105,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
-        raise InputError(f"{path} is no archive of plain arrays (.npz): {error}") from error
+        raise InputError(f"{path} is no archive of plain arrays (.npz): {_fault(error)}") from error
 
 
 def _read_array(path: Path) -> Array:
@@ -114,8 +114,14 @@ def _read_array(path: Path) -> Array:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path} holds no plain array (.npy): {error}") from error
+        raise InputError(f"{path} holds no plain array (.npy): {_fault(error)}") from error
     return array
+
+
+def _fault(error: Exception) -> str:
+    """What numpy says, but for its advice to unpickle, which may also be of a damaged file."""
+    told = str(error)
+    return "it is damaged, or holds Python objects" if "pickle" in told else told
 
 
 def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:

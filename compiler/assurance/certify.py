@@ -1,10 +1,8 @@
 """Measure a finished artifact against its model's reference and against the contract."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.artifact import Artifact
@@ -114,9 +112,11 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
             accuracy = _accuracies(contract, trial, got)
     if session is not None and contract.validate is not None:
         with stage("validate"):
-            accuracy |= {VALIDATE: _own(contract.validate, session)}
+            accuracy |= {VALIDATE: _own(contract.validate, session, terms.left)}
             if contract.max_drop:
-                drop = {VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE])}
+                drop = {
+                    VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE], terms.left)
+                }
     if session is not None and timed:
         with stage("measure"):
             samples = timing.timed(session, trial.feeds[0], contract, terms.left)
@@ -124,7 +124,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     measured = Measured(
         **found,
         memory=memory,
-        size=_size(draft) if contract.max_size else None,
+        size=draft.size() if contract.max_size else None,
         accuracy=accuracy,
         drop=drop,
     )
@@ -141,11 +141,17 @@ def retimed(
     certificate: Mapping[str, Any], measured: Measured, samples: Samples, contract: Contract
 ) -> dict[str, Any]:
     """A certificate after calls were timed anew: all that it says of time, and of the contract."""
-    found = {**certificate, "latency": samples.to_json()}
+    return judged({**certificate, "latency": samples.to_json()}, measured, contract)
+
+
+def judged(
+    certificate: Mapping[str, Any], measured: Measured, contract: Contract
+) -> dict[str, Any]:
+    """A certificate with what is measured now, and what the contract, if any, says of it."""
     if not contract.describe():
-        return found
+        return dict(certificate)
     broken = contract.judge(measured)
-    return {**found, "kept": not broken, "broken": broken, "measured": measured.to_json()}
+    return {**certificate, "kept": not broken, "broken": broken, "measured": measured.to_json()}
 
 
 def rates(samples: Samples, contract: Contract) -> dict[str, Any]:
@@ -204,13 +210,13 @@ def _accuracies(
     return {name: accuracies.estimate(name, *pair) for name in names}
 
 
-def _own(validate: Validate, runner: Runner) -> Estimate:
+def _own(validate: Validate, runner: Runner, left: float | None) -> Estimate:
     """The user's figure; how it would vary with other data, only the user knows."""
-    return Estimate.exactly(validation.figure(validate, runner))
+    return Estimate.exactly(validation.figure(validate, runner, left))
 
 
-def _drop(validate: Validate, model: Model, found: Estimate) -> Estimate:
-    reference = _own(validate, ReferenceRunner(model))
+def _drop(validate: Validate, model: Model, found: Estimate, left: float | None) -> Estimate:
+    reference = _own(validate, ReferenceRunner(model), left)
     return Estimate.exactly(reference.value - found.value)
 
 
@@ -257,11 +263,3 @@ def _compare(
     if terms.calibrated is None or not terms.contract.accuracies(Measured()):
         verify.check(found, terms.precision)
     return found, sized
-
-
-def _size(artifact: Artifact) -> int:
-    """Bytes of the artifact's file, but for the few that the certificate will add."""
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        path = Path(folder) / "model.hyb"
-        artifact.save(path)
-        return path.stat().st_size

@@ -35,6 +35,11 @@ class Clause:
         return self.limit is None or self._holds(self.bound)
 
     @property
+    def doubtful(self) -> bool:
+        """Whether the value itself keeps the limit, and its bound does not."""
+        return self.found is not None and not self.kept and self._holds(self.found.value)
+
+    @property
     def wanted(self) -> str:
         """`at most 5 ms`."""
         shown = "-" if self.limit is None else self.show(self.limit)
@@ -45,19 +50,24 @@ class Clause:
         wanted = f"{self.name}: wanted {self.wanted}"
         if self.found is None:
             return f"{wanted}, not measured"
-        told = f"{wanted}, measured {self.show(self.found.value)}"
+        told = f"{wanted}, measured {self._shown(self.found.value)}"
         if self.kept:
             return told
-        told += f", {doubt}" if (doubt := self._doubt(self.found.value)) else ""
+        told += f", {self._doubt()}" if self.doubtful else ""
         return f"{told}, while {self.disturbed}" if self.disturbed else told
 
-    def _doubt(self, value: float) -> str:
+    def _doubt(self) -> str:
         """Why a limit is not kept that the value itself keeps."""
-        if not self._holds(value):
-            return ""
         if math.isinf(self.bound):
             return "but in too few calls or samples to be sure"
-        return f"but perhaps {self.show(self.bound)}"
+        return f"but perhaps {self._shown(self.bound)}"
+
+    def _shown(self, value: float) -> str:
+        """A number; where it misses the limit by less than its digits show, that is said."""
+        shown = self.show(value)
+        if self.limit is None or self._holds(value) or shown != self.show(self.limit):
+            return shown
+        return f"{shown} (a little {'less' if self.higher else 'more'})"
 
     def _holds(self, value: float) -> bool:
         assert self.limit is not None

@@ -17,7 +17,7 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import format_duration, format_size, parse_size
+from hybridc.compiler.units import format_duration, format_size, of_option, parse_size
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"
@@ -86,13 +86,14 @@ class Contract:
 
         Raises InputError where a limit is not understood, not positive, or of no known metric.
         """
-        if isinstance(max_latency, str):
-            latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
+        with of_option("max_latency"):
+            if isinstance(max_latency, str):
+                latency_percentile, max_latency = parse_latency(max_latency, latency_percentile)
         limits = {
             "max_latency": max_latency,
             "min_throughput": min_throughput,
-            "max_memory": parse_size(max_memory) if isinstance(max_memory, str) else max_memory,
-            "max_size": parse_size(max_size) if isinstance(max_size, str) else max_size,
+            "max_memory": _bytes("max_memory", max_memory),
+            "max_size": _bytes("max_size", max_size),
         }
         for name, value in limits.items():
             if value is not None and not (_is_number(value) and math.isfinite(value) and value > 0):
@@ -193,7 +194,7 @@ def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, 
         elif name == VALIDATE:
             raise InputError("accuracy validate needs a function: --validate package.module:name")
         else:
-            names = [*METRICS, VALIDATE]
+            names = [*METRICS, *_names_of(own)]
             raise InputError(f"no accuracy metric is named {name!r}; {hint(name, names)}")
     return found
 
@@ -204,11 +205,15 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         if own is None:
             raise InputError("max_drop needs a function: --validate package.module:name")
         if not _is_own(name, own):
-            known = f"{VALIDATE} or {validation.name_of(own)}"
-            raise InputError(f"max_drop limits {known}, not {name!r}")
+            raise InputError(f"max_drop limits no {name!r}; {hint(name, _names_of(own))}")
         _once(found)
         found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
+
+
+def _bytes(name: str, limit: str | int | None) -> int | None:
+    with of_option(name):
+        return parse_size(limit) if isinstance(limit, str) else limit
 
 
 def _once(found: Mapping[str, float]) -> None:
@@ -229,8 +234,13 @@ def _is_number(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, numbers.Real)
 
 
+def _names_of(own: Validate | None) -> tuple[str, ...]:
+    """What the user's function may be called in a contract."""
+    return (VALIDATE,) if own is None else (VALIDATE, validation.name_of(own))
+
+
 def _is_own(name: str, own: Validate | None) -> bool:
-    return own is not None and name in (VALIDATE, validation.name_of(own))
+    return own is not None and name in _names_of(own)
 
 
 def _checked(name: str, value: float, low: float, high: float) -> float:

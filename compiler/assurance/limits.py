@@ -5,17 +5,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from hybridc.compiler.assurance.accuracy import METRICS
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.units import parse_duration
 
 MEDIAN = 50.0
 # A percentile beyond would take more than 10,000 calls to bound.
 _HIGHEST = 99.9
-_LATENCY = re.compile(
-    r"\s*(?:(?P<statistic>median|[pP](?P<percentile>[0-9]+(?:\.[0-9]+)?))\s*(?:<=?|=)\s*)?(?P<limit>.*)"
-)
+_LATENCY = re.compile(r"(?:(?P<statistic>[^<=]*)(?:<=?|=))?(?P<limit>.*)", re.DOTALL)
+_PERCENTILE = re.compile(r"[pP](?P<percentile>[0-9]+(?:\.[0-9]+)?)")
 _LIMIT = re.compile(r"(?P<name>[^<>=]*)(?P<sign>[<>]?)=(?P<value>.*)", re.DOTALL)
 ACCURACY, DROP = "min accuracy", "max drop"
+_NO_SHARES = ("max-abs", "snr")  # that have a unit of their own
 _EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "validate=0.01"})
 
 
@@ -24,11 +24,19 @@ def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
     if ">" in text:
         raise InputError(f"a latency can be limited by <= alone, got {text!r}")
     match = _LATENCY.fullmatch(text)
-    if match is None:
-        raise InputError(f"{text!r} is no latency; write it like 5ms or p99<=8ms")
-    if match["statistic"]:
-        percentile = float(match["percentile"] or MEDIAN)
+    assert match is not None
+    if (statistic := match["statistic"]) is not None:
+        percentile = _percentile(statistic.strip())
     return checked_percentile(percentile), parse_duration(match["limit"])
+
+
+def _percentile(statistic: str) -> float:
+    if statistic == "median":
+        return MEDIAN
+    if match := _PERCENTILE.fullmatch(statistic):
+        return float(match["percentile"])
+    known = hint(statistic, ("median", "p50", "p90", "p99"))
+    raise InputError(f"no statistic of latencies is named {statistic!r}; {known}")
 
 
 def checked_percentile(percentile: float) -> float:
@@ -74,7 +82,7 @@ def _number(name: str, text: str, what: str) -> float:
     unit, factor = "", 1.0
     if name == "snr" and text[-2:].casefold() == "db":
         unit = text[-2:]
-    elif what in (ACCURACY, DROP) and name != "max-abs" and text.endswith("%"):
+    elif what in (ACCURACY, DROP) and name not in _NO_SHARES and text.endswith("%"):
         unit, factor = "%", 1e-2
     try:
         return float(text.removesuffix(unit)) * factor

@@ -7,6 +7,7 @@ import numpy as np
 
 from hybridc.compiler.model import Model, OpaqueSpec
 
+NAN = "of the model itself is NaN"
 _CURE = "give --calibration data on which it computes numbers"
 
 
@@ -24,7 +25,7 @@ def told(model: Model, wanted: Sequence[Sequence[Any]], data: str) -> list[str]:
         if any(holes):
             count = sum(bool(each) for each in holes)
             found.append(
-                f"output {spec.name!r} of the model itself is NaN in {sum(holes)} of "
+                f"output {spec.name!r} {NAN} in {sum(holes)} of "
                 f"{sum(array.size for array in arrays)} elements, in {count} of {len(arrays)} "
                 f"samples ({data}): {_CURE}"
             )

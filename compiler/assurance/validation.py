@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from hybridc.compiler.errors import InputError, described, hint
 from hybridc.compiler.model import Array, Model
+from hybridc.compiler.orchestration.purse import OutOfTimeError, ending
 
 
 class Runner(Protocol):
@@ -60,11 +61,18 @@ def load(text: str) -> Validate:
     return found
 
 
-def figure(validate: Validate, runner: Runner) -> float:
-    """The number that the function gives.  Raises InputError where it raises, or gives none."""
+def figure(validate: Validate, runner: Runner, left: float | None = None) -> float:
+    """The number that the function gives.
+
+    Raises InputError where it raises, or gives none, and OutOfTimeError where it takes longer than
+    the seconds that are `left`.
+    """
     name = name_of(validate)
     try:
-        value = validate(runner)
+        with ending(left, f"the budget ended within the validation function {name}"):
+            value = validate(runner)
+    except OutOfTimeError:
+        raise
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(f"the validation function {name} raised {described(error)}") from error
     try:

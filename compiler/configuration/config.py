@@ -159,8 +159,9 @@ class HybridConfig(BaseModel):
     @classmethod
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false for numbers, which pydantic takes for 1 and 0."""
+        given = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else [value]
         if (
-            isinstance(value, bool)
+            any(isinstance(each, bool) for each in given)
             and cls.model_fields[info.field_name or ""].annotation is not bool
         ):
             raise PydanticCustomError("bool", "wants no truth value")
@@ -269,5 +270,7 @@ def _fault(each: Mapping[str, Any]) -> str:
         possible = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
         return f"{where}: {given}; {hint(str(each['input']), possible)}"
     said = str(each["msg"]).removeprefix("Value error, ")
+    if kind == "value_error":  # our own words, which say what was given
+        return f"{where}: {said}"
     told = _WANTED.get(kind, f"{said[0].lower()}{said[1:]}")
     return f"{where}: {told}, {given}"

@@ -13,7 +13,7 @@ from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.orchestration import modes
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
-from hybridc.compiler.units import parse_duration
+from hybridc.compiler.units import of_option, parse_duration
 
 # Trials of a kernel where tuning is asked for without a number.
 TRIALS = 32
@@ -115,8 +115,10 @@ def tuning(config: HybridConfig, preset: Preset) -> Tuning | None:
 def _steering(config: HybridConfig, preset: Preset, budget: str | None) -> Steering:
     same = ("strategy", "mode", "weights", "adaptive", "predict", "depth", "order", "threshold")
     more = ("workers", "levels", "level_weights", "resume", "strict", "profile")
+    with of_option("budget"):
+        seconds = None if budget is None else parse_duration(budget)
     return Steering(
         **{name: getattr(config, name) for name in (*same, *more)},
         components=config.components if config.components is not None else preset.components,
-        budget=None if budget is None else parse_duration(budget),
+        budget=seconds,
     )

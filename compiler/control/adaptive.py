@@ -37,5 +37,5 @@ class Adaptive(Controller):
 
     def _leave(self, course: Course[Any]) -> None:
         for stage in list(course.left):
-            told = f"expected {course.predicted(stage).text()}, inside the noise"
+            told = f"expected {course.predicted(stage).text()}, no more than noise"
             course.close(stage, NOT_PROMISING, told)

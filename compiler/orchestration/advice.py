@@ -12,6 +12,7 @@ from hybridc.compiler.orchestration.candidates import Candidate
 from hybridc.compiler.orchestration.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
+from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
 
 
@@ -57,16 +58,34 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def of_reference(model: Model, contract: Contract, measured: Measured) -> list[str]:
+def of_reference(
+    model: Model, contract: Contract, measured: Measured, left: float | None = None
+) -> list[str]:
     """The reference's own figure, where the limit on the user's own measure is not kept.
 
-    A limit that lies beyond it is beyond what any precision can be asked for.
+    A limit that lies beyond it is beyond what any precision can be asked for.  Nothing where the
+    function takes longer than the seconds that are `left`.
     """
     limit, found = contract.min_accuracy.get(VALIDATE), measured.accuracy.get(VALIDATE)
     if contract.validate is None or limit is None or found is None or found.value >= limit:
         return []
-    own = validation.figure(contract.validate, ReferenceRunner(model))
+    try:
+        own = validation.figure(contract.validate, ReferenceRunner(model), left)
+    except OutOfTimeError:
+        return []
     return [f"the reference's own figure is {own:.6g}"]
+
+
+def of_samples(contract: Contract, measured: Measured, count: int, data: str) -> list[str]:
+    """That the samples, `count` of them, are too few to be sure of what they seem to show."""
+    doubtful = [clause.name for clause in contract.accuracies(measured) if clause.doubtful]
+    if not doubtful:
+        return []
+    samples = "1 sample is" if count == 1 else f"{count} samples are"
+    return [
+        f"{samples} too few to be sure of {listed(doubtful)} ({data}): give more by --calibration"
+        " or --validation"
+    ]
 
 
 def _nearest(contract: Contract, best: Candidate) -> str:

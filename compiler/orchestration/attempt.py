@@ -31,6 +31,9 @@ from hybridc.compiler.reporting.report import BACKENDS, Report, Stage
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.plan import Ways
 
+# Another number in the certificate may move what follows it by one alignment, and then no more.
+_SETTLED = 4
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -62,6 +65,25 @@ class Outcome:
         artifact = replace(self.artifact, report=report.lasting(), certificate=certificate)
         broken = tuple(contract.judge(measured))
         return replace(self, artifact=artifact, report=report, measured=measured, broken=broken)
+
+    def sized(self, contract: Contract) -> "Outcome":
+        """The same with the size of the file, of which report and certificate are a part.
+
+        The certificate tells the size, so that it is told anew until telling changes nothing.
+        """
+        if contract.max_size is None:
+            return self
+        advice = self.broken[len(contract.judge(self.measured)) :]
+        found = self
+        for _ in range(_SETTLED):
+            size = found.artifact.size()
+            if size == found.measured.size:
+                break
+            measured = replace(found.measured, size=size)
+            certificate = certify.judged(found.artifact.certificate, measured, contract)
+            artifact = replace(found.artifact, certificate=certificate)
+            found = replace(found, artifact=artifact, measured=measured)
+        return replace(found, broken=(*contract.judge(found.measured), *advice))
 
     def watched(self, monitored: Monitored | None) -> "Outcome":
         """The same with what a monitor saw; the artifact keeps the figures without the curves."""
@@ -225,7 +247,8 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     agreement = [comparison.describe() for comparison in examined.agreement]
     report = made.report(model, notes, agreement, examined.latency, clock.stages)
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
-    return Outcome(certified, report, examined.measured, examined.broken, sensitive)
+    outcome = Outcome(certified, report, examined.measured, examined.broken, sensitive)
+    return outcome.sized(terms.contract)
 
 
 def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:

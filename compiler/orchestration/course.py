@@ -124,7 +124,7 @@ class Course(Generic[Result]):
         if lacking := self.budget.lacking(stage, self.left):
             return self.close(stage, NO_TIME, lacking)
         if self.options.steering.adaptive and (gain := self.predicted(stage)).hope <= self.noise:
-            return self.close(stage, NOT_PROMISING, f"expected {gain.text()}, inside the noise")
+            return self.close(stage, NOT_PROMISING, f"expected {gain.text()}, no more than noise")
         return None
 
     def attempt(self, stage: Stage) -> Tried[Result]:

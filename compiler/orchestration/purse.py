@@ -1,8 +1,12 @@
 """The time that a compilation may take, and who gets how much of it."""
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import format_duration
@@ -51,3 +55,27 @@ class Purse:
             raise OutOfTimeError(
                 f"the budget of {format_duration(self.seconds)} ends before {step}"
             )
+
+
+@contextlib.contextmanager
+def ending(seconds: float | None, told: str) -> Generator[None]:
+    """Raise OutOfTimeError, with what is `told`, in what is done within and takes longer.
+
+    It is for code of others, which never asks for the time.  None is no end.  Only the main thread
+    can be interrupted, between two steps of Python; elsewhere nothing ends.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> NoReturn:
+        raise OutOfTimeError(told)
+
+    before = signal.signal(signal.SIGALRM, end)
+    # Once more each second, for code that swallows the first.
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)

@@ -40,7 +40,7 @@ def select(
 def _absent(name: str) -> Decision:
     component = COMPONENTS[name]
     if not component.installed:
-        reason = f"{name} is not part of this version"
+        reason = "it is not part of this version"
         return Decision(name, NOT_INSTALLED, reason, component=name)
     reason = f"it has nothing to do: it needs {component.needs}"
     return Decision(name, NOT_APPLICABLE, reason, component=name)

@@ -98,6 +98,7 @@ line.limit { stroke: var(--bad); stroke-width: 2px; vector-effect: non-scaling-s
 .axes .x { display: flex; justify-content: space-between; padding-top: 2px; }
 .stages .row { grid-template-columns: minmax(0, 12rem) minmax(0, 1fr) 5.5rem 6rem; }
 .stages { margin-top: .75rem; }
+.stages .head { border-bottom: 0; padding-bottom: 0; }
 .title { grid-column: 1 / -1; color: var(--ink); }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; margin: .5rem 0 0; padding: 0;
   list-style: none; font-size: .88rem; }

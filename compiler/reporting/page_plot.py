@@ -38,9 +38,18 @@ class Axes:
     spans: Sequence[Span] = ()
 
     def colours(self) -> Mapping[str, int]:
-        """The colour of each step's name."""
-        names = dict.fromkeys(span.name for span in self.spans)
-        return {name: index % COLOURS for index, name in enumerate(names)}
+        """The colour of each step's name; the last one is shared by those that took the least."""
+        spent = self.spent()
+        longest = sorted(spent, key=spent.__getitem__, reverse=True)[: COLOURS - 1]
+        own = {name: index for index, name in enumerate(name for name in spent if name in longest)}
+        return {name: own.get(name, COLOURS - 1) for name in spent}
+
+    def spent(self) -> Mapping[str, float]:
+        """The seconds of all steps of a name."""
+        found: dict[str, float] = {}
+        for span in self.spans:
+            found[span.name] = found.get(span.name, 0.0) + span.end - span.start
+        return found
 
 
 def nice(value: float) -> float:
@@ -94,13 +103,10 @@ def heat(title: str, told: str, axes: Axes, rows: Sequence[tuple[str, Points]]) 
 
 def legend(axes: Axes) -> Element | None:
     """The steps by colour, each with its time."""
-    spent: dict[str, float] = {}
-    for span in axes.spans:
-        spent[span.name] = spent.get(span.name, 0.0) + span.end - span.start
     colours = axes.colours()
     items = [
         element("li", swatch(f"f{colours[name]}"), f"{name} {format_duration(seconds)}")
-        for name, seconds in spent.items()
+        for name, seconds in axes.spent().items()
     ]
     return element("ul", *items, class_="key") if items else None
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from hybridc.compiler.assurance import not_numbers
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Region, TensorSpec
@@ -102,6 +103,7 @@ class Report:
         counted = ", ".join(f"{count} {rule}" for rule, count in rules)
         lines = [f"kernels by rule: {counted or 'none'}"]
         lines += [f"regions: {summary_of(self.regions)}"] if self.regions else []
+        lines += [note for note in self.notes if not_numbers.NAN in note]
         lines += [_records_line(self.records)] if self.records is not None else []
         lines += [note for note in self.notes if note.startswith(TUNED)]
         lines += [note for note in self.notes if note.startswith(BACKENDS)][-1:]

@@ -34,19 +34,21 @@ def decisions(found: object, contract: Entry) -> Element | None:
             "what it changed is coloured.",
             class_="soft",
         ),
-        _latencies(entries, number(contract.get("max_latency"))),
+        _latencies(entries, contract),
         _key(),
         *_accuracies(entries, mapping(contract.get("min_accuracy"))),
     )
 
 
-def _latencies(entries: Sequence[Entry], limit: float) -> Element:
+def _latencies(entries: Sequence[Entry], contract: Entry) -> Element:
+    limit, percentile = number(contract.get("max_latency")), contract.get("latency_percentile")
     values = [number(mapping(_measured(each).get("latency")).get("value")) for each in entries]
     bars = [
         _Bar(each, value, format_duration(value) if value else "-", _reason(each))
         for each, value in zip(entries, values, strict=True)
     ]
-    title = f"Latency, at most {format_duration(limit)}" if limit else "Latency"
+    title = "Latency" if percentile is None else f"p{number(percentile):g} latency"
+    title += f", at most {format_duration(limit)}" if limit else ""
     return _chart(title, bars, limit)
 
 
@@ -71,7 +73,8 @@ def _accuracy(
         if (value := _value(told.get("value"))) is not None
     ]
     unit = " dB" if name == "snr" else ""
-    bars = [_Bar(each, drawn(value), f"{value:.6g}{unit}", "") for each, value in known]
+    digits = ".6g" if name in _SHARES else ".4g"  # of more, errors would not fit beside the bar
+    bars = [_Bar(each, drawn(value), f"{value:{digits}}{unit}", "") for each, value in known]
     limit = _value(bound)
     title = f"Accuracy by {name}" + (", drawn as what it lacks of 1" if name in _SHARES else "")
     title += "" if limit is None else f", limit {limit:.6g}{unit}"

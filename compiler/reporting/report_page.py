@@ -91,11 +91,12 @@ def _certificate(artifact: Artifact) -> Element:
     if "kept" in given:
         word, kind = ("kept", "good") if given["kept"] is True else ("not kept", "bad")
         promised = mapping(given.get("contract"))
-        told = "; ".join(f"{name} {_limit(name, value)}" for name, value in promised.items())
+        told = "; ".join(f"{name} {_limit(name, value)}" for name, value in _limits(promised))
         parts.append(element("p", element("b", f"Contract {word}", class_=kind), f": {told}"))
         broken = given.get("broken")
         parts += [element("p", str(b), class_="bad") for b in broken or ()]
-    if disturbed := _disturbed(given):
+    disturbed = _disturbed(given)
+    if disturbed and not any(disturbed in str(each) for each in given.get("broken") or ()):
         parts.append(element("p", f"While calls were timed, {disturbed}.", class_="bad"))
     agreement = given.get("agreement")
     rows = [mapping(entry) for entry in agreement] if isinstance(agreement, list) else []
@@ -116,6 +117,16 @@ def _disturbed(certificate: Mapping[str, Any]) -> str:
         return Conditions.of_json(told).text()
     except (KeyError, TypeError, ValueError):
         return ""
+
+
+def _limits(promised: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """The limits by name, with the percentile where that of the latency is not the median."""
+    percentile = promised.get("latency_percentile")
+    found = {k: v for k, v in promised.items() if k != "latency_percentile"}
+    if percentile is None or "max_latency" not in found:
+        return list(found.items())
+    latency = _limit("max_latency", found.pop("max_latency"))
+    return [(f"p{number(percentile):g} latency", f"at most {latency}"), *found.items()]
 
 
 def _limit(name: str, value: object) -> str:
