@@ -194,13 +194,16 @@ def test_images_of_any_size(high: int, wide: int) -> None:
 
 
 ENLARGED = {"scales": np.array([1, 1, 2, 1.5], np.float32)}
-BESIDE = {
+BESIDE: dict[str, Any] = {
     "enlarged": ([node("Resize", "x _ scales", "y")], ENLARGED),
     "interpolated": (
         [node("Conv", "x w", "c"), node("Resize", "c _ scales", "y", mode="linear")],
         {**ENLARGED, "w": np.ones((3, 1, 3, 3), np.float32)},
     ),
-    "least": ([node("Min", "x k", "y")], {"k": np.float32([[0.1], [-0.2]]).reshape(1, 2, 1, 1)}),
+    "least": (
+        [node("Min", "x k", "y")],
+        {"k": np.array([0.1, -0.2], np.float32).reshape(1, 2, 1, 1)},
+    ),
     "scaled": (
         [node("Conv", "x w", "c", pads=[1] * 4), node("Mul", "x c", "y")],
         {"w": np.ones((5, 1, 3, 3), np.float32)},
@@ -213,8 +216,8 @@ def test_an_open_batch_stays_beside_whatever_is_done(name: str) -> None:
     nodes, constants = BESIDE[name]
     for each in nodes:
         each.input[:] = ["" if given == "_" else given for given in each.input]
-    inputs, outputs = [("x", FLOAT, ["n", 1, 6, 7])], [("y", FLOAT, None)]
-    proto = build(nodes, inputs, outputs, constants)
+    image: list[Any] = ["n", 1, 6, 7]
+    proto = build(nodes, [("x", FLOAT, image)], [("y", FLOAT, None)], constants)
     session = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact)
     reference = onnxruntime.InferenceSession(proto.SerializeToString())
     for batch in (1, 3, 5):

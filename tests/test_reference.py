@@ -66,8 +66,9 @@ def test_scattered_rows_that_fall_together_are_all_added_up() -> None:
 
 def test_sizes_that_a_model_does_not_run_with_are_told() -> None:
     nodes = [node("Flatten", "x", "f"), node("MatMul", "f w", "y")]
-    inputs, outputs = [("x", TensorProto.FLOAT, [1, "h", 2])], [("y", TensorProto.FLOAT, None)]
-    proto = build(nodes, inputs, outputs, {"w": np.ones((8, 3), np.float32)})
+    image: list[Any] = [1, "h", 2]
+    given, made = ("x", TensorProto.FLOAT, image), ("y", TensorProto.FLOAT, None)
+    proto = build(nodes, [given], [made], {"w": np.ones((8, 3), np.float32)})
     run = onnx_reference(proto)
     assert run({"x": np.ones((1, 4, 2), np.float32)})[0].tolist() == [[8.0, 8.0, 8.0]]
     with pytest.raises(InputError, match=r"does not run on the inputs to compare on: .*--shape"):

@@ -42,8 +42,8 @@ class _Axis:
     """How one axis is resized: `region` is the part of it that tf_crop_and_resize reads."""
 
     axis: int
-    given: Extent
-    made: Extent
+    given: int  # of an axis that stays it may be open
+    made: int
     scale: float
     region: tuple[float, float] = (0.0, 1.0)
 
