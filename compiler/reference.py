@@ -22,14 +22,21 @@ def onnx_reference(source: Path | Any) -> Reference:
 
     ONNX Runtime does it, from the file as it is or with its version numbers lowered to what it
     reads; what it has no kernel for is computed by ONNX's own, slow, reference.  The session is
-    made at the first call.
+    made at the first call.  A call raises InputError where the model does not run on its inputs.
     """
     made: list[Any] = []
 
     def run(feed: Feed) -> list[Array]:
         if not made:
             made.append(_session(source))
-        return [as_array(value) for value in made[0].run(None, dict(feed))]
+        try:
+            return [as_array(value) for value in made[0].run(None, dict(feed))]
+        except Exception as error:  # each library raises classes of its own, not all public
+            raise InputError(
+                f"the model does not run on the inputs to compare on: {first_line(error)[:200]};"
+                " where not every size is possible, fix it by --shape, and where random inputs"
+                " make no sense, give some by --calibration"
+            ) from error
 
     return run
 

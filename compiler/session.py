@@ -1,10 +1,11 @@
 """Run an artifact, with the calls that users of ONNX Runtime know."""
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tvm
@@ -42,6 +43,8 @@ class InferenceSession:
     """
 
     def __init__(self, source: str | Path | Artifact, threads: int | None = None) -> None:
+        if not isinstance(source, str | PathLike | Artifact):
+            raise InputError(f"an artifact or its path wanted, got {type(source).__name__}")
         self.artifact = source if isinstance(source, Artifact) else Artifact.load(source)
         loading.check_host(self.artifact)
         self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
@@ -83,6 +86,10 @@ class InferenceSession:
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> NoReturn:
+        """Say what to do instead: machine code that is loaded is no data."""
+        raise InputError("a session cannot be pickled or copied; make another of its artifact")
+
     @property
     def threads(self) -> int:
         """How many threads a call runs on."""
@@ -104,8 +111,12 @@ class InferenceSession:
         InputError where an input is missing, unknown or not of the dtype and shape that
         `get_inputs` tells, or no output has the name.
         """
+        if type(feed) is not dict and not isinstance(feed, Mapping):
+            raise InputError(f"arrays by input name wanted, got {type(feed).__name__}")
         if feed.keys() != self._expected:
             raise self._wrong_names(feed)
+        if isinstance(output_names, str) or not isinstance(output_names, Iterable | None):
+            raise InputError(f"a list of output names wanted, got {output_names!r}")
         wanted = [self._output(name) for name in output_names] if output_names else self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
@@ -205,6 +216,8 @@ class InferenceSession:
 
     def _claim_threads(self, wanted: int | None) -> int:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
+        if not isinstance(wanted, int | None):
+            raise InputError(f"threads must be a whole number, got {wanted!r}")
         if wanted is not None and wanted < 1:
             raise InputError(f"threads must be positive, got {wanted}")
         cpus = len(host.allowed_cpus())
@@ -219,15 +232,15 @@ class InferenceSession:
         return got
 
     def _output(self, name: str) -> tuple[int, Reader | None]:
-        if name not in self._outputs:
-            raise InputError(f"no output is named {name!r}; {hint(name, self._outputs)}")
-        index = self._outputs[name]
+        index = self._outputs.get(name)
+        if index is None:
+            raise InputError(f"no output is named {name!r}; {hint(str(name), self._outputs)}")
         return index, self._readers[index]
 
     def _wrong_names(self, feed: Collection[str]) -> InputError:
         missing = [spec.describe() for spec in self.artifact.inputs if spec.name not in feed]
         extra = [
-            f"{name!r} ({hint(name, self._names)})" for name in feed if name not in self._names
+            f"{name!r} ({hint(str(name), self._names)})" for name in feed if name not in self._names
         ]
         said = [f"missing inputs: {', '.join(missing)}"] if missing else []
         said += [f"unknown inputs: {', '.join(extra)}"] if extra else []

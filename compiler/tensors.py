@@ -128,14 +128,15 @@ class InputPort:
             return self._taken(self._checked(given))
         try:
             tensor = tvm_ffi.from_dlpack(given)
-        except (TypeError, BufferError, RuntimeError) as error:
+            kind = str(tensor.dtype)  # which has no name for complex numbers
+        except (TypeError, ValueError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
             raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
         there = str(tensor.device)
         if there not in ("cpu:0", str(device)):
             raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
-        if not self._fits(tuple(tensor.shape)) or str(tensor.dtype) != self.spec.dtype:
-            raise self._refusal(str(tensor.dtype), tuple(tensor.shape))
+        if not self._fits(tuple(tensor.shape)) or kind != self.spec.dtype:
+            raise self._refusal(kind, tuple(tensor.shape))
         if self._usable(tensor):
             return tensor
         if there != "cpu:0":

@@ -37,6 +37,8 @@ def _lift(value: Expr, _: Graph) -> Expr | None:
     layouts = value.attrs.data_layout, value.attrs.kernel_layout
     if layouts != ("NCDHW", "IODHW" if transposed else "OIDHW"):
         return None
+    if 0 in shape(value.args[0]):
+        return None  # in what a reshape is given, 0 is the extent there was
     return _transposed(value) if transposed else _convolved(value)
 
 

@@ -4,12 +4,12 @@ Every rewrite here gives the same numbers for every input, up to the sign of a z
 exception is a power with a small whole exponent, which becomes products (within 1 ulp each).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from itertools import zip_longest
 from types import MappingProxyType
 
-import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax
@@ -18,6 +18,7 @@ from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import (
     Expr,
+    Extent,
     Graph,
     Rule,
     bindings_of,
@@ -178,11 +179,18 @@ def _elementwise(value: Expr, graph: Graph) -> Expr | None:
         if wide is None:
             continue
         narrow = wide.args[0]
-        if np.broadcast_shapes(shape(narrow), shape(value.args[other])) == shape(value):
+        if _broadcast(shape(narrow), shape(value.args[other])) == shape(value):
             operands = list(value.args)
             operands[index] = narrow
             return tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
     return None
+
+
+def _broadcast(one: Sequence[Extent], other: Sequence[Extent]) -> tuple[Extent, ...]:
+    """The shape that two operands of an operator make, of which sizes may be open."""
+    pairs = zip_longest(reversed(one), reversed(other), fillvalue=1)
+    made = [b if isinstance(a, int) and a == 1 else a for a, b in pairs]
+    return tuple(reversed(made))
 
 
 def _no_pad(value: Expr, graph: Graph) -> Expr | None:

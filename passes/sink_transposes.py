@@ -104,7 +104,7 @@ def _laid_out(operand: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
     extents = shape(operand)
     wide = [*[1] * (len(axes) - len(extents)), *extents]
     order = sorted(range(len(axes)), key=lambda i: axes[i])
-    if sum(extent != 1 for extent in wide) <= 1:
+    if sum(not isinstance(extent, int) or extent != 1 for extent in wide) <= 1:
         return operand if not extents else relax.op.reshape(operand, [wide[i] for i in order])
     if graph.constant(operand) is None:
         return None

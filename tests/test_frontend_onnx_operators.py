@@ -9,6 +9,7 @@ from onnx import helper
 from onnx_models import BOOL, FLOAT, INT64, build, check, node, noise, relu
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
 
 
@@ -174,3 +175,35 @@ def test_a_size_that_depends_on_data_is_told() -> None:
     with pytest.raises(ModelError, match=r"operator 'ReduceSum' \(node 'sum'\) cannot be imported"):
         load(model)
     check(load(relu()))  # the failure left nothing behind
+
+
+@pytest.mark.parametrize("kind", ["AveragePool", "LpPool"])
+def test_windows_that_reach_beyond_the_padding(kind: str) -> None:
+    sizes = [([6, 6], [3, 3], [2, 2], [0] * 4), ([6, 5], [3, 3], [2, 2], [1] * 4)]
+    sizes += [([2, 3], [3, 5], [2, 3], [0] * 4), ([7], [4], [3], [0, 1]), ([7], [1], [4], [0, 0])]
+    sizes += [([5, 4, 6], [2, 3, 3], [2, 2, 2], [0, 1, 0, 1, 0, 0])]
+    for image, window, strides, pads in sizes:
+        given = {"kernel_shape": window, "strides": strides, "pads": pads, "ceil_mode": 1}
+        counted = {"count_include_pad": 1} if kind == "AveragePool" else {}
+        x = noise(1, 2, *image)
+        model = build(
+            [node(kind, "x", "y", **given, **counted)],
+            [("x", FLOAT, list(x.shape))],
+            [("y", FLOAT, None)],
+        )
+        check(load(model), {"x": x})
+
+
+def test_the_variance_of_what_is_nearly_the_same() -> None:
+    """ONNX's own definition subtracts squares, of which nothing is left here."""
+    x = 3000 + noise(1, 3, 8, 8)
+    model = build(
+        [node("MeanVarianceNormalization", "x", "y", axes=[2, 3])],
+        [("x", FLOAT, list(x.shape))],
+        [("y", FLOAT, None)],
+    )
+    precise = x.astype(np.float64)
+    axes = {"axis": (2, 3), "keepdims": True}
+    wanted = (precise - precise.mean(**axes)) / precise.std(**axes)
+    (got,) = evaluate(load(model).module, [x])
+    np.testing.assert_allclose(got, wanted, atol=2e-3)

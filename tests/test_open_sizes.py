@@ -9,6 +9,7 @@ import open_models
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
@@ -190,3 +191,36 @@ def test_a_decoder_with_any_past(batch: int, new: int, past: int) -> None:
 def test_images_of_any_size(high: int, wide: int) -> None:
     for batch in (1, 3):
         check("image", {"batch": batch, "high": high, "wide": wide})
+
+
+ENLARGED = {"scales": np.array([1, 1, 2, 1.5], np.float32)}
+BESIDE: dict[str, Any] = {
+    "enlarged": ([node("Resize", "x _ scales", "y")], ENLARGED),
+    "interpolated": (
+        [node("Conv", "x w", "c"), node("Resize", "c _ scales", "y", mode="linear")],
+        {**ENLARGED, "w": np.ones((3, 1, 3, 3), np.float32)},
+    ),
+    "least": (
+        [node("Min", "x k", "y")],
+        {"k": np.array([0.1, -0.2], np.float32).reshape(1, 2, 1, 1)},
+    ),
+    "scaled": (
+        [node("Conv", "x w", "c", pads=[1] * 4), node("Mul", "x c", "y")],
+        {"w": np.ones((5, 1, 3, 3), np.float32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_an_open_batch_stays_beside_whatever_is_done(name: str) -> None:
+    nodes, constants = BESIDE[name]
+    for each in nodes:
+        each.input[:] = ["" if given == "_" else given for given in each.input]
+    image: list[Any] = ["n", 1, 6, 7]
+    proto = build(nodes, [("x", FLOAT, image)], [("y", FLOAT, None)], constants)
+    session = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact)
+    reference = onnxruntime.InferenceSession(proto.SerializeToString())
+    for batch in (1, 3, 5):
+        feed = {"x": noise(batch, 1, 6, 7)}
+        (got,), (wanted,) = session.run(None, feed), reference.run(None, feed)
+        np.testing.assert_allclose(got, wanted, 1e-3, 1e-4)

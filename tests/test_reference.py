@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx_models import build, node
 
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.reference import onnx_reference
 
 DRAW = np.random.default_rng(3)
@@ -61,3 +62,14 @@ def test_scattered_rows_that_fall_together_are_all_added_up() -> None:
     for _ in range(5):
         (y,) = reference(feed)
         np.testing.assert_array_equal(y[:2, 0], np.bincount(places[:, 0]))
+
+
+def test_sizes_that_a_model_does_not_run_with_are_told() -> None:
+    nodes = [node("Flatten", "x", "f"), node("MatMul", "f w", "y")]
+    image: list[Any] = [1, "h", 2]
+    given, made = ("x", TensorProto.FLOAT, image), ("y", TensorProto.FLOAT, None)
+    proto = build(nodes, [given], [made], {"w": np.ones((8, 3), np.float32)})
+    run = onnx_reference(proto)
+    assert run({"x": np.ones((1, 4, 2), np.float32)})[0].tolist() == [[8.0, 8.0, 8.0]]
+    with pytest.raises(InputError, match=r"does not run on the inputs to compare on: .*--shape"):
+        run({"x": np.ones((1, 5, 2), np.float32)})

@@ -1,6 +1,7 @@
 """The session: what it computes, what it refuses and what it leaves behind; numpy is the oracle."""
 
 import gc
+import pickle
 import tempfile
 import threading
 from dataclasses import replace
@@ -102,10 +103,12 @@ def test_threads_do_not_disturb_each_other(session: InferenceSession) -> None:
         ({"x": X[None]}, ["given: x float32[1,4,8]"]),
         ({"x": X.tolist()}, ["input 'x' wants a numpy array, got list"]),
         ({"x": None}, ["got NoneType"]),
+        ([X], ["arrays by input name wanted, got list"]),
+        ({1: X}, ["missing inputs: x", "1 (known: x)"]),
     ],
 )
 def test_wrong_feeds_say_what_was_wanted(
-    session: InferenceSession, feed: dict[str, Any], said: list[str]
+    session: InferenceSession, feed: Any, said: list[str]
 ) -> None:
     with pytest.raises(InputError) as error:
         session.run(None, feed)
@@ -117,6 +120,16 @@ def test_wrong_feeds_say_what_was_wanted(
 def test_an_unknown_output_names_the_nearest(dense: Artifact, session: InferenceSession) -> None:
     with pytest.raises(InputError, match=r"no output is named 'yy'; did you mean 'y'\?"):
         session.run(["yy"], {"x": X})
+    for wrong in ("y", 0):
+        with pytest.raises(InputError, match="a list of output names wanted"):
+            session.run(wrong, {"x": X})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+def test_a_session_is_no_data(session: InferenceSession) -> None:
+    with pytest.raises(InputError, match="cannot be pickled"):
+        pickle.dumps(session)
+    with pytest.raises(InputError, match="an artifact or its path wanted, got int"):
+        InferenceSession(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +154,8 @@ def test_a_wrong_dlpack_tensor_says_what_was_wanted(session: InferenceSession) -
         session(torch.zeros(4, 8, dtype=torch.float16))
     with pytest.raises(InputError, match="no DLPack tensor"):
         session(torch.zeros(4, 8).to_sparse())
+    with pytest.raises(InputError, match="no DLPack tensor"):
+        session(torch.zeros(4, 8, dtype=torch.complex64))
 
 
 def test_a_failed_call_does_no_harm(session: InferenceSession) -> None:
@@ -193,6 +208,6 @@ def test_threads_are_what_was_asked_for(dense: Artifact) -> None:
     assert tvm.runtime.num_threads() == 1
     usual.run(None, {"x": X})
     assert tvm.runtime.num_threads() >= 1
-    for wrong in (0, -1, 10**6):
+    for wrong in (0, -1, 10**6, 1.5, "2"):
         with pytest.raises(InputError, match="threads"):
-            InferenceSession(dense, threads=wrong)
+            InferenceSession(dense, threads=wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -17,7 +17,7 @@ from hybridc.compiler.frontends.onnx.node import (
     static,
 )
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import are_known, constant
 
 
 def max_pool(node: Node) -> list[Expr] | None:
@@ -86,25 +86,75 @@ def _lp_pool(node: Node) -> Expr:
 
     TVM multiplies their averages, which leave out what lies beyond, by the whole window.
     """
-    x, window, s = node.inputs[0], [int(extent) for extent in node.get("kernel_shape")], node.scope
-    count = len(window)
-    pools = {1: s.nn.avg_pool1d, 2: s.nn.avg_pool2d, 3: s.nn.avg_pool3d}
-    automatic = node.get("auto_pad", "NOTSET") != "NOTSET"
-    if automatic or not node.get("ceil_mode", 0) or count not in pools:
+    if not _rounds_up(node):
         return None
-    strides, dilation = (node.get(name, [1] * count) for name in ("strides", "dilations"))
-    padding = list(node.get("pads", [0] * 2 * count))
+    s, order = node.scope, float(node.get("p", 2))
+    mean = _whole_windows(node, s.power(s.abs(node.inputs[0]), order))
+    return s.power(s.multiply(mean, math.prod(node.get("kernel_shape"))), 1 / order)
+
+
+def _average_pool(node: Node) -> Expr:
+    """Averages that count the padding, but not what windows reach beyond it.
+
+    TVM counts that too.
+    """
+    if not _rounds_up(node) or not node.get("count_include_pad", 0):
+        return None
+    given, made = node.get("pads", [0] * 2 * len(node.get("kernel_shape"))), _padding(node)
+    if all(wide <= known for wide, known in zip(made, given, strict=True)):
+        return None
+    s, share = node.scope, np.ones(())
     for i, extent in enumerate(node.shape()[2:]):
-        end, stride = extent + padding[i], strides[i]
-        reach = dilation[i] * (window[i] - 1) + 1
+        window, stride, dilation = _window(node, i)
+        end = given[i] + extent + given[len(given) // 2 + i]
+        reach = dilation * (window - 1) + 1
+        starts = np.arange(0, given[i] + extent + made[len(made) // 2 + i] - reach + 1, stride)
+        counted = (starts[:, None] + dilation * np.arange(window) < end).sum(axis=1)
+        share = share[..., None] * (window / counted)
+    return s.multiply(_whole_windows(node, node.inputs[0]), share)
+
+
+def _rounds_up(node: Node) -> bool:
+    """Whether windows may begin within the padding and end beyond it."""
+    plain = node.get("auto_pad", "NOTSET") == "NOTSET" and len(node.get("kernel_shape")) in (
+        1,
+        2,
+        3,
+    )
+    return plain and bool(node.get("ceil_mode", 0))
+
+
+def _window(node: Node, axis: int) -> tuple[int, int, int]:
+    """Elements of a window along an axis, its stride and its dilation."""
+    strides, dilations = (node.get(name) for name in ("strides", "dilations"))
+    stride, dilation = (each[axis] if each else 1 for each in (strides, dilations))
+    return node.get("kernel_shape")[axis], stride, dilation
+
+
+def _padding(node: Node) -> list[int]:
+    """The padding with which windows end where it does."""
+    extents = node.shape()[2:]
+    if not are_known(extents):
+        raise UnsupportedError("ceil_mode and open sizes")
+    count = len(extents)
+    padding = list(node.get("pads", [0] * 2 * count))
+    for i, extent in enumerate(extents):
+        window, stride, dilation = _window(node, i)
+        end = extent + padding[i]
+        reach = dilation * (window - 1) + 1
         last = -(-(end + padding[count + i] - reach) // stride)
         last -= last * stride >= end  # a window that begins behind the image is none
         padding[count + i] = max(0, last * stride + reach - end)
-    order = float(node.get("p", 2))
-    raised = s.power(s.abs(x), order)
-    options = {"pool_size": window, "strides": strides, "padding": padding, "dilation": dilation}
-    mean = pools[count](raised, **options, count_include_pad=True)
-    return s.power(s.multiply(mean, math.prod(window)), 1 / order)
+    return padding
+
+
+def _whole_windows(node: Node, x: Expr) -> Expr:
+    """Averages over all of each window; of what lies outside of the image as zeros."""
+    window, s = node.get("kernel_shape"), node.scope.nn
+    strides, dilations = (node.get(name, [1] * len(window)) for name in ("strides", "dilations"))
+    pools = {1: s.avg_pool1d, 2: s.avg_pool2d, 3: s.avg_pool3d}
+    options = {"strides": strides, "padding": _padding(node), "dilation": dilations}
+    return pools[len(window)](x, pool_size=window, **options, count_include_pad=True)
 
 
 def _conv_transpose(node: Node) -> Expr:
@@ -156,6 +206,7 @@ def _of_nothing(value: float) -> Converter:
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
+        "AveragePool": _average_pool,
         "ConvTranspose": _conv_transpose,
         "GlobalAveragePool": _of_nothing(np.nan),  # 0 divided by 0
         "GlobalLpPool": _of_nothing(0.0),

@@ -141,12 +141,26 @@ def _eliminated(s: Expr, x: Expr, n: int) -> tuple[Expr, Expr]:
     return s.multiply(pivot, sign), s.subtract(rest, s.multiply(factor, tail))
 
 
+def _mean_variance(node: Node) -> Expr:
+    """Zero mean and unit variance.
+
+    ONNX's own definition takes the square of the mean from the mean of squares, which may round to
+    less than 0, where values are nearly the same.
+    """
+    x, s = node.inputs[0], node.scope
+    options = {"axis": node.get("axes", [0, 2, 3]), "keepdims": True}
+    centred = s.subtract(x, s.mean(x, **options))
+    deviation = s.sqrt(s.mean(s.multiply(centred, centred), **options))
+    return s.divide(centred, s.add(deviation, 1e-9))
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "CumProd": _cumulative("cumprod", 1),
         "CumSum": _cumulative("cumsum", 0),
         "Det": _det,
         "LpNormalization": _lp_normalization,
+        "MeanVarianceNormalization": _mean_variance,
         "ReduceLogSumExp": _of_nothing(_lowest),
         "ReduceMax": _of_nothing(_lowest),
         "ReduceMean": _mean,

@@ -23,7 +23,7 @@ from hybridc.compiler.frontends.onnx.node import (
 )
 from hybridc.compiler.kernels import resampling
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import Extent, are_known, constant
 
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
@@ -42,7 +42,7 @@ class _Axis:
     """How one axis is resized: `region` is the part of it that tf_crop_and_resize reads."""
 
     axis: int
-    given: int
+    given: int  # of an axis that stays it may be open
     made: int
     scale: float
     region: tuple[float, float] = (0.0, 1.0)
@@ -117,6 +117,8 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     policy = node.get("keep_aspect_ratio_policy", "stretch")
     made: dict[int, _Axis] = {}
     if sizes is not None and sizes.size:
+        if not are_known(shape[axis] for axis in chosen):
+            raise UnsupportedError("sizes that do not follow the open ones")
         ratios = [float(size) / shape[axis] for axis, size in zip(chosen, sizes, strict=True)]
         if policy != "stretch":
             ratio = min(ratios) if policy == "not_larger" else max(ratios)
@@ -125,15 +127,24 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
         found = [(int(size), ratio) for size, ratio in zip(sizes, ratios, strict=True)]
     elif scales is not None and scales.size:
         values = [float(scale) for scale in np.ravel(scales)]
-        # In float32, as ONNX's shape inference multiplies.
-        sizes = np.floor(np.array(values, np.float32) * np.array(shape, np.float32)[chosen])
-        found = list(zip(sizes.astype(int).tolist(), values, strict=True))
+        sizes = [_scaled(shape[axis], scale) for axis, scale in zip(chosen, values, strict=True)]
+        found = list(zip(sizes, values, strict=True))
     else:
         raise UnsupportedError("neither scales nor sizes")
     for index, (axis, (size, scale)) in enumerate(zip(chosen, found, strict=True)):
         part = (float(region[index]), float(region[index + len(chosen)])) if len(region) else (0, 1)
         made[axis] = _Axis(axis, shape[axis], size, scale, part)
     return [made[axis] for axis in sorted(made)]
+
+
+def _scaled(extent: Extent, scale: float) -> Extent:
+    """A size times a scale; one that is open can only stay."""
+    if scale == 1:
+        return extent
+    if not isinstance(extent, int):
+        raise UnsupportedError("open sizes that are scaled")
+    # In float32, as ONNX's shape inference multiplies.
+    return int(np.floor(np.float32(scale) * np.float32(extent)))
 
 
 def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
