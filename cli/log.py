@@ -198,6 +198,9 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
     else:
         sizes = f"{format_size(done.before)} before, {format_size(done.after)} after"
         click.echo(f"removed {done.records} records, {done.descriptions} descriptions; {sizes}")
+        if largest is not None and done.after > largest:
+            stays = "what may win or was found wrong stays, and PostgreSQL gives back space later"
+            click.echo(f"above {max_size}: {stays}")
 
 
 def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> "list[Explained]":

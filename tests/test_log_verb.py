@@ -1,6 +1,7 @@
 """The verb `log` on a log that knows the kernels of a small model."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,3 +89,13 @@ def test_exchange_by_the_verb(call: Run, tmp_path: Path) -> None:
     assert call("export", tmp_path / "log.csv")[0] == 2
     assert call("merge", tmp_path / "none.sqlite")[0] == 2
     assert "removed 0 records" in call("gc")[1]
+
+
+def test_what_may_win_stays_above_any_limit_and_that_is_said(tuned: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "log.sqlite"
+    shutil.copy(tuned, copy)
+    done = CliRunner().invoke(
+        entry.commands, ["log", "gc", "--max-size", "1kB", "--log", str(copy)]
+    )
+    assert done.exit_code == 0
+    assert "above 1kB: what may win or was found wrong stays" in done.stdout

@@ -1,6 +1,7 @@
 """Points of a kernel are ranked by what was learned and by its trials, whoever may look at them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from kernel_builders import PACKED, constant, floats, op, operator
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import NotApplicable, Point, Trial
+from hybridc.compiler.tuning import cost_model
 from hybridc.compiler.tuning.features import Features, Matrix
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.predictor import Predictor
@@ -98,3 +100,20 @@ def test_records_with_other_knobs_are_passed_over(kernel: Kernel) -> None:
     assert one is not None
     assert other is not None
     assert list(one(points(kernel))) == list(other(points(kernel)))
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100, None])
+def test_a_cost_model_that_is_of_no_use_stops_nothing(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content is None:
+        monkeypatch.setattr(cost_model, "COLUMNS", (*cost_model.COLUMNS, "one more"))
+    else:
+        foreign = tmp_path / "cost_model.ubj"
+        foreign.write_bytes(content)
+        monkeypatch.setattr(cost_model.load, "__defaults__", (foreign,))
+    assert "cost model " in cost_model.unusable()
+    every = points(kernel)
+    score = Predictor(kernel).score([], Looker(kernel))
+    assert score is not None
+    assert len(set(score(every))) > 1  # analysis goes on alone

@@ -220,3 +220,17 @@ def test_a_winner_by_luck_is_measured_again(plugin: Path, tmp_path: Path) -> Non
         measured = len(pool.points)
         tune()
         assert len(pool.points) == measured  # what is confirmed stays so
+
+
+@pytest.mark.parametrize(
+    "options", [["--seed", str(2**63)], ["--strategy", f"random{{seed={2**63}}}"]]
+)
+def test_a_seed_that_no_record_can_hold_is_said_before_anything_is_measured(
+    options: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = ["tune", str(tiny_model), "--log", str(tmp_path / "log.sqlite"), *options]
+    assert entry.run(call) == 2
+    said = capsys.readouterr().err
+    assert "a seed is a whole number of at most 9223372036854775807" in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "log.sqlite").exists()

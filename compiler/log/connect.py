@@ -5,6 +5,7 @@ nothing is ever created over it, repaired or rewritten.
 """
 
 import os
+import re
 import sqlite3
 import struct
 from collections.abc import Generator
@@ -37,21 +38,28 @@ def parse(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise LogError(f"{text!r} is no URL of a tuning log") from None
+        raise LogError(f"{_hidden(text)!r} is no URL of a tuning log") from None
     if url.drivername in ("postgresql", "postgres", _POSTGRESQL):
         return url.set(drivername=_POSTGRESQL)
     if url.drivername == "sqlite" and url.database:
         return url
     raise LogError(
-        f"a tuning log is a path, sqlite:///PATH or postgresql://USER@HOST/NAME, not {text!r}"
+        "a tuning log is a path, sqlite:///PATH or postgresql://USER@HOST/NAME,"
+        f" not {_hidden(text)!r}"
     )
+
+
+def _hidden(text: str) -> str:
+    """What was meant to be a URL, without the password."""
+    return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", text)
 
 
 def name_of(url: URL) -> str:
     """The log for people: its path, or its URL without the password."""
     if url.drivername == "sqlite":
         return str(url.database)
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+    plain = url.set(drivername="postgresql").difference_update_query(["password"])
+    return plain.render_as_string(hide_password=True)
 
 
 def connect(url: URL, readonly: bool = False) -> tuple[Engine, bool]:

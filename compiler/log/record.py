@@ -20,7 +20,7 @@ from hybridc.compiler.interfaces import Point
 KEY_DIGITS = 64  # of every key: 256 bits in hexadecimal
 _TEXT = 200  # characters of a rule, a mode, a name
 _DIGITS = frozenset("0123456789abcdef")
-_BIGGEST = 2**63 - 1
+BIGGEST = 2**63 - 1  # of whole numbers: databases keep 64 bits
 
 
 class Verdict(StrEnum):
@@ -175,7 +175,7 @@ def _duration(value: object) -> bool:
 
 
 def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _BIGGEST
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= BIGGEST
 
 
 def who() -> str:

@@ -74,7 +74,8 @@ class Comparison:
         for one in (result.to_json() for result in self.results):
             after, missing = f"{one['after_16']:.3f}", f"{one['not_found']:.0%}"
             rows.append((one["strategy"], f"{one['trials']:.1f}", after, missing))
-        heads = ("strategy", "trials to 2 %", f"best after {_EARLY}", "not found")
+        early = f"best after {min(_EARLY, self.trials)}"
+        heads = ("strategy", "trials to 2 %", early, "not found")
         left = f" ({self.skipped} with fewer than {_FEWEST} points left out)" * bool(self.skipped)
         return (
             f"{self.kernels} kernels of {self.source}{left}, {_SEEDS} seeds, {self.trials} trials;"

@@ -122,11 +122,23 @@ def load(path: Path = PRETRAINED) -> CostModel:
     if blake3(content).digest() != digest:  # XGBoost ends the process on what is no UBJSON
         raise InputError(f"cost model {path}: damaged, or no cost model")
     booster = xgboost.Booster({"nthread": 1})
-    booster.load_model(bytearray(content))
+    try:
+        booster.load_model(bytearray(content))
+    except xgboost.core.XGBoostError:
+        raise InputError(f"cost model {path}: made by another XGBoost; train it anew") from None
     low, high = (_range(booster, name) for name in ("low", "high"))
     if low is None or high is None or booster.attr("columns") != json.dumps(COLUMNS):
         raise InputError(f"cost model {path}: learned from other features; train it anew")
     return CostModel(booster, low, high)
+
+
+def unusable() -> str:
+    """Why the model of the package cannot be used here, in a line; empty where it can."""
+    try:
+        load()
+    except InputError as error:
+        return str(error)
+    return ""
 
 
 def require_xgboost() -> None:

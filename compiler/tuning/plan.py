@@ -10,6 +10,7 @@ from hybridc.compiler import pipeline, strategies
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Strategy
+from hybridc.compiler.log.record import BIGGEST
 from hybridc.compiler.units import parse_duration
 
 Caches = Literal["auto", "warm", "cold"]
@@ -52,7 +53,10 @@ class Tuning:
                 f" them: bandit{{arms={'+'.join(names)}}}"
             )
         made = strategies.catalogue(plugins).create(self.strategy)
-        return made if self.seed is None else replace(made, seed=self.seed)
+        made = made if self.seed is None else replace(made, seed=self.seed)
+        if abs(made.seed) > BIGGEST:  # no record could hold it
+            raise PluginError(f"a seed is a whole number of at most {BIGGEST}, got {made.seed}")
+        return made
 
     def seconds(self) -> float | None:
         """The budget, if there is one.  Raises InputError where it is no duration."""

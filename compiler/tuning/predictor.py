@@ -1,6 +1,5 @@
 """What is expected of points before they are measured: by analysis, by learning, by the trials."""
 
-import importlib.util
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.tuning import posterior
 from hybridc.compiler.tuning.features import Features, Key, Matrix
@@ -84,13 +84,8 @@ class Predictor:
 
     def _model(self, features: Look) -> "CostModel | None":
         """The model of the package, if it knows such kernels."""
-        if importlib.util.find_spec("xgboost") is None:
+        if (model := self._pretrained) is None:
             return None
-        from hybridc.compiler.tuning import cost_model
-
-        if not cost_model.PRETRAINED.exists():
-            return None
-        model = cost_model.load()
         rows = self._features([self._default], features)
         if rows is None:
             rows = self.features.plain([self._default])
@@ -122,6 +117,16 @@ class Predictor:
             seconds = self.estimate(point)
             self._estimates[key] = inf if seconds is None else seconds
         return self._estimates[key]
+
+    @cached_property
+    def _pretrained(self) -> "CostModel | None":
+        """The model of the package, if it can be used; the tuning says why where it cannot."""
+        from hybridc.compiler.tuning import cost_model
+
+        try:
+            return cost_model.load()
+        except InputError:
+            return None
 
     @cached_property
     def features(self) -> Features:

@@ -1,6 +1,5 @@
 """One tuning from its options to its result: by `hybridc tune`, or inside a compilation."""
 
-import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
-from hybridc.compiler.tuning import on_gpus, summary, tasks
+from hybridc.compiler.tuning import cost_model, on_gpus, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
 from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
@@ -95,7 +94,7 @@ def tune(
         ):
             tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
         tuned = replace(tuned, measured=tuned.measured + sum(more))
-        notes = (*_notes(), *(ways.notes if ways else ()))
+        notes = (*_notes(tuned), *(ways.notes if ways else ()))
         return Outcome(tuned, summary.kernels(tuned, opened), opened.name, notes)
 
 
@@ -104,10 +103,10 @@ def _placed(kernel: Kernel, caches: Caches) -> Kernel:
     return kernel if caches == "auto" else replace(kernel, mode=caches)
 
 
-def _notes() -> tuple[str, ...]:
-    if importlib.util.find_spec("xgboost") is not None:
+def _notes(tuned: Tuned) -> tuple[str, ...]:
+    if not tuned.measured or not (why := cost_model.unusable()):
         return ()
-    return ("points were ranked without the learned cost model: pip install 'hybridc[tune]'",)
+    return (f"points were ranked without the learned cost model: {why}",)
 
 
 def line(update: Update, budget: Budget) -> str:

@@ -84,8 +84,14 @@ def _counted(tuned: Tuned) -> str:
     parts += [f"of which failed: {failed}"] if failed else []
     parts += [f"the machine's pace changed by up to {tuned.drift:+.1%}"] if tuned.drift else []
     if tuned.disturbed:
-        parts.append(f"{tuned.disturbed} times were taken while other programs kept it busy")
+        parts.append(disturbed(tuned.disturbed))
     return "; ".join(parts)
+
+
+def disturbed(count: int) -> str:
+    """How many times say little of the kernels."""
+    times = "1 time was" if count == 1 else f"{count} times were"
+    return f"{times} taken while other programs kept it busy"
 
 
 def _row(row: Mapping[str, Any]) -> tuple[str, ...]:

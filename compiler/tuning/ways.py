@@ -17,7 +17,7 @@ from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
-from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.plan import Budget, Ways
 from hybridc.compiler.tuning.pool import Pool
@@ -109,6 +109,8 @@ class MeasureWays:
             fastest = {among.workloads: advice.fastest(among) for among in every}
             known = {task.workload.key: task.seconds for task in distinct if task.best}
         changes = [_told(among, fastest[among.workloads], known) for among in every]
+        if any(changes) and tuned.disturbed:
+            changes.append(f"of the ways, {summary.disturbed(tuned.disturbed)}")
         self.ways.notes += filter(None, changes)
         self.context.notes += filter(None, changes)
         return Preferred(fastest)
