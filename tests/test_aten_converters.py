@@ -234,6 +234,16 @@ def test_complex_numbers_with_others() -> None:
     agree(spectrum, x)
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "step"), [(None, None, 1), (1, 3, 1), (-2, 99, 1), (0, 5, 2)]
+)
+def test_slices_are_overwritten(start: int | None, end: int | None, step: int) -> None:
+    x = torch.randn(3, 5)
+    source = torch.randn(3, 5)[:, slice(start, end, step)].clone()
+    agree(lambda a, b: torch.slice_scatter(a, b, 1, start, end, step), x, source)
+    agree(lambda a, b: torch.slice_scatter(a, b, 0, 5, 9), x, torch.zeros(0, 5))
+
+
 def test_complex_functions() -> None:
     x = torch.randn(3, 4, dtype=torch.complex64)
     x[0] = torch.tensor([0, -4, 2j, -1 - 1e-3j])

@@ -279,6 +279,20 @@ def test_what_the_exporter_writes_wrongly() -> None:
     np.testing.assert_allclose(got, wanted.numpy(), 1e-5, 1e-6)
 
 
+def test_angles_on_the_axes() -> None:
+    """Of zeros with signs, of infinities, and of what is no number."""
+    edges = torch.tensor([0.0, -0.0, 1, -1, 1e-30, -3e38, torch.inf, -torch.inf, torch.nan])
+
+    class Angle(torch.nn.Module):
+        def forward(self, y: Any, x: Any) -> Any:
+            return torch.atan2(y, x), torch.complex(x, y).angle(), torch.angle(x)
+
+    y, x = (each.flatten() for each in torch.meshgrid(edges, edges, indexing="ij"))
+    for kind in (torch.float32, torch.float64):
+        model = torch_model.load(Angle(), (y.to(kind), x.to(kind)), ["ONNX"])
+        check(model, {"y": y.to(kind).numpy(), "x": x.to(kind).numpy()})
+
+
 def test_elements_are_chosen_by_a_mask() -> None:
     x, mask = torch.randn(2, 3), torch.tensor([[True], [False]])
     (got,), _ = answers(torch.masked_select, x, mask)

@@ -7,7 +7,9 @@ from hybridc.compiler.errors import InputError, first_line
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 # How torch's exporter says that it lacks an operator.
-_LACKING = re.compile(r"No ONNX function found for <OpOverload\(op='(.*?)', overload='(.*?)'\)>.*")
+_LACKING = re.compile(
+    r"No ONNX function found for <OpOverload\(op='(.*?)', overload='(.*?)'\)>(.*)"
+)
 _LONGEST = 160
 
 
@@ -16,7 +18,13 @@ def reason(error: BaseException) -> str:
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
     told = first_line(_COLOURS.sub("", str(error)), type(error).__name__)
-    return _LACKING.sub(r"operator '\1.\2' is not supported", told)
+    return _LACKING.sub(_lacking, told)
+
+
+def _lacking(found: re.Match[str]) -> str:
+    packet, overload, more = found.groups()
+    kind = " of complex numbers" if "complex-valued" in more else ""
+    return f"operator '{packet}.{overload}'{kind} is not supported"
 
 
 def each(failed: Sequence[tuple[str, str]]) -> list[str]:
