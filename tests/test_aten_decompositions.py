@@ -293,6 +293,13 @@ def test_numbers_rounded_as_integers(zero: int) -> None:
         same(ours("_fake_quantize_per_tensor_affine_cachemask_tensor_qparams")(*given), wanted)
 
 
+def test_sides_that_are_infinite_or_no_numbers() -> None:
+    edges = torch.tensor([0.0, -3.0, 3e38, torch.inf, -torch.inf, torch.nan])
+    x, y = edges[:, None], edges[None]
+    same(ours("hypot")(x, y), torch.hypot(x, y))
+    same(ours("hypot")(x.double(), y.double()), torch.hypot(x.double(), y.double()))
+
+
 def test_products_of_bytes() -> None:
     a, b = (torch.randint(-128, 128, shape, dtype=torch.int8) for shape in ((18, 32), (32, 16)))
     same(ours("_int_mm")(a, b), torch._int_mm(a, b))

@@ -279,6 +279,18 @@ def test_what_the_exporter_writes_wrongly() -> None:
     np.testing.assert_allclose(got, wanted.numpy(), 1e-5, 1e-6)
 
 
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_bits_are_shifted(road: str) -> None:
+    class Shifts(torch.nn.Module):
+        def forward(self, x: Any, n: Any) -> Any:
+            return x << n, x >> n
+
+    x = torch.tensor([1, -1, 100, -100, 2**30, -(2**31)], dtype=torch.int32)
+    n = torch.tensor([0, 1, 3, 7, 1, 31], dtype=torch.int32)
+    model = torch_model.load(Shifts(), (x, n), [road])
+    check(model, {"x": x.numpy(), "n": n.numpy()})
+
+
 def test_angles_on_the_axes() -> None:
     """Of zeros with signs, of infinities, and of what is no number."""
     edges = torch.tensor([0.0, -0.0, 1, -1, 1e-30, -3e38, torch.inf, -torch.inf, torch.nan])

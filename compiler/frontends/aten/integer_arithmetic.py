@@ -48,8 +48,20 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.matmul(a.to(torch.int32), b.to(torch.int32))
 
 
+def _left(number: Tensor, places: Tensor | int) -> Tensor:
+    """Bits moved to the left."""
+    return torch.bitwise_left_shift(number, places)
+
+
+def _right(number: Tensor, places: Tensor | int) -> Tensor:
+    """Bits moved to the right, the sign's among them."""
+    return torch.bitwise_right_shift(number, places)
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "__lshift__.Tensor": _left,
+        "__rshift__.Tensor": _right,
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _switched,
         "_int_mm.default": _product,
         "fake_quantize_per_channel_affine.default": _alone(_by_channel),
