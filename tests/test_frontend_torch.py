@@ -291,6 +291,25 @@ def test_bits_are_shifted(road: str) -> None:
     check(model, {"x": x.numpy(), "n": n.numpy()})
 
 
+def test_rows_are_sent_to_experts() -> None:
+    """How many each gets depends on the data, and the ranks of what follows as well."""
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = torch.nn.Linear(6, 2)
+            self.experts = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(2))
+
+        def forward(self, x: Any) -> Any:
+            made, chosen = torch.zeros_like(x), self.gate(x).argmax(-1)
+            for number, expert in enumerate(self.experts):
+                rows = torch.where(chosen == number)[0]
+                made.index_add_(0, rows, expert(x[rows]))
+            return made
+
+    driver.compile(Experts(), example_inputs=(torch.randn(7, 6),), threads=1)
+
+
 def test_angles_on_the_axes() -> None:
     """Of zeros with signs, of infinities, and of what is no number."""
     edges = torch.tensor([0.0, -0.0, 1, -1, 1e-30, -3e38, torch.inf, -torch.inf, torch.nan])
