@@ -188,7 +188,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
-            wanted = [model.reference(feed) for feed in data.feeds]
+            data, wanted = data.answered(model.reference)
     trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)

@@ -59,12 +59,13 @@ def machine(module: IRModule) -> Any:
 
     from hybridc.compiler import target
     from hybridc.compiler.kernels import bfloat16_lowering
+    from hybridc.compiler.sequences import PLAIN_PIPELINE
 
     host = target.parse("cpu")
     module = bfloat16_lowering.lower(module, host, bfloat16_lowering.takes_bits)
     # Instructions of this CPU's own are none of a CPU in general.
     chosen = host.tvm if _names_instructions(module) else tvm.target.Target("llvm")
-    executable = tvm.compile(module, target=chosen)
+    executable = tvm.compile(module, target=chosen, tir_pipeline=PLAIN_PIPELINE)
     return relax.VirtualMachine(executable, tvm.cpu())
 
 

@@ -111,7 +111,8 @@ class Model:
     `module["main"]` takes the inputs in the order of `inputs`, holds every weight as a constant,
     and returns one tensor, or a flat tuple where there are several outputs.  `reference` computes
     the right answer from a feed by input name.  `notes` tell how the model came in.  `regions` are
-    the parts that `main` calls by name and ONNX Runtime computes.
+    the parts that `main` calls by name and ONNX Runtime computes.  `examples` are inputs that the
+    model came with, which make sense to it as random ones may not.
     """
 
     name: str
@@ -121,6 +122,7 @@ class Model:
     reference: Reference
     notes: tuple[str, ...] = ()
     regions: tuple[Region, ...] = ()
+    examples: tuple[Feed, ...] = ()
 
 
 def open_dims(specs: Sequence[TensorSpec]) -> dict[str, dims.Dim]:

@@ -18,6 +18,7 @@ from hybridc.compiler.aot.checks import drop_checks
 from hybridc.compiler.aot.parts import take_shares
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import updated
+from hybridc.compiler.sequences import PLAIN_PIPELINE
 
 # The name by which `tvm.compile` finds the pipeline.
 TIR_PIPELINE = "hybridc"
@@ -51,7 +52,7 @@ def _marked(allocation: Any) -> Any:
 
 def _pipeline() -> tuple[Any, Any, Any]:
     """TVM's own lowering, with steps of ours before the last ones on the host."""
-    lower, finalize_host, finalize_device = compilation_pipeline.PIPELINE_MAP["s_tir"]()
+    lower, finalize_host, finalize_device = compilation_pipeline.PIPELINE_MAP[PLAIN_PIPELINE]()
 
     def finalize() -> Any:
         return Sequential([drop_checks, take_shares, _keep_on_stack, finalize_host()])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import tvm
 from tvm import relax
-from tvm.ir.transform import Sequential
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,
+    bindings_of,
     operator,
     rewrite,
     unless_same,
@@ -36,10 +36,11 @@ class Layout(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite `main`; its inputs and outputs keep their layout."""
-        converted = Sequential(
-            [relax.transform.ConvertLayout(_LAYOUTS), relax.transform.CanonicalizeBindings()]
-        )(rewrite(module, _convertible))
-        return unless_same(module, converted)
+        made = rewrite(module, _convertible)
+        # Where nothing is to be turned, TVM fails on a rank that depends on the data.
+        if any(f"relax.{operator(b.value)}" in _LAYOUTS for b in bindings_of(made["main"])):
+            made = relax.transform.ConvertLayout(_LAYOUTS)(made)
+        return unless_same(module, relax.transform.CanonicalizeBindings()(made))
 
 
 def _convertible(value: Expr, graph: Graph) -> Expr | None:

@@ -249,6 +249,41 @@ def test_complex_arithmetic() -> None:
     agree(lambda a: (a[1:].reshape(-1) - 2, a.exp(), torch.polar(a.real, a.imag)), x)
 
 
+def test_complex_numbers_with_others() -> None:
+    """Places and other real numbers take part as complex ones; zeros are written into."""
+    x = torch.randn(3, 4, dtype=torch.complex64)
+    agree(lambda a: (a * torch.arange(4), torch.arange(1, 4)[:, None] / a, a - 2), x)
+
+    def spectrum(a: Any) -> Any:
+        made = torch.zeros_like(a)
+        made[:, :2] = a[:, 1:3] * 1j
+        return made, torch.cumsum(a, 1), torch.full((2,), 1 + 2j)
+
+    agree(spectrum, x)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step"), [(None, None, 1), (1, 3, 1), (-2, 99, 1), (0, 5, 2)]
+)
+def test_slices_are_overwritten(start: int | None, end: int | None, step: int) -> None:
+    x = torch.randn(3, 5)
+    source = torch.randn(3, 5)[:, slice(start, end, step)].clone()
+    agree(lambda a, b: torch.slice_scatter(a, b, 1, start, end, step), x, source)
+    agree(lambda a, b: torch.slice_scatter(a, b, 0, 5, 9), x, torch.zeros(0, 5))
+
+
+def test_complex_functions() -> None:
+    x = torch.randn(3, 4, dtype=torch.complex64)
+    x[0] = torch.tensor([0, -4, 2j, -1 - 1e-3j])
+    agree(lambda a: (a.sqrt(), (a + 5).log(), (a + 5).reciprocal()), x)
+
+
+def test_the_angle_of_what_is_real() -> None:
+    """The first and the last number of a spectrum are real, negative ones of an angle of pi."""
+    x = torch.randn(40, 8)
+    agree(lambda a: (torch.fft.rfft(a).angle(), torch.fft.rfft(a).imag.signbit()[:, [0, -1]]), x)
+
+
 def test_rotation_by_complex_numbers() -> None:
     """As language models of old turn their queries."""
     turn = torch.polar(torch.ones(5, 3), torch.randn(5, 3))

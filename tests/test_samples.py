@@ -1,5 +1,6 @@
 """What calibrates never verifies."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -100,3 +101,27 @@ def test_strategies_that_time_anyhow_take_ranges_from_the_data(
     options = Options(contract=limits, steering=Steering(strategy), calibration=data(9))
     with pytest.raises(InputError, match="enough"):
         driver.compile_model(MODEL, options)
+
+
+def test_example_inputs_stand_beside_random_ones() -> None:
+    examples = ({"x": np.full((1, 4), 9, "float32")},)
+    model = dataclasses.replace(MODEL, examples=examples)
+    found, wanted = samples(model, plans.plan(Options(dtype="fp32"))).answered(model.reference)
+    assert [feed["x"].max() for feed in found.feeds][1:] == [9]
+    assert len(wanted) == 2
+    assert found.told == "random, seed 0, and the example inputs"
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_random_inputs_that_are_refused_leave_the_examples(dtype: str) -> None:
+    def picky(feed: Any) -> list[Any]:
+        if feed["x"].max() != 9:
+            raise InputError("9 is wanted")
+        return [feed["x"]]
+
+    examples = ({"x": np.full((1, 4), 9, "float32")},)
+    model = dataclasses.replace(MODEL, examples=examples)
+    found, wanted = samples(model, plans.plan(Options(dtype=dtype))).answered(picky)
+    assert (len(found.feeds), len(wanted), found.told) == (1, 1, "the example inputs")
+    with pytest.raises(InputError, match="9 is wanted"):
+        samples(MODEL, plans.plan(Options(dtype=dtype))).answered(picky)

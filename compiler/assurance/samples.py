@@ -1,7 +1,7 @@
 """Which samples calibrate, and which verify and measure: never the same ones."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,27 +10,46 @@ from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
-from hybridc.compiler.model import Model
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import Array, Model, Reference
 from hybridc.compiler.orchestration import stages
 from hybridc.compiler.quantization import activations
+
+_EXAMPLES = "the example inputs"
 
 
 @dataclass(frozen=True)
 class Samples:
     """Feeds to verify and measure on, what they are, and the calibration data beside them.
 
-    `calibration` is None where no stage of the compilation asks for ranges.
+    `calibration` is None where no stage of the compilation asks for ranges.  Without the first feed
+    there may still be `others`, the example inputs of the model.
     """
 
     feeds: Feeds
     told: str
     calibration: activations.Calibration | None = None
     calibrated: Mapping[str, Any] | None = None
+    others: bool = False
+
+    def answered(self, reference: Reference) -> tuple["Samples", list[list[Array]]]:
+        """The reference's answers; random inputs that it refuses are left out if others are left.
+
+        Raises InputError where there are none.
+        """
+        try:
+            return self, [reference(feed) for feed in self.feeds]
+        except InputError:
+            if not self.others:
+                raise
+        left = replace(self, feeds=self.feeds[1:], told=_EXAMPLES, others=False)
+        return left, [reference(feed) for feed in left.feeds]
 
 
 def samples(model: Model, plan: Plan) -> Samples:
     """Choose among the user's data, or draw random ones, by the seed of the options.
 
+    Beside random ones stand the example inputs that a model came with.
     Data for both are split, a half each at random; two samples are the least that can be.  Where
     validation data are given, all of the calibration data calibrate.  A model that is quantised
     already is not calibrated.  Raises InputError where the data do not fit the model.
@@ -40,15 +59,16 @@ def samples(model: Model, plan: Plan) -> Samples:
     apart: Feeds | None = None
     if plan.validation is not None:
         apart = calibration.feeds_for("validation", plan.validation, inputs)
-    random = f"random, seed {options.seed}"
     if not stages.calibrates(options) or plans.written_in(model) == "int8":
         feeds = apart or given
         told = "validation data" if apart else "calibration data"
-        return Samples(feeds, told) if feeds else Samples(_random(plan, model), random)
+        return Samples(feeds, told) if feeds else _random(plan, model)
     if apart is not None:
         return _calibrated(apart, "validation data", given, model, options.seed)
     if given is None:
-        return _calibrated(_random(plan, model), random, None, model, options.seed)
+        drawn = _random(plan, model)
+        made = _calibrated(drawn.feeds, drawn.told, None, model, options.seed)
+        return replace(made, others=drawn.others)
     if len(given) == 1:
         return _calibrated(given, "calibration data", None, model, options.seed)
     order = np.random.default_rng(options.seed).permutation(len(given))
@@ -57,8 +77,13 @@ def samples(model: Model, plan: Plan) -> Samples:
     return _calibrated(theirs, "calibration data, split", ours, model, options.seed)
 
 
-def _random(plan: Plan, model: Model) -> Feeds:
-    return calibration.random_feeds(model.inputs, plan.options.seed)
+def _random(plan: Plan, model: Model) -> Samples:
+    seed = plan.options.seed
+    drawn, told = calibration.random_feeds(model.inputs, seed), f"random, seed {seed}"
+    if not model.examples:
+        return Samples(drawn, told)
+    feeds = [*drawn, *map(dict, model.examples)]
+    return Samples(feeds, f"{told}, and {_EXAMPLES}", others=True)
 
 
 def _calibrated(feeds: Feeds, told: str, given: Feeds | None, model: Model, seed: int) -> Samples:

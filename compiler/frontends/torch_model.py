@@ -1,24 +1,27 @@
 """PyTorch models, by way of ONNX or of TVM's own importer for exported programs."""
 
-import contextlib
 import dataclasses
-import io
-import logging
-import re
-import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hybridc.compiler.dims import is_open
-from hybridc.compiler.errors import HybridcError, InputError, ModelError, first_line
+from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.frontends import onnx_model
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.relax_outputs import output_specs
-from hybridc.compiler.frontends.torch_import import archive, open_sizes
-from hybridc.compiler.frontends.torch_import.values import of_pairs, spec_of, values_of, written
+from hybridc.compiler.frontends.torch_import import archive, open_sizes, reasons
+from hybridc.compiler.frontends.torch_import.quiet import quiet
+from hybridc.compiler.frontends.torch_import.values import (
+    examples,
+    of_pairs,
+    packed_kind,
+    spec_of,
+    values_of,
+    written,
+)
 from hybridc.compiler.model import Model, TensorSpec
 from hybridc.compiler.reference import evaluation_mode, torch_reference
 
@@ -35,7 +38,6 @@ _MISREAD = MappingProxyType(
         "_upsample_bicubic2d_aa": "its anti-aliasing is left out",
     }
 )
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,25 @@ def load(
         "torch.export": lambda: _directly(program),
         WITH_REGIONS: lambda: _through_onnx(program, proto(), fallback=True),
     }
-    reasons: list[str] = []
+    lost: list[tuple[str, str]] = []
     for road in [*roads, WITH_REGIONS] if fallback else roads:
         try:
-            with _quiet():
+            with quiet():
                 model = _checked(converters[road](), program)
         except Exception as error:  # exporters and importers raise anything
-            reasons.append(f"{road}: {_reason(error)[:160]}")
+            lost.append((road, reasons.reason(error)))
             continue
-        failed = tuple(f"failed by way of {reason}" for reason in reasons)
+        failed = tuple(f"failed by way of {why}" for why in reasons.each(lost))
         notes = (*failed, f"imported from torch by way of {road}", *model.notes)
         return dataclasses.replace(
-            model, name=program.name, reference=torch_reference(program.run), notes=notes
+            model,
+            name=program.name,
+            reference=torch_reference(program.run),
+            notes=notes,
+            examples=examples(program.exported, program.arguments),
         )
-    raise ModelError(f"{program.name} cannot be imported; by way of {'; by way of '.join(reasons)}")
+    told = "; by way of ".join(reasons.each(lost))
+    raise ModelError(f"{program.name} cannot be imported; by way of {told}")
 
 
 def _checked(model: Model, program: Program) -> Model:
@@ -170,11 +177,15 @@ def export(source: Any, example_inputs: tuple[Any, ...] | None) -> Program:
 def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
     import torch
 
+    if kind := packed_kind(module):
+        before = "compile the model as it was before it was quantised, with --dtype int8"
+        raise ModelError(f"{kind} holds integers that torch cannot export; {before}")
     try:
-        with torch.no_grad(), evaluation_mode(module), _quiet():
+        with torch.no_grad(), evaluation_mode(module), quiet():
             return _traced(module, example_inputs)
     except Exception as error:  # tracing runs the user's own code
-        raise ModelError(f"torch.export cannot trace the module: {_reason(error)[:200]}") from error
+        told = reasons.reason(error)[:200]
+        raise ModelError(f"torch.export cannot trace the module: {told}") from error
 
 
 def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
@@ -193,13 +204,6 @@ def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:
         raise
     except Exception:  # the other try says what is wrong
         return torch.export.export(module, example_inputs)
-
-
-def _reason(error: BaseException) -> str:
-    """What went wrong, in one line; exporters wrap it in advice, and in colours."""
-    while error.__cause__ is not None and not isinstance(error, InputError):
-        error = error.__cause__
-    return first_line(_COLOURS.sub("", str(error)), type(error).__name__)
 
 
 def _program(name: str, exported: Any, original: Callable[[], Any]) -> Program:
@@ -287,16 +291,3 @@ def _require_readable(program: Program) -> None:
         name = str(node.target).partition(".")[2].partition(".")[0]
         if name in _MISREAD:
             raise ModelError(f"operator {str(node.target)!r} is misread: {_MISREAD[name]}")
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Keep what exporters print and log off the user's screen; what matters comes as an error."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

@@ -85,12 +85,13 @@ def _clamped(c: Call) -> Expr:
 
 
 def _hypotenuse(self: Tensor, other: Tensor) -> Tensor:
-    """Scaled by the larger side, so that squares do not overflow."""
+    """Scaled by the larger side, so that squares do not overflow; infinite beside anything else."""
     one, two = torch.broadcast_tensors(self.abs(), other.abs())
     larger, smaller = torch.maximum(one, two), torch.minimum(one, two)
     ratio = smaller / torch.where(larger == 0, 1.0, larger)
     made = larger * torch.sqrt(1 + ratio * ratio)
-    return torch.where(torch.isinf(larger), larger, made)
+    infinite = torch.logical_or(torch.isinf(one), torch.isinf(two))
+    return torch.where(infinite, torch.inf, made).to(made.dtype)
 
 
 def _extreme(function: Callable[..., Tensor], self: Tensor, other: Tensor) -> Tensor:

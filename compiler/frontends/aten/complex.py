@@ -14,6 +14,7 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.onnx import spectral
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, number, static
+from hybridc.compiler.rewrite import constant
 
 LINEAR = frozenset(
     {
@@ -22,6 +23,8 @@ LINEAR = frozenset(
         "cat.default",
         "clone.default",
         "constant_pad_nd.default",
+        "copy.default",
+        "cumsum.default",
         "diagonal.default",
         "div.Scalar",
         "expand.default",
@@ -39,11 +42,14 @@ LINEAR = frozenset(
         "roll.default",
         "select.int",
         "slice.Tensor",
+        "slice_scatter.default",
         "split_with_sizes.default",
         "squeeze.dims",
         "stack.default",
         "sum.default",
         "sum.dim_IntList",
+        "tril.default",
+        "triu.default",
         "unsqueeze.default",
         "view.default",
         "where.self",
@@ -72,6 +78,7 @@ def _of(c: Call, name: str) -> tuple[Any, Any]:
         return number.real, number.imag
     if name in c.complex:
         return parts(s, value)
+    value = _as(s, value, c.part)
     return value, s.zeros_like(value)
 
 
@@ -100,8 +107,11 @@ def _conjugate(c: Call) -> Expr:
 
 
 def _abs(c: Call) -> Expr:
+    return _size(c.scope, *parts(c.scope, c["self"]))
+
+
+def _size(s: Scope, real: Expr, imaginary: Expr) -> Expr:
     """Scaled by the larger part, so that squares do not overflow."""
-    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
     one, two = s.abs(real), s.abs(imaginary)
     larger, smaller = s.maximum(one, two), s.minimum(one, two)
     ratio = s.divide(smaller, s.where(s.equal(larger, 0.0), number(1, larger), larger))
@@ -148,6 +158,35 @@ def _exp(c: Call) -> Expr:
     s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
     size = s.exp(real)
     return paired(s, s.multiply(size, s.cos(imaginary)), s.multiply(size, s.sin(imaginary)))
+
+
+def _log(c: Call) -> Expr:
+    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
+    return paired(s, s.log(_size(s, real, imaginary)), s.atan2(imaginary, real))
+
+
+def _sqrt(c: Call) -> Expr:
+    """The root whose real part is not negative; the part that would cancel follows by division."""
+    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
+    far = s.add(_size(s, real, imaginary), s.abs(real))
+    root = s.sqrt(s.multiply(far, number(0.5, far)))
+    double = s.multiply(s.where(s.equal(root, 0.0), number(1, root), root), number(2, root))
+    other, right = s.divide(s.abs(imaginary), double), s.greater_equal(real, 0.0)
+    size = s.where(right, other, root)
+    signed = s.where(s.less(imaginary, 0.0), s.negative(size), size)
+    return paired(s, s.where(right, root, other), signed)
+
+
+def _reciprocal(c: Call) -> Expr:
+    s, (real, imaginary) = c.scope, parts(c.scope, c["self"])
+    size = s.add(s.multiply(real, real), s.multiply(imaginary, imaginary))
+    return paired(s, s.divide(real, size), s.negative(s.divide(imaginary, size)))
+
+
+def _filled(c: Call) -> Expr:
+    """A tensor of the same number."""
+    value, shape = complex(c["fill_value"]), [*c.results[0][0], 2]
+    return c.scope.broadcast_to(constant(np.array([value.real, value.imag]), c.part), shape)
 
 
 def _product(second: str) -> Converter:
@@ -223,13 +262,18 @@ COMPLEX: Mapping[str, Converter] = MappingProxyType(
         "complex.default": _complex,
         "div.Tensor": _divide,
         "exp.default": _exp,
+        "full.default": _filled,
+        "full_like.default": _filled,
         "matmul.default": _product("other"),
         "mm.default": _product("mat2"),
+        "log.default": _log,
         "mul.Scalar": _multiply,
         "mul.Tensor": _multiply,
         "polar.default": _polar,
+        "reciprocal.default": _reciprocal,
         "resolve_conj.default": _same,
         "resolve_neg.default": _same,
+        "sqrt.default": _sqrt,
         "sub.Tensor": _sum(-1),
         "view_as_complex.default": _same,
         "view_as_real.default": _same,

@@ -75,8 +75,8 @@ def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     """
     given, parts = static(x)[-2:]
     used = min(given, length)
-    angle = 2 * np.pi * np.outer(np.arange(used), np.arange(bins)) / length
-    turn = np.exp(1j * angle if inverse else -1j * angle) / (length if inverse else 1)
+    turn = _turns(used, bins, length)
+    turn = turn / length if inverse else turn.conj()
     x = _cut(s, x, used)
     if parts == 1:
         return _pairs(s, _times(s, _flat(s, x), _alternating(turn)), bins)
@@ -95,17 +95,28 @@ def real_inverse(s: Expr, x: Expr, length: int) -> Expr:
     """One half of a spectrum to real numbers; the other half is its conjugate."""
     given, parts = static(x)[-2:]
     used = min(given, length // 2 + 1)
-    angle = 2 * np.pi * np.outer(np.arange(used), np.arange(length)) / length
     twice = np.where((np.arange(used) == 0) | (2 * np.arange(used) == length), 1.0, 2.0) / length
-    turn = np.exp(1j * angle) * twice[:, None]
+    turn = _turns(used, length, length) * twice[:, None]
     matrix = np.stack([turn.real, -turn.imag], axis=1)[:, :parts].reshape(used * parts, length)
     made = _times(s, _flat(s, _cut(s, x, used)), matrix)
     return s.expand_dims(made, [len(static(made))])
 
 
+def _turns(rows: int, columns: int, length: int) -> Array:
+    """`exp(2 pi i row column / length)`, with ones and zeros where quarters of a turn have them.
+
+    Else the imaginary part of what is real would be a rounding, and its angle as well -pi as pi.
+    """
+    steps = np.arange(length)
+    circle = np.exp(2j * np.pi * steps / length)
+    quarter = 4 * steps % length == 0
+    circle[quarter] = circle[quarter].round()
+    return circle[np.outer(np.arange(rows), np.arange(columns)) % length]
+
+
 def _alternating(matrix: Array) -> Array:
-    """Complex numbers of a matrix as pairs of neighbours in its rows."""
-    return np.stack([matrix.real, matrix.imag], axis=-1).reshape(len(matrix), -1)
+    """Complex numbers of a matrix as pairs of neighbours in its rows, without -0."""
+    return np.stack([matrix.real, matrix.imag], axis=-1).reshape(len(matrix), -1) + 0.0
 
 
 def _cut(s: Expr, x: Expr, used: int) -> Expr:

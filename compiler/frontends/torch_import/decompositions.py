@@ -46,7 +46,8 @@ def for_onnx(exported: Any) -> Any:
         }
         if not wanted:
             break
-        exported = exported.run_decompositions(wanted)
+        with torch.no_grad():  # some operators refuse parameters that have gradients
+            exported = exported.run_decompositions(wanted)
     return exported
 
 
@@ -66,7 +67,8 @@ def for_relax(exported: Any, importable: Collection[str], converted: Collection[
     }
     kept = {target for target in table if _is_one_of(target, converted)}
     wanted = {target: function for target, function in table.items() if target not in kept}
-    return exported.run_decompositions(wanted)
+    with torch.no_grad():
+        return exported.run_decompositions(wanted)
 
 
 def _is_one_of(target: Overload, names: Collection[str]) -> bool:

@@ -4,6 +4,7 @@ Torch says of each result its shape and type: what is imported otherwise is refu
 go on as a wrong answer.  What is the same at each call is computed by torch.
 """
 
+import contextlib
 import operator
 from collections.abc import Mapping
 from functools import cache
@@ -14,6 +15,7 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves, tree_map
 from tvm import relax
+from tvm.error import InternalError
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from hybridc.compiler.errors import ModelError, UnsupportedError
@@ -21,6 +23,7 @@ from hybridc.compiler.frontends.aten import complex  # noqa: A004 - the numbers
 from hybridc.compiler.frontends.aten.call import Call, Converter, part_of, sizes
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
 from hybridc.compiler.frontends.torch_import import decompositions
+from hybridc.compiler.frontends.torch_import.values import argument_values
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import constant
 
@@ -44,7 +47,12 @@ def import_program(exported: Any) -> IRModule:
     importer, ours = Importer(), {*converters(), *complex.COMPLEX}
     importable = {*importer.convert_map, *ours} - _MISREAD
     program = decompositions.for_relax(exported, importable, ours)  # pyright: ignore[reportArgumentType]
-    return importer.from_exported_program(program, False, True, False, None)
+    try:
+        return importer.from_exported_program(program, False, True, False, None)
+    except Exception:
+        with contextlib.suppress(InternalError):
+            importer.block_builder._end_block()  # else it complains as it is dropped
+        raise
 
 
 class Importer(ExportedProgramImporter):
@@ -155,7 +163,7 @@ class Importer(ExportedProgramImporter):
     def _by(self, converter: Converter, node: Any) -> Expr:
         """The result by a converter of ours."""
         given, value = self._bound(node), node.meta["val"]
-        scope, values = Scope(self.block_builder), _argument_values(node)
+        scope, values = Scope(self.block_builder), argument_values(node)
         pairs = frozenset(name for name, v in values.items() if v.is_complex())
         call = Call(str(node.target), given, value, scope, pairs, values, _used(node))
         try:
@@ -267,14 +275,6 @@ def _only_checks(node: Any) -> tuple[None, None]:
     if node.args[1] is not torch.ops.aten._linalg_check_errors.default:
         raise ModelError(f"operator {str(node.args[1])!r} is not supported")
     return None, None
-
-
-def _argument_values(node: Any) -> dict[str, Any]:
-    """What torch says of the arguments that are tensors, by name."""
-    known = node.target._schema.arguments
-    given = dict(zip((argument.name for argument in known), node.args, strict=False))
-    values = {name: getattr(v, "meta", {}).get("val") for name, v in (given | node.kwargs).items()}
-    return {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
 
 
 def _uncertain(target: Any) -> bool:

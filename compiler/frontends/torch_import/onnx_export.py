@@ -22,7 +22,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     _require_axes(exported)
     narrow = _has_bfloat16(exported)
     # Another kernel's results have other strides, for which the views behind it were not traced.
-    with sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         program = repairs.repaired(decompositions.for_onnx(exported))
         _require_reductions(program)
         made = torch.onnx.export(

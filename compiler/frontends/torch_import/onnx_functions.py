@@ -1,10 +1,11 @@
 """Operators of torch in those of ONNX, which torch's own exporter lacks or writes wrongly."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 _OPEN_END = 2**63 - 1
-_INT64, _BOOL = 7, 9  # ONNX's numbers of types
+_INT64, _BOOL, _DOUBLE = 7, 9, 11  # ONNX's numbers of types
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -13,9 +14,40 @@ def translations() -> dict[Any, Callable[..., Any]]:
 
     aten = torch.ops.aten
     return {
+        aten.atan2.default: _atan2,
         aten.masked_select.default: _masked_select,
         aten.unique_consecutive.default: _unique_consecutive,
     }
+
+
+def _atan2(self: Any, other: Any) -> Any:
+    """The angle of a point, by an octant: exact on the axes, of signed zeros and infinities too.
+
+    Torch's own gives -pi where pi is the angle, and 0 for what is no number.
+    """
+    if not self.dtype.is_floating_point() or self.dtype != other.dtype:
+        raise TypeError("atan2 of other numbers than of one float type")
+    from onnx import helper
+
+    op = _operators()
+
+    def like(value: float) -> Any:
+        return op.CastLike(op.Constant(value=helper.make_tensor("", _DOUBLE, [], [value])), self)
+
+    def negative(x: Any) -> Any:
+        return op.Or(op.Less(x, like(0)), op.Less(op.Reciprocal(x), like(0)))
+
+    high, wide = op.Abs(self), op.Abs(other)
+    steep = op.Greater(high, wide)
+    small, large = op.Where(steep, wide, high), op.Where(steep, high, wide)
+    ratio = op.Where(op.Equal(small, large), like(1), op.Div(small, large))
+    angle = op.Atan(op.Where(op.Equal(large, like(0)), like(0), ratio))
+    angle = op.Where(steep, op.Sub(like(math.pi / 2), angle), angle)
+    angle = op.Where(negative(other), op.Sub(like(math.pi), angle), angle)
+    angle = op.Where(negative(self), op.Neg(angle), angle)
+    total = op.Add(self, other)
+    unknown = op.Or(op.IsNaN(self), op.IsNaN(other))
+    return op.Where(unknown, total, angle)
 
 
 def _masked_select(self: Any, mask: Any) -> Any:

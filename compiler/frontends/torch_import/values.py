@@ -1,8 +1,12 @@
 """What torch says of the values of an exported program, and how models hold them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from hybridc.compiler.model import TensorSpec
+import numpy as np
+
+from hybridc.compiler.model import Array, TensorSpec
+from hybridc.compiler.reference import to_numpy
 
 # In training they write to their arguments 3 and 4; argument 5 tells.
 _NORMS = ("batch_norm.default", "instance_norm.default", "native_batch_norm.default")
@@ -13,10 +17,48 @@ def values_of(exported: Any) -> dict[str, Any]:
     return {node.name: node.meta.get("val") for node in exported.graph.nodes}
 
 
+def argument_values(node: Any) -> dict[str, Any]:
+    """What torch says of the arguments that are tensors, by name."""
+    import torch
+
+    known = node.target._schema.arguments
+    given = dict(zip((argument.name for argument in known), node.args, strict=False))
+    values = {name: getattr(v, "meta", {}).get("val") for name, v in (given | node.kwargs).items()}
+    return {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
+
+
 def spec_of(name: str, value: Any) -> TensorSpec:
     """A tensor of torch's; complex numbers are pairs of real ones in a last axis, as in ONNX."""
     pair, part = ((2,), value.real) if value.is_complex() else ((), value)
     return TensorSpec(name, (*value.shape, *pair), str(part.dtype).removeprefix("torch."))
+
+
+def examples(exported: Any, arguments: Sequence[Any]) -> tuple[dict[str, Array], ...]:
+    """The inputs that a program was exported with, where it kept them, and numbers are in them.
+
+    `arguments` are its flattened arguments; those that are tensors, by name.
+    """
+    from torch._subclasses import FakeTensor
+    from torch.utils._pytree import tree_leaves
+
+    leaves = tree_leaves(exported.example_inputs)
+    fake = any(isinstance(leaf, FakeTensor) or getattr(leaf, "is_meta", False) for leaf in leaves)
+    if fake or len(leaves) != len(arguments):
+        return ()
+    given = zip(arguments, leaves, strict=True)
+    feed = {name: to_numpy(leaf).copy() for name, leaf in given if isinstance(name, str)}
+    return () if any(map(_holds_nan, feed.values())) else (feed,)
+
+
+def _holds_nan(array: Array) -> bool:
+    return array.dtype.kind in "fV" and bool(np.isnan(array).any())
+
+
+def packed_kind(module: Any) -> str | None:
+    """The kind of a part that `torch.ao` has quantised, whose weights no trace can look into."""
+    kinds = (f"{type(part).__module__}.{type(part).__qualname__}" for part in module.modules())
+    packed = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+    return next((kind for kind in kinds if kind.startswith(packed)), None)
 
 
 def of_pairs(tensor: Any, value: Any) -> Any:

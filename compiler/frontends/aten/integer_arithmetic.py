@@ -1,0 +1,73 @@
+"""Numbers rounded as if they were stored as integers, and products of 8 bits."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+Tensor = Any  # torch.Tensor
+
+
+def _rounded(
+    x: Tensor, scale: Tensor | float, zero: Tensor | int, least: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """Numbers on the grid of a scale and its zero, and which of them lie within it.
+
+    As torch does it, by the reciprocal of the scale and with ties to even.
+    """
+    placed = torch.round(x * (1.0 / scale)) + zero
+    kept = torch.clamp(placed, least, most)
+    return ((kept - zero) * scale).to(x.dtype), placed == kept
+
+
+def _switched(  # noqa: PLR0913, PLR0917 - torch's own signature
+    x: Tensor, scale: Tensor, zero: Tensor, enabled: Tensor, least: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """The same, if the switch is on."""
+    made, inside = _rounded(x, scale, zero, least, most)
+    on = enabled != 0
+    return torch.where(on, made, x), torch.logical_or(inside, torch.logical_not(on))
+
+
+def _by_channel(  # noqa: PLR0913, PLR0917 - torch's own signature
+    x: Tensor, scale: Tensor, zero: Tensor, axis: int, least: int, most: int
+) -> tuple[Tensor, Tensor]:
+    """The same, with a scale and a zero for each element along an axis."""
+    shape = [-1 if each == axis % x.dim() else 1 for each in range(x.dim())]
+    return _rounded(x, scale.reshape(shape), zero.reshape(shape), least, most)
+
+
+def _alone(function: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., Tensor]:
+    """The numbers without what lies within the grid."""
+    return lambda *args, **kwargs: function(*args, **kwargs)[0]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """A product of matrices of int8 in int32, which holds every sum."""
+    return torch.matmul(a.to(torch.int32), b.to(torch.int32))
+
+
+def _left(number: Tensor, places: Tensor | int) -> Tensor:
+    """Bits moved to the left."""
+    return torch.bitwise_left_shift(number, places)
+
+
+def _right(number: Tensor, places: Tensor | int) -> Tensor:
+    """Bits moved to the right, the sign's among them."""
+    return torch.bitwise_right_shift(number, places)
+
+
+DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {
+        "__lshift__.Tensor": _left,
+        "__rshift__.Tensor": _right,
+        "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _switched,
+        "_int_mm.default": _product,
+        "fake_quantize_per_channel_affine.default": _alone(_by_channel),
+        "fake_quantize_per_channel_affine_cachemask.default": _by_channel,
+        "fake_quantize_per_tensor_affine.default": _alone(_rounded),
+        "fake_quantize_per_tensor_affine.tensor_qparams": _alone(_rounded),
+        "fake_quantize_per_tensor_affine_cachemask.default": _rounded,
+    }
+)

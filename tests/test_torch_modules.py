@@ -1,0 +1,110 @@
+"""Modules that came from nobody's benchmark: what they need is computed, or refused in a line."""
+
+import gc
+from typing import Any
+
+import pytest
+from onnx_models import check
+
+from hybridc.compiler import driver
+from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontend import load
+from hybridc.compiler.frontends import torch_model
+
+torch = pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_bits_are_shifted(road: str) -> None:
+    class Shifts(torch.nn.Module):
+        def forward(self, x: Any, n: Any) -> Any:
+            return x << n, x >> n
+
+    x = torch.tensor([1, -1, 100, -100, 2**30, -(2**31)], dtype=torch.int32)
+    n = torch.tensor([0, 1, 3, 7, 1, 31], dtype=torch.int32)
+    model = torch_model.load(Shifts(), (x, n), [road])
+    check(model, {"x": x.numpy(), "n": n.numpy()})
+
+
+def test_rows_are_sent_to_experts() -> None:
+    """How many each gets depends on the data, and the ranks of what follows as well."""
+
+    class Experts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = torch.nn.Linear(6, 2)
+            self.experts = torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in range(2))
+
+        def forward(self, x: Any) -> Any:
+            made, chosen = torch.zeros_like(x), self.gate(x).argmax(-1)
+            for number, expert in enumerate(self.experts):
+                rows = torch.where(chosen == number)[0]
+                made.index_add_(0, rows, expert(x[rows]))
+            return made
+
+    driver.compile(Experts(), example_inputs=(torch.randn(7, 6),), threads=1)
+
+
+def test_angles_on_the_axes() -> None:
+    """Of zeros with signs, of infinities, and of what is no number."""
+    edges = torch.tensor([0.0, -0.0, 1, -1, 1e-30, -3e38, torch.inf, -torch.inf, torch.nan])
+
+    class Angle(torch.nn.Module):
+        def forward(self, y: Any, x: Any) -> Any:
+            return torch.atan2(y, x), torch.complex(x, y).angle(), torch.angle(x)
+
+    y, x = (each.flatten() for each in torch.meshgrid(edges, edges, indexing="ij"))
+    for kind in (torch.float32, torch.float64):
+        model = torch_model.load(Angle(), (y.to(kind), x.to(kind)), ["ONNX"])
+        check(model, {"y": y.to(kind).numpy(), "x": x.to(kind).numpy()})
+
+
+def test_example_inputs_verify_where_random_ones_are_refused() -> None:
+    class Picky(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Embedding(1, 4), torch.nn.Embedding(300, 4)
+
+        def forward(self, a: Any, b: Any) -> Any:
+            return self.first(a) + self.second(b)
+
+    inputs = torch.zeros(2, 3, dtype=torch.long), torch.randint(0, 300, (2, 3))
+    artifact = driver.compile(Picky(), example_inputs=inputs, threads=1)
+    assert artifact.certificate["data"] == "the example inputs, 1 sample"
+
+
+class Scattering(torch.nn.Module):
+    """Rows added up at random, and numbers rounded by a step that learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = torch.nn.Parameter(torch.full((4,), 0.1))
+
+    def forward(self, x: Any, place: Any) -> Any:
+        zeros = torch.zeros(4, dtype=torch.int32)
+        x = torch.fake_quantize_per_channel_affine(x, self.step, zeros, 1, -7, 7)
+        return torch.zeros(3, 4).scatter_reduce(0, place.expand(5, 4), x, "mean")
+
+
+def test_nothing_is_written_beside_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
+    inputs = torch.randn(5, 4), torch.randint(0, 3, (5, 1))
+    driver.compile(Scattering(), example_inputs=inputs, threads=1)
+    lacking = "ONNX: operator 'aten.linalg_ldl_factor_ex.default' is not supported$"
+    with pytest.raises(ModelError, match=lacking):
+        load(Ldl(), example_inputs=(torch.eye(3),))
+    gc.collect()  # what was left half-built would complain
+    assert capfd.readouterr() == ("", "")
+
+
+class Ldl(torch.nn.Module):
+    """What no road has."""
+
+    def forward(self, x: Any) -> Any:
+        return torch.linalg.ldl_factor(x + 1)
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_what_torch_has_quantised_is_refused_by_its_name() -> None:
+    linear = torch.ao.nn.quantized.dynamic.Linear(4, 3)
+    with pytest.raises(ModelError, match=r"quantized.dynamic.*Linear holds integers .* --dtype"):
+        load(torch.nn.Sequential(linear), example_inputs=(torch.randn(2, 4),))
