@@ -21,7 +21,8 @@ def samples(told: Mapping[str, Any], **_: Any) -> list[tuple[dict[str, Any], int
 
 
 def _task(told: Mapping[str, Any]) -> rival.Task:
-    return rival.Task(**{**told, "folder": Path(told["folder"])})
+    folder = Path(told["folder"])
+    return rival.Task(folder, told["rival"], told["model"], told["loss"], told["wire"])
 
 
 def session(path: str) -> rival.Run:

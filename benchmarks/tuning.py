@@ -1,6 +1,6 @@
 """What tuning gains: whole models, and kernels beside MetaSchedule.
 
-    python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32] [--caches cold]
+    python benchmarks/tuning.py models [--models resnet-18,bert-base] [--trials 32] [--caches warm]
     python benchmarks/tuning.py kernels [--kernels NAME,...] [--trials 16] [--baseline 512]
 
 What was tuned is kept in logs under build/tuning, and is not measured again when a part is
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--kernels", help="kernels: these alone")
     parser.add_argument("--trials", type=int, help="points for each kernel")
     caches = "models: what kernels find in the caches while they are measured"
-    parser.add_argument("--caches", choices=("warm", "cold"), default="warm", help=caches)
+    parser.add_argument("--caches", choices=("auto", "warm", "cold"), default="auto", help=caches)
     parser.add_argument("--baseline", type=int, default=512, help="kernels: MetaSchedule's trials")
     given = parser.parse_args()
     settings.set_runtime_threads(THREADS)

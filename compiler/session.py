@@ -43,9 +43,7 @@ class InferenceSession:
     """
 
     def __init__(self, source: str | Path | Artifact, threads: int | None = None) -> None:
-        if not isinstance(source, str | PathLike | Artifact):
-            raise InputError(f"an artifact or its path wanted, got {type(source).__name__}")
-        self.artifact = source if isinstance(source, Artifact) else Artifact.load(source)
+        self.artifact = source if isinstance(source, Artifact) else Artifact.load(_path(source))
         loading.check_host(self.artifact)
         self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
         self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
@@ -111,13 +109,11 @@ class InferenceSession:
         InputError where an input is missing, unknown or not of the dtype and shape that
         `get_inputs` tells, or no output has the name.
         """
-        if type(feed) is not dict and not isinstance(feed, Mapping):
-            raise InputError(f"arrays by input name wanted, got {type(feed).__name__}")
+        if type(feed) is not dict:
+            _check_mapping(feed)
         if feed.keys() != self._expected:
             raise self._wrong_names(feed)
-        if isinstance(output_names, str) or not isinstance(output_names, Iterable | None):
-            raise InputError(f"a list of output names wanted, got {output_names!r}")
-        wanted = [self._output(name) for name in output_names] if output_names else self._every
+        wanted = self._named(output_names) if output_names else self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
             given = [port.bind(feed[name]) for name, port in self._named]
@@ -214,7 +210,7 @@ class InferenceSession:
                 }
             )
 
-    def _claim_threads(self, wanted: int | None) -> int:
+    def _claim_threads(self, wanted: Any) -> int:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
         if not isinstance(wanted, int | None):
             raise InputError(f"threads must be a whole number, got {wanted!r}")
@@ -231,6 +227,12 @@ class InferenceSession:
             raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
         return got
 
+    def _named(self, names: Any) -> list[tuple[int, Reader | None]]:
+        if isinstance(names, str) or not isinstance(names, Iterable):
+            raise InputError(f"a list of output names wanted, got {names!r}")
+        listed: Iterable[Any] = names
+        return [self._output(name) for name in listed]
+
     def _output(self, name: str) -> tuple[int, Reader | None]:
         index = self._outputs.get(name)
         if index is None:
@@ -245,6 +247,17 @@ class InferenceSession:
         said = [f"missing inputs: {', '.join(missing)}"] if missing else []
         said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
         return InputError("; ".join(said))
+
+
+def _path(given: Any) -> str | Path:
+    if not isinstance(given, str | PathLike):
+        raise InputError(f"an artifact or its path wanted, got {type(given).__name__}")
+    return Path(given)
+
+
+def _check_mapping(feed: Any) -> None:
+    if not isinstance(feed, Mapping):
+        raise InputError(f"arrays by input name wanted, got {type(feed).__name__}")
 
 
 def holding(library: Any, device: Any, held: list[Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -102,7 +103,7 @@ def _laid_out(operand: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
         same = list(map(int, call.attrs.axes)) == list(axes)
         return call.args[0] if same and graph.only_use(operand) else None
     extents = shape(operand)
-    wide = [*[1] * (len(axes) - len(extents)), *extents]
+    wide: list[Any] = [*[1] * (len(axes) - len(extents)), *extents]  # open ones are expressions
     order = sorted(range(len(axes)), key=lambda i: axes[i])
     if sum(not isinstance(extent, int) or extent != 1 for extent in wide) <= 1:
         return operand if not extents else relax.op.reshape(operand, [wide[i] for i in order])

@@ -195,7 +195,9 @@ def test_depthwise_convolutions_have_work_for_each_thread(
     size: int, channels: int, dilation: int
 ) -> None:
     chosen = target.parse("avx2", 2)
-    conv = contractions.Conv2d((1, 1), (dilation,) * 4, (dilation, dilation), channels, 1)
+    conv = contractions.Conv2d(
+        (1, 1), (dilation, dilation, dilation, dilation), (dilation, dilation), channels, 1
+    )
     shape = (1, size, size, channels)
     kernel = contractions.depthwise_conv2d(shape, (3, 3, channels), conv, "float32")
     rule = next(r for r in pipeline.rules() if plugin.name_of(type(r)) == "depthwise-conv2d")
@@ -203,7 +205,7 @@ def test_depthwise_convolutions_have_work_for_each_thread(
     scheduled = rule.schedule(match, rule.default(match, chosen)).mod["main"]
     tasks: list[int] = []
 
-    def visit(loop: For) -> None:
+    def visit(loop: Any) -> None:
         if loop.kind == ForKind.PARALLEL:
             tasks.append(int(loop.extent))
 

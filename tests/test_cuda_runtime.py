@@ -103,7 +103,7 @@ def test_the_runtime_library_of_a_wheel_is_found(
     (wheel / "libcudart.so.13").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "nvidia", raising=False)
-    assert wheel / "libcudart.so.13" in list(runtime._shipped())
+    assert wheel / "libcudart.so.13" in list(runtime.shipped())
 
 
 @pytest.mark.parametrize(

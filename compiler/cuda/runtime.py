@@ -35,7 +35,7 @@ def ready() -> None:
 
     if tvm.get_global_func(_REGISTERED, allow_missing=True) is not None:
         return
-    if not any(_loads(name) for name in (_CUDART, *map(str, _shipped()))):
+    if not any(_loads(name) for name in (_CUDART, *map(str, shipped()))):
         raise NoGpuError(f"{_CUDART} is not found, in no toolkit and no wheel; {EXTRA}")
     library = Path(str(tvm.__file__)).parent / "lib" / _SIDECAR
     try:
@@ -44,7 +44,7 @@ def ready() -> None:
         raise NoGpuError(f"TVM's runtime for CUDA cannot be loaded: {error}") from None
 
 
-def _shipped() -> Iterator[Path]:
+def shipped() -> Iterator[Path]:
     """Where `libcudart` may lie: NVIDIA's wheels, a toolkit that the user names, the usual one."""
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or ()) if spec else ():
