@@ -113,7 +113,7 @@ class InferenceSession:
             _check_mapping(feed)
         if feed.keys() != self._expected:
             raise self._wrong_names(feed)
-        wanted = self._named(output_names) if output_names else self._every
+        wanted = self._wanted(output_names) if output_names else self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
             given = [port.bind(feed[name]) for name, port in self._named]
@@ -227,7 +227,7 @@ class InferenceSession:
             raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
         return got
 
-    def _named(self, names: Any) -> list[tuple[int, Reader | None]]:
+    def _wanted(self, names: Any) -> list[tuple[int, Reader | None]]:
         if isinstance(names, str) or not isinstance(names, Iterable):
             raise InputError(f"a list of output names wanted, got {names!r}")
         listed: Iterable[Any] = names

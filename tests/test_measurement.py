@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import faulty_rule
 import numpy as np
 import psutil
 import pytest
+import tvm
 
 from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.log.record import Verdict
@@ -107,16 +109,26 @@ def test_cold_caches_are_a_mode_and_processes_end_with_the_pool(tmp_path: Path) 
     assert not [number for number in started if psutil.pid_exists(number)]
 
 
-def test_activations_are_in_the_caches_whatever_weights_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["warm", "cold"])
+def test_calls_take_copies_of_weights_that_are_in_memory(
+    mode: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Activations are the same ones in each call."""
     kernel = faulty_rule.kernel(faulty_rule.written(tmp_path))
-    given = Arguments(replace(kernel, weights=(0,)))
+    weights = int(np.prod([int(size) for size in kernel.func.params[0].shape])) * 4
+    small = replace(kernel.target, l1=weights, l2=weights, l3=weights)
+    seen: list[tuple[Any, ...]] = []
+    library = {"main": lambda *given: seen.append(given)}
+    monkeypatch.setattr(tvm.runtime, "load_module", lambda _: library)
+    given = Arguments(replace(kernel, target=small, weights=(0,), mode=mode))
     given.reset()
-    before = [array.copy() for array in given.arrays]
-    for array in given.arrays:
-        array.fill(0)
-    given.flush()
-    assert not given.arrays[0].any()  # a weight
-    np.testing.assert_array_equal(given.arrays[1], before[1])
+    run = given.call("")
+    for _ in range(6):
+        run()
+    assert len({id(call[0]) for call in seen}) == (3 if mode == "cold" else 1)
+    assert len({id(call[1]) for call in seen}) == 1
+    for call in seen:
+        np.testing.assert_array_equal(call[0].numpy(), given.arrays[0])
 
 
 @pytest.mark.parametrize("fault", ["hang-in-build", "hang"])

@@ -2,19 +2,24 @@
 
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from math import ceil
+from typing import Any
 
 import numpy as np
 
 from hybridc.compiler import tensors
 from hybridc.compiler.model import Array
 from hybridc.compiler.tuning import answers
-from hybridc.compiler.tuning.flush import Flush
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.racing import Sample, Take
 
 Run = Callable[[], object]
+
+# Copies of weights fill the last cache so many times, and are so many at most: they are of small
+# kernels then, for which it matters little where weights come from.
+_TIMES, _MOST = 2, 256
 
 
 class CandidateError(Exception):
@@ -22,7 +27,11 @@ class CandidateError(Exception):
 
 
 class Arguments:
-    """A kernel's parameters, filled with the same random numbers in every process."""
+    """A kernel's parameters, filled with the same random numbers in every process.
+
+    Where the model has the weights in memory, calls take copies of them in turn, which push each
+    other out of the caches; activations stay there, as other kernels have just written them.
+    """
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -30,7 +39,7 @@ class Arguments:
         self.arrays = [tensors.empty(array.shape, array.dtype) for array in self._given]
         self._tensors = [tensors.to_tensor(array) for array in self.arrays]
         self._wanted: tuple[str, list[Array]] = ("", [])
-        self._flush: Flush | None = None
+        self._turns = cycle([self._tensors, *self._with_copies()])
 
     def reset(self) -> None:
         """Give every parameter what it had at first."""
@@ -41,11 +50,11 @@ class Arguments:
         """The library's kernel on these arguments."""
         from tvm import runtime
 
-        main, given = runtime.load_module(library)["main"], self._tensors
+        main, turns = runtime.load_module(library)["main"], self._turns
 
         def run() -> None:
             try:
-                main(*given)
+                main(*next(turns))
             except Exception as error:
                 raise CandidateError(f"{type(error).__name__}: {error}") from error
 
@@ -54,7 +63,7 @@ class Arguments:
     def fetch(self) -> None:
         """Have in `arrays` what the last call wrote."""
 
-    def warm(self, run: Run, sample: float) -> Take:
+    def timer(self, run: Run, sample: float) -> Take:
         """Calls one after another; a sample is the mean of as many as take `sample` seconds."""
         number = max(1, ceil(sample / max(min(self.timed(run, 1)[0] for _ in range(3)), 1e-9)))
 
@@ -64,26 +73,24 @@ class Arguments:
 
         return take
 
-    def cold(self, run: Run) -> Take:
-        """Single calls, each with the weights in memory, and what else there is in the caches."""
+    def _with_copies(self) -> Sequence[list[Any]]:
+        """The parameters with other copies of the weights, where weights are in memory."""
+        target, weights = self.kernel.target, self.kernel.weights
+        size = sum(self.arrays[place].nbytes for place in weights)
+        if self.kernel.mode == "warm" or target.gpu is not None or not size:
+            return ()
+        return [
+            [
+                self._copied(place) if place in weights else tensor
+                for place, tensor in enumerate(self._tensors)
+            ]
+            for _ in range(min(_MOST, ceil(_TIMES * target.l3 / size)))
+        ]
 
-        def take(count: int) -> list[Sample]:
-            samples: list[Sample] = []
-            for _ in range(count):
-                self.flush()
-                samples.append(self.timed(run, 1))
-            return samples
-
-        return take
-
-    def flush(self) -> None:
-        """Leave in the caches what the kernels before this one do: activations, no weights."""
-        if self._flush is None:
-            self._flush = Flush(self.kernel.target)
-        self._flush()
-        for place, (array, given) in enumerate(zip(self.arrays, self._given, strict=True)):
-            if place not in self.kernel.weights:
-                np.copyto(array, given)
+    def _copied(self, place: int) -> Any:
+        array = tensors.empty(self.arrays[place].shape, self.arrays[place].dtype)
+        np.copyto(array, self._given[place])
+        return tensors.to_tensor(array)
 
     def timed(self, run: Run, number: int) -> Sample:
         """The mean of some calls, and whether the system let nothing else run on our cores."""

@@ -91,8 +91,7 @@ class Desk:
             if wrong := arguments.difference(wanted):
                 return {"verdict": Verdict.WRONG, "detail": wrong}
         rules = Race(**how["race"])
-        cold = arguments.kernel.mode == "cold"
-        timer = arguments.cold(run) if cold else arguments.warm(run, rules.sample)
+        timer = arguments.timer(run, rules.sample)
         samples, disturbed = rules.run(timer, time.perf_counter, how["incumbent"])
         return {"verdict": Verdict.OK, "seconds": samples, "disturbed": disturbed}
 

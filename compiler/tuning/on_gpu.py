@@ -18,7 +18,7 @@ from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.tensors import to_tensor
 from hybridc.compiler.tuning.arguments import Arguments, CandidateError, Run
 from hybridc.compiler.tuning.kernel import Kernel, machine_code
-from hybridc.compiler.tuning.racing import Sample
+from hybridc.compiler.tuning.racing import Sample, Take
 
 _TIMES = 2  # of the L2 cache, which is written to empty it
 
@@ -66,6 +66,20 @@ class GpuArguments(Arguments):
                 main(*given)
 
         return run
+
+    def timer(self, run: Run, sample: float) -> Take:
+        """Calls one after another; of a kernel with cold caches, each after the L2 is emptied."""
+        if self.kernel.mode == "warm":
+            return super().timer(run, sample)
+
+        def take(count: int) -> list[Sample]:
+            samples: list[Sample] = []
+            for _ in range(count):
+                self.flush()
+                samples.append(self.timed(run, 1))
+            return samples
+
+        return take
 
     def flush(self) -> None:
         """Write more than the L2 cache holds."""

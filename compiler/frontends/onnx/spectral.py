@@ -111,7 +111,8 @@ def _turns(rows: int, columns: int, length: int) -> Array:
     circle = np.exp(2j * np.pi * steps / length)
     quarter = 4 * steps % length == 0
     circle[quarter] = circle[quarter].round()
-    return circle[np.outer(np.arange(rows), np.arange(columns)) % length]
+    turns: Array = circle[np.outer(np.arange(rows), np.arange(columns)) % length]
+    return turns
 
 
 def _alternating(matrix: Array) -> Array:
