@@ -113,7 +113,7 @@ class InferenceSession:
             _check_mapping(feed)
         if feed.keys() != self._expected:
             raise self._wrong_names(feed)
-        wanted = self._wanted(output_names) if output_names else self._every
+        wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
             given = [port.bind(feed[name]) for name, port in self._named]

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -280,26 +279,3 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
 def test_limits_of_a_wrong_kind_are_refused(given: dict[str, Any], said: str) -> None:
     with pytest.raises(InputError, match=said):
         Contract(**given)
-
-
-def test_numbers_of_numpy_are_numbers() -> None:
-    limits = Contract(np.float32(0.005), min_accuracy={"cosine": np.float64(0.5)})  # pyright: ignore[reportArgumentType]
-    assert limits.max_latency == np.float32(0.005)
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ({"min_accuracy": {"COSINE": 0.9}}, "did you mean 'cosine'"),
-        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 to inf"),
-    ],
-    ids=lambda value: str(value).replace(str(hits), "hits"),
-)
-def test_names_and_numbers_are_told_as_they_were_meant(given: dict[str, Any], said: str) -> None:
-    with pytest.raises(InputError, match=said):
-        Contract(**given)
-
-
-def test_limits_say_what_they_are_of() -> None:
-    with pytest.raises(InputError, match="weights 'neural' is a number, got 'x'"):
-        parse_limits(["neural=x"], "weights")

@@ -275,27 +275,6 @@ def test_no_more_is_removed_than_is_above_the_size(log: TuningLog) -> None:
     assert len(log) > 1500  # of 3000; a quarter of the size is some more records
 
 
-@pytest.mark.parametrize("where", ["me:secret@127.0.0.1:1/none", "127.0.0.1:1/x?password=secret"])
-def test_a_server_that_is_not_there_is_one_line(where: str) -> None:
-    pytest.importorskip("psycopg")
-    with pytest.raises(LogError, match="tuning log postgresql://") as caught:
-        access.open_log(f"postgresql://{where}")
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["postgresq://me:se/c@ret@host/x", "postgresql://me:ret@h:port/x"])
-def test_the_password_of_what_is_no_url_is_not_shown(url: str) -> None:
-    with pytest.raises(LogError, match=r"//me:\*\*\*@h") as caught:
-        access.open_log(url)
-    assert "ret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("url", ["mysql://a/b", "http://x", "sqlite://", "://"])
-def test_other_databases_are_refused(url: str) -> None:
-    with pytest.raises(LogError, match="tuning log"):
-        access.open_log(url)
-
-
 def test_record_is_a_value() -> None:
     assert record() == record()
     assert record().key == record().key != record(seed=1).key
