@@ -85,8 +85,7 @@ def _whole_model(name: str, how: Tuning) -> Iterator[str]:
     path, log = models.onnx_file(name, 1), LOGS / f"{name}-{how.caches}.sqlite"
     options = Options(log=str(log), threads=THREADS, progress=_told)
     ways = Ways(how)
-    module, context, finish = driver.unscheduled(path, options, ways=ways)
-    done = session.tune(tasks.kernels(module, context, finish), options, how, ways=ways)
+    done = session.tune([driver.unscheduled(path, options, ways=ways)], options, how, ways=ways)
     times = _models_in_turn(path, log)
     changed, slower = _changed(done)
     ratio = times.ratio("tuned", "default")
