@@ -128,7 +128,8 @@ class InModel:
 
     def _timed(self, task: Task) -> dict[tuple[int, ...], float]:
         """What the log knows of points in models, in seconds of one call."""
-        records = self.log.records(*(described.key for described in self._described(task)))
+        workload, target, toolchain = self._described(task)
+        records = self.log.records(workload.key, target.key, toolchain.key)
         mode = in_model(self.model.state)
         trials = tuning.history(records, task.kernel.rule_name, mode)
         return {task.search.key(t.point): t.seconds for t in trials if t.seconds is not None}
