@@ -198,7 +198,7 @@ class TuneInside:
         if tuned.tasks:
             told = f"{TUNED} {tuned.measured} measurements: {tuned.reason}"
             self.context.notes.append(told)
-        self.context.notes += [f"{TUNED} {placed}" for placed in found.models]
+        self.context.notes += map(str, found.models)
         self.context.notes += [f"not tuned: {reason}" for reason in tuned.skipped]
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
