@@ -85,11 +85,11 @@ def _key(name: str) -> ScalarSelect[int]:
 
 # Statements are built once: building them takes longer than they do.
 _SERIES = schema.series.c
-_EXACT = select(_SERIES.id).where(
+_EXACT = select(_SERIES.mode, _SERIES.id).where(
     _SERIES.workload == _key("key_of_workload"),
     _SERIES.target == _key("key_of_target"),
     _SERIES.toolchain == _key("key_of_toolchain"),
-    _SERIES.mode == bindparam("mode"),
+    _SERIES.mode.in_([bindparam("placed"), bindparam("mode")]),
 )
 
 
@@ -107,9 +107,10 @@ def lookup(  # noqa: PLR0913, PLR0917 - behind TuningLog.lookup, which names the
 ) -> Hit | Near | Miss:
     """What `TuningLog.lookup` finds."""
     search = Search(connection, usable)
+    alike = connection.execute(_EXACT, _keys(workload, target, toolchain, mode))
+    exact = {row.mode: row.id for row in alike}
     for taken in (in_model(mode), mode):
-        exact = connection.execute(_EXACT, _keys(workload, target, toolchain, taken)).scalar()
-        if exact is not None and (found := search.best(exact)):
+        if taken in exact and (found := search.best(exact[taken])):
             return Hit(*found, tuple(search.skipped))
     for differs, number in _others(connection, workload, target, toolchain, mode):
         if found := search.best(number):
@@ -129,6 +130,7 @@ def _keys(workload: str, target: Described, toolchain: Described, mode: str) -> 
         "key_of_target": bytes.fromhex(target.key),
         "key_of_toolchain": bytes.fromhex(toolchain.key),
         "mode": mode,
+        "placed": in_model(mode),
     }
 
 
