@@ -30,7 +30,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
-from hybridc.compiler.tuning import run_off, session
+from hybridc.compiler.tuning import in_model, run_off, session
 from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
@@ -236,3 +236,18 @@ def test_a_seed_that_no_record_can_hold_is_said_before_anything_is_measured(
     assert "a seed is a whole number of at most 9223372036854775807" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "log.sqlite").exists()
+
+
+def test_a_model_that_cannot_be_run_is_tuned_by_its_kernels_alone(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("an index lies outside")
+
+    monkeypatch.setattr(in_model, "_call", fail)
+    options = Options(log=str(tmp_path / "log.sqlite"), threads=1)
+    outcome = session.tune([driver.unscheduled(tiny_model, options)], options, Tuning(2))
+    assert outcome.tuned.measured == 2
+    (note,) = (note for note in outcome.notes if "not timed in it" in note)
+    assert note.startswith("kernels of tiny not timed in it: ")
+    assert "an index lies outside" in note

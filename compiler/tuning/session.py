@@ -9,7 +9,7 @@ from typing import Any
 
 from hybridc.compiler import plugin
 from hybridc.compiler.configuration.plans import SCHEDULING, Options
-from hybridc.compiler.errors import LogError
+from hybridc.compiler.errors import LogError, described
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
 from hybridc.compiler.log.store import TuningLog
@@ -89,15 +89,27 @@ def tune(
         tuned = _searched(
             every, opened, options, how, replace(whole, seconds=_most(whole)), timeline
         )
-        placed: list[Placed] = []
         inside = partial(InModel, opened, strategy.seed, options.progress, start + whole.limit)
+        placed: list[Placed] = []
+        notes = [*_notes(tuned), *(ways.notes if ways else ())]
         try:
             for model, kernels in () if tuned.interrupted else found:
-                placed += inside(model, tasks.of_model(tuned.tasks, kernels)).compare()
+                placed += _timed(inside(model, tasks.of_model(tuned.tasks, kernels)), notes)
         except KeyboardInterrupt:
             tuned = replace(tuned, interrupted=True, reason="interrupted")
-        notes = (*_notes(tuned), *(ways.notes if ways else ()))
-        return Outcome(tuned, summary.kernels(tuned, opened), opened.name, tuple(placed), notes)
+        rows = summary.kernels(tuned, opened)
+        return Outcome(tuned, rows, opened.name, tuple(placed), tuple(notes))
+
+
+def _timed(inside: InModel, notes: list[str]) -> list[Placed]:
+    """What the model says of the points; where it cannot be built or run, a note says why."""
+    try:
+        return inside.compare()
+    except LogError:
+        raise
+    except Exception as error:  # what was measured of its kernels alone is in the log, and counts
+        notes.append(f"kernels of {inside.model.model.name} not timed in it: {described(error)}")
+        return []
 
 
 def _searched(  # noqa: PLR0913, PLR0917 - of `tune`, which names them
