@@ -170,8 +170,7 @@ def _notes(tuned: Tuned) -> tuple[str, ...]:
 def line(update: Update, budget: Budget) -> str:
     """`12/96 gain 1.043, 84 left, 120 s at most: conv (conv2d) 410 us`."""
     best = format_duration(update.best) if update.best else "-"
-    done = f"{min(update.done, update.trials)}/{update.trials}"
-    told = f"{done} gain {update.gain:.3f}, {update.rest} left"
+    told = f"{update.done}/{update.trials} gain {update.gain:.3f}, {update.rest} left"
     ends = [seconds for seconds in (update.left, _rest(update, budget)) if seconds is not None]
     if ends:
         told += f", {max(0.0, min(ends)):.0f} s at most"

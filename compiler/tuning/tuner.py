@@ -225,7 +225,7 @@ class Tuner:
             self._disturbed += measured.disturbed
             if measured.verdict is not Verdict.OK:
                 self._failed[measured.verdict] += 1
-            self._tell(task, found)
+            self._tell(task, found, trials)
 
         try:
             yield keep
@@ -276,13 +276,13 @@ class Tuner:
             seed=self.strategy.seed,
         )
 
-    def _tell(self, task: Task, found: Sequence[Measured]) -> None:
+    def _tell(self, task: Task, found: Sequence[Measured], trials: int) -> None:
         times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
         best = min((seconds for seconds in times if seconds), default=None)
         update = Update(
             kernel=tuning.name_of(task),
             measured=self._measured,
-            done=self._done + len(found),
+            done=self._done + trials * len(found),
             trials=self._trials,
             best=best,
             gain=tuning.gain_of(self.tasks),

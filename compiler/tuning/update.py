@@ -22,7 +22,7 @@ class Update:
 
     @property
     def rest(self) -> int:
-        """Trials to come; none while winners are measured again."""
+        """Trials to come."""
         return max(0, self.trials - self.done)
 
     @property
