@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -40,8 +41,15 @@ def check_place(option: str, path: Path, example: str) -> None:
     """Raise InputError where no file can be written to `path`, before anything takes time."""
     if path.is_dir():
         raise InputError(f"{option} {path}: this is a folder; name a file, such as {example}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{option} {path}: this is no regular file")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot write there: {reason(error)}") from None
 
 
 def _sync_directory(directory: Path) -> None:
