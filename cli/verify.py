@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, MODEL_PATH, VERBOSE
+from hybridc.cli._options import BACKEND_PLUGIN, JSON, MODEL_PATH, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     metavar="PACKAGE.MODULE:FUNCTION",
     help="The measure of your own that its contract limits.  It is run: give your own.",
 )
+@BACKEND_PLUGIN
 @JSON
 @VERBOSE
 def command(
@@ -39,6 +40,7 @@ def command(
     model: Path | None,
     data: Path | None,
     validate: str | None,
+    plugin: tuple[Path, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -53,7 +55,7 @@ def command(
     from hybridc.compiler.assurance.recheck import recheck
 
     own = validation.load(validate) if validate else None
-    loaded = Artifact.load(artifact)
+    loaded = Artifact.load(artifact, plugin)
     try:
         found = recheck(loaded, model, data, own, progress(verbose))
     finally:

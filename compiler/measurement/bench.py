@@ -28,10 +28,14 @@ WARMUP = 0.1
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer, as the text that builds it (`openvino{precision=bf16}`), and its model file."""
+    """A peer, as the text that builds it (`openvino{precision=bf16}`), and its model file.
+
+    `plugins` are files with backends that an artifact needs.
+    """
 
     peer: str
     model: Path
+    plugins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Comparison:
 
 
 def contenders(
-    names: Sequence[str], models: Sequence[Path]
+    names: Sequence[str], models: Sequence[Path], plugins: tuple[Path, ...] = ()
 ) -> tuple[list[Contender], dict[str, str]]:
     """Give each peer the first model file that it can load; return also who must be left out.
 
@@ -143,7 +147,7 @@ def contenders(
         elif not fitting:
             skipped[name] = f"it needs a {' or '.join(kind.suffixes)} file; give one with --model"
         else:
-            taking_part.append(Contender(name, fitting[0]))
+            taking_part.append(Contender(name, fitting[0], plugins))
     return taking_part, skipped
 
 
@@ -167,7 +171,8 @@ def compare(  # noqa: PLR0913 - what is compared, and who is told
         workers: list[Worker] = []
         for contender in taking_part:
             progress(f"loading {contender.peer}")
-            worker = stack.enter_context(Worker(contender.peer, contender.model))
+            made = Worker(contender.peer, contender.model, contender.plugins)
+            worker = stack.enter_context(made)
             try:
                 worker.prepare(inputs, plan.threads, plan.seed)
                 workers.append(worker)

@@ -177,7 +177,8 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
         advice.check()
     with clock.stage("build"):
         built = generate(model, module, context)
-    artifact = assemble(model, built, context, pipeline.text(plan.steps))
+    written, plugins = pipeline.text(plan.steps), tuple(plan.options.plugins)
+    artifact = assemble(model, built, context, written, plugins)
     with clock.stage("count memory"):
         weights, threads = artifact.tensors(), plan.target.threads
         used = memory.usage(module, weights, model.inputs, model.outputs, threads)
