@@ -17,8 +17,8 @@ def replacing(path: Path) -> Generator[BinaryIO]:
 
     Whatever interrupts the writer, `path` holds the old content or the new one, both whole, and
     the partial file is removed.  The new file gets the permissions that the umask grants.
-    Raises OSError where the directory, the disk or a limit refuses, and FileExistsError where
-    `path` is no regular file.
+    Raises OSError, with the name of the file, where the directory, the disk or a limit refuses, and
+    FileExistsError where `path` is no regular file.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} exists and is no regular file")
@@ -31,8 +31,10 @@ def replacing(path: Path) -> Generator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not know it
         raise
     _sync_directory(path.parent)
 
