@@ -33,7 +33,10 @@ SHAPE = click.option(
     " given.",
 )
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads to run on; all cores by default."
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads to run on; all cores by default.",
 )
 TARGET = click.option(
     "--target",

@@ -50,9 +50,21 @@ OURS = "hybridc"
 )
 @SHAPE
 @THREADS
-@click.option("--repeat", default=7, show_default=True, type=click.IntRange(min=1), help="Rounds.")
 @click.option(
-    "--seconds", default=0.5, show_default=True, help="How long each peer runs in each round."
+    "--repeat",
+    default=7,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rounds.",
+)
+@click.option(
+    "--seconds",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="SECONDS",
+    help="How long each peer runs in each round.",
 )
 @click.option("--kernels", is_flag=True, help="Also time each kernel of the artifact.")
 @PLUGIN

@@ -38,7 +38,8 @@ from hybridc.compiler.units import parse_duration
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="Seconds for one run; a run that takes longer counts as no failure.",
+    metavar="SECONDS",
+    help="Of one run; a run that takes longer counts as no failure.",
 )
 @click.option("--budget", metavar="10min", help="Stop after this time, with the smallest so far.")
 @click.option(
@@ -46,6 +47,7 @@ from hybridc.compiler.units import parse_duration
     default=2000,
     show_default=True,
     type=click.IntRange(min=1),
+    metavar="N",
     help="Stop after so many runs.",
 )
 @JSON

@@ -46,7 +46,7 @@ def command(
 ) -> None:
     """Measure an artifact again, and judge its contract.
 
-    Leaves with 0 if it does, as far as it could be checked, and with 3 if not.
+    Leaves with 0 if each limit holds that could be checked, and with 3 if one does not.
 
     An artifact is native code: verify only those that you trust.
     """
