@@ -21,6 +21,7 @@ from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tables import table
+from hybridc.compiler.units import format_durations
 
 # Seconds of calls that are not counted, before each turn: caches and clocks settle.
 WARMUP = 0.1
@@ -108,7 +109,8 @@ class Comparison:
 
     def text(self) -> str:
         """The comparison as a table, with what one must know to judge it."""
-        rows = [self._row(result) for result in self.results]
+        times = format_durations([result.samples.median for result in self.results])
+        rows = list(map(self._row, self.results, times))
         ratio = f"ratio to {self.results[0].peer}" if self.results else "ratio"
         lines = [
             f"{host.cpu_model()}, {self.threads} threads; each peer in its own process, in turn",
@@ -123,11 +125,10 @@ class Comparison:
             lines.append(self.monitored.text())
         return "\n".join(lines)
 
-    def _row(self, result: Result) -> tuple[str, ...]:
+    def _row(self, result: Result, time: str) -> tuple[str, ...]:
         versions = ", ".join(f"{package} {number}" for package, number in result.versions.items())
-        median, spread = result.samples.median * 1e3, result.samples.spread
         ratio = result.ratio(self.results[0])
-        return result.peer, f"{median:.3f} ms", f"{spread:.1%}", f"{ratio:.3f}", versions
+        return result.peer, time, f"{result.samples.spread:.1%}", f"{ratio:.3f}", versions
 
 
 def contenders(
