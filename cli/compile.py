@@ -249,6 +249,6 @@ def _summary(outcome: "Outcome", path: Path, limits: str) -> str:
 
     seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
-    sizes = dims.told(outcome.artifact.certificate)
+    sizes = dims.certified(outcome.artifact.certificate)
     promised = f"contract: {limits}" if limits else ""
     return "\n".join(filter(None, [outcome.report.summary(), sizes, promised, where]))

@@ -85,7 +85,7 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
 
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]
-    lines += filter(None, [dims.told(found.examined.certificate)])
+    lines += filter(None, [dims.certified(found.examined.certificate)])
     rows = [
         (
             clause.name,

@@ -210,7 +210,7 @@ class InferenceSession:
     def _check_sizes(self, given: Sequence[Tensor]) -> None:
         """Raise InputError where inputs differ in an open size that they share."""
         if self._open:
-            dims.found(
+            dims.bind(
                 {
                     spec.name: (spec.shape, tuple(tensor.shape))
                     for spec, tensor in zip(self.artifact.inputs, given, strict=True)

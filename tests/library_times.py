@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hybridc.compiler.measurement import measure
-from hybridc.compiler.offload import choice, whole
+from hybridc.compiler.offload import choice, whole_model
 
 
 class Turns:
@@ -39,5 +39,5 @@ def make_up(patch: pytest.MonkeyPatch, kernel: float, model: float = 0.5) -> Tur
         in_turns = staticmethod(turns.together)
 
     patch.setattr(choice, "measure", Alone)
-    patch.setattr(whole, "measure", Together)
+    patch.setattr(whole_model, "measure", Together)
     return turns
