@@ -1,7 +1,7 @@
 """Kernels that move data, at their default points, against a copy of as many bytes."""
 
+import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -132,5 +132,14 @@ def _random(param: Any) -> Any:
     return tvm.runtime.tensor(numbers.integers(0, limit, shape).astype(str(param.dtype)))
 
 
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "word", nargs="?", default="", help="time only kernels with this in their names"
+    )
+    print(run(parser.parse_args().word))
+
+
 if __name__ == "__main__":
-    print(run(*sys.argv[1:2]))
+    main()

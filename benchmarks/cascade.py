@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-import given
+import arguments as command_line
 import markdown
 
 from hybridc.compiler import driver
@@ -24,7 +24,7 @@ _HARD = Contract("1us", min_accuracy={"cosine": 0.9})
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compile by each strategy, and set the time of all stages beside that of the whole call."""
-    asked = given.model_and_rounds(__doc__, arguments)
+    asked = command_line.model_and_rounds(__doc__, arguments)
     markdown.show(_table(asked.model, asked.rounds))
 
 

@@ -4,8 +4,8 @@ The graphs hold no large constants, so that constant folding takes little of it.
 that of time against nodes from the smallest graph to the largest; 1 is linear.
 """
 
+import argparse
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -100,5 +100,14 @@ def _cell(seconds: float, size: int) -> str:
     return f"{each:.2f} ms a node{' **missed**' if each > _ASKED else ''}"
 
 
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "sizes", nargs="*", type=int, default=SIZES, help="nodes of the graphs (%(default)s)"
+    )
+    print(run(tuple(parser.parse_args().sizes)))
+
+
 if __name__ == "__main__":
-    print(run(tuple(map(int, sys.argv[1:])) or SIZES))
+    main()

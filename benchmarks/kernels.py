@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import arguments
 import ml_dtypes
 import numpy as np
 import tvm
@@ -215,4 +216,5 @@ def _random(param: Any) -> Any:
 
 
 if __name__ == "__main__":
+    arguments.none(__doc__)
     print(run())

@@ -7,6 +7,7 @@ The two are apart so that a machine need be quiet for the latter alone.
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from operator_models import Case, drawn
+from operator_models import KINDS, Case, drawn
 
 import hybridc
+from hybridc.compiler.errors import hint
 from hybridc.compiler.session import InferenceSession
 
 _TURNS, _SECONDS, _REST = 5, 0.012, 0.01
@@ -30,6 +32,7 @@ def compiled(folder: Path, seed: int, threads: int, kinds: Sequence[str]) -> Non
     for case in drawn(seed):
         if kinds and case.kind not in kinds:
             continue
+        print(f"compiling {case.name}", file=sys.stderr)
         stem = folder / case.name.replace(" ", "_").replace("/", "-")
         try:
             _write(stem, case, threads)
@@ -52,6 +55,7 @@ def timed(folder: Path, pattern: str) -> str:
     rows = []
     for path in sorted(folder.glob(f"{pattern}.json")):
         about = json.loads(path.read_text())
+        print(f"timing {about['name']}", file=sys.stderr)
         feed = dict(np.load(path.with_suffix(".npz")))
         ours = InferenceSession(str(path.with_suffix(".hyb")), threads=about["threads"])
         other = _other(path.with_suffix(".onnx"), feed, about["threads"])
@@ -107,18 +111,29 @@ def _turn(run: Callable[[], Any]) -> float:
 def main() -> None:
     """Read the call."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("what", choices=("compile", "time"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--kinds", default="")
-    parser.add_argument("--pattern", default="*")
-    given = parser.parse_args()
-    if given.what == "compile":
-        kinds = given.kinds.split(",") if given.kinds else ()
-        compiled(given.folder, given.seed, given.threads, kinds)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    making = verbs.add_parser("compile", help="draw models, and compile them into a folder")
+    making.add_argument("folder", type=Path)
+    making.add_argument("--seed", type=int, default=1, help="of the shapes (%(default)s)")
+    making.add_argument("--threads", type=int, default=2, help="to run on (%(default)s)")
+    making.add_argument(
+        "--kinds", default="", metavar="KIND,...", help=f"these alone: {', '.join(KINDS)}"
+    )
+    timing = verbs.add_parser("time", help="time what is in a folder, and print the table")
+    timing.add_argument("folder", type=Path)
+    timing.add_argument(
+        "--pattern", default="*", help="of the names of files without .json (%(default)s)"
+    )
+    asked = parser.parse_args()
+    if asked.verb == "compile":
+        kinds = asked.kinds.split(",") if asked.kinds else ()
+        if unknown := [kind for kind in kinds if kind not in KINDS]:
+            making.error(f"no kind is named {unknown[0]!r}; {hint(unknown[0], KINDS)}")
+        compiled(asked.folder, asked.seed, asked.threads, kinds)
+    elif any(asked.folder.glob(f"{asked.pattern}.json")):
+        print(timed(asked.folder, asked.pattern))
     else:
-        print(timed(given.folder, given.pattern))
+        timing.error(f"nothing that `compile` made is in {asked.folder}")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import arguments
 import models
 import numpy as np
 import onnx
@@ -101,4 +102,5 @@ def _text(seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    arguments.none(__doc__)
     print(run())

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import given
+import arguments
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
@@ -29,7 +29,7 @@ _PASSES = "pass "  # how the stages of passes begin
 
 def main() -> None:
     """Fill a log for a model, compile with and without it, print the table."""
-    asked = given.model_and_rounds(__doc__)
+    asked = arguments.model_and_rounds(__doc__)
     model = asked.model
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)

@@ -6,6 +6,7 @@ That interpreter needs the rival alone, nothing of hybridc.  The figure is the o
 is asked by a line that names a file of outputs for all samples, and answers by a line.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -126,4 +127,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Do one task with one rival.")
+    parser.add_argument("folder", type=Path, help="where task.json, model and samples lie")
+    main(parser.parse_args().folder)

@@ -179,10 +179,10 @@ def page(figure: Path, section: str) -> str:
 def main() -> None:
     """Replay, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--seeds", type=int, default=20, help="of each strategy (%(default)s)")
+    parser.add_argument("--trials", type=int, default=64, help="of each kernel (%(default)s)")
     parser.add_argument("--strategies", help="these alone, with + between")
-    parser.add_argument("--data", type=Path, default=SWEEPS[512])
+    parser.add_argument("--data", type=Path, default=SWEEPS[512], help="a sweep (%(default)s)")
     given = parser.parse_args()
     every = simulate.load(given.data)
     models = cache(lambda: train_cost_model.held_out(every))

@@ -16,7 +16,13 @@ PLUGIN = click.option(
     "--plugin",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A Python file with one more pass, rule or strategy.  It is run: give your own.",
+    help="A Python file with one more pass, rule, strategy or backend.  It is run: give your own.",
+)
+BACKEND_PLUGIN = click.option(
+    "--plugin",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A Python file with a backend that the artifact needs.  It is run: give your own.",
 )
 SHAPE = click.option(
     "--shape",
@@ -27,7 +33,10 @@ SHAPE = click.option(
     " given.",
 )
 THREADS = click.option(
-    "--threads", type=click.IntRange(min=1), help="Threads to run on; all cores by default."
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads to run on; all cores by default.",
 )
 TARGET = click.option(
     "--target",

@@ -12,6 +12,7 @@ from hybridc.cli._options import (
     JSON,
     MONITOR,
     MONITOR_INTERVAL,
+    PLUGIN,
     SHAPE,
     THREADS,
     VERBOSE,
@@ -49,11 +50,24 @@ OURS = "hybridc"
 )
 @SHAPE
 @THREADS
-@click.option("--repeat", default=7, show_default=True, type=click.IntRange(min=1), help="Rounds.")
 @click.option(
-    "--seconds", default=0.5, show_default=True, help="How long each peer runs in each round."
+    "--repeat",
+    default=7,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rounds.",
+)
+@click.option(
+    "--seconds",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(min=0.0, min_open=True),
+    metavar="SECONDS",
+    help="How long each peer runs in each round.",
 )
 @click.option("--kernels", is_flag=True, help="Also time each kernel of the artifact.")
+@PLUGIN
 @MONITOR
 @MONITOR_INTERVAL
 @JSON
@@ -67,6 +81,7 @@ def command(
     repeat: int,
     seconds: float,
     kernels: bool,
+    plugin: tuple[Path, ...],
     monitor: bool,
     monitor_interval: str,
     as_json: bool,
@@ -91,14 +106,14 @@ def command(
     count = threads or settings.requested_threads() or host.cores()
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         path = source if compiled else Path(folder) / f"{source.stem}.hyb"
-        artifact = _open(source, path, shapes, count, tell)
+        artifact = _open(source, path, shapes, count, plugin, tell)
         names = [OURS, *pipeline.split(against)]
         files = [path, *(_existing(model) for model in models)]
         files += [source] if source != path else []
         try:
             plan = bench.Plan(count, repeat, seconds)
             inputs = _inputs(artifact, shapes if compiled else {})
-            comparison = _compared(inputs, bench.contenders(names, files), plan, watch)
+            comparison = _compared(inputs, bench.contenders(names, files, plugin), plan, watch)
             profile = _profile(artifact, count) if kernels else None
         finally:
             clear_progress()
@@ -151,17 +166,22 @@ def _inputs(artifact: "Artifact", shapes: Shapes) -> "Sequence[TensorSpec]":
 
 
 def _open(
-    source: Path, path: Path, shapes: Shapes, threads: int, tell: Callable[[str], None]
+    source: Path,
+    path: Path,
+    shapes: Shapes,
+    threads: int,
+    plugins: tuple[Path, ...],
+    tell: Callable[[str], None],
 ) -> "Artifact":
     """Load the artifact, or compile the model and save it at `path`."""
     from hybridc.compiler.artifact import Artifact
 
     if source == path:
-        return Artifact.load(path)
+        return Artifact.load(path, plugins)
     from hybridc.compiler import driver
     from hybridc.compiler.configuration import plans
 
-    options = plans.Options(threads=threads, progress=tell)
+    options = plans.Options(threads=threads, plugins=plugins, progress=tell)
     artifact = driver.compile_source(source, options, shapes).artifact
     artifact.save(path)
     return artifact

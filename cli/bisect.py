@@ -19,6 +19,7 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.compiler.files import check_place
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
@@ -76,6 +77,8 @@ def command(
     1 where something is found, with 0 where all is well.
     """
     shapes = shapes_of([model], shape)
+    path = output or model.with_name(f"{model.stem}.bisect.py")
+    check_place("-o", path, "model.bisect.py")
     glance([model])
     from hybridc.compiler.configuration import plans
 
@@ -89,7 +92,6 @@ def command(
         said = "no pass makes a call slower" if slow else "the answer is right behind every pass"
         _tell({"found": False, "said": said}, said, as_json)
         return 0
-    path = output or model.with_name(f"{model.stem}.bisect.py")
     data = {**_data(found), "ir": str(path), "reproduce": _call(found, path, options, slow)}
     _write(found, path)
     _tell(data, _text(data), as_json)

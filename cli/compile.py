@@ -155,11 +155,11 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
-    if output is not None:
-        check_place("-o", output, "model.hyb")
+    path = output or Path(f"{model.stem}.hyb")
+    shapes = shapes_of([model], shape)
+    check_place("-o", path, "model.hyb")
     if report is not None:
         check_place("--report", report, "report.html")
-    shapes = shapes_of([model], shape)
     from hybridc.compiler.assurance import calibration as data
     from hybridc.compiler.configuration import plans, presets
     from hybridc.compiler.configuration.config import HybridConfig
@@ -183,7 +183,7 @@ def command(
     outcome = _compile(model, options, shapes)
     _write_report(outcome, report, options)
     limits = options.contract.told(outcome.measured)
-    _deliver(outcome, output or Path(f"{model.stem}.hyb"), keep_best, None if as_json else limits)
+    _deliver(outcome, path, keep_best, None if as_json else limits)
 
 
 def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
@@ -249,6 +249,6 @@ def _summary(outcome: "Outcome", path: Path, limits: str) -> str:
 
     seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
-    sizes = dims.told(outcome.artifact.certificate)
+    sizes = dims.certified(outcome.artifact.certificate)
     promised = f"contract: {limits}" if limits else ""
     return "\n".join(filter(None, [outcome.report.summary(), sizes, promised, where]))

@@ -30,20 +30,27 @@ _GIB = 2**30
     help="Hand operators that cannot be compiled to ONNX Runtime, which counts as fallback (the"
     " usual), or refuse them.",
 )
-@click.option("--jobs", type=click.IntRange(min=1), help="Cases at once; one a core by default.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Cases at once; one a core by default.",
+)
 @click.option(
     "--timeout",
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="Seconds that a case may take.",
+    metavar="SECONDS",
+    help="How long a case may take.",
 )
 @click.option(
     "--memory",
     default=4.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="GiB that a case may take.",
+    metavar="GIB",
+    help="How much memory a case may take.",
 )
 @click.option(
     "--resume",

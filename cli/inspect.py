@@ -9,6 +9,11 @@ from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, glance, shapes_of
 from hybridc.cli._output import emit_json
 from hybridc.compiler.dims import Dim
 
+_BYTES = ("bytes", "weight_bytes")
+# Columns of an analysis that are shares, and those that `--json` alone has: the speedup is theirs.
+_SHARES = {("operators", name) for name in ("flops", "bytes", "time")}
+_HIDDEN = {("expected", "log_speedup"), ("expected", "sigma")}
+
 
 @click.command()
 @click.argument("source", metavar="ARTIFACT|MODEL", type=click.Path(path_type=Path))
@@ -81,7 +86,7 @@ def _text(data: dict[str, Any], indent: str = "") -> str:
 
 def _lines(key: str, value: Any, indent: str) -> list[str]:
     from hybridc.compiler.tables import table
-    from hybridc.compiler.units import format_size
+    from hybridc.compiler.units import format_duration, format_size
 
     inner = f"{indent}  "
     match value:
@@ -94,10 +99,25 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
             return [f"{indent}{key}:", _text(value, inner)]
         case [dict(), *_]:
             headers = list(dict.fromkeys(name for row in value for name in row))
-            rows = [[_cell(row.get(name)) for name in headers] for row in value]
-            return [f"{indent}{key}:", table(headers, rows, inner)]
+            cells = {name: [_entry(key, name, row.get(name)) for row in value] for name in headers}
+            shown = {name: each for name, each in cells.items() if set(each) != {"-"}}
+            rows = list(zip(*shown.values(), strict=True))
+            return [f"{indent}{key}:", table(list(shown), rows, inner)]
+        case int() if key in _BYTES:
+            return [f"{indent}{key}: {format_size(value)}"]
+        case float() if key == "roofline_s":
+            return [f"{indent}roofline: {format_duration(value)}"]
         case _:
             return [f"{indent}{key}: {_cell(value)}"]
+
+
+def _entry(title: str, column: str, value: Any) -> str:
+    """A cell of a table; `-` in a column that says nothing to people."""
+    if column == "shape" and isinstance(value, list):
+        return "x".join(map(_cell, value)) or "scalar"
+    if (title, column) in _SHARES and isinstance(value, float):
+        return f"{value:.1%}"
+    return "-" if (title, column) in _HIDDEN else _cell(value)
 
 
 def _cell(value: Any) -> str:

@@ -45,7 +45,14 @@ def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()
 @command.command("ls")
 @LOG
 @click.option("--workload", metavar="KEY", default="", help="The kernel with this key alone.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option(
+    "--limit",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="How many.",
+)
 @JSON
 def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
     """List the latest records."""
@@ -87,7 +94,10 @@ def _show(key: str, log: str | None, as_json: bool) -> None:
 @PLUGIN
 @JSON
 def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> None:
-    """Count records, and give the best of every kernel, or the coverage of a model."""
+    """Count records, and show the best of each kernel.
+
+    With --model: how much of that model the log covers.
+    """
     from hybridc.compiler.log import stats
 
     shapes = shapes_of([model] if model else [], given.pop("shape"))
@@ -112,7 +122,10 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
 @PLUGIN
 @JSON
 def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
-    """Tell for each kernel of MODEL whether the log knows it, and what differs where not."""
+    """Tell which kernels of MODEL the log knows, and why not more.
+
+    Of the others it tells what differs from the nearest record.
+    """
     shapes = shapes_of([model], given.pop("shape"))
     glance([model])
     with _open(log, plugins=given["plugin"]) as opened:
@@ -135,7 +148,10 @@ def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> 
 def _import(
     files: tuple[Path, ...], log: str | None, plugin: tuple[Path, ...], as_json: bool
 ) -> None:
-    """Add the records of FILES: .jsonl, .parquet, or a directory with TVM's database."""
+    """Add the records of FILES.
+
+    A file ends in .jsonl or .parquet; a directory has TVM's database.
+    """
     from hybridc.compiler.log import exchange
 
     for path in files:
@@ -149,7 +165,10 @@ def _import(
 @LOG
 @JSON
 def _export(file: Path, log: str | None, as_json: bool) -> None:
-    """Write the log to FILE: .jsonl, .parquet, or a directory for TVM's database."""
+    """Write the log to FILE.
+
+    It ends in .jsonl or .parquet; a directory gets TVM's database.
+    """
     from hybridc.compiler.log import exchange
 
     with _open(log) as opened:
@@ -166,7 +185,10 @@ def _export(file: Path, log: str | None, as_json: bool) -> None:
 @PLUGIN
 @JSON
 def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_json: bool) -> None:
-    """Add the records of other LOGS, by path or URL; in any order, as often as you like."""
+    """Add the records of other LOGS, by path or URL.
+
+    The union is the same in any order, and as often as you like.
+    """
     from contextlib import ExitStack
 
     from hybridc.compiler.log import exchange
@@ -183,7 +205,10 @@ def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_
 @click.option("--max-size", metavar="1GB", help="Remove the oldest above this size.")
 @JSON
 def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: bool) -> None:
-    """Remove old records that cannot win, ended claims, and what nothing refers to."""
+    """Remove old records that cannot win.
+
+    Ended claims go too, and descriptions that nothing refers to.
+    """
     from hybridc.compiler.log import upkeep
     from hybridc.compiler.units import format_size, parse_size
 

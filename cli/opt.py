@@ -6,6 +6,7 @@ from typing import IO
 import click
 
 from hybridc.cli._options import PLUGIN, TARGET, THREADS
+from hybridc.compiler.files import check_place
 
 
 @click.command()
@@ -39,6 +40,8 @@ def command(
 
     IR text is code: TVM evaluates the Python expressions in it.  Run only text that you trust.
     """
+    if output is not None:
+        check_place("-o", output, "ir.py")
     from hybridc.compiler import script
 
     given = script.read(source.read(), source.name)

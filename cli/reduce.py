@@ -12,6 +12,7 @@ import click
 from hybridc.cli._options import JSON, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.files import check_place
 from hybridc.compiler.units import parse_duration
 
 
@@ -37,7 +38,8 @@ from hybridc.compiler.units import parse_duration
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0.1),
-    help="Seconds for one run; a run that takes longer counts as no failure.",
+    metavar="SECONDS",
+    help="Of one run; a run that takes longer counts as no failure.",
 )
 @click.option("--budget", metavar="10min", help="Stop after this time, with the smallest so far.")
 @click.option(
@@ -45,6 +47,7 @@ from hybridc.compiler.units import parse_duration
     default=2000,
     show_default=True,
     type=click.IntRange(min=1),
+    metavar="N",
     help="Stop after so many runs.",
 )
 @JSON
@@ -68,10 +71,11 @@ def command(
     words = _words(command_line)
     seconds = float("inf") if budget is None else parse_duration(budget)
     _require_onnx(model)
+    path = output or model.with_name(f"{model.stem}.reduced.onnx")
+    check_place("-o", path, "model.reduced.onnx")
     from hybridc.compiler.debugging import reduction
 
     proto = reduction.load(model)
-    path = output or model.with_name(f"{model.stem}.reduced.onnx")
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         fails = _runner(words, Path(folder) / "model.onnx", timeout, match)
         limits = reduction.Budget(steps, seconds)

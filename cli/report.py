@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hybridc.cli._options import THREADS, VERBOSE
+from hybridc.cli._options import BACKEND_PLUGIN, THREADS, VERBOSE
 from hybridc.cli._output import clear_progress, progress
 from hybridc.compiler.files import check_place
 
@@ -19,9 +19,15 @@ from hybridc.compiler.files import check_place
 )
 @click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
 @THREADS
+@BACKEND_PLUGIN
 @VERBOSE
 def command(
-    artifact: Path, output: Path | None, no_run: bool, threads: int | None, verbose: bool
+    artifact: Path,
+    output: Path | None,
+    no_run: bool,
+    threads: int | None,
+    plugin: tuple[Path, ...],
+    verbose: bool,
 ) -> None:
     """Write an artifact's report as one HTML file.
 
@@ -34,7 +40,7 @@ def command(
 
     path = output or Path(f"{artifact.stem}.html")
     check_place("--output", path, "report.html")
-    loaded = Artifact.load(artifact)
+    loaded = Artifact.load(artifact, plugin)
     from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 
     try:

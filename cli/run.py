@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import THREADS
+from hybridc.cli._options import BACKEND_PLUGIN, THREADS
 
 if TYPE_CHECKING:
     from hybridc.compiler.model import Array
@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     help="Where to write each output as NAME.npy; the current directory by default.",
 )
 @THREADS
-def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: int | None) -> None:
+@BACKEND_PLUGIN
+def command(
+    artifact: Path,
+    inputs: tuple[str, ...],
+    output_dir: Path,
+    threads: int | None,
+    plugin: tuple[Path, ...],
+) -> None:
     """Run an artifact on .npy files.
 
     Each output becomes NAME.npy in --output-dir.
@@ -38,7 +45,7 @@ def command(artifact: Path, inputs: tuple[str, ...], output_dir: Path, threads: 
     """
     from hybridc.compiler.artifact import Artifact
 
-    loaded = Artifact.load(artifact)
+    loaded = Artifact.load(artifact, plugin)
     feed = dict(_read(given) for given in inputs)
     from hybridc.compiler.model import OpaqueSpec
     from hybridc.compiler.session import InferenceSession  # what it imports takes seconds

@@ -46,6 +46,7 @@ _INTERRUPTED = 130  # 128 + SIGINT
     default=32,
     show_default=True,
     type=click.IntRange(min=1),
+    metavar="N",
     help="Points to measure for each kernel, on average; those in the log count.",
 )
 @BUDGET
@@ -60,7 +61,10 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @TARGET
 @THREADS
 @click.option(
-    "--workers", type=click.IntRange(min=1), help="Processes that build; by the cores if not set."
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that build; by the cores if not set.",
 )
 @click.option(
     "--caches",

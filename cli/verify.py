@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hybridc.cli._options import JSON, MODEL_PATH, VERBOSE
+from hybridc.cli._options import BACKEND_PLUGIN, JSON, MODEL_PATH, VERBOSE
 from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.errors import ContractError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     metavar="PACKAGE.MODULE:FUNCTION",
     help="The measure of your own that its contract limits.  It is run: give your own.",
 )
+@BACKEND_PLUGIN
 @JSON
 @VERBOSE
 def command(
@@ -39,12 +40,13 @@ def command(
     model: Path | None,
     data: Path | None,
     validate: str | None,
+    plugin: tuple[Path, ...],
     as_json: bool,
     verbose: bool,
 ) -> None:
     """Measure an artifact again, and judge its contract.
 
-    Leaves with 0 if it does, as far as it could be checked, and with 3 if not.
+    Leaves with 0 if each limit holds that could be checked, and with 3 if one does not.
 
     An artifact is native code: verify only those that you trust.
     """
@@ -53,7 +55,7 @@ def command(
     from hybridc.compiler.assurance.recheck import recheck
 
     own = validation.load(validate) if validate else None
-    loaded = Artifact.load(artifact)
+    loaded = Artifact.load(artifact, plugin)
     try:
         found = recheck(loaded, model, data, own, progress(verbose))
     finally:
@@ -83,7 +85,7 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
 
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]
-    lines += filter(None, [dims.told(found.examined.certificate)])
+    lines += filter(None, [dims.certified(found.examined.certificate)])
     rows = [
         (
             clause.name,

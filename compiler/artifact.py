@@ -8,7 +8,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,16 @@ _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
 Json = Mapping[str, Any]
 
 
-def toolchain(regions: bool = False, offloads: Sequence[Offload] = ()) -> dict[str, str]:
+def toolchain(
+    regions: bool = False, offloads: Sequence[Offload] = (), plugins: Sequence[Path] = ()
+) -> dict[str, str]:
     """The versions of what compiles here: they decide the code as much as the model does.
 
-    ONNX Runtime is one of them where it has `regions` to compute, and so is what `offloads` need.
+    ONNX Runtime is one of them where it has `regions` to compute, and so is what `offloads` need;
+    `plugins` are files that their backends may be in.
     """
     named = (*_TOOLS, *((REGION_RUNTIME,) if regions else ()))
-    return {name: version(name) for name in named} | calls.versions(offloads)
+    return {name: version(name) for name in named} | calls.versions(offloads, plugins)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +60,8 @@ class Artifact:
     what was compiled for: `features` are the instruction sets without which it cannot run.
     `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes;
     `device` is machine code of a GPU (a cubin), for the kernels that the library launches;
-    `offloads` are the kernels that vendor libraries compute.
+    `offloads` are the kernels that vendor libraries compute; `plugins` are files of this host that
+    hold backends for them, beside those that are installed, and are no part of what is saved.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Artifact:
     regions: tuple[Region, ...] = field(default=(), repr=False)
     device: bytes = field(default=b"", repr=False)
     offloads: tuple[Offload, ...] = field(default=(), repr=False)
+    plugins: tuple[Path, ...] = field(default=(), repr=False)
 
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
@@ -158,14 +163,15 @@ class Artifact:
         }
 
     @classmethod
-    def load(cls, path: str | Path) -> "Artifact":
+    def load(cls, path: str | Path, plugins: Sequence[Path] = ()) -> "Artifact":
         """Read an artifact and check every byte of it; the weights stay in the mapped file.
 
-        The file may be replaced (as `save` does) while it is in use, but not written into.
-        Raises ArtifactError where it is missing, foreign, damaged or altered.
+        `plugins` are files with backends that it may need.  The file may be replaced (as `save`
+        does) while it is in use, but not written into.  Raises ArtifactError where it is missing,
+        foreign, damaged or altered.
         """
         try:
-            return _decode(_map(Path(path)))
+            return replace(_decode(_map(Path(path))), plugins=tuple(plugins))
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: {reason(error)}") from error
         except ArtifactError as error:

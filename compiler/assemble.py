@@ -1,5 +1,7 @@
 """From a module that the pipeline has finished to an artifact that nobody has measured yet."""
 
+from pathlib import Path
+
 from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, Built, build
 from hybridc.compiler.interfaces import Context, IRModule
@@ -12,8 +14,13 @@ def generate(model: Model, module: IRModule, context: Context) -> Built:
     return build(module, context.target, called)
 
 
-def assemble(model: Model, built: Built, context: Context, pipeline: str) -> Artifact:
-    """The artifact, without report and certificate; `pipeline` is the text of all passes."""
+def assemble(
+    model: Model, built: Built, context: Context, pipeline: str, plugins: tuple[Path, ...] = ()
+) -> Artifact:
+    """The artifact, without report and certificate.
+
+    `pipeline` is the text of all passes; `plugins` are files that its backends may be in.
+    """
     return Artifact(
         name=model.name,
         inputs=model.inputs,
@@ -23,9 +30,10 @@ def assemble(model: Model, built: Built, context: Context, pipeline: str) -> Art
         library=built.library,
         weights=built.weights,
         regions=model.regions,
-        toolchain=toolchain(bool(model.regions), context.offloads),
+        toolchain=toolchain(bool(model.regions), context.offloads, plugins),
         lock=lock_of([*context.kernels, *context.ways]),
         alignment=ALIGNMENT,
         device=built.device,
         offloads=tuple(context.offloads),
+        plugins=plugins,
     )

@@ -163,7 +163,7 @@ def fits(sizes: Sequence[Size], given: Sequence[int]) -> bool:
     )
 
 
-def found(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str, int]:
+def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str, int]:
     """The open sizes of a call, from each input's shape and the one given, by input name.
 
     Raises InputError where two inputs differ on a size that they share.
@@ -248,7 +248,7 @@ def _between(dim: Dim) -> int:
     return next(primes, middle)
 
 
-def told(certificate: Mapping[str, Any]) -> str:
+def certified(certificate: Mapping[str, Any]) -> str:
     """A line of what a certificate says of open sizes; empty where it says nothing."""
     found = certificate.get("sizes")
     if not found:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +17,8 @@ def replacing(path: Path) -> Generator[BinaryIO]:
 
     Whatever interrupts the writer, `path` holds the old content or the new one, both whole, and
     the partial file is removed.  The new file gets the permissions that the umask grants.
-    Raises OSError where the directory, the disk or a limit refuses, and FileExistsError where
-    `path` is no regular file.
+    Raises OSError, with the name of the file, where the directory, the disk or a limit refuses, and
+    FileExistsError where `path` is no regular file.
     """
     if path.exists() and not path.is_file():
         raise FileExistsError(f"{path} exists and is no regular file")
@@ -30,8 +31,10 @@ def replacing(path: Path) -> Generator[BinaryIO]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(partial, path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write that fails does not know it
         raise
     _sync_directory(path.parent)
 
@@ -40,8 +43,15 @@ def check_place(option: str, path: Path, example: str) -> None:
     """Raise InputError where no file can be written to `path`, before anything takes time."""
     if path.is_dir():
         raise InputError(f"{option} {path}: this is a folder; name a file, such as {example}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{option} {path}: this is no regular file")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot write there: {reason(error)}") from None
 
 
 def _sync_directory(directory: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord
 from hybridc.compiler.monitoring.timeline import Timeline
+from hybridc.compiler.plugin import Plugin
 from hybridc.compiler.target import CPU, Target
 
 IRModule = Any  # tvm.ir.IRModule; TVM ships no types
@@ -85,17 +86,17 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Pass(ABC):
+class Pass(Plugin, ABC):
     """Rewrites a module; its dataclass fields are its options, its docstring is its help."""
 
-    def requires(self, module: IRModule) -> None:  # noqa: B027 - optional hook
+    def requires(self, module: IRModule) -> None:
         """Raise PassError if the module is not what this pass needs."""
 
     @abstractmethod
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Return the rewritten module; never change the one given."""
 
-    def ensures(self, module: IRModule) -> None:  # noqa: B027 - optional hook
+    def ensures(self, module: IRModule) -> None:
         """Raise PassError if the result is not what this pass promises."""
 
     def exact(self) -> "Pass":
@@ -119,7 +120,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class ScheduleRule(ABC):
+class ScheduleRule(Plugin, ABC):
     """Schedules one kind of kernel.
 
     The default point comes from analysis alone, never from a measurement; a tuner searches the
@@ -233,7 +234,7 @@ _PATIENCE = 300
 
 
 @dataclass(frozen=True)
-class Strategy(ABC):
+class Strategy(Plugin, ABC):
     """Proposes points of a kernel's space; it measures nothing itself.
 
     It keeps nothing between calls: what it proposes follows from its options, `seed` and the

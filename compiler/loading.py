@@ -64,7 +64,7 @@ def uploaded(artifact: Artifact, place: Placement) -> tuple[Tensor, ...]:
 def offloads(artifact: Artifact, threads: int) -> Calls:
     """What libraries compute of it.  Raises ArtifactError where one is missing."""
     try:
-        return Calls(artifact.offloads, threads)
+        return Calls(artifact.offloads, threads, artifact.plugins)
     except ArtifactError as error:
         raise ArtifactError(f"artifact {artifact.name!r}: {error}") from error
 

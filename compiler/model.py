@@ -149,7 +149,7 @@ def fixed_specs(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tup
             raise InputError(
                 f"--shape {name}={dims.write(shape)} does not fit {dims.write(wanted)}"
             )
-        sizes |= dims.found({name: (wanted, dims.fixed(shape, {}))})
+        sizes |= dims.bind({name: (wanted, dims.fixed(shape, {}))})
     return tuple(spec.at(sizes) for spec in specs)
 
 

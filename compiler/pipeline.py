@@ -23,15 +23,21 @@ class Instrument(Protocol):
 
 
 def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
-    """The passes known: ours, those of entry points, and those in `files` (rules left out)."""
-    own = tuple(path for path in files if not plugin.defines(path, ScheduleRule))
-    return plugin.Catalogue("hybridc.passes", Pass, own)
+    """The passes known: ours, those of entry points, and those in `files`.
+
+    Raises PluginError where one of these holds no plug-in of any kind: each compilation asks here.
+    """
+    for path in files:
+        if not plugin.defines(path, plugin.Plugin):
+            raise PluginError(
+                f"--plugin {path}: it defines no pass, schedule rule, strategy or backend"
+            )
+    return plugin.catalogue("hybridc.passes", Pass, files)
 
 
 def rules(files: Sequence[Path] = (), device: str = CPU) -> tuple[ScheduleRule, ...]:
     """Every rule for a kind of target, in the order in which kernels are offered to them."""
-    own = tuple(path for path in files if plugin.defines(path, ScheduleRule))
-    catalogue = plugin.Catalogue("hybridc.schedules", ScheduleRule, own)
+    catalogue = plugin.catalogue("hybridc.schedules", ScheduleRule, files)
     made = [kind() for _, kind in catalogue.all() if kind.device == device]
     return tuple(sorted(made, key=lambda rule: -rule.priority))
 

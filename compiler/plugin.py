@@ -12,7 +12,7 @@ import pkgutil
 import re
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +24,10 @@ from hybridc.compiler.errors import PluginError, hint
 P = TypeVar("P")
 _SPEC = re.compile(r"(?P<name>[a-z][a-z0-9-]*)(?:\{(?P<options>[^{}]*)\})?$")
 _BOOLEANS = {"true": True, "false": False}
+
+
+class Plugin:
+    """What every kind extends that a file given by `--plugin` may hold."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,11 @@ class Catalogue(Generic[P]):
 def _entries(group: str, _: tuple[str, ...]) -> tuple[EntryPoint, ...]:
     """The entry points of a group, which takes reading what is installed on the path."""
     return tuple(entry_points(group=group))
+
+
+def catalogue(folder: str, base: type[P], files: Iterable[Path]) -> Catalogue[P]:
+    """The plug-ins of one kind, with what there is of it among `files`, which may hold any kind."""
+    return Catalogue(folder, base, tuple(path for path in files if defines(path, base)))
 
 
 def defines(path: Path, base: type) -> bool:

@@ -39,11 +39,18 @@ class InferenceSession:
 
     Calls from several threads are safe; they run one after another, each on all the threads of
     the session.  Raises ArtifactError where the artifact is damaged or needs instruction sets
-    that this CPU lacks, and InputError where more `threads` are wanted than there are.
+    that this CPU lacks, and InputError where more `threads` are wanted than there are.  `plugins`
+    are files with backends that an artifact read from a path may need.
     """
 
-    def __init__(self, source: str | Path | Artifact, threads: int | None = None) -> None:
-        self.artifact = source if isinstance(source, Artifact) else Artifact.load(_path(source))
+    def __init__(
+        self,
+        source: str | Path | Artifact,
+        threads: int | None = None,
+        plugins: Sequence[Path] = (),
+    ) -> None:
+        given = isinstance(source, Artifact)
+        self.artifact = source if given else Artifact.load(_path(source), plugins)
         loading.check_host(self.artifact)
         self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
         self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
@@ -203,7 +210,7 @@ class InferenceSession:
     def _check_sizes(self, given: Sequence[Tensor]) -> None:
         """Raise InputError where inputs differ in an open size that they share."""
         if self._open:
-            dims.found(
+            dims.bind(
                 {
                     spec.name: (spec.shape, tuple(tensor.shape))
                     for spec, tensor in zip(self.artifact.inputs, given, strict=True)

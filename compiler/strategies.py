@@ -11,8 +11,7 @@ from hybridc.compiler.interfaces import Point, ScheduleRule, SearchTask, Strateg
 
 def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Strategy]:
     """The plug-ins of `autotune/`, of the entry points `hybridc.autotune`, and of these files."""
-    own = tuple(path for path in files if plugin.defines(path, Strategy))
-    return plugin.Catalogue("hybridc.autotune", Strategy, own)
+    return plugin.catalogue("hybridc.autotune", Strategy, files)
 
 
 def search_task(

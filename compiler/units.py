@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 
 from hybridc.compiler.errors import InputError
 
@@ -41,8 +41,24 @@ def of_option(name: str) -> Generator[None]:
 
 def format_duration(seconds: float) -> str:
     """Write seconds in the unit that suits: `5 ms`."""
-    unit = next((u for u in ("s", "ms", "us") if seconds >= _SECONDS[u]), "ns")
+    unit = _time_unit(seconds)
     return f"{seconds / _SECONDS[unit]:.4g} {unit}"
+
+
+def format_durations(durations: Sequence[float | None]) -> list[str]:
+    """Write seconds to be compared: in the unit that suits the least, to its third digit.
+
+    `-` stands for what is None or 0: nothing was measured.
+    """
+    least = min(filter(None, durations), default=1.0)
+    unit = _time_unit(least)
+    scaled = least / _SECONDS[unit]
+    digits = sum(scaled < bound for bound in (10, 100))
+    return [f"{each / _SECONDS[unit]:.{digits}f} {unit}" if each else "-" for each in durations]
+
+
+def _time_unit(seconds: float) -> str:
+    return next((unit for unit in ("s", "ms", "us") if seconds >= _SECONDS[unit]), "ns")
 
 
 def format_size(size: float) -> str:

@@ -13,8 +13,7 @@ from hybridc.compiler import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
 from hybridc.compiler.kernels import contractions, vector_width, winograd
-from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice
+from hybridc.compiler.kernels.winograd_cost import Choice, Layer
 from hybridc.compiler.log import keys
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
@@ -25,31 +24,19 @@ _GROWTH = 2
 _KNOWN = 64  # layers of which the kernels are kept: networks repeat theirs
 
 
-def taken(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
-    shape: tuple[int, ...],
-    columns: int,
-    conv: Conv2d,
-    choices: tuple[Choice, ...],
-    context: Context,
-    near: bool,
-) -> Choice:
-    """The choice that was measured to be fastest for x of `shape`, else the first.
-
-    Weights are `near` where all of the model stay in the last cache.
-    """
+def fastest(layer: Layer, choices: tuple[Choice, ...], context: Context) -> Choice:
+    """The choice that was measured to be fastest for a layer in fp32, else the first."""
     if context.advice is None:
         return choices[0]
-    mode: State = "warm" if near else "cold"
-    among = replace(alternatives(shape, columns, conv, choices, context.target), mode=mode)
-    fastest = context.advice.fastest(among)
-    if fastest is None:
+    mode: State = "warm" if layer.near else "cold"
+    among = replace(alternatives(layer, choices, context.target), mode=mode)
+    index = context.advice.fastest(among)
+    if index is None:
         return choices[0]
-    record = KernelRecord(
-        among.name, among.rules[fastest], {}, {}, workload=among.workloads[fastest]
-    )
+    record = KernelRecord(among.name, among.rules[index], {}, {}, workload=among.workloads[index])
     if record not in context.ways:
         context.ways.append(record)
-    return choices[fastest]
+    return choices[index]
 
 
 def stay_near(module: IRModule, target: Target) -> bool:
@@ -59,19 +46,13 @@ def stay_near(module: IRModule, target: Target) -> bool:
 
 
 @lru_cache(_KNOWN)
-def alternatives(
-    shape: tuple[int, ...],
-    columns: int,
-    conv: Conv2d,
-    choices: tuple[Choice, ...],
-    target: Target,
-) -> Alternatives:
+def alternatives(layer: Layer, choices: tuple[Choice, ...], target: Target) -> Alternatives:
     """The kernels of these choices, in fp32."""
-    kernels = tuple(_kernel(shape, columns, conv, choice, target) for choice in choices)
-    batch, height, width, channels = shape
+    kernels = tuple(_kernel(layer, choice, target) for choice in choices)
+    batch, height, width, channels = layer.shape
     size = f"{height}x{width}" if batch == 1 else f"{batch}x{height}x{width}"
     return Alternatives(
-        name=f"3x3 convolution of {size}, {channels} to {columns} channels",
+        name=f"3x3 convolution of {size}, {channels} to {layer.columns} channels",
         ways=tuple(_named(choice) for choice in choices),
         rules=tuple("winograd-conv2d" if choice.side else "conv2d" for choice in choices),
         kernels=kernels,
@@ -83,9 +64,8 @@ def _named(choice: Choice) -> str:
     return f"Winograd F({choice.side}, 3)" if choice.side else "direct"
 
 
-def _kernel(
-    shape: tuple[int, ...], columns: int, conv: Conv2d, choice: Choice, target: Target
-) -> PrimFunc:
+def _kernel(layer: Layer, choice: Choice, target: Target) -> PrimFunc:
+    shape, columns, conv = layer.shape, layer.columns, layer.conv
     if not choice.side:
         lanes = vector_width.lanes_for(columns, 1, target)
         packed = _shaped(-(-columns // lanes), _WINDOW, _WINDOW, shape[3], lanes)

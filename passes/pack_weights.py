@@ -20,7 +20,7 @@ from hybridc.compiler.kernels import (
     winograd_transforms,
 )
 from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice
+from hybridc.compiler.kernels.winograd_cost import Choice, Layer
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,
@@ -188,13 +188,12 @@ class _Packer:
     def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
         """Winograd's tile, or none: what was measured to be fastest, else what analysis likes."""
         near = self.near and _pairs(weight) == 1  # integers were measured with weights from memory
-        given = weight.shape[0], conv, self.target, _pairs(weight), near
         sized = isinstance(source[0], int)
         image = (source[0] if sized else 1, *source[1:])
-        if not sized or _pairs(weight) > 1 or self.context.advice is None:
-            return winograd_cost.choose(image, *given)
-        choices = winograd_cost.choices(image, *given)
-        return _ways.taken(image, given[0], conv, choices, self.context, self.near)
+        layer = Layer(image, weight.shape[0], conv, _pairs(weight), near)
+        choices = winograd_cost.choices(layer, self.target)
+        measured = sized and _pairs(weight) == 1
+        return _ways.fastest(layer, choices, self.context) if measured else choices[0]
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

@@ -160,9 +160,9 @@ def test_a_backend_that_is_not_there_is_one_line(
     names: tuple[str, ...], device: str, said: str
 ) -> None:
     with pytest.raises(InputError) as raised:
-        backends.chosen(names, device)
+        backends.select(names, device)
     assert said in str(raised.value)
 
 
 def test_our_own_kernels_need_no_backend() -> None:
-    assert backends.chosen(("tvm",), "cpu") == ()
+    assert backends.select(("tvm",), "cpu") == ()

@@ -26,6 +26,7 @@ def test_a_comparison_as_text_and_data() -> None:
     text = comparison.text()
     assert "ratio to a" in text
     assert "2.000" in text
+    assert "1.00 ms" in text
     assert "c was left out: it is shy" in text
     assert "warning" not in text
     data = json.loads(json.dumps(comparison.to_json()))

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -255,3 +256,11 @@ def test_a_trace_is_replayed_and_checked_beside_a_point(
     tuning._kernel(relu, kernel.target).compile(None, tmp_path / "relu.so")
     with pytest.raises(ValueError, match="softmax 6x20: relu is wrong: parameter 1"):
         side_by_side.measured(kernel, {"relu": tmp_path / "relu.so"}, tmp_path)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
+def test_scripts_read_their_arguments(path: Path) -> None:
+    """One that does not measures for minutes when it is asked for help."""
+    text = path.read_text()
+    if '__name__ == "__main__"' in text:
+        assert re.search("^import (argparse|arguments|click)", text, re.MULTILINE)

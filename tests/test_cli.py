@@ -51,6 +51,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("hybridc 0.")
 
 
+@pytest.mark.parametrize("verb", [[], ["log"]])
+def test_verbs_are_listed_with_whole_sentences(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.run([*verb, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
@@ -69,6 +77,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["tune", "m.onnx", "--trials", "0"], "--trials"),
         (["tune", "m.onnx", "--caches", "hot"], "warm"),
         (["tune", "m.onnx", "--log", "mysql://here"], "postgresql"),
+        (["bench", "m.onnx", "--seconds", "-1"], "--seconds"),
         (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
         (["compile", "m.onnx", "--budget", "soon"], "5ms"),
         (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave trials out"),

@@ -1,6 +1,7 @@
 """The verbs that take artifacts, on a small real one."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def test_inspect_shows_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert data["unsupported"] == {}
     assert entry.run(["inspect", "odd.onnx"]) == 0
     assert "FlyToTheMoon" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_inspect_shows_an_analysis_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.run(["inspect", "tiny.onnx"]) == 0
+    told = capsys.readouterr().out
+    assert "4x12" in told
+    assert re.search(r"matmul +1 +\d+\.\d%", told)
+    assert re.search(r"roofline: [0-9.]+ (ns|us)\n", told)
+    assert re.search(r"\n  bytes: [0-9.]+ (B|kB)\n", told)
+    assert "log_speedup" not in told
 
 
 @pytest.mark.usefixtures("folder")

@@ -105,6 +105,8 @@ def test_a_full_disk_leaves_what_was_there(
     monkeypatch.setattr("hybridc.compiler.files.os.fsync", full)
     assert entry.run(["compile", "tiny.onnx", "-o", "out.hyb"]) == 2
     assert_error(capsys, "out.hyb", "No space left on device")
+    assert entry.run(["compile", "tiny.onnx", "-o", "out.hyb", "--trace", "t.json"]) == 2
+    assert_error(capsys, "t.json", "No space left on device")
     assert Path("out.hyb").read_bytes() == OLD
     assert sorted(folder.iterdir()) == before
 

@@ -13,7 +13,13 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.assurance.limits import parse_latency, parse_limits
 from hybridc.compiler.assurance.validation import Runner
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.units import format_duration, format_size, parse_duration, parse_size
+from hybridc.compiler.units import (
+    format_duration,
+    format_durations,
+    format_size,
+    parse_duration,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +64,14 @@ def test_a_written_duration_reads_back(seconds: float) -> None:
     text = format_duration(seconds)
     if "e" not in text:
         assert parse_duration(text) == pytest.approx(seconds, rel=1e-3)
+
+
+def test_durations_to_be_compared_have_one_unit() -> None:
+    assert format_durations([2.41e-5, 3.0e-5, None]) == ["24.1 us", "30.0 us", "-"]
+    assert format_durations([0.0015, 12.0]) == ["1.50 ms", "12000.00 ms"]
+    assert format_durations([0.25]) == ["250 ms"]
+    assert format_durations([]) == []
+    assert format_durations([None, 0.0]) == ["-", "-"]
 
 
 @given(size=st.integers(1, 10**12))

@@ -77,11 +77,11 @@ def test_a_call_has_one_size_for_each_name() -> None:
     assert not dims.fits(shape, (9, 3))
     assert not dims.fits(shape, (8, 4))
     assert not dims.fits(shape, (8, 3, 1))
-    assert dims.found({"a": (shape, (5, 3)), "b": (shape, (5, 3))}) == {"n": 5}
+    assert dims.bind({"a": (shape, (5, 3)), "b": (shape, (5, 3))}) == {"n": 5}
     with pytest.raises(
         InputError, match="inputs 'a' and 'b' differ in 'n', which they share: 5 and 6"
     ):
-        dims.found({"a": (shape, (5, 3)), "b": (shape, (6, 3))})
+        dims.bind({"a": (shape, (5, 3)), "b": (shape, (6, 3))})
 
 
 @given(

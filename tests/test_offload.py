@@ -2,12 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import library_times
 import numpy as np
 import pytest
+from library_times import Turns
 
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, frontend
@@ -15,10 +18,8 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.backends.onednn import Onednn
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.measurement import measure
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.offload import backend as backends
-from hybridc.compiler.offload import choice, whole
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.session import InferenceSession
 
@@ -26,43 +27,10 @@ pytest.importorskip("torch")
 BOTH = ("tvm", "onednn")
 
 
-class Turns:
-    """Takes the place of timing: calls each once, and says how long they take."""
-
-    def __init__(self, kernel: float, model: float) -> None:
-        """`kernel` and `model` are the library's times; ours are 1."""
-        self.kernel, self.model, self.asked = kernel, model, 0
-
-    def alone(self, calls: Sequence[Callable[[], object]], **_: Any) -> list[tuple[float, ...]]:
-        self.asked += 1
-        for call in calls:
-            call()
-        return [(1.0,), *((self.kernel,) for _ in calls[1:])]
-
-    def together(self, calls: Sequence[Callable[[], object]], **_: Any) -> list[tuple[float, ...]]:
-        self.asked += 1
-        return [(self.model,), (1.0,)]
-
-
 @pytest.fixture
-def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float, float], Turns]:
+def timed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Turns]:
     """Makes times up."""
-
-    def made(kernel: float, model: float = 0.5) -> Turns:
-        turns = Turns(kernel, model)
-
-        class Alone:
-            in_turns = staticmethod(turns.alone)
-            latency = staticmethod(lambda *_, **__: measure.Samples((1.0,)))
-
-        class Together:
-            in_turns = staticmethod(turns.together)
-
-        monkeypatch.setattr(choice, "measure", Alone)
-        monkeypatch.setattr(whole, "measure", Together)
-        return turns
-
-    return made
+    return partial(library_times.make_up, monkeypatch)
 
 
 def compiled(model: Path, **options: Any) -> Any:

@@ -134,7 +134,7 @@ def test_a_plug_in_file_may_postpone_its_annotations(tmp_path: Path) -> None:
     [
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named"),
         ("def broken(:", "SyntaxError"),
-        (HEAD, "a plug-in file defines one Pass, found 0"),
+        (HEAD, "it defines no pass, schedule rule, strategy or backend"),
         (GOOD + GOOD[len(HEAD) :].replace("Twice", "Thrice"), "defines one Pass, found 2"),
         (GOOD.replace("Twice", "Thrice"), "the class of 'twice' is named Twice"),
     ],

@@ -12,7 +12,7 @@ from test_contractions import FEW, check, noise, one_node
 from hybridc.compiler import target
 from hybridc.compiler.kernels import winograd_cost, winograd_transforms
 from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice, Work
+from hybridc.compiler.kernels.winograd_cost import Choice, Layer, Work
 
 CONV = Conv2d(strides=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1), groups=1, inputs=64)
 CPU = target.parse("avx512", threads=2)
@@ -54,7 +54,7 @@ def test_convolution_of_any_size(
     w = noise(channels[1], channels[0], 3, 3) / np.sqrt(np.float32(9 * channels[0]))
     bias = noise(channels[1])
     proto = one_node("Conv", {"x": x}, {"w": w, "b": bias}, pads=padding)
-    with patch.object(winograd_cost, "choose", lambda *_: Choice(tile, tiles)):
+    with patch.object(winograd_cost, "choices", lambda *_: (Choice(tile, tiles),)):
         check(proto, {"x": x}, cpu, "winograd-conv2d")
 
 
@@ -75,7 +75,7 @@ def test_convolution_of_any_size(
     ],
 )
 def test_the_model_chooses(shape: tuple[int, ...], columns: int, side: int) -> None:
-    assert winograd_cost.choose(shape, columns, CONV, CPU).side == side
+    assert winograd_cost.choices(Layer(shape, columns, CONV), CPU)[0].side == side
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,8 @@ def test_the_model_chooses(shape: tuple[int, ...], columns: int, side: int) -> N
 def test_larger_tiles_are_chosen_where_weights_stay_near(
     shape: tuple[int, ...], columns: int, side: int
 ) -> None:
-    assert winograd_cost.choose(shape, columns, CONV, CPU, near=True).side == side
+    layer = Layer(shape, columns, CONV, near=True)
+    assert winograd_cost.choices(layer, CPU)[0].side == side
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 64])
@@ -111,7 +112,7 @@ def test_error_stays_within_what_is_stated(side: int, bound: float) -> None:
     """Of the largest output, for weights and inputs of unit variance."""
     x = noise(1, 256, 14, 14)
     w = noise(256, 256, 3, 3) / np.sqrt(np.float32(256 * 9))
-    with patch.object(winograd_cost, "choose", lambda *_: Choice(side)):
+    with patch.object(winograd_cost, "choices", lambda *_: (Choice(side),)):
         proto = one_node("Conv", {"x": x}, {"w": w}, pads=[1] * 4)
         # The largest of 50,176 outputs of unit variance is above 4.
         check(proto, {"x": x}, "cpu", "winograd-conv2d", rtol=0, atol=4 * bound)

@@ -87,7 +87,8 @@ def test_sums_that_might_overflow_are_seen() -> None:
 @pytest.mark.parametrize("signed", [False, True])
 def test_a_quantised_model_takes_it_with_any_zero_point(zero: int, signed: bool) -> None:
     proto = convolution((1, 32, 13, 14), (40, 32, 3, 3), zero=zero, signed=signed, pads=[1] * 4)
-    with patch.object(winograd_cost, "choose", lambda *_: Choice(winograd_transforms.INTEGER_SIDE)):
+    choice = Choice(winograd_transforms.INTEGER_SIDE)
+    with patch.object(winograd_cost, "choices", lambda *_: (choice,)):
         outcome = compiled(proto, "avx2")
     run_both(proto, {"x": noise((1, 32, 13, 14))}, 0.3, outcome)
     assert "winograd-conv2d" in {kernel.rule for kernel in outcome.report.kernels}

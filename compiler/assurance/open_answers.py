@@ -59,7 +59,7 @@ def described(feeds: Sequence[Feed], model: Model, trials: Sequence[Sized]) -> d
     """For a certificate: the sizes at which calls were timed, and answers compared."""
     if not open_dims(model.inputs):
         return {}
-    given = [dims.found(_shapes(model, feed)) for feed in feeds]
+    given = [dims.bind(_shapes(model, feed)) for feed in feeds]
     compared: list[dict[str, int]] = []
     for sizes in [*given, *(dict(trial.sizes) for trial in trials)]:
         if sizes not in compared:

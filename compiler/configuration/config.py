@@ -46,7 +46,9 @@ class HybridConfig(BaseModel):
         " differently from the model; 2: all passes; 3: and kernels are tuned.",
     )
     pipeline: str | None = Field(None, description="Passes to run; by the level if not set.")
-    plugin: tuple[Path, ...] = Field((), description="Files with more passes, rules, strategies.")
+    plugin: tuple[Path, ...] = Field(
+        (), description="Files with more passes, rules, strategies, backends."
+    )
     exact: bool = Field(False, description="Round as the model does.")
     fallback: bool = Field(
         True, description="Hand operators that cannot be compiled to ONNX Runtime, or refuse them."

@@ -201,7 +201,7 @@ def check_tunable(options: Options) -> None:
 
 def _check_backends(options: Options) -> None:
     """Raise InputError for backends that are not there, or that nothing could be measured of."""
-    if not backend.chosen(options.backends, target.kind_of(options.target)):
+    if not _libraries(options, target.kind_of(options.target)):
         return
     if options.frozen:
         raise InputError("backends are chosen by measuring, and what is frozen measures nothing")
@@ -221,9 +221,13 @@ def plan(options: Options) -> Plan:
     device = target.parse(options.target, options.threads)
     rules = pipeline.rules(options.plugins, device.kind)
     data, apart = _data(options.calibration), _data(options.validation)
-    libraries = backend.chosen(options.backends, device.kind)
+    libraries = _libraries(options, device.kind)
     made = Plan(options, device, steps, rules, data, apart, libraries)
     return made.exact() if options.exact else made
+
+
+def _libraries(options: Options, device: str) -> tuple[Backend, ...]:
+    return backend.select(options.backends, device, options.plugins)
 
 
 def _data(given: Data | Path | str | None) -> Data | None:

@@ -14,8 +14,8 @@ from typing import Any
 from hybridc.compiler.debugging.reduction_graph import (
     Types,
     bypassed,
-    kept,
     resized,
+    restricted,
     sizes,
     types_of,
 )
@@ -97,7 +97,9 @@ class Reduction:
         """Try each part alone, then all but each."""
         chunks = list(_chunks(count, parts))
         rest = [[i for i in range(count) if i not in set(chunk)] for chunk in chunks]
-        return any(self._accept(kept(self.best, chosen, types)) for chosen in [*chunks, *rest])
+        return any(
+            self._accept(restricted(self.best, chosen, types)) for chosen in [*chunks, *rest]
+        )
 
     def _bypasses(self) -> bool:
         """Leave out a node from within a chain."""

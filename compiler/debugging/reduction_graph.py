@@ -38,10 +38,10 @@ def reads(node: Proto) -> set[str]:
     return found
 
 
-def kept(model: Proto, chosen: Sequence[int], types: Types) -> Proto | None:
+def restricted(model: Proto, chosen: Sequence[int], types: Types) -> Proto | None:
     """The model of some of its nodes; None where that is none, or not valid."""
     nodes = [model.graph.node[index] for index in chosen]
-    return made(model, nodes, types)
+    return of_nodes(model, nodes, types)
 
 
 def bypassed(model: Proto, index: int, types: Types) -> Iterator[Proto | None]:
@@ -55,7 +55,7 @@ def bypassed(model: Proto, index: int, types: Types) -> Iterator[Proto | None]:
             others = [copied(other) for other in model.graph.node if other is not node]
             for other in others:
                 _rename(other, result, name)
-            yield made(model, others, types)
+            yield of_nodes(model, others, types)
 
 
 def _rename(node: Proto, old: str, new: str) -> None:
@@ -68,7 +68,7 @@ def _rename(node: Proto, old: str, new: str) -> None:
                 value.name = new if value.name == old else value.name
 
 
-def made(model: Proto, nodes: Sequence[Proto], types: Types) -> Proto | None:
+def of_nodes(model: Proto, nodes: Sequence[Proto], types: Types) -> Proto | None:
     """A model of these nodes: what they miss is an input, what nobody reads is an output."""
     produced = {name for node in nodes for name in node.output if name}
     read = set[str]().union(*map(reads, nodes))

@@ -42,6 +42,21 @@ _MARGIN = 0.9
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A 3x3 convolution of x of `shape` `[N, H, W, C]` to so many output channels (`columns`).
+
+    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
+    Weights are `near` where they stay in the last cache from one run to the next.
+    """
+
+    shape: tuple[int, ...]
+    columns: int
+    conv: Conv2d
+    group: int = 1
+    near: bool = False
+
+
+@dataclass(frozen=True)
 class Work:
     """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
 
@@ -112,39 +127,17 @@ class Choice:
     tiles: int = 0
 
 
-def choose(  # noqa: PLR0913, PLR0917 - a layer, and where it stands
-    shape: tuple[int, ...],
-    columns: int,
-    conv: Conv2d,
-    target: Target,
-    group: int = 1,
-    near: bool = False,
-) -> Choice:
-    """The tile that the model likes best for x of `shape` `[N, H, W, C]`.
-
-    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
-    Weights are `near` where they stay in the last cache from one run to the next.
-    """
-    return choices(shape, columns, conv, target, group, near)[0]
-
-
 @cache
-def choices(  # noqa: PLR0913, PLR0917 - as `choose`
-    shape: tuple[int, ...],
-    columns: int,
-    conv: Conv2d,
-    target: Target,
-    group: int = 1,
-    near: bool = False,
-) -> tuple[Choice, ...]:
-    """Direct convolution and each tile, that which the model likes best first; see `choose`."""
-    cycles = {Choice(0): _MARGIN * direct_cycles(shape, columns, conv, target, group, near)}
+def choices(layer: Layer, target: Target) -> tuple[Choice, ...]:
+    """Direct convolution and each tile, that which the model likes best first."""
+    shape, columns, group = layer.shape, layer.columns, layer.group
+    cycles = {Choice(0): _MARGIN * direct_cycles(layer, target)}
     for side in SIDES if group == 1 else SIDES[:1]:
-        count = tile_count(shape, conv, side)
+        count = tile_count(shape, layer.conv, side)
         found: dict[Choice, float] = {}
         for tiles in sorted(_rounded(count)) if shape[0] == 1 else [count]:
             image = tiles // shape[0]
-            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group, near)
+            work = Work(side, tiles, image, shape[3], columns, target.lanes(), group, layer.near)
             found[Choice(side, tiles)] = work_cycles(work, cut(work, target), target)
         best = min(found, key=found.__getitem__)
         cycles[best] = found[best]
@@ -157,20 +150,14 @@ def tile_count(shape: tuple[int, ...], conv: Conv2d, side: int) -> int:
     return shape[0] * -(-height // side) * -(-width // side)
 
 
-def direct_cycles(  # noqa: PLR0913, PLR0917 - as `choose`
-    shape: tuple[int, ...],
-    columns: int,
-    conv: Conv2d,
-    target: Target,
-    group: int = 1,
-    near: bool = False,
-) -> float:
+def direct_cycles(layer: Layer, target: Target) -> float:
     """Cycles of a direct convolution: multiply-adds near peak, weights fetched once."""
-    height, width = conv.output_size((shape[1], shape[2]), (3, 3))
-    taps = 9 * shape[3] * round_up(columns, target.lanes())
+    group, (batch, *image, channels) = layer.group, layer.shape
+    height, width = layer.conv.output_size((image[0], image[1]), (3, 3))
+    taps = 9 * channels * round_up(layer.columns, target.lanes())
     at_once = _vectors_per_cycle(target, group) * group * target.lanes() * _DIRECT * target.threads
-    compute = shape[0] * height * width * taps / at_once
-    weights = taps * 4 / group**2 / _fetched(target, near)
+    compute = batch * height * width * taps / at_once
+    weights = taps * 4 / group**2 / _fetched(target, layer.near)
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
 
 

@@ -31,8 +31,7 @@ def open_log(
 
 def rule_names(plugins: tuple[Path, ...] = ()) -> frozenset[str]:
     """The rules that records may name."""
-    own = tuple(path for path in plugins if plugin.defines(path, ScheduleRule))
-    names = plugin.Catalogue("hybridc.schedules", ScheduleRule, own).names()
+    names = plugin.catalogue("hybridc.schedules", ScheduleRule, plugins).names()
     return frozenset({*names, GENERIC})
 
 

@@ -15,7 +15,9 @@ _SHORTEST = 4  # digits of a key
 
 def latest(log: TuningLog, workload: str | None, limit: int) -> list[Record]:
     """The records that came last, of one kernel or of all, the newest first."""
-    query = rows.of_keys(rows.whole(), workload=workload).order_by(schema.records.c.id.desc())
+    query = rows.of_keys(rows.select_records(), workload=workload).order_by(
+        schema.records.c.id.desc()
+    )
     found: list[Record] = []
     with log.reading() as connection:
         for row in connection.execute(query.limit(limit)):

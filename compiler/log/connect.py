@@ -151,7 +151,7 @@ def _postgresql(url: URL) -> Engine:
 def _sqlite(path: Path, readonly: bool) -> tuple[Engine, bool]:
     exists = path.exists()
     if not exists and readonly:
-        raise LogError(f"there is no tuning log {path}")
+        raise LogError(f"there is no tuning log {path}; `hybridc tune MODEL` makes one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -31,7 +31,7 @@ _KEYED = (
 )
 
 
-def whole() -> Select[Any]:
+def select_records() -> Select[Any]:
     """Select records with their keys, as `to_record` reads them; add conditions to it."""
     return select(
         records,
@@ -43,7 +43,7 @@ def whole() -> Select[Any]:
 
 
 def of_keys(query: Select[Any], **keys: str | None) -> Select[Any]:
-    """Narrow `whole` to records of these keys; None stands for any."""
+    """Narrow `select_records` to records of these keys; None stands for any."""
     tables = {"workload": _workload, "target": _target, "toolchain": _toolchain}
     for name, key in keys.items():
         if key is not None:
@@ -77,7 +77,7 @@ def from_record(record: Record, series_id: int) -> dict[str, Any]:
 
 
 def to_record(row: Any) -> Record:
-    """Read a row of `whole`.
+    """Read a row of `select_records`.
 
     Raises InputError where the row holds no record, or another one than was written.
     """

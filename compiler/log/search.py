@@ -43,7 +43,7 @@ def _pool(*without: Any) -> Any:
 # out, and a list of parameters has its price even where it is empty.
 _POOL = _pool()
 _POOL_WITHOUT = _pool(schema.records.c.choice.not_in(bindparam("out", expanding=True)))
-_ONE = rows.whole().where(schema.records.c.id == bindparam("id"))
+_ONE = rows.select_records().where(schema.records.c.id == bindparam("id"))
 
 
 @dataclass

@@ -152,7 +152,9 @@ class TuningLog:
 
         `faults` takes those.
         """
-        query = rows.of_keys(rows.whole(), workload=workload, target=target, toolchain=toolchain)
+        query = rows.of_keys(
+            rows.select_records(), workload=workload, target=target, toolchain=toolchain
+        )
         query = query.order_by(schema.records.c.id).execution_options(yield_per=_PAGE)
         with self.reading() as connection:
             for row in connection.execute(query):

@@ -21,6 +21,7 @@ from hybridc.compiler.model import TensorSpec
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.tables import table
+from hybridc.compiler.units import format_durations
 
 # Seconds of calls that are not counted, before each turn: caches and clocks settle.
 WARMUP = 0.1
@@ -28,10 +29,14 @@ WARMUP = 0.1
 
 @dataclass(frozen=True)
 class Contender:
-    """A peer, as the text that builds it (`openvino{precision=bf16}`), and its model file."""
+    """A peer, as the text that builds it (`openvino{precision=bf16}`), and its model file.
+
+    `plugins` are files with backends that an artifact needs.
+    """
 
     peer: str
     model: Path
+    plugins: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Comparison:
 
     def text(self) -> str:
         """The comparison as a table, with what one must know to judge it."""
-        rows = [self._row(result) for result in self.results]
+        times = format_durations([result.samples.median for result in self.results])
+        rows = list(map(self._row, self.results, times))
         ratio = f"ratio to {self.results[0].peer}" if self.results else "ratio"
         lines = [
             f"{host.cpu_model()}, {self.threads} threads; each peer in its own process, in turn",
@@ -119,15 +125,14 @@ class Comparison:
             lines.append(self.monitored.text())
         return "\n".join(lines)
 
-    def _row(self, result: Result) -> tuple[str, ...]:
+    def _row(self, result: Result, time: str) -> tuple[str, ...]:
         versions = ", ".join(f"{package} {number}" for package, number in result.versions.items())
-        median, spread = result.samples.median * 1e3, result.samples.spread
         ratio = result.ratio(self.results[0])
-        return result.peer, f"{median:.3f} ms", f"{spread:.1%}", f"{ratio:.3f}", versions
+        return result.peer, time, f"{result.samples.spread:.1%}", f"{ratio:.3f}", versions
 
 
 def contenders(
-    names: Sequence[str], models: Sequence[Path]
+    names: Sequence[str], models: Sequence[Path], plugins: tuple[Path, ...] = ()
 ) -> tuple[list[Contender], dict[str, str]]:
     """Give each peer the first model file that it can load; return also who must be left out.
 
@@ -143,7 +148,7 @@ def contenders(
         elif not fitting:
             skipped[name] = f"it needs a {' or '.join(kind.suffixes)} file; give one with --model"
         else:
-            taking_part.append(Contender(name, fitting[0]))
+            taking_part.append(Contender(name, fitting[0], plugins))
     return taking_part, skipped
 
 
@@ -167,7 +172,8 @@ def compare(  # noqa: PLR0913 - what is compared, and who is told
         workers: list[Worker] = []
         for contender in taking_part:
             progress(f"loading {contender.peer}")
-            worker = stack.enter_context(Worker(contender.peer, contender.model))
+            made = Worker(contender.peer, contender.model, contender.plugins)
+            worker = stack.enter_context(made)
             try:
                 worker.prepare(inputs, plan.threads, plan.seed)
                 workers.append(worker)

@@ -35,6 +35,11 @@ class Peer(ABC):
         belongs here; the call takes numpy arrays in and gives host memory back.
         """
 
+    def with_plugins(self, files: Sequence[Path]) -> "Peer":
+        """The peer for a model that needs plug-ins of hybridc, which others know nothing of."""
+        del files
+        return self
+
     @classmethod
     def versions(cls) -> Mapping[str, str]:
         """The versions of the peer's packages.

@@ -15,6 +15,7 @@ from hybridc.compiler.hardware.peaks import Peaks
 from hybridc.compiler.model import Array, random_feed
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tables import table
+from hybridc.compiler.units import format_duration, format_durations
 
 _CALLS = 20
 _WARMUP = 3
@@ -100,18 +101,19 @@ class Profile:
         """The profile as a table."""
         total = self.seconds
         headers = ("kernel", "rule", "calls", "time", "share", "GFLOP/s", "of roofline")
-        rows = [self._row(kernel, total) for kernel in self.kernels]
+        times = format_durations([kernel.seconds for kernel in self.kernels])
+        rows = [self._row(*each, total) for each in zip(self.kernels, times, strict=True)]
         share = f"; {self.limit / total:.0%} of it at the roofline" if total else ""
-        together = f"kernels together {total * 1e3:.3f} ms{share}"
+        together = f"kernels together {format_duration(total)}{share}"
         return f"{table(headers, rows)}\npeaks: {self.peaks.text()}; {together}"
 
-    def _row(self, kernel: KernelTime, total: float) -> tuple[str, ...]:
+    def _row(self, kernel: KernelTime, time: str, total: float) -> tuple[str, ...]:
         roofline = kernel.roofline(self.peaks)
         return (
             kernel.kernel,
             kernel.rule,
             str(kernel.calls),
-            f"{kernel.seconds * 1e3:.3f} ms",
+            time,
             f"{kernel.seconds / total:.1%}" if total else "-",
             f"{kernel.achieved / 1e9:.1f}" if kernel.flops else "-",
             "-" if roofline is None else f"{roofline:.0%}",

@@ -25,9 +25,10 @@ class PeerError(HybridcError):
 class Worker:
     """Starts a peer's process; a context manager that ends it."""
 
-    def __init__(self, peer: str, model: Path) -> None:
+    def __init__(self, peer: str, model: Path, plugins: Sequence[Path] = ()) -> None:
         self.peer = peer
         self._model = model
+        self._plugins = plugins
 
     def __enter__(self) -> Self:
         self._child = Child("hybridc.compiler.measurement.worker")
@@ -42,6 +43,7 @@ class Worker:
             {
                 "peer": self.peer,
                 "model": str(self._model.resolve()),
+                "plugins": [str(path.resolve()) for path in self._plugins],
                 "inputs": list(map(specs.to_json, inputs)),
                 "seed": seed,
                 "threads": threads,
@@ -79,7 +81,8 @@ def _prepare(request: Json) -> Callable[[], object]:
     """Build the peer from its text and load the model, on inputs that every peer makes alike."""
     inputs = specs.from_json(request["inputs"])
     feed = random_feed(inputs, request["seed"])
-    peer = peers().create(request["peer"])
+    plugins = list(map(Path, request["plugins"]))
+    peer = peers().create(request["peer"]).with_plugins(plugins)
     return peer.prepare(Path(request["model"]), feed, request["threads"])
 
 

@@ -1,19 +1,21 @@
 """What a backend is: a vendor library that may compute a kernel of a model.
 
-A backend is a plug-in, one file in `compiler/backends/`, or an entry point of the group
-`hybridc.compiler.backends`.  Which kernels it gets is measured, see `offload.choice`.
+A backend is a plug-in: one file in `compiler/backends/`, an entry point of the group
+`hybridc.compiler.backends`, or a file given by `--plugin`.  Which kernels it gets is measured, see
+`offload.choice`.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import ClassVar
 
-from hybridc.compiler.errors import InputError, PluginError, hint
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.subgraph import Subgraph
-from hybridc.compiler.plugin import Catalogue
+from hybridc.compiler.plugin import Catalogue, Plugin, catalogue
 from hybridc.compiler.target import CPU, Target
 
 # Our own kernels, which compute what nobody else is faster at.
@@ -23,7 +25,7 @@ Call = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Backend(ABC):
+class Backend(Plugin, ABC):
     """A library that computes subgraphs, on DLPack tensors where they lie.
 
     `packages` are the distributions that it needs, to measure with and to run an artifact.
@@ -66,42 +68,38 @@ class Backend(ABC):
         """
 
 
-def backends() -> Catalogue[Backend]:
-    """Every backend known: ours, and those of entry points."""
-    return Catalogue("hybridc.compiler.backends", Backend)
+def backends(files: Sequence[Path] = ()) -> Catalogue[Backend]:
+    """Every backend known: ours, those of entry points, and those in `files`."""
+    return catalogue("hybridc.compiler.backends", Backend, files)
 
 
-def names() -> tuple[str, ...]:
-    """What `--backends` takes."""
-    return (OWN, *backends().names())
-
-
-def created(name: str) -> Backend:
+def create(name: str, known: Catalogue[Backend]) -> Backend:
     """A backend by its name, ready to be used.
 
-    Raises InputError where there is none of the name, or its library is not here.
+    Raises InputError where there is none of the name, or its library is not here, and PluginError
+    where its file is no backend.
     """
-    try:
-        made = backends().create(name)
-    except PluginError:
-        raise InputError(f"no backend is named {name!r}; {hint(name, names())}") from None
-    if absent := made.missing():
+    if name not in known.names():
+        raise InputError(f"no backend is named {name!r}; {hint(name, (OWN, *known.names()))}")
+    backend = known.create(name)
+    if absent := backend.missing():
         raise InputError(f"backend {name} cannot be used here: {absent}")
-    return made
+    return backend
 
 
-def chosen(given: Sequence[str], device: str) -> tuple[Backend, ...]:
-    """The backends that are named, besides our own.
+def select(names: Sequence[str], device: str, files: Sequence[Path] = ()) -> tuple[Backend, ...]:
+    """The backends of these names, besides our own; `files` may hold more than those installed.
 
     Raises InputError for one that is unknown, of another kind of target, or not usable here.
     """
-    wanted = [name for name in dict.fromkeys(given) if name != OWN]
+    known = backends(files)
+    wanted = [name for name in dict.fromkeys(names) if name != OWN]
     for name in wanted:
-        if name in backends().names() and backends().load(name).device != device:
-            fitting = [each for each, kind in backends().all() if kind.device == device]
-            known = ", ".join((OWN, *fitting))
-            raise InputError(f"backend {name} is not for target kind {device}; it has {known}")
-    return tuple(map(created, wanted))
+        if name in known.names() and known.load(name).device != device:
+            fitting = [each for each, kind in known.all() if kind.device == device]
+            offered = ", ".join((OWN, *fitting))
+            raise InputError(f"backend {name} is not for target kind {device}; it has {offered}")
+    return tuple(create(name, known) for name in wanted)
 
 
 def installed(package: str) -> bool:

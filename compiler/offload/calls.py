@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ArtifactError, HybridcError, InputError, first_line
@@ -31,9 +32,9 @@ class Offload:
                 raise ArtifactError(f"the manifest describes no kernel by {told!r:.60}")
 
 
-def versions(offloads: Sequence[Offload]) -> dict[str, str]:
+def versions(offloads: Sequence[Offload], plugins: Sequence[Path] = ()) -> dict[str, str]:
     """The versions of all that the backends of these kernels need."""
-    known = backends.backends()
+    known = backends.backends(plugins)
     found: dict[str, str] = {}
     for name in sorted({each.backend for each in offloads}):
         found |= known.load(name).versions()
@@ -43,15 +44,18 @@ def versions(offloads: Sequence[Offload]) -> dict[str, str]:
 class Calls:
     """What compiled code calls for the kernels of an artifact.
 
-    `failure` is the error of a call that raised one: of that TVM keeps the text alone.  Raises
-    ArtifactError where a library is missing.
+    `plugins` are files that hold backends beside those that are installed.  `failure` is the error
+    of a call that raised one: of that TVM keeps the text alone.  Raises ArtifactError where a
+    library is missing.
     """
 
-    def __init__(self, offloads: Sequence[Offload], threads: int) -> None:
+    def __init__(
+        self, offloads: Sequence[Offload], threads: int, plugins: Sequence[Path] = ()
+    ) -> None:
         self.failure: HybridcError | None = None
-        made = {name: _created(name, offloads) for name in sorted({o.backend for o in offloads})}
+        used = _backends(offloads, plugins)
         self.functions: tuple[Callable[..., None], ...] = tuple(
-            self._guarded(each, made[each.backend].build(each.graph, threads)) for each in offloads
+            self._guarded(each, used[each.backend].build(each.graph, threads)) for each in offloads
         )
 
     def _guarded(self, offload: Offload, call: Callable[..., None]) -> Callable[..., None]:
@@ -66,12 +70,17 @@ class Calls:
         return guarded
 
 
-def _created(name: str, offloads: Sequence[Offload]) -> backends.Backend:
-    count = sum(each.backend == name for each in offloads)
-    try:
-        return backends.created(name)
-    except InputError as error:
-        raise ArtifactError(f"{count} of its kernels are computed by {name}: {error}") from None
+def _backends(offloads: Sequence[Offload], plugins: Sequence[Path]) -> dict[str, backends.Backend]:
+    """The backends of these kernels by name."""
+    if not offloads:
+        return {}  # no entry point is looked for
+    known, used = backends.backends(plugins), dict[str, backends.Backend]()
+    for name, count in counted(offloads).items():
+        try:
+            used[name] = backends.create(name, known)
+        except InputError as error:
+            raise ArtifactError(f"{count} of its kernels are computed by {name}: {error}") from None
+    return used
 
 
 def counted(offloads: Sequence[Offload]) -> Mapping[str, int]:

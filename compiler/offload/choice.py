@@ -184,6 +184,7 @@ class _Bench:
             alignment=ALIGNMENT,
             device=built.device,
             offloads=tuple(context.offloads),
+            plugins=tuple(plan.options.plugins),
         )
         return InferenceSession(made, plan.target.threads)
 

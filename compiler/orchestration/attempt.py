@@ -21,7 +21,7 @@ from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.monitoring.monitored import Monitored
-from hybridc.compiler.offload import whole
+from hybridc.compiler.offload import whole_model
 from hybridc.compiler.offload.backend import OWN
 from hybridc.compiler.offload.choice import MeasureBackends
 from hybridc.compiler.orchestration.drafts import Draft
@@ -160,9 +160,11 @@ def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
 def _faster(made: Draft, plain: Draft, trial: Trial, plan: Plan, clock: Clock) -> Draft:
     """The draft with libraries or the one without, whichever is the faster model."""
     with clock.stage("compare with our own kernels"):
-        pays, told = whole.pays(made.artifact, plain.artifact, trial.feeds[0], plan.target.threads)
-    kept = () if pays else tuple(note for note in made.notes if note.startswith(BACKENDS))
-    found = made if pays else plain
+        faster, told = whole_model.is_faster(
+            made.artifact, plain.artifact, trial.feeds[0], plan.target.threads
+        )
+    kept = () if faster else tuple(note for note in made.notes if note.startswith(BACKENDS))
+    found = made if faster else plain
     return replace(found, notes=(*found.notes, *kept, f"{BACKENDS} {told}"))
 
 
@@ -177,7 +179,8 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
         advice.check()
     with clock.stage("build"):
         built = generate(model, module, context)
-    artifact = assemble(model, built, context, pipeline.text(plan.steps))
+    written, plugins = pipeline.text(plan.steps), tuple(plan.options.plugins)
+    artifact = assemble(model, built, context, written, plugins)
     with clock.stage("count memory"):
         weights, threads = artifact.tensors(), plan.target.threads
         used = memory.usage(module, weights, model.inputs, model.outputs, threads)

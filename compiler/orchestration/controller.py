@@ -11,7 +11,7 @@ from hybridc.compiler.orchestration.course import Course
 
 
 @dataclass(frozen=True)
-class Controller(ABC):
+class Controller(plugin.Plugin, ABC):
     """Chooses which stages are tried, and in which order; its fields are its options.
 
     It decides by what the course knows and measures nothing itself: `course.go` tries a stage,
@@ -30,5 +30,4 @@ class Controller(ABC):
 
 def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Controller]:
     """The plug-ins of `compiler/control/`, of its entry points, and of these files."""
-    own = tuple(path for path in files if plugin.defines(path, Controller))
-    return plugin.Catalogue("hybridc.compiler.control", Controller, own)
+    return plugin.catalogue("hybridc.compiler.control", Controller, files)

@@ -76,14 +76,14 @@ class Draft:
         }
 
     @classmethod
-    def load(cls, path: Path, told: Mapping[str, Any]) -> "Draft":
-        """Read what `save` wrote.
+    def load(cls, path: Path, told: Mapping[str, Any], plugins: Sequence[Path] = ()) -> "Draft":
+        """Read what `save` wrote; `plugins` are files with backends that the artifact may need.
 
         Raises ArtifactError where the file is damaged, and KeyError or TypeError where `told` is
         not what `save` returned.
         """
         return cls(
-            artifact=Artifact.load(path),
+            artifact=Artifact.load(path, plugins),
             precision=str(told["precision"]),
             memory=Memory(**told["memory"]),
             kernels=tuple(_record(record) for record in told["kernels"]),

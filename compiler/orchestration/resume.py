@@ -99,7 +99,8 @@ class Kept:
             artifact = path.with_suffix(".hyb")
             if archive.seal_of(artifact) != told["artifact"]:  # reading it checks all bytes by that
                 raise ValueError("its artifact is another one")
-            found = _outcome(Draft.load(artifact, told["draft"]), told, self.trial.model)
+            draft = Draft.load(artifact, told["draft"], options.plugins)
+            found = _outcome(draft, told, self.trial.model)
             sensitive = self._sensitive(options, told["operators"])
             found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
         except (HybridcError, OSError, ValueError, KeyError, TypeError) as error:

@@ -1,6 +1,7 @@
 """The compiler's own artifacts, run as users run them."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,10 +15,15 @@ class Hybridc(Peer):
 
     suffixes: ClassVar[tuple[str, ...]] = (".hyb",)
     packages: ClassVar[tuple[str, ...]] = ("hybridc", "apache-tvm")
+    plugins: tuple[Path, ...] = ()
+
+    def with_plugins(self, files: Sequence[Path]) -> "Hybridc":
+        """The peer for an artifact whose backends are in these files."""
+        return replace(self, plugins=tuple(files))
 
     def prepare(self, path: Path, feed: Feed, threads: int) -> Call:
         """Load the artifact; the thread count is that of TVM's pool, whatever it was built for."""
         from hybridc.compiler.session import InferenceSession
 
-        session = InferenceSession(path, threads)
+        session = InferenceSession(path, threads, self.plugins)
         return lambda: session.run(None, feed)

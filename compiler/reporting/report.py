@@ -237,7 +237,9 @@ def _records_line(records: Mapping[str, Any]) -> str:
         return f"schedules as {records['source']} has them"
     if "fault" in records:
         return f"no tuning log: {records['fault']}"
-    counts = f"{records['hits']} hits, {records['near']} near, {records['misses']} misses"
+    hits = f"{records['hits']} hit{'' if records['hits'] == 1 else 's'}"
+    misses = f"{records['misses']} miss{'' if records['misses'] == 1 else 'es'}"
+    counts = f"{hits}, {records['near']} near, {misses}"
     skipped = f"; not usable: {'; '.join(records['skipped'])}" if records["skipped"] else ""
     return f"tuning log {records['source']}: {counts}{skipped}"
 

@@ -131,8 +131,7 @@ class Kernel:
 
         data = json.loads(path.read_text())
         files = tuple(map(Path, data["plugins"]))
-        own = tuple(file for file in files if plugin.defines(file, ScheduleRule))
-        rules = plugin.Catalogue("hybridc.schedules", ScheduleRule, own)
+        rules = plugin.catalogue("hybridc.schedules", ScheduleRule, files)
         return cls(
             data["name"],
             tvm.ir.load_json(data["func"]),

@@ -11,6 +11,7 @@ from hybridc.compiler.tables import table
 from hybridc.compiler.tuning import cost_model, tasks
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
+from hybridc.compiler.units import format_durations
 
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 
@@ -80,7 +81,9 @@ def to_json(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str) -> dict[s
 def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: bool = False) -> str:
     """The tuning as a table and some sentences; `explain` adds how well it was predicted."""
     headers = ["kernel", "rule", "calls", "trials", "default", "best", "gain", "point"]
-    lines = [_row(row) for row in rows]
+    defaults = format_durations([row["default"] for row in rows])
+    bests = format_durations([row["best"] for row in rows])
+    lines = list(map(_row, rows, defaults, bests))
     if explain:
         headers.insert(-1, "predicted τ")
         lines = [
@@ -105,25 +108,21 @@ def _counted(tuned: Tuned) -> str:
 def disturbed(count: int) -> str:
     """How many times say little of the kernels."""
     times = "1 time was" if count == 1 else f"{count} times were"
-    return f"{times} taken while other programs kept it busy"
+    return f"{times} taken while other programs kept the machine busy"
 
 
-def _row(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _row(row: Mapping[str, Any], written_default: str, written_best: str) -> tuple[str, ...]:
     default, best = row["default"], row["best"]
     return (
         row["kernel"],
         row["rule"],
         str(row["calls"]),
         str(row["trials"]),
-        _time(default),
-        _time(best),
+        written_default,
+        written_best,
         f"{default / best:.2f}" if default and best else "-",
         " ".join(f"{knob}={value}" for knob, value in (row["point"] or {}).items()) or "-",
     )
-
-
-def _time(seconds: float | None) -> str:
-    return f"{seconds * 1e6:.1f} µs" if seconds else "-"
 
 
 def _tau(row: Mapping[str, Any]) -> str:

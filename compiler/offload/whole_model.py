@@ -15,7 +15,7 @@ from hybridc.compiler.session import InferenceSession
 _SECONDS = 2.0
 
 
-def pays(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple[bool, str]:
+def is_faster(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple[bool, str]:
     """Whether the artifact with libraries is the faster one, and what is to be told of it."""
     sessions = [InferenceSession(each, threads) for each in (joined, own)]
     runs = [lambda session=session: session.run(None, feed) for session in sessions]
