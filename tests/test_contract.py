@@ -21,7 +21,8 @@ from hybridc.compiler.units import format_duration, format_size, parse_duration,
     [
         ("5ms", 5e-3),
         ("250us", 250e-6),
-        ("250µs", 250e-6),
+        ("250\u00b5s", 250e-6),  # the sign, and the Greek letter
+        ("250\u03bcs", 250e-6),
         ("1s", 1),
         ("2min", 120),
         (" .5 h", 1800),
@@ -102,6 +103,7 @@ def test_limits_with_their_sign_and_unit() -> None:
     [
         ("5ms", 50, 5e-3),
         ("median<=5ms", 50, 5e-3),
+        ("<=5ms", 50, 5e-3),
         ("p99<=8ms", 99, 8e-3),
         (" P99.9 = 1s", 99.9, 1),
     ],
