@@ -25,12 +25,12 @@ COMPILE: Sections = {
     ),
     "Tuning": ("trials", "log", "near", "frozen", "lock"),
     "Watching": ("monitor", "monitor_interval", "trace", "profile"),
-    "Other": ("config", "help"),
+    "Other": ("config",),
 }
 
 
 class Sectioned(click.Command):
-    """A command whose help shows its options in `sections`; what is in none stands at the end.
+    """A command whose help shows its options in `sections`; what is in none joins the last.
 
     Of an option that is repeated the last counts, as is usual.  But a limit that is silently
     dropped is a promise that is not kept: those of `once` are refused.
@@ -53,12 +53,14 @@ class Sectioned(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each section with a title of its own."""
-        left = {each.name: each for each in self.get_params(ctx)}
+        params = self.get_params(ctx)
+        left = {each.name: each for each in params if isinstance(each, click.Option)}
         told = {
             title: [left.pop(name) for name in names if name in left]
             for title, names in self.sections.items()
         }
-        for title, options in {**told, "Options": list(left.values())}.items():
+        told[list(told)[-1]] += left.values()  # --help, to which click gives a name of its own
+        for title, options in told.items():
             rows = [row for each in options if (row := each.get_help_record(ctx)) is not None]
             if rows:
                 with formatter.section(title):

@@ -146,7 +146,7 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"min_accuracy": {"lenn": 1}, "validate": len}, "did you mean 'len'"),
         ({"max_latency": "medain<=1ms"}, "named 'medain'; did you mean 'median'"),
         ({"max_latency": "mean<=1ms"}, "no statistic of latencies is named 'mean'"),
-        ({"max_drop": {"len": -1}, "validate": len}, "from 0 to inf, got -1"),
+        ({"max_drop": {"len": -1}, "validate": len}, "from 0 on, got -1"),
     ],
 )
 def test_senseless_limits_are_refused(limits: dict[str, object], message: str) -> None:

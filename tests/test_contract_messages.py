@@ -1,5 +1,6 @@
 """What is said of limits: their names, kinds and numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
     ("given", "said"),
     [
         ({"min_accuracy": {"COSINE": 0.9}}, "did you mean 'cosine'"),
-        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 to inf"),
+        ({"min_accuracy": {"snr": math.inf}}, "accuracy snr is a number that is finite, got inf"),
+        ({"min_accuracy": {"max-abs": math.inf}}, "max-abs is a number from 0 on, got inf"),
+        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 on"),
     ],
     ids=lambda value: str(value).replace(str(hits), "hits"),
 )
