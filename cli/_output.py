@@ -1,8 +1,10 @@
 """Results go to stdout, progress goes to stderr; JSON is one document."""
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import click
@@ -11,6 +13,11 @@ import click
 def emit_json(data: Any) -> None:
     """Print the one JSON document of a verb that was asked for JSON."""
     click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
+
+
+def results_alone() -> AbstractContextManager[object]:
+    """Send to stderr what others print meanwhile: plug-ins, validation functions, exporters."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def progress(verbose: bool = False) -> Callable[[str], None]:

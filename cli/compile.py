@@ -23,7 +23,8 @@ from hybridc.cli._options import (
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import clear_progress, emit_json, progress, results_alone
+from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli._steering import steering_options
 from hybridc.compiler.errors import ContractError
 from hybridc.compiler.files import check_place
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from hybridc.compiler.orchestration.attempt import Outcome
 
 
-@click.command()
+@click.command(cls=Sectioned, sections=COMPILE, once=COMPILE["Contract"])
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option(
     "-o",
@@ -50,7 +51,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.  auto:"
-    " fp32, and bf16 if only that keeps the contract and a limit on accuracy allows it.",
+    " fp32, and less where only that keeps the contract and a limit on accuracy allows it.",
 )
 @SHAPE
 @contract_options
@@ -61,7 +62,7 @@ if TYPE_CHECKING:
     metavar="DATA",
     help="Inputs by name to verify and measure on, one or many samples: an .npz file, or a folder"
     " of .npy files; random if not set.  For int8, half of them give the ranges, and the others"
-    " verify.",
+    " alone verify it.",
 )
 @click.option(
     "--validation",
@@ -165,23 +166,24 @@ def command(
     from hybridc.compiler.configuration.config import HybridConfig
     from hybridc.compiler.orchestration import cascade
 
-    config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
-    options = presets.options(
-        config,
-        progress(verbose),
-        dump_ir=dump_ir,
-        calibration=data.read(calibration) if calibration else None,
-        validation=data.read(validation) if validation else None,
-    )
-    plans.check(options)
-    cascade.check(options)
-    glance([model])
-    if untrusted:
-        from hybridc.compiler.untrusted import examine
+    with results_alone():
+        config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
+        options = presets.options(
+            config,
+            progress(verbose),
+            dump_ir=dump_ir,
+            calibration=data.read(calibration) if calibration else None,
+            validation=data.read(validation) if validation else None,
+        )
+        plans.check(options)
+        cascade.check(options)
+        glance([model])
+        if untrusted:
+            from hybridc.compiler.untrusted import examine
 
-        examine(model, shapes)
-    outcome = _compile(model, options, shapes)
-    _write_report(outcome, report, options)
+            examine(model, shapes)
+        outcome = _compile(model, options, shapes)
+        _write_report(outcome, report, options)
     limits = options.contract.told(outcome.measured)
     _deliver(outcome, path, keep_best, None if as_json else limits)
 

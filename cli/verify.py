@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli._options import BACKEND_PLUGIN, JSON, MODEL_PATH, VERBOSE
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import clear_progress, emit_json, progress, results_alone
 from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
@@ -54,10 +54,11 @@ def command(
     from hybridc.compiler.assurance import validation
     from hybridc.compiler.assurance.recheck import recheck
 
-    own = validation.load(validate) if validate else None
-    loaded = Artifact.load(artifact, plugin)
     try:
-        found = recheck(loaded, model, data, own, progress(verbose))
+        with results_alone():
+            own = validation.load(validate) if validate else None
+            loaded = Artifact.load(artifact, plugin)
+            found = recheck(loaded, model, data, own, progress(verbose))
     finally:
         clear_progress()
     if as_json:

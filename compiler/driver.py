@@ -238,7 +238,8 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
     trial, limits = shop.trial, (plan.options.contract, found.best.measured)
     reference = advice.of_reference(trial.model, *limits, clock.purse.left)
-    few = advice.of_samples(*limits, len(trial.feeds), trial.data.told if trial.data else "")
+    tried = trial.unseen() if found.best.sensitive else trial
+    few = advice.of_samples(*limits, len(tried.feeds), tried.data.told if tried.data else "")
     told = [*found.best.report.notes, *filter(None, notes)]
     told += [note for note in dict.fromkeys(shop.tunings) if note not in told]
     return found.best.decided(

@@ -6,8 +6,8 @@ from collections.abc import Generator, Mapping, Sequence
 
 from hybridc.compiler.errors import InputError
 
-_NUMBER = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Zµ]+)\s*")
-_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+_NUMBER = re.compile(r"\s*(?P<number>[0-9]*\.?[0-9]+)\s*(?P<unit>[a-zA-Z\u00b5]+)\s*")
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 _BYTES = {
     "B": 1.0,
     "kB": 1e3,
@@ -68,7 +68,7 @@ def format_size(size: float) -> str:
 
 
 def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
-    match = _NUMBER.fullmatch(text)
+    match = _NUMBER.fullmatch(text.replace("\u03bc", "\u00b5"))  # the Greek letter, the sign
     if match is None or match["unit"] not in units:
         names = ", ".join(units)
         raise InputError(f"{text!r} is not {what}; write it like {example} (units: {names})")

@@ -96,6 +96,21 @@ def test_a_perceptron_and_nothing_to_multiply() -> None:
     assert analysed([helper.make_node("Relu", ["x"], ["y"])], [2], {}).architecture.kind == "none"
 
 
+def test_of_a_table_only_what_is_looked_up_is_moved() -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["ids"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("MatMul", ["rows", "w"], ["y"]),
+    ]
+    found = analysed(nodes, [4], {"table": floats(1000, 16), "w": floats(16, 8)})
+    (lookup,) = [share for share in found.shares if share.operator == "take"]
+    assert lookup.flops == 0
+    # Rows are read and written; beside them there are only indices.
+    rows = 4 * 4 * 16
+    assert 2 * rows <= lookup.bytes * found.traffic < 3 * rows
+    assert found.parameters >= 1000 * 16 + 16 * 8
+
+
 def attention(mask: Any) -> Analysis:
     constants = {name: floats(16, 16) for name in "qkv"} | {"m": mask}
     nodes = [helper.make_node("MatMul", ["x", name], [f"{name}x"]) for name in "qkv"]

@@ -7,6 +7,7 @@ import click
 import pytest
 
 import hybridc
+from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli.compile import command
 from hybridc.compiler.configuration import config_page, presets
 from hybridc.compiler.configuration.config import HybridConfig, names
@@ -43,6 +44,20 @@ def test_the_command_line_has_each_option_and_its_default() -> None:
                 assert not default, name
             case value:
                 assert default == value, name
+
+
+def test_each_option_stands_in_one_section_of_the_help() -> None:
+    assert isinstance(command, Sectioned)
+    context = click.Context(command)
+    options = [str(each.name) for each in command.params if each.name != "model"]
+    assert sorted(name for names in COMPILE.values() for name in names) == sorted(options)
+    told = command.get_help(context)
+    places = [told.index(f"\n{title}:\n") for title in COMPILE]
+    assert places == sorted(places)
+    assert told.index("--help") > places[-1]
+    lines = [line.replace(",", " ").split() for line in told.splitlines() if line[:3] == "  -"]
+    shown = [word for words in lines for word in words[:2]]
+    assert all(shown.count(each.opts[0]) == 1 for each in command.params if each.name != "model")
 
 
 def test_choices_are_the_same_everywhere() -> None:
@@ -86,6 +101,12 @@ def test_toml_and_yaml_say_the_same(tmp_path: Path) -> None:
     )
     assert HybridConfig.read(toml) == HybridConfig.read(yaml)
     assert HybridConfig.read(toml).given()["validate"] == "a.b:c"
+    yaml.write_text("max_latency: 5ms\nseed: 1\nmax_latency: 6ms\n")
+    with pytest.raises(InputError, match="given twice: max_latency"):
+        HybridConfig.read(yaml)
+    yaml.write_text("min_accuracy: {cosine: 0.9, cosine: 0.8}\n")
+    with pytest.raises(InputError, match="given twice: cosine"):
+        HybridConfig.read(yaml)
     yaml.write_text("strategy: !!python/object/apply:os.system [true]")
     with pytest.raises(InputError, match="this is no YAML"):
         HybridConfig.read(yaml)
@@ -186,6 +207,7 @@ def test_python_takes_a_configuration_and_arguments_go_before(
         ({"order": "bf16"}, "order: wants a list, got 'bf16'"),
         ({"min_accuracy": 0.9}, "min_accuracy: wants a table of names and numbers, got 0.9"),
         ({"exact": "perhaps"}, "exact: wants true or false, got 'perhaps'"),
+        ({"threshold": float("nan")}, "threshold: should be less than 1, got nan"),
     ],
 )
 def test_wrong_values_are_told_in_plain_words(given: dict[str, Any], told: str) -> None:

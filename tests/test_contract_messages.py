@@ -1,13 +1,17 @@
 """What is said of limits: their names, kinds and numbers."""
 
+import math
 from typing import Any
 
 import numpy as np
 import pytest
 from test_contract import hits
 
+from hybridc.cli import main as entry
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.limits import parse_limits
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 
 
@@ -20,7 +24,9 @@ def test_numbers_of_numpy_are_numbers() -> None:
     ("given", "said"),
     [
         ({"min_accuracy": {"COSINE": 0.9}}, "did you mean 'cosine'"),
-        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 to inf"),
+        ({"min_accuracy": {"snr": math.inf}}, "accuracy snr is a number that is finite, got inf"),
+        ({"min_accuracy": {"max-abs": math.inf}}, "max-abs is a number from 0 on, got inf"),
+        ({"max_drop": {"hits": -1}, "validate": hits}, "drop of hits is a number from 0 on"),
     ],
     ids=lambda value: str(value).replace(str(hits), "hits"),
 )
@@ -32,3 +38,33 @@ def test_names_and_numbers_are_told_as_they_were_meant(given: dict[str, Any], sa
 def test_limits_say_what_they_are_of() -> None:
     with pytest.raises(InputError, match="weights 'neural' is a number, got 'x'"):
         parse_limits(["neural=x"], "weights")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"rtol": float("nan")}, "rtol is a number from 0 on, got nan"),
+        ({"rtol": float("inf")}, "rtol is a number from 0 on, got inf"),
+        ({"atol": -1.0}, "atol is a number from 0 on, got -1"),
+        ({"seed": -1}, "a seed is a whole number from 0 on, got -1"),
+    ],
+)
+def test_tolerances_and_seeds_that_are_none_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        plans.check(Options(**given))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--max-latency", "5ms", "--max-latency", "p99<=8ms"], "--max-latency is given twice"),
+        (["--max-size", "5MB", "--max-size=6MB"], "--max-size is given twice"),
+        (["--validate", "a:b", "--validate", "c:d"], "--validate is given twice"),
+        (["--keep-best", "--keep-best", "--budget", "1s", "--budget", "2s"], "no such file"),
+    ],
+)
+def test_no_limit_takes_the_place_of_another(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert entry.run(["compile", "missing.onnx", *given]) == 2
+    assert said in capsys.readouterr().err

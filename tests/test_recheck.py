@@ -17,7 +17,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import ArtifactError, InputError
+from hybridc.compiler.errors import ArtifactError, InputError, WrongAnswerError
 
 LIMITS = Contract(
     max_latency="p90<=1h",
@@ -92,6 +92,29 @@ def test_what_is_lacking_is_told(artifact: Artifact) -> None:
 def test_random_inputs_are_those_of_the_certificate(artifact: Artifact) -> None:
     found = recheck(artifact).examined.certificate
     assert found["data_blake3"] == artifact.certificate["data_blake3"]
+
+
+def test_tolerances_are_those_of_the_artifact(model: Path) -> None:
+    """By its own tolerance an artifact holds that is beyond the usual one, and the reverse."""
+    wide = driver.compile(classifier(), rtol=0.0, atol=10.0)
+    assert wide.certificate["tolerances"] == {"rtol": 0.0, "atol": 10.0}
+    weights = {name: array * np.float32(1.01) for name, array in wide.weights.items()}
+    found = recheck(replace(wide, weights=weights), model)
+    assert [each.atol for each in found.examined.agreement] == [10.0]
+    usual = driver.compile(classifier())
+    assert "tolerances" not in usual.certificate
+    with pytest.raises(WrongAnswerError, match="atol 0.0001"):
+        recheck(replace(usual, weights=weights), model)
+    narrow = replace(usual, certificate={**usual.certificate, "tolerances": {"rtol": 0, "atol": 0}})
+    with pytest.raises(WrongAnswerError, match="rtol 0, atol 0"):
+        recheck(narrow, model)
+
+
+@pytest.mark.parametrize("told", [3, {"rtol": "x"}, {"atol": -1.0}, {"rtol": float("inf")}])
+def test_tolerances_of_a_stranger_are_checked(artifact: Artifact, told: Any) -> None:
+    strange = replace(artifact, certificate={**artifact.certificate, "tolerances": told})
+    with pytest.raises(ArtifactError, match=r"holds no .tol that is known"):
+        recheck(strange)
 
 
 def test_another_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:

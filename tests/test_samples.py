@@ -9,6 +9,7 @@ import tvm
 
 from hybridc.compiler import driver
 from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.samples import Samples, samples
 from hybridc.compiler.configuration import plans
@@ -82,8 +83,28 @@ def test_where_nothing_calibrates_all_data_verify() -> None:
     assert len(found.feeds) == 6
     assert found.calibration is None
     limits = Contract("1ms", min_accuracy={"cosine": 0.9})
-    assert len(chosen(dtype="auto", calibration=data(6), contract=limits).feeds) == 3
     assert len(chosen(dtype="fp32", calibration=data(6), contract=limits).feeds) == 6
+
+
+def test_what_takes_no_ranges_is_verified_on_all_data_and_the_rest_on_unseen_ones() -> None:
+    limits = Contract("1ms", min_accuracy={"cosine": 0.9})
+    found, wanted = chosen(dtype="auto", calibration=data(7), contract=limits).answered(
+        MODEL.reference
+    )
+    assert (len(found.feeds), found.told) == (7, "calibration data")
+    trial = Trial(MODEL, found.feeds, wanted, found)
+    unseen = trial.unseen()
+    assert unseen.data is not None
+    verifying, calibrating = hashes(unseen.data)
+    assert (len(verifying), len(calibrating)) == (4, 3)
+    assert not verifying & calibrating
+    assert verifying | calibrating == {feed["x"].tobytes() for feed in trial.feeds}
+    assert unseen.data.told == "calibration data, split"
+    for feed, (answer,) in zip(unseen.feeds, unseen.wanted, strict=True):
+        np.testing.assert_array_equal(feed["x"], answer)
+    assert unseen.unseen() == unseen
+    # The same samples as where nothing else is tried.
+    assert hashes(chosen(calibration=data(7))) == (verifying, calibrating)
 
 
 @pytest.mark.parametrize("strategy", ["fusion", "adaptive", "parallel", "hierarchical"])

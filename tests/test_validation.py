@@ -1,5 +1,6 @@
 """The user's own function: found by name, run on artifact and reference, its faults told."""
 
+import json
 import math
 import signal
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from test_driver import classifier
 
+from hybridc.cli import main as entry
 from hybridc.compiler import driver
 from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.contract import Contract
@@ -98,7 +101,9 @@ def test_a_limit_beyond_the_reference_is_told_as_such() -> None:
 @pytest.fixture
 def measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of the user's in the current directory."""
-    (tmp_path / "own_measures.py").write_text("def good(session):\n    return 1\nvalue = 3\n")
+    (tmp_path / "own_measures.py").write_text(
+        "print('imported')\ndef good(session):\n    print('called')\n    return 1\nvalue = 3\n"
+    )
     (tmp_path / "own_fault.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "own_measures", raising=False)
@@ -126,3 +131,19 @@ def test_a_function_is_found_in_the_current_directory(measures: str) -> None:
 def test_what_names_no_function_is_refused(text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         validation.load(text)
+
+
+@pytest.mark.usefixtures("measures")
+def test_what_a_function_prints_is_no_result(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    onnx.save(classifier(), tmp_path / "model.onnx")
+    given = ["model.onnx", "--validate", "own_measures:good", "--json"]
+    assert entry.run(["compile", *given]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["certificate"]["measured"]["accuracy"]["validate"]["value"] == 1
+    assert told.err.split() == ["imported", "called"]
+    assert entry.run(["verify", "model.hyb", "--validate", "own_measures:good", "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["holds"] is True
+    assert "called" in told.err

@@ -14,6 +14,7 @@ from hybridc.compiler.rewrite import Expr, relax_functions
 
 _MOST = 0.5  # of the FLOPs, for a kind of operator to make the architecture
 _MUCH = 0.2  # so that it does not go without saying
+_LEAST = 0.005  # less is told as 0 %, and is no reason
 _STEPS = 3  # products with the same weights, to be steps of a recurrence
 _LARGEST_MASK = 2**22  # elements; larger constants are weights
 
@@ -44,7 +45,7 @@ def architecture(module: IRModule, found: Sequence[Operator]) -> Architecture:
         (attentions, f"{attentions} products of softmax with activations (attention)"),
         (products, f"matrix products do {products:.0%} of the multiplications"),
     )
-    reasons = tuple(reason for share, reason in told if share)
+    reasons = tuple(reason for share, reason in told if share >= _LEAST)
     if recurrent >= _MOST:
         return Architecture("recurrent", reasons)
     if attentions and max(convolutions, recurrent) >= _MUCH:

@@ -21,6 +21,8 @@ from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
 
 _VIEWS = {"reshape", "squeeze", "expand_dims", "flatten", "nn.batch_flatten"}
+# What they are asked for is all that they read of a table, and they compute nothing.
+_LOOKUPS = {"take", "gather_elements", "gather_nd"}
 # Of the shape of their operand, but each element needs others of it.
 _WHOLE = {
     *("nn.softmax", "nn.log_softmax", "nn.layer_norm", "nn.group_norm", "nn.instance_norm"),
@@ -93,6 +95,8 @@ class _Reader:
         moving = [each for each in operands if not self._is_constant(each)]
         kind, flops = _cost(name, operands, variable)
         weights, alone = sum(map(_bytes, held)), sum(map(_bytes, [*moving, variable]))
+        if name in _LOOKUPS:
+            weights = min(weights, _bytes(variable))
         data = alone
         largest = max(moving, key=_bytes, default=None)
         if name in _VIEWS or name in ("memory.view", "shape_of"):
@@ -128,7 +132,7 @@ def _cost(name: str, operands: list[Expr], variable: Expr) -> tuple[str, int]:
         # Queries are [batch, rows, heads, size]; both products meet every key.
         return ATTENTION, 4 * prod(shapes[0]) * shapes[1][1]
     largest = max(map(prod, shapes), default=0)
-    if name in _VIEWS:
+    if name in _VIEWS or name in _LOOKUPS:
         return OTHER, 0
     if name not in _WHOLE and out >= largest > 0:
         return ELEMENTWISE, out

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hybridc.compiler.artifact import Artifact
@@ -47,6 +47,15 @@ class Trial:
     data: samples.Samples | None = None
     references: References = field(default_factory=References)
 
+    def unseen(self) -> "Trial":
+        """The same on the feeds alone that gave no ranges, for what was made with these."""
+        if self.data is None or self.data.apart is None:
+            return self
+        feeds = [self.feeds[i] for i in self.data.apart]
+        wanted = [self.wanted[i] for i in self.data.apart] if self.wanted else self.wanted
+        data = replace(self.data, feeds=feeds, told=samples.SPLIT, apart=None)
+        return replace(self, feeds=feeds, wanted=wanted, data=data)
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -72,6 +81,12 @@ class Terms:
     def how(self) -> How:
         """What each output is held to."""
         return self.rtol, self.atol, self.precision
+
+    @property
+    def tolerances(self) -> dict[str, float]:
+        """Those that were given, by name, for the certificate."""
+        given = {"rtol": self.rtol, "atol": self.atol}
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -189,6 +204,8 @@ def _certificate(
     }
     if terms.calibrated is not None:
         said["calibration"] = dict(terms.calibrated)
+    if terms.tolerances:
+        said["tolerances"] = terms.tolerances
     if promised := terms.contract.describe():
         said |= {
             "contract": promised,

@@ -244,9 +244,15 @@ def _is_own(name: str, own: Validate | None) -> bool:
 
 
 def _checked(name: str, value: float, low: float, high: float) -> float:
-    if not (_is_number(value) and low <= value <= high):
-        raise InputError(f"{name} is a number from {low:g} to {high:g}, got {value}")
+    if not (_is_number(value) and low <= value <= high and math.isfinite(value)):
+        raise InputError(f"{name} is a number {_range(low, high)}, got {value}")
     return value
+
+
+def _range(low: float, high: float) -> str:
+    if math.isfinite(high):
+        return f"from {low:g} to {high:g}"
+    return f"from {low:g} on" if math.isfinite(low) else "that is finite"
 
 
 def _counted(value: int | None) -> Estimate | None:

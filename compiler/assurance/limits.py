@@ -20,13 +20,13 @@ _EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "
 
 
 def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
-    """Read `p99<=8ms`, `median=5ms` or `5ms`, of the given percentile, as that and seconds."""
+    """Read `p99<=8ms`, `median=5ms`, `<=5ms` or `5ms`, of the given percentile; that and seconds."""
     if ">" in text:
         raise InputError(f"a latency can be limited by <= alone, got {text!r}")
     match = _LATENCY.fullmatch(text)
     assert match is not None
-    if (statistic := match["statistic"]) is not None:
-        percentile = _percentile(statistic.strip())
+    if statistic := (match["statistic"] or "").strip():
+        percentile = _percentile(statistic)
     return checked_percentile(percentile), parse_duration(match["limit"])
 
 

@@ -1,5 +1,6 @@
 """Measure an artifact again and say whether what its certificate promises still holds."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,8 @@ def recheck(
     `model` is the file that it was compiled from, whose reference the outputs are compared with;
     `data` are inputs (see `calibration.read`), by default random ones by the certificate's seed.
     Raises WrongAnswerError where outputs are beyond their tolerance, InputError where the data or
-    the model do not fit the artifact, or it cannot run here.
+    the model do not fit the artifact, or it cannot run here.  Tolerances are those that it was
+    compiled with.
     """
     if unfit := artifact.unfit():
         raise InputError(f"the artifact cannot be verified here: {unfit}")
@@ -81,12 +83,32 @@ def recheck(
     precision = str(artifact.certificate.get("precision", "fp32"))
     ranges = artifact.certificate.get("calibration")
     calibrated = ranges if isinstance(ranges, Mapping) else None
-    terms = Terms(model is not None, None, None, promised, told, precision, calibrated=calibrated)
+    terms = Terms(
+        model is not None,
+        _tolerance(artifact, "rtol"),
+        _tolerance(artifact, "atol"),
+        promised,
+        told,
+        precision,
+        calibrated=calibrated,
+    )
     used = artifact.report.get("memory")
     memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
     examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
     clauses = promised.clauses(examined.measured)
     return Recheck(tuple(clauses), unchecked, examined, _conditions(artifact))
+
+
+def _tolerance(artifact: Artifact, name: str) -> float | None:
+    """What the artifact was compiled with, by its certificate; None for that of the dtype.
+
+    Raises ArtifactError where that is no tolerance.
+    """
+    given = artifact.certificate.get("tolerances", {})
+    found = given.get(name) if isinstance(given, Mapping) else math.nan
+    if found is not None and not (type(found) in (int, float) and 0 <= found < math.inf):
+        raise ArtifactError(f"the certificate of {artifact.name} holds no {name} that is known")
+    return found
 
 
 def _conditions(artifact: Artifact) -> Conditions | None:

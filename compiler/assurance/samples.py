@@ -16,6 +16,7 @@ from hybridc.compiler.orchestration import stages
 from hybridc.compiler.quantization import activations
 
 _EXAMPLES = "the example inputs"
+SPLIT = "calibration data, split"
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Samples:
     """Feeds to verify and measure on, what they are, and the calibration data beside them.
 
     `calibration` is None where no stage of the compilation asks for ranges.  Without the first feed
-    there may still be `others`, the example inputs of the model.
+    there may still be `others`, the example inputs of the model.  `apart` are the places of the
+    feeds that gave no ranges, which alone verify what was made with them; None where none gave any.
     """
 
     feeds: Feeds
@@ -31,6 +33,7 @@ class Samples:
     calibration: activations.Calibration | None = None
     calibrated: Mapping[str, Any] | None = None
     others: bool = False
+    apart: tuple[int, ...] | None = None
 
     def answered(self, reference: Reference) -> tuple["Samples", list[list[Array]]]:
         """The reference's answers; random inputs that it refuses are left out if others are left.
@@ -50,7 +53,8 @@ def samples(model: Model, plan: Plan) -> Samples:
     """Choose among the user's data, or draw random ones, by the seed of the options.
 
     Beside random ones stand the example inputs that a model came with.
-    Data for both are split, a half each at random; two samples are the least that can be.  Where
+    Data for both are split, a half each at random; two samples are the least that can be.  What
+    takes no ranges is verified on all of them.  Where
     validation data are given, all of the calibration data calibrate.  A model that is quantised
     already is not calibrated.  Raises InputError where the data do not fit the model.
     """
@@ -71,10 +75,19 @@ def samples(model: Model, plan: Plan) -> Samples:
         return replace(made, others=drawn.others)
     if len(given) == 1:
         return _calibrated(given, "calibration data", None, model, options.seed)
-    order = np.random.default_rng(options.seed).permutation(len(given))
+    return _split(given, model, plan)
+
+
+def _split(given: Feeds, model: Model, plan: Plan) -> Samples:
+    """Half of the data give ranges, and the others verify; all do, where a stage needs no ranges."""
+    seed = plan.options.seed
+    order = np.random.default_rng(seed).permutation(len(given))
     half = min(len(given) // 2, activations.MOST)
-    ours, theirs = ([given[i] for i in sorted(part)] for part in (order[:half], order[half:]))
-    return _calibrated(theirs, "calibration data, split", ours, model, options.seed)
+    ours = [given[i] for i in sorted(order[:half])]
+    apart = tuple(sorted(int(i) for i in order[half:]))
+    if plan.calibrates:
+        return _calibrated([given[i] for i in apart], SPLIT, ours, model, seed)
+    return replace(_calibrated(given, "calibration data", ours, model, seed), apart=apart)
 
 
 def _random(plan: Plan, model: Model) -> Samples:

@@ -45,7 +45,7 @@ def load(text: str) -> Validate:
     Importing a module runs it.  Raises InputError where there is none.
     """
     module_name, _, name = text.partition(":")
-    if not module_name or not name:
+    if not module_name or not name or module_name.startswith("."):
         raise InputError(f"--validate {text!r} is not of the form package.module:function")
     sys.path.insert(0, str(Path.cwd()))
     try:

@@ -235,9 +235,20 @@ def _yaml(text: str) -> Any:
     except ImportError:
         raise InputError("reading YAML needs PyYAML: pip install 'hybridc[yaml]'") from None
     try:
+        _check_once(yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_once(node: Any) -> None:
+    """Raise InputError where a mapping of YAML has a key twice, of which one would be dropped."""
+    if getattr(node, "id", "") == "mapping":
+        names = [str(key.value) for key, _ in node.value]
+        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+            raise InputError(f"given twice: {', '.join(twice)}")
+        for _, value in node.value:
+            _check_once(value)
 
 
 def _line(error: ValidationError) -> str:
@@ -274,5 +285,5 @@ def _fault(each: Mapping[str, Any]) -> str:
     said = str(each["msg"]).removeprefix("Value error, ")
     if kind == "value_error":  # our own words, which say what was given
         return f"{where}: {said}"
-    told = _WANTED.get(kind, f"{said[0].lower()}{said[1:]}")
+    told = _WANTED.get(kind, said.removeprefix("Input ").lower())
     return f"{where}: {told}, {given}"

@@ -1,5 +1,6 @@
 """How to compile: the options, and the plan that they make once all of them are read."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -178,6 +179,7 @@ def check(options: Options) -> None:
         raise InputError(f"verify is each, end or off, not {options.verify!r}")
     if options.near not in NEAR_HITS:
         raise InputError(f"near is {', '.join(NEAR_HITS)}, not {options.near!r}")
+    _check_numbers(options)
     if options.lock is not None and (options.log is not None or options.frozen):
         raise InputError("a lock holds every choice: give it without a log, and without frozen")
     if options.tuning is not None:
@@ -189,6 +191,15 @@ def check(options: Options) -> None:
     options.steering.check()
     observe.check(options)
     _check_backends(options)
+
+
+def _check_numbers(options: Options) -> None:
+    """Raise InputError for a tolerance or a seed that is none."""
+    for name, value in (("rtol", options.rtol), ("atol", options.atol)):
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"{name} is a number from 0 on, got {value:g}")
+    if options.seed < 0:
+        raise InputError(f"a seed is a whole number from 0 on, got {options.seed}")
 
 
 def check_tunable(options: Options) -> None:

@@ -223,6 +223,7 @@ def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[
 
 
 def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
+    trial = trial.unseen() if plan.calibrates else trial
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
     sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs)
@@ -276,7 +277,8 @@ def _rewrite(
         instruments.append(MeasureBackends(plan, context, make, clock))
     if options.verify == "each":
         tolerances = (options.rtol, options.atol, plan.precision(trial.model))
-        check = NumericVerify(trial.model, trial.feeds, trial.wanted, *tolerances)
+        tried = trial.unseen() if plan.calibrates else trial
+        check = NumericVerify(trial.model, tried.feeds, tried.wanted, *tolerances)
         instruments.append(check)
     module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])
     clock.stages += [Stage(f"pass {text}", seconds) for text, seconds in timing.seconds]

@@ -152,7 +152,7 @@ class Kept:
         again = Lowered(
             found, lambda: lowered(self.trial, plans.plan(options)).switched(), ranges.feeds
         )
-        return again.on(self.trial.feeds, self.trial.model.inputs)
+        return again.on(self.trial.unseen().feeds, self.trial.model.inputs)
 
     def _path(self, options: Options) -> Path:
         return self.folder / f"{blake3(archive.dump_json(described(options))).hexdigest()}.json"

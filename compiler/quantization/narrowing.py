@@ -78,13 +78,19 @@ def narrow(
         kept = _kept((assigner or Greedy()).assign(problem, whole * share), operators)
         low, high = (share, high) if tries.holds(kept) else (low, share)
         share = (low * high) ** 0.5
-    worst = sorted(operators, key=lambda each: -each.counts)
-    for count in _growing(len(worst) - 1):
+    for lowered in _otherwise(operators):
         if tries.best is not None or not tries.left:
             break
-        stay = {each.name for each in worst[:count]}
-        tries.holds(tuple(each.name for each in operators if each.name in stay))
+        tries.holds(tuple(each.name for each in operators if each.name not in lowered))
     return tries.best
+
+
+def _otherwise(operators: Sequence[Operator]) -> Iterator[set[str]]:
+    """What else may be lowered: ever fewer of the least sensitive, then each of them alone."""
+    worst = [each.name for each in sorted(operators, key=lambda each: -each.counts)]
+    for count in _growing(len(worst) - 1):
+        yield set(worst[count:])
+    yield from ({name} for name in reversed(worst))
 
 
 def _growing(most: int) -> Iterator[int]:
@@ -100,7 +106,8 @@ def _growing(most: int) -> Iterator[int]:
 class _Tries(Generic[Result]):
     """Assignments that were tried, by the operators that stay as they were.
 
-    `best` is the last one that keeps the limits; `left` is how many more may be tried.
+    `best` is the last one that keeps the limits; `left` is how many more may be tried.  Where
+    some operators in less precision were too inaccurate, they and others are not tried.
     """
 
     options: Options
@@ -113,9 +120,12 @@ class _Tries(Generic[Result]):
         """All in less precision is broken; nothing in less precision is as it was."""
         nothing = tuple(each.name for each in self.operators)
         self._known = {self.options.precise: False, nothing: True}
+        self._inaccurate: list[set[str]] = []
 
     def holds(self, kept: tuple[str, ...]) -> bool:
         """Whether the limits hold where these operators stay; each is compiled once."""
+        if any(set(kept) <= stayed for stayed in self._inaccurate):
+            return False
         if kept not in self._known:
             self.left -= 1
             self._known[kept] = self._try(replace(self.options, precise=kept))
@@ -130,6 +140,7 @@ class _Tries(Generic[Result]):
         except HybridcError:  # the stage as a whole compiled: so may the next narrowed one
             return False
         if self.options.contract.judge_accuracy(result.measured):
+            self._inaccurate.append(set(changed.precise))
             return False
         self.best = Narrowed(result, changed, _told(changed.precise, self.operators))
         return True

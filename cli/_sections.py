@@ -1,0 +1,72 @@
+"""Help of a verb with many options, told in sections; and limits that are given twice."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+Sections = Mapping[str, Sequence[str]]
+
+# The sections of `hybridc compile`, with the names of their options.
+COMPILE: Sections = {
+    "Output": ("output", "report", "as_json", "verbose"),
+    "Model and target": ("shape", "untrusted", "target", "threads", "backends", "fallback"),
+    "Contract": (
+        *("max_latency", "min_throughput", "max_memory", "max_size"),
+        *("min_accuracy", "max_drop", "validate", "keep_best"),
+    ),
+    "Data": ("calibration", "validation", "seed"),
+    "Precision and passes": ("dtype", "exact", "level", "pipeline", "plugin"),
+    "Verification": ("verify", "rtol", "atol", "dump_ir"),
+    "Strategy and budget": (
+        *("strategy", "mode", "tier", "budget", "components", "weights", "order", "threshold"),
+        *("adaptive", "predict", "depth", "workers", "levels", "level_weights", "resume", "strict"),
+    ),
+    "Tuning": ("trials", "log", "near", "frozen", "lock"),
+    "Watching": ("monitor", "monitor_interval", "trace", "profile"),
+    "Other": ("config",),
+}
+
+
+class Sectioned(click.Command):
+    """A command whose help shows its options in `sections`; what is in none joins the last.
+
+    Of an option that is repeated the last counts, as is usual.  But a limit that is silently
+    dropped is a promise that is not kept: those of `once` are refused.
+    """
+
+    def __init__(
+        self, *given: Any, sections: Sections, once: Sequence[str] = (), **named: Any
+    ) -> None:
+        super().__init__(*given, **named)
+        self.sections = sections
+        self.once = frozenset(once)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an option of `once` that comes twice; read the others."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        for each, count in Counter(order).items():
+            if count > 1 and each.name in self.once and _single(each):
+                raise click.UsageError(f"{each.opts[0]} is given twice, and sets one limit", ctx)
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section with a title of its own."""
+        params = self.get_params(ctx)
+        left = {each.name: each for each in params if isinstance(each, click.Option)}
+        told = {
+            title: [left.pop(name) for name in names if name in left]
+            for title, names in self.sections.items()
+        }
+        told[list(told)[-1]] += left.values()  # --help, to which click gives a name of its own
+        for title, options in told.items():
+            rows = [row for each in options if (row := each.get_help_record(ctx)) is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _single(option: click.Parameter) -> bool:
+    """Whether an option has one value, of which a second would take the place."""
+    return isinstance(option, click.Option) and not (option.multiple or option.is_flag)
