@@ -54,7 +54,7 @@ def row(record: "Record") -> tuple[str, ...]:
 
     time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
     keys = record.key[:_KEY], record.workload[:_KEY]
-    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time)
+    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time, record.mode)
 
 
 def _point(data: dict[str, Any]) -> str:

@@ -57,9 +57,8 @@ def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
     if as_json:
         emit_json([{"key": record.key, **record.to_json()} for record in records])
     else:
-        _print(
-            ("record", "workload", "rule", "point", "verdict", "time"), map(_log_text.row, records)
-        )
+        headers = ("record", "workload", "rule", "point", "verdict", "time", "caches")
+        _print(headers, map(_log_text.row, records))
 
 
 @command.command("show")

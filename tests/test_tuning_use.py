@@ -30,7 +30,7 @@ from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
-from hybridc.compiler.tuning import run_off, session
+from hybridc.compiler.tuning import in_model, run_off, session
 from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
@@ -59,8 +59,10 @@ def test_a_compilation_tunes_and_the_next_one_knows(
         records = list(opened.records())
     points = {tuple(record.point.items()) for record in records}
     assert len(points) == 3
-    # Beside them are the winner's and the default's when they were measured again.
-    assert 3 <= len(records) <= 3 + 2 * 2
+    # Beside them are the winner's and the default's when they were measured again, and in the model
+    # the default's and those of points that are not much slower.
+    assert 3 + 1 <= len(records) <= 3 + 2 * 2 + 3
+    assert {record.mode for record in records} == {"warm", "model-warm"}
     assert all(record.verdict is Verdict.OK for record in records)
     assert "tuned by 3 measurements: all trials are done" in first["notes"]
     assert first["records"]["hits"] == 1
@@ -88,7 +90,7 @@ def test_a_tuning_is_told_whatever_becomes_of_its_stage(
         return Samples((0.008 + 0.001 * len(calls),) * 20)
 
     def tune(*_: object) -> Any:
-        return SimpleNamespace(tuned=tuned)
+        return SimpleNamespace(tuned=tuned, models=())
 
     monkeypatch.setattr(session, "tune", tune)
     monkeypatch.setattr(timing, "timed", timed)
@@ -130,7 +132,7 @@ def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name
 def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def kernels() -> Iterator[Any]:
+    def models() -> Iterator[Any]:
         raise AssertionError("a model was read")
         yield
 
@@ -138,7 +140,7 @@ def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(
         closed = replace(opened, readonly=True)
         monkeypatch.setattr(access, "open_log", lambda *_, **__: closed)
         with pytest.raises(LogError, match=r"log\.db can only be read, and a tuning writes"):
-            session.tune(kernels(), Options(), Tuning(4))
+            session.tune(models(), Options(), Tuning(4))
 
 
 MISSING = {
@@ -234,3 +236,18 @@ def test_a_seed_that_no_record_can_hold_is_said_before_anything_is_measured(
     assert "a seed is a whole number of at most 9223372036854775807" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "log.sqlite").exists()
+
+
+def test_a_model_that_cannot_be_run_is_tuned_by_its_kernels_alone(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("an index lies outside")
+
+    monkeypatch.setattr(in_model, "_call", fail)
+    options = Options(log=str(tmp_path / "log.sqlite"), threads=1)
+    outcome = session.tune([driver.unscheduled(tiny_model, options)], options, Tuning(2))
+    assert outcome.tuned.measured == 2
+    (note,) = (note for note in outcome.notes if "not timed in it" in note)
+    assert note.startswith("kernels of tiny not timed in it: ")
+    assert "an index lies outside" in note
