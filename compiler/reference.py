@@ -9,11 +9,10 @@ import numpy as np
 
 from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.errors import InputError, ModelError, first_line
+from hybridc.compiler.frontends.onnx_graph import corners
+from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
-# The newest that ONNX Runtime 1.31 reads; onnx 1.23 stamps files with IR 14 and opset 28.
-_IR_VERSION = 13
-_OPSET = 26
 _LOCALE = b"C.UTF-8"
 
 
@@ -45,7 +44,10 @@ def _session(source: Path | Any) -> Any:
     reasons: list[str] = []
     # ONNX Runtime takes no arrays of elements of less than a byte.
     usual = (_as_it_is, _as_written, _with_older_numbers, _in_plain_locale, _slow)
-    for road in (_slow,) if _is_narrow(_light(source)) else usual:
+    light = _light(source)
+    if corners.are_rounded(light):
+        usual = (_with_exact_corners, _slow)
+    for road in (_slow,) if _is_narrow(light) else usual:
         try:
             return road(source)
         except Exception as error:  # each library raises classes of its own, not all public
@@ -81,7 +83,7 @@ def _options(source: Path | Any) -> Any:
     on two rows, up to 244 were lost.
     """
     options = session_options()
-    if "ScatterND" in _operators(_light(source)):
+    if "ScatterND" in operators_of(_light(source)):
         options.intra_op_num_threads = 1
     return options
 
@@ -118,6 +120,16 @@ def _with_older_numbers(source: Path | Any) -> Any:
     return _changed(source, lower_numbers)
 
 
+def _with_exact_corners(source: Path | Any) -> Any:
+    """With Resize as ONNX means it, which ONNX Runtime computes otherwise."""
+
+    def change(proto: Any) -> None:
+        lower_numbers(proto)
+        corners.write_out(proto)
+
+    return _changed(source, change)
+
+
 def _in_plain_locale(source: Path | Any) -> Any:
     """With the case of letters that Unicode gives them, where a system lacks a model's locale."""
 
@@ -146,47 +158,6 @@ def _changed(source: Path | Any, change: Callable[[Any], None]) -> Any:
             "session.model_external_initializers_file_folder_path", str(source.parent.resolve())
         )
     return _runtime(proto.SerializeToString(), options)
-
-
-def lower_numbers(proto: Any) -> None:
-    """Lower the version numbers of an `onnx.ModelProto` to those that ONNX Runtime reads.
-
-    That of the operators stays where one of them was another in the older version.
-    """
-    proto.ir_version = min(proto.ir_version, _IR_VERSION)
-    used = _operators(proto)
-
-    def means_more(version: int) -> bool:
-        return any(_signature(name, version) != _signature(name, _OPSET) for name in used)
-
-    for opset in [*proto.opset_import, *(o for f in proto.functions for o in f.opset_import)]:
-        standard, version = opset.domain in ("", "ai.onnx"), opset.version
-        if standard and version > _OPSET and not means_more(version):
-            opset.version = _OPSET
-
-
-def _signature(operator: str, opset: int) -> Any:
-    """What an operator takes and gives, but for the types that it allows."""
-    import onnx
-
-    try:
-        schema = onnx.defs.get_schema(operator, opset, "")
-    except onnx.defs.SchemaError:
-        return None
-    options = {name: str(option.default_value) for name, option in schema.attributes.items()}
-    return options, *([port.name for port in side] for side in (schema.inputs, schema.outputs))
-
-
-def _operators(proto: Any) -> set[str]:
-    """The standard operators that a model uses, in subgraphs and functions too."""
-    used: set[str] = set()
-    lists = [proto.graph.node, *(function.node for function in proto.functions)]
-    while lists:
-        for node in lists.pop():
-            used.update([node.op_type] if node.domain in ("", "ai.onnx") else [])
-            for attribute in node.attribute:
-                lists += [graph.node for graph in (attribute.g, *attribute.graphs)]
-    return used
 
 
 def _runtime(model: str | bytes, options: Any) -> Any:

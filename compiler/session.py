@@ -19,6 +19,7 @@ from hybridc.compiler.delegation.region_runtime import OpaquePort
 from hybridc.compiler.delegation.regions import announce
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.hardware import host
+from hybridc.compiler.hardware.workers import workers
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.node_arg import NodeArg, node_arg
 from hybridc.compiler.tensors import (
@@ -30,8 +31,6 @@ from hybridc.compiler.tensors import (
     reader,
     to_library,
 )
-
-_BIG_CORES = 1  # the affinity mode of TVM's thread pool that spreads threads over the fast cores
 
 
 class InferenceSession:
@@ -52,8 +51,8 @@ class InferenceSession:
         given = isinstance(source, Artifact)
         self.artifact = source if given else Artifact.load(_path(source), plugins)
         loading.check_host(self.artifact)
-        self._count_threads: Any = tvm.get_global_func("runtime.NumThreads")
-        self._set_threads: Any = tvm.get_global_func("runtime.config_threadpool")
+        self._workers = workers()
+        self._count_threads: Any = self._workers.count
         self._threads = self._claim_threads(threads)
         announce(self.artifact.called)
         self._parts = loading.regions(self.artifact, self._threads)
@@ -183,7 +182,7 @@ class InferenceSession:
         Graphs may return what they were given; the caller must not find that two arrays are one.
         """
         if self._count_threads() != self._threads:  # another session, or a thread's new pool
-            self._set_threads(_BIG_CORES, self._threads)
+            self._workers.resize(self._threads)
         try:
             result = self._main(*given, *self._last)
         except Exception as error:
@@ -228,7 +227,7 @@ class InferenceSession:
             raise InputError(f"threads={wanted} wanted, but this process may use only {cpus} CPUs")
         usual = min(settings.requested_threads() or host.cores(), cpus)
         settings.set_runtime_threads(max(usual, wanted or 0))
-        self._set_threads(_BIG_CORES, wanted or usual)
+        self._workers.resize(wanted or usual)
         got = int(self._count_threads())
         if wanted is not None and got != wanted:
             raise InputError(f"threads={wanted} wanted, but this process can use only {got}")

@@ -136,14 +136,21 @@ def test_functions_of_the_model_are_inlined() -> None:
     check(load(model))
 
 
-def test_options_that_the_importer_ignores_are_refused() -> None:
+@pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])
+@pytest.mark.parametrize(("density", "scale"), [(1, 1.0), (2, 0.5), (3, 1.7)])
+def test_maxima_of_regions(mode: str, density: int, scale: float) -> None:
+    options: dict[str, Any] = {"coordinate_transformation_mode": mode, "mode": "max"}
+    options |= {"output_height": 3, "output_width": 2, "sampling_ratio": density}
     model = build(
-        [node("RoiAlign", "x r i", "y", mode="max")],
-        [("x", FLOAT, [1, 1, 4, 4]), ("r", FLOAT, [2, 4]), ("i", INT64, [2])],
+        [node("RoiAlign", "x r i", "y", spatial_scale=scale, **options)],
+        [("x", FLOAT, [2, 3, 7, 5]), ("r", FLOAT, [6, 4]), ("i", INT64, [6])],
         [("y", FLOAT, None)],
+        opset=22,
     )
-    with pytest.raises(ModelError, match=r"operator 'RoiAlign' .* with mode=max"):
-        load(model)
+    # Beyond the image, of no extent, turned round.
+    corners = [[0, 0, 4, 6], [-3, 1, 2, 9], [4, 4, 4, 4], [3, 5, 1, 2], [0.3, 0.7, 1.1, 5.2]]
+    regions = np.array([*corners, [-9, -9, -4, -4]], np.float32)
+    check(load(model), {"x": noise(2, 3, 7, 5), "r": regions, "i": np.array([0, 1, 1, 0, 1, 0])})
 
 
 def test_forms_that_a_converter_lacks_are_refused() -> None:

@@ -208,6 +208,19 @@ BESIDE: dict[str, Any] = {
         [node("Conv", "x w", "c", pads=[1] * 4), node("Mul", "x c", "y")],
         {"w": np.ones((5, 1, 3, 3), np.float32)},
     ),
+    "places": (
+        [
+            node("Conv", "x w", "c"),
+            node("MaxPool", "c", "m i", kernel_shape=[2, 3], pads=[1, 1, 0, 1]),
+            node("Cast", "i", "f", to=FLOAT),
+            node("Sub", "f m", "y"),
+        ],
+        {"w": noise(3, 1, 3, 3)},
+    ),
+    "parts": (
+        [node("Split", "x sizes", "a b c", axis=3), node("Concat", "c b a", "y", axis=3)],
+        {"sizes": np.array([2, 0, 5])},
+    ),
 }
 
 

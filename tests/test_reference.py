@@ -73,3 +73,21 @@ def test_sizes_that_a_model_does_not_run_with_are_told() -> None:
     assert run({"x": np.ones((1, 4, 2), np.float32)})[0].tolist() == [[8.0, 8.0, 8.0]]
     with pytest.raises(InputError, match=r"does not run on the inputs to compare on: .*--shape"):
         run({"x": np.ones((1, 5, 2), np.float32)})
+
+
+@pytest.mark.parametrize("coordinates", ["align_corners", "tf_crop_and_resize"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+def test_corners_are_aligned_by_sizes_before_they_are_rounded(mode: str, coordinates: str) -> None:
+    """As in ONNX's own cases; ONNX Runtime takes the rounded ones."""
+    options: dict[str, Any] = {"mode": mode, "coordinate_transformation_mode": coordinates}
+    resize = node("Resize", "x roi scales", "y", **options)
+    roi = np.array([0, 0, 0.1, 0.2, 1, 1, 0.8, 0.9], np.float32)
+    for ratios in ((0.7, 1.5), (0.25, 3), (2, 0.3), (0.5, 0.5)):
+        constants = {"roi": roi, "scales": np.array([1, 1, *ratios], np.float32)}
+        sizes: list[Any] = [1, "c", 5, 7]
+        image, made = ("x", TensorProto.FLOAT, sizes), ("y", TensorProto.FLOAT, None)
+        proto = build([resize], [image], [made], constants, opset=18)
+        feed = {"x": DRAW.standard_normal((1, 2, 5, 7)).astype("float32")}
+        wanted: Any = ReferenceEvaluator(proto).run(None, feed)
+        (got,) = onnx_reference(proto)(feed)
+        np.testing.assert_allclose(got, wanted[0], 1e-4, 1e-4)

@@ -26,6 +26,16 @@ def test_bits_are_shifted(road: str) -> None:
     check(model, {"x": x.numpy(), "n": n.numpy()})
 
 
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_numbers_without_sign_turn_round(road: str) -> None:
+    class Negative(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return -x, -(x.to(torch.uint8))
+
+    x = torch.tensor([0, 1, -1, 127, 128, -128, 255], dtype=torch.int32)
+    check(torch_model.load(Negative(), (x,), [road]), {"x": x.numpy()})
+
+
 def test_rows_are_sent_to_experts() -> None:
     """How many each gets depends on the data, and the ranks of what follows as well."""
 

@@ -12,16 +12,18 @@ from typing import Any
 
 import numpy as np
 import tvm
-from tvm import relax
+import tvm_ffi
+from tvm import relax, tirx
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,
+    Extent,
     Graph,
+    are_known,
     constant,
-    is_open,
     open_shape,
     operator,
     rewrite,
@@ -29,11 +31,13 @@ from hybridc.compiler.rewrite import (
     with_attributes,
 )
 
+Extents = Extent | tuple[Extent, ...]  # of one axis, or of those that are indexed together
+
 
 def bound(module: IRModule) -> IRModule:
     """Bound the indices of all gathers and scatters; constants that lie inside stay as they are.
 
-    Raises ModelError where the axis that is indexed has no size before the model runs.
+    Raises ModelError where the axis that is indexed has a size that depends on the data.
     """
     return rewrite(module, _rule)
 
@@ -44,13 +48,6 @@ def _rule(value: Expr, graph: Graph) -> Expr | None:
         return None
     if not isinstance(value.args[0].ty.shape, relax.ShapeExpr):
         raise ModelError(f"{operator(value)} of a tensor whose shape depends on the data")
-    if operator(value) != "take" and is_open(value.args[0]):
-        sizes = ", ".join(
-            str(size) for size in open_shape(value.args[0]) if not isinstance(size, int)
-        )
-        raise ModelError(
-            f"{operator(value)} of a tensor of open sizes ({sizes}): fix them with --shape"
-        )
     return rule(value, graph)
 
 
@@ -62,17 +59,13 @@ def _take(value: Expr, graph: Graph) -> Expr | None:
     axis = value.attrs.axis
     sizes = open_shape(data)
     extent = prod(sizes) if axis is None else sizes[int(axis)]
-    if not isinstance(extent, int):
-        wrapped = _wrapped_open(index, extent, graph)
-    else:
-        wrapped = _wrapped(index, np.array(extent), graph)
-    return with_attributes(value, [data, wrapped], mode="clip")
+    return with_attributes(value, [data, _wrapped(index, extent, graph)], mode="clip")
 
 
 def _elements(value: Expr, graph: Graph) -> Expr | None:
     """One index for each element, all along one axis."""
     data, index, *rest = value.args
-    extent = np.array(shape(data)[int(value.attrs.axis)])
+    extent = open_shape(data)[int(value.attrs.axis)]
     inside = _inside(index, extent, graph)
     return None if inside is None else _on(value, [data, inside, *rest])
 
@@ -81,7 +74,7 @@ def _tuples(value: Expr, graph: Graph) -> Expr | None:
     """The last axis of the indices numbers the axes that they index together."""
     data, index, *rest = value.args
     first = int(value.attrs.batch_dims) if operator(value) == "gather_nd" else 0
-    extents = np.array(shape(data)[first : first + shape(index)[-1]])
+    extents = open_shape(data)[first : first + shape(index)[-1]]
     inside = _inside(index, extents, graph)
     return None if inside is None else _on(value, [data, inside, *rest])
 
@@ -92,8 +85,8 @@ def _tensors(value: Expr, graph: Graph) -> Expr | None:
     indices = graph.value(given)
     if not isinstance(indices, tvm.ir.Tuple):
         return None
-    pairs = zip(indices.fields, shape(data), strict=False)
-    inside = [_inside(index, np.array(extent), graph) for index, extent in pairs]
+    pairs = zip(indices.fields, open_shape(data), strict=False)
+    inside = [_inside(index, extent, graph) for index, extent in pairs]
     if all(index is None for index in inside):
         return None
     fields = [old if new is None else new for new, old in zip(inside, indices.fields, strict=True)]
@@ -105,52 +98,79 @@ def _on(value: Expr, operands: list[Expr]) -> Expr:
     return tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
 
 
-def _inside(index: Expr, extents: Array, graph: Graph) -> Expr | None:
+def _inside(index: Expr, extents: Extents, graph: Graph) -> Expr | None:
     """The index moved inside, or None where it is known to be there or is a mask."""
     if str(index.ty.dtype) == "bool" or _is_inside(index, extents, graph):
         return None
     dtype = _wide(index)
-    last = constant(np.maximum(extents - 1, 0), dtype)
-    below = relax.op.minimum(_wrapped(index, extents, graph), last)
+    below = relax.op.minimum(_wrapped(index, extents, graph), _numbers(_last(extents), dtype))
     return relax.op.maximum(below, constant(np.array(0), dtype))
 
 
-def _is_inside(index: Expr, extents: Array, graph: Graph) -> bool:
+def _is_inside(index: Expr, extents: Extents, graph: Graph) -> bool:
     """Whether an index is a constant inside, or was moved there before."""
+    sizes = _known(extents)
     known = graph.constant(index)
-    if known is not None:
-        return bool(((known >= 0) & (known < extents)).all())
+    if known is not None and sizes is not None:
+        return bool(((known >= 0) & (known < sizes)).all())
     largest = graph.call(index, "maximum")
     smallest = None if largest is None else graph.call(largest.args[0], "minimum")
     if largest is None or smallest is None:
         return False
     low, high = graph.constant(largest.args[1]), graph.constant(smallest.args[1])
-    return (
-        low is not None and high is not None and bool((low >= 0).all() and (high < extents).all())
-    )
+    if low is None or not (low >= 0).all():
+        return False
+    if sizes is None or high is None:
+        return tvm_ffi.structural_equal(
+            _told(smallest.args[1], graph), _told(_numbers(_last(extents), _wide(index)), graph)
+        )
+    return bool((high < sizes).all())
 
 
-def _wrapped(index: Expr, extents: Array, graph: Graph) -> Expr:
+def _wrapped(index: Expr, extents: Extents, graph: Graph) -> Expr:
     """The index with negative numbers counted from the end."""
-    known, dtype = graph.constant(index), _wide(index)
-    if known is not None:
-        return constant(np.where(known < 0, known + extents, known), dtype)
+    known, sizes, dtype = graph.constant(index), _known(extents), _wide(index)
+    if known is not None and (known >= 0).all():
+        return constant(known, dtype)
+    if known is not None and sizes is not None:
+        return constant(np.where(known < 0, known + sizes, known), dtype)
     # Integers of fewer bits may not hold the extent.
     wide = index if str(index.ty.dtype) == dtype else relax.op.astype(index, dtype)
     negative = relax.op.less(wide, constant(np.array(0), dtype))
-    return relax.op.where(negative, relax.op.add(wide, constant(extents, dtype)), wide)
+    return relax.op.where(negative, relax.op.add(wide, _numbers(extents, dtype)), wide)
 
 
-def _wrapped_open(index: Expr, extent: Any, graph: Graph) -> Expr:
-    """As `_wrapped`, along an axis of open size."""
-    known, dtype = graph.constant(index), _wide(index)
-    if known is not None and (known >= 0).all():
-        return index
-    wide = index if str(index.ty.dtype) == dtype else relax.op.astype(index, dtype)
-    size = relax.op.reshape(relax.op.shape_to_tensor(relax.ShapeExpr([extent])), [])
-    size = size if dtype == "int64" else relax.op.astype(size, dtype)
-    negative = relax.op.less(wide, constant(np.array(0), dtype))
-    return relax.op.where(negative, relax.op.add(wide, size), wide)
+def _known(extents: Extents) -> Array | None:
+    """Sizes as an array, None where one is open."""
+    listed = extents if isinstance(extents, tuple) else (extents,)
+    return np.array(extents) if are_known(listed) else None
+
+
+def _last(extents: Extents) -> Extents:
+    """The last index of each axis; of one without elements the first."""
+    if isinstance(extents, tuple):
+        return tuple(map(_last, extents))
+    return max(extents - 1, 0) if isinstance(extents, int) else extents - 1
+
+
+def _numbers(extents: Extents, dtype: str) -> Expr:
+    """Sizes as a tensor, a scalar of one that stands alone."""
+    known = _known(extents)
+    if known is not None:
+        return constant(known, dtype)
+    listed = extents if isinstance(extents, tuple) else (extents,)
+    sizes = [tirx.const(size, "int64") if isinstance(size, int) else size for size in listed]
+    made = relax.op.shape_to_tensor(relax.ShapeExpr(sizes))
+    made = made if isinstance(extents, tuple) else relax.op.reshape(made, [])
+    return made if dtype == "int64" else relax.op.astype(made, dtype)
+
+
+def _told(numbers: Expr, graph: Graph) -> Expr:
+    """The sizes of which a tensor of numbers was made; the tensor where it was made otherwise."""
+    value = graph.value(numbers)
+    while operator(value) in ("astype", "reshape"):
+        value = graph.value(value.args[0])
+    return graph.value(value.args[0]) if operator(value) == "shape_to_tensor" else numbers
 
 
 def _wide(index: Expr) -> str:

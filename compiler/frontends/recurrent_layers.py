@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, static, zeros
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.kernels.recurrence import LANES
 from hybridc.compiler.rewrite import constant
@@ -84,7 +84,7 @@ def _padded(s: Scope, value: Expr, size: int, axis: int) -> Expr:
     if not missing:
         return value
     shape[axis] = missing
-    return s.concat([value, constant(np.zeros(shape), "float32")], axis)
+    return s.concat([value, zeros(s, shape, "float32")], axis)
 
 
 def _cut(s: Scope, value: Expr, size: int, axis: int) -> Expr:

@@ -15,6 +15,7 @@ import tvm
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
+from hybridc.compiler.rewrite import Extent, opened
 
 NAME = "recurrence"
 # The loop over blocks, whose turns may run side by side.
@@ -127,13 +128,13 @@ def gates_of(layer: str) -> int:
     return _LAYERS[layer].gates
 
 
-def kernel(layer: str, time: int, batch: int, hidden: int, *, reverse: bool) -> PrimFunc:
+def kernel(layer: str, time: int, batch: Extent, hidden: int, *, reverse: bool) -> PrimFunc:
     """All steps of one direction, float32.
 
     Parameters: the projected inputs `[time, batch, gates, padded]`, recurrent weights `[blocks,
     hidden, gates, lanes]`, the bias within the reset of a GRU `[padded]`, the first state and the
     first cell `[batch, padded]`; then what is written: outputs `[time, batch, padded]` and the last
-    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks.
+    cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; the batch may be open.
     """
     from tvm.script import tirx
 
@@ -142,9 +143,11 @@ def kernel(layer: str, time: int, batch: int, hidden: int, *, reverse: bool) -> 
     body = [*found.update, f"y[{_TIME}, b, {_AT}] = {_NEW}"]
     text = _HEAD.replace("START", found.start) + "".join(f"{_INDENT}{line}\n" for line in body)
     text = text.replace(_TIME, "time - 1 - step" if reverse else "step")
-    sizes: dict[str, Any] = {"time": time, "batch": batch, "hidden": hidden, "gates": found.gates}
+    (rows,) = opened((batch,))
+    sizes: dict[str, Any] = {"time": time, "batch": rows, "hidden": hidden, "gates": found.gates}
     sizes |= {"blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
-    flops = 2 * time * batch * hidden * hidden * found.gates
+    # Of an open batch, those of one sequence.
+    flops = 2 * time * (batch if isinstance(batch, int) else 1) * hidden * hidden * found.gates
     marks = {KERNEL: NAME, FLOPS: flops}
     made: PrimFunc = tvm.script.from_source(text, {"T": tirx, "marks": marks, **sizes})
     return made

@@ -58,12 +58,18 @@ def _right(number: Tensor, places: Tensor | int) -> Tensor:
     return torch.bitwise_right_shift(number, places)
 
 
+def _negative(self: Tensor) -> Tensor:
+    """Integers without sign turned round, of which TVM has no product with -1."""
+    return NotImplemented if self.dtype.is_signed else torch.zeros_like(self) - self
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "__lshift__.Tensor": _left,
         "__rshift__.Tensor": _right,
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _switched,
         "_int_mm.default": _product,
+        "neg.default": _negative,
         "fake_quantize_per_channel_affine.default": _alone(_by_channel),
         "fake_quantize_per_channel_affine_cachemask.default": _by_channel,
         "fake_quantize_per_tensor_affine.default": _alone(_rounded),

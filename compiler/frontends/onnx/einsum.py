@@ -9,7 +9,7 @@ from tvm import relax, tirx
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import are_known, constant
 
 # Products of other types are left to TVM's sums.
 _TYPES = {"float32", "float16", "bfloat16"}
@@ -72,7 +72,7 @@ def _terms(equation: str) -> tuple[str, str, str] | None:
 
 
 def _extents(node: Node, terms: Sequence[str]) -> dict[str, int] | None:
-    """The length of each axis; None where it is open, zero, or not the same in both operands."""
+    """The length of each axis; None where it is unknown, zero, or not the same in both operands."""
     found: dict[str, int] = {}
     try:
         shapes = [node.shape(i) for i in range(len(terms))]
@@ -80,7 +80,7 @@ def _extents(node: Node, terms: Sequence[str]) -> dict[str, int] | None:
         return None
     for term, shape in zip(terms, shapes, strict=True):
         for axis, extent in zip(term, shape, strict=True):
-            if found.setdefault(axis, extent) != extent or not extent:
+            if found.setdefault(axis, extent) != extent or (are_known([extent]) and not extent):
                 return None
     return found
 

@@ -51,7 +51,8 @@ def _constant(value: Expr) -> float | None:
 def _product(node: Node, x: Expr, power: int) -> Expr:
     """Square and multiply; the shape is that of x, as a scalar power leaves it."""
     s = node.scope
-    shape = np.broadcast_shapes(node.shape(0), node.shape(1))
+    shape = node.shape()
+    shape = [*[1] * (len(node.shape(1)) - len(shape)), *shape]  # the power has one element
     result: Expr = None
     square = x
     while power:
@@ -60,8 +61,8 @@ def _product(node: Node, x: Expr, power: int) -> Expr:
         power >>= 1
         square = s.multiply(square, square) if power else square
     if result is None:
-        return s.full(list(shape), _one(dtype(x)), dtype=dtype(x))
-    return result if node.shape(0) == shape else s.broadcast_to(result, list(shape))
+        return s.full(shape, _one(dtype(x)), dtype=dtype(x))
+    return result if len(node.shape()) == len(shape) else s.broadcast_to(result, shape)
 
 
 def _one(kind: str) -> Expr:

@@ -15,7 +15,7 @@ from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant, is_atom, shape
+from hybridc.compiler.rewrite import Extent, are_known, constant, is_atom, shape
 
 Expr = Any  # a Relax expression; TVM ships no types
 Converted = Expr | list[Expr] | None
@@ -93,6 +93,20 @@ def number(value: float, like: Expr) -> Expr:
 def is_float(value: Expr) -> bool:
     """Whether a tensor holds floats."""
     return "float" in dtype(value)
+
+
+def zeros(scope: Scope, extents: Sequence[Extent], kind: str) -> Expr:
+    """A tensor of zeros; a constant where its sizes are known."""
+    if are_known(extents):
+        return constant(np.zeros(tuple(extents)), kind)
+    return scope.emit(relax.op.zeros(list(extents), kind))
+
+
+def counted(scope: Scope, extent: Extent) -> Expr:
+    """The numbers from 0 up to an extent; a constant where that is known."""
+    if are_known([extent]):
+        return constant(np.arange(extent), "int64")
+    return scope.emit(relax.op.arange(0, extent, 1, "int64"))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
+    counted,
     dtype,
     is_float,
     static,
@@ -26,6 +27,8 @@ def max_pool(node: Node) -> list[Expr] | None:
         return None
     x, s, kind = node.inputs[0], node.scope, dtype(node.inputs[0])
     batch, channels, *image = node.shape()
+    if not are_known([channels, *image]):
+        raise UnsupportedError("places of maxima and open sizes of the image")
     windows, counts = _windows(node, image)
     flat = s.reshape(x, [batch, channels, -1])
     outside = windows < 0
@@ -39,10 +42,13 @@ def max_pool(node: Node) -> list[Expr] | None:
     best = s.argmax(taken, axis=3)
     made = [batch, channels, *counts]
     numbers = _in_order(windows, image, int(node.get("storage_order", 0)))
-    rows = constant(np.broadcast_to(numbers, (batch, channels, *windows.shape)), "int64")
-    index = s.gather_elements(rows, s.expand_dims(best, axis=[3]), axis=3)
-    first = np.arange(batch * channels).reshape(batch, channels, 1, 1) * math.prod(image)
-    index = s.add(index, constant(first, "int64"))
+    number, size = windows.shape
+    chosen = s.add(best, constant(np.arange(number) * size, "int64"))
+    index = s.take(constant(numbers.ravel(), "int64"), chosen, axis=0)
+    area = math.prod(image)
+    first = constant(np.arange(channels)[:, None] * area, "int64")
+    images = s.reshape(counted(s, batch), [batch, 1, 1])
+    index = s.add(s.add(index, first), s.multiply(images, channels * area))
     return [s.reshape(s.max(taken, axis=[3]), made), s.reshape(index, made)]
 
 

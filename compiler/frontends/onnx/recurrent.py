@@ -14,9 +14,17 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
+from hybridc.compiler.frontends.onnx.node import (
+    Converter,
+    Expr,
+    Node,
+    Scope,
+    dtype,
+    static,
+    zeros,
+)
 from hybridc.compiler.frontends.recurrent_layers import all_steps
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import Extent, are_known, constant
 
 _LONGEST = 128  # steps that are written out; more would make the program too large to build
 _LENGTHS, _PEEPHOLES = 4, 7  # inputs of the nodes
@@ -103,7 +111,9 @@ def _recurrent(node: Node) -> list[Expr]:
     s, x = node.scope, node.inputs[0]
     batchwise = bool(node.get("layout", 0))
     x = s.permute_dims(x, [1, 0, 2]) if batchwise else x
-    time, batch, _ = (int(extent) for extent in x.ty.shape.values)
+    time, batch, _ = static(x)
+    if not are_known([time]):
+        raise UnsupportedError("an open number of steps")
     plain = _is_plain(node)
     if time > _LONGEST and not plain:
         raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
@@ -118,7 +128,7 @@ def _recurrent(node: Node) -> list[Expr]:
             made, state = _looped(node, x, number, reverse)
         else:
             made, state = _one_way(node, x, number, len(directions), reverse)
-        outputs.append(s.reshape(made, [time, 1, batch, -1]))
+        outputs.append(s.reshape(made, [time, 1, batch, static(made)[2]]))
         states.append(state)
     y = s.concat(outputs, 1) if len(outputs) > 1 else outputs[0]
     lasts = [s.stack(list(parts), 0) for parts in zip(*states, strict=True)]
@@ -146,9 +156,9 @@ def _is_plain(node: Node) -> bool:
 
 def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, State]:
     """One direction by a kernel that takes all steps."""
-    batch = int(x.ty.shape.values[1])
+    batch = static(x)[1]
     w, r = (_of(node, index, number) for index in (1, 2))
-    hidden = int(r.ty.shape.values[1])
+    hidden = static(r)[1]
     bias = None if node.input(3) is None else _of(node, 3, number)
     state: State = (_initial(node, 5, number, batch, hidden),)
     if node.operator == "LSTM":
@@ -160,16 +170,17 @@ def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, Stat
 def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tuple[Expr, State]:
     """Outputs `[time, batch, hidden]` and last states `[batch, hidden]` of one direction."""
     s = node.scope
-    time, batch, _ = (int(extent) for extent in x.ty.shape.values)
+    time, batch, _ = static(x)
     direction, projection = _prepared(node, number, ways)
     projected = projection(x)
+    width = static(projected)[2]
     state: State = (_initial(node, 5, number, batch, direction.hidden),)
     if node.operator == "LSTM":
         state = (*state, _initial(node, 6, number, batch, direction.hidden))
     lengths = node.input(4)
     made: dict[int, Expr] = {}
     for at in reversed(range(time)) if reverse else range(time):
-        step = s.reshape(s.strided_slice(projected, [0], [at], [at + 1]), [batch, -1])
+        step = s.reshape(s.strided_slice(projected, [0], [at], [at + 1]), [batch, width])
         new = _STEPS[node.operator](direction, step, state)
         if lengths is not None:  # beyond a sequence's end the state stays and the output is 0
             inside = s.reshape(s.less(constant(np.array(at), dtype(lengths)), lengths), [batch, 1])
@@ -185,7 +196,7 @@ def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[
     s = node.scope
     gates = _GATES[node.operator]
     w, r = (_of(node, index, number) for index in (1, 2))
-    hidden = int(r.ty.shape.values[1])
+    hidden = static(r)[1]
     inner = outer = None
     if node.input(3) is not None:
         both = _of(node, 3, number)
@@ -207,9 +218,9 @@ def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[
     return direction, projection
 
 
-def _initial(node: Node, index: int, number: int, batch: int, hidden: int) -> Expr:
+def _initial(node: Node, index: int, number: int, batch: Extent, hidden: int) -> Expr:
     if node.input(index) is None:
-        return constant(np.zeros((batch, hidden)), dtype(node.inputs[0]))
+        return zeros(node.scope, (batch, hidden), dtype(node.inputs[0]))
     given = node.inputs[index]
     if node.get("layout", 0):
         given = node.scope.permute_dims(given, [1, 0, 2])

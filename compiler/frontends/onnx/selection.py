@@ -14,11 +14,12 @@ from hybridc.compiler.frontends.onnx.node import (
     Expr,
     Node,
     Scope,
+    counted,
     dtype,
     is_float,
     static,
 )
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import are_known, constant
 
 
 def _one_hot(node: Node) -> Expr:
@@ -51,12 +52,12 @@ def _trilu(node: Node) -> Expr:
     """The upper or lower triangle; the diagonal may be known only as the model runs."""
     x, s = node.inputs[0], node.scope
     rows, columns = node.shape()[-2:]
-    difference = constant(np.arange(columns) - np.arange(rows)[:, None], "int64")
+    difference = s.subtract(counted(s, columns), s.reshape(counted(s, rows), [rows, 1]))
     given = node.input(1)
     k = constant(np.array(0), "int64") if given is None else s.reshape(given, [])
     kept = s.greater_equal(difference, k) if node.get("upper", 1) else s.less_equal(difference, k)
     zero = constant(np.array(0), dtype(x))
-    if 0 in node.shape():
+    if any(are_known([extent]) and not extent for extent in node.shape()):
         return x
     return s.where(kept, x, zero)
 
@@ -172,6 +173,17 @@ def _turned(s: Scope, x: Expr, kind: str) -> Expr:
     return s.te(kernel, x)
 
 
+def _split(node: Node) -> list[Expr] | None:
+    """Parts of which one is empty, which is no part to TVM; others TVM makes."""
+    sizes = node.get("split") if node.opset < 13 else node.ints(1)
+    if sizes is None or 0 not in sizes:
+        return None
+    axis = node.get("axis", 0) % len(node.shape())
+    ends = np.cumsum(sizes).tolist()
+    bounds = zip([0, *ends[:-1]], ends, strict=True)
+    return [node.scope.strided_slice(node.inputs[0], [axis], [a], [b]) for a, b in bounds]
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "Compress": _compress,
@@ -182,6 +194,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Scatter": _scattered(2),
         "ScatterElements": _scattered(2),
         "ScatterND": _scattered(2),
+        "Split": _split,
         "TensorScatter": _tensor_scatter,
         "TopK": _top_k,
         "Trilu": _trilu,

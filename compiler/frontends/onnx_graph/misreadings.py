@@ -1,22 +1,12 @@
 """What TVM's ONNX importer takes without complaint, but computes wrongly."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
-# Options that the importer ignores, with the value for which that does no harm.
-_IGNORED: Mapping[str, Mapping[str, Any]] = {
-    "RoiAlign": {"mode": "avg"},
-}
-
 
 def misreading(node: Proto) -> str | None:
     """What in a node of ONNX's own domain comes out wrong, to complete "not supported with …"."""
-    given = attributes(node)
-    for name, harmless in _IGNORED.get(node.op_type, {}).items():
-        if given.get(name, harmless) != harmless:
-            return f"{name}={given[name]}"
     if node.op_type == "NonMaxSuppression":
         return "a number of boxes that depends on the data"
     return None

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hybridc.compiler.delegation.region_session import ELEMENTS
+from hybridc.compiler.frontends.onnx_graph import corners
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
 from hybridc.compiler.frontends.onnx_import.folding import used_names
 from hybridc.compiler.frontends.onnx_import.graph import REGION
 from hybridc.compiler.frontends.onnx_import.operators import walk
 from hybridc.compiler.frontends.onnx_import.partition import Cut
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
-from hybridc.compiler.reference import lower_numbers
 
 # Initialisers above this size, in bytes, are stored as weights and not in the region's model.
 _SMALL_BYTES = 2**16
@@ -107,6 +108,7 @@ class Parts:
             producer_name="hybridc",
         )
         lower_numbers(model)
+        corners.write_out(model)
         return Region(
             name=f"region{index}",
             proto=model.SerializeToString(deterministic=True),

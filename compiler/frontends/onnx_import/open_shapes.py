@@ -211,12 +211,57 @@ def _tile(node: OpenNode) -> Expr | None:
     return relax.op.broadcast_to(node.inputs[0], _dims(made))
 
 
+def _resize(node: OpenNode) -> Expr | None:
+    """Images as large as sizes say that are not constant, as exporters write that of others."""
+    wanted = node.list(3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
+    if wanted is None or all(isinstance(size, int) for size in wanted):
+        return None
+    given, text = node.shape(), _texts(node.options)
+    mode = text.get("mode", "nearest")
+    coordinates = text.get("coordinate_transformation_mode", "half_pixel")
+    if any(node.options.get(name) for name in ("antialias", "axes", "exclude_outside")):
+        raise UnsupportedError("such options, and sizes that are no constants")
+    x = node.inputs[0]
+    changed = [a for a, size in enumerate(wanted) if not _same(node.sizes, size, given[a])]
+    if mode == "nearest" and (coordinates, text.get("nearest_mode")) == ("asymmetric", "floor"):
+        for axis in changed:
+            x = _repeated(x, axis, given[axis], wanted[axis])
+        return x
+    images = len(given) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
+    if mode != "linear" or not images or coordinates not in _ALIKE:
+        raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are no constants")
+    # Of one element these two have no distance to divide, or another place.
+    apart = all(node.sizes.holds(size > 1) for size in wanted[2:])
+    if coordinates != "half_pixel" and not apart:
+        raise UnsupportedError(f"{coordinates} and open sizes that may be 1")
+    size = _dims(wanted[2:])
+    return relax.op.image.resize2d(x, size, coordinate_transformation_mode=coordinates)
+
+
+_ALIKE = frozenset({"half_pixel", "pytorch_half_pixel", "align_corners"})
+
+
+def _texts(options: Mapping[str, Any]) -> dict[str, str]:
+    return {name: value.decode() for name, value in options.items() if isinstance(value, bytes)}
+
+
+def _repeated(x: Expr, axis: int, given: Any, wanted: Any) -> Expr:
+    """Of each place along an axis the element at or before it, `floor(i * given / wanted)`."""
+
+    def number(size: Any) -> Expr:
+        return relax.op.shape_to_tensor(_dims([size]))
+
+    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(given))
+    return relax.op.take(x, relax.op.floor_divide(places, number(wanted)), axis=axis)
+
+
 CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | None]] = MappingProxyType(
     {
         "ConstantOfShape": _constant_of_shape,
         "Expand": _expand,
         "Range": _range,
         "Reshape": _reshape,
+        "Resize": _resize,
         "Slice": _slice,
         "Tile": _tile,
     }

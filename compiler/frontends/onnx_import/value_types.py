@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hybridc.compiler.delegation.region_session import ELEMENTS
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
-from hybridc.compiler.reference import lower_numbers
 
 _NAMES = {"float32": "float", "float64": "double"}
 _ELEMENT_NAMES = {_NAMES.get(name, name): number for name, number in ELEMENTS.items()}

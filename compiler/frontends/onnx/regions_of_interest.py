@@ -1,0 +1,92 @@
+"""RoiAlign by maxima, of which TVM computes another: regions of images, sampled on a grid."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from hybridc.compiler.errors import UnsupportedError
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype
+from hybridc.compiler.rewrite import are_known, constant
+
+_PIXELS_SINCE = 16  # the opset since when regions lie half a pixel off by default
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Samples along an axis: the pixels before and behind, and their weights, `[regions, n]`."""
+
+    low: Expr
+    high: Expr
+    before: Expr
+    behind: Expr
+
+
+def _roi_align(node: Node) -> Expr | None:
+    """The largest of the samples, each the largest of four pixels times their weights, as in ONNX.
+
+    Averages TVM computes rightly.
+    """
+    if node.get("mode", "avg") != "max":
+        return None
+    density = int(node.get("sampling_ratio", 0))
+    if density <= 0:
+        raise UnsupportedError("mode=max and as many samples as a region has pixels")
+    s, kind = node.scope, dtype(node.inputs[0])
+    x = s.astype(node.inputs[0], "float32") if kind != "float32" else node.inputs[0]
+    batch, channels, *image = node.shape()
+    if not are_known(image):
+        raise UnsupportedError("open sizes of the image")
+    count = node.shape(1)[0]
+    cells = [int(node.get(f"output_{name}", 1)) for name in ("height", "width")]
+    rows, columns = (_axis(node, i, image[i], cells[i], density) for i in range(2))
+    pixels = s.reshape(s.permute_dims(x, [0, 2, 3, 1]), [batch * image[0] * image[1], channels])
+    first = s.multiply(s.astype(node.inputs[2], "int64"), image[0] * image[1])
+    first = s.reshape(first, [count, 1, 1])
+
+    def corner(y: Expr, wy: Expr, x: Expr, wx: Expr) -> Expr:
+        row = s.add(s.multiply(s.expand_dims(y, axis=[2]), image[1]), first)
+        taken = s.take(pixels, s.add(row, s.expand_dims(x, axis=[1])), axis=0)
+        weight = s.multiply(s.expand_dims(wy, axis=[2]), s.expand_dims(wx, axis=[1]))
+        return s.multiply(taken, s.expand_dims(weight, axis=[3]))
+
+    upper, lower = ((rows.low, rows.before), (rows.high, rows.behind))
+    left, right = ((columns.low, columns.before), (columns.high, columns.behind))
+    largest = corner(*upper, *left)
+    for vertical, horizontal in ((upper, right), (lower, left), (lower, right)):
+        largest = s.maximum(largest, corner(*vertical, *horizontal))
+    grid = [count, cells[0], density, cells[1], density, channels]
+    made = s.permute_dims(s.max(s.reshape(largest, grid), axis=[2, 4]), [0, 3, 1, 2])
+    return s.astype(made, kind) if kind != "float32" else made
+
+
+def _axis(node: Node, axis: int, extent: int, cells: int, density: int) -> _Axis:
+    """Samples in the middle of equal parts of each cell; beyond the image they weigh nothing."""
+    s: Scope = node.scope
+    usual = "half_pixel" if node.opset >= _PIXELS_SINCE else "output_half_pixel"
+    centred = node.get("coordinate_transformation_mode", usual) == "half_pixel"
+    rois = s.astype(node.inputs[1], "float32")
+    scaled = s.subtract(
+        s.multiply(rois, float(node.get("spatial_scale", 1.0))), 0.5 if centred else 0.0
+    )
+    start, end = (s.strided_slice(scaled, [1], [i], [i + 1]) for i in (1 - axis, 3 - axis))
+    size = s.subtract(end, start)
+    size = size if centred else s.maximum(size, constant(np.ones(()), "float32"))
+    steps = (np.arange(cells * density) + 0.5) / (cells * density)
+    place = s.add(start, s.multiply(size, steps[None]))
+    inside = s.logical_and(s.greater_equal(place, -1.0), s.less_equal(place, float(extent)))
+    place = s.minimum(s.maximum(place, 0.0), float(extent - 1))
+    floor = s.floor(place)
+    share = s.subtract(place, floor)
+    weighs = s.astype(inside, "float32")
+    low = s.astype(floor, "int64")
+    return _Axis(
+        low=low,
+        high=s.minimum(s.add(low, 1), constant(np.array(extent - 1), "int64")),
+        before=s.multiply(weighs, s.subtract(constant(np.ones(()), "float32"), share)),
+        behind=s.multiply(weighs, share),
+    )
+
+
+CONVERTERS: Mapping[str, Converter] = MappingProxyType({"RoiAlign": _roi_align})

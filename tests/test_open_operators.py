@@ -1,0 +1,113 @@
+"""Single operators beside an open batch, length or image, against ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx_models import FLOAT, INT64, build, node, noise
+
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.session import InferenceSession
+
+IMAGE: list[Any] = ["n", 2, "h", "w"]
+# The size of the image twice, as exporters write it.
+TWICE = [
+    node("Shape", "x", "shape"),
+    node("Slice", "shape zero two", "front"),
+    node("Slice", "shape two four", "side"),
+    node("Mul", "side two", "larger"),
+    node("Concat", "front larger", "sizes", axis=0),
+]
+SIZES = {"zero": np.array([0]), "two": np.array([2]), "four": np.array([4])}
+CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
+    "gru": (
+        [node("GRU", "x w r b", "y", hidden_size=3, linear_before_reset=1)],
+        [5, "n", 4],
+        {"w": noise(1, 9, 4), "r": noise(1, 9, 3), "b": noise(1, 18)},
+    ),
+    "lstm": (
+        [node("LSTM", "x w r b", "y _ z", hidden_size=3, direction="bidirectional")],
+        [5, "n", 4],
+        {"w": noise(2, 12, 4), "r": noise(2, 12, 3), "b": noise(2, 24)},
+    ),
+    "rnn": (
+        [node("RNN", "x w r", "y", hidden_size=3, activations=["Relu"])],
+        [5, "n", 4],
+        {"w": noise(1, 3, 4), "r": noise(1, 3, 3)},
+    ),
+    "linear": ([*TWICE, node("Resize", "x _ _ sizes", "y", mode="linear")], IMAGE, SIZES),
+    "nearest": (
+        [
+            *TWICE,
+            node(
+                *("Resize", "x _ _ sizes", "y"),
+                coordinate_transformation_mode="asymmetric",
+                nearest_mode="floor",
+            ),
+        ],
+        IMAGE,
+        SIZES,
+    ),
+    "elements": (
+        [
+            node("TopK", "x two", "v i", axis=0, largest=0),
+            node("GatherElements", "x i", "y", axis=0),
+        ],
+        ["n", 4],
+        SIZES,
+    ),
+    "tuples": (
+        [node("GatherND", "x i", "y")],
+        ["n", 4],
+        {"i": np.array([[0, 3], [1, -1], [-2, 0], [-1, 1]])},
+    ),
+    "scattered": (
+        [node("ScatterND", "x i u", "y")],
+        ["n", 4],
+        {"i": np.array([[0], [-1]]), "u": noise(2, 4)},
+    ),
+    "products": (
+        [node("Einsum", "x k", "y", equation="nld,ed->nle")],
+        ["n", "l", 4],
+        {"k": noise(3, 4)},
+    ),
+    "triangle": ([node("Trilu", "x k", "y", upper=0)], ["n", "m"], {"k": np.array(-1)}),
+    "squares": (
+        [node("Add", "x x", "z"), node("Pow", "z p", "y")],
+        ["n", "m"],
+        {"p": np.array([[2.0]], np.float32)},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_operator_beside_open_sizes(name: str) -> None:
+    nodes, shape, constants = CASES[name]
+    for each in nodes:
+        for names in (each.input, each.output):
+            names[:] = ["" if given == "_" else given for given in names]
+    made = [("y", FLOAT, None), *([("z", FLOAT, None)] if name == "lstm" else [])]
+    proto = build(nodes, [("x", FLOAT, shape)], made, constants)
+    outcome = driver.compile_source(proto, Options(threads=1, verify="off"))
+    session = InferenceSession(outcome.artifact, 1)
+    reference = onnxruntime.InferenceSession(proto.SerializeToString())
+    for count in (2, 3, 7):
+        sizes = [count + i if isinstance(size, str) else size for i, size in enumerate(shape)]
+        feed = {"x": noise(*sizes)}
+        wanted: list[Any] = reference.run(None, feed)
+        for got, right in zip(session.run(None, feed), wanted, strict=True):
+            assert got.shape == right.shape
+            np.testing.assert_allclose(got, right, 1e-3, 1e-4)
+
+
+def test_indices_beyond_an_open_axis_read_no_memory_of_others() -> None:
+    nodes = [node("GatherElements", "x i", "y", axis=0)]
+    given = [("x", FLOAT, ["n", 2]), ("i", INT64, [1, 2])]
+    proto = build(nodes, given, [("y", FLOAT, None)])
+    outcome = driver.compile_source(proto, Options(threads=1, verify="off"))
+    x = np.arange(6, dtype=np.float32).reshape(3, 2)
+    session = InferenceSession(outcome.artifact, 1)
+    (y,) = session.run(None, {"x": x, "i": np.array([[10**9, -(10**9)]])})
+    np.testing.assert_array_equal(y, [[4, 1]])
