@@ -218,8 +218,9 @@ class InferenceSession:
 
     def _claim_threads(self, wanted: Any) -> int:
         """Size TVM's thread pool, which listens to the environment once per calling thread."""
-        if not isinstance(wanted, int | None):
+        if not (wanted is None or hasattr(wanted, "__index__")):
             raise InputError(f"threads must be a whole number, got {wanted!r}")
+        wanted = None if wanted is None else wanted.__index__()
         if wanted is not None and wanted < 1:
             raise InputError(f"threads must be positive, got {wanted}")
         cpus = len(host.allowed_cpus())
@@ -239,8 +240,8 @@ class InferenceSession:
         listed: Iterable[Any] = names
         return [self._output(name) for name in listed]
 
-    def _output(self, name: str) -> tuple[int, Reader | None]:
-        index = self._outputs.get(name)
+    def _output(self, name: Any) -> tuple[int, Reader | None]:
+        index = self._outputs.get(name) if isinstance(name, str) else None
         if index is None:
             raise InputError(f"no output is named {name!r}; {hint(str(name), self._outputs)}")
         return index, self._readers[index]

@@ -113,7 +113,8 @@ class InputPort:
 
     def _taken(self, array: Array) -> Tensor:
         """A tensor on the array's memory, where that is as kernels want it; else on a copy."""
-        if self._direct and array.flags.writeable:
+        # numpy hands over no read-only memory, and no gaps of half an element (fields of records).
+        if self._direct and array.flags.writeable and array.flags.c_contiguous:
             tensor = tvm_ffi.from_dlpack(array)
             if self._usable(tensor):
                 return tensor
@@ -127,7 +128,7 @@ class InputPort:
         if isinstance(given, np.ndarray):
             return self._taken(self._checked(given))
         try:
-            tensor = tvm_ffi.from_dlpack(given)
+            tensor = tvm_ffi.from_dlpack(_plain(given))
             kind = str(tensor.dtype)  # which has no name for complex numbers
         except (TypeError, ValueError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
@@ -178,6 +179,12 @@ class OpenPort(InputPort):
         stage = empty(array.shape, self.dtype)
         np.copyto(stage, array)
         return to_tensor(stage)
+
+
+def _plain(given: Any) -> Any:
+    """A tensor of torch's with its minus carried out, which DLPack would leave out."""
+    resolve = getattr(given, "resolve_neg", None)
+    return given if resolve is None else resolve()
 
 
 class _Exposed:

@@ -17,11 +17,16 @@ _FIXED = frozenset(
         "equal",
         "greater",
         "greater_equal",
+        "isfinite",
+        "isinf",
+        "isnan",
         "less",
         "less_equal",
         "not_equal",
     }
 )
+# TVM looks for these among the bits of all floats but bfloat16.
+_OF_KINDS = frozenset({"isfinite", "isinf", "isnan"})
 # Vectors of single bits have no arithmetic, and compare as if they were floats.
 _OF_BITS = _FIXED | {"add", "max", "maximum", "min", "minimum", "multiply", "prod", "sum"}
 # Functions that LLVM has for float32, but not for shorter floats.
@@ -61,7 +66,7 @@ _OF_SUMS = frozenset(
 _CHOICES = frozenset({"sort", "topk"})
 _OF_HALF_SUMS = (_OF_SUMS - _CHOICES) | {"matmul"}
 _PRODUCTS = frozenset({"matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d"})
-_NAMES = _OF_BITS | _OF_HALVES | _OF_SUMS | {"argsort", "matmul", "power"}
+_NAMES = _OF_BITS | _OF_HALVES | _OF_KINDS | _OF_SUMS | {"argsort", "matmul", "power"}
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,7 @@ def _wide(name: str, dtype: str) -> str | None:
         return "int32" if name == "sum" else "int8"
     if name in _OF_HALVES and dtype in ("float16", "bfloat16"):
         return "float32"
-    if name in _OF_SUMS | {"argsort"} and dtype == "bfloat16":
+    if name in _OF_SUMS | _OF_KINDS | {"argsort"} and dtype == "bfloat16":
         return "float32"
     if name in _OF_HALF_SUMS and dtype == "float16":
         return "float32"

@@ -123,6 +123,8 @@ def test_an_unknown_output_names_the_nearest(dense: Artifact, session: Inference
     for wrong in ("y", 0):
         with pytest.raises(InputError, match="a list of output names wanted"):
             session.run(wrong, {"x": X})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match="no output is named"):
+        session.run([["y"]], {"x": X})  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
 
 
 def test_a_session_is_no_data(session: InferenceSession) -> None:
@@ -208,6 +210,7 @@ def test_threads_are_what_was_asked_for(dense: Artifact) -> None:
     assert tvm.runtime.num_threads() == 1
     usual.run(None, {"x": X})
     assert tvm.runtime.num_threads() >= 1
+    assert InferenceSession(dense, threads=np.int64(1)).threads == 1  # type: ignore[arg-type]
     for wrong in (0, -1, 10**6, 1.5, "2"):
         with pytest.raises(InputError, match="threads"):
             InferenceSession(dense, threads=wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

@@ -40,10 +40,24 @@ def read_only(array: Array) -> Array:
     return made
 
 
+def of_records(array: Array) -> Array:
+    """A field of records, between which the gap is no multiple of an element."""
+    records = np.zeros(array.shape, [("tag", "u1"), ("value", array.dtype)])
+    records["value"] = array
+    return records["value"]
+
+
 @pytest.mark.parametrize(
     "lay",
-    [np.asfortranarray, off_by_one, aligned, read_only, lambda x: np.repeat(x, 2, 0)[::2]],
-    ids=["column-major", "unaligned", "aligned", "read-only", "strided"],
+    [
+        np.asfortranarray,
+        off_by_one,
+        aligned,
+        read_only,
+        lambda x: np.repeat(x, 2, 0)[::2],
+        of_records,
+    ],
+    ids=["column-major", "unaligned", "aligned", "read-only", "strided", "of records"],
 )
 def test_inputs_may_lie_anyhow(session: InferenceSession, lay: Callable[[Array], Array]) -> None:
     given = lay(X)
@@ -153,6 +167,7 @@ def test_torch_tensors_in_and_out(session: InferenceSession) -> None:
         x,
         x.t().contiguous().t(),
         torch.cat([x.flatten()[:1], x.flatten()])[1:].view(4, 8),
+        torch.complex(x, -x).conj().imag,  # a minus that torch has yet to carry out
     ):
         y, z = session(given)
         assert isinstance(y, torch.Tensor)

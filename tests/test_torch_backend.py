@@ -66,6 +66,10 @@ MODULES: dict[str, Callable[[], tuple[Any, tuple[Any, ...]]]] = {
     ),
     "scalar": lambda: (lambda x: (x.mean(), x.max(), x.argmax()), (torch.randn(3, 4),)),
     "strides": lambda: (lambda x: (x * 2).permute(2, 0, 1) + 1, (torch.randn(2, 3, 4),)),
+    "expanded": lambda: (
+        lambda x: ((x + 1).expand(2, 3, 4), x.sum(1, keepdim=True).expand(3, 5), x.expand(2, 3, 4)),
+        (torch.randn(3, 4),),
+    ),
     "transposed": lambda: (lambda x: x.exp(), (torch.randn(3, 4).t(),)),
     "slice": lambda: (lambda x: x + 1, (torch.randn(33)[1:],)),
     "negated": lambda: (lambda x: x + 1, (torch.randn(4, dtype=torch.complex64).conj().imag,)),

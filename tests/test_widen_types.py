@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from tvm import relax
@@ -18,6 +19,7 @@ RNG = np.random.default_rng(0)
 BITS = [RNG.integers(0, 2, (3, 300)).astype(bool) for _ in range(2)]
 INTEGERS = [RNG.integers(low, 6, (3, 37)) for low in (-9, 0)]
 HALVES = [RNG.uniform(-1, 1, (3, 37)).astype("float16")]
+BRAINS = [np.array([0, 1, np.nan, np.inf, -np.inf, -3e38] * 7, ml_dtypes.bfloat16)]
 op: Any = relax.op
 
 CASES: list[tuple[str, Callable[..., Any], Callable[..., Any], list[Array]]] = [
@@ -38,6 +40,9 @@ CASES: list[tuple[str, Callable[..., Any], Callable[..., Any], list[Array]]] = [
         INTEGERS,
     ),
     ("arc tangent", op.atan, np.arctan, HALVES),
+    ("no number", op.isnan, np.isnan, BRAINS),
+    ("infinite", op.isinf, np.isinf, BRAINS),
+    ("finite", op.isfinite, np.isfinite, BRAINS),
 ]
 
 

@@ -168,7 +168,10 @@ def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
     if tensor.stride() == strides or tensor.numel() < 2:
         return tensor
     made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
-    return made.copy_(tensor)
+    # Along an axis that was expanded all elements are one, and torch refuses to write to each.
+    first = tuple(slice(None) if stride else slice(1) for stride in strides)
+    made[first].copy_(tensor[first])
+    return made
 
 
 def _counted(tensor: Any) -> bool:

@@ -236,9 +236,9 @@ def _softplus(node: Node) -> Expr:
 
 
 def _parametric_rectifier(node: Node) -> Expr:
-    """Before opset 7 a row of slopes is one for each channel; TVM lacks scalars."""
+    """Before opset 7 a row of slopes is one for each channel; TVM lacks scalars and bfloat16."""
     x, slope, s = node.inputs[0], node.inputs[1], node.scope
-    if not node.shape():
+    if not node.shape() or (dtype(x) == "bfloat16" and node.opset >= 7):
         return s.where(s.less(x, 0.0), s.multiply(x, slope), x)
     if node.opset >= 7 or len(node.shape(1)) != 1:
         return None
@@ -261,8 +261,10 @@ def _thresholded(node: Node) -> Expr:
 
 
 def _sign(node: Node) -> Expr:
-    """That of unsigned integers is 0 or 1; TVM has it of others."""
+    """That of unsigned integers is 0 or 1, that of NaN is NaN; TVM has it of others."""
     x, s = node.inputs[0], node.scope
+    if is_float(x):
+        return s.where(s.isnan(x), x, s.sign(x))
     return s.astype(s.not_equal(x, 0), dtype(x)) if dtype(x).startswith("u") else None
 
 
