@@ -172,6 +172,21 @@ MMA_BYTES(uint8_int8, uint8_t, int8_t)
 MMA_BYTES(int8_uint8, int8_t, uint8_t)
 MMA_BYTES(int8_int8, int8_t, int8_t)
 
+// dp4a: four bytes of each side, all signed or unsigned.
+template <class A, class B>
+void dot_bytes(int* c, const int* a, const int* b) {
+  for (int i = 0; i < 16; ++i)
+    *c += static_cast<A>(a[i / 4] >> 8 * (i % 4)) * static_cast<B>(b[i / 4] >> 8 * (i % 4));
+}
+#define DOT_BYTES(NAME, A, B)                                                     \
+  inline void hybridc_dot_##NAME(int* c, const int* a, const int* b) {            \
+    dot_bytes<A, B>(c, a, b);                                                     \
+  }
+DOT_BYTES(uint8_uint8, uint8_t, uint8_t)
+DOT_BYTES(uint8_int8, uint8_t, int8_t)
+DOT_BYTES(int8_uint8, int8_t, uint8_t)
+DOT_BYTES(int8_int8, int8_t, int8_t)
+
 template <class T>
 void narrow(unsigned* to, const float* from) {
   for (int i = 0; i < 4; ++i) {

@@ -107,6 +107,17 @@ HYBRIDC_MMA_BYTES(int8_uint8, "s8.u8")
 HYBRIDC_MMA_BYTES(int8_int8, "s8.s8")
 #endif
 
+// c += the dot product of 16 bytes, four at a time.
+#define HYBRIDC_DOT_BYTES(NAME, TYPES)                                                             \
+  HYBRIDC_INLINE void hybridc_dot_##NAME(int* c, const int* a, const int* b) {                     \
+    for (int i = 0; i < 4; ++i)                                                                    \
+      asm("dp4a." TYPES " %0, %1, %2, %0;" : "+r"(*c) : "r"(a[i]), "r"(b[i]));                     \
+  }
+HYBRIDC_DOT_BYTES(uint8_uint8, "u32.u32")
+HYBRIDC_DOT_BYTES(uint8_int8, "u32.s32")
+HYBRIDC_DOT_BYTES(int8_uint8, "s32.u32")
+HYBRIDC_DOT_BYTES(int8_int8, "s32.s32")
+
 // Eight floats as the four registers of 16-bit operands that `mma` takes on the left.
 HYBRIDC_INLINE void hybridc_narrow_float16(unsigned* to, const float* from) {
 #pragma unroll
