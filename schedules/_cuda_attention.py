@@ -32,8 +32,8 @@ class Flash(Match):
     """An attention kernel; `first` columns are met by the first row where it is causal, else 0.
 
     `scores` is the product of queries and keys, `values` that of weights and values; `blocks` are
-    the stages by name.  `kind` is how products are multiplied: a type of 16 bits or `tf32` on tensor
-    cores, or `float32`; `rate` are their FLOP/s on the whole GPU.
+    the stages by name.  `kind` is how products are multiplied: a type of 16 bits or `tf32` on
+    tensor cores, or `float32`; `rate` are their FLOP/s on the whole GPU.
     """
 
     scores: Product

@@ -7,7 +7,7 @@ from hybridc.compiler.interfaces import Point
 from hybridc.schedules._cuda_attention import Flash
 from hybridc.schedules._cuda_operands import ROW_BYTES
 
-# Bytes of what one `mma` multiplies along its depth, and features of a block of values side by side.
+# Bytes of what one `mma` multiplies along its depth, and features of values side by side.
 _DEEP_BYTES = 32
 _SIDE = 16
 STEPS = ROW_BYTES // _DEEP_BYTES  # of products along 128 bytes, the depth of a tile

@@ -13,8 +13,8 @@ _FLOAT = 4
 _ROWS = (16, 32, 64, 128)
 _WARP_ROWS = (16, 32)
 _COLUMNS = (32, 64, 128)
-# Rows that a lane on CUDA cores has every fourth of; columns of a warp at least, there and on tensor
-# cores: what the weights of a tile of values are, and what one load of keys brings.
+# Rows that a lane on CUDA cores has every fourth of; columns of a warp at least, there and on
+# tensor cores: as many as a tile of values has positions, and what one load of keys brings.
 _CORE_ROWS = (8, 16, 32)
 _CORE_COLUMNS, _TENSOR_COLUMNS = 32, 16
 _LEAST_THREADS = 64
@@ -54,28 +54,39 @@ def space(match: Flash) -> Space:
 
 def canonical(match: Flash, point: Point) -> Point:
     """The same as far as the GPU has registers, threads and shared memory."""
+    made, before = dict(point), dict[str, int]()
+    while made != before:  # what one knob gives way to, another may have to follow
+        before, made = made, _reduced(match, made)
+    heads, rows, columns = match.sizes
+    parts = _MOST_PARTS // (heads * rows * match.features)
+    most = min(made["splits"], -(-columns // made["columns"]), parts)
+    made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
+    return made
+
+
+def _reduced(match: Flash, point: Point) -> dict[str, int]:
+    """A point with less of what its block has no room for."""
     choices, made = space(match), dict(point)
-    made["warp_rows"] = min(made["warp_rows"], made["rows"])
     least = _CORE_COLUMNS if match.kind == "float32" else _TENSOR_COLUMNS
+
+    def lower(knob: str) -> None:
+        made[knob] = choices[knob][choices[knob].index(made[knob]) - 1]
+        made["warp_rows"] = min(made["warp_rows"], made["rows"])
 
     def beyond() -> bool:
         cut = Cut.of(match, made)
         registers = cut.registers * cut.threads > match.gpu.registers_per_sm
         return registers or cut.threads > MOST_THREADS or cut.shared > match.gpu.shared_per_block
 
+    made["warp_rows"] = min(made["warp_rows"], made["rows"])
+    while made["key_warps"] > 1 and made["columns"] < least * made["key_warps"]:
+        lower("key_warps")
     for knob in ("columns", "warp_rows"):
         while Cut.of(match, made).registers > _MOST_REGISTERS and made[knob] > choices[knob][0]:
-            made[knob] = choices[knob][choices[knob].index(made[knob]) - 1]
-    for knob in ("stages", "columns", "rows"):
+            lower(knob)
+    for knob in ("stages", "columns", "rows", "key_warps"):
         while beyond() and made[knob] > choices[knob][0]:
-            made[knob] = choices[knob][choices[knob].index(made[knob]) - 1]
-            made["warp_rows"] = min(made["warp_rows"], made["rows"])
-    while made["key_warps"] > 1 and (beyond() or made["columns"] < least * made["key_warps"]):
-        made["key_warps"] //= 2
-    heads, rows, columns = match.sizes
-    parts = _MOST_PARTS // (heads * rows * match.features)
-    most = min(made["splits"], -(-columns // made["columns"]), parts)
-    made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
+            lower(knob)
     return made
 
 

@@ -4,8 +4,9 @@ A block keeps some rows' queries and walks along the keys.  Of each block of key
 its rows' queries by its columns' keys, takes their exponentials against the largest score so far,
 and multiplies these by the values, while the next keys and values are copied.  On tensor cores the
 exponentials stay in registers; CUDA cores, whose lanes have other elements of an operand than of a
-result, read them of shared memory.  T. Dao, FlashAttention-2, 2023.  For few rows, several warps share the rows and divide the columns,
-and several blocks divide the keys; another launch joins what these have summed up.
+result, read them of shared memory.  For few rows, several warps share the rows and divide the
+columns, and several blocks divide the keys; another launch joins what these have summed up.
+T. Dao, FlashAttention-2, 2023.
 """
 
 from typing import Any

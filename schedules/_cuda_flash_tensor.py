@@ -12,6 +12,7 @@ from hybridc.schedules._cuda_flash_step import Meeting
 from hybridc.schedules._cuda_operands import ROW_BYTES
 
 Expr = Any
+_TF32 = "tf32"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class TensorMeeting(Meeting):
         """Tiles of 8 columns that a warp meets."""
         return self.frame.cut.warp_columns // 8
 
+    def _load(self, name: str, at: Expr, place: Expr, side: Shared) -> Any:
+        """Load four registers; rounded here, operands are so once for all products with them."""
+        load = compute.load(self.registers[name], at, place, side)
+        if self.frame.cut.kind != _TF32:
+            return load
+        return tir.sequence([load, tir.call("round_tf32", tir.address(self.registers[name], at))])
+
     def _key(self, column: Expr) -> Expr:
         """Which of 8 keys is met in which of 8 columns."""
         return column if self._in_order else column // 2 + column % 2 * 4
@@ -84,8 +92,8 @@ class TensorMeeting(Meeting):
         inner = tir.number(step % STEPS)
         return tir.unrolled(
             self._down,
-            lambda i: compute.load(
-                self.registers["queries"],
+            lambda i: self._load(
+                "queries",
                 (slot * self._down + i) * 4,
                 compute.left_row(frame.warp, side, i, inner),
                 side,
@@ -105,7 +113,7 @@ class TensorMeeting(Meeting):
 
         def pair(j: Expr) -> Any:
             place = compute.right_row(warp, side, j, inner)
-            load = compute.load(self.registers["right"], 0, place, side)
+            load = self._load("right", 0, place, side)
             queries = slot * self._down * 4
             return tir.sequence(
                 [load, self._products("scores", self._tiles, j, "queries", queries)]
@@ -120,7 +128,7 @@ class TensorMeeting(Meeting):
 
         def one(i: Expr, j: Expr) -> Any:
             return tir.call(
-                f"mma_{self.cores.dtype}",
+                "mma_rounded_tf32" if self.cores.dtype == _TF32 else f"mma_{self.cores.dtype}",
                 tir.address(registers[sums], (i * tiles + pair * 2 + j) * 4),
                 tir.address(registers[left], at + i * 4),
                 tir.address(registers["right"], j * 2),
@@ -143,7 +151,7 @@ class TensorMeeting(Meeting):
 
         def pair(j: Expr) -> Any:
             place = compute.right_row(frame.wide, side, j, steps % STEPS)
-            load = compute.load(self.registers["right"], 0, place, side)
+            load = self._load("right", 0, place, side)
             return tir.sequence([load, self._products("sums", cut.width // 8, j, "weights", 0)])
 
         return tir.sequence([tir.unrolled(self._down, narrow), tir.unrolled(cut.width // 16, pair)])

@@ -1,4 +1,4 @@
-"""Products of few rows as a GPU's rule sees them: what is read side by side, and by which threads."""
+"""Products of few rows as a GPU's rule sees them: what is read side by side, by which threads."""
 
 from dataclasses import dataclass
 from functools import cached_property

@@ -26,7 +26,7 @@ _WARPGROUPS, _REACHED = 90, 0.62  # as for products of one warp
 
 @dataclass(frozen=True)
 class CudaAttention(ScheduleRule):
-    """Attention: scores, softmax and weighted values in registers, on tensor cores or in float32."""
+    """Attention in one kernel: scores never are in memory; on tensor cores, or in float32."""
 
     priority: ClassVar[int] = 95
     device: ClassVar[str] = CUDA

@@ -1,9 +1,9 @@
 """Goldens of CUDA rules: what each writes for one small kernel, in `tests/cuda/NAME.txt`.
 
-A golden has the launches, TIR as it leaves the rule, the CUDA C++ of the kernels without the prelude,
-and those instructions of their PTX for which a rule is there.  It is compared, and written anew by
-`pytest tests/test_cuda_golden.py --update-golden`; that the code computes the right thing is what
-`test_cuda_rules.py` and its neighbours hold.
+A golden has the launches, TIR as it leaves the rule, the CUDA C++ of the kernels without the
+prelude, and those instructions of their PTX for which a rule is there.  It is compared, and written
+anew by `pytest tests/test_cuda_golden.py --update-golden`; that the code computes the right thing
+is what `test_cuda_rules.py` and its neighbours hold.
 """
 
 import re
@@ -17,6 +17,7 @@ import tvm
 from cuda_emulator import source_of
 from cuda_kernels import gpu, product
 from kernel_builders import Builder, floats, op, operator
+from kernel_corpus import RECURRENT
 from test_cuda_attention import attention
 from test_cuda_windows import WINDOWS
 
@@ -47,6 +48,7 @@ CASES: dict[str, Case] = {
         attention((1, 1), (16, 64, 16, 16)),
         {"rows": 16, "warp_rows": 16, "columns": 64, "key_warps": 1, "splits": 1, "stages": 2},
     ),
+    "cuda-recurrence": Case(dict(RECURRENT)["gated recurrent units, reversed"]),
     "cuda-wgmma-matmul": Case(
         product([64, 128], [128, 64], "float16"), {"rows": 64, "columns": 64, "stages": 2}
     ),

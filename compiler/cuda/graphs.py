@@ -45,9 +45,9 @@ class Graphs:
     """A session's `main` on a GPU, replayed where it can be.
 
     `holding` gives a `main` that adds all that it allocates to a list.
-    `record` makes a graph of what a function asks of the GPU; `around` holds while anything is asked
-    of the GPU (its stream).  `lent` tells whether the last results are a graph's, whose next replay
-    writes them again.
+    `record` makes a graph of what a function asks of the GPU; `around` holds while anything is
+    asked of the GPU (its stream).  `lent` tells whether the last results are a graph's, whose next
+    replay writes them again.
     """
 
     main: Callable[..., Any]

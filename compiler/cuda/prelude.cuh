@@ -154,14 +154,36 @@ HYBRIDC_INLINE unsigned hybridc_tf32(unsigned bits) {
   return rounded;
 }
 
-// c[16x8] += a[16x8] b[8x8] of float32, rounded to TensorFloat-32.
-HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+// The same for four registers.
+HYBRIDC_INLINE void hybridc_round_tf32(unsigned* bits) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) bits[i] = hybridc_tf32(bits[i]);
+}
+
+// Four floats of `mma`'s result as the four registers that it takes on the left, where the columns are
+// in the order 0, 4, 1, 5, 2, 6, 3, 7.
+HYBRIDC_INLINE void hybridc_narrow_tf32(unsigned* to, const float* from) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) to[i] = hybridc_tf32(__float_as_uint(from[i / 2 + i % 2 * 2]));
+}
+
+// c[16x8] += a[16x8] b[8x8] of TensorFloat-32.
+HYBRIDC_INLINE void hybridc_mma_rounded_tf32(float* c, const unsigned* a, const unsigned* b) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(hybridc_tf32(a[0])), "r"(hybridc_tf32(a[1])), "r"(hybridc_tf32(a[2])),
-        "r"(hybridc_tf32(a[3])), "r"(hybridc_tf32(b[0])), "r"(hybridc_tf32(b[1])));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same of float32, which is rounded.
+HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  unsigned left[4], right[2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) left[i] = hybridc_tf32(a[i]);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) right[i] = hybridc_tf32(b[i]);
+  hybridc_mma_rounded_tf32(c, left, right);
 }
 #endif
 

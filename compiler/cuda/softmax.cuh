@@ -46,13 +46,6 @@ HYBRIDC_INLINE void hybridc_row_total(float* total) {
   for (int by = 1; by < lanes; by *= 2) *total += __shfl_xor_sync(0xffffffffu, *total, by);
 }
 
-// The exponentials of 16 rows and 8 columns as the four registers that `mma` takes of float32 on the
-// left, where the columns were met in the order 0, 4, 1, 5, 2, 6, 3, 7.
-HYBRIDC_INLINE void hybridc_narrow_tf32(unsigned* to, const float* from) {
-#pragma unroll
-  for (int i = 0; i < 4; ++i) to[i] = __float_as_uint(from[i / 2 + i % 2 * 2]);
-}
-
 // The lanes of a warp meet.
 HYBRIDC_INLINE void hybridc_meet() { __syncwarp(); }
 
