@@ -37,7 +37,9 @@ class _Writer:
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
         self.first = self.block % across * self.columns
         self.batch: Mapping[Any, Expr] = tir.unflatten(self.block // across, match.product.batch)
-        self.memory = tir.buffer("sums_of_warps", shared(match, how), "uint8", "shared.dyn")
+        self.memory = tir.buffer(
+            "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
+        )
         self.sums = tir.buffer("sums", self.few * match.wide, match.total, "local")
         self.read = tir.buffer("read", match.held * how.unroll, match.total, "local")
         self.other = tir.buffer("other", match.deep, match.total, "local")
@@ -158,7 +160,7 @@ class _Writer:
         def put(i: Expr) -> Any:
             f, w = i // match.wide, i % match.wide
             column = lane * match.wide + w
-            place = ((warp * self.few + f) * self.columns + column) * WORD
+            place = (warp * self.few + f) * self.columns + column
             value = tirx.BufferLoad(self.sums, [i])
             name = f"put<{tir.c_type(match.total)}>"
             return tir.call(name, tir.address(self.memory, place), value)
@@ -186,7 +188,7 @@ class _Writer:
         held = tir.buffer("total", 1, match.total, "local")
         total: Expr = None
         for warp in range(self.how.warps):
-            part = tir.got(match.total, tir.address(self.memory, (q + warp * count) * WORD))
+            part = tir.got(match.total, tir.address(self.memory, q + warp * count))
             total = part if total is None else total + part
         axes = {
             **self.batch,
