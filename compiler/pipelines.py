@@ -86,6 +86,7 @@ CUDA: Pipeline = (
     ("eliminate-dead-code", "what folding left without a user is not laid out or scheduled"),
     ("merge-transposes", "exporters write transposes in pairs; without them attention shows"),
     ("combine-projections", "one product reads what queries, keys and values are made from"),
+    ("fuse-attention", "scores stay within a block; has to see products of float32, unpacked"),
     ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
     ("integer-arithmetic", "quantised operators become ones that have loop nests"),
     ("layout", "channels last: neighbouring depth of the product that a convolution becomes"),
@@ -98,6 +99,7 @@ CUDA: Pipeline = (
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("allocate", "kernels write into buffers that are given to them"),
+    ("lift-workspaces", "so are buffers between launches, which recorded graphs go on to use"),
     ("plan-memory", "intermediate buffers share storage; last, when all buffers are known"),
 )
 
@@ -108,6 +110,7 @@ MINIMAL_CUDA: Pipeline = (
     ("legalize", "every operator becomes a loop nest"),
     ("schedule", "each kernel is bound to threads, without which it cannot run on a GPU"),
     ("allocate", "kernels write into buffers that are given to them"),
+    ("lift-workspaces", "so are buffers between launches, which recorded graphs go on to use"),
     ("plan-memory", "intermediate buffers share storage; last, when all are known"),
 )
 

@@ -153,8 +153,8 @@ class InferenceSession:
             given = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
             self._check_sizes(given)
             results = self._invoke(given)
-            if library_of(tensors) is np:
-                results = self._place.fetch(results)
+            own = self._place.fetch if library_of(tensors) is np else self._owned
+            results = own(results)
             self._place.finish()
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
@@ -200,6 +200,9 @@ class InferenceSession:
                 results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
+
+    def _owned(self, results: list[Tensor]) -> list[Tensor]:
+        return self._place.owned(results, self._main)
 
     def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
         if isinstance(spec, OpaqueSpec):

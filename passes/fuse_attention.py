@@ -93,7 +93,7 @@ class _Fuser:
         )
         if not _consistent(form):
             return None
-        if self.target.gpu and not fits(form):
+        if self.target.gpu and not fits(form, self.target.gpu):
             return None
         form, mask = _masked(form, scores, graph)
         return self._call(form, tensors if mask is None else [*tensors, mask])

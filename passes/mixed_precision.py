@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, tirx
-from tvm.s_tir import SBlock
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
 
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import bfloat16
 from hybridc.compiler.kernels.attention import attention, takes_dot_products
-from hybridc.compiler.kernels.attention_form import form_of
-from hybridc.compiler.kernels.tensor_expressions import KERNEL
+from hybridc.compiler.kernels.attention_form import form_of, holds_attention
 from hybridc.compiler.rewrite import (
     Expr,
     constant,
@@ -113,7 +111,7 @@ class _Kernels:
 
     def operands(self, value: Expr) -> list[Expr]:
         """What a call of attention multiplies: queries, keys and values; else nothing."""
-        if operator(value) != "call_tir" or not _is_attention(self.module[value.args[0]]):
+        if operator(value) != "call_tir" or not holds_attention(self.module[value.args[0]]):
             return []
         return list(value.args[1].fields)[:_OPERANDS]
 
@@ -136,14 +134,6 @@ class _Kernels:
         """The loop nests as the module is to have them."""
         found = self.builder.get().functions_items()
         return {var: func for var, func in found if isinstance(func, tirx.PrimFunc)}
-
-
-def _is_attention(func: PrimFunc) -> bool:
-    kinds: list[str] = []
-    structural_walk(
-        func.body, (SBlock, lambda block: kinds.append(str(block.annotations.get(KERNEL, ""))))
-    )
-    return "attention" in kinds
 
 
 @dataclass

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels.attention_form import holds_attention
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY, factors
 from hybridc.compiler.rewrite import updated
 
@@ -16,15 +17,21 @@ class TensorFloat(Pass):
     """Let tensor cores multiply float32, rounded to TensorFloat-32.
 
     Kernels that multiply and add are marked; their operands may be rounded to ten bits behind the
-    point, with the range of float32, and sums stay in float32.  All else is left as it is.
+    point, with the range of float32, and sums stay in float32.  All else is left as it is; with
+    `attention`, so is every kernel but those of attention.
     """
+
+    attention: bool = False
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Mark every kernel of float32 products."""
         marked = {
             var: func.with_attr(MULTIPLY, _TF32)
             for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and factors(func) == {"float32"}
+            if isinstance(func, tirx.PrimFunc) and self._takes(func)
         }
         context.lowered.update(var.name_hint for var in marked)
         return updated(module, marked) if marked else module
+
+    def _takes(self, func: PrimFunc) -> bool:
+        return factors(func) == {"float32"} and (not self.attention or holds_attention(func))

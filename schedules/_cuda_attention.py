@@ -32,7 +32,8 @@ class Flash(Match):
     """An attention kernel; `first` columns are met by the first row where it is causal, else 0.
 
     `scores` is the product of queries and keys, `values` that of weights and values; `blocks` are
-    the stages by name.  `rate` are the FLOP/s of products on the whole GPU.
+    the stages by name.  `kind` is how products are multiplied: a type of 16 bits or `tf32` on
+    tensor cores, or `float32`; `rate` are their FLOP/s on the whole GPU.
     """
 
     scores: Product
@@ -41,7 +42,8 @@ class Flash(Match):
     written: Any
     store: Store
     first: int
-    rate: float
+    kind: str = ""
+    rate: float = 0.0
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -58,6 +60,11 @@ class Flash(Match):
     def features(self) -> int:
         """Elements of a value."""
         return self.values.right.extent
+
+    @property
+    def types(self) -> set[str]:
+        """What queries, keys and values are."""
+        return {side.dtype for side in (self.scores.left, self.scores.right, self.values.right)}
 
     @property
     def gpu(self) -> Gpu:
@@ -107,7 +114,7 @@ class Flash(Match):
         return structural_map(value, (TensorLoad, replaced))
 
 
-def analyse(func: PrimFunc, target: Target, rate: float) -> Flash | NotApplicable:
+def analyse(func: PrimFunc, target: Target) -> Flash | NotApplicable:
     """Find the stages of attention in a kernel."""
     if not set(STAGES) <= {block.name for block in _analysis.blocks(func)}:
         return NotApplicable("it holds no attention")
@@ -125,9 +132,7 @@ def analyse(func: PrimFunc, target: Target, rate: float) -> Flash | NotApplicabl
         return store
     scores, values = products
     written = (behind[0] if behind else blocks["output"]).writes[0]
-    return Flash(
-        merged, target, scores, values, blocks, written, store, _first(scores, blocks), rate
-    )
+    return Flash(merged, target, scores, values, blocks, written, store, _first(scores, blocks))
 
 
 def _product(func: PrimFunc, target: Target, block: Block) -> Any:

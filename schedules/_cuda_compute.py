@@ -13,6 +13,8 @@ from hybridc.schedules._cuda_operands import CHUNKS, swizzled, swizzled_by_depth
 Expr = Any
 _SIDES = (32, 64, 128, 256)
 _WARP_SIDES = (16, 32, 64)
+# Columns of a lane on CUDA cores, every eighth, whose chunks are in registers at once.
+_BESIDE = 8
 # Is told the row, the column and the index of an accumulator, within a warp's tile.
 EachSum = Callable[[Expr, Expr, Expr], Any]
 
@@ -196,9 +198,9 @@ class CudaCores(Compute):
     fragments: ClassVar[str] = "float32"
 
     def registers(self, warp_rows: int, warp_columns: int) -> tuple[int, int, int]:
-        """A sum for each pair, and a chunk of four for each row and column."""
+        """A sum for each pair, and a chunk of four for each row, and for columns side by side."""
         down, right = warp_rows // 4, warp_columns // 8
-        return down * right, 4 * down, 4 * right
+        return down * right, 4 * down, 4 * min(right, _BESIDE)
 
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """Loads of operands, and four multiply-adds for each pair, in each of eight steps."""
@@ -215,27 +217,27 @@ class CudaCores(Compute):
             place = side.base + swizzled(own, chunk)
             return tir.call("load4", tir.address(to, at), tir.address(side.memory, place))
 
-        def step(chunk: Expr) -> Any:
-            return tir.sequence(
-                [
-                    tir.unrolled(down, lambda i: load(left, i * 4, sides[0], row + i * 4, chunk)),
-                    tir.unrolled(
-                        across, lambda j: load(right, j * 4, sides[1], column + j * 8, chunk)
-                    ),
-                    tir.unrolled(
-                        down,
-                        lambda i: tir.unrolled(
-                            across,
-                            lambda j: tir.call(
-                                "dot4",
-                                tir.address(sums, i * across + j),
-                                tir.address(left, i * 4),
-                                tir.address(right, j * 4),
-                            ),
-                        ),
-                    ),
-                ]
+        def product(i: Expr, j: Expr, first: int) -> Any:
+            return tir.call(
+                "dot4",
+                tir.address(sums, i * across + first + j),
+                tir.address(left, i * 4),
+                tir.address(right, j * 4),
             )
+
+        def beside(chunk: Expr, first: int) -> list[Any]:
+            """The products with some columns."""
+            count, own = min(_BESIDE, across - first), column + first * 8
+            loads = tir.unrolled(count, lambda j: load(right, j * 4, sides[1], own + j * 8, chunk))
+            products = tir.unrolled(
+                down, lambda i: tir.unrolled(count, lambda j: product(i, j, first))
+            )
+            return [loads, products]
+
+        def step(chunk: Expr) -> Any:
+            rows = tir.unrolled(down, lambda i: load(left, i * 4, sides[0], row + i * 4, chunk))
+            columns = (beside(chunk, first) for first in range(0, across, _BESIDE))
+            return tir.sequence([rows, *(each for some in columns for each in some)])
 
         return tir.loop(CHUNKS, step, "s")
 

@@ -1,10 +1,12 @@
-"""Attention on a GPU, written out: scores never leave registers.
+"""Attention on a GPU, written out: scores never leave a block.
 
 A block keeps some rows' queries and walks along the keys.  Of each block of keys, a warp multiplies
 its rows' queries by its columns' keys, takes their exponentials against the largest score so far,
-and multiplies these, still in registers, by the values, while the next keys and values are copied.
-T. Dao, FlashAttention-2, 2023.  For few rows, several warps share the rows and divide the columns,
-and several blocks divide the keys; another launch joins what these have summed up.
+and multiplies these by the values, while the next keys and values are copied.  On tensor cores the
+exponentials stay in registers; CUDA cores, whose lanes have other elements of an operand than of a
+result, read them of shared memory.  For few rows, several warps share the rows and divide the
+columns, and several blocks divide the keys; another launch joins what these have summed up.
+T. Dao, FlashAttention-2, 2023.
 """
 
 from typing import Any
@@ -14,10 +16,12 @@ from tvm import tirx
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_attention import Flash
-from hybridc.schedules._cuda_attention_cuts import PAD, STEP, Cut
+from hybridc.schedules._cuda_attention_cut import PAD, Cut
+from hybridc.schedules._cuda_flash_cores import CoresMeeting
 from hybridc.schedules._cuda_flash_frame import Frame
 from hybridc.schedules._cuda_flash_results import Results
 from hybridc.schedules._cuda_flash_step import Meeting
+from hybridc.schedules._cuda_flash_tensor import TensorMeeting
 from hybridc.schedules._cuda_operands import ROW_BYTES, Place, Tile
 
 Expr = Any
@@ -35,7 +39,7 @@ class _Writer:
     def __init__(self, match: Flash, cut: Cut) -> None:
         self.match, self.cut = match, cut
         self.frame = Frame(match, cut, tir.variable("block"), tir.variable("thread"))
-        self.meeting = Meeting(self.frame)
+        self.meeting: Meeting = (TensorMeeting if cut.tensor else CoresMeeting)(self.frame)
         self.results = Results(match, cut)
 
     def function(self) -> PrimFunc:
@@ -46,7 +50,7 @@ class _Writer:
             ("blockIdx.x", frame.block, frame.blocks),
             ("threadIdx.x", frame.thread, self.cut.threads),
         ]
-        buffers = [frame.memory, *frame.registers.values()]
+        buffers = [frame.memory, *self.meeting.registers.values()]
         first = tir.launched(axes, tir.allocated(buffers, body))
         return self.match.func.with_body(self.results.joined(first))
 
@@ -54,7 +58,7 @@ class _Writer:
         """No sums and no largest score yet."""
 
         def fill(name: str, value: float) -> Any:
-            buffer, constant = self.frame.registers[name], tirx.const(value, "float32")
+            buffer, constant = self.meeting.registers[name], tirx.const(value, "float32")
             count = int(buffer.shape[0])
             return tir.unrolled(count, lambda i: tirx.BufferStore(buffer, constant, [i]), "zero")
 
@@ -74,8 +78,7 @@ class _Writer:
             for i in range(cut.stages - 1)
         ]
         made = [*(tile.copied() for tile in copies), tir.call("commit"), *ahead]
-        if cut.held:
-            loads = [self.meeting.query(k, k) for k in range(cut.depth_steps)]
+        if loads := self.meeting.loaded():
             made += [tir.call(f"wait<{cut.stages - 1}>"), tir.barrier(), *loads]
         return tir.sequence(made)
 
@@ -126,7 +129,7 @@ class _Writer:
             Tile(key, place, tir.number(i), frame.memory, keys + i * cut.columns * ROW_BYTES)
             for i in range(cut.depth_tiles)
         ]
-        place, each = self._place(match.values, tir.number(0), cut.own), cut.columns // STEP
+        place, each = self._place(match.values, tir.number(0), cut.own), cut.columns // cut.step
         tiles += [
             Tile(value, place, block * each + i, frame.memory, values + i * cut.own * ROW_BYTES)
             for i in range(each)
@@ -135,28 +138,29 @@ class _Writer:
 
     def _finish(self) -> Any:
         """The sums to shared memory, and from there to the output or to the joining launch."""
-        frame, cut, down = self.frame, self.cut, self.frame.down
-        total, warp = frame.registers["total"], frame.warp
+        frame, cut, meeting = self.frame, self.cut, self.meeting
+        warp = frame.warp
 
         def put(place: Expr, name: str, at: Expr) -> Any:
             to = tir.address(frame.memory, place * _FLOAT)
-            return tir.call("put<float>", to, tirx.BufferLoad(frame.registers[name], [at]))
+            return tir.call("put<float>", to, tirx.BufferLoad(meeting.registers[name], [at]))
 
         def keep(row: Expr, column: Expr, at: Expr) -> Any:
             row = (warp.row + row) * (cut.width + PAD)
             return put(frame.part * cut.part_floats + row + column, "sums", at)
 
         def mark(i: Expr) -> Any:
-            row = warp.row + i // 2 * 16 + warp.lane // 4 + i % 2 * 8
-            place = cut.key_warps * cut.part_floats + (frame.part * cut.rows + row) * 2
+            row = frame.part * cut.rows + warp.row + meeting.row(i)
+            place = cut.key_warps * cut.part_floats + row * 2
             return tir.sequence([put(place, "largest", i), put(place + 1, "total", i)])
 
+        first = [tirx.EQ(warp.lane % meeting.lanes, 0)]
         return tir.sequence(
             [
-                tir.unrolled(down, lambda i: tir.call("row_total", tir.address(total, i * 2))),
+                meeting.totals(),
                 *(tir.call("wait<0>"), tir.barrier()),
-                self.meeting.cores.each(frame.wide, keep),
-                tir.when([tirx.EQ(warp.lane % 4, 0)], tir.unrolled(2 * down, mark)),
+                meeting.cores.each(frame.wide, keep),
+                tir.when(first, tir.unrolled(meeting.rows, mark)),
                 tir.barrier(),
                 self.results.of_block(
                     frame.memory, frame.thread, frame.head, frame.first_row, frame.split

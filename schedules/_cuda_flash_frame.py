@@ -1,4 +1,4 @@
-"""A block of attention on a GPU: where it stands, its registers, and where its tiles lie."""
+"""A block of attention on a GPU: where it stands, and where its tiles lie."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,11 +7,12 @@ from typing import Any
 from hybridc.compiler.cuda.gpu import WARP
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_attention import Flash
-from hybridc.schedules._cuda_attention_cuts import Cut
+from hybridc.schedules._cuda_attention_cut import Cut
 from hybridc.schedules._cuda_compute import Warp
 from hybridc.schedules._cuda_operands import ROW_BYTES
 
 Expr = Any
+_FLOAT = 4
 
 
 @dataclass(frozen=True)
@@ -73,33 +74,10 @@ class Frame:
         warp = self.warp
         return Warp(warp.rows, self.cut.width, warp.row, tir.number(0), warp.lane)
 
-    @property
-    def down(self) -> int:
-        """Tiles of 16 rows of a warp."""
-        return self.cut.warp_rows // 16
-
     @cached_property
     def memory(self) -> Any:
-        """Shared memory: queries, then stages of keys and values; in the end, results."""
+        """Shared memory: queries, stages of keys and values, weights; in the end, results."""
         return tir.buffer("tiles", self.cut.shared, "uint8", "shared.dyn")
-
-    @cached_property
-    def registers(self) -> dict[str, Any]:
-        """A thread's registers by name."""
-        cut, down = self.cut, self.down
-        steps = cut.depth_steps if cut.held else 1
-        floats = {
-            "scores": down * cut.warp_columns // 2,
-            "sums": down * cut.width // 2,
-            **dict.fromkeys(("largest", "total", "factor"), 2 * down),
-        }
-        pairs = {"queries": 4 * down * steps, "right": 4, "weights": 4 * down}
-        kinds = ((floats, "float32"), (pairs, "uint32"))
-        return {
-            name: tir.buffer(name, count, dtype, "local")
-            for sizes, dtype in kinds
-            for name, count in sizes.items()
-        }
 
     def query_tile(self, tile: int) -> Expr:
         """Where 64 elements of the queries lie."""
@@ -111,6 +89,13 @@ class Frame:
         stage = step % cut.stages if cut.stages > 1 else tir.number(0)
         keys = cut.query_bytes + stage * cut.stage_bytes
         return keys, keys + cut.key_bytes
+
+    @property
+    def weights(self) -> Expr:
+        """Where a warp's weights lie, which are on their way from scores to values."""
+        cut = self.cut
+        each = cut.warp_rows * cut.warp_columns * _FLOAT
+        return cut.query_bytes + cut.stages * cut.stage_bytes + self.thread // WARP * each
 
     def key_block(self, step: Expr) -> Expr:
         """Which block of keys a step meets."""

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_attention import Flash
-from hybridc.schedules._cuda_attention_cuts import PAD, Cut
+from hybridc.schedules._cuda_attention_cut import PAD, Cut
 
 Expr = Any
 _FLOAT = 4

@@ -1,126 +1,134 @@
 """What a warp does with a block of keys and values: scores, exponentials, weighted values."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 from tvm import tirx
 
-from hybridc.schedules import _cuda_compute as compute
+from hybridc.compiler.cuda.gpu import WARP
 from hybridc.schedules import _cuda_tir as tir
-from hybridc.schedules._cuda_attention_cuts import DEEP, STEP
-from hybridc.schedules._cuda_compute import Shared, TensorCores
+from hybridc.schedules._cuda_compute import Compute
 from hybridc.schedules._cuda_flash_frame import Frame
-from hybridc.schedules._cuda_operands import ROW_BYTES
 
 Expr = Any
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Writes how a warp meets a block of keys."""
+class Meeting(ABC):
+    """Writes how a warp meets a block of keys.
+
+    `lanes` have a row together; of each of as many rows a lane has `wide` neighbours.
+    """
 
     frame: Frame
+    lanes: ClassVar[int]
+    wide: ClassVar[int]
 
     @property
-    def cores(self) -> TensorCores:
+    @abstractmethod
+    def cores(self) -> Compute:
         """What multiplies."""
-        return TensorCores(dtype=self.frame.match.scores.dtype)
 
     @property
-    def _tiles(self) -> int:
-        """Tiles of 8 columns that a warp meets."""
-        return self.frame.cut.warp_columns // 8
+    @abstractmethod
+    def fragments(self) -> Mapping[str, tuple[int, str]]:
+        """Registers for operands, by name: how many, of which type."""
+
+    @abstractmethod
+    def row(self, i: Expr) -> Expr:
+        """Which of a warp's rows is the i-th of a lane."""
+
+    @abstractmethod
+    def scores(self, keys: Expr) -> list[Any]:
+        """Add the products of queries and keys."""
+
+    @abstractmethod
+    def values(self, values: Expr) -> list[Any]:
+        """Add the weighted values."""
+
+    def loaded(self) -> list[Any]:
+        """What is loaded of the queries once they have arrived."""
+        return []
+
+    def column(self, column: Expr) -> Expr:
+        """Which of its keys a warp meets in a column of the scores."""
+        return column
 
     @property
-    def _wide(self) -> int:
-        """Tiles of 8 features."""
-        return self.frame.cut.width // 8
+    def rows(self) -> int:
+        """Rows of a lane."""
+        return self.frame.cut.warp_rows * self.lanes // WARP
 
-    def query(self, step: int, slot: int) -> Any:
-        """Load what this warp's rows have at one step of the depth."""
-        frame = self.frame
-        side = Shared(frame.memory, frame.query_tile(step * DEEP // STEP), False)
-        inner = tir.number(step % (STEP // DEEP))
-        return tir.unrolled(
-            frame.down,
-            lambda i: compute.load(
-                frame.registers["queries"],
-                (slot * frame.down + i) * 4,
-                compute.left_row(frame.warp, side, i, inner),
-                side,
-            ),
-        )
+    @cached_property
+    def registers(self) -> dict[str, Any]:
+        """A thread's registers by name."""
+        cut = self.frame.cut
+        floats = {
+            "scores": cut.warp_rows * cut.warp_columns // WARP,
+            "sums": cut.warp_rows * cut.width // WARP,
+            **dict.fromkeys(("largest", "total", "factor"), self.rows),
+        }
+        kinds = {name: (count, "float32") for name, count in floats.items()} | self.fragments
+        return {
+            name: tir.buffer(name, count, dtype, "local") for name, (count, dtype) in kinds.items()
+        }
 
     def met(self, step: Expr) -> Any:
         """Scores of a block of keys, their exponentials, and the values weighted by them."""
         keys, values = self.frame.stage(step)
-        scores, zero = self.frame.registers["scores"], tirx.const(0, "float32")
+        scores, zero = self.registers["scores"], tirx.const(0, "float32")
         count = int(scores.shape[0])
         return tir.sequence(
             [
                 tir.unrolled(count, lambda i: tirx.BufferStore(scores, zero, [i]), "zero"),
-                *(self._score(k, keys) for k in range(self.frame.cut.depth_steps)),
+                *self.scores(keys),
                 self._logits(step),
-                tir.unrolled(self.frame.down, self._soften),
-                *(self._weigh(k, values) for k in range(self.frame.cut.warp_columns // DEEP)),
+                tir.unrolled(self.rows, self._soften),
+                *self.values(values),
             ]
+        )
+
+    def totals(self) -> Any:
+        """What lanes have summed up of a row each gets as a whole."""
+        total = self.registers["total"]
+        return tir.unrolled(
+            self.rows, lambda i: tir.call(f"row_total<{self.lanes}>", tir.address(total, i))
         )
 
     def _soften(self, i: Expr) -> Any:
-        """Exponentials of the scores of 16 rows, and what was summed up so far scaled to them."""
-        registers = self.frame.registers
-        rows = [tir.address(registers[name], i * 2) for name in ("largest", "total", "factor")]
-        scores = tir.address(registers["scores"], i * self._tiles * 4)
-        sums = tir.address(registers["sums"], i * self._wide * 4)
+        """Exponentials of the scores of a row, and what was summed up so far scaled to them."""
+        registers, cut = self.registers, self.frame.cut
+        rows = [tir.address(registers[name], i) for name in ("largest", "total", "factor")]
+        counts = (cut.warp_columns // self.lanes, cut.width // self.lanes)
+        scores, sums = (
+            tir.address(registers[name], self._first(i, count))
+            for name, count in zip(("scores", "sums"), counts, strict=True)
+        )
         return tir.sequence(
             [
-                tir.call(f"softmax<{self._tiles}>", scores, *rows),
-                tir.call(f"rescale<{self._wide}>", sums, rows[-1]),
+                tir.call(f"softmax<{counts[0]}, {self.wide}, {self.lanes}>", scores, *rows),
+                tir.call(f"rescale<{counts[1]}, {self.wide}>", sums, rows[-1]),
             ]
         )
 
-    def _score(self, step: int, keys: Expr) -> Any:
-        """Add the products of one step of the depth."""
-        frame, cut = self.frame, self.frame.cut
-        slot = step if cut.held else 0
-        base = keys + step * DEEP // STEP * cut.columns * ROW_BYTES
-        side = Shared(frame.memory, base, frame.match.sources[1].by_depth)
-        inner = tir.number(step % (STEP // DEEP))
-
-        def pair(j: Expr) -> Any:
-            place = compute.right_row(frame.warp, side, j, inner)
-            load = compute.load(frame.registers["right"], 0, place, side)
-            return tir.sequence(
-                [load, self._products("scores", self._tiles, j, "queries", slot * frame.down * 4)]
-            )
-
-        load = [] if cut.held else [self.query(step, 0)]
-        return tir.sequence([*load, tir.unrolled(self._tiles // 2, pair)])
-
-    def _products(self, sums: str, tiles: int, pair: Expr, left: str, at: int) -> Any:
-        """Multiply all rows of the warp by the two tiles of columns that were just loaded."""
-        registers = self.frame.registers
-
-        def one(i: Expr, j: Expr) -> Any:
-            return tir.call(
-                f"mma_{self.cores.dtype}",
-                tir.address(registers[sums], (i * tiles + pair * 2 + j) * 4),
-                tir.address(registers[left], at + i * 4),
-                tir.address(registers["right"], j * 2),
-            )
-
-        return tir.unrolled(self.frame.down, lambda i: tir.unrolled(2, lambda j: one(i, j)))
+    def _first(self, row: Expr, count: int) -> Expr:
+        """Where the first element of a lane's row is, of so many that it has of each."""
+        wide = self.wide
+        return row // wide * (wide * count) + row % wide * wide if wide > 1 else row * count
 
     def _logits(self, step: Expr) -> Any:
         """Scale and mask the scores; what is behind the last column never counts."""
         frame, match, cut = self.frame, self.frame.match, self.frame.cut
-        scores, warp = frame.registers["scores"], frame.warp
+        scores, warp = self.registers["scores"], frame.warp
         _, rows, columns = match.sizes
         never = tirx.const(float("-inf"), "float32")
 
         def one(row: Expr, column: Expr, at: Expr) -> Any:
             s = frame.first_row + warp.row + row
-            t = frame.key_block(step) * cut.columns + warp.column + column
+            t = frame.key_block(step) * cut.columns + warp.column + self.column(column)
             axes = {
                 **tir.unflatten(frame.head, match.scores.batch),
                 **tir.unflatten(s, match.scores.left.own),
@@ -134,22 +142,3 @@ class Meeting:
             return tirx.BufferStore(scores, value, [at])
 
         return self.cores.each(warp, one)
-
-    def _weigh(self, step: int, values: Expr) -> Any:
-        """Add the values of 16 positions, weighted."""
-        frame, cut = self.frame, self.frame.cut
-        steps = frame.part * (cut.warp_columns // DEEP) + step
-        base = values + steps // (STEP // DEEP) * (cut.own * ROW_BYTES)
-        side = Shared(frame.memory, base, cut.by_depth)
-
-        def narrow(i: Expr) -> Any:
-            scores = tir.address(frame.registers["scores"], (i * self._tiles + step * 2) * 4)
-            to = tir.address(frame.registers["weights"], i * 4)
-            return tir.call(f"narrow_{self.cores.dtype}", to, scores)
-
-        def pair(j: Expr) -> Any:
-            place = compute.right_row(frame.wide, side, j, steps % (STEP // DEEP))
-            load = compute.load(frame.registers["right"], 0, place, side)
-            return tir.sequence([load, self._products("sums", self._wide, j, "weights", 0)])
-
-        return tir.sequence([tir.unrolled(frame.down, narrow), tir.unrolled(self._wide // 2, pair)])

@@ -47,7 +47,7 @@ class Source:
     @property
     def size(self) -> int:
         """Bytes of an element."""
-        return _size(self.operand)
+        return size_of(self.operand)
 
     @property
     def chunk(self) -> int:
@@ -79,7 +79,7 @@ class Source:
 def source(operand: Operand, product: Product) -> Source:
     """The widest way to copy an operand."""
     load, condition = plain(operand.value)
-    size = _size(operand)
+    size = size_of(operand)
     chunk = CHUNK_BYTES // size
     places = (product.batch, product.depth)
     if load is None or str(load.ty.dtype) != operand.dtype:
@@ -93,7 +93,8 @@ def source(operand: Operand, product: Product) -> Source:
     return Source(operand, *places, "elements")
 
 
-def _size(operand: Operand) -> int:
+def size_of(operand: Operand) -> int:
+    """Bytes of an element."""
     return int("".join(c for c in operand.dtype if c.isdigit())) // 8
 
 

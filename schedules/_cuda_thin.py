@@ -6,109 +6,18 @@ depth; their sums meet by shuffles, and then in shared memory.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from tvm import tirx
 
 from hybridc.compiler.cuda.gpu import WARP
-from hybridc.compiler.interfaces import Match, PrimFunc
-from hybridc.schedules import _access
+from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules import _cuda_operands as operands
 from hybridc.schedules import _cuda_tir as tir
-from hybridc.schedules._cuda_operands import CHUNK_BYTES
-from hybridc.schedules._cuda_product import Axes, Operand, Product, substituted
+from hybridc.schedules._cuda_product import Operand, substituted
+from hybridc.schedules._cuda_thin_match import WORD, Thin, Thread, shared
 
 Expr = Any
-# What a load of 16 bytes brings: neighbours along the depth, or of the own axis; or no neighbours.
-Along = Literal["depth", "own", "none"]
-_FLOAT = 4
-
-
-@dataclass(frozen=True)
-class Thin(Match):
-    """A product one of whose sides has few rows: `few`, and the `many` of the other."""
-
-    product: Product
-    few: Operand
-    many: Operand
-
-    @property
-    def sizes(self) -> tuple[int, int, int, int]:
-        """Batch, few, many, depth."""
-        batch, _, _, depth = self.product.sizes
-        return batch, self.few.extent, self.many.extent, depth
-
-    @property
-    def chunk(self) -> int:
-        """Elements in 16 bytes."""
-        return CHUNK_BYTES // (4 if self.many.dtype == "float32" else 2)
-
-    @cached_property
-    def along(self) -> Along:
-        """How the large side is read."""
-        return self.lies(self.many)
-
-    def lies(self, side: Operand) -> Along:
-        """Along which axis 16 bytes of a side lie side by side, wholly there or not."""
-        load, condition = operands.plain(side.value)
-        if load is None or condition is not None or str(load.ty.dtype) != side.dtype:
-            return "none"
-        if operands.contiguous(side, load, self.product.depth, self.chunk):
-            return "depth"
-        own = side.own and operands.contiguous(side, load, side.own, self.chunk)
-        return "own" if own else "none"
-
-    @property
-    def neighbours(self) -> Along:
-        """Along which axis threads read neighbours of the large side, one element or more each."""
-        load, _ = operands.plain(self.many.value)
-        if self.along != "none" or load is None:
-            return self.along
-        axes: tuple[tuple[Along, Axes], ...] = (
-            ("depth", self.product.depth),
-            ("own", self.many.own),
-        )
-        for name, each in axes:
-            wide = [axis for axis, extent in each if extent > 1]
-            if wide and _access.stride(load.indices, load.source, wide[-1]) == 1:
-                return name
-        return "none"
-
-    @property
-    def deep(self) -> int:
-        """Steps of the depth in what is read at once."""
-        return self.chunk if self.along == "depth" else 1
-
-    @property
-    def wide(self) -> int:
-        """Elements of the own axis in what is read at once."""
-        return self.chunk if self.along == "own" else 1
-
-
-@dataclass(frozen=True)
-class Thread:
-    """How a block divides its work: `lanes` side by side along the large side's own axis."""
-
-    threads: int
-    lanes: int
-    unroll: int
-
-    @property
-    def warps(self) -> int:
-        """Warps of a block."""
-        return self.threads // WARP
-
-    @property
-    def deep(self) -> int:
-        """Threads that divide the depth."""
-        return self.threads // self.lanes
-
-
-def shared(match: Thin, how: Thread) -> int:
-    """Bytes of shared memory of a block: sums of each warp."""
-    return how.warps * match.few.extent * how.lanes * match.wide * _FLOAT
 
 
 def kernel(match: Thin, how: Thread) -> PrimFunc:
@@ -128,15 +37,16 @@ class _Writer:
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
         self.first = self.block % across * self.columns
         self.batch: Mapping[Any, Expr] = tir.unflatten(self.block // across, match.product.batch)
-        self.memory = tir.buffer("sums_of_warps", shared(match, how), "uint8", "shared.dyn")
-        self.sums = tir.buffer("sums", self.few * match.wide, "float32", "local")
-        size = match.deep * match.wide
-        self.read = tir.buffer("read", size * how.unroll, "float32", "local")
-        self.other = tir.buffer("other", match.deep, "float32", "local")
+        self.memory = tir.buffer(
+            "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
+        )
+        self.sums = tir.buffer("sums", self.few * match.wide, match.total, "local")
+        self.read = tir.buffer("read", match.held * how.unroll, match.total, "local")
+        self.other = tir.buffer("other", match.deep, match.total, "local")
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
-        zero = tirx.const(0, "float32")
+        zero = tirx.const(0, self.match.total)
         count = self.few * self.match.wide
         zeros = tir.unrolled(count, lambda i: tirx.BufferStore(self.sums, zero, [i]), "zero")
         each = self.how.deep * self.match.deep * self.how.unroll
@@ -173,7 +83,7 @@ class _Writer:
         """One read of the large side, as floats."""
         match = self.match
         column = self.first + self.thread % self.how.lanes * match.wide
-        at = tir.number(turn * match.deep * match.wide)
+        at = tir.number(turn * match.held)
         if match.along == "none":
             return tirx.BufferStore(self.read, self._element(match.many, column, k), [at])
         return self._chunk(match.many, (column, k), tir.address(self.read, at))
@@ -190,8 +100,8 @@ class _Writer:
     def _element(self, side: Operand, own: Expr, k: Expr) -> Expr:
         """What a side has at a place, zero beyond its end."""
         axes, inside = self._axes(side, own, k)
-        value = substituted(side.value, axes).astype("float32")
-        zero = tirx.const(0, "float32")
+        value = substituted(side.value, axes).astype(self.match.total)
+        zero = tirx.const(0, self.match.total)
         return tirx.if_then_else(tirx.all(*inside), value, zero) if inside else value
 
     def _chunk(self, side: Operand, place: tuple[Expr, Expr], to: Expr) -> Any:
@@ -201,13 +111,14 @@ class _Writer:
         valid = tir.number(1)
         if inside:
             valid = tirx.Select(tirx.all(*inside), valid, tir.number(0))
-        name = f"widen<{tir.c_type(side.dtype)}, {self.match.chunk}>"
+        widen = f"widen<{tir.c_type(side.dtype)}, {self.match.chunk}>"
+        name = "load16" if self.match.packed else widen
         return tir.call(name, to, tirx.address_of(substituted(load, axes)), valid)
 
     def _multiply(self, k: Expr, turn: int) -> Any:
         """Add the products of one read with each of the few rows."""
         match = self.match
-        at = turn * match.deep * match.wide
+        at = turn * match.held
         vector = match.deep > 1 and match.lies(match.few) == "depth"
 
         def row(f: int) -> Any:
@@ -225,6 +136,10 @@ class _Writer:
 
     def _added(self, f: int, at: int) -> list[Any]:
         match = self.match
+        if match.packed:
+            name = f"dot_{match.few.dtype}_{match.many.dtype}"
+            places = ((self.sums, f), (self.other, 0), (self.read, at))
+            return [tir.call(name, *(tir.address(b, tir.number(i)) for b, i in places))]
         pairs = [(d, w) for d in range(match.deep) for w in range(match.wide)]
         found: list[Any] = []
         for d, w in pairs:
@@ -245,9 +160,10 @@ class _Writer:
         def put(i: Expr) -> Any:
             f, w = i // match.wide, i % match.wide
             column = lane * match.wide + w
-            place = ((warp * self.few + f) * self.columns + column) * _FLOAT
+            place = (warp * self.few + f) * self.columns + column
             value = tirx.BufferLoad(self.sums, [i])
-            return tir.call("put<float>", tir.address(self.memory, place), value)
+            name = f"put<{tir.c_type(match.total)}>"
+            return tir.call(name, tir.address(self.memory, place), value)
 
         total = tir.call(
             f"lanes_total<{count}, {how.lanes}>", tir.address(self.sums, tir.number(0))
@@ -269,10 +185,10 @@ class _Writer:
 
     def _result(self, q: Expr, column: Expr) -> Any:
         match, count = self.match, self.few * self.columns
-        held = tir.buffer("total", 1, "float32", "local")
+        held = tir.buffer("total", 1, match.total, "local")
         total: Expr = None
         for warp in range(self.how.warps):
-            part = tir.got("float32", tir.address(self.memory, (q + warp * count) * _FLOAT))
+            part = tir.got(match.total, tir.address(self.memory, q + warp * count))
             total = part if total is None else total + part
         axes = {
             **self.batch,

@@ -101,7 +101,7 @@ def canonical(cut: Cut, point: Point) -> Point:
         "warp_columns": min(point["warp_columns"], columns),
     }
     made = dict(cut.compute.shaped(made))
-    while _registers(cut, made) > _MOST_REGISTERS:
+    while registers(cut, made) > _MOST_REGISTERS:
         side = "warp_rows" if made["warp_rows"] >= made["warp_columns"] else "warp_columns"
         made[side] //= 2
     while tiling(made).threads > MOST_THREADS or _crowded(cut, made):
@@ -125,11 +125,12 @@ def _crowded(cut: Cut, point: Point) -> bool:
     """Whether a block has more registers than a multiprocessor, or two stages no room."""
     cutting = tiling(point)
     least = Tiling(cutting.rows, cutting.columns, cutting.warp_rows, cutting.warp_columns, 2)
-    registers = _registers(cut, point) * cutting.threads
-    return registers > cut.gpu.registers_per_sm or least.shared > cut.gpu.shared_per_block
+    taken = registers(cut, point) * cutting.threads
+    return taken > cut.gpu.registers_per_sm or least.shared > cut.gpu.shared_per_block
 
 
-def _registers(cut: Cut, point: Point) -> int:
+def registers(cut: Cut, point: Point) -> int:
+    """Registers of a thread, about."""
     return sum(cut.compute.registers(point["warp_rows"], point["warp_columns"])) + _OTHER_REGISTERS
 
 
@@ -167,7 +168,7 @@ def estimate(cut: Cut, point: Point) -> float:
     batch, rows, columns, depth = cut.product.sizes
     size = cut.sources[0].size
     steps = -(-_steps(cut) // cutting.splits)
-    used = occupancy(cutting.threads, _registers(cut, point), cutting.shared, gpu)
+    used = occupancy(cutting.threads, registers(cut, point), cutting.shared, gpu)
     room = max(1, round(used * gpu.threads_per_sm / cutting.threads))
     down, across, _ = cutting.blocks(cut.product)
     blocks = down * across * batch * cutting.splits

@@ -78,7 +78,11 @@ def barrier() -> Stmt:
 
 
 def buffer(name: str, size: int, dtype: str, scope: str) -> Buffer:
-    """Memory of a block or a thread."""
+    """Memory of a block or a thread.
+
+    Shared memory whose addresses are plain sums is of the type that is put there: TVM cuts its end
+    off behind the last element whose address is taken.
+    """
     aligned = _SWIZZLED if scope == "shared.dyn" else -1
     return tirx.decl_buffer([size], dtype, name, scope=scope, data_alignment=aligned)
 

@@ -1,6 +1,6 @@
-"""Attention on tensor cores: scores, softmax and weighted values in one kernel."""
+"""Attention on a GPU: scores, softmax and weighted values in one kernel."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from hybridc.compiler.interfaces import (
@@ -12,37 +12,38 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.kernels.attention_stages import MOST_WIDTH
+from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules import _cuda_attention, _cuda_attention_cuts, _cuda_flash, _loops
 from hybridc.schedules._cuda_attention import Flash
+from hybridc.schedules._cuda_attention_cut import Cut
 
-_NEEDS = {"float16": "mma", "bfloat16": "mma.bf16"}
+_TF32, _FLOAT = "tf32", "float32"
+# What instructions each way to multiply needs.
+_NEEDS = {"float16": "mma", "bfloat16": "mma.bf16", _TF32: "mma.tf32"}
 _WARPGROUPS, _REACHED = 90, 0.62  # as for products of one warp
 
 
 @dataclass(frozen=True)
 class CudaAttention(ScheduleRule):
-    """Attention of 16-bit operands: scores, softmax and weighted values in registers."""
+    """Attention in one kernel: scores never are in memory; on tensor cores, or in float32."""
 
     priority: ClassVar[int] = 95
     device: ClassVar[str] = CUDA
 
     def match(self, func: PrimFunc, target: Target) -> Flash | NotApplicable:
         """Take kernels that `fuse-attention` made for a GPU."""
-        rate = target.device.half
-        if target.device.capability >= _WARPGROUPS:
-            rate *= _REACHED
-        found = _cuda_attention.analyse(func, target, rate)
+        found = _cuda_attention.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
-        types = {side.dtype for side in (found.scores.left, found.scores.right, found.values.right)}
-        if len(types) > 1 or not types <= _NEEDS.keys():
-            return NotApplicable(f"it multiplies {' by '.join(sorted(types))}")
-        if (feature := _NEEDS[types.pop()]) not in target.device.features:
+        kind = _kind(found)
+        if kind is None:
+            return NotApplicable(f"it multiplies {' by '.join(sorted(found.types))}")
+        if (feature := _NEEDS.get(kind)) and feature not in target.device.features:
             return NotApplicable(f"{target.device.arch} has no {feature}")
         if max(found.depth, found.features) > MOST_WIDTH:
             return NotApplicable(f"its heads are wider than {MOST_WIDTH}")
-        return found
+        return replace(found, kind=kind, rate=_rate(kind, target))
 
     def knobs(self, match: Flash) -> Space:
         """`rows` of a block and of a warp, `columns` at once, `key_warps`, `splits`, `stages`."""
@@ -62,5 +63,24 @@ class CudaAttention(ScheduleRule):
 
     def schedule(self, match: Flash, point: Point) -> Schedule:
         """Written out thread by thread."""
-        cut = _cuda_attention_cuts.Cut.of(match, self.canonical(match, point))
+        cut = Cut.of(match, self.canonical(match, point))
         return _loops.new_schedule(_cuda_flash.kernel(match, cut))
+
+
+def _kind(found: Flash) -> str | None:
+    """How its products are multiplied: one type, or TF32 where float32 may be rounded to it."""
+    if len(found.types) > 1:
+        return None
+    (dtype,) = found.types
+    rounded = str(found.func.attrs.get(MULTIPLY, "")) == _TF32
+    kind = _TF32 if dtype == _FLOAT and rounded else dtype
+    return kind if kind in (*_NEEDS, _FLOAT) else None
+
+
+def _rate(kind: str, target: Target) -> float:
+    """FLOP/s of its products on the whole GPU."""
+    gpu = target.device
+    if kind == _FLOAT:
+        return gpu.fp32
+    rate = gpu.tf32 if kind == _TF32 else gpu.half
+    return rate * (_REACHED if gpu.capability >= _WARPGROUPS else 1)

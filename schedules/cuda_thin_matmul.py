@@ -15,12 +15,13 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules import _cuda_product, _cuda_thin, _loops
 from hybridc.schedules._cuda_product_rule import too_thin
-from hybridc.schedules._cuda_thin import Thin, Thread
+from hybridc.schedules._cuda_thin_match import Thin, Thread, shared
 
 _THREADS = (128, 256, 512)
 _LANES = (1, 2, 4, 8, 16, 32)
 _UNROLL = (1, 2, 4, 8)
 _TYPES = ("float16", "bfloat16", "float32")
+_BYTES = frozenset({"int8", "uint8"})
 # Bytes that memory has under way: 600 ns at the bandwidth.  Little's law.
 _LATENCY = 600e-9
 _SEGMENT = 32  # bytes that memory gives at least
@@ -37,10 +38,11 @@ class CudaThinMatmul(ScheduleRule):
     device: ClassVar[str] = CUDA
 
     def match(self, func: PrimFunc, target: Target) -> Thin | NotApplicable:
-        """Take products of floats one side of which has fewer than eight rows."""
+        """Take products of floats, or of bytes, one side of which has fewer than eight rows."""
         if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
             return found
-        if found.dtype not in _TYPES:
+        integers = {found.left.dtype, found.right.dtype} <= _BYTES and found.sums == "int32"
+        if found.dtype not in _TYPES and not integers:
             return NotApplicable(f"it multiplies {found.dtype}")
         if too_thin(found) is None:
             return NotApplicable("it has rows and columns enough for tiles")
@@ -66,7 +68,7 @@ class CudaThinMatmul(ScheduleRule):
         """
         gpu = target.device
         batch, _, many, _ = match.sizes
-        size = 4 if match.many.dtype == "float32" else 2
+        size = match.size
         along = match.neighbours == "depth"
         wanted = [n for n in _LANES if n * match.wide * size >= _SEGMENT or along]
         fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= gpu.sms]
@@ -81,12 +83,12 @@ class CudaThinMatmul(ScheduleRule):
     def canonical(self, match: Thin, point: Point) -> Point:
         """What a thread has registers for, a block shared memory, and the depth steps."""
         made = dict(point)
-        sums, read = match.few.extent * match.wide, match.deep * match.wide
+        sums, read = match.few.extent * match.wide, match.held
         most = _MOST_READ if sums <= _MOST_SUMS // 2 else _MOST_READ // 2
         while made["unroll"] > 1 and made["unroll"] * read > most:
             made["unroll"] //= 2
         limit = min(_SHARED, match.target.device.shared_per_block)
-        while _cuda_thin.shared(match, Thread(**made)) > limit and made["lanes"] > 1:
+        while shared(match, Thread(**made)) > limit and made["lanes"] > 1:
             made["lanes"] //= 2
         steps = -(-match.sizes[3] // match.deep)
         while made["threads"] > _THREADS[0] and made["threads"] // made["lanes"] > max(WARP, steps):

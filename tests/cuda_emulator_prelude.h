@@ -73,8 +73,8 @@ inline void ldmatrix(unsigned* to, const void* row, bool trans) {
 
 inline float wide(half* , uint16_t bits) { half x; std::memcpy(&x, &bits, 2); return x; }
 inline float wide(nv_bfloat16*, uint16_t bits) { nv_bfloat16 x; x.bits = bits; return x; }
-inline float tf32(unsigned bits) {
-  bits = (bits + 0x1000) & ~0x1FFFu;
+inline unsigned tf32(unsigned bits) { return (bits + 0x1000) & ~0x1FFFu; }
+inline float exact(unsigned bits) {
   float x;
   std::memcpy(&x, &bits, 4);
   return x;
@@ -121,7 +121,8 @@ inline void hybridc_mma_bfloat16(float* c, const unsigned* a, const unsigned* b)
   emulated::mma16<nv_bfloat16>(c, a, b);
 }
 // m16n8k8, tf32: a[i] holds row g + 8 (i % 2), column q + 4 (i / 2); b[i] row q + 4 i, column g.
-inline void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+// The instruction reads no bits behind the tenth.
+inline void hybridc_mma_rounded_tf32(float* c, const unsigned* a, const unsigned* b) {
   using namespace emulated;
   Fragments mine;
   std::memcpy(mine.a, a, 16);
@@ -131,12 +132,21 @@ inline void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
   for (int from = 0; from < 32; ++from) {
     auto f = seen<Fragments>(from);
     int g = from / 4, q = from % 4;
-    for (int i = 0; i < 4; ++i) left[g + 8 * (i % 2)][q + 4 * (i / 2)] = tf32(f.a[i]);
-    for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = tf32(f.b[i]);
+    for (int i = 0; i < 4; ++i) left[g + 8 * (i % 2)][q + 4 * (i / 2)] = exact(f.a[i] & ~0x1FFFu);
+    for (int i = 0; i < 2; ++i) right[q + 4 * i][g] = exact(f.b[i] & ~0x1FFFu);
   }
   int g = lane() / 4, q = lane() % 4;
   for (int i = 0; i < 4; ++i)
     for (int k = 0; k < 8; ++k) c[i] += left[g + 8 * (i / 2)][k] * right[k][2 * q + i % 2];
+}
+inline void hybridc_round_tf32(unsigned* bits) {
+  for (int i = 0; i < 4; ++i) bits[i] = emulated::tf32(bits[i]);
+}
+inline void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  unsigned left[4], right[2];
+  for (int i = 0; i < 4; ++i) left[i] = emulated::tf32(a[i]);
+  for (int i = 0; i < 2; ++i) right[i] = emulated::tf32(b[i]);
+  hybridc_mma_rounded_tf32(c, left, right);
 }
 namespace emulated {
 // m16n8k32, bytes: a[i] holds row g + 8 (i % 2), columns 4 q to 4 q + 3, 16 further for i >= 2;
@@ -172,6 +182,21 @@ MMA_BYTES(uint8_int8, uint8_t, int8_t)
 MMA_BYTES(int8_uint8, int8_t, uint8_t)
 MMA_BYTES(int8_int8, int8_t, int8_t)
 
+// dp4a: four bytes of each side, all signed or unsigned.
+template <class A, class B>
+void dot_bytes(int* c, const int* a, const int* b) {
+  for (int i = 0; i < 16; ++i)
+    *c += static_cast<A>(a[i / 4] >> 8 * (i % 4)) * static_cast<B>(b[i / 4] >> 8 * (i % 4));
+}
+#define DOT_BYTES(NAME, A, B)                                                     \
+  inline void hybridc_dot_##NAME(int* c, const int* a, const int* b) {            \
+    dot_bytes<A, B>(c, a, b);                                                     \
+  }
+DOT_BYTES(uint8_uint8, uint8_t, uint8_t)
+DOT_BYTES(uint8_int8, uint8_t, int8_t)
+DOT_BYTES(int8_uint8, int8_t, uint8_t)
+DOT_BYTES(int8_int8, int8_t, int8_t)
+
 template <class T>
 void narrow(unsigned* to, const float* from) {
   for (int i = 0; i < 4; ++i) {
@@ -183,6 +208,12 @@ void narrow(unsigned* to, const float* from) {
 inline void hybridc_narrow_float16(unsigned* to, const float* from) { narrow<half>(to, from); }
 inline void hybridc_narrow_bfloat16(unsigned* to, const float* from) {
   narrow<nv_bfloat16>(to, from);
+}
+inline void hybridc_narrow_tf32(unsigned* to, const float* from) {
+  for (int row = 0; row < 2; ++row)
+    for (int half = 0; half < 2; ++half)
+      std::memcpy(to + row + 2 * half, from + 2 * row + half, 4);
+  hybridc_round_tf32(to);
 }
 inline void hybridc_dot4(float* c, const float* a, const float* b) {
   for (int i = 0; i < 4; ++i) *c = std::fma(a[i], b[i], *c);

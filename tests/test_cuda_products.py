@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cuda_emulator import needs_compiler, run
+from cuda_emulator import needs_compiler, run, source_of
 from cuda_kernels import NHWC, check, close, convolution, feed, gpu, product, reference
 from kernel_builders import Builder, op, operator
 from tvm import relax
@@ -44,6 +44,9 @@ THIN: dict[str, Builder] = {
     "rows by matrix along the depth": convolution([1, 1, 3, 264], [80, 1, 1, 264], "bfloat16"),
     "matrix by vector": product([75, 130], [130, 1]),
     "batches, odd": product([3, 5, 19], [3, 19, 45], "float16"),
+    "bytes": bytes_product([2, 200], [200, 96]),
+    "bytes along the depth": bytes_convolution([1, 1, 3, 272], [80, 1, 1, 272]),
+    "signed bytes, odd": bytes_product([3, 50], [50, 21], ("int8", "int8")),
 }
 BYTES: dict[str, Builder] = {
     "dense": bytes_product([40, 96], [96, 72]),
@@ -63,7 +66,8 @@ DIVIDED: dict[str, tuple[str, Builder]] = {
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "name", ["row by matrix", "rows by matrix along the depth", "batches, odd"]
+    "name",
+    ["row by matrix", "rows by matrix along the depth", "batches, odd", "bytes along the depth"],
 )
 def test_thin_products_are_those_of_the_unscheduled_kernel(name: str) -> None:
     device = gpu()
@@ -96,6 +100,15 @@ def test_products_of_bytes_at_many_points(name: str) -> None:
     device = gpu("sm_80")
     (func,) = BYTES[name](device)
     assert check(RULES["cuda-tensor-matmul"], func, device, points=5)
+
+
+def test_bytes_of_few_rows_are_multiplied_four_at_a_time() -> None:
+    device = gpu()
+    (func,) = THIN["bytes along the depth"](device)
+    rule = RULES["cuda-thin-matmul"]
+    match: Any = rule.match(func, device)
+    source, _ = source_of(rule.schedule(match, rule.default(match, device)).mod["main"], device)
+    assert "hybridc_dot_uint8_int8" in source[source.index("__global__") :]
 
 
 def test_bytes_need_instructions() -> None:

@@ -24,7 +24,10 @@ from hybridc.compiler.session import InferenceSession
 DIGITS = str(Path(__file__).parent.parent / "examples" / "digits" / "digits.onnx")
 NVCC = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 # Largest error as a share of the largest output.
-SHARES = {"fp32": 1e-5, "tf32": 2e-3, "fp16": 2e-3, "bf16": 1.5e-2}
+SHARES = {
+    **{"fp32": 1e-5, "tf32": 2e-3, "fp16": 2e-3, "bf16": 1.5e-2},
+    **{"int8": 3e-2, "int8-dynamic": 3e-2},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -129,6 +132,14 @@ def test_products_of_16_bits_reach_the_tensor_cores(dtype: str) -> None:
         assert rules & {"cuda-tensor-matmul", "cuda-wgmma-matmul"}
         assert not rules & {"cuda-matmul", "cuda-fallback"}
     assert "cuda-attention" in rules
+
+
+def test_bytes_reach_the_tensor_cores_and_attention_is_rounded() -> None:
+    kernels = records(transformer(), plans.Options(target="sm_90a", dtype="int8"))
+    taken = {(record.rule, record.precision) for record in kernels}
+    assert ("cuda-tensor-matmul", "int8") in taken
+    assert ("cuda-attention", "tf32") in taken
+    assert not {rule for rule, _ in taken} & {"cuda-matmul", "cuda-fallback"}
 
 
 @needs_compiler

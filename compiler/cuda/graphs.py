@@ -45,31 +45,33 @@ class Graphs:
     """A session's `main` on a GPU, replayed where it can be.
 
     `holding` gives a `main` that adds all that it allocates to a list.
-    `record` makes a graph of what a function asks of the GPU; `own` copies tensors that the next
-    replay writes again; `around` holds while anything is asked of the GPU (its stream).
+    `record` makes a graph of what a function asks of the GPU; `around` holds while anything is
+    asked of the GPU (its stream).  `lent` tells whether the last results are a graph's, whose next
+    replay writes them again.
     """
 
     main: Callable[..., Any]
     holding: Callable[[list[Any]], Callable[..., Any]]
     record: Record
-    own: Callable[[Sequence[Tensor]], list[Tensor]]
     around: Callable[[], AbstractContextManager[Any]] = nullcontext
     notes: list[str] = field(default_factory=list[str])
+    lent: bool = False
     _known: OrderedDict[tuple[Any, ...], _Known] = field(
         default_factory=OrderedDict[tuple[Any, ...], _Known]
     )
 
     def __call__(self, *given: Any) -> Any:
-        """What `main` returns, in memory of the caller's own."""
+        """What `main` returns; in memory of the caller's own unless it is `lent`."""
         with self.around():
             known = self._of(given)
             if known.graph is None and known.plain == _PLAIN and not known.failed:
                 self._record(known, given)
+            self.lent = known.graph is not None
             if known.graph is None:
                 known.plain = min(_PLAIN, known.plain + 1)
                 return self.main(*given)
             known.graph.replay()
-            return self.own(known.results)
+            return list(known.results)
 
     def _of(self, given: Sequence[Any]) -> _Known:
         tensors = [each for each in given if hasattr(each, "data_ptr")]

@@ -107,6 +107,17 @@ HYBRIDC_MMA_BYTES(int8_uint8, "s8.u8")
 HYBRIDC_MMA_BYTES(int8_int8, "s8.s8")
 #endif
 
+// c += the dot product of 16 bytes, four at a time.
+#define HYBRIDC_DOT_BYTES(NAME, TYPES)                                                             \
+  HYBRIDC_INLINE void hybridc_dot_##NAME(int* c, const int* a, const int* b) {                     \
+    for (int i = 0; i < 4; ++i)                                                                    \
+      asm("dp4a." TYPES " %0, %1, %2, %0;" : "+r"(*c) : "r"(a[i]), "r"(b[i]));                     \
+  }
+HYBRIDC_DOT_BYTES(uint8_uint8, "u32.u32")
+HYBRIDC_DOT_BYTES(uint8_int8, "u32.s32")
+HYBRIDC_DOT_BYTES(int8_uint8, "s32.u32")
+HYBRIDC_DOT_BYTES(int8_int8, "s32.s32")
+
 // Eight floats as the four registers of 16-bit operands that `mma` takes on the left.
 HYBRIDC_INLINE void hybridc_narrow_float16(unsigned* to, const float* from) {
 #pragma unroll
@@ -143,14 +154,36 @@ HYBRIDC_INLINE unsigned hybridc_tf32(unsigned bits) {
   return rounded;
 }
 
-// c[16x8] += a[16x8] b[8x8] of float32, rounded to TensorFloat-32.
-HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+// The same for four registers.
+HYBRIDC_INLINE void hybridc_round_tf32(unsigned* bits) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) bits[i] = hybridc_tf32(bits[i]);
+}
+
+// Four floats of `mma`'s result as the four registers that it takes on the left, where the columns are
+// in the order 0, 4, 1, 5, 2, 6, 3, 7.
+HYBRIDC_INLINE void hybridc_narrow_tf32(unsigned* to, const float* from) {
+#pragma unroll
+  for (int i = 0; i < 4; ++i) to[i] = hybridc_tf32(__float_as_uint(from[i / 2 + i % 2 * 2]));
+}
+
+// c[16x8] += a[16x8] b[8x8] of TensorFloat-32.
+HYBRIDC_INLINE void hybridc_mma_rounded_tf32(float* c, const unsigned* a, const unsigned* b) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
       "{%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(hybridc_tf32(a[0])), "r"(hybridc_tf32(a[1])), "r"(hybridc_tf32(a[2])),
-        "r"(hybridc_tf32(a[3])), "r"(hybridc_tf32(b[0])), "r"(hybridc_tf32(b[1])));
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same of float32, which is rounded.
+HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned* b) {
+  unsigned left[4], right[2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) left[i] = hybridc_tf32(a[i]);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) right[i] = hybridc_tf32(b[i]);
+  hybridc_mma_rounded_tf32(c, left, right);
 }
 #endif
 

@@ -68,7 +68,14 @@ class Resident:
         """
         stream = self.link.stream
         record = torch_graphs.recorder(self.device, stream) if by_torch else self.link.record
-        return Graphs(main, holding, record, self._copies, self.working)
+        return Graphs(main, holding, record, self.working)
+
+    def owned(self, made: Sequence[Tensor], main: Callable[..., Any]) -> list[Tensor]:
+        """What `main` made, in memory that no later call writes."""
+        if not (isinstance(main, Graphs) and main.lent):
+            return list(made)
+        with self.working():
+            return self._copies(made)
 
     @contextmanager
     def working(self) -> Generator[None]:

@@ -4,7 +4,11 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tvm.s_tir import SBlock
+from tvm_ffi import structural_walk
+
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels.tensor_expressions import KERNEL
 
 # The attribute of a loop nest that holds its form.
 _FORM = "hybridc.attention"
@@ -126,6 +130,15 @@ def _plain(value: Any) -> Any:
 def is_attention(func: PrimFunc) -> bool:
     """Whether a loop nest has a note of its form."""
     return func.attrs is not None and _FORM in func.attrs
+
+
+def holds_attention(func: PrimFunc) -> bool:
+    """Whether a loop nest computes attention, with whatever has been fused to it since."""
+    kinds: list[str] = []
+    structural_walk(
+        func.body, (SBlock, lambda block: kinds.append(str(block.annotations.get(KERNEL, ""))))
+    )
+    return "attention" in kinds
 
 
 def form_of(func: PrimFunc) -> Attention | None:

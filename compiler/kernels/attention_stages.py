@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm import te, tirx
 
+from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.attention import CAUSAL, chosen
 from hybridc.compiler.kernels.attention_form import Attention, with_form
@@ -22,15 +23,19 @@ from hybridc.compiler.kernels.tensor_expressions import (
 
 _WIDE = "float32"
 # Of queries, keys and values on a GPU: the sums of wider ones leave no registers for scores.
-MOST_WIDTH = 128
+MOST_WIDTH = 256
+# Elements of 4 bytes that the least a block may have of shared memory: 16 queries, 32 keys, as many
+# values.  Of 2 bytes it is 64 keys, and less in all.
+_LEAST_ROWS, _WHOLE, _BYTES = 16 + 2 * 32, 64, 4
 # The blocks, in order; `output` may have others behind it.
 STAGES = ("scores", "logits", "largest", "weights", "total", "values", "output")
 
 
-def fits(form: Attention) -> bool:
-    """Whether a GPU's rule takes it: sizes are known, and heads no wider than registers allow."""
-    widths = form.key.extent(2), form.value.extent(3)
-    return isinstance(form.batch, int) and max(widths) <= MOST_WIDTH
+def fits(form: Attention, gpu: Gpu) -> bool:
+    """Whether a GPU's rule takes it: sizes are known, and heads no wider than a block has room."""
+    width = max(form.key.extent(2), form.value.extent(3))
+    shared = _LEAST_ROWS * -(-width // _WHOLE) * _WHOLE * _BYTES
+    return isinstance(form.batch, int) and width <= MOST_WIDTH and shared <= gpu.shared_per_block
 
 
 def attention_stages(form: Attention) -> PrimFunc:

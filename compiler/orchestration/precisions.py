@@ -50,22 +50,27 @@ PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
 )
 # Weights are rounded when the model is compiled.
 _FOLDED = Insertion("fold-constants", before="widen-types", needed=False)
-# On GPUs attention is one kernel where its operands are of 16 bits, as tensor cores take them.
-_ATTENTION = Insertion("fuse-attention", after="combine-projections", needed=False)
 # The same for GPUs, whose pipeline packs no weights; TF32 is for them alone.
 CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
     {
         FULL: (),
         "tf32": (Insertion("tensor-float", after="fuse"),),
         "fp16": (
-            _ATTENTION,
             Insertion("mixed-precision{dtype=float16}", before="widen-types"),
             _FOLDED,
         ),
         "bf16": (
-            _ATTENTION,
             Insertion("mixed-precision{dtype=bfloat16}", before="widen-types"),
             _FOLDED,
+        ),
+        # What is left in float32 beside products of bytes would take longest.
+        "int8": (
+            Insertion("quantize", before="integer-arithmetic"),
+            Insertion("tensor-float{attention=true}", after="fuse"),
+        ),
+        "int8-dynamic": (
+            Insertion("quantize-dynamic", before="layout"),
+            Insertion("tensor-float{attention=true}", after="fuse"),
         ),
     }
 )

@@ -1,0 +1,46 @@
+"""Recurrent layers on a GPU: kernels against TVM's own code, models against ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_emulator import needs_compiler
+from cuda_kernels import check, gpu
+from cuda_models import answers, records
+from kernel_corpus import RECURRENT
+from test_recurrence import layer
+
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.configuration.plans import Options
+
+RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}[
+    "cuda-recurrence"
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [name for name, _ in RECURRENT])
+def test_recurrences_are_those_of_the_unscheduled_kernel(name: str) -> None:
+    device = gpu()
+    (func,) = dict(RECURRENT)[name](device)
+    assert check(RULE, func, device, points=1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("operator", ["LSTM", "GRU"])
+def test_a_layer_answers_as_its_reference(operator: str) -> None:
+    source = layer(operator, 4, 2, (5, 70), "bidirectional", bias=True)
+    options = Options(target="sm_90a")
+    rules = {record.rule for record in records(source, options)}
+    assert "cuda-recurrence" in rules
+    assert "cuda-fallback" not in rules
+    for got, wanted in zip(*answers(source, options), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_state_without_room_is_left_alone() -> None:
+    from hybridc.compiler.kernels import recurrence
+
+    device = gpu("sm_75")
+    found: Any = RULE.match(recurrence.kernel("RNN", 1, 1, 9000, reverse=False), device)
+    assert "no room in shared memory" in found.reason
