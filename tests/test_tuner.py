@@ -19,8 +19,7 @@ from fake_pool import SPACE, FakePool, exhaustive, made, measured_in, tune
 from hybridc.compiler import strategies
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.tuner import Tuned, Tuner
 
 
 @pytest.fixture(scope="module")
