@@ -48,9 +48,9 @@ def main() -> None:
 
 def _fill(path: Path, model: Path) -> int:
     """Records of every kernel that has a choice, the default the fastest, as tuning leaves them."""
-    module, context, finish = driver.unscheduled(model, Options())
-    found = tasks.distinct(tasks.kernels(module, context, finish))
-    place, tools = keys.of_target(context.target), keys.of_toolchain()
+    given = driver.unscheduled(model, Options())
+    found = tasks.distinct(tasks.kernels(given.module, given.context, given.finish))
+    place, tools = keys.of_target(given.context.target), keys.of_toolchain()
     records = [
         Record(
             workload=task.workload.key,

@@ -39,11 +39,6 @@ class Times:
         """The median of the ratios."""
         return statistics.median(self.ratios(name, other))
 
-    def slower(self, name: str, other: str) -> bool:
-        """Whether a library is slower outside the noise: by 1 % at least, in most rounds."""
-        ratios = self.ratios(name, other)
-        return statistics.quantiles(ratios, n=4)[0] > 1 and statistics.median(ratios) > 1.01
-
 
 def measured(kernel: Kernel, libraries: Mapping[str, Path], folder: Path) -> Times:
     """Check every library against the unscheduled kernel, then time them in turn.

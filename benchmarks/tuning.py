@@ -28,7 +28,6 @@ from tuning_kernels import Kernel as Operator
 from hybridc.compiler import driver, pipeline, settings, strategies, target
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
@@ -72,7 +71,7 @@ class _Plain(argparse.RawDescriptionHelpFormatter):
 def whole_models(names: Sequence[str], trials: int, caches: Caches) -> Iterator[str]:
     """Tune models; run each as tuned and as compiled without a log, in turn."""
     times = ("without tuning, ms", "tuned, ms", "ratio", "goal")
-    changes = ("kernels changed", "of them slower", "measured")
+    changes = ("kernels changed", "their ratio in the model", "measured")
     yield markdown.head(("model", "trials a kernel", *times, *changes))
     for name in names:
         yield from _whole_model(name, Tuning(trials, caches=caches))
@@ -85,23 +84,23 @@ def _whole_model(name: str, how: Tuning) -> Iterator[str]:
     path, log = models.onnx_file(name, 1), LOGS / f"{name}-{how.caches}.sqlite"
     options = Options(log=str(log), threads=THREADS, progress=_told)
     ways = Ways(how)
-    module, context, finish = driver.unscheduled(path, options, ways=ways)
-    done = session.tune(tasks.kernels(module, context, finish), options, how, ways=ways)
+    done = session.tune([driver.unscheduled(path, options, ways=ways)], options, how, ways=ways)
     times = _models_in_turn(path, log)
-    changed, slower = _changed(done)
+    (placed,) = done.models
     ratio = times.ratio("tuned", "default")
     cells = [
         *(name, str(how.trials)),
         *(f"{times.median(each) * 1e3:.2f}" for each in ("default", "tuned")),
         f"{ratio:.3f}{' **missed**' if ratio > _GOAL else ''}",
-        *(f"≤ {_GOAL}", f"{changed} of {len(done.kernels)}", str(len(slower))),
+        *(f"≤ {_GOAL}", f"{placed.changed} of {len(done.kernels)}"),
+        f"{placed.best / placed.default:.3f}",
         str(datetime.date.today()),
     ]
     tuned = done.tuned
     note = f"* {name}: {tuned.measured} points measured in {tuned.seconds / 60:.1f} minutes, until "
-    note += f"{tuned.reason}, caches {how.caches}; machine's drift {tuned.drift:+.1%}"
+    note += f"{tuned.reason}, caches {how.caches}; machine's drift {tuned.drift:+.1%}."
     yield markdown.row(cells)
-    yield note + "".join(f"; slower: {each}" for each in slower) + "."
+    yield note
 
 
 def _models_in_turn(path: Path, log: Path) -> Times:
@@ -125,29 +124,6 @@ def _runner(opened: Any, path: Path) -> Any:
 
     feed = random_feed(frontend.load(path).inputs, 0)
     return lambda: opened.run(None, feed)
-
-
-def _changed(done: session.Outcome) -> tuple[int, list[str]]:
-    """How many kernels have another point than their default, and which are slower with it."""
-    winners = {row["kernel"]: row["point"] for row in done.kernels if row["point"]}
-    changed, slower = 0, list[str]()
-    for task in done.tuned.tasks:
-        point = winners.get(task.kernel.name)
-        if point is None or task.search.key(point) == task.search.key(task.search.default):
-            continue
-        changed += 1
-        times = _points_in_turn(task.kernel, {"default": task.search.default, "tuned": point})
-        if times.slower("tuned", "default"):
-            slower.append(f"{tasks.name_of(task)} {times.ratio('tuned', 'default'):.3f}")
-    return changed, slower
-
-
-def _points_in_turn(kernel: Kernel, points: dict[str, Point]) -> Times:
-    with tempfile.TemporaryDirectory() as folder:
-        libraries = {name: Path(folder) / f"{name}.so" for name in points}
-        for name, point in points.items():
-            kernel.compile(point, libraries[name])
-        return side_by_side.measured(kernel, libraries, Path(folder))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """`hybridc tune`: measure the kernels of models at other points, and remember the best."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,9 +28,7 @@ from hybridc.cli._output import clear_progress, emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
-    from hybridc.compiler.monitoring.timeline import Timeline
-    from hybridc.compiler.tuning.kernel import Kernel
-    from hybridc.compiler.tuning.plan import Tuning, Ways
+    from hybridc.compiler.tuning.plan import Tuning
     from hybridc.compiler.tuning.session import Outcome
 
 _INTERRUPTED = 130  # 128 + SIGINT
@@ -129,6 +126,7 @@ def _tuned(
     models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
 ) -> "Outcome":
     """Tune, watched as the options ask for; from here on all that can be wrong is said."""
+    from hybridc.compiler import driver
     from hybridc.compiler.monitoring.observe import observed
     from hybridc.compiler.tuning.plan import Ways
     from hybridc.compiler.tuning.session import tune
@@ -136,8 +134,10 @@ def _tuned(
     try:
         with observed(options) as seen:
             ways = Ways(how)
-            kernels = _kernels(models, options, shapes, seen.timeline, ways)
-            outcome = tune(kernels, options, how, seen.timeline, ways)
+            unscheduled = (
+                driver.unscheduled(model, options, shapes, seen.timeline, ways) for model in models
+            )
+            outcome = tune(unscheduled, options, how, seen.timeline, ways)
             return replace(outcome, monitored=seen.monitored())
     finally:
         clear_progress()
@@ -168,19 +168,3 @@ def _simulate(
     else:
         click.echo(found.text())
     return 0
-
-
-def _kernels(
-    models: tuple[Path, ...],
-    options: "Options",
-    shapes: Shapes,
-    timeline: "Timeline",
-    ways: "Ways",
-) -> Iterator[tuple["Kernel", int]]:
-    """The kernels of all models; a shape is for those that have an input of its name."""
-    from hybridc.compiler import driver
-    from hybridc.compiler.tuning import tasks
-
-    for model in models:
-        module, context, finish = driver.unscheduled(model, options, shapes, timeline, ways)
-        yield from tasks.kernels(module, context, finish, tuple(options.plugins))

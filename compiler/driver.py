@@ -22,7 +22,7 @@ from hybridc.compiler.configuration.config import HybridConfig
 from hybridc.compiler.configuration.plans import NearHits, Options, Plan, Verify
 from hybridc.compiler.errors import ContractError, InputError
 from hybridc.compiler.instruments import Timing
-from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.interfaces import Context
 from hybridc.compiler.measurement import profile
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, Model
@@ -39,6 +39,7 @@ from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning, Ways
+from hybridc.compiler.unscheduled import Unscheduled
 
 
 def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hybridc compile`
@@ -137,12 +138,11 @@ def unscheduled(
     shapes: Mapping[str, Any] | None = None,
     timeline: Timeline | None = None,
     ways: Ways | None = None,
-) -> tuple[IRModule, Context, str]:
+) -> Unscheduled:
     """Load a model and run the passes before the kernels are scheduled.
 
     With `ways`, those to compute an operator are measured on the way, and the fastest is taken.
-    Returns the module, the context, and as text the passes that are left.  Raises InputError where
-    the pipeline schedules nothing.
+    Raises InputError where the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
     plans.check_tunable(options)
@@ -160,7 +160,7 @@ def unscheduled(
 
         instruments.insert(0, MeasureWays(options, ways, context, plan.steps))
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)
-    return module, context, plans.finish(plan.steps)
+    return Unscheduled(model, module, context, plan.steps[at:])
 
 
 def compile_model(model: Model, options: Options) -> Outcome:

@@ -22,7 +22,8 @@ from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuner import Tuned, Tuner
+from hybridc.compiler.tuning.tuned import Tuned
+from hybridc.compiler.tuning.tuner import Tuner
 
 SPACE = 22  # points of the faulty rule
 

@@ -225,12 +225,9 @@ def test_the_kernels_of_the_baseline(metaschedule: ModuleType) -> None:
 
 
 @pytest.mark.usefixtures("_folder")
-def test_slower_is_beyond_the_noise() -> None:
+def test_a_ratio_is_that_within_a_round() -> None:
     times = importlib.import_module("side_by_side").Times
     flat = [1.0] * 9
-    assert not times({"a": [1.005] * 9, "b": flat}).slower("a", "b")
-    assert times({"a": [1.03] * 9, "b": flat}).slower("a", "b")
-    assert not times({"a": [0.9] * 4 + [1.2] * 5, "b": flat}).slower("a", "b")
     assert times({"a": [0.5] * 9, "b": flat}).ratio("a", "b") == 0.5
 
 

@@ -19,7 +19,8 @@ from fake_pool import SPACE, FakePool, exhaustive, made, measured_in, tune
 from hybridc.compiler import strategies
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.tuner import Tuned, Tuner
+from hybridc.compiler.tuning.tuned import Tuned
+from hybridc.compiler.tuning.tuner import Tuner
 
 
 @pytest.fixture(scope="module")

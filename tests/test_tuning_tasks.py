@@ -49,8 +49,8 @@ def test_two_models_share_their_kernels(tiny_model: Path) -> None:
     options = plans.Options(target="avx2", threads=2)
     twice: list[tuple[Kernel, int]] = []
     for _ in range(2):
-        module, context, finish = driver.unscheduled(tiny_model, options)
-        twice += tasks.kernels(module, context, finish)
+        given = driver.unscheduled(tiny_model, options)
+        twice += tasks.kernels(given.module, given.context, given.finish)
     (task,) = tasks.distinct(twice)
     assert task.calls == 2
     assert "plan-memory" in task.kernel.finish
@@ -59,13 +59,13 @@ def test_two_models_share_their_kernels(tiny_model: Path) -> None:
 
 def test_weights_that_the_caches_cannot_hold_are_in_memory(tiny_model: Path) -> None:
     options = plans.Options(target="avx2", threads=2)
-    module, context, finish = driver.unscheduled(tiny_model, options)
-    held = cached_weights.weight_bytes(module)
+    given = driver.unscheduled(tiny_model, options)
+    held = cached_weights.weight_bytes(given.module)
     states: list[str] = []
     found: list[tuple[Kernel, int]] = []
     for last_cache in (4 * held, held):
-        small = replace(context, target=replace(context.target, l3=last_cache))
-        found += tasks.kernels(module, small, finish)
+        small = replace(given.context, target=replace(given.context.target, l3=last_cache))
+        found += tasks.kernels(given.module, small, given.finish)
         states.append(found[-1][0].mode)
     assert states == ["warm", "cold"]
     assert [task.kernel.mode for task in tasks.distinct(found)] == states  # measured apart
@@ -74,12 +74,12 @@ def test_weights_that_the_caches_cannot_hold_are_in_memory(tiny_model: Path) -> 
 def test_a_kernel_crosses_to_another_process(tiny_model: Path, tmp_path: Path) -> None:
     import tvm
 
-    module, context, finish = driver.unscheduled(tiny_model, plans.Options(threads=2))
-    ((kernel, _),) = tasks.kernels(module, context, finish)
+    given = driver.unscheduled(tiny_model, plans.Options(threads=2))
+    ((kernel, _),) = tasks.kernels(given.module, given.context, given.finish)
     kernel.save(tmp_path / "kernel.json")
     read = Kernel.load(tmp_path / "kernel.json")
     assert read.target == kernel.target
-    assert (read.rule, read.finish, read.weights) == (kernel.rule, finish, kernel.weights)
+    assert (read.rule, read.finish, read.weights) == (kernel.rule, given.finish, kernel.weights)
     point = kernel.rule.default(kernel.match, kernel.target)
     tvm.ir.assert_structural_equal(read.scheduled(point), kernel.scheduled(point))
 

@@ -9,6 +9,7 @@ from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
+from hybridc.compiler.log.record import in_model
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.log.winner import Measured
 
@@ -94,7 +95,7 @@ class LogAdvice:
             answer = self.log.lookup(workload, self.target, self.toolchain, mode=mode)
         except LogError:  # as above
             return None
-        if isinstance(answer, Miss) or answer.record.mode != mode:
+        if isinstance(answer, Miss) or answer.record.mode not in (mode, in_model(mode)):
             return None
         if isinstance(answer, Near) and not self._allows(answer.differs):
             return None

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, ScalarSelect, bindparam, select
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import facts, rows, schema
 from hybridc.compiler.log.keys import Described, differences
-from hybridc.compiler.log.record import Record
+from hybridc.compiler.log.record import Record, in_model
 from hybridc.compiler.log.search import Search, Usable
 from hybridc.compiler.log.winner import Measured
 
@@ -107,9 +107,10 @@ def lookup(  # noqa: PLR0913, PLR0917 - behind TuningLog.lookup, which names the
 ) -> Hit | Near | Miss:
     """What `TuningLog.lookup` finds."""
     search = Search(connection, usable)
-    exact = connection.execute(_EXACT, _keys(workload, target, toolchain, mode)).scalar()
-    if exact is not None and (found := search.best(exact)):
-        return Hit(*found, tuple(search.skipped))
+    for taken in (in_model(mode), mode):
+        exact = connection.execute(_EXACT, _keys(workload, target, toolchain, taken)).scalar()
+        if exact is not None and (found := search.best(exact)):
+            return Hit(*found, tuple(search.skipped))
     for differs, number in _others(connection, workload, target, toolchain, mode):
         if found := search.best(number):
             return Near(*found, differs, tuple(search.skipped))
@@ -134,7 +135,10 @@ def _keys(workload: str, target: Described, toolchain: Described, mode: str) -> 
 def _others(
     connection: Connection, workload: str, target: Described, toolchain: Described, mode: str
 ) -> list[tuple[tuple[Difference, ...], int]]:
-    """The series of the same kernel, nearest first, with what differs from what is wanted."""
+    """The series of the same kernel, nearest first, with what differs from what is wanted.
+
+    Times taken in a model differ in nothing, and go before those of the kernel alone.
+    """
     query = select(schema.series).where(_SERIES.workload == _key("workload"))
     series = connection.execute(query, {"workload": bytes.fromhex(workload)}).all()
     table = schema.descriptions
@@ -147,14 +151,15 @@ def _others(
         )
     }
     found: list[tuple[tuple[Difference, ...], int]] = []
-    for row in series:
+    placed = in_model(mode)
+    for row in sorted(series, key=lambda row: (row.mode != placed, row.id)):
         there = described[row.target], described[row.toolchain]
         if there[0] is None or there[1] is None:
             continue  # nobody can say what these were measured on
         differs = [Difference(*each) for each in differences(target.data, there[0].data)]
         tools = differences(toolchain.data, there[1].data, "toolchain")
         differs += [Difference(*each) for each in tools]
-        if row.mode != mode:
+        if row.mode not in (mode, placed):
             differs.append(Difference("mode", mode, row.mode))
         found.append((tuple(differs), int(row.id)))
-    return sorted(found, key=lambda entry: (sum(d.weight for d in entry[0]), entry[1]))
+    return sorted(found, key=lambda entry: sum(d.weight for d in entry[0]))

@@ -44,10 +44,10 @@ class Record:
     """What was measured of one kernel at one point.
 
     `workload`, `target` and `toolchain` are keys (see `log.keys`).  `seconds` are the samples, each
-    of one call; `mode` says in which state of the caches (`warm`, `cold`); `predicted` is what the
-    cost model said beforehand, in seconds.  `when` is Unix time, `who` the writer, `seed` that of
-    the search.  `trace` holds TVM's record (see `log.tvm_database`) where the rule is TVM's own
-    search, which has no knobs.
+    of one call; `mode` says in which state of the caches (`warm`, `cold`), or that a model ran the
+    kernel (see `in_model`); `predicted` is what the cost model said beforehand, in seconds.  `when`
+    is Unix time, `who` the writer, `seed` that of the search.  `trace` holds TVM's record (see
+    `log.tvm_database`) where the rule is TVM's own search, which has no knobs.
     """
 
     workload: str
@@ -77,6 +77,11 @@ class Record:
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Record))
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def in_model(state: str) -> str:
+    """The mode of times taken while a model ran that leaves the caches in this state."""
+    return f"model-{state}"
 
 
 def canonical(data: Any) -> str:

@@ -185,6 +185,8 @@ class TuningLog:
     ) -> Hit | Near | Miss:
         """The winner for a kernel, by its workload key, on a target by a toolchain.
 
+        Of points that were timed in a model the fastest there goes before all others: what is
+        fastest alone need not be.
         `usable` says of a choice why it cannot be used here.  The winner is the canonical one of
         those that the noise does not tell from the fastest, all of them checked for their answer.
         """

@@ -128,13 +128,8 @@ def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[Kerne
 
     Watching costs about a microsecond for each call of a kernel.
     """
-    watch = _Watch()
-    session.instrument(watch)
-    runs: list[dict[str, list[float]]] = []
-    for _ in range(_WARMUP + _CALLS):
-        watch.durations = defaultdict(list)
-        session.run(None, feed)
-        runs.append(watch.durations)
+    watch = Watch(session)
+    runs = [watch.run(feed) for _ in range(_WARMUP + _CALLS)]
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
     known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
     timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]
@@ -147,17 +142,26 @@ def on_this_host(session: InferenceSession, threads: int) -> Profile:
     return profile(session, feed, peaks.peaks(target.parse("cpu", threads)))
 
 
-class _Watch:
-    """Takes the time between the two calls that TVM makes around each kernel."""
+class Watch:
+    """Takes the time between the two calls that TVM makes around each kernel of a session."""
 
-    def __init__(self) -> None:
-        self.durations: dict[str, list[float]] = defaultdict(list)
+    def __init__(self, session: InferenceSession) -> None:
+        self._session = session
+        self._durations: dict[str, list[float]] = {}
         self._started = 0.0
+        session.instrument(self)
+
+    def run(self, feed: Mapping[str, Array]) -> dict[str, list[float]]:
+        """Run the model once; the seconds of each call of a kernel, by the kernel's name."""
+        self._durations = defaultdict(list)
+        self._session.run(None, feed)
+        return self._durations
 
     def __call__(self, _func: object, name: str, before: bool, *_: object) -> int:
+        """Take the time; this is what the session calls."""
         now = time.perf_counter()
         if not before and not name.startswith(_RUNTIME):
-            self.durations[name.removeprefix(PREFIX)].append(now - self._started)
+            self._durations[name.removeprefix(PREFIX)].append(now - self._started)
         self._started = time.perf_counter()
         return 0
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from hybridc.compiler import memory, pipeline, plugin
 from hybridc.compiler.advisers import MakeAdviser
-from hybridc.compiler.artifact import Artifact, lock_of, toolchain
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.assemble import assemble, generate
 from hybridc.compiler.assurance import certify
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract, Measured
-from hybridc.compiler.build import ALIGNMENT, Built, build
+from hybridc.compiler.build import Built
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.cuda.resources import Launch, table
@@ -175,23 +176,8 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
     if advice is not None:
         advice.check()
     with clock.stage("build"):
-        called = [each.name for each in (*model.regions, *context.offloads)]
-        built = build(module, plan.target, called)
-    artifact = Artifact(
-        name=model.name,
-        inputs=model.inputs,
-        outputs=model.outputs,
-        target=plan.target.describe(),
-        pipeline=pipeline.text(plan.steps),
-        library=built.library,
-        weights=built.weights,
-        regions=model.regions,
-        toolchain=toolchain(bool(model.regions), context.offloads),
-        lock=lock_of([*context.kernels, *context.ways]),
-        alignment=ALIGNMENT,
-        device=built.device,
-        offloads=tuple(context.offloads),
-    )
+        built = generate(model, module, context)
+    artifact = assemble(model, built, context, pipeline.text(plan.steps))
     with clock.stage("count memory"):
         weights, threads = artifact.tensors(), plan.target.threads
         used = memory.usage(module, weights, model.inputs, model.outputs, threads)
@@ -282,7 +268,7 @@ def _rewrite(
 
         ways = Ways(options.tuning)
         instruments.append(MeasureWays(options, ways, context, plan.steps))
-        instruments.append(TuneInside(options, ways, context, plan.steps, clock))
+        instruments.append(TuneInside(options, ways, trial.model, context, plan.steps, clock))
     if plan.backends:
         instruments.append(MeasureBackends(plan, context, make, clock))
     if options.verify == "each":

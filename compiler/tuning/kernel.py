@@ -12,6 +12,8 @@ from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
 from hybridc.compiler.kernel_record import State
 from hybridc.compiler.kernels import kernel_cost
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.keys import Described
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.drift import Drift
 
@@ -50,6 +52,11 @@ class Kernel:
         if isinstance(found, NotApplicable):
             raise InputError(f"{self.rule_name} does not take {self.name}: {found.reason}")
         return found
+
+    @cached_property
+    def workload(self) -> Described:
+        """What it computes, as logs know it."""
+        return keys.of_kernel(self.func)
 
     @property
     def rule_name(self) -> str:

@@ -1,38 +1,51 @@
 """One tuning from its options to its result: by `hybridc tune`, or inside a compilation."""
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import plugin
-from hybridc.compiler.configuration.plans import SCHEDULING, Options, finish
+from hybridc.compiler.configuration.plans import SCHEDULING, Options
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.log import access
+from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.model import Model
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
 from hybridc.compiler.tuning import cost_model, on_gpus, summary, tasks
+from hybridc.compiler.tuning.in_model import InModel, Placed
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
 from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.tuner import Tuned, Tuner
+from hybridc.compiler.tuning.tuned import Tuned
+from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
+from hybridc.compiler.unscheduled import Unscheduled
+
+# Of the time for a tuning, what goes to kernels alone.
+_ALONE = 0.85
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What came of a tuning; `kernels` are as `summary.kernels` gives them.
 
-    `notes` tell what would have made it better.
+    `models` say what it gained where the kernels run, as far as that could be measured; `notes`
+    tell what would have made it better.
     """
 
     tuned: Tuned
     kernels: Sequence[dict[str, Any]]
     log: str
+    models: tuple[Placed, ...] = ()
     notes: tuple[str, ...] = ()
     monitored: Monitored | None = None
 
@@ -40,67 +53,100 @@ class Outcome:
         """The outcome as JSON data; times in seconds of one call."""
         data = summary.to_json(self.tuned, self.kernels, self.log)
         seen = {} if self.monitored is None else {"monitor": self.monitored.to_json()}
-        return {**data, "notes": list(self.notes), **seen}
+        models = [asdict(each) for each in self.models]
+        return {**data, "models": models, "notes": list(self.notes), **seen}
 
     def text(self, explain: bool = False) -> str:
         """The outcome as a table and some sentences."""
         told = summary.text(self.tuned, self.kernels, self.log, explain)
         seen = [self.monitored.text()] if self.monitored else []
-        return "\n".join([told, *self.notes, *seen])
+        return "\n".join([told, *map(str, self.models), *self.notes, *seen])
 
 
 def tune(
-    found: Iterable[tuple[Kernel, int]],
+    models: Iterable[Unscheduled],
     options: Options,
     how: Tuning,
     timeline: Timeline | None = None,
     ways: Ways | None = None,
 ) -> Outcome:
-    """Tune kernels, each with its number of calls, into the log that the options name.
+    """Tune the kernels of models into the log that the options name.
 
-    Where `ways` were measured as the kernels were found, that takes part of the time.
+    Where `ways` were measured as the models were made, that takes part of the time.
     Every request to a process that builds or measures goes on the timeline.
 
     An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
-    Raises LogError, before the first kernel is asked for, where the log cannot be written.
+    Raises LogError, before the first model is asked for, where the log cannot be written.
     """
     plugins = tuple(options.plugins)
     strategy = how.chosen(plugins)
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
             raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
-        found = [(_placed(kernel, how.caches), calls) for kernel, calls in found]
-        distinct = tasks.distinct(found)
-        budget = Budget(how.trials, (ways.left if ways else how).seconds())
-
-        def told(update: Update) -> None:
-            options.progress(line(update, budget))
-
-        threads = distinct[0].kernel.target.threads if distinct else 1
-        gpu, *others = on_gpus.names(distinct[0].kernel.target) if distinct else (None,)
-
-        def pool_on(name: str | None) -> Pool:
-            return Pool(threads, how.workers, timeline=timeline, gpu=name)
-
-        def elsewhere(name: str, ending: Ending) -> int:
-            with access.open_log(options.log, plugins=plugins) as log, pool_on(name) as pool:
-                tuner = Tuner(tasks.distinct(found), log, strategy, pool, budget)
-                ending.tell(pool.end_at)
-                return tuner.run().measured
-
-        with (
-            on_gpus.beside([str(name) for name in others], elsewhere) as more,
-            pool_on(gpu) as pool,
-        ):
-            tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
-        tuned = replace(tuned, measured=tuned.measured + sum(more))
+        found = [(model, _kernels(model, how.caches, plugins)) for model in models]
+        every = [each for _, kernels in found for each in kernels]
+        whole, start = Budget(how.trials, (ways.left if ways else how).seconds()), time.monotonic()
+        tuned = _searched(
+            every, opened, options, how, replace(whole, seconds=_most(whole)), timeline
+        )
+        placed: list[Placed] = []
+        inside = partial(InModel, opened, strategy.seed, options.progress, start + whole.limit)
+        try:
+            for model, kernels in () if tuned.interrupted else found:
+                placed += inside(model, tasks.of_model(tuned.tasks, kernels)).compare()
+        except KeyboardInterrupt:
+            tuned = replace(tuned, interrupted=True, reason="interrupted")
         notes = (*_notes(tuned), *(ways.notes if ways else ()))
-        return Outcome(tuned, summary.kernels(tuned, opened), opened.name, notes)
+        return Outcome(tuned, summary.kernels(tuned, opened), opened.name, tuple(placed), notes)
 
 
-def _placed(kernel: Kernel, caches: Caches) -> Kernel:
-    """The kernel with the caches as the options want them: `auto` as its model leaves them."""
-    return kernel if caches == "auto" else replace(kernel, mode=caches)
+def _searched(  # noqa: PLR0913, PLR0917 - of `tune`, which names them
+    kernels: Sequence[tuple[Kernel, int]],
+    opened: TuningLog,
+    options: Options,
+    how: Tuning,
+    budget: Budget,
+    timeline: Timeline | None,
+) -> Tuned:
+    """Tune kernels alone, on every GPU where they are for one."""
+    plugins = tuple(options.plugins)
+    strategy, distinct = how.chosen(plugins), tasks.distinct(kernels)
+    threads = distinct[0].kernel.target.threads if distinct else 1
+    gpu, *others = on_gpus.names(distinct[0].kernel.target) if distinct else (None,)
+
+    def told(update: Update) -> None:
+        options.progress(line(update, budget))
+
+    def pool_on(name: str | None) -> Pool:
+        return Pool(threads, how.workers, timeline=timeline, gpu=name)
+
+    def elsewhere(name: str, ending: Ending) -> int:
+        with access.open_log(options.log, plugins=plugins) as log, pool_on(name) as pool:
+            tuner = Tuner(tasks.distinct(kernels), log, strategy, pool, budget)
+            ending.tell(pool.end_at)
+            return tuner.run().measured
+
+    with (
+        on_gpus.beside([str(name) for name in others], elsewhere) as more,
+        pool_on(gpu) as pool,
+    ):
+        tuned = Tuner(distinct, opened, strategy, pool, budget, told).run()
+    return replace(tuned, measured=tuned.measured + sum(more))
+
+
+def _most(budget: Budget) -> float | None:
+    """Seconds for kernels alone; the rest is for their models."""
+    return None if budget.seconds is None else _ALONE * budget.seconds
+
+
+def _kernels(
+    model: Unscheduled, caches: Caches, plugins: tuple[Path, ...]
+) -> list[tuple[Kernel, int]]:
+    """A model's kernels with their calls, with caches as it leaves them (`auto`) or as wanted."""
+    found = tasks.kernels(model.module, model.context, model.finish, plugins)
+    if caches == "auto":
+        return list(found)
+    return [(replace(kernel, mode=caches), calls) for kernel, calls in found]
 
 
 def _notes(tuned: Tuned) -> tuple[str, ...]:
@@ -112,9 +158,8 @@ def _notes(tuned: Tuned) -> tuple[str, ...]:
 def line(update: Update, budget: Budget) -> str:
     """`12/96 gain 1.043, 84 left, 120 s at most: conv (conv2d) 410 us`."""
     best = format_duration(update.best) if update.best else "-"
-    told = (
-        f"{update.done}/{update.trials} gain {update.gain:.3f}, {update.trials - update.done} left"
-    )
+    done = f"{min(update.done, update.trials)}/{update.trials}"
+    told = f"{done} gain {update.gain:.3f}, {update.rest} left"
     ends = [seconds for seconds in (update.left, _rest(update, budget)) if seconds is not None]
     if ends:
         told += f", {max(0.0, min(ends)):.0f} s at most"
@@ -134,6 +179,7 @@ class TuneInside:
 
     options: Options
     ways: Ways
+    model: Model
     context: Context
     steps: Sequence[Pass]
     clock: Clock
@@ -142,15 +188,17 @@ class TuneInside:
         """Tune, if this is the pass."""
         if plugin.name_of(type(step)) != SCHEDULING:
             return
-        plugins = tuple(self.options.plugins)
-        found = tasks.kernels(module, self.context, finish(self.steps), plugins)
+        steps = self.steps[self.steps.index(step) :]
+        unscheduled = Unscheduled(self.model, module, self.context, steps)
         with self.clock.stage("tune"):
-            tuned = tune(found, self.options, self.ways.how, self.clock.timeline, self.ways).tuned
+            found = tune([unscheduled], self.options, self.ways.how, self.clock.timeline, self.ways)
+        tuned = found.tuned
         if tuned.interrupted:
             raise KeyboardInterrupt
         if tuned.tasks:
             told = f"{TUNED} {tuned.measured} measurements: {tuned.reason}"
             self.context.notes.append(told)
+        self.context.notes += [f"{TUNED} {placed}" for placed in found.models]
         self.context.notes += [f"not tuned: {reason}" for reason in tuned.skipped]
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:

@@ -8,15 +8,18 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tables import table
-from hybridc.compiler.tuning import cost_model
+from hybridc.compiler.tuning import cost_model, tasks
 from hybridc.compiler.tuning.tasks import Task
-from hybridc.compiler.tuning.tuner import Tuned
+from hybridc.compiler.tuning.tuned import Tuned
 
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 
 
 def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
-    """Each kernel: its winner in the log, beside its default; times in seconds of one call."""
+    """Each kernel: its winner in the log, beside its default; times in seconds of one call.
+
+    Both times were taken in a model where the winner's was.
+    """
     ordered = sorted(tuned.tasks, key=lambda task: -task.seconds)
     return [_kernel(task, log) for task in ordered]
 
@@ -31,11 +34,22 @@ def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
         "calls": task.calls,
         "trials": len(task.history),
         "failed": sum(trial.seconds is None for trial in task.history),
-        "default": task.default.seconds if task.default else None,
+        "default": _default(task, won, log),
         "best": won.seconds if won else None,
         "point": dict(won.record.point) if won else None,
         "tau": _agreement(task),
     }
+
+
+def _default(task: Task, won: Hit | None, log: TuningLog) -> float | None:
+    """The time of a task's default, taken as that of its winner was."""
+    alone = task.default.seconds if task.default else None
+    if won is None or won.record.mode == task.kernel.mode:
+        return alone
+    record = won.record
+    found = log.records(record.workload, record.target, record.toolchain)
+    placed = tasks.history(found, task.kernel.rule_name, record.mode)
+    return next((trial.seconds for trial in placed if task.is_default(trial.point)), alone)
 
 
 def gain(rows: Sequence[Mapping[str, Any]]) -> float:

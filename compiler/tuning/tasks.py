@@ -15,13 +15,13 @@ from hybridc.compiler.interfaces import (
     Context,
     IRModule,
     NotApplicable,
+    Point,
     PrimFunc,
     ScheduleRule,
     SearchTask,
     Trial,
 )
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.rewrite import bindings_of, operator
@@ -71,8 +71,11 @@ class Task:
     @property
     def default(self) -> Trial | None:
         """The trial of the point that compiling takes without tuning."""
-        key = self.search.key(self.search.default)
-        return next((t for t in self.history if self.search.key(t.point) == key), None)
+        return next((trial for trial in self.history if self.is_default(trial.point)), None)
+
+    def is_default(self, point: Point) -> bool:
+        """Whether a point gives the schedule that compiling takes without tuning."""
+        return self.search.key(point) == self.search.key(self.search.default)
 
     @property
     def seconds(self) -> float:
@@ -181,15 +184,24 @@ def distinct(found: Iterable[tuple[Kernel, int]]) -> list[Task]:
     """
     tasks: dict[tuple[str, str], Task] = {}
     for kernel, calls in found:
-        workload = keys.of_kernel(kernel.func)
-        key = workload.key, kernel.mode
+        key = kernel.workload.key, kernel.mode
         if key in tasks:
             tasks[key].calls += calls
             continue
         search = strategies.search_task(kernel.rule, kernel.match)
         if search.size > 1:
-            tasks[key] = Task(kernel, calls, workload, search)
+            tasks[key] = Task(kernel, calls, kernel.workload, search)
     return list(tasks.values())
+
+
+def of_model(tasks: Iterable[Task], found: Iterable[tuple[Kernel, int]]) -> dict[Task, int]:
+    """The tasks that a model's kernels are a part of, with this model's calls."""
+    known = {(task.workload.key, task.kernel.mode): task for task in tasks}
+    calls: dict[Task, int] = {}
+    for kernel, count in found:
+        if task := known.get((kernel.workload.key, kernel.mode)):
+            calls[task] = calls.get(task, 0) + count
+    return calls
 
 
 def gain_of(tasks: Iterable[Task]) -> float:

@@ -6,12 +6,12 @@ All that is known lies in the log: a tuning that was stopped, by whatever, goes 
 import os
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from hybridc.compiler.interfaces import Strategy
+from hybridc.compiler.interfaces import Point, Strategy
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.record import Record, Verdict, who
 from hybridc.compiler.log.store import TuningLog
@@ -26,31 +26,12 @@ from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.update import Progress, Update
 
 ROUND = 8  # trials between two looks at what they gained, and the most that are lost
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
 _LATE = "the time is used up"
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a tuning came to.
-
-    `measured` are the trials of this call, `failed` those that did not end well, by verdict;
-    `disturbed` counts times that were taken while other programs kept the machine busy; `drift` is
-    the change of the machine's pace that was largest, as a share.
-    """
-
-    tasks: tuple[Task, ...]
-    measured: int
-    failed: Mapping[str, int]
-    disturbed: int
-    reason: str
-    interrupted: bool
-    drift: float
-    skipped: tuple[str, ...]
-    seconds: float
 
 
 @dataclass
@@ -104,6 +85,21 @@ class Tuner:
             self._run_off(task)
         return reason
 
+    def confirm(self, tasks: Sequence[Task]) -> None:
+        """Measure the defaults of tasks again, each in its turn, as far as the time goes."""
+        with suppress(DeadlineError):
+            for task in tasks:
+                if task.default is not None and self._left > 0:
+                    self._again(task, [task.default.point])
+                    self._recall(task)
+
+    def visits(self, task: Task) -> int:
+        """How often a task's default was measured."""
+        target = keys.of_target(task.kernel.target)
+        found = self.log.records(task.workload.key, target.key, self._toolchain.key)
+        alike = [r for r in found if (r.rule, r.mode) == (task.kernel.rule_name, task.kernel.mode)]
+        return sum(task.is_default(record.point) for record in alike)
+
     def _run_off(self, task: Task) -> None:
         """Measure the winner again beside the default, and whatever wins instead of it then."""
         _, target, toolchain = self._described(task)
@@ -111,12 +107,18 @@ class Tuner:
             points = run_off.contenders(task, self.log, target, toolchain)
             if not points or self._left <= 0:
                 break
-            with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
-                if not ours or (bench := self._bench(task)) is None:
-                    break
-                with self._kept(task, trials=0) as keep:
-                    self.pool.measure(bench, points, None, keep)
+            if not self._again(task, points):
+                break
         self._recall(task)
+
+    def _again(self, task: Task, points: Sequence[Point]) -> bool:
+        """Measure points that were measured before; False where nobody can, or another does."""
+        with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
+            if not ours or (bench := self._bench(task)) is None:
+                return False
+            with self._kept(task, trials=0) as keep:
+                self.pool.measure(bench, points, None, keep)
+        return True
 
     def _result(self, reason: str, *, interrupted: bool = False) -> Tuned:
         drifts = [bench.drift.worst for bench in self._benches.values()]

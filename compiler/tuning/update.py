@@ -21,10 +21,15 @@ class Update:
     seconds: float
 
     @property
+    def rest(self) -> int:
+        """Trials to come; none while winners are measured again."""
+        return max(0, self.trials - self.done)
+
+    @property
     def left(self) -> float | None:
         """Seconds until all trials are done, at the pace so far; an early stop comes before."""
         pace = self.seconds / self.measured if self.measured else None
-        return None if pace is None else pace * (self.trials - self.done)
+        return None if pace is None else pace * self.rest
 
 
 class Progress(Protocol):

@@ -1,0 +1,31 @@
+"""From a module that the pipeline has finished to an artifact that nobody has measured yet."""
+
+from hybridc.compiler.artifact import Artifact, lock_of, toolchain
+from hybridc.compiler.build import ALIGNMENT, Built, build
+from hybridc.compiler.interfaces import Context, IRModule
+from hybridc.compiler.model import Model
+
+
+def generate(model: Model, module: IRModule, context: Context) -> Built:
+    """Code for a model's finished module, which may call its regions and what libraries compute."""
+    called = [each.name for each in (*model.regions, *context.offloads)]
+    return build(module, context.target, called)
+
+
+def assemble(model: Model, built: Built, context: Context, pipeline: str) -> Artifact:
+    """The artifact, without report and certificate; `pipeline` is the text of all passes."""
+    return Artifact(
+        name=model.name,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        target=context.target.describe(),
+        pipeline=pipeline,
+        library=built.library,
+        weights=built.weights,
+        regions=model.regions,
+        toolchain=toolchain(bool(model.regions), context.offloads),
+        lock=lock_of([*context.kernels, *context.ways]),
+        alignment=ALIGNMENT,
+        device=built.device,
+        offloads=tuple(context.offloads),
+    )

@@ -1,0 +1,230 @@
+"""Time the points that were fastest alone once more where they are to run: in their model.
+
+Alone, a kernel finds other data in the caches than in a model, and points rank in another order.
+So the model is built with every kernel at its default, with each at its best other point, with each
+at its second best, and so on.  These models are called in turn while each call of a kernel is
+timed.  The log keeps the times, which go before those of kernels alone.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from statistics import fmean
+
+from hybridc.compiler.advisers import NoAdvice
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.interfaces import Point, Usable
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.lookup import Hit
+from hybridc.compiler.log.record import Record, Verdict, in_model, who
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.measurement.profile import Watch
+from hybridc.compiler.model import Feed, random_feed
+from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tuning import tasks as tuning
+from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.unscheduled import Unscheduled
+
+_CONTENDERS = 3  # points of a kernel besides its default
+_NEAR = 1.03  # of the default's time alone: what is slower will hardly be faster in the model
+_SECONDS = 15.0  # for the calls of one model in all versions
+_ROUNDS = 4, 40  # at least and at most
+_CALLS = 3  # of a version in a row; one before finds the caches as another version left them
+_QUIET = 0.25  # of a kernel's calls, those that count: the fastest, as a disturbance only adds time
+_PAIR = 2  # versions, to compare anything
+_SHARE = 0.5  # of the free memory that the versions may fill
+
+Points = Mapping[str, tuple[str, Point]]  # rule and point, by the workload's key
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Seconds that a model's kernels take in one run: at their defaults, and at the winners."""
+
+    model: str
+    default: float
+    best: float
+    changed: int
+
+    def __str__(self) -> str:
+        """`resnet-18: in the model kernels take 10.2 ms at their defaults, 9.9 ms with 8 tuned`."""
+        before, after = (f"{seconds * 1e3:.4g} ms" for seconds in (self.default, self.best))
+        took = f"in the model kernels take {before} at their defaults"
+        return f"{self.model}: {took}, {after} with {self.changed} tuned"
+
+
+@dataclass
+class _Version(NoAdvice):
+    """A model at given points; what is not given a point, or cannot take it, has its default.
+
+    `workloads` are by the kernel's name, `points` and `seconds` of one call by the workload.
+    """
+
+    given: Points
+    points: dict[str, Point] = field(default_factory=dict[str, Point])
+    workloads: dict[str, str] = field(default_factory=dict[str, str])
+    seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+
+    def choose(
+        self, kernel: str, workload: str, usable: Usable, mode: str
+    ) -> tuple[str, Point] | None:
+        """Advise the point that the workload was given."""
+        self.workloads[kernel] = workload
+        advised = self.given.get(workload)
+        if advised is None or usable(*advised):
+            return None
+        self.points[workload] = advised[1]
+        return advised
+
+    def quiet(self, workload: str) -> tuple[float, ...]:
+        """The seconds of a workload's calls that nothing disturbed."""
+        ordered = sorted(self.seconds.get(workload, ()))
+        return tuple(ordered[: ceil(_QUIET * len(ordered))])
+
+    def take(self, durations: Mapping[str, Sequence[float]]) -> None:
+        """Add what the kernels took in one run; of a workload called often, the mean."""
+        found: dict[str, list[float]] = {}
+        for kernel, seconds in durations.items():
+            if workload := self.workloads.get(kernel):
+                found.setdefault(workload, []).extend(seconds)
+        for workload, seconds in found.items():
+            self.seconds.setdefault(workload, []).append(fmean(seconds))
+
+
+@dataclass(frozen=True)
+class InModel:
+    """Times points in a model, whose tasks are given with their calls.
+
+    No version is built after the `deadline` (`time.monotonic`).
+    """
+
+    log: TuningLog
+    seed: int
+    progress: Callable[[str], None]
+    deadline: float
+    model: Unscheduled
+    tasks: Mapping[Task, int]
+
+    def compare(self) -> list[Placed]:
+        """Time what the log does not know yet, and tell what came of it.
+
+        Nothing where that cannot be done: no default was measured, the time is used up, or the
+        kernels run on a GPU, whose launches do not tell what they take.
+        """
+        if self.model.context.target.gpu is not None:
+            return []
+        lacking = {task: points for task in self.tasks if (points := self._lacking(task))}
+        versions = self._called(_versions(lacking)) if lacking else []
+        if lacking and not versions:
+            return []
+        for task in lacking:
+            records = list(self._records(task, versions))
+            self.log.add(records, self._described(task)).check(self.log.name)
+        return self._placed()
+
+    def _described(self, task: Task) -> tuple[keys.Described, keys.Described, keys.Described]:
+        return task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()
+
+    def _timed(self, task: Task) -> dict[tuple[int, ...], float]:
+        """What the log knows of points in models, in seconds of one call."""
+        workload, target, toolchain = self._described(task)
+        records = self.log.records(workload.key, target.key, toolchain.key)
+        mode = in_model(self.model.state)
+        trials = tuning.history(records, task.kernel.rule_name, mode)
+        return {task.search.key(t.point): t.seconds for t in trials if t.seconds is not None}
+
+    def _lacking(self, task: Task) -> list[Point]:
+        """The default and the points that were fastest alone, less those timed in a model."""
+        if task.default is None or task.default.seconds is None:
+            return []
+        limit = _NEAR * task.default.seconds
+        good = [trial for trial in task.history if trial.cost <= limit]
+        fastest = sorted(good, key=lambda trial: trial.cost)[: _CONTENDERS + 1]
+        timed, key = self._timed(task), task.search.key
+        points = {key(trial.point): trial.point for trial in (task.default, *fastest)}
+        return [point for each, point in points.items() if each not in timed]
+
+    def _called(self, versions: Sequence[_Version]) -> Sequence[_Version]:
+        """Build the versions as far as time and memory go, and call them in turn."""
+        watches: list[Watch] = []
+        for version in versions:
+            if time.monotonic() > self.deadline:
+                return ()
+            self.progress(f"in the model: building {len(watches) + 1}/{len(versions)}")
+            artifact = self.model.built(version)
+            if not watches and (fit := _fitting(artifact)) < len(versions):
+                if fit < _PAIR:
+                    return ()
+                versions = versions[:fit]
+            watches.append(Watch(InferenceSession(artifact, self.model.context.target.threads)))
+            if len(watches) == len(versions):
+                break
+        self.progress(f"in the model: calling {len(versions)} versions")
+        _call(watches, versions, random_feed(self.model.model.inputs, self.seed))
+        return versions
+
+    def _records(self, task: Task, versions: Sequence[_Version]) -> Iterator[Record]:
+        """What a task took in each version."""
+        workload, target, toolchain = self._described(task)
+        assert task.default is not None
+        for version in versions:
+            if seconds := version.quiet(workload.key):
+                yield Record(
+                    workload=workload.key,
+                    target=target.key,
+                    toolchain=toolchain.key,
+                    rule=task.kernel.rule_name,
+                    point=dict(version.points.get(workload.key, task.default.point)),
+                    verdict=Verdict.OK,
+                    seconds=seconds,
+                    mode=in_model(self.model.state),
+                    when=time.time(),
+                    who=who(),
+                    seed=self.seed,
+                )
+
+    def _placed(self) -> list[Placed]:
+        """What the kernels take at their defaults and at the winners, by the log."""
+        default = best = 0.0
+        changed = 0
+        for task, calls in self.tasks.items():
+            workload, target, toolchain = self._described(task)
+            won = self.log.lookup(workload.key, target, toolchain, mode=self.model.state)
+            first = self._timed(task).get(task.search.key(task.search.default))
+            if isinstance(won, Hit) and first is not None:
+                default += calls * first
+                best += calls * won.seconds
+                changed += not task.is_default(won.record.point)
+        return [Placed(self.model.model.name, default, best, changed)] if default else []
+
+
+def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[_Version]:
+    """All at their defaults, each at the first point that it lacks, each at the second, ..."""
+    rounds: dict[int, dict[str, tuple[str, Point]]] = {}
+    for task, points in lacking.items():
+        others = [point for point in points if not task.is_default(point)]
+        for number, point in enumerate(others):
+            rounds.setdefault(number, {})[task.workload.key] = task.kernel.rule_name, point
+    return [_Version({}), *map(_Version, rounds.values())]
+
+
+def _fitting(artifact: Artifact) -> int:
+    """How many versions of a model fit into the memory that is free."""
+    import psutil
+
+    held = sum(weight.nbytes for weight in artifact.weights.values())
+    return int(_SHARE * psutil.virtual_memory().available / max(held, 1))
+
+
+def _call(watches: Sequence[Watch], versions: Sequence[_Version], feed: Feed) -> None:
+    """Call the versions in turn, each some times in a row, and take what their kernels took."""
+    least, most = _ROUNDS
+    end = time.monotonic() + _SECONDS
+    for number in range(most):
+        if number >= least and time.monotonic() > end:
+            break
+        for watch, version in zip(watches, versions, strict=True):
+            watch.run(feed)
+            for _ in range(_CALLS):
+                version.take(watch.run(feed))

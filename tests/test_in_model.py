@@ -1,0 +1,173 @@
+"""What is fastest alone need not be so in a model, and what was timed there goes first."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from log_records import record
+
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.interfaces import Point
+from hybridc.compiler.log import access, keys
+from hybridc.compiler.log.lookup import Hit
+from hybridc.compiler.log.record import in_model as mode_of
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning import in_model, tasks
+from hybridc.compiler.tuning.in_model import InModel
+from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.unscheduled import Unscheduled
+
+OPTIONS = Options(threads=1)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Unscheduled:
+    return driver.unscheduled(tiny_model, OPTIONS)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[TuningLog]:
+    with access.open_log(str(tmp_path / "log.sqlite")) as opened:
+        yield opened
+
+
+def measured(model: Unscheduled, log: TuningLog, times: Sequence[float]) -> Task:
+    """The model's kernel, measured alone: its default takes the first of the times."""
+    found = tasks.kernels(model.module, model.context, model.finish)
+    (task,) = tasks.distinct(found)
+    knob = next(knob for knob, values in task.search.space.items() if len(values) >= len(times))
+    values = [value for value in task.search.space[knob] if value != task.search.default[knob]]
+    points = [task.search.default] + [{**task.search.default, knob: value} for value in values]
+    remember(task, log, zip(points, times, strict=False), task.kernel.mode)
+    task.history = tasks.history(log.records(), task.kernel.rule_name, task.kernel.mode)
+    return task
+
+
+def remember(task: Task, log: TuningLog, times: Any, mode: str) -> None:
+    described = task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()
+    workload, target, toolchain = (each.key for each in described)
+    records = [
+        record(
+            workload=workload,
+            target=target,
+            toolchain=toolchain,
+            rule=task.kernel.rule_name,
+            point=point,
+            seconds=(seconds,) * 8,
+            mode=mode,
+        )
+        for point, seconds in times
+    ]
+    assert not log.add(records, described).faults.count
+
+
+def winner(task: Task, log: TuningLog) -> Point:
+    found = log.lookup(
+        task.workload.key,
+        keys.of_target(task.kernel.target),
+        keys.of_toolchain(),
+        mode=task.kernel.mode,
+    )
+    assert isinstance(found, Hit)
+    return found.record.point
+
+
+def in_this(model: Unscheduled, task: Task, log: TuningLog, deadline: float = 1e18) -> InModel:
+    return InModel(log, 0, lambda _: None, deadline, model, {task: 1})
+
+
+def called_with(monkeypatch: pytest.MonkeyPatch, seconds: Mapping[int, float]) -> list[int]:
+    """Versions take these seconds instead of being called; how many there were each time."""
+    counts: list[int] = []
+
+    def call(_: Any, versions: Sequence[Any], __: Any) -> None:
+        counts.append(len(versions))
+        for number, version in enumerate(versions):
+            version.take({kernel: [seconds[number]] for kernel in version.workloads})
+
+    monkeypatch.setattr(in_model, "_call", call)
+    return counts
+
+
+def test_the_model_decides_between_the_fastest_points(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = measured(model, log, (1.0e-5, 0.8e-5, 0.7e-5))
+    first, second, _ = (trial.point for trial in sorted(task.history, key=lambda t: t.cost))
+    assert winner(task, log) == first
+    counts = called_with(monkeypatch, {0: 1.0e-5, 1: 1.2e-5, 2: 0.9e-5})
+    (placed,) = in_this(model, task, log).compare()
+    assert winner(task, log) == second
+    assert (placed.default, placed.best, placed.changed) == (1.0e-5, 0.9e-5, 1)
+    assert "0.01 ms at their defaults, 0.009 ms with 1 tuned" in str(placed)
+    again = in_this(model, task, log).compare()
+    assert again == [placed]
+    assert counts == [3]  # nothing is timed twice
+
+
+def test_a_default_that_is_fastest_in_the_model_stays(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = measured(model, log, (1.0e-5, 0.5e-5))
+    called_with(monkeypatch, {0: 1.0e-5, 1: 1.2e-5})
+    (placed,) = in_this(model, task, log).compare()
+    assert task.is_default(winner(task, log))
+    assert placed.changed == 0
+    assert placed.best == placed.default
+
+
+def test_points_that_were_much_slower_alone_are_not_built(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = measured(model, log, (1.0e-5, 2.0e-5))
+    counts = called_with(monkeypatch, {0: 1.0e-5})
+    in_this(model, task, log).compare()
+    assert counts == [1]
+    assert task.is_default(winner(task, log))
+
+
+def test_nothing_is_built_once_the_time_is_used_up(model: Unscheduled, log: TuningLog) -> None:
+    task = measured(model, log, (1.0e-5, 0.5e-5))
+    assert in_this(model, task, log, deadline=time.monotonic() - 1).compare() == []
+    assert len(log) == 2
+
+
+def test_kernels_are_timed_as_the_model_calls_them(model: Unscheduled, log: TuningLog) -> None:
+    """With real calls: every version has a positive time for the kernel."""
+    task = measured(model, log, (1.0e-5, 0.9e-5))
+    in_this(model, task, log).compare()
+    placed = [record for record in log.records() if record.mode == mode_of(task.kernel.mode)]
+    assert len(placed) == 2
+    assert all(min(record.seconds) > 0 for record in placed)
+
+
+def test_a_model_that_fits_but_once_is_left_to_what_was_measured_alone(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = measured(model, log, (1.0e-5, 0.5e-5))
+    monkeypatch.setattr(in_model, "_fitting", lambda _: 1)
+    assert in_this(model, task, log).compare() == []
+    assert not task.is_default(winner(task, log))
+
+
+def test_only_calls_that_nothing_disturbed_count() -> None:
+    version = in_model._Version({}, workloads={"kernel": "key"})
+    for seconds in (1.0, 5.0, 1.1, 7.0, 9.0, 1.2, 8.0, 6.0):
+        version.take({"kernel": [seconds, seconds], "other": [1.0]})
+    assert version.quiet("key") == (1.0, 1.1)
+    assert version.quiet("unknown") == ()
+
+
+def test_times_in_a_model_of_other_tools_go_first_as_well(
+    model: Unscheduled, log: TuningLog
+) -> None:
+    task = measured(model, log, (1.0e-5, 0.5e-5))
+    remember(task, log, [(task.search.default, 1.1e-5)], mode_of(task.kernel.mode))
+    other = keys.Described.of("toolchain", {**keys.of_toolchain().data, "tvm": "0.28"})
+    target = keys.of_target(task.kernel.target)
+    found: Any = log.lookup(task.workload.key, target, other, mode=task.kernel.mode)
+    assert task.is_default(found.record.point)
+    assert {difference.name for difference in found.differs} == {"toolchain.tvm"}
