@@ -2,8 +2,8 @@
 
 An argument is brought to within pi/4 of a multiple n of pi/2 by subtracting n times pi/2 in three
 parts (Cody and Waite), the products exact in fused multiply-adds.  That holds up to `LIMIT`; for
-what lies beyond, more bits of pi are needed.  A loop behind each vector asks its lanes for such
-arguments and calls the C library for them alone, so that every result is right.
+what lies beyond, more bits of pi are needed.  Where a vector holds such an argument, a loop behind
+it calls the C library for these lanes alone, so that every result is right.
 """
 
 import math
@@ -23,6 +23,8 @@ Var = Any  # tvm.ir.expr.Var
 
 # 2/pi of it rounds to a whole number below 2^16, exactly.
 LIMIT = 1.0e5
+_LIMIT_BITS = 0x47C35000
+_MAGNITUDE = 0x7FFFFFFF
 # pi/2 in three parts of 24 bits, all positive: so -0 stays -0.
 _PARTS = (1.570796251296997, 7.549789415861596e-08, 5.390302529957765e-15)
 # (sin(r) - r) / r^3 and (cos(r) - 1 + r^2/2) / r^4 as polynomials of r^2 for |r| <= 1.02 pi/4:
@@ -68,15 +70,32 @@ def in_vectors(loop: Any) -> Any:
         return function(call.args[0]) if function else call
 
     vector = structural_map(loop.body, (Call, fast))
-    again = _copy(loop, _guarded)
-    return tirx.SeqStmt(
-        [
-            tirx.For(
-                loop.loop_var, loop.min, loop.extent, loop.kind, vector, None, loop.annotations
-            ),
-            again,
-        ]
-    )
+    made = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, vector, None, loop.annotations)
+    sizes = tirx.decl_buffer((loop.extent,), "int32", "sizes")
+
+    def sized(body: Any) -> Any:
+        return structural_map(body, (tirx.BufferStore, lambda x: _size(x, sizes, loop.loop_var)))
+
+    parts = [made, _copy(loop, sized, loop.kind), _where_large(sizes, _copy(loop, _guarded))]
+    block = s_tir.SBlock([], [], [], "angles", tirx.SeqStmt(parts), alloc_buffers=[sizes])
+    return s_tir.SBlockRealize([], True, block)
+
+
+def _size(store: Any, sizes: Any, lane: Var) -> Any:
+    """Store the largest of a lane's arguments by its bits, which are in order without the sign."""
+    bits = [tirx.reinterpret("int32", call.args[0]) for call in _calls(store.value)]
+    largest, *others = (tirx.bitwise_and(each, whole(_MAGNITUDE)) for each in bits)
+    for other in others:
+        largest = tirx.max(largest, other)
+    return tirx.BufferStore(sizes, largest, [lane])
+
+
+def _where_large(sizes: Any, statement: Any) -> Any:
+    """Do something if a lane holds an argument beyond the limit, or none that is a number."""
+    (count,) = sizes.shape
+    lanes = sizes[tirx.Ramp(_like(0, count), _like(1, count), int(count))]
+    largest = tirx.call_llvm_pure_intrin("int32", "llvm.vector.reduce.smax", lanes)
+    return tirx.IfThenElse(largest > whole(_LIMIT_BITS), statement, None)
 
 
 def _reduced(x: Expr, function: Callable[[Expr, Expr], Expr], quarters: int = 0) -> Expr:
@@ -159,14 +178,18 @@ def _guarded(body: Any) -> Any:
     return structural_map(body, (tirx.BufferStore, ask))
 
 
-def _copy(loop: Any, change: Callable[[Any], Any]) -> Any:
-    """The loop one by one, its body changed, with variables of its own."""
+def _like(value: int, like: Expr) -> Expr:
+    return tirx.const(value, str(like.ty.dtype))
+
+
+def _copy(loop: Any, change: Callable[[Any], Any], kind: Any = tirx.ForKind.SERIAL) -> Any:
+    """The loop, one by one if not told otherwise, its body changed, with variables of its own."""
     renamed: dict[Var, Var] = {loop.loop_var: tirx.Var(loop.loop_var.name, loop.loop_var.ty)}
 
     def define(axis: Any) -> None:
         renamed[axis.var] = tirx.Var(axis.var.name, axis.var.ty)
 
     structural_walk(loop.body, (tirx.IterVar, define))
-    kind = type(loop.loop_var)
-    body = structural_map(change(loop.body), (kind, lambda var: renamed.get(var, var)))
-    return tirx.For(renamed[loop.loop_var], loop.min, loop.extent, tirx.ForKind.SERIAL, body)
+    variable = type(loop.loop_var)
+    body = structural_map(change(loop.body), (variable, lambda var: renamed.get(var, var)))
+    return tirx.For(renamed[loop.loop_var], loop.min, loop.extent, kind, body)

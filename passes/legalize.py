@@ -50,6 +50,10 @@ class Legalize(Pass):
             left, right = (arg.ty for arg in call.args)
             if not _packable(left, right, call.ty):
                 return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
+            if _is_outer(left, right, call.ty):
+                return builder.call_te(
+                    topi.multiply, *call.args, primfunc_name_hint="outer_product"
+                )
             types = (str(left.dtype), str(call.ty.dtype))
             if all(map(_is_fixed, (left, right))):
                 func = batch_matmul(_extents(left), _extents(right), lanes, *types)
@@ -115,6 +119,12 @@ def _packable(left: Any, right: Any, result: Any) -> bool:
 
 def _is_fixed(info: Any) -> bool:
     return all(isinstance(extent, tirx.IntImm) for extent in info.shape.values)
+
+
+def _is_outer(left: Any, right: Any, result: Any) -> bool:
+    """Whether each element of a product is one product of columns and rows."""
+    one = all(map(_is_fixed, (left, right))) and _extents(left)[-1] == 1
+    return one and str(left.dtype) == str(result.dtype)
 
 
 def _extents(info: Any) -> tuple[int, ...]:

@@ -8,7 +8,17 @@ import numpy as np
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    operator,
+    rewrite,
+    shape,
+    with_attributes,
+)
+
+_CHANNELS_FIRST = [0, 3, 1, 2]  # of an image whose channels are last
 
 
 @dataclass(frozen=True)
@@ -17,7 +27,8 @@ class MergeTransposes(Pass):
 
     A pad between them is looked through.  Reshapes around them are looked through where the one
     behind only parts the leading axis, which stays in its place: exporters join axes for the
-    transpose of keys in attention.  With `views`, a transpose that moves nothing but axes of
+    transpose of keys in attention.  An image that grows and is then turned to channels first is
+    turned before it grows.  With `views`, a transpose that moves nothing but axes of
     extent 1 becomes a reshape, which costs nothing, but which no layout or pattern passes through.
     """
 
@@ -48,6 +59,8 @@ def _moves_nothing(value: Expr) -> bool:
 
 def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
     source, axes = value.args[0], _axes(value)
+    if (resized := _resized_behind(source, axes, graph)) is not None:
+        return resized
     inner, pad = graph.call(source, "permute_dims"), graph.call(source, "nn.pad")
     if pad is not None:
         return _merge_around_pad(pad, axes, graph) if graph.only_use(source) else None
@@ -56,6 +69,24 @@ def _merge_transposes(value: Expr, graph: Graph) -> Expr | None:
     if axes == sorted(axes):
         return source
     return None if inner is None else relax.op.permute_dims(source, axes)
+
+
+def _resized_behind(source: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
+    """An image resized channels first, instead of turned when it is larger.
+
+    In one kernel with the transpose each element would be gathered by itself: 21 channels from
+    64x64 to 256x256 took 2.6 ms (Zen 3, 2 threads).
+    """
+    resize = graph.call(source, "image.resize2d")
+    if resize is None or str(resize.attrs.layout) != "NHWC" or list(axes) != _CHANNELS_FIRST:
+        return None
+    before, behind = (shape(image)[1:3] for image in (resize.args[0], resize))
+    if not are_known((*before, *behind)) or prod(behind) < prod(before):
+        return None
+    if not graph.only_use(source):
+        return None
+    image = relax.op.permute_dims(resize.args[0], axes)
+    return with_attributes(resize, [image, *resize.args[1:]], layout="NCHW")
 
 
 def _merge_around_pad(pad: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:

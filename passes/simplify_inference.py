@@ -1,7 +1,8 @@
 """Drop what only training needs and operators that change nothing.
 
-Every rewrite here gives the same numbers for every input, up to the sign of a zero; the one
-exception is a power with a small whole exponent, which becomes products (within 1 ulp each).
+Every rewrite here gives the same numbers for every input, up to the sign of a zero; exceptions are
+a power with a small whole exponent, which becomes products (within 1 ulp each), and the hyperbolic
+tangent of a softplus, which is computed without the logarithm.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from hybridc.compiler.rewrite import (
     rewrite,
     shape,
 )
+from hybridc.passes import _softplus
 
 # ELEMENT op neutral = ELEMENT, and whether the neutral element may stand on the left too.
 _NEUTRAL = MappingProxyType(
@@ -222,6 +224,7 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "strided_slice": _slice,
         "subtract": _elementwise,
         "sum": _stacked,
+        "tanh": _softplus.tanh_of,
         "tile": _same_type,
     }
 )

@@ -39,7 +39,8 @@ class Problem:
     `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows
     lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
     product has one image of height 1; a convolution's rows are the pixels of one image row.
-    `shared` are the neighbouring columns that read the same activations, 0 for all; `parts` are
+    `shared` are the neighbouring columns that read the same activations, 0 for all, 1 where each
+    column reads its own; `parts` are
     the registers that an operand of a multiply-add takes, `spare` those that its products take on
     their way, and `held` those of activations that stay for later steps of the depth.  A step reads
     `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
@@ -204,7 +205,7 @@ def kernel_cycles(
     # Activations come from another core's cache, and again for each panel if they do not stay.
     activations = problem.image_bytes * chunk / units + problem.halo_bytes
     stay = activations + panel_bytes < 0.75 * target.l2
-    activations *= 1 if stay else width
+    activations *= 1 if stay or problem.shared == 1 else width
     # What a thread reads of the weights comes from memory the first time.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
@@ -276,5 +277,5 @@ def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
         for rows, vectors in tiles(target, problem.parts, problem.spare, problem.taps)
         if rows <= problem.rows
         and vectors <= groups
-        and (not problem.shared or together % vectors == 0)
+        and (problem.shared <= 1 or together % vectors == 0)
     ]
