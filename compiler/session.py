@@ -48,8 +48,9 @@ class InferenceSession:
         threads: int | None = None,
         plugins: Sequence[Path] = (),
     ) -> None:
-        given = isinstance(source, Artifact)
-        self.artifact = source if given else Artifact.load(_path(source), plugins)
+        if not isinstance(source, Artifact):
+            source = Artifact.load(_path(source), plugins)
+        self.artifact = source
         loading.check_host(self.artifact)
         self._workers = workers()
         self._count_threads: Any = self._workers.count

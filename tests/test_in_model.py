@@ -154,7 +154,7 @@ def test_a_model_that_fits_but_once_is_left_to_what_was_measured_alone(
 
 
 def test_only_calls_that_nothing_disturbed_count() -> None:
-    version = in_model._Version({}, workloads={"kernel": "key"})
+    version = in_model.Version({}, workloads={"kernel": "key"})
     for seconds in (1.0, 5.0, 1.1, 7.0, 9.0, 1.2, 8.0, 6.0):
         version.take({"kernel": [seconds, seconds], "other": [1.0]})
     assert version.quiet("key") == (1.0, 1.1)

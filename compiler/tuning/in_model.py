@@ -55,7 +55,7 @@ class Placed:
 
 
 @dataclass
-class _Version(NoAdvice):
+class Version(NoAdvice):
     """A model at given points; what is not given a point, or cannot take it, has its default.
 
     `workloads` are by the kernel's name, `points` and `seconds` of one call by the workload.
@@ -145,7 +145,7 @@ class InModel:
         points = {key(trial.point): trial.point for trial in (task.default, *fastest)}
         return [point for each, point in points.items() if each not in timed]
 
-    def _called(self, versions: Sequence[_Version]) -> Sequence[_Version]:
+    def _called(self, versions: Sequence[Version]) -> Sequence[Version]:
         """Build the versions as far as time and memory go, and call them in turn."""
         watches: list[Watch] = []
         for version in versions:
@@ -164,7 +164,7 @@ class InModel:
         _call(watches, versions, random_feed(self.model.model.inputs, self.seed))
         return versions
 
-    def _records(self, task: Task, versions: Sequence[_Version]) -> Iterator[Record]:
+    def _records(self, task: Task, versions: Sequence[Version]) -> Iterator[Record]:
         """What a task took in each version."""
         workload, target, toolchain = self._described(task)
         assert task.default is not None
@@ -199,14 +199,14 @@ class InModel:
         return [Placed(self.model.model.name, default, best, changed)] if default else []
 
 
-def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[_Version]:
+def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[Version]:
     """All at their defaults, each at the first point that it lacks, each at the second, ..."""
     rounds: dict[int, dict[str, tuple[str, Point]]] = {}
     for task, points in lacking.items():
         others = [point for point in points if not task.is_default(point)]
         for number, point in enumerate(others):
             rounds.setdefault(number, {})[task.workload.key] = task.kernel.rule_name, point
-    return [_Version({}), *map(_Version, rounds.values())]
+    return [Version({}), *map(Version, rounds.values())]
 
 
 def _fitting(artifact: Artifact) -> int:
@@ -217,7 +217,7 @@ def _fitting(artifact: Artifact) -> int:
     return int(_SHARE * psutil.virtual_memory().available / max(held, 1))
 
 
-def _call(watches: Sequence[Watch], versions: Sequence[_Version], feed: Feed) -> None:
+def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed) -> None:
     """Call the versions in turn, each some times in a row, and take what their kernels took."""
     least, most = _ROUNDS
     end = time.monotonic() + _SECONDS
