@@ -43,7 +43,13 @@ def onnx_reference(source: Path | Any) -> Reference:
 def _session(source: Path | Any) -> Any:
     reasons: list[str] = []
     # ONNX Runtime takes no arrays of elements of less than a byte.
-    usual = (_as_it_is, _as_written, _with_older_numbers, _in_plain_locale, _slow)
+    usual: tuple[Callable[[Path | Any], Any], ...] = (
+        _as_it_is,
+        _as_written,
+        _with_older_numbers,
+        _in_plain_locale,
+        _slow,
+    )
     light = _light(source)
     if corners.are_rounded(light):
         usual = (_with_exact_corners, _slow)

@@ -160,8 +160,8 @@ def _of_warp(cut: Cut) -> tuple[float, float]:
     if not cut.tensor:
         # Chunks of 4 of each row and column, which eight lanes or four have in common; the weights.
         down, across = cut.warp_rows // 4, cut.warp_columns // 8
-        loads = cut.depth * (down + across) + cut.warp_columns * (down + cut.width // 8)
-        return scores * wide + loads / 4 + softmax + scores, loads / 4 + scores
+        chunks = cut.depth * (down + across) + cut.warp_columns * (down + cut.width // 8)
+        return scores * wide + chunks / 4 + softmax + scores, chunks / 4 + scores
     read = cut.warp_columns * wide + (0 if cut.held else cut.warp_rows * cut.depth_steps * cut.deep)
     products = cut.warp_rows // 16 * cut.warp_columns * wide // (8 * cut.deep)
     # One load brings 16 bytes for each lane.

@@ -71,7 +71,8 @@ class Meeting(ABC):
             "sums": cut.warp_rows * cut.width // WARP,
             **dict.fromkeys(("largest", "total", "factor"), self.rows),
         }
-        kinds = {name: (count, "float32") for name, count in floats.items()} | self.fragments
+        kinds = {name: (count, "float32") for name, count in floats.items()}
+        kinds.update(self.fragments)
         return {
             name: tir.buffer(name, count, dtype, "local") for name, (count, dtype) in kinds.items()
         }

@@ -96,7 +96,7 @@ def test_an_operator_beside_open_sizes(name: str) -> None:
     for count in (2, 3, 7):
         sizes = [count + i if isinstance(size, str) else size for i, size in enumerate(shape)]
         feed = {"x": noise(*sizes)}
-        wanted: list[Any] = reference.run(None, feed)
+        wanted: Any = reference.run(None, feed)
         for got, right in zip(session.run(None, feed), wanted, strict=True):
             assert got.shape == right.shape
             np.testing.assert_allclose(got, right, 1e-3, 1e-4)
