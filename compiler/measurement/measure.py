@@ -12,6 +12,7 @@ import numpy as np
 from hybridc.compiler.assurance import confidence
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.measurement.conditions import Conditions
+from hybridc.compiler.units import format_duration
 
 # Medians of fewer samples move with every single outlier.
 MIN_SAMPLES = 5
@@ -91,7 +92,8 @@ class Samples:
     def text(self) -> str:
         """`4.21 ms (half of 37 calls within 1.2 %)`, and what disturbed them."""
         count, other = len(self.seconds), f", while {self.disturbed}" if self.disturbed else ""
-        return f"{self.median * 1e3:.3g} ms (half of {count} calls within {self.spread:.1%}){other}"
+        time = format_duration(self.median)
+        return f"{time} (half of {count} calls within {self.spread:.1%}){other}"
 
 
 def latency(  # noqa: PLR0913 - when to begin, when to stop

@@ -30,6 +30,7 @@ from hybridc.compiler.offload.subgraph import Subgraph
 from hybridc.compiler.reporting.report import BACKENDS
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning import answers
+from hybridc.compiler.units import format_duration, format_durations
 
 PASS = "offload"
 _SECONDS = 0.5  # in which the ways of one kernel are compared
@@ -55,7 +56,8 @@ class Verdict:
 
     def told(self) -> str:
         """`matmul 128x768 x12: tvm 410 us, onednn 380 us`."""
-        times = [f"{name} {1e6 * each:.0f} us" for name, each in self.seconds.items()]
+        written = format_durations(list(self.seconds.values()))
+        times = [f"{name} {time}" for name, time in zip(self.seconds, written, strict=True)]
         times += [f"{name}: {reason}" for name, reason in self.refused.items()]
         shape = "x".join(map(str, self.graph.result.shape))
         kinds = "+".join(name.rpartition(".")[2] for name in self.graph.operators)
@@ -137,7 +139,7 @@ class _Bench:
         for backend in able:
             name = plugin.name_of(type(backend))
             if (least := self._least(backend)) > first:
-                refused[name] = f"takes {1e6 * least:.0f} us at least"
+                refused[name] = f"takes {format_duration(least)} at least"
                 continue
             try:
                 session = self._session({self._graph.key: name})

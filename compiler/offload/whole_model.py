@@ -11,6 +11,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.offload import calls
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.units import format_durations
 
 _SECONDS = 2.0
 
@@ -21,7 +22,8 @@ def is_faster(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple
     runs = [lambda session=session: session.run(None, feed) for session in sessions]
     theirs, ours = map(median, measure.in_turns(runs, seconds=_SECONDS))
     counts = calls.counted(joined.offloads).items()
+    with_them, without = format_durations([theirs, ours])
     named = ", ".join(f"{count} kernels by {name}" for name, count in counts)
-    told = f"the model takes {theirs * 1e3:.3g} ms with {named} and {ours * 1e3:.3g} ms without"
+    told = f"the model takes {with_them} with {named} and {without} without"
     faster = theirs < ours
     return faster, told if faster else f"{told}, so all are our own"
