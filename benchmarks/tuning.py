@@ -32,7 +32,7 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.tuning import session, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
+from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuner
 
@@ -83,8 +83,13 @@ def _whole_model(name: str, how: Tuning) -> Iterator[str]:
 
     path, log = models.onnx_file(name, 1), LOGS / f"{name}-{how.caches}.sqlite"
     options = Options(log=str(log), threads=THREADS, progress=_told)
-    ways = Ways(how)
-    done = session.tune([driver.unscheduled(path, options, ways=ways)], options, how, ways=ways)
+    algorithms = Algorithms(how)
+    done = session.tune(
+        [driver.unscheduled(path, options, algorithms=algorithms)],
+        options,
+        how,
+        algorithms=algorithms,
+    )
     times = _models_in_turn(path, log)
     (placed,) = done.models
     ratio = times.ratio("tuned", "default")

@@ -132,16 +132,17 @@ def _tuned(
     """Tune, watched as the options ask for; from here on all that can be wrong is said."""
     from hybridc.compiler import driver
     from hybridc.compiler.monitoring.observe import observed
-    from hybridc.compiler.tuning.plan import Ways
+    from hybridc.compiler.tuning.plan import Algorithms
     from hybridc.compiler.tuning.session import tune
 
     try:
         with observed(options) as seen:
-            ways = Ways(how)
+            algorithms = Algorithms(how)
             unscheduled = (
-                driver.unscheduled(model, options, shapes, seen.timeline, ways) for model in models
+                driver.unscheduled(model, options, shapes, seen.timeline, algorithms)
+                for model in models
             )
-            outcome = tune(unscheduled, options, how, seen.timeline, ways)
+            outcome = tune(unscheduled, options, how, seen.timeline, algorithms)
             return replace(outcome, monitored=seen.monitored())
     finally:
         clear_progress()

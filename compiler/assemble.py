@@ -31,7 +31,7 @@ def assemble(
         weights=built.weights,
         regions=model.regions,
         toolchain=toolchain(bool(model.regions), context.offloads, plugins),
-        lock=lock_of([*context.kernels, *context.ways]),
+        lock=lock_of([*context.kernels, *context.algorithms]),
         alignment=ALIGNMENT,
         device=built.device,
         offloads=tuple(context.offloads),

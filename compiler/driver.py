@@ -38,7 +38,7 @@ from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tuning.plan import Tuning, Ways
+from hybridc.compiler.tuning.plan import Algorithms, Tuning
 from hybridc.compiler.unscheduled import Unscheduled
 
 
@@ -137,11 +137,11 @@ def unscheduled(
     options: Options,
     shapes: Mapping[str, Any] | None = None,
     timeline: Timeline | None = None,
-    ways: Ways | None = None,
+    algorithms: Algorithms | None = None,
 ) -> Unscheduled:
     """Load a model and run the passes before the kernels are scheduled.
 
-    With `ways`, those to compute an operator are measured on the way, and the fastest is taken.
+    With `algorithms`, those that an operator has are measured meanwhile, and the fastest is taken.
     Raises InputError where the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
@@ -155,10 +155,11 @@ def unscheduled(
         model = frontend.load(source, shapes=shapes or {}, fallback=fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
-    if ways is not None:
-        from hybridc.compiler.tuning.ways import MeasureWays  # SQLAlchemy takes its time
+    if algorithms is not None:
+        # SQLAlchemy takes its time.
+        from hybridc.compiler.tuning.algorithms import MeasureAlgorithms
 
-        instruments.insert(0, MeasureWays(options, ways, context, plan.steps))
+        instruments.insert(0, MeasureAlgorithms(options, algorithms, context, plan.steps))
     module = pipeline.run(plan.steps[:at], model.module, context, instruments)
     return Unscheduled(model, module, context, plan.steps[at:])
 

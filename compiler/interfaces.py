@@ -60,8 +60,8 @@ class Advice(Protocol):
 class Context:
     """What a pass may read besides the module, and where it says what it did.
 
-    `advice` goes before the defaults of rules; `ways` are the kernels that it preferred to others
-    that compute the same.  `calibration` are data to find ranges on (an
+    `advice` goes before the defaults of rules; `algorithms` are the kernels that it preferred to
+    others that compute the same.  `calibration` are data to find ranges on (an
     `activations.Calibration`), None where nobody has any.  `kernels` collects one record for each
     kernel scheduled; `notes` goes into the report, and `timeline` into a trace, if one is wanted.
     `lowered` counts, by name, the operators that a pass made less precise than the model has them;
@@ -75,7 +75,7 @@ class Context:
     advice: Advice | None = None
     calibration: Any = None
     kernels: list[KernelRecord] = field(default_factory=list[KernelRecord])
-    ways: list[KernelRecord] = field(default_factory=list[KernelRecord])
+    algorithms: list[KernelRecord] = field(default_factory=list[KernelRecord])
     notes: list[str] = field(default_factory=list[str])
     timeline: Timeline = field(default_factory=Timeline)
     lowered: Counter[str] = field(default_factory=Counter[str])

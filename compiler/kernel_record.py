@@ -32,12 +32,12 @@ class KernelRecord:
 class Alternatives:
     """Kernels that compute the same by other rules; that which analysis likes best is the first.
 
-    They are not scheduled yet; `workloads` are their keys (see `log.keys`), `ways` their names.
-    They compare as a model runs them by times with its caches in the state `mode`.
+    They are not scheduled yet; `algorithms` name them, and `workloads` are their keys (see
+    `log.keys`).  They compare as a model runs them by times with its caches in the state `mode`.
     """
 
     name: str
-    ways: tuple[str, ...]
+    algorithms: tuple[str, ...]
     rules: tuple[str, ...]
     kernels: tuple[Any, ...] = field(repr=False)
     workloads: tuple[str, ...]

@@ -34,7 +34,7 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
-from hybridc.passes import _byte_windows, _ways
+from hybridc.passes import _algorithms, _byte_windows
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -68,7 +68,7 @@ class PackWeights(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
-        near = _ways.stay_near(module, context.target)
+        near = _algorithms.stay_near(module, context.target)
         rewritten = rewrite(module, _Packer(context, builder, self.winograd, near).rule)
         kernels = {
             var: func
@@ -193,7 +193,7 @@ class _Packer:
         layer = Layer(image, weight.shape[0], conv, _pairs(weight), near)
         choices = winograd_cost.choices(layer, self.target)
         measured = sized and _pairs(weight) == 1
-        return _ways.fastest(layer, choices, self.context) if measured else choices[0]
+        return _algorithms.fastest(layer, choices, self.context) if measured else choices[0]
 
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.

@@ -30,7 +30,7 @@ from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.sensitivity import ImpreciseError, Lowered
 from hybridc.compiler.reporting.report import BACKENDS, Report, Stage
 from hybridc.compiler.target import Target
-from hybridc.compiler.tuning.plan import Ways
+from hybridc.compiler.tuning.plan import Algorithms
 
 # Another number in the certificate may move what follows it by one alignment, and then no more.
 _SETTLED = 4
@@ -267,12 +267,12 @@ def _rewrite(
     if options.dump_ir is not None:
         instruments.append(DumpIr(options.dump_ir))
     if options.tuning is not None:
+        from hybridc.compiler.tuning.algorithms import MeasureAlgorithms
         from hybridc.compiler.tuning.session import TuneInside  # SQLAlchemy takes its time
-        from hybridc.compiler.tuning.ways import MeasureWays
 
-        ways = Ways(options.tuning)
-        instruments.append(MeasureWays(options, ways, context, plan.steps))
-        instruments.append(TuneInside(options, ways, trial.model, context, plan.steps, clock))
+        algorithms = Algorithms(options.tuning)
+        instruments.append(MeasureAlgorithms(options, algorithms, context, plan.steps))
+        instruments.append(TuneInside(options, algorithms, trial.model, context, plan.steps, clock))
     if plan.backends:
         instruments.append(MeasureBackends(plan, context, make, clock))
     if options.verify == "each":

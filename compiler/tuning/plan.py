@@ -70,8 +70,8 @@ class Tuning:
 
 
 @dataclass
-class Ways:
-    """How to measure the ways to compute an operator (see `ways`), and what came of it.
+class Algorithms:
+    """How to measure the algorithms of an operator (see `tuning.algorithms`), and what came of it.
 
     `spent` are the seconds that it took; `notes` tell where it was not what analysis thought.
     """

@@ -22,7 +22,7 @@ from hybridc.compiler.tuning import cost_model, on_gpus, summary, tasks
 from hybridc.compiler.tuning.in_model import InModel, Placed
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
-from hybridc.compiler.tuning.plan import Budget, Caches, Tuning, Ways
+from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner
@@ -68,11 +68,11 @@ def tune(
     options: Options,
     how: Tuning,
     timeline: Timeline | None = None,
-    ways: Ways | None = None,
+    algorithms: Algorithms | None = None,
 ) -> Outcome:
     """Tune the kernels of models into the log that the options name.
 
-    Where `ways` were measured as the models were made, that takes part of the time.
+    Where `algorithms` were measured as the models were made, that takes part of the time.
     Every request to a process that builds or measures goes on the timeline.
 
     An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
@@ -85,13 +85,14 @@ def tune(
             raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
         found = [(model, _kernels(model, how.caches, plugins)) for model in models]
         every = [each for _, kernels in found for each in kernels]
-        whole, start = Budget(how.trials, (ways.left if ways else how).seconds()), time.monotonic()
+        left = algorithms.left if algorithms else how
+        whole, start = Budget(how.trials, left.seconds()), time.monotonic()
         tuned = _searched(
             every, opened, options, how, replace(whole, seconds=_most(whole)), timeline
         )
         inside = partial(InModel, opened, strategy.seed, options.progress, start + whole.limit)
         placed: list[Placed] = []
-        notes = [*_notes(tuned), *(ways.notes if ways else ())]
+        notes = [*_notes(tuned), *(algorithms.notes if algorithms else ())]
         try:
             for model, kernels in () if tuned.interrupted else found:
                 placed += _timed(inside(model, tasks.of_model(tuned.tasks, kernels)), notes)
@@ -189,7 +190,7 @@ class TuneInside:
     """
 
     options: Options
-    ways: Ways
+    algorithms: Algorithms
     model: Model
     context: Context
     steps: Sequence[Pass]
@@ -202,7 +203,8 @@ class TuneInside:
         steps = self.steps[self.steps.index(step) :]
         unscheduled = Unscheduled(self.model, module, self.context, steps)
         with self.clock.stage("tune"):
-            found = tune([unscheduled], self.options, self.ways.how, self.clock.timeline, self.ways)
+            how, timeline = self.algorithms.how, self.clock.timeline
+            found = tune([unscheduled], self.options, how, timeline, self.algorithms)
         tuned = found.tuned
         if tuned.interrupted:
             raise KeyboardInterrupt

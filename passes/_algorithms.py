@@ -1,7 +1,7 @@
-"""The ways to compute a 3x3 convolution of stride 1: direct, and Winograd's by each tile.
+"""The algorithms of a 3x3 convolution of stride 1: direct, and Winograd's by each tile.
 
 They are kernels that are never run in a model: without what is fused into them there, and each
-with weights packed in its own way.  What is measured of them tells which way a model takes.
+with weights packed in an order of its own.  What is measured of them tells which one a model takes.
 """
 
 from dataclasses import replace
@@ -34,8 +34,8 @@ def fastest(layer: Layer, choices: tuple[Choice, ...], context: Context) -> Choi
     if index is None:
         return choices[0]
     record = KernelRecord(among.name, among.rules[index], {}, {}, workload=among.workloads[index])
-    if record not in context.ways:
-        context.ways.append(record)
+    if record not in context.algorithms:
+        context.algorithms.append(record)
     return choices[index]
 
 
@@ -53,7 +53,7 @@ def alternatives(layer: Layer, choices: tuple[Choice, ...], target: Target) -> A
     size = f"{height}x{width}" if batch == 1 else f"{batch}x{height}x{width}"
     return Alternatives(
         name=f"3x3 convolution of {size}, {channels} to {layer.columns} channels",
-        ways=tuple(_named(choice) for choice in choices),
+        algorithms=tuple(_named(choice) for choice in choices),
         rules=tuple("winograd-conv2d" if choice.side else "conv2d" for choice in choices),
         kernels=kernels,
         workloads=tuple(keys.of_kernel(kernel).key for kernel in kernels),

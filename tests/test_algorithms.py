@@ -1,4 +1,4 @@
-"""Ways to compute a convolution: which one is taken follows from what was measured of them."""
+"""Algorithms of a convolution: which one is taken follows from what was measured of them."""
 
 import json
 from collections.abc import Generator, Sequence
@@ -21,10 +21,10 @@ from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import ways
+from hybridc.compiler.tuning import algorithms
+from hybridc.compiler.tuning.algorithms import VISITS
 from hybridc.compiler.tuning.outcome import Keep, Measured
-from hybridc.compiler.tuning.plan import Tuning, Ways
-from hybridc.compiler.tuning.ways import VISITS
+from hybridc.compiler.tuning.plan import Algorithms, Tuning
 
 CPU = target.parse("cpu", 2)
 WAYS = {"direct", "Winograd F(2, 3)", "Winograd F(4, 3)"}
@@ -56,8 +56,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def among(source: Path) -> Alternatives:
     """What packing asks for."""
-    asked, steps = ways.Asked(), pipeline.parse("default")
-    at = [plugin.name_of(type(step)) for step in steps].index(ways.PACKING)
+    asked, steps = algorithms.Asked(), pipeline.parse("default")
+    at = [plugin.name_of(type(step)) for step in steps].index(algorithms.PACKING)
     context = Context(CPU, pipeline.rules(), asked)
     pipeline.run(steps[: at + 1], frontend.load(source).module, context)
     (found,) = asked.found.values()
@@ -65,7 +65,7 @@ def among(source: Path) -> Alternatives:
 
 
 def measured(among: Alternatives, seconds: Sequence[float | None], **given: Any) -> list[Record]:
-    """Records of the ways that have a time."""
+    """Records of the algorithms that have a time."""
     known = zip(among.workloads, among.rules, seconds, strict=True)
     usual = {
         "target": keys.of_target(CPU).key,
@@ -92,20 +92,20 @@ def asked(path: Path, among: Alternatives, near: str = "tools") -> int | None:
         return LogAdvice(log, keys.of_target(CPU), keys.of_toolchain(), near).fastest(among)
 
 
-def test_each_way_has_a_kernel_of_its_own(among: Alternatives) -> None:
-    assert set(among.ways) == WAYS
+def test_each_algorithm_has_a_kernel_of_its_own(among: Alternatives) -> None:
+    assert set(among.algorithms) == WAYS
     assert len(set(among.workloads)) == len(WAYS)
     assert among.name == "3x3 convolution of 12x12, 16 to 16 channels"
     assert among.mode == "warm"  # weights of 9 kB stay in the caches
 
 
-@pytest.mark.parametrize("way", sorted(WAYS))
-def test_the_way_that_was_measured_to_be_fastest_is_taken(
-    source: Path, among: Alternatives, way: str, tmp_path: Path
+@pytest.mark.parametrize("algorithm", sorted(WAYS))
+def test_the_algorithm_that_was_measured_to_be_fastest_is_taken(
+    source: Path, among: Alternatives, algorithm: str, tmp_path: Path
 ) -> None:
     """The compilation compares the answer with ONNX Runtime's."""
-    path, index = tmp_path / "log.sqlite", among.ways.index(way)
-    times = [1e-5 if each == way else 2e-5 for each in among.ways]
+    path, index = tmp_path / "log.sqlite", among.algorithms.index(algorithm)
+    times = [1e-5 if each == algorithm else 2e-5 for each in among.algorithms]
     fill(path, among, measured(among, times))
     lock = dict(driver.compile(source, log=str(path), threads=2).lock)
     named = lock.pop(among.name)
@@ -114,7 +114,7 @@ def test_the_way_that_was_measured_to_be_fastest_is_taken(
     assert kernel == among.rules[index]
 
 
-def test_a_lock_builds_the_same_bytes_by_the_same_way(
+def test_a_lock_builds_the_same_bytes_by_the_same_algorithm(
     source: Path, among: Alternatives, tmp_path: Path
 ) -> None:
     path, last = tmp_path / "log.sqlite", len(WAYS) - 1
@@ -165,7 +165,7 @@ def test_times_of_other_conditions_are_not_compared(among: Alternatives, tmp_pat
 
 @dataclass
 class TimedPool(FakePool):
-    """Takes seconds from the way's name, and remembers in which states of the caches."""
+    """Takes seconds from the algorithm's name, and remembers in which states of the caches."""
 
     modes: set[str] = field(default_factory=set[str])
     again: list[str] = field(default_factory=list[str])
@@ -190,7 +190,7 @@ class TimedPool(FakePool):
             keep(Measured(point, Verdict.OK, (1e-5 if fast else 9e-5,) * 6))
 
 
-def test_ways_are_measured_before_the_model_is_packed_and_once(
+def test_algorithms_are_measured_before_the_model_is_packed_and_once(
     source: Path, among: Alternatives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools: list[TimedPool] = []
@@ -200,18 +200,18 @@ def test_ways_are_measured_before_the_model_is_packed_and_once(
         pools.append(TimedPool())
         yield pools[-1]
 
-    monkeypatch.setattr(ways, "Pool", pool)
+    monkeypatch.setattr(algorithms, "Pool", pool)
     options = Options(log=str(tmp_path / "log.sqlite"), threads=2)
     for measurements in (len(WAYS), 0):
-        told = Ways(Tuning(budget="10min"))
-        module = driver.unscheduled(source, options, ways=told).module
+        told = Algorithms(Tuning(budget="10min"))
+        module = driver.unscheduled(source, options, algorithms=told).module
         assert len(pools[-1].points) == measurements
-        overruled = among.ways[0] != "Winograd F(4, 3)"
+        overruled = among.algorithms[0] != "Winograd F(4, 3)"
         assert len(pools[-1].again) == (2 * VISITS if overruled and measurements else 0)
         assert pools[-1].modes <= {among.mode}
         names = " ".join(var.name_hint for var, _ in module.functions_items())
         assert "winograd_conv2d" in names
-        if among.ways[0] != "Winograd F(4, 3)":
+        if among.algorithms[0] != "Winograd F(4, 3)":
             assert "Winograd F(4, 3) instead of" in told.notes[0]
         seconds = told.left.seconds()
         assert seconds is not None
@@ -219,20 +219,24 @@ def test_ways_are_measured_before_the_model_is_packed_and_once(
     json.dumps(told.notes)
 
 
-def test_a_way_that_was_fastest_by_luck_is_measured_again(
+def test_an_algorithm_that_was_fastest_by_luck_is_measured_again(
     source: Path, among: Alternatives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = among.ways[0]
-    other = next(way for way in among.ways if way not in (first, "Winograd F(4, 3)"))
+    first = among.algorithms[0]
+    other = next(
+        algorithm for algorithm in among.algorithms if algorithm not in (first, "Winograd F(4, 3)")
+    )
     made = TimedPool(lucky=other)
 
     @contextmanager
     def pool(*_: Any, **__: Any) -> Generator[TimedPool]:
         yield made
 
-    monkeypatch.setattr(ways, "Pool", pool)
-    told = Ways(Tuning())
-    driver.unscheduled(source, Options(log=str(tmp_path / "log.sqlite"), threads=2), ways=told)
+    monkeypatch.setattr(algorithms, "Pool", pool)
+    told = Algorithms(Tuning())
+    driver.unscheduled(
+        source, Options(log=str(tmp_path / "log.sqlite"), threads=2), algorithms=told
+    )
     assert len(made.again) >= 2
     assert {name.rpartition(": ")[2] for name in made.again[:2]} == {first, other}
     assert not any(f"{other} instead of" in note for note in told.notes)

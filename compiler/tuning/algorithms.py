@@ -1,9 +1,9 @@
-"""Measure the ways to compute an operator, before one of them goes into the model.
+"""Measure the algorithms of an operator, before one of them goes into the model.
 
 Where several kernels compute the same (a direct convolution, and Winograd's by each tile), each is
 measured once, at its rule's default point, and with caches as the model leaves them.  The log
-keeps the times as it keeps all others; packing then asks it for the fastest way, and what the model
-calls is tuned.
+keeps the times as it keeps all others; packing then asks it for the fastest algorithm, and what the
+model calls is tuned.
 """
 
 import time
@@ -19,17 +19,17 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.tuning import summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
-from hybridc.compiler.tuning.plan import Budget, Ways
+from hybridc.compiler.tuning.plan import Algorithms, Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
 
-# The pass that chooses between ways.
+# The pass that chooses between algorithms.
 PACKING = "pack-weights"
-# The parameter of a way's kernel that is a constant in the model.
+# The parameter of an algorithm's kernel that is a constant in the model.
 _WEIGHT = 1
-# Of the time for a tuning, the most that goes to ways.
+# Of the time for a tuning, the most that goes to algorithms.
 _SHARE = 0.25
 # How often a choice that is not that of analysis is measured again.
 VISITS = 2
@@ -61,7 +61,7 @@ class Preferred(NoAdvice):
 
 
 @dataclass(frozen=True)
-class MeasureWays:
+class MeasureAlgorithms:
     """An instrument that measures alternatives when the pass that chooses between them comes.
 
     Where the context has no advice, it gets what the log says of them.  Raises KeyboardInterrupt
@@ -69,7 +69,7 @@ class MeasureWays:
     """
 
     options: Options
-    ways: Ways
+    algorithms: Algorithms
     context: Context
     steps: Sequence[Pass]
 
@@ -83,7 +83,7 @@ class MeasureWays:
             return
         start, every = time.monotonic(), list(asked.found.values())
         told = self._measured(every)
-        self.ways.spent += time.monotonic() - start
+        self.algorithms.spent += time.monotonic() - start
         if self.context.advice is None:
             self.context.advice = told
 
@@ -94,15 +94,15 @@ class MeasureWays:
         """Measure what the log lacks, and ask it."""
         target, plugins = self.context.target, tuple(self.options.plugins)
         kernels = [(kernel, 1) for among in every for kernel in self._kernels(among)]
-        seconds = self.ways.how.seconds()
+        seconds = self.algorithms.how.seconds()
         budget = Budget(1, None if seconds is None else _SHARE * seconds)
 
         def told(update: Update) -> None:
-            self.options.progress(f"ways {update.done}/{update.trials}: {update.kernel}")
+            self.options.progress(f"algorithms {update.done}/{update.trials}: {update.kernel}")
 
         with access.open_log(self.options.log, plugins=plugins) as log:
             distinct = tasks.distinct(kernels)
-            chosen, workers = self.ways.how.chosen(plugins), self.ways.how.workers
+            chosen, workers = self.algorithms.how.chosen(plugins), self.algorithms.how.workers
             advice = LogAdvice(log, keys.of_target(target), keys.of_toolchain())
             with Pool(target.threads, workers, timeline=self.context.timeline) as pool:
                 tuner = Tuner(distinct, log, chosen, pool, budget, told)
@@ -114,8 +114,8 @@ class MeasureWays:
             known = {task.workload.key: task.seconds for task in distinct if task.best}
         changes = [_told(among, fastest[among.workloads], known) for among in every]
         if any(changes) and tuned.disturbed:
-            changes.append(f"of the ways, {summary.disturbed(tuned.disturbed)}")
-        self.ways.notes += filter(None, changes)
+            changes.append(f"of the algorithms, {summary.disturbed(tuned.disturbed)}")
+        self.algorithms.notes += filter(None, changes)
         self.context.notes += filter(None, changes)
         return Preferred(fastest)
 
@@ -140,7 +140,7 @@ class MeasureWays:
         plugins = tuple(self.options.plugins)
         return [
             Kernel(
-                f"{among.name}: {way}",
+                f"{among.name}: {algorithm}",
                 func,
                 rule,
                 self.context.target,
@@ -149,7 +149,7 @@ class MeasureWays:
                 (_WEIGHT,),
                 among.mode,
             )
-            for way, func in zip(among.ways, among.kernels, strict=True)
+            for algorithm, func in zip(among.algorithms, among.kernels, strict=True)
             if (rule := tasks.rule_of(func, self.context.rules, self.context.target))
         ]
 
@@ -159,8 +159,9 @@ def _told(among: Alternatives, fastest: int | None, known: Mapping[str, float]) 
     if not fastest:
         return ""
     times = [
-        f"{way} {format_duration(known[workload])}"
-        for way, workload in zip(among.ways, among.workloads, strict=True)
+        f"{algorithm} {format_duration(known[workload])}"
+        for algorithm, workload in zip(among.algorithms, among.workloads, strict=True)
         if workload in known
     ]
-    return f"{among.name}: {among.ways[fastest]} instead of {among.ways[0]} ({', '.join(times)})"
+    taken, analysed = among.algorithms[fastest], among.algorithms[0]
+    return f"{among.name}: {taken} instead of {analysed} ({', '.join(times)})"
