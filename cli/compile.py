@@ -156,11 +156,8 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
-    path = output or Path(f"{model.stem}.hyb")
     shapes = shapes_of([model], shape)
-    check_place("-o", path, "model.hyb")
-    if report is not None:
-        check_place("--report", report, "report.html")
+    path = _place(model, output, report)
     from hybridc.compiler.assurance import calibration as data
     from hybridc.compiler.configuration import plans, presets
     from hybridc.compiler.configuration.config import HybridConfig
@@ -186,6 +183,15 @@ def command(
         _write_report(outcome, report, options)
     limits = options.contract.told(outcome.measured)
     _deliver(outcome, path, keep_best, None if as_json else limits)
+
+
+def _place(model: Path, output: Path | None, report: Path | None) -> Path:
+    """Where the artifact goes.  Raises InputError where it, or the report, cannot be written."""
+    path = output or Path(f"{model.stem}.hyb")
+    check_place("-o", path, "model.hyb")
+    if report is not None:
+        check_place("--report", report, "report.html")
+    return path
 
 
 def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
