@@ -103,7 +103,7 @@ def test_tolerances_are_those_of_the_artifact(model: Path) -> None:
     assert [each.atol for each in found.examined.agreement] == [10.0]
     usual = driver.compile(classifier())
     assert "tolerances" not in usual.certificate
-    with pytest.raises(WrongAnswerError, match="atol 0.0001"):
+    with pytest.raises(WrongAnswerError, match=r"atol 0\.0001"):
         recheck(replace(usual, weights=weights), model)
     narrow = replace(usual, certificate={**usual.certificate, "tolerances": {"rtol": 0, "atol": 0}})
     with pytest.raises(WrongAnswerError, match="rtol 0, atol 0"):

@@ -20,7 +20,7 @@ _EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "
 
 
 def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
-    """Read `p99<=8ms`, `median=5ms`, `<=5ms` or `5ms`, of the given percentile; that and seconds."""
+    """Read `p99<=8ms`, `median=5ms`, `<=5ms` or `5ms` (of `percentile`): that, and seconds."""
     if ">" in text:
         raise InputError(f"a latency can be limited by <= alone, got {text!r}")
     match = _LATENCY.fullmatch(text)

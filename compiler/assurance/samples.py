@@ -79,7 +79,7 @@ def samples(model: Model, plan: Plan) -> Samples:
 
 
 def _split(given: Feeds, model: Model, plan: Plan) -> Samples:
-    """Half of the data give ranges, and the others verify; all do, where a stage needs no ranges."""
+    """Half of the data give ranges, the others verify; all do, where a stage needs no ranges."""
     seed = plan.options.seed
     order = np.random.default_rng(seed).permutation(len(given))
     half = min(len(given) // 2, activations.MOST)
