@@ -2,7 +2,7 @@
 
 import click
 
-from hybridc.cli._output import emit_json
+from hybridc.cli._output import clear_progress, emit_json, progress
 
 
 @click.command()
@@ -22,7 +22,11 @@ def command(probe: bool, as_json: bool) -> int:
 
     checks = doctor.examine()
     if probe and doctor.healthy(checks):
-        checks.extend(doctor.probe())
+        progress()("measuring this machine")
+        try:
+            checks.extend(doctor.probe())
+        finally:
+            clear_progress()
     if as_json:
         emit_json(doctor.to_json(checks))
     else:

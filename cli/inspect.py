@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, glance, shapes_of
-from hybridc.cli._output import emit_json
+from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.dims import Dim
 
 _BYTES = ("bytes", "weight_bytes")
@@ -31,7 +31,10 @@ def command(
     parameters and FLOPs, what is not supported; what kind of architecture it is, where its time
     should go on the target, and what each component of the compiler may gain.
     """
-    data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
+    try:
+        data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
+    finally:
+        clear_progress()
     if as_json:
         emit_json(data)
     else:
@@ -73,6 +76,7 @@ def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
 def _model(path: Path, shape: tuple[str, ...], target: str, log: str | None) -> dict[str, Any]:
     shapes = shapes_of([path], shape)
     glance([path])
+    progress()("analysing the model")
     from hybridc.compiler.anatomy import inspection
 
     analysed = inspection.analyse_model(path, shapes, target=target, log=log)

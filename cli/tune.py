@@ -110,7 +110,7 @@ def command(
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
     if simulate is not None:
-        return _simulate(simulate, models, how, plugin, as_json)
+        return _simulate(simulate, models, how, plugin, as_json, verbose)
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
@@ -161,13 +161,21 @@ def _check(options: "Options") -> None:
 
 
 def _simulate(
-    source: str, models: tuple[Path, ...], how: "Tuning", plugins: tuple[Path, ...], as_json: bool
+    source: str,
+    models: tuple[Path, ...],
+    how: "Tuning",
+    plugins: tuple[Path, ...],
+    as_json: bool,
+    verbose: bool,
 ) -> int:
     from hybridc.compiler.tuning.compare import compare
 
     if models:
         raise click.UsageError("--simulate takes no MODEL: it replays what was measured.")
-    found = compare(source, how, plugins)
+    try:
+        found = compare(source, how, plugins, progress(verbose))
+    finally:
+        clear_progress()
     if as_json:
         emit_json(found.to_json())
     else:

@@ -218,8 +218,9 @@ def test_the_command_compares_strategies(
     assert names == ["evolutionary", "annealing{hot=0.2}", "random"]
     needed = {row["strategy"]: row["trials"] for row in found["strategies"]}
     assert 1 < needed["evolutionary"] < needed["random"] <= 32
-    assert entry.run(called) == 0
-    told = capsys.readouterr().out
+    assert entry.run([*called, "--verbose"]) == 0
+    told, said = capsys.readouterr()
+    assert "replaying random on 1 kernels (3 of 3)" in said
     assert "nothing was measured" in told
     assert "annealing{hot=0.2}" in told
     assert path.read_bytes() == before

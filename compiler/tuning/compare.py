@@ -1,6 +1,6 @@
 """Strategies compared on recorded kernels, without hardware: `hybridc tune --simulate`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,12 @@ class Comparison:
         )
 
 
-def compare(source: str, how: Tuning, plugins: Sequence[Path] = ()) -> Comparison:
+def compare(
+    source: str,
+    how: Tuning,
+    plugins: Sequence[Path] = (),
+    progress: Callable[[str], None] = lambda _: None,
+) -> Comparison:
     """Replay a recorded sweep (`.npz`) or a tuning log by the strategies that `how` names.
 
     Several have commas between; `random` is the baseline.  The analytic model leads those that
@@ -97,10 +102,11 @@ def compare(source: str, how: Tuning, plugins: Sequence[Path] = ()) -> Compariso
         raise InputError(f"{source}: no kernel with {_FEWEST} points or more was measured{caches}")
     names = list(dict.fromkeys([*pipeline.split(how.strategy), _BASELINE]))
     first = how.seed or 0
-    results = [
-        run(name, replace(how, strategy=name).chosen(plugins), kernels, how.trials, first)
-        for name in names
-    ]
+    results: list[Result] = []
+    for number, name in enumerate(names, 1):
+        progress(f"replaying {name} on {len(kernels)} kernels ({number} of {len(names)})")
+        strategy = replace(how, strategy=name).chosen(plugins)
+        results.append(run(name, strategy, kernels, how.trials, first))
     return Comparison(source, len(kernels), len(found) - len(kernels), how.trials, tuple(results))
 
 
