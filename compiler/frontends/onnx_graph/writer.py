@@ -1,6 +1,6 @@
 """Write nodes of an ONNX graph in the place of others."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,4 +58,3 @@ def opset_of(proto: Proto, domain: str = "") -> int:
 
 
 Expansion = Callable[[Any], list[Proto]]
-Expansions = Mapping[tuple[str, str], Expansion]
