@@ -205,12 +205,14 @@ def kernel_cycles(
     # Activations come from another core's cache, and again for each panel if they do not stay.
     activations = problem.image_bytes * chunk / units + problem.halo_bytes
     stay = activations + panel_bytes < 0.75 * target.l2
-    activations *= 1 if stay or problem.shared == 1 else width
+    activations *= rounds * (1 if stay else width)
+    if problem.shared == 1:  # no panel reads another's, and a thread's next task the same halo
+        activations = rounds * problem.image_bytes * chunk / units + problem.halo_bytes
     # What a thread reads of the weights comes from memory the first time.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
     machine = target.machine
-    again = weights - fresh + rounds * activations
+    again = weights - fresh + activations
     fetched = fresh / machine.dram_bytes_per_cycle + again / machine.l3_bytes_per_cycle
     return rounds * (compute + _TASK) + fetched + (machine.parallel_cycles if tasks > 1 else 0)
 

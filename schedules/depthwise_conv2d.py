@@ -57,11 +57,11 @@ class DepthwiseConv2d(Tiled):
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
         schedule, product, store = _contraction.opened(match)
+        rows = _crowds(schedule, product, match.target)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         whole = self._whole(match, point)
         joined = _joins(match.problem, whole["vectors"])
-        rows = _crowds(schedule, product, match.target)
         _contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
         _depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
         return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
@@ -81,7 +81,8 @@ def _crowds(schedule: Schedule, product: Any, target: Target) -> bool:
     sets.  The next row then finds them in the L2 cache only if no other rows came between: 3x3 on
     512 channels at 14x14 takes 18 us instead of 23.  Of larger windows there is time enough to
     fetch them, and weights that stay are worth more: 7x7 on 96 channels at 56x56 takes 161 us panel
-    by panel and 182 row by row (Zen 3).
+    by panel and 182 row by row (Zen 3).  Padding may not be inlined yet: it tells how far a window
+    reaches.
     """
     _, height, _, _, window, _ = _contraction.extents(schedule, product)
     _, image, width, channels = _contraction.source_shape(schedule, product)

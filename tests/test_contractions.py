@@ -188,26 +188,36 @@ def test_loops_count_in_32_bits(rows: int) -> None:
     assert set(counted) == {"int32"}
 
 
-@pytest.mark.parametrize("size", [14, 112])
-@pytest.mark.parametrize("channels", [64, 128])
-@pytest.mark.parametrize("dilation", [1, 3])
-def test_depthwise_convolutions_have_work_for_each_thread(
-    size: int, channels: int, dilation: int
-) -> None:
-    chosen = target.parse("avx2", 2)
-    conv = contractions.Conv2d(
-        (1, 1), (dilation, dilation, dilation, dilation), (dilation, dilation), channels, 1
-    )
+def depthwise_loops(size: int, channels: int, window: int, dilation: int) -> list[Any]:
+    """The loops of a depthwise convolution on two threads, outermost first."""
+    chosen, pad = target.parse("avx2", 2), window // 2 * dilation
+    conv = contractions.Conv2d((1, 1), (pad, pad, pad, pad), (dilation, dilation), channels, 1)
     shape = (1, size, size, channels)
-    kernel = contractions.depthwise_conv2d(shape, (3, 3, channels), conv, "float32")
+    kernel = contractions.depthwise_conv2d(shape, (window, window, channels), conv, "float32")
     rule = next(r for r in pipeline.rules() if plugin.name_of(type(r)) == "depthwise-conv2d")
     match = rule.match(kernel, chosen)
+    loops: list[Any] = []
     scheduled = rule.schedule(match, rule.default(match, chosen)).mod["main"]
-    tasks: list[int] = []
+    structural_walk(scheduled.body, (For, lambda loop: loops.insert(0, loop)))
+    return loops
 
-    def visit(loop: Any) -> None:
-        if loop.kind == ForKind.PARALLEL:
-            tasks.append(int(loop.extent))
 
-    structural_walk(scheduled.body, (For, visit))
-    assert min(tasks) >= chosen.threads
+@pytest.mark.parametrize(
+    ("size", "channels", "window"),
+    [(14, 64, 3), (14, 128, 3), (112, 64, 3), (112, 128, 3), (19, 960, 5), (14, 384, 7)],
+)
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_depthwise_convolutions_have_work_for_each_thread(
+    size: int, channels: int, window: int, dilation: int
+) -> None:
+    loops = depthwise_loops(size, channels, window, dilation)
+    tasks = [int(loop.extent) for loop in loops if loop.kind == ForKind.PARALLEL]
+    assert min(tasks) >= 2
+
+
+@pytest.mark.parametrize(("dilation", "rows_inside"), [(1, True), (2, False)])
+def test_rows_between_those_of_a_dilated_window_count(dilation: int, rows_inside: bool) -> None:
+    """A panel's 5 rows of 44 lines find no place in the L1 cache, 3 rows of 42 do."""
+    loops = depthwise_loops(40, 64, 3, dilation)
+    serial = [int(loop.extent) for loop in loops if loop.kind == ForKind.SERIAL]
+    assert serial[:2] == ([4, 20] if rows_inside else [20, 4])  # panels, rows of a task
