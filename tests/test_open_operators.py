@@ -9,6 +9,7 @@ from onnx_models import FLOAT, INT64, build, node, noise
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import ModelError
 from hybridc.compiler.session import InferenceSession
 
 IMAGE: list[Any] = ["n", 2, "h", "w"]
@@ -111,3 +112,12 @@ def test_indices_beyond_an_open_axis_read_no_memory_of_others() -> None:
     session = InferenceSession(outcome.artifact, 1)
     (y,) = session.run(None, {"x": x, "i": np.array([[10**9, -(10**9)]])})
     np.testing.assert_array_equal(y, [[4, 1]])
+
+
+def test_a_size_of_minus_one_is_open_and_others_below_zero_are_refused() -> None:
+    proto = build([node("Relu", "x", "y")], [("x", FLOAT, [-1, 3])], [("y", FLOAT, None)])
+    session = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact, 1)
+    assert session.run(None, {"x": noise(5, 3)})[0].shape == (5, 3)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -5
+    with pytest.raises(ModelError, match="input 'x' has a negative size, -5"):
+        driver.compile_source(proto, Options(threads=1))

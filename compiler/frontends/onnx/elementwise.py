@@ -51,8 +51,8 @@ def _constant(value: Expr) -> float | None:
 def _product(node: Node, x: Expr, power: int) -> Expr:
     """Square and multiply; the shape is that of x, as a scalar power leaves it."""
     s = node.scope
-    shape = node.shape()
-    shape = [*[1] * (len(node.shape(1)) - len(shape)), *shape]  # the power has one element
+    more = len(node.shape(1)) - len(node.shape())  # axes of the power, which has one element
+    shape = [*[1] * more, *node.shape()]
     result: Expr = None
     square = x
     while power:

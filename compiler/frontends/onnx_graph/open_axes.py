@@ -14,7 +14,8 @@ Axes = tuple[int | str, ...]  # a size, or an axis' name; "?" where it has none
 def axes(value: Proto) -> Axes | None:
     """Sizes and names of a graph input's axes; None where even their number is not known.
 
-    Raises ModelError for an input that is no tensor.
+    Some exporters write -1 for a size that is open.  Raises ModelError for an input that is no
+    tensor, and for other negative sizes.
     """
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
@@ -22,9 +23,12 @@ def axes(value: Proto) -> Axes | None:
     tensor = value.type.tensor_type
     if not tensor.HasField("shape"):
         return None
+    sizes = [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim]
+    if wrong := [size for size in sizes if size is not None and size < -1]:
+        raise ModelError(f"input {value.name!r} has a negative size, {wrong[0]}")
     return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
-        for dim in tensor.shape.dim
+        (dim.dim_param or UNNAMED) if size in (None, -1) else size
+        for dim, size in zip(tensor.shape.dim, sizes, strict=True)
     )
 
 
