@@ -17,6 +17,7 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import PassError
 from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.quantization import narrowing, sensitivity
 from hybridc.compiler.quantization.narrowing import Broken
 from hybridc.compiler.quantization.operator_times import OperatorTimes
@@ -280,3 +281,22 @@ def test_more_than_what_was_too_much_is_not_tried() -> None:
     _, *tried = ({f"conv2d-{i}" for i in range(4)} - set(kept) for kept in compiler.tried)
     assert not any(less < more for i, less in enumerate(tried) for more in tried[i + 1 :])
     assert len(tried) <= narrowing.STEPS
+
+
+def test_sensitivity_is_measured_as_long_as_there_is_time() -> None:
+    def over() -> None:
+        raise OutOfTimeError("the budget ends before sensitivity is measured")
+
+    given = lowered([1e-4, 8e-4]).on([], (), over)
+    assert sensitivity.measured(given) == given.operators
+    outputs, asked = [np.ones(2, np.float32)], list[int]()
+
+    def checked() -> None:
+        asked.append(1)
+        if len(asked) > 3:
+            over()
+
+    tried = sensitivity._Tried(lambda _: outputs, 8, checked)
+    with pytest.raises(OutOfTimeError):
+        tried.effects(range(8), [outputs])
+    assert len(asked) == 4
