@@ -42,7 +42,7 @@ def test_sensitivity_is_measured_as_long_as_there_is_time() -> None:
         if len(asked) > 3:
             over()
 
-    tried = sensitivity._Tried(lambda _: outputs, 8, checked)
+    tried = sensitivity._Tried(lambda _: outputs, 8, checked)  # pyright: ignore[reportPrivateUsage]
     with pytest.raises(OutOfTimeError):
         tried.effects(range(8), [outputs])
     assert len(asked) == 4
