@@ -1,6 +1,7 @@
 """Data of the user's: files, folders and iterables, each read or refused in one line."""
 
 import itertools
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,10 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "x.npz"):
         with pytest.raises(InputError, match=r"damaged, or holds Python objects$"):
             calibration.read(path)
+
+
+def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("x.npy", b"no array")
+    with pytest.raises(InputError, match=r"no archive of plain arrays \(.npz\): 'x' is none"):
+        calibration.read(tmp_path / "x.npz")

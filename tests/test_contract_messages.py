@@ -13,6 +13,9 @@ from hybridc.compiler.assurance.limits import parse_limits
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.orchestration import cascade
+from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.tuning.plan import Tuning
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -47,6 +50,7 @@ def test_limits_say_what_they_are_of() -> None:
         ({"rtol": float("inf")}, "rtol is a number from 0 on, got inf"),
         ({"atol": -1.0}, "atol is a number from 0 on, got -1"),
         ({"seed": -1}, "a seed is a whole number from 0 on, got -1"),
+        ({"threads": 5000}, "threads=5000 wanted, but this process may use only"),
     ],
 )
 def test_tolerances_and_seeds_that_are_none_are_refused(given: dict[str, Any], said: str) -> None:
@@ -68,3 +72,14 @@ def test_no_limit_takes_the_place_of_another(
 ) -> None:
     assert entry.run(["compile", "missing.onnx", *given]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_what_the_first_stage_does_is_not_missing() -> None:
+    """Without a limit on time kernels are tuned at once."""
+    strict = Steering(components=("neural",), strict=True)
+    cascade.check(Options(tuning=Tuning(1), steering=strict))
+    with pytest.raises(InputError, match="neural: it has nothing to do"):
+        cascade.check(Options(steering=strict))
+    lossy = Steering(components=("precision",), strict=True)
+    with pytest.raises(InputError, match="and one on time, memory or size"):
+        cascade.check(Options(contract=Contract(min_accuracy={"cosine": 0.9}), steering=lossy))

@@ -262,21 +262,3 @@ def test_more_of_the_most_sensitive_stay_where_errors_add_up_otherwise() -> None
     assert found is not None
     assert "conv2d-2" in found.options.precise
     assert len(set(compiler.tried)) == len(compiler.tried)
-
-
-def test_more_than_what_was_too_much_is_not_tried() -> None:
-    """What seems the least sensitive is to blame: with it nothing keeps the limit."""
-
-    class Misleading(Compiler):
-        def __call__(self, options: Options) -> Candidate:
-            self.tried.append(options.precise)
-            cosine = Estimate.exactly(1.0 if "conv2d-0" in options.precise else 0.9)
-            return Candidate(Measured(accuracy={"cosine": cosine}), lowered(self.errors))
-
-    compiler = Misleading([1e-3, 2e-3, 3e-3, 4e-3])
-    found = narrowed(compiler, 0.999)
-    assert found is not None
-    assert found.options.precise == ("conv2d-0", "conv2d-2", "conv2d-3")
-    _, *tried = ({f"conv2d-{i}" for i in range(4)} - set(kept) for kept in compiler.tried)
-    assert not any(less < more for i, less in enumerate(tried) for more in tried[i + 1 :])
-    assert len(tried) <= narrowing.STEPS

@@ -62,7 +62,7 @@ def test_waterfalls_of_latency_and_accuracy() -> None:
     assert kinds.count("gain") == 2  # the key, and bf16's latency; int8 was rolled back
     assert kinds.count("loss") == 2  # the key, and bf16's cosine
     limits = [a for tag, a in page.seen if tag == "line" and a["class"] == "limit"]
-    assert len(limits) == 5 + 4
+    assert len(limits) == 4 + 4  # none beside int4, which nobody measured
     assert limits[0]["x1"] == "555.6"  # 5 of 9 ms
     assert "hybrid efficiency 0.50" in page.text
 

@@ -1,5 +1,6 @@
 """The user's own function: found by name, run on artifact and reference, its faults told."""
 
+import contextlib
 import json
 import math
 import signal
@@ -46,6 +47,14 @@ def test_a_figure_that_is_too_low_breaks_the_contract() -> None:
         driver.compile(classifier(), contract=limits)
 
 
+class Ended(BaseException):
+    """What no `except Exception` catches."""
+
+
+def ending(_: Any) -> float:
+    raise Ended("and that was it")
+
+
 def failing(_: Any) -> float:
     raise KeyError("no such label\nand more")
 
@@ -54,6 +63,7 @@ def failing(_: Any) -> float:
     ("validate", "message"),
     [
         (failing, "the validation function failing raised KeyError: 'no such label"),
+        (ending, "the validation function ending raised Ended: and that was it"),
         (lambda _: None, "must return a number, got NoneType"),
         (lambda _: "good", "must return a number, got str"),
         (lambda _: "0.97", "must return a number, got str"),
@@ -79,10 +89,20 @@ def test_scalars_of_any_kind_are_numbers(value: Any) -> None:
     assert isinstance(found, float)
 
 
-def test_a_budget_ends_a_function_that_hangs() -> None:
-    said = "the budget ended within the validation function <lambda>"
+def stubborn(_: Any) -> float:
+    """Goes on whatever happens."""
+    while True:
+        with contextlib.suppress(Exception):
+            time.sleep(1000)
+
+
+@pytest.mark.parametrize(
+    "hanging", [lambda _: time.sleep(1000), stubborn], ids=["waits", "stubborn"]
+)
+def test_a_budget_ends_a_function_that_hangs(hanging: Callable[[Any], Any]) -> None:
+    said = "the budget ended within the validation function"
     with pytest.raises(OutOfTimeError, match=said):
-        validation.figure(lambda _: time.sleep(1000), None, 0.05)  # type: ignore[arg-type]
+        validation.figure(hanging, None, 0.05)  # type: ignore[arg-type]
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 

@@ -101,11 +101,15 @@ def _read_archive(path: Path) -> dict[str, Array]:
         raise InputError(f"{path} is no archive of plain arrays (.npz){more}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+            found = dict(archive)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
         raise InputError(f"{path} is no archive of plain arrays (.npz): {_fault(error)}") from error
+    # numpy gives the bytes of what is no .npy file within.
+    if strange := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
+        raise InputError(f"{path} is no archive of plain arrays (.npz): {strange[0]!r} is none")
+    return found
 
 
 def _read_array(path: Path) -> Array:

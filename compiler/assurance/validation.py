@@ -71,9 +71,9 @@ def figure(validate: Validate, runner: Runner, left: float | None = None) -> flo
     try:
         with ending(left, f"the budget ended within the validation function {name}"):
             value = validate(runner)
-    except OutOfTimeError:
+    except (OutOfTimeError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+    except BaseException as error:  # whatever the user's code raises
         raise InputError(f"the validation function {name} raised {described(error)}") from error
     try:
         number = _number(value)

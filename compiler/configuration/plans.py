@@ -180,6 +180,8 @@ def check(options: Options) -> None:
     if options.near not in NEAR_HITS:
         raise InputError(f"near is {', '.join(NEAR_HITS)}, not {options.near!r}")
     _check_numbers(options)
+    if options.target == "cpu":  # this host
+        host.check_threads(options.threads)
     if options.lock is not None and (options.log is not None or options.frozen):
         raise InputError("a lock holds every choice: give it without a log, and without frozen")
     if options.tuning is not None:

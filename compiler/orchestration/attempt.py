@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hybridc.compiler import memory, pipeline, plugin
@@ -226,7 +227,8 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     trial = trial.unseen() if plan.calibrates else trial
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
-    sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs)
+    check = partial(clock.purse.check, "sensitivity is measured")
+    sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, check)
     try:
         examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
     except WrongAnswerError as error:

@@ -94,5 +94,7 @@ def run(
 
 def _selected(options: Options) -> selection.Selection:
     steering = options.steering
-    extra = modes.primary(steering.mode)
-    return selection.select(stages(options), steering.components, extra, steering.strict)
+    extra, found = modes.primary(steering.mode), stages(options)
+    # Where nothing tells candidates apart, kernels are tuned at once.
+    within = ("neural",) if found[0].change(options).tuning is not None else ()
+    return selection.select(found, steering.components, extra, steering.strict, within)

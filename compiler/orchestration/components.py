@@ -28,7 +28,9 @@ COMPONENTS: Mapping[str, Component] = MappingProxyType(
             "tunes kernels, guided by the learned cost model", "trials, or a tier or mode with some"
         ),
         "precision": Component(
-            "computes in bf16 and other narrow types", "dtype auto and a limit on accuracy"
+            "computes in bf16 and other narrow types",
+            "dtype auto, a limit on accuracy, and one on time, memory or size or a strategy that"
+            " times calls",
         ),
         "subgraph": Component(
             "leaves out fusions that do not pay on this machine", "a pipeline with such passes"

@@ -16,6 +16,10 @@ class OutOfTimeError(InputError):
     """The budget is used up; what was reached until then stands."""
 
 
+class _Ended(BaseException):
+    """What ends code of others: no `except Exception` of theirs holds it up."""
+
+
 @dataclass
 class Purse:
     """A budget in seconds, None for no end; `weights` are those of components or levels."""
@@ -69,13 +73,15 @@ def ending(seconds: float | None, told: str) -> Generator[None]:
         return
 
     def end(*_: object) -> NoReturn:
-        raise OutOfTimeError(told)
+        raise _Ended
 
     before = signal.signal(signal.SIGALRM, end)
     # Once more each second, for code that swallows the first.
     signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-3), 1.0)
     try:
         yield
+    except _Ended:
+        raise OutOfTimeError(told) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, before)

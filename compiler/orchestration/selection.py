@@ -1,6 +1,6 @@
 """Which stages a compilation goes through, and in which order they stand."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from hybridc.compiler.errors import InputError, hint
@@ -19,18 +19,24 @@ class Selection:
 
 
 def select(
-    found: Sequence[Stage], asked: Sequence[str] | None, extra: Iterable[str], strict: bool
+    found: Sequence[Stage],
+    asked: Sequence[str] | None,
+    extra: Iterable[str],
+    strict: bool,
+    within: Collection[str] = (),
 ) -> Selection:
     """Take the stages of the components that are asked for; None asks for all that have some.
 
     `extra` are asked for as well, such as a mode's primary.  A component that is not installed or
-    has nothing to do is told, and with `strict` raises InputError.
+    has nothing to do is told, and with `strict` raises InputError; not so those that are at work
+    `within` the first stage.
     """
     first, later = found[0], found[1:]
     present = list(dict.fromkeys(stage.component for stage in later))
     wanted = dict.fromkeys((*(present if asked is None else asked), *extra))
     named = [*(asked or ()), *extra]
-    decisions = [_absent(name) for name in dict.fromkeys(named) if name not in present]
+    known = {*present, *within}
+    decisions = [_absent(name) for name in dict.fromkeys(named) if name not in known]
     if strict and decisions:
         raise InputError("; ".join(f"{each.stage}: {each.reason}" for each in decisions))
     kept = tuple(stage for stage in later if stage.component in wanted)

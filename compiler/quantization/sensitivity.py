@@ -66,6 +66,10 @@ class Operator:
         }
 
 
+def _at_leisure() -> None:
+    """Take any time."""
+
+
 @dataclass(frozen=True)
 class Lowered:
     """What a pass lowered, and what it takes to find how sensitive the model is to that.
@@ -74,6 +78,7 @@ class Lowered:
     lowered, 0 where not.  `feeds` are inputs in the order of the other parameters, those of the
     calibration, and `tried` are those that the model is verified on.  `effects` are those that were
     measured before, by the operators' places: with other operators lowered, they are the same.
+    `check` raises OutOfTimeError where there is no time to measure more.
     """
 
     operators: tuple[Operator, ...]
@@ -81,10 +86,17 @@ class Lowered:
     feeds: Sequence[Sequence[Array]] = field(repr=False)
     effects: dict[int, float] = field(default_factory=dict[int, float], repr=False)
     tried: Sequence[Sequence[Array]] = field(default=(), repr=False)
+    check: Callable[[], None] = field(default=_at_leisure, repr=False)
 
-    def on(self, feeds: Sequence[Feed], inputs: Sequence[TensorSpec]) -> "Lowered":
-        """The same, verified on these feeds."""
-        return replace(self, tried=[[feed[spec.name] for spec in inputs] for feed in feeds])
+    def on(
+        self,
+        feeds: Sequence[Feed],
+        inputs: Sequence[TensorSpec],
+        check: Callable[[], None] = _at_leisure,
+    ) -> "Lowered":
+        """The same, verified on these feeds, as long as a `check` lets it."""
+        tried = [[feed[spec.name] for spec in inputs] for feed in feeds]
+        return replace(self, tried=tried, check=check)
 
 
 class ImpreciseError(WrongAnswerError):
@@ -101,8 +113,8 @@ def measured(lowered: Lowered) -> tuple[Operator, ...]:
     Those of the worst ones are measured.  On average an effect is some share of an operator's own
     error; by that share the others are estimated, and it is the least that any has: what few
     samples do not show, rare ones among others may, since own errors are of all calibration data.
-    Where the model is too large for that, or does not compile with switches, operators are as they
-    were.
+    Where the model is too large for that, does not compile with switches, or time ends before,
+    operators are as they were.
     """
     operators = lowered.operators
     if sum(each.weights for each in operators) > _LARGEST:
@@ -127,12 +139,13 @@ def _effects(lowered: Lowered) -> Mapping[int, float]:
     data alone, where it is largest on some samples.  So effects are also measured on the samples
     of verification that lose most, and the larger counts.
     """
+    lowered.check()
     module = lowered.switched()
     from hybridc.compiler.quantization.taps import Taps  # imports TVM, which takes its time
 
     run, count = Taps(module, outputs(module)), len(lowered.operators)
     order = sorted(range(count), key=lambda i: -lowered.operators[i].error)
-    tried = _Tried(run, count)
+    tried = _Tried(run, count, lowered.check)
     samples = _samples(lowered)
     found = tried.effects(order[:_WORST], lowered.feeds[:samples])
     if not lowered.tried:
@@ -150,6 +163,7 @@ class _Tried:
 
     run: Callable[[Sequence[Array]], Sequence[Array]]
     count: int
+    check: Callable[[], None] = _at_leisure
 
     def loss(self, on: Sequence[int], feed: Sequence[Array]) -> float:
         """The share of the output's energy that these operators cost in 8 bits."""
@@ -168,6 +182,7 @@ class _Tried:
         return {index: beyond_doubt(noise, energies) for index, noise in noises.items()}
 
     def _noise(self, on: Sequence[int], feed: Sequence[Array], exact: Sequence[Array]) -> float:
+        self.check()
         changed = self.run([*feed, self._only(on)])
         pairs = zip(changed, exact, strict=True)
         return _energy([np.subtract(a, b, dtype=np.float64) for a, b in pairs])

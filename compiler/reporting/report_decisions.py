@@ -12,6 +12,7 @@ from hybridc.compiler.units import format_duration
 Entry = Mapping[str, Any]
 
 _KEPT = "kept"
+_UNKNOWN = "-"  # what nobody measured
 # Metrics of which 1 is perfect: what is lacking is drawn, since 0.999 and 0.99 look alike.
 _SHARES = ("cosine", "top1")
 _ERRORS = ("max-abs", "max-rel")  # less is better
@@ -44,7 +45,7 @@ def _latencies(entries: Sequence[Entry], contract: Entry) -> Element:
     limit, percentile = number(contract.get("max_latency")), contract.get("latency_percentile")
     values = [number(mapping(_measured(each).get("latency")).get("value")) for each in entries]
     bars = [
-        _Bar(each, value, format_duration(value) if value else "-", _reason(each))
+        _Bar(each, value, format_duration(value) if value else _UNKNOWN, _reason(each))
         for each, value in zip(entries, values, strict=True)
     ]
     title = "Latency" if percentile is None else f"p{number(percentile):g} latency"
@@ -103,7 +104,7 @@ def _chart(
         better = (each.value < standing) is less_is_better
         kind = ("gain" if better else "loss") if kept else "rest"
         bar = _draw(told, standing / longest, each.value / longest, kind)
-        if limit:
+        if limit and each.text != _UNKNOWN:  # beside nothing it would look like a short bar
             _draw_limit(bar, limit / longest)
         rows.append(_row(each, bar))
         standing = each.value if kept and each.value else standing
