@@ -176,10 +176,13 @@ def operands(value: Expr, graph: Graph) -> list[Expr]:
 
 
 def _youngest(value: Expr, graph: Graph) -> Expr | None:
-    """Of the operands that nobody else reads in 8 bits, the one that is computed last."""
+    """Of the operands that nobody else reads in 8 bits, the one that is computed last.
+
+    A divisor is read in 8 bits, which know no negative zero as rounding does.
+    """
     order = {variable: index for index, variable in enumerate(graph.values)}
     age = {}
-    for operand in value.args:
+    for operand in value.args[:1] if operator(value) == "divide" else value.args:
         call = graph.call(operand, "dequantize")
         if call is not None and _computed_here(call.args[0], graph):
             age[operand] = order[call.args[0]]

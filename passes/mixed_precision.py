@@ -145,6 +145,7 @@ class _Function:
     kernels: _Kernels
     wanted: set[Expr] = field(default_factory=set[Expr])
     narrow: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    values: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
     taken: Counter[str] = field(default_factory=Counter[str])
     builder: Any = field(default_factory=relax.BlockBuilder)
 
@@ -156,6 +157,7 @@ class _Function:
         bindings = list(blocks[0].bindings)
         if not any(map(self._multiplied, bindings)):
             return self.function
+        self.values = {binding.var: binding.value for binding in bindings}
         for binding in reversed(bindings):
             self.wanted.update(_variables(self._multiplied(binding)))
             if self._moved(binding):
@@ -186,11 +188,16 @@ class _Function:
         return bool(largest == 0 or _LEAST <= largest <= np.finfo(np.float16).max)
 
     def _moved(self, binding: Any) -> bool:
-        """Whether a binding only moves what is wanted narrow; the function's results are not."""
+        """Whether a binding only moves what is wanted narrow; the function's results are not.
+
+        Of several results together only those of a move are kept narrow.
+        """
         var, value = binding.var, binding.value
         if not isinstance(var, relax.DataflowVar) or var not in self.wanted:
             return False
-        return operator(value) in _MOVES or isinstance(value, tvm.ir.TupleGetItem)
+        if isinstance(value, tvm.ir.TupleGetItem):
+            var, value = value.tuple_value, self.values.get(value.tuple_value)
+        return isinstance(var, relax.DataflowVar) and operator(value) in _MOVES
 
     def _binding(self, binding: Any) -> Iterator[Any]:
         var, value = binding.var, binding.value

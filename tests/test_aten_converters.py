@@ -151,6 +151,11 @@ def ties() -> Any:
     return torch.tensor([[1.0, 3.0, 3.0, 2.0, float("nan"), 4.0]])
 
 
+def halves() -> Any:
+    """Many ties."""
+    return (values().sign() + 1) / 2
+
+
 ORDER: dict[str, Case] = {
     "cummax": (lambda x: torch.cummax(x, 1), (values(),)),
     "cummin of rows": (lambda x: torch.cummin(x, 0), (values(),)),
@@ -160,6 +165,10 @@ ORDER: dict[str, Case] = {
     "nanmedian": (lambda x: torch.nanmedian(x, 1)[0], (ties(),)),
     "mode": (lambda x: torch.mode(x.round(), 1)[0], (values(),)),
     "quantile": (lambda x: torch.quantile(x, 0.3, 1), (values(),)),
+    "stable": (
+        lambda x: (x.sort(stable=True, dim=0), x.argsort(stable=True, dim=1, descending=True)),
+        (halves(),),
+    ),
     "histc": (lambda x: torch.histc(x, 5, -1, 1), (values(),)),
     "cdist": (torch.cdist, (values(), values() + 1)),
 }

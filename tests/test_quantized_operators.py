@@ -9,6 +9,10 @@ from onnx import TensorProto, helper
 from onnx_models import FLOAT, build, node, noise
 from test_integer_arithmetic import agree, integers, quantized
 
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.driver import compile_source
+from hybridc.compiler.session import InferenceSession
+
 UINT8, INT8, BOOL = TensorProto.UINT8, TensorProto.INT8, TensorProto.BOOL
 MICROSOFT = "com.microsoft"
 OPSETS = [helper.make_opsetid("", 20), helper.make_opsetid(MICROSOFT, 1)]
@@ -218,3 +222,19 @@ def test_transposed_convolution(attributes: dict[str, Any]) -> None:
     ]
     model = build(nodes, [("x", FLOAT, (1, 6, 5, 7))], [("y", FLOAT, None)], constants)
     agree(model, {"x": noise(1, 6, 5, 7)}, steps=0.1)
+
+
+def test_no_divisor_is_a_negative_zero() -> None:
+    """What rounds to -0 is stored as 0."""
+    nodes = [
+        node("QuantizeLinear", "x scale zero", "q"),
+        node("DequantizeLinear", "q scale zero", "d"),
+        node("Div", "one d", "y"),
+    ]
+    constants = {"scale": np.float32(0.03), "zero": np.int8(5), "one": np.float32(1)}
+    x = np.array([-0.003, 0.003, -0.0, 0.0, -3.0], np.float32)
+    model = build(nodes, [("x", FLOAT, x.shape)], [("y", FLOAT, x.shape)], constants, opset=13)
+    (got,) = InferenceSession(compile_source(model, Options(verify="off")).artifact).run(
+        None, {"x": x}
+    )
+    np.testing.assert_allclose(got, [np.inf] * 4 + [-1 / 3], rtol=1e-6)

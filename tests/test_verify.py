@@ -66,6 +66,14 @@ def test_a_broken_value_on_one_side_is_as_wrong_as_can_be(wanted: float, got: fl
     assert (found.max_abs, found.cosine, found.snr_db) == (INF, -1, -INF)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+def test_tensors_of_a_quantised_model_may_round_otherwise(dtype: str) -> None:
+    wanted: Array = np.array([0, 60, 120], dtype)
+    got = wanted + np.array([0, 1, 0], dtype)
+    assert compare("y", wanted, got, precision="int8").ok
+    assert not compare("y", wanted, got).ok
+
+
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64"])
 def test_integers_are_exact(dtype: str) -> None:
     wanted: Array = np.array([0, 1, 1], dtype)

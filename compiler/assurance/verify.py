@@ -127,7 +127,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     """Compare an output with what was wanted; None takes the tolerance of its dtype.
 
     `slack` is what each element may be off beside that.  Of a model in reduced `precision` floats,
-    and bytes of a quantised one, are held to `REDUCED` instead.
+    and integers of 8 or 16 bits of a quantised one, are held to `REDUCED` instead.
 
     NaN equals NaN and an infinity equals the same infinity.  Raises WrongAnswerError where shape
     or dtype differ.
@@ -137,7 +137,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
     held = np.dtype(carriers.carrier(str(wanted.dtype)))
     pair = Difference(wanted[np.newaxis], got[np.newaxis])
-    if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize == 1:
+    if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize <= 2:
         pair.exact = False  # a quantised tensor
     reduced = None if pair.exact else REDUCED.get(precision)
     usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(held)

@@ -139,6 +139,15 @@ def _search(  # noqa: PLR0913 - torch's own signature
     return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
+def _stable(
+    self: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Sorted; every sort of ours leaves equal elements in their order."""
+    del stable
+    values, places = torch.sort(self, dim, descending)
+    return values, places
+
+
 def _bucket(
     self: Tensor, boundaries: Tensor, *, out_int32: bool = False, right: bool = False
 ) -> Tensor:
@@ -165,6 +174,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "nanmedian.default": partial(_of_all, _median_of_numbers),
         "nanmedian.dim": _median_of_numbers,
         "searchsorted.Tensor": _search,
+        "sort.stable": _stable,
     }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
