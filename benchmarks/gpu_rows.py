@@ -61,9 +61,14 @@ class Machine:
         if not self.dry and self.torch_device == "cpu":
             raise RuntimeError(f"torch {torch.__version__} has no GPU here")
 
-    def size(self, extent: int) -> int:
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Calls in a row, and how often these are timed; a trial is no measurement."""
+        return (1, 3) if self.small else (10, _REPEATS)
+
+    def size(self, extent: int, part: int = 64) -> int:
         """An extent, or what a trial makes of it."""
-        return max(16, extent // 64) if self.small else extent
+        return max(16, extent // part) if self.small else extent
 
 
 @dataclass(frozen=True)
@@ -128,7 +133,8 @@ def ours(case: Case, arrays: Sequence[Any], machine: Machine) -> tuple[str, floa
     library = compile_kernel(scheduled, machine.here).jit()
     library["main"](*tensors)
     made = to_numpy(tensors[-1].copyto(tvm.cpu()), dtype)
-    evaluator = library.time_evaluator("main", machine.device, number=10, repeat=_REPEATS)
+    number, repeat = machine.counts
+    evaluator = library.time_evaluator("main", machine.device, number=number, repeat=repeat)
     return rule, float(np.median(evaluator(*tensors).results)), made
 
 
@@ -254,7 +260,7 @@ def bound_by_memory() -> Iterator[Row]:
     ):
 
         def row(machine: Machine, what: Any = (build, peer), passes: int = passes) -> Cells:
-            shape = (machine.size(2**17), 1024)
+            shape = (machine.size(2**17, 2**13), 1024)
             moved = float(passes * 4 * shape[0] * shape[1])
             build, peer = what
             return _measured(Case(((shape, "float32"),), build, peer, bytes=moved), machine)

@@ -2,7 +2,8 @@
 //
 // Its memory is the host's, and it is strict about what is where.  "Machine code" is a shared library
 // made by `fake_nvcc.py`, whose kernels run in the emulator, at once, whatever the stream; what a
-// stream records runs when its graph is launched.  Limits of launches are those of sm_90.
+// stream records runs when its graph is launched.  Limits of launches are those of sm_90.  Another GPU
+// is told by the environment: FAKE_CUDA_VERSION (12040), FAKE_CUDA_BYTES, FAKE_CUDA_MAJOR (8).
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
@@ -46,6 +47,8 @@ struct Config {
 };
 
 std::map<uintptr_t, size_t> memory;
+size_t taken = 0;
+int allocations = 0;
 pid_t owner = 0;  // a fork of a process that has a GPU cannot use it
 void* recording = nullptr;
 Work recorded;
@@ -71,9 +74,16 @@ bool is_here(const void* place, size_t size) {
 
 int usable() { return owner && owner != getpid() ? said(kForked) : kOk; }
 
+size_t told(const char* name, size_t usual) {
+  const char* found = std::getenv(name);
+  return found ? std::strtoull(found, nullptr, 10) : usual;
+}
+
 int allocate(void** place, size_t size) {
   if (int status = usable()) return status;
-  if (size > size_t(1) << 34) return said(kTooMuch);
+  if (taken + size > told("FAKE_CUDA_BYTES", size_t(1) << 34)) return said(kTooMuch);
+  ++allocations;
+  taken += (size + 511) / 256 * 256;
   size_t room = (size + 511) / 256 * 256;
   *place = std::aligned_alloc(256, room);
   std::memset(*place, 0xA5, room);
@@ -82,7 +92,9 @@ int allocate(void** place, size_t size) {
 }
 
 int release(void* place) {
-  if (place && !memory.erase(reinterpret_cast<uintptr_t>(place))) return said(kInvalid);
+  auto found = memory.find(reinterpret_cast<uintptr_t>(place));
+  if (place && found == memory.end()) return said(kInvalid);
+  if (place) taken -= found->second, memory.erase(found);
   std::free(place);
   return kOk;
 }
@@ -124,7 +136,7 @@ int attribute(int number) {
     case 37: return 6144;
     case 38: return 50 << 20;
     case 39: return 2048;
-    case 75: return 9;
+    case 75: return told("FAKE_CUDA_MAJOR", 9);
     case 76: return 0;
     case 81: return 228 << 10;
     case 97: return 227 << 10;
@@ -138,7 +150,8 @@ API cuInit(unsigned) {
   if (!owner) owner = getpid();
   return usable();
 }
-API cuDriverGetVersion(int* version) { return *version = 13000, kOk; }
+API cuDriverGetVersion(int* version) { return *version = told("FAKE_CUDA_VERSION", 13000), kOk; }
+API fake_allocations() { return allocations; }
 API cuDeviceGetCount(int* count) { return *count = 1, kOk; }
 API cuDeviceGet(int* device, int index) { return *device = index, kOk; }
 API cuDeviceGetName(char* name, int size, int) {

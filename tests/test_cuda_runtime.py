@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import fake_cuda
+import numpy as np
 import pytest
 from cuda_emulator import needs_compiler
 
@@ -24,6 +25,17 @@ HERE = Path(__file__).parent
 def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment of a process on a machine with the fake GPU."""
     return fake_cuda.environment(tmp_path_factory.mktemp("fake"))
+
+
+@pytest.fixture(scope="module")
+def digits(machine: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits' network, compiled for the fake GPU without looking at it."""
+    from hybridc.compiler import driver
+
+    path = tmp_path_factory.mktemp("digits") / "digits.hyb"
+    model = HERE.parent / "examples" / "digits" / "digits.onnx"
+    driver.compile(str(model), target="sm_90a").save(path)
+    return path
 
 
 def ran(machine: dict[str, str], *command: str) -> str:
@@ -42,6 +54,7 @@ def ran(machine: dict[str, str], *command: str) -> str:
 
 
 _SESSION = """
+import ctypes
 import numpy as np
 from cuda_kernels import product
 from onnx_models import FLOAT, build as model, node
@@ -61,16 +74,21 @@ given = [to_tensor(a).copyto(runtime.device(0)) for a in (x, w, np.zeros([32, 48
 made["main"](*given)
 np.testing.assert_allclose(given[2].numpy(), x.astype("f4") @ w.astype("f4"), rtol=1e-3, atol=1e-3)
 
-w = draw.standard_normal((48, 32)).astype("float32")
+w = draw.standard_normal((480, 32)).astype("float32")
 wanted = [("y", FLOAT, (24, 32))]
 source = model([node("MatMul", "x w", "z"), node("Relu", "z", "y")],
-               [("x", FLOAT, (24, 48))], wanted, {"w": w})
-driver.compile(source, target="cuda", verify="off").save("FILE")
+               [("x", FLOAT, (24, 480))], wanted, {"w": w})
+made = driver.compile(source, target="cuda", verify="off")
+assert made.report["kernels"][0]["point"]["splits"] > 1, "there is a workspace"
+made.save("FILE")
 session = InferenceSession("FILE")
-for call in range(4):
-    fed = draw.standard_normal((24, 48)).astype("float32")
+allocations = []
+for call in range(6):
+    fed = draw.standard_normal((24, 480)).astype("float32")
     (got,) = session.run(None, {"x": fed})
     np.testing.assert_allclose(got, np.maximum(fed @ w, 0), rtol=1e-4, atol=1e-4)
+    allocations.append(ctypes.CDLL("libcudart.so.13").fake_allocations())
+assert len(set(allocations[1:])) == 1, f"the second call was the last to allocate: {allocations}"
 assert not session._main.notes, session._main.notes
 assert any(known.graph for known in session._main._known.values())
 print("done")
@@ -83,6 +101,39 @@ def test_a_kernel_and_a_session_run_by_tvms_runtime(
     """The product calls device functions of ours, which TVM's own compilation lacks."""
     text = _SESSION.replace("FILE", str(tmp_path / "m.hyb"))
     assert ran(machine, "-c", text).strip().endswith("done")
+
+
+_CLI = "from hybridc.cli.main import main; main()"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "said"),
+    [
+        ({"FAKE_CUDA_VERSION": "12040"}, "too old: it is for CUDA 12.4, and code needs 13.0"),
+        ({"FAKE_CUDA_MAJOR": "8"}, "its code is for sm_90a, and this host has NVIDIA H200 (sm_80)"),
+        ({"FAKE_CUDA_BYTES": "100000"}, "the GPU is out of memory: run a smaller batch"),
+        ({"LD_LIBRARY_PATH": ""}, "has no NVIDIA driver (libcuda.so.1 is not found)"),
+    ],
+)
+def test_what_is_wrong_with_a_gpu_is_one_line(
+    gpu: dict[str, str], said: str, machine: dict[str, str], digits: Path, tmp_path: Path
+) -> None:
+    """Of a process of its own, as users see it; nothing is written."""
+    np.save(tmp_path / "image.npy", np.zeros((1, 1, 8, 8), "float32"))
+    given = ["--input", f"image={tmp_path}/image.npy", "--output-dir", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", _CLI, "run", str(digits), *given],
+        cwd=HERE.parent,
+        env={**machine, **gpu},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

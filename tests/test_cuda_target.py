@@ -172,8 +172,8 @@ def test_a_gpu_has_a_pipeline_and_precisions_of_its_own() -> None:
     assert "PackWeights" not in names
     assert names.index("TensorFloat") == names.index("Fuse") + 1
     assert {type(rule).device for rule in plan.rules} == {"cuda"}
-    with pytest.raises(InputError, match="dtype int8 is not there for target kind cuda"):
-        plans.plan(plans.Options(target="sm_90", dtype="int8"))
+    with pytest.raises(InputError, match="dtype int8-weights is not there for target kind cuda"):
+        plans.plan(plans.Options(target="sm_90", dtype="int8-weights"))
     with pytest.raises(InputError, match="dtype tf32 is not there for target kind cpu"):
         plans.plan(plans.Options(dtype="tf32"))
 

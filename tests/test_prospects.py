@@ -66,3 +66,13 @@ def test_a_model_in_a_lower_precision_is_left_so(precision: str) -> None:
     facts = replace(BUSY, precision=precision)
     assert hopeful(WIDE, facts) == []
     assert prospects.vain("int8", WIDE, facts) == f"the model is in {precision} already"
+
+
+def test_a_gpu_is_asked_for_its_own_instructions() -> None:
+    """What the host's CPU has says nothing of it, and few weights are no reason against fp16."""
+    hopper, turing = replace(AVX2, target="sm_90a"), replace(AVX2, target="sm_75")
+    tried = ["bf16", "fp16", "int8", "int8-dynamic"]
+    assert hopeful(hopper, BUSY) == tried
+    assert hopeful(turing, BUSY) == ["fp16"]
+    assert "sm_75 has no mma.bf16" in prospects.vain("bf16", turing, BUSY)
+    assert "for target kind cuda" in prospects.vain("int4-weights", hopper, BUSY)

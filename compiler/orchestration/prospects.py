@@ -15,6 +15,8 @@ _BOUND = 3.0
 # What a CPU needs to multiply in a precision faster than in fp32.  Bytes are faster with any: two
 # multiply-adds of 16 bits where there is no instruction for four of 8.
 NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
+# The same of a GPU, all of which multiply fp16 so.
+_NEEDED_OF_GPU = {"bf16": "mma.bf16", "int8": "mma.int8", "int8-dynamic": "mma.int8"}
 # Those that gain by smaller weights alone.
 _SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
 # Those that another one, which is tried as well, equals in size.
@@ -38,6 +40,9 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
     """
     if options.lock is not None:  # its kernels say what it was written for
         return ""
+    kind = target.kind_of(options.target)
+    if dtype not in precisions.of_device(kind):
+        return f"there is no such precision for target kind {kind}"
     if facts is not None and facts.precision != precisions.FULL:
         return f"the model is in {facts.precision} already"
     most = options.contract.max_size
@@ -56,6 +61,10 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
 
 def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
     device = target.parse(options.target, options.threads)
+    if device.gpu is not None:
+        needed = _NEEDED_OF_GPU.get(dtype)
+        lacks = needed is not None and needed not in device.gpu.features
+        return f"no faster on this target: {device.gpu.arch} has no {needed}" if lacks else ""
     needed = NEEDED.get(dtype)
     if needed is not None and needed not in device.features:
         return f"no faster on this target: products in {dtype} need {needed}"
