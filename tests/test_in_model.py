@@ -153,12 +153,20 @@ def test_a_model_that_fits_but_once_is_left_to_what_was_measured_alone(
     assert not task.is_default(winner(task, log))
 
 
-def test_only_calls_that_nothing_disturbed_count() -> None:
-    version = in_model.Version({}, workloads={"kernel": "key"})
-    for seconds in (1.0, 5.0, 1.1, 7.0, 9.0, 1.2, 8.0, 6.0):
-        version.take({"kernel": [seconds, seconds], "other": [1.0]})
-    assert version.quiet("key") == (1.0, 1.1)
-    assert version.quiet("unknown") == ()
+def test_of_a_kernel_that_is_called_often_the_mean_counts() -> None:
+    version = in_model.Version({}, workloads={"one": "key", "other": "key"})
+    version.take({"one": [1.0, 2.0], "other": [6.0], "unknown": [9.0]})
+    assert version.seconds == {"key": [3.0]}
+
+
+def test_in_a_model_no_tie_takes_a_win_from_the_fastest(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, the smaller of two points that are so near would win."""
+    task = measured(model, log, (1.0e-5, 0.998e-5))
+    called_with(monkeypatch, {0: 1.0e-5, 1: 1.002e-5})
+    in_this(model, task, log).compare()
+    assert task.is_default(winner(task, log))
 
 
 def test_times_in_a_model_of_other_tools_go_first_as_well(

@@ -147,3 +147,20 @@ def test_the_verb_tells_what_holds(
     told = capsys.readouterr()
     assert "does not hold" in told.out
     assert "artifact size: wanted at most 1 B" in told.err
+
+
+def test_what_cannot_run_here_is_not_said_to_hold(model: Path) -> None:
+    made = driver.compile(model, verify="off")
+    foreign = replace(made, target={**made.target, "features": ["amx-int8-of-tomorrow"]})
+    with pytest.raises(
+        ArtifactError, match="needs CPU features that .* lacks: amx-int8-of-tomorrow"
+    ):
+        recheck(foreign)
+
+
+def test_nothing_to_measure_is_said(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.compile(model, verify="off").save(tmp_path / "x.hyb")
+    assert entry.run(["verify", str(tmp_path / "x.hyb")]) == 0
+    assert "nothing was measured: no limit can be checked" in capsys.readouterr().out

@@ -8,7 +8,7 @@ from typing import Any
 
 import tvm
 
-from hybridc.compiler import frontend
+from hybridc.compiler import frontend, loading
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
@@ -49,6 +49,11 @@ class Recheck:
         return tuple(found)
 
     @property
+    def empty(self) -> bool:
+        """Whether there was nothing to measure and nothing to compare with."""
+        return not self.clauses and not self.examined.agreement
+
+    @property
     def holds(self) -> bool:
         """Whether every limit that could be checked is kept."""
         return not self.examined.broken
@@ -66,11 +71,10 @@ def recheck(
     `model` is the file that it was compiled from, whose reference the outputs are compared with;
     `data` are inputs (see `calibration.read`), by default random ones by the certificate's seed.
     Raises WrongAnswerError where outputs are beyond their tolerance, InputError where the data or
-    the model do not fit the artifact, or it cannot run here.  Tolerances are those that it was
+    the model do not fit the artifact, and ArtifactError where it cannot run here.  Tolerances are those that it was
     compiled with.
     """
-    if unfit := artifact.unfit():
-        raise InputError(f"the artifact cannot be verified here: {unfit}")
+    loading.check_host(artifact)
     feeds, told = _feeds(artifact, data)
     promised, unchecked = _promised(artifact, model is not None, validate)
     clock = Clock(progress)

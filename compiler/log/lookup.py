@@ -109,8 +109,9 @@ def lookup(  # noqa: PLR0913, PLR0917 - behind TuningLog.lookup, which names the
     search = Search(connection, usable)
     alike = connection.execute(_EXACT, _keys(workload, target, toolchain, mode))
     exact = {row.mode: row.id for row in alike}
-    for taken in (in_model(mode), mode):
-        if taken in exact and (found := search.best(exact[taken])):
+    placed = in_model(mode)
+    for taken in (placed, mode):
+        if taken in exact and (found := search.best(exact[taken], strict=taken == placed)):
             return Hit(*found, tuple(search.skipped))
     for differs, number in _others(connection, workload, target, toolchain, mode):
         if found := search.best(number):

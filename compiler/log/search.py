@@ -55,15 +55,15 @@ class Search:
     skipped: list[str] = field(default_factory=list[str])
     damaged: set[int] = field(default_factory=set[int])  # rows
 
-    def best(self, series: int) -> tuple[Record, float] | None:
-        """The winner of a series, and its time."""
+    def best(self, series: int, strict: bool = False) -> tuple[Record, float] | None:
+        """The winner of a series, and its time; `strict` lets no tie take it from the fastest."""
         out: set[int] = set()  # choices that do not take part
         while True:
             try:
                 ranked = self._fastest(series, out)
                 if not ranked:
                     return None
-                won = winner.winner(ranked)
+                won = ranked[0] if strict else winner.winner(ranked)
             except DamagedError as error:
                 self._tell(error)
                 continue

@@ -9,7 +9,6 @@ timed.  The log keeps the times, which go before those of kernels alone.
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from statistics import fmean
 
 from hybridc.compiler.advisers import NoAdvice
@@ -28,10 +27,10 @@ from hybridc.compiler.unscheduled import Unscheduled
 
 _CONTENDERS = 3  # points of a kernel besides its default
 _NEAR = 1.03  # of the default's time alone: what is slower will hardly be faster in the model
-_SECONDS = 15.0  # for the calls of one model in all versions
-_ROUNDS = 4, 40  # at least and at most
+_SECONDS = 30.0  # for the calls of one model in all versions
+_ROUNDS = 4, 60  # at least and at most
+_REST = 0.25  # seconds between two rounds: what disturbs the machine lasts for a second or two
 _CALLS = 3  # of a version in a row; one before finds the caches as another version left them
-_QUIET = 0.25  # of a kernel's calls, those that count: the fastest, as a disturbance only adds time
 _PAIR = 2  # versions, to compare anything
 _SHARE = 0.5  # of the free memory that the versions may fill
 
@@ -76,11 +75,6 @@ class Version(NoAdvice):
             return None
         self.points[workload] = advised[1]
         return advised
-
-    def quiet(self, workload: str) -> tuple[float, ...]:
-        """The seconds of a workload's calls that nothing disturbed."""
-        ordered = sorted(self.seconds.get(workload, ()))
-        return tuple(ordered[: ceil(_QUIET * len(ordered))])
 
     def take(self, durations: Mapping[str, Sequence[float]]) -> None:
         """Add what the kernels took in one run; of a workload called often, the mean."""
@@ -169,7 +163,7 @@ class InModel:
         workload, target, toolchain = self._described(task)
         assert task.default is not None
         for version in versions:
-            if seconds := version.quiet(workload.key):
+            if seconds := version.seconds.get(workload.key):
                 yield Record(
                     workload=workload.key,
                     target=target.key,
@@ -177,7 +171,7 @@ class InModel:
                     rule=task.kernel.rule_name,
                     point=dict(version.points.get(workload.key, task.default.point)),
                     verdict=Verdict.OK,
-                    seconds=seconds,
+                    seconds=tuple(seconds),
                     mode=in_model(self.model.state),
                     when=time.time(),
                     who=who(),
@@ -218,7 +212,11 @@ def _fitting(artifact: Artifact) -> int:
 
 
 def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed) -> None:
-    """Call the versions in turn, each some times in a row, and take what their kernels took."""
+    """Call the versions in turn, each some times in a row, and take what their kernels took.
+
+    All calls count, those in bad moments too: other guests of the host have their share of the last
+    cache, and a point that reads weights again and again is the fastest only while they leave it.
+    """
     least, most = _ROUNDS
     end = time.monotonic() + _SECONDS
     for number in range(most):
@@ -228,3 +226,4 @@ def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed) -> 
             watch.run(feed)
             for _ in range(_CALLS):
                 version.take(watch.run(feed))
+        time.sleep(_REST)
