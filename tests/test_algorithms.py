@@ -149,6 +149,14 @@ def test_analysis_is_overruled_by_what_is_clearly_faster(
     assert asked(tmp_path / "log.sqlite", among) == fastest
 
 
+def test_of_several_visits_the_least_disturbed_counts(among: Alternatives, tmp_path: Path) -> None:
+    """The choice of analysis was disturbed twice of three times."""
+    path = tmp_path / "log.sqlite"
+    for first in (1.5e-5, 0.9e-5, 1.4e-5):
+        fill(path, among, measured(among, (first, 1.2e-5, 2e-5)))
+    assert asked(path, among) == 0
+
+
 def test_times_of_other_conditions_are_not_compared(among: Alternatives, tmp_path: Path) -> None:
     path = tmp_path / "cold.sqlite"
     fill(path, among, measured(among, (3e-5, 2e-5, 1e-5), mode="cold"))
@@ -169,25 +177,28 @@ class TimedPool(FakePool):
 
     modes: set[str] = field(default_factory=set[str])
     again: list[str] = field(default_factory=list[str])
-    lucky: str | None = None
+    fastest: str = "Winograd F(4, 3)"
+    disturbed: str | None = None  # the algorithm whose first visit took long
 
     def set_baseline(
         self, bench: FakeBench, point: Point, seconds: float | None = None
     ) -> Measured:
         self.points.append(point)
         self.modes.add(bench.kernel.mode)
-        fast = bench.kernel.name.endswith("Winograd F(4, 3)")
-        lucky = fast if self.lucky is None else bench.kernel.name.endswith(self.lucky)
-        return Measured(point, Verdict.OK, (1e-5 if lucky else 9e-5,) * 5)
+        return Measured(point, Verdict.OK, (self._seconds(bench, self.disturbed),) * 5)
+
+    def _seconds(self, bench: FakeBench, disturbed: str | None) -> float:
+        if disturbed is not None and bench.kernel.name.endswith(disturbed):
+            return 20e-5
+        return 1e-5 if bench.kernel.name.endswith(self.fastest) else 9e-5
 
     def measure(
         self, bench: FakeBench, points: Sequence[Point], incumbent: float | None, keep: Keep
     ) -> None:
-        """Again, and without luck."""
+        """Again, and nothing disturbs."""
         self.again.append(bench.kernel.name)
-        fast = bench.kernel.name.endswith("Winograd F(4, 3)")
         for point in points:
-            keep(Measured(point, Verdict.OK, (1e-5 if fast else 9e-5,) * 6))
+            keep(Measured(point, Verdict.OK, (self._seconds(bench, None),) * 6))
 
 
 def test_algorithms_are_measured_before_the_model_is_packed_and_once(
@@ -219,14 +230,11 @@ def test_algorithms_are_measured_before_the_model_is_packed_and_once(
     json.dumps(told.notes)
 
 
-def test_an_algorithm_that_was_fastest_by_luck_is_measured_again(
+def test_an_algorithm_that_was_fastest_while_the_other_was_disturbed_is_measured_again(
     source: Path, among: Alternatives, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = among.algorithms[0]
-    other = next(
-        algorithm for algorithm in among.algorithms if algorithm not in (first, "Winograd F(4, 3)")
-    )
-    made = TimedPool(lucky=other)
+    made = TimedPool(fastest=first, disturbed=first)
 
     @contextmanager
     def pool(*_: Any, **__: Any) -> Generator[TimedPool]:
@@ -237,6 +245,5 @@ def test_an_algorithm_that_was_fastest_by_luck_is_measured_again(
     driver.unscheduled(
         source, Options(log=str(tmp_path / "log.sqlite"), threads=2), algorithms=told
     )
-    assert len(made.again) >= 2
-    assert {name.rpartition(": ")[2] for name in made.again[:2]} == {first, other}
-    assert not any(f"{other} instead of" in note for note in told.notes)
+    assert any(name.endswith(first) for name in made.again)
+    assert told.notes == []

@@ -152,9 +152,7 @@ def test_the_verb_tells_what_holds(
 def test_what_cannot_run_here_is_not_said_to_hold(model: Path) -> None:
     made = driver.compile(model, verify="off")
     foreign = replace(made, target={**made.target, "features": ["amx-int8-of-tomorrow"]})
-    with pytest.raises(
-        ArtifactError, match="needs CPU features that .* lacks: amx-int8-of-tomorrow"
-    ):
+    with pytest.raises(ArtifactError, match="lacks: amx-int8-of-tomorrow"):
         recheck(foreign)
 
 

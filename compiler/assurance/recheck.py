@@ -71,8 +71,8 @@ def recheck(
     `model` is the file that it was compiled from, whose reference the outputs are compared with;
     `data` are inputs (see `calibration.read`), by default random ones by the certificate's seed.
     Raises WrongAnswerError where outputs are beyond their tolerance, InputError where the data or
-    the model do not fit the artifact, and ArtifactError where it cannot run here.  Tolerances are those that it was
-    compiled with.
+    the model do not fit the artifact, and ArtifactError where it cannot run here.  Tolerances are
+    those that it was compiled with.
     """
     loading.check_host(artifact)
     feeds, told = _feeds(artifact, data)

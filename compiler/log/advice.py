@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from hybridc.compiler.errors import LogError, MissingRecordError
@@ -90,7 +91,11 @@ class LogAdvice:
         return best if seconds * (1 + _CLEARLY) < first[1] else 0
 
     def _time(self, workload: str, mode: str) -> Counted | None:
-        """The best time of a kernel, and under what conditions; those of `choose` may count."""
+        """The best time of a kernel, and under what conditions; those of `choose` may count.
+
+        That of the visit which took least: what disturbs the machine only adds time, and to kernels
+        that wait for memory more than to others.
+        """
         try:
             answer = self.log.lookup(workload, self.target, self.toolchain, mode=mode)
         except LogError:  # as above
@@ -99,7 +104,7 @@ class LogAdvice:
             return None
         if isinstance(answer, Near) and not self._allows(answer.differs):
             return None
-        return (answer.record.target, answer.record.toolchain), answer.seconds
+        return (answer.record.target, answer.record.toolchain), median(answer.record.seconds)
 
     def check(self) -> None:
         """Raise MissingRecordError where a frozen compilation lacks records."""
