@@ -185,8 +185,8 @@ def test_the_overhead_of_cascades_on_digits(
 
 
 def test_what_is_given_has_defaults(script: Load) -> None:
-    found = script("given").model_and_rounds(None, ["--model", "x.onnx", "--rounds", "2"])
-    assert found == script("given").Given(Path("x.onnx"), 2)
+    found = script("arguments").model_and_rounds(None, ["--model", "x.onnx", "--rounds", "2"])
+    assert found == script("arguments").Compilations(Path("x.onnx"), 2)
 
 
 def test_parts_of_run_are_told_their_models(script: Load) -> None:

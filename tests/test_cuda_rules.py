@@ -11,6 +11,7 @@ from corpus_rows import ROWS
 from cuda_emulator import needs_compiler, run, source_of
 from cuda_kernels import check, close, convolution, feed, gpu, product, reference
 from kernel_builders import floats, op, operator
+from kernel_corpus import RECURRENT
 from test_cuda_attention import CASES as ATTENTION
 
 from hybridc.compiler import pipeline, plugin
@@ -130,7 +131,7 @@ def test_every_rule_takes_some_kernel() -> None:
     builders = [builder for name, builder in ROWS if name in QUICK]
     builders += [builder for builder, _, _ in PRODUCTS.values()]
     builders += [product([64, 64], [64, 64], "float16"), product([1, 64], [64, 64])]
-    builders += [dict(ROWS)["max pool, channels last"], ATTENTION["plain"]]
+    builders += [dict(ROWS)["max pool, channels last"], ATTENTION["plain"], RECURRENT[0][1]]
     funcs = [func for builder in builders for func in builder(device)]
     for rule in RULES.values():
         assert any(not isinstance(rule.match(func, device), NotApplicable) for func in funcs)
