@@ -83,7 +83,7 @@ def called_with(monkeypatch: pytest.MonkeyPatch, seconds: Mapping[int, float]) -
     """Versions take these seconds instead of being called; how many there were each time."""
     counts: list[int] = []
 
-    def call(_: Any, versions: Sequence[Any], __: Any) -> None:
+    def call(_: Any, versions: Sequence[Any], *__: Any) -> None:
         counts.append(len(versions))
         for number, version in enumerate(versions):
             version.take({kernel: [seconds[number]] for kernel in version.workloads})
@@ -151,6 +151,21 @@ def test_a_model_that_fits_but_once_is_left_to_what_was_measured_alone(
     monkeypatch.setattr(in_model, "_fitting", lambda _: 1)
     assert in_this(model, task, log).compare() == []
     assert not task.is_default(winner(task, log))
+
+
+def test_few_calls_are_made_once_the_time_is_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(in_model, "_REST", 0.0)
+
+    class Called:
+        runs = 0
+
+        def run(self, _: Any) -> dict[str, list[float]]:
+            self.runs += 1
+            return {}
+
+    watch: Any = Called()
+    in_model._call([watch], [in_model.Version({})], {}, time.monotonic())  # pyright: ignore[reportPrivateUsage]
+    assert watch.runs == 4 * 4
 
 
 def test_of_a_kernel_that_is_called_often_the_mean_counts() -> None:

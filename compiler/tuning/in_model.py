@@ -90,7 +90,7 @@ class Version(NoAdvice):
 class InModel:
     """Times points in a model, whose tasks are given with their calls.
 
-    No version is built after the `deadline` (`time.monotonic`).
+    No version is built after the `deadline` (`time.monotonic`), and calls are few from then on.
     """
 
     log: TuningLog
@@ -155,7 +155,8 @@ class InModel:
             if len(watches) == len(versions):
                 break
         self.progress(f"in the model: calling {len(versions)} versions")
-        _call(watches, versions, random_feed(self.model.model.inputs, self.seed))
+        feed = random_feed(self.model.model.inputs, self.seed)
+        _call(watches, versions, feed, min(time.monotonic() + _SECONDS, self.deadline))
         return versions
 
     def _records(self, task: Task, versions: Sequence[Version]) -> Iterator[Record]:
@@ -211,14 +212,13 @@ def _fitting(artifact: Artifact) -> int:
     return int(_SHARE * psutil.virtual_memory().available / max(held, 1))
 
 
-def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed) -> None:
-    """Call the versions in turn, each some times in a row, and take what their kernels took.
+def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed, end: float) -> None:
+    """Call the versions in turn until the `end`, and take what their kernels took.
 
     All calls count, those in bad moments too: other guests of the host have their share of the last
     cache, and a point that reads weights again and again is the fastest only while they leave it.
     """
     least, most = _ROUNDS
-    end = time.monotonic() + _SECONDS
     for number in range(most):
         if number >= least and time.monotonic() > end:
             break
