@@ -85,9 +85,7 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
     from hybridc.compiler.tables import table
 
     if found.empty:
-        nothing = (
-            "nothing was measured: no limit can be checked, and answers are compared by --model"
-        )
+        nothing = "nothing was measured: there is no limit to check; --model compares the answers"
         return "\n".join([nothing, *(f"not checked: {sentence}" for sentence in found.unchecked)])
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]

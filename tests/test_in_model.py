@@ -102,7 +102,7 @@ def test_the_model_decides_between_the_fastest_points(
     (placed,) = in_this(model, task, log).compare()
     assert winner(task, log) == second
     assert (placed.default, placed.best, placed.changed) == (1.0e-5, 0.9e-5, 1)
-    assert "0.01 ms at their defaults, 0.009 ms with 1 tuned" in str(placed)
+    assert "10.00 us at their defaults, 9.00 us with 1 tuned" in str(placed)
     again = in_this(model, task, log).compare()
     assert again == [placed]
     assert counts == [3]  # nothing is timed twice

@@ -161,4 +161,4 @@ def test_nothing_to_measure_is_said(
 ) -> None:
     driver.compile(model, verify="off").save(tmp_path / "x.hyb")
     assert entry.run(["verify", str(tmp_path / "x.hyb")]) == 0
-    assert "nothing was measured: no limit can be checked" in capsys.readouterr().out
+    assert "nothing was measured: there is no limit to check" in capsys.readouterr().out

@@ -23,6 +23,7 @@ from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.units import format_durations
 from hybridc.compiler.unscheduled import Unscheduled
 
 _CONTENDERS = 3  # points of a kernel besides its default
@@ -48,7 +49,7 @@ class Placed:
 
     def __str__(self) -> str:
         """`resnet-18: in the model kernels take 10.2 ms at their defaults, 9.9 ms with 8 tuned`."""
-        before, after = (f"{seconds * 1e3:.4g} ms" for seconds in (self.default, self.best))
+        before, after = format_durations([self.default, self.best])
         took = f"in the model kernels take {before} at their defaults"
         return f"{self.model}: {took}, {after} with {self.changed} tuned"
 
