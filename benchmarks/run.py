@@ -79,6 +79,8 @@ def main() -> None:
     parts = [part for parts in PARTED.values() for part in parts]
     parser.add_argument("--part", choices=parts, help="tuning, contracts: this part alone")
     parser.add_argument("--kernels", help="tuning: these kernels alone, with commas between")
+    rivals = "contracts: the interpreter that has the rivals"
+    parser.add_argument("--rivals", metavar="PYTHON", help=rivals)
     given = parser.parse_args()
     if unknown := set(given.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(unknown)}; known: {', '.join(NAMES)}")
@@ -127,7 +129,7 @@ def _parts(name: str, given: argparse.Namespace) -> Iterator[Section]:
     for part, title in PARTED[name].items():
         if given.part in (None, part):
             arguments = [part]
-            for option in ("models", "kernels"):
+            for option in ("models", "kernels", "rivals"):
                 fits = part == option or (name == "contracts" and option == "models")
                 if fits and (chosen := getattr(given, option)):
                     arguments += [f"--{option}", chosen]
