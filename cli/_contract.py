@@ -54,12 +54,12 @@ def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def contract(given: Mapping[str, Any]) -> "Contract":
+def contract(values: Mapping[str, Any]) -> "Contract":
     """Make the contract of what was given for the options, by their names."""
     from hybridc.compiler.assurance.contract import Contract
     from hybridc.compiler.assurance.limits import parse_limits
 
-    limits = {name: given[name] for name in NAMES}
+    limits = {name: values[name] for name in NAMES}
     for name in ("min_accuracy", "max_drop"):
         limits[name] = parse_limits(limits[name], name.replace("_", " "))
     return Contract(**limits)

@@ -88,7 +88,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")
 
 
-def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
+def shapes_of(models: Sequence[Path], texts: Sequence[str]) -> Shapes:
     """Read the values of `--shape`.
 
     Raises InputError where one is wrong, or a model is no file of a kind that is known: at once,
@@ -98,7 +98,7 @@ def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
 
     for model in models:
         frontend.is_onnx(model)
-    return dict(map(frontend.parse_shape, given))
+    return dict(map(frontend.parse_shape, texts))
 
 
 def glance(models: Sequence[Path]) -> None:

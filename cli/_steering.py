@@ -23,8 +23,8 @@ def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
         return
     from hybridc.compiler.configuration.config import HybridConfig
 
-    given = HybridConfig.read(path).given()
-    ctx.default_map = {name: _as_option(name, value) for name, value in given.items()}
+    values = HybridConfig.read(path).given()
+    ctx.default_map = {name: _as_option(name, value) for name, value in values.items()}
 
 
 def _as_option(name: str, value: Any) -> Any:
@@ -129,16 +129,16 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def fields(given: Mapping[str, Any]) -> dict[str, Any]:
+def fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of options as fields of `HybridConfig`."""
     from hybridc.compiler.assurance.limits import parse_limits
 
-    found = dict(given)
+    found = dict(values)
     for name in MAPPINGS:
-        found[name] = parse_limits(given[name], name.replace("_", " "))
+        found[name] = parse_limits(values[name], name.replace("_", " "))
     for name in LISTS:
-        if given[name] is not None:
-            found[name] = _split(given[name])
+        if values[name] is not None:
+            found[name] = _split(values[name])
         elif name != "components":  # where nothing is not the same as none
             found[name] = ()
     return found

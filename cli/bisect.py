@@ -89,8 +89,8 @@ def command(
     finally:
         clear_progress()
     if found is None:
-        said = "no pass makes a call slower" if slow else "the answer is right behind every pass"
-        _tell({"found": False, "said": said}, said, as_json)
+        message = "no pass makes a call slower" if slow else "the answer is right behind every pass"
+        _tell({"found": False, "said": message}, message, as_json)
         return 0
     data = {**_data(found), "ir": str(path), "reproduce": _call(found, path, options, slow)}
     _write(found, path)

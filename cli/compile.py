@@ -202,8 +202,8 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
     except KeyboardInterrupt:
         if not driver.resumes(options):
             raise
-        told = "stages that were measured are kept, and the same call goes on from there"
-        raise KeyboardInterrupt(told) from None
+        message = "stages that were measured are kept, and the same call goes on from there"
+        raise KeyboardInterrupt(message) from None
     finally:
         clear_progress()
 
@@ -231,10 +231,12 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
     if path is None:
         return
     if path.suffix == ".html":
-        told = outcome.report
+        report = outcome.report
         how = path, options.threads, options.progress
         try:
-            report_file.write(outcome.artifact, *how, stages=told.stages, monitored=told.monitored)
+            report_file.write(
+                outcome.artifact, *how, stages=report.stages, monitored=report.monitored
+            )
         finally:
             clear_progress()
         return

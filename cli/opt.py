@@ -44,11 +44,11 @@ def command(
         check_place("-o", output, "ir.py")
     from hybridc.compiler import script
 
-    given = script.read(source.read(), source.name)
-    made = script.optimise(given, text, device=target, threads=threads, plugins=plugin)
+    module = script.read(source.read(), source.name)
+    optimised = script.optimise(module, text, device=target, threads=threads, plugins=plugin)
     if check:
-        click.echo(script.check(given, made, rtol, atol), err=True)
+        click.echo(script.check(module, optimised, rtol, atol), err=True)
     if output is None:
-        click.echo(made.script())
+        click.echo(optimised.script())
     else:
-        script.write(made, output)
+        script.write(optimised, output)
