@@ -115,7 +115,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     cropped = coordinates == "tf_crop_and_resize"
     region: Array = np.ravel(node.value(1, [])) if cropped else np.empty(0)
     policy = node.get("keep_aspect_ratio_policy", "stretch")
-    made: dict[int, _Axis] = {}
+    resized: dict[int, _Axis] = {}
     if sizes is not None and sizes.size:
         if not are_known(shape[axis] for axis in chosen):
             raise UnsupportedError("sizes that do not follow the open ones")
@@ -133,8 +133,8 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
         raise UnsupportedError("neither scales nor sizes")
     for index, (axis, (size, scale)) in enumerate(zip(chosen, found, strict=True)):
         part = (float(region[index]), float(region[index + len(chosen)])) if len(region) else (0, 1)
-        made[axis] = _Axis(axis, shape[axis], size, scale, part)
-    return [made[axis] for axis in sorted(made)]
+        resized[axis] = _Axis(axis, shape[axis], size, scale, part)
+    return [resized[axis] for axis in sorted(resized)]
 
 
 def _scaled(extent: Extent, scale: float) -> Extent:
@@ -241,8 +241,8 @@ def _product(s: Expr, x: Expr, axis: _Axis, taps: Array, weights: Array) -> Expr
     order[axis.axis], order[-1] = order[-1], order[axis.axis]
     last = axis.axis == len(order) - 1
     moved = x if last else s.permute_dims(x, order)
-    made = s.matmul(moved, constant(matrix, dtype(x)))
-    return made if last else s.permute_dims(made, order)
+    product = s.matmul(moved, constant(matrix, dtype(x)))
+    return product if last else s.permute_dims(product, order)
 
 
 def _outside(node: Node, x: Expr, axes: Sequence[_Axis]) -> Expr:

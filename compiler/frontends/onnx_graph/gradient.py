@@ -41,15 +41,15 @@ def gradient(tape: Tape) -> list[Proto]:
 
 def _back(tape: Tape, node: Proto, found: dict[str, str]) -> None:
     """Add what a node's inputs contribute, from the gradient of its output."""
-    given, *others = (found.get(name) for name in node.output)
-    if (given is None and not any(others)) or tape.active.isdisjoint(node.input):
+    upstream, *others = (found.get(name) for name in node.output)
+    if (upstream is None and not any(others)) or tape.active.isdisjoint(node.input):
         return
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if rule is None or given is None or any(others):
+    if rule is None or upstream is None or any(others):
         raise ModelError(
             f"a gradient through {node.op_type!r} is not supported; known: {', '.join(RULES)}"
         )
-    for name, part in zip(node.input, rule(tape, node, given), strict=False):
+    for name, part in zip(node.input, rule(tape, node, upstream), strict=False):
         if part and name in tape.active:
             found[name] = tape("Add", found[name], part) if name in found else part
 

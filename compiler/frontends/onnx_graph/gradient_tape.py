@@ -71,5 +71,5 @@ class Tape(Writer):
         lead = len(shape) - len(wanted)
         axes = [*range(lead)]
         axes += [lead + i for i, size in enumerate(wanted) if size == 1 != shape[lead + i]]
-        made = self.summed(x, axes) if axes else x
-        return self.reshaped(made, wanted) if lead else made
+        summed = self.summed(x, axes) if axes else x
+        return self.reshaped(summed, wanted) if lead else summed

@@ -30,15 +30,15 @@ def written_out(proto: Proto) -> Proto:
 
     if not any(_expansion(node) for node in proto.graph.node):
         return proto
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
     kept: list[Proto] = []
-    for index, node in enumerate(made.graph.node):
+    for index, node in enumerate(copy.graph.node):
         expand = _expansion(node)
-        kept.extend([node] if expand is None else expand(_Writer(made, node, index)))
-    del made.graph.node[:]
-    made.graph.node.extend(kept)
-    return made
+        kept.extend([node] if expand is None else expand(_Writer(copy, node, index)))
+    del copy.graph.node[:]
+    copy.graph.node.extend(kept)
+    return copy
 
 
 def _expansion(node: Proto) -> "Callable[[_Writer], list[Proto]] | None":

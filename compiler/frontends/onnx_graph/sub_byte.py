@@ -42,13 +42,13 @@ def carried(proto: Proto, types: Mapping[str, Proto]) -> Proto:
     if not concerned and not element_types.holds(proto.graph):
         return proto
     # Of the values within branches and loops too.
-    made = onnx.shape_inference.infer_shapes(proto)
+    inferred = onnx.shape_inference.infer_shapes(proto)
     kinds = {
         name: element_types.name_of(kind.tensor_type.elem_type) for name, kind in types.items()
     }
     ranks = {name: len(kind.tensor_type.shape.dim) for name, kind in types.items()}
-    _rewrite(made.graph, kinds, ranks, opset_of(proto))
-    return made
+    _rewrite(inferred.graph, kinds, ranks, opset_of(proto))
+    return inferred
 
 
 def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -> None:
@@ -232,12 +232,12 @@ def _dequantize(writer: _Writer) -> list[Proto]:
 
 def _bit_cast(writer: _Writer) -> list[Proto]:
     """Between integers of one width the number wraps; else the bits would be another's."""
-    given, wanted = element_types.narrow(writer.kinds.get(writer.input(0), "")), writer.target
-    if not given and not wanted:
+    source, target = element_types.narrow(writer.kinds.get(writer.input(0), "")), writer.target
+    if not source and not target:
         return [writer.node]
-    if _BITS.get(given, 0) != _BITS.get(wanted, 1):
-        raise ModelError(f"BitCast of {given or 'another type'} to {wanted or 'another type'}")
-    _narrow(writer, writer.input(0), wanted)
+    if _BITS.get(source, 0) != _BITS.get(target, 1):
+        raise ModelError(f"BitCast of {source or 'another type'} to {target or 'another type'}")
+    _narrow(writer, writer.input(0), target)
     return writer.made
 
 

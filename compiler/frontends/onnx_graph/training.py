@@ -25,17 +25,17 @@ def written_out(proto: Proto) -> Proto:
 
     if _first(proto.graph) is None:
         return proto
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    while (index := _first(made.graph)) is not None:
-        node = made.graph.node[index]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    while (index := _first(copy.graph)) is not None:
+        node = copy.graph.node[index]
         # A gradient may be taken of another one: types are known of what was written by now.
-        nodes = _EXPANSIONS[node.op_type](_tape(made, copied(node)))
-        kept = [*made.graph.node[:index], *nodes, *made.graph.node[index + 1 :]]
+        nodes = _EXPANSIONS[node.op_type](_tape(copy, copied(node)))
+        kept = [*copy.graph.node[:index], *nodes, *copy.graph.node[index + 1 :]]
         copies = [copied(each) for each in kept]
-        del made.graph.node[:]
-        made.graph.node.extend(copies)
-    return made
+        del copy.graph.node[:]
+        copy.graph.node.extend(copies)
+    return copy
 
 
 def _first(graph: Proto) -> int | None:
@@ -118,8 +118,8 @@ def _adam(tape: Tape, rate: str, turn: str, x: str, g: str, v: str, h: str) -> S
     squares = tape("Add", tape("Mul", h, beta), tape("Mul", tape("Mul", slope, slope), 1 - beta))
     scale = tape("Add", tape("Sqrt", squares), _option(tape, "epsilon", 1e-6))
     step = tape("Mul", _unbiased(tape, rate, turn, (alpha, beta)), tape("Div", mean, scale))
-    made = tape("Sub", x, step)
-    return tape("Mul", made, 1 - _option(tape, "norm_coefficient_post")), mean, squares
+    stepped = tape("Sub", x, step)
+    return tape("Mul", stepped, 1 - _option(tape, "norm_coefficient_post")), mean, squares
 
 
 def _unbiased(tape: Tape, rate: str, turn: str, powers: tuple[float, float]) -> str:

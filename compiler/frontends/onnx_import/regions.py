@@ -74,9 +74,9 @@ def import_with_regions(
     if (whole := graph.whole()) is not None:
         return whole
     for _ in range(_ATTEMPTS):
-        made = graph.attempt()
-        if made is not None:
-            return made
+        imported = graph.attempt()
+        if imported is not None:
+            return imported
     raise ModelError(f"no part of the graph can be imported: {graph.reason}")
 
 
@@ -123,8 +123,8 @@ class _Graph:
 
         What becomes of it must have a static shape everywhere, and no other type than ONNX says.
         """
-        given = [value.name for value in self.static.proto.graph.input]
-        if not all(self.able) or any(isinstance(self.specs.get(n), OpaqueSpec) for n in given):
+        inputs = [value.name for value in self.static.proto.graph.input]
+        if not all(self.able) or any(isinstance(self.specs.get(n), OpaqueSpec) for n in inputs):
             return None
         try:
             module, reached = import_graph(self.static.proto, self.file.weights, self.shapes)
