@@ -78,8 +78,8 @@ def probe() -> Iterator[Check]:
     if busy <= load.QUIET:
         yield Check("probe", "ok", kept)
     else:
-        told = f"not kept: other programs kept {busy:.1f} cores busy"
-        yield Check("probe", "note", told, "probe again when the machine is quiet")
+        state = f"not kept: other programs kept {busy:.1f} cores busy"
+        yield Check("probe", "note", state, "probe again when the machine is quiet")
 
 
 def healthy(checks: list[Check]) -> bool:
@@ -167,8 +167,8 @@ def _tvm() -> Iterator[Check]:
 
 
 def _cause(error: Exception) -> str:
-    said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-    return said[-1] if said else type(error).__name__
+    lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _cpu() -> Iterator[Check]:
@@ -200,8 +200,8 @@ def _cuda() -> Iterator[Check]:
         yield Check("cuda compiler", "note", str(error), advice)
     try:
         found = driver.devices()
-        told = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
-        yield Check("gpu", "ok", f"{told}; driver for CUDA {driver.version()}")
+        names = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
+        yield Check("gpu", "ok", f"{names}; driver for CUDA {driver.version()}")
     except driver.NoGpuError as error:
         yield Check("gpu", "note", f"{error}", "GPUs can be compiled for all the same, by name")
 

@@ -30,8 +30,8 @@ class Examiner:
 
     def __call__(self, request: Json) -> Json:
         """Do what the request's `do` says."""
-        given = dict(request)
-        answer: Json = getattr(self, given.pop("do"))(**given)
+        arguments = dict(request)
+        answer: Json = getattr(self, arguments.pop("do"))(**arguments)
         return answer
 
     def begin(self, suite: str, seconds: float, memory: int) -> Json:

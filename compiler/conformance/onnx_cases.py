@@ -55,36 +55,36 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
     run = _ENGINES[engine]
     fixed: set[str] = set()
     verdict = Verdict.PASS
-    for given, expected in case.data:
-        inputs, wanted = ([_value(value) for value in side] for side in (given, expected))
+    for stored, expected in case.data:
+        inputs, wanted = ([_value(value) for value in side] for side in (stored, expected))
         ran = run(case.model, inputs, fallback)
         fixed.update(ran.fixed)
         if ran.helped:
             verdict = Verdict.FALLBACK
-        if said := difference(ran.outputs, wanted, case.rtol, case.atol):
+        if differs := difference(ran.outputs, wanted, case.rtol, case.atol):
             if nearer(case.model, inputs, ran.outputs, wanted, case.rtol, case.atol):
                 continue
             if draws(case.model):
                 raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
-            return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
+            return Result("", "", Verdict.WRONG, differs, tuple(sorted(fixed)))
     return Result("", "", verdict, "", tuple(sorted(fixed)))
 
 
-def _by_hybridc(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
+def _by_hybridc(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
     from hybridc.compiler.onnx_backend import Prepared
 
     prepared = Prepared(model, fallback)
-    outputs = prepared.run(given)
+    outputs = prepared.run(inputs)
     return _Ran(outputs, prepared.deciding, bool(prepared.regions()))
 
 
-def _by_ort(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
+def _by_ort(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
     del fallback  # it is the other runtime itself
     from hybridc.compiler.reference import runtime_session
 
     initialised = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in initialised]
-    feed = dict(zip(names, given, strict=False))
+    feed = dict(zip(names, inputs, strict=False))
     try:
         session = runtime_session(model)
     except Exception as error:  # its classes are not public
@@ -102,16 +102,16 @@ def difference(got: Sequence[Any], expected: Sequence[Any], rtol: float, atol: f
     if len(got) != len(expected):
         return f"{len(got)} outputs, not {len(expected)}"
     for index, (value, right) in enumerate(zip(got, expected, strict=True)):
-        if said := _differs(value, right, rtol, atol):
-            return f"output {index}{said}"
+        if differs := _differs(value, right, rtol, atol):
+            return f"output {index}{differs}"
     return None
 
 
 def _differs(value: Any, right: Any, rtol: float, atol: float) -> str | None:
     """What differs between two values, to complete "output 0"."""
     if isinstance(value, list) and isinstance(right, list):
-        said = difference(value, right, rtol, atol)
-        return f", a sequence: {said}" if said else None
+        differs = difference(value, right, rtol, atol)
+        return f", a sequence: {differs}" if differs else None
     if not (isinstance(value, np.ndarray) and isinstance(right, np.ndarray)):
         return None if value is right is None else f" is {type(value).__name__}, not {right!r:.60}"
     if value.shape != right.shape:
@@ -121,8 +121,8 @@ def _differs(value: Any, right: Any, rtol: float, atol: float) -> str | None:
     if value.dtype == object:  # strings
         return None if np.array_equal(value, right) else ": other strings"
     near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
-    said = _numbers(_comparable(value), _comparable(right), near, atol)
-    return f": {said}" if said else None
+    differs = _numbers(_comparable(value), _comparable(right), near, atol)
+    return f": {differs}" if differs else None
 
 
 def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None:
@@ -130,10 +130,10 @@ def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None
         np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
     except AssertionError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = [
+        facts = [
             line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))
         ]
-        return "; ".join(said or lines[:2])
+        return "; ".join(facts or lines[:2])
     return None
 
 

@@ -16,7 +16,7 @@ Proto = Any  # a message of onnx; the library ships no types for them
 
 def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
     model: Proto,
-    given: Sequence[Any],
+    inputs: Sequence[Any],
     got: Sequence[Any],
     stored: Sequence[Any],
     rtol: float,
@@ -28,7 +28,7 @@ def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
     from the stored one is farther from it than that.
     """
     try:
-        exact = outputs(model, given)
+        exact = outputs(model, inputs)
     except Exception:  # the reference lacks operators and types, and raises anything
         return False
     if len(exact) != len(got):
@@ -36,13 +36,13 @@ def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
     return all(map(_nearer, got, stored, exact, [rtol] * len(got), [atol] * len(got)))
 
 
-def outputs(model: Proto, given: Sequence[Any]) -> list[Any]:
+def outputs(model: Proto, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a model in which all floats are float64."""
     from onnx.reference import ReferenceEvaluator
 
     wide = _widened(model)
     names = [value.name for value in wide.graph.input]
-    feed = dict(zip(names, map(_wide, given), strict=False))
+    feed = dict(zip(names, map(_wide, inputs), strict=False))
     return list(ReferenceEvaluator(wide).run(None, feed))
 
 
@@ -62,9 +62,9 @@ def _widened(model: Proto) -> Proto:
     """A copy in which inputs, constants and casts of narrower floats are of float64."""
     import onnx
 
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph, narrow = made.graph, _narrow()
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    graph, narrow = wide.graph, _narrow()
     for value in [*graph.input, *graph.output]:
         if value.type.tensor_type.elem_type in narrow:
             value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
@@ -76,7 +76,7 @@ def _widened(model: Proto) -> Proto:
         elif attribute.name in ("to", "dtype") and attribute.i in narrow:
             attribute.i = onnx.TensorProto.DOUBLE
     del graph.value_info[:]
-    return made
+    return wide
 
 
 def _narrow() -> frozenset[int]:

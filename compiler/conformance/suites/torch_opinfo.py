@@ -61,18 +61,18 @@ class TorchOpinfo(Suite):
                     self.inner = function
 
             def forward(self, *tensors: Any) -> Any:
-                given = list(leaves)
+                arguments = list(leaves)
                 for place, tensor in zip(places, tensors, strict=True):
-                    given[place] = tensor
-                positional, keyword = tree_unflatten(given, spec)
+                    arguments[place] = tensor
+                positional, keyword = tree_unflatten(arguments, spec)
                 return function(*positional, **keyword)
 
         module, tensors = Case().eval(), tuple(leaves[place].detach() for place in places)
         wanted = _eager(module, tensors)
         got, helped = _compiled(module, tensors)
         right = Verdict.FALLBACK if helped else Verdict.PASS
-        said = difference(got, wanted, _RTOL, _ATOL)
-        return Result("", "", Verdict.WRONG if said else right, said or "")
+        differs = difference(got, wanted, _RTOL, _ATOL)
+        return Result("", "", Verdict.WRONG if differs else right, differs or "")
 
 
 def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
@@ -181,15 +181,15 @@ def _modules() -> Iterator[tuple[str, Callable[[], Call]]]:
 def _module(info: Any) -> Call:
     import torch
 
-    made = info.module_inputs_func(
+    samples = info.module_inputs_func(
         info, device="cpu", dtype=torch.float32, requires_grad=False, training=False
     )
-    first = made[0]
-    built, given = first.constructor_input, first.forward_input
-    if given is None:
+    first = samples[0]
+    constructor, forward = first.constructor_input, first.forward_input
+    if forward is None:
         raise ModelError("it has no inputs")
-    module = info.module_cls(*built.args, **built.kwargs).eval()
-    return module, tuple(given.args), dict(given.kwargs)
+    module = info.module_cls(*constructor.args, **constructor.kwargs).eval()
+    return module, tuple(forward.args), dict(forward.kwargs)
 
 
 def _examples() -> Iterator[tuple[str, Callable[[], Call]]]:
