@@ -11,14 +11,14 @@ from hybridc.compiler.errors import ModelError
 class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
-    `given` are the places of its inputs among the region's arguments.  `made` says for each of the
-    region's outputs where it comes from: the place among the graph's outputs and the strides that
-    torch gave it, an argument's place, or a constant.
+    `inputs` are the places of its inputs among the region's arguments.  `outputs` says for each of
+    the region's outputs where it comes from: the place among the graph's outputs and the strides
+    that torch gave it, an argument's place, or a constant.
     """
 
     module: Any
-    given: tuple[int, ...]
-    made: tuple["Computed | Argument | Plain", ...]
+    inputs: tuple[int, ...]
+    outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
 
     def changed(self, args: Sequence[Any]) -> set[int]:

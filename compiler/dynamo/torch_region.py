@@ -51,8 +51,8 @@ class Region:
             eager: Sequence[Any] = self._graph(*tensors)
             return eager
         frozen, session = self._ready
-        results = run(session, [tensors[place] for place in frozen.given])
-        return [_output(source, results, tensors) for source in frozen.made]
+        results = run(session, [tensors[place] for place in frozen.inputs])
+        return [_output(source, results, tensors) for source in frozen.outputs]
 
     @property
     def waits(self) -> bool:
@@ -71,8 +71,8 @@ class Region:
             self._weights -= self._ready[0].changed(args)
         with torch.inference_mode(False), torch.no_grad():
             frozen = freeze(self._graph, args, self._weights)
-            inputs = tuple(ordinary(args[place]) for place in frozen.given)
-            computes = any(isinstance(source, Computed) for source in frozen.made)
+            inputs = tuple(ordinary(args[place]) for place in frozen.inputs)
+            computes = any(isinstance(source, Computed) for source in frozen.outputs)
             compiled = session(frozen.module, inputs, self._options) if computes else None
         self._ready = frozen, compiled
 
