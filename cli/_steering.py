@@ -50,6 +50,7 @@ _OPTIONS = (
         "-O",
         "--level",
         type=click.IntRange(0, 3),
+        metavar="N",
         default=2,
         show_default=True,
         help="0: only what makes the model run; 1: nothing that rounds differently; 2: all passes;"
@@ -57,15 +58,22 @@ _OPTIONS = (
     ),
     click.option(
         "--strategy",
+        metavar="NAME",
         default="cascade",
         show_default=True,
         help="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
     ),
     click.option(
-        "--mode", type=click.Choice(_MODES), help="Which component the budget goes to first."
+        "--mode",
+        type=click.Choice(_MODES),
+        metavar="MODE",
+        help=f"Which component the budget goes to first: {', '.join(_MODES)}.",
     ),
     click.option(
-        "--tier", type=click.Choice(_TIERS), help="A preset of components, trials and budget."
+        "--tier",
+        type=click.Choice(_TIERS),
+        metavar="TIER",
+        help=f"A preset of components, trials and budget: {', '.join(_TIERS)}.",
     ),
     click.option(
         "--components",
@@ -83,6 +91,7 @@ _OPTIONS = (
     click.option(
         "--depth",
         type=click.IntRange(1, 3),
+        metavar="N",
         default=2,
         show_default=True,
         help="Predict by the whole model (1), by each kernel (2), by each kernel's time (3).",
@@ -91,12 +100,16 @@ _OPTIONS = (
     click.option(
         "--threshold",
         type=float,
+        metavar="SHARE",
         default=0.0,
         show_default=True,
         help="The share that a stage must take off the costs to stay.",
     ),
     click.option(
-        "--workers", type=click.IntRange(min=1), help="Processes of the strategy parallel."
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes of the strategy parallel.",
     ),
     click.option(
         "--levels",
