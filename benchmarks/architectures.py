@@ -23,14 +23,14 @@ from zoo_sequences import FAMILIES
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.conformance import summary
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.examiner import judged
-from hybridc.compiler.conformance.onnx_cases import difference
 from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.session import InferenceSession
 
 _SUITE = "architectures"
-_RTOL, _ATOL = 1e-3, 1e-4
+_TOLERANCE = Tolerance(1e-3, 1e-4)
 
 
 def main() -> None:
@@ -69,7 +69,7 @@ def examine(name: str) -> Result:
     outcome = driver.compile_model(model, options)
     feed = {spec.name: array for spec, array in zip(model.inputs, animal.feed, strict=True)}
     got = InferenceSession(outcome.artifact, 1).run(None, feed)
-    differs = difference(got, model.reference(feed), _RTOL, _ATOL)
+    differs = difference(got, model.reference(feed), _TOLERANCE)
     right = Verdict.FALLBACK if model.regions else Verdict.PASS
     return Result("", "", Verdict.WRONG if differs else right, differs or "")
 

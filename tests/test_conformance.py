@@ -10,18 +10,19 @@ from click.testing import CliRunner
 
 from hybridc.cli.conformance import command
 from hybridc.compiler.conformance import run, summary
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.examiner import judged
-from hybridc.compiler.conformance.onnx_cases import Case, difference, examine
+from hybridc.compiler.conformance.onnx_cases import Case, examine
 from hybridc.compiler.conformance.page import Document, page
 from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 from hybridc.compiler.fork import Limits
 
+EXACT = Tolerance(0.0, 0.0)
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
 from dataclasses import dataclass
-from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import ModelError
 
@@ -92,24 +93,24 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
 
 
 def test_outputs_are_compared_as_onnx_does() -> None:
-    x = np.array([1, 2], np.float32)
-    assert difference([x], [x], 1e-3, 1e-7) is None
-    assert difference([x], [x, x], 1e-3, 1e-7) == "1 outputs, not 2"
-    assert difference([x], [x[None]], 1e-3, 1e-7) == "output 0 has the shape (2,), not (1, 2)"
-    said = difference([x], [x.astype(np.float64)], 1e-3, 1e-7)
+    x, near = np.array([1, 2], np.float32), Tolerance(1e-3, 1e-7)
+    assert difference([x], [x], near) is None
+    assert difference([x], [x, x], near) == "1 outputs, not 2"
+    assert difference([x], [x[None]], near) == "output 0 has the shape (2,), not (1, 2)"
+    said = difference([x], [x.astype(np.float64)], near)
     assert said == "output 0 is of float32, not float64"
-    assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], 1e-3, 0))
-    assert difference([[x, x]], [[x, x]], 1e-3, 0) is None
-    said = difference([[x]], [[x, x]], 1e-3, 0)
+    assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], near))
+    assert difference([[x, x]], [[x, x]], near) is None
+    said = difference([[x]], [[x, x]], near)
     assert said == "output 0, a sequence: 1 outputs, not 2"
     words = np.array(["a", "b"], object)
-    assert difference([words], [words], 0, 0) is None
-    assert difference([words], [words[::-1]], 0, 0) == "output 0: other strings"
-    assert difference([None], [None], 0, 0) is None
-    assert difference([x], [None], 0, 0) == "output 0 is ndarray, not None"
+    assert difference([words], [words], near) is None
+    assert difference([words], [words[::-1]], near) == "output 0: other strings"
+    assert difference([None], [None], near) is None
+    assert difference([x], [None], near) == "output 0 is ndarray, not None"
     nan = np.array([np.nan], np.float32)
-    assert difference([nan], [nan], 1e-3, 0) is None
-    assert difference([nan], [x[:1]], 1e-3, 0) is not None
+    assert difference([nan], [nan], near) is None
+    assert difference([nan], [x[:1]], near) is not None
 
 
 def results() -> list[Result]:
@@ -168,7 +169,7 @@ def test_what_another_runtime_helps_with_is_told_apart(fallback: bool, verdict: 
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 7, None)])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
-    case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], 0.0, 0.0)
+    case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], EXACT)
     assert str(judged("a", "g", lambda: examine(case, fallback=fallback)).verdict) == verdict
 
 
@@ -182,7 +183,7 @@ def test_an_answer_nearer_to_float64_s_than_the_stored_one_is_right(
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = np.array([1e8, 1, -1e8], np.float32)
     got, stored = (np.array(v, np.float32) for v in (answer, 0.0))
-    assert nearer(model, [x], [got], [stored], 1e-3, 1e-7) == right
+    assert nearer(model, [x], [got], [stored], Tolerance(1e-3, 1e-7)) == right
 
 
 def test_casts_and_constants_do_not_round_where_float64_judges() -> None:
@@ -207,12 +208,12 @@ def test_drawn_numbers_are_no_wrong_answer() -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = np.zeros(3, np.float32)
     with pytest.raises(ModelError, match="it draws random numbers"):
-        examine(Case(model, [([x], [x])], 0.0, 0.0), "ort")
+        examine(Case(model, [([x], [x])], EXACT), "ort")
     still = onnx.helper.make_node("Identity", ["x"], ["y"])
     graph = onnx.helper.make_graph([still], "g", [value("x", 7, [3])], [value("y", 7, [3])])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = x.astype(np.int64)
-    assert examine(Case(model, [([x], [x + 1])], 0.0, 0.0), "ort").verdict == Verdict.WRONG
+    assert examine(Case(model, [([x], [x + 1])], EXACT), "ort").verdict == Verdict.WRONG
 
 
 def test_bad_calls_are_refused_before_anything_starts() -> None:

@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.errors import InputError, ModelError, hint
 from hybridc.compiler.frontends.onnx_import.operators import draws
-from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
-
-_BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Case:
 
     model: Proto
     data: Sequence[tuple[Sequence[Any], Sequence[Any]]]
-    rtol: float
-    atol: float
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -61,8 +58,8 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
         fixed.update(ran.fixed)
         if ran.helped:
             verdict = Verdict.FALLBACK
-        if differs := difference(ran.outputs, wanted, case.rtol, case.atol):
-            if nearer(case.model, inputs, ran.outputs, wanted, case.rtol, case.atol):
+        if differs := difference(ran.outputs, wanted, case.tolerance):
+            if nearer(case.model, inputs, ran.outputs, wanted, case.tolerance):
                 continue
             if draws(case.model):
                 raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
@@ -95,51 +92,6 @@ def _by_ort(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
 _ENGINES: Mapping[str, Callable[[Proto, Sequence[Any], bool], _Ran]] = MappingProxyType(
     {"hybridc": _by_hybridc, "ort": _by_ort}
 )
-
-
-def difference(got: Sequence[Any], expected: Sequence[Any], rtol: float, atol: float) -> str | None:
-    """What differs between outputs beyond the tolerance, in one line, or None."""
-    if len(got) != len(expected):
-        return f"{len(got)} outputs, not {len(expected)}"
-    for index, (value, right) in enumerate(zip(got, expected, strict=True)):
-        if differs := _differs(value, right, rtol, atol):
-            return f"output {index}{differs}"
-    return None
-
-
-def _differs(value: Any, right: Any, rtol: float, atol: float) -> str | None:
-    """What differs between two values, to complete "output 0"."""
-    if isinstance(value, list) and isinstance(right, list):
-        differs = difference(value, right, rtol, atol)
-        return f", a sequence: {differs}" if differs else None
-    if not (isinstance(value, np.ndarray) and isinstance(right, np.ndarray)):
-        return None if value is right is None else f" is {type(value).__name__}, not {right!r:.60}"
-    if value.shape != right.shape:
-        return f" has the shape {value.shape}, not {right.shape}"
-    if value.dtype != right.dtype:
-        return f" is of {value.dtype}, not {right.dtype}"
-    if value.dtype == object:  # strings
-        return None if np.array_equal(value, right) else ": other strings"
-    near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
-    differs = _numbers(_comparable(value), _comparable(right), near, atol)
-    return f": {differs}" if differs else None
-
-
-def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None:
-    try:
-        np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
-    except AssertionError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        facts = [
-            line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))
-        ]
-        return "; ".join(facts or lines[:2])
-    return None
-
-
-def _comparable(array: Array) -> Array:
-    """Types of ml_dtypes as float32, which holds all their numbers; numpy cannot promote them."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _value(value: Any) -> Any:

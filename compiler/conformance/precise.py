@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.conformance.comparison import Tolerance
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
 
-def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
+def nearer(
     model: Proto,
     inputs: Sequence[Any],
     got: Sequence[Any],
     stored: Sequence[Any],
-    rtol: float,
-    atol: float,
+    tolerance: Tolerance,
 ) -> bool:
     """Whether an answer is right though it differs from the stored one.
 
@@ -33,7 +33,7 @@ def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
         return False
     if len(exact) != len(got):
         return False
-    return all(map(_nearer, got, stored, exact, [rtol] * len(got), [atol] * len(got)))
+    return all(map(_nearer, got, stored, exact, [tolerance] * len(got)))
 
 
 def outputs(model: Proto, inputs: Sequence[Any]) -> list[Any]:
@@ -46,15 +46,14 @@ def outputs(model: Proto, inputs: Sequence[Any]) -> list[Any]:
     return list(ReferenceEvaluator(wide).run(None, feed))
 
 
-def _nearer(got: Any, stored: Any, exact: Any, rtol: float, atol: float) -> bool:
+def _nearer(got: Any, stored: Any, exact: Any, tolerance: Tolerance) -> bool:
     arrays = got, stored, exact
     if not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays):
         return bool(np.array_equal(got, stored)) if isinstance(got, np.ndarray) else got == stored
     if not got.shape == stored.shape == exact.shape:
         return False
     ours, theirs, true = (array.astype(np.float64) for array in arrays)
-    same = np.isclose(ours, theirs, rtol, atol, equal_nan=True)
-    right = np.isclose(ours, true, rtol, atol, equal_nan=True)
+    same, right = tolerance.holds(ours, theirs), tolerance.holds(ours, true)
     return bool((same | (right & (np.abs(ours - true) <= np.abs(theirs - true)))).all())
 
 

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from hybridc.compiler.conformance import onnx_cases
+from hybridc.compiler.conformance.comparison import Tolerance
 from hybridc.compiler.conformance.suite import Entry, Result, Suite
 
 _EXPANDED = "_expanded"
@@ -46,5 +47,6 @@ class OnnxNode(Suite):
     def examine(self, name: str) -> Result:
         """Run one test."""
         case = self._cases[name]
-        data = onnx_cases.Case(case.model, case.data_sets, case.rtol, case.atol)
+        tolerance = Tolerance(case.rtol, case.atol)
+        data = onnx_cases.Case(case.model, case.data_sets, tolerance)
         return onnx_cases.examine(data, self.engine, self.fallback)

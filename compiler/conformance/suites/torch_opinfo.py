@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import InputError, ModelError
 
-_RTOL, _ATOL = 1e-3, 1e-4
+_TOLERANCE = Tolerance(1e-3, 1e-4)
+_EQUAL = Tolerance(0.0, 0.0)
 _NOT_HERE = "jiterator"  # made of CUDA code
 # What they give is memory that nobody wrote.
 _UNWRITTEN = frozenset(
@@ -71,7 +72,7 @@ class TorchOpinfo(Suite):
         wanted = _eager(module, tensors)
         got, helped = _compiled(module, tensors)
         right = Verdict.FALLBACK if helped else Verdict.PASS
-        differs = difference(got, wanted, _RTOL, _ATOL)
+        differs = difference(got, wanted, _TOLERANCE)
         return Result("", "", Verdict.WRONG if differs else right, differs or "")
 
 
@@ -86,7 +87,7 @@ def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
         except RuntimeError as error:
             raise ModelError(f"torch itself refuses it: {error}") from None
     wanted, again = ([_array(x) for x in each if isinstance(x, torch.Tensor)] for each in both)
-    if difference(wanted, again, 0.0, 0.0):
+    if difference(wanted, again, _EQUAL):
         raise ModelError("it draws random numbers")
     if not wanted:
         raise ModelError("it gives no tensors")
