@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.element_types import walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import Writer, opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, opset_of
 
 _ALIGN, _CROP = "align_corners", "tf_crop_and_resize"
 _FLOAT = 1  # of ONNX's element types
@@ -32,9 +32,10 @@ def write_out(proto: Proto) -> None:
         nodes: list[Proto] = []
         for index, node in enumerate(graph.node):
             if _is_rounded(node, whole):
-                writer = Writer(graph, copied(node), f"{node.output[0]}/corners{index}", opset)
+                prefix = f"{node.output[0]}/corners{index}"
+                writer = Writer(Place(graph, copied(node), prefix, opset))
                 _cropped(writer)
-                nodes += writer.made
+                nodes += writer.nodes
             else:
                 nodes.append(copied(node))
         del graph.node[:]
@@ -67,7 +68,7 @@ def _cropped(w: Writer) -> None:
     for attribute in node.attribute:
         if attribute.name == "coordinate_transformation_mode":
             attribute.s = _CROP.encode()
-    w.made.append(node)
+    w.nodes.append(node)
 
 
 def _is_rounded(node: Proto, whole: set[str]) -> bool:

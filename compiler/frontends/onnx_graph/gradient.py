@@ -36,7 +36,7 @@ def gradient(tape: Tape) -> list[Proto]:
         if output:
             known = found.get(values[name]) or tape.full(values[name], 0.0)
             tape.emit("Identity", [known], output)
-    return tape.made
+    return tape.nodes
 
 
 def _back(tape: Tape, node: Proto, found: dict[str, str]) -> None:
@@ -72,7 +72,7 @@ def _copied(
     for node in path:
         names |= {name: f"{tape.prefix}/at/{name}" for name in node.output if name}
     copies = [renamed(node, names) for node in path]
-    tape.made.extend(copies)
+    tape.nodes.extend(copies)
     tape.types.update({new: tape.types[old] for old, new in names.items() if old in tape.types})
     return copies, names
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
-from hybridc.compiler.frontends.onnx_graph.writer import Writer
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer
 
 _AXES_ARE_INPUTS = 13  # the opset since when ReduceSum takes them so
 
@@ -18,16 +18,8 @@ class Tape(Writer):
     `active` are the names that the target depends on, of those that it is derived by.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a place in a graph
-        self,
-        graph: Proto,
-        node: Proto,
-        prefix: str,
-        opset: int,
-        types: dict[str, Proto],
-        dtype: str,
-    ) -> None:
-        super().__init__(graph, node, prefix, opset)
+    def __init__(self, place: Place, types: dict[str, Proto], dtype: str) -> None:
+        super().__init__(place)
         self.types, self.dtype = types, dtype
         self.active: set[str] = set()
 

@@ -11,7 +11,7 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_graph.gradient import gradient
 from hybridc.compiler.frontends.onnx_graph.gradient_tape import Tape
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, opset_of
 
 _DOMAIN = "ai.onnx.preview.training"
 
@@ -62,7 +62,7 @@ def _tape(proto: Proto, node: Proto) -> Tape:
     number = like.tensor_type.elem_type if like is not None else onnx.TensorProto.FLOAT
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(number))
     prefix = f"{next(name for name in node.output if name)}/{node.op_type}"
-    return Tape(proto.graph, node, prefix, opset_of(proto), types, dtype)
+    return Tape(Place(proto.graph, node, prefix, opset_of(proto)), types, dtype)
 
 
 def _steps(count: int, step: Callable[..., Sequence[str]]) -> Callable[[Tape], list[Proto]]:
@@ -76,7 +76,7 @@ def _steps(count: int, step: Callable[..., Sequence[str]]) -> Callable[[Tape], l
             for result, output in zip(results, tape.node.output[index::tensors], strict=False):
                 if output:
                     tape.emit("Identity", [result], output)
-        return tape.made
+        return tape.nodes
 
     return expand
 
