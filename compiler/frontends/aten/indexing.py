@@ -106,8 +106,7 @@ def _index_reduce(  # noqa: PLR0913 - torch's own signature
     shape = [1] * source.ndim
     shape[axis] = -1
     places = index.reshape(shape).expand(source.shape)
-    name = "prod" if reduce == "prod" else reduce
-    return torch.scatter_reduce(self, axis, places, source, name, include_self=include_self)
+    return torch.scatter_reduce(self, axis, places, source, reduce, include_self=include_self)
 
 
 def _scattered(  # noqa: PLR0913, PLR0917 - what a scatter is made of
