@@ -12,7 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import NoReturn
 
 import click
@@ -20,6 +20,7 @@ import click
 import hybridc.cli
 from hybridc.compiler import settings
 from hybridc.compiler.errors import HybridcError, hint
+from hybridc.compiler.packages import version_of
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
 INTERRUPTED = 130  # 128 + SIGINT
@@ -155,11 +156,5 @@ def _fault(error: Exception, arguments: Sequence[str]) -> str:
 
 def _versions() -> str:
     python = ".".join(map(str, sys.version_info[:3]))
-    return ", ".join([f"python {python}", *(f"{part} {_version(part)}" for part in _PARTS)])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
+    found = (f"{part} {version_of(part) or 'missing'}" for part in _PARTS)
+    return ", ".join([f"python {python}", *found])

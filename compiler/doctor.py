@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
@@ -17,6 +17,7 @@ from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
+from hybridc.compiler.packages import installed, version_of
 
 Status = Literal["ok", "note", "bad"]
 
@@ -110,9 +111,8 @@ def _packages() -> Iterator[Check]:
 
 def _package(requirement: Requirement) -> Check:
     name, install = requirement.name, f"pip install '{requirement}'"
-    try:
-        found = version(name)
-    except PackageNotFoundError:
+    found = version_of(name)
+    if found is None:
         return Check(name, "bad", "not installed", install)
     if requirement.specifier.contains(found, prereleases=True):
         return Check(name, "ok", found)
@@ -122,7 +122,7 @@ def _package(requirement: Requirement) -> Check:
 
 def _extras() -> Iterator[Check]:
     for extra, purpose in _EXTRAS.items():
-        missing = [name for name in _names_of(extra) if not _is_installed(name)]
+        missing = [name for name in _names_of(extra) if not installed(name)]
         if missing:
             advice = f"for {purpose}: pip install 'hybridc[{extra}]'"
             yield Check(f"extra {extra}", "note", f"without {', '.join(missing)}", advice)
@@ -133,13 +133,6 @@ def _extras() -> Iterator[Check]:
 def _names_of(extra: str) -> list[str]:
     wanted = map(Requirement, requires("hybridc") or [])
     return [r.name for r in wanted if r.marker is not None and r.marker.evaluate({"extra": extra})]
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 def _tvm() -> Iterator[Check]:
