@@ -117,9 +117,8 @@ def _recurrent(node: Node) -> list[Expr]:
     plain = _is_plain(node)
     if time > _LONGEST and not plain:
         raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
-    directions = ["forward", "reverse"]
     kind = node.get("direction", "forward")
-    directions = directions if kind == "bidirectional" else [kind]
+    directions = ["forward", "reverse"] if kind == "bidirectional" else [kind]
     outputs: list[Expr] = []
     states: list[State] = []
     for number, direction in enumerate(directions):
@@ -167,11 +166,13 @@ def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, Stat
     return all_steps(node.scope, node.operator, x, weights, state, reverse=reverse)
 
 
-def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tuple[Expr, State]:
+def _one_way(
+    node: Node, x: Expr, number: int, directions: int, reverse: bool
+) -> tuple[Expr, State]:
     """Outputs `[time, batch, hidden]` and last states `[batch, hidden]` of one direction."""
     s = node.scope
     time, batch, _ = static(x)
-    direction, projection = _prepared(node, number, ways)
+    direction, projection = _prepared(node, number, directions)
     projected = projection(x)
     width = static(projected)[2]
     state: State = (_initial(node, 5, number, batch, direction.hidden),)
@@ -191,7 +192,9 @@ def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tupl
     return s.stack([steps[at] for at in range(time)], 0), state
 
 
-def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[[Expr], Expr]]:
+def _prepared(
+    node: Node, number: int, directions: int
+) -> tuple[_Direction, Callable[[Expr], Expr]]:
     """A direction, and the product of its input weights, of which the bias is a part."""
     s = node.scope
     gates = _GATES[node.operator]
@@ -208,7 +211,7 @@ def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[
         held = _of(node, 7, number)
         peepholes = [_columns(s, held, k * hidden, (k + 1) * hidden) for k in range(3)]
     transposed = s.permute_dims(w)
-    functions = _activations(node, number, ways)
+    functions = _activations(node, number, directions)
     direction = _Direction(node, s.permute_dims(r), inner, peepholes, functions, hidden)
 
     def projection(x: Expr) -> Expr:
@@ -242,11 +245,11 @@ def _columns(s: Expr, value: Expr, first: int, last: int) -> Expr:
     return s.strided_slice(value, [axis], [first], [last])
 
 
-def _activations(node: Node, number: int, ways: int) -> list[Callable[[Expr], Expr]]:
+def _activations(node: Node, number: int, directions: int) -> list[Callable[[Expr], Expr]]:
     """The functions of one direction; alphas and betas are listed for those that take them."""
     s = node.scope
     usual = _DEFAULTS[node.operator]
-    names = node.get("activations") or [*usual] * ways
+    names = node.get("activations") or [*usual] * directions
     names = [name.decode() if isinstance(name, bytes) else name for name in names]
     alphas = list(node.get("activation_alpha") or [])
     betas = list(node.get("activation_beta") or [])
