@@ -1,6 +1,8 @@
 """Other people's cases: how they are run, counted and told, and a fixed subset of ONNX's."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from hybridc.compiler.conformance.onnx_cases import Case, examine
 from hybridc.compiler.conformance.page import Document, page
 from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
+from hybridc.compiler.conformance.suites.onnx_node import may_make
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 from hybridc.compiler.fork import Limits
 
@@ -23,6 +26,7 @@ EXACT = Tolerance(0.0, 0.0)
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
 from dataclasses import dataclass
+from hybridc.compiler.conformance.suites.onnx_node import may_make
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import ModelError
 
@@ -47,11 +51,47 @@ def test_the_fixed_subset_is_as_it_was() -> None:
     text = Path(__file__).with_name("conformance_subset.txt").read_text()
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     expected = {name: "".join(verdict) for name, *verdict in lines if verdict}
-    with run.Runner("onnx-node", Limits(300.0)) as runner:
-        known = {entry.name: entry for entry in runner.entries(core=True)}
+    with run.Runner("onnx-node", Limits(300.0), core=True) as runner:
+        known = {entry.name: entry for entry in runner.entries()}
         found = runner.results([known[name] for name, *_ in lines], lambda _: None)
         failing = {r.name: (str(r.verdict), r.reason) for r in found if r.verdict != Verdict.PASS}
     assert {name: verdict for name, (verdict, _) in failing.items()} == expected, failing
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", True),
+        ("relu", True),
+        ("relu_expanded", True),
+        ("relu_expanded_ver18", True),
+        ("expanded_ver18", True),
+        ("pool", False),
+    ],
+)
+def test_a_module_may_make_what_its_names_and_their_functions_hold(text: str, may: bool) -> None:
+    source = 'def export():\n    expect(node, inputs=[x], outputs=[y], name="test_relu")\n'
+    assert may_make(source, text) == may
+    assert may_make(source + "    expect(node, name=name)", text)
+
+
+@pytest.mark.slow
+def test_no_module_of_onnx_makes_what_its_text_does_not_tell() -> None:
+    """In a process of its own, since modules that another test imported make nothing again."""
+    code = (
+        "import hybridc.compiler.conformance.suites.onnx_node as suite\n"
+        "import importlib, pathlib\n"
+        "import onnx.backend.test.case.node as node\n"
+        "for path in pathlib.Path(node.__path__[0]).rglob('[!_]*.py'):\n"
+        "    before = len(node._NodeTestCases)\n"
+        "    parts = path.relative_to(node.__path__[0]).with_suffix('').parts\n"
+        "    importlib.import_module('.'.join((node.__name__, *parts)))\n"
+        "    for case in node._NodeTestCases[before:]:\n"
+        "        assert suite.may_make(path.read_text(), case.name), (path.name, case.name)\n"
+        "assert len(node._NodeTestCases) > 1000\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=300)
+    assert done.returncode == 0
 
 
 def test_what_a_case_raises_is_its_verdict() -> None:
@@ -79,7 +119,7 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
     path = f"{tmp_path}:{Path(__file__).parents[1]}"
     monkeypatch.setenv("PYTHONPATH", path)
     with run.Runner("faulty", Limits(20.0)) as runner:
-        found = {r.name: r for r in runner.results(runner.entries(core=False), lambda _: None)}
+        found = {r.name: r for r in runner.results(runner.entries(), lambda _: None)}
     assert {name: str(r.verdict) for name, r in found.items()} == {
         "dies": "error",
         "fine": "pass",
