@@ -43,7 +43,11 @@ def command(
     if output is not None:
         check_place("-o", output, "ir.py")
     from hybridc.compiler import script
+    from hybridc.compiler.errors import InputError
+    from hybridc.compiler.target import CPU, kind_of
 
+    if check and kind_of(target) != CPU:
+        raise InputError(f"--check runs kernels on this CPU, and those for {target} cannot")
     module = script.read(source.read(), source.name)
     optimised = script.optimise(module, text, device=target, threads=threads, plugins=plugin)
     if check:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hybridc.compiler import plugin
+from hybridc.compiler import pipelines, plugin
 from hybridc.compiler.errors import HybridcError, PassError, PluginError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
-from hybridc.compiler.target import CPU
+from hybridc.compiler.target import CPU, CUDA
 
 
 class Instrument(Protocol):
@@ -78,6 +78,11 @@ def entries(text: str) -> list[str]:
         for spec in split(text)
         for entry in ([each for each, _ in PIPELINES[spec]] if spec in PIPELINES else [spec])
     ]
+
+
+def on_device(text: str, device: str) -> str:
+    """A pipeline's text with the names that mean something else on a kind of target replaced."""
+    return ",".join(pipelines.on_device(spec, device == CUDA) for spec in split(text))
 
 
 def text(steps: Sequence[Pass]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import pipeline, pipelines, plugin, target
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.contract import Contract
@@ -152,10 +152,8 @@ def _of_open_sizes(model: Model) -> str:
 
 
 def pipeline_of(options: Options) -> str:
-    """The pipeline's text, with the names that mean something else on a GPU replaced."""
-    cuda = target.kind_of(options.target) == target.CUDA
-    specs = pipeline.split(options.pipeline)
-    return ",".join(pipelines.on_device(spec, cuda) for spec in specs)
+    """The pipeline's text for the options' target."""
+    return pipeline.on_device(options.pipeline, target.kind_of(options.target))
 
 
 def calibrates(options: Options) -> bool:
