@@ -106,7 +106,8 @@ def table(results: Sequence[Result], trials: int) -> str:
     """The figures as Markdown, from best to worst."""
     random = next((r.median for r in results if r.name == "random"), math.nan)
     lines = [
-        "| strategy | trials to within 2 % | of random's | after 16 trials | not found | s each |",
+        "| strategy | trials to within 2 % | of random's"
+        f" | after {min(16, trials)} trials | not found | s each |",
         "|---|---|---|---|---|---|",
     ]
     for one in sorted(results, key=lambda r: r.median):

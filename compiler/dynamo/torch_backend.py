@@ -57,16 +57,16 @@ def torch_backend(
     return Graph(graph, chosen, freeze)
 
 
-def read_options(given_options: Mapping[str, Any]) -> tuple[Options, bool]:
+def read_options(chosen: Mapping[str, Any]) -> tuple[Options, bool]:
     """The options of a compilation, and whether weights are constants."""
     known = {field.name for field in dataclasses.fields(Options)} - _NOT_HERE | {"freeze"}
-    for name in given_options:
+    for name in chosen:
         if name not in known:
             raise InputError(f"the backend hybridc has no option {name!r}; {hint(name, known)}")
-    plain = {name: value for name, value in given_options.items() if name != "freeze"}
+    plain = {name: value for name, value in chosen.items() if name != "freeze"}
     options = Options(**plain)
     plans.plan(options)  # all that is wrong is said now, not by running eagerly
-    return options, bool(given_options.get("freeze", True))
+    return options, bool(chosen.get("freeze", True))
 
 
 class Graph:
