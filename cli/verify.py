@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--validate",
-    metavar="PACKAGE.MODULE:FUNCTION",
+    metavar="PKG.MOD:FN",
     help="The measure of your own that its contract limits.  It is run: give your own.",
 )
 @BACKEND_PLUGIN

@@ -44,9 +44,9 @@ def regions(artifact: Artifact, threads: int) -> RegionSet:
     try:
         return RegionSet(artifact.regions, threads)
     except ArtifactError as error:
-        made = artifact.toolchain.get(REGION_RUNTIME)
+        version = artifact.toolchain.get(REGION_RUNTIME)
         raise ArtifactError(
-            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {made}: {error}"
+            f"artifact {artifact.name!r}, compiled with {REGION_RUNTIME} {version}: {error}"
         ) from error
 
 

@@ -123,20 +123,20 @@ class InferenceSession:
         wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
-            given = [port.bind(feed[name]) for name, port in self._named]
+            operands = [port.bind(feed[name]) for name, port in self._named]
             if self._open:
-                self._check_sizes(given)
+                self._check_sizes(operands)
             if not self._place.on_host:
-                given = self._place.put_all(given)
-            results = self._invoke(given)
+                operands = self._place.put_all(operands)
+            results = self._invoke(operands)
             if not self._place.on_host:
                 results = self._place.fetch(results)
-            made = [
+            outputs = [
                 self._parts.value(self._opaque[index]) if read is None else read(results[index])
                 for index, read in wanted
             ]
             self._parts.values.clear()
-        return made
+        return outputs
 
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors, in the order of the inputs.
@@ -151,9 +151,9 @@ class InferenceSession:
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
             device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
-            given = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
-            self._check_sizes(given)
-            results = self._invoke(given)
+            operands = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
+            self._check_sizes(operands)
+            results = self._invoke(operands)
             own = self._place.fetch if library_of(tensors) is np else self._owned
             results = own(results)
             self._place.finish()
@@ -161,11 +161,11 @@ class InferenceSession:
                 results[index] = self._parts.value(name)
             self._parts.values.clear()
         library = library_of(tensors)
-        made = tuple(
+        outputs = tuple(
             result if dtype is None else to_library(library, result, dtype)
             for result, dtype in zip(results, self._dtypes, strict=True)
         )
-        return made[0] if len(made) == 1 else made
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def instrument(self, observer: Callable[..., int]) -> None:
         """Let `observer` see each call of the virtual machine, before and after it.
@@ -177,7 +177,7 @@ class InferenceSession:
         self._main = self._machine[BY_KERNEL if known else "main"]  # no graph of a GPU
         self._machine.set_instrument(observer)
 
-    def _invoke(self, given: list[Tensor]) -> list[Tensor]:
+    def _invoke(self, operands: list[Tensor]) -> list[Tensor]:
         """Run the machine; a result that is an input, a weight or another result is copied.
 
         Graphs may return what they were given; the caller must not find that two arrays are one.
@@ -185,7 +185,7 @@ class InferenceSession:
         if self._count_threads() != self._threads:  # another session, or a thread's new pool
             self._workers.resize(self._threads)
         try:
-            result = self._main(*given, *self._last)
+            result = self._main(*operands, *self._last)
         except Exception as error:
             failure = self._parts.failure or self._offloaded.failure
             failure = failure or (None if self._place.on_host else faults.told(error))
@@ -194,7 +194,7 @@ class InferenceSession:
             self._parts.failure = self._offloaded.failure = None
             raise failure from error
         results = [result] if isinstance(result, runtime.Tensor) else list(result)
-        taken = {tensor.data_ptr() for tensor in given}
+        taken = {tensor.data_ptr() for tensor in operands}
         for index, tensor in enumerate(results):
             address = tensor.data_ptr()
             if address in taken or address in self._kept:
@@ -210,13 +210,13 @@ class InferenceSession:
             return OpaquePort(spec, alignment, self._parts.values)
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
 
-    def _check_sizes(self, given: Sequence[Tensor]) -> None:
+    def _check_sizes(self, operands: Sequence[Tensor]) -> None:
         """Raise InputError where inputs differ in an open size that they share."""
         if self._open:
             dims.bind(
                 {
                     spec.name: (spec.shape, tuple(tensor.shape))
-                    for spec, tensor in zip(self.artifact.inputs, given, strict=True)
+                    for spec, tensor in zip(self.artifact.inputs, operands, strict=True)
                 }
             )
 
@@ -255,15 +255,15 @@ class InferenceSession:
         extra = [
             f"{name!r} ({hint(str(name), self._names)})" for name in feed if name not in self._names
         ]
-        said = [f"missing inputs: {', '.join(missing)}"] if missing else []
-        said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
-        return InputError("; ".join(said))
+        faults = [f"missing inputs: {', '.join(missing)}"] if missing else []
+        faults += [f"unknown inputs: {', '.join(extra)}"] if extra else []
+        return InputError("; ".join(faults))
 
 
-def _path(given: Any) -> str | Path:
-    if not isinstance(given, str | PathLike):
-        raise InputError(f"an artifact or its path wanted, got {type(given).__name__}")
-    return Path(given)
+def _path(artifact: Any) -> str | Path:
+    if not isinstance(artifact, str | PathLike):
+        raise InputError(f"an artifact or its path wanted, got {type(artifact).__name__}")
+    return Path(artifact)
 
 
 def _check_mapping(feed: Any) -> None:
@@ -275,9 +275,9 @@ def holding(library: Any, device: Any, held: list[Any]) -> Any:
     """A `main` whose calls add all that they make to a list, for whoever needs it to stay."""
     machine = relax.VirtualMachine(library, device)
 
-    def hold(_func: object, _name: str, before: bool, made: Any, *_: object) -> int:
+    def hold(_func: object, _name: str, before: bool, result: Any, *_: object) -> int:
         if not before:
-            held.append(made)
+            held.append(result)
         return 0
 
     machine.set_instrument(hold)

@@ -103,8 +103,8 @@ def _scanned(module: IRModule, target: Target) -> IRModule:
         return sorting.lower(builder, value, target) if scan is None else scan
 
     rewritten = rewrite(module, lower)
-    made = builder.get().functions_items()
-    return updated(rewritten, {k: f for k, f in made if isinstance(f, tirx.PrimFunc)})
+    functions = builder.get().functions_items()
+    return updated(rewritten, {k: f for k, f in functions if isinstance(f, tirx.PrimFunc)})
 
 
 def _packable(left: Any, right: Any, result: Any) -> bool:

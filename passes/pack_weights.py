@@ -175,8 +175,8 @@ class _Packer:
         windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
         if windows is not None:
             size = window[0], window[1]
-            made = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
-            return self._call("conv2d", made, replaced, *windows)
+            convolution = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
+            return self._call("conv2d", convolution, replaced, *windows)
         lanes = self._lanes(weight, outputs, conv.groups)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, self._group(weight))
         if conv.pointwise and groups == 1 and window == [1, 1]:

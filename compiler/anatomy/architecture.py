@@ -39,13 +39,13 @@ def architecture(module: IRModule, found: Sequence[Operator]) -> Architecture:
     recurrent = _recurrent(found) / total
     attentions = _attentions(found)
     products = _share(found, total, PRODUCT, ATTENTION)
-    told = (
+    candidates = (
         (convolutions, f"convolutions do {convolutions:.0%} of the multiplications"),
         (recurrent, f"weights that are used step after step do {recurrent:.0%}"),
         (attentions, f"{attentions} products of softmax with activations (attention)"),
         (products, f"matrix products do {products:.0%} of the multiplications"),
     )
-    reasons = tuple(reason for share, reason in told if share >= _LEAST)
+    reasons = tuple(reason for share, reason in candidates if share >= _LEAST)
     if recurrent >= _MOST:
         return Architecture("recurrent", reasons)
     if attentions and max(convolutions, recurrent) >= _MUCH:

@@ -32,8 +32,8 @@ def inspect_model(
     described as the ONNX model that it exports to.  Raises InputError for what is no model.
     """
     if frontend.is_onnx(source):
-        given = {name: dims.shape(shape) for name, shape in shapes.items()}
-        return _describe(read(source if frontend.is_proto(source) else Path(source)), given)
+        sizes = {name: dims.shape(shape) for name, shape in shapes.items()}
+        return _describe(read(source if frontend.is_proto(source) else Path(source)), sizes)
     from hybridc.compiler.frontends import torch_model
 
     program = torch_model.export(

@@ -39,13 +39,13 @@ def join(module: IRModule, target: Target) -> IRModule:
         return module
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
-    made = builder.get()
+    joined = builder.get()
     for kernel in dict.fromkeys(name for name, _ in course.calls):
         split = kernels.get(kernel)
-        made[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
-    made[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
-    made["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
-    return made
+        joined[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
+    joined[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
+    joined["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
+    return joined
 
 
 def _split(module: IRModule, course: Course, target: Target) -> dict[str, Parts]:
@@ -100,8 +100,8 @@ class _Function:
         """The function itself."""
         steps = [step for name, args in self._course.calls for step in self._steps(name, args)]
         params = [*self._handles.values(), *([self._bytes] if self.memory is not None else [])]
-        made = tirx.PrimFunc(params, self._failures.around(list(regions(steps))))
-        return trusting(made.with_attr({"global_symbol": _ALL, "s_tir": True}))
+        function = tirx.PrimFunc(params, self._failures.around(list(regions(steps))))
+        return trusting(function.with_attr({"global_symbol": _ALL, "s_tir": True}))
 
     def _steps(self, name: str, args: Sequence[Any]) -> list[Any]:
         if name not in self._kernels:
