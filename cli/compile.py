@@ -211,9 +211,11 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
 def _deliver(outcome: "Outcome", path: Path, keep_best: bool, limits: str | None) -> None:
     """Write the artifact and say so; where the contract is broken, only on demand.
 
-    `limits` tells people what was measured of the contract; None asks for JSON.
+    `limits` tells people what was measured of the contract; None asks for JSON, of a refusal too.
     """
     if outcome.broken and not keep_best:
+        if limits is None:
+            emit_json(_data(outcome, None))
         raise ContractError("; ".join(outcome.broken))
     outcome.artifact.save(path)
     if limits is None:
@@ -234,7 +236,13 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         told = outcome.report
         how = path, options.threads, options.progress
         try:
-            report_file.write(outcome.artifact, *how, stages=told.stages, monitored=told.monitored)
+            report_file.write(
+                outcome.artifact,
+                *how,
+                stages=told.stages,
+                monitored=told.monitored,
+                left=outcome.left,
+            )
         finally:
             clear_progress()
         return
@@ -242,10 +250,12 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         stream.write(f"{outcome.report.text()}\n".encode())
 
 
-def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
+def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
+    """The JSON document; without a `path` that of a refusal, of which nothing was written."""
     return {
-        "artifact": str(path),
-        "bytes": path.stat().st_size,
+        "artifact": None if path is None else str(path),
+        "bytes": None if path is None else path.stat().st_size,
+        "broken": list(outcome.broken),
         "certificate": outcome.artifact.certificate,
         **outcome.report.to_json(),
     }
