@@ -10,6 +10,7 @@ from typing import Any
 import log_records
 import numpy as np
 import pytest
+import region_models
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import frontend, target
@@ -163,6 +164,13 @@ def test_a_recurrent_layer_behind_convolutions() -> None:
         helper.make_node("LSTM", ["s", "w", "r"], ["y"], hidden_size=16),
     ]
     assert analysed(nodes, [1, 64, 12], constants).architecture.kind == "mixed"
+
+
+def test_beside_what_onnx_runtime_computes_the_rest_is_analysed() -> None:
+    found = analyse_model(region_models.network("NonMaxSuppression"))
+    assert found["architecture"] == "cnn"
+    assert found["regions"].startswith("1 handed to ONNX Runtime: 2 operators (NonMaxSuppression")
+    assert "region0" in {each["operator"] for each in found["operators"]}
 
 
 def test_what_constants_decide_is_not_computed() -> None:

@@ -18,6 +18,7 @@ from hybridc.compiler.anatomy.work import (
     RECURRENCE,
     Operator,
 )
+from hybridc.compiler.delegation.regions import PREFIX
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.kernels import kernel_cost, recurrence
 from hybridc.compiler.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
@@ -121,6 +122,8 @@ class _Reader:
 
     def _name(self, call: Expr) -> str:
         found = operator(call)
+        if found == "call_dps_packed":
+            return str(call.args[0].global_symbol).removeprefix(PREFIX)
         if found == "call_tir" or not found:
             return str(getattr(call.args[0] if found else call.op, "name_hint", "call"))
         return found
