@@ -43,7 +43,9 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProx
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure one part and print its section."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--models", type=lambda text: text.split(","), help="with commas between")
     parser.add_argument("--contracts", type=int, default=20, help="ladder: rungs of each model")

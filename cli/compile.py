@@ -185,7 +185,7 @@ def command(
         _check(options, model, shapes, untrusted)
         outcome = _compile(model, options, shapes)
         _write_report(outcome, report, options)
-    _save(outcome, path, keep_best)
+    _save(outcome, path, keep_best, as_json)
     if as_json:
         emit_json(_data(outcome, path))
     else:
@@ -232,9 +232,11 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
         clear_progress()
 
 
-def _save(outcome: "Outcome", path: Path, keep_best: bool) -> None:
+def _save(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> None:
     """Write the artifact.  Raises ContractError for a broken contract, unless `keep_best`."""
     if outcome.broken and not keep_best:
+        if as_json:
+            emit_json(_data(outcome, None))
         raise ContractError("; ".join(outcome.broken))
     outcome.artifact.save(path)
 
@@ -250,7 +252,11 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         how = path, options.threads, options.progress
         try:
             report_file.write(
-                outcome.artifact, *how, stages=report.stages, monitored=report.monitored
+                outcome.artifact,
+                *how,
+                stages=report.stages,
+                monitored=report.monitored,
+                left=outcome.left,
             )
         finally:
             clear_progress()
@@ -259,10 +265,12 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         stream.write(f"{outcome.report.text()}\n".encode())
 
 
-def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
+def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
+    """The JSON document; without a `path` that of a refusal, of which nothing was written."""
     return {
-        "artifact": str(path),
-        "bytes": path.stat().st_size,
+        "artifact": None if path is None else str(path),
+        "bytes": None if path is None else path.stat().st_size,
+        "broken": list(outcome.broken),
         "certificate": outcome.artifact.certificate,
         **outcome.report.to_json(),
     }

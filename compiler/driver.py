@@ -189,7 +189,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
-            data, wanted = data.answered(model.reference)
+            data, wanted = data.answered(model.reference, clock.purse.check)
     trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
@@ -243,7 +243,7 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
     few = advice.of_samples(*limits, len(tried.feeds), tried.data.told if tried.data else "")
     every = [*found.best.report.notes, *filter(None, notes)]
     every += [note for note in dict.fromkeys(shop.tunings) if note not in every]
-    return found.best.decided(
+    best = found.best.decided(
         (*found.advice, *reference, *few),
         clock.stages,
         decisions=found.decisions,
@@ -251,6 +251,7 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         profile=profiled,
         notes=tuple(every),
     )
+    return replace(best, left=clock.purse.left)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:

@@ -41,7 +41,9 @@ class Backend(Plugin, ABC):
         """Why it cannot be used on this host, with the cure; nothing where it can."""
         absent = [package for package in cls.packages if not installed(package)]
         named = " ".join(absent)
-        return f"{named} is not installed: pip install {named}" if absent else ""
+        # Of torch the extra names the version: the newest may bring gigabytes for GPUs.
+        cure = " ".join("'hybridc[torch]'" if each == "torch" else each for each in absent)
+        return f"{named} is not installed: pip install {cure}" if absent else ""
 
     @classmethod
     def versions(cls) -> Mapping[str, str]:
