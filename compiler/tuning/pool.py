@@ -130,7 +130,7 @@ class Pool:
         if taken[-1].verdict is not Verdict.OK:
             return taken[-1]
         result = passes.combined(taken)
-        bench.baseline, bench.drift = made, Drift(seconds)
+        bench.baseline, bench.point, bench.drift = made, point, Drift(seconds)
         bench.drift.read(time.monotonic(), result.seconds)
         return result
 
@@ -153,8 +153,10 @@ class Pool:
         """Build, check and time points; `incumbent` is the time that a point has to beat.
 
         `keep` is given each result as soon as there is one, and where the work is interrupted
-        those that were measured until then.  Times are set against the baseline.
+        those that were measured until then.  Times are set against the baseline, which is among the
+        results where it turns out that it was disturbed when it was measured.
         """
+        bench.looks, bench.lowered = [], False
         waiting: list[tuple[Point, Path]] = []
         built: Iterable[tuple[Any, Path | Measured]] = self._build(bench.file, points)
         for point, made in built if self._overlap else list(built):
@@ -167,6 +169,8 @@ class Pool:
                 waiting = []
         if waiting:
             self._segment(bench, waiting, incumbent, keep)
+        if bench.lowered:
+            keep(replace(passes.combined(bench.looks), point=bench.point))
 
     def _segment(
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
@@ -206,8 +210,13 @@ class Pool:
         if bench.baseline is None or time.monotonic() - bench.drift.last < _JUST_NOW:
             return
         result = self._time(bench, {}, bench.baseline, None)
-        if result.verdict is Verdict.OK:
-            bench.drift.read(time.monotonic(), result.seconds)
+        if result.verdict is not Verdict.OK:
+            return
+        bench.looks.append(result)
+        bench.drift.read(time.monotonic(), result.seconds)
+        if bench.drift.overstated:
+            bench.drift.lower()
+            bench.lowered = True
 
     def _time(self, bench: Bench, point: Point, library: Path, incumbent: float | None) -> Measured:
         known, pace = library == bench.baseline, bench.drift.pace(time.monotonic())
