@@ -174,7 +174,14 @@ class Timed(Pool):
     def _build(self, file: Path, points: Sequence[Any]) -> Iterator[tuple[Any, Path | Measured]]:
         return ((point, Path(str(point["size"]))) for point in points)
 
-    def _time(self, bench: Bench, point: Point, library: Path, incumbent: float | None) -> Measured:
+    def _time(
+        self,
+        bench: Bench,
+        point: Point,
+        library: Path,
+        incumbent: float | None,
+        race: Race | None = None,
+    ) -> Measured:
         known = library == bench.baseline or bench.baseline is None
         self.seen += known
         slow = known and self.seen <= self.slow

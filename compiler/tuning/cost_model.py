@@ -43,6 +43,7 @@ _PARAMETERS = {
 }
 # A value this share of a column's range beyond it is outside; so many columns outside are foreign.
 _MARGIN, _FOREIGN = 0.1, 0.05
+_RULES = [i for i, name in enumerate(COLUMNS) if name.startswith("rule ")]
 _HASH = 32  # bytes of BLAKE3 behind the UBJSON
 # A point of e times the best time weighs e^-2 as much: what matters is how fast points compare.
 _TOP_HEAVY = 2.0
@@ -86,7 +87,12 @@ class CostModel:
         return np.asarray(self.booster.predict(rows), np.float64)
 
     def knows(self, features: Matrix) -> bool:
-        """Whether the features lie where the model learned; else its ranking means nothing."""
+        """Whether the features lie where the model learned; else its ranking means nothing.
+
+        A kernel of a rule that it never saw is foreign, however it looks.
+        """
+        if not (features[:, _RULES] * (self.high[_RULES] > 0)).any(axis=1).all():
+            return False
         margin = _MARGIN * (self.high - self.low) + 1e-6
         with np.errstate(invalid="ignore"):
             outside = (features < self.low - margin) | (features > self.high + margin)

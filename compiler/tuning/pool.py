@@ -33,6 +33,7 @@ from hybridc.compiler.tuning.watched import Watched
 
 _SEGMENT = 4  # candidates between two readings of the baseline
 _JUST_NOW = 0.05  # seconds in which the pace does not change
+_GLANCE = 1 / 3  # of a candidate's time, which tells the pace to 1 or 2 %
 _REST = 0.1  # seconds between two measurements that are to be independent
 
 
@@ -52,6 +53,7 @@ class Pool:
         gpu: str | None = None,
     ) -> None:
         self.race = race or Race()
+        self._glance = replace(self.race, seconds=_GLANCE * self.race.seconds)
         self.limits = limits or Limits.of_machine()
         cpus = sorted(host.allowed_cpus())
         timing, spare = cpus[:threads], cpus[threads:]
@@ -136,16 +138,18 @@ class Pool:
 
     def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
         """What the cost model sees of points; None where the rule cannot show one of them."""
-        self._staff.have(self._workers)
-        rows, child = self._path / f"{next(self._numbers)}.npy", self._staff.builders[0]
-        request = {"do": "features", "kernel": str(bench.file), "points": list(points)}
-        try:
-            limit = self._staff.allowed(self.limits.build)
-            answer = child.ask({**request, "rows": str(rows)}, limit)
-        except ChildError as error:
-            self._staff.gone(child, error)
+        request = {"do": "features", "kernel": str(bench.file)}
+        size = -(-len(points) // self._workers)
+        shares = [points[first : first + size] for first in range(0, len(points), size)]
+        files = [self._path / f"{next(self._numbers)}.npy" for _ in shares]
+        asked = [
+            {**request, "points": list(share), "rows": str(rows)}
+            for share, rows in zip(shares, files, strict=True)
+        ]
+        answers = self._staff.build_all(asked, self.limits.build)
+        if any(isinstance(answer, Measured) or "error" in answer for answer in answers):
             return None
-        return None if "error" in answer else np.load(rows)
+        return np.concatenate([np.load(rows) for rows in files])
 
     def measure(
         self, bench: Bench, points: Sequence[Point], incumbent: float | None, keep: Keep
@@ -209,7 +213,7 @@ class Pool:
         """Read the pace, unless that was done just now."""
         if bench.baseline is None or time.monotonic() - bench.drift.last < _JUST_NOW:
             return
-        result = self._time(bench, {}, bench.baseline, None)
+        result = self._time(bench, {}, bench.baseline, None, self._glance)
         if result.verdict is not Verdict.OK:
             return
         bench.looks.append(result)
@@ -218,14 +222,21 @@ class Pool:
             bench.drift.lower()
             bench.lowered = True
 
-    def _time(self, bench: Bench, point: Point, library: Path, incumbent: float | None) -> Measured:
+    def _time(
+        self,
+        bench: Bench,
+        point: Point,
+        library: Path,
+        incumbent: float | None,
+        race: Race | None = None,
+    ) -> Measured:
         known, pace = library == bench.baseline, bench.drift.pace(time.monotonic())
         request = {
             "do": "measure",
             "kernel": str(bench.file),
             "library": str(library),
             "wanted": None if known else str(bench.wanted),
-            "race": self.race.to_json(),
+            "race": (race or self.race).to_json(),
             "incumbent": None if known or incumbent is None else incumbent * pace,
         }
         answer = self._run(request, bench.limit)
@@ -238,11 +249,9 @@ class Pool:
     def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
         """Ask the runner; a Measured says how it failed."""
         runner = self._staff.runner
-        try:
-            answer = runner.ask(request, self._staff.allowed(limit))
-        except ChildError as error:
-            return self._staff.gone(runner, error)
-        if "error" not in answer:
+        runner.send(request, self._staff.allowed(limit))
+        answer = self._staff.answer(runner)
+        if isinstance(answer, Measured) or "error" not in answer:
             return answer
         if answer["kind"] == "LostGpuError":  # its process can run nothing any more
             self._staff.forget(runner)

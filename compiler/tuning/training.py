@@ -17,6 +17,7 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import cost_model, tasks
 from hybridc.compiler.tuning.cost_model import CostModel, Group
+from hybridc.compiler.tuning.features import RULES
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.unscheduled import Unscheduled
 
@@ -97,7 +98,13 @@ def _groups(log: TuningLog, model: Unscheduled, plugins: tuple[Path, ...]) -> li
 
 
 def _group(task: Task, log: TuningLog, state: str) -> Group | None:
-    """What was measured of a kernel on this target; None where that is too little."""
+    """What was measured of a kernel on this target; None where that is too little.
+
+    Nor does the model learn of a rule that its features do not name: it could not tell it from
+    others of these.
+    """
+    if task.kernel.rule_name not in RULES:
+        return None
     target = keys.of_target(task.kernel.target)
     records = log.records(task.workload.key, target.key, keys.of_toolchain().key)
     trials = [
