@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli import _log_text
+from hybridc.cli._log_train import train
 from hybridc.cli._options import (
     DTYPE,
     JSON,
@@ -34,6 +35,9 @@ _DAY = 86400.0
 @click.group()
 def command() -> None:
     """Look into the tuning log, exchange it, and keep it small."""
+
+
+command.add_command(train)
 
 
 def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()) -> "TuningLog":

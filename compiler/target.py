@@ -1,6 +1,7 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -127,6 +128,14 @@ class Target:
             "caches": [self.l1, self.l2, self.l3],
             "machine": self.machine.to_json(),
         }
+
+
+def described(data: Mapping[str, Any]) -> Target:
+    """The target that `Target.describe` tells of.
+
+    Raises InputError where LLVM does not know its CPU.
+    """
+    return _from_json({**data, "mcpu": data["cpu"]}, data["threads"])
 
 
 def kind_of(text: str) -> str:

@@ -238,7 +238,9 @@ def _expected_of(decision: Decision) -> str:
 
 def _records_line(records: Mapping[str, Any]) -> str:
     if "locked" in records:
-        return f"schedules as {records['source']} has them"
+        differs = records.get("differs")
+        though = f", though {'; '.join(differs)}" if differs else ""
+        return f"schedules as {records['source']} has them{though}"
     if "fault" in records:
         return f"no tuning log: {records['fault']}"
     hits = f"{records['hits']} hit{'' if records['hits'] == 1 else 's'}"
