@@ -133,7 +133,15 @@ class _Packer:
             kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
             terms = inner_product.column_terms(weight)
             return self._call("dense", kernel, (call, data), packed, terms)
+        if weight.dtype == np.float32 and self._waits(weight, rows):
+            packed = packing.in_pairs(packed)
         return self._dense_call(call, packed, columns)
+
+    def _waits(self, weight: Array, rows: Sequence[Any]) -> bool:
+        """Whether a product of few rows with `[K, N]` is as fast as its weights come."""
+        if not are_known(rows):
+            return False
+        return packing.waits_for_weights(prod(rows), *weight.shape, self.target)
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
