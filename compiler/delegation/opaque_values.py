@@ -3,7 +3,7 @@
 They are arrays (also of strings, and of sizes that depend on the data), lists, mappings and None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,13 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
     left, right = _leaves(wanted, name), _leaves(got, name)
     if list(left) != list(right):
         raise WrongAnswerError(f"output {name!r} has other parts than wanted: {_few(left, right)}")
-    found = [_leaf(part, left[part], right[part], rtol, atol, precision) for part in left] or [
-        verify.compare(name, np.zeros(0, np.int64), np.zeros(0, np.int64))
-    ]
-    return worst(found)
+
+    def numbers(part: str, wanted: Array, got: Array) -> Comparison:
+        return verify.compare(part, wanted, got, rtol, atol, precision)
+
+    if not left:
+        return numbers(name, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    return worst([_leaf(part, left[part], right[part], numbers) for part in left])
 
 
 def worst(found: Sequence[Comparison]) -> Comparison:
@@ -40,16 +43,12 @@ def worst(found: Sequence[Comparison]) -> Comparison:
     return min(found, key=lambda each: (each.ok, -each.max_abs))
 
 
-def _leaf(  # noqa: PLR0913, PLR0917
-    name: str,
-    wanted: Array,
-    got: Array,
-    rtol: float | None,
-    atol: float | None,
-    precision: str,
+def _leaf(
+    name: str, wanted: Array, got: Array, numbers: Callable[[str, Array, Array], Comparison]
 ) -> Comparison:
+    """Compare two arrays: strings by themselves, anything else as `numbers` does."""
     if wanted.dtype.kind not in "OSU":
-        return verify.compare(name, wanted, got, rtol, atol, precision)
+        return numbers(name, wanted, got)
     if wanted.shape != got.shape or not (wanted.astype(str) == got.astype(str)).all():
         raise WrongAnswerError(f"output {name!r} holds other strings than wanted")
     same = np.zeros(wanted.shape, np.int8)

@@ -25,8 +25,8 @@ def all_steps(  # noqa: PLR0913 - a layer's operands
     """
     gates = recurrence.gates_of(layer)
     (time, batch, _), hidden = static(x), static(weights[1])[1]
-    padded = -(-hidden // LANES) * LANES
-    projected, inner = _projected(s, x, weights, gates, padded, of_reset=layer == "GRU")
+    padded = _whole_vectors(hidden)
+    projected, inner = _projected(s, layer, x, weights)
     whole = [_padded(s, part, padded, 1) for part in state]
     y, cell = s.loops(
         recurrence.NAME,
@@ -40,24 +40,25 @@ def all_steps(  # noqa: PLR0913 - a layer's operands
     return y, (ended, _cut(s, cell, hidden, 1)) if layer == "LSTM" else (ended,)
 
 
-def _projected(  # noqa: PLR0913, PLR0917 - the layer's sizes
-    s: Scope,
-    x: Expr,
-    weights: tuple[Expr, Expr, Expr | None],
-    gates: int,
-    padded: int,
-    of_reset: bool,
+def _whole_vectors(size: int) -> int:
+    """A size rounded up to whole vectors of the kernel."""
+    return -(-size // LANES) * LANES
+
+
+def _projected(
+    s: Scope, layer: str, x: Expr, weights: tuple[Expr, Expr, Expr | None]
 ) -> tuple[Expr, Expr]:
     """The inputs' products with all that is added to them; and the bias that a reset gate takes."""
     w, r, both = weights
     (time, batch, inputs), hidden = static(x), static(r)[1]
+    gates, padded = recurrence.gates_of(layer), _whole_vectors(hidden)
     w = _padded(s, s.reshape(w, [gates, hidden, inputs]), padded, 1)
     projected = s.matmul(x, s.permute_dims(s.reshape(w, [gates * padded, inputs])))
     inner = constant(np.zeros(padded), "float32")
     if both is not None:
         both = _padded(s, s.reshape(both, [2, gates, hidden]), padded, 2)
         outer, recurrent = (s.squeeze(part, [0]) for part in (_part(s, both, 0), _part(s, both, 1)))
-        if of_reset:
+        if layer == "GRU":
             inner = s.reshape(_part(s, recurrent, gates - 1), [padded])
             rest = s.strided_slice(recurrent, [0], [0], [gates - 1])
             nothing = constant(np.zeros((1, padded)), "float32")

@@ -74,7 +74,7 @@ def _made(text: str) -> Mapping[str, Any]:
 
 
 def _known() -> Mapping[str, Any]:
-    from onnx.backend.test.case.node import _NodeTestCases
+    from onnx.backend.test.case.node import _NodeTestCases  # pyright: ignore[reportPrivateUsage]
 
     return {case.name: case for case in _NodeTestCases}
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -38,18 +39,14 @@ def _col2im(node: Node) -> Expr:
     """
     x, s = node.inputs[0], node.scope
     image, block = node.ints(1), node.ints(2)
-    rank = len(image)
-    dilations, strides = (node.get(name, [1] * rank) for name in ("dilations", "strides"))
-    pads = node.get("pads", [0] * 2 * rank)
+    ones, none = [1] * len(image), [0] * 2 * len(image)
+    dilations, strides = (node.get(name, ones) for name in ("dilations", "strides"))
+    blocks = _Blocks(image, block, dilations, strides, node.get("pads", none))
     batch, rows, places = node.shape()
     channels = rows // math.prod(block)
-    counts = [
-        (image[i] + pads[i] + pads[rank + i] - dilations[i] * (block[i] - 1) - 1) // strides[i] + 1
-        for i in range(rank)
-    ]
     flat = s.reshape(x, [batch, channels, math.prod(block), places])
     # Every pixel lists what falls on it, padded with a place that holds 0.
-    sources = _sources(image, block, counts, dilations, strides, pads)
+    sources = blocks.sources()
     zero = constant(np.zeros((batch, channels, 1)), dtype(x))
     joined = s.concat([s.reshape(flat, [batch, channels, -1]), zero], axis=2)
     taken = s.take(joined, relax.const(sources.ravel(), "int64"), axis=2)
@@ -57,28 +54,51 @@ def _col2im(node: Node) -> Expr:
     return s.reshape(s.sum(taken, axis=[3]), [batch, channels, *image])
 
 
-def _sources(  # noqa: PLR0913, PLR0917 - the parameters of the operator
-    image: Sequence[int],
-    block: Sequence[int],
-    counts: Sequence[int],
-    dilations: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-) -> Array:
-    """`[pixels, most]`: the elements of all blocks that fall on each pixel, or their count."""
-    grids = np.indices([*block, *counts]).reshape(2 * len(block), -1)
-    rank, elements = len(block), grids.shape[1]
-    at = [grids[rank + i] * strides[i] - pads[i] + grids[i] * dilations[i] for i in range(rank)]
-    inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, image, strict=True)], axis=0)
-    number = np.flatnonzero(inside)
-    pixel: Any = np.ravel_multi_index([a[inside] for a in at], image)
-    order = np.argsort(pixel, kind="stable")
-    pixel, number = pixel[order], number[order]
-    total = np.bincount(pixel, minlength=math.prod(image))
-    first = np.concatenate([[0], np.cumsum(total)[:-1]])
-    sources = np.full((math.prod(image), max(1, int(total.max(initial=0)))), elements)
-    sources[pixel, np.arange(len(pixel)) - first[pixel]] = number
-    return sources
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of elements that lie on an image, by axis; `pads` are those before, then those behind.
+
+    A block's elements are `dilations` pixels apart, and a block begins `strides` behind the last.
+    """
+
+    image: Sequence[int]
+    block: Sequence[int]
+    dilations: Sequence[int]
+    strides: Sequence[int]
+    pads: Sequence[int]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many blocks there are along each axis."""
+        behind = self.pads[len(self.image) :]
+        rows = zip(
+            self.image, self.pads, behind, self.block, self.dilations, self.strides, strict=False
+        )
+        return [
+            (size + before + after - dilation * (block - 1) - 1) // stride + 1
+            for size, before, after, block, dilation, stride in rows
+        ]
+
+    def sources(self) -> Array:
+        """`[pixels, most]`: the elements of all blocks that fall on each pixel, or their count."""
+        rank = len(self.image)
+        grids = np.indices([*self.block, *self.counts]).reshape(2 * rank, -1)
+        elements = grids.shape[1]
+        at = [
+            grids[rank + i] * self.strides[i] - self.pads[i] + grids[i] * self.dilations[i]
+            for i in range(rank)
+        ]
+        inside = np.all([(a >= 0) & (a < n) for a, n in zip(at, self.image, strict=True)], axis=0)
+        number = np.flatnonzero(inside)
+        pixel: Any = np.ravel_multi_index([a[inside] for a in at], self.image)
+        order = np.argsort(pixel, kind="stable")
+        pixel, number = pixel[order], number[order]
+        pixels = math.prod(self.image)
+        total = np.bincount(pixel, minlength=pixels)
+        first = np.concatenate([[0], np.cumsum(total)[:-1]])
+        sources = np.full((pixels, max(1, int(total.max(initial=0)))), elements)
+        sources[pixel, np.arange(len(pixel)) - first[pixel]] = number
+        return sources
 
 
 def _max_unpool(node: Node) -> Expr:
