@@ -14,6 +14,7 @@ from tvm import relax, runtime
 from hybridc.compiler import dims, loading, settings
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.by_address import by_address
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.delegation.region_runtime import OpaquePort
 from hybridc.compiler.delegation.regions import announce
@@ -88,6 +89,9 @@ class InferenceSession:
             if isinstance(spec, OpaqueSpec)
         }
         self._every = tuple(enumerate(self._readers))
+        self._at_once = None
+        if self._place.on_host and not called:
+            self._at_once = by_address(library, self.artifact, self._ports, tensors)
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
@@ -123,6 +127,10 @@ class InferenceSession:
         wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
+            if self._at_once is not None:
+                self._gather_workers()
+                all_made = self._at_once([feed[name] for name in self._names])
+                return all_made if wanted is self._every else [all_made[i] for i, _ in wanted]
             given = [port.bind(feed[name]) for name, port in self._named]
             if self._open:
                 self._check_sizes(given)
@@ -175,6 +183,7 @@ class InferenceSession:
         """
         known = self._machine.module.implements_function(BY_KERNEL)
         self._main = self._machine[BY_KERNEL if known else "main"]  # no graph of a GPU
+        self._at_once = None
         self._machine.set_instrument(observer)
 
     def _invoke(self, given: list[Tensor]) -> list[Tensor]:
@@ -182,8 +191,7 @@ class InferenceSession:
 
         Graphs may return what they were given; the caller must not find that two arrays are one.
         """
-        if self._count_threads() != self._threads:  # another session, or a thread's new pool
-            self._workers.resize(self._threads)
+        self._gather_workers()
         try:
             result = self._main(*given, *self._last)
         except Exception as error:
@@ -201,6 +209,10 @@ class InferenceSession:
                 results[index] = tensor.copyto(self._place.device)
             taken.add(address)
         return results
+
+    def _gather_workers(self) -> None:
+        if self._count_threads() != self._threads:  # another session, or a thread's new pool
+            self._workers.resize(self._threads)
 
     def _owned(self, results: list[Tensor]) -> list[Tensor]:
         return self._place.owned(results, self._main)
