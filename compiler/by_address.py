@@ -5,7 +5,7 @@ take longer than the kernels.  Here weights and the memory between kernels stay 
 so do small inputs and results, which are copied.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,81 +16,83 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
 from hybridc.compiler.tensors import SMALL, InputPort, Tensor, empty, in_dlpack, to_tensor
 
-Port = InputPort
-
 
 class ByAddress:
     """The function of a loaded library, with a table of addresses; it serves a call at a time.
 
-    `given` are its weights, and `ports` take its inputs.
+    `given` are its weights, and `ports` take its inputs.  `alone` tells that it starts no threads.
     """
 
     def __init__(
-        self, kernels: Any, artifact: Artifact, ports: Sequence[Port], weights: Sequence[Tensor]
+        self, kernels: Any, artifact: Artifact, ports: Sequence[InputPort], given: Sequence[Tensor]
     ) -> None:
-        self._run = kernels[addresses.RUN]
-        outputs = artifact.outputs
-        inputs, results = len(ports), len(outputs)
-        self._table = empty((inputs + results + 1 + len(weights),), np.dtype(np.int64))
+        self.alone = kernels.implements_function(addresses.ALONE)
+        self._run = kernels[addresses.ALONE if self.alone else addresses.RUN]
+        self._held = tuple(given), empty((int(kernels[addresses.BYTES]()),), np.dtype(np.uint8))
+        inputs, results = len(ports), len(artifact.outputs)
+        self._table = empty((inputs + results + 1 + len(given),), np.dtype(np.int64))
+        self._table[inputs + results] = _address(self._held[1])
+        self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in given]
         self._argument = to_tensor(self._table)
-        self._memory = empty((max(1, int(kernels[addresses.BYTES]())),), np.dtype(np.uint8))
-        self._table[inputs + results] = _address(self._memory)
-        self._table[inputs + results + 1 :] = [weight.data_ptr() for weight in weights]
-        self._held = tuple(weights)
-        self._take = [self._taking(place, port) for place, port in enumerate(ports)]
-        made = [(spec.fixed, np.dtype(spec.dtype)) for spec in outputs]
-        self._give = [self._giving(inputs + i, *kind) for i, kind in enumerate(made)]
+        self._take = [(port.spec.name, self._taking(i, port)) for i, port in enumerate(ports)]
+        kinds = [(spec.fixed, np.dtype(spec.dtype)) for spec in artifact.outputs]
+        stages = [self._stage(inputs + i, *kind) for i, kind in enumerate(kinds)]
+        self._copies = [stage.copy for stage in stages if stage.nbytes <= SMALL]
+        large = [i for i, stage in enumerate(stages) if stage.nbytes > SMALL]
+        self._large = [(i, inputs + i, *kinds[i]) for i in large]
 
-    def __call__(self, given: Sequence[object]) -> list[Array]:
+    def __call__(self, feed: Mapping[str, object]) -> list[Array]:
         """All results, arrays of the caller's own.  Raises InputError as `InputPort.bind` does."""
-        # What is given has to live until the call is over.
-        read = [take(each) for take, each in zip(self._take, given, strict=True)]
-        made = [begin() for begin, _ in self._give]
+        # What is read where it lies has to live until the call is over.
+        read = [take(feed[name]) for name, take in self._take]
+        if self._large:
+            return self._with_large(read)
         self._run(self._argument)
-        del read
-        return [end(array) for (_, end), array in zip(self._give, made, strict=True)]
+        return [copy() for copy in self._copies]
 
-    def _taking(self, place: int, port: Port) -> Callable[[Any], Any]:
+    def _with_large(self, _read: Sequence[Any]) -> list[Array]:
+        made = {i: self._made(*kind) for i, *kind in self._large}
+        self._run(self._argument)
+        copies = iter(self._copies)
+        count = len(made) + len(self._copies)
+        return [made[i] if i in made else next(copies)() for i in range(count)]
+
+    def _made(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array for a result."""
+        array = np.empty(shape, dtype)
+        self._table[place] = _address(array)
+        return array
+
+    def _stage(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """An array that keeps its place."""
+        array = empty(shape, dtype)
+        self._table[place] = _address(array)
+        return array
+
+    def _taking(self, place: int, port: InputPort) -> Callable[[Any], Any]:
         """What puts an input where kernels read it."""
-        dtype, shape, stage = port.dtype, port.spec.shape, empty(port.spec.fixed, port.dtype)
-        self._table[place] = home = _address(stage)
-
-        def checked(given: Any) -> Array:
-            fits = type(given) is np.ndarray and given.dtype is dtype and given.shape == shape
-            return given if fits else port.checked(given)
+        dtype, shape, checked = port.dtype, port.spec.shape, port.checked
+        stage = self._stage(place, port.spec.fixed, dtype)
 
         def copied(given: Any) -> None:
-            stage[...] = checked(given)
+            # Most are as they should be, and seen to be so with as little as this.
+            if type(given) is not np.ndarray or given.dtype is not dtype or given.shape != shape:
+                given = checked(given)
+            stage[...] = given
 
         def taken(given: Any) -> Array:
             array = checked(given)
             start = _address(array)
             if start % port.alignment or not array.flags.c_contiguous:
-                stage[...], start = array, home
+                stage[...], start = array, _address(stage)
             self._table[place] = start
             return array
 
         return copied if stage.nbytes <= SMALL else taken
 
-    def _giving(
-        self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]
-    ) -> tuple[Callable[[], Any], Callable[[Any], Array]]:
-        """What makes room for a result, and what makes of that an array of the caller's."""
-        stage = empty(shape, dtype)
-        self._table[place] = _address(stage)
-        if stage.nbytes <= SMALL:
-            return lambda: None, lambda _: stage.copy()
-
-        def begin() -> Array:
-            array = np.empty(shape, dtype)
-            self._table[place] = _address(array)
-            return array
-
-        return begin, lambda array: array
-
 
 def by_address(
-    library: Any, artifact: Artifact, ports: Sequence[Port], weights: Sequence[Tensor]
+    library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
 ) -> ByAddress | None:
     """The calls of a loaded artifact, or None where they need the virtual machine."""
     specs = [*artifact.inputs, *artifact.outputs]
@@ -99,7 +101,7 @@ def by_address(
     if not all(in_dlpack(np.dtype(spec.dtype)) for spec in specs):
         return None
     for kernels in library.imports:
-        if kernels.implements_function(addresses.RUN):
+        if kernels.implements_function(addresses.BYTES):
             return ByAddress(kernels, artifact, ports, weights)
     return None
 

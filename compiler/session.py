@@ -128,9 +128,10 @@ class InferenceSession:
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
             if self._at_once is not None:
-                self._gather_workers()
-                all_made = self._at_once([feed[name] for name in self._names])
-                return all_made if wanted is self._every else [all_made[i] for i, _ in wanted]
+                if not self._at_once.alone:
+                    self._gather_workers()
+                every = self._at_once(feed)
+                return every if wanted is self._every else [every[index] for index, _ in wanted]
             given = [port.bind(feed[name]) for name, port in self._named]
             if self._open:
                 self._check_sizes(given)

@@ -117,11 +117,16 @@ class _Function:
         self._starts = {var: table.start(var) for var in self._starts}
         self._failures = Failures()
         made = tirx.PrimFunc([table.param], table.around(self._body()))
-        size = int(self._bytes.shape[0])
-        return {
-            addresses.RUN: _named(made, addresses.RUN),
-            addresses.BYTES: _named(addresses.told(size), addresses.BYTES),
-        }
+        symbol = addresses.ALONE if self._is_alone else addresses.RUN
+        size = addresses.told(int(self._bytes.shape[0]))
+        return {symbol: _named(made, symbol), addresses.BYTES: _named(size, addresses.BYTES)}
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no kernel starts threads."""
+        names = {name for name, _ in self._course.calls}
+        parts = [part for kernel in self._kernels.values() for part in kernel.parts.parts]
+        return names == self._kernels.keys() and all(part.tasks == 1 for part in parts)
 
     def _body(self) -> Any:
         """The calls of all kernels."""
