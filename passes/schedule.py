@@ -70,9 +70,10 @@ class _Kernel:
     def timed(self) -> PrimFunc:
         """The kernel scheduled, and what was chosen on the timeline."""
         with self.context.timeline.span(self.name, "kernel") as facts:
-            done = self._scheduled().with_attrs(
-                {"tirx.is_scheduled": True, "global_symbol": self.name}
-            )
+            marks = {"tirx.is_scheduled": True, "global_symbol": self.name}
+            if self.expected.threads < self.context.target.threads:
+                marks[worth.ALONE] = True
+            done = self._scheduled().with_attrs(marks)
             chosen = self.context.kernels[-1]
             facts.update(rule=chosen.rule, point=dict(chosen.point), refused=dict(chosen.refused))
         return done

@@ -29,6 +29,10 @@ _EXCHANGED = 1.0
 _SLOWEST = 4.0
 
 
+# The attribute of kernels that were scheduled for the one thread of `expected`.
+ALONE = "hybridc.alone"
+
+
 def pays(
     module: IRModule,
     calls: Sequence[tuple[str, Sequence[Any]]],
@@ -37,8 +41,11 @@ def pays(
 ) -> bool:
     """Whether the parallel loops of the kernels called take less time on all threads than on one.
 
-    `calls` are kernels with the tensors that pass between them, `split` their parts.
+    `calls` are kernels with the tensors that pass between them, `split` their parts.  They do not
+    where one was scheduled for one thread, and has fewer tasks than it might have.
     """
+    if any(ALONE in module[name].attrs for name, _ in calls):
+        return False
     machine, gained, lost = target.machine, 0.0, target.machine.parallel_cycles
     for name, tensors in calls:
         loops = sum(part.tasks > 1 for part in split[name].parts)
@@ -55,8 +62,7 @@ def expected(module: IRModule, target: Target) -> Target:
     """The target as kernels that are still to be made or scheduled find it.
 
     That is with one thread, where more will not pay by the products of the model, each of which is
-    taken for one parallel loop, and by what others read and write.  `pays` knows better once all
-    are scheduled.
+    taken for one parallel loop, and by what others read and write.
     """
     if target.threads == 1 or target.gpu is not None:
         return target
