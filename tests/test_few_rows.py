@@ -70,5 +70,5 @@ def test_sums_are_divided_where_few_wait_for_each_other() -> None:
     assert sums(1024, 10) == 4  # of two vectors; eight multiply-adds are under way at once
     assert sums(33, 8) == 11
     assert sums(31, 8) == 1  # nothing divides it that finds registers
-    assert sums(1024, 64) == 1
+    assert sums(1024, 64) == 2
     assert sums(64, 16, rows=4) == 1
