@@ -96,6 +96,8 @@ def by_address(
 ) -> ByAddress | None:
     """The calls of a loaded artifact, or None where they need the virtual machine."""
     specs = [*artifact.inputs, *artifact.outputs]
+    if artifact.called or "gpu" in artifact.target:
+        return None
     if any(isinstance(spec, OpaqueSpec) or dims.is_open(spec.shape) for spec in specs):
         return None
     if not all(in_dlpack(np.dtype(spec.dtype)) for spec in specs):

@@ -74,8 +74,7 @@ class InferenceSession:
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
         self._expected: Set[str] = frozenset(self._names)
-        alignment = self.artifact.alignment
-        self._ports = tuple(self._port(spec, alignment) for spec in self.artifact.inputs)
+        self._ports = tuple(map(self._port, self.artifact.inputs))
         self._named = tuple(zip(self._names, self._ports, strict=True))
         self._outputs = {spec.name: index for index, spec in enumerate(self.artifact.outputs)}
         self._dtypes = tuple(
@@ -89,9 +88,7 @@ class InferenceSession:
             if isinstance(spec, OpaqueSpec)
         }
         self._every = tuple(enumerate(self._readers))
-        self._at_once = None
-        if self._place.on_host and not called:
-            self._at_once = by_address(library, self.artifact, self._ports, tensors)
+        self._at_once = by_address(library, self.artifact, self._ports, tensors)
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
@@ -218,7 +215,8 @@ class InferenceSession:
     def _owned(self, results: list[Tensor]) -> list[Tensor]:
         return self._place.owned(results, self._main)
 
-    def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
+    def _port(self, spec: TensorSpec) -> InputPort:
+        alignment = self.artifact.alignment
         if isinstance(spec, OpaqueSpec):
             return OpaquePort(spec, alignment, self._parts.values)
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)

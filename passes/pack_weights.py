@@ -21,7 +21,7 @@ from hybridc.compiler.kernels import (
     winograd_transforms,
 )
 from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice, Layer
+from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,

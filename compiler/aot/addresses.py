@@ -19,8 +19,8 @@ from hybridc.compiler.aot.parts import on_host, sequence
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.rewrite import bindings_of
 
-# The symbols of the function, which is another where it starts no threads, and of one that tells the
-# bytes of memory that it needs.
+# The symbols of the function, another where it starts no threads, and of one that tells how many
+# bytes of memory it needs.
 RUN, ALONE, BYTES = "run_by_address", "run_by_address_alone", "memory_bytes"
 _DATA = 1  # the field of a DLTensor, in TVM's numbering
 Var = Any  # tvm.relax.Var

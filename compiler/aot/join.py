@@ -7,8 +7,8 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
-from hybridc.compiler.aot import course as courses
 from hybridc.compiler.aot import addresses, parts, worth
+from hybridc.compiler.aot import course as courses
 from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import BOUNDARY, Course
 from hybridc.compiler.aot.parts import Parts

@@ -7,12 +7,12 @@ run: from memory, or from the last cache where a network is so small that all st
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from math import gcd
 
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.winograd_work import Choice, Cut, Layer, Work, divisors
 from hybridc.compiler.target import PAIRS, Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
@@ -33,7 +33,7 @@ _INPUT, _OUTPUT = 7.5, 7.0
 _EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
 # In a model of microseconds one thread finds all in its caches.  Cycles for each vector of input at
 # each position, and where a task goes on to the next one; the share of multiply-adds that is not
-# hidden, and how often what does not fit the L1 cache is moved; weights come with half of the speed.
+# hidden, how often what does not fit the L1 cache is moved, and the share of the weights' way.
 # Least squares over 20 layers of 8 to 64 channels at 3x3 to 32x32 pixels, both tiles: 13 % rms, and
 # the fastest choice for all but four, which lose 7 to 22 % (Zen 3).
 _NEAREST_INPUT, _NEAREST_JUMP, _NEAREST_PRODUCT = 4.0, 81, 0.92
@@ -46,92 +46,6 @@ _LARGEST_GROUP = 64
 _VECTORS = (2, 3, 4)
 # A saving below this is within what the model does not know.
 _MARGIN = 0.9
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A 3x3 convolution of x of `shape` `[N, H, W, C]` to so many output channels (`columns`).
-
-    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
-    Weights are `near` where they stay in the last cache from one run to the next.
-    """
-
-    shape: tuple[int, ...]
-    columns: int
-    conv: Conv2d
-    group: int = 1
-    near: bool = False
-
-
-@dataclass(frozen=True)
-class Work:
-    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
-
-    `image` of the tiles are of one image; all of them where there is but one image.  A lane takes
-    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.  Weights are
-    `near` where they stay in the last cache from one run to the next.
-    """
-
-    side: int
-    tiles: int
-    image: int
-    channels: int
-    columns: int
-    lanes: int
-    group: int = 1
-    near: bool = False
-
-    @property
-    def positions(self) -> int:
-        """Products for each tile and pair of channels."""
-        return (self.side + 2) ** 2
-
-    @property
-    def groups(self) -> list[int]:
-        """Sizes of groups: parts of an image, or whole images.
-
-        Which tiles are needed for a group that straddles images is more than TVM can tell.
-        """
-        sizes = divisors(self.tiles, self.tiles)
-        return [d for d in sizes if self.image % d == 0 or d % self.image == 0]
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of output channels, the last one perhaps not full."""
-        return -(-self.columns // self.lanes)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the transformed weights."""
-        return self.positions * self.channels * self.vectors * self.lanes * self.element
-
-    @property
-    def element(self) -> int:
-        """Bytes of a transformed number."""
-        return 4 // self.group
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A register tile of `rows` x `vectors`; tasks of `tiles` tiles and `panels` column panels.
-
-    Where the input transform is `staged`, it is a parallel stage of its own, and tasks share out
-    the columns too; else each task does it for its own tiles, and has every column.
-    """
-
-    rows: int
-    vectors: int
-    tiles: int
-    panels: int
-    staged: bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The tile's side, 0 for direct convolution; and tiles counted so that groups are whole."""
-
-    side: int
-    tiles: int = 0
 
 
 @cache
@@ -180,7 +94,7 @@ def cut(work: Work, target: Target) -> Cut:
 def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles from start to end, with the threads at work side by side."""
     machine = target.machine
-    if target.threads == 1 and (work.near or work.weight_bytes <= target.l2 / 2):
+    if work.near and target.threads == 1:
         return _nearest_cycles(work, choice, target)
     width = choice.panels * choice.vectors
     groups, chunks = work.tiles // choice.tiles, work.vectors // width
@@ -288,11 +202,6 @@ def _cuts(work: Work, target: Target) -> Iterator[Cut]:
             for panels in divisors(work.vectors // vectors, work.vectors):
                 for staged in (False, True) if target.threads > 1 else (False,):
                     yield Cut(rows, vectors, tiles, panels, staged)
-
-
-def divisors(value: int, limit: int) -> list[int]:
-    """The divisors of `value` up to `limit`, ascending; 1 is one of them at any limit."""
-    return [d for d in range(1, max(1, min(value, limit)) + 1) if value % d == 0]
 
 
 def _rounded(count: int) -> set[int]:
