@@ -65,9 +65,9 @@ class Stored(Strategy):
         """Add the trials that the study in the storage lacks."""
         import optuna
 
-        told = json.dumps([task.space, task.default, self.seed], sort_keys=True)
+        identity = json.dumps([task.space, task.default, self.seed], sort_keys=True)
         kind = plugin.name_of(type(self))
-        name = f"hybridc-{kind}-{hashlib.blake2b(told.encode(), digest_size=8).hexdigest()}"
+        name = f"hybridc-{kind}-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
         try:
             study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
             known = len(study.get_trials(deepcopy=False))

@@ -31,18 +31,18 @@ def changed(space: Space, point: Point, draw: Random, far: float = 0.3) -> Point
     Every further knob is changed half as often as the one before it.
     """
     knobs = free(space)
-    made = dict(point)
+    neighbour = dict(point)
     draw.shuffle(knobs)
     for knob in knobs:
         values = space[knob]
         if draw.random() < far:
-            made[knob] = draw.choice(values)
+            neighbour[knob] = draw.choice(values)
         else:
-            place = values.index(made[knob]) + draw.choice((-1, 1))
-            made[knob] = values[min(max(place, 0), len(values) - 1)]
+            place = values.index(neighbour[knob]) + draw.choice((-1, 1))
+            neighbour[knob] = values[min(max(place, 0), len(values) - 1)]
         if draw.random() < 0.5:
             break
-    return made
+    return neighbour
 
 
 def crossed(first: Point, second: Point, draw: Random) -> Point:

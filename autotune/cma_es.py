@@ -61,10 +61,10 @@ class CmaEs(Stored):
             seed=seed,
             population_size=self.population,
         )
-        told = [
+        solutions = [
             (np.asarray([task.space[knob].index(trial.point[knob]) for knob in free]) / last, cost)
             for trial, cost in zip(history, costs(history), strict=True)
         ]
-        for first in range(0, len(told) - self.population + 1, self.population):
-            optimizer.tell(told[first : first + self.population])
+        for first in range(0, len(solutions) - self.population + 1, self.population):
+            optimizer.tell(solutions[first : first + self.population])
         return optimizer

@@ -129,7 +129,7 @@ def _annealed(
 def _one_hot(task: SearchTask, points: Sequence[Point]) -> Floats:
     sizes = [len(values) for values in task.space.values()]
     starts = np.cumsum([0, *sizes[:-1]])
-    made = np.zeros((len(points), sum(sizes)))
-    for row, point in zip(made, points, strict=True):
+    encoded = np.zeros((len(points), sum(sizes)))
+    for row, point in zip(encoded, points, strict=True):
         row[starts + np.asarray(_points.places(task.space, point))] = 1
-    return made
+    return encoded

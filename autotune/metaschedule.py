@@ -77,8 +77,8 @@ class Metaschedule(Strategy):
         database = tvm.database.MemoryDatabase()
         workload = database.commit_workload(context.mod)
         types = tvm.arg_info.ArgInfo.from_prim_func(context.mod["main"])
-        made = [found.schedule(trial.point) for trial in known]
-        for schedule, trial in zip(made, known, strict=True):
+        schedules = [found.schedule(trial.point) for trial in known]
+        for schedule, trial in zip(schedules, known, strict=True):
             seconds = [_FAILED if trial.seconds is None else trial.seconds]
             record = tvm.database.TuningRecord(
                 schedule.trace, workload, seconds, context.target, types
@@ -87,7 +87,7 @@ class Metaschedule(Strategy):
         if len(known) < self.warmup:
             return database, tvm.cost_model.RandomModel(seed=draw.randrange(2**30))
         model = tvm.cost_model.XGBModel(num_warmup_samples=0, num_tuning_cores=1)
-        candidates = [tvm.MeasureCandidate(schedule, types) for schedule in made]
+        candidates = [tvm.MeasureCandidate(schedule, types) for schedule in schedules]
         results = [
             tvm.runner.RunnerResult(None if t.seconds is None else [t.seconds], None) for t in known
         ]

@@ -23,14 +23,14 @@ from zoo_sequences import FAMILIES
 from hybridc.compiler import driver, frontend
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.conformance import summary
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.examiner import judged
-from hybridc.compiler.conformance.onnx_cases import difference
 from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.session import InferenceSession
 
 _SUITE = "architectures"
-_RTOL, _ATOL = 1e-3, 1e-4
+_TOLERANCE = Tolerance(1e-3, 1e-4)
 
 
 def main() -> None:
@@ -39,14 +39,14 @@ def main() -> None:
     parser.add_argument("families", nargs="*", metavar="FAMILY", help=f"of {', '.join(FAMILIES)}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
-    given = parser.parse_args()
-    if unknown := set(given.families) - set(FAMILIES):
+    options = parser.parse_args()
+    if unknown := set(options.families) - set(FAMILIES):
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(FAMILIES)}")
-    kept = Record(given.resume, _SUITE)
-    names = [name for family in given.families or FAMILIES for name in FAMILIES[family]]
-    run(given.families or FAMILIES, kept)
+    kept = Record(options.resume, _SUITE)
+    names = [name for family in options.families or FAMILIES for name in FAMILIES[family]]
+    run(options.families or FAMILIES, kept)
     found = summary.of(_SUITE, [kept.results[name] for name in names], len(names), core=False)
-    print(json.dumps(found.to_json()) if given.json else found.text())
+    print(json.dumps(found.to_json()) if options.json else found.text())
 
 
 def run(families: Iterable[str], kept: Record) -> None:
@@ -57,8 +57,8 @@ def run(families: Iterable[str], kept: Record) -> None:
             result = judged(name, family, lambda name=name: examine(name))
             seconds = perf_counter() - start
             kept.add(replace(result, seconds=round(seconds, 3)))
-            told = f"{result.verdict} {family}: {name} in {seconds:.1f} s {result.reason}"
-            print(told.rstrip(), file=sys.stderr, flush=True)
+            line = f"{result.verdict} {family}: {name} in {seconds:.1f} s {result.reason}"
+            print(line.rstrip(), file=sys.stderr, flush=True)
 
 
 def examine(name: str) -> Result:
@@ -69,9 +69,9 @@ def examine(name: str) -> Result:
     outcome = driver.compile_model(model, options)
     feed = {spec.name: array for spec, array in zip(model.inputs, animal.feed, strict=True)}
     got = InferenceSession(outcome.artifact, 1).run(None, feed)
-    said = difference(got, model.reference(feed), _RTOL, _ATOL)
+    differs = difference(got, model.reference(feed), _TOLERANCE)
     right = Verdict.FALLBACK if model.regions else Verdict.PASS
-    return Result("", "", Verdict.WRONG if said else right, said or "")
+    return Result("", "", Verdict.WRONG if differs else right, differs or "")
 
 
 if __name__ == "__main__":

@@ -75,8 +75,8 @@ def time_kernel(kernel: Kernel, chosen: Target) -> tuple[str, int, float]:
         builder.emit_func_output(result)
     context = Context(chosen, pipeline.rules())
     module = pipeline.run(pipeline.parse(_PASSES), builder.finalize(), context)
-    given = module["main"].ret_ty
-    moved = sum(map(_bytes, [*inputs, *getattr(given, "fields", [given])]))
+    result_type = module["main"].ret_ty
+    moved = sum(map(_bytes, [*inputs, *getattr(result_type, "fields", [result_type])]))
     constants = _constants(module)
     funcs = [(var, f) for var, f in module.functions_items() if isinstance(f, tirx.PrimFunc)]
     rules = ", ".join(dict.fromkeys(record.rule for record in context.kernels))
@@ -99,11 +99,11 @@ def _constants(module: Any) -> dict[str, list[Any]]:
     return found
 
 
-def time_function(func: PrimFunc, chosen: Target, given: Sequence[Any] | None = None) -> float:
+def time_function(func: PrimFunc, chosen: Target, constants: Sequence[Any] | None = None) -> float:
     """Seconds of one call of a loop nest; operands that are not `given` are random."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     compiled = tvm.compile(module, target=chosen.tvm).jit()
-    known = [*(given or ()), *[None] * len(func.params)]
+    known = [*(constants or ()), *[None] * len(func.params)]
     tensors = [
         _random(param) if tensor is None else tensor
         for param, tensor in zip(func.params, known, strict=False)

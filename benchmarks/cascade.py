@@ -38,8 +38,8 @@ def _table(model: Path, rounds: int) -> Iterator[str]:
             yield markdown.row(
                 _row(strategy, [_compile(model, strategy, log) for _ in range(rounds)])
             )
-    told = "control: keys, kept results, decisions, predictions, reports"
-    yield f"* {model.stem}; {told}.  Goal: at most {_MOST:.0%}."
+    counted = "control: keys, kept results, decisions, predictions, reports"
+    yield f"* {model.stem}; {counted}.  Goal: at most {_MOST:.0%}."
 
 
 def _compile(model: Path, strategy: str, log: str) -> tuple[int, float, float]:
@@ -57,8 +57,8 @@ def _compile(model: Path, strategy: str, log: str) -> tuple[int, float, float]:
 def _row(strategy: str, found: list[tuple[int, float, float]]) -> tuple[str, ...]:
     parts, rest = (median(each[i] for each in found) for i in (1, 2))
     share = rest / parts
-    told = markdown.judged(f"{share:.1%}", share <= _MOST)
-    return strategy, str(found[0][0]), f"{parts:.2f}", f"{rest:.2f}", told
+    cell = markdown.judged(f"{share:.1%}", share <= _MOST)
+    return strategy, str(found[0][0]), f"{parts:.2f}", f"{rest:.2f}", cell
 
 
 if __name__ == "__main__":

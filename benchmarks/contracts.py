@@ -29,11 +29,13 @@ import markdown
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProxyType(
     {
-        "speed": lambda given: contracts_speed.run(given.models or contracts_speed.MODELS, given),
-        "ladder": lambda given: contracts_ladder.run(given.models or data.LADDER, given),
-        "unseen": lambda given: contracts_unseen.run(given.models or data.TRAINED, given),
-        "rivals": lambda given: contracts_rivals.run(
-            given.models or contracts_rivals.MODELS, given.rivals
+        "speed": lambda options: contracts_speed.run(
+            options.models or contracts_speed.MODELS, options
+        ),
+        "ladder": lambda options: contracts_ladder.run(options.models or data.LADDER, options),
+        "unseen": lambda options: contracts_unseen.run(options.models or data.TRAINED, options),
+        "rivals": lambda options: contracts_rivals.run(
+            options.models or contracts_rivals.MODELS, options.rivals
         ),
     }
 )
@@ -41,15 +43,17 @@ PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProx
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure one part and print its section."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--models", type=lambda text: text.split(","), help="with commas between")
     parser.add_argument("--contracts", type=int, default=20, help="ladder: rungs of each model")
     parser.add_argument("--samples", type=int, default=64, help="of each kind of data")
     parser.add_argument("--rivals", metavar="PYTHON", help="rivals: the interpreter that has them")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        markdown.show(PARTS[given.part](given))
+        markdown.show(PARTS[options.part](options))
     except KeyError as error:
         sys.exit(f"no model is named {error.args[0]}; known: {', '.join(data.MODELS)}")
 

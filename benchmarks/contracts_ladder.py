@@ -44,12 +44,12 @@ class Rung:
     precision: str = ""
 
 
-def run(names: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
+def run(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The table row by row, with a note for each certificate that was refuted."""
     counted = ("certified", "refused", "fresh value below", "refuted", "not judged: disturbed")
     yield markdown.head(("model", "contracts", *counted))
     for name in names:
-        yield from _counted(name, list(climb(name, given.contracts, given.samples)))
+        yield from _counted(name, list(climb(name, options.contracts, options.samples)))
 
 
 def _counted(name: str, found: Sequence[Rung]) -> Iterator[str]:
@@ -72,9 +72,9 @@ def climb(name: str, count: int, samples: int) -> Iterator[Rung]:
     source = data.named(name)
     for contract in ladder(_plain(source, samples), count):
         outcome = contracts_speed.compiled(source, contract, samples)
-        made = _rung(outcome, contract, source, samples)
-        print(f"{name}, {_told(contract)}: {made.refused or made.precision}", file=sys.stderr)
-        yield made
+        rung = _rung(outcome, contract, source, samples)
+        print(f"{name}, {_told(contract)}: {rung.refused or rung.precision}", file=sys.stderr)
+        yield rung
 
 
 def _plain(source: data.Source, samples: int) -> float:

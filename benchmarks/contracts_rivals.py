@@ -54,9 +54,9 @@ def run(names: Sequence[str], python: str | None = None) -> Iterator[str]:
     interpreter = python or sys.executable
     present = [name for name, (package, _) in RIVALS.items() if _has(interpreter, package)]
     yield markdown.head(("model", "limit", "figure", "a call", "ratio to hybridc", "took"))
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as made:
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         for name in names:
-            yield from _compared(SUBJECTS[name](Path(made)), present, interpreter, Path(made))
+            yield from _compared(SUBJECTS[name](Path(folder)), present, interpreter, Path(folder))
     absent = [name for name in RIVALS if name not in present]
     yield from (f"* {name} is not installed: not compared." for name in absent)
 
@@ -150,11 +150,11 @@ def rivalled(subject: Subject, rival: str, interpreter: str, folder: Path) -> Ma
         assert child.stdin is not None
         assert child.stdout is not None
         for line in child.stdout:
-            told = json.loads(line)
-            if "made" in told:
-                file, peer = folder / told["made"], RIVALS[rival][1]
-                return Made(file, peer, figure, told["seconds"], told["versions"])
-            figure = subject.validate(Recorded(folder / told["outputs"], outputs))
+            answer = json.loads(line)
+            if "made" in answer:
+                file, peer = folder / answer["made"], RIVALS[rival][1]
+                return Made(file, peer, figure, answer["seconds"], answer["versions"])
+            figure = subject.validate(Recorded(folder / answer["outputs"], outputs))
             print(figure, file=child.stdin, flush=True)
     last = (folder / "log").read_text().strip().splitlines()[-1:]
     raise RivalError(f"ended without a model: {' '.join(last)[:200]}")

@@ -26,13 +26,13 @@ OURS, ORT, OPENVINO = "hybridc", "ort", "openvino{precision=default}"
 GOALS = {0.999: (0.55, 0.95), 0.99: (0.35, None)}
 
 
-def run(names: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
+def run(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The table row by row."""
     headers = ("model", "certified", "fresh data", "precision", OURS, "ONNX Runtime")
     yield markdown.head((*headers, "ratio", "OpenVINO", "ratio"))
     for name in names:
         for limit in GOALS:
-            yield markdown.row(_row(name, limit, given.samples, Plan(THREADS)))
+            yield markdown.row(_row(name, limit, options.samples, Plan(THREADS)))
     yield "* Ratios are hybridc's time to the peer's; OpenVINO runs as it does by default."
 
 
@@ -52,11 +52,11 @@ def _row(name: str, limit: float, samples: int, plan: Plan) -> tuple[str, ...]:
 
 def precision_of(outcome: Outcome) -> str:
     """The precision, and how many products are in bytes."""
-    told = outcome.report.precision
+    precision = outcome.report.precision
     if outcome.sensitive is None:
-        return told
+        return precision
     operators = outcome.sensitive.operators
-    return f"{told}, {sum(each.lowered for each in operators)} of {len(operators)} products"
+    return f"{precision}, {sum(each.lowered for each in operators)} of {len(operators)} products"
 
 
 def compiled(source: data.Source, contract: Contract, samples: int) -> Outcome:
@@ -95,7 +95,7 @@ def _times(
             cells += [f"left out: {compared.skipped[peer]}", "-"]
             continue
         ratio = ours.ratio(by[peer])
-        told = f"{ratio:.2f}" + (f" (≤ {goal})" if goal else "")
+        cell = f"{ratio:.2f}" + (f" (≤ {goal})" if goal else "")
         cells += [f"{by[peer].samples.median * 1e3:.3f} ms"]
-        cells += [markdown.judged(told, goal is None or ratio <= goal)]
+        cells += [markdown.judged(cell, goal is None or ratio <= goal)]
     return tuple(cells)

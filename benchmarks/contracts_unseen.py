@@ -46,36 +46,36 @@ class Certified:
         return self.fresh.high < self.limit
 
 
-def run(names: Sequence[str], given: argparse.Namespace) -> Iterator[str]:
+def run(names: Sequence[str], options: argparse.Namespace) -> Iterator[str]:
     """The table row by row."""
     headers = ("model", "cosine ≥", "certified", "fresh data", "precision", "a call", "of fp32")
     yield markdown.head((*headers, "took"))
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         for name in names:
-            found, plain = climbed(name, _source(name, Path(folder)), given.samples)
+            found, plain = climbed(name, _source(name, Path(folder)), options.samples)
             yield from (markdown.row(_row(name, each, plain)) for each in found)
-            notes += [f"* {name}: {told}" for told in faults(found, plain)]
+            notes += [f"* {name}: {fault}" for fault in faults(found, plain)]
     yield from notes or ["* No certificate is refuted, and no looser limit is slower."]
 
 
 def climbed(name: str, source: Source, samples: int) -> tuple[list[Certified], float]:
     """Each limit's candidate, timed in turns with the others, and the seconds of fp32."""
     plain = contracts_speed.compiled(source, Contract(), samples)
-    made: list[tuple[float, Outcome, Estimate]] = []
+    found: list[tuple[float, Outcome, Estimate]] = []
     for limit in LIMITS:
         print(f"{name}, cosine >= {limit}", file=sys.stderr)
         contract = Contract(AT_ONCE, min_accuracy={"cosine": limit})
         outcome = contracts_speed.compiled(source, contract, samples)
-        made.append((limit, outcome, contracts_speed.fresh_cosine(outcome, source, samples)))
+        found.append((limit, outcome, contracts_speed.fresh_cosine(outcome, source, samples)))
     feed = source.samples(data.FRESH, 1)[0]
     sessions = [
         InferenceSession(each.artifact, contracts_speed.THREADS)
-        for each in (plain, *(outcome for _, outcome, _ in made))
+        for each in (plain, *(outcome for _, outcome, _ in found))
     ]
     calls = [lambda session=session: session.run(None, feed) for session in sessions]
     first, *rest = (median(times) for times in measure.in_turns(calls, seconds=1.0 * len(calls)))
-    return [Certified(*each, time) for each, time in zip(made, rest, strict=True)], first
+    return [Certified(*each, time) for each, time in zip(found, rest, strict=True)], first
 
 
 def faults(found: Sequence[Certified], plain: float) -> Iterator[str]:

@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.5, help="at each load, in each round")
     parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args(arguments)
-    markdown.show(_table(_call(), given.seconds, given.rounds))
+    options = parser.parse_args(arguments)
+    markdown.show(_table(_call(), options.seconds, options.rounds))
 
 
 def _model() -> onnx.ModelProto:

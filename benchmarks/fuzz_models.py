@@ -67,15 +67,15 @@ def verdict(
     if wanted is None or other is None or _differ(wanted, other):
         return "unstable", "ONNX Runtime and another implementation do not agree"
     try:
-        given = plans.Options(verify="off", threads=1, **options)
-        outcome = driver.compile_source(proto, given)
+        settings = plans.Options(verify="off", threads=1, **options)
+        outcome = driver.compile_source(proto, settings)
         got = InferenceSession(outcome.artifact, 1).run(None, feed)
     except ModelError as error:
         return "unsupported", str(error)
     except HybridcError as error:
         return "error", str(error)
-    said = _differ(wanted, got)
-    return ("wrong", said) if said else ("pass", "")
+    differs = _differ(wanted, got)
+    return ("wrong", differs) if differs else ("pass", "")
 
 
 def _runtime(proto: Any, feed: Feed) -> Any:
@@ -154,20 +154,20 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    given = parser.parse_args()
-    own = given.generator == "own"
-    settings = f"nodes={given.nodes}" if own else f"generator=nnsmith,nodes={given.nodes}"
-    kept = Record(given.resume, f"random-models{{{settings}}}")
+    options = parser.parse_args()
+    own = options.generator == "own"
+    settings = f"nodes={options.nodes}" if own else f"generator=nnsmith,nodes={options.nodes}"
+    kept = Record(options.resume, f"random-models{{{settings}}}")
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         drawn = (
-            _own(given.seed, given.nodes)
+            _own(options.seed, options.nodes)
             if own
-            else _by_nnsmith(given.interpreter, given.seed, given.nodes, Path(folder))
+            else _by_nnsmith(options.interpreter, options.seed, options.nodes, Path(folder))
         )
-        results = list(islice(_results(drawn, kept, given.output), given.count))
-    found = summary.of(kept.suite, results, given.count, core=False)
-    sys.stdout.write(f"{json.dumps(found.to_json()) if given.json else found.text()}\n")
-    return 0 if found.passed() == given.count else 1
+        results = list(islice(_results(drawn, kept, options.output), options.count))
+    found = summary.of(kept.suite, results, options.count, core=False)
+    sys.stdout.write(f"{json.dumps(found.to_json()) if options.json else found.text()}\n")
+    return 0 if found.passed() == options.count else 1
 
 
 def _own(seed: int, nodes: int) -> Iterator[Drawn]:
@@ -185,10 +185,10 @@ def _by_nnsmith(interpreter: str, seed: int, nodes: int, folder: Path) -> Iterat
     for first in itertools.count(seed, _BATCH):
         options = ("--first", first, "--count", _BATCH, "--nodes", nodes, "--output", folder)
         try:
-            made = subprocess.run([interpreter, script, *map(str, options)], check=False)
+            done = subprocess.run([interpreter, script, *map(str, options)], check=False)
         except OSError as error:
             raise SystemExit(f"{interpreter} cannot be run: {error.strerror}") from None
-        if made.returncode:
+        if done.returncode:
             raise SystemExit(f"{interpreter} cannot run NNSmith: pip install 'hybridc[fuzz]' there")
         for number in range(first, first + _BATCH):
             path = folder / f"{number}.onnx"

@@ -80,17 +80,17 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose table or name holds this text")
     parser.add_argument("--small", type=Path, metavar="FILE", help="at small sizes, into FILE")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
-    given = parser.parse_args()
-    end = time.monotonic() + 60 * given.minutes
-    dry = given.dry_run is not None
-    how = How(dry, dry or given.small is not None, end)
-    told = _asked(lambda: described(dry), 60)
-    if "error" in told:
-        print(f"nothing is measured: {told['error']}", file=sys.stderr)
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    dry = options.dry_run is not None
+    how = How(dry, dry or options.small is not None, end)
+    machine = _asked(lambda: described(dry), 60)
+    if "error" in machine:
+        print(f"nothing is measured: {machine['error']}", file=sys.stderr)
         return 2
-    page = Page(given.dry_run or given.small or PAGE, told["head"])
+    page = Page(options.dry_run or options.small or PAGE, machine["head"])
     page.write()
-    if not given.no_tests and not dry:
+    if not options.no_tests and not dry:
         page.tests = tested(min(120.0, end - time.monotonic()))
         page.write()
     with suppress(ImportError):
@@ -98,7 +98,7 @@ def main() -> int:
 
         _ = torch
     for row in rows():
-        if given.only in f"{row.table}: {row.name}":
+        if options.only in f"{row.table}: {row.name}":
             page.add(row, measured(row, how))
             print(f"{row.table}: {row.name}: {page.found[row.table, row.name]}", file=sys.stderr)
     print(page.path)
@@ -116,8 +116,8 @@ class How:
 
 def rows() -> list[Row]:
     """What is measured, in the order in which it is wanted most."""
-    made = [*gpu_rows.products(), *gpu_rows.bound_by_memory(), *gpu_model_rows.models()]
-    return sorted(made, key=lambda row: row.rank)
+    every = [*gpu_rows.products(), *gpu_rows.bound_by_memory(), *gpu_model_rows.models()]
+    return sorted(every, key=lambda row: row.rank)
 
 
 def described(dry: bool) -> dict[str, Any]:
@@ -149,8 +149,8 @@ def measured(row: Row, how: How) -> Mapping[str, str]:
         except Exception as error:  # whatever fails is this row's
             return {"result": f"failed: {type(error).__name__}: {first_line(error)[:120]}"}
 
-    told = _asked(work, min(row.limit, left))
-    return {"result": told["error"]} if "error" in told else told
+    answer = _asked(work, min(row.limit, left))
+    return {"result": answer["error"]} if "error" in answer else answer
 
 
 def _asked(work: Any, seconds: float) -> dict[str, Any]:
@@ -168,9 +168,9 @@ def tested(seconds: float) -> str:
     command += ["--until", until, "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", str(min(_MOST_PROCESSES, os.cpu_count() or 1))]
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         tests = subprocess.Popen(
-            command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             tests.wait(seconds)
@@ -180,13 +180,13 @@ def tested(seconds: float) -> str:
         with suppress(ProcessLookupError):
             os.killpg(tests.pid, signal.SIGKILL)
         tests.wait()
-        said.seek(0)
-        return ended + told_by_tests(said.read(), whole=not ended)
+        output.seek(0)
+        return ended + told_by_tests(output.read(), whole=not ended)
 
 
-def told_by_tests(said: str, whole: bool) -> str:
+def told_by_tests(output: str, whole: bool) -> str:
     """The last line of pytest's output and what failed; of half an output what was counted."""
-    lines = [line for line in said.splitlines() if line.strip()]
+    lines = [line for line in output.splitlines() if line.strip()]
     verdicts = ("PASSED", "FAILED", "ERROR", "SKIPPED")
     counts = Counter(word for line in lines for word in verdicts if word in line.split()[:4])
     failed = dict.fromkeys(

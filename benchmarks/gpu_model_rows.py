@@ -43,11 +43,11 @@ def _model(name: str, batch: int, way: str, machine: Machine) -> Cells:
     with torch.no_grad():
         right = model(*inputs)
         if way.startswith("torch"):
-            call, given = _by_torch(model, inputs, way.partition(", ")[2], machine)
+            call, arguments = _by_torch(model, inputs, way.partition(", ")[2], machine)
         else:
-            call, given = _compiled_here(model, inputs, "libraries" in way, machine)
-        found = error(call(*given), right)
-        seconds = by_torch(call, given, machine)
+            call, arguments = _compiled_here(model, inputs, "libraries" in way, machine)
+        found = error(call(*arguments), right)
+        seconds = by_torch(call, arguments, machine)
     return {"ms": f"{seconds * 1e3:.3f}", "off by": f"{found:.0e}"}
 
 
@@ -57,8 +57,10 @@ def _by_torch(model: Any, inputs: Any, mode: str, machine: Machine) -> tuple[Any
     machine.wants_torch()
     half = torch.float32 if machine.dry else torch.float16
     model = model.to(machine.torch_device, half)
-    given = [x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs]
-    return torch.compile(model, mode="default" if machine.dry else mode), given
+    arguments = [
+        x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs
+    ]
+    return torch.compile(model, mode="default" if machine.dry else mode), arguments
 
 
 def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -> tuple[Any, Any]:
@@ -68,7 +70,7 @@ def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -
     from hybridc.compiler.session import InferenceSession
 
     names = _libraries(machine) if libraries else ()
-    made = driver.compile(
+    artifact = driver.compile(
         torch.export.export(model, tuple(inputs)),
         target="cpu" if machine.dry else "cuda",
         dtype="fp32" if machine.dry else "fp16",
@@ -76,8 +78,8 @@ def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -
         verify="off",
     )
     if machine.torch_device == "cpu":
-        return InferenceSession(made), [x.numpy() for x in inputs]
-    return InferenceSession(made), [x.to(machine.torch_device) for x in inputs]
+        return InferenceSession(artifact), [x.numpy() for x in inputs]
+    return InferenceSession(artifact), [x.to(machine.torch_device) for x in inputs]
 
 
 def _libraries(machine: Machine) -> list[str]:

@@ -68,8 +68,8 @@ class _Layer(nn.Module):
         batch, rows, width = x.shape
         shape = (batch, rows, self.heads, width // self.heads)
         parts = [part(x).view(shape).transpose(1, 2) for part in (self.query, self.key, self.value)]
-        made = nn.functional.scaled_dot_product_attention(*parts)
-        return self.out(made.transpose(1, 2).reshape(batch, rows, width))
+        mixed = nn.functional.scaled_dot_product_attention(*parts)
+        return self.out(mixed.transpose(1, 2).reshape(batch, rows, width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         one, two = self.norms
@@ -126,8 +126,8 @@ class _Step(nn.Module):
                 for part in (layer.query, layer.key, layer.value)
             )
             past = torch.cat([keys[number], key], 2), torch.cat([values[number], value], 2)
-            made = nn.functional.scaled_dot_product_attention(query, *past)
-            x = x + layer.out(made.transpose(1, 2).reshape(x.shape))
+            mixed = nn.functional.scaled_dot_product_attention(query, *past)
+            x = x + layer.out(mixed.transpose(1, 2).reshape(x.shape))
             x = x + layer.down(nn.functional.gelu(layer.up(two(x))))
         return self.head(x)
 

@@ -99,13 +99,13 @@ class Case:
 def kernels(case: Case, here: Target) -> list[PrimFunc]:
     """The case's loop nests as they reach the rules."""
     builder = relax.BlockBuilder()
-    given = [
+    parameters = [
         relax.Var(f"x{place}", relax.TensorType(shape, dtype))
         for place, (shape, dtype) in enumerate(case.operands)
     ]
-    with builder.function("main", given):
+    with builder.function("main", parameters):
         with builder.dataflow():
-            result = builder.emit_output(builder.normalize(case.build(*given)))
+            result = builder.emit_output(builder.normalize(case.build(*parameters)))
         builder.emit_func_output(result)
     module = pipeline.run(pipeline.parse("legalize,fuse"), builder.finalize(), Context(here))
     return [func for func in module.functions.values() if isinstance(func, tvm.tirx.PrimFunc)]
@@ -116,8 +116,8 @@ def chosen(func: PrimFunc, here: Target) -> tuple[str, PrimFunc]:
     for rule in pipeline.rules(device=here.kind):
         match: Any = rule.match(func, here)
         if not isinstance(match, NotApplicable):
-            made = rule.schedule(match, rule.default(match, here))
-            return type(rule).__name__, made.mod["main"]
+            scheduled = rule.schedule(match, rule.default(match, here))
+            return type(rule).__name__, scheduled.mod["main"]
     raise AssertionError("the fallback takes every kernel")
 
 
@@ -128,32 +128,32 @@ def ours(case: Case, arrays: Sequence[Any], machine: Machine) -> tuple[str, floa
     result = scheduled.params[-1]
     shape, dtype = [int(extent) for extent in result.shape], np.dtype(str(result.dtype))
     # Nothing that is left unwritten may look right.
-    given = [*arrays, np.full(shape, np.nan, dtype)]
-    tensors = [to_tensor(array).copyto(machine.device) for array in given]
+    operands = [*arrays, np.full(shape, np.nan, dtype)]
+    tensors = [to_tensor(array).copyto(machine.device) for array in operands]
     library = compile_kernel(scheduled, machine.here).jit()
     library["main"](*tensors)
-    made = to_numpy(tensors[-1].copyto(tvm.cpu()), dtype)
+    answer = to_numpy(tensors[-1].copyto(tvm.cpu()), dtype)
     number, repeat = machine.counts
     evaluator = library.time_evaluator("main", machine.device, number=number, repeat=repeat)
-    return rule, float(np.median(evaluator(*tensors).results)), made
+    return rule, float(np.median(evaluator(*tensors).results)), answer
 
 
-def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
+def by_torch(call: Callable[..., Any], arguments: Sequence[Any], machine: Machine) -> float:
     """Seconds of one call, of some in a row between two of torch's events, or by the clock."""
     import torch
 
     for _ in range(3):
-        call(*given)
+        call(*arguments)
     if machine.torch_device == "cpu":
         from hybridc.compiler.measurement import measure
 
-        return float(np.median(measure.latency(lambda: call(*given), seconds=0.05).seconds))
+        return float(np.median(measure.latency(lambda: call(*arguments), seconds=0.05).seconds))
     found: list[float] = []
     for _ in range(_REPEATS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         for _ in range(10):
-            call(*given)
+            call(*arguments)
         end.record()
         torch.cuda.synchronize()
         found.append(start.elapsed_time(end) / 1e4)
@@ -173,9 +173,9 @@ def widened(arrays: Sequence[Any], where: str) -> list[Any]:
     return [torch.from_numpy(np.asarray(array, "float32")).to(where) for array in arrays]
 
 
-def error(made: Any, right: Any) -> float:
+def error(result: Any, right: Any) -> float:
     """The largest difference from torch's tensor, as a share of its largest element."""
-    wide = np.asarray(made if isinstance(made, np.ndarray) else made.float().cpu(), "float32")
+    wide = np.asarray(result if isinstance(result, np.ndarray) else result.float().cpu(), "float32")
     true = right.float().cpu().numpy()
     if not np.isfinite(wide).all() or wide.shape != true.shape:
         return float("inf")
@@ -196,17 +196,17 @@ def _product_row(shape: Sequence[int], dtype: str, machine: Machine) -> Cells:
 def _measured(case: Case, machine: Machine) -> Cells:
     """What is known of a kernel: its own figures also where torch cannot be measured."""
     arrays = arrays_of(case)
-    rule, seconds, made = ours(case, arrays, machine)
+    rule, seconds, result = ours(case, arrays, machine)
     cells = _figures(case, rule, seconds, machine)
     try:
-        cells |= {"off by": _off_by(case, arrays, made, machine)}
+        cells |= {"off by": _off_by(case, arrays, result, machine)}
         return cells | _beside_torch(case, arrays, seconds, machine)
     except Exception as failure:  # whatever torch lacks is no fault of ours
         return cells | {"torch, µs": f"failed: {first_line(failure)[:60]}"}
 
 
-def _off_by(case: Case, arrays: Sequence[Any], made: Any, machine: Machine) -> str:
-    found = error(made, case.peer(*widened(arrays, machine.torch_device)))
+def _off_by(case: Case, arrays: Sequence[Any], result: Any, machine: Machine) -> str:
+    found = error(result, case.peer(*widened(arrays, machine.torch_device)))
     return f"{'WRONG: ' if found > _WRONG[case.operands[0][1]] else ''}{found:.0e}"
 
 

@@ -36,20 +36,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--records", type=int, default=_RECORDS)
     parser.add_argument("--keep", type=Path, help="a folder whose log is used, or filled and left")
-    given = parser.parse_args()
+    options = parser.parse_args()
     rows: list[str] = []
     with ExitStack() as stack:
-        folder = given.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         path = folder / "log.sqlite"
-        rows += _measure("SQLite", str(path), given.records)
-        size = path.stat().st_size / given.records
+        rows += _measure("SQLite", str(path), options.records)
+        size = path.stat().st_size / options.records
     head = ["| what | measured | asked for |", "|---|---|---|"]
     notes = [
         "",
-        f"* Look-ups among {given.records / 1e6:.2g} million records; {size:.0f} bytes each.",
+        f"* Look-ups among {options.records / 1e6:.2g} million records; {size:.0f} bytes each.",
     ]
     with suppress(Skipped), postgres.server() as url:
-        rows += _measure("PostgreSQL", url, given.records // 10)
+        rows += _measure("PostgreSQL", url, options.records // 10)
         notes.append("* PostgreSQL, on this machine, holds a tenth of that.")
     print("\n".join([*head, *rows, *notes]))
 
@@ -85,9 +85,9 @@ def _row(name: str, value: float, goal: str) -> str:
 
 def _batches() -> Iterator[list[Record]]:
     """Records that no log has yet; those of a run are of its own moment."""
-    given = list(_records(_WRITTEN, seed=time.time_ns() % 2**31))
+    records = list(_records(_WRITTEN, seed=time.time_ns() % 2**31))
     for at in range(0, _WRITTEN, _BATCH):
-        yield given[at : at + _BATCH]
+        yield records[at : at + _BATCH]
 
 
 def _kernels() -> Iterator[Described]:

@@ -113,24 +113,24 @@ def main() -> None:
     parser.add_argument("--kernels", help="these alone, with commas between")
     parser.add_argument("--trials", type=int, default=512)
     parser.add_argument("--seeds", default="0,1,2")
-    given = parser.parse_args()
+    options = parser.parse_args()
     settings.set_runtime_threads(THREADS)
     try:
-        kernels = named(given.kernels)
+        kernels = named(options.kernels)
     except ValueError as error:
         parser.error(str(error))
     chosen = target.parse("cpu", THREADS)
-    for seed in map(int, given.seeds.split(",")):
+    for seed in map(int, options.seeds.split(",")):
         for kernel in kernels:
             found = tuning_kernels.matched(kernel, chosen)
             workload = keys.of_kernel(found.func).key
-            if seed in {one.seed for one in here(workload, given.trials)}:
+            if seed in {one.seed for one in here(workload, options.trials)}:
                 continue
             print(f"{kernel.name}, seed {seed}", file=sys.stderr, flush=True)
-            done = search(found, chosen, given.trials, seed)
+            done = search(found, chosen, options.trials, seed)
             keep([*searches(), done])
-            told = f"  {done.seconds * 1e6:.1f} us, {done.measured} trials in {done.took:.0f} s"
-            print(told, file=sys.stderr, flush=True)
+            line = f"  {done.seconds * 1e6:.1f} us, {done.measured} trials in {done.took:.0f} s"
+            print(line, file=sys.stderr, flush=True)
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):

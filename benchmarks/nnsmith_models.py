@@ -79,14 +79,14 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=25, help="seeds")
     parser.add_argument("--nodes", type=int, default=10, help="operators of each")
     parser.add_argument("--output", type=Path, required=True, help="a folder")
-    given = parser.parse_args()
+    options = parser.parse_args()
     warnings.simplefilter("ignore")
-    given.output.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     _use_older_libraries()
-    kind, operators = _operators(given.output)
-    for seed in range(given.first, given.first + given.count):
+    kind, operators = _operators(options.output)
+    for seed in range(options.first, options.first + options.count):
         try:
-            _write(kind, operators, seed, given.nodes, given.output)
+            _write(kind, operators, seed, options.nodes, options.output)
         except Exception as error:  # of z3's, torch's and its own
             sys.stderr.write(f"seed {seed}: {type(error).__name__}: {str(error)[:200]}\n")
     return 0

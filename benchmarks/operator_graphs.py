@@ -46,8 +46,8 @@ def float_model(node: Node, seed: int) -> tuple[Any, dict[str, Array]]:
     if second:
         shape = node.shape if second is True else second
         feed["y"] = rng.standard_normal(shape).astype(np.float32)
-    made = helper.make_node(node.op, [*feed, *constants], ["out"], **attributes)
-    return _model([made], constants, feed, TensorProto.FLOAT), feed
+    node_proto = helper.make_node(node.op, [*feed, *constants], ["out"], **attributes)
+    return _model([node_proto], constants, feed, TensorProto.FLOAT), feed
 
 
 def byte_model(node: Node, seed: int) -> tuple[Any, dict[str, Array]]:

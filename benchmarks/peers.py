@@ -139,8 +139,8 @@ def _compile(source: Path, path: Path, options: Sequence[str]) -> None:
         call, check=False, capture_output=True, text=True, timeout=_COMPILE_SECONDS
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise HybridcError(f"not compiled: {said[-1].removeprefix('hybridc: error: ')}")
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise HybridcError(f"not compiled: {lines[-1].removeprefix('hybridc: error: ')}")
 
 
 def roofline(artifact: Artifact) -> float:
@@ -183,11 +183,11 @@ def main() -> None:
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--models", default=",".join(models.MODELS))
-    given = parser.parse_args()
-    names = given.models.split(",")
+    options = parser.parse_args()
+    names = options.models.split(",")
     if unknown := [name for name in names if name not in models.MODELS]:
         parser.error(f"no model is named {', '.join(unknown)}; known: {', '.join(models.MODELS)}")
-    markdown.show(run(Part(given.precision, given.batch), names))
+    markdown.show(run(Part(options.precision, options.batch), names))
 
 
 if __name__ == "__main__":

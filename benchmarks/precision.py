@@ -29,11 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", default="digits,sentences", help="with commas between")
     parser.add_argument("--untimed", action="store_true", help="accuracy alone")
-    given = parser.parse_args(arguments)
-    names = given.models.split(",")
+    options = parser.parse_args(arguments)
+    names = options.models.split(",")
     if unknown := set(names) - SUBJECTS.keys():
         parser.error(f"no model is named {', '.join(unknown)}; known: {', '.join(SUBJECTS)}")
-    markdown.show(_table(names, not given.untimed))
+    markdown.show(_table(names, not options.untimed))
 
 
 def _table(names: Sequence[str], timed: bool) -> Iterator[str]:

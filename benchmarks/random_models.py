@@ -54,30 +54,30 @@ class Growing:
         outputs = [f"v{len(self.values) + i}" for i in range(count)]
         node = helper.make_node(op, list(inputs), outputs, **attributes)
         known = {**self.values, **self.constants}
-        given = {name: known[name] for name in inputs if name}
+        operands = {name: known[name] for name in inputs if name}
         if not _steady(op, [known[name] for name in inputs if name]):
             return False
         try:
             with np.errstate(all="ignore"):
-                made = _compute(node, given, outputs)
+                results = _compute(node, operands, outputs)
         except Exception:  # no such combination of shapes; another is drawn
             return False
-        if not all(map(_tame, made)):
+        if not all(map(_tame, results)):
             return False
         self.nodes.append(node)
-        self.values.update(zip(outputs, made, strict=True))
+        self.values.update(zip(outputs, results, strict=True))
         return True
 
 
-def _compute(node: Any, given: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
+def _compute(node: Any, operands: dict[str, Array], outputs: Sequence[str]) -> list[Array]:
     results = [helper.make_tensor_value_info(name, 0, None) for name in outputs]
     inputs = [
         helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
-        for name, x in given.items()
+        for name, x in operands.items()
     ]
     graph = helper.make_graph([node], "node", inputs, results)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    return [np.asarray(x) for x in ReferenceEvaluator(model).run(None, given)]
+    return [np.asarray(x) for x in ReferenceEvaluator(model).run(None, operands)]
 
 
 def _tame(value: Array) -> bool:
@@ -86,9 +86,9 @@ def _tame(value: Array) -> bool:
     return value.dtype.kind == "b" or bool((np.abs(value.astype(float)) < _LARGEST).all())
 
 
-def _steady(op: str, given: Sequence[Array]) -> bool:
+def _steady(op: str, operands: Sequence[Array]) -> bool:
     """Whether a small error of the operands changes the result a little."""
-    x = given[0].astype(float)
+    x = operands[0].astype(float)
     if op in ("Floor", "Ceil", "Round"):
         return bool((np.abs(2 * x - np.round(2 * x)) > 2 * _MARGIN).all())
     if op in ("Sign", "Reciprocal", "Log", "Sqrt"):
@@ -96,9 +96,9 @@ def _steady(op: str, given: Sequence[Array]) -> bool:
             op not in ("Log", "Sqrt") or bool((x > 0).all())
         )
     if op in ("Greater", "Less", "Equal"):
-        return bool((np.abs(x - given[1]) > _MARGIN).all())
+        return bool((np.abs(x - operands[1]) > _MARGIN).all())
     if op == "Div":
-        return bool((np.abs(given[1]) > 0.1).all())
+        return bool((np.abs(operands[1]) > 0.1).all())
     if op in ("ArgMax", "ArgMin"):
         ordered = np.sort(x.ravel())
         return bool((np.diff(ordered) > _MARGIN / 10).all())
@@ -108,8 +108,8 @@ def _steady(op: str, given: Sequence[Array]) -> bool:
 def finished(grown: Growing, name: str) -> Any:
     """The model; values that no node reads are its outputs."""
     read = {name for node in grown.nodes for name in node.input}
-    made = [name for node in grown.nodes for name in node.output]
-    outputs = [_info(name, grown.values[name]) for name in made if name not in read]
+    written = [name for node in grown.nodes for name in node.output]
+    outputs = [_info(name, grown.values[name]) for name in written if name not in read]
     inputs = [_info(name, value) for name, value in grown.feed.items()]
     tensors = [
         numpy_helper.from_array(value, key) for key, value in grown.constants.items() if key in read

@@ -192,11 +192,11 @@ def _conv(g: Growing) -> bool:
     group = channels if g.draw.random() < 0.3 else 1
     out = channels * g.draw.randint(1, 2) if group > 1 else g.draw.choice([1, 4, 7, 16])
     kernel = [g.draw.choice([1, 2, 3]) for _ in range(2)]
-    given = [x, g.noise(out, channels // group, *kernel)]
-    given += [g.noise(out)] if g.draw.random() < 0.5 else []
+    operands = [x, g.noise(out, channels // group, *kernel)]
+    operands += [g.noise(out)] if g.draw.random() < 0.5 else []
     return g.add(
         "Conv",
-        given,
+        operands,
         kernel_shape=kernel,
         group=group,
         strides=[g.draw.randint(1, 2) for _ in range(2)],

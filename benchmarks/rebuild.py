@@ -31,8 +31,8 @@ def main() -> None:
     """Fill a log for a model, compile with and without it, print the table."""
     asked = arguments.model_and_rounds(__doc__)
     model = asked.model
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         records = _fill(folder / "log.sqlite", model)
         plain = ["--log", str(folder / "empty.sqlite")]
         access.open_log(plain[1]).close()
@@ -48,9 +48,11 @@ def main() -> None:
 
 def _fill(path: Path, model: Path) -> int:
     """Records of every kernel that has a choice, the default the fastest, as tuning leaves them."""
-    given = driver.unscheduled(model, Options())
-    found = tasks.distinct(tasks.kernels(given.module, given.context, given.finish))
-    place, tools = keys.of_target(given.context.target), keys.of_toolchain()
+    unscheduled = driver.unscheduled(model, Options())
+    found = tasks.distinct(
+        tasks.kernels(unscheduled.module, unscheduled.context, unscheduled.finish)
+    )
+    place, tools = keys.of_target(unscheduled.context.target), keys.of_toolchain()
     records = [
         Record(
             workload=task.workload.key,

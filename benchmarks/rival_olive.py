@@ -20,9 +20,9 @@ def samples(told: Mapping[str, Any], **_: Any) -> list[tuple[dict[str, Any], int
     return [(sample, 0) for sample in _task(told).samples("calibration")]
 
 
-def _task(told: Mapping[str, Any]) -> rival.Task:
-    folder = Path(told["folder"])
-    return rival.Task(folder, told["rival"], told["model"], told["loss"], told["wire"])
+def _task(fields: Mapping[str, Any]) -> rival.Task:
+    folder = Path(fields["folder"])
+    return rival.Task(folder, fields["rival"], fields["model"], fields["loss"], fields["wire"])
 
 
 def session(path: str) -> rival.Run:

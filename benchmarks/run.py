@@ -79,10 +79,12 @@ def main() -> None:
     parts = [part for parts in PARTED.values() for part in parts]
     parser.add_argument("--part", choices=parts, help="tuning, contracts: this part alone")
     parser.add_argument("--kernels", help="tuning: these kernels alone, with commas between")
-    given = parser.parse_args()
-    if unknown := set(given.names) - set(NAMES):
+    rivals = "contracts: the interpreter that has the rivals"
+    parser.add_argument("--rivals", metavar="PYTHON", help=rivals)
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(unknown)}; known: {', '.join(NAMES)}")
-    chosen = list(_chosen(given))
+    chosen = list(_chosen(options))
     if not chosen:
         known = ", ".join(f"{precision} with batch {batch}" for precision, batch in TABLES)
         parser.error(f"no table is of that precision and batch; there are {known}")
@@ -103,33 +105,33 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _chosen(given: argparse.Namespace) -> Iterator[Section]:
-    for name in given.names or NAMES:
+def _chosen(options: argparse.Namespace) -> Iterator[Section]:
+    for name in options.names or NAMES:
         if name in PARTED:
-            yield from _parts(name, given)
+            yield from _parts(name, options)
             continue
         if name != "peers":
-            named = ("--models", given.models) if name == "precision" and given.models else ()
+            named = ("--models", options.models) if name == "precision" and options.models else ()
             yield Section(name, name, _title(name), named, merges=bool(named))
             continue
         for precision, batch in TABLES:
-            if given.precision and precision not in given.precision.split(","):
+            if options.precision and precision not in options.precision.split(","):
                 continue
-            if given.batch and batch not in given.batch:
+            if options.batch and batch not in options.batch:
                 continue
             arguments = ["--precision", precision, "--batch", str(batch)]
-            arguments += ["--models", given.models] if given.models else []
+            arguments += ["--models", options.models] if options.models else []
             title = f"{_title(name)}: {precision}, batch {batch}"
             yield Section(f"peers-{precision}-{batch}", name, title, tuple(arguments), _PEERS, True)
 
 
-def _parts(name: str, given: argparse.Namespace) -> Iterator[Section]:
+def _parts(name: str, options: argparse.Namespace) -> Iterator[Section]:
     for part, title in PARTED[name].items():
-        if given.part in (None, part):
+        if options.part in (None, part):
             arguments = [part]
-            for option in ("models", "kernels"):
+            for option in ("models", "kernels", "rivals"):
                 fits = part == option or (name == "contracts" and option == "models")
-                if fits and (chosen := getattr(given, option)):
+                if fits and (chosen := getattr(options, option)):
                     arguments += [f"--{option}", chosen]
             yield Section(f"{name}-{part}", name, title, tuple(arguments), merges=True)
 

@@ -106,7 +106,8 @@ def table(results: Sequence[Result], trials: int) -> str:
     """The figures as Markdown, from best to worst."""
     random = next((r.median for r in results if r.name == "random"), math.nan)
     lines = [
-        "| strategy | trials to within 2 % | of random's | after 16 trials | not found | s each |",
+        "| strategy | trials to within 2 % | of random's"
+        f" | after {min(16, trials)} trials | not found | s each |",
         "|---|---|---|---|---|---|",
     ]
     for one in sorted(results, key=lambda r: r.median):
@@ -183,19 +184,19 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=64, help="of each kernel (%(default)s)")
     parser.add_argument("--strategies", help="these alone, with + between")
     parser.add_argument("--data", type=Path, default=SWEEPS[512], help="a sweep (%(default)s)")
-    given = parser.parse_args()
-    every = simulate.load(given.data)
+    options = parser.parse_args()
+    every = simulate.load(options.data)
     models = cache(lambda: train_cost_model.held_out(every))
     sweeps = [kernel for kernel in every if len(kernel.points) >= _FEWEST_POINTS]
     every_name = [*strategies.catalogue().names(), *LEARNED]
-    names = given.strategies.split("+") if given.strategies else every_name
-    digest = hashlib.sha256(given.data.read_bytes()).hexdigest()[:12]
-    results = [kept(name, digest, sweeps, models, given.seeds, given.trials) for name in names]
+    names = options.strategies.split("+") if options.strategies else every_name
+    digest = hashlib.sha256(options.data.read_bytes()).hexdigest()[:12]
+    results = [kept(name, digest, sweeps, models, options.seeds, options.trials) for name in names]
     sizes = [len(kernel.points) for kernel in sweeps]
     section = (
-        f"{len(sweeps)} kernels with {min(sizes)} to {max(sizes)} points, {given.seeds} seeds,"
-        f" {given.trials} trials in rounds of {simulate.ROUND}; medians over kernels.\n\n"
-        f"{table(results, given.trials)}\n\n{goals(results, sweeps)}"
+        f"{len(sweeps)} kernels with {min(sizes)} to {max(sizes)} points, {options.seeds} seeds,"
+        f" {options.trials} trials in rounds of {simulate.ROUND}; medians over kernels.\n\n"
+        f"{table(results, options.trials)}\n\n{goals(results, sweeps)}"
     )
     print(section)
     draw(results, OUT / "strategies.png")

@@ -89,48 +89,51 @@ def build(folder: Path, chosen: Target, kernels: Sequence[Kernel], points: int) 
             continue
         start = time.process_time()
         try:
-            made = plan(kernel, chosen, points)
+            planned = plan(kernel, chosen, points)
         except ValueError as error:  # on this target, another rule takes the kernel
             print(error, flush=True)
             continue
-        indices = range(len(made.points))
+        indices = range(len(planned.points))
         for first in indices[::_AT_ONCE]:
-            _generate(made, indices[first : first + _AT_ONCE], file, chosen)
+            _generate(planned, indices[first : first + _AT_ONCE], file, chosen)
         described = {
             "name": kernel.name,
             "rule": kernel.rule,
-            "space": {knob: list(values) for knob, values in made.space.items()},
-            "points": [list(point.values()) for point in made.points],
-            "parameters": [_describe(param) for param in made.found.func.params],
+            "space": {knob: list(values) for knob, values in planned.space.items()},
+            "points": [list(point.values()) for point in planned.points],
+            "parameters": [_describe(param) for param in planned.found.func.params],
         }
         with replacing(file) as handle:
             handle.write(json.dumps(described).encode())
         seconds = time.process_time() - start
-        print(f"{kernel.name}: {len(made.points)} points, {seconds:.0f} s of a core", flush=True)
+        print(f"{kernel.name}: {len(planned.points)} points, {seconds:.0f} s of a core", flush=True)
 
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name)
 
 
-def _generate(made: Plan, indices: Sequence[int], file: Path, chosen: Target) -> None:
+def _generate(planned: Plan, indices: Sequence[int], file: Path, chosen: Target) -> None:
     """One library of a function `p7` for point 7 and so on; points that fail are left out."""
     try:
-        scheduled = {f"p{index}": _scheduled(made, index) for index in indices}
+        scheduled = {f"p{index}": _scheduled(planned, index) for index in indices}
         module = tuning_kernels.finished(tvm.IRModule(scheduled), chosen)
         executable = tvm.compile(module, target=chosen.tvm, tir_pipeline=TIR_PIPELINE)
         executable.export_library(str(file.with_suffix(f".{indices[0]}-{indices[-1]}.so")))
     except Exception as error:  # TVM raises errors of many kinds
         if len(indices) > 1:
             for index in indices:
-                _generate(made, [index], file, chosen)
+                _generate(planned, [index], file, chosen)
         else:
-            print(f"{made.found.kernel.name} {made.points[indices[0]]}: {error}"[:300], flush=True)
+            print(
+                f"{planned.found.kernel.name} {planned.points[indices[0]]}: {error}"[:300],
+                flush=True,
+            )
 
 
-def _scheduled(made: Plan, index: int) -> PrimFunc:
-    found = made.found
-    scheduled = found.rule.schedule(found.match, made.points[index]).mod["main"]
+def _scheduled(planned: Plan, index: int) -> PrimFunc:
+    found = planned.found
+    scheduled = found.rule.schedule(found.match, planned.points[index]).mod["main"]
     return scheduled.with_attrs({"global_symbol": f"p{index}", "tirx.is_scheduled": True})
 
 
@@ -150,16 +153,16 @@ def main() -> None:
     parser.add_argument("--kernels", type=int, help="build: the first of the list alone")
     parser.add_argument("--seconds", type=float, default=45, help="time: the longest it may take")
     parser.add_argument("--rounds", type=int, default=2, help="time: how often in all")
-    given = parser.parse_args()
+    options = parser.parse_args()
     settings.set_runtime_threads(THREADS)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    if given.step == "build":
-        kernels = SWEPT[: given.kernels][given.share[0] :: given.share[1]]
-        build(given.folder, target.parse("cpu", THREADS), kernels, given.points)
-    elif given.step == "time":
-        time_all(given.folder, given.seconds, given.rounds)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.step == "build":
+        kernels = SWEPT[: options.kernels][options.share[0] :: options.share[1]]
+        build(options.folder, target.parse("cpu", THREADS), kernels, options.points)
+    elif options.step == "time":
+        time_all(options.folder, options.seconds, options.rounds)
     else:
-        collect(given.folder, target.parse("cpu", THREADS))
+        collect(options.folder, target.parse("cpu", THREADS))
 
 
 if __name__ == "__main__":

@@ -120,11 +120,11 @@ def _featured(file: Path, found: Matched, points: Sequence[Point], chosen: Targe
     The file is to be deleted where schedules change.
     """
     features = Features(found.func, found.rule, found.match, chosen)
-    made = features.plain(points)
+    rows = features.plain(points)
     if not file.exists():
         whole = features.of(points)
         with replacing(file) as handle:
             np.save(handle, whole[:, PLAIN - 1 :])
         print(f"{found.kernel.name}: features of {len(points)} points", flush=True)
-    made[:, PLAIN - 1 :] = np.load(file.open("rb"), allow_pickle=False)
-    return made
+    rows[:, PLAIN - 1 :] = np.load(file.open("rb"), allow_pickle=False)
+    return rows

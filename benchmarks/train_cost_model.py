@@ -169,8 +169,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", action="store_true", help="write the model and its card")
     parser.add_argument("--data", type=Path, nargs="+", default=list(SWEEPS.values()))
-    given = parser.parse_args()
-    found = machines(given.data)
+    options = parser.parse_args()
+    found = machines(options.data)
     every = [kernel for machine in found for kernel in machine.sweeps]
     models = held_out(every)
     parts: list[str] = []
@@ -180,7 +180,7 @@ def main() -> None:
         parts.append(told(machine, *ranked))
     figures = "\n\n".join(parts)
     print(figures)
-    if given.save:
+    if options.save:
         cost_model.train([kernel.group for kernel in every]).save(cost_model.PRETRAINED)
         CARD.write_text(card(found, figures))
 

@@ -151,8 +151,8 @@ class _Attention(nn.Module):
         n, places, width = x.shape
         split = self.read(x).reshape(n, places, 3, self.heads, width // self.heads)
         query, key, value = split.permute(2, 0, 3, 1, 4)
-        made = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
-        return self.write(made.transpose(1, 2).reshape(n, places, width))
+        mixed = nn.functional.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
+        return self.write(mixed.transpose(1, 2).reshape(n, places, width))
 
 
 def _layer(width: int, causal: bool) -> nn.Sequential:
@@ -253,8 +253,8 @@ def trained(name: str) -> nn.Module:
     network = make()
     optimiser = torch.optim.AdamW(network.parameters(), _RATE)
     for _ in range(_STEPS):
-        given, wanted = data(draw, _BATCH)
-        loss = nn.functional.cross_entropy(network(given), wanted)
+        inputs, classes = data(draw, _BATCH)
+        loss = nn.functional.cross_entropy(network(inputs), classes)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -263,13 +263,13 @@ def trained(name: str) -> nn.Module:
 
 def samples(name: str, seed: int, count: int) -> list[dict[str, NDArray[Any]]]:
     """Samples of the kind that a network was trained on."""
-    given, _ = NETWORKS[name][1](torch.Generator().manual_seed(1 + seed), count)
-    return [{"x": each[np.newaxis]} for each in given.numpy()]
+    inputs, _ = NETWORKS[name][1](torch.Generator().manual_seed(1 + seed), count)
+    return [{"x": each[np.newaxis]} for each in inputs.numpy()]
 
 
 def export(name: str, path: Path) -> None:
     """Train, and write as ONNX of batch 1."""
-    given = torch.from_numpy(samples(name, 0, 1)[0]["x"])
+    example = torch.from_numpy(samples(name, 0, 1)[0]["x"])
     torch.onnx.export(
-        trained(name), (given,), str(path), input_names=["x"], dynamo=True, external_data=False
+        trained(name), (example,), str(path), input_names=["x"], dynamo=True, external_data=False
     )

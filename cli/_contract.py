@@ -14,7 +14,12 @@ _OPTIONS = (
         metavar="5ms",
         help="Fail if a call takes longer: the median, or another percentile as in p99<=8ms.",
     ),
-    click.option("--min-throughput", type=float, help="Fail if there are fewer calls per second."),
+    click.option(
+        "--min-throughput",
+        type=float,
+        metavar="200",
+        help="Fail if there are fewer calls per second.",
+    ),
     click.option("--max-memory", metavar="200MB", help="Fail if a call needs more at its peak."),
     click.option("--max-size", metavar="100MB", help="Fail if the artifact is larger."),
     click.option(
@@ -32,7 +37,7 @@ _OPTIONS = (
     ),
     click.option(
         "--validate",
-        metavar="PACKAGE.MODULE:FUNCTION",
+        metavar="PKG.MOD:FN",
         help="Your own measure: it gets a session and returns a number.  It is run: give your own.",
     ),
 )
@@ -54,12 +59,12 @@ def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def contract(given: Mapping[str, Any]) -> "Contract":
+def contract(values: Mapping[str, Any]) -> "Contract":
     """Make the contract of what was given for the options, by their names."""
     from hybridc.compiler.assurance.contract import Contract
     from hybridc.compiler.assurance.limits import parse_limits
 
-    limits = {name: given[name] for name in NAMES}
+    limits = {name: values[name] for name in NAMES}
     for name in ("min_accuracy", "max_drop"):
         limits[name] = parse_limits(limits[name], name.replace("_", " "))
     return Contract(**limits)

@@ -29,9 +29,18 @@ def stats(data: dict[str, Any]) -> str:
         share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
         lines.append(f"kernels of the model: {counts}; hits are {share} of their arithmetic")
     best = data.get("best", ())
-    told = [name for name in _SERIES if len({each[name] for each in best}) > 1]
-    rows = [(*_best_row(each), *(each[name][:_KEY] for name in told)) for each in best]
-    headers = ("workload", "arguments", "best rule", "point", "time", "choices", "records", *told)
+    varying = [name for name in _SERIES if len({each[name] for each in best}) > 1]
+    rows = [(*_best_row(each), *(each[name][:_KEY] for name in varying)) for each in best]
+    headers = (
+        "workload",
+        "arguments",
+        "best rule",
+        "point",
+        "time",
+        "choices",
+        "records",
+        *varying,
+    )
     return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
 
 

@@ -48,9 +48,26 @@ TARGET = click.option(
 DTYPE = click.option(
     "--dtype",
     type=click.Choice(tuple(precisions.PRECISIONS)),
+    metavar="PRECISION",
     default="fp32",
     show_default=True,
-    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.",
+    help=f"Multiply in this precision: {', '.join(precisions.PRECISIONS)}; sums, norms, softmax,"
+    " inputs and outputs stay fp32.",
+)
+SEED = click.option(
+    "--seed", metavar="N", default=0, show_default=True, help="Seed of the random inputs."
+)
+RTOL = click.option(
+    "--rtol",
+    type=float,
+    metavar="NUMBER",
+    help="Relative tolerance; by dtype if not set (fp32: 1e-3).",
+)
+ATOL = click.option(
+    "--atol",
+    type=float,
+    metavar="NUMBER",
+    help="Absolute tolerance; by dtype if not set (fp32: 1e-4).",
 )
 PIPELINE = click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
 BUDGET = click.option("--budget", metavar="10min", help="Stop tuning after this time.")
@@ -88,7 +105,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON docu
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")
 
 
-def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
+def shapes_of(models: Sequence[Path], texts: Sequence[str]) -> Shapes:
     """Read the values of `--shape`.
 
     Raises InputError where one is wrong, or a model is no file of a kind that is known: at once,
@@ -98,7 +115,7 @@ def shapes_of(models: Sequence[Path], given: Sequence[str]) -> Shapes:
 
     for model in models:
         frontend.is_onnx(model)
-    return dict(map(frontend.parse_shape, given))
+    return dict(map(frontend.parse_shape, texts))
 
 
 def glance(models: Sequence[Path]) -> None:

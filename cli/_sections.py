@@ -37,9 +37,9 @@ class Sectioned(click.Command):
     """
 
     def __init__(
-        self, *given: Any, sections: Sections, once: Sequence[str] = (), **named: Any
+        self, *args: Any, sections: Sections, once: Sequence[str] = (), **kwargs: Any
     ) -> None:
-        super().__init__(*given, **named)
+        super().__init__(*args, **kwargs)
         self.sections = sections
         self.once = frozenset(once)
 
@@ -55,12 +55,14 @@ class Sectioned(click.Command):
         """Write each section with a title of its own."""
         params = self.get_params(ctx)
         left = {each.name: each for each in params if isinstance(each, click.Option)}
-        told = {
+        sections = {
             title: [left.pop(name) for name in names if name in left]
             for title, names in self.sections.items()
         }
-        told[list(told)[-1]] += left.values()  # --help, to which click gives a name of its own
-        for title, options in told.items():
+        sections[list(sections)[-1]] += (
+            left.values()
+        )  # --help, to which click gives a name of its own
+        for title, options in sections.items():
             rows = [row for each in options if (row := each.get_help_record(ctx)) is not None]
             if rows:
                 with formatter.section(title):

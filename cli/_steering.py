@@ -23,8 +23,8 @@ def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
         return
     from hybridc.compiler.configuration.config import HybridConfig
 
-    given = HybridConfig.read(path).given()
-    ctx.default_map = {name: _as_option(name, value) for name, value in given.items()}
+    values = HybridConfig.read(path).given()
+    ctx.default_map = {name: _as_option(name, value) for name, value in values.items()}
 
 
 def _as_option(name: str, value: Any) -> Any:
@@ -50,6 +50,7 @@ _OPTIONS = (
         "-O",
         "--level",
         type=click.IntRange(0, 3),
+        metavar="N",
         default=2,
         show_default=True,
         help="0: only what makes the model run; 1: nothing that rounds differently; 2: all passes;"
@@ -57,15 +58,22 @@ _OPTIONS = (
     ),
     click.option(
         "--strategy",
+        metavar="NAME",
         default="cascade",
         show_default=True,
         help="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
     ),
     click.option(
-        "--mode", type=click.Choice(_MODES), help="Which component the budget goes to first."
+        "--mode",
+        type=click.Choice(_MODES),
+        metavar="MODE",
+        help=f"Which component the budget goes to first: {', '.join(_MODES)}.",
     ),
     click.option(
-        "--tier", type=click.Choice(_TIERS), help="A preset of components, trials and budget."
+        "--tier",
+        type=click.Choice(_TIERS),
+        metavar="TIER",
+        help=f"A preset of components, trials and budget: {', '.join(_TIERS)}.",
     ),
     click.option(
         "--components",
@@ -83,6 +91,7 @@ _OPTIONS = (
     click.option(
         "--depth",
         type=click.IntRange(1, 3),
+        metavar="N",
         default=2,
         show_default=True,
         help="Predict by the whole model (1), by each kernel (2), by each kernel's time (3).",
@@ -91,12 +100,16 @@ _OPTIONS = (
     click.option(
         "--threshold",
         type=float,
+        metavar="SHARE",
         default=0.0,
         show_default=True,
         help="The share that a stage must take off the costs to stay.",
     ),
     click.option(
-        "--workers", type=click.IntRange(min=1), help="Processes of the strategy parallel."
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes of the strategy parallel.",
     ),
     click.option(
         "--levels",
@@ -129,16 +142,16 @@ def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def fields(given: Mapping[str, Any]) -> dict[str, Any]:
+def fields(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of options as fields of `HybridConfig`."""
     from hybridc.compiler.assurance.limits import parse_limits
 
-    found = dict(given)
+    found = dict(values)
     for name in MAPPINGS:
-        found[name] = parse_limits(given[name], name.replace("_", " "))
+        found[name] = parse_limits(values[name], name.replace("_", " "))
     for name in LISTS:
-        if given[name] is not None:
-            found[name] = _split(given[name])
+        if values[name] is not None:
+            found[name] = _split(values[name])
         elif name != "components":  # where nothing is not the same as none
             found[name] = ()
     return found

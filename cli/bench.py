@@ -160,8 +160,8 @@ def _inputs(artifact: "Artifact", shapes: Shapes) -> "Sequence[TensorSpec]":
 
     inputs = fixed_specs(artifact.inputs, shapes)
     if open_dims(artifact.inputs):
-        told = ", ".join(f"{spec.name} {dims.write(spec.shape)}" for spec in inputs)
-        click.echo(f"measured at {told}; --shape gives other sizes", err=True)
+        sizes = ", ".join(f"{spec.name} {dims.write(spec.shape)}" for spec in inputs)
+        click.echo(f"measured at {sizes}; --shape gives other sizes", err=True)
     return inputs
 
 

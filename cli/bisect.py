@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli._options import (
+    ATOL,
     DTYPE,
     JSON,
     PIPELINE,
     PLUGIN,
+    RTOL,
+    SEED,
     SHAPE,
     TARGET,
     THREADS,
@@ -45,11 +48,12 @@ FOUND = 1
     default=1.5,
     show_default=True,
     type=click.FloatRange(min=1.0, min_open=True),
+    metavar="NUMBER",
     help="How many times as long a call takes behind a pass that --slow looks for.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
-@click.option("--rtol", type=float, help="Relative tolerance; by dtype if not set (fp32: 1e-3).")
-@click.option("--atol", type=float, help="Absolute tolerance; by dtype if not set (fp32: 1e-4).")
+@SEED
+@RTOL
+@ATOL
 @click.option(
     "-o",
     "--output",
@@ -89,8 +93,8 @@ def command(
     finally:
         clear_progress()
     if found is None:
-        said = "no pass makes a call slower" if slow else "the answer is right behind every pass"
-        _tell({"found": False, "said": said}, said, as_json)
+        message = "no pass makes a call slower" if slow else "the answer is right behind every pass"
+        _tell({"found": False, "said": message}, message, as_json)
         return 0
     data = {**_data(found), "ir": str(path), "reproduce": _call(found, path, options, slow)}
     _write(found, path)

@@ -1,5 +1,6 @@
 """`hybridc compile`: from a model file to an artifact."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,11 +9,14 @@ import click
 from hybridc.cli import _steering
 from hybridc.cli._contract import contract_options
 from hybridc.cli._options import (
+    ATOL,
     JSON,
     LOG,
     MONITOR,
     MONITOR_INTERVAL,
     PLUGIN,
+    RTOL,
+    SEED,
     SHAPE,
     TARGET,
     THREADS,
@@ -48,10 +52,12 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype",
     type=click.Choice(precisions.names()),
+    metavar="PRECISION",
     default="auto",
     show_default=True,
-    help="Multiply in this precision; sums, norms, softmax, inputs and outputs stay fp32.  auto:"
-    " fp32, and less where only that keeps the contract and a limit on accuracy allows it.",
+    help=f"Multiply in this precision: {', '.join(precisions.names())}; sums, norms, softmax,"
+    " inputs and outputs stay fp32.  auto: fp32, and less where only that keeps the contract and a"
+    " limit on accuracy allows it.",
 )
 @SHAPE
 @contract_options
@@ -70,19 +76,20 @@ if TYPE_CHECKING:
     metavar="DATA",
     help="Other inputs to verify and measure on; all those of --calibration then give the ranges.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the random inputs.")
+@SEED
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
 @click.option("--pipeline", metavar="TEXT", help="Passes to run; by the level if not set.")
 @PLUGIN
 @click.option(
     "--verify",
     type=click.Choice(["each", "end", "off"]),
+    metavar="WHEN",
     default="end",
     show_default=True,
-    help="When to compare with the reference: after each pass, at the end, or not at all.",
+    help="When to compare with the reference: each (after each pass), end, or off (not at all).",
 )
-@click.option("--rtol", type=float, help="Relative tolerance; by dtype if not set (fp32: 1e-3).")
-@click.option("--atol", type=float, help="Absolute tolerance; by dtype if not set (fp32: 1e-4).")
+@RTOL
+@ATOL
 @click.option(
     "--dump-ir",
     type=click.Path(path_type=Path),
@@ -97,6 +104,7 @@ if TYPE_CHECKING:
 @click.option(
     "--trials",
     type=click.IntRange(min=1),
+    metavar="N",
     help="Tune first: points to measure for each kernel, on average (see `hybridc tune`).",
 )
 @steering_options
@@ -104,9 +112,11 @@ if TYPE_CHECKING:
 @click.option(
     "--near",
     type=click.Choice(["never", "tools", "any"]),
+    metavar="WHICH",
     default="tools",
     show_default=True,
-    help="Which records of other conditions count where the log has none of these.",
+    help="Which records of other conditions count where the log has none of these: never, tools"
+    " (of other versions of the tools), any.",
 )
 @click.option("--frozen", is_flag=True, help="Fail (4) if a kernel has no record of these tools.")
 @click.option(
@@ -156,12 +166,12 @@ def command(
     Runtime or PyTorch, and what a limit is set on is measured as well.
     Schedules that the tuning log knows to be faster are used.
     """
+    start = time.perf_counter()  # before TVM is imported: what people wait for
     shapes = shapes_of([model], shape)
     path = _place(model, output, report)
     from hybridc.compiler.assurance import calibration as data
-    from hybridc.compiler.configuration import plans, presets
+    from hybridc.compiler.configuration import presets
     from hybridc.compiler.configuration.config import HybridConfig
-    from hybridc.compiler.orchestration import cascade
 
     with results_alone():
         config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
@@ -172,17 +182,17 @@ def command(
             calibration=data.read(calibration) if calibration else None,
             validation=data.read(validation) if validation else None,
         )
-        plans.check(options)
-        cascade.check(options)
-        glance([model])
-        if untrusted:
-            from hybridc.compiler.untrusted import examine
-
-            examine(model, shapes)
+        _check(options, model, shapes, untrusted)
         outcome = _compile(model, options, shapes)
         _write_report(outcome, report, options)
-    limits = options.contract.told(outcome.measured)
-    _deliver(outcome, path, keep_best, None if as_json else limits)
+    _save(outcome, path, keep_best, as_json)
+    if as_json:
+        emit_json(_data(outcome, path))
+    else:
+        seconds = time.perf_counter() - start
+        click.echo(_summary(outcome, path, options.contract.told(outcome.measured), seconds))
+    if outcome.broken:
+        raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
 
 def _place(model: Path, output: Path | None, report: Path | None) -> Path:
@@ -194,6 +204,20 @@ def _place(model: Path, output: Path | None, report: Path | None) -> Path:
     return path
 
 
+def _check(options: "Options", model: Path, shapes: Shapes, untrusted: bool) -> None:
+    """Raise what is wrong with the options or the model's file before anything is compiled."""
+    from hybridc.compiler.configuration import plans
+    from hybridc.compiler.orchestration import cascade
+
+    plans.check(options)
+    cascade.check(options)
+    glance([model])
+    if untrusted:
+        from hybridc.compiler.untrusted import examine
+
+        examine(model, shapes)
+
+
 def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
     from hybridc.compiler import driver
 
@@ -202,26 +226,19 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
     except KeyboardInterrupt:
         if not driver.resumes(options):
             raise
-        told = "stages that were measured are kept, and the same call goes on from there"
-        raise KeyboardInterrupt(told) from None
+        message = "stages that were measured are kept, and the same call goes on from there"
+        raise KeyboardInterrupt(message) from None
     finally:
         clear_progress()
 
 
-def _deliver(outcome: "Outcome", path: Path, keep_best: bool, limits: str | None) -> None:
-    """Write the artifact and say so; where the contract is broken, only on demand.
-
-    `limits` tells people what was measured of the contract; None asks for JSON.
-    """
+def _save(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> None:
+    """Write the artifact.  Raises ContractError for a broken contract, unless `keep_best`."""
     if outcome.broken and not keep_best:
+        if as_json:
+            emit_json(_data(outcome, None))
         raise ContractError("; ".join(outcome.broken))
     outcome.artifact.save(path)
-    if limits is None:
-        emit_json(_data(outcome, path))
-    else:
-        click.echo(_summary(outcome, path, limits))
-    if outcome.broken:
-        raise ContractError(f"{'; '.join(outcome.broken)}; {path} is kept as the best there is")
 
 
 def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> None:
@@ -231,10 +248,16 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
     if path is None:
         return
     if path.suffix == ".html":
-        told = outcome.report
+        report = outcome.report
         how = path, options.threads, options.progress
         try:
-            report_file.write(outcome.artifact, *how, stages=told.stages, monitored=told.monitored)
+            report_file.write(
+                outcome.artifact,
+                *how,
+                stages=report.stages,
+                monitored=report.monitored,
+                left=outcome.left,
+            )
         finally:
             clear_progress()
         return
@@ -242,20 +265,22 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         stream.write(f"{outcome.report.text()}\n".encode())
 
 
-def _data(outcome: "Outcome", path: Path) -> dict[str, Any]:
+def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
+    """The JSON document; without a `path` that of a refusal, of which nothing was written."""
     return {
-        "artifact": str(path),
-        "bytes": path.stat().st_size,
+        "artifact": None if path is None else str(path),
+        "bytes": None if path is None else path.stat().st_size,
+        "broken": list(outcome.broken),
         "certificate": outcome.artifact.certificate,
         **outcome.report.to_json(),
     }
 
 
-def _summary(outcome: "Outcome", path: Path, limits: str) -> str:
+def _summary(outcome: "Outcome", path: Path, limits: str, seconds: float) -> str:
+    """What people are told: kernels, answers, limits, and the `seconds` that they waited."""
     from hybridc.compiler import dims
     from hybridc.compiler.units import format_size
 
-    seconds = sum(stage.seconds for stage in outcome.report.stages)
     where = f"{path} ({format_size(path.stat().st_size)}), compiled in {seconds:.1f} s"
     sizes = dims.certified(outcome.artifact.certificate)
     promised = f"contract: {limits}" if limits else ""

@@ -94,8 +94,8 @@ def command(
     kept = Record(resume, suite, again)
     tell, limits = progress(verbose), Limits(timeout, int(memory * _GIB))
     try:
-        runner = run.Runner(suite, limits, jobs or host.cores())
-        entries, stopped = run.fill(kept, runner, core, text, tell)
+        runner = run.Runner(suite, limits, jobs or host.cores(), core, text)
+        entries, stopped = run.fill(kept, runner, tell)
     finally:
         clear_progress()
     results = [kept.results[entry.name] for entry in entries if entry.name in kept.results]

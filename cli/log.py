@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli import _log_text
+from hybridc.cli._log_train import train
 from hybridc.cli._options import (
     DTYPE,
     JSON,
@@ -34,6 +35,9 @@ _DAY = 86400.0
 @click.group()
 def command() -> None:
     """Look into the tuning log, exchange it, and keep it small."""
+
+
+command.add_command(train)
 
 
 def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()) -> "TuningLog":
@@ -93,19 +97,19 @@ def _show(key: str, log: str | None, as_json: bool) -> None:
 @PIPELINE
 @PLUGIN
 @JSON
-def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> None:
+def _stats(log: str | None, model: Path | None, as_json: bool, **options: Any) -> None:
     """Count records, and show the best of each kernel.
 
     With --model: how much of that model the log covers.
     """
     from hybridc.compiler.log import stats
 
-    shapes = shapes_of([model] if model else [], given.pop("shape"))
+    shapes = shapes_of([model] if model else [], options.pop("shape"))
     glance([model] if model else [])
-    with _open(log, plugins=given["plugin"]) as opened:
+    with _open(log, plugins=options["plugin"]) as opened:
         data = stats.summary(opened)
         if model is not None:
-            data |= _coverage(_explain(opened, model, shapes, **given))
+            data |= _coverage(_explain(opened, model, shapes, **options))
         else:
             data["best"] = [each.to_json() for each in stats.best(opened)]
     emit_json(data) if as_json else click.echo(_log_text.stats(data))
@@ -121,15 +125,15 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **given: Any) -> 
 @PIPELINE
 @PLUGIN
 @JSON
-def _explain_miss(model: Path, log: str | None, as_json: bool, **given: Any) -> None:
+def _explain_miss(model: Path, log: str | None, as_json: bool, **options: Any) -> None:
     """Tell which kernels of MODEL the log knows, and why not more.
 
     Of the others it tells what differs from the nearest record.
     """
-    shapes = shapes_of([model], given.pop("shape"))
+    shapes = shapes_of([model], options.pop("shape"))
     glance([model])
-    with _open(log, plugins=given["plugin"]) as opened:
-        found = _explain(opened, model, shapes, **given)
+    with _open(log, plugins=options["plugin"]) as opened:
+        found = _explain(opened, model, shapes, **options)
     if as_json:
         emit_json([vars(each) for each in found])
         return
@@ -227,16 +231,16 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
             click.echo(f"above {max_size}: {stays}")
 
 
-def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **given: Any) -> "list[Explained]":
+def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **chosen: Any) -> "list[Explained]":
     from hybridc.compiler import explain
     from hybridc.compiler.configuration import plans
 
     options = plans.Options(
-        target=given["target"],
-        threads=given["threads"],
-        dtype=given["dtype"],
-        pipeline=given["pipeline"],
-        plugins=given["plugin"],
+        target=chosen["target"],
+        threads=chosen["threads"],
+        dtype=chosen["dtype"],
+        pipeline=chosen["pipeline"],
+        plugins=chosen["plugin"],
     )
     return explain.explain(opened, model, options, shapes)
 

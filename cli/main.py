@@ -12,7 +12,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import NoReturn
 
 import click
@@ -20,6 +20,7 @@ import click
 import hybridc.cli
 from hybridc.compiler import settings
 from hybridc.compiler.errors import HybridcError, hint
+from hybridc.compiler.packages import version_of
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
 INTERRUPTED = 130  # 128 + SIGINT
@@ -95,16 +96,16 @@ def _leave(code: int) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code, after one line on stderr if it failed."""
     debug = "--debug" in arguments or settings.debug()
-    given = [argument for argument in arguments if argument != "--debug"]
+    rest = [argument for argument in arguments if argument != "--debug"]
     try:
-        result = commands.main(given, prog_name="hybridc", standalone_mode=False)
+        result = commands.main(rest, prog_name="hybridc", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
         return _reader_gone()
     except (KeyboardInterrupt, click.Abort) as error:
         # click says Abort of what a verb was interrupted by, and keeps that as its cause.
-        if told := str(error) or str(error.__cause__ or error.__context__ or ""):
-            click.echo(f"hybridc: interrupted: {told}", err=True)
+        if reason := str(error) or str(error.__cause__ or error.__context__ or ""):
+            click.echo(f"hybridc: interrupted: {reason}", err=True)
         return INTERRUPTED
     except Exception as error:
         if debug:
@@ -146,20 +147,14 @@ def _with_help(error: click.ClickException) -> str:
 def _fault(error: Exception, arguments: Sequence[str]) -> str:
     """Say that the fault is ours, and what to send so that it can be seen again."""
     call = shlex.join(["hybridc", *arguments])
-    said = str(error).strip().split("\n")[0]
+    message = str(error).strip().split("\n")[0]
     return (
-        f"internal fault: {type(error).__name__}: {said}; please report it with the model and "
+        f"internal fault: {type(error).__name__}: {message}; please report it with the model and "
         f"this call: `{call}` (run it with --debug for the traceback; {_versions()})"
     )
 
 
 def _versions() -> str:
     python = ".".join(map(str, sys.version_info[:3]))
-    return ", ".join([f"python {python}", *(f"{part} {_version(part)}" for part in _PARTS)])
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "missing"
+    found = (f"{part} {version_of(part) or 'missing'}" for part in _PARTS)
+    return ", ".join([f"python {python}", *found])

@@ -43,12 +43,16 @@ def command(
     if output is not None:
         check_place("-o", output, "ir.py")
     from hybridc.compiler import script
+    from hybridc.compiler.errors import InputError
+    from hybridc.compiler.target import CPU, kind_of
 
-    given = script.read(source.read(), source.name)
-    made = script.optimise(given, text, device=target, threads=threads, plugins=plugin)
+    if check and kind_of(target) != CPU:
+        raise InputError(f"--check runs kernels on this CPU, and those for {target} cannot")
+    module = script.read(source.read(), source.name)
+    optimised = script.optimise(module, text, device=target, threads=threads, plugins=plugin)
     if check:
-        click.echo(script.check(given, made, rtol, atol), err=True)
+        click.echo(script.check(module, optimised, rtol, atol), err=True)
     if output is None:
-        click.echo(made.script())
+        click.echo(optimised.script())
     else:
-        script.write(made, output)
+        script.write(optimised, output)

@@ -82,6 +82,6 @@ def _text(data: dict[str, Any]) -> str:
         rows = [(entry["pass"], entry["reason"]) for entry in data["entries"]]
         return table((data["pipeline"], "why it stands here"), rows)
     columns = ("name", "type", "default")
-    given = [[str(option[column]) for column in columns] for option in data["options"]]
-    options = table(("option", "type", "default"), given) if given else "It has no options."
+    cells = [[str(option[column]) for column in columns] for option in data["options"]]
+    options = table(("option", "type", "default"), cells) if cells else "It has no options."
     return f"{data['pass']}\n\n{data['doc']}\n\n{options}"

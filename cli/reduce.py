@@ -131,10 +131,10 @@ def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> 
             return False
         matched = match is None or match.encode() in done.stdout
         if first and not matched:
-            said = done.stdout.decode(errors="replace").strip().splitlines()
+            lines = done.stdout.decode(errors="replace").strip().splitlines()
             raise InputError(
                 f"the command fails on the model, but its output lacks {match!r};"
-                f" its last line is {said[-1] if said else ''!r:.200}"
+                f" its last line is {lines[-1] if lines else ''!r:.200}"
             )
         first.clear()
         return matched

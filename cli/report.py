@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from hybridc.cli._options import BACKEND_PLUGIN, THREADS, VERBOSE
-from hybridc.cli._output import clear_progress, progress
+from hybridc.cli._options import BACKEND_PLUGIN, JSON, THREADS, VERBOSE
+from hybridc.cli._output import clear_progress, emit_json, progress
 from hybridc.compiler.files import check_place
 
 
@@ -20,6 +20,7 @@ from hybridc.compiler.files import check_place
 @click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
 @THREADS
 @BACKEND_PLUGIN
+@JSON
 @VERBOSE
 def command(
     artifact: Path,
@@ -27,12 +28,14 @@ def command(
     no_run: bool,
     threads: int | None,
     plugin: tuple[Path, ...],
+    as_json: bool,
     verbose: bool,
 ) -> None:
     """Write an artifact's report as one HTML file.
 
     The artifact is run, so that each kernel stands there with its time and with its share of what
-    this machine can do at most.  The file holds no scripts and loads nothing.
+    this machine can do at most.  The file holds no scripts and loads nothing.  With --json the same
+    is told on stdout as data.
 
     An artifact is native code: without --no-run, give only those that you trust.
     """
@@ -44,7 +47,17 @@ def command(
     from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 
     try:
-        write(loaded, path, threads, progress(verbose), run=not no_run)
+        measured = write(loaded, path, threads, progress(verbose), run=not no_run)
     finally:
         clear_progress()
-    click.echo(path)
+    if not as_json:
+        click.echo(path)
+        return
+    emit_json(
+        {
+            "page": str(path),
+            "measured": measured.to_json() if measured else None,
+            "certificate": dict(loaded.certificate),
+            "report": dict(loaded.report),
+        }
+    )

@@ -46,7 +46,7 @@ def command(
     from hybridc.compiler.artifact import Artifact
 
     loaded = Artifact.load(artifact, plugin)
-    feed = dict(_read(given) for given in inputs)
+    feed = dict(_read(text) for text in inputs)
     from hybridc.compiler.model import OpaqueSpec
     from hybridc.compiler.session import InferenceSession  # what it imports takes seconds
 
@@ -63,15 +63,15 @@ def command(
             click.echo(file)
 
 
-def _read(given: str) -> "tuple[str, Array]":
+def _read(text: str) -> "tuple[str, Array]":
     """Read `NAME=FILE.npy`; arrays of Python objects are refused, since they would be pickles."""
     import numpy as np
 
     from hybridc.compiler.errors import InputError
 
-    name, equals, file = given.partition("=")
+    name, equals, file = text.partition("=")
     if not equals or not file:
-        raise InputError(f"--input {given!r} is not of the form NAME=FILE.npy")
+        raise InputError(f"--input {text!r} is not of the form NAME=FILE.npy")
     try:
         array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -52,12 +52,13 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @BUDGET
 @click.option(
     "--strategy",
+    metavar="NAME",
     default="evolutionary",
     show_default=True,
     help="What chooses the points, with its options: evolutionary{population=64}.",
 )
 @LOG
-@click.option("--seed", type=int, help="Seed of the strategy; 0 if not set.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the strategy; 0 if not set.")
 @TARGET
 @THREADS
 @click.option(
@@ -69,9 +70,11 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @click.option(
     "--caches",
     type=click.Choice(["auto", "warm", "cold"]),
+    metavar="STATE",
     default="auto",
     show_default=True,
-    help="Measure with weights in the caches, or in memory; auto: as the model leaves them.",
+    help="Measure with weights in the caches (warm), or in memory (cold); auto: as the model leaves"
+    " them.",
 )
 @DTYPE
 @SHAPE

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--validate",
-    metavar="PACKAGE.MODULE:FUNCTION",
+    metavar="PKG.MOD:FN",
     help="The measure of your own that its contract limits.  It is run: give your own.",
 )
 @BACKEND_PLUGIN
@@ -90,16 +90,18 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]
     lines += filter(None, [dims.certified(found.examined.certificate)])
+    before = {clause.name: clause.value for clause in found.before}
     rows = [
         (
             clause.name,
             clause.wanted,
-            clause.show(clause.found.value) if clause.found else "-",
+            before.get(clause.name, "-"),
+            clause.value,
             "holds" if clause.kept else "does not hold",
         )
         for clause in found.clauses
     ]
-    headers = ("limit", "wanted", "now", "")
+    headers = ("limit", "wanted", "then", "now", "")
     lines.append(table(headers, rows) if rows else "no limit was checked")
     lines += [
         f"output {each.output}: max-abs {each.max_abs:.3g}, cosine {each.cosine:.9f} against the"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from hybridc.compiler import lock, settings
@@ -38,7 +38,7 @@ def adviser(options: Options) -> Generator[MakeAdviser]:
     """
     if options.lock is not None:
         locked = lock.read(options.lock)
-        yield lambda _: replace(locked, faults={})
+        yield lambda target: locked.on(target, options.near)
     elif options.log is None and options.tuning is None and not access.default_exists():
         if options.frozen:
             raise MissingRecordError(f"frozen, but there is no tuning log {settings.log_url()}")

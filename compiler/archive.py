@@ -156,16 +156,16 @@ def _check_ends(view: memoryview, end: int) -> bool:
     Returns whether it has regions.
     """
     comment = end - _SEAL_SIZE
-    given = bytes(view[max(comment, 0) : max(end, 0)])
-    if comment < _END_SIZE or not given.startswith(_FAMILY):
+    seal = bytes(view[max(comment, 0) : max(end, 0)])
+    if comment < _END_SIZE or not seal.startswith(_FAMILY):
         begin = bytes(view[: _LOCAL.size + len(MANIFEST)])
         if begin.startswith(_LOCAL_MAGIC) and begin.endswith(MANIFEST.encode()):
             raise ArtifactError("the file is truncated or damaged: its end is missing")
         raise ArtifactError("the file is no hybridc artifact")
-    if given not in _SEALS.values():
-        version = given[len(_FAMILY) :].decode("ascii", "replace").strip()
+    if seal not in _SEALS.values():
+        version = seal[len(_FAMILY) :].decode("ascii", "replace").strip()
         raise ArtifactError(f"the artifact has container version {version!r}; known: '1', '2'")
-    return given == _SEALS[True]
+    return seal == _SEALS[True]
 
 
 def _walk(view: memoryview, end: int, regions: bool) -> dict[str, tuple[int, int]]:

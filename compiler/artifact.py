@@ -84,13 +84,13 @@ class Artifact:
     def manifest(self) -> dict[str, Any]:
         """What the artifact says of itself, as JSON data; the digests of members come on top."""
         places = region_store.places(self.regions, self.weights)
-        told: dict[str, Any] = {}
+        optional: dict[str, Any] = {}
         if self.regions:
-            told["regions"] = region_store.describe(self.regions, places)
+            optional["regions"] = region_store.describe(self.regions, places)
         if self.offloads:
-            told["offloads"] = [each.to_json() for each in self.offloads]
+            optional["offloads"] = [each.to_json() for each in self.offloads]
         return {
-            **told,
+            **optional,
             "format": self._format(),
             "name": self.name,
             "inputs": list(map(specs.to_json, self.inputs)),

@@ -110,9 +110,9 @@ def compile_kernel(func: PrimFunc, target: Target) -> Any:
         executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
     if target.gpu is None:
         return executable
-    made = _device_code(executable, target)
-    resources.check(resources.read_log(made.log), target.gpu)
-    return GpuExecutable(executable.mod, made.cubin)
+    code = _device_code(executable, target)
+    resources.check(resources.read_log(code.log), target.gpu)
+    return GpuExecutable(executable.mod, code.cubin)
 
 
 class GpuExecutable(Executable):

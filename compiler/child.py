@@ -47,9 +47,9 @@ class ChildError(Exception):
     `code` is its exit code (negative: the signal that ended it), `said` the end of what it printed.
     """
 
-    def __init__(self, code: int, said: str, *, timed_out: bool) -> None:
-        self.code, self.said, self.timed_out = code, said, timed_out
-        last = said.strip().splitlines()[-1:] or ["no message"]
+    def __init__(self, code: int, stderr: str, *, timed_out: bool) -> None:
+        self.code, self.said, self.timed_out = code, stderr, timed_out
+        last = stderr.strip().splitlines()[-1:] or ["no message"]
         how = "did not answer in time" if timed_out else f"ended with {code}"
         super().__init__(f"its process {how}: {last[0]}")
 
@@ -144,9 +144,9 @@ class Child:
             os.killpg(self._process.pid, signal.SIGKILL)
         code = self._process.wait()
         self._log.seek(0)
-        said = self._log.read().decode(errors="replace")[-_SAID:]
+        stderr = self._log.read().decode(errors="replace")[-_SAID:]
         self.kill()
-        error = ChildError(code, said, timed_out=timed_out)
+        error = ChildError(code, stderr, timed_out=timed_out)
         self._tell({"error": str(error)})
         return error
 
@@ -181,9 +181,9 @@ def serve(answer: Callable[[Json], Json]) -> None:
     ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     for line in sys.stdin:
         try:
-            told = dict(answer(json.loads(line)))
+            reply = dict(answer(json.loads(line)))
         except Exception as error:  # whatever goes wrong is the answer
             message = " ".join(f"{type(error).__name__}: {error}".split())
-            told = {"error": message, "kind": type(error).__name__}
-        answers.write(json.dumps(told) + "\n")
+            reply = {"error": message, "kind": type(error).__name__}
+        answers.write(json.dumps(reply) + "\n")
         answers.flush()

@@ -114,26 +114,26 @@ def parse_shape(text: str) -> Shape:
     return tuple(map(parse, text.split("," if "," in text else "x")))
 
 
-def shape(given: Any) -> Shape:
+def shape(value: Any) -> Shape:
     """A shape as a user writes it in Python: text, a number, or one number or text for each axis.
 
     None is an open size, as `?`.  Raises InputError for anything else.
     """
-    if isinstance(given, str):
-        return parse_shape(given)
-    axes: Iterable[Any] = given if isinstance(given, list | tuple) else (given,)
+    if isinstance(value, str):
+        return parse_shape(value)
+    axes: Iterable[Any] = value if isinstance(value, list | tuple) else (value,)
     return tuple(map(_size, axes))
 
 
-def _size(given: Any) -> Size:
-    if isinstance(given, Dim):
-        return checked(given)
-    if given is None or isinstance(given, str):
-        return parse(given or UNNAMED)
+def _size(value: Any) -> Size:
+    if isinstance(value, Dim):
+        return checked(value)
+    if value is None or isinstance(value, str):
+        return parse(value or UNNAMED)
     try:
-        size = int(given.__index__())
+        size = int(value.__index__())
     except AttributeError:
-        raise InputError(f"{given!r} is no size of a shape: wanted a number or text") from None
+        raise InputError(f"{value!r} is no size of a shape: wanted a number or text") from None
     if size < 0:
         raise InputError(f"{size} is no size of a shape")
     return size
@@ -155,11 +155,11 @@ def fixed(sizes: Iterable[Size], at: Sizes) -> tuple[int, ...]:
     return tuple(at[size.name] if isinstance(size, Dim) else size for size in sizes)
 
 
-def fits(sizes: Sequence[Size], given: Sequence[int]) -> bool:
+def fits(sizes: Sequence[Size], extents: Sequence[int]) -> bool:
     """Whether a tensor's shape is of this form, its open sizes within their bounds."""
-    return len(sizes) == len(given) and all(
+    return len(sizes) == len(extents) and all(
         size.admits(n) if isinstance(size, Dim) else size == n
-        for size, n in zip(sizes, given, strict=True)
+        for size, n in zip(sizes, extents, strict=True)
     )
 
 
@@ -170,8 +170,8 @@ def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str
     """
     sizes: dict[str, int] = {}
     owner: dict[str, str] = {}
-    for name, (shape, given) in shapes.items():
-        for size, n in zip(shape, given, strict=True):
+    for name, (shape, extents) in shapes.items():
+        for size, n in zip(shape, extents, strict=True):
             if not isinstance(size, Dim):
                 continue
             if sizes.setdefault(size.name, n) != n:
@@ -229,12 +229,12 @@ def trials(dims: Mapping[str, Dim]) -> list[dict[str, int]]:
     """
     if not dims:
         return [{}]
-    made = [nominal(dims), {name: dim.low for name, dim in dims.items()}]
+    chosen = [nominal(dims), {name: dim.low for name, dim in dims.items()}]
     between = {name: _between(dim) for name, dim in dims.items()}
-    made.append(between)
-    made += [{**between, name: dim.high} for name, dim in dims.items() if dim.high is not None]
+    chosen.append(between)
+    chosen += [{**between, name: dim.high} for name, dim in dims.items() if dim.high is not None]
     unique: list[dict[str, int]] = []
-    for sizes in made:
+    for sizes in chosen:
         if sizes not in unique:
             unique.append(sizes)
     return unique

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from typing import Any, Literal
 
 from packaging.requirements import Requirement
@@ -17,6 +17,7 @@ from hybridc.compiler import settings
 from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
+from hybridc.compiler.packages import installed, version_of
 
 Status = Literal["ok", "note", "bad"]
 
@@ -78,8 +79,8 @@ def probe() -> Iterator[Check]:
     if busy <= load.QUIET:
         yield Check("probe", "ok", kept)
     else:
-        told = f"not kept: other programs kept {busy:.1f} cores busy"
-        yield Check("probe", "note", told, "probe again when the machine is quiet")
+        state = f"not kept: other programs kept {busy:.1f} cores busy"
+        yield Check("probe", "note", state, "probe again when the machine is quiet")
 
 
 def healthy(checks: list[Check]) -> bool:
@@ -110,9 +111,8 @@ def _packages() -> Iterator[Check]:
 
 def _package(requirement: Requirement) -> Check:
     name, install = requirement.name, f"pip install '{requirement}'"
-    try:
-        found = version(name)
-    except PackageNotFoundError:
+    found = version_of(name)
+    if found is None:
         return Check(name, "bad", "not installed", install)
     if requirement.specifier.contains(found, prereleases=True):
         return Check(name, "ok", found)
@@ -122,7 +122,7 @@ def _package(requirement: Requirement) -> Check:
 
 def _extras() -> Iterator[Check]:
     for extra, purpose in _EXTRAS.items():
-        missing = [name for name in _names_of(extra) if not _is_installed(name)]
+        missing = [name for name in _names_of(extra) if not installed(name)]
         if missing:
             advice = f"for {purpose}: pip install 'hybridc[{extra}]'"
             yield Check(f"extra {extra}", "note", f"without {', '.join(missing)}", advice)
@@ -133,13 +133,6 @@ def _extras() -> Iterator[Check]:
 def _names_of(extra: str) -> list[str]:
     wanted = map(Requirement, requires("hybridc") or [])
     return [r.name for r in wanted if r.marker is not None and r.marker.evaluate({"extra": extra})]
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 def _tvm() -> Iterator[Check]:
@@ -167,8 +160,8 @@ def _tvm() -> Iterator[Check]:
 
 
 def _cause(error: Exception) -> str:
-    said = str(getattr(error, "stderr", None) or error).strip().splitlines()
-    return said[-1] if said else type(error).__name__
+    lines = str(getattr(error, "stderr", None) or error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
 
 
 def _cpu() -> Iterator[Check]:
@@ -200,8 +193,8 @@ def _cuda() -> Iterator[Check]:
         yield Check("cuda compiler", "note", str(error), advice)
     try:
         found = driver.devices()
-        told = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
-        yield Check("gpu", "ok", f"{told}; driver for CUDA {driver.version()}")
+        names = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
+        yield Check("gpu", "ok", f"{names}; driver for CUDA {driver.version()}")
     except driver.NoGpuError as error:
         yield Check("gpu", "note", f"{error}", "GPUs can be compiled for all the same, by name")
 

@@ -86,21 +86,21 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     answer differs from the reference, ContractError where the contract does not hold, unless
     `keep_best` is set, and MissingRecordError where `frozen` or a `lock` lacks a kernel.
     """
-    given = dict(locals())
-    options = _options(given, config)
+    arguments = dict(locals())
+    options = _options(arguments, config)
     outcome = compile_source(source, options, shapes, example_inputs)
     if outcome.broken and not keep_best:
         raise ContractError("; ".join(outcome.broken))
     return outcome.artifact
 
 
-def _options(given: Mapping[str, Any], config: HybridConfig | None) -> Options:
+def _options(arguments: Mapping[str, Any], config: HybridConfig | None) -> Options:
     """The options of a configuration, with what was given otherwise than by default."""
     plain = Options()
     chosen = {
-        each.name: given[each.name]
+        each.name: arguments[each.name]
         for each in fields(Options)
-        if each.name in given and given[each.name] not in (None, getattr(plain, each.name))
+        if each.name in arguments and arguments[each.name] not in (None, getattr(plain, each.name))
     }
     return replace(plain, **chosen) if config is None else presets.options(config, **chosen)
 
@@ -189,7 +189,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
         with clock.stage("reference"):
-            data, wanted = data.answered(model.reference)
+            data, wanted = data.answered(model.reference, clock.purse.check)
     trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
@@ -241,16 +241,17 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
     reference = advice.of_reference(trial.model, *limits, clock.purse.left)
     tried = trial.unseen() if found.best.sensitive else trial
     few = advice.of_samples(*limits, len(tried.feeds), tried.data.told if tried.data else "")
-    told = [*found.best.report.notes, *filter(None, notes)]
-    told += [note for note in dict.fromkeys(shop.tunings) if note not in told]
-    return found.best.decided(
+    every = [*found.best.report.notes, *filter(None, notes)]
+    every += [note for note in dict.fromkeys(shop.tunings) if note not in every]
+    best = found.best.decided(
         (*found.advice, *reference, *few),
         clock.stages,
         decisions=found.decisions,
         hybrid=found.hybrid,
         profile=profiled,
-        notes=tuple(told),
+        notes=tuple(every),
     )
+    return replace(best, left=clock.purse.left)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:

@@ -83,5 +83,5 @@ def first_line(error: object, otherwise: str | None = None) -> str:
 
 def described(error: BaseException) -> str:
     """The class of an error and the first line of what it says, if anything."""
-    said = first_line(error, "")
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    line = first_line(error, "")
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__

@@ -30,12 +30,12 @@ def evaluate_model(model: Model, module: IRModule, feed: Feed) -> list[Any]:
     names = [region.name for region in model.regions]
     regions.announce(names)
     parts = RegionSet(model.regions, 1)
-    given = [parts.take(spec, feed[spec.name]) for spec in model.inputs]
+    operands = [parts.take(spec, feed[spec.name]) for spec in model.inputs]
     extra = [parts.functions()] if names else []
-    made = _run(regions.lift(module, names), given, "main", extra)
-    if len(made) != len(model.outputs):
-        return made  # whoever compares says so
-    return [parts.give(spec, array) for spec, array in zip(model.outputs, made, strict=True)]
+    results = _run(regions.lift(module, names), operands, "main", extra)
+    if len(results) != len(model.outputs):
+        return results  # whoever compares says so
+    return [parts.give(spec, array) for spec, array in zip(model.outputs, results, strict=True)]
 
 
 def _run(

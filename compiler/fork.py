@@ -43,20 +43,20 @@ def answer(function: Callable[[], Json], limits: Limits) -> dict[str, Any]:
         _work(function, writable, limits.memory)
     os.close(writable)
     try:
-        said = _Fork(readable, limits.seconds).read()
+        reply = _Fork(readable, limits.seconds).read()
     finally:
         os.close(readable)
-    if said is None:
+    if reply is None:
         os.kill(number, signal.SIGKILL)
     os.waitid(os.P_PID, number, os.WEXITED | os.WNOWAIT)
     with suppress(ProcessLookupError):
         os.killpg(number, signal.SIGKILL)  # what it started; its own number is not free yet
     _, status = os.waitpid(number, 0)
-    if not said:
+    if not reply:
         code = os.waitstatus_to_exitcode(status)
-        raise ChildError(code, "", timed_out=said is None)
-    made: dict[str, Any] = json.loads(said)
-    return made
+        raise ChildError(code, "", timed_out=reply is None)
+    document: dict[str, Any] = json.loads(reply)
+    return document
 
 
 class _Fork:
@@ -72,7 +72,7 @@ class _Fork:
 
     def read(self) -> bytes | None:
         """What the fork says until it ends; None where its time is over."""
-        said = bytearray()
+        reply = bytearray()
         while True:
             if not first_of([self], 1.0):
                 continue
@@ -80,8 +80,8 @@ class _Fork:
                 return None
             chunk = os.read(self._descriptor, _CHUNK)
             if not chunk:
-                return bytes(said)
-            said += chunk
+                return bytes(reply)
+            reply += chunk
 
 
 def _work(function: Callable[[], Json], answers: int, memory: int) -> NoReturn:
@@ -92,9 +92,9 @@ def _work(function: Callable[[], Json], answers: int, memory: int) -> NoReturn:
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the input may be its parent's requests
         _limit(memory)
-        told = json.dumps(dict(function())).encode()
+        reply = json.dumps(dict(function())).encode()
         with os.fdopen(answers, "wb") as stream:
-            stream.write(told)
+            stream.write(reply)
         code = 0
     except BaseException:
         traceback.print_exc()

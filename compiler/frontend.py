@@ -31,8 +31,8 @@ def load(
         _refuse("example_inputs", example_inputs, "an ONNX model")
         from hybridc.compiler.frontends import onnx_model
 
-        given = {name: dims.shape(each) for name, each in shapes.items()}
-        return onnx_model.load(source if is_proto(source) else Path(source), given, fallback)
+        sizes = {name: dims.shape(each) for name, each in shapes.items()}
+        return onnx_model.load(source if is_proto(source) else Path(source), sizes, fallback)
     from hybridc.compiler.frontends import torch_model
 
     _refuse("shapes", shapes, "a torch model, which has those of its example inputs")

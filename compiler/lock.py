@@ -1,28 +1,54 @@
 """Rebuild an artifact from its schedule lock: every rule and point as they were, none measured."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hybridc.compiler import artifact as artifacts
+from hybridc.compiler import target as targets
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError, MissingRecordError
 from hybridc.compiler.files import reason
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
+from hybridc.compiler.log import conditions, keys
+from hybridc.compiler.log.conditions import Difference
+from hybridc.compiler.log.keys import Described
 from hybridc.compiler.offload.backend import OWN
+from hybridc.compiler.target import Target
 
 _LIMIT = 64 * 2**20  # bytes of a lock
 
 
 @dataclass
 class LockAdvice:
-    """The choices of a lock, by what a kernel computes; each kernel must have one."""
+    """The choices of a lock, by what a kernel computes; each kernel must have one.
+
+    `made` are the target and the tools that it was made for and with, where it tells them;
+    `differs` tells in what these are not those of the compilation.
+    """
 
     source: str
     choices: Mapping[str, tuple[str, Point]]
+    made: tuple[Described, Described] | None = None
+    differs: tuple[str, ...] = ()
     faults: dict[str, str] = field(default_factory=dict[str, str])
+
+    def on(self, target: Target, near: str) -> "LockAdvice":
+        """The lock for a compilation on a target; `near` is that of `plans.Options`.
+
+        Raises MissingRecordError where it was made under conditions that do not count.
+        """
+        differs = _differences(self.made, target)
+        told = tuple(map(str, differs))
+        if not conditions.allowed(differs, near):
+            raise MissingRecordError(
+                f"the schedules of {self.source} are for other conditions: {'; '.join(told)};"
+                " compile for those, or take them all the same by --near any"
+            )
+        return replace(self, differs=told, faults={})
 
     def choose(
         self, kernel: str, workload: str, usable: Usable, mode: str
@@ -58,18 +84,42 @@ class LockAdvice:
 
     def describe(self) -> Mapping[str, Any]:
         """What came of it, as JSON data."""
-        return {"source": self.source, "locked": len(self.choices)}
+        told = ["nothing tells for which target they are"] if self.made is None else self.differs
+        return {"source": self.source, "locked": len(self.choices), "differs": [*told]}
 
 
 def read(path: Path) -> LockAdvice:
-    """Read the lock of an artifact, or a lock by itself, as `hybridc inspect` shows it.
+    """Read the lock of an artifact, or the member `schedule.lock` of one by itself.
 
     Raises InputError where the file is neither.
     """
-    data = Artifact.load(path).lock if path.suffix == ".hyb" else _load(path)
+    made = None
+    if path.suffix == ".hyb":
+        artifact = Artifact.load(path)
+        data, made = artifact.lock, _conditions(artifact)
+    else:
+        data = _load(path)
     if not isinstance(data, dict):
         raise InputError(f"{path} is no schedule lock: it holds no JSON object")
-    return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()))
+    return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()), made)
+
+
+def _conditions(artifact: Artifact) -> tuple[Described, Described]:
+    """The target that an artifact was compiled for, and the tools that did it."""
+    tools = Described.of("toolchain", dict(artifact.toolchain))
+    return keys.of_target(targets.described(artifact.target)), tools
+
+
+def _differences(made: tuple[Described, Described] | None, target: Target) -> Sequence[Difference]:
+    """In what the conditions of a lock are not those of a compilation here."""
+    if made is None:
+        return ()
+    here = {**made[1].data, **artifacts.toolchain()}
+    tools = Described.of("toolchain", here)
+    return [
+        *conditions.between(keys.of_target(target), made[0]),
+        *conditions.between(tools, made[1], "toolchain"),
+    ]
 
 
 def _load(path: Path) -> Any:

@@ -58,9 +58,9 @@ class Memory:
             "workspace": self.workspace,
             "inputs and outputs": self.inputs + self.outputs,
         }
-        told = ", ".join(f"{name} {format_size(size)}" for name, size in parts.items())
+        listed = ", ".join(f"{name} {format_size(size)}" for name, size in parts.items())
         return (
-            f"peak memory {format_size(self.peak)}: {told}"
+            f"peak memory {format_size(self.peak)}: {listed}"
             f" ({format_size(self.unshared)} of activations if none shared storage)"
         )
 

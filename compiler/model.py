@@ -98,10 +98,10 @@ def summary(regions: Sequence[Region]) -> str:
         counts.update(region.operators)
     own = host_names(counts)
     beside = f"; of these in Python: {', '.join(own)}" if own else ""
-    told = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in counts.most_common())
+    listed = ", ".join(f"{name} x{n}" if n > 1 else name for name, n in counts.most_common())
     total = counts.total()
     word = "operator" if total == 1 else "operators"
-    return f"{len(regions)} handed to ONNX Runtime: {total} {word} ({told}){beside}"
+    return f"{len(regions)} handed to ONNX Runtime: {total} {word} ({listed}){beside}"
 
 
 @dataclass(frozen=True)

@@ -112,9 +112,9 @@ class HybridcBackend(Backend):
         del outputs_info
         names = [name for name in node.input if name]
         feed = inputs if isinstance(inputs, Mapping) else dict(zip(names, inputs, strict=True))
-        given = [_described(name, np.asarray(feed[name])) for name in names]
-        made = [onnx.ValueInfoProto(name=name) for name in node.output if name]
-        graph = onnx.helper.make_graph([node], node.op_type, given, made)
+        fed = [_described(name, np.asarray(feed[name])) for name in names]
+        written = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = onnx.helper.make_graph([node], node.op_type, fed, written)
         version = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
         opsets = [onnx.helper.make_opsetid("", version)]
         model = onnx.helper.make_model(graph, opset_imports=opsets)

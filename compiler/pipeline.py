@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from hybridc.compiler import plugin
+from hybridc.compiler import pipelines, plugin
 from hybridc.compiler.errors import HybridcError, PassError, PluginError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
-from hybridc.compiler.target import CPU
+from hybridc.compiler.target import CPU, CUDA
 
 
 class Instrument(Protocol):
@@ -38,8 +38,8 @@ def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
 def rules(files: Sequence[Path] = (), device: str = CPU) -> tuple[ScheduleRule, ...]:
     """Every rule for a kind of target, in the order in which kernels are offered to them."""
     catalogue = plugin.catalogue("hybridc.schedules", ScheduleRule, files)
-    made = [kind() for _, kind in catalogue.all() if kind.device == device]
-    return tuple(sorted(made, key=lambda rule: -rule.priority))
+    served = [kind() for _, kind in catalogue.all() if kind.device == device]
+    return tuple(sorted(served, key=lambda rule: -rule.priority))
 
 
 def parse(text: str, catalogue: plugin.Catalogue[Pass] | None = None) -> tuple[Pass, ...]:
@@ -80,6 +80,11 @@ def entries(text: str) -> list[str]:
     ]
 
 
+def on_device(text: str, device: str) -> str:
+    """A pipeline's text with the names that mean something else on a kind of target replaced."""
+    return ",".join(pipelines.on_device(spec, device == CUDA) for spec in split(text))
+
+
 def text(steps: Sequence[Pass]) -> str:
     """Write passes as the text that `parse` reads."""
     return ",".join(plugin.text(step) for step in steps)
@@ -109,12 +114,12 @@ def run(
 
 
 def _apply(step: Pass, module: IRModule, context: Context) -> IRModule:
-    given = _functions(module)
+    before = _functions(module)
     step.requires(module)
     after = step.apply(module, context)
-    if _functions(module) != given:
+    if _functions(module) != before:
         raise PassError("it changed the module that it was given; passes return a new one")
-    if _functions(after) == given:
+    if _functions(after) == before:
         context.idle.add(plugin.name_of(type(step)))
     step.ensures(after)
     return after

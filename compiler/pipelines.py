@@ -16,6 +16,7 @@ DEFAULT: Pipeline = (
     ("lift-conv1d", "one kind of convolution; batch norms and pads are in their weights by now"),
     ("lift-conv3d", "slices along the depth become channels of images, whose kernels are fast"),
     ("integer-arithmetic", "quantised products in integers; weights are plain constants by now"),
+    ("depthwise-planes", "what no other convolution is near stays as it lies; before layouts turn"),
     ("layout", "channels last: convolutions then read and write whole vectors"),
     ("sink-transposes", "operators without a layout, such as where, else have two each"),
     ("merge-transposes", "what sank meets the transpose that undoes it"),

@@ -24,17 +24,17 @@ class Host:
         """The tensor itself."""
         return tensor
 
-    def put_all(self, given: Sequence[Tensor]) -> list[Tensor]:
+    def put_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors themselves."""
-        return list(given)
+        return list(tensors)
 
-    def fetch(self, made: Sequence[Tensor]) -> list[Tensor]:
+    def fetch(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors themselves."""
-        return list(made)
+        return list(tensors)
 
-    def owned(self, made: Sequence[Tensor], main: Callable[..., Any]) -> list[Tensor]:
+    def owned(self, tensors: Sequence[Tensor], main: Callable[..., Any]) -> list[Tensor]:
         """The tensors themselves."""
-        return list(made)
+        return list(tensors)
 
     def finish(self) -> None:
         """Nothing is left to wait for."""

@@ -167,11 +167,11 @@ def options(kind: type) -> list[tuple[str, str, object]]:
     ]
 
 
-def _options(kind: type, name: str, given: str) -> dict[str, Any]:
+def _options(kind: type, name: str, text: str) -> dict[str, Any]:
     hints = get_type_hints(kind)
     fields = {_kebab(field.name): field.name for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
-    for item in given.split():
+    for item in text.split():
         key, equals, value = item.partition("=")
         if key not in fields:
             raise PluginError(f"{name} has no option {key!r}; {hint(key, fields)}")

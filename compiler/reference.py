@@ -23,13 +23,13 @@ def onnx_reference(source: Path | Any) -> Reference:
     reads; what it has no kernel for is computed by ONNX's own, slow, reference.  The session is
     made at the first call.  A call raises InputError where the model does not run on its inputs.
     """
-    made: list[Any] = []
+    sessions: list[Any] = []
 
     def run(feed: Feed) -> list[Array]:
-        if not made:
-            made.append(_session(source))
+        if not sessions:
+            sessions.append(_session(source))
         try:
-            return [as_array(value) for value in made[0].run(None, dict(feed))]
+            return [as_array(value) for value in sessions[0].run(None, dict(feed))]
         except Exception as error:  # each library raises classes of its own, not all public
             raise InputError(
                 f"the model does not run on the inputs to compare on: {first_line(error)[:200]};"
@@ -205,8 +205,8 @@ def _slow(source: Path | Any) -> Any:
             convert: Any = cast_to
             return (convert(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
 
-    given = str(source) if isinstance(source, Path) else source
-    return ReferenceEvaluator(given, new_ops=[Cast] if _is_narrow(_light(source)) else None)
+    model = str(source) if isinstance(source, Path) else source
+    return ReferenceEvaluator(model, new_ops=[Cast] if _is_narrow(_light(source)) else None)
 
 
 def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:

@@ -166,14 +166,14 @@ def extent_of(extent: Expr) -> Extent:
 
 def opened(*shapes: Any) -> Any:
     """Shapes for a kernel's parameters: each open size is a variable of its own, one for equals."""
-    made: dict[str, Any] = {}
+    variables: dict[str, Any] = {}
 
     def variable(size: Any) -> Any:
         if isinstance(size, int):
             return size
-        if str(size) not in made:
-            made[str(size)] = tirx.Var(f"n{len(made)}", "int64")
-        return made[str(size)]
+        if str(size) not in variables:
+            variables[str(size)] = tirx.Var(f"n{len(variables)}", "int64")
+        return variables[str(size)]
 
     found = [tuple(map(variable, each)) for each in shapes]
     return found[0] if len(found) == 1 else found

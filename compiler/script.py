@@ -43,8 +43,9 @@ def optimise(
     plugins: Sequence[Path] = (),
 ) -> IRModule:
     """Run the passes that `text` names, for the target that `device` names."""
-    steps = pipeline.parse(text, pipeline.passes(plugins))
-    context = Context(target.parse(device, threads), pipeline.rules(plugins))
+    wanted = target.parse(device, threads)
+    steps = pipeline.parse(pipeline.on_device(text, wanted.kind), pipeline.passes(plugins))
+    context = Context(wanted, pipeline.rules(plugins, wanted.kind))
     return pipeline.run(steps, module, context)
 
 

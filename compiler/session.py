@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,7 +49,7 @@ class InferenceSession:
         plugins: Sequence[Path] = (),
     ) -> None:
         if not isinstance(source, Artifact):
-            source = Artifact.load(_path(source), plugins)
+            source = Artifact.load(loading.path_of(source), plugins)
         self.artifact = source
         loading.check_host(self.artifact)
         self._workers = workers()
@@ -109,7 +108,7 @@ class InferenceSession:
         """Describe the outputs, in the order in which a call gives them."""
         return list(map(node_arg, self.artifact.outputs))
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Any]) -> list[Any]:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
         """Compute the named outputs (None or none: all) from numpy arrays by input name.
 
         Strings, sequences, maps and optionals are taken and given as ONNX Runtime does: object
@@ -117,32 +116,32 @@ class InferenceSession:
         InputError where an input is missing, unknown or not of the dtype and shape that
         `get_inputs` tells, or no output has the name.
         """
-        if type(feed) is not dict:
-            _check_mapping(feed)
-        if feed.keys() != self._expected:
-            raise self._wrong_names(feed)
+        if type(input_feed) is not dict:
+            _check_mapping(input_feed)
+        if input_feed.keys() != self._expected:
+            raise self._wrong_names(input_feed)
         wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
             if self._at_once is not None:
                 if not self._at_once.alone:
                     self._gather_workers()
-                every = self._at_once(feed)
+                every = self._at_once(input_feed)
                 return every if wanted is self._every else [every[index] for index, _ in wanted]
-            given = [port.bind(feed[name]) for name, port in self._named]
+            operands = [port.bind(input_feed[name]) for name, port in self._named]
             if self._open:
-                self._check_sizes(given)
+                self._check_sizes(operands)
             if not self._place.on_host:
-                given = self._place.put_all(given)
-            results = self._invoke(given)
+                operands = self._place.put_all(operands)
+            results = self._invoke(operands)
             if not self._place.on_host:
                 results = self._place.fetch(results)
-            made = [
+            outputs = [
                 self._parts.value(self._opaque[index]) if read is None else read(results[index])
                 for index, read in wanted
             ]
             self._parts.values.clear()
-        return made
+        return outputs
 
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors, in the order of the inputs.
@@ -157,9 +156,9 @@ class InferenceSession:
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
             device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
-            given = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
-            self._check_sizes(given)
-            results = self._invoke(given)
+            operands = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
+            self._check_sizes(operands)
+            results = self._invoke(operands)
             own = self._place.fetch if library_of(tensors) is np else self._owned
             results = own(results)
             self._place.finish()
@@ -167,11 +166,11 @@ class InferenceSession:
                 results[index] = self._parts.value(name)
             self._parts.values.clear()
         library = library_of(tensors)
-        made = tuple(
+        outputs = tuple(
             result if dtype is None else to_library(library, result, dtype)
             for result, dtype in zip(results, self._dtypes, strict=True)
         )
-        return made[0] if len(made) == 1 else made
+        return outputs[0] if len(outputs) == 1 else outputs
 
     def instrument(self, observer: Callable[..., int]) -> None:
         """Let `observer` see each call of the virtual machine, before and after it.
@@ -184,14 +183,14 @@ class InferenceSession:
         self._at_once = None
         self._machine.set_instrument(observer)
 
-    def _invoke(self, given: list[Tensor]) -> list[Tensor]:
+    def _invoke(self, operands: list[Tensor]) -> list[Tensor]:
         """Run the machine; a result that is an input, a weight or another result is copied.
 
         Graphs may return what they were given; the caller must not find that two arrays are one.
         """
         self._gather_workers()
         try:
-            result = self._main(*given, *self._last)
+            result = self._main(*operands, *self._last)
         except Exception as error:
             failure = self._parts.failure or self._offloaded.failure
             failure = failure or (None if self._place.on_host else faults.told(error))
@@ -200,7 +199,7 @@ class InferenceSession:
             self._parts.failure = self._offloaded.failure = None
             raise failure from error
         results = [result] if isinstance(result, runtime.Tensor) else list(result)
-        taken = {tensor.data_ptr() for tensor in given}
+        taken = {tensor.data_ptr() for tensor in operands}
         for index, tensor in enumerate(results):
             address = tensor.data_ptr()
             if address in taken or address in self._kept:
@@ -221,13 +220,13 @@ class InferenceSession:
             return OpaquePort(spec, alignment, self._parts.values)
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
 
-    def _check_sizes(self, given: Sequence[Tensor]) -> None:
+    def _check_sizes(self, operands: Sequence[Tensor]) -> None:
         """Raise InputError where inputs differ in an open size that they share."""
         if self._open:
             dims.bind(
                 {
                     spec.name: (spec.shape, tuple(tensor.shape))
-                    for spec, tensor in zip(self.artifact.inputs, given, strict=True)
+                    for spec, tensor in zip(self.artifact.inputs, operands, strict=True)
                 }
             )
 
@@ -253,7 +252,10 @@ class InferenceSession:
         if isinstance(names, str) or not isinstance(names, Iterable):
             raise InputError(f"a list of output names wanted, got {names!r}")
         listed: Iterable[Any] = names
-        return [self._output(name) for name in listed]
+        found = [self._output(name) for name in listed]
+        return [
+            _copying(*pair) if pair in found[:place] else pair for place, pair in enumerate(found)
+        ]
 
     def _output(self, name: Any) -> tuple[int, Reader | None]:
         index = self._outputs.get(name) if isinstance(name, str) else None
@@ -266,15 +268,14 @@ class InferenceSession:
         extra = [
             f"{name!r} ({hint(str(name), self._names)})" for name in feed if name not in self._names
         ]
-        said = [f"missing inputs: {', '.join(missing)}"] if missing else []
-        said += [f"unknown inputs: {', '.join(extra)}"] if extra else []
-        return InputError("; ".join(said))
+        faults = [f"missing inputs: {', '.join(missing)}"] if missing else []
+        faults += [f"unknown inputs: {', '.join(extra)}"] if extra else []
+        return InputError("; ".join(faults))
 
 
-def _path(given: Any) -> str | Path:
-    if not isinstance(given, str | PathLike):
-        raise InputError(f"an artifact or its path wanted, got {type(given).__name__}")
-    return Path(given)
+def _copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:
+    """An output that was asked for before: the caller must not find that two arrays are one."""
+    return index, read and (lambda tensor: read(tensor).copy())
 
 
 def _check_mapping(feed: Any) -> None:
@@ -286,9 +287,9 @@ def holding(library: Any, device: Any, held: list[Any]) -> Any:
     """A `main` whose calls add all that they make to a list, for whoever needs it to stay."""
     machine = relax.VirtualMachine(library, device)
 
-    def hold(_func: object, _name: str, before: bool, made: Any, *_: object) -> int:
+    def hold(_func: object, _name: str, before: bool, result: Any, *_: object) -> int:
         if not before:
-            held.append(made)
+            held.append(result)
         return 0
 
     machine.set_instrument(hold)

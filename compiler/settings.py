@@ -15,8 +15,8 @@ _AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
 
 def cache_directory() -> Path:
     """Where measured target facts and logs live; created when first written to."""
-    if given := os.environ.get("HYBRIDC_CACHE"):
-        return Path(given)
+    if path := os.environ.get("HYBRIDC_CACHE"):
+        return Path(path)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybridc"
 
 
@@ -32,8 +32,8 @@ def debug() -> bool:
 
 def cuda_home() -> Path | None:
     """Where the user says that the CUDA toolkit is (`CUDA_HOME`, else `CUDA_PATH`)."""
-    given = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    return Path(given) if given else None
+    path = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return Path(path) if path else None
 
 
 @contextmanager
@@ -55,8 +55,8 @@ def cuda_kept_as_source() -> Generator[None]:
 
 def requested_threads() -> int | None:
     """Threads that the user asked of TVM, if any; anything but a positive number is ignored."""
-    given = os.environ.get("TVM_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) > 0 else None
+    text = os.environ.get("TVM_NUM_THREADS", "")
+    return int(text) if text.isdigit() and int(text) > 0 else None
 
 
 def set_runtime_threads(threads: int) -> None:
@@ -71,10 +71,10 @@ def set_runtime_threads(threads: int) -> None:
 
 def visible_gpus() -> tuple[str, ...] | None:
     """The GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`; None where it does not say."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is None:
+    text = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if text is None:
         return None
-    return tuple(name.strip() for name in given.split(",") if name.strip())
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def environment(threads: int, gpu: str | None = None) -> dict[str, str]:

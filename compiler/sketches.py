@@ -93,12 +93,12 @@ class Sketch:
         from tvm.s_tir import Trace as Made
 
         open_ = {choice.index: choice.decision(point) for choice in self.choices}
-        made: dict[Any, Any] = {}
+        decisions: dict[Any, Any] = {}
         for index, instruction in enumerate(self.trace.insts):
             if index in open_:
                 factors = instruction.kind.name == "SamplePerfectTile"
-                made[instruction] = open_[index] if factors else open_[index][0]
-        return Made(self.trace.insts, made)
+                decisions[instruction] = open_[index] if factors else open_[index][0]
+        return Made(self.trace.insts, decisions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,27 +131,27 @@ class Sketches:
 
     def canonical(self, point: Point) -> Point:
         """The point with its knobs as they take effect; those without effect at their first."""
-        made = {knob: values[0] for knob, values in self.space.items()}
+        usual = {knob: values[0] for knob, values in self.space.items()}
         for choice in self._choices(point.get(SKETCH, 0)):
-            made.update(zip(choice.knobs, choice.fitted(point), strict=True))
+            usual.update(zip(choice.knobs, choice.fitted(point), strict=True))
         chosen = {SKETCH: point[SKETCH]} if self.every else {}
-        return {THREADS: point[THREADS], **made, **chosen}
+        return {THREADS: point[THREADS], **usual, **chosen}
 
     def schedule(self, point: Point) -> Schedule:
         """The kernel as its sketch makes it; raises ScheduleError where that is not possible."""
         from tvm.s_tir import Schedule as Made
         from tvm.s_tir import ScheduleError
 
-        made = Made(self.context.mod, error_render_level="fast")
+        schedule = Made(self.context.mod, error_render_level="fast")
         sketch = self.every[point[SKETCH] - 1]
-        sketch.decided(point).apply_to_schedule(made, remove_postproc=True)
+        sketch.decided(point).apply_to_schedule(schedule, remove_postproc=True)
         if not point[THREADS]:
-            made.unannotate(made.get_sblock("root"), "meta_schedule.parallel")
-        made.enter_postproc()
+            schedule.unannotate(schedule.get_sblock("root"), "meta_schedule.parallel")
+        schedule.enter_postproc()
         for step in self.context.space_generator.postprocs:
-            if not step.apply(made):
+            if not step.apply(schedule):
                 raise ScheduleError(f"{step} refuses the schedule")
-        return made
+        return schedule
 
     def point(self, trace: str | Trace) -> Point | None:
         """The point of a trace, TVM's or JSON text that is never carried out; None if unknown."""
@@ -169,10 +169,10 @@ class Sketches:
     def _points(self, form: list[Any], decided: Mapping[int, Decision]) -> Iterator[Point]:
         for number, sketch in enumerate(self.every, 1):
             if sketch.form == form:
-                made = {knob: values[0] for knob, values in self.space.items()}
+                knobs = {knob: values[0] for knob, values in self.space.items()}
                 for choice in sketch.choices:
-                    made.update(choice.knobs_of(decided[choice.index]))
-                yield {THREADS: 1, **made, SKETCH: number}
+                    knobs.update(choice.knobs_of(decided[choice.index]))
+                yield {THREADS: 1, **knobs, SKETCH: number}
 
     def _choices(self, number: int) -> Sequence[Choice]:
         return self.every[number - 1].choices if number else ()
@@ -237,10 +237,10 @@ def _small(func: PrimFunc) -> bool:
     return rooted and reductions <= _REDUCTIONS and len(blocks) <= _BLOCKS
 
 
-def _sketch(made: Schedule) -> Sketch:
-    trace = made.trace.simplified(remove_postproc=True)
-    children = made.get_child_blocks(made.get_sblock("root"))
-    deepest = max((len(made.get_loops(block)) for block in children), default=0)
+def _sketch(schedule: Schedule) -> Sketch:
+    trace = schedule.trace.simplified(remove_postproc=True)
+    children = schedule.get_child_blocks(schedule.get_sblock("root"))
+    deepest = max((len(schedule.get_loops(block)) for block in children), default=0)
     counts: dict[str, int] = {}
     choices: list[Choice] = []
     for index, instruction in enumerate(trace.insts):
@@ -248,7 +248,7 @@ def _sketch(made: Schedule) -> Sketch:
             knob = f"{kind}{counts.setdefault(kind, 0)}"
             counts[kind] += 1
             choices.append(_choice(index, knob, trace, deepest))
-    return Sketch(trace, tuple(choices), made)
+    return Sketch(trace, tuple(choices), schedule)
 
 
 def _choice(index: int, knob: str, trace: Trace, deepest: int) -> Choice:

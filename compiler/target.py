@@ -1,6 +1,7 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -129,6 +130,14 @@ class Target:
         }
 
 
+def described(data: Mapping[str, Any]) -> Target:
+    """The target that `Target.describe` tells of.
+
+    Raises InputError where LLVM does not know its CPU.
+    """
+    return _from_json({**data, "mcpu": data["cpu"]}, data["threads"])
+
+
 def kind_of(text: str) -> str:
     """The kind of target that a text names; TVM is not asked."""
     return CUDA if text == CUDA or gpus.is_name(text) else CPU
@@ -170,25 +179,25 @@ def _gpu_here() -> Gpu:
 
 def _read_json(text: str) -> dict[str, Any]:
     try:
-        given = json.loads(text)
+        document = json.loads(text)
     except ValueError as error:
         raise InputError(f"target is not valid JSON: {error}") from None
-    if not isinstance(given, dict) or given.get("kind") != "llvm":
+    if not isinstance(document, dict) or document.get("kind") != "llvm":
         raise InputError(f'a target in JSON wants "kind": "llvm", got {text}')
-    if not isinstance(given.get("num-cores", 1), int) or given.get("num-cores", 1) < 1:
+    if not isinstance(document.get("num-cores", 1), int) or document.get("num-cores", 1) < 1:
         raise InputError(
-            f'a target\'s "num-cores" is a positive number, got {given["num-cores"]!r}'
+            f'a target\'s "num-cores" is a positive number, got {document["num-cores"]!r}'
         )
-    return given
+    return document
 
 
-def _from_json(given: dict[str, Any], threads: int | None) -> Target:
-    named = _cpu(given.get("mcpu"), threads or given.get("num-cores"))
-    if "machine" in given:
-        named = replace(named, machine=machine.from_json(given["machine"]))
-    if "gpu" in given:
-        named = replace(named, kind=CUDA, gpu=gpus.from_json(given["gpu"]))
-    match given.get("caches", [named.l1, named.l2, named.l3]):
+def _from_json(document: dict[str, Any], threads: int | None) -> Target:
+    named = _cpu(document.get("mcpu"), threads or document.get("num-cores"))
+    if "machine" in document:
+        named = replace(named, machine=machine.from_json(document["machine"]))
+    if "gpu" in document:
+        named = replace(named, kind=CUDA, gpu=gpus.from_json(document["gpu"]))
+    match document.get("caches", [named.l1, named.l2, named.l3]):
         case [int(l1), int(l2), int(l3)] if 0 < l1 <= l2 <= l3:
             return replace(named, l1=l1, l2=l2, l3=l3)
         case other:

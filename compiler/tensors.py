@@ -100,14 +100,14 @@ class InputPort:
         """Whether a tensor of this shape is such an input."""
         return shape == self.spec.shape
 
-    def bind(self, given: object) -> Tensor:
+    def bind(self, value: object) -> Tensor:
         """Take a numpy array or scalar.  Raises InputError where it is no such input."""
-        array = self.checked(given)
+        array = self.checked(value)
         return self._copied(array) if array.nbytes <= SMALL else self._taken(array)
 
-    def checked(self, given: object) -> Array:
+    def checked(self, value: object) -> Array:
         """An array or numpy scalar that is such an input.  Raises InputError where it is none."""
-        array = given if isinstance(given, np.ndarray) else self._scalar(given)
+        array = value if isinstance(value, np.ndarray) else self._scalar(value)
         if array.dtype != self.dtype or not self._fits(array.shape):
             raise self._refusal(str(array.dtype), array.shape)
         return array
@@ -121,15 +121,15 @@ class InputPort:
                 return tensor
         return self._copied(array)
 
-    def bind_dlpack(self, given: Any, device: Any = "cpu:0") -> Tensor:
+    def bind_dlpack(self, value: Any, device: Any = "cpu:0") -> Tensor:
         """Take a tensor of any library that speaks DLPack, on the CPU or on `device`.
 
         Errors as for `bind`.
         """
-        if isinstance(given, np.ndarray):
-            return self._taken(self.checked(given))
+        if isinstance(value, np.ndarray):
+            return self._taken(self.checked(value))
         try:
-            tensor = tvm_ffi.from_dlpack(_plain(given))
+            tensor = tvm_ffi.from_dlpack(_plain(value))
             kind = str(tensor.dtype)  # which has no name for complex numbers
         except (TypeError, ValueError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
@@ -148,11 +148,11 @@ class InputPort:
             )
         return self._copied(_Exposed.view(tensor, self.dtype))
 
-    def _scalar(self, given: object) -> Array:
-        if isinstance(given, np.generic):
-            return np.asarray(given)
+    def _scalar(self, value: object) -> Array:
+        if isinstance(value, np.generic):
+            return np.asarray(value)
         raise InputError(
-            f"input {self.spec.name!r} wants a numpy array, got {type(given).__name__}"
+            f"input {self.spec.name!r} wants a numpy array, got {type(value).__name__}"
         )
 
     def _usable(self, tensor: Tensor) -> bool:
@@ -164,8 +164,8 @@ class InputPort:
         return tensor
 
     def _refusal(self, dtype: str, shape: tuple[int, ...]) -> InputError:
-        given = TensorSpec(self.spec.name, shape, dtype).describe()
-        return InputError(f"input wanted: {self.spec.describe()}, given: {given}")
+        got = TensorSpec(self.spec.name, shape, dtype).describe()
+        return InputError(f"input wanted: {self.spec.describe()}, given: {got}")
 
 
 @dataclass(frozen=True)
@@ -182,10 +182,10 @@ class OpenPort(InputPort):
         return to_tensor(stage)
 
 
-def _plain(given: Any) -> Any:
+def _plain(tensor: Any) -> Any:
     """A tensor of torch's with its minus carried out, which DLPack would leave out."""
-    resolve = getattr(given, "resolve_neg", None)
-    return given if resolve is None else resolve()
+    resolve = getattr(tensor, "resolve_neg", None)
+    return tensor if resolve is None else resolve()
 
 
 class _Exposed:

@@ -46,18 +46,18 @@ def glance(path: Path) -> None:
         _look(path, writable)
     os.close(writable)
     with os.fdopen(readable, "rb") as stream:
-        said = _read(stream.fileno())
+        reply = _read(stream.fileno())
     with suppress(ProcessLookupError):
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    if said != _WELL:
+    if reply != _WELL:
         how = os.waitstatus_to_exitcode(status)
-        raise ModelError(said.decode(errors="replace") or _death(path, how, _GLANCE_SECONDS))
+        raise ModelError(reply.decode(errors="replace") or _death(path, how, _GLANCE_SECONDS))
 
 
 def _look(path: Path, answer: int) -> NoReturn:
     """The fork's side: read, and write `_WELL` or what is wrong; whatever happens, end."""
-    said = b""
+    reply = b""
     try:
         import onnx
 
@@ -65,15 +65,15 @@ def _look(path: Path, answer: int) -> NoReturn:
         file = model_file.read(path)
         with suppress(Exception):  # what cannot be inferred is told later; here it may only crash
             onnx.shape_inference.infer_shapes(file.proto, data_prop=True)
-        said = _WELL
+        reply = _WELL
     except HybridcError as error:
-        said = str(error).encode()
+        reply = str(error).encode()
     except MemoryError:
-        said = f"{path}: reading it takes more than {format_size(MEMORY)} of memory".encode()
+        reply = f"{path}: reading it takes more than {format_size(MEMORY)} of memory".encode()
     except Exception as error:
-        said = f"{path}: cannot be read: {type(error).__name__}: {error}".encode()
+        reply = f"{path}: cannot be read: {type(error).__name__}: {error}".encode()
     finally:
-        os.write(answer, said[:4096])
+        os.write(answer, reply[:4096])
         os._exit(0)
 
 
@@ -139,14 +139,14 @@ class Inspector:
 
 def _refusal(path: Path, answer: Mapping[str, Any]) -> HybridcError:
     """The child's error as one of ours; any other is a fault in reading the file."""
-    kind, said = answer["kind"], str(answer["error"])
+    kind, message = answer["kind"], str(answer["error"])
     if issubclass(getattr(errors, kind, type(None)), InputError):
         return ModelError(
-            said.removeprefix(f"{kind}: ")
+            message.removeprefix(f"{kind}: ")
         )  # others of the kind take more than a text
-    if kind == "MemoryError" or "bad_alloc" in said:
+    if kind == "MemoryError" or "bad_alloc" in message:
         return ModelError(f"{path}: reading it takes more than {format_size(MEMORY)} of memory")
-    return ModelError(f"{path}: cannot be imported: {said[:300]}")
+    return ModelError(f"{path}: cannot be imported: {message[:300]}")
 
 
 def limit(seconds: int, memory: int) -> None:

@@ -35,8 +35,8 @@ def movable(func: PrimFunc, index: int) -> bool:
         inside, nested = _Uses(buffer), list[Any]()
         structural_walk(block.body, inside.callbacks())
         structural_walk(block.body, (s_tir.SBlock, nested.append))
-        said = any(region.source.same_as(buffer) for region in [*block.reads, *block.writes])
-        if inside.accesses and not nested and not said:
+        declared = any(region.source.same_as(buffer) for region in [*block.reads, *block.writes])
+        if inside.accesses and not nested and not declared:
             opaque.append(block)
 
     structural_walk(func.body, (s_tir.SBlock, leaf))

@@ -108,11 +108,11 @@ class _Walk:
     def _applied(
         self, function: Callable[..., Any], operands: Sequence[Expr], dtype: str
     ) -> Array | None:
-        given = [self.value(operand) for operand in operands]
-        if any(array is None for array in given):
+        arrays = [self.value(operand) for operand in operands]
+        if any(array is None for array in arrays):
             return None
         with np.errstate(all="ignore"):
-            result = function(*(np.asarray(array, dtype) for array in given))
+            result = function(*(np.asarray(array, dtype) for array in arrays))
         return np.asarray(result, "float32")
 
     def _byte(self, expr: Expr) -> Array | None:

@@ -29,10 +29,10 @@ def evaluate(
     if evaluator is None or (name in _FLOAT_ONLY and "float" not in dtype):
         return None
     with np.errstate(all="ignore"):
-        given = evaluator(operands, attributes, shape)
-    if given is None:
+        computed = evaluator(operands, attributes, shape)
+    if computed is None:
         return None
-    result = np.asarray(given)
+    result = np.asarray(computed)
     if result.shape != shape:
         raise ValueError(f"numpy gives {name} the shape {result.shape}, Relax {shape}")
     return result.astype(dtype, copy=False)

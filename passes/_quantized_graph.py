@@ -133,8 +133,8 @@ class QuantizedGraph:
         integers = np.round(term.astype(np.float64) / steps)
         if np.abs(integers).max(initial=0) >= _BIAS:
             return constant(term.reshape(along), "float32")
-        made = _dequantized(constant(integers, "int32"), steps, 0, "int32")
-        return op.reshape(made, (1, term.size, 1, 1)) if product.convolves else made
+        term_steps = _dequantized(constant(integers, "int32"), steps, 0, "int32")
+        return op.reshape(term_steps, (1, term.size, 1, 1)) if product.convolves else term_steps
 
     def _store(self, var: Expr) -> Iterator[Any]:
         """Quantise a variable, and dequantise it for its readers."""

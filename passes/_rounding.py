@@ -48,8 +48,8 @@ def back(product: Product, stored: Array, scale: Array) -> Array:
     """The weights that int8 and scales stand for."""
     along = [1] * stored.ndim
     along[product.channel] = -1
-    made: Array = stored.astype(np.float32) * scale.reshape(along)
-    return made
+    floats: Array = stored.astype(np.float32) * scale.reshape(along)
+    return floats
 
 
 def migrated(largest: Array, products: tuple[Product, ...], alpha: float) -> Array:
@@ -69,8 +69,8 @@ def migrated(largest: Array, products: tuple[Product, ...], alpha: float) -> Arr
 
 def outputs(product: Product, rows: Array, weight: Array) -> Array:
     """What a product gives for sampled rows: [rows, output channels]."""
-    made = rows @ product.matrix(weight)
-    return made.transpose(1, 0, 2).reshape(rows.shape[1], -1)
+    sums = rows @ product.matrix(weight)
+    return sums.transpose(1, 0, 2).reshape(rows.shape[1], -1)
 
 
 def shifts(product: Product, rows: Array, storage: Storage) -> Array:
@@ -89,8 +89,8 @@ def errors(product: Product, rows: Array, storage: Storage) -> Array:
     """What 8 bits change in the outputs for sampled rows: [rows, output channels]."""
     weight = back(product, *weights(product, storage.factors))
     exact = outputs(product, rows, product.weight)
-    made: Array = outputs(product, storage.stored(rows), weight) - exact
-    return made
+    rounded: Array = outputs(product, storage.stored(rows), weight) - exact
+    return rounded
 
 
 def best(storages: Sequence[Storage], site: Site, rows: Mapping[str, Array]) -> Storage:

@@ -76,8 +76,8 @@ def _worth(before: Expr, move: Expr, graph: Graph) -> bool:
     """Whether to quantise ahead of a move: pooling, and feature maps that become rows."""
     if operator(move) == "nn.max_pool2d":
         return True
-    made = operator(graph.value(before))
-    return len(shape(before)) == _FEATURE_MAP and made != "call_tir"
+    source = operator(graph.value(before))
+    return len(shape(before)) == _FEATURE_MAP and source != "call_tir"
 
 
 def _branches(function: Expr, graph: Graph, known: Collection[Expr]) -> Iterator[Site]:

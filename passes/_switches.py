@@ -43,14 +43,14 @@ def switched(
                 value = _both(product, storages[product.name], shift, switch)
             bindings.append(relax.VarBinding(binding.var, value))
         blocks.append(type(block)(bindings))
-    made = relax.Function(
+    main = relax.Function(
         [*function.params, switches],
         relax.SeqExpr(blocks, function.body.body),
         function.ret_ty,
         function.is_pure,
         function.attrs,
     )
-    return tidy(updated(module, {module.get_global_var("main"): made}))
+    return tidy(updated(module, {module.get_global_var("main"): main}))
 
 
 def _both(product: Product, storage: Storage, shift: Array, switch: Expr) -> Expr:

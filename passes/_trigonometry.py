@@ -70,13 +70,15 @@ def in_vectors(loop: Any) -> Any:
         return function(call.args[0]) if function else call
 
     vector = structural_map(loop.body, (Call, fast))
-    made = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, vector, None, loop.annotations)
+    whole = tirx.For(
+        loop.loop_var, loop.min, loop.extent, loop.kind, vector, None, loop.annotations
+    )
     sizes = tirx.decl_buffer((loop.extent,), "int32", "sizes")
 
     def sized(body: Any) -> Any:
         return structural_map(body, (tirx.BufferStore, lambda x: _size(x, sizes, loop.loop_var)))
 
-    parts = [made, _copy(loop, sized, loop.kind), _where_large(sizes, _copy(loop, _guarded))]
+    parts = [whole, _copy(loop, sized, loop.kind), _where_large(sizes, _copy(loop, _guarded))]
     block = s_tir.SBlock([], [], [], "angles", tirx.SeqStmt(parts), alloc_buffers=[sizes])
     return s_tir.SBlockRealize([], True, block)
 

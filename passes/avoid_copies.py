@@ -40,9 +40,9 @@ class AvoidCopies(Pass):
         if not plan.places:
             return module
         rewriter = _Rewriter(module, plan)
-        made = rewriter.module()
-        context.kernels[:] = _renamed(context.kernels, rewriter.variants, made)
-        return made
+        rewritten = rewriter.module()
+        context.kernels[:] = _renamed(context.kernels, rewriter.variants, rewritten)
+        return rewritten
 
 
 @dataclass
@@ -66,13 +66,13 @@ class _Plan:
             return
         *inputs, result = map(self.buffers.tensor, call.args)
         begin, copies = 0, list[tuple[Any, tuple[int, ...]]]()
-        for tensor, given in zip(inputs, call.args, strict=False):
-            start = tuple(begin if i == axis else 0 for i in range(len(shape(given))))
+        for tensor, operand in zip(inputs, call.args, strict=False):
+            start = tuple(begin if i == axis else 0 for i in range(len(shape(operand))))
             if inputs.count(tensor) == 1 and self._free(tensor, module):
                 self.places[tensor] = result, start
             else:
-                copies.append((given, start))
-            begin += shape(given)[axis]
+                copies.append((operand, start))
+            begin += shape(operand)[axis]
         if len(copies) < len(inputs):
             self.gone.add(index)
             self.copies[index] = copies
@@ -131,8 +131,8 @@ class _Rewriter:
         bindings = [new for i in range(len(self._plan.buffers.bindings)) for new in self._new(i)]
         body = relax.SeqExpr([relax.BindingBlock(bindings)], main.body.body)
         written = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-        made = self._builder.get()
-        return relax.transform.Normalize()(updated(made, {made.get_global_var("main"): written}))
+        built = self._builder.get()
+        return relax.transform.Normalize()(updated(built, {built.get_global_var("main"): written}))
 
     def _new(self, index: int) -> Iterator[Any]:
         """What takes the place of a binding."""
@@ -142,8 +142,8 @@ class _Rewriter:
             yield from self._allocation(binding.var)
         elif index in self._plan.copies:
             call = buffers.calls[index]
-            for given, begin in self._plan.copies[index]:
-                yield self._copy(given, call.args[-1], begin)
+            for operand, begin in self._plan.copies[index]:
+                yield self._copy(operand, call.args[-1], begin)
         elif index in self._plan.gone or buffers.tensor(binding.value) in places:
             return
         elif index in buffers.calls:
@@ -169,14 +169,16 @@ class _Rewriter:
         self.variants[kernel.name_hint] = call.op.name_hint
         return relax.VarBinding(binding.var, self._call(kernel, call.args))
 
-    def _copy(self, given: Any, result: Any, begin: tuple[int, ...]) -> Any:
+    def _copy(self, operand: Any, result: Any, begin: tuple[int, ...]) -> Any:
         """Copy a tensor to where it begins in the result of a concatenation."""
         holder, box = self._plan.place(result)
         start = tuple(a + b for a, b in zip(box.begin, begin, strict=True)) if box else begin
-        boxes = {**self._boxes([given]), 1: Box(shape(holder), start)}
-        func = _boxes.moved(_boxes.copy(shape(given), str(given.ty.dtype)), boxes)
+        boxes = {**self._boxes([operand]), 1: Box(shape(holder), start)}
+        func = _boxes.moved(_boxes.copy(shape(operand), str(operand.ty.dtype)), boxes)
         kernel = self._builder.add_func(func, "copy")
-        return relax.VarBinding(relax.Var("_", TupleType([])), self._call(kernel, [given, holder]))
+        return relax.VarBinding(
+            relax.Var("_", TupleType([])), self._call(kernel, [operand, holder])
+        )
 
     def _boxes(self, arguments: Sequence[Any]) -> dict[int, Box]:
         """The boxes of arguments that lie within other tensors."""

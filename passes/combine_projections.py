@@ -71,8 +71,8 @@ def _combine(function: Expr) -> Expr | None:
         bindings: list[Expr] = []
         for binding in block.bindings:
             if binding.var in firsts:
-                made, parts = _combined(firsts[binding.var])
-                bindings += made
+                combined, parts = _combined(firsts[binding.var])
+                bindings += combined
                 slices |= parts
             if binding.var in slices:
                 bindings.append(relax.VarBinding(binding.var, slices[binding.var]))

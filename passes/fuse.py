@@ -152,10 +152,10 @@ def _goes_on(
 def _through_reshapes(variable: Any, readers: Mapping[Any, Any], module: IRModule) -> list[Any]:
     """The values that read a tensor, or a view of it."""
     found: list[Any] = []
-    for value, made in readers[variable]:
+    for value, result in readers[variable]:
         kernel = _kernel(value)
         view = kernel is not None and relax.analysis.has_reshape_pattern(module[kernel])
-        found += _through_reshapes(made, readers, module) if view else [value]
+        found += _through_reshapes(result, readers, module) if view else [value]
     return found
 
 
@@ -166,9 +166,9 @@ def _readers(function: Any) -> Mapping[Any, list[tuple[Any, Any]]]:
     """
     readers: dict[Any, list[tuple[Any, Any]]] = defaultdict(list)
     every = [(binding.value, binding.var) for binding in bindings_of(function)]
-    for value, made in [*every, (function.body.body, None)]:
+    for value, result in [*every, (function.body.body, None)]:
         for var in relax.analysis.free_vars(value):
-            readers[var].append((value, made))
+            readers[var].append((value, result))
     return readers
 
 

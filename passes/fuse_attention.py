@@ -100,8 +100,8 @@ class _Fuser:
 
     def _call(self, form: Attention, arguments: list[Expr]) -> Expr:
         lanes = self.target.lanes()
-        made = attention_stages(form) if self.target.gpu else attention(_opened(form), lanes)
-        var = self.builder.add_func(made, "attention")
+        kernel = attention_stages(form) if self.target.gpu else attention(_opened(form), lanes)
+        var = self.builder.add_func(kernel, "attention")
         batch, heads, rows, _ = (form.query.extent(axis) for axis in range(4))
         result = relax.TensorType((batch, rows, heads, form.value.extent(3)), "float32")
         return relax.op.permute_dims(relax.call_tir(var, arguments, result), [0, 2, 1, 3])

@@ -232,9 +232,9 @@ def _group(chain: Sequence[_Call], outer: Sequence[Any]) -> Any:
         with builder.dataflow():
             for call in chain:
                 fields = [named(argument) for argument in call.value.args[1].fields]
-                made = relax.call_tir(call.value.args[0], fields, call.value.ty)
+                call_in_group = relax.call_tir(call.value.args[0], fields, call.value.ty)
                 emit = builder.emit_output if call is chain[-1] else builder.emit
-                values.append((call.variable, emit(made)))
+                values.append((call.variable, emit(call_in_group)))
         builder.emit_func_output(values[-1][1])
     return builder.get()["group"].without_attr("global_symbol")
 

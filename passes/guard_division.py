@@ -51,10 +51,10 @@ def _guarded(value: Any) -> Expr:
         if dtype.startswith("uint"):
             return Select(by_zero, zero, kind(a, Select(by_zero, one, b)))
         by_minus = tirx.EQ(b, tirx.const(-1, dtype))
-        made = kind(a, Select(tirx.Or(by_zero, by_minus), one, b))
+        quotient = kind(a, Select(tirx.Or(by_zero, by_minus), one, b))
         if kind in _RESTS:  # of a division by 1
-            return made
-        return Select(by_zero, zero, Select(by_minus, tirx.Sub(zero, a), made))
+            return quotient
+        return Select(by_zero, zero, Select(by_minus, tirx.Sub(zero, a), quotient))
 
     return _bound(value.a, lambda a: _bound(value.b, lambda b: guarded(a, b)))
 

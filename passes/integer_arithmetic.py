@@ -67,17 +67,17 @@ def _unsigned(value: Expr, graph: Graph) -> Expr | None:
         return None
     shifted = constant(zero.astype("int32") + 128, "uint8")
     if operator(value) == "quantize" and tensor.dtype == "int8":
-        made = op.quantize(tensor.data, tensor.scale, shifted, tensor.axis, "uint8")
-        return op.astype(_flipped(made), "int8")
+        bytes_ = op.quantize(tensor.data, tensor.scale, shifted, tensor.axis, "uint8")
+        return op.astype(_flipped(bytes_), "int8")
     if operator(value) == "dequantize" and tensor.stored == "int8":
-        made = graph.call(tensor.data, "quantize")
-        if made is not None or graph.constant(tensor.data) is not None:
+        bytes_ = graph.call(tensor.data, "quantize")
+        if bytes_ is not None or graph.constant(tensor.data) is not None:
             return None  # what the next round finds shifted, and weights
-        made = op.astype(tensor.data, "uint8")
+        bytes_ = op.astype(tensor.data, "uint8")
         back = graph.call(tensor.data, "astype")
         flip = None if back is None else graph.call(back.args[0], "bitwise_xor")
-        made = _flipped(made) if flip is None else flip.args[0]
-        return op.dequantize(made, tensor.scale, shifted, tensor.axis, tensor.dtype)
+        bytes_ = _flipped(bytes_) if flip is None else flip.args[0]
+        return op.dequantize(bytes_, tensor.scale, shifted, tensor.axis, tensor.dtype)
     return None
 
 
@@ -117,8 +117,8 @@ def _moved_axis(value: Expr, axis: int) -> int | None:
         return [place % len(order) for place in order].index(axis)
     if operator(value) == "expand_dims":
         rank = len(shape(value))
-        made = {int(place) % rank for place in value.attrs.axis}
-        return [place for place in range(rank) if place not in made][axis]
+        reduced = {int(place) % rank for place in value.attrs.axis}
+        return [place for place in range(rank) if place not in reduced][axis]
     return None
 
 
@@ -168,8 +168,8 @@ def _identity(value: Expr, graph: Graph) -> Expr | None:
 
 def _requantized(value: Expr, graph: Graph) -> Expr | None:
     """What is quantised already, in parts, or looked up in a table of what it is made from."""
-    made = (rule(value, graph) for rule in (_identity, _parts, _byte_tables.lookup))
-    return next((new for new in made if new is not None), None)
+    results = (rule(value, graph) for rule in (_identity, _parts, _byte_tables.lookup))
+    return next((new for new in results if new is not None), None)
 
 
 def _parts(value: Expr, graph: Graph) -> Expr | None:
@@ -192,8 +192,10 @@ def _parts(value: Expr, graph: Graph) -> Expr | None:
         for tensor in known
     ):
         return None
-    made = [op.quantize(part, target.scale, target.zero, 0, target.dtype) for part in parts.fields]
-    return op.concat(made, int(joined.attrs.axis))
+    quantized = [
+        op.quantize(part, target.scale, target.zero, 0, target.dtype) for part in parts.fields
+    ]
+    return op.concat(quantized, int(joined.attrs.axis))
 
 
 def _arithmetic(value: Expr, graph: Graph) -> Expr | None:

@@ -36,11 +36,11 @@ class Layout(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite `main`; its inputs and outputs keep their layout."""
-        made = rewrite(module, _convertible)
+        converted = rewrite(module, _convertible)
         # Where nothing is to be turned, TVM fails on a rank that depends on the data.
-        if any(f"relax.{operator(b.value)}" in _LAYOUTS for b in bindings_of(made["main"])):
-            made = relax.transform.ConvertLayout(_LAYOUTS)(made)
-        return unless_same(module, relax.transform.CanonicalizeBindings()(made))
+        if any(f"relax.{operator(b.value)}" in _LAYOUTS for b in bindings_of(converted["main"])):
+            converted = relax.transform.ConvertLayout(_LAYOUTS)(converted)
+        return unless_same(module, relax.transform.CanonicalizeBindings()(converted))
 
 
 def _convertible(value: Expr, graph: Graph) -> Expr | None:

@@ -11,6 +11,7 @@ from hybridc.compiler.errors import PassError
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.kernels import (
     extrema,
+    hyperbolic,
     joins,
     lowerings,
     pooling,
@@ -103,8 +104,8 @@ def _scanned(module: IRModule, target: Target) -> IRModule:
         return sorting.lower(builder, value, target) if scan is None else scan
 
     rewritten = rewrite(module, lower)
-    made = builder.get().functions_items()
-    return updated(rewritten, {k: f for k, f in made if isinstance(f, tirx.PrimFunc)})
+    functions = builder.get().functions_items()
+    return updated(rewritten, {k: f for k, f in functions if isinstance(f, tirx.PrimFunc)})
 
 
 def _packable(left: Any, right: Any, result: Any) -> bool:
@@ -138,7 +139,8 @@ _OWN = {
     "relax.argmin": extrema.argmin,
     "relax.concat": joins.concat,
     "relax.image.resize2d": resampling.resize2d,
-    "relax.cosh": lowerings.cosh,
+    "relax.atanh": hyperbolic.atanh,
+    "relax.cosh": hyperbolic.cosh,
     "relax.divide": lowerings.with_constant(topi.divide),
     "relax.isfinite": lowerings.isfinite,
     "relax.isinf": lowerings.isinf,
@@ -147,7 +149,7 @@ _OWN = {
     "relax.nn.adaptive_avg_pool2d": resampling.adaptive_avg_pool2d,
     "relax.nn.group_norm": lowerings.group_norm,
     "relax.nn.instance_norm": lowerings.instance_norm,
-    "relax.sinh": lowerings.sinh,
+    "relax.sinh": hyperbolic.sinh,
     "relax.strided_slice": joins.strided_slice,
     "relax.subtract": lowerings.with_constant(topi.subtract),
 }

@@ -64,7 +64,7 @@ def _convolved(value: Expr) -> Expr:
         for start in range(0, taps * dilation, dilation)
     ]
     images = op.concat(parts, 2) if taps > 1 else parts[0]
-    made = op.nn.conv2d(
+    convolved = op.nn.conv2d(
         op.reshape(images, [batch * depth, taps * channels, *size]),
         op.reshape(op.permute_dims(weight, _SLICES_FIRST), [outputs, taps * inputs, *window]),
         strides=strides,
@@ -73,7 +73,7 @@ def _convolved(value: Expr) -> Expr:
         groups=groups,
         out_dtype=attrs.out_dtype,
     )
-    return op.permute_dims(op.reshape(made, [batch, depth, outputs, *image]), _SLICES_FIRST)
+    return op.permute_dims(op.reshape(convolved, [batch, depth, outputs, *image]), _SLICES_FIRST)
 
 
 def _transposed(value: Expr) -> Expr:
@@ -87,7 +87,7 @@ def _transposed(value: Expr) -> Expr:
     dilation, *dilations = _integers(attrs.dilation)
     images = op.reshape(op.permute_dims(data, _SLICES_FIRST), [batch * slices, channels, *size])
     kernel = op.reshape(op.permute_dims(weight, _SLICES_FIRST), [channels, taps * outputs, *window])
-    made = op.nn.conv2d_transpose(
+    transposed = op.nn.conv2d_transpose(
         images,
         kernel,
         strides=strides,
@@ -97,10 +97,10 @@ def _transposed(value: Expr) -> Expr:
         groups=groups,
         out_dtype=attrs.out_dtype,
     )
-    made = op.reshape(made, [batch, slices, groups, taps, outputs, *image])
+    transposed = op.reshape(transposed, [batch, slices, groups, taps, outputs, *image])
     total = None
     for tap in range(taps):
-        part = op.strided_slice(made, [3], [tap], [tap + 1])
+        part = op.strided_slice(transposed, [3], [tap], [tap + 1])
         part = op.reshape(part, [batch, slices, groups * outputs, *image])
         extents = [batch, slices, groups * outputs, *image]
         spread = _spread(part, extents, (stride, tap * dilation - front), depth)

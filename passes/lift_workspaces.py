@@ -26,9 +26,9 @@ class LiftWorkspaces(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the kernels that keep anything, and their calls."""
         found = {
-            var: made
+            var: built
             for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and (made := _lifted(func)) is not None
+            if isinstance(func, tirx.PrimFunc) and (built := _lifted(func)) is not None
         }
         if not found:
             return module
@@ -38,12 +38,12 @@ class LiftWorkspaces(Pass):
             var: (builder.add_func(func, var.name_hint), kept)
             for var, (func, kept) in found.items()
         }
-        made = builder.get()
+        built = builder.get()
         graphs = {
-            made.get_global_var(var.name_hint): _with_workspaces(function, lifted)
+            built.get_global_var(var.name_hint): _with_workspaces(function, lifted)
             for var, function in relax_functions(module)
         }
-        return relax.transform.Normalize()(updated(made, graphs))
+        return relax.transform.Normalize()(updated(built, graphs))
 
 
 def _lifted(func: PrimFunc) -> tuple[PrimFunc, list[Any]] | None:
@@ -71,7 +71,7 @@ def _without(body: Any, kept: list[Any]) -> Any:
     kept.extend(lasting)
     inner = _without(block.body, kept)
     others = [buffer for buffer in block.alloc_buffers if not _is_lasting(buffer)]
-    made = s_tir.SBlock(
+    bare = s_tir.SBlock(
         block.iter_vars,
         block.reads,
         block.writes,
@@ -82,7 +82,7 @@ def _without(body: Any, kept: list[Any]) -> Any:
         block.match_buffers,
         block.annotations,
     )
-    return s_tir.SBlockRealize(body.iter_values, body.predicate, made)
+    return s_tir.SBlockRealize(body.iter_values, body.predicate, bare)
 
 
 def _is_lasting(buffer: Any) -> bool:

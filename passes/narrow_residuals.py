@@ -45,8 +45,8 @@ class NarrowResiduals(Pass):
                 changed[variable] = _Narrower(module, builder, residuals).rewritten(function)
         if not changed:
             return module
-        made = builder.get().functions_items()
-        kernels = {var: func for var, func in made if isinstance(func, tirx.PrimFunc)}
+        functions = builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return relax.transform.DeadCodeElimination()(tidy(updated(module, {**kernels, **changed})))
 
 

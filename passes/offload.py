@@ -43,10 +43,10 @@ def _named(found: Found, backend: str, context: Context) -> calls.Offload:
     graph = found.graph
     kind = "attention" if "nn.softmax" in graph.operators else graph.anchor.operator
     name = f"{backend}_{kind.rpartition('.')[2]}_{len(context.offloads)}"
-    made = calls.Offload(name, backend, graph)
-    context.offloads.append(made)
+    offload = calls.Offload(name, backend, graph)
+    context.offloads.append(offload)
     precision = {"int32": "int8", "bfloat16": "bf16", "float16": "fp16"}
-    told = precision.get(graph.anchor.dtype, "fp32")
-    record = KernelRecord(name, backend, {}, {}, graph.flops, graph.bytes, told, graph.key)
+    dtype = precision.get(graph.anchor.dtype, "fp32")
+    record = KernelRecord(name, backend, {}, {}, graph.flops, graph.bytes, dtype, graph.key)
     context.kernels.append(record)
-    return made
+    return offload

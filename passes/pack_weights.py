@@ -137,7 +137,15 @@ class _Packer:
             kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
             terms = inner_product.column_terms(weight)
             return self._call("dense", kernel, (call, data), packed, terms)
+        if weight.dtype == np.float32 and self._waits(weight, rows):
+            packed = packing.in_pairs(packed)
         return self._dense_call(call, packed, columns)
+
+    def _waits(self, weight: Array, rows: Sequence[Any]) -> bool:
+        """Whether a product of few rows with `[K, N]` is as fast as its weights come."""
+        if not are_known(rows):
+            return False
+        return packing.waits_for_weights(prod(rows), *weight.shape, self.target)
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""
@@ -179,8 +187,8 @@ class _Packer:
         windows = _byte_windows.of_filter(weight, conv, opened(shape(call))[:-1], self.target)
         if windows is not None:
             size = window[0], window[1]
-            made = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
-            return self._call("conv2d", made, replaced, *windows)
+            convolution = byte_windows.conv2d(source, windows, size, outputs, conv, *_types(call))
+            return self._call("conv2d", convolution, replaced, *windows)
         lanes = self._lanes(weight, outputs, conv.groups)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, self._group(weight))
         if conv.pointwise and groups == 1 and window == [1, 1]:

@@ -71,7 +71,7 @@ def _passing(value: Any) -> Expr:
     others = [operand for operand in (value.a, value.b) if not _is_number(operand)]
     if numbers:  # a number first, the other one passes
         return value if _is_number(value.a) else kind(*numbers, *others)
-    return _bound(others, lambda given: _joined(kind, *given))
+    return _bound(others, lambda bound: _joined(kind, *bound))
 
 
 def _joined(kind: Any, a: Expr, b: Expr) -> Expr:
@@ -82,15 +82,15 @@ def _joined(kind: Any, a: Expr, b: Expr) -> Expr:
     return tirx.reinterpret(dtype, tirx.bitwise_or(one, other))
 
 
-def _bound(values: list[Expr], body: Any, given: tuple[Expr, ...] = ()) -> Expr:
+def _bound(values: list[Expr], body: Any, bound: tuple[Expr, ...] = ()) -> Expr:
     """The body on values that it uses more than once."""
-    if len(given) == len(values):
-        return body(list(given))
-    value = values[len(given)]
+    if len(bound) == len(values):
+        return body(list(bound))
+    value = values[len(bound)]
     if isinstance(value, TensorLoad | tvm.ir.Var):
-        return _bound(values, body, (*given, value))
+        return _bound(values, body, (*bound, value))
     var = tirx.Var("operand", value.ty)
-    return Let(var, value, _bound(values, body, (*given, var)))
+    return Let(var, value, _bound(values, body, (*bound, var)))
 
 
 def _reads(expr: Expr, buffers: Collection[Buffer]) -> bool:

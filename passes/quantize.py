@@ -135,8 +135,8 @@ class Quantize(Pass):
                 },
                 {p.name: _rounding.loss(p, rows[p.name], storage) for p, storage in pairs},
             )
-        made: _Ranges = known[text]
-        return made
+        ranges: _Ranges = known[text]
+        return ranges
 
     def _storage(self, index: int, sampled: _Sampled, given: bool) -> Storage:
         site, seen = sampled.sites[index], sampled.observed.tensors[index]
@@ -171,7 +171,7 @@ def _lowered(
     calibration: Calibration,
 ) -> Lowered:
     """What each product loses in 8 bits, and the graph that tries each alone."""
-    told = tuple(
+    operators = tuple(
         Operator(
             name=p.name,
             described=p.describe(),
@@ -185,7 +185,7 @@ def _lowered(
         for p in found
     )
     return Lowered(
-        told,
+        operators,
         lambda: _switches.switched(module, found, ranges.of, ranges.shifts),
         calibration.feeds,
         ranges.effects,

@@ -44,8 +44,8 @@ class QuantizeDynamic(Pass):
         if rewritten is module:
             return module
         context.lowered.update(quantizer.taken)
-        told = _constant_products.counted(quantizer.taken)
-        context.notes.append(f"activations quantised by row, products in int8: {told}")
+        products = _constant_products.counted(quantizer.taken)
+        context.notes.append(f"activations quantised by row, products in int8: {products}")
         return rewritten
 
 

@@ -62,8 +62,8 @@ class QuantizeWeights(Pass):
             return module
         context.lowered.update(quantizer.taken)
         context.notes.append(self._told(quantizer))
-        made = quantizer.builder.get().functions_items()
-        kernels = {var: func for var, func in made if isinstance(func, tirx.PrimFunc)}
+        functions = quantizer.builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
         return updated(rewritten, kernels)
 
     def _told(self, done: "_Quantizer") -> str:

@@ -84,11 +84,11 @@ class _Kernel:
         if not cuts:
             arithmetic = kernel_cost.flops(self.func)
             return self._chosen().with_attr(kernel_cost.ARITHMETIC, arithmetic)
-        made = [
+        pieces = [
             strips.Scheduled(each, self._of(each, self._called(i, each))._chosen())
             for i, each in enumerate(cuts)
         ]
-        return strips.join(self.func, made, self.context.target.threads)
+        return strips.join(self.func, pieces, self.context.target.threads)
 
     def _of(self, strip: strips.Strip, name: str) -> "_Kernel":
         return _Kernel(name, strip.func, self.context, self.mode, self.expected)
@@ -161,8 +161,8 @@ class _Kernel:
         costs = kernel_cost.flops(self.func), kernel_cost.traffic(self.func)
         costs = (0, 0) if part else costs
         precision = kernel_cost.precision(self.func)
-        made = _launches(self.name, done, self.context.target)
-        record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload, made)
+        launches = _launches(self.name, done, self.context.target)
+        record = KernelRecord(self.name, *chosen, refused, *costs, precision, workload, launches)
         self.context.kernels.append(record)
         return done
 

@@ -109,8 +109,8 @@ def _permute(value: Expr, graph: Graph) -> Expr | None:
 
 def _axes(value: Expr) -> list[int]:
     rank = len(shape(value))
-    given = value.attrs.axes
-    return list(range(rank))[::-1] if given is None else [int(axis) % rank for axis in given]
+    axes = value.attrs.axes
+    return list(range(rank))[::-1] if axes is None else [int(axis) % rank for axis in axes]
 
 
 def _neutral(value: Expr, graph: Graph) -> Expr | None:
@@ -191,8 +191,8 @@ def _elementwise(value: Expr, graph: Graph) -> Expr | None:
 def _broadcast(one: Sequence[Extent], other: Sequence[Extent]) -> tuple[Extent, ...]:
     """The shape that two operands of an operator make, of which sizes may be open."""
     pairs = zip_longest(reversed(one), reversed(other), fillvalue=1)
-    made = [b if isinstance(a, int) and a == 1 else a for a, b in pairs]
-    return tuple(reversed(made))
+    extents = [b if isinstance(a, int) and a == 1 else a for a, b in pairs]
+    return tuple(reversed(extents))
 
 
 def _no_pad(value: Expr, graph: Graph) -> Expr | None:

@@ -180,8 +180,8 @@ def _kernel(weight: Expr, channels: tuple[int, int], axes: Sequence[_Axis], grou
     parts = [groups, inputs // groups, tall.taps, tall.stride, wide.taps, wide.stride, outputs]
     turned = relax.op.flip(relax.op.flip(relax.op.reshape(padded, parts), 2), 4)
     ordered = relax.op.permute_dims(turned, [0, 3, 5, 6, 2, 4, 1])
-    made = groups * tall.stride * wide.stride * outputs
-    return relax.op.reshape(ordered, [made, tall.taps, wide.taps, inputs // groups])
+    total = groups * tall.stride * wide.stride * outputs
+    return relax.op.reshape(ordered, [total, tall.taps, wide.taps, inputs // groups])
 
 
 def _interleaved(convolved: Expr, value: Expr, axes: Sequence[_Axis], groups: int) -> Expr:

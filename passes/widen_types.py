@@ -30,7 +30,7 @@ _OF_KINDS = frozenset({"isfinite", "isinf", "isnan"})
 # Vectors of single bits have no arithmetic, and compare as if they were floats.
 _OF_BITS = _FIXED | {"add", "max", "maximum", "min", "minimum", "multiply", "prod", "sum"}
 # Functions that LLVM has for float32, but not for shorter floats.
-_OF_HALVES = frozenset({"acos", "acosh", "asin", "asinh", "atan"})
+_OF_HALVES = frozenset({"acos", "acosh", "asin", "asinh", "atan", "atanh"})
 # Sums of many terms lose in bfloat16 what is less than a 256th of them; TVM's sorts read its bits
 # as other numbers, and some operators it has not at all.
 _OF_SUMS = frozenset(

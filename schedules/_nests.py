@@ -5,8 +5,10 @@ Axes of such a nest can be merged, and tiles of it may begin anywhere.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import sym, tirx
 from tvm.ir.expr import Call, TensorLoad
@@ -16,8 +18,9 @@ from hybridc.schedules import _access, _analysis
 
 Expr = Any  # tvm.ir.Expr
 
-# Rows and lanes of a square tile: 8 loads, 24 shuffles of two vectors, 8 stores in 16 registers.
-SIDE = 8
+# Rows and lanes of a square tile, by the bits of an element: 8 loads, 24 shuffles of two vectors,
+# 8 stores in 16 registers.  Bytes fill 16 registers of 128 bits, and 8 of 32 bits those of 256.
+_SIDES = MappingProxyType({8: (16, 8), 16: (8,), 32: (8,), 64: (4,)})
 # Pixels with up to as many channels are parted and joined by shuffles of as many vectors.
 _FEW = 4
 # Lanes of the vectors that these shuffles take at most; more would only make more code.
@@ -56,12 +59,12 @@ class Nest:
     @property
     def height(self) -> int:
         """The rows of a tile."""
-        return {"": SIDE, "out": self.lanes, "in": self.axes[self.rows].extent}[self.few]
+        return {"": self.lanes, "out": self.lanes, "in": self.axes[self.rows].extent}[self.few]
 
     @property
     def width(self) -> int:
         """The columns of a tile."""
-        return {"": SIDE, "out": self.axes[-1].extent, "in": self.lanes}[self.few]
+        return {"": self.lanes, "out": self.axes[-1].extent, "in": self.lanes}[self.few]
 
 
 def analyse(block: _analysis.Block, lanes: int) -> Nest | None:
@@ -139,17 +142,15 @@ def _straight(block: _analysis.Block) -> bool:
 
 def _linear(indices: Any, buffer: Any, axes: Sequence[Any]) -> tuple[int, ...] | None:
     """How an access moves in its buffer with each axis, and where it starts."""
-    place, scale = tirx.const(0, "int64"), 1
+    total, scale = [0] * (len(axes) + 1), 1
     for index, extent in zip(reversed(indices), reversed(buffer.shape), strict=True):
-        place += (
-            tirx.Cast("int64", index) * scale if str(index.ty.dtype) != "int64" else index * scale
-        )
+        # One by one: to the sum of all, wider than its parts, TVM finds no equation.
+        found = [_access.simplify(x) for x in sym.detect_linear_equation(index, list(axes))]
+        if not found or not all(isinstance(part, tirx.IntImm) for part in found):
+            return None
+        total = [sum_ + int(part) * scale for sum_, part in zip(total, found, strict=True)]
         scale *= int(extent)
-    found = sym.detect_linear_equation(place, list(axes))
-    parts = [_access.simplify(part) for part in found]
-    if not parts or not all(isinstance(part, tirx.IntImm) for part in parts):
-        return None
-    return tuple(int(part) for part in parts)
+    return tuple(total)
 
 
 def _merged(axes: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -178,14 +179,21 @@ def _with_rows(nest: Nest) -> Nest | None:
         return None
     nest = replace(nest, rows=along[-1], crossing=crossing)
     rows = nest.axes[nest.rows]
-    if rows.extent >= SIDE and last.extent >= SIDE:
-        return replace(nest, lanes=SIDE)
+    side = _side(nest, min(rows.extent, last.extent))
+    if side:
+        return replace(nest, lanes=side)
     if last.extent <= _FEW and rows.extent >= nest.lanes and _contiguous(nest):
         return replace(nest, few="out")
     joined = all(last.steps[i + 1] == rows.extent for i in crossing)
     if rows.extent <= _FEW and last.extent >= nest.lanes and joined:
         return replace(nest, few="in")
     return None
+
+
+def _side(nest: Nest, extent: int) -> int:
+    """The side of a square tile: the largest that the extents hold; 0 where none fits them."""
+    widest = max(np.dtype(str(nest.loads[i].ty.dtype)).itemsize * 8 for i in nest.crossing)
+    return next((side for side in _SIDES[widest] if side <= extent), 0)
 
 
 def _contiguous(nest: Nest) -> bool:

@@ -11,11 +11,13 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.schedules._nests import SIDE, Axis, Nest
+from hybridc.schedules._nests import Axis, Nest
 from hybridc.schedules._statements import counter, long, loop
 
 Expr = Any  # tvm.ir.Expr
 Statement = Any  # tvm.tirx.Stmt
+
+_BYTES = ("int8", "uint8")
 
 
 def schedule(func: PrimFunc, nest: Nest, rows: int, threads: bool) -> PrimFunc:
@@ -102,7 +104,8 @@ class _Writer:
         elif self.nest.few == "in":
             flat = [o * self.height + r for r in range(self.height) for o in range(lanes)]
         else:
-            return transposition(SIDE)
+            dtype = str(self.nest.loads[self.nest.crossing[0]].ty.dtype)
+            return interleavings(lanes) if dtype in _BYTES else transposition(lanes)
         return [[(everything, flat[i * lanes : (i + 1) * lanes]) for i in everything]]
 
     def _store(self, at: list[Expr], tiles: dict[int, Any]) -> Statement:
@@ -149,6 +152,18 @@ def transposition(side: int) -> list[list[tuple[list[int], list[int]]]]:
         stages.append(stage)
         half *= 2
     return stages
+
+
+def interleavings(side: int) -> list[list[tuple[list[int], list[int]]]]:
+    """Interleave rows with those half of all rows further: for vectors that fill 128 bits.
+
+    After log2(side) stages rows are columns too, and each shuffle is one instruction.
+    """
+    half = side // 2
+    low = [k // 2 + side * (k % 2) for k in range(side)]
+    high = [half + k for k in low]
+    stage = [([i // 2, half + i // 2], high if i % 2 else low) for i in range(side)]
+    return [stage] * (side.bit_length() - 1)
 
 
 def _vector(buffer: Any, at: Expr, lanes: int) -> Expr:

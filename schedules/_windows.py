@@ -163,7 +163,7 @@ def _of_blocks(found: Sequence[_analysis.Block], target: Target) -> Windows | No
     if len(found) != len(("reduction", "output")) or not found[0].reduction:
         return NotApplicable("something besides the reduction cannot be inlined")
     block, last = found
-    if not _in_place(block, last):
+    if not in_place(block, last):
         return NotApplicable("its output has other axes than the reduction")
     if not isinstance(block.body.value, _COMBINED):
         return NotApplicable("it is no maximum, minimum or sum")
@@ -171,7 +171,7 @@ def _of_blocks(found: Sequence[_analysis.Block], target: Target) -> Windows | No
     return windows or NotApplicable("its reduction is not over windows with rows and columns")
 
 
-def _in_place(block: _analysis.Block, output: _analysis.Block) -> bool:
+def in_place(block: _analysis.Block, output: _analysis.Block) -> bool:
     """Whether the output reads each result of the reduction once, where it writes."""
     loads = [load for load in output.loads if load.source.same_as(block.writes[0])]
     axes, indices = list(output.spatial), list(output.body.indices)

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _pointwise
+from hybridc.schedules import _analysis, _collapse, _loops, _pointwise
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Elementwise(ScheduleRule):
 
     def schedule(self, match: ElementwiseMatch, point: Point) -> Schedule:
         """One loop nest for each output, and for each value that is too costly to repeat."""
-        schedule = _loops.new_schedule(match.inlined)
+        schedule = _loops.new_schedule(_collapse.collapsed(match.inlined))
         for block in _loops.blocks(schedule):
             _loops.spread(
                 schedule, block.name, match.target, point["lanes"], bool(point["threads"])

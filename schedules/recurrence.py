@@ -16,7 +16,8 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernels.recurrence import BLOCKS, NAME
+from hybridc.compiler.kernels import recurrence
+from hybridc.compiler.kernels.recurrence import BLOCKS, LANES, NAME
 from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
 from hybridc.compiler.target import Target
 from hybridc.schedules import _contraction
@@ -27,9 +28,24 @@ _WORTH = 0.5
 
 @dataclass(frozen=True)
 class Steps(Match):
-    """The kernel, and the multiply-adds of each of its steps."""
+    """The kernel, its layer and direction, and the multiply-adds of each of its steps."""
 
+    layer: str
+    reverse: bool
     step: float
+
+    @property
+    def sequences(self) -> int:
+        """The sequences of a batch; 1 where it is open."""
+        batch = self.func.params[0].shape[1]
+        return int(batch) if isinstance(batch, tirx.IntImm) else 1
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """Sequences that a tile may have: their gates, and what they multiply, fit registers."""
+        gates = recurrence.gates_of(self.layer)
+        most = max(1, (self.target.vector_registers - 1) // (gates + 1))
+        return tuple(range(1, min(most, self.sequences) + 1))
 
 
 @dataclass(frozen=True)
@@ -40,24 +56,28 @@ class Recurrence(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Steps | NotApplicable:
         """Take the kernels of `compiler/kernels/recurrence.py`, whose vectors stand already."""
-        flops = [int(b.annotations[FLOPS]) for b in _blocks(func) if _is_recurrence(b)]
-        if not flops:
+        found = [block for block in _blocks(func) if _is_recurrence(block)]
+        if not found:
             return NotApplicable("it holds no recurrence")
+        layer, reverse = recurrence.layer_of(found[0])
         steps = int(func.params[0].shape[0])
-        return Steps(func, target, flops[0] / 2 / steps)
+        step = int(found[0].annotations[FLOPS]) / 2 / steps
+        return Steps(func, target, layer, reverse, step)
 
     def knobs(self, match: Steps) -> Space:
-        """`threads` over the blocks of each step, or one thread."""
-        return {"threads": (0, 1)}
+        """`threads` over the blocks of each step, or one thread; `rows`: sequences of a tile."""
+        return {"threads": (0, 1), "rows": match.rows}
 
     def default(self, match: Steps, target: Target) -> Point:
-        """Threads where a step takes longer than waking them, time and again."""
+        """Threads where a step takes longer than waking them, time and again; even tiles."""
         machine = target.machine
         cycles = match.step / (machine.fma_per_cycle * target.lanes())
-        return {"threads": int(machine.parallel_cycles < _WORTH * cycles)}
+        tiles = -(-match.sequences // match.rows[-1])
+        rows = -(-match.sequences // tiles)
+        return {"threads": int(machine.parallel_cycles < _WORTH * cycles), "rows": rows}
 
     def schedule(self, match: Steps, point: Point) -> Schedule:
-        """Change the kind of one loop."""
+        """Write the kernel with its tile, and change the kind of one loop."""
         kind = tirx.ForKind.PARALLEL if point["threads"] else tirx.ForKind.SERIAL
 
         def visit(loop: Any) -> Any:
@@ -67,8 +87,19 @@ class Recurrence(ScheduleRule):
                 *(loop.loop_var, loop.min, loop.extent, kind, loop.body), None, loop.annotations
             )
 
-        body = structural_map(match.func.body, (tirx.For, visit))
-        return _contraction.new_schedule(match.func.with_body(body))
+        func = _tiled(match, point["rows"]) if point["rows"] > 1 else match.func
+        return _contraction.new_schedule(
+            func.with_body(structural_map(func.body, (tirx.For, visit)))
+        )
+
+
+def _tiled(match: Steps, rows: int) -> PrimFunc:
+    """The kernel with so many sequences in a tile."""
+    weights = match.func.params[1]
+    time, hidden = int(match.func.params[0].shape[0]), int(weights.shape[1])
+    width = min(LANES, match.target.lanes())
+    sizes = (match.layer, time, match.sequences, hidden)
+    return recurrence.kernel(*sizes, reverse=match.reverse, rows=rows, width=width)
 
 
 def _blocks(func: PrimFunc) -> list[Any]:

@@ -12,13 +12,11 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
+from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
-from hybridc.schedules import _dense, _figures, _tiling
+from hybridc.schedules import _contraction, _dense, _figures, _tiling
 from hybridc.schedules._contraction import Contraction
 
-# Multiply-adds of a vector of weights take as long as its way from memory at about this many rows:
-# one a cycle of 64 bytes, against 4 bytes a cycle for each of several cores.
-_MOST_ROWS = 16
 # Panels of two vectors are two streams from memory for each thread; with four, eight or one,
 # threads got less of it (Zen 4).
 _VECTORS = 2
@@ -31,53 +29,70 @@ _ROWS = 8
 
 
 @dataclass(frozen=True)
+class Skinny(Contraction):
+    """A product of few rows; `pairs` tells whether its panels of weights come in pairs.
+
+    They do where `pack-weights` put one of zeros behind an odd number of them.
+    """
+
+    pairs: bool
+
+
+@dataclass(frozen=True)
 class SkinnyDense(ScheduleRule):
     """Schedule products of up to 16 rows with packed weights, which are read once, in order."""
 
     priority: ClassVar[int] = 82
 
-    def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> Skinny | NotApplicable:
         """Take products of few rows whose weights fit no cache of a core."""
         match = _dense.match(func, target)
         if isinstance(match, NotApplicable):
             return match
         problem = match.problem
-        if problem.rows > _MOST_ROWS:
-            return NotApplicable(f"it has {problem.rows} rows, more than {_MOST_ROWS}")
-        if problem.depth * problem.columns * 4 <= target.l2:
+        if problem.rows > FEW_ROWS:
+            return NotApplicable(f"it has {problem.rows} rows, more than {FEW_ROWS}")
+        if not waits_for_weights(problem.rows, problem.depth, problem.columns, target):
             return NotApplicable("its weights fit the L2 cache")
-        if problem.rows > _ROWS_ALONE and problem.panels(1) % _VECTORS:
+        pairs = _panels(func) % _VECTORS == 0
+        if problem.rows > _ROWS_ALONE and not pairs:
             return NotApplicable(
                 f"its panels are no pairs, and it has more than {_ROWS_ALONE} rows"
             )
-        return match
+        return Skinny(func, target, problem, pairs)
 
-    def knobs(self, match: Contraction) -> Space:
+    def knobs(self, match: Skinny) -> Space:
         """Rows and vectors of the register tile; row tiles and panels of a task."""
         return _tiling.space(match.problem, match.target)
 
-    def default(self, match: Contraction, target: Target) -> Point:
+    def default(self, match: Skinny, target: Target) -> Point:
         """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
         problem = match.problem
-        even = problem.panels(1) % _VECTORS == 0
-        vectors = _VECTORS if even else 1
+        vectors = _VECTORS if match.pairs else 1
         fitting = [r for r, v in _tiling.tiles(target) if v == vectors and r <= _ROWS]
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
 
-    def figures(self, match: Contraction, point: Point) -> Mapping[str, float]:
+    def figures(self, match: Skinny, point: Point) -> Mapping[str, float]:
         """Those of a tiled kernel."""
         return _figures.tiled(match.problem, self.canonical(match, point), match.target)
 
-    def schedule(self, match: Contraction, point: Point) -> Schedule:
+    def schedule(self, match: Skinny, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""
         return _dense.schedule(match, point)
 
-    def canonical(self, match: Contraction, point: Point) -> Point:
+    def canonical(self, match: Skinny, point: Point) -> Point:
         """A tile no larger than the kernel; tasks of whole parts of it."""
         return _tiling.canonical(match.problem, point)
 
-    def estimate(self, match: Contraction, point: Point) -> float:
+    def estimate(self, match: Skinny, point: Point) -> float:
         """The analytic model's cycles."""
         return _tiling.estimate(match.problem, self.canonical(match, point), match.target)
+
+
+def _panels(func: PrimFunc) -> int:
+    """The panels of packed weights, those of zeros counted in."""
+    schedule = _contraction.new_schedule(func)
+    weight = schedule.get(_contraction.product_of(schedule)).reads[1].source
+    return int(weight.shape[0])

@@ -10,6 +10,7 @@ from typing import Any
 import log_records
 import numpy as np
 import pytest
+import region_models
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import frontend, target
@@ -141,6 +142,35 @@ def test_a_recurrence() -> None:
     found = analysed(nodes, [1, 16], {"w": floats(16, 16)})
     assert found.architecture.kind == "recurrent"
     assert found.parameters == 256  # once, though four steps use them
+
+
+@pytest.mark.parametrize("inputs", [6, 160])
+def test_a_recurrent_layer(inputs: int) -> None:
+    """Also where its inputs' product, of all steps at once, is most of the arithmetic."""
+    weights = {"w": floats(1, 4 * 16, inputs), "r": floats(1, 4 * 16, 16)}
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=16)
+    found = analysed([node], [5, 2, inputs], weights)
+    assert found.architecture.kind == "recurrent"
+    assert "recurrent layers: 1 (each direction is one)" in found.architecture.reasons
+    (layer,) = [each for each in found.shares if each.operator == "recurrence"]
+    assert layer.flops * found.flops == pytest.approx(2 * 5 * 2 * 4 * 16 * 16)
+
+
+def test_a_recurrent_layer_behind_convolutions() -> None:
+    constants = {"c": floats(8, 64, 3), "w": floats(1, 4 * 16, 8), "r": floats(1, 4 * 16, 16)}
+    nodes = [
+        helper.make_node("Conv", ["x", "c"], ["h"]),
+        helper.make_node("Transpose", ["h"], ["s"], perm=[2, 0, 1]),
+        helper.make_node("LSTM", ["s", "w", "r"], ["y"], hidden_size=16),
+    ]
+    assert analysed(nodes, [1, 64, 12], constants).architecture.kind == "mixed"
+
+
+def test_beside_what_onnx_runtime_computes_the_rest_is_analysed() -> None:
+    found = analyse_model(region_models.network("NonMaxSuppression"))
+    assert found["architecture"] == "cnn"
+    assert found["regions"].startswith("1 handed to ONNX Runtime: 2 operators (NonMaxSuppression")
+    assert "region0" in {each["operator"] for each in found["operators"]}
 
 
 def test_what_constants_decide_is_not_computed() -> None:

@@ -30,6 +30,12 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         del sys.modules[name]
 
 
+def test_help_keeps_its_lines(script: Load, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        script("contracts").main(["--help"])
+    assert "    python benchmarks/contracts.py unseen --samples 100  " in capsys.readouterr().out
+
+
 def test_contracts_rise_from_easy_to_hard(script: Load) -> None:
     rungs = list(script("contracts_ladder").ladder(0.010, 20))
     times = [each.max_latency for each in rungs]

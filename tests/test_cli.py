@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_help_lists_every_verb_with_what_it_does(capsys: pytest.CaptureFixture[s
 def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run([verb, "--help"]) == 0
     assert f"Usage: hybridc {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_what_an_option_takes_is_a_short_word(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry.run([verb, "--help"])
+    taken = re.findall(r"^  (?:-\w, )?--[\w-]+ (\S+(?: RANGE)?)", capsys.readouterr().out, re.M)
+    assert [word for word in taken if len(word) > 16 or word == "INTEGER RANGE"] == []
 
 
 def test_help_needs_no_heavy_library() -> None:

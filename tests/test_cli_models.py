@@ -129,6 +129,24 @@ def test_a_contract_that_does_not_hold_leaves_with_3(capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_refusal_is_a_document_too(capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["compile", "tiny.onnx", "-o", "out.hyb", "--max-latency", "1ns", "--json"]
+    assert entry.run(call) == 3
+    out, err = capsys.readouterr()
+    told = json.loads(out)
+    assert (told["artifact"], told["bytes"]) == (None, None)
+    assert told["broken"][0].startswith("latency: wanted at most 1 ns, measured ")
+    assert "; ".join(told["broken"]) in err
+    assert told["certificate"]["kept"] is False
+    assert told["kernels"]
+    assert not Path("out.hyb").exists()
+    assert entry.run([*call, "--keep-best"]) == 3
+    told = json.loads(capsys.readouterr().out)
+    assert told["artifact"] == "out.hyb"
+    assert told["broken"]
+
+
+@pytest.mark.usefixtures("folder")
 def test_a_contract_that_holds(capsys: pytest.CaptureFixture[str]) -> None:
     np.savez("data.npz", x=np.ones((3, 4, 12), np.float32))
     limits = ["--max-latency", "1h", "--min-accuracy", "cosine=0.999", "--calibration", "data.npz"]

@@ -31,6 +31,18 @@ def test_opt_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "R.call_tir" in made.read_text()
 
 
+def test_opt_takes_passes_and_rules_of_the_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    call = ["opt", "--pipeline", "default", "--target", "nvidia/h100", str(script)]
+    assert entry.run(call) == 0
+    assert "threadIdx.x" in capsys.readouterr().out
+    assert entry.run([*call, "--check"]) == 2
+    assert_error(capsys, "--check runs kernels on this CPU, and those for nvidia/h100 cannot")
+
+
 @pytest.mark.parametrize("text", ["garbage", "", "x = 1", "import os", RELU_TWICE[:200]])
 def test_opt_refuses_what_is_no_module(
     text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,6 +1,8 @@
 """Other people's cases: how they are run, counted and told, and a fixed subset of ONNX's."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +12,21 @@ from click.testing import CliRunner
 
 from hybridc.cli.conformance import command
 from hybridc.compiler.conformance import run, summary
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.examiner import judged
-from hybridc.compiler.conformance.onnx_cases import Case, difference, examine
+from hybridc.compiler.conformance.onnx_cases import Case, examine
 from hybridc.compiler.conformance.page import Document, page
 from hybridc.compiler.conformance.precise import nearer, outputs
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, named, suites
+from hybridc.compiler.conformance.suites.onnx_node import may_make
 from hybridc.compiler.errors import InputError, ModelError, PluginError
 from hybridc.compiler.fork import Limits
 
+EXACT = Tolerance(0.0, 0.0)
 SUITE = '''"""Cases that go wrong in every way."""
 import os, time
 from dataclasses import dataclass
-from hybridc.compiler.conformance.precise import nearer, outputs
+from hybridc.compiler.conformance.suites.onnx_node import may_make
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import ModelError
 
@@ -46,11 +51,47 @@ def test_the_fixed_subset_is_as_it_was() -> None:
     text = Path(__file__).with_name("conformance_subset.txt").read_text()
     lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
     expected = {name: "".join(verdict) for name, *verdict in lines if verdict}
-    with run.Runner("onnx-node", Limits(300.0)) as runner:
-        known = {entry.name: entry for entry in runner.entries(core=True)}
+    with run.Runner("onnx-node", Limits(300.0), core=True) as runner:
+        known = {entry.name: entry for entry in runner.entries()}
         found = runner.results([known[name] for name, *_ in lines], lambda _: None)
         failing = {r.name: (str(r.verdict), r.reason) for r in found if r.verdict != Verdict.PASS}
     assert {name: verdict for name, (verdict, _) in failing.items()} == expected, failing
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", True),
+        ("relu", True),
+        ("relu_expanded", True),
+        ("relu_expanded_ver18", True),
+        ("expanded_ver18", True),
+        ("pool", False),
+    ],
+)
+def test_a_module_may_make_what_its_names_and_their_functions_hold(text: str, may: bool) -> None:
+    source = 'def export():\n    expect(node, inputs=[x], outputs=[y], name="test_relu")\n'
+    assert may_make(source, text) == may
+    assert may_make(source + "    expect(node, name=name)", text)
+
+
+@pytest.mark.slow
+def test_no_module_of_onnx_makes_what_its_text_does_not_tell() -> None:
+    """In a process of its own, since modules that another test imported make nothing again."""
+    code = (
+        "import hybridc.compiler.conformance.suites.onnx_node as suite\n"
+        "import importlib, pathlib\n"
+        "import onnx.backend.test.case.node as node\n"
+        "for path in pathlib.Path(node.__path__[0]).rglob('[!_]*.py'):\n"
+        "    before = len(node._NodeTestCases)\n"
+        "    parts = path.relative_to(node.__path__[0]).with_suffix('').parts\n"
+        "    importlib.import_module('.'.join((node.__name__, *parts)))\n"
+        "    for case in node._NodeTestCases[before:]:\n"
+        "        assert suite.may_make(path.read_text(), case.name), (path.name, case.name)\n"
+        "assert len(node._NodeTestCases) > 1000\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False, timeout=300)
+    assert done.returncode == 0
 
 
 def test_what_a_case_raises_is_its_verdict() -> None:
@@ -78,7 +119,7 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
     path = f"{tmp_path}:{Path(__file__).parents[1]}"
     monkeypatch.setenv("PYTHONPATH", path)
     with run.Runner("faulty", Limits(20.0)) as runner:
-        found = {r.name: r for r in runner.results(runner.entries(core=False), lambda _: None)}
+        found = {r.name: r for r in runner.results(runner.entries(), lambda _: None)}
     assert {name: str(r.verdict) for name, r in found.items()} == {
         "dies": "error",
         "fine": "pass",
@@ -92,24 +133,24 @@ def test_a_case_that_dies_or_hangs_is_lost_alone(
 
 
 def test_outputs_are_compared_as_onnx_does() -> None:
-    x = np.array([1, 2], np.float32)
-    assert difference([x], [x], 1e-3, 1e-7) is None
-    assert difference([x], [x, x], 1e-3, 1e-7) == "1 outputs, not 2"
-    assert difference([x], [x[None]], 1e-3, 1e-7) == "output 0 has the shape (2,), not (1, 2)"
-    said = difference([x], [x.astype(np.float64)], 1e-3, 1e-7)
+    x, near = np.array([1, 2], np.float32), Tolerance(1e-3, 1e-7)
+    assert difference([x], [x], near) is None
+    assert difference([x], [x, x], near) == "1 outputs, not 2"
+    assert difference([x], [x[None]], near) == "output 0 has the shape (2,), not (1, 2)"
+    said = difference([x], [x.astype(np.float64)], near)
     assert said == "output 0 is of float32, not float64"
-    assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], 1e-3, 0))
-    assert difference([[x, x]], [[x, x]], 1e-3, 0) is None
-    said = difference([[x]], [[x, x]], 1e-3, 0)
+    assert "Mismatched" in str(difference([x], [np.array([1, 3], np.float32)], near))
+    assert difference([[x, x]], [[x, x]], near) is None
+    said = difference([[x]], [[x, x]], near)
     assert said == "output 0, a sequence: 1 outputs, not 2"
     words = np.array(["a", "b"], object)
-    assert difference([words], [words], 0, 0) is None
-    assert difference([words], [words[::-1]], 0, 0) == "output 0: other strings"
-    assert difference([None], [None], 0, 0) is None
-    assert difference([x], [None], 0, 0) == "output 0 is ndarray, not None"
+    assert difference([words], [words], near) is None
+    assert difference([words], [words[::-1]], near) == "output 0: other strings"
+    assert difference([None], [None], near) is None
+    assert difference([x], [None], near) == "output 0 is ndarray, not None"
     nan = np.array([np.nan], np.float32)
-    assert difference([nan], [nan], 1e-3, 0) is None
-    assert difference([nan], [x[:1]], 1e-3, 0) is not None
+    assert difference([nan], [nan], near) is None
+    assert difference([nan], [x[:1]], near) is not None
 
 
 def results() -> list[Result]:
@@ -168,7 +209,7 @@ def test_what_another_runtime_helps_with_is_told_apart(fallback: bool, verdict: 
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph([made], "g", [value("x", 1, [3])], [value("y", 7, None)])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
-    case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], 0.0, 0.0)
+    case = Case(model, [([np.array([0, 1, 2], np.float32)], [np.array([[1, 2]])])], EXACT)
     assert str(judged("a", "g", lambda: examine(case, fallback=fallback)).verdict) == verdict
 
 
@@ -182,7 +223,7 @@ def test_an_answer_nearer_to_float64_s_than_the_stored_one_is_right(
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = np.array([1e8, 1, -1e8], np.float32)
     got, stored = (np.array(v, np.float32) for v in (answer, 0.0))
-    assert nearer(model, [x], [got], [stored], 1e-3, 1e-7) == right
+    assert nearer(model, [x], [got], [stored], Tolerance(1e-3, 1e-7)) == right
 
 
 def test_casts_and_constants_do_not_round_where_float64_judges() -> None:
@@ -207,12 +248,12 @@ def test_drawn_numbers_are_no_wrong_answer() -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = np.zeros(3, np.float32)
     with pytest.raises(ModelError, match="it draws random numbers"):
-        examine(Case(model, [([x], [x])], 0.0, 0.0), "ort")
+        examine(Case(model, [([x], [x])], EXACT), "ort")
     still = onnx.helper.make_node("Identity", ["x"], ["y"])
     graph = onnx.helper.make_graph([still], "g", [value("x", 7, [3])], [value("y", 7, [3])])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])
     x = x.astype(np.int64)
-    assert examine(Case(model, [([x], [x + 1])], 0.0, 0.0), "ort").verdict == Verdict.WRONG
+    assert examine(Case(model, [([x], [x + 1])], EXACT), "ort").verdict == Verdict.WRONG
 
 
 def test_bad_calls_are_refused_before_anything_starts() -> None:

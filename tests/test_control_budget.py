@@ -134,7 +134,7 @@ def test_a_first_stage_that_was_taken_from_before_tells_how_long_stages_take() -
     spent = Budgeting(Options(), (), Purse(10.0, now=clock))
     spent.begin(lambda: FACTS, 1.0)
     clock.seconds = 10.0
-    assert "and 0 ns of the budget are left" in spent.lacking(stage, [stage])
+    assert spent.lacking(stage, [stage]) == "the budget is used up"
 
 
 def test_a_budget_that_is_too_short_for_one_stage_is_said_in_one_line() -> None:
@@ -184,6 +184,25 @@ def test_contributions_are_shares_of_the_log_speedup() -> None:
     assert told["fusion_score"] == 1.0
     assert [each["component"] for each in told["component_results"]] == ["neural", "precision"]
     assert "2.29 times as fast as exact: neural 16%, precision 84%" in hybrid.text()
+
+
+def test_what_is_not_installed_gets_no_weight() -> None:
+    """The others share the budget, so that all of it goes where the speed comes from."""
+    steering = Steering("fusion", mode="quantum", components=("precision",))
+    hybrid = go(steering, all_better()).hybrid
+    assert {each.component: each.weight for each in hybrid.components} == {
+        "precision": 1.0,
+        "quantum": 0.0,
+    }
+    assert hybrid.efficiency == 1.0
+
+
+def test_the_report_and_its_text_tell_one_score() -> None:
+    """Also where the contract was kept before the last component was needed."""
+    found = go(Steering(), Maker({"exact": Candidate(8), "tuned": Candidate(4)}), FAST)
+    assert [each.verdict for each in found.hybrid.components] == ["kept", "not needed"]
+    assert found.hybrid.lasting().to_json()["fusion_score"] == 0.5
+    assert "fusion score 0.50" in found.hybrid.text()
 
 
 def test_the_fusion_score_counts_what_succeeded_of_what_is_enabled() -> None:

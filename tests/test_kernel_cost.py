@@ -1,7 +1,10 @@
-"""What a kernel computes is the same before and after it is scheduled."""
+"""What a kernel computes and moves, before and after it is scheduled."""
 
+import generic_kernels
 import numpy as np
+import pytest
 import tvm
+from tvm import te
 
 from hybridc.compiler import pipeline, target
 from hybridc.compiler.interfaces import Context
@@ -20,3 +23,18 @@ def test_a_scheduled_kernel_tells_its_arithmetic() -> None:
     assert {record.rule for record in context.kernels} == {"byte-windows", "dense"}
     for name in ("bytes", "wide"):
         assert kernel_cost.flops(scheduled[name]) == 2 * 40 * 64 * 32
+
+
+@pytest.mark.parametrize(
+    ("entries", "asked"), [(30_000, 6 * 5 * 33), (20, 20 * 33)], ids=["few", "more than there are"]
+)
+def test_of_a_table_only_what_is_looked_up_is_moved(entries: int, asked: int) -> None:
+    kernel = generic_kernels.gathered_sums(entries, 33, 6, 5)
+    assert kernel_cost.traffic(kernel) == 4 * (asked + 6 * 5 + 33)
+
+
+def test_what_is_read_in_order_too_is_moved_whole() -> None:
+    table, chosen = te.placeholder((100, 8), name="T"), te.placeholder((8,), "int32", name="I")
+    total = te.compute((8,), lambda i: table[chosen[i], 0] + table[i, 1], name="total")
+    kernel = te.create_prim_func([table, chosen, total])
+    assert kernel_cost.traffic(kernel) == 4 * (100 * 8 + 8 + 8)

@@ -14,8 +14,9 @@ from sqlalchemy import create_engine, text
 
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.log import access, claims, connect, upkeep
+from hybridc.compiler.log.conditions import Difference
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
+from hybridc.compiler.log.lookup import Hit, Miss, Near
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
 
@@ -220,6 +221,13 @@ def test_claims_expire_and_can_be_renewed(log: TuningLog) -> None:
     assert log.claim(work, "two", 60) == [work[2]]
     log.release(work, "one")
     assert set(log.claim(work, "two", 60)) == set(work)
+
+
+def test_a_claim_from_before_the_clock_was_set_back_blocks_nobody(log: TuningLog) -> None:
+    work = [claims.name(kernel().key, "dense")]
+    assert log.claim(work, "one", 3600.0) == work  # as if it were an hour later
+    assert log.claim(work, "two", 20.0) == work
+    assert log.claim(work, "one", 20.0) == []
 
 
 def test_of_many_claimants_one_gets_the_work(log: TuningLog) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,30 @@ def test_a_lock_builds_the_same_bytes_without_a_log(
     lock.write_text(json.dumps(driver.compile_source(source, Options(lock=first)).artifact.lock))
     driver.compile_source(source, Options(lock=lock)).artifact.save(third)
     assert first.read_bytes() == third.read_bytes()
+
+
+def test_a_lock_of_other_conditions_is_refused_or_told(source: Path, tmp_path: Path) -> None:
+    """Byte for byte again: that is for the threads and vectors that it was made for."""
+    made, lock = tmp_path / "made.hyb", tmp_path / "schedule.lock"
+    artifact = driver.compile_source(source, Options(threads=2)).artifact
+    artifact.save(made)
+    for near in ("tools", "never"):
+        with pytest.raises(
+            MissingRecordError, match=r"made\.hyb .* threads: 2 instead of 1; .*any"
+        ):
+            driver.compile_source(source, Options(lock=made, threads=1, near=near))
+    taken = driver.compile_source(source, Options(lock=made, threads=1, near="any"))
+    assert "made.hyb has them, though threads: 2 instead of 1" in taken.report.summary()
+    assert taken.artifact.lock == artifact.lock
+    older = replace(artifact, toolchain={**artifact.toolchain, "hybridc": "0.0.1"})
+    older.save(made)
+    told = driver.compile_source(source, Options(lock=made, threads=2)).report.summary()
+    assert "though toolchain.hybridc: 0.0.1 instead of " in told
+    with pytest.raises(MissingRecordError, match=r"toolchain\.hybridc"):
+        driver.compile_source(source, Options(lock=made, threads=2, near="never"))
+    lock.write_text(json.dumps(artifact.lock))
+    told = driver.compile_source(source, Options(lock=lock, threads=1)).report.summary()
+    assert "schedule.lock has them, though nothing tells for which target they are" in told
 
 
 def test_a_lock_of_another_model_does_not_fit(source: Path, tmp_path: Path) -> None:

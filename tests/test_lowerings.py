@@ -12,7 +12,9 @@ from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
 
 
-def run(build: Any, *inputs: Array) -> tuple[Array, set[str]]:
+def run(
+    build: Any, *inputs: Array, steps: str = "legalize,fuse,schedule,fast-math"
+) -> tuple[Array, set[str]]:
     """Lower, schedule and run an operator; also the rules that took its kernels."""
     builder = relax.BlockBuilder()
     variables = [
@@ -23,8 +25,8 @@ def run(build: Any, *inputs: Array) -> tuple[Array, set[str]]:
             y = builder.emit_output(build(*variables))
         builder.emit_func_output(y)
     context = Context(target.parse("cpu"), pipeline.rules())
-    steps = pipeline.parse("legalize,fuse,schedule,fast-math")
-    (result,) = evaluate(pipeline.run(steps, builder.finalize(), context), list(inputs))
+    made = pipeline.run(pipeline.parse(steps), builder.finalize(), context)
+    (result,) = evaluate(made, list(inputs))
     return result, {record.rule for record in context.kernels}
 
 
@@ -102,3 +104,15 @@ def test_hyperbolic_functions(name: str, dtype: str, most: float) -> None:
     wanted = getattr(np, name)(x.astype(np.float64)).astype(dtype)
     close = 8 * float(np.finfo(np.float16).eps) if dtype == "float16" else 1e-6
     np.testing.assert_allclose(got, wanted, rtol=close)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+def test_the_inverse_hyperbolic_tangent(dtype: str) -> None:
+    """Near zero, where x is lost beside 1, and up to the poles."""
+    small = np.geomspace(np.finfo(dtype).tiny, 0.9, 200)
+    x = np.concatenate([np.linspace(-0.99, 0.99, 199), small, -small, [1, -1, 0, 2, np.nan]])
+    x = x.astype(dtype)
+    got, _ = run(relax.op.atanh, x, steps="widen-types,legalize,fuse,schedule,fast-math")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        wanted = np.arctanh(x.astype(np.float64)).astype(dtype)
+    np.testing.assert_allclose(got, wanted, rtol=8 * float(np.finfo(dtype).eps))

@@ -85,6 +85,7 @@ def test_a_library_that_is_not_clearly_faster_computes_nothing(
     assert outcome.artifact.manifest()["format"] == 1
     assert "offload" not in outcome.artifact.pipeline
     assert "no library is faster at a kernel" in outcome.report.summary()
+    assert outcome.report.text().count("no library is faster at a kernel") == 1
     right(tiny_model, outcome.artifact)
 
 

@@ -1,17 +1,22 @@
 """When a race is over, where it leads, and how a changing pace is taken out of it."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from statistics import median
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import passes, racing
 from hybridc.compiler.tuning.drift import UNSTEADY, Drift
+from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Measured
+from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race, Sample
 
 TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
@@ -97,13 +102,23 @@ def test_a_pace_that_changes_is_taken_out() -> None:
     drift = Drift()
     drift.read(0.0, [1.0])
     drift.read(10.0, [1.08])
-    assert drift.corrected(5.0, [2.08]) == pytest.approx((2.0,))
+    drift.read(20.0, [1.09])
+    assert drift.corrected(15.0, [2.16]) == pytest.approx((2.0,))
     assert drift.corrected(0.0, [2.0]) == (2.0,)
-    assert drift.corrected(99.0, [2.16]) == pytest.approx((2.0,))
+    assert drift.corrected(99.0, [2.18]) == pytest.approx((2.0,))
     assert drift.worst == pytest.approx(0.08)
     assert drift.steady
     drift.read(100.0, [1.2])
     assert not drift.steady
+
+
+def test_one_reading_that_was_disturbed_is_no_pace() -> None:
+    drift = Drift()
+    for when, seconds in enumerate([1.0, 1.09, 1.0, 1.89, 1.0]):
+        drift.read(float(when), [seconds])
+    for when in (0.5, 1.5, 2.5, 3.5):
+        assert drift.corrected(when, [1.0]) == (1.0,)
+    assert drift.worst == 0.0
 
 
 def test_a_disturbed_baseline_makes_no_slow_point_fast() -> None:
@@ -113,8 +128,21 @@ def test_a_disturbed_baseline_makes_no_slow_point_fast() -> None:
     drift.read(1.0, [2.8])
     assert not drift.steady
     assert drift.corrected(0.5, [1.2]) == pytest.approx((1.2 / (1 + UNSTEADY),))
-    drift.read(2.0, [0.5])  # the reference itself was disturbed: things are slower than they look
-    assert drift.corrected(2.0, [0.5]) == pytest.approx((1.0,))
+
+
+def test_a_reference_that_was_disturbed_is_lowered() -> None:
+    drift = Drift()
+    drift.read(0.0, [1.5])
+    drift.read(1.0, [1.0])
+    assert not drift.overstated
+    drift.read(2.0, [1.02])
+    assert drift.overstated
+    drift.lower()
+    assert drift.reference == pytest.approx(1.0)
+    assert not drift.overstated
+    assert drift.steady
+    assert drift.corrected(3.0, [1.02]) == pytest.approx((1.0,))
+    assert drift.worst == 0.0
 
 
 def test_noise_is_no_drift() -> None:
@@ -134,6 +162,49 @@ def test_correction_keeps_ratios(pace: float, samples: list[float]) -> None:
     assert [a * samples[0] for a in corrected] == pytest.approx(
         [corrected[0] * b for b in samples], rel=1e-9
     )
+
+
+class Timed(Pool):
+    """Builds and runs nothing; the baseline's first `slow` times are half as much again."""
+
+    def __init__(self, slow: int) -> None:
+        super().__init__(1)
+        self.slow, self.seen = slow, 0
+
+    def _build(self, file: Path, points: Sequence[Any]) -> Iterator[tuple[Any, Path | Measured]]:
+        return ((point, Path(str(point["size"]))) for point in points)
+
+    def _time(
+        self,
+        bench: Bench,
+        point: Point,
+        library: Path,
+        incumbent: float | None,
+        race: Race | None = None,
+    ) -> Measured:
+        known = library == bench.baseline or bench.baseline is None
+        self.seen += known
+        slow = known and self.seen <= self.slow
+        return Measured(point, Verdict.OK, (1.5e-3 if slow else 1e-3,) * 6)
+
+
+@pytest.mark.parametrize("slow", [0, 2, 3])
+def test_a_default_that_was_disturbed_is_measured_again_beside_the_others(
+    slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+    bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
+    pool, found = Timed(slow), list[Measured]()
+    first = pool.set_baseline(bench, {"size": 0})
+    assert first.time == pytest.approx(1.5e-3 if slow else 1e-3)
+    pool.measure(bench, [{"size": size} for size in (1, 2, 3)], None, found.append)
+    others = {each.point["size"]: each.time for each in found}
+    assert len(found) == 3 + bool(slow)
+    assert others.get(0, 1e-3) == pytest.approx(1e-3)
+    assert len(found[-1].seconds) > len(first.seconds) or not slow
+    for size in (1, 2, 3):  # none of them seems faster than the default
+        assert others[size] == pytest.approx(1e-3, rel=0.11)
 
 
 def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:

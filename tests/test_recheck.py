@@ -18,6 +18,7 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.recheck import recheck
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError, InputError, WrongAnswerError
+from hybridc.compiler.units import format_size
 
 LIMITS = Contract(
     max_latency="p90<=1h",
@@ -124,6 +125,23 @@ def test_another_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:
         recheck(artifact, tmp_path / "other.onnx")
 
 
+def test_what_the_certificate_says_was_measured_stands_beside_what_is(
+    artifact: Artifact, model: Path
+) -> None:
+    """Hashes show that a file is whole, not that its figures are true."""
+    said = artifact.certificate["measured"]
+    forged = {**said, "accuracy": {"cosine": {"value": 0.5, "low": 0.5, "high": 0.5}}}
+    found = recheck(
+        replace(artifact, certificate={**artifact.certificate, "measured": forged}), model
+    )
+    (then,) = [each for each in found.before if each.name == "accuracy cosine"]
+    (now,) = [each for each in found.clauses if each.name == "accuracy cosine"]
+    assert (then.value, now.value) == ("0.5", "1")
+    for told in (3, {"latency": 3}, {"accuracy": {"cosine": {}}}, {"memory": "x"}):
+        strange = replace(artifact, certificate={**artifact.certificate, "measured": told})
+        assert recheck(strange).before == ()
+
+
 @pytest.mark.parametrize(
     "contract",
     [3, {"max_latency": "soon"}, {"min_accuracy": [1]}, {"max_latency": True}, {"max_fun": 1}],
@@ -146,6 +164,8 @@ def test_the_verb_tells_what_holds(
     assert entry.run(["verify", str(path)]) == 3
     told = capsys.readouterr()
     assert "does not hold" in told.out
+    size = artifact.certificate["measured"]["size"]
+    assert f"at most 1 B  {format_size(size)}  " in told.out  # then, and now
     assert "artifact size: wanted at most 1 B" in told.err
 
 

@@ -1,9 +1,11 @@
 """The page of an artifact: whole, safe whatever things are named, and shown by a browser."""
 
 import html.parser
+import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Measured as Measurement
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.measurement.conditions import Conditions
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.model import TensorSpec
@@ -204,6 +207,20 @@ def test_the_verb_writes_a_page(
     assert "measured now" not in out.read_text()
 
 
+def test_the_same_is_told_as_data(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "page.html"
+    assert entry.run(["report", str(digits), "-o", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    kernels = {each["kernel"] for each in told["report"]["kernels"]}
+    assert {each["kernel"] for each in told["measured"]["profile"]["kernels"]} == kernels
+    assert told["measured"]["latency"]["median_ms"] > 0
+    assert told["page"] == str(out)
+    assert entry.run(["report", str(digits), "-o", str(out), "--json", "--no-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["measured"] is None
+
+
 def test_compile_writes_the_page_with_its_steps(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +230,28 @@ def test_compile_writes_the_page_with_its_steps(
     page = Reader(out.read_text())
     assert "pass plan-memory" in page.text
     assert "measured now" in page.text
+
+
+def test_nothing_is_run_for_the_page_once_the_budget_has_ended(
+    digits: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "page.html"
+    for left in (0.0, 0.01):
+        report_file.write(Artifact.load(digits), out, left=left)
+        page = Reader(out.read_text())
+        assert "measured now" not in page.text
+        assert "not measured: the budget is used up" in page.text
+    report_file.write(Artifact.load(digits), out, left=60.0)
+    assert "measured now" in Reader(out.read_text()).text
+
+
+def test_what_disturbed_the_measurement_for_the_page_is_told() -> None:
+    found = measured("dense")
+    assert "While it was measured now" not in Reader(render(artifact(), found)).text
+    busy = Conditions(busy=1.4, free=0, preempted=0.0, pace=5e-5, drift=1.0)
+    found = replace(found, latency=Samples(found.latency.seconds, busy))
+    told = "While it was measured now, other programs kept 1.4 cores busy"
+    assert told in Reader(render(artifact(), found)).text
 
 
 def test_a_foreign_artifact_gets_a_page(tmp_path: Path) -> None:

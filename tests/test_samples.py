@@ -1,22 +1,26 @@
 """What calibrates never verifies."""
 
 import dataclasses
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tvm
 
-from hybridc.compiler import driver
+from hybridc.compiler import driver, frontend
 from hybridc.compiler.assurance import calibration
-from hybridc.compiler.assurance.certify import Trial
+from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.samples import Samples, samples
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.model import Model, TensorSpec
+from hybridc.compiler.measurement.clock import Clock
+from hybridc.compiler.model import Model, TensorSpec, random_feed
 from hybridc.compiler.orchestration import stages
+from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.steering import Steering
 
 MODEL = Model(
@@ -41,6 +45,33 @@ def hashes(found: Samples) -> tuple[set[bytes], set[bytes]]:
     assert found.calibration is not None
     calibrating = {array.tobytes() for (array,) in found.calibration.feeds}
     return {feed["x"].tobytes() for feed in found.feeds}, calibrating
+
+
+def test_the_reference_is_asked_while_there_is_time() -> None:
+    asked: list[Any] = []
+
+    def reference(feed: Any) -> list[Any]:
+        asked.append(feed)
+        return [feed["x"]]
+
+    def check(step: str) -> None:
+        if len(asked) == 5:
+            raise OutOfTimeError(step)
+
+    with pytest.raises(OutOfTimeError, match="the reference has answered all samples"):
+        chosen(dtype="fp32", calibration=data(7)).answered(reference, check)
+    assert len(asked) == 5
+
+
+def test_an_artifact_is_verified_while_there_is_time(tiny_model: Path) -> None:
+    model, made = frontend.load(tiny_model), driver.compile(tiny_model, verify="off")
+    feeds: Any = [random_feed(model.inputs, seed) for seed in range(3)]
+    trial = Trial(model, feeds, [model.reference(feed) for feed in feeds])
+    seconds = itertools.count()
+    purse = Purse(2.5, now=lambda: next(seconds))
+    terms = Terms(True, None, None, Contract(), "data", check=purse.check)
+    with pytest.raises(OutOfTimeError, match=r"2\.5 s ends before all samples are verified"):
+        examine(made, trial, terms, 0, Clock(lambda _: None).stage)
 
 
 @pytest.mark.parametrize("count", [2, 3, 17])

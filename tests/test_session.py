@@ -45,6 +45,15 @@ def test_run_computes_all_or_the_named_outputs(session: InferenceSession) -> Non
     np.testing.assert_array_equal(session.run([], {"x": X})[1], z)
     np.testing.assert_array_equal(session.run(["z", "y"], {"x": X}), [z, y])
     np.testing.assert_array_equal(session.run(["z"], {"x": X}), [z])
+    # By the names that ONNX Runtime's call has.
+    np.testing.assert_array_equal(session.run(output_names=["z"], input_feed={"x": X}), [z])
+
+
+def test_an_output_that_is_asked_for_twice_is_two_arrays(session: InferenceSession) -> None:
+    first, z, second = session.run(["y", "z", "y"], {"x": X})
+    np.testing.assert_array_equal(first, second)
+    assert not np.shares_memory(first, second)
+    np.testing.assert_allclose(z, 2 * first, rtol=1e-5, atol=1e-6)
 
 
 def test_an_artifact_in_memory_runs_like_its_file(

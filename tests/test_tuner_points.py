@@ -101,6 +101,26 @@ def test_kernels_of_one_tuning_start_from_each_others_best(plugin: Path, tmp_pat
         assert nearby.hints(fresh, (known, fresh), opened, keys.of_toolchain()) == ()
 
 
+def test_points_that_the_space_has_no_more_are_told_apart(plugin: Path, tmp_path: Path) -> None:
+    """They are no trials, no winners, and not measured again."""
+    path = tmp_path / "log.db"
+    tune(plugin, path, FakePool(), 3)
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        known = list(opened.records())
+        stale = [{"fault": 99, "other": 0}, {"knob": 1}]
+        opened.add(replace(known[0], point=point, seconds=(1e-6,) * 6) for point in stale)
+        (task,) = made(plugin)
+        described = [keys.of_target(task.kernel.target), keys.of_toolchain()]
+        assert opened.lookup(task.workload.key, *described).record.point in stale
+        pool = FakePool()
+        tuned = tuner(plugin, opened, pool, 6).run()
+        (row,) = summary.kernels(tuned, opened)
+    assert tuned.measured == 3
+    assert all(point not in stale for point in pool.points)
+    assert (row["trials"], row["best"]) == (6, pytest.approx(1e-3))
+    assert summary.gain([row]) == pytest.approx(1.0)
+
+
 def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:
     """Else the default would be measured again and again."""
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:

@@ -279,7 +279,7 @@ def outcome(model: Any, feed: dict[str, Any], expected: list[Any]) -> str:
 
     from tvm.relax.frontend.onnx import from_onnx
 
-    from hybridc.compiler.conformance.onnx_cases import difference
+    from hybridc.compiler.conformance.comparison import Tolerance, difference
     from hybridc.compiler.evaluate import evaluate
 
     shapes = {name: list(array.shape) for name, array in feed.items()}
@@ -289,4 +289,8 @@ def outcome(model: Any, feed: dict[str, Any], expected: list[Any]) -> str:
             got = evaluate(module, list(feed.values()))
     except Exception:
         return FAILS
-    return WRONG if difference(got, [np.asarray(e) for e in expected], 1e-3, 1e-7) else "right"
+    return (
+        WRONG
+        if difference(got, [np.asarray(e) for e in expected], Tolerance(1e-3, 1e-7))
+        else "right"
+    )

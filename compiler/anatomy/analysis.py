@@ -48,8 +48,8 @@ class Expected:
             return {"component": self.component, **dict.fromkeys(numbers), "source": self.gain}
         low, high = self.gain.bounds
         speedup = math.exp(self.gain.mean)
-        told = {"component": self.component, "speedup": speedup, "low": low, "high": high}
-        return {**told, **self.gain.to_json()}
+        fields = {"component": self.component, "speedup": speedup, "low": low, "high": high}
+        return {**fields, **self.gain.to_json()}
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,8 @@ def _shares(found: Sequence[Operator], roofs: Roofs) -> tuple[Share, ...]:
         for index, value in enumerate((1, each.flops, each.moved, seconds)):
             row[index] += value
     totals = [sum(row[index] for row in sums.values()) or 1.0 for index in range(4)]
-    made = [
+    shares = [
         Share(name, int(row[0]), *(row[index] / totals[index] for index in (1, 2, 3)))
         for name, row in sums.items()
     ]
-    return tuple(sorted(made, key=lambda share: -share.time))
+    return tuple(sorted(shares, key=lambda share: -share.time))

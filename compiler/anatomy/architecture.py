@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from hybridc.compiler.anatomy.work import ATTENTION, CONVOLUTION, PRODUCT, Operator
+from hybridc.compiler.anatomy.work import ATTENTION, CONVOLUTION, PRODUCT, RECURRENCE, Operator
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import Expr, relax_functions
 
@@ -32,23 +32,26 @@ class Architecture:
 
 def architecture(module: IRModule, found: Sequence[Operator]) -> Architecture:
     """Judge by the shares of the FLOPs; recurrences and attention are told by their structure."""
-    total = sum(each.flops for each in found if each.product)
+    total = sum(each.flops for each in found if each.product or each.kind == RECURRENCE)
     if not total:
         return Architecture("none", ("no convolution and no matrix product",))
     convolutions = _share(found, total, CONVOLUTION)
-    recurrent = _recurrent(found) / total
+    recurrent = _recurrent(found) / total + _share(found, total, RECURRENCE)
+    layers = sum(each.kind == RECURRENCE for each in found)
     attentions = _attentions(found)
     products = _share(found, total, PRODUCT, ATTENTION)
-    told = (
+    candidates = (
         (convolutions, f"convolutions do {convolutions:.0%} of the multiplications"),
         (recurrent, f"weights that are used step after step do {recurrent:.0%}"),
+        (layers, f"recurrent layers: {layers} (each direction is one)"),
         (attentions, f"{attentions} products of softmax with activations (attention)"),
         (products, f"matrix products do {products:.0%} of the multiplications"),
     )
-    reasons = tuple(reason for share, reason in told if share >= _LEAST)
-    if recurrent >= _MOST:
+    reasons = tuple(reason for share, reason in candidates if share >= _LEAST)
+    others = attentions or convolutions >= _MUCH
+    if recurrent >= _MOST or (layers and not others):
         return Architecture("recurrent", reasons)
-    if attentions and max(convolutions, recurrent) >= _MUCH:
+    if (attentions and max(convolutions, recurrent) >= _MUCH) or (layers and not attentions):
         return Architecture("mixed", reasons)
     if attentions:
         return _transformer(module, reasons)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, re
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import flops, operators, value_types
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
-from hybridc.compiler.model import OpaqueSpec, open_dims
+from hybridc.compiler.model import OpaqueSpec, open_dims, summary
 
 # Tensors of these types are indices, shapes and masks, not learnt.
 _NOT_LEARNT = {"int64", "bool"}
@@ -32,8 +33,8 @@ def inspect_model(
     described as the ONNX model that it exports to.  Raises InputError for what is no model.
     """
     if frontend.is_onnx(source):
-        given = {name: dims.shape(shape) for name, shape in shapes.items()}
-        return _describe(read(source if frontend.is_proto(source) else Path(source)), given)
+        sizes = {name: dims.shape(shape) for name, shape in shapes.items()}
+        return _describe(read(source if frontend.is_proto(source) else Path(source)), sizes)
     from hybridc.compiler.frontends import torch_model
 
     program = torch_model.export(
@@ -134,7 +135,8 @@ def analyse_model(
 ) -> dict[str, Any]:
     """Analyse a model for a target as JSON data (see `analysis.Analysis`).
 
-    Open sizes are those to measure at, and `sizes` tells them.  Where the model cannot be imported,
+    Open sizes are those to measure at, and `sizes` tells them; of what ONNX Runtime computes only
+    inputs and outputs count, and `regions` tells what that is.  Where the model cannot be imported,
     `reason` says why, and nothing else is there.  Raises
     InputError for what is no model or no target, and LogError for a log that cannot be read.
     """
@@ -144,13 +146,14 @@ def analyse_model(
     device = devices.parse(target)
     if device.gpu is not None:
         return {"reason": f"models are analysed for CPUs alone, not for {target}"}
+    load = partial(frontend.load, source, example_inputs=example_inputs, fallback=True)
     try:
-        model = frontend.load(source, shapes=shapes, example_inputs=example_inputs)
+        model = load(shapes=shapes)
         sizes = dims.nominal(open_dims(model.inputs))
         if sizes:
-            fixed = {spec.name: spec.at(sizes).shape for spec in model.inputs}
-            model = frontend.load(source, shapes=fixed, example_inputs=example_inputs)
+            model = load(shapes={spec.name: spec.at(sizes).shape for spec in model.inputs})
     except ModelError as error:
         return {"reason": str(error)}
     found = analysis.analyse(model.module, device, log).to_json()
-    return {"sizes": sizes, **found} if sizes else found
+    handed = {"regions": summary(model.regions)} if model.regions else {}
+    return {"sizes": sizes, **found, **handed} if sizes else {**found, **handed}

@@ -15,9 +15,12 @@ from hybridc.compiler.anatomy.work import (
     ELEMENTWISE,
     OTHER,
     PRODUCT,
+    RECURRENCE,
     Operator,
 )
+from hybridc.compiler.delegation.regions import PREFIX
 from hybridc.compiler.interfaces import IRModule
+from hybridc.compiler.kernels import kernel_cost, recurrence
 from hybridc.compiler.rewrite import Expr, bindings_of, graph_of, operator, relax_functions
 
 _VIEWS = {"reshape", "squeeze", "expand_dims", "flatten", "nn.batch_flatten"}
@@ -93,7 +96,7 @@ class _Reader:
         name = self._name(call)
         held = [each for each in operands if self._is_constant(each)]
         moving = [each for each in operands if not self._is_constant(each)]
-        kind, flops = _cost(name, operands, variable)
+        kind, flops = self._of_kernel(call, name) or _cost(name, operands, variable)
         weights, alone = sum(map(_bytes, held)), sum(map(_bytes, [*moving, variable]))
         if name in _LOOKUPS:
             weights = min(weights, _bytes(variable))
@@ -108,11 +111,19 @@ class _Reader:
         dynamic = kind == PRODUCT and not held
         return Operator(name, kind, flops, weights, data, alone, shared, dynamic)
 
+    def _of_kernel(self, call: Expr, name: str) -> tuple[str, int] | None:
+        """The kind and FLOPs of a recurrent layer, which the frontends write as a kernel."""
+        if operator(call) != "call_tir" or not name.startswith(recurrence.NAME):
+            return None
+        return RECURRENCE, kernel_cost.flops(self.module[call.args[0]])
+
     def _number(self, weight: Expr) -> int:
         return self.numbers.setdefault(weight.__hash__(), len(self.numbers) + 1)
 
     def _name(self, call: Expr) -> str:
         found = operator(call)
+        if found == "call_dps_packed":
+            return str(call.args[0].global_symbol).removeprefix(PREFIX)
         if found == "call_tir" or not found:
             return str(getattr(call.args[0] if found else call.op, "name_hint", "call"))
         return found

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 CONVOLUTION, PRODUCT, ATTENTION = "convolution", "matrix product", "attention"
-ELEMENTWISE, OTHER = "elementwise", "other"
+RECURRENCE, ELEMENTWISE, OTHER = "recurrence", "elementwise", "other"
 
 
 @dataclass(frozen=True)

@@ -39,15 +39,15 @@ def join(module: IRModule, target: Target) -> IRModule:
         return module
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
-    made = builder.get()
+    joined = builder.get()
     for symbol, func in function.by_address(main).items():
-        made[symbol] = func
+        joined[symbol] = func
     for kernel in dict.fromkeys(name for name, _ in course.calls):
         split = kernels.get(kernel)
-        made[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
-    made[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
-    made["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
-    return made
+        joined[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
+    joined[BY_KERNEL] = main.with_attr("global_symbol", BY_KERNEL)
+    joined["main"] = _main(main, course, relax.Call(name, function.arguments), function.memory)
+    return joined
 
 
 def _split(module: IRModule, course: Course, target: Target) -> dict[str, Parts]:

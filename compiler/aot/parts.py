@@ -67,9 +67,9 @@ def split(kernel: PrimFunc, threads: int) -> Parts | None:
     shared = [buffer for buffer in own if users[buffer] > 1]
     parts: list[Part] = []
     for statement, used, count in zip(statements, uses, tasks, strict=True):
-        given = [buffer for buffer in used if users.get(buffer) != 1]
+        common = [buffer for buffer in used if users.get(buffer) != 1]
         private = [buffer for buffer in used if users.get(buffer) == 1]
-        parts.append(_part(statement, given, private, count))
+        parts.append(_part(statement, common, private, count))
     return Parts(tuple(kernel.params), tuple(shared), tuple(parts))
 
 
@@ -127,18 +127,18 @@ def _variables(statement: Statement) -> Iterator[Any]:
 
 
 def _part(
-    statement: Statement, given: Sequence[Buffer], private: Sequence[Buffer], tasks: int
+    statement: Statement, common: Sequence[Buffer], private: Sequence[Buffer], tasks: int
 ) -> Part:
     handles = [
         tirx.Var(buffer.name, tvm.ir.PointerType(tvm.ir.PrimType(str(buffer.dtype)), "global"))
-        for buffer in given
+        for buffer in common
     ]
-    declared = [tirx.DeclBuffer(b, data=h) for b, h in zip(given, handles, strict=True)]
+    declared = [tirx.DeclBuffer(b, data=h) for b, h in zip(common, handles, strict=True)]
     body = sequence([*declared, statement])
     block = s_tir.SBlock([], [], [], "root", body, alloc_buffers=list(private))
     params = [*handles, tirx.Var("task", "int32")]
     func = tirx.PrimFunc(params, s_tir.SBlockRealize([], True, block), tvm.ir.PrimType("int32"))
-    return Part(func.with_attr({"s_tir": True, TASKS: tasks}), tuple(given), tasks)
+    return Part(func.with_attr({"s_tir": True, TASKS: tasks}), tuple(common), tasks)
 
 
 def _tasks(statement: Statement, threads: int) -> int:

@@ -34,8 +34,8 @@ class Failures:
         """Steps that make such calls, as a function's body, which raises an error if one failed."""
         none = tirx.BufferStore(self._flag, tirx.const(0, "int32"), [0])
         fine = tirx.EQ(tirx.BufferLoad(self._flag, [0]), tirx.const(0, "int32"))
-        told = [tvm.ir.StringImm("a kernel found no memory for its buffers")]
-        failed = tirx.AssertStmt(fine, tvm.ir.StringImm("RuntimeError"), told)
+        message = [tvm.ir.StringImm("a kernel found no memory for its buffers")]
+        failed = tirx.AssertStmt(fine, tvm.ir.StringImm("RuntimeError"), message)
         return sequence([tirx.AllocBuffer(self._flag), none, in_order(steps), failed])
 
 

@@ -27,6 +27,7 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
+from hybridc.compiler.orchestration.purse import at_leisure
 from hybridc.compiler.session import InferenceSession
 
 Stages = Callable[[str], AbstractContextManager[None]]
@@ -62,7 +63,8 @@ class Terms:
     """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
 
     `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
-    `left` are the seconds of a budget, None where there is none.  `calibrated` says for the
+    `left` are the seconds of a budget, None where there is none, and `check` raises OutOfTimeError
+    once they are over, with what they end before.  `calibrated` says for the
     certificate which other data gave the ranges of quantisation; None where there were none.
     """
 
@@ -75,6 +77,7 @@ class Terms:
     seed: int = 0
     timed: bool = False
     left: float | None = None
+    check: Callable[[str], None] = at_leisure
     calibrated: Mapping[str, Any] | None = None
 
     @property
@@ -122,7 +125,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     found: dict[str, Any] = {}
     if session is not None and trial.wanted:
         with stage("verify"):
-            got = [session.run(None, feed) for feed in trial.feeds]
+            got = _answers(session, trial.feeds, terms)
             agreement, sized = _compare(session, trial, terms, got)
             accuracy = _accuracies(contract, trial, got)
     if session is not None and contract.validate is not None:
@@ -250,6 +253,15 @@ def _session(draft: Artifact, stage: Stages) -> InferenceSession:
         )
     with stage("load artifact"):
         return InferenceSession(draft, min(int(draft.target["threads"]), host.cores()))
+
+
+def _answers(session: InferenceSession, feeds: Feeds, terms: Terms) -> list[list[Array]]:
+    """What the artifact computes of all samples, while there is time."""
+    found: list[list[Array]] = []
+    for feed in feeds:
+        terms.check("all samples are verified")
+        found.append(session.run(None, feed))
+    return found
 
 
 def _counted(samples: int) -> str:

@@ -45,6 +45,11 @@ class Clause:
         shown = "-" if self.limit is None else self.show(self.limit)
         return f"at {'least' if self.higher else 'most'} {shown}"
 
+    @property
+    def value(self) -> str:
+        """What was measured, without its bounds; `-` where nothing was."""
+        return "-" if self.found is None else self.show(self.found.value)
+
     def text(self) -> str:
         """`latency: wanted at most 5 ms, measured 4.9 ms, but perhaps 5.3 ms`."""
         wanted = f"{self.name}: wanted {self.wanted}"

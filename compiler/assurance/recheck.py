@@ -10,7 +10,7 @@ import tvm
 
 from hybridc.compiler import frontend, loading
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance import calibration, remembered
 from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import VALIDATE, Contract
@@ -28,13 +28,15 @@ class Recheck:
     """What holds now.
 
     `unchecked` tells which limits could not be checked, and what they would need; `then` is what
-    the machine did when the artifact was certified, if anybody watched it.
+    the machine did when the artifact was certified, if anybody watched it.  `before` are the
+    clauses as the certificate has them, none where it tells nothing that is known.
     """
 
     clauses: tuple[Clause, ...]
     unchecked: tuple[str, ...]
     examined: Examined
     then: Conditions | None = None
+    before: tuple[Clause, ...] = ()
 
     @property
     def machine(self) -> tuple[str, ...]:
@@ -100,7 +102,8 @@ def recheck(
     memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
     examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
     clauses = promised.clauses(examined.measured)
-    return Recheck(tuple(clauses), unchecked, examined, _conditions(artifact))
+    then = _conditions(artifact)
+    return Recheck(tuple(clauses), unchecked, examined, then, _before(artifact, promised))
 
 
 def _tolerance(artifact: Artifact, name: str) -> float | None:
@@ -121,6 +124,15 @@ def _conditions(artifact: Artifact) -> Conditions | None:
         return Conditions.of_json(artifact.certificate["latency"]["conditions"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _before(artifact: Artifact, promised: Contract) -> tuple[Clause, ...]:
+    """The limits with what the certificate says was measured."""
+    try:
+        measured = remembered.measured(artifact.certificate["measured"])
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return ()
+    return tuple(promised.clauses(measured))
 
 
 def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, str]:

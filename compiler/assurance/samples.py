@@ -1,6 +1,6 @@
 """Which samples calibrate, and which verify and measure: never the same ones."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +11,9 @@ from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.model import Array, Model, Reference
+from hybridc.compiler.model import Array, Feed, Model, Reference
 from hybridc.compiler.orchestration import stages
+from hybridc.compiler.orchestration.purse import OutOfTimeError, at_leisure
 from hybridc.compiler.quantization import activations
 
 _EXAMPLES = "the example inputs"
@@ -35,18 +36,28 @@ class Samples:
     others: bool = False
     apart: tuple[int, ...] | None = None
 
-    def answered(self, reference: Reference) -> tuple["Samples", list[list[Array]]]:
+    def answered(
+        self, reference: Reference, check: Callable[[str], None] = at_leisure
+    ) -> tuple["Samples", list[list[Array]]]:
         """The reference's answers; random inputs that it refuses are left out if others are left.
 
-        Raises InputError where there are none.
+        Raises InputError where there are none, and what `check` raises, which is asked between
+        samples whether there is time for what it is told.
         """
+
+        def answer(feed: Feed) -> list[Array]:
+            check("the reference has answered all samples")
+            return reference(feed)
+
         try:
-            return self, [reference(feed) for feed in self.feeds]
+            return self, list(map(answer, self.feeds))
+        except OutOfTimeError:
+            raise
         except InputError:
             if not self.others:
                 raise
         left = replace(self, feeds=self.feeds[1:], told=_EXAMPLES, others=False)
-        return left, [reference(feed) for feed in left.feeds]
+        return left, list(map(answer, left.feeds))
 
 
 def samples(model: Model, plan: Plan) -> Samples:

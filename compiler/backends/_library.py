@@ -29,17 +29,17 @@ class TorchLibrary(Backend, ABC):
 
     def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
         """Take what has a head, with elementwise operators behind it."""
-        made = self.head(graph)
-        if isinstance(made, NotApplicable):
-            return made
-        return _torch.unsupported(graph, made.steps, self.types(graph))
+        head = self.head(graph)
+        if isinstance(head, NotApplicable):
+            return head
+        return _torch.unsupported(graph, head.steps, self.types(graph))
 
     def build(self, graph: Subgraph, threads: int) -> Call:
         """A call of torch's operators."""
-        made = self.head(graph)
-        if isinstance(made, NotApplicable):
-            raise ValueError(made.reason)
-        return TorchCall(graph, made, threads)
+        head = self.head(graph)
+        if isinstance(head, NotApplicable):
+            raise ValueError(head.reason)
+        return TorchCall(graph, head, threads)
 
 
 @dataclass(frozen=True)

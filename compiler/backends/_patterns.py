@@ -37,15 +37,19 @@ def convolution(graph: Subgraph) -> Convolution | NotApplicable:
     first = graph.steps[0]
     if first.operator != "nn.conv2d":
         return NotApplicable("it is no convolution")
-    told = first.attributes
-    layouts = told["data_layout"], told["kernel_layout"], told["out_layout"] or "NHWC"
+    attributes = first.attributes
+    layouts = (
+        attributes["data_layout"],
+        attributes["kernel_layout"],
+        attributes["out_layout"] or "NHWC",
+    )
     if layouts != ("NHWC", "OHWI", "NHWC"):
         return NotApplicable("its layout is not channels last")
-    top, left, bottom, right = told["padding"]
+    top, left, bottom, right = attributes["padding"]
     if (top, left) != (bottom, right):
         return NotApplicable("its padding is not the same on both sides")
-    strides, dilation = tuple(told["strides"]), tuple(told["dilation"])
-    return Convolution((top, left), strides, dilation, int(told["groups"]), epilogue(graph))
+    strides, dilation = tuple(attributes["strides"]), tuple(attributes["dilation"])
+    return Convolution((top, left), strides, dilation, int(attributes["groups"]), epilogue(graph))
 
 
 def epilogue(graph: Subgraph) -> Epilogue:

@@ -56,8 +56,8 @@ class TorchCall:
     def _compute(self, tensors: Sequence[Any]) -> None:
         view, operands = self._torch.from_dlpack, self._graph.operands
         if not self._constants:
-            given = zip(tensors, operands, strict=False)
-            self._constants = [view(t) if each.constant else None for t, each in given]
+            described = zip(tensors, operands, strict=False)
+            self._constants = [view(t) if each.constant else None for t, each in described]
             self._prepared = self._head.prepare(self._constants)
         pairs = zip(self._constants, tensors, strict=False)
         values: list[Tensor] = [view(t) if held is None else held for held, t in pairs]
@@ -76,8 +76,8 @@ def _stream(torch: Any, result: Any) -> AbstractContextManager[Any]:
     device = result.device
     if str(device).startswith("cpu") or torch.cuda.is_current_stream_capturing():
         return nullcontext()
-    made: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.default_stream(device.index))
-    return made
+    stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.default_stream(device.index))
+    return stream
 
 
 def _elementwise(torch: Any, step: Step) -> Callable[..., Tensor]:
@@ -123,8 +123,8 @@ def attention_head(graph: Subgraph) -> Head | NotApplicable:
         pairs = zip(found.operands, found.axes, strict=True)
         query, key, value = (values[number].permute(axes) for number, axes in pairs)
         mask = None if found.mask is None else values[found.mask]
-        made = attend(query, key, value, attn_mask=mask, scale=found.scale)
-        return made if found.last is None else made.permute(found.last)
+        attended = attend(query, key, value, attn_mask=mask, scale=found.scale)
+        return attended if found.last is None else attended.permute(found.last)
 
     return Head(len(graph.steps), prepare, run)
 

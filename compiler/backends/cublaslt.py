@@ -41,7 +41,9 @@ def _head(graph: Subgraph) -> Head:
         call, row = prepared
         rows, into = values[left].reshape(-1, depth), result.view(-1, columns)
         alone = len(graph.steps) == 2 + relu
-        made = call(row, rows, values[right], out=into) if alone else call(row, rows, values[right])
-        return made.view(result.shape)
+        product = (
+            call(row, rows, values[right], out=into) if alone else call(row, rows, values[right])
+        )
+        return product.view(result.shape)
 
     return Head(2 + relu, prepare, run)

@@ -39,12 +39,12 @@ def _head(conv: Convolution, graph: Subgraph) -> Head:
         torch, row = prepared
         image, filters = (values[number].permute(0, 3, 1, 2) for number in (data, weight))
         if not joined:
-            made = torch.conv2d(image, filters, row, *options)
+            convolved = torch.conv2d(image, filters, row, *options)
         elif behind.other is None:
-            made = torch.cudnn_convolution_relu(image, filters, row, *options)
+            convolved = torch.cudnn_convolution_relu(image, filters, row, *options)
         else:
             other = values[behind.other].permute(0, 3, 1, 2)
-            made = torch.cudnn_convolution_add_relu(image, filters, other, 1.0, row, *options)
-        return made.permute(0, 2, 3, 1)
+            convolved = torch.cudnn_convolution_add_relu(image, filters, other, 1.0, row, *options)
+        return convolved.permute(0, 2, 3, 1)
 
     return Head(steps, prepare, run)

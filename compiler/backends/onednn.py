@@ -58,10 +58,10 @@ def _convolution_of_inputs(conv: Convolution, graph: Subgraph) -> Head:
 
     def run(values: Sequence[Tensor], convolve: Any, result: Tensor) -> Tensor:
         image, filters = (values[n].permute(0, 3, 1, 2) for n in graph.steps[0].operands)
-        made = convolve(
+        convolved = convolve(
             image, filters, None, conv.strides, conv.padding, conv.dilation, conv.groups
         )
-        return made.permute(0, 2, 3, 1)
+        return convolved.permute(0, 2, 3, 1)
 
     return Head(1, prepare, run)
 
@@ -89,12 +89,12 @@ def _convolution(conv: Convolution, graph: Subgraph) -> Head:
         call, packed, bias = prepared
         image = values[data].permute(0, 3, 1, 2)
         if behind.other is None:
-            made = call(image, packed, bias, *options, activation, [], "")
+            convolved = call(image, packed, bias, *options, activation, [], "")
         else:
             other = values[behind.other].permute(0, 3, 1, 2)
             joined: tuple[Any, ...] = ("add", 1.0, "relu" if behind.relu else None, [], None)
-            made = call(image, other, packed, bias, *options, *joined)
-        return made.permute(0, 2, 3, 1)
+            convolved = call(image, other, packed, bias, *options, *joined)
+        return convolved.permute(0, 2, 3, 1)
 
     return Head(behind.steps, prepare, run)
 

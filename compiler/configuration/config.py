@@ -150,10 +150,10 @@ class HybridConfig(BaseModel):
     frozen: bool = Field(False, description="Fail (4) if a kernel has no record of these tools.")
     lock: Path | None = Field(None, description="Take every schedule from this artifact or lock.")
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         """Take the fields by name; texts with units as on the command line."""
         try:
-            super().__init__(**given)
+            super().__init__(**options)
         except ValidationError as error:
             raise InputError(_line(error)) from None
 
@@ -161,9 +161,11 @@ class HybridConfig(BaseModel):
     @classmethod
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse true and false for numbers, which pydantic takes for 1 and 0."""
-        given = cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else [value]
+        numbers = (
+            cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else [value]
+        )
         if (
-            any(isinstance(each, bool) for each in given)
+            any(isinstance(each, bool) for each in numbers)
             and cls.model_fields[info.field_name or ""].annotation is not bool
         ):
             raise PydanticCustomError("bool", "wants no truth value")
@@ -278,12 +280,12 @@ def _fault(each: Mapping[str, Any]) -> str:
     where, kind = ".".join(map(str, each["loc"])), str(each["type"])
     if kind == "extra_forbidden":
         return f"no option is named {where!r}; {hint(where, names())}"
-    given = f"got {each['input']!r:.60}"
+    got = f"got {each['input']!r:.60}"
     if kind == "literal_error":
         possible = re.findall(r"'([^']*)'", str(each["ctx"]["expected"]))
-        return f"{where}: {given}; {hint(str(each['input']), possible)}"
-    said = str(each["msg"]).removeprefix("Value error, ")
+        return f"{where}: {got}; {hint(str(each['input']), possible)}"
+    message = str(each["msg"]).removeprefix("Value error, ")
     if kind == "value_error":  # our own words, which say what was given
-        return f"{where}: {said}"
-    told = _WANTED.get(kind, said.removeprefix("Input ").lower())
-    return f"{where}: {told}, {given}"
+        return f"{where}: {message}"
+    wanted = _WANTED.get(kind, message.removeprefix("Input ").lower())
+    return f"{where}: {wanted}, {got}"

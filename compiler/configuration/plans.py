@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hybridc.compiler import pipeline, pipelines, plugin, target
+from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Data
 from hybridc.compiler.assurance.contract import Contract
@@ -152,10 +152,8 @@ def _of_open_sizes(model: Model) -> str:
 
 
 def pipeline_of(options: Options) -> str:
-    """The pipeline's text, with the names that mean something else on a GPU replaced."""
-    cuda = target.kind_of(options.target) == target.CUDA
-    specs = pipeline.split(options.pipeline)
-    return ",".join(pipelines.on_device(spec, cuda) for spec in specs)
+    """The pipeline's text for the options' target."""
+    return pipeline.on_device(options.pipeline, target.kind_of(options.target))
 
 
 def calibrates(options: Options) -> bool:
@@ -235,16 +233,16 @@ def plan(options: Options) -> Plan:
     rules = pipeline.rules(options.plugins, device.kind)
     data, apart = _data(options.calibration), _data(options.validation)
     libraries = _libraries(options, device.kind)
-    made = Plan(options, device, steps, rules, data, apart, libraries)
-    return made.exact() if options.exact else made
+    planned = Plan(options, device, steps, rules, data, apart, libraries)
+    return planned.exact() if options.exact else planned
 
 
 def _libraries(options: Options, device: str) -> tuple[Backend, ...]:
     return backend.select(options.backends, device, options.plugins)
 
 
-def _data(given: Data | Path | str | None) -> Data | None:
-    return calibration.read(Path(given)) if isinstance(given, Path | str) else given
+def _data(data: Data | Path | str | None) -> Data | None:
+    return calibration.read(Path(data)) if isinstance(data, Path | str) else data
 
 
 def finish(steps: Sequence[Pass]) -> str:
@@ -259,8 +257,8 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     steps = pipeline.parse(pipeline_of(options), catalogue)
     device = target.kind_of(options.target)
     precisions.check(options.dtype, options.exact, device)
-    made = precisions.lowered(steps, options.dtype, catalogue, options.precise, device)
-    return _offloading(made, catalogue) if set(options.backends) - {backend.OWN} else made
+    lowered = precisions.lowered(steps, options.dtype, catalogue, options.precise, device)
+    return _offloading(lowered, catalogue) if set(options.backends) - {backend.OWN} else lowered
 
 
 # Where kernels are looked for that libraries may compute: before the first of each that is there.
@@ -269,9 +267,9 @@ _OFFLOADED = (("offload{attention=true}", ("fuse-attention",)), ("offload", _LOW
 
 def _offloading(steps: Sequence[Pass], catalogue: Catalogue[Pass]) -> tuple[Pass, ...]:
     """The steps with the pass that lets libraries compute kernels."""
-    made = list(steps)
+    extended = list(steps)
     for text, anchors in _OFFLOADED:
-        names = [plugin.name_of(type(step)) for step in made]
+        names = [plugin.name_of(type(step)) for step in extended]
         if found := next((anchor for anchor in anchors if anchor in names), None):
-            made.insert(names.index(found), catalogue.create(text))
-    return tuple(made)
+            extended.insert(names.index(found), catalogue.create(text))
+    return tuple(extended)

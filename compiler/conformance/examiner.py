@@ -1,20 +1,20 @@
 """The process that cases run in; `run` holds the other end.
 
-The first request names the suite; later ones list its cases or examine one of them.  Each case is
-examined in a fork of this process: what all of them need is imported once, and a case that crashes,
-hangs or fills the memory is lost alone.
+The first request names the suite and which of its cases are wanted; later ones list these or
+examine one of them.  Each case is examined in a fork of this process: what all of them need is
+imported once, and a case that crashes, hangs or fills the memory is lost alone.
 """
 
 import gc
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hybridc.compiler import fork
 from hybridc.compiler.child import ChildError, Json, serve
-from hybridc.compiler.conformance.suite import Result, Suite, Verdict, suites
+from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict, suites
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.fork import Limits
 
@@ -26,28 +26,29 @@ class Examiner:
 
     def __init__(self) -> None:
         self._suite: Suite | None = None
+        self._entries: Sequence[Entry] = ()
         self._limits = Limits()
 
     def __call__(self, request: Json) -> Json:
         """Do what the request's `do` says."""
-        given = dict(request)
-        answer: Json = getattr(self, given.pop("do"))(**given)
+        arguments = dict(request)
+        answer: Json = getattr(self, arguments.pop("do"))(**arguments)
         return answer
 
-    def begin(self, suite: str, seconds: float, memory: int) -> Json:
-        """Make the suite, and run the cases that warm it up; the others may take so much each."""
+    def begin(self, suite: str, wanted: Json, limits: Json) -> Json:
+        """Make the suite's cases that are wanted, and run those that warm it up."""
         importlib.import_module("tvm")
-        self._suite, self._limits = suites().create(suite), Limits(seconds, memory)
+        self._suite, self._limits = suites().create(suite), Limits(**limits)
+        self._entries = self._suite.named(**wanted)
         for name in self._suite.warm_up:
             _examined(self._suite, name, "")
         gc.collect()
         gc.freeze()  # a collection in a fork would touch, and so copy, all that there is
         return {}
 
-    def entries(self, core: bool) -> Json:
+    def entries(self) -> Json:
         """Name the cases."""
-        assert self._suite is not None
-        return {"entries": [[entry.name, entry.group] for entry in self._suite.entries(core)]}
+        return {"entries": [[entry.name, entry.group] for entry in self._entries]}
 
     def examine(self, name: str, group: str) -> Json:
         """Run one case."""

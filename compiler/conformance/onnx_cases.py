@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.precise import nearer
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.errors import InputError, ModelError, hint
 from hybridc.compiler.frontends.onnx_import.operators import draws
-from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
-
-_BFLOAT16_RTOL = 2.0**-6  # two units in the last place
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,7 @@ class Case:
 
     model: Proto
     data: Sequence[tuple[Sequence[Any], Sequence[Any]]]
-    rtol: float
-    atol: float
+    tolerance: Tolerance
 
 
 @dataclass(frozen=True)
@@ -55,36 +52,36 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
     run = _ENGINES[engine]
     fixed: set[str] = set()
     verdict = Verdict.PASS
-    for given, expected in case.data:
-        inputs, wanted = ([_value(value) for value in side] for side in (given, expected))
+    for stored, expected in case.data:
+        inputs, wanted = ([_value(value) for value in side] for side in (stored, expected))
         ran = run(case.model, inputs, fallback)
         fixed.update(ran.fixed)
         if ran.helped:
             verdict = Verdict.FALLBACK
-        if said := difference(ran.outputs, wanted, case.rtol, case.atol):
-            if nearer(case.model, inputs, ran.outputs, wanted, case.rtol, case.atol):
+        if differs := difference(ran.outputs, wanted, case.tolerance):
+            if nearer(case.model, inputs, ran.outputs, wanted, case.tolerance):
                 continue
             if draws(case.model):
                 raise ModelError("it draws random numbers, which ONNX leaves to the implementation")
-            return Result("", "", Verdict.WRONG, said, tuple(sorted(fixed)))
+            return Result("", "", Verdict.WRONG, differs, tuple(sorted(fixed)))
     return Result("", "", verdict, "", tuple(sorted(fixed)))
 
 
-def _by_hybridc(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
+def _by_hybridc(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
     from hybridc.compiler.onnx_backend import Prepared
 
     prepared = Prepared(model, fallback)
-    outputs = prepared.run(given)
+    outputs = prepared.run(inputs)
     return _Ran(outputs, prepared.deciding, bool(prepared.regions()))
 
 
-def _by_ort(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
+def _by_ort(model: Proto, inputs: Sequence[Any], fallback: bool) -> _Ran:
     del fallback  # it is the other runtime itself
     from hybridc.compiler.reference import runtime_session
 
     initialised = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name not in initialised]
-    feed = dict(zip(names, given, strict=False))
+    feed = dict(zip(names, inputs, strict=False))
     try:
         session = runtime_session(model)
     except Exception as error:  # its classes are not public
@@ -95,51 +92,6 @@ def _by_ort(model: Proto, given: Sequence[Any], fallback: bool) -> _Ran:
 _ENGINES: Mapping[str, Callable[[Proto, Sequence[Any], bool], _Ran]] = MappingProxyType(
     {"hybridc": _by_hybridc, "ort": _by_ort}
 )
-
-
-def difference(got: Sequence[Any], expected: Sequence[Any], rtol: float, atol: float) -> str | None:
-    """What differs between outputs beyond the tolerance, in one line, or None."""
-    if len(got) != len(expected):
-        return f"{len(got)} outputs, not {len(expected)}"
-    for index, (value, right) in enumerate(zip(got, expected, strict=True)):
-        if said := _differs(value, right, rtol, atol):
-            return f"output {index}{said}"
-    return None
-
-
-def _differs(value: Any, right: Any, rtol: float, atol: float) -> str | None:
-    """What differs between two values, to complete "output 0"."""
-    if isinstance(value, list) and isinstance(right, list):
-        said = difference(value, right, rtol, atol)
-        return f", a sequence: {said}" if said else None
-    if not (isinstance(value, np.ndarray) and isinstance(right, np.ndarray)):
-        return None if value is right is None else f" is {type(value).__name__}, not {right!r:.60}"
-    if value.shape != right.shape:
-        return f" has the shape {value.shape}, not {right.shape}"
-    if value.dtype != right.dtype:
-        return f" is of {value.dtype}, not {right.dtype}"
-    if value.dtype == object:  # strings
-        return None if np.array_equal(value, right) else ": other strings"
-    near = max(rtol, _BFLOAT16_RTOL) if value.dtype.name == "bfloat16" else rtol
-    said = _numbers(_comparable(value), _comparable(right), near, atol)
-    return f": {said}" if said else None
-
-
-def _numbers(value: Array, right: Array, rtol: float, atol: float) -> str | None:
-    try:
-        np.testing.assert_allclose(value, right, rtol=rtol, atol=atol)
-    except AssertionError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        said = [
-            line for line in lines if line.startswith(("Mismatched", "Max abs", "nan", "x and"))
-        ]
-        return "; ".join(said or lines[:2])
-    return None
-
-
-def _comparable(array: Array) -> Array:
-    """Types of ml_dtypes as float32, which holds all their numbers; numpy cannot promote them."""
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
 
 
 def _value(value: Any) -> Any:

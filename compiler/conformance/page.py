@@ -97,10 +97,10 @@ def _operators(document: Document) -> str:
         else:
             numbers = [str(counts[verdict] or "") for verdict in Verdict]
             rows.append((group, str(counts.total()), *numbers))
-    said = (
+    sentence = (
         f"Every answer is right, with help or without, of: {', '.join(whole)}.\n" if whole else ""
     )
-    return f"\n## {_title(document)}: operators\n\n{_table(rows)}\n{said}"
+    return f"\n## {_title(document)}: operators\n\n{_table(rows)}\n{sentence}"
 
 
 def _reasons(document: Document) -> str:

@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
+from hybridc.compiler.conformance.comparison import Tolerance
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
 
-def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
+def nearer(
     model: Proto,
-    given: Sequence[Any],
+    inputs: Sequence[Any],
     got: Sequence[Any],
     stored: Sequence[Any],
-    rtol: float,
-    atol: float,
+    tolerance: Tolerance,
 ) -> bool:
     """Whether an answer is right though it differs from the stored one.
 
@@ -28,33 +28,32 @@ def nearer(  # noqa: PLR0913, PLR0917 - a case, its answer and its tolerance
     from the stored one is farther from it than that.
     """
     try:
-        exact = outputs(model, given)
+        exact = outputs(model, inputs)
     except Exception:  # the reference lacks operators and types, and raises anything
         return False
     if len(exact) != len(got):
         return False
-    return all(map(_nearer, got, stored, exact, [rtol] * len(got), [atol] * len(got)))
+    return all(map(_nearer, got, stored, exact, [tolerance] * len(got)))
 
 
-def outputs(model: Proto, given: Sequence[Any]) -> list[Any]:
+def outputs(model: Proto, inputs: Sequence[Any]) -> list[Any]:
     """The outputs of a model in which all floats are float64."""
     from onnx.reference import ReferenceEvaluator
 
     wide = _widened(model)
     names = [value.name for value in wide.graph.input]
-    feed = dict(zip(names, map(_wide, given), strict=False))
+    feed = dict(zip(names, map(_wide, inputs), strict=False))
     return list(ReferenceEvaluator(wide).run(None, feed))
 
 
-def _nearer(got: Any, stored: Any, exact: Any, rtol: float, atol: float) -> bool:
+def _nearer(got: Any, stored: Any, exact: Any, tolerance: Tolerance) -> bool:
     arrays = got, stored, exact
     if not all(isinstance(array, np.ndarray) and array.dtype.kind == "f" for array in arrays):
         return bool(np.array_equal(got, stored)) if isinstance(got, np.ndarray) else got == stored
     if not got.shape == stored.shape == exact.shape:
         return False
     ours, theirs, true = (array.astype(np.float64) for array in arrays)
-    same = np.isclose(ours, theirs, rtol, atol, equal_nan=True)
-    right = np.isclose(ours, true, rtol, atol, equal_nan=True)
+    same, right = tolerance.holds(ours, theirs), tolerance.holds(ours, true)
     return bool((same | (right & (np.abs(ours - true) <= np.abs(theirs - true)))).all())
 
 
@@ -62,9 +61,9 @@ def _widened(model: Proto) -> Proto:
     """A copy in which inputs, constants and casts of narrower floats are of float64."""
     import onnx
 
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    graph, narrow = made.graph, _narrow()
+    wide = onnx.ModelProto()
+    wide.CopyFrom(model)
+    graph, narrow = wide.graph, _narrow()
     for value in [*graph.input, *graph.output]:
         if value.type.tensor_type.elem_type in narrow:
             value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
@@ -76,7 +75,7 @@ def _widened(model: Proto) -> Proto:
         elif attribute.name in ("to", "dtype") and attribute.i in narrow:
             attribute.i = onnx.TensorProto.DOUBLE
     del graph.value_info[:]
-    return made
+    return wide
 
 
 def _narrow() -> frozenset[int]:

@@ -1,7 +1,7 @@
 """Run a suite's cases in child processes; a case that crashes or hangs is lost alone."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 from hybridc.compiler import settings
@@ -28,6 +28,8 @@ class Runner:
     suite: str
     limits: Limits = field(default_factory=Limits)
     jobs: int = 1
+    core: bool = False
+    text: str = ""  # which the names of the cases contain
 
     def __enter__(self) -> Self:
         self._children: list[Child] = []
@@ -38,36 +40,38 @@ class Runner:
         for child in self._children:
             child.kill()
 
-    def entries(self, core: bool, text: str = "") -> list[Entry]:
-        """The suite's cases whose names contain a text.  Raises InputError where there are none."""
+    def entries(self) -> list[Entry]:
+        """The suite's cases that are wanted.  Raises InputError where there are none."""
         child = self._started(self._start())
-        answer = child.ask({"do": "entries", "core": core}, _START)
+        answer = child.ask({"do": "entries"}, _START)
         child.deadline = _IDLE
         _check(answer)
-        found = [Entry(*pair) for pair in answer["entries"] if text in pair[0]]
-        if not found:
-            raise InputError(f"no case of {self.suite} has {text!r} in its name")
-        return found
+        if not answer["entries"]:
+            raise InputError(f"no case of {self.suite} has {self.text!r} in its name")
+        return [Entry(*pair) for pair in answer["entries"]]
 
     def results(self, entries: Sequence[Entry], tell: Tell) -> Iterator[Result]:
-        """Run cases, each result as soon as it is there."""
+        """Run cases, each result as soon as it is there, also while other children still start."""
         waiting = list(reversed(entries))
-        while len(self._children) < min(self.jobs, len(entries)):
-            self._start()
-        for child in self._children[: min(self.jobs, len(entries))]:
-            self._next(self._started(child), waiting)
+        self._feed(waiting)
         done = 0
-        while self._busy:
-            for child in first_of(list(self._busy), 1.0):
-                result = self._poll(child)
-                if result is None:
-                    continue
-                done += 1
-                tell(f"{done}/{len(entries)} {result.verdict}: {result.name}")
-                yield result
-                alive = child if child in self._children else None
-                if waiting:
-                    self._next(alive or self._started(self._start()), waiting)
+        while done < len(entries):
+            for child in first_of([c for c in self._children if c.deadline != _IDLE], 1.0):
+                if child not in self._busy:
+                    self._started(child)
+                elif (result := self._poll(child)) is not None:
+                    done += 1
+                    tell(f"{done}/{len(entries)} {result.verdict}: {result.name}")
+                    yield result
+            self._feed(waiting)
+
+    def _feed(self, waiting: list[Entry]) -> None:
+        """Start the children that are missing, and give a case to each that has none."""
+        while len(self._children) < min(self.jobs, len(waiting) + len(self._busy)):
+            self._start()
+        for child in self._children:
+            if waiting and child.deadline == _IDLE:
+                self._next(child, waiting)
 
     def _start(self) -> Child:
         child = Child(_MODULE, {**settings.environment(1), **_SINGLE})
@@ -75,17 +79,16 @@ class Runner:
         begin = {
             "do": "begin",
             "suite": self.suite,
-            "seconds": self.limits.seconds,
-            "memory": self.limits.memory,
+            "wanted": {"core": self.core, "text": self.text},
+            "limits": asdict(self.limits),
         }
         child.send(begin, _START)
         return child
 
     def _started(self, child: Child) -> Child:
-        """The child, once it is ready; those that are ready or at work are left alone."""
-        if child.deadline != _IDLE:
-            _check(child.receive())
-            child.deadline = _IDLE
+        """The child, once it is ready."""
+        _check(child.receive())
+        child.deadline = _IDLE
         return child
 
     def _next(self, child: Child, waiting: list[Entry]) -> None:
@@ -111,17 +114,15 @@ class Runner:
         return Result.from_json(answer)
 
 
-def fill(
-    kept: Record, runner: Runner, core: bool, text: str, tell: Tell
-) -> tuple[list[Entry], bool]:
-    """Run the cases whose names contain a text, as far as a record lacks them.
+def fill(kept: Record, runner: Runner, tell: Tell) -> tuple[list[Entry], bool]:
+    """Run a runner's cases as far as a record lacks them.
 
     Returns these cases, and whether Ctrl-C kept some from running.
     """
     entries: list[Entry] = []
     try:
         with runner:
-            entries = runner.entries(core, text)
+            entries = runner.entries()
             lacking = [entry for entry in entries if entry.name not in kept.results]
             for result in runner.results(lacking, tell):
                 kept.add(result)

@@ -78,6 +78,10 @@ class Suite(ABC):
     def entries(self, core: bool) -> Sequence[Entry]:
         """Every case, or those of the suite's core."""
 
+    def named(self, core: bool, text: str) -> Sequence[Entry]:
+        """Those of the entries whose names contain a text; a suite may do without the others."""
+        return [entry for entry in self.entries(core) if text in entry.name]
+
     @abstractmethod
     def examine(self, name: str) -> Result:
         """Compile and run one case, and compare; what is raised is an `error`.

@@ -5,10 +5,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hybridc.compiler.conformance.suite import Result, Verdict
+from hybridc.compiler.packages import version_of
 from hybridc.compiler.tables import table
 
 _PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)|\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")
@@ -91,14 +91,7 @@ def _share(summary: Summary, verdict: Verdict, counts: Counter[Verdict]) -> tupl
 
 def versions() -> dict[str, str | None]:
     """Of the packages that verdicts depend on; None where one is not installed."""
-    return {package: _version(package) for package in _PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return {package: version_of(package) for package in _PACKAGES}
 
 
 def of(suite: str, results: Sequence[Result], total: int, core: bool) -> Summary:

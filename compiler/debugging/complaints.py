@@ -45,12 +45,12 @@ class Slow:
     def measure(self, module: IRModule) -> float:
         """Seconds of a call, the least of some."""
         run: Any = machine(module)["main"]
-        given = list(map(tensor, self.inputs))
-        run(*given)
+        arguments = list(map(tensor, self.inputs))
+        run(*arguments)
         seconds: list[float] = []
         for _ in range(_RUNS):
             start = time.perf_counter()
-            run(*given)
+            run(*arguments)
             seconds.append(time.perf_counter() - start)
         return min(seconds)
 
@@ -70,8 +70,8 @@ def alone(culprit: Culprit) -> IRModule:
     """The module before the pass, or the kernel with a `main` of its own where there is one."""
     if culprit.kernel is None:
         return culprit.before
-    made = _with_main(culprit.before, culprit.kernel)
-    return culprit.before if made is None else made
+    cut = _with_main(culprit.before, culprit.kernel)
+    return culprit.before if cut is None else cut
 
 
 def _with_main(module: IRModule, name: str) -> IRModule | None:
@@ -85,10 +85,10 @@ def _with_main(module: IRModule, name: str) -> IRModule | None:
         call = binding.value
         if operator(call) != "call_tir" or call.args[0].name_hint != name:
             continue
-        given = [relax.Var(f"x{i}", arg.ty) for i, arg in enumerate(call.args[1].fields)]
+        parameters = [relax.Var(f"x{i}", arg.ty) for i, arg in enumerate(call.args[1].fields)]
         kernel = builder.add_func(module[name], name)
-        with builder.function("main", given):
-            made = builder.emit(relax.call_tir(kernel, given, binding.var.ty))
-            builder.emit_func_output(made)
+        with builder.function("main", parameters):
+            result = builder.emit(relax.call_tir(kernel, parameters, binding.var.ty))
+            builder.emit_func_output(result)
         return builder.get()
     return None

@@ -76,8 +76,8 @@ def of_nodes(model: Proto, nodes: Sequence[Proto], types: Types) -> Proto | None
     outputs = asked + sorted(produced - read - set(asked))
     tensors = [tensor for tensor in model.graph.initializer if tensor.name in read]
     held = {tensor.name for tensor in tensors}
-    given = [value.name for value in model.graph.input if value.name in read]
-    inputs = given + sorted(read - produced - held - set(given))
+    fed = [value.name for value in model.graph.input if value.name in read]
+    inputs = fed + sorted(read - produced - held - set(fed))
     if not nodes or not {*inputs, *outputs} - held <= types.keys():
         return None
     smaller = copied(model)

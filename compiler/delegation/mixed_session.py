@@ -69,8 +69,8 @@ class _Host:
         check(node.op_type, self._attributes)
 
     def run(self, values: Values) -> Values:
-        given = [_plain(values[name]) for name in self._inputs]
-        return {self._output: self._compute(self._attributes, given)}
+        operands = [_plain(values[name]) for name in self._inputs]
+        return {self._output: self._compute(self._attributes, operands)}
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ class _Foreign:
         graph = onnx.shape_inference.infer_shapes(model).graph
         infos = {v.name: v for v in [*graph.input, *graph.value_info, *graph.output]}
         constants = {tensor.name: tensor for tensor in model.graph.initializer}
-        made = {name for node in nodes for name in node.output if name}
+        written = {name for node in nodes for name in node.output if name}
         # A subgraph reads by name whatever lies around it.
         read = {name for node in nodes for name in _read(node)}
         others = [node for node in model.graph.node if node not in nodes]
         wanted = {value.name for value in model.graph.output}
         wanted |= {name for node in others for name in _read(node)}
-        inputs = sorted(name for name in read - made if name in infos and name not in constants)
-        outputs = sorted(made & wanted)
+        inputs = sorted(name for name in read - written if name in infos and name not in constants)
+        outputs = sorted(written & wanted)
         part = onnx.helper.make_graph(
             nodes,
             model.graph.name,

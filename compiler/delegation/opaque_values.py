@@ -74,6 +74,6 @@ def _leaves(value: Any, name: str) -> dict[str, Array]:
 
 def _few(left: Mapping[str, Array], right: Mapping[str, Array]) -> str:
     missing, extra = [n for n in left if n not in right], [n for n in right if n not in left]
-    told = [f"no {missing[0]}"] if missing else []
-    told += [f"also {extra[0]}"] if extra else []
-    return ", ".join(told)
+    faults = [f"no {missing[0]}"] if missing else []
+    faults += [f"also {extra[0]}"] if extra else []
+    return ", ".join(faults)

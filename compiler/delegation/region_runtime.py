@@ -78,14 +78,14 @@ class OpaquePort(InputPort):
 
     values: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    def bind(self, given: object) -> Any:
+    def bind(self, value: object) -> Any:
         """Keep the value for the regions, which check it."""
-        self.values[self.spec.name] = given
+        self.values[self.spec.name] = value
         return self._handle
 
-    def bind_dlpack(self, given: Any, device: Any = "cpu:0") -> Any:
+    def bind_dlpack(self, value: Any, device: Any = "cpu:0") -> Any:
         """The same, for calls with tensors of other libraries."""
-        return self.bind(given)
+        return self.bind(value)
 
     @cached_property
     def _handle(self) -> Any:
@@ -126,8 +126,8 @@ class _Runner:
         values = (self.owner.values[s.name] for s in self.region.inputs if _is_opaque(s))
         return all(_is_ort_value(value) for value in values)
 
-    def _by_address(self, given: Sequence[Any], results: Sequence[Any]) -> None:
-        addresses = tuple(self._address(tensor) for tensor in (*given, *results))
+    def _by_address(self, operands: Sequence[Any], results: Sequence[Any]) -> None:
+        addresses = tuple(self._address(tensor) for tensor in (*operands, *results))
         if self._opaque:  # a second run would write over the values that the first one made
             binding = self._binding(addresses)
             self._session.run_with_iobinding(binding)
@@ -154,25 +154,25 @@ class _Runner:
 
     def _keep(self, binding: Any) -> None:
         """Keep the opaque outputs; what is no tensor, only the copy to Python can open."""
-        made = binding.get_outputs()
-        pairs = list(zip(self.region.outputs, made, strict=True))
+        outputs = binding.get_outputs()
+        pairs = list(zip(self.region.outputs, outputs, strict=True))
         closed = [v for spec, v in pairs if _is_opaque(spec) and not _readable(v)]
-        copies = binding.copy_outputs_to_cpu() if closed else made
+        copies = binding.copy_outputs_to_cpu() if closed else outputs
         for (spec, value), copy in zip(pairs, copies, strict=True):
             if _is_opaque(spec):
                 self.owner.values[spec.name] = value if _readable(value) else copy
 
-    def _by_value(self, given: Sequence[Any], results: Sequence[Any]) -> None:
+    def _by_value(self, operands: Sequence[Any], results: Sequence[Any]) -> None:
         """Where a caller's strings or lists go in, which have no address."""
         feed = {
             spec.name: self.owner.values[spec.name]
             if _is_opaque(spec)
             else ort_value(to_numpy(tensor, np.dtype(spec.dtype)))
-            for spec, tensor in zip(self.region.inputs, given, strict=True)
+            for spec, tensor in zip(self.region.inputs, operands, strict=True)
         }
         names = [spec.name for spec in self.region.outputs]
-        made = self._session.run(names, feed)
-        for spec, value, tensor in zip(self.region.outputs, made, results, strict=True):
+        outputs = self._session.run(names, feed)
+        for spec, value, tensor in zip(self.region.outputs, outputs, results, strict=True):
             if _is_opaque(spec):
                 self.owner.values[spec.name] = value
             else:

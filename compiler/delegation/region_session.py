@@ -109,7 +109,7 @@ def to_array(value: Any) -> Array:
     for elements of other types that numpy lacks.
     """
     try:
-        made: Array = value.numpy()
+        array: Array = value.numpy()
     except RuntimeError as error:
         dtype = _DTYPES.get(value.element_type())
         if dtype is None:
@@ -117,8 +117,8 @@ def to_array(value: Any) -> Array:
         shape = value.shape()
         size = math.prod(shape) * np.dtype(dtype).itemsize
         memory = ctypes.string_at(value.data_ptr(), size) if size else b""
-        made = np.frombuffer(bytearray(memory), dtype).reshape(shape)
-    return made
+        array = np.frombuffer(bytearray(memory), dtype).reshape(shape)
+    return array
 
 
 def first(error: Exception) -> str:

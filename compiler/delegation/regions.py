@@ -39,9 +39,9 @@ def lift(module: IRModule, names: Sequence[str]) -> IRModule:
     lifter = _Lifter({f"{PREFIX}{name}": index for index, name in enumerate(names)}, functions)
     main = lifter.visit_expr(module["main"])
     lifted = relax.Function([*main.params, functions], main.body, main.ret_ty, main.is_pure)
-    made = module.clone()
-    made["main"] = lifted.with_attr("global_symbol", "main")
-    return made
+    clone = module.clone()
+    clone["main"] = lifted.with_attr("global_symbol", "main")
+    return clone
 
 
 def announce(names: Sequence[str]) -> None:
@@ -68,9 +68,9 @@ class _Lifter(PyExprMutator):
             arguments = [self._function(op.op), *map(self.visit_expr, op.args)]
             return tvm.ir.Call(op.op, arguments, op.attrs, op.ty_args)
         if operator(op) == "call_dps_packed" and isinstance(op.args[0], relax.ExternFunc):
-            callee, given = op.args[:2]
+            callee, operands = op.args[:2]
             if callee.global_symbol in self._places:
-                fields = [self._function(callee), *map(self.visit_expr, given.fields)]
+                fields = [self._function(callee), *map(self.visit_expr, operands.fields)]
                 return tvm.ir.Call(op.op, [callee, tvm.ir.Tuple(fields)], op.attrs, op.ty_args)
         return super().visit_call_(op)
 

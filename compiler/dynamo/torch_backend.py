@@ -57,16 +57,16 @@ def torch_backend(
     return Graph(graph, chosen, freeze)
 
 
-def read_options(given: Mapping[str, Any]) -> tuple[Options, bool]:
+def read_options(chosen: Mapping[str, Any]) -> tuple[Options, bool]:
     """The options of a compilation, and whether weights are constants."""
     known = {field.name for field in dataclasses.fields(Options)} - _NOT_HERE | {"freeze"}
-    for name in given:
+    for name in chosen:
         if name not in known:
             raise InputError(f"the backend hybridc has no option {name!r}; {hint(name, known)}")
-    plain = {name: value for name, value in given.items() if name != "freeze"}
+    plain = {name: value for name, value in chosen.items() if name != "freeze"}
     options = Options(**plain)
     plans.plan(options)  # all that is wrong is said now, not by running eagerly
-    return options, bool(given.get("freeze", True))
+    return options, bool(chosen.get("freeze", True))
 
 
 class Graph:
@@ -107,11 +107,11 @@ class Graph:
                 " and give numbers that vary as tensors"
             )
         weights = [value for value, static in zip(args, self._static, strict=True) if static]
-        made: list[Region] = []
+        regions: list[Region] = []
 
         def compiler(aten: Any, _: Any) -> Region:
-            made.append(Region(aten, weights, self._options))
-            return made[0]
+            regions.append(Region(aten, weights, self._options))
+            return regions[0]
 
         try:
             graph = torch_numbers.fixed(self._graph, self._values(args))
@@ -120,7 +120,7 @@ class Graph:
             return self._eager("gradients are required; call it under torch.no_grad()")
         except Exception as error:  # tracing runs operators that raise anything
             return self._eager(first_line(error)[:_LONGEST])
-        return lambda *values: self._run(functional, made[0], values)
+        return lambda *values: self._run(functional, regions[0], values)
 
     def _run(self, functional: Callable[..., Any], region: "Region", args: Sequence[Any]) -> Any:
         """Run a variant; one that cannot be compiled is from then on run eagerly."""
@@ -155,10 +155,10 @@ def functionalised(
     compile_graph: Any = aot_module_simplified
     # Other kernels of attention are operators of one CPU's library, unknown to importers.
     with sdpa_kernel(SDPBackend.MATH):
-        made: Callable[..., Any] = compile_graph(
+        compiled: Callable[..., Any] = compile_graph(
             graph, args, fw_compiler=refuse, bw_compiler=refuse, inference_compiler=compiler
         )
-    return made
+    return compiled
 
 
 def _is_weight(node: Any) -> bool:

@@ -11,14 +11,14 @@ from hybridc.compiler.errors import ModelError
 class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
-    `given` are the places of its inputs among the region's arguments.  `made` says for each of the
-    region's outputs where it comes from: the place among the graph's outputs and the strides that
-    torch gave it, an argument's place, or a constant.
+    `inputs` are the places of its inputs among the region's arguments.  `outputs` says for each of
+    the region's outputs where it comes from: the place among the graph's outputs and the strides
+    that torch gave it, an argument's place, or a constant.
     """
 
     module: Any
-    given: tuple[int, ...]
-    made: tuple["Computed | Argument | Plain", ...]
+    inputs: tuple[int, ...]
+    outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
 
     def changed(self, args: Sequence[Any]) -> set[int]:
@@ -59,8 +59,8 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     """
     import torch
 
-    made, values = torch.fx.Graph(), dict[Any, Any]()
-    root, given = torch.nn.Module(), list[int]()
+    frozen, values = torch.fx.Graph(), dict[Any, Any]()
+    root, fed = torch.nn.Module(), list[int]()
     constants: dict[int, tuple[Any, int]] = {}
     places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
     for node, place in places.items():
@@ -71,29 +71,29 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
         if value.data_ptr() in weights:
             name = f"weight_{len(constants)}"
             root.register_buffer(name, ordinary(value))
-            values[node] = made.get_attr(name)
+            values[node] = frozen.get_attr(name)
             constants[place] = value, value._version
         else:
-            values[node] = made.placeholder(f"x{len(given)}")
-            given.append(place)
-    _copy_operators(graph, root, made, values)
+            values[node] = frozen.placeholder(f"x{len(fed)}")
+            fed.append(place)
+    _copy_operators(graph, root, frozen, values)
     outputs, sources = _sources(graph, places)
-    made.output(tuple(values[node] for node in outputs))
-    made.eliminate_dead_code()
-    for node in made.nodes:
+    frozen.output(tuple(values[node] for node in outputs))
+    frozen.eliminate_dead_code()
+    for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
-    return Frozen(torch.fx.GraphModule(root, made), tuple(given), sources, constants)
+    return Frozen(torch.fx.GraphModule(root, frozen), tuple(fed), sources, constants)
 
 
-def _copy_operators(graph: Any, root: Any, made: Any, values: dict[Any, Any]) -> None:
+def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) -> None:
     for node in graph.graph.nodes:
         if node.op == "get_attr":
             setattr(root, node.target, getattr(graph, node.target))
-            values[node] = made.node_copy(node)
+            values[node] = frozen.node_copy(node)
         elif node.op == "call_function":
             require_deterministic(node)
             require_free_of_effects(node)
-            values[node] = made.node_copy(node, values.__getitem__)
+            values[node] = frozen.node_copy(node, values.__getitem__)
 
 
 def require_free_of_effects(node: Any) -> None:

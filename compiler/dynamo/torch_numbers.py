@@ -32,12 +32,12 @@ def fixed(graph: Any, numbers: Mapping[int, Number]) -> Any:
 
     if not numbers:
         return graph
-    made = copy.deepcopy(graph.graph)  # of nodes alone; tensors stay the ones they are
-    for place, node in enumerate(made.find_nodes(op="placeholder")):
+    copied = copy.deepcopy(graph.graph)  # of nodes alone; tensors stay the ones they are
+    for place, node in enumerate(copied.find_nodes(op="placeholder")):
         if place in numbers:
             for read in list(node.users):
                 _replace(read, numbers[place])
-    return torch.fx.GraphModule(graph, made)
+    return torch.fx.GraphModule(graph, copied)
 
 
 def _replace(node: Any, number: Number) -> None:

@@ -44,15 +44,15 @@ class Region:
 
     def __call__(self, args: list[Any]) -> Sequence[Any]:
         """Compute the outputs; `args` is emptied, so that its tensors may be freed."""
-        given = list(args)
+        tensors = list(args)
         args.clear()
-        if self._ready is None or self._ready[0].changed(given):
-            self._waiting = given
-            eager: Sequence[Any] = self._graph(*given)
+        if self._ready is None or self._ready[0].changed(tensors):
+            self._waiting = tensors
+            eager: Sequence[Any] = self._graph(*tensors)
             return eager
         frozen, session = self._ready
-        results = run(session, [given[place] for place in frozen.given])
-        return [_output(source, results, given) for source in frozen.made]
+        results = run(session, [tensors[place] for place in frozen.inputs])
+        return [_output(source, results, tensors) for source in frozen.outputs]
 
     @property
     def waits(self) -> bool:
@@ -71,10 +71,10 @@ class Region:
             self._weights -= self._ready[0].changed(args)
         with torch.inference_mode(False), torch.no_grad():
             frozen = freeze(self._graph, args, self._weights)
-            inputs = tuple(ordinary(args[place]) for place in frozen.given)
-            computes = any(isinstance(source, Computed) for source in frozen.made)
-            made = session(frozen.module, inputs, self._options) if computes else None
-        self._ready = frozen, made
+            inputs = tuple(ordinary(args[place]) for place in frozen.inputs)
+            computes = any(isinstance(source, Computed) for source in frozen.outputs)
+            compiled = session(frozen.module, inputs, self._options) if computes else None
+        self._ready = frozen, compiled
 
 
 def session(module: Any, inputs: tuple[Any, ...], options: Options) -> InferenceSession:
@@ -147,8 +147,8 @@ def run(session: InferenceSession | None, tensors: Sequence[Any]) -> Sequence[An
     if session is None:
         return ()
     results = session(*map(ordinary, tensors))
-    made = results if isinstance(results, tuple) else (results,)
-    return [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in made]
+    outputs = results if isinstance(results, tuple) else (results,)
+    return [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
 
 
 def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
@@ -167,11 +167,11 @@ def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
 
     if tensor.stride() == strides or tensor.numel() < 2:
         return tensor
-    made = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
     # Along an axis that was expanded all elements are one, and torch refuses to write to each.
     first = tuple(slice(None) if stride else slice(1) for stride in strides)
-    made[first].copy_(tensor[first])
-    return made
+    copy[first].copy_(tensor[first])
+    return copy
 
 
 def _counted(tensor: Any) -> bool:

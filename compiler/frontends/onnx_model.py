@@ -78,7 +78,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     module, _ = import_graph(static.proto, file.weights, bound, sizes=sizes)
     module = with_bounds(_bounded(module), sizes.dims)
     found = [_input_spec(value, _limited(bound[value.name], sizes.dims)) for value in file.inputs()]
-    told = ", ".join(dim.describe() for dim in sizes.dims.values())
+    listed = ", ".join(dim.describe() for dim in sizes.dims.values())
     return Model(
         name=file.name,
         module=module,
@@ -87,7 +87,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=onnx_reference(source),
-        notes=(*_notes(file, static, ()), f"sizes that stay open: {told}", *sizes.notes),
+        notes=(*_notes(file, static, ()), f"sizes that stay open: {listed}", *sizes.notes),
     )
 
 
@@ -182,8 +182,8 @@ def dtype_of(value: Proto) -> str:
 
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:
     before, after = len(file.proto.graph.node), len(static.proto.graph.node)
-    told = (
+    notes = (
         f"imported from ONNX, opset {opset_of(file.proto)}",
         f"{before} operators in the file, {after} after its shapes were made static",
     )
-    return (*told, f"regions: {summary(regions)}") if regions else told
+    return (*notes, f"regions: {summary(regions)}") if regions else notes

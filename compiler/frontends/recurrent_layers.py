@@ -52,7 +52,7 @@ def _projected(  # noqa: PLR0913, PLR0917 - the layer's sizes
     w, r, both = weights
     (time, batch, inputs), hidden = static(x), static(r)[1]
     w = _padded(s, s.reshape(w, [gates, hidden, inputs]), padded, 1)
-    made = s.matmul(x, s.permute_dims(s.reshape(w, [gates * padded, inputs])))
+    projected = s.matmul(x, s.permute_dims(s.reshape(w, [gates * padded, inputs])))
     inner = constant(np.zeros(padded), "float32")
     if both is not None:
         both = _padded(s, s.reshape(both, [2, gates, hidden]), padded, 2)
@@ -62,8 +62,8 @@ def _projected(  # noqa: PLR0913, PLR0917 - the layer's sizes
             rest = s.strided_slice(recurrent, [0], [0], [gates - 1])
             nothing = constant(np.zeros((1, padded)), "float32")
             recurrent = s.concat([rest, nothing], 0)
-        made = s.add(made, s.reshape(s.add(outer, recurrent), [gates * padded]))
-    return s.reshape(made, [time, batch, gates, padded]), inner
+        projected = s.add(projected, s.reshape(s.add(outer, recurrent), [gates * padded]))
+    return s.reshape(projected, [time, batch, gates, padded]), inner
 
 
 def _packed(s: Scope, r: Expr, gates: int, padded: int) -> Expr:

@@ -119,8 +119,8 @@ def load(
             notes=notes,
             examples=examples(program.exported, program.arguments),
         )
-    told = "; by way of ".join(reasons.each(lost))
-    raise ModelError(f"{program.name} cannot be imported; by way of {told}")
+    listed = "; by way of ".join(reasons.each(lost))
+    raise ModelError(f"{program.name} cannot be imported; by way of {listed}")
 
 
 def _checked(model: Model, program: Program) -> Model:
@@ -184,8 +184,8 @@ def _export(module: Any, example_inputs: tuple[Any, ...]) -> Any:
         with torch.no_grad(), evaluation_mode(module), quiet():
             return _traced(module, example_inputs)
     except Exception as error:  # tracing runs the user's own code
-        told = reasons.reason(error)[:200]
-        raise ModelError(f"torch.export cannot trace the module: {told}") from error
+        why = reasons.reason(error)[:200]
+        raise ModelError(f"torch.export cannot trace the module: {why}") from error
 
 
 def _traced(module: Any, example_inputs: tuple[Any, ...]) -> Any:

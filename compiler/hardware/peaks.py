@@ -36,8 +36,8 @@ class Peaks:
             ("GFLOP/s bf16", self.bf16),
             ("GOP/s int8", self.int8),
         )
-        told = [f"{rate / 1e9:.0f} {unit}" for unit, rate in rates if rate]
-        return ", ".join([*told, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
+        parts = [f"{rate / 1e9:.0f} {unit}" for unit, rate in rates if rate]
+        return ", ".join([*parts, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
 
     def rate(self, precision: str) -> float:
         """Operations a second in `fp32`, `bf16` or `int8`, as far as the CPU has them."""

@@ -90,12 +90,12 @@ def roofs(target: Target) -> Roofs:
     rates = {FULL: full} | {name: full * target.faster(name) for name in NARROW}
     if known:
         rates |= {p: rate for p in ("bf16", "int8") if (rate := getattr(known, p))}
-    told = "measured" if known or facts.measured else "assumed: nobody probed this machine"
+    origin = "measured" if known or facts.measured else "assumed: nobody probed this machine"
     return Roofs(
         rates,
         known.bandwidth if known else facts.dram_bytes_per_cycle * cores,
         facts.l3_bytes_per_cycle * cores,
         target.l3,
         tuple(p for p in NARROW if rates[p] <= full),
-        told,
+        origin,
     )

@@ -1,11 +1,12 @@
 """What a kernel computes and moves at least: the two coordinates of a roofline."""
 
-from math import prod
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 import tvm
 from tvm import tirx
+from tvm.ir.expr import TensorLoad
 from tvm.ir.prim import expr as prim
 from tvm.s_tir import SBlock
 from tvm.s_tir.analysis import estimate_tir_flops
@@ -91,16 +92,50 @@ def _narrowest(value: Any) -> Any:
 
 
 def traffic(func: PrimFunc) -> int:
-    """Bytes of one call's arguments, each moved once; 0 where an extent is not known."""
-    total = 0
+    """Bytes of one call's arguments, each moved once; 0 where an extent is not known.
+
+    Of an argument that is looked up in (a table of embeddings) only what is asked for counts.
+    """
+    total, reads = 0, _reads(func)
     for param in func.params:
         if not isinstance(param.ty, tirx.buffer.BufferType):
             continue
         if not all(isinstance(extent, tirx.IntImm) for extent in param.shape):
             return 0
         size = prod(int(extent) for extent in param.shape)
+        asked = [rounds for source, rounds in reads if source.same_as(param)]
+        size = min(size, sum(asked)) if asked else size
         total += size * np.dtype(str(param.dtype)).itemsize
     return total
+
+
+def _reads(func: PrimFunc) -> list[tuple[Any, float]]:
+    """Each load with its buffer, and how often it is made; infinite where it is no look-up.
+
+    A look-up is at a place that comes from memory, so that nobody knows which elements it needs.
+    """
+    found: list[tuple[Any, float]] = []
+
+    def visit(block: Any) -> None:
+        if _found(SBlock, block.body):
+            return  # its blocks come by themselves
+        extents = [axis.dom.extent for axis in block.iter_vars]
+        known = all(isinstance(extent, tirx.IntImm) for extent in extents)
+        once = known and isinstance(block.body, tirx.BufferStore)
+        rounds = prod(map(int, extents)) if once else inf
+        for load in _found(TensorLoad, block.body):
+            found.append((load.source, rounds if _found(TensorLoad, *load.indices) else inf))
+
+    structural_walk(func.body, (SBlock, visit))
+    return found
+
+
+def _found(kind: type, *nodes: Any) -> list[Any]:
+    """What there is of a kind in any of the nodes."""
+    found: list[Any] = []
+    for node in nodes:
+        structural_walk(node, (kind, found.append))
+    return found
 
 
 def _is_fixed(func: PrimFunc) -> bool:

@@ -60,27 +60,6 @@ def isfinite(builder: Any, call: Any) -> Expr:
     return _by_bits(builder, call, lambda magnitude, infinity: magnitude < infinity)
 
 
-def sinh(builder: Any, call: Any) -> Expr:
-    """Lower `relax.sinh` by exponentials; LLVM has no such function.
-
-    Near zero these cancel, so below 1 it is the series up to x^9, which is off by 3e-8 at most.
-    """
-
-    def value(x: Any) -> Any:
-        square = x * x
-        series = tirx.const(1.0, x.dtype)
-        for factor in (72.0, 42.0, 20.0, 6.0):
-            series = 1.0 + square / tirx.const(factor, x.dtype) * series
-        return tirx.if_then_else(tirx.abs(x) < 1.0, x * series, _half_exponentials(x, -1.0))
-
-    return _elementwise(builder, call, value)
-
-
-def cosh(builder: Any, call: Any) -> Expr:
-    """Lower `relax.cosh` by exponentials; LLVM has no such function."""
-    return _elementwise(builder, call, lambda x: _half_exponentials(x, 1.0))
-
-
 def with_constant(function: Callable[..., Tensor]) -> Callable[[Any, Any], Expr]:
     """Lower an operator of two operands, one of which may be a constant that misleads.
 
@@ -106,22 +85,6 @@ def _misleads(operand: Expr) -> bool:
     if number.dtype.kind in "iu":
         return abs(int(number)) > np.iinfo(number.dtype).max // 2
     return number.dtype.kind == "f" and bool(number == 0)
-
-
-def _half_exponentials(x: Any, sign: float) -> Any:
-    """Half of e^x and of e^-x; by roots, as e^x alone overflows before half of it does."""
-    half = tirx.const(0.5, x.dtype)
-    rising, falling = tirx.exp(x * half), tirx.exp(-x * half)
-    return half * rising * rising + tirx.const(sign, x.dtype) * half * falling * falling
-
-
-def _elementwise(builder: Any, call: Any, value: Callable[[Any], Any]) -> Expr:
-    name = str(call.op.name).removeprefix("relax.")
-
-    def compute(x: Tensor) -> Tensor:
-        return te.compute(x.shape, lambda *index: value(x[index]), name=name)
-
-    return builder.call_te(compute, call.args[0], primfunc_name_hint=name)
 
 
 def _by_bits(builder: Any, call: Any, compare: Callable[[Any, Any], Any]) -> Expr:

@@ -21,6 +21,9 @@ from hybridc.compiler.target import Target
 WIDEN = "widen"
 # Bits of a lane, in which products are added up.
 _LANE = 32
+# Rows up to which a product waits for its weights: multiply-adds of a vector of them take as long
+# as its way from memory, one a cycle of 64 bytes against 4 bytes a cycle for each of several cores.
+FEW_ROWS = 16
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -56,6 +59,17 @@ def pack_matrix(weight: Array, lanes: int, group: int = 0) -> Array:
     padded[:k, :n] = weight
     packed = padded.reshape(-1, group, padded.shape[1] // lanes, lanes).transpose(2, 0, 3, 1)
     return np.ascontiguousarray(packed if group > 1 else packed[..., 0])
+
+
+def waits_for_weights(rows: int, depth: int, columns: int, target: Target) -> bool:
+    """Whether a product has few rows, and weights of fp32 that fit no cache of a core."""
+    return rows <= FEW_ROWS and depth * columns * 4 > target.l2
+
+
+def in_pairs(packed: Array) -> Array:
+    """Packed weights with a panel of zeros behind an odd number of panels."""
+    missing = packed.shape[0] % 2
+    return np.concatenate([packed, np.zeros_like(packed[:1])]) if missing else packed
 
 
 def pack_filter(weight: Array, groups: int, lanes: int, group: int = 0) -> tuple[Array, int]:

@@ -20,6 +20,8 @@ from hybridc.compiler.rewrite import Extent, opened
 NAME = "recurrence"
 # The loop over blocks, whose turns may run side by side.
 BLOCKS = "block"
+# The block's annotations of what is computed.
+_LAYER, _REVERSE = "hybridc.layer", "hybridc.reverse"
 # Hidden units of a block: a vector of AVX-512, two of AVX2, with which four gates and what they
 # multiply still find registers.
 LANES = 16
@@ -50,33 +52,39 @@ def main(
             cell[b, j] = start[b, j]
         for step in T.serial(time):
             for block in T.serial(blocks):
-                for b in T.serial(batch):
+"""
+# Some sequences of the batch side by side: what is loaded of the weights is multiplied by each.
+_GROUP = """\
+                for group, part in T.grid(COUNT, lanes // WIDTH):
                     with T.sblock("gates"):
                         T.reads(
-                            projected[0:time, b, 0:gates, 0:padded], bias[0:padded],
+                            projected[0:time, 0:batch, 0:gates, 0:padded], bias[0:padded],
                             weights[block, 0:hidden, 0:gates, 0:lanes],
-                            state[0:2, b, 0:padded], cell[b, 0:padded],
+                            state[0:2, 0:batch, 0:padded], cell[0:batch, 0:padded],
                         )
                         T.writes(
-                            y[0:time, b, 0:padded], cell[b, 0:padded], state[0:2, b, 0:padded]
+                            y[0:time, 0:batch, 0:padded], cell[0:batch, 0:padded],
+                            state[0:2, 0:batch, 0:padded],
                         )
-                        total = T.alloc_buffer((gates, lanes), "float32")
-                        for g in T.unroll(gates):
-                            for v in T.vectorized(lanes):
-                                total[g, v] = START
+                        total = T.alloc_buffer((ROWS, gates, WIDTH), "float32")
+                        for r, g in T.grid(ROWS, gates):
+                            for v in T.vectorized(WIDTH):
+                                total[r, g, v] = START
                         for k in T.serial(hidden):
                             for g in T.unroll(gates):
-                                for v in T.vectorized(lanes):
-                                    total[g, v] = (
-                                        total[g, v]
-                                        + state[step % 2, b, k] * weights[block, k, g, v]
-                                    )
-                        for v in T.vectorized(lanes):
+                                for r in T.unroll(ROWS):
+                                    for v in T.vectorized(WIDTH):
+                                        total[r, g, v] = (
+                                            total[r, g, v] + state[step % 2, ROW, k]
+                                            * weights[block, k, g, part * WIDTH + v]
+                                        )
+                        for r in T.unroll(ROWS):
+                            for v in T.vectorized(WIDTH):
 """
-_INDENT = " " * 28
-_AT = "block * lanes + v"
+_INDENT = " " * 32
+_AT = "block * lanes + part * WIDTH + v"
 _TIME = "(time - 1 - step if reverse else step)"
-_PROJECTED = f"projected[{_TIME}, b, g, {_AT}]"
+_PROJECTED = f"projected[{_TIME}, ROW, g, {_AT}]"
 
 
 @dataclass(frozen=True)
@@ -89,13 +97,13 @@ class _Layer:
 
 
 def _gate(function: str, number: int) -> str:
-    return f"T.{function}(total[{number}, v])"
+    return f"T.{function}(total[r, {number}, v])"
 
 
-_CELL = f"cell[b, {_AT}]"
-_OLD = f"state[step % 2, b, {_AT}]"
-_NEW = f"state[(step + 1) % 2, b, {_AT}]"
-_RESET = f"projected[{_TIME}, b, 2, {_AT}] + {_gate('sigmoid', 1)} * total[2, v]"
+_CELL = f"cell[ROW, {_AT}]"
+_OLD = f"state[step % 2, ROW, {_AT}]"
+_NEW = f"state[(step + 1) % 2, ROW, {_AT}]"
+_RESET = f"projected[{_TIME}, ROW, 2, {_AT}] + {_gate('sigmoid', 1)} * total[r, 2, v]"
 
 _LAYERS: Mapping[str, _Layer] = MappingProxyType(
     {
@@ -115,8 +123,8 @@ _LAYERS: Mapping[str, _Layer] = MappingProxyType(
             3,
             f"T.if_then_else(g == 2, bias[{_AT}], {_PROJECTED})",
             (
-                f"total[2, v] = T.tanh({_RESET})",
-                f"{_NEW} = total[2, v] + {_gate('sigmoid', 0)} * ({_OLD} - total[2, v])",
+                f"total[r, 2, v] = T.tanh({_RESET})",
+                f"{_NEW} = total[r, 2, v] + {_gate('sigmoid', 0)} * ({_OLD} - total[r, 2, v])",
             ),
         ),
     }
@@ -128,26 +136,54 @@ def gates_of(layer: str) -> int:
     return _LAYERS[layer].gates
 
 
-def kernel(layer: str, time: int, batch: Extent, hidden: int, *, reverse: bool) -> PrimFunc:
+def layer_of(block: Any) -> tuple[str, bool]:
+    """The layer that the block of a kernel computes, and whether it goes back in time."""
+    return str(block.annotations[_LAYER]), bool(int(block.annotations[_REVERSE]))
+
+
+def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
+    layer: str,
+    time: int,
+    batch: Extent,
+    hidden: int,
+    *,
+    reverse: bool,
+    rows: int = 1,
+    width: int = LANES,
+) -> PrimFunc:
     """All steps of one direction, float32.
 
     Parameters: the projected inputs `[time, batch, gates, padded]`, recurrent weights `[blocks,
     hidden, gates, lanes]`, the bias within the reset of a GRU `[padded]`, the first state and the
     first cell `[batch, padded]`; then what is written: outputs `[time, batch, padded]` and the last
     cell `[batch, padded]`.  `padded` are the hidden units in whole blocks; the batch may be open.
+    A tile computes the gates of `width` units of a block for `rows` sequences, fewer in the last.
     """
     from tvm.script import tirx
 
     found = _LAYERS[layer]
     blocks = -(-hidden // LANES)
-    body = [*found.update, f"y[{_TIME}, b, {_AT}] = {_NEW}"]
-    text = _HEAD.replace("START", found.start) + "".join(f"{_INDENT}{line}\n" for line in body)
+    body = "".join(
+        f"{_INDENT}{line}\n" for line in (*found.update, f"y[{_TIME}, ROW, {_AT}] = {_NEW}")
+    )
+    group = _GROUP.replace("START", found.start) + body
+    known = isinstance(batch, int)
+    whole, rest = divmod(batch, rows) if known and rows > 1 else ("batch", 0)
+    text = _HEAD + (_tile(group, whole, rows, "0") if whole else "")
+    text += _tile(group, 1, rest, f"batch - {rest}") if rest else ""
+    text = text.replace("WIDTH", str(width))
     text = text.replace(_TIME, "time - 1 - step" if reverse else "step")
-    (rows,) = opened((batch,))
-    sizes: dict[str, Any] = {"time": time, "batch": rows, "hidden": hidden, "gates": found.gates}
-    sizes |= {"blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
+    (opened_batch,) = opened((batch,))
+    sizes: dict[str, Any] = {"time": time, "batch": opened_batch, "hidden": hidden}
+    sizes |= {"gates": found.gates, "blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
     # Of an open batch, those of one sequence.
-    flops = 2 * time * (batch if isinstance(batch, int) else 1) * hidden * hidden * found.gates
-    marks = {KERNEL: NAME, FLOPS: flops}
+    flops = 2 * time * (batch if known else 1) * hidden * hidden * found.gates
+    marks = {KERNEL: NAME, FLOPS: flops, _LAYER: layer, _REVERSE: int(reverse)}
     made: PrimFunc = tvm.script.from_source(text, {"T": tirx, "marks": marks, **sizes})
     return made
+
+
+def _tile(group: str, count: Any, rows: int, first: str) -> str:
+    """So many groups of `rows` sequences, from the `first` one on."""
+    text = group.replace("COUNT", str(count)).replace("ROWS", str(rows))
+    return text.replace("ROW", f"{first} + group * {rows} + r")

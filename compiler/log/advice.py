@@ -8,15 +8,14 @@ from typing import Any
 from hybridc.compiler.errors import LogError, MissingRecordError
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
+from hybridc.compiler.log import conditions
+from hybridc.compiler.log.conditions import Difference
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.lookup import Difference, Hit, Miss, Near
+from hybridc.compiler.log.lookup import Hit, Miss, Near
 from hybridc.compiler.log.record import in_model
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.log.winner import Measured
 
-# What `tools` lets differ: with other tools, or facts of the machine that were measured anew, the
-# same schedule is about as good.
-_SOFT = ("toolchain", "machine")
 _SHOWN = 5  # kernels named in an error
 # A kernel that analysis did not choose has to gain more than the noise, and what may differ in a
 # network, where something is fused into it.
@@ -59,10 +58,7 @@ class LogAdvice:
     def _allows(self, differs: tuple[Difference, ...]) -> bool:
         if all(difference.name == "mode" for difference in differs):
             return True  # measured here, by these tools, with other caches
-        if self.frozen or self.near == "never":
-            return False
-        soft = all(difference.name.split(".")[0] in _SOFT for difference in differs)
-        return soft or self.near == "any"
+        return not self.frozen and conditions.allowed(differs, self.near)
 
     def missed(self, kernel: str) -> None:
         """Remember a kernel that got its rule's default."""

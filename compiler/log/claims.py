@@ -2,7 +2,7 @@
 
 Who claims a piece of work is the one to do it until the lease ends; a tuner that dies leaves
 nothing behind but a lease that runs out.  Time is told by the clock of the database, which all
-tuners share.
+tuners share, and which may be set back.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,6 +15,8 @@ from hybridc.compiler.log.schema import claims
 
 _JULIAN_EPOCH = 2440587.5  # 1970 in the days that SQLite counts
 _DAY = 86400.0
+# No lease is longer, in seconds: what lasts beyond was claimed before the clock was set back.
+_LONGEST = 120.0
 
 
 def name(*parts: str | int | Mapping[str, int]) -> str:
@@ -30,7 +32,11 @@ def claim(connection: Connection, names: Iterable[str], owner: str, lease: float
         row = {"name": bytes.fromhex(work), "owner": owner, "expires": now + lease}
         kind = postgresql if connection.dialect.name == "postgresql" else sqlite
         taken = kind.insert(claims).values(row)
-        free = or_(claims.c.expires < now, claims.c.owner == owner)
+        free = or_(
+            claims.c.expires < now,
+            claims.c.expires > now + _LONGEST,
+            claims.c.owner == owner,
+        )
         taken = taken.on_conflict_do_update(
             index_elements=["name"],
             set_={"owner": owner, "expires": now + lease},

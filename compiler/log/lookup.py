@@ -6,47 +6,12 @@ from typing import Any
 from sqlalchemy import Connection, ScalarSelect, bindparam, select
 
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.log import facts, rows, schema
-from hybridc.compiler.log.keys import Described, differences
+from hybridc.compiler.log import conditions, rows, schema
+from hybridc.compiler.log.conditions import Difference
+from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, in_model
 from hybridc.compiler.log.search import Search, Usable
 from hybridc.compiler.log.winner import Measured
-
-# How much a difference matters: a schedule is valid for other tools, and about as good on a
-# machine that is a little faster; with other vectors, everything changes.
-_WEIGHTS = {
-    "mode": 1,
-    "toolchain": 2,
-    "machine": 4,
-    "l3": 8,
-    "l2": 16,
-    "l1": 32,
-    "threads": 64,
-    "features": 128,
-}
-_GREATEST = 1000
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A field in which records are not what was asked for: `threads`, say, or `toolchain.tvm`."""
-
-    name: str
-    wanted: Any
-    found: Any
-
-    @property
-    def weight(self) -> int:
-        """How much it matters; the sum over all fields says which records are nearest."""
-        return _WEIGHTS.get(self.name.split(".")[0], _GREATEST)
-
-    def __str__(self) -> str:
-        if isinstance(self.wanted, list) and isinstance(self.found, list):
-            added = [f"+{item}" for item in self.found if item not in self.wanted]
-            lacking = [f"-{item}" for item in self.wanted if item not in self.found]
-            return f"{self.name}: {' '.join(added + lacking)}"
-        found, wanted = facts.shown(self.name, self.found), facts.shown(self.name, self.wanted)
-        return f"{self.name}: {found} instead of {wanted}"
 
 
 @dataclass(frozen=True)
@@ -159,9 +124,8 @@ def _others(
         there = described[row.target], described[row.toolchain]
         if there[0] is None or there[1] is None:
             continue  # nobody can say what these were measured on
-        differs = [Difference(*each) for each in differences(target.data, there[0].data)]
-        tools = differences(toolchain.data, there[1].data, "toolchain")
-        differs += [Difference(*each) for each in tools]
+        differs = conditions.between(target, there[0])
+        differs += conditions.between(toolchain, there[1], "toolchain")
         if row.mode not in (mode, placed):
             differs.append(Difference("mode", mode, row.mode))
         found.append((tuple(differs), int(row.id)))

@@ -172,8 +172,8 @@ def compare(  # noqa: PLR0913 - what is compared, and who is told
         workers: list[Worker] = []
         for contender in taking_part:
             progress(f"loading {contender.peer}")
-            made = Worker(contender.peer, contender.model, contender.plugins)
-            worker = stack.enter_context(made)
+            started = Worker(contender.peer, contender.model, contender.plugins)
+            worker = stack.enter_context(started)
             try:
                 worker.prepare(inputs, plan.threads, plan.seed)
                 workers.append(worker)

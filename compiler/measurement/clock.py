@@ -37,9 +37,9 @@ class Clock:
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Tell that a pass begins."""
-        told = f"pass {plugin.text(step)}"
-        self.purse.check(told)
-        self._progress(told)
+        name = f"pass {plugin.text(step)}"
+        self.purse.check(name)
+        self._progress(name)
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to tell."""

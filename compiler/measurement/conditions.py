@@ -69,15 +69,15 @@ class Conditions:
         }
 
     @classmethod
-    def of_json(cls, told: Mapping[str, Any]) -> "Conditions":
+    def of_json(cls, fields: Mapping[str, Any]) -> "Conditions":
         """What `to_json` told.  Raises KeyError, TypeError or ValueError where it is no such."""
         return cls(
-            busy=float(told["busy_cores"]),
-            free=int(told["free_cores"]),
-            preempted=float(told["preemptions_per_second"]),
-            pace=float(told["pace_us"]) / 1e6,
-            drift=float(told["drift"]),
-            bearable=float(told.get("bearable_cores", load.QUIET)),
+            busy=float(fields["busy_cores"]),
+            free=int(fields["free_cores"]),
+            preempted=float(fields["preemptions_per_second"]),
+            pace=float(fields["pace_us"]) / 1e6,
+            drift=float(fields["drift"]),
+            bearable=float(fields.get("bearable_cores", load.QUIET)),
         )
 
 

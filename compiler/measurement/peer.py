@@ -6,12 +6,13 @@ A peer is a plug-in, one file in `compiler/peers/`.  It runs in a process of its
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Feed
+from hybridc.compiler.packages import installed
 from hybridc.compiler.plugin import Catalogue
 
 Call = Callable[[], object]
@@ -51,7 +52,7 @@ class Peer(ABC):
     @classmethod
     def missing(cls) -> tuple[str, ...]:
         """The packages that are not installed."""
-        return tuple(package for package in cls.packages if not _installed(package))
+        return tuple(package for package in cls.packages if not installed(package))
 
 
 def peers() -> Catalogue[Peer]:
@@ -69,10 +70,3 @@ def renamed(feed: Feed, names: Sequence[str]) -> Feed:
     if len(names) != len(feed):
         raise InputError(f"the model's inputs are {', '.join(names)}, not {', '.join(feed)}")
     return dict(zip(names, feed.values(), strict=True))
-
-
-def _installed(package: str) -> bool:
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False

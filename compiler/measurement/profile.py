@@ -19,6 +19,7 @@ from hybridc.compiler.units import format_duration, format_durations
 
 _CALLS = 20
 _WARMUP = 3
+RUNS = _WARMUP + _CALLS  # of the model, for one profile
 _RUNTIME = "vm."  # the virtual machine's own helpers: allocation, shape checks
 
 
@@ -131,7 +132,7 @@ def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[Kerne
     Watching costs about a microsecond for each call of a kernel.
     """
     watch = Watch(session)
-    runs = [watch.run(feed) for _ in range(_WARMUP + _CALLS)]
+    runs = [watch.run(feed) for _ in range(RUNS)]
     known = {entry["kernel"]: entry for entry in session.artifact.report.get("kernels", ())}
     known |= {region.name: {"rule": REGION_RUNTIME} for region in session.artifact.regions}
     timed = [_summarise(name, runs[_WARMUP:], known.get(name, {})) for name in runs[-1]]

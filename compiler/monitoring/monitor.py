@@ -65,7 +65,7 @@ class Monitor:
                 self._absent[name] = str(error)
             else:
                 self._sources[name] = source, [Series(each) for each in source.channels]
-        self._all = [series for _, made in self._sources.values() for series in made]
+        self._all = [series for _, series_of in self._sources.values() for series in series_of]
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="monitor", daemon=True)
         self._worked = 0.0

@@ -48,12 +48,12 @@ def events(timeline: Timeline, monitored: Monitored | None = None) -> dict[str, 
 
 def _names(timeline: Timeline) -> Iterator[Event]:
     for index, (process, name) in enumerate(timeline.processes.items()):
-        for what, told in (
+        for what, arguments in (
             ("process_name", {"name": name}),
             ("thread_name", {"name": "main"}),
             ("process_sort_index", {"sort_index": index}),
         ):
-            yield {"name": what, "ph": "M", "pid": process, "tid": process, "args": told}
+            yield {"name": what, "ph": "M", "pid": process, "tid": process, "args": arguments}
 
 
 def _complete(span: Span, start: int) -> Event:

@@ -8,13 +8,14 @@ A backend is a plug-in: one file in `compiler/backends/`, an entry point of the 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
 from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.compiler.offload.subgraph import Subgraph
+from hybridc.compiler.packages import installed
 from hybridc.compiler.plugin import Catalogue, Plugin, catalogue
 from hybridc.compiler.target import CPU, Target
 
@@ -40,7 +41,9 @@ class Backend(Plugin, ABC):
         """Why it cannot be used on this host, with the cure; nothing where it can."""
         absent = [package for package in cls.packages if not installed(package)]
         named = " ".join(absent)
-        return f"{named} is not installed: pip install {named}" if absent else ""
+        # Of torch the extra names the version: the newest may bring gigabytes for GPUs.
+        cure = " ".join("'hybridc[torch]'" if each == "torch" else each for each in absent)
+        return f"{named} is not installed: pip install {cure}" if absent else ""
 
     @classmethod
     def versions(cls) -> Mapping[str, str]:
@@ -100,11 +103,3 @@ def select(names: Sequence[str], device: str, files: Sequence[Path] = ()) -> tup
             offered = ", ".join((OWN, *fitting))
             raise InputError(f"backend {name} is not for target kind {device}; it has {offered}")
     return tuple(create(name, known) for name in wanted)
-
-
-def installed(package: str) -> bool:
-    """Whether a distribution is installed."""
-    try:
-        return bool(version(package))
-    except PackageNotFoundError:
-        return False

@@ -23,13 +23,13 @@ class Offload:
         return {"name": self.name, "backend": self.backend, "subgraph": self.graph.to_json()}
 
     @classmethod
-    def of_json(cls, told: object) -> "Offload":
+    def of_json(cls, fields: object) -> "Offload":
         """Read what `to_json` wrote.  Raises ArtifactError where it is anything else."""
-        match told:
+        match fields:
             case {"name": str(name), "backend": str(backend), "subgraph": dict(graph)}:
                 return cls(name, backend, Subgraph.of_json(graph))
             case _:
-                raise ArtifactError(f"the manifest describes no kernel by {told!r:.60}")
+                raise ArtifactError(f"the manifest describes no kernel by {fields!r:.60}")
 
 
 def versions(offloads: Sequence[Offload], plugins: Sequence[Path] = ()) -> dict[str, str]:
@@ -63,8 +63,8 @@ class Calls:
             try:
                 call(*tensors)
             except Exception as error:  # whatever a library raises
-                told = f"{offload.backend} fails in {offload.name}: {first_line(error)}"
-                self.failure = InputError(told)
+                message = f"{offload.backend} fails in {offload.name}: {first_line(error)}"
+                self.failure = InputError(message)
                 raise self.failure from error
 
         return guarded

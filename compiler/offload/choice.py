@@ -89,8 +89,8 @@ class MeasureBackends:
             self._locked(groups)
             return
         with self.clock.stage("measure backends"):
-            made = [self._judged(group, rest) for group in groups.values()]
-        verdicts = [verdict for verdict in made if verdict is not None]
+            judged = [self._judged(group, rest) for group in groups.values()]
+        verdicts = [verdict for verdict in judged if verdict is not None]
         chosen = {each.graph.key: each.backend for each in verdicts if each.backend != OWN}
         self.context.backends = {**self.context.backends, **chosen}
         self.context.notes += [f"{BACKENDS} {each.told()}" for each in verdicts]
@@ -175,7 +175,7 @@ class _Bench:
         context = Context(plan.target, plan.rules, self._make(plan.target), backends=backends)
         module = pipeline.run(self._rest, self._module, context)
         built = build(module, plan.target, [each.name for each in context.offloads])
-        made = Artifact(
+        artifact = Artifact(
             name=self._graph.anchor.operator,
             inputs=self._inputs,
             outputs=(self._output,),
@@ -188,7 +188,7 @@ class _Bench:
             offloads=tuple(context.offloads),
             plugins=tuple(plan.options.plugins),
         )
-        return InferenceSession(made, plan.target.threads)
+        return InferenceSession(artifact, plan.target.threads)
 
 
 def alone(found: Found) -> tuple[IRModule, tuple[TensorSpec, ...]]:
@@ -201,8 +201,8 @@ def alone(found: Found) -> tuple[IRModule, tuple[TensorSpec, ...]]:
         with builder.dataflow():
             for binding in found.bindings:
                 call = binding.value
-                given = [replaced.get(arg, arg) for arg in call.args]
-                same = tvm.ir.Call(call.op, given, call.attrs, call.ty_args)
+                operands = [replaced.get(arg, arg) for arg in call.args]
+                same = tvm.ir.Call(call.op, operands, call.attrs, call.ty_args)
                 replaced[binding.var] = builder.emit(same)
             result = builder.emit_output(replaced[found.result])
         builder.emit_func_output(result)

@@ -79,9 +79,9 @@ def rewritten(module: IRModule, calls: Mapping[Any, Expr], gone: set[Any]) -> IR
         ]
         blocks.append(type(block)(kept))
     body = relax.SeqExpr(blocks, main.body.body)
-    made = module.clone()
-    made["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
-    return made
+    clone = module.clone()
+    clone["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure, main.attrs)
+    return clone
 
 
 class _Finder:
@@ -162,21 +162,21 @@ def described(bindings: Sequence[Any]) -> Found | None:
         for argument in binding.value.args:
             if argument in own or argument in numbers:
                 continue
-            made = _operand(argument)
-            if made is None:
+            operand = _operand(argument)
+            if operand is None:
                 return None
             numbers[argument] = len(operands)
-            operands.append(made)
+            operands.append(operand)
             exprs.append(argument)
     steps: list[Step] = []
     for binding in bindings:
         if not isinstance(binding.var.ty, relax.TensorType) or is_open(binding.var):
             return None
         call = binding.value
-        given = tuple(numbers[each] for each in call.args)
+        sources = tuple(numbers[each] for each in call.args)
         shape = tuple(map(int, binding.var.ty.shape.values))
         dtype = str(binding.var.ty.dtype)
-        steps.append(Step(shape, dtype, operator(call), given, _attributes(call)))
+        steps.append(Step(shape, dtype, operator(call), sources, _attributes(call)))
         numbers[binding.var] = len(operands) + len(steps) - 1
     return Found(Subgraph(tuple(operands), tuple(steps)), tuple(exprs), tuple(bindings))
 

@@ -121,10 +121,10 @@ class Subgraph:
             steps = tuple(_step(each) for each in data["steps"])
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"a subgraph is malformed: {error}") from None
-        made = cls(operands, steps)
-        if not 0 < len(steps) <= _MOST or not made._ordered():
+        subgraph = cls(operands, steps)
+        if not 0 < len(steps) <= _MOST or not subgraph._ordered():
             raise ArtifactError("a subgraph is malformed: its steps read what is not there")
-        return made
+        return subgraph
 
     def _ordered(self) -> bool:
         count = len(self.operands)
@@ -135,19 +135,19 @@ class Subgraph:
         )
 
 
-def _operand(told: Mapping[str, Any]) -> Operand:
-    number = told["number"]
-    given = None if number is None else float(number)
-    return Operand(_shape(told), str(told["dtype"]), bool(told["constant"]), given)
+def _operand(fields: Mapping[str, Any]) -> Operand:
+    number = fields["number"]
+    value = None if number is None else float(number)
+    return Operand(_shape(fields), str(fields["dtype"]), bool(fields["constant"]), value)
 
 
-def _step(told: Mapping[str, Any]) -> Step:
-    operands = tuple(int(each) for each in told["operands"])
-    attributes = dict(told["attributes"])
-    return Step(_shape(told), str(told["dtype"]), str(told["operator"]), operands, attributes)
+def _step(fields: Mapping[str, Any]) -> Step:
+    operands = tuple(int(each) for each in fields["operands"])
+    attributes = dict(fields["attributes"])
+    return Step(_shape(fields), str(fields["dtype"]), str(fields["operator"]), operands, attributes)
 
 
-def _shape(told: Mapping[str, Any]) -> tuple[int, ...]:
-    if any(type(extent) is not int or extent < 0 for extent in told["shape"]):
-        raise ValueError(f"no shape: {told['shape']!r:.60}")
-    return tuple(told["shape"])
+def _shape(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    if any(type(extent) is not int or extent < 0 for extent in fields["shape"]):
+        raise ValueError(f"no shape: {fields['shape']!r:.60}")
+    return tuple(fields["shape"])

@@ -24,6 +24,6 @@ def is_faster(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple
     counts = calls.counted(joined.offloads).items()
     with_them, without = format_durations([theirs, ours])
     named = ", ".join(f"{count} kernels by {name}" for name, count in counts)
-    told = f"the model takes {with_them} with {named} and {without} without"
+    note = f"the model takes {with_them} with {named} and {without} without"
     faster = theirs < ours
-    return faster, told if faster else f"{told}, so all are our own"
+    return faster, note if faster else f"{note}, so all are our own"

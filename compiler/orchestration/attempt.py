@@ -42,7 +42,7 @@ class Outcome:
     """An artifact, how it came to be, and a sentence for each limit that it does not keep.
 
     `sensitive` are the products of a quantised model, and what each loses by it; it took so many
-    `seconds` to make, if anybody counted.
+    `seconds` to make, if anybody counted, and so many seconds of the budget are `left`, if any end.
     """
 
     artifact: Artifact
@@ -51,6 +51,7 @@ class Outcome:
     broken: tuple[str, ...]
     sensitive: Lowered | None = None
     seconds: float = 0.0
+    left: float | None = None
 
     def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
         """The same with what would have helped, all the time, and what the report was lacking."""
@@ -256,6 +257,7 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
         options.seed,
         options.timed,
         clock.purse.left,
+        clock.purse.check,
         calibrated=data.calibrated if data and plan.calibrates else None,
     )
 

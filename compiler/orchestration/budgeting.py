@@ -91,6 +91,8 @@ class Budgeting:
         left = self.purse.left
         if left is None:
             return ""
+        if left == 0.0:
+            return "the budget is used up"
         if left <= self._typical:
             need, have = format_duration(self._typical), format_duration(left)
             return f"a stage takes about {need}, and {have} of the budget are left"

@@ -81,7 +81,8 @@ def run(
     for stage in list(course.left):
         course.close(stage, NOT_NEEDED)
     best = course.standing()
-    weights = budget.weights(chosen.enabled)
+    # What has no stage gets nothing of the budget.
+    weights = budget.weights(sorted({stage.component for stage in chosen.stages[1:]}))
     found = results(course.decisions, chosen.enabled, weights)
     return Cascaded(
         best,

@@ -94,10 +94,13 @@ class Hybrid:
             f" hybrid efficiency {self.efficiency:.2f}, fusion score {self.fusion_score:.2f}{doubt}"
         )
 
-    def tried(self) -> "Hybrid":
-        """The same without components that were not needed, which an artifact does not tell of."""
-        found = tuple(each for each in self.components if each.verdict != NOT_NEEDED)
-        return replace(self, components=found)
+    def lasting(self) -> "Hybrid":
+        """What an artifact keeps: nothing of components none of which was needed.
+
+        An artifact that a lock builds again would tell of others, which nobody needed either.
+        """
+        idle = all(each.verdict == NOT_NEEDED for each in self.components)
+        return replace(self, components=()) if idle else self
 
     def to_json(self) -> dict[str, Any]:
         """As JSON data."""

@@ -16,6 +16,10 @@ class OutOfTimeError(InputError):
     """The budget is used up; what was reached until then stands."""
 
 
+def at_leisure(_: str) -> None:
+    """Check nothing: for what may take any time."""
+
+
 class _Ended(BaseException):
     """What ends code of others: no `except Exception` of theirs holds it up."""
 

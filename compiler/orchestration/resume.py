@@ -17,10 +17,8 @@ from typing import Any
 from blake3 import blake3
 
 from hybridc.compiler import archive, settings
-from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance import calibration, remembered
 from hybridc.compiler.assurance.certify import Trial
-from hybridc.compiler.assurance.confidence import Estimate
-from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options, Plan
 from hybridc.compiler.errors import HybridcError
@@ -103,7 +101,7 @@ class Kept:
             found = _outcome(draft, told, self.trial.model)
             sensitive = self._sensitive(options, told["operators"])
             found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
-        except (HybridcError, OSError, ValueError, KeyError, TypeError) as error:
+        except (HybridcError, OSError, AttributeError, ValueError, KeyError, TypeError) as error:
             self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
             return None
         self.notes.append(f"a stage's result was taken from {age:.0f} s ago, when it was measured")
@@ -200,7 +198,7 @@ def _outcome(made: Draft, told: Mapping[str, Any], model: Model) -> Outcome:
     artifact = replace(made.artifact, certificate=told["certificate"])
     latency = _samples(told["seconds"], told["conditions"])
     report = replace(made, artifact=artifact).report(model, made.notes, told["agreement"], latency)
-    return Outcome(artifact, report, _measured(told["measured"]), tuple(told["broken"]))
+    return Outcome(artifact, report, remembered.measured(told["measured"]), tuple(told["broken"]))
 
 
 def _conditions(found: Samples | None) -> dict[str, Any] | None:
@@ -211,35 +209,6 @@ def _samples(seconds: Sequence[float] | None, told: Mapping[str, Any] | None) ->
     if seconds is None:
         return None
     return Samples(tuple(seconds), Conditions.of_json(told) if told else None)
-
-
-def _measured(told: Mapping[str, Any]) -> Measured:
-    return Measured(
-        latency=_estimate(told.get("latency")),
-        throughput=_estimate(told.get("throughput")),
-        memory=told.get("memory"),
-        size=told.get("size"),
-        accuracy=_estimates(told.get("accuracy")),
-        drop=_estimates(told.get("drop")),
-        disturbed=str(told.get("disturbed", "")),
-    )
-
-
-def _estimates(told: Mapping[str, Any] | None) -> dict[str, Estimate]:
-    found = {name: _estimate(each) for name, each in (told or {}).items()}
-    return {name: each for name, each in found.items() if each is not None}
-
-
-def _estimate(told: Mapping[str, Any] | None) -> Estimate | None:
-    """The JSON has None for infinities: a bound that is not known."""
-    if told is None:
-        return None
-    low, high = told["low"], told["high"]
-    return Estimate(
-        float(told["value"]),
-        float("-inf") if low is None else float(low),
-        float("inf") if high is None else float(high),
-    )
 
 
 def _tidy(root: Path, own: Path) -> None:

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler import settings
-from hybridc.compiler.assurance.calibration import Feeds
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.hardware import host
-from hybridc.compiler.model import Model
+from hybridc.compiler.model import Feed, Model
 from hybridc.compiler.orchestration.drafts import Draft
 
 WORKER = "hybridc.compiler.orchestration.side_by_side_worker"
@@ -102,7 +101,7 @@ def drafts(
     waiting, running = list(enumerate(jobs)), dict[int, _Running]()
     deadline = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        _hand_over(Path(folder), trial.model, list(trial.feeds), module)
+        _hand_over(Path(folder), trial.model, trial.feeds[0], module)
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
@@ -121,19 +120,18 @@ def workers(asked: int | None, jobs: int) -> int:
     return max(1, min(asked or host.cores(), jobs))
 
 
-def _hand_over(folder: Path, model: Model, feeds: Feeds, module: str) -> None:
+def _hand_over(folder: Path, model: Model, feed: Feed, module: str) -> None:
+    """Write what building needs; one sample is enough to time libraries on."""
     (folder / "module.json").write_text(module)
     specs = {
         "name": model.name,
         "inputs": [[s.name, list(s.shape), s.dtype] for s in model.inputs],
         "outputs": [[s.name, list(s.shape), s.dtype] for s in model.outputs],
         "notes": list(model.notes),
-        "feeds": len(feeds),
     }
     (folder / "model.json").write_text(json.dumps(specs))
-    for number, feed in enumerate(feeds):
-        for place, spec in enumerate(model.inputs):
-            np.save(folder / f"feed{number}-{place}.npy", feed[spec.name], allow_pickle=False)
+    for place, spec in enumerate(model.inputs):
+        np.save(folder / f"feed{place}.npy", feed[spec.name], allow_pickle=False)
 
 
 def _start(folder: Path, number: int, job: Job, deadline: float) -> _Running:

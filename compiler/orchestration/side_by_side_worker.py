@@ -39,18 +39,18 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         reference=reference,
         notes=tuple(told["notes"]),
     )
-    feeds = [_feed(folder, number, model.inputs) for number in range(told["feeds"])]
+    feeds = [_feed(folder, model.inputs)]
     options = plans.Options(**restored(request["options"]), verify="off")
     with adviser(options) as make:
         made = draft(Trial(model, feeds, []), plans.plan(options), make, Clock(options.progress))
     return made.save(Path(request["output"]))
 
 
-def _feed(folder: Path, number: int, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
-    """One sample; of types that numpy does not know, the file holds the bytes alone."""
+def _feed(folder: Path, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
+    """The sample; of types that numpy does not know, the file holds the bytes alone."""
     found: dict[str, Array] = {}
     for place, spec in enumerate(inputs):
-        array = np.load(folder / f"feed{number}-{place}.npy", allow_pickle=False)
+        array = np.load(folder / f"feed{place}.npy", allow_pickle=False)
         found[spec.name] = array.view(spec.dtype) if array.dtype.kind == "V" else array
     return found
 

@@ -16,9 +16,9 @@ def load(path: Path, feed: Feed, threads: int) -> tuple[Any, list[Any], dict[str
 
     torch.set_num_threads(threads)
     program = export(path, None)
-    given = renamed(feed, program.inputs)
+    by_name = renamed(feed, program.inputs)
     leaves = [
-        argument.value if isinstance(argument, Constant) else torch.from_numpy(given[argument])
+        argument.value if isinstance(argument, Constant) else torch.from_numpy(by_name[argument])
         for argument in program.arguments
     ]
     positional, keyword = tree_unflatten(leaves, program.exported.call_spec.in_spec)

@@ -26,10 +26,10 @@ class Openvino(Peer):
 
         core = openvino.Core()
         model = core.read_model(str(path))
-        given = dict(renamed(feed, [port.any_name for port in model.inputs]))
-        model.reshape({name: openvino.PartialShape(array.shape) for name, array in given.items()})
+        by_name = dict(renamed(feed, [port.any_name for port in model.inputs]))
+        model.reshape({name: openvino.PartialShape(array.shape) for name, array in by_name.items()})
         hints = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
         if self.precision != "default":
             hints["INFERENCE_PRECISION_HINT"] = self.precision
         request = core.compile_model(model, "CPU", hints).create_infer_request()
-        return lambda: request.infer(given)
+        return lambda: request.infer(by_name)

@@ -26,5 +26,5 @@ class Ort(Peer):
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        given = renamed(feed, [port.name for port in session.get_inputs()])
-        return lambda: session.run(None, given)
+        by_name = renamed(feed, [port.name for port in session.get_inputs()])
+        return lambda: session.run(None, by_name)

@@ -176,8 +176,8 @@ def quicken(
     shown = ", ".join(each.described for each in operators if each.name in slower[:_SHOWN])
     more = f" and {len(slower) - _SHOWN} more" if len(slower) > _SHOWN else ""
     count = len(operators) - len(kept)
-    told = f"{count} of {len(operators)} operators; faster as they were: {shown}{more}"
-    return Narrowed(result, changed, told)
+    note = f"{count} of {len(operators)} operators; faster as they were: {shown}{more}"
+    return Narrowed(result, changed, note)
 
 
 def _lost(operator: Operator, times: OperatorTimes) -> float:
@@ -187,12 +187,12 @@ def _lost(operator: Operator, times: OperatorTimes) -> float:
 
 
 def _problem(operators: Sequence[Operator], times: OperatorTimes) -> list[assignment.Operator]:
-    made: list[assignment.Operator] = []
+    problem: list[assignment.Operator] = []
     for each in operators:
         wide, narrow_ = times.of(each)
         choices = Choice(_AS_IT_WAS, wide, 0.0), Choice("int8", narrow_, each.counts)
-        made.append(assignment.Operator(each.name, choices))
-    return made
+        problem.append(assignment.Operator(each.name, choices))
+    return problem
 
 
 def _kept(chosen: assignment.Assignment, operators: Sequence[Operator]) -> tuple[str, ...]:

@@ -95,11 +95,11 @@ def _tapped(module: IRModule, variables: Sequence[Expr]) -> IRModule:
     whole, ty = result[0], result[0].ty
     if len(result) > 1:
         whole, ty = relax.Tuple(result), relax.TupleType([each.ty for each in result])
-    made = relax.Function(
+    main = relax.Function(
         function.params,
         relax.SeqExpr(blocks, whole),
         ty,
         function.is_pure,
         function.attrs,
     )
-    return tidy(updated(module, {module.get_global_var("main"): made}))
+    return tidy(updated(module, {module.get_global_var("main"): main}))

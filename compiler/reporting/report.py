@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -93,20 +93,24 @@ class Report:
             "latency": self.latency.to_json() if self.latency else None,
             "memory": self.memory.to_json(),
             "decisions": [each.to_json() for each in self.decisions if each.verdict != NOT_NEEDED],
-            **(self.hybrid.tried().to_json() if self.hybrid else {}),
+            **(self.hybrid.lasting().to_json() if self.hybrid else {}),
             **({"profile": dict(self.profile)} if self.profile else {}),
         }
 
     def summary(self) -> str:
-        """The few lines that `hybridc compile` prints."""
+        """The few lines that `hybridc compile` prints, with the notes that matter most."""
+        notes = [note for note in self.notes if not_numbers.NAN in note]
+        notes += [note for note in self.notes if note.startswith(TUNED)]
+        notes += [note for note in self.notes if note.startswith(BACKENDS)][-1:]
+        return self._result(notes)
+
+    def _result(self, notes: Sequence[str] = ()) -> str:
         rules = Counter(record.rule for record in self.kernels).most_common()
         counted = ", ".join(f"{count} {rule}" for rule, count in rules)
         lines = [f"kernels by rule: {counted or 'none'}"]
         lines += [f"regions: {summary_of(self.regions)}"] if self.regions else []
-        lines += [note for note in self.notes if not_numbers.NAN in note]
         lines += [_records_line(self.records)] if self.records is not None else []
-        lines += [note for note in self.notes if note.startswith(TUNED)]
-        lines += [note for note in self.notes if note.startswith(BACKENDS)][-1:]
+        lines += notes
         lines += [_agreement_line(output) for output in self.agreement] or ["not verified"]
         if self.latency:
             lines.append(f"latency {self.latency.text()}")
@@ -122,7 +126,7 @@ class Report:
         sections = (
             ("model", self._model()),
             ("notes", "\n".join(self.notes)),
-            ("result", self.summary()),
+            ("result", self._result()),
             ("stages", self._stages()),
             ("monitor", self.monitored.text() if self.monitored else ""),
             ("kernels", self._kernels()),
@@ -234,7 +238,9 @@ def _expected_of(decision: Decision) -> str:
 
 def _records_line(records: Mapping[str, Any]) -> str:
     if "locked" in records:
-        return f"schedules as {records['source']} has them"
+        differs = records.get("differs")
+        though = f", though {'; '.join(differs)}" if differs else ""
+        return f"schedules as {records['source']} has them{though}"
     if "fault" in records:
         return f"no tuning log: {records['fault']}"
     hits = f"{records['hits']} hit{'' if records['hits'] == 1 else 's'}"

@@ -25,6 +25,15 @@ class Measured:
     latency: Samples
     profile: Profile
 
+    def to_json(self) -> dict[str, Any]:
+        """As JSON data."""
+        return {
+            "machine": self.machine,
+            "threads": self.threads,
+            "latency": self.latency.to_json(),
+            "profile": self.profile.to_json(),
+        }
+
 
 def times(measured: Measured, kernels: Entries) -> Element:
     """A bar for each kernel: its time, and how much of it the machine's limits ask for."""

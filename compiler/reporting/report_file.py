@@ -1,6 +1,8 @@
 """Measure an artifact for its page, and write that page."""
 
+import time
 from collections.abc import Callable, Sequence
+from math import inf
 from pathlib import Path
 
 from hybridc.compiler import settings
@@ -8,6 +10,8 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement import measure, profile
+from hybridc.compiler.measurement.conditions import Watch
+from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.reporting.report import Stage
@@ -25,10 +29,12 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
     stages: Sequence[Stage] = (),
     monitored: Monitored | None = None,
     run: bool = True,
-) -> None:
+    left: float | None = None,
+) -> Measured | None:
     """Write the page of an artifact; it is run on random inputs where `run` asks for it.
 
-    An artifact that this host cannot run gets a page that says so.
+    An artifact that this host cannot run gets a page that says so, and so does one that cannot be
+    measured in the seconds of a budget that are `left`.  Returns what was measured.
     """
     notice = ""
     measured = None
@@ -38,16 +44,28 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
         notice = f"The artifact was not run: this CPU lacks {', '.join(lacking)}."
     elif run:
         tell("running the artifact")
-        measured = examine(artifact, threads)
+        measured = examine(artifact, threads, left)
+        notice = "" if measured else "The artifact was not measured: the budget is used up."
     text = render(artifact, measured, stages, notice, monitored)
     with replacing(path) as stream:
         stream.write(text.encode())
+    return measured
 
 
-def examine(artifact: Artifact, threads: int | None = None) -> Measured:
-    """Time whole calls, and then each kernel."""
+def examine(
+    artifact: Artifact, threads: int | None = None, left: float | None = None
+) -> Measured | None:
+    """Time whole calls, and then each kernel; None where the seconds that are `left` end before."""
+    if left == 0.0:
+        return None
+    end = inf if left is None else time.monotonic() + left
     count = threads or settings.requested_threads() or host.cores()
     session = InferenceSession(artifact, count)
     feed = random_feed(artifact.inputs)
-    latency = measure.latency(lambda: session.run(None, feed))
-    return Measured(host.cpu_model(), count, latency, profile.on_this_host(session, count))
+    watch = Watch(count)
+    latency = measure.latency(lambda: session.run(None, feed), longest=end - time.monotonic())
+    if time.monotonic() + profile.RUNS * latency.median > end:
+        return None
+    kernels = profile.on_this_host(session, count)
+    latency = Samples(latency.seconds, watch.conditions())
+    return Measured(host.cpu_model(), count, latency, kernels)

@@ -37,6 +37,7 @@ def render(
         element("h1", artifact.name),
         element("p", _subtitle(artifact), class_="soft"),
         _tiles(artifact, measured),
+        _doubt(measured),
         chart,
         _certificate(artifact),
         decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
@@ -83,6 +84,14 @@ def _tiles(artifact: Artifact, measured: Measured | None) -> Element:
         ),
         class_="tiles",
     )
+
+
+def _doubt(measured: Measured | None) -> Element | None:
+    """What disturbed the measurement that was made for the page."""
+    if measured is None or not measured.latency.disturbed:
+        return None
+    told = f"While it was measured now, {measured.latency.disturbed}: times may be too long."
+    return element("p", told, class_="bad")
 
 
 def _certificate(artifact: Artifact) -> Element:

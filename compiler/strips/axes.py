@@ -127,10 +127,10 @@ def _alone(axis: Axis, buffers: Sequence[Buffer]) -> bool:
         for dimension, extent in enumerate(buffer.shape)
         if dimension != axis.of(buffer) and not _is_number(extent)
     ]
-    told = [extent for extent in others if isinstance(extent, tirx.Var)]
+    solved = [extent for extent in others if isinstance(extent, tirx.Var)]
     used = [var for extent in others for var in tirx.analysis.undefined_vars(extent)]
-    untold = [var for var in used if not any(var.same_as(each) for each in told)]
-    return not any(var.same_as(each) for var in own for each in untold)
+    unsolved = [var for var in used if not any(var.same_as(each) for each in solved)]
+    return not any(var.same_as(each) for var in own for each in unsolved)
 
 
 def _outputs(func: PrimFunc, found: Sequence[Nest]) -> list[Buffer]:

@@ -55,9 +55,9 @@ def cut(
     params = [cutter.buffer(param) for param in func.params]
     if used := [base for base in bases if _uses(body, base)]:
         params.append(tirx.decl_buffer(used, "float32", "places"))
-    made = tirx.PrimFunc(params, body, func.ret_type, func.attrs, func.span)
-    made = made.with_attr(PART, int(all(cutter.leads(b) for b in buffers_of(func))))
-    return Strip(made, tuple(axes), tuple(sizes))
+    strip = tirx.PrimFunc(params, body, func.ret_type, func.attrs, func.span)
+    strip = strip.with_attr(PART, int(all(cutter.leads(b) for b in buffers_of(func))))
+    return Strip(strip, tuple(axes), tuple(sizes))
 
 
 def _uses(body: Any, variable: Var) -> bool:
@@ -120,9 +120,9 @@ class _Cutter:
                 shape[dimension] = tirx.const(size, "int64")
         scope = str(buffer.ty.storage_scope)
         shape = [extent for i, extent in enumerate(shape) if i not in gone]
-        made = tirx.decl_buffer(shape, buffer.dtype, buffer.name, scope=scope)
-        self._buffers[hash(buffer)] = made
-        self._originals[hash(made)] = buffer
+        cut_buffer = tirx.decl_buffer(shape, buffer.dtype, buffer.name, scope=scope)
+        self._buffers[hash(buffer)] = cut_buffer
+        self._originals[hash(cut_buffer)] = buffer
 
     def buffer(self, buffer: Buffer) -> Buffer:
         """The strip's buffer in place of a kernel's; anything else is itself."""
@@ -197,12 +197,12 @@ class _Cutter:
             known = next((b for b in self._buffers.values() if b.same_as(node.source)), None)
             original = node.source if known is None else self._originals[hash(known)]
             own = {axis.of(original): i for i, axis in enumerate(self._axes)}
-            made = [
+            indices = [
                 _without_base(index) if dimension in own else index
                 for dimension, index in enumerate(node.indices)
                 if dimension not in self._lost.get(hash(original), ())
             ]
-            return tirx.BufferLoad(node.source, made)
+            return tirx.BufferLoad(node.source, indices)
 
         def place(var: Any) -> Any:
             return self._places.get(hash(var), self.buffer(var))

@@ -41,6 +41,8 @@ def difference(got: Array, right: Array, terms: int = 1, *, quantised: bool = Tr
     `terms` are those of the longest sum.  Integers are equal, but for 8 bits of a kernel that
     rounds floats to them (`quantised`): a fused multiply-add may take a tie to the other side.
     """
+    if np.array_equal(got, right):  # most parameters are only read, and weights are large
+        return None
     if got.dtype.kind in "biu":
         wide = right.astype(np.int64), got.astype(np.int64)
         step = 1 if quantised and str(got.dtype) in _BYTES else 0

@@ -20,6 +20,7 @@ import numpy as np
 from blake3 import blake3
 from numpy.typing import ArrayLike, NDArray
 
+from hybridc.compiler import settings
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import reason, replacing
 from hybridc.compiler.tuning.features import COLUMNS, Matrix, without_loops
@@ -28,6 +29,7 @@ Floats = NDArray[np.float64]
 # The model of the package, made by benchmarks/train_cost_model.py.
 PRETRAINED = Path(__file__).parent / "cost_model.ubj"
 _TREES = 300
+_MORE = 100  # trees for what the model of the package gets wrong on one's own kernels
 _PARAMETERS = {
     "objective": "reg:squarederror",
     "eta": 0.08,
@@ -41,6 +43,7 @@ _PARAMETERS = {
 }
 # A value this share of a column's range beyond it is outside; so many columns outside are foreign.
 _MARGIN, _FOREIGN = 0.1, 0.05
+_RULES = [i for i, name in enumerate(COLUMNS) if name.startswith("rule ")]
 _HASH = 32  # bytes of BLAKE3 behind the UBJSON
 # A point of e times the best time weighs e^-2 as much: what matters is how fast points compare.
 _TOP_HEAVY = 2.0
@@ -84,7 +87,12 @@ class CostModel:
         return np.asarray(self.booster.predict(rows), np.float64)
 
     def knows(self, features: Matrix) -> bool:
-        """Whether the features lie where the model learned; else its ranking means nothing."""
+        """Whether the features lie where the model learned; else its ranking means nothing.
+
+        A kernel of a rule that it never saw is foreign, however it looks.
+        """
+        if not (features[:, _RULES] * (self.high[_RULES] > 0)).any(axis=1).all():
+            return False
         margin = _MARGIN * (self.high - self.low) + 1e-6
         with np.errstate(invalid="ignore"):
             outside = (features < self.low - margin) | (features > self.high + margin)
@@ -101,19 +109,28 @@ class CostModel:
 
 def train(groups: Sequence[Group], trees: int = _TREES) -> CostModel:
     """A model of these kernels.  Raises InputError where there is nothing to learn from."""
-    usable = [group for group in groups if np.isfinite(group.seconds).sum() > 1]
-    if not usable:
-        raise InputError("a cost model needs at least one kernel with two points that ran")
-    # Once more as candidates look before they are scheduled, so that those are ranked as well.
-    plain = [Group(without_loops(group.features), group.seconds) for group in usable]
-    return _trained([*usable, *plain], trees)
+    return _trained(_both(groups), trees)
 
 
-def load(path: Path = PRETRAINED) -> CostModel:
-    """Read a model.  Raises InputError in one line where the file is no model of these features."""
+def refined(model: CostModel, groups: Sequence[Group], trees: int = _MORE) -> CostModel:
+    """A model with more trees, which learn what it gets wrong on these kernels."""
+    return _trained(_both(groups), trees, model)
+
+
+def own() -> Path:
+    """Where the model lies that `hybridc log train` made here; it goes before the package's."""
+    return settings.cache_directory() / "cost-model.ubj"
+
+
+def load(path: Path | None = None) -> CostModel:
+    """Read a model; that of one's own, if there is one, or of the package where none is named.
+
+    Raises InputError in one line where the file is no model of these features.
+    """
     require_xgboost()
     import xgboost
 
+    path = path or (own() if own().exists() else PRETRAINED)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -147,7 +164,20 @@ def require_xgboost() -> None:
         raise InputError("the cost model needs XGBoost: pip install 'hybridc[tune]'")
 
 
-def _trained(groups: Sequence[Group], trees: int) -> CostModel:
+def _both(groups: Sequence[Group]) -> list[Group]:
+    """The kernels that teach anything, and once more as candidates look before they are scheduled.
+
+    So those are ranked as well.
+    """
+    usable = [group for group in groups if np.isfinite(group.seconds).sum() > 1]
+    if not usable:
+        raise InputError("a cost model needs at least one kernel with two points that ran")
+    plain = [Group(without_loops(group.features), group.seconds) for group in usable]
+    return [*usable, *plain]
+
+
+def _trained(groups: Sequence[Group], trees: int, before: CostModel | None = None) -> CostModel:
+    """Train, from the start or on top of a model."""
     require_xgboost()
     import xgboost
 
@@ -159,8 +189,10 @@ def _trained(groups: Sequence[Group], trees: int) -> CostModel:
         weight=weight / weight.mean(),
         nthread=1,
     )
-    booster = xgboost.train(_PARAMETERS, data, trees)
+    booster = xgboost.train(_PARAMETERS, data, trees, xgb_model=before.booster if before else None)
     low, high = _bounds(features)
+    if before is not None:
+        low, high = np.fmin(low, before.low), np.fmax(high, before.high)
     booster.set_attr(columns=json.dumps(COLUMNS), low=_text(low), high=_text(high))
     return CostModel(booster, low, high)
 

@@ -2,7 +2,8 @@
 
 The clock falls as the chip warms up, and other guests come and go.  The baseline is measured now
 and then, and the times between are set against its reference, so that points measured an hour
-apart can be compared.
+apart can be compared.  Whatever disturbs a reading only adds time: of the two around a moment, the
+lesser one tells the pace.
 """
 
 from bisect import bisect_left
@@ -40,19 +41,15 @@ class Drift:
         if not self._when:
             return 1.0
         after = bisect_left(self._when, when)
-        if after in (0, len(self._when)):
-            pace = self._pace[min(after, len(self._when) - 1)]
-        else:
-            span = self._when[after] - self._when[after - 1]
-            share = (when - self._when[after - 1]) / span if span else 0.0
-            pace = self._pace[after - 1] + share * (self._pace[after] - self._pace[after - 1])
+        pace = min(self._pace[max(0, after - 1) : after + 1])
         return pace if abs(pace - 1) > self.noise else 1.0
 
     def corrected(self, when: float, samples: Sequence[float]) -> tuple[float, ...]:
         """The samples as they would have been at the reference's pace.
 
-        A baseline that takes much longer was disturbed, which says little of what was measured
-        beside it: such samples are corrected by UNSTEADY at most, lest a slow point looks fast.
+        A baseline that takes much longer on both sides was disturbed, which says little of what was
+        measured between: such samples are corrected by UNSTEADY at most, lest a slow point looks
+        fast.
         """
         pace = min(self.pace(when), 1 + UNSTEADY)
         return tuple(sample / pace for sample in samples)
@@ -63,11 +60,27 @@ class Drift:
         return all(abs(pace - 1) <= UNSTEADY for pace in self._pace[-2:])
 
     @property
+    def overstated(self) -> bool:
+        """Whether the reference was disturbed: the last two readings are far below it."""
+        return len(self._pace) > 1 and max(self._pace[-2:]) < 1 - UNSTEADY
+
+    def lower(self) -> None:
+        """Set the reference, and all readings with it, against the last two."""
+        assert self.reference is not None
+        share = min(self._pace[-2:])
+        self.reference *= share
+        self._pace = [pace / share for pace in self._pace]
+
+    @property
     def last(self) -> float:
         """When the last reading was."""
         return self._when[-1] if self._when else float("-inf")
 
     @property
     def worst(self) -> float:
-        """The reading farthest from 1, less 1: 0.03 where things took 3 % longer, -0.03 less."""
-        return max((pace - 1 for pace in self._pace), key=abs, default=0.0)
+        """The pace farthest from 1, less 1: 0.03 where things took 3 % longer, -0.03 less.
+
+        One reading alone that took longer is no pace.
+        """
+        paces = map(min, self._pace, self._pace[1:] or self._pace)
+        return max((pace - 1 for pace in paces), key=abs, default=0.0)

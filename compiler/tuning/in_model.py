@@ -127,7 +127,8 @@ class InModel:
         records = self.log.records(workload.key, target.key, toolchain.key)
         mode = in_model(self.model.state)
         trials = tuning.history(records, task.kernel.rule_name, mode)
-        return {task.search.key(t.point): t.seconds for t in trials if t.seconds is not None}
+        known = [t for t in trials if t.seconds is not None and task.search.contains(t.point)]
+        return {task.search.key(t.point): t.seconds for t in known if t.seconds is not None}
 
     def _lacking(self, task: Task) -> list[Point]:
         """The default and the points that were fastest alone, less those timed in a model."""
@@ -186,7 +187,9 @@ class InModel:
         changed = 0
         for task, calls in self.tasks.items():
             workload, target, toolchain = self._described(task)
-            won = self.log.lookup(workload.key, target, toolchain, mode=self.model.state)
+            won = self.log.lookup(
+                workload.key, target, toolchain, mode=self.model.state, usable=task.usable
+            )
             first = self._timed(task).get(task.search.key(task.search.default))
             if isinstance(won, Hit) and first is not None:
                 default += calls * first

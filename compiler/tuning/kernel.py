@@ -16,6 +16,7 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.drift import Drift
+from hybridc.compiler.tuning.outcome import Measured
 
 # What the unscheduled function needs to be run at all.
 _REFERENCE = "lower-bfloat16"
@@ -115,8 +116,7 @@ class Kernel:
             "name": self.name,
             "func": tvm.ir.save_json(self.func),
             "rule": plugin.text(self.rule),
-            "target": {**self.target.describe(), "kind": "llvm", "mcpu": self.target.cpu},
-            "threads": self.target.threads,
+            "target": self.target.describe(),
             "finish": self.finish,
             "plugins": [str(file) for file in self.plugins],
             "weights": list(self.weights),
@@ -136,7 +136,7 @@ class Kernel:
             data["name"],
             tvm.ir.load_json(data["func"]),
             rules.create(data["rule"]),
-            target.parse(json.dumps(data["target"]), data["threads"]),
+            target.described(data["target"]),
             data["finish"],
             files,
             tuple(data["weights"]),
@@ -161,7 +161,11 @@ def _check_launches(func: PrimFunc, target: Target) -> None:
 
 @dataclass
 class Bench:
-    """A kernel ready to be measured: its file, what it should compute, and its baseline."""
+    """A kernel ready to be measured: its file, what it should compute, and its baseline.
+
+    `point` is the baseline's, `looks` are the times of it that the round under way took, and
+    `lowered` says that these are far below those of before.
+    """
 
     kernel: Kernel
     file: Path
@@ -169,6 +173,9 @@ class Bench:
     limit: float
     drift: Drift = field(default_factory=Drift)
     baseline: Path | None = None
+    point: Point = field(default_factory=dict[str, int])
+    looks: list[Measured] = field(default_factory=list[Measured])
+    lowered: bool = False
 
 
 def _passed(module: Any, text: str, kernel: Kernel) -> PrimFunc:

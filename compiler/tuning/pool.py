@@ -33,6 +33,7 @@ from hybridc.compiler.tuning.watched import Watched
 
 _SEGMENT = 4  # candidates between two readings of the baseline
 _JUST_NOW = 0.05  # seconds in which the pace does not change
+_GLANCE = 1 / 3  # of a candidate's time, which tells the pace to 1 or 2 %
 _REST = 0.1  # seconds between two measurements that are to be independent
 
 
@@ -52,6 +53,7 @@ class Pool:
         gpu: str | None = None,
     ) -> None:
         self.race = race or Race()
+        self._glance = replace(self.race, seconds=_GLANCE * self.race.seconds)
         self.limits = limits or Limits.of_machine()
         cpus = sorted(host.allowed_cpus())
         timing, spare = cpus[:threads], cpus[threads:]
@@ -130,22 +132,24 @@ class Pool:
         if taken[-1].verdict is not Verdict.OK:
             return taken[-1]
         result = passes.combined(taken)
-        bench.baseline, bench.drift = made, Drift(seconds)
+        bench.baseline, bench.point, bench.drift = made, point, Drift(seconds)
         bench.drift.read(time.monotonic(), result.seconds)
         return result
 
     def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
         """What the cost model sees of points; None where the rule cannot show one of them."""
-        self._staff.have(self._workers)
-        rows, child = self._path / f"{next(self._numbers)}.npy", self._staff.builders[0]
-        request = {"do": "features", "kernel": str(bench.file), "points": list(points)}
-        try:
-            limit = self._staff.allowed(self.limits.build)
-            answer = child.ask({**request, "rows": str(rows)}, limit)
-        except ChildError as error:
-            self._staff.gone(child, error)
+        request = {"do": "features", "kernel": str(bench.file)}
+        size = -(-len(points) // self._workers)
+        shares = [points[first : first + size] for first in range(0, len(points), size)]
+        files = [self._path / f"{next(self._numbers)}.npy" for _ in shares]
+        asked = [
+            {**request, "points": list(share), "rows": str(rows)}
+            for share, rows in zip(shares, files, strict=True)
+        ]
+        answers = self._staff.build_all(asked, self.limits.build)
+        if any(isinstance(answer, Measured) or "error" in answer for answer in answers):
             return None
-        return None if "error" in answer else np.load(rows)
+        return np.concatenate([np.load(rows) for rows in files])
 
     def measure(
         self, bench: Bench, points: Sequence[Point], incumbent: float | None, keep: Keep
@@ -153,8 +157,10 @@ class Pool:
         """Build, check and time points; `incumbent` is the time that a point has to beat.
 
         `keep` is given each result as soon as there is one, and where the work is interrupted
-        those that were measured until then.  Times are set against the baseline.
+        those that were measured until then.  Times are set against the baseline, which is among the
+        results where it turns out that it was disturbed when it was measured.
         """
+        bench.looks, bench.lowered = [], False
         waiting: list[tuple[Point, Path]] = []
         built: Iterable[tuple[Any, Path | Measured]] = self._build(bench.file, points)
         for point, made in built if self._overlap else list(built):
@@ -167,6 +173,8 @@ class Pool:
                 waiting = []
         if waiting:
             self._segment(bench, waiting, incumbent, keep)
+        if bench.lowered:
+            keep(replace(passes.combined(bench.looks), point=bench.point))
 
     def _segment(
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
@@ -205,18 +213,30 @@ class Pool:
         """Read the pace, unless that was done just now."""
         if bench.baseline is None or time.monotonic() - bench.drift.last < _JUST_NOW:
             return
-        result = self._time(bench, {}, bench.baseline, None)
-        if result.verdict is Verdict.OK:
-            bench.drift.read(time.monotonic(), result.seconds)
+        result = self._time(bench, {}, bench.baseline, None, self._glance)
+        if result.verdict is not Verdict.OK:
+            return
+        bench.looks.append(result)
+        bench.drift.read(time.monotonic(), result.seconds)
+        if bench.drift.overstated:
+            bench.drift.lower()
+            bench.lowered = True
 
-    def _time(self, bench: Bench, point: Point, library: Path, incumbent: float | None) -> Measured:
+    def _time(
+        self,
+        bench: Bench,
+        point: Point,
+        library: Path,
+        incumbent: float | None,
+        race: Race | None = None,
+    ) -> Measured:
         known, pace = library == bench.baseline, bench.drift.pace(time.monotonic())
         request = {
             "do": "measure",
             "kernel": str(bench.file),
             "library": str(library),
             "wanted": None if known else str(bench.wanted),
-            "race": self.race.to_json(),
+            "race": (race or self.race).to_json(),
             "incumbent": None if known or incumbent is None else incumbent * pace,
         }
         answer = self._run(request, bench.limit)
@@ -229,11 +249,9 @@ class Pool:
     def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
         """Ask the runner; a Measured says how it failed."""
         runner = self._staff.runner
-        try:
-            answer = runner.ask(request, self._staff.allowed(limit))
-        except ChildError as error:
-            return self._staff.gone(runner, error)
-        if "error" not in answer:
+        runner.send(request, self._staff.allowed(limit))
+        answer = self._staff.answer(runner)
+        if isinstance(answer, Measured) or "error" not in answer:
             return answer
         if answer["kind"] == "LostGpuError":  # its process can run nothing any more
             self._staff.forget(runner)

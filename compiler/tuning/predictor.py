@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import inf
-from typing import TYPE_CHECKING
+from math import exp, inf
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 Score = Callable[[Sequence[Point]], Sequence[float]]
 Look = Callable[[Sequence[Point]], Matrix | None]
 
+# What orders points: the learned cost model, the rule's analytic one, or the trials alone.
+Guide = Literal["learned", "analytic", "trials"]
+
 # Points whose loop nests are looked at in one call; each takes tens of milliseconds.  Which ones,
 # the model says by what it sees without them.
 _SHORT = 32
@@ -31,10 +34,11 @@ class Predictor:
     """Ranks the points of one kernel; the lower the score, the faster.
 
     Features of points are asked for, not made here: what a rule makes of a point may crash or hang.
-    Once they are refused, analysis alone goes on.
+    Once they are refused, analysis alone goes on.  `asked` once a strategy had points ranked.
     """
 
     kernel: Kernel
+    asked: bool = False
     _estimates: dict[Key, float] = field(default_factory=dict[Key, float])
     _rows: dict[Key, Matrix] = field(default_factory=dict[Key, Matrix])
     _refused: bool = False
@@ -55,6 +59,7 @@ class Predictor:
         failed = {_key(point) for point, one in zip(tried, seconds, strict=True) if np.isnan(one)}
 
         def ranked(points: Sequence[Point]) -> list[float]:
+            self.asked = True
             canonical = [self._canonical(point) for point in points]
             expected = self._expected(model, [*canonical, *tried], failed, features)
             here, there = expected[: len(points)], expected[len(points) :]
@@ -64,6 +69,31 @@ class Predictor:
             return [float(place) for place in found.order(canonical, here)]
 
         return ranked
+
+    @property
+    def guide(self) -> Guide:
+        """What orders points; trials correct it."""
+        if self._knowing(self._seen([self._default])) is not None:
+            return "learned"
+        return "analytic" if self._estimated else "trials"
+
+    def learned(self, points: Sequence[Point]) -> list[float] | None:
+        """Times over the default's by the cost model; None where it does not know the kernel.
+
+        It sees the loop nests of the points that were looked at while they were ranked.
+        """
+        rows = self._seen([self._default, *map(self._canonical, points)])
+        if (model := self._knowing(rows[:1])) is None:
+            return None
+        first, *others = model.predict(rows)
+        return [exp(value - first) for value in others]
+
+    def _seen(self, points: Sequence[Point]) -> Matrix:
+        """A row for each point, with the loop nests of those that were looked at."""
+        rows = self.features.plain(points)
+        for row, point in zip(rows, points, strict=True):
+            row[:] = self._rows.get(_key(point), row)
+        return rows
 
     def _expected(
         self, model: "CostModel | None", points: Sequence[Point], failed: Set[Key], features: Look
@@ -83,13 +113,16 @@ class Predictor:
         return self.kernel.rule.canonical(self.kernel.match, point)
 
     def _model(self, features: Look) -> "CostModel | None":
-        """The model of the package, if it knows such kernels."""
-        if (model := self._pretrained) is None:
+        """The cost model, if it knows such kernels; it looks at the default."""
+        if self._pretrained is None:
             return None
-        rows = self._features([self._default], features)
-        if rows is None:
-            rows = self.features.plain([self._default])
-        return model if model.knows(rows) else None
+        self._features([self._default], features)
+        return self._knowing(self._seen([self._default]))
+
+    def _knowing(self, rows: Matrix) -> "CostModel | None":
+        """The cost model, if these rows are of such kernels as it learned from."""
+        model = self._pretrained
+        return model if model is not None and model.knows(rows) else None
 
     def _features(self, points: Sequence[Point], features: Look) -> Matrix | None:
         """A row for each point; None, from then on, where one of them cannot be looked at."""

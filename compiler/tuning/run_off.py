@@ -22,7 +22,7 @@ _CONFIRMED = 2
 def contenders(task: Task, log: TuningLog, target: Described, toolchain: Described) -> list[Point]:
     """The default and the winner; none where they are one, or the winner is confirmed already."""
     mode = task.kernel.mode
-    found = log.lookup(task.workload.key, target, toolchain, mode=mode)
+    found = log.lookup(task.workload.key, target, toolchain, mode=mode, usable=task.usable)
     if not isinstance(found, Hit) or found.record.rule != task.kernel.rule_name:
         return []
     default, winner, key = task.default, found.record.point, task.search.key
@@ -31,6 +31,6 @@ def contenders(task: Task, log: TuningLog, target: Described, toolchain: Describ
     times = Counter(
         key(each.point)
         for each in log.records(task.workload.key, target.key, toolchain.key)
-        if each.rule == found.record.rule and each.mode == mode
+        if each.rule == found.record.rule and each.mode == mode and task.search.contains(each.point)
     )
     return [] if times[key(winner)] >= _CONFIRMED else [default.point, winner]

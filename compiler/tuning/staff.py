@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping, Sequence
 from math import inf
+from typing import Any
 
-from hybridc.compiler.child import Child, ChildError
+from hybridc.compiler.child import Child, ChildError, Json
 from hybridc.compiler.hardware import host
 from hybridc.compiler.tuning import outcome
 from hybridc.compiler.tuning.outcome import Measured, MeasureError
@@ -74,6 +75,32 @@ class Staff:
         if left <= 0:
             raise DeadlineError
         return min(seconds, left)
+
+    def answer(self, child: Child) -> dict[str, Any] | Measured:
+        """What a process answers; what its end says of what it was at."""
+        try:
+            return child.receive()
+        except ChildError as error:
+            return self.gone(child, error)
+
+    def build_all(
+        self, requests: Sequence[Json], seconds: float
+    ) -> list[dict[str, Any] | Measured]:
+        """What as many builders answer side by side, each to one of the requests."""
+        self.have(len(requests))
+        waiting = self.builders[: len(requests)]
+        limit = self.allowed(seconds)
+        for child, request in zip(waiting, requests, strict=True):
+            child.send(request, limit)
+        answers: list[dict[str, Any] | Measured] = []
+        try:
+            while waiting:
+                answers.append(self.answer(waiting[0]))
+                waiting.pop(0)
+        finally:  # nobody waits for their answers any more
+            for child in set(waiting) & set(self.builders):
+                self.forget(child)
+        return answers
 
     def gone(self, child: Child, error: ChildError) -> Measured:
         """Forget a process that has ended: what its end says of what it was at.

@@ -1,19 +1,16 @@
 """What a tuning found, as a table for people and as JSON data."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tables import table
-from hybridc.compiler.tuning import cost_model, tasks
+from hybridc.compiler.tuning import explained, tasks
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.units import format_durations
-
-_LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 
 
 def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
@@ -27,7 +24,9 @@ def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
 
 def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
     target, toolchain = keys.of_target(task.kernel.target), keys.of_toolchain()
-    found = log.lookup(task.workload.key, target, toolchain, mode=task.kernel.mode)
+    found = log.lookup(
+        task.workload.key, target, toolchain, mode=task.kernel.mode, usable=task.usable
+    )
     won = found if isinstance(found, Hit) else None
     return {
         "kernel": task.kernel.name,
@@ -38,7 +37,7 @@ def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
         "default": _default(task, won, log),
         "best": won.seconds if won else None,
         "point": dict(won.record.point) if won else None,
-        "tau": _agreement(task),
+        **explained.of(task),
     }
 
 
@@ -79,17 +78,13 @@ def to_json(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str) -> dict[s
 
 
 def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: bool = False) -> str:
-    """The tuning as a table and some sentences; `explain` adds how well it was predicted."""
-    headers = ["kernel", "rule", "calls", "trials", "default", "best", "gain", "point"]
+    """The tuning as tables and some sentences; `explain` adds how well it was predicted."""
+    headers = ("kernel", "rule", "calls", "trials", "default", "best", "gain", "point")
     defaults = format_durations([row["default"] for row in rows])
     bests = format_durations([row["best"] for row in rows])
     lines = list(map(_row, rows, defaults, bests))
-    if explain:
-        headers.insert(-1, "predicted τ")
-        lines = [
-            (*cells[:-1], _tau(row), cells[-1]) for cells, row in zip(lines, rows, strict=True)
-        ]
-    told = [table(headers, lines), _counted(tuned), *tuned.skipped]
+    told = [table(headers, lines), *([explained.text(rows)] if explain and rows else [])]
+    told += [_counted(tuned), *tuned.skipped]
     told.append(f"together, the kernels are {gain(rows):.3f} times as fast as without tuning")
     told.append(f"kept in {log}; ended: {tuned.reason}")
     return "\n".join(told)
@@ -123,20 +118,3 @@ def _row(row: Mapping[str, Any], written_default: str, written_best: str) -> tup
         f"{default / best:.2f}" if default and best else "-",
         " ".join(f"{knob}={value}" for knob, value in (row["point"] or {}).items()) or "-",
     )
-
-
-def _tau(row: Mapping[str, Any]) -> str:
-    return "-" if row["tau"] is None else f"{row['tau']:.2f}"
-
-
-def _agreement(task: Task) -> float | None:
-    """Kendall's τ of what the rule's model says and what was measured; None for too few points."""
-    pairs = [
-        (predicted, trial.seconds)
-        for trial in task.history
-        if trial.seconds and (predicted := task.predictor.estimate(trial.point)) is not None
-    ]
-    if len(pairs) < _LEAST:
-        return None
-    agreement = cost_model.kendall(*zip(*pairs, strict=True))
-    return agreement if isfinite(agreement) else None

@@ -24,6 +24,7 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, Verdict
+from hybridc.compiler.log.winner import Measured
 from hybridc.compiler.rewrite import bindings_of, operator
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.kernel import Kernel
@@ -42,7 +43,8 @@ _SPACINGS = 4
 class Task:
     """A kernel to tune: how often the models call it, and what was tried so far.
 
-    `exhausted` once its strategy has no more points to offer.
+    `proposed` once its strategy was asked for points besides the default, `exhausted` once it has
+    no more to offer.
     """
 
     kernel: Kernel
@@ -50,6 +52,7 @@ class Task:
     workload: Described
     search: SearchTask
     history: list[Trial] = field(default_factory=list[Trial])
+    proposed: bool = False
     exhausted: bool = False
 
     @cached_property
@@ -75,7 +78,19 @@ class Task:
 
     def is_default(self, point: Point) -> bool:
         """Whether a point gives the schedule that compiling takes without tuning."""
-        return self.search.key(point) == self.search.key(self.search.default)
+        here = self.search
+        return here.contains(point) and here.key(point) == here.key(here.default)
+
+    def usable(self, measured: Measured) -> str | None:
+        """Why what was measured says nothing of this kernel any more, as a look-up asks."""
+        ours = measured.rule == self.kernel.rule_name
+        stale = ours and not self.search.contains(measured.point)
+        return "it is no point of the rule's space any more" if stale else None
+
+    def remember(self, records: Iterable[Record]) -> None:
+        """Take what a log knows of its points; those that its space has no more are passed over."""
+        found = history(records, self.kernel.rule_name, self.kernel.mode)
+        self.history = [trial for trial in found if self.search.contains(trial.point)]
 
     @property
     def seconds(self) -> float:

@@ -202,7 +202,7 @@ class Tuner:
             near = nearby.hints(task, self.tasks, self.log, self._toolchain)
             search = replace(search, hints=near, score=task.predictor.score(task.history, look))
         points = self.strategy.propose(search, task.history, count)
-        task.exhausted = not points
+        task.proposed, task.exhausted = known, not points
         with self._kept(task) as keep:
             if known:
                 best = task.best.seconds if task.best else None
@@ -214,14 +214,15 @@ class Tuner:
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
         """Take what is measured in the block, and write it into the log whatever happens.
 
-        A measurement counts as so many trials.  Raises LogError where the log takes none of them:
-        they would be measured again and again.
+        A measurement counts as so many trials, one of a default that is known as none.  Raises
+        LogError where the log takes none of them: they would be measured again and again.
         """
         found: list[Measured] = []
+        default = task.default
 
         def keep(measured: Measured) -> None:
             found.append(measured)
-            self._measured += trials
+            self._measured += 0 if default and task.is_default(measured.point) else trials
             self._disturbed += measured.disturbed
             if measured.verdict is not Verdict.OK:
                 self._failed[measured.verdict] += 1
@@ -254,7 +255,7 @@ class Tuner:
         for task in tasks:
             target = keys.of_target(task.kernel.target)
             found = self.log.records(task.workload.key, target.key, self._toolchain.key)
-            task.history = tuning.history(found, task.kernel.rule_name, task.kernel.mode)
+            task.remember(found)
 
     def _described(self, task: Task) -> list[keys.Described]:
         return [task.workload, keys.of_target(task.kernel.target), self._toolchain]

@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> float:
 def tokenise(sentences: list[str]) -> list[Tokens]:
     """Give the ids and the mask of each sentence, each [1, TOKENS]."""
     tokenizer: Any = AutoTokenizer.from_pretrained(get_model_path(), local_files_only=True)
-    made = tokenizer(
+    tokens = tokenizer(
         sentences, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="np"
     )
-    arrays = {name: made[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
+    arrays = {name: tokens[name].astype(np.int64) for name in ("input_ids", "attention_mask")}
     return [
         {name: array[row : row + 1] for name, array in arrays.items()}
         for row in range(len(sentences))

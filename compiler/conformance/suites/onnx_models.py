@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.conformance import onnx_cases
+from hybridc.compiler.conformance.comparison import Tolerance
 from hybridc.compiler.conformance.suite import Entry, Result, Suite
 
 _KINDS = ("simple", "pytorch-converted", "pytorch-operator")
 _LIGHT = "light"
-_LIGHT_TOLERANCE = 1e-3, 1e-7  # of ONNX's loader where a case names none
+_LIGHT_TOLERANCE = Tolerance(1e-3, 1e-7)  # of ONNX's loader where a case names none
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class OnnxModels(Suite):
             tuple(list(_tensors(data, *side)) for side in sides)
             for data in sorted(folder.glob("test_data_set_*"))
         ]
-        return onnx_cases.Case(model, sets, case.rtol, case.atol)
+        return onnx_cases.Case(model, sets, Tolerance(case.rtol, case.atol))
 
 
 def _tensors(folder: Path, kind: str, values: Sequence[Any]) -> Iterator[Any]:
@@ -91,7 +92,7 @@ def _light(name: str) -> onnx_cases.Case:
         tensor = onnx.TensorProto()
         tensor.ParseFromString(path.with_name(f"{name}_output_{index}.pb").read_bytes())
         outputs.append(tensor)
-    return onnx_cases.Case(model, [(inputs, outputs)], *_LIGHT_TOLERANCE)
+    return onnx_cases.Case(model, [(inputs, outputs)], _LIGHT_TOLERANCE)
 
 
 def _light_folder() -> Path:

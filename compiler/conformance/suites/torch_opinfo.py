@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hybridc.compiler.conformance.onnx_cases import difference
+from hybridc.compiler.conformance.comparison import Tolerance, difference
 from hybridc.compiler.conformance.suite import Entry, Result, Suite, Verdict
 from hybridc.compiler.errors import InputError, ModelError
 
-_RTOL, _ATOL = 1e-3, 1e-4
+_TOLERANCE = Tolerance(1e-3, 1e-4)
+_EQUAL = Tolerance(0.0, 0.0)
 _NOT_HERE = "jiterator"  # made of CUDA code
 # What they give is memory that nobody wrote.
 _UNWRITTEN = frozenset(
@@ -61,18 +62,18 @@ class TorchOpinfo(Suite):
                     self.inner = function
 
             def forward(self, *tensors: Any) -> Any:
-                given = list(leaves)
+                arguments = list(leaves)
                 for place, tensor in zip(places, tensors, strict=True):
-                    given[place] = tensor
-                positional, keyword = tree_unflatten(given, spec)
+                    arguments[place] = tensor
+                positional, keyword = tree_unflatten(arguments, spec)
                 return function(*positional, **keyword)
 
         module, tensors = Case().eval(), tuple(leaves[place].detach() for place in places)
         wanted = _eager(module, tensors)
         got, helped = _compiled(module, tensors)
         right = Verdict.FALLBACK if helped else Verdict.PASS
-        said = difference(got, wanted, _RTOL, _ATOL)
-        return Result("", "", Verdict.WRONG if said else right, said or "")
+        differs = difference(got, wanted, _TOLERANCE)
+        return Result("", "", Verdict.WRONG if differs else right, differs or "")
 
 
 def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
@@ -86,7 +87,7 @@ def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
         except RuntimeError as error:
             raise ModelError(f"torch itself refuses it: {error}") from None
     wanted, again = ([_array(x) for x in each if isinstance(x, torch.Tensor)] for each in both)
-    if difference(wanted, again, 0.0, 0.0):
+    if difference(wanted, again, _EQUAL):
         raise ModelError("it draws random numbers")
     if not wanted:
         raise ModelError("it gives no tensors")
@@ -181,15 +182,15 @@ def _modules() -> Iterator[tuple[str, Callable[[], Call]]]:
 def _module(info: Any) -> Call:
     import torch
 
-    made = info.module_inputs_func(
+    samples = info.module_inputs_func(
         info, device="cpu", dtype=torch.float32, requires_grad=False, training=False
     )
-    first = made[0]
-    built, given = first.constructor_input, first.forward_input
-    if given is None:
+    first = samples[0]
+    constructor, forward = first.constructor_input, first.forward_input
+    if forward is None:
         raise ModelError("it has no inputs")
-    module = info.module_cls(*built.args, **built.kwargs).eval()
-    return module, tuple(given.args), dict(given.kwargs)
+    module = info.module_cls(*constructor.args, **constructor.kwargs).eval()
+    return module, tuple(forward.args), dict(forward.kwargs)
 
 
 def _examples() -> Iterator[tuple[str, Callable[[], Call]]]:

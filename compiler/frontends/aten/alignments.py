@@ -13,7 +13,7 @@ import torch
 from tvm import tirx
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.aten.kernels import call, given, wide
+from hybridc.compiler.frontends.aten.kernels import as_result, call, wide
 from hybridc.compiler.frontends.onnx.node import Expr
 
 Tensor = Any  # torch.Tensor
@@ -91,8 +91,8 @@ def _alignments(
     blank: int,
 ) -> torch.Tensor:
     """The loss of each row of `[steps, rows, classes]` for targets `[rows, labels]`."""
-    given = (log_probs, targets, input_lengths, target_lengths, blank)
-    loss: torch.Tensor = torch.ops.aten._ctc_loss.Tensor(*given)[0]
+    operands = (log_probs, targets, input_lengths, target_lengths, blank)
+    loss: torch.Tensor = torch.ops.aten._ctc_loss.Tensor(*operands)[0]
     return loss
 
 
@@ -143,18 +143,22 @@ def _loss_by_name(  # noqa: PLR0913, PLR0917 - torch's own signature
     zero_infinity: bool = False,
 ) -> Tensor:
     number = _REDUCTIONS.index(reduction)
-    given = (log_probs, targets, input_lengths, target_lengths)
-    return ctc_loss(*given, blank, number, zero_infinity)
+    operands = (log_probs, targets, input_lengths, target_lengths)
+    return ctc_loss(*operands, blank, number, zero_infinity)
 
 
-def _lengths(given: Tensor | Sequence[int]) -> Tensor:
-    made = given if isinstance(given, torch.Tensor) else torch.tensor(given)
-    return made.to(torch.int64).reshape(-1)
+def _lengths(lengths: Tensor | Sequence[int]) -> Tensor:
+    tensor = lengths if isinstance(lengths, torch.Tensor) else torch.tensor(lengths)
+    return tensor.to(torch.int64).reshape(-1)
 
 
-def _padded(targets: Tensor, given: Tensor | Sequence[int], lengths: Tensor) -> Tensor:
+def _padded(targets: Tensor, target_lengths: Tensor | Sequence[int], lengths: Tensor) -> Tensor:
     """Targets one behind another as rows, each as long as the longest may be."""
-    longest = targets.shape[0] if isinstance(given, torch.Tensor) else max(given, default=0)
+    longest = (
+        targets.shape[0]
+        if isinstance(target_lengths, torch.Tensor)
+        else max(target_lengths, default=0)
+    )
     if not targets.shape[0] or not longest:
         return targets.new_zeros(lengths.shape[0], 1)
     starts = (lengths.cumsum(0) - lengths).unsqueeze(1)
@@ -170,8 +174,8 @@ def _forward(c: Call) -> Expr:
     steps = s.astype(s.minimum(s.maximum(c["input_lengths"], 0), t), "int32")
     lengths = s.astype(s.minimum(s.maximum(c["target_lengths"], 0), labels), "int32")
     operands = [wide(s, c["log_probs"]), c["targets"], steps, lengths]
-    (made,) = call(s, "alignments", _FORWARD, operands, [((n,), "float64")], **names)
-    return given(s, made, *c.results[0])
+    (alpha,) = call(s, "alignments", _FORWARD, operands, [((n,), "float64")], **names)
+    return as_result(s, alpha, *c.results[0])
 
 
 TRACEABLE: Mapping[Callable[..., Any], Callable[..., Any]] = MappingProxyType(

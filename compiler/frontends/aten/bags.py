@@ -38,15 +38,15 @@ def _embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
     if mode in (_SUM, _MEAN):
         if padding_idx >= 0:
             rows = torch.where(counted.unsqueeze(1), rows, 0.0)
-        made = torch.zeros(count, weight.shape[1], dtype=rows.dtype).index_add(0, bag, rows)
+        result = torch.zeros(count, weight.shape[1], dtype=rows.dtype).index_add(0, bag, rows)
         if mode == _MEAN:
-            made = made / torch.clamp(sizes, min=1).unsqueeze(1).to(rows.dtype)
+            result = result / torch.clamp(sizes, min=1).unsqueeze(1).to(rows.dtype)
     else:
         rows = torch.where(counted.unsqueeze(1), rows, -torch.inf)
         lowest = torch.full((count, weight.shape[1]), -torch.inf, dtype=rows.dtype)
-        made = lowest.scatter_reduce(0, bag.unsqueeze(1).expand(rows.shape), rows, "amax")
-        made = torch.where((sizes > 0).unsqueeze(1), made, 0.0)
-    return made, bag.to(indices.dtype), sizes.to(indices.dtype), torch.zeros_like(sizes)
+        result = lowest.scatter_reduce(0, bag.unsqueeze(1).expand(rows.shape), rows, "amax")
+        result = torch.where((sizes > 0).unsqueeze(1), result, 0.0)
+    return result, bag.to(indices.dtype), sizes.to(indices.dtype), torch.zeros_like(sizes)
 
 
 def embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
@@ -62,8 +62,8 @@ def embedding_bag(  # noqa: PLR0913, PLR0917 - torch's own signature
 ) -> tuple[Tensor, ...]:
     """As users call it: the place of padding may be missing, or count from the end."""
     padding = -1 if padding_idx is None else padding_idx % weight.shape[0]
-    given = (weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights)
-    return _embedding_bag(*given, include_last_offset, padding)
+    operands = (weight, indices, offsets, scale_grad_by_freq, mode, sparse, per_sample_weights)
+    return _embedding_bag(*operands, include_last_offset, padding)
 
 
 def bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
@@ -82,10 +82,10 @@ def bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
     """Where each row of a matrix is a bag, no place has to be looked for."""
     if input.ndim != 2 or offsets is not None or max_norm is not None or not input.numel():
         whole = (input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse)
-        made = torch.nn.functional.embedding_bag(
+        result = torch.nn.functional.embedding_bag(
             *whole, per_sample_weights, include_last_offset, padding_idx
         )
-        return made
+        return result
     rows = torch.nn.functional.embedding(input, weight)
     if per_sample_weights is not None:
         rows = rows * per_sample_weights.unsqueeze(2)
@@ -94,10 +94,10 @@ def bags_of_one_size(  # noqa: PLR0913, PLR0917 - torch's own signature
     counted = input != padding_idx % weight.shape[0]
     sizes = counted.sum(1, keepdim=True)
     if mode == "max":
-        made = torch.where(counted.unsqueeze(2), rows, -torch.inf).amax(1)
-        return torch.where(sizes > 0, made, 0.0)
-    made = torch.where(counted.unsqueeze(2), rows, 0.0).sum(1)
-    return made / sizes.clamp(min=1).to(made.dtype) if mode == "mean" else made
+        result = torch.where(counted.unsqueeze(2), rows, -torch.inf).amax(1)
+        return torch.where(sizes > 0, result, 0.0)
+    result = torch.where(counted.unsqueeze(2), rows, 0.0).sum(1)
+    return result / sizes.clamp(min=1).to(result.dtype) if mode == "mean" else result
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

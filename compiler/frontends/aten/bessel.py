@@ -69,8 +69,8 @@ def _first_kind(order: int, x: Tensor) -> Tensor:
     size = torch.abs(x)
     near, low, high = _split(size, _FAR)
     series = (low / 2) ** order * polynomial(_power(order, -1), low * low / 4)
-    made = torch.where(near, series, _waves(order, high)[0])
-    return torch.where(x < 0, -made, made) if order else made
+    result = torch.where(near, series, _waves(order, high)[0])
+    return torch.where(x < 0, -result, result) if order else result
 
 
 def _second_kind(order: int, x: Tensor) -> Tensor:
@@ -81,8 +81,8 @@ def _second_kind(order: int, x: Tensor) -> Tensor:
     rest = (low / 2) ** order * polynomial(_second(order, -1), square)
     series = (2 * torch.log(low / 2) * first - rest) / math.pi
     series = series - 2 / (math.pi * low) if order else series
-    made = torch.where(near, series, _waves(order, high)[1])
-    return torch.where(x > 0, made, torch.where(x == 0, -math.inf, math.nan))
+    result = torch.where(near, series, _waves(order, high)[1])
+    return torch.where(x > 0, result, torch.where(x == 0, -math.inf, math.nan))
 
 
 def _grown(order: int, scaled: bool, x: Tensor) -> Tensor:
@@ -93,12 +93,12 @@ def _grown(order: int, scaled: bool, x: Tensor) -> Tensor:
     factors = [(-1) ** k * a for k, a in enumerate(_hankel(order))]
     expansion = polynomial(factors, 1 / high) / torch.sqrt(2 * math.pi * high)
     if scaled:
-        made = torch.where(near, series * torch.exp(-low), expansion)
+        result = torch.where(near, series * torch.exp(-low), expansion)
     else:
         # In two factors, as the exponential alone overflows first.
         half = torch.exp(high / 2)
-        made = torch.where(near, series, half * expansion * half)
-    return torch.where(x < 0, -made, made) if order else made
+        result = torch.where(near, series, half * expansion * half)
+    return torch.where(x < 0, -result, result) if order else result
 
 
 def _decaying(order: int, scaled: bool, x: Tensor) -> Tensor:
@@ -113,9 +113,9 @@ def _decaying(order: int, scaled: bool, x: Tensor) -> Tensor:
     between = _integral(order, torch.where(near, 2.0, x))
     high = torch.where(middle, _FAR_MODIFIED, x)
     expansion = polynomial(_hankel(order), 1 / high) * torch.sqrt(math.pi / (2 * high))
-    made = torch.where(near, series, torch.where(middle, between, expansion))
-    made = made if scaled else made * torch.exp(-x)
-    return torch.where(x > 0, made, torch.where(x == 0, math.inf, math.nan))
+    result = torch.where(near, series, torch.where(middle, between, expansion))
+    result = result if scaled else result * torch.exp(-x)
+    return torch.where(x > 0, result, torch.where(x == 0, math.inf, math.nan))
 
 
 def _integral(order: int, x: Tensor) -> Tensor:
@@ -132,8 +132,8 @@ def _spherical(x: Tensor) -> Tensor:
     near = torch.abs(x) < 0.5
     far = torch.where(near, 1.0, x)
     terms = [(-1) ** k / math.factorial(2 * k + 1) for k in range(8)]
-    made = torch.where(near, polynomial(terms, x * x), torch.sin(far) / far)
-    return torch.where(torch.isinf(x), 0.0, made)
+    result = torch.where(near, polynomial(terms, x * x), torch.sin(far) / far)
+    return torch.where(torch.isinf(x), 0.0, result)
 
 
 _AIRY_FAR = 6.5  # where the series has lost 8 of 16 digits and the expansion reaches as many
@@ -155,8 +155,8 @@ def _airy(x: Tensor) -> Tensor:
     odd = polynomial([(-1) ** i * u for i, u in enumerate(factors[1::2])], phase**-2) / phase
     angle = phase - math.pi / 4
     left = (torch.cos(angle) * even + torch.sin(angle) * odd) / root
-    made = torch.where(x <= -_AIRY_FAR, left, torch.where(x < _AIRY_FAR, series, right))
-    return torch.where(torch.isinf(x), math.nan, made)
+    result = torch.where(x <= -_AIRY_FAR, left, torch.where(x < _AIRY_FAR, series, right))
+    return torch.where(torch.isinf(x), math.nan, result)
 
 
 def _airy_terms(first: int) -> list[float]:

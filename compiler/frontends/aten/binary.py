@@ -49,8 +49,8 @@ def _rounded_quotient(c: Call) -> Expr:
     mode = c["rounding_mode"]
     if "float" not in c.part:
         return s.floor_divide(a, b) if mode == "floor" else s.divide(a, b)
-    made = s.divide(a, b)
-    return {"floor": s.floor, "trunc": s.trunc}[mode](made) if mode else made
+    quotient = s.divide(a, b)
+    return {"floor": s.floor, "trunc": s.trunc}[mode](quotient) if mode else quotient
 
 
 def _comparison(operator: str) -> Converter:
@@ -76,12 +76,12 @@ def _chosen(c: Call) -> Expr:
 
 def _clamped(c: Call) -> Expr:
     """Between a least and a largest, each of which may be missing."""
-    made = operand(c, "self", c.part)
+    result = operand(c, "self", c.part)
     if c.arguments.get("min") is not None:
-        made = c.scope.maximum(made, operand(c, "min", c.part))
+        result = c.scope.maximum(result, operand(c, "min", c.part))
     if c.arguments.get("max") is not None:
-        made = c.scope.minimum(made, operand(c, "max", c.part))
-    return made
+        result = c.scope.minimum(result, operand(c, "max", c.part))
+    return result
 
 
 def _hypotenuse(self: Tensor, other: Tensor) -> Tensor:
@@ -89,17 +89,17 @@ def _hypotenuse(self: Tensor, other: Tensor) -> Tensor:
     one, two = torch.broadcast_tensors(self.abs(), other.abs())
     larger, smaller = torch.maximum(one, two), torch.minimum(one, two)
     ratio = smaller / torch.where(larger == 0, 1.0, larger)
-    made = larger * torch.sqrt(1 + ratio * ratio)
+    result = larger * torch.sqrt(1 + ratio * ratio)
     infinite = torch.logical_or(torch.isinf(one), torch.isinf(two))
-    return torch.where(infinite, torch.inf, made).to(made.dtype)
+    return torch.where(infinite, torch.inf, result).to(result.dtype)
 
 
 def _extreme(function: Callable[..., Tensor], self: Tensor, other: Tensor) -> Tensor:
     """Of the two that is a number, where one is none."""
-    made = function(self, other)
-    if not made.is_floating_point():
-        return made
-    kept = torch.where(torch.isnan(other), self, made)
+    result = function(self, other)
+    if not result.is_floating_point():
+        return result
+    kept = torch.where(torch.isnan(other), self, result)
     return torch.where(torch.isnan(self), other, kept)
 
 

@@ -63,8 +63,8 @@ def _parts(self: Tensor) -> tuple[Tensor, Tensor]:
     exponent = exponent + high.to(exponent.dtype) - low.to(exponent.dtype)
     mantissa = torch.where(high, mantissa / 2, torch.where(low, mantissa * 2, mantissa))
     mantissa = torch.where(wide < 0, -mantissa, mantissa)
-    made = torch.where(finite, mantissa, wide).to(self.dtype)
-    return made, torch.where(finite, exponent, 0.0).to(torch.int32)
+    fraction = torch.where(finite, mantissa, wide).to(self.dtype)
+    return fraction, torch.where(finite, exponent, 0.0).to(torch.int32)
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -222,12 +222,12 @@ def _fourier(one_sided: bool, to_real: bool) -> Converter:
             length = static(x)[axis % (rank - 1)]
             moved = spectral.to_front(s, x, axis % (rank - 1), rank)
             if to_real and axis == half:
-                made = spectral.real_inverse(s, moved, int(c["last_dim_size"]))
+                spectrum = spectral.real_inverse(s, moved, int(c["last_dim_size"]))
             else:
                 single = one_sided and axis == half and bool(c["onesided"])
                 bins = length // 2 + 1 if single else length
-                made = spectral.transform(s, moved, length, bins, inverse=not forward)
-            x = spectral.to_front(s, made, axis % (rank - 1), rank)
+                spectrum = spectral.transform(s, moved, length, bins, inverse=not forward)
+            x = spectral.to_front(s, spectrum, axis % (rank - 1), rank)
         scale = _scale(c, forward)
         x = x if scale == 1 else s.multiply(x, scale)
         x = s.squeeze(x, axis=[rank - 1]) if to_real else x

@@ -79,9 +79,9 @@ def _erfinv(x: Tensor) -> Tensor:
     # The series at 0, to the seventh power.
     near = polynomial((1, math.pi / 12, 7 * math.pi**2 / 480, 127 * math.pi**3 / 40320), square)
     near = math.sqrt(math.pi) / 2 * size * near
-    made = torch.where(size < 0.01, near, far)
-    made = torch.where(size < 1, made, torch.where(size == 1, math.inf, math.nan))
-    return torch.where(x < 0, -made, made)
+    result = torch.where(size < 0.01, near, far)
+    result = torch.where(size < 1, result, torch.where(size == 1, math.inf, math.nan))
+    return torch.where(x < 0, -result, result)
 
 
 def _ndtri(p: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from hybridc.compiler.frontends.aten import _jacobi_kernels as jacobi
 from hybridc.compiler.frontends.aten import _matrix_kernels as matrix
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.aten.kernels import batched, call, given, wide
+from hybridc.compiler.frontends.aten.kernels import as_result, batched, call, wide
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
 from hybridc.compiler.rewrite import constant
 
@@ -20,11 +20,11 @@ from hybridc.compiler.rewrite import constant
 _SWEEPS = 16
 
 
-def _as_results(c: Call, made: tuple[Expr, ...]) -> tuple[Expr, ...] | Expr:
+def _as_results(c: Call, factors: tuple[Expr, ...]) -> tuple[Expr, ...] | Expr:
     """Each result in torch's shape and type."""
-    pairs = zip(made, c.results, strict=True)
-    told = tuple(given(c.scope, x, *result) for x, result in pairs)
-    return told if isinstance(c.value, tuple | list) else told[0]
+    pairs = zip(factors, c.results, strict=True)
+    results = tuple(as_result(c.scope, x, *result) for x, result in pairs)
+    return results if isinstance(c.value, tuple | list) else results[0]
 
 
 def _matrices(c: Call, name: str) -> Expr:
@@ -58,11 +58,11 @@ def _lu_unpack(c: Call) -> tuple[Expr, ...] | Expr:
     lower = s.strided_slice(packed, [2], [0], [k]) if n > k else packed
     upper = s.strided_slice(packed, [1], [0], [k]) if m > k else packed
     unit = constant(np.eye(m, k)[None], str(packed.ty.dtype))
-    made = (permutation, s.add(s.tril(lower, k=-1), unit), s.triu(upper))
+    factors = (permutation, s.add(s.tril(lower, k=-1), unit), s.triu(upper))
     shapes = [shape for shape, _ in c.results]
     nothing = [constant(np.zeros(shape), kind) for shape, kind in c.results]
     kept = [
-        empty if 0 in shape else x for x, shape, empty in zip(made, shapes, nothing, strict=True)
+        empty if 0 in shape else x for x, shape, empty in zip(factors, shapes, nothing, strict=True)
     ]
     return _as_results(c, tuple(kept))
 
@@ -93,8 +93,8 @@ def _solve_triangular(c: Call) -> tuple[Expr, ...] | Expr:
     a, b, upper = batched(s, a, 2), batched(s, b, 2), bool(c["upper"])
     if not c["left"]:
         a, b, upper = s.permute_dims(a, [0, 2, 1]), s.permute_dims(b, [0, 2, 1]), not upper
-    made = _triangular(s, a, b, upper, c["unitriangular"])
-    return _as_results(c, (made if c["left"] else s.permute_dims(made, [0, 2, 1]),))
+    solution = _triangular(s, a, b, upper, c["unitriangular"])
+    return _as_results(c, (solution if c["left"] else s.permute_dims(solution, [0, 2, 1]),))
 
 
 def _triangular(s: Scope, a: Expr, b: Expr, upper: bool, unit: bool) -> Expr:
@@ -200,8 +200,8 @@ def _unless_empty(converter: Converter) -> Converter:
 
     def convert(c: Call) -> tuple[Expr, ...] | Expr:
         if any(0 in value.shape for value in c.values.values()):
-            made = tuple(constant(np.zeros(shape), kind) for shape, kind in c.results)
-            return made if isinstance(c.value, tuple | list) else made[0]
+            zeros = tuple(constant(np.zeros(shape), kind) for shape, kind in c.results)
+            return zeros if isinstance(c.value, tuple | list) else zeros[0]
         return converter(c)
 
     return convert

@@ -44,8 +44,8 @@ def _lgamma(x: Tensor) -> Tensor:
     t = z + 7.5
     right = 0.5 * math.log(2 * math.pi) + (z + 0.5) * torch.log(t) - t + torch.log(total)
     left = math.log(math.pi) - torch.log(torch.abs(_sine(x))) - right
-    made = torch.where(low, left, right)
-    return torch.where(torch.isinf(x) | ((x <= 0) & (x == torch.floor(x))), math.inf, made)
+    result = torch.where(low, left, right)
+    return torch.where(torch.isinf(x) | ((x <= 0) & (x == torch.floor(x))), math.inf, result)
 
 
 def _sine(x: Tensor) -> Tensor:
@@ -72,9 +72,9 @@ def _digamma(x: Tensor) -> Tensor:
     right = torch.log(z) - 0.5 / z - series + shift
     offset = x - torch.round(x)
     left = right - math.pi * torch.cos(math.pi * offset) / torch.sin(math.pi * offset)
-    made = torch.where(low, left, right)
+    result = torch.where(low, left, right)
     pole = torch.where(x == 0, torch.copysign(torch.full_like(x, math.inf), -x), math.nan)
-    return torch.where((x <= 0) & (x == torch.floor(x)), pole, made)
+    return torch.where((x <= 0) & (x == torch.floor(x)), pole, result)
 
 
 def _polygamma(n: int, x: Tensor) -> Tensor:
@@ -87,9 +87,9 @@ def _polygamma(n: int, x: Tensor) -> Tensor:
     angle = math.pi * (x - torch.round(x))
     cotangent = torch.cos(angle) / torch.sin(angle)
     left = (-1) ** n * right - math.pi ** (n + 1) * _evaluated(_cotangent(n), cotangent)
-    made = torch.where(low, left, right)
+    result = torch.where(low, left, right)
     pole = math.inf if n % 2 else -math.inf
-    return torch.where(low & (x == torch.floor(x)), pole, made)
+    return torch.where(low & (x == torch.floor(x)), pole, result)
 
 
 def _cotangent(order: int) -> list[int]:
@@ -102,10 +102,10 @@ def _cotangent(order: int) -> list[int]:
 
 
 def _evaluated(coefficients: list[int], x: Tensor) -> Tensor:
-    made = torch.zeros_like(x)
+    result = torch.zeros_like(x)
     for factor in reversed(coefficients):
-        made = made * x + factor
-    return made
+        result = result * x + factor
+    return result
 
 
 def _hurwitz(s: Tensor, q: Tensor) -> Tensor:
@@ -135,11 +135,11 @@ def _zeta(s: Tensor, q: Tensor) -> Tensor:
     safe = torch.where(first > 0, first, 1.0)
     below = torch.where(positive, 0.5, q)
     passed = _hurwitz(s, 1 - (below - torch.floor(below))) - _hurwitz(s, 1 - below)
-    made = _hurwitz(s, safe) + torch.where(positive, 0.0, _sign(s) * passed)
+    result = _hurwitz(s, safe) + torch.where(positive, 0.0, _sign(s) * passed)
     pole = ~positive & (q == torch.floor(q))
     undefined = (s < 1) | (~positive & ~pole & (s != torch.floor(s)))
-    made = torch.where(undefined, math.nan, torch.where(pole, math.inf, made))
-    return torch.where(s == 1, math.inf, made)
+    result = torch.where(undefined, math.nan, torch.where(pole, math.inf, result))
+    return torch.where(s == 1, math.inf, result)
 
 
 def _scalar_polygamma(n: int, self: Tensor) -> Tensor:

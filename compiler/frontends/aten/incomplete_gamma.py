@@ -15,7 +15,7 @@ from tvm import tirx
 from hybridc.compiler.frontends.aten.binary import operand
 from hybridc.compiler.frontends.aten.call import Call, Converter
 from hybridc.compiler.frontends.aten.gamma import LANCZOS
-from hybridc.compiler.frontends.aten.kernels import call, given
+from hybridc.compiler.frontends.aten.kernels import as_result, call
 from hybridc.compiler.frontends.onnx.node import Expr
 
 # Both converge within a few times the root of a: enough for a of some thousands.
@@ -95,8 +95,8 @@ def _incomplete(upper: int) -> Converter:
         )
         names = {"many": many, "steps": _STEPS, "upper": upper, "log_gamma": _log_gamma}
         results = [((many,), "float64")]
-        made = call(s, "incomplete_gamma", _KERNEL, [a, x], results, nothing=math.nan, **names)
-        return given(s, made[0], shape, kind)
+        outputs = call(s, "incomplete_gamma", _KERNEL, [a, x], results, nothing=math.nan, **names)
+        return as_result(s, outputs[0], shape, kind)
 
     return convert
 

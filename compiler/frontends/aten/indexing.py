@@ -35,8 +35,8 @@ def _unfold(self: Tensor, dimension: int, size: int, step: int) -> Tensor:
     axis = dimension % self.ndim
     count = (self.shape[axis] - size) // step + 1
     places = (torch.arange(count) * step).unsqueeze(1) + torch.arange(size)
-    made = self.index_select(axis, places.reshape(-1))
-    return made.unflatten(axis, (count, size)).movedim(axis + 1, -1).contiguous()
+    taken = self.index_select(axis, places.reshape(-1))
+    return taken.unflatten(axis, (count, size)).movedim(axis + 1, -1).contiguous()
 
 
 def _as_strided(
@@ -80,14 +80,14 @@ def _diagonal_scatter(
 ) -> Tensor:
     numbers = torch.arange(self.numel()).reshape(self.shape)
     places = numbers.diagonal(offset, dim1, dim2).reshape(-1)
-    made = self.reshape(-1).index_put((places,), src.reshape(-1))
-    return made.reshape(self.shape)
+    scattered = self.reshape(-1).index_put((places,), src.reshape(-1))
+    return scattered.reshape(self.shape)
 
 
 def _put(self: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:
     flat = self.reshape(-1)
-    made = flat.index_put((index.reshape(-1),), source.reshape(-1), accumulate)
-    return made.reshape(self.shape)
+    written = flat.index_put((index.reshape(-1),), source.reshape(-1), accumulate)
+    return written.reshape(self.shape)
 
 
 def _index_reduce(  # noqa: PLR0913 - torch's own signature
@@ -106,8 +106,7 @@ def _index_reduce(  # noqa: PLR0913 - torch's own signature
     shape = [1] * source.ndim
     shape[axis] = -1
     places = index.reshape(shape).expand(source.shape)
-    name = "prod" if reduce == "prod" else reduce
-    return torch.scatter_reduce(self, axis, places, source, name, include_self=include_self)
+    return torch.scatter_reduce(self, axis, places, source, reduce, include_self=include_self)
 
 
 def _scattered(  # noqa: PLR0913, PLR0917 - what a scatter is made of
@@ -124,12 +123,14 @@ def _scattered(  # noqa: PLR0913, PLR0917 - what a scatter is made of
         source = _corner(s, source, extents)
     inner = [n if a == axis else extents[a] for a, n in enumerate(static(x))]
     part = _corner(s, x, inner) if inner != list(static(x)) else x
-    made = s.scatter_elements(part, s.astype(index, "int64"), source, axis=axis, reduction=how)
+    scattered = s.scatter_elements(part, s.astype(index, "int64"), source, axis=axis, reduction=how)
     for a, extent in enumerate(static(x)):
         if inner[a] < extent:  # what the index does not reach stays
-            region = _corner(s, x, [*static(made)[:a], extent, *inner[a + 1 :]])
-            made = s.concat([made, s.strided_slice(region, [a], [inner[a]], [extent])], axis=a)
-    return made
+            region = _corner(s, x, [*static(scattered)[:a], extent, *inner[a + 1 :]])
+            scattered = s.concat(
+                [scattered, s.strided_slice(region, [a], [inner[a]], [extent])], axis=a
+            )
+    return scattered
 
 
 def _corner(s: Scope, x: Expr, extents: Sequence[int]) -> Expr:

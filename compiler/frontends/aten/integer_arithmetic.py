@@ -25,9 +25,9 @@ def _switched(  # noqa: PLR0913, PLR0917 - torch's own signature
     x: Tensor, scale: Tensor, zero: Tensor, enabled: Tensor, least: int, most: int
 ) -> tuple[Tensor, Tensor]:
     """The same, if the switch is on."""
-    made, inside = _rounded(x, scale, zero, least, most)
+    rounded, inside = _rounded(x, scale, zero, least, most)
     on = enabled != 0
-    return torch.where(on, made, x), torch.logical_or(inside, torch.logical_not(on))
+    return torch.where(on, rounded, x), torch.logical_or(inside, torch.logical_not(on))
 
 
 def _by_channel(  # noqa: PLR0913, PLR0917 - torch's own signature

@@ -38,7 +38,7 @@ def wide(scope: Scope, x: Expr) -> Expr:
     return x if dtype(x) == "float64" else scope.astype(x, "float64")
 
 
-def given(scope: Scope, x: Expr, shape: Sequence[int], kind: str) -> Expr:
+def as_result(scope: Scope, x: Expr, shape: Sequence[int], kind: str) -> Expr:
     """A tensor in the shape and type that torch gives it."""
     x = x if static(x) == tuple(shape) else scope.reshape(x, list(shape))
     return x if dtype(x) == kind else scope.astype(x, kind)

@@ -16,8 +16,8 @@ _TAYLOR = 10  # of a matrix whose norm is 1: the next term is 3e-8 before it is 
 def _determinant(A: Tensor) -> tuple[Tensor, ...]:  # noqa: N803 - torch's name of the argument
     packed, pivots, _ = ops.linalg_lu_factor_ex(A.double())
     diagonal = packed.diagonal(dim1=-2, dim2=-1)
-    made = diagonal.prod(-1) * _parity(pivots)
-    return made.to(A.dtype), packed.to(A.dtype), pivots
+    determinant = diagonal.prod(-1) * _parity(pivots)
+    return determinant.to(A.dtype), packed.to(A.dtype), pivots
 
 
 def _log_determinant(A: Tensor) -> tuple[Tensor, ...]:  # noqa: N803
@@ -46,9 +46,9 @@ def _solve(
     packed, pivots, info = ops.linalg_lu_factor_ex(A.double())
     vector = B.ndim == 1 or (A.ndim - 1 == B.ndim and B.shape == A.shape[:-1])
     right = B.double().unsqueeze(-1) if vector else B.double()
-    made = ops.linalg_lu_solve(packed, pivots, right, left=left)
-    made = made.squeeze(-1) if vector else made
-    return made.to(A.dtype), packed.to(A.dtype), pivots, info
+    solution = ops.linalg_lu_solve(packed, pivots, right, left=left)
+    solution = solution.squeeze(-1) if vector else solution
+    return solution.to(A.dtype), packed.to(A.dtype), pivots, info
 
 
 def _inverse(A: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:  # noqa: N803
@@ -60,8 +60,8 @@ def _inverse(A: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:
 
 def _lu(A: Tensor, *, pivot: bool = True) -> tuple[Tensor, ...]:  # noqa: N803
     packed, pivots, _ = ops.linalg_lu_factor_ex(A, pivot=pivot)
-    made: tuple[Tensor, ...] = ops.lu_unpack(packed, pivots, True, pivot)
-    return made
+    factors: tuple[Tensor, ...] = ops.lu_unpack(packed, pivots, True, pivot)
+    return factors
 
 
 def _lu_solve(
@@ -73,8 +73,8 @@ def _lu_solve(
     adjoint: bool = False,
 ) -> Tensor:
     if not left:
-        made = _lu_solve(LU, pivots, B.mT, adjoint=not adjoint).mT
-        return made.contiguous()
+        solution = _lu_solve(LU, pivots, B.mT, adjoint=not adjoint).mT
+        return solution.contiguous()
     permutation, lower, upper = ops.lu_unpack(LU.double(), pivots)
     right, solve = B.double(), ops.linalg_solve_triangular
     if adjoint:
@@ -110,10 +110,10 @@ def _triangular_solve(
     unitriangular: bool = False,
 ) -> tuple[Tensor, Tensor]:
     factor = A.mT if transpose else A
-    made = ops.linalg_solve_triangular(
+    solution = ops.linalg_solve_triangular(
         factor, self, upper=upper != transpose, unitriangular=unitriangular
     )
-    return made, A.clone()
+    return solution, A.clone()
 
 
 def _pseudo_inverse(
@@ -148,12 +148,12 @@ def _pseudo_inverse(
 def _matrix_exponential(self: Tensor) -> Tensor:
     x = self.double() / 2**_SQUARINGS
     unit = torch.eye(self.shape[-1], dtype=torch.float64).expand(self.shape)
-    made = unit
+    power = unit
     for k in range(_TAYLOR, 0, -1):
-        made = unit + x @ made / k
+        power = unit + x @ power / k
     for _ in range(_SQUARINGS):
-        made = made @ made
-    return made.to(self.dtype)
+        power = power @ power
+    return power.to(self.dtype)
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

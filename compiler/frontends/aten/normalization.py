@@ -20,8 +20,8 @@ def _layer_norm(c: Call) -> tuple[Expr, Expr, Expr]:
     shape = [static(x)[axis] for axis in axes]
     weight = _or_constant(c["weight"], 1, shape, dtype(x))
     bias = _or_constant(c["bias"], 0, shape, dtype(x))
-    made = s.nn.layer_norm(x, weight, bias, axes=axes, epsilon=c["eps"])
-    return made, *_statistics(s, x, axes, c["eps"])
+    normed = s.nn.layer_norm(x, weight, bias, axes=axes, epsilon=c["eps"])
+    return normed, *_statistics(s, x, axes, c["eps"])
 
 
 def _group_norm(c: Call) -> tuple[Expr, Expr, Expr]:
@@ -31,10 +31,10 @@ def _group_norm(c: Call) -> tuple[Expr, Expr, Expr]:
     bias = _or_constant(c["bias"], 0, [channels], dtype(x))
     axes = list(range(2, 2 + len(image)))
     options = {"num_groups": c["group"], "channel_axis": 1, "axes": axes, "epsilon": c["eps"]}
-    made = s.nn.group_norm(x, weight, bias, **options)
+    normed = s.nn.group_norm(x, weight, bias, **options)
     size = channels // c["group"] * prod(image)
     rows = s.reshape(x, [batch, c["group"], size])
-    return made, *(s.squeeze(y, axis=[2]) for y in _statistics(s, rows, [2], c["eps"]))
+    return normed, *(s.squeeze(y, axis=[2]) for y in _statistics(s, rows, [2], c["eps"]))
 
 
 def _statistics(s: Scope, x: Expr, axes: Sequence[int], epsilon: float) -> tuple[Expr, Expr]:
@@ -64,8 +64,8 @@ def _batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
     del cudnn_enabled
     ops = torch.ops.aten
     if not training:
-        given = (input, weight, bias, running_mean, running_var, momentum, eps)
-        return ops._native_batch_norm_legit_no_training(*given)[0]
+        operands = (input, weight, bias, running_mean, running_var, momentum, eps)
+        return ops._native_batch_norm_legit_no_training(*operands)[0]
     return ops._native_batch_norm_legit.no_stats(input, weight, bias, True, momentum, eps)[0]
 
 
@@ -80,8 +80,8 @@ def _by_batch(  # noqa: PLR0913, PLR0917 - torch's own signature
     """By the mean and deviation of the batch, which are given too."""
     del training, momentum
     mean, variance = _moments(input)
-    made, deviation = _normed(input, mean, variance, weight, bias, eps)
-    return made, mean, deviation
+    normed, deviation = _normed(input, mean, variance, weight, bias, eps)
+    return normed, mean, deviation
 
 
 def _functional_batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
@@ -99,16 +99,16 @@ def _functional_batch_norm(  # noqa: PLR0913, PLR0917 - torch's own signature
     The running variance is the unbiased one.
     """
     if not training:
-        made, _ = _normed(input, running_mean, running_var, weight, bias, eps)
+        normed, _ = _normed(input, running_mean, running_var, weight, bias, eps)
         nothing = input.new_zeros(0)
-        return made, nothing, nothing, running_mean.clone(), running_var.clone()
+        return normed, nothing, nothing, running_mean.clone(), running_var.clone()
     mean, variance = _moments(input)
-    made, deviation = _normed(input, mean, variance, weight, bias, eps)
+    normed, deviation = _normed(input, mean, variance, weight, bias, eps)
     count = input.numel() // input.shape[1]
     unbiased = variance * (count / max(count - 1, 1))
     new_mean = running_mean + momentum * (mean - running_mean)
     new_variance = running_var + momentum * (unbiased - running_var)
-    return made, mean, deviation, new_mean, new_variance
+    return normed, mean, deviation, new_mean, new_variance
 
 
 def _moments(x: Any) -> tuple[Any, Any]:
@@ -125,8 +125,8 @@ def _normed(  # noqa: PLR0913, PLR0917 - what a norm is made of
     shape = (1, -1, *[1] * (x.ndim - 2))
     deviation = torch.rsqrt(variance + eps)
     scale = deviation if weight is None else deviation * weight
-    made = (x - mean.reshape(shape)) * scale.reshape(shape)
-    return (made if bias is None else made + bias.reshape(shape)), deviation
+    normed = (x - mean.reshape(shape)) * scale.reshape(shape)
+    return (normed if bias is None else normed + bias.reshape(shape)), deviation
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -10,7 +10,7 @@ import torch
 from tvm import tirx
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.aten.kernels import call, given
+from hybridc.compiler.frontends.aten.kernels import as_result, call
 from hybridc.compiler.frontends.onnx.node import Expr, dtype, static
 
 Tensor = Any  # torch.Tensor
@@ -60,8 +60,8 @@ def _running(sign: int) -> Converter:
         unknown = tirx.isnan if "float" in kind else lambda _: tirx.const(False, "bool")
         names = {"many": many, "n": n, "kind": kind, "sign": sign, "is_no_number": unknown}
         rows = s.reshape(moved, [many, n])
-        made = call(s, "running", _RUNNING, [rows], results, **names)
-        return tuple(s.permute_dims(given(s, y, shape, dtype(y)), order) for y in made)
+        outputs = call(s, "running", _RUNNING, [rows], results, **names)
+        return tuple(s.permute_dims(as_result(s, y, shape, dtype(y)), order) for y in outputs)
 
     return convert
 
@@ -71,8 +71,8 @@ def _kth(self: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[Te
     if self.ndim == 0:
         return self.clone(), torch.zeros_like(self, dtype=torch.int64)
     values, places = torch.sort(self, dim=dim)
-    made = values.narrow(dim, k - 1, 1), places.narrow(dim, k - 1, 1)
-    return made if keepdim else (made[0].squeeze(dim), made[1].squeeze(dim))
+    pair = values.narrow(dim, k - 1, 1), places.narrow(dim, k - 1, 1)
+    return pair if keepdim else (pair[0].squeeze(dim), pair[1].squeeze(dim))
 
 
 def _median(self: Tensor, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
@@ -96,8 +96,8 @@ def _median_of_numbers(self: Tensor, dim: int = -1, keepdim: bool = False) -> tu
     values, places = torch.sort(self, dim=dim)
     count = (~torch.isnan(self)).sum(dim, keepdim=True)
     middle = torch.clamp((count - 1) // 2, min=0)
-    made = values.gather(dim, middle), places.gather(dim, middle)
-    return made if keepdim else (made[0].squeeze(dim), made[1].squeeze(dim))
+    pair = values.gather(dim, middle), places.gather(dim, middle)
+    return pair if keepdim else (pair[0].squeeze(dim), pair[1].squeeze(dim))
 
 
 def _of_all(function: Callable[..., tuple[Tensor, Tensor]], self: Tensor) -> Tensor:
@@ -158,9 +158,9 @@ def _angle(self: Tensor) -> Tensor:
     """Of real numbers: pi for those below 0."""
     if self.is_complex():
         return torch.atan2(self.imag, self.real)
-    made = torch.where(self < 0, torch.pi, 0.0).to(torch.get_default_dtype())
-    made = made.to(self.dtype) if self.is_floating_point() else made
-    return torch.where(torch.isnan(self), self, made) if self.is_floating_point() else made
+    angle = torch.where(self < 0, torch.pi, 0.0).to(torch.get_default_dtype())
+    angle = angle.to(self.dtype) if self.is_floating_point() else angle
+    return torch.where(torch.isnan(self), self, angle) if self.is_floating_point() else angle
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(

@@ -15,18 +15,18 @@ from hybridc.compiler.rewrite import constant
 
 def _read(c: Call) -> Expr:
     """The indexed axes are brought to the front, and become one."""
-    s, x, given = c.scope, c["self"], _given(c)
-    axes = list(given)
-    if len(axes) == 1 and len(static(given[axes[0]])) <= 1:
-        return s.take(x, _inside(s, given[axes[0]], static(x)[axes[0]]), axis=axes[0])
+    s, x, indices = c.scope, c["self"], _indices(c)
+    axes = list(indices)
+    if len(axes) == 1 and len(static(indices[axes[0]])) <= 1:
+        return s.take(x, _inside(s, indices[axes[0]], static(x)[axes[0]]), axis=axes[0])
     rest = [axis for axis in range(len(static(x))) if axis not in axes]
     kept = [static(x)[axis] for axis in rest]
     flat = s.reshape(s.permute_dims(x, [*axes, *rest]), [-1, *kept])
-    numbers = _numbers(s, given, static(x))
+    numbers = _numbers(s, indices, static(x))
     shape = list(static(numbers))
-    made = s.take(flat, s.reshape(numbers, [-1]), axis=0)
-    made = s.reshape(made, [*shape, *kept])
-    return s.permute_dims(made, _order(axes, len(shape), len(rest)))
+    taken = s.take(flat, s.reshape(numbers, [-1]), axis=0)
+    taken = s.reshape(taken, [*shape, *kept])
+    return s.permute_dims(taken, _order(axes, len(shape), len(rest)))
 
 
 def _selected(c: Call) -> Expr:
@@ -59,21 +59,25 @@ def _overwritten(c: Call) -> Expr:
     return s.concat([*before, source, *behind], axis=axis)
 
 
-def _order(axes: Sequence[int], made: int, rest: int) -> list[int]:
+def _order(axes: Sequence[int], indexed: int, rest: int) -> list[int]:
     """Axes of places stand where the indexed ones were, if these are neighbours; else in front."""
-    order = list(range(made + rest))
+    order = list(range(indexed + rest))
     if axes[-1] - axes[0] + 1 != len(axes):
         return order
     before = axes[0]
-    return [*range(made, made + before), *range(made), *range(made + before, made + rest)]
+    return [
+        *range(indexed, indexed + before),
+        *range(indexed),
+        *range(indexed + before, indexed + rest),
+    ]
 
 
 def _written(c: Call) -> Expr:
     """All places as numbers of elements in a row, and what is written to each."""
-    s, x, given = c.scope, c["self"], _given(c)
-    axes, shape = list(given), static(x)
+    s, x, indices = c.scope, c["self"], _indices(c)
+    axes, shape = list(indices), static(x)
     rest = [axis for axis in range(len(shape)) if axis not in axes]
-    numbers = _numbers(s, given, shape)
+    numbers = _numbers(s, indices, shape)
     count, kept = list(static(numbers)), [shape[axis] for axis in rest]
     size = prod(kept)
     inner = np.arange(size).reshape([1] * len(count) + kept)
@@ -86,12 +90,12 @@ def _written(c: Call) -> Expr:
     flat = s.reshape(s.permute_dims(x, [*axes, *rest]), [-1])
     how = "add" if c["accumulate"] else "update"
     places, values = s.reshape(numbers, [-1]), s.reshape(values, [-1])
-    made = s.scatter_elements(flat, places, values, axis=0, reduction=how)
-    made = s.reshape(made, [*(shape[axis] for axis in axes), *kept])
-    return s.permute_dims(made, list(np.argsort([*axes, *rest])))
+    scattered = s.scatter_elements(flat, places, values, axis=0, reduction=how)
+    scattered = s.reshape(scattered, [*(shape[axis] for axis in axes), *kept])
+    return s.permute_dims(scattered, list(np.argsort([*axes, *rest])))
 
 
-def _given(c: Call) -> dict[int, Expr]:
+def _indices(c: Call) -> dict[int, Expr]:
     """The places by axis.  Raises UnsupportedError for a mask that only the data tell."""
     found = {axis: index for axis, index in enumerate(c["indices"]) if index is not None}
     if any(dtype(index) == "bool" for index in found.values()):
@@ -99,10 +103,10 @@ def _given(c: Call) -> dict[int, Expr]:
     return found
 
 
-def _numbers(s: Scope, given: Mapping[int, Expr], shape: Sequence[int]) -> Expr:
+def _numbers(s: Scope, indices: Mapping[int, Expr], shape: Sequence[int]) -> Expr:
     """Of the indexed axes in a row, the number of each place."""
     total: Any = None
-    for axis, index in given.items():
+    for axis, index in indices.items():
         inside = _inside(s, index, shape[axis])
         total = inside if total is None else s.add(s.multiply(total, shape[axis]), inside)
     return total

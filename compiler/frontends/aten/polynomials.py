@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
-from hybridc.compiler.frontends.aten.kernels import call, given, wide
+from hybridc.compiler.frontends.aten.kernels import as_result, call, wide
 from hybridc.compiler.frontends.onnx.node import Expr
 from hybridc.compiler.rewrite import constant
 
@@ -99,8 +99,8 @@ def _polynomial(recurrence: Recurrence, c: Call) -> Expr:
     degree = s.reshape(s.broadcast_to(s.astype(degree, "int64"), list(shape)), [many])
     names = vars(recurrence)
     results = [((many,), "float64")]
-    made = call(s, "polynomial", _RECURRENCE, [x, degree], results, many=many, **names)
-    return given(s, made[0], shape, kind)
+    outputs = call(s, "polynomial", _RECURRENCE, [x, degree], results, many=many, **names)
+    return as_result(s, outputs[0], shape, kind)
 
 
 def _tensor(c: Call, name: str, kind: str) -> Expr:

@@ -42,17 +42,19 @@ def _max_pool(rank: int) -> Converter:
         }
         if 1 in c.used:
             node = Node("MaxPool", [x], attributes, 2, 20, s)
-            made, places = pooling.max_pool(node)  # type: ignore[misc]
+            pooled, places = pooling.max_pool(node)  # type: ignore[misc]
             places = s.floor_mod(places, math.prod(static(x)[2:]))
         else:
             pool = {1: s.nn.max_pool1d, 2: s.nn.max_pool2d, 3: s.nn.max_pool3d}[rank]
             options = {"pool_size": window, "strides": stride, "padding": pads}
             rest = {"dilation": attributes["dilations"], "ceil_mode": bool(c["ceil_mode"])}
-            made = pool(x, **options, **rest)
+            pooled = pool(x, **options, **rest)
             places = constant(np.zeros(1), "int64")  # nobody reads it
         if alone:
-            made, places = (s.squeeze(y, axis=[0]) if 1 in c.used else y for y in (made, places))
-        return made, places
+            pooled, places = (
+                s.squeeze(y, axis=[0]) if 1 in c.used else y for y in (pooled, places)
+            )
+        return pooled, places
 
     return convert
 
@@ -70,9 +72,9 @@ def _adaptive_max_pool(self: Tensor, output_size: Sequence[int]) -> tuple[Tensor
     best = taken.argmax(-1)
     numbers = places.expand(taken.shape)
     index = numbers.gather(-1, best.unsqueeze(-1)).squeeze(-1)
-    made = taken.amax(-1)
+    largest = taken.amax(-1)
     shape = (*self.shape[:-rank], *output_size)
-    return made.reshape(shape), index.reshape(shape)
+    return largest.reshape(shape), index.reshape(shape)
 
 
 def _window_places(extent: int, count: int) -> Tensor:

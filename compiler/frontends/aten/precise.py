@@ -21,7 +21,7 @@ def in_float64(function: Callable[..., Tensor], *operands: Tensor) -> Tensor:
 
 def polynomial(coefficients: Any, x: Tensor) -> Tensor:
     """The polynomial's values by Horner's rule, the coefficient of the highest power last."""
-    made = torch.full_like(x, coefficients[-1])
+    result = torch.full_like(x, coefficients[-1])
     for factor in reversed(coefficients[:-1]):
-        made = made * x + factor
-    return made
+        result = result * x + factor
+    return result

@@ -13,9 +13,9 @@ from hybridc.compiler.frontends.onnx.node import Expr
 
 def _summed(self: Any, batch1: Any, batch2: Any, *, beta: float = 1, alpha: float = 1) -> Any:
     """A sum of products, added."""
-    made = (batch1 @ batch2).sum(0)
-    made = made if alpha == 1 else made * alpha
-    return made + (self if beta == 1 else self * beta) if beta else made
+    product = (batch1 @ batch2).sum(0)
+    product = product if alpha == 1 else product * alpha
+    return product + (self if beta == 1 else self * beta) if beta else product
 
 
 def _threefold(  # noqa: PLR0913, PLR0917 - torch's own signature
@@ -53,12 +53,12 @@ def _grouped(
         raise UnsupportedError("groups of columns")
     place = torch.arange(self.shape[0], dtype=offs.dtype).unsqueeze(1)
     group = (place >= offs.unsqueeze(0)).sum(1).unsqueeze(1)
-    made = self.new_zeros(self.shape[0], mat2.shape[2])
+    result = self.new_zeros(self.shape[0], mat2.shape[2])
     for index in range(mat2.shape[0]):
         product = self @ mat2[index]
         product = product if bias is None else product + bias[index]
-        made = torch.where(group == index, product, made)
-    return made if out_dtype is None else made.to(out_dtype)
+        result = torch.where(group == index, product, result)
+    return result if out_dtype is None else result.to(out_dtype)
 
 
 def _product(second: str) -> Converter:
@@ -72,13 +72,13 @@ def _added(left: str, right: str) -> Converter:
     """Beta * self + alpha * left right."""
 
     def convert(c: Call) -> Expr:
-        s, made = c.scope, c.scope.matmul(c[left], c[right])
+        s, product = c.scope, c.scope.matmul(c[left], c[right])
         if c["alpha"] != 1:
-            made = s.multiply(made, c["alpha"])
+            product = s.multiply(product, c["alpha"])
         if c["beta"] == 0:
-            return made
+            return product
         added = c["self"] if c["beta"] == 1 else s.multiply(c["self"], c["beta"])
-        return s.add(made, added)
+        return s.add(product, added)
 
     return convert
 

@@ -33,8 +33,8 @@ def _reduced(operator: str) -> Converter:
             return x
         if dtype(x) == "bool":
             x = c.scope.astype(x, "int8")
-        made = getattr(c.scope, operator)(x, axis=_axes(c), keepdims=_kept(c))
-        return c.scope.astype(made, c.part) if dtype(made) != c.part else made
+        reduced = getattr(c.scope, operator)(x, axis=_axes(c), keepdims=_kept(c))
+        return c.scope.astype(reduced, c.part) if dtype(reduced) != c.part else reduced
 
     return convert
 
@@ -58,8 +58,8 @@ def _quantified(operator: str) -> Converter:
         held = s.not_equal(x, constant(np.array(0), dtype(x))) if dtype(x) != "bool" else x
         if not static(x):
             return held
-        made = getattr(s, operator)(s.astype(held, "int8"), axis=_axes(c), keepdims=_kept(c))
-        return s.not_equal(made, constant(np.array(0), "int8"))
+        reduced = getattr(s, operator)(s.astype(held, "int8"), axis=_axes(c), keepdims=_kept(c))
+        return s.not_equal(reduced, constant(np.array(0), "int8"))
 
     return convert
 
@@ -81,13 +81,13 @@ def _running_log_sum(self: Tensor, dim: int) -> Tensor:
     """By doubling the distance over which neighbours are added: as many steps as its logarithm."""
     if self.ndim == 0:
         return self.clone()
-    made, distance, extent = self, 1, self.shape[dim]
+    sums, distance, extent = self, 1, self.shape[dim]
     while distance < extent:
-        shifted = made.narrow(dim, 0, extent - distance)
-        rest = made.narrow(dim, distance, extent - distance)
-        made = torch.cat([made.narrow(dim, 0, distance), _log_sum(shifted, rest)], dim)
+        shifted = sums.narrow(dim, 0, extent - distance)
+        rest = sums.narrow(dim, distance, extent - distance)
+        sums = torch.cat([sums.narrow(dim, 0, distance), _log_sum(shifted, rest)], dim)
         distance *= 2
-    return made
+    return sums
 
 
 def _log_sum(a: Tensor, b: Tensor) -> Tensor:

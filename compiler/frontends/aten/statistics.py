@@ -30,29 +30,29 @@ def covariance(
     else:
         freedom = total - correction
     centred = rows - mean.unsqueeze(1)
-    made = centred @ (centred * weights).mT.conj()
-    return (made / freedom.clamp(min=0)).squeeze()
+    products = centred @ (centred * weights).mT.conj()
+    return (products / freedom.clamp(min=0)).squeeze()
 
 
 def _product(one: Tensor | None, two: Tensor | None, rows: Tensor) -> Tensor:
     real = rows.real if rows.is_complex() else rows
-    made = torch.ones(rows.shape[1], dtype=real.dtype)
+    product = torch.ones(rows.shape[1], dtype=real.dtype)
     for weights in (one, two):
-        made = made if weights is None else made * weights.to(real.dtype)
-    return made
+        product = product if weights is None else product * weights.to(real.dtype)
+    return product
 
 
 def correlation(self: Tensor) -> Tensor:
     """The covariances over the deviations of both, within -1 and 1."""
-    made = covariance(self)
-    if made.ndim == 0:
-        return made / made
-    variance = made.diagonal()
+    matrix = covariance(self)
+    if matrix.ndim == 0:
+        return matrix / matrix
+    variance = matrix.diagonal()
     deviation = (variance.real if variance.is_complex() else variance).sqrt()
-    made = made / deviation.unsqueeze(1) / deviation.unsqueeze(0)
-    if made.is_complex():
-        return torch.complex(made.real.clamp(-1, 1), made.imag.clamp(-1, 1))
-    return made.clamp(-1, 1)
+    matrix = matrix / deviation.unsqueeze(1) / deviation.unsqueeze(0)
+    if matrix.is_complex():
+        return torch.complex(matrix.real.clamp(-1, 1), matrix.imag.clamp(-1, 1))
+    return matrix.clamp(-1, 1)
 
 
 def least_squares(
@@ -77,8 +77,8 @@ def least_squares(
     if driver != "gels":
         rank = (values > limit * values.amax(-1, keepdim=True)).sum(-1)
     kept = values if driver in ("gelsd", "gelss") else self.new_zeros(0)
-    made = solution.squeeze(-1) if vector else solution
-    return torch.return_types.linalg_lstsq((made, residuals, rank, kept))
+    answer = solution.squeeze(-1) if vector else solution
+    return torch.return_types.linalg_lstsq((answer, residuals, rank, kept))
 
 
 def _segments(  # noqa: PLR0913 - torch's own signature
@@ -94,8 +94,8 @@ def _segments(  # noqa: PLR0913 - torch's own signature
 ) -> Tensor:
     """Neighbours along an axis, reduced by segments whose lengths or borders are given."""
     del indices, unsafe  # torch itself takes no indices
-    given: Any = offsets if lengths is None else lengths  # torch requires one of the two
-    lengths = (given.diff(dim=axis) if lengths is None else given).to(torch.int64)
+    extents: Any = offsets if lengths is None else lengths  # torch requires one of the two
+    lengths = (extents.diff(dim=axis) if lengths is None else extents).to(torch.int64)
     outer = data.shape[:axis]
     place = torch.arange(data.shape[axis]).reshape([1] * axis + [-1, 1])
     ends = lengths.cumsum(axis).unsqueeze(axis)  # [outer, 1, segments]
@@ -105,12 +105,12 @@ def _segments(  # noqa: PLR0913 - torch's own signature
     shape = (*outer, lengths.shape[axis], *data.shape[axis + 1 :])
     start = _START[reduce] if initial is None else initial
     begun = torch.full(shape, float(start), dtype=data.dtype)
-    made = torch.scatter_reduce(begun, axis, index, data, _NAMES[reduce])
+    reduced = torch.scatter_reduce(begun, axis, index, data, _NAMES[reduce])
     if reduce != "mean":
-        return made
+        return reduced
     count = lengths.reshape(*lengths.shape, *extra)
-    empty = torch.full_like(made, torch.nan) if initial is None else made
-    return torch.where(count > 0, made / count.clamp(min=1).to(made.dtype), empty)
+    empty = torch.full_like(reduced, torch.nan) if initial is None else reduced
+    return torch.where(count > 0, reduced / count.clamp(min=1).to(reduced.dtype), empty)
 
 
 _START = MappingProxyType(
@@ -160,11 +160,11 @@ def _histogram_of_bins(
     inside = (values >= bins[0]) & (values <= bins[-1])
     worth = torch.ones_like(values) if weight is None else weight.reshape(-1)
     worth = torch.where(inside, worth, 0.0)
-    made = torch.zeros(count, dtype=self.dtype)
-    made = made.scatter_add(0, place.clamp(0, count - 1), worth)
+    counts = torch.zeros(count, dtype=self.dtype)
+    counts = counts.scatter_add(0, place.clamp(0, count - 1), worth)
     if density:
-        made = made / (made.sum() * bins.diff())
-    return made, bins.clone()
+        counts = counts / (counts.sum() * bins.diff())
+    return counts, bins.clone()
 
 
 def count(self: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

@@ -19,17 +19,17 @@ def _clip(node: Node) -> Expr:
     """Bounds are attributes before opset 11, then inputs; one that is missing or NaN is none."""
     x, s = node.inputs[0], node.scope
     for index, name, apply in ((1, "min", s.maximum), (2, "max", s.minimum)):
-        given = node.input(index)
-        bound = node.get(name) if given is None else _known(given)
-        if given is not None and bound is None:
-            x = apply(x, given)
+        operand = node.input(index)
+        bound = node.get(name) if operand is None else _known(operand)
+        if operand is not None and bound is None:
+            x = apply(x, operand)
         elif bound is not None and not np.isnan(bound):
             x = apply(x, bound)
     return x
 
 
-def _known(given: Expr) -> Any:
-    return given.value.numpy().item() if isinstance(given, tvm.ir.GenericConst) else None
+def _known(operand: Expr) -> Any:
+    return operand.value.numpy().item() if isinstance(operand, tvm.ir.GenericConst) else None
 
 
 def _pad(node: Node) -> Expr:
@@ -50,8 +50,8 @@ def _pad(node: Node) -> Expr:
 
 def _widths(node: Node, rank: int) -> Array:
     """Widths `[rank, 2]` before and behind each axis, from attributes before opset 11."""
-    given = node.get("pads", node.get("paddings"))
-    widths = node.value(1) if given is None else np.array(given)
+    attribute = node.get("pads", node.get("paddings"))
+    widths = node.value(1) if attribute is None else np.array(attribute)
     axes = node.ints(3, list(range(rank)))
     pairs = np.zeros((rank, 2), int)
     before, after = np.split(np.asarray(widths), 2)
@@ -71,20 +71,20 @@ def _places(extent: int, pair: Array, mode: Any) -> Array:
 
 
 def _pad_constant(node: Node, pairs: Array) -> Expr:
-    x, s, given = node.inputs[0], node.scope, node.input(2)
+    x, s, operand = node.inputs[0], node.scope, node.input(2)
     shape = node.shape()
     if (pairs < 0).any():
         begin = [max(0, -int(low)) for low, _ in pairs]
         end = [n - max(0, -int(high)) for n, (_, high) in zip(shape, pairs, strict=True)]
         x = s.strided_slice(x, list(range(len(shape))), begin, end)
         pairs = np.maximum(pairs, 0)
-    fill = node.get("value", 0.0) if given is None else _known(given)
+    fill = node.get("value", 0.0) if operand is None else _known(operand)
     kind = dtype(x)
     if not pairs.any():
         return x
     if fill is not None and not isinstance(fill, bool) and kind == "float32":
         return s.nn.pad(x, pairs.ravel().tolist(), "constant", pad_value=float(fill))
-    value = given if fill is None else constant(np.array(fill), kind)
+    value = operand if fill is None else constant(np.array(fill), kind)
     for axis, (low, high) in enumerate(pairs.tolist()):
         x = _framed(s, x, (axis, low, high), value)
     return x

@@ -35,17 +35,17 @@ def _einsum(node: Node) -> Expr:
         return None
     s = node.scope
 
-    def laid_out(operand: Expr, given: str, first: Sequence[str], last: Sequence[str]) -> Expr:
-        order = [given.index(axis) for axis in (*batch, *first, *last)]
+    def laid_out(operand: Expr, subscripts: str, first: Sequence[str], last: Sequence[str]) -> Expr:
+        order = [subscripts.index(axis) for axis in (*batch, *first, *last)]
         moved = operand if order == sorted(order) else s.permute_dims(operand, order)
         sizes = [prod(extents[axis] for axis in axes) for axes in (first, last)]
         return s.reshape(moved, [*(extents[axis] for axis in batch), *sizes])
 
     a = laid_out(node.inputs[0], left, rows, summed)
     b = laid_out(node.inputs[1], right, summed, columns)
-    made = (*batch, *rows, *columns)
-    product = s.reshape(s.matmul(a, b), [extents[axis] for axis in made])
-    order = [made.index(axis) for axis in result]
+    product_axes = (*batch, *rows, *columns)
+    product = s.reshape(s.matmul(a, b), [extents[axis] for axis in product_axes])
+    order = [product_axes.index(axis) for axis in result]
     return product if order == sorted(order) else s.permute_dims(product, order)
 
 

@@ -173,15 +173,15 @@ def _bit_cast(node: Node) -> Expr:
 
     x, s = node.inputs[0], node.scope
     kind = str(onnx.helper.tensor_dtype_to_np_dtype(node.get("to")))
-    given = dtype(x)
-    if kind == given:
+    source = dtype(x)
+    if kind == source:
         return x
-    if given == "bool" or kind == "bool":
-        x, given = (s.astype(x, "uint8"), "uint8") if given == "bool" else (x, given)
-        if kind in (given, "bool"):
-            return x if kind == given else s.astype(x, "bool")
-    if np.dtype(kind).itemsize != np.dtype(given).itemsize:
-        raise UnsupportedError(f"a cast of {given} to {kind}, which is of another width")
+    if source == "bool" or kind == "bool":
+        x, source = (s.astype(x, "uint8"), "uint8") if source == "bool" else (x, source)
+        if kind in (source, "bool"):
+            return x if kind == source else s.astype(x, "bool")
+    if np.dtype(kind).itemsize != np.dtype(source).itemsize:
+        raise UnsupportedError(f"a cast of {source} to {kind}, which is of another width")
 
     def kernel(a: Expr) -> Expr:
         return te.compute(a.shape, lambda *i: tirx.reinterpret(kind, a(*i)), name="bits")

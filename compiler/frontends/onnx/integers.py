@@ -47,14 +47,14 @@ def _matmul_integer(node: Node) -> Expr:
     return total
 
 
-def _point(s: Scope, given: Expr | None, shift: int, *, along_rows: bool) -> Expr | None:
+def _point(s: Scope, zero: Expr | None, shift: int, *, along_rows: bool) -> Expr | None:
     """A zero point as int32 that broadcasts against the product; None where it is zero."""
-    if given is None:
+    if zero is None:
         return tvm.relax.const(np.int32(shift)) if shift else None
-    if isinstance(given, tvm.ir.GenericConst):
-        known = given.value.numpy().astype(np.int32) + shift
+    if isinstance(zero, tvm.ir.GenericConst):
+        known = zero.value.numpy().astype(np.int32) + shift
         return tvm.relax.const(_placed(known, along_rows)) if known.any() else None
-    point = s.astype(given, "int32")
+    point = s.astype(zero, "int32")
     if shift:
         point = s.add(point, shift)
     sizes = static(point)

@@ -41,17 +41,17 @@ def _cast_like(node: Node) -> Expr:
 def _converted(node: Node, kind: str) -> Expr:
     """The input as another type; TVM has it right where neither is narrow."""
     x, s = node.inputs[0], node.scope
-    given = dtype(x)
+    source = dtype(x)
     if kind in _PACKED:
         raise UnsupportedError(f"a cast to {kind}, of which several share a byte")
-    if given == kind or not {given, kind} & _NARROW:
+    if source == kind or not {source, kind} & _NARROW:
         return None
-    if given in _NARROW:
+    if source in _NARROW:
         x = _widened(node, x)
     if kind not in _NARROW:
         return x if kind == "float32" else s.astype(x, kind)
     if dtype(x) not in ("float32", "float16", "bfloat16"):
-        raise UnsupportedError(f"a cast of {given} to {kind}, which would round twice")
+        raise UnsupportedError(f"a cast of {source} to {kind}, which would round twice")
     return _narrowed(node, x if dtype(x) == "float32" else s.astype(x, "float32"), kind)
 
 

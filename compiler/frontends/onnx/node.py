@@ -55,10 +55,10 @@ class Scope:
         """Call a loop nest; `results` are shape and type of each buffer that it writes."""
         types = [relax.TensorType(list(extents), kind) for extents, kind in results]
         variable = self._builder.add_func(function, name)
-        made = self._builder.emit(relax.call_tir(variable, list(operands), types))
+        result = self._builder.emit(relax.call_tir(variable, list(operands), types))
         if len(types) == 1:
-            return (made,)
-        return tuple(self.emit(relax.TupleGetItem(made, index)) for index in range(len(types)))
+            return (result,)
+        return tuple(self.emit(relax.TupleGetItem(result, index)) for index in range(len(types)))
 
     def __getattr__(self, name: str) -> Callable[..., Expr]:
         function = getattr(self._module, name)
@@ -67,8 +67,8 @@ class Scope:
             kinds = [dtype(o) for o in operands if isinstance(o, tvm.ir.Expr)]
             # The condition of a `where` says nothing of its branches.
             like = next((kind for kind in kinds if kind != "bool"), kinds[0] if kinds else None)
-            given = [_operand(operand, like) for operand in operands]
-            return self.emit(function(*given, **options))
+            arguments = [_operand(operand, like) for operand in operands]
+            return self.emit(function(*arguments, **options))
 
         return apply
 
@@ -137,11 +137,11 @@ class Node:
 
         Raises UnsupportedError where it is known only as the model runs.
         """
-        given = self.input(index)
-        if given is None:
+        operand = self.input(index)
+        if operand is None:
             return default
-        if isinstance(given, tvm.ir.GenericConst):
-            return given.value.numpy()
+        if isinstance(operand, tvm.ir.GenericConst):
+            return operand.value.numpy()
         raise UnsupportedError(f"an input {index} that is not constant")
 
     def ints(self, index: int, default: Any = None) -> list[int] | Any:

@@ -40,7 +40,7 @@ def max_pool(node: Node) -> list[Expr] | None:
             constant(outside[None, None], "bool"), constant(np.array(lowest), kind), taken
         )
     best = s.argmax(taken, axis=3)
-    made = [batch, channels, *counts]
+    pooled_shape = [batch, channels, *counts]
     numbers = _in_order(windows, image, int(node.get("storage_order", 0)))
     number, size = windows.shape
     chosen = s.add(best, constant(np.arange(number) * size, "int64"))
@@ -49,7 +49,7 @@ def max_pool(node: Node) -> list[Expr] | None:
     first = constant(np.arange(channels)[:, None] * area, "int64")
     images = s.reshape(counted(s, batch), [batch, 1, 1])
     index = s.add(s.add(index, first), s.multiply(images, channels * area))
-    return [s.reshape(s.max(taken, axis=[3]), made), s.reshape(index, made)]
+    return [s.reshape(s.max(taken, axis=[3]), pooled_shape), s.reshape(index, pooled_shape)]
 
 
 def _windows(node: Node, image: Sequence[int]) -> tuple[Array, list[int]]:
@@ -106,15 +106,17 @@ def _average_pool(node: Node) -> Expr:
     """
     if not _rounds_up(node) or not node.get("count_include_pad", 0):
         return None
-    given, made = node.get("pads", [0] * 2 * len(node.get("kernel_shape"))), _padding(node)
-    if all(wide <= known for wide, known in zip(made, given, strict=True)):
+    declared, padding = node.get("pads", [0] * 2 * len(node.get("kernel_shape"))), _padding(node)
+    if all(wide <= known for wide, known in zip(padding, declared, strict=True)):
         return None
     s, share = node.scope, np.ones(())
     for i, extent in enumerate(node.shape()[2:]):
         window, stride, dilation = _window(node, i)
-        end = given[i] + extent + given[len(given) // 2 + i]
+        end = declared[i] + extent + declared[len(declared) // 2 + i]
         reach = dilation * (window - 1) + 1
-        starts = np.arange(0, given[i] + extent + made[len(made) // 2 + i] - reach + 1, stride)
+        starts = np.arange(
+            0, declared[i] + extent + padding[len(padding) // 2 + i] - reach + 1, stride
+        )
         counted = (starts[:, None] + dilation * np.arange(window) < end).sum(axis=1)
         share = share[..., None] * (window / counted)
     return s.multiply(_whole_windows(node, node.inputs[0]), share)

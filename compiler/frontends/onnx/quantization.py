@@ -55,8 +55,8 @@ def _dequantize(node: Node) -> Expr:
     whole = s.astype(x, "int32")
     if point is not None:
         whole = s.subtract(whole, s.astype(_spread(node, point, x), "int32"))
-    made = s.multiply(s.astype(whole, dtype(scale)), _spread(node, scale, x))
-    return made if kind == dtype(scale) else s.astype(made, kind)
+    scaled = s.multiply(s.astype(whole, dtype(scale)), _spread(node, scale, x))
+    return scaled if kind == dtype(scale) else s.astype(scaled, kind)
 
 
 def _spread(node: Node, value: Expr, x: Expr) -> Expr:

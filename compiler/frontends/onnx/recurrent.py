@@ -50,10 +50,10 @@ class _Direction:
         s, n = self.node.scope, self.hidden
         whole = first == 0 and last == _GATES[self.node.operator]
         weights = self.recurrent if whole else _columns(s, self.recurrent, first * n, last * n)
-        made = s.matmul(h, weights)
+        sums = s.matmul(h, weights)
         if self.bias is None:
-            return made
-        return s.add(made, self.bias if whole else _columns(s, self.bias, first * n, last * n))
+            return sums
+        return s.add(sums, self.bias if whole else _columns(s, self.bias, first * n, last * n))
 
     def part(self, x: Expr, gate: int) -> Expr:
         """A gate's columns."""
@@ -117,18 +117,17 @@ def _recurrent(node: Node) -> list[Expr]:
     plain = _is_plain(node)
     if time > _LONGEST and not plain:
         raise UnsupportedError(f"{time} steps with such options; the most is {_LONGEST}")
-    directions = ["forward", "reverse"]
-    given = node.get("direction", "forward")
-    directions = directions if given == "bidirectional" else [given]
+    kind = node.get("direction", "forward")
+    directions = ["forward", "reverse"] if kind == "bidirectional" else [kind]
     outputs: list[Expr] = []
     states: list[State] = []
     for number, direction in enumerate(directions):
         reverse = direction == "reverse"
         if plain:
-            made, state = _looped(node, x, number, reverse)
+            steps, state = _looped(node, x, number, reverse)
         else:
-            made, state = _one_way(node, x, number, len(directions), reverse)
-        outputs.append(s.reshape(made, [time, 1, batch, static(made)[2]]))
+            steps, state = _one_way(node, x, number, len(directions), reverse)
+        outputs.append(s.reshape(steps, [time, 1, batch, static(steps)[2]]))
         states.append(state)
     y = s.concat(outputs, 1) if len(outputs) > 1 else outputs[0]
     lasts = [s.stack(list(parts), 0) for parts in zip(*states, strict=True)]
@@ -149,9 +148,9 @@ def _is_plain(node: Node) -> bool:
     usual = [name.lower() for name in activations]
     same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
     options = node.get("clip") or node.get("input_forget", 0)
-    given = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
+    optional = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
     late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
-    return dtype(node.inputs[0]) == "float32" and same and late and not options and not given
+    return dtype(node.inputs[0]) == "float32" and same and late and not options and not optional
 
 
 def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, State]:
@@ -167,31 +166,35 @@ def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, Stat
     return all_steps(node.scope, node.operator, x, weights, state, reverse=reverse)
 
 
-def _one_way(node: Node, x: Expr, number: int, ways: int, reverse: bool) -> tuple[Expr, State]:
+def _one_way(
+    node: Node, x: Expr, number: int, directions: int, reverse: bool
+) -> tuple[Expr, State]:
     """Outputs `[time, batch, hidden]` and last states `[batch, hidden]` of one direction."""
     s = node.scope
     time, batch, _ = static(x)
-    direction, projection = _prepared(node, number, ways)
+    direction, projection = _prepared(node, number, directions)
     projected = projection(x)
     width = static(projected)[2]
     state: State = (_initial(node, 5, number, batch, direction.hidden),)
     if node.operator == "LSTM":
         state = (*state, _initial(node, 6, number, batch, direction.hidden))
     lengths = node.input(4)
-    made: dict[int, Expr] = {}
+    steps: dict[int, Expr] = {}
     for at in reversed(range(time)) if reverse else range(time):
         step = s.reshape(s.strided_slice(projected, [0], [at], [at + 1]), [batch, width])
         new = _STEPS[node.operator](direction, step, state)
         if lengths is not None:  # beyond a sequence's end the state stays and the output is 0
             inside = s.reshape(s.less(constant(np.array(at), dtype(lengths)), lengths), [batch, 1])
             state = tuple(s.where(inside, a, b) for a, b in zip(new, state, strict=True))
-            made[at] = s.where(inside, new[0], s.multiply(new[0], 0.0))
+            steps[at] = s.where(inside, new[0], s.multiply(new[0], 0.0))
         else:
-            state, made[at] = new, new[0]
-    return s.stack([made[at] for at in range(time)], 0), state
+            state, steps[at] = new, new[0]
+    return s.stack([steps[at] for at in range(time)], 0), state
 
 
-def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[[Expr], Expr]]:
+def _prepared(
+    node: Node, number: int, directions: int
+) -> tuple[_Direction, Callable[[Expr], Expr]]:
     """A direction, and the product of its input weights, of which the bias is a part."""
     s = node.scope
     gates = _GATES[node.operator]
@@ -208,12 +211,12 @@ def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[
         held = _of(node, 7, number)
         peepholes = [_columns(s, held, k * hidden, (k + 1) * hidden) for k in range(3)]
     transposed = s.permute_dims(w)
-    functions = _activations(node, number, ways)
+    functions = _activations(node, number, directions)
     direction = _Direction(node, s.permute_dims(r), inner, peepholes, functions, hidden)
 
     def projection(x: Expr) -> Expr:
-        made = s.matmul(x, transposed)
-        return made if outer is None else s.add(made, outer)
+        projected = s.matmul(x, transposed)
+        return projected if outer is None else s.add(projected, outer)
 
     return direction, projection
 
@@ -221,10 +224,10 @@ def _prepared(node: Node, number: int, ways: int) -> tuple[_Direction, Callable[
 def _initial(node: Node, index: int, number: int, batch: Extent, hidden: int) -> Expr:
     if node.input(index) is None:
         return zeros(node.scope, (batch, hidden), dtype(node.inputs[0]))
-    given = node.inputs[index]
+    state = node.inputs[index]
     if node.get("layout", 0):
-        given = node.scope.permute_dims(given, [1, 0, 2])
-    return _slice(node, given, number)
+        state = node.scope.permute_dims(state, [1, 0, 2])
+    return _slice(node, state, number)
 
 
 def _of(node: Node, index: int, number: int) -> Expr:
@@ -242,24 +245,24 @@ def _columns(s: Expr, value: Expr, first: int, last: int) -> Expr:
     return s.strided_slice(value, [axis], [first], [last])
 
 
-def _activations(node: Node, number: int, ways: int) -> list[Callable[[Expr], Expr]]:
+def _activations(node: Node, number: int, directions: int) -> list[Callable[[Expr], Expr]]:
     """The functions of one direction; alphas and betas are listed for those that take them."""
     s = node.scope
     usual = _DEFAULTS[node.operator]
-    names = node.get("activations") or [*usual] * ways
+    names = node.get("activations") or [*usual] * directions
     names = [name.decode() if isinstance(name, bytes) else name for name in names]
     alphas = list(node.get("activation_alpha") or [])
     betas = list(node.get("activation_beta") or [])
-    made: list[Callable[[Expr], Expr]] = []
+    functions: list[Callable[[Expr], Expr]] = []
     for name in names:
         function, alpha, beta = _FUNCTIONS.get(name.lower(), (None, None, None))
         if function is None:
             raise UnsupportedError(f"the activation {name}")
         a = alphas.pop(0) if alpha is not None and alphas else alpha
         b = betas.pop(0) if beta is not None and betas else beta
-        made.append(partial(_applied, function, s, a, b))
+        functions.append(partial(_applied, function, s, a, b))
     count = len(usual)
-    return made[number * count : (number + 1) * count]
+    return functions[number * count : (number + 1) * count]
 
 
 def _applied(

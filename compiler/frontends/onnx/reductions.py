@@ -47,10 +47,12 @@ def _of_nothing(value: Callable[[str], float | int]) -> Converter:
         if not axes and node.get("noop_with_empty_axes", 0):
             return node.inputs[0]
         reduced = {axis % rank for axis in axes} or set(range(rank))
-        made = [1 if a in reduced else n for a, n in enumerate(shape) if keep or a not in reduced]
-        if 0 in made:
-            return constant(np.zeros(made), kind)
-        return constant(np.full(made, value(kind)), kind)
+        result_shape = [
+            1 if a in reduced else n for a, n in enumerate(shape) if keep or a not in reduced
+        ]
+        if 0 in result_shape:
+            return constant(np.zeros(result_shape), kind)
+        return constant(np.full(result_shape, value(kind)), kind)
 
     return convert
 

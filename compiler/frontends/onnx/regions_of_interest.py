@@ -57,8 +57,8 @@ def _roi_align(node: Node) -> Expr | None:
     for vertical, horizontal in ((upper, right), (lower, left), (lower, right)):
         largest = s.maximum(largest, corner(*vertical, *horizontal))
     grid = [count, cells[0], density, cells[1], density, channels]
-    made = s.permute_dims(s.max(s.reshape(largest, grid), axis=[2, 4]), [0, 3, 1, 2])
-    return s.astype(made, kind) if kind != "float32" else made
+    pooled = s.permute_dims(s.max(s.reshape(largest, grid), axis=[2, 4]), [0, 3, 1, 2])
+    return s.astype(pooled, kind) if kind != "float32" else pooled
 
 
 def _axis(node: Node, axis: int, extent: int, cells: int, density: int) -> _Axis:

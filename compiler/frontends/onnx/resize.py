@@ -42,41 +42,41 @@ class _Axis:
     """How one axis is resized: `region` is the part of it that tf_crop_and_resize reads."""
 
     axis: int
-    given: int  # of an axis that stays it may be open
-    made: int
+    before: int  # the size; of an axis that stays it may be open
+    after: int
     scale: float
     region: tuple[float, float] = (0.0, 1.0)
 
     @property
     def same(self) -> bool:
-        return self.given == self.made and self.scale == 1 and self.region == (0.0, 1.0)
+        return self.before == self.after and self.scale == 1 and self.region == (0.0, 1.0)
 
     @property
     def exact(self) -> bool:
         """Whether the scale is the ratio of the sizes."""
-        return bool(np.float32(self.made / self.given) == np.float32(self.scale))
+        return bool(np.float32(self.after / self.before) == np.float32(self.scale))
 
     def places(self, mode: str, kind: type[np.floating[Any]] = np.float64) -> Array:
         """Where in the input each element of the output lies, computed in `kind`."""
-        y: Array = np.arange(self.made, dtype=kind)
+        y: Array = np.arange(self.after, dtype=kind)
         scale: float = y.dtype.type(self.scale)  # any other would widen the places
-        extent = scale * self.given
+        extent = scale * self.before
         first, last = self.region
         match mode:
             case "align_corners":
-                return y * 0 if extent == 1 else y * (self.given - 1) / (extent - 1)
+                return y * 0 if extent == 1 else y * (self.before - 1) / (extent - 1)
             case "asymmetric":
                 return y / scale
             case "tf_crop_and_resize":
-                width = (last - first) * (self.given - 1)
+                width = (last - first) * (self.before - 1)
                 inner = y * 0 + width / 2 if extent == 1 else y * width / (extent - 1)
-                return inner + first * (self.given - 1)
+                return inner + first * (self.before - 1)
             case "pytorch_half_pixel" if extent == 1:
                 return y * 0 - 0.5
             case "pytorch_half_pixel" | "half_pixel":
                 return (y + 0.5) / scale - 0.5
             case "half_pixel_symmetric":
-                offset = self.given / 2 * (1 - self.made / extent)
+                offset = self.before / 2 * (1 - self.after / extent)
                 return offset + (y + 0.5) / scale - 0.5
             case _:
                 raise UnsupportedError(f"coordinate_transformation_mode={mode}")
@@ -115,7 +115,7 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
     cropped = coordinates == "tf_crop_and_resize"
     region: Array = np.ravel(node.value(1, [])) if cropped else np.empty(0)
     policy = node.get("keep_aspect_ratio_policy", "stretch")
-    made: dict[int, _Axis] = {}
+    resized: dict[int, _Axis] = {}
     if sizes is not None and sizes.size:
         if not are_known(shape[axis] for axis in chosen):
             raise UnsupportedError("sizes that do not follow the open ones")
@@ -133,8 +133,8 @@ def _axes(node: Node, coordinates: str) -> list[_Axis]:
         raise UnsupportedError("neither scales nor sizes")
     for index, (axis, (size, scale)) in enumerate(zip(chosen, found, strict=True)):
         part = (float(region[index]), float(region[index + len(chosen)])) if len(region) else (0, 1)
-        made[axis] = _Axis(axis, shape[axis], size, scale, part)
-    return [made[axis] for axis in sorted(made)]
+        resized[axis] = _Axis(axis, shape[axis], size, scale, part)
+    return [resized[axis] for axis in sorted(resized)]
 
 
 def _scaled(extent: Extent, scale: float) -> Extent:
@@ -160,7 +160,7 @@ def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
         and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"
         and coordinates in _ALIKE
         and all(axis.same for axis in axes[:2])
-        and all(axis.exact and axis.made > 1 and axis.given > 1 for axis in axes[2:])
+        and all(axis.exact and axis.after > 1 and axis.before > 1 for axis in axes[2:])
         and all(_rounded_alike(node, axis, coordinates) for axis in axes[2:])
     )
 
@@ -178,7 +178,7 @@ def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
     for index, weight in zip(taps.T, weights.T, strict=True):
         part = s.take(x, relax.const(index.copy(), "int64"), axis=axis.axis)
         shape = [1] * len(static(x))
-        shape[axis.axis] = axis.made
+        shape[axis.axis] = axis.after
         part = s.multiply(part, weight.reshape(shape))
         total = part if total is None else s.add(total, part)
     return total
@@ -195,7 +195,7 @@ def _nearest(node: Node, axis: _Axis, coordinates: str) -> Array:
     # That one of ONNX Runtime's follows neither precision: of 30 to 64, places 16 and 48 differ.
     kind = np.float64 if rounding == "round_prefer_ceil" else np.float32
     places = _ROUNDINGS[rounding](axis.places(coordinates, kind))
-    found: Array = np.clip(places, 0, axis.given - 1).astype(np.int64)
+    found: Array = np.clip(places, 0, axis.before - 1).astype(np.int64)
     return found
 
 
@@ -204,12 +204,12 @@ def _rounded_alike(node: Node, axis: _Axis, coordinates: str) -> bool:
     if node.get("mode", "nearest") != "nearest":
         return True
     rounding = node.get("nearest_mode", "round_prefer_floor")
-    theirs = resampling.nearest(axis.given, axis.made, coordinates, rounding)
+    theirs = resampling.nearest(axis.before, axis.after, coordinates, rounding)
     return np.array_equal(theirs, _nearest(node, axis, coordinates))
 
 
 def _taps(node: Node, axis: _Axis, places: Array) -> tuple[Array, Array]:
-    """The elements that make up each element of the output, `[made, taps]`, and their weights."""
+    """The elements that make up each element of the output, `[after, taps]`, and their weights."""
     cubic = node.get("mode") in ("cubic", b"cubic")
     sharp = float(node.get("cubic_coeff_a", -0.75))
     # Antialiasing widens the filter where the axis shrinks.
@@ -219,10 +219,10 @@ def _taps(node: Node, axis: _Axis, places: Array) -> tuple[Array, Array]:
     distance = np.abs(taps - places[:, None]) * narrow
     weights = _cubic(distance, sharp) if cubic else np.clip(1 - distance, 0, None)
     if node.get("exclude_outside", 0):
-        weights = np.where((taps < 0) | (taps >= axis.given), 0, weights)
+        weights = np.where((taps < 0) | (taps >= axis.before), 0, weights)
     if node.get("exclude_outside", 0) or node.get("antialias", 0):
         weights = weights / weights.sum(1, keepdims=True)
-    return np.clip(taps, 0, axis.given - 1), weights
+    return np.clip(taps, 0, axis.before - 1), weights
 
 
 def _cubic(x: Array, a: float) -> Array:
@@ -234,15 +234,15 @@ def _cubic(x: Array, a: float) -> Array:
 
 
 def _product(s: Expr, x: Expr, axis: _Axis, taps: Array, weights: Array) -> Expr:
-    """The weighted sums as a product with a matrix `[given, made]`."""
-    matrix = np.zeros((axis.given, axis.made))
-    np.add.at(matrix, (taps, np.arange(axis.made)[:, None]), weights)
+    """The weighted sums as a product with a matrix `[before, after]`."""
+    matrix = np.zeros((axis.before, axis.after))
+    np.add.at(matrix, (taps, np.arange(axis.after)[:, None]), weights)
     order = list(range(len(static(x))))
     order[axis.axis], order[-1] = order[-1], order[axis.axis]
     last = axis.axis == len(order) - 1
     moved = x if last else s.permute_dims(x, order)
-    made = s.matmul(moved, constant(matrix, dtype(x)))
-    return made if last else s.permute_dims(made, order)
+    product = s.matmul(moved, constant(matrix, dtype(x)))
+    return product if last else s.permute_dims(product, order)
 
 
 def _outside(node: Node, x: Expr, axes: Sequence[_Axis]) -> Expr:
@@ -252,9 +252,9 @@ def _outside(node: Node, x: Expr, axes: Sequence[_Axis]) -> Expr:
     for axis in axes:
         places = axis.places("tf_crop_and_resize")
         shape = [1] * rank
-        shape[axis.axis] = axis.made
+        shape[axis.axis] = axis.after
         if not axis.same:
-            outside = outside | ((places < 0) | (places > axis.given - 1)).reshape(shape)
+            outside = outside | ((places < 0) | (places > axis.before - 1)).reshape(shape)
     if not outside.any():
         return x
     fill = constant(np.array(node.get("extrapolation_value", 0.0)), dtype(x))

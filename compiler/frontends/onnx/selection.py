@@ -53,8 +53,8 @@ def _trilu(node: Node) -> Expr:
     x, s = node.inputs[0], node.scope
     rows, columns = node.shape()[-2:]
     difference = s.subtract(counted(s, columns), s.reshape(counted(s, rows), [rows, 1]))
-    given = node.input(1)
-    k = constant(np.array(0), "int64") if given is None else s.reshape(given, [])
+    operand = node.input(1)
+    k = constant(np.array(0), "int64") if operand is None else s.reshape(operand, [])
     kept = s.greater_equal(difference, k) if node.get("upper", 1) else s.less_equal(difference, k)
     zero = constant(np.array(0), dtype(x))
     if any(are_known([extent]) and not extent for extent in node.shape()):

@@ -28,10 +28,10 @@ def _items(node: Node) -> list[Expr]:
 
 def _place(node: Node, index: int, count: int, default: int) -> int:
     """A position among so many, counted from the front."""
-    (given,) = node.ints(index, [default])
-    if not -count <= given < count:
-        raise UnsupportedError(f"a position, {given}, outside of a sequence of {count}")
-    return given % count
+    (place,) = node.ints(index, [default])
+    if not -count <= place < count:
+        raise UnsupportedError(f"a position, {place}, outside of a sequence of {count}")
+    return place % count
 
 
 def _construct(node: Node) -> Expr:
@@ -82,8 +82,8 @@ def _split(node: Node) -> Expr:
     x, s = node.inputs[0], node.scope
     shape = static(x)
     axis = node.get("axis", 0) % len(shape)
-    given = node.value(1)
-    sizes = np.array(1) if given is None else np.asarray(given)
+    operand = node.value(1)
+    sizes = np.array(1) if operand is None else np.asarray(operand)
     if sizes.ndim == 0:
         sizes = np.full(-(-shape[axis] // int(sizes)), int(sizes))
     ends = np.minimum(np.cumsum(sizes), shape[axis]).tolist()
@@ -91,7 +91,7 @@ def _split(node: Node) -> Expr:
     parts = [
         s.strided_slice(x, [axis], [start], [end]) for start, end in zip(starts, ends, strict=True)
     ]
-    if given is None and not node.get("keepdims", 1):
+    if operand is None and not node.get("keepdims", 1):
         parts = [s.squeeze(part, axis=[axis]) for part in parts]
     return relax.Tuple(parts)
 

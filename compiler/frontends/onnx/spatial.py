@@ -76,9 +76,9 @@ def _sources(  # noqa: PLR0913, PLR0917 - the parameters of the operator
     pixel, number = pixel[order], number[order]
     total = np.bincount(pixel, minlength=math.prod(image))
     first = np.concatenate([[0], np.cumsum(total)[:-1]])
-    made = np.full((math.prod(image), max(1, int(total.max(initial=0)))), elements)
-    made[pixel, np.arange(len(pixel)) - first[pixel]] = number
-    return made
+    sources = np.full((math.prod(image), max(1, int(total.max(initial=0)))), elements)
+    sources[pixel, np.arange(len(pixel)) - first[pixel]] = number
+    return sources
 
 
 def _max_unpool(node: Node) -> Expr:

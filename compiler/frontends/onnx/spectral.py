@@ -31,17 +31,17 @@ def _dft(node: Node) -> Expr:
     # The axis became an input in opset 20.
     axis = node.get("axis", 1) if node.opset < 20 else int(node.value(2, -2))
     axis %= rank
-    given = node.shape()[axis]
-    usual = 2 * (given - 1) if inverse and one_sided else given
+    extent = node.shape()[axis]
+    usual = 2 * (extent - 1) if inverse and one_sided else extent
     length = int(np.ravel(node.value(1, usual))[0])
     _check(length, x)
     moved = to_front(s, wide(s, x), axis, rank)
     if inverse and one_sided:
-        made = real_inverse(s, moved, length)
+        spectrum = real_inverse(s, moved, length)
     else:
         bins = length // 2 + 1 if one_sided else length
-        made = transform(s, moved, length, bins, inverse)
-    return _narrow(s, to_front(s, made, axis, rank), dtype(x))
+        spectrum = transform(s, moved, length, bins, inverse)
+    return _narrow(s, to_front(s, spectrum, axis, rank), dtype(x))
 
 
 def wide(s: Expr, x: Expr) -> Expr:
@@ -73,8 +73,8 @@ def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     One product of rows with a constant matrix, in which real and imaginary numbers alternate as
     they do in the rows: nothing is taken apart and put together.
     """
-    given, parts = static(x)[-2:]
-    used = min(given, length)
+    extent, parts = static(x)[-2:]
+    used = min(extent, length)
     turn = _turns(used, bins, length)
     turn = turn / length if inverse else turn.conj()
     x = _cut(s, x, used)
@@ -93,13 +93,13 @@ def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
 
 def real_inverse(s: Expr, x: Expr, length: int) -> Expr:
     """One half of a spectrum to real numbers; the other half is its conjugate."""
-    given, parts = static(x)[-2:]
-    used = min(given, length // 2 + 1)
+    extent, parts = static(x)[-2:]
+    used = min(extent, length // 2 + 1)
     twice = np.where((np.arange(used) == 0) | (2 * np.arange(used) == length), 1.0, 2.0) / length
     turn = _turns(used, length, length) * twice[:, None]
     matrix = np.stack([turn.real, -turn.imag], axis=1)[:, :parts].reshape(used * parts, length)
-    made = _times(s, _flat(s, _cut(s, x, used)), matrix)
-    return s.expand_dims(made, [len(static(made))])
+    signal = _times(s, _flat(s, _cut(s, x, used)), matrix)
+    return s.expand_dims(signal, [len(static(signal))])
 
 
 def _turns(rows: int, columns: int, length: int) -> Array:
@@ -141,8 +141,8 @@ def _flat(s: Expr, x: Expr) -> Expr:
 def _times(s: Expr, x: Expr, matrix: Array) -> Expr:
     """`[..., n]` times a matrix, as one product."""
     *outer, count = static(x)
-    made = s.matmul(s.reshape(x, [-1, count]), constant(matrix, dtype(x)))
-    return s.reshape(made, [*outer, matrix.shape[1]])
+    product = s.matmul(s.reshape(x, [-1, count]), constant(matrix, dtype(x)))
+    return s.reshape(product, [*outer, matrix.shape[1]])
 
 
 def _pairs(s: Expr, x: Expr, bins: int) -> Expr:

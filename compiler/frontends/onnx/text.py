@@ -35,8 +35,8 @@ def _tf_idf(node: Node) -> Expr:
             pass  # TF: the counts as they are
     matrix = np.zeros((len(columns), size))
     matrix[_order(node), columns] = 1
-    made = s.matmul(count, constant(matrix, "float32"))
-    return s.reshape(made, [*shape[:-1], size])
+    weighted = s.matmul(count, constant(matrix, "float32"))
+    return s.reshape(weighted, [*shape[:-1], size])
 
 
 def _pools(node: Node) -> list[tuple[int, list[list[int]]]]:

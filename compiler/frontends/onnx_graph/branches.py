@@ -153,34 +153,34 @@ def _finish(
             _node(branch, "Concat", raised[::-1] if backwards else raised, name, axis=axis)
 
 
-def _turn(branch: Branch, body: Proto, label: str, given: Sequence[str]) -> list[str]:
+def _turn(branch: Branch, body: Proto, label: str, operands: Sequence[str]) -> list[str]:
     """Append a copy of a body to the branch; returns what its outputs are called there.
 
     ONNX names are unique through all scopes that see each other, but two copies use the same
     names, so inner names get the label as prefix.
     """
     inner = [tensor.name for tensor in body.initializer]
-    inner += [name for made in body.node for name in made.output if name]
+    inner += [name for node in body.node for name in node.output if name]
     names = {name: f"{label}/{name}" for name in inner}
-    names |= {str(value.name): name for value, name in zip(body.input, given, strict=False)}
-    branch.nodes.extend(renamed(made, names) for made in body.node)
+    names |= {str(value.name): name for value, name in zip(body.input, operands, strict=False)}
+    branch.nodes.extend(renamed(node, names) for node in body.node)
     for tensor in body.initializer:
-        made = copied(tensor)
-        made.name = names[tensor.name]
-        branch.constants.append(made)
+        copy = copied(tensor)
+        copy.name = names[tensor.name]
+        branch.constants.append(copy)
     return [names.get(str(value.name), str(value.name)) for value in body.output]
 
 
 def _always(body: Proto) -> bool:
     """Whether a loop's condition stays as it was, or is the constant true."""
-    name, given = body.output[0].name, body.input[1].name
-    makers = {output: made for made in body.node for output in made.output}
+    condition, previous = body.output[0].name, body.input[1].name
+    makers = {output: node for node in body.node for output in node.output}
     constants = {tensor.name: tensor for tensor in body.initializer}
-    while name in makers and makers[name].op_type in ("Identity", "Cast"):
-        name = makers[name].input[0]
-    if name in makers and makers[name].op_type == "Constant":
-        return _true(makers[name].attribute[0].t)
-    return name == given or (name in constants and _true(constants[name]))
+    while condition in makers and makers[condition].op_type in ("Identity", "Cast"):
+        condition = makers[condition].input[0]
+    if condition in makers and makers[condition].op_type == "Constant":
+        return _true(makers[condition].attribute[0].t)
+    return condition == previous or (condition in constants and _true(constants[condition]))
 
 
 def _body(node: Proto, name: str) -> Any:
@@ -209,10 +209,12 @@ def _constant(branch: Branch, name: str, value: Any) -> str:
     return name
 
 
-def _node(branch: Branch, operator: str, given: Sequence[str], name: str, **options: Any) -> None:
+def _node(
+    branch: Branch, operator: str, operands: Sequence[str], name: str, **options: Any
+) -> None:
     import onnx
 
-    branch.nodes.append(onnx.helper.make_node(operator, given, [name], **options))
+    branch.nodes.append(onnx.helper.make_node(operator, operands, [name], **options))
 
 
 def _identity(branch: Branch, source: str, target: str) -> None:
@@ -222,9 +224,9 @@ def _identity(branch: Branch, source: str, target: str) -> None:
 
 def renamed(node: Proto, names: Mapping[str, str]) -> Proto:
     """A copy of a node, its subgraphs with it, with other names for some of its tensors."""
-    made = copied(node)
-    _rename(made, names)
-    return made
+    copy = copied(node)
+    _rename(copy, names)
+    return copy
 
 
 def _rename(node: Proto, names: Mapping[str, str]) -> None:

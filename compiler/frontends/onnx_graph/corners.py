@@ -11,7 +11,7 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx_graph.element_types import walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import Writer, opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, opset_of
 
 _ALIGN, _CROP = "align_corners", "tf_crop_and_resize"
 _FLOAT = 1  # of ONNX's element types
@@ -29,16 +29,17 @@ def write_out(proto: Proto) -> None:
     whole = _whole(proto)
     opset = opset_of(proto)
     for graph in _graphs(proto.graph):
-        made: list[Proto] = []
+        nodes: list[Proto] = []
         for index, node in enumerate(graph.node):
             if _is_rounded(node, whole):
-                writer = Writer(graph, copied(node), f"{node.output[0]}/corners{index}", opset)
+                prefix = f"{node.output[0]}/corners{index}"
+                writer = Writer(Place(graph, copied(node), prefix, opset))
                 _cropped(writer)
-                made += writer.made
+                nodes += writer.nodes
             else:
-                made.append(copied(node))
+                nodes.append(copied(node))
         del graph.node[:]
-        graph.node.extend(made)
+        graph.node.extend(nodes)
 
 
 def _cropped(w: Writer) -> None:
@@ -49,8 +50,8 @@ def _cropped(w: Writer) -> None:
         sizes = w.emit("Gather", [sizes, w.constant(np.array(axes, np.int64))])
     one = w.constant(np.float32(1))
     exact = w.emit("Mul", [sizes, scales])
-    last, made = (w.emit("Sub", [each, one]) for each in (exact, w.emit("Floor", [exact])))
-    ratio = w.emit("Div", [made, last])
+    last, whole = (w.emit("Sub", [each, one]) for each in (exact, w.emit("Floor", [exact])))
+    ratio = w.emit("Div", [whole, last])
     aligned = w.attribute("coordinate_transformation_mode", "") == _ALIGN
     # Of one element there is no distance to divide: the first corner, or the middle of the crop.
     alone = w.emit("Mul", [sizes, w.constant(np.float32(0))]) if aligned else one
@@ -67,7 +68,7 @@ def _cropped(w: Writer) -> None:
     for attribute in node.attribute:
         if attribute.name == "coordinate_transformation_mode":
             attribute.s = _CROP.encode()
-    w.made.append(node)
+    w.nodes.append(node)
 
 
 def _is_rounded(node: Proto, whole: set[str]) -> bool:

@@ -23,10 +23,10 @@ def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Pr
     """
     import onnx
 
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    _expand_graph(made.graph, operators, opsets, _types(made.graph))
-    return made
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    _expand_graph(copy.graph, operators, opsets, _types(copy.graph))
+    return copy
 
 
 def called(node: Proto) -> Operator:
@@ -90,11 +90,11 @@ def _body(node: Proto, opsets: Opsets, types: Types) -> Proto | None:
     else:
         versions = schema.context_dependent_function_opset_versions
         fitting = [version for version in versions if version <= opset]
-        given = [types[name] if name else onnx.TypeProto() for name in node.input]
+        kinds = [types[name] if name else onnx.TypeProto() for name in node.input]
         content = schema.get_context_dependent_function_with_opset_version(
             max(fitting, default=opset),
             _with_defaults(node, schema).SerializeToString(),
-            [kind.SerializeToString() for kind in given],
+            [kind.SerializeToString() for kind in kinds],
         )
     if not content:
         return None
@@ -104,18 +104,18 @@ def _body(node: Proto, opsets: Opsets, types: Types) -> Proto | None:
 
 
 def _with_defaults(node: Proto, schema: Any) -> Any:
-    made = copied(node)
-    made.attribute.extend(_defaults(node, schema))
-    return made
+    copy = copied(node)
+    copy.attribute.extend(_defaults(node, schema))
+    return copy
 
 
 def _defaults(node: Proto, schema: Any) -> list[Proto]:
     """The attributes that a node leaves at their default."""
-    given = {attribute.name for attribute in node.attribute}
+    present = {attribute.name for attribute in node.attribute}
     return [
         option.default_value
         for name, option in schema.attributes.items()
-        if name not in given and option.default_value.name
+        if name not in present and option.default_value.name
     ]
 
 
@@ -123,15 +123,15 @@ def _written(node: Proto, body: Proto, opsets: Opsets) -> list[Proto]:
     """The nodes of a function's body with the names and attributes of its caller."""
     schema = _schema(node, opsets)
     prefix = next(name for name in node.output if name)
-    inner = {name for made in body.node for name in made.output if name}
+    inner = {name for each in body.node for name in each.output if name}
     names = {name: f"{prefix}/{name}" for name in inner}
-    given = [*node.input, *[""] * (len(body.input) - len(node.input))]
-    names |= dict(zip(body.input, given, strict=False))
+    operands = [*node.input, *[""] * (len(body.input) - len(node.input))]
+    names |= dict(zip(body.input, operands, strict=False))
     names |= {name: out for name, out in zip(body.output, node.output, strict=False) if out}
     values = {attribute.name: attribute for attribute in _with_defaults(node, schema).attribute}
-    nodes = [renamed(made, names) for made in body.node]
-    for made in nodes:
-        _bind(made, values)
+    nodes = [renamed(each, names) for each in body.node]
+    for each in nodes:
+        _bind(each, values)
     return nodes
 
 

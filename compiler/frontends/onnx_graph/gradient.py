@@ -36,20 +36,20 @@ def gradient(tape: Tape) -> list[Proto]:
         if output:
             known = found.get(values[name]) or tape.full(values[name], 0.0)
             tape.emit("Identity", [known], output)
-    return tape.made
+    return tape.nodes
 
 
 def _back(tape: Tape, node: Proto, found: dict[str, str]) -> None:
     """Add what a node's inputs contribute, from the gradient of its output."""
-    given, *others = (found.get(name) for name in node.output)
-    if (given is None and not any(others)) or tape.active.isdisjoint(node.input):
+    upstream, *others = (found.get(name) for name in node.output)
+    if (upstream is None and not any(others)) or tape.active.isdisjoint(node.input):
         return
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if rule is None or given is None or any(others):
+    if rule is None or upstream is None or any(others):
         raise ModelError(
             f"a gradient through {node.op_type!r} is not supported; known: {', '.join(RULES)}"
         )
-    for name, part in zip(node.input, rule(tape, node, given), strict=False):
+    for name, part in zip(node.input, rule(tape, node, upstream), strict=False):
         if part and name in tape.active:
             found[name] = tape("Add", found[name], part) if name in found else part
 
@@ -72,7 +72,7 @@ def _copied(
     for node in path:
         names |= {name: f"{tape.prefix}/at/{name}" for name in node.output if name}
     copies = [renamed(node, names) for node in path]
-    tape.made.extend(copies)
+    tape.nodes.extend(copies)
     tape.types.update({new: tape.types[old] for old, new in names.items() if old in tape.types})
     return copies, names
 

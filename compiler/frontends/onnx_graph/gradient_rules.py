@@ -25,8 +25,8 @@ Rule = Callable[[Tape, Proto, str], Gradients]
 def _unary(formula: Callable[[Tape, str, str, str], str]) -> Rule:
     """A function of each element, by the gradient, the operand and the result."""
 
-    def rule(tape: Tape, node: Proto, given: str) -> Gradients:
-        return [formula(tape, given, node.input[0], node.output[0])]
+    def rule(tape: Tape, node: Proto, upstream: str) -> Gradients:
+        return [formula(tape, upstream, node.input[0], node.output[0])]
 
     return rule
 
@@ -34,11 +34,11 @@ def _unary(formula: Callable[[Tape, str, str, str], str]) -> Rule:
 def _binary(*formulas: Callable[[Tape, str, str, str, str], str]) -> Rule:
     """A function of pairs, by the gradient, the operands and the result; operands broadcast."""
 
-    def rule(tape: Tape, node: Proto, given: str) -> Gradients:
+    def rule(tape: Tape, node: Proto, upstream: str) -> Gradients:
         a, b = node.input
         shape = tape.shape(node.output[0])
         return [
-            tape.fitted(formula(tape, given, a, b, node.output[0]), shape, tape.shape(name))
+            tape.fitted(formula(tape, upstream, a, b, node.output[0]), shape, tape.shape(name))
             if name in tape.active
             else None
             for formula, name in zip(formulas, (a, b), strict=True)
@@ -47,37 +47,37 @@ def _binary(*formulas: Callable[[Tape, str, str, str, str], str]) -> Rule:
     return rule
 
 
-def _where(tape: Tape, node: Proto, given: str) -> Gradients:
+def _where(tape: Tape, node: Proto, upstream: str) -> Gradients:
     condition, a, b = node.input
     shape = tape.shape(node.output[0])
     return [
         None,
-        tape.fitted(tape("Where", condition, given, 0.0), shape, tape.shape(a)),
-        tape.fitted(tape("Where", condition, 0.0, given), shape, tape.shape(b)),
+        tape.fitted(tape("Where", condition, upstream, 0.0), shape, tape.shape(a)),
+        tape.fitted(tape("Where", condition, 0.0, upstream), shape, tape.shape(b)),
     ]
 
 
-def _sum(tape: Tape, node: Proto, given: str) -> Gradients:
+def _sum(tape: Tape, node: Proto, upstream: str) -> Gradients:
     shape = tape.shape(node.output[0])
-    return [tape.fitted(given, shape, tape.shape(name)) for name in node.input]
+    return [tape.fitted(upstream, shape, tape.shape(name)) for name in node.input]
 
 
-def _reshape(tape: Tape, node: Proto, given: str) -> Gradients:
-    return [tape.reshaped(given, tape.shape(node.input[0]))]
+def _reshape(tape: Tape, node: Proto, upstream: str) -> Gradients:
+    return [tape.reshaped(upstream, tape.shape(node.input[0]))]
 
 
-def _transpose(tape: Tape, node: Proto, given: str) -> Gradients:
+def _transpose(tape: Tape, node: Proto, upstream: str) -> Gradients:
     rank = len(tape.shape(node.input[0]))
     order = attributes(node).get("perm", list(range(rank))[::-1])
-    return [tape("Transpose", given, perm=[int(i) for i in np.argsort(order)])]
+    return [tape("Transpose", upstream, perm=[int(i) for i in np.argsort(order)])]
 
 
-def _concat(tape: Tape, node: Proto, given: str) -> Gradients:
+def _concat(tape: Tape, node: Proto, upstream: str) -> Gradients:
     axis, start, parts = attributes(node)["axis"], 0, list[str]()
     for name in node.input:
         size = tape.shape(name)[axis]
         places = [np.array([at], np.int64) for at in (start, start + size, axis)]
-        parts.append(tape("Slice", given, *map(tape.constant, places)))
+        parts.append(tape("Slice", upstream, *map(tape.constant, places)))
         start += size
     return parts
 
@@ -86,7 +86,7 @@ def _swapped(tape: Tape, x: str, rank: int) -> str:
     return tape("Transpose", x, perm=[*range(rank - 2), rank - 1, rank - 2])
 
 
-def _matmul(tape: Tape, node: Proto, given: str) -> Gradients:
+def _matmul(tape: Tape, node: Proto, upstream: str) -> Gradients:
     """Products of stacks of matrices; a vector is a row before, a column behind."""
     a, b = node.input
     left, right = tape.shape(a), tape.shape(b)
@@ -94,7 +94,7 @@ def _matmul(tape: Tape, node: Proto, given: str) -> Gradients:
     columns = right if len(right) > 1 else (*right, 1)
     stack = np.broadcast_shapes(rows[:-2], columns[:-2])
     result = (*stack, rows[-2], columns[-1])
-    g = tape.reshaped(given, result)
+    g = tape.reshaped(upstream, result)
     parts: list[str | None] = [None, None]
     if a in tape.active:
         other = _swapped(tape, tape.reshaped(b, columns), len(columns))
@@ -107,10 +107,10 @@ def _matmul(tape: Tape, node: Proto, given: str) -> Gradients:
     return parts
 
 
-def _gemm(tape: Tape, node: Proto, given: str) -> Gradients:
+def _gemm(tape: Tape, node: Proto, upstream: str) -> Gradients:
     options = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0, **attributes(node)}
     a, b, *bias = node.input
-    g = tape("Mul", given, options["alpha"])
+    g = tape("Mul", upstream, options["alpha"])
     across = options["transA"], options["transB"]
     # With A' and B' as they are multiplied: dA' = g B'^T, dB' = A'^T g.
     da = (g, b, 0, 1 - across[1]) if not across[0] else (b, g, across[1], 1)
@@ -121,12 +121,14 @@ def _gemm(tape: Tape, node: Proto, given: str) -> Gradients:
     ]
     if bias and bias[0]:
         shape = tape.shape(node.output[0])
-        parts.append(tape.fitted(tape("Mul", given, options["beta"]), shape, tape.shape(bias[0])))
+        parts.append(
+            tape.fitted(tape("Mul", upstream, options["beta"]), shape, tape.shape(bias[0]))
+        )
     return parts
 
 
 def _reduction(*, mean: bool) -> Rule:
-    def rule(tape: Tape, node: Proto, given: str) -> Gradients:
+    def rule(tape: Tape, node: Proto, upstream: str) -> Gradients:
         shape = tape.shape(node.input[0])
         axes = attributes(node).get("axes")
         if axes is None and len(node.input) > 1:
@@ -135,7 +137,7 @@ def _reduction(*, mean: bool) -> Rule:
             axes = range(len(shape))
         chosen = {int(axis) % len(shape) for axis in axes or ()}
         kept = [1 if axis in chosen else size for axis, size in enumerate(shape)]
-        wide = tape("Mul", tape.reshaped(given, kept), tape.full(node.input[0], 1.0))
+        wide = tape("Mul", tape.reshaped(upstream, kept), tape.full(node.input[0], 1.0))
         count = math.prod(shape[axis] for axis in chosen)
         return [tape("Div", wide, float(count)) if mean else wide]
 
@@ -160,15 +162,15 @@ def _softmax_axis(tape: Tape, node: Proto) -> int:
     return axis
 
 
-def _softmax(tape: Tape, node: Proto, given: str) -> Gradients:
+def _softmax(tape: Tape, node: Proto, upstream: str) -> Gradients:
     y = node.output[0]
-    total = tape.summed(tape("Mul", given, y), [_softmax_axis(tape, node)])
-    return [tape("Mul", tape("Sub", given, total), y)]
+    total = tape.summed(tape("Mul", upstream, y), [_softmax_axis(tape, node)])
+    return [tape("Mul", tape("Sub", upstream, total), y)]
 
 
-def _log_softmax(tape: Tape, node: Proto, given: str) -> Gradients:
-    total = tape.summed(given, [_softmax_axis(tape, node)])
-    return [tape("Sub", given, tape("Mul", tape("Exp", node.output[0]), total))]
+def _log_softmax(tape: Tape, node: Proto, upstream: str) -> Gradients:
+    total = tape.summed(upstream, [_softmax_axis(tape, node)])
+    return [tape("Sub", upstream, tape("Mul", tape("Exp", node.output[0]), total))]
 
 
 RULES: Mapping[str, Rule] = MappingProxyType(

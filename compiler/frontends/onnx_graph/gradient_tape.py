@@ -7,7 +7,7 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
-from hybridc.compiler.frontends.onnx_graph.writer import Writer
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer
 
 _AXES_ARE_INPUTS = 13  # the opset since when ReduceSum takes them so
 
@@ -18,16 +18,8 @@ class Tape(Writer):
     `active` are the names that the target depends on, of those that it is derived by.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a place in a graph
-        self,
-        graph: Proto,
-        node: Proto,
-        prefix: str,
-        opset: int,
-        types: dict[str, Proto],
-        dtype: str,
-    ) -> None:
-        super().__init__(graph, node, prefix, opset)
+    def __init__(self, place: Place, types: dict[str, Proto], dtype: str) -> None:
+        super().__init__(place)
         self.types, self.dtype = types, dtype
         self.active: set[str] = set()
 
@@ -71,5 +63,5 @@ class Tape(Writer):
         lead = len(shape) - len(wanted)
         axes = [*range(lead)]
         axes += [lead + i for i, size in enumerate(wanted) if size == 1 != shape[lead + i]]
-        made = self.summed(x, axes) if axes else x
-        return self.reshaped(made, wanted) if lead else made
+        summed = self.summed(x, axes) if axes else x
+        return self.reshaped(summed, wanted) if lead else summed

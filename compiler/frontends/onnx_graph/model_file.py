@@ -146,8 +146,8 @@ def _bytes_of(tensor: Proto, where: str) -> int:
 
 def _contained(location: str, directory: Path, where: str) -> Path:
     """The real path of `location`, which must lie below `directory` by every reading of it."""
-    given = Path(location)
-    if not location or "\0" in location or given.is_absolute() or ".." in given.parts:
+    relative = Path(location)
+    if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
         raise ModelError(f"{where}: external data {location!r} is not below the model's directory")
     root = os.path.realpath(directory)
     path = os.path.realpath(os.path.join(root, location))
@@ -235,6 +235,6 @@ def _array(tensor: Proto) -> Array:
 
 def copied(message: Proto) -> Proto:
     """A copy of a message of any kind."""
-    made = type(message)()
-    made.CopyFrom(message)
-    return made
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy

@@ -41,13 +41,13 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
     that contradicts the model or another one.
     """
     values = [v for v in file.inputs() if v.name in shapes or not (opaque and is_opaque(v))]
-    given = {value.name: axes(value) for value in values}
-    sizes = _axis_sizes(shapes, given)
-    by_input = {name: shape for name, shape in shapes.items() if name in given}
+    declared = {value.name: axes(value) for value in values}
+    sizes = _axis_sizes(shapes, declared)
+    by_input = {name: shape for name, shape in shapes.items() if name in declared}
     try:
         for name, shape in by_input.items():
-            _match(name, given[name], shape, sizes)
-        pairs = ((name, dims, by_input.get(name)) for name, dims in given.items())
+            _match(name, declared[name], shape, sizes)
+        pairs = ((name, dims, by_input.get(name)) for name, dims in declared.items())
         return sizes_of.united({name: _resolve(name, dims, s, sizes) for name, dims, s in pairs})
     except ModelError:
         raise
@@ -55,15 +55,17 @@ def bind(file: OnnxFile, shapes: Mapping[str, Shape], opaque: bool = False) -> d
         raise ModelError(f"--shape: {error}") from None
 
 
-def _axis_sizes(shapes: Mapping[str, Shape], given: Mapping[str, Axes | None]) -> dict[str, Size]:
+def _axis_sizes(
+    shapes: Mapping[str, Shape], declared: Mapping[str, Axes | None]
+) -> dict[str, Size]:
     """What `shapes` says of axes by their own names."""
-    names = {dim for dims in given.values() for dim in dims or () if isinstance(dim, str)}
+    names = {dim for dims in declared.values() for dim in dims or () if isinstance(dim, str)}
     found: dict[str, Size] = {}
     for name, shape in shapes.items():
-        if name in given:
+        if name in declared:
             continue
         if name not in names - {UNNAMED}:
-            known = [*given, *(names - {UNNAMED})]
+            known = [*declared, *(names - {UNNAMED})]
             raise ModelError(f"--shape {name}: no input or axis has this name; {hint(name, known)}")
         if len(shape) != 1:
             raise ModelError(f"--shape {name}={write(shape)}: an axis has one size")

@@ -13,7 +13,7 @@ import numpy as np
 
 from hybridc.compiler.frontends.onnx.integers import fits_bytes
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
-from hybridc.compiler.frontends.onnx_graph.writer import Writer, domain_of, opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, domain_of, opset_of
 
 Names = Sequence[str]
 
@@ -30,15 +30,15 @@ def written_out(proto: Proto) -> Proto:
 
     if not any(_expansion(node) for node in proto.graph.node):
         return proto
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
     kept: list[Proto] = []
-    for index, node in enumerate(made.graph.node):
+    for index, node in enumerate(copy.graph.node):
         expand = _expansion(node)
-        kept.extend([node] if expand is None else expand(_Writer(made, node, index)))
-    del made.graph.node[:]
-    made.graph.node.extend(kept)
-    return made
+        kept.extend([node] if expand is None else expand(_Writer(copy, node, index)))
+    del copy.graph.node[:]
+    copy.graph.node.extend(kept)
+    return copy
 
 
 def _expansion(node: Proto) -> "Callable[[_Writer], list[Proto]] | None":
@@ -50,7 +50,7 @@ class _Writer(Writer):
     """Makes the nodes that take the place of one on quantised tensors."""
 
     def __init__(self, model: Proto, node: Proto, index: int) -> None:
-        super().__init__(model.graph, node, f"{node.output[0]}/{index}", opset_of(model))
+        super().__init__(Place(model.graph, node, f"{node.output[0]}/{index}", opset_of(model)))
         self.model = model
 
     def dequantize(self, data: str, scale: str, zero: str, axis: int) -> str:
@@ -88,7 +88,7 @@ class _Writer(Writer):
         """An operator with the attributes of the node that is replaced, but for some."""
         name = self.emit(operator, inputs)
         kept = (a for a in self.node.attribute if a.name not in without)
-        self.made[-1].attribute.extend(kept)
+        self.nodes[-1].attribute.extend(kept)
         return name
 
     def operand(self, index: int) -> str:
@@ -101,7 +101,7 @@ class _Writer(Writer):
         inputs = [result, scale, zero] if zero else [result, scale]
         options: dict[str, Any] = {} if self.older and self.is_scalar(scale) else {"axis": axis}
         self.emit("QuantizeLinear", inputs, self.node.output[0], **options)
-        return self.made
+        return self.nodes
 
 
 def _qlinear_conv(writer: _Writer) -> list[Proto]:
@@ -134,7 +134,7 @@ def _conv_integer(writer: _Writer) -> list[Proto]:
     )
     y = writer.like_node("Conv", [x, w])
     writer.emit("Cast", [y], writer.node.output[0], to=onnx.TensorProto.INT32)
-    return writer.made
+    return writer.nodes
 
 
 def _of_bytes(writer: _Writer) -> bool:
@@ -230,7 +230,7 @@ def _qgemm(writer: _Writer) -> list[Proto]:
     if writer.input(7):
         return writer.quantized(y, 7)
     writer.emit("Identity", [y], writer.node.output[0])
-    return writer.made
+    return writer.nodes
 
 
 _MICROSOFT = "com.microsoft"

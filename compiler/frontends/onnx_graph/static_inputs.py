@@ -49,15 +49,15 @@ _DECIDING: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 def deciding(proto: Proto) -> frozenset[str]:
     """The graph inputs, without initialisers, that an operator reads where shapes follow."""
-    given = {value.name for value in proto.graph.input}
-    given -= {tensor.name for tensor in proto.graph.initializer}
+    inputs = {value.name for value in proto.graph.input}
+    inputs -= {tensor.name for tensor in proto.graph.initializer}
     read = {
         name
         for node in proto.graph.node
         for index, name in enumerate(node.input)
         if node.domain in ("", "ai.onnx") and index in _positions(node)
     }
-    return frozenset(given & read)
+    return frozenset(inputs & read)
 
 
 def fixed(proto: Proto, values: Mapping[str, Array]) -> Proto:
@@ -71,14 +71,14 @@ def fixed(proto: Proto, values: Mapping[str, Array]) -> Proto:
     for name in values:
         if name not in known:
             raise ModelError(f"no input is named {name!r}; {hint(name, known)}")
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
     kept = [value for value in proto.graph.input if value.name not in values]
-    del made.graph.input[:]
-    made.graph.input.extend(kept)
+    del copy.graph.input[:]
+    copy.graph.input.extend(kept)
     tensors = [onnx.numpy_helper.from_array(array, name) for name, array in values.items()]
-    made.graph.initializer.extend(tensors)
-    return made
+    copy.graph.initializer.extend(tensors)
+    return copy
 
 
 def _positions(node: Proto) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import element_types
 from hybridc.compiler.frontends.onnx_graph.element_types import Kinds
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import Writer, opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, opset_of
 
 _BITS: Mapping[str, int] = MappingProxyType({"int2": 2, "int4": 4, "uint2": 2, "uint4": 4})
 _FLOAT = "float4_e2m1fn"
@@ -42,13 +42,13 @@ def carried(proto: Proto, types: Mapping[str, Proto]) -> Proto:
     if not concerned and not element_types.holds(proto.graph):
         return proto
     # Of the values within branches and loops too.
-    made = onnx.shape_inference.infer_shapes(proto)
+    inferred = onnx.shape_inference.infer_shapes(proto)
     kinds = {
         name: element_types.name_of(kind.tensor_type.elem_type) for name, kind in types.items()
     }
     ranks = {name: len(kind.tensor_type.shape.dim) for name, kind in types.items()}
-    _rewrite(made.graph, kinds, ranks, opset_of(proto))
-    return made
+    _rewrite(inferred.graph, kinds, ranks, opset_of(proto))
+    return inferred
 
 
 def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -> None:
@@ -64,9 +64,8 @@ def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -
         if expand is None:
             kept.append(node)
         else:
-            kept.extend(
-                expand(_Writer(graph, node, f"{_first(node)}/{index}", opset, kinds, ranks))
-            )
+            place = Place(graph, node, f"{_first(node)}/{index}", opset)
+            kept.extend(expand(_Writer(place, kinds, ranks)))
     kept = [copied(node) for node in kept]
     del graph.node[:]
     graph.node.extend(kept)
@@ -79,16 +78,8 @@ def _rewrite(graph: Proto, outer: Kinds, ranks: Mapping[str, int], opset: int) -
 class _Writer(Writer):
     """Makes the nodes that take the place of one, knowing the types around it."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a place in a graph
-        self,
-        graph: Proto,
-        node: Proto,
-        prefix: str,
-        opset: int,
-        kinds: Kinds,
-        ranks: Mapping[str, int],
-    ) -> None:
-        super().__init__(graph, node, prefix, opset)
+    def __init__(self, place: Place, kinds: Kinds, ranks: Mapping[str, int]) -> None:
+        super().__init__(place)
         self.kinds, self.ranks = kinds, ranks
 
     @property
@@ -136,7 +127,7 @@ def _converted(writer: _Writer, kind: str) -> list[Proto]:
     if kind not in carriers.CARRIERS:
         return [writer.node]
     _narrow(writer, writer.input(0), kind)
-    return writer.made
+    return writer.nodes
 
 
 def _narrow(writer: _Writer, x: str, kind: str) -> None:
@@ -202,7 +193,7 @@ def _quantize(writer: _Writer) -> list[Proto]:
             attribute.i = element_types.number_of(held)
     bounds = [writer.constant(np.array(bound, held)) for bound in (low, high)]
     writer.emit("Clip", [node.output[0], *bounds], output)
-    return [node, *writer.made]
+    return [node, *writer.nodes]
 
 
 def _quantize_float(writer: _Writer) -> list[Proto]:
@@ -213,7 +204,7 @@ def _quantize_float(writer: _Writer) -> list[Proto]:
     if writer.input(2):
         quotient = writer.emit("Add", [quotient, writer.along(2)])
     _round(writer, quotient)
-    return writer.made
+    return writer.nodes
 
 
 def _dequantize(writer: _Writer) -> list[Proto]:
@@ -227,18 +218,18 @@ def _dequantize(writer: _Writer) -> list[Proto]:
         writer.emit("Cast", [product], writer.node.output[0], **like)
     else:
         writer.emit("CastLike", [product, writer.input(1)], writer.node.output[0])
-    return writer.made
+    return writer.nodes
 
 
 def _bit_cast(writer: _Writer) -> list[Proto]:
     """Between integers of one width the number wraps; else the bits would be another's."""
-    given, wanted = element_types.narrow(writer.kinds.get(writer.input(0), "")), writer.target
-    if not given and not wanted:
+    source, target = element_types.narrow(writer.kinds.get(writer.input(0), "")), writer.target
+    if not source and not target:
         return [writer.node]
-    if _BITS.get(given, 0) != _BITS.get(wanted, 1):
-        raise ModelError(f"BitCast of {given or 'another type'} to {wanted or 'another type'}")
-    _narrow(writer, writer.input(0), wanted)
-    return writer.made
+    if _BITS.get(source, 0) != _BITS.get(target, 1):
+        raise ModelError(f"BitCast of {source or 'another type'} to {target or 'another type'}")
+    _narrow(writer, writer.input(0), target)
+    return writer.nodes
 
 
 _EXPANSIONS: Mapping[str, Callable[[_Writer], list[Proto]]] = MappingProxyType(

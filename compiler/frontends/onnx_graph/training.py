@@ -11,7 +11,7 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_graph.gradient import gradient
 from hybridc.compiler.frontends.onnx_graph.gradient_tape import Tape
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Place, opset_of
 
 _DOMAIN = "ai.onnx.preview.training"
 
@@ -25,17 +25,17 @@ def written_out(proto: Proto) -> Proto:
 
     if _first(proto.graph) is None:
         return proto
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    while (index := _first(made.graph)) is not None:
-        node = made.graph.node[index]
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    while (index := _first(copy.graph)) is not None:
+        node = copy.graph.node[index]
         # A gradient may be taken of another one: types are known of what was written by now.
-        nodes = _EXPANSIONS[node.op_type](_tape(made, copied(node)))
-        kept = [*made.graph.node[:index], *nodes, *made.graph.node[index + 1 :]]
+        nodes = _EXPANSIONS[node.op_type](_tape(copy, copied(node)))
+        kept = [*copy.graph.node[:index], *nodes, *copy.graph.node[index + 1 :]]
         copies = [copied(each) for each in kept]
-        del made.graph.node[:]
-        made.graph.node.extend(copies)
-    return made
+        del copy.graph.node[:]
+        copy.graph.node.extend(copies)
+    return copy
 
 
 def _first(graph: Proto) -> int | None:
@@ -62,7 +62,7 @@ def _tape(proto: Proto, node: Proto) -> Tape:
     number = like.tensor_type.elem_type if like is not None else onnx.TensorProto.FLOAT
     dtype = str(onnx.helper.tensor_dtype_to_np_dtype(number))
     prefix = f"{next(name for name in node.output if name)}/{node.op_type}"
-    return Tape(proto.graph, node, prefix, opset_of(proto), types, dtype)
+    return Tape(Place(proto.graph, node, prefix, opset_of(proto)), types, dtype)
 
 
 def _steps(count: int, step: Callable[..., Sequence[str]]) -> Callable[[Tape], list[Proto]]:
@@ -76,7 +76,7 @@ def _steps(count: int, step: Callable[..., Sequence[str]]) -> Callable[[Tape], l
             for result, output in zip(results, tape.node.output[index::tensors], strict=False):
                 if output:
                     tape.emit("Identity", [result], output)
-        return tape.made
+        return tape.nodes
 
     return expand
 
@@ -118,8 +118,8 @@ def _adam(tape: Tape, rate: str, turn: str, x: str, g: str, v: str, h: str) -> S
     squares = tape("Add", tape("Mul", h, beta), tape("Mul", tape("Mul", slope, slope), 1 - beta))
     scale = tape("Add", tape("Sqrt", squares), _option(tape, "epsilon", 1e-6))
     step = tape("Mul", _unbiased(tape, rate, turn, (alpha, beta)), tape("Div", mean, scale))
-    made = tape("Sub", x, step)
-    return tape("Mul", made, 1 - _option(tape, "norm_coefficient_post")), mean, squares
+    stepped = tape("Sub", x, step)
+    return tape("Mul", stepped, 1 - _option(tape, "norm_coefficient_post")), mean, squares
 
 
 def _unbiased(tape: Tape, rate: str, turn: str, powers: tuple[float, float]) -> str:

@@ -1,6 +1,7 @@
 """Write nodes of an ONNX graph in the place of others."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,23 @@ import numpy as np
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 
 
+@dataclass(frozen=True)
+class Place:
+    """A node of a graph of the operators of `opset`; new names around it begin with `prefix`."""
+
+    graph: Proto
+    node: Proto
+    prefix: str
+    opset: int
+
+
 class Writer:
     """Makes the nodes that take the place of one."""
 
-    def __init__(self, graph: Proto, node: Proto, prefix: str, opset: int) -> None:
-        self.graph, self.node, self.prefix, self.opset = graph, node, prefix, opset
-        self.made: list[Proto] = []
+    def __init__(self, place: Place) -> None:
+        self.graph, self.node = place.graph, place.node
+        self.prefix, self.opset = place.prefix, place.opset
+        self.nodes: list[Proto] = []
 
     def input(self, index: int) -> str:
         """The name of an input, "" where it is left out."""
@@ -25,8 +37,8 @@ class Writer:
         """A node, and the name of its output."""
         import onnx
 
-        name = output or f"{self.prefix}/{len(self.made)}"
-        self.made.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
+        name = output or f"{self.prefix}/{len(self.nodes)}"
+        self.nodes.append(onnx.helper.make_node(operator, inputs, [name], **attributes))
         return name
 
     def constant(self, value: Any) -> str:

@@ -46,9 +46,9 @@ class Parts:
         nodes = list(self._outer_nodes())
         used = {name for node in nodes for name in used_names(node)}
         used |= {value.name for value in self.proto.graph.output}
-        made = onnx.ModelProto()
-        made.CopyFrom(self.proto)
-        graph = made.graph
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.proto)
+        graph = copy.graph
         del graph.node[:], graph.initializer[:], graph.value_info[:], graph.input[:]
         graph.node.extend(nodes)
         graph.initializer.extend(t for t in self.proto.graph.initializer if t.name in used)
@@ -57,7 +57,7 @@ class Parts:
             for value in self.proto.graph.input
             if value.name not in self.weights or value.name in used
         )
-        return made, {name: array for name, array in self.weights.items() if name in used}
+        return copy, {name: array for name, array in self.weights.items() if name in used}
 
     def opaque_inputs(self) -> list[str]:
         """Inputs of the model that only regions look into."""
@@ -91,13 +91,13 @@ class Parts:
         import onnx
 
         nodes = [self.nodes[i] for i in members]
-        given, made = self._inputs(nodes), self._outputs(members)
+        inputs, outputs = self._inputs(nodes), self._outputs(members)
         constants, weights = self._constants(nodes)
         graph = onnx.helper.make_graph(
             nodes,
             f"region{index}",
-            [self._value_info(name) for name in given],
-            [self._value_info(name) for name in made],
+            [self._value_info(name) for name in inputs],
+            [self._value_info(name) for name in outputs],
             constants,
         )
         model = onnx.helper.make_model(
@@ -113,8 +113,8 @@ class Parts:
             name=f"region{index}",
             proto=model.SerializeToString(deterministic=True),
             weights=weights,
-            inputs=tuple(self._spec(name) for name in given),
-            outputs=tuple(self._spec(name) for name in made),
+            inputs=tuple(self._spec(name) for name in inputs),
+            outputs=tuple(self._spec(name) for name in outputs),
             operators=dict(Counter(node.op_type for node in walk(graph)).most_common()),
         )
 
@@ -168,8 +168,8 @@ class Parts:
     def _values(self) -> set[str]:
         """Inputs of the model and results of its nodes, constants left out."""
         named = {name for node in self.nodes for name in node.output if name}
-        given = {value.name for value in self.proto.graph.input if value.name not in self.weights}
-        return named | given
+        inputs = {value.name for value in self.proto.graph.input if value.name not in self.weights}
+        return named | inputs
 
 
 def _storable(tensor: Proto) -> bool:

@@ -12,7 +12,8 @@ from hybridc.compiler.frontends.onnx_import.folding import StaticGraph
 FORMULA = (
     "a multiply-add counts 2; Conv: 2 x output elements x kernel elements x input channels / "
     "groups; ConvTranspose: 2 x input elements x kernel elements x output channels / groups; "
-    "MatMul, Gemm: 2 x output elements x inner size; other operators count 0"
+    "MatMul, Gemm: 2 x output elements x inner size; LSTM, GRU, RNN: 2 x steps x batch x weights; "
+    "other operators count 0"
 )
 Shape = tuple[int, ...]
 Sizes = Callable[[str], Shape]
@@ -52,6 +53,12 @@ def _gemm(node: Proto, sizes: Sizes) -> int:
     return 2 * math.prod(sizes(node.output[0])) * inner
 
 
+def _recurrence(node: Proto, sizes: Sizes) -> int:
+    # Each row of each step meets all weights: W [directions, gates x hidden, inputs] and R.
+    steps_and_rows = math.prod(sizes(node.input[0])[:2])
+    return 2 * steps_and_rows * sum(math.prod(sizes(weight)) for weight in node.input[1:3])
+
+
 def _weight_of(node: Proto) -> Any:
     # The quantised operator lists scale and zero point between data and weight.
     return node.input[3 if node.op_type == "QLinearConv" else 1]
@@ -61,9 +68,12 @@ _COUNTS: dict[str, Callable[[Proto, Sizes], int]] = {
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "ConvTranspose": _transposed_convolution,
+    "GRU": _recurrence,
     "Gemm": _gemm,
+    "LSTM": _recurrence,
     "MatMul": _matrix_product,
     "MatMulInteger": _matrix_product,
     "QLinearConv": _convolution,
     "QLinearMatMul": _matrix_product,
+    "RNN": _recurrence,
 }

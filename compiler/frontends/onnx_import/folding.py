@@ -123,21 +123,21 @@ class _Folder:
             if needed.intersection(node.output):
                 live.append(_without_unused(node, needed))
                 needed.update(used_names(node))
-        made = onnx.ModelProto()
-        made.CopyFrom(self.proto)
-        del made.graph.node[:], made.graph.initializer[:], made.graph.value_info[:]
-        made.graph.node.extend(reversed(live))
-        made.graph.initializer.extend(
+        copy = onnx.ModelProto()
+        copy.CopyFrom(self.proto)
+        del copy.graph.node[:], copy.graph.initializer[:], copy.graph.value_info[:]
+        copy.graph.node.extend(reversed(live))
+        copy.graph.initializer.extend(
             tensor for name, tensor in self.constants.items() if name in needed
         )
         # Expanding a function asks for the types of what it reads.
-        unlisted = needed - {value.name for value in [*made.graph.input, *made.graph.output]}
-        made.graph.value_info.extend(
+        unlisted = needed - {value.name for value in [*copy.graph.input, *copy.graph.output]}
+        copy.graph.value_info.extend(
             onnx.helper.make_value_info(name, kind)
             for name, kind in self.types.items()
             if name in unlisted
         )
-        return made
+        return copy
 
     def _infer(self, node: Proto) -> dict[str, Proto]:
         """Output types by ONNX's own inference for this node; empty where it cannot tell."""
@@ -271,10 +271,10 @@ def _without_unused(node: Proto, needed: Set[str]) -> Proto:
         count -= 1
     if count == len(node.output) or node.op_type not in _TRAILING:
         return node
-    made = type(node)()
-    made.CopyFrom(node)
-    del made.output[count:]
-    return made
+    copy = type(node)()
+    copy.CopyFrom(node)
+    del copy.output[count:]
+    return copy
 
 
 def has_subgraph(node: Proto) -> bool:

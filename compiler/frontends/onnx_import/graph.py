@@ -89,12 +89,12 @@ def _failure(
     lines = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {lines[-1][:200] if lines else 'no reason given'}"
     refused = isinstance(error, UnsupportedError)
-    told = f"is not supported with {error}" if refused else f"cannot be imported: {reason}"
-    if open_sizes and "--shape" not in told:
+    message = f"is not supported with {error}" if refused else f"cannot be imported: {reason}"
+    if open_sizes and "--shape" not in message:
         fix = " ".join(f"--shape {name}=N" for name in open_sizes)
-        told = f"{told}; sizes are open: fix them with {fix}"
+        message = f"{message}; sizes are open: fix them with {fix}"
     for node in proto.graph.node:
         if any(name and name not in reached for name in node.output):
             where = operators.place(node)
-            return NodeError(f"operator {node.op_type!r} ({where}) {told}", node)
+            return NodeError(f"operator {node.op_type!r} ({where}) {message}", node)
     return NodeError(f"the graph cannot be imported: {reason}")

@@ -39,13 +39,13 @@ class Importer(ONNXGraphImporter):
     @classmethod
     def of(cls, shapes: Mapping[str, Shape], sizes: Sizes) -> "Importer":
         """An importer of a graph whose inputs have these shapes; `sizes` learns the open ones."""
-        given = {
+        fixed = {
             name: [sizes.variable(size) if isinstance(size, Dim) else size for size in shape]
             for name, shape in shapes.items()
         }
-        made = cls(given, "float32")
-        made.sizes = sizes
-        return made
+        importer = cls(fixed, "float32")
+        importer.sizes = sizes
+        return importer
 
     def _construct_nodes(self, graph: Any) -> None:
         """Nodes one after another; without open sizes as TVM does it."""
@@ -55,8 +55,8 @@ class Importer(ONNXGraphImporter):
         for node in graph.node:
             if size_arithmetic.take(self.sizes, node, self._nodes):
                 self._nodes[node.output[0]] = relax.ShapeExpr([])  # its place; never read
-            elif (made := self._open(node)) is not None:
-                self._nodes[node.output[0]] = self.bb.emit(made)
+            elif (opened := self._open(node)) is not None:
+                self._nodes[node.output[0]] = self.bb.emit(opened)
             else:
                 self._read_as_data(node.input)
                 super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]

@@ -41,8 +41,8 @@ class OpenNode:
 
     def list(self, index: int) -> list[Any] | None:
         """An input as a list of integers and expressions; None where it is not known as such."""
-        given = self.numbers[index] if len(self.numbers) > index else None
-        return None if given is None else list(given.values.flat)
+        numbers = self.numbers[index] if len(self.numbers) > index else None
+        return None if numbers is None else list(numbers.values.flat)
 
 
 def _dims(sizes: Sequence[Any]) -> Expr:
@@ -52,21 +52,21 @@ def _dims(sizes: Sequence[Any]) -> Expr:
 
 
 def _reshape(node: OpenNode) -> Expr | None:
-    wanted, given = node.list(1), node.shape()
+    wanted, extents = node.list(1), node.shape()
     if wanted is None:
         return None
     if not node.options.get("allowzero", 0):
-        wanted = [given[i] if _is(size, 0) else size for i, size in enumerate(wanted)]
+        wanted = [extents[i] if _is(size, 0) else size for i, size in enumerate(wanted)]
     free = [i for i, size in enumerate(wanted) if _is(size, -1)]
     if free:
         rest = [size for size in wanted if not _is(size, -1)]
-        wanted[free[0]] = _rest(node.sizes, given, rest)
+        wanted[free[0]] = _rest(node.sizes, extents, rest)
     return relax.op.reshape(node.inputs[0], _dims(wanted))
 
 
-def _rest(sizes: Sizes, given: Sequence[Any], others: Sequence[Any]) -> Any:
+def _rest(sizes: Sizes, extents: Sequence[Any], others: Sequence[Any]) -> Any:
     """What -1 stands for; sizes on both sides are left out, so that products stay simple."""
-    left = list(given)
+    left = list(extents)
     right: list[Any] = []
     for other in others:
         match = next((i for i, size in enumerate(left) if _same(sizes, size, other)), None)
@@ -89,15 +89,17 @@ def _is(size: Any, number: int) -> bool:
 
 
 def _expand(node: OpenNode) -> Expr | None:
-    wanted, given = node.list(1), node.shape()
+    wanted, extents = node.list(1), node.shape()
     if wanted is None:
         return None
-    rank = max(len(wanted), len(given))
-    pair = [[1] * (rank - len(side)) + list(side) for side in (given, wanted)]
-    made = [_broadcast(node.sizes, one, other) for one, other in zip(*pair, strict=True)]
-    if len(made) == len(given) and all(map(lambda a, b: _same(node.sizes, a, b), made, given)):
+    rank = max(len(wanted), len(extents))
+    pair = [[1] * (rank - len(side)) + list(side) for side in (extents, wanted)]
+    result = [_broadcast(node.sizes, one, other) for one, other in zip(*pair, strict=True)]
+    if len(result) == len(extents) and all(
+        map(lambda a, b: _same(node.sizes, a, b), result, extents)
+    ):
         return node.inputs[0]
-    return relax.op.broadcast_to(node.inputs[0], _dims(made))
+    return relax.op.broadcast_to(node.inputs[0], _dims(result))
 
 
 def _broadcast(sizes: Sizes, one: Any, other: Any) -> Any:
@@ -131,7 +133,7 @@ def _range(node: OpenNode) -> Expr | None:
 
 
 def _slice(node: OpenNode) -> Expr | None:
-    given = node.shape()
+    extents = node.shape()
     count = len(node.inputs)
     starts, ends = node.list(1), node.list(2)
     if starts is None or ends is None:
@@ -140,12 +142,12 @@ def _slice(node: OpenNode) -> Expr | None:
     steps = node.list(4) if count > 4 and node.inputs[4] is not None else [1] * len(starts)
     if axes is None or steps is None or not all(isinstance(s, int) for s in [*axes, *steps]):
         raise UnsupportedError("axes or steps that are not constant")
-    axes = [axis % len(given) for axis in axes]
+    axes = [axis % len(extents) for axis in axes]
     places = [
-        (axis, *_bounds(node.sizes, given[axis], (start, stop, step)), step)
+        (axis, *_bounds(node.sizes, extents[axis], (start, stop, step)), step)
         for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True)
     ]
-    return _sliced(node.inputs[0], given, places)
+    return _sliced(node.inputs[0], extents, places)
 
 
 def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
@@ -181,10 +183,13 @@ def _within(sizes: Sizes, extent: Any, place: Any) -> Any:
     return sizes.plain(tirx.min(below, extent))
 
 
-def _sliced(data: Expr, given: Sequence[Any], places: Sequence[tuple[int, Any, Any, int]]) -> Expr:
+def _sliced(
+    data: Expr, extents: Sequence[Any], places: Sequence[tuple[int, Any, Any, int]]
+) -> Expr:
     """The slice, by axis, begin, end and step; what leaves everything is the tensor itself."""
     if all(
-        _is(low, 0) and step == 1 and _equal(high, given[axis]) for axis, low, high, step in places
+        _is(low, 0) and step == 1 and _equal(high, extents[axis])
+        for axis, low, high, step in places
     ):
         return data
     axes, *sides = zip(*places, strict=True)
@@ -200,15 +205,15 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _tile(node: OpenNode) -> Expr | None:
     """Repeats that are open, of axes of size 1: a broadcast."""
-    repeats, given = node.list(1), node.shape()
+    repeats, extents = node.list(1), node.shape()
     if repeats is None or all(isinstance(r, int) for r in repeats):
         return None
-    made: list[Any] = []
-    for size, repeat in zip(given, repeats, strict=True):
+    result: list[Any] = []
+    for size, repeat in zip(extents, repeats, strict=True):
         if not _is(size, 1) and not _is(repeat, 1):
             raise UnsupportedError(f"repeats, {repeat}, that are open")
-        made.append(repeat if _is(size, 1) else size)
-    return relax.op.broadcast_to(node.inputs[0], _dims(made))
+        result.append(repeat if _is(size, 1) else size)
+    return relax.op.broadcast_to(node.inputs[0], _dims(result))
 
 
 def _resize(node: OpenNode) -> Expr | None:
@@ -216,18 +221,18 @@ def _resize(node: OpenNode) -> Expr | None:
     wanted = node.list(3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     if wanted is None or all(isinstance(size, int) for size in wanted):
         return None
-    given, text = node.shape(), _texts(node.options)
+    extents, text = node.shape(), _texts(node.options)
     mode = text.get("mode", "nearest")
     coordinates = text.get("coordinate_transformation_mode", "half_pixel")
     if any(node.options.get(name) for name in ("antialias", "axes", "exclude_outside")):
         raise UnsupportedError("such options, and sizes that are no constants")
     x = node.inputs[0]
-    changed = [a for a, size in enumerate(wanted) if not _same(node.sizes, size, given[a])]
+    changed = [a for a, size in enumerate(wanted) if not _same(node.sizes, size, extents[a])]
     if mode == "nearest" and (coordinates, text.get("nearest_mode")) == ("asymmetric", "floor"):
         for axis in changed:
-            x = _repeated(x, axis, given[axis], wanted[axis])
+            x = _repeated(x, axis, extents[axis], wanted[axis])
         return x
-    images = len(given) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
+    images = len(extents) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
     if mode != "linear" or not images or coordinates not in _ALIKE:
         raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are no constants")
     # Of one element these two have no distance to divide, or another place.
@@ -245,13 +250,13 @@ def _texts(options: Mapping[str, Any]) -> dict[str, str]:
     return {name: value.decode() for name, value in options.items() if isinstance(value, bytes)}
 
 
-def _repeated(x: Expr, axis: int, given: Any, wanted: Any) -> Expr:
+def _repeated(x: Expr, axis: int, extents: Any, wanted: Any) -> Expr:
     """Of each place along an axis the element at or before it, `floor(i * given / wanted)`."""
 
     def number(size: Any) -> Expr:
         return relax.op.shape_to_tensor(_dims([size]))
 
-    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(given))
+    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(extents))
     return relax.op.take(x, relax.op.floor_divide(places, number(wanted)), axis=axis)
 
 

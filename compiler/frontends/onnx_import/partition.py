@@ -66,11 +66,11 @@ def cut(nodes: Sequence[Proto], foreign: AbstractSet[int], reads: Reads) -> Cut:
 
 
 def _predecessors(nodes: Sequence[Proto], reads: Reads) -> list[list[int]]:
-    made: dict[str, int] = {}
+    maker: dict[str, int] = {}
     before: list[list[int]] = []
     for index, node in enumerate(nodes):
-        before.append(sorted({made[name] for name in reads(node) if name in made}))
-        made.update({name: index for name in node.output if name})
+        before.append(sorted({maker[name] for name in reads(node) if name in maker}))
+        maker.update({name: index for name in node.output if name})
     return before
 
 

@@ -74,9 +74,9 @@ def import_with_regions(
     if (whole := graph.whole()) is not None:
         return whole
     for _ in range(_ATTEMPTS):
-        made = graph.attempt()
-        if made is not None:
-            return made
+        imported = graph.attempt()
+        if imported is not None:
+            return imported
     raise ModelError(f"no part of the graph can be imported: {graph.reason}")
 
 
@@ -114,7 +114,7 @@ class _Graph:
         types = value_types.complete(self.static)
         self.specs = {name: value_types.spec(name, kind) for name, kind in types.items()}
         self.types = types
-        self.made = {name for node in self.nodes for name in node.output if name}
+        self.written = {name for node in self.nodes for name in node.output if name}
         self.doubtful = _behind_rounded_pools(self.nodes)
         self.able = [importable(node) and not self.foreign(node) for node in self.nodes]
 
@@ -123,8 +123,8 @@ class _Graph:
 
         What becomes of it must have a static shape everywhere, and no other type than ONNX says.
         """
-        given = [value.name for value in self.static.proto.graph.input]
-        if not all(self.able) or any(isinstance(self.specs.get(n), OpaqueSpec) for n in given):
+        inputs = [value.name for value in self.static.proto.graph.input]
+        if not all(self.able) or any(isinstance(self.specs.get(n), OpaqueSpec) for n in inputs):
             return None
         try:
             module, reached = import_graph(self.static.proto, self.file.weights, self.shapes)
@@ -132,8 +132,8 @@ class _Graph:
             return None
         outputs = {value.name for value in self.static.proto.graph.output}
         # A sequence of known length is a tuple, which nothing but other operators looks into.
-        inner = {name for name in self.made - outputs if _is_tuple(reached.get(name))}
-        names = (self.made & reached.keys()) - inner
+        inner = {name for name in self.written - outputs if _is_tuple(reached.get(name))}
+        names = (self.written & reached.keys()) - inner
         found = {name: _spec(name, reached.get(name)) for name in names}
         if None in found.values() or any(self._differs(name, reached[name]) for name in found):
             return None
@@ -176,7 +176,7 @@ class _Graph:
     def _opaque(self, name: str) -> bool:
         """Whether compiled code cannot hold a value; of a node's result it has to know the type."""
         spec = self.specs.get(name)
-        return isinstance(spec, OpaqueSpec) or (spec is None and name in self.made)
+        return isinstance(spec, OpaqueSpec) or (spec is None and name in self.written)
 
     def _learn(self, node: Proto, reason: str) -> bool:
         """Note what could not be imported; whether that is news.

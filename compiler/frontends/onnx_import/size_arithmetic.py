@@ -25,19 +25,19 @@ def take(sizes: Sizes, node: Proto, values: Mapping[str, Expr]) -> bool:
     if compute is None or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
         return False
     shaped = node.op_type in ("Shape", "Size")
-    given = [sizes.numbers(n, values[n]) if n else None for n in node.input if not shaped]
-    missing = any(g is None for g, n in zip(given, node.input, strict=False) if n)
+    operands = [sizes.numbers(n, values[n]) if n else None for n in node.input if not shaped]
+    missing = any(g is None for g, n in zip(operands, node.input, strict=False) if n)
     if missing or not (shaped or any(n in sizes.known for n in node.input)):
         return False
-    call = _Call(sizes, _options(node), values.get(node.input[0]), given)
+    call = _Call(sizes, _options(node), values.get(node.input[0]), operands)
     try:
-        made = compute(call)
+        numbers = compute(call)
     except UnknownError:
         return False
-    flat = [sizes.plain(value) for value in made.values.flat]
-    array = np.empty(made.values.shape, object)
-    array[...] = np.array([*flat, None], object)[:-1].reshape(made.values.shape)
-    sizes.known[node.output[0]] = Numbers(array, made.dtype)
+    flat = [sizes.plain(value) for value in numbers.values.flat]
+    array = np.empty(numbers.values.shape, object)
+    array[...] = np.array([*flat, None], object)[:-1].reshape(numbers.values.shape)
+    sizes.known[node.output[0]] = Numbers(array, numbers.dtype)
     return True
 
 
@@ -52,10 +52,10 @@ class _Call:
 
     def input(self, index: int) -> Numbers:
         """What is known of an input.  Raises UnknownError where it is left out."""
-        given = self.given[index] if index < len(self.given) else None
-        if given is None:
+        operand = self.given[index] if index < len(self.given) else None
+        if operand is None:
             raise UnknownError
-        return given
+        return operand
 
     def array(self, index: int = 0) -> Array:
         """The numbers of an input.  Raises UnknownError where it is left out."""
@@ -87,9 +87,9 @@ def _shape(call: _Call) -> Numbers:
     if extents is None:
         raise UnknownError
     part = extents[call.options.get("start", 0) : call.options.get("end")]
-    made = np.empty(len(part), object)
-    made[:] = part
-    return Numbers(made)
+    sizes = np.empty(len(part), object)
+    sizes[:] = part
+    return Numbers(sizes)
 
 
 def _size(call: _Call) -> Numbers:
@@ -100,9 +100,9 @@ def _size(call: _Call) -> Numbers:
 
 
 def _scalar(value: Any) -> Array:
-    made = np.empty((), object)
-    made[()] = value
-    return made
+    scalar = np.empty((), object)
+    scalar[()] = value
+    return scalar
 
 
 def _gather(call: _Call) -> Numbers:
@@ -161,10 +161,10 @@ def _cast(call: _Call) -> Numbers:
 def _each(function: Callable[..., Any], *arrays: Array) -> Array:
     """A function of each element, operands broadcast."""
     found = np.broadcast_arrays(*arrays)
-    made = np.empty(found[0].shape, object)
-    for index in np.ndindex(made.shape):
-        made[index] = function(*(array[index] for array in found))
-    return made
+    results = np.empty(found[0].shape, object)
+    for index in np.ndindex(results.shape):
+        results[index] = function(*(array[index] for array in found))
+    return results
 
 
 def _elementwise(function: Callable[..., Any]) -> Callable[[_Call], Numbers]:

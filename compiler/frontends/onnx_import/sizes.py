@@ -123,7 +123,7 @@ class Sizes:
         if not numbers.open:
             return constant(np.array(numbers.values.tolist()), numbers.dtype)
         flat = [tirx.const(v, "int64") if isinstance(v, int) else v for v in numbers.values.flat]
-        made: Expr = relax.op.shape_to_tensor(relax.ShapeExpr(flat))
+        value: Expr = relax.op.shape_to_tensor(relax.ShapeExpr(flat))
         if numbers.values.ndim != 1:
-            made = relax.op.reshape(made, list(numbers.values.shape))
-        return made if numbers.dtype == "int64" else relax.op.astype(made, numbers.dtype)
+            value = relax.op.reshape(value, list(numbers.values.shape))
+        return value if numbers.dtype == "int64" else relax.op.astype(value, numbers.dtype)

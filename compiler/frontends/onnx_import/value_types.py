@@ -90,17 +90,17 @@ def _inferred(proto: Proto, names: Iterable[str]) -> dict[str, Proto]:
     import onnx
     import onnxruntime
 
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    del made.graph.output[:]
-    made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    lower_numbers(made)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    lower_numbers(copy)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(
-            made.SerializeToString(),
+            copy.SerializeToString(),
             options,
             providers=["CPUExecutionProvider"],
             enable_fallback=0,  # else failures are written to stdout

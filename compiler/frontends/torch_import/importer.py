@@ -134,55 +134,57 @@ class Importer(ExportedProgramImporter):
         padded = name == "constant_pad_nd.default" and any(node.args[2:])
         if name not in complex.LINEAR or padded:
             raise ModelError(f"operator {str(node.target)!r} of complex numbers is not supported")
-        scope, kept, made = Scope(self.block_builder), dict(self.env), []
+        scope, kept, halves = Scope(self.block_builder), dict(self.env), []
         inputs = {each: self._both(scope, each) for each in node.all_input_nodes}
         try:
             for part in (0, 1):
                 self.env.update({each: both[part] for each, both in inputs.items()})
-                made.append(self._of_real(node))
+                halves.append(self._of_real(node))
         finally:
             self.env.update(kept)
-        if isinstance(made[0], tuple | list):
-            return tuple(complex.paired(scope, *both) for both in zip(*made, strict=True))
-        return complex.paired(scope, *made)
+        if isinstance(halves[0], tuple | list):
+            return tuple(complex.paired(scope, *both) for both in zip(*halves, strict=True))
+        return complex.paired(scope, *halves)
 
     def _both(self, scope: Scope, node: Any) -> tuple[Expr, Expr]:
         """The real and imaginary parts of an operand, which may be real or a tuple."""
-        value, given = node.meta.get("val"), self.env[node]
+        value, imported = node.meta.get("val"), self.env[node]
         if isinstance(value, tuple | list):
-            pairs = [complex.parts(scope, field) for field in given]
+            pairs = [complex.parts(scope, field) for field in imported]
             return tuple(zip(*pairs, strict=True))  # type: ignore[return-value]
         if value.is_complex():
-            return complex.parts(scope, given)
+            return complex.parts(scope, imported)
         if value.dtype == torch.bool:  # a condition
-            return given, given
+            return imported, imported
         if not value.dtype.is_floating_point:  # places
-            return given, given
-        return given, scope.zeros_like(given)
+            return imported, imported
+        return imported, scope.zeros_like(imported)
 
     def _by(self, converter: Converter, node: Any) -> Expr:
         """The result by a converter of ours."""
-        given, value = self._bound(node), node.meta["val"]
+        arguments, value = self._bound(node), node.meta["val"]
         scope, values = Scope(self.block_builder), argument_values(node)
         pairs = frozenset(name for name, v in values.items() if v.is_complex())
-        call = Call(str(node.target), given, value, scope, pairs, values, _used(node))
+        call = Call(str(node.target), arguments, value, scope, pairs, values, _used(node))
         try:
-            made = converter(call)
+            result = converter(call)
         except UnsupportedError as error:
             raise ModelError(f"operator {call.operator!r} is not supported with {error}") from error
-        if isinstance(made, tuple):
-            return tuple(map(self.block_builder.normalize, made))
-        return self.block_builder.normalize(made)
+        if isinstance(result, tuple):
+            return tuple(map(self.block_builder.normalize, result))
+        return self.block_builder.normalize(result)
 
     def _bound(self, node: Any) -> Mapping[str, Any]:
         """The arguments of a call by the names of its schema."""
         known = node.target._schema.arguments
-        given = dict(zip((argument.name for argument in known), node.args, strict=False))
-        given |= {
+        arguments = dict(zip((argument.name for argument in known), node.args, strict=False))
+        arguments |= {
             key: value for key, value in node.kwargs.items() if key in {a.name for a in known}
         }
         return {
-            a.name: self._retrieve_args(given[a.name]) if a.name in given else a.default_value
+            a.name: self._retrieve_args(arguments[a.name])
+            if a.name in arguments
+            else a.default_value
             for a in known
         }
 
@@ -195,27 +197,27 @@ class Importer(ExportedProgramImporter):
             return None
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self._same.__getitem__)
         with torch.no_grad():
-            made = target(*args, **kwargs)
-        return tuple(made) if isinstance(made, list) else made
+            result = target(*args, **kwargs)
+        return tuple(result) if isinstance(result, list) else result
 
-    def _checked(self, made: Any, node: Any) -> Any:
+    def _checked(self, result: Any, node: Any) -> Any:
         """What was made of a node, of torch's types; integers of another width are converted.
 
         Raises ModelError for another shape or kind of numbers.
         """
         value = node.meta.get("val")
-        if not isinstance(value, torch.Tensor) or not isinstance(made, relax.Expr):
-            return made
+        if not isinstance(value, torch.Tensor) or not isinstance(result, relax.Expr):
+            return result
         wanted = (*sizes(value), *((2,) if value.is_complex() else ()))
         kind = part_of(value)
-        if static(made) != wanted or not _alike(dtype(made), kind):
+        if static(result) != wanted or not _alike(dtype(result), kind):
             raise ModelError(
-                f"operator {str(node.target)!r} is imported as {dtype(made)}{list(static(made))}, "
-                f"not as {kind}{list(wanted)}"
+                f"operator {str(node.target)!r} is imported as "
+                f"{dtype(result)}{list(static(result))}, not as {kind}{list(wanted)}"
             )
-        if dtype(made) == kind:
-            return made
-        return self.block_builder.emit(relax.op.astype(made, kind))
+        if dtype(result) == kind:
+            return result
+        return self.block_builder.emit(relax.op.astype(result, kind))
 
 
 @cache
@@ -259,8 +261,8 @@ def _empty(node: Any) -> Any:
         return None
     if any(tensor.numel() != 0 for tensor in tensors):
         return None
-    made = tree_map(lambda t: torch.zeros(sizes(t), dtype=t.dtype), value)
-    return tuple(made) if isinstance(made, list) else made
+    zeros = tree_map(lambda t: torch.zeros(sizes(t), dtype=t.dtype), value)
+    return tuple(zeros) if isinstance(zeros, list) else zeros
 
 
 def _used(node: Any) -> frozenset[int]:

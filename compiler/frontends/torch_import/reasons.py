@@ -17,8 +17,8 @@ def reason(error: BaseException) -> str:
     """What went wrong, in one line; exporters wrap it in advice, and in colours."""
     while error.__cause__ is not None and not isinstance(error, InputError):
         error = error.__cause__
-    told = first_line(_COLOURS.sub("", str(error)), type(error).__name__)
-    return _LACKING.sub(_lacking, told)
+    line = first_line(_COLOURS.sub("", str(error)), type(error).__name__)
+    return _LACKING.sub(_lacking, line)
 
 
 def _lacking(found: re.Match[str]) -> str:
@@ -29,7 +29,7 @@ def _lacking(found: re.Match[str]) -> str:
 
 def each(failed: Sequence[tuple[str, str]]) -> list[str]:
     """A line for each road that failed and its reason, but for the same reason again."""
-    told: dict[str, str] = {}
+    roads: dict[str, str] = {}
     for road, why in failed:
-        told.setdefault(why[:_LONGEST], road)
-    return [f"{road}: {why}" for why, road in told.items()]
+        roads.setdefault(why[:_LONGEST], road)
+    return [f"{road}: {why}" for why, road in roads.items()]

@@ -10,14 +10,14 @@ def repaired(exported: Any) -> Any:
     """
     if not any(_without_axes(node) for node in exported.graph.nodes):
         return exported
-    made = exported.run_decompositions({})  # a copy: the program given belongs to the caller
-    for node in filter(_without_axes, made.graph.nodes):
+    copy = exported.run_decompositions({})  # a copy: the program given belongs to the caller
+    for node in filter(_without_axes, copy.graph.nodes):
         node.update_kwarg("dim", list(range(node.args[0].meta["val"].dim())))
-    made.graph_module.recompile()
-    return made
+    copy.graph_module.recompile()
+    return copy
 
 
 def _without_axes(node: Any) -> bool:
     name = str(node.target)
-    given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-    return name in ("aten.amax.default", "aten.amin.default") and len(node.args) < 2 and not given
+    axes = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+    return name in ("aten.amax.default", "aten.amin.default") and len(node.args) < 2 and not axes

@@ -22,8 +22,10 @@ def argument_values(node: Any) -> dict[str, Any]:
     import torch
 
     known = node.target._schema.arguments
-    given = dict(zip((argument.name for argument in known), node.args, strict=False))
-    values = {name: getattr(v, "meta", {}).get("val") for name, v in (given | node.kwargs).items()}
+    arguments = dict(zip((argument.name for argument in known), node.args, strict=False))
+    values = {
+        name: getattr(v, "meta", {}).get("val") for name, v in (arguments | node.kwargs).items()
+    }
     return {name: v for name, v in values.items() if isinstance(v, torch.Tensor)}
 
 
@@ -45,8 +47,8 @@ def examples(exported: Any, arguments: Sequence[Any]) -> tuple[dict[str, Array],
     fake = any(isinstance(leaf, FakeTensor) or getattr(leaf, "is_meta", False) for leaf in leaves)
     if fake or len(leaves) != len(arguments):
         return ()
-    given = zip(arguments, leaves, strict=True)
-    feed = {name: to_numpy(leaf).copy() for name, leaf in given if isinstance(name, str)}
+    pairs = zip(arguments, leaves, strict=True)
+    feed = {name: to_numpy(leaf).copy() for name, leaf in pairs if isinstance(name, str)}
     return () if any(map(_holds_nan, feed.values())) else (feed,)
 
 

@@ -1,0 +1,41 @@
+"""What was measured, read back from the JSON data that `Measured.to_json` made of it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Measured
+
+
+def measured(told: Mapping[str, Any]) -> Measured:
+    """What `told` says.  Raises AttributeError, KeyError, TypeError or ValueError if nothing."""
+    return Measured(
+        latency=_estimate(told.get("latency")),
+        throughput=_estimate(told.get("throughput")),
+        memory=_bytes(told.get("memory")),
+        size=_bytes(told.get("size")),
+        accuracy=_estimates(told.get("accuracy")),
+        drop=_estimates(told.get("drop")),
+        disturbed=str(told.get("disturbed", "")),
+    )
+
+
+def _bytes(told: Any) -> int | None:
+    return None if told is None else int(told)
+
+
+def _estimates(told: Mapping[str, Any] | None) -> dict[str, Estimate]:
+    found = {name: _estimate(each) for name, each in (told or {}).items()}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _estimate(told: Mapping[str, Any] | None) -> Estimate | None:
+    """The JSON has None for infinities: a bound that is not known."""
+    if told is None:
+        return None
+    low, high = told["low"], told["high"]
+    return Estimate(
+        float(told["value"]),
+        float("-inf") if low is None else float(low),
+        float("inf") if high is None else float(high),
+    )

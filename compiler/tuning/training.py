@@ -1,0 +1,138 @@
+"""Train the cost model further, on what one's own tuning log knows of one's own models.
+
+The log keeps no loop nests, of which the cost model sees features: the models that were tuned have
+them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.files import reason
+from hybridc.compiler.log import keys
+from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning import cost_model, tasks
+from hybridc.compiler.tuning.cost_model import CostModel, Group
+from hybridc.compiler.tuning.features import RULES
+from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.unscheduled import Unscheduled
+
+# Points of a kernel that tell anything of its ranking, and kernels of which some are held out.
+_POINTS, _KERNELS = 4, 4
+_FOLDS = 5
+_STATES = ("warm", "cold")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it: how many kernels and points taught the model, and where it is, if it pays.
+
+    `before` and `after` are median Kendall's τ over kernels that were held out: of the model of the
+    package, and of one that learned from the others as well.
+    """
+
+    kernels: int
+    points: int
+    before: float
+    after: float
+    file: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The figures as JSON data."""
+        return {**vars(self), "file": str(self.file) if self.file else None}
+
+    def __str__(self) -> str:
+        """The figures, and what follows from them."""
+        told = (
+            f"{self.points} points of {self.kernels} kernels; on kernels that were held out, τ is"
+            f" {self.before:.2f} by the model of the package and {self.after:.2f} with what it"
+            " learned here"
+        )
+        if self.file is None:
+            return f"{told}: it is not kept"
+        return f"{told}\n{self.file}: tunings use it from now on; remove it to undo that"
+
+
+def train(
+    log: TuningLog,
+    models: Iterable[Unscheduled],
+    progress: Callable[[str], None] = lambda _: None,
+    plugins: tuple[Path, ...] = (),
+) -> Trained:
+    """Train the model of the package on what a log knows of these models' kernels.
+
+    It is kept where it ranks kernels that were held out no worse than before.  Raises InputError
+    where there are too few of them.
+    """
+    found = [group for model in models for group in _groups(log, model, plugins)]
+    if len(found) < _KERNELS:
+        raise InputError(
+            f"{len(found)} kernels of these models have {_POINTS} points or more in {log.name}, and"
+            f" to learn takes {_KERNELS}: tune them first (`hybridc tune`)"
+        )
+    base = cost_model.load(cost_model.PRETRAINED)
+    before, after = _held_out(found, base, progress)
+    file = cost_model.own() if after >= before else None
+    if file is not None:
+        _save(cost_model.refined(base, found), file)
+    return Trained(len(found), sum(len(g.seconds) for g in found), before, after, file)
+
+
+def _save(model: CostModel, file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        model.save(file)
+    except OSError as error:
+        raise InputError(f"cannot write {file}: {reason(error)}") from error
+
+
+def _groups(log: TuningLog, model: Unscheduled, plugins: tuple[Path, ...]) -> list[Group]:
+    """A model's kernels that the log has enough points of, as training data."""
+    kernels = tasks.kernels(model.module, model.context, model.finish, plugins)
+    every = [(task, state) for task in tasks.distinct(kernels) for state in _STATES]
+    return [group for task, state in every if (group := _group(task, log, state))]
+
+
+def _group(task: Task, log: TuningLog, state: str) -> Group | None:
+    """What was measured of a kernel on this target; None where that is too little.
+
+    Nor does the model learn of a rule that its features do not name: it could not tell it from
+    others of these.
+    """
+    if task.kernel.rule_name not in RULES:
+        return None
+    target = keys.of_target(task.kernel.target)
+    records = log.records(task.workload.key, target.key, keys.of_toolchain().key)
+    trials = [
+        (trial.point, trial.seconds)
+        for trial in tasks.history(records, task.kernel.rule_name, state)
+        if trial.seconds is not None and task.search.contains(trial.point)
+    ]
+    if len(trials) < _POINTS:
+        return None
+    points, seconds = zip(*trials, strict=True)
+    return Group(task.predictor.features.of(points), np.asarray(seconds, np.float64))
+
+
+def _held_out(
+    found: Sequence[Group], base: CostModel, progress: Callable[[str], None]
+) -> tuple[float, float]:
+    """Median τ of the model, and of what it becomes on the other kernels."""
+    before, after = list[float](), list[float]()
+    for fold in range(_FOLDS):
+        tested = found[fold::_FOLDS]
+        others = [group for i, group in enumerate(found) if i % _FOLDS != fold]
+        progress(f"training {fold + 1}/{_FOLDS + 1}")
+        if tested:
+            before += [_tau(base, group) for group in tested]
+            learned = cost_model.refined(base, others)
+            after += [_tau(learned, group) for group in tested]
+    return float(np.nanmedian(before)), float(np.nanmedian(after))
+
+
+def _tau(model: CostModel, group: Group) -> float:
+    return cost_model.kendall(model.predict(group.features), group.seconds)

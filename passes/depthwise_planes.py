@@ -1,0 +1,114 @@
+"""Compute depthwise convolutions channels first where nothing around them is channels last."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import depthwise_planes
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    constant,
+    operator,
+    rewrite,
+    shape,
+    updated,
+)
+
+# Tensors of fewer axes have no layout that a transpose could change.
+_LEAST_AXES = 3
+_LAYOUT = "NCHW", "OIHW"
+# Columns of windows of one row, of which rows share nothing, up to which transposes cost more.
+_WIDEST_ROW = 11
+
+
+@dataclass(frozen=True)
+class DepthwisePlanes(Pass):
+    """Compute depthwise convolutions channels first where nothing around them is channels last.
+
+    Channels last, such a convolution between a model's input and its output costs two transposes,
+    each about as long as itself.  Where another kind of convolution or a transpose is near, the
+    layout follows that, and the transposes are needed anyway or fall away.  Weights are constants
+    of fp32.
+    """
+
+    def apply(self, module: IRModule, context: Context) -> IRModule:
+        """Replace the convolutions by kernels on planes, which join the module."""
+        builder = relax.BlockBuilder(module)
+
+        def rule(value: Expr, graph: Graph) -> Expr | None:
+            if not _is_depthwise(value) or graph.constant(value.args[1]) is None:
+                return None
+            return _on_planes(value, graph, builder) if _is_alone(value, graph) else None
+
+        made = rewrite(module, rule)
+        functions = builder.get().functions_items()
+        kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}
+        return module if made is module else updated(made, kernels)
+
+
+def _is_depthwise(value: Expr) -> bool:
+    """Whether a call is a depthwise convolution channels first, of known size, in fp32."""
+    if operator(value) != "nn.conv2d":
+        return False
+    data, weight = value.args
+    known = are_known(shape(data)) and are_known(shape(weight))
+    types = {str(tensor.ty.dtype) for tensor in (data, weight, value)}
+    if not known or types != {"float32"} or 0 in shape(value):
+        return False
+    if shape(weight)[2] == 1 and shape(weight)[3] > _WIDEST_ROW:
+        return False
+    layouts = value.attrs.data_layout, value.attrs.kernel_layout
+    return layouts == _LAYOUT and int(value.attrs.groups) == shape(data)[1] == shape(weight)[0]
+
+
+def _is_alone(value: Expr, graph: Graph) -> bool:
+    """Whether no tensor that operators link with a convolution's is turned or convolved as well."""
+    links: dict[Any, list[tuple[Expr, list[Expr]]]] = defaultdict(list)
+    for var, bound in graph.values.items():
+        linked = [var, *relax.analysis.free_vars(bound)]
+        for each in linked:
+            links[each].append((bound, linked))
+    seen: set[Any] = set()
+    todo = list(relax.analysis.free_vars(value))
+    while todo:
+        tensor = todo.pop()
+        if tensor in seen or _is_small(tensor):
+            continue
+        seen.add(tensor)
+        for bound, linked in links[tensor]:
+            name = operator(bound)
+            if name == "permute_dims" or ("conv" in name and not _is_depthwise(bound)):
+                return False
+            todo += linked
+    return True
+
+
+def _is_small(tensor: Expr) -> bool:
+    rank = getattr(tensor.ty, "ndim", -1)
+    return 0 <= rank < _LEAST_AXES
+
+
+def _on_planes(call: Expr, graph: Graph, builder: Any) -> Expr:
+    """The kernel in place of a convolution."""
+    attrs, data = call.attrs, call.args[0]
+    weight = graph.constant(call.args[1])
+    assert weight is not None, "only constants are replaced"
+    taps = np.ascontiguousarray(weight[:, 0])
+    top, left, bottom, right = (int(width) for width in attrs.padding)
+    conv = Conv2d(
+        strides=(int(attrs.strides[0]), int(attrs.strides[1])),
+        padding=(top, left, bottom, right),
+        dilation=(int(attrs.dilation[0]), int(attrs.dilation[1])),
+        groups=int(attrs.groups),
+        inputs=1,
+    )
+    kernel = depthwise_planes.conv2d(shape(data), taps.shape, conv, "float32")
+    var = builder.add_func(kernel, "depthwise_planes")
+    return relax.call_tir(var, [data, constant(taps, "float32")], call.ty)
