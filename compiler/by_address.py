@@ -39,7 +39,7 @@ class ByAddress:
         stages = [self._stage(inputs + i, *kind) for i, kind in enumerate(kinds)]
         self._copies = [stage.copy for stage in stages if stage.nbytes <= SMALL]
         large = [i for i, stage in enumerate(stages) if stage.nbytes > SMALL]
-        self._large = [(i, inputs + i, *kinds[i]) for i in large]
+        self._large = [(i, inputs + i, kinds[i]) for i in large]
 
     def __call__(self, feed: Mapping[str, object]) -> list[Array]:
         """All results, arrays of the caller's own.  Raises InputError as `InputPort.bind` does."""
@@ -51,7 +51,7 @@ class ByAddress:
         return [copy() for copy in self._copies]
 
     def _with_large(self, _read: Sequence[Any]) -> list[Array]:
-        made = {i: self._made(*kind) for i, *kind in self._large}
+        made = {i: self._made(place, *kind) for i, place, kind in self._large}
         self._run(self._argument)
         copies = iter(self._copies)
         count = len(made) + len(self._copies)

@@ -101,8 +101,10 @@ def _flattened(value: Expr, graph: Graph) -> Expr | None:
     """
     data, matrix = value.args[0], graph.constant(value.args[1])
     flat = graph.call(data, "reshape")
-    turned = None if flat is None else graph.call(flat.args[0], "permute_dims")
-    if matrix is None or matrix.ndim != 2 or turned is None or turned.attrs.axes is None:
+    if flat is None or matrix is None or matrix.ndim != 2:
+        return None
+    turned = graph.call(flat.args[0], "permute_dims")
+    if turned is None or turned.attrs.axes is None:
         return None
     first, *axes = (int(axis) for axis in turned.attrs.axes)
     rows, *extents = shape(turned)

@@ -126,7 +126,7 @@ class _Function:
         """Whether no kernel starts threads."""
         names = {name for name, _ in self._course.calls}
         parts = [part for kernel in self._kernels.values() for part in kernel.parts.parts]
-        return names == self._kernels.keys() and all(part.tasks == 1 for part in parts)
+        return names == set(self._kernels) and all(part.tasks == 1 for part in parts)
 
     def _body(self) -> Any:
         """The calls of all kernels."""
