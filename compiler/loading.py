@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,19 @@ from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.delegation.region_runtime import RegionSet
-from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.files import reason
 from hybridc.compiler.hardware import host
 from hybridc.compiler.offload.calls import Calls
 from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import Tensor, to_tensor
+
+
+def path_of(artifact: Any) -> str | Path:
+    """The path of an artifact.  Raises InputError where it is none."""
+    if not isinstance(artifact, str | PathLike):
+        raise InputError(f"an artifact or its path wanted, got {type(artifact).__name__}")
+    return Path(artifact)
 
 
 def check_host(artifact: Artifact) -> None:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import partial
-from os import PathLike
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +13,7 @@ from tvm import relax, runtime
 from hybridc.compiler import dims, loading, settings
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.by_address import by_address
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.delegation.region_runtime import OpaquePort
 from hybridc.compiler.delegation.regions import announce
@@ -49,7 +49,7 @@ class InferenceSession:
         plugins: Sequence[Path] = (),
     ) -> None:
         if not isinstance(source, Artifact):
-            source = Artifact.load(_path(source), plugins)
+            source = Artifact.load(loading.path_of(source), plugins)
         self.artifact = source
         loading.check_host(self.artifact)
         self._workers = workers()
@@ -73,8 +73,7 @@ class InferenceSession:
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)
         self._expected: Set[str] = frozenset(self._names)
-        alignment = self.artifact.alignment
-        self._ports = tuple(self._port(spec, alignment) for spec in self.artifact.inputs)
+        self._ports = tuple(map(self._port, self.artifact.inputs))
         self._named = tuple(zip(self._names, self._ports, strict=True))
         self._outputs = {spec.name: index for index, spec in enumerate(self.artifact.outputs)}
         self._dtypes = tuple(
@@ -88,6 +87,7 @@ class InferenceSession:
             if isinstance(spec, OpaqueSpec)
         }
         self._every = tuple(enumerate(self._readers))
+        self._at_once = by_address(library, self.artifact, self._ports, tensors)
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
         self._lock = threading.Lock()
 
@@ -123,6 +123,11 @@ class InferenceSession:
         wanted = self._every if output_names is None else self._wanted(output_names) or self._every
         with self._lock:
             # Small models take microseconds: what is not needed here is not called.
+            if self._at_once is not None:
+                if not self._at_once.alone:
+                    self._gather_workers()
+                every = self._at_once(input_feed)
+                return every if wanted is self._every else [every[index] for index, _ in wanted]
             operands = [port.bind(input_feed[name]) for name, port in self._named]
             if self._open:
                 self._check_sizes(operands)
@@ -175,6 +180,7 @@ class InferenceSession:
         """
         known = self._machine.module.implements_function(BY_KERNEL)
         self._main = self._machine[BY_KERNEL if known else "main"]  # no graph of a GPU
+        self._at_once = None
         self._machine.set_instrument(observer)
 
     def _invoke(self, operands: list[Tensor]) -> list[Tensor]:
@@ -182,8 +188,7 @@ class InferenceSession:
 
         Graphs may return what they were given; the caller must not find that two arrays are one.
         """
-        if self._count_threads() != self._threads:  # another session, or a thread's new pool
-            self._workers.resize(self._threads)
+        self._gather_workers()
         try:
             result = self._main(*operands, *self._last)
         except Exception as error:
@@ -202,10 +207,15 @@ class InferenceSession:
             taken.add(address)
         return results
 
+    def _gather_workers(self) -> None:
+        if self._count_threads() != self._threads:  # another session, or a thread's new pool
+            self._workers.resize(self._threads)
+
     def _owned(self, results: list[Tensor]) -> list[Tensor]:
         return self._place.owned(results, self._main)
 
-    def _port(self, spec: TensorSpec, alignment: int) -> InputPort:
+    def _port(self, spec: TensorSpec) -> InputPort:
+        alignment = self.artifact.alignment
         if isinstance(spec, OpaqueSpec):
             return OpaquePort(spec, alignment, self._parts.values)
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
@@ -261,12 +271,6 @@ class InferenceSession:
         faults = [f"missing inputs: {', '.join(missing)}"] if missing else []
         faults += [f"unknown inputs: {', '.join(extra)}"] if extra else []
         return InputError("; ".join(faults))
-
-
-def _path(artifact: Any) -> str | Path:
-    if not isinstance(artifact, str | PathLike):
-        raise InputError(f"an artifact or its path wanted, got {type(artifact).__name__}")
-    return Path(artifact)
 
 
 def _copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:

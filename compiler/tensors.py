@@ -23,14 +23,14 @@ from hybridc.compiler.model import Array, TensorSpec
 ALIGNMENT = 64  # bytes
 # Bytes of an input that is copied sooner than it is handed over: of a tensor on numpy's memory the
 # making and the freeing take 1.9 us, of 2 KiB the copy 0.4 (Zen 3).
-_SMALL = 2**11
+SMALL = 2**11
 Tensor = Any  # tvm.runtime.Tensor; TVM ships no types
 Reader = Callable[[Tensor], Array]
 
 
 def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     """A numpy array on the tensor's memory, which it keeps alive; a copy of what was carried."""
-    if _in_dlpack(dtype):
+    if in_dlpack(dtype):
         return np.from_dlpack(tensor)
     if (held := _held(dtype)) != dtype:
         return to_numpy(tensor, held).astype(dtype)
@@ -40,7 +40,7 @@ def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
 
 def reader(dtype: np.dtype[Any]) -> Reader:
     """What makes of tensors of one dtype numpy arrays on their memory."""
-    return np.from_dlpack if _in_dlpack(dtype) else lambda tensor: to_numpy(tensor, dtype)
+    return np.from_dlpack if in_dlpack(dtype) else lambda tensor: to_numpy(tensor, dtype)
 
 
 def to_tensor(array: Array) -> Tensor:
@@ -55,7 +55,7 @@ def to_tensor(array: Array) -> Tensor:
         aligned = empty(array.shape, array.dtype)
         np.copyto(aligned, array)
         array = aligned
-    if _in_dlpack(array.dtype):
+    if in_dlpack(array.dtype):
         return runtime.from_dlpack(array)
     content = runtime.from_dlpack(array.reshape(-1).view(np.uint8))
     return content._create_view(array.shape, str(array.dtype))
@@ -89,7 +89,7 @@ class InputPort:
     def _direct(self) -> bool:
         """Whether an array of this kind may cross without a copy."""
         sizes = [size for size in self.spec.shape if isinstance(size, int)]
-        return _in_dlpack(self.dtype) and math.prod(sizes) > 0
+        return in_dlpack(self.dtype) and math.prod(sizes) > 0
 
     @cached_property
     def _stage(self) -> tuple[Array, Tensor]:
@@ -102,10 +102,11 @@ class InputPort:
 
     def bind(self, value: object) -> Tensor:
         """Take a numpy array or scalar.  Raises InputError where it is no such input."""
-        array = self._checked(value)
-        return self._copied(array) if array.nbytes <= _SMALL else self._taken(array)
+        array = self.checked(value)
+        return self._copied(array) if array.nbytes <= SMALL else self._taken(array)
 
-    def _checked(self, value: object) -> Array:
+    def checked(self, value: object) -> Array:
+        """An array or numpy scalar that is such an input.  Raises InputError where it is none."""
         array = value if isinstance(value, np.ndarray) else self._scalar(value)
         if array.dtype != self.dtype or not self._fits(array.shape):
             raise self._refusal(str(array.dtype), array.shape)
@@ -126,7 +127,7 @@ class InputPort:
         Errors as for `bind`.
         """
         if isinstance(value, np.ndarray):
-            return self._taken(self._checked(value))
+            return self._taken(self.checked(value))
         try:
             tensor = tvm_ffi.from_dlpack(_plain(value))
             kind = str(tensor.dtype)  # which has no name for complex numbers
@@ -215,7 +216,7 @@ def _held(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(carriers.carrier(str(dtype)))
 
 
-def _in_dlpack(dtype: np.dtype[Any]) -> bool:
+def in_dlpack(dtype: np.dtype[Any]) -> bool:
     """Whether numpy's DLPack knows the dtype, which is true of numpy's own."""
     return bool(dtype.type.__module__ != ml_dtypes.__name__)
 

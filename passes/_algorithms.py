@@ -13,7 +13,7 @@ from hybridc.compiler import cached_weights
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import Alternatives, KernelRecord, State
 from hybridc.compiler.kernels import contractions, vector_width, winograd
-from hybridc.compiler.kernels.winograd_cost import Choice, Layer
+from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.log import keys
 from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target

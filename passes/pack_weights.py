@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm import relax, tirx
 
+from hybridc.compiler.aot import worth
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
 from hybridc.compiler.kernels import (
     byte_windows,
@@ -20,7 +21,7 @@ from hybridc.compiler.kernels import (
     winograd_transforms,
 )
 from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice, Layer
+from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import (
     Expr,
@@ -69,7 +70,8 @@ class PackWeights(Pass):
         """Rewrite every function of the graph; the kernels join the module."""
         builder = relax.BlockBuilder(module)
         near = _algorithms.stay_near(module, context.target)
-        rewritten = rewrite(module, _Packer(context, builder, self.winograd, near).rule)
+        alone = worth.expected(module, context.target)
+        rewritten = rewrite(module, _Packer(context, builder, self.winograd, near, alone).rule)
         kernels = {
             var: func
             for var, func in builder.get().functions_items()
@@ -87,12 +89,14 @@ class _Packer:
     """Rewrites one call at a time; the builder makes equal kernels one.
 
     Weights of the model are `near` where all stay in the last cache from one run to the next.
+    `expected` is the target with the threads that the model will run on.
     """
 
     context: Context
     builder: Any
     winograd: bool
     near: bool
+    expected: Target
 
     @property
     def target(self) -> Target:
@@ -195,11 +199,12 @@ class _Packer:
 
     def _choice(self, source: tuple[Any, ...], weight: Array, conv: Conv2d) -> Choice:
         """Winograd's tile, or none: what was measured to be fastest, else what analysis likes."""
-        near = self.near and _pairs(weight) == 1  # integers were measured with weights from memory
+        # Integers were measured with weights from memory, or on one thread.
+        near = self.near and (_pairs(weight) == 1 or self.expected.threads == 1)
         sized = isinstance(source[0], int)
         image = (source[0] if sized else 1, *source[1:])
         layer = Layer(image, weight.shape[0], conv, _pairs(weight), near)
-        choices = winograd_cost.choices(layer, self.target)
+        choices = winograd_cost.choices(layer, self.expected)
         measured = sized and _pairs(weight) == 1
         return _algorithms.fastest(layer, choices, self.context) if measured else choices[0]
 

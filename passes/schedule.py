@@ -7,6 +7,7 @@ import tvm
 from tvm import tirx
 
 from hybridc.compiler import cached_weights, plugin, strips
+from hybridc.compiler.aot import worth
 from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import (
     Context,
@@ -42,8 +43,9 @@ class Schedule(Pass):
         """Schedule every loop nest that is not scheduled yet."""
         weights = 0 if context.advice is None else cached_weights.weight_bytes(module)
         mode = cached_weights.state(weights, context.target)
+        expected = worth.expected(module, context.target)
         scheduled = {
-            var: _Kernel(var.name_hint, func, context, mode).timed()
+            var: _Kernel(var.name_hint, func, context, mode, expected).timed()
             for var, func in module.functions_items()
             if isinstance(func, tirx.PrimFunc) and "tirx.is_scheduled" not in func.attrs
         }
@@ -54,6 +56,7 @@ class Schedule(Pass):
 class _Kernel:
     """One kernel on its way to a rule, in a model that leaves the caches in the state `mode`.
 
+    `expected` is the target with the threads that the model will run on, for default points;
     `tried` keeps what came of the points that were advised.
     """
 
@@ -61,14 +64,16 @@ class _Kernel:
     func: PrimFunc
     context: Context
     mode: str
+    expected: Target
     tried: dict[str, PrimFunc] = field(default_factory=dict[str, PrimFunc])
 
     def timed(self) -> PrimFunc:
         """The kernel scheduled, and what was chosen on the timeline."""
         with self.context.timeline.span(self.name, "kernel") as facts:
-            done = self._scheduled().with_attrs(
-                {"tirx.is_scheduled": True, "global_symbol": self.name}
-            )
+            marks = {"tirx.is_scheduled": True, "global_symbol": self.name}
+            if self.expected.threads < self.context.target.threads:
+                marks[worth.ALONE] = True
+            done = self._scheduled().with_attrs(marks)
             chosen = self.context.kernels[-1]
             facts.update(rule=chosen.rule, point=dict(chosen.point), refused=dict(chosen.refused))
         return done
@@ -86,7 +91,7 @@ class _Kernel:
         return strips.join(self.func, pieces, self.context.target.threads)
 
     def _of(self, strip: strips.Strip, name: str) -> "_Kernel":
-        return _Kernel(name, strip.func, self.context, self.mode)
+        return _Kernel(name, strip.func, self.context, self.mode, self.expected)
 
     def _called(self, number: int, strip: strips.Strip) -> str:
         """The first strip goes by the kernel's name; shorter ones tell their sizes."""
@@ -105,7 +110,7 @@ class _Kernel:
             if advised is not None and advised[0] == rule_name:
                 return self._record(advised, self.tried[_text(*advised)], refused, workload)
             try:
-                taken = _take(rule, self.func, self.context.target)
+                taken = _take(rule, self.func, self.expected)
             except Exception as error:  # a kernel that a rule stumbles over is left to the next
                 refused[rule_name] = f"it failed: {described(error)}"
                 note = f"rule {rule_name} on kernel {self.name}: {refused[rule_name]}"

@@ -2,13 +2,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
-from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape, with_attributes
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    are_known,
+    constant,
+    operator,
+    rewrite,
+    shape,
+    with_attributes,
+)
 
 _UNARY = {
     *("abs", "acos", "acosh", "asin", "asinh", "astype", "atan", "atanh", "bitwise_not", "ceil"),
@@ -44,7 +55,8 @@ class SinkTransposes(Pass):
     TVM's conversion of layouts stops at operators that it has no layout for, such as `where`, and
     leaves a transpose before each of its operands and one behind it.  A transpose of all operands
     becomes one of the result, down to the transpose that undoes it; what is constant, or long in
-    one axis alone, is laid out anew.
+    one axis alone, is laid out anew.  So are the weights of a product of what is flattened to rows
+    behind a transpose.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -55,6 +67,8 @@ class SinkTransposes(Pass):
 def _sink(value: Expr, graph: Graph) -> Expr | None:
     if operator(value) in _ALONG:
         return _along(value, graph)
+    if operator(value) == "matmul":
+        return _flattened(value, graph)
     if operator(value) not in _UNARY | _MORE:
         return None
     axes = next((a for x in value.args if (a := _axes(x, value, graph))), None)
@@ -78,6 +92,32 @@ def _along(value: Expr, graph: Graph) -> Expr | None:
     axis = axes[int(value.attrs.axis) % len(axes)]
     moved = with_attributes(value, [call.args[0], *value.args[1:]], axis=axis)
     return relax.op.permute_dims(moved, axes)
+
+
+def _flattened(value: Expr, graph: Graph) -> Expr | None:
+    """The product of what was transposed and flattened to rows, as it was before, and a matrix.
+
+    The rows of the matrix are in the order of the axes as they were.
+    """
+    data, matrix = value.args[0], graph.constant(value.args[1])
+    flat = graph.call(data, "reshape")
+    if flat is None or matrix is None or matrix.ndim != 2:
+        return None
+    turned = graph.call(flat.args[0], "permute_dims")
+    if turned is None or turned.attrs.axes is None:
+        return None
+    first, *axes = (int(axis) for axis in turned.attrs.axes)
+    rows, *extents = shape(turned)
+    if first or not are_known(extents) or shape(data) != (rows, prod(extents)):
+        return None
+    if not (graph.only_use(data) and graph.only_use(flat.args[0])):
+        return None
+    order = [*np.argsort(axes), len(axes)]
+    moved = matrix.reshape(*extents, -1).transpose(order).reshape(matrix.shape)
+    rows_before = relax.op.reshape(turned.args[0], flat.args[1])
+    dtype = str(value.args[1].ty.dtype)
+    operands = [rows_before, constant(moved, dtype)]
+    return tvm.ir.Call(value.op, operands, value.attrs, value.ty_args)
 
 
 def _row(places: Expr, graph: Graph) -> bool:

@@ -1,5 +1,6 @@
 """The innermost part of every product: a tile of accumulators that stays in registers."""
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
@@ -67,6 +68,40 @@ def _accumulate(
     for loop in (*inner[:2], *starts[:2]):
         schedule.unroll(loop)
     return depth[0], lane, init
+
+
+def divided(
+    schedule: Schedule, product: Any, lanes: int, sums: int
+) -> Callable[[Any], None] | None:
+    """Divide the sums over a product's depth into so many; None where they stay whole.
+
+    Returns what computes a tile in the loop that it is given: all sums side by side, then theirs.
+    """
+    if sums == 1:
+        return None
+    _, part = schedule.split(schedule.get_loops(product)[-1], [None, sums])
+    partial = schedule.rfactor(part, 0)
+
+    def compute(at: Any) -> None:
+        for block in (product, partial):
+            schedule.compute_at(block, at, preserve_unit_loops=True)
+        _added(schedule, product, lanes)
+        _added(schedule, partial, lanes, 1)
+
+    return compute
+
+
+def _added(schedule: Schedule, block: Any, lanes: int, parts: int = 0) -> None:
+    """Sum a block up over its last loop, all else inside; `parts` are loops before the rows'."""
+    *spatial, column, depth = schedule.get_loops(block)[-3 - parts :]
+    vector, lane = schedule.split(column, [None, lanes])
+    schedule.reorder(depth, *spatial, vector, lane)
+    schedule.vectorize(lane)
+    init = schedule.decompose_reduction(block, depth)
+    *starts, start = schedule.get_loops(init)[-3 - parts :]
+    schedule.vectorize(start)
+    for loop in (*spatial, vector, *starts, *(() if parts else (depth,))):
+        schedule.unroll(loop)
 
 
 def instruction_of(schedule: Schedule, product: Any, target: Target) -> Instruction | None:

@@ -8,6 +8,8 @@ from hybridc.compiler.target import Target
 from hybridc.schedules import _accumulators, _contraction, _dot_products, _prefetch, _tiling
 from hybridc.schedules._contraction import Contraction
 
+_FLOAT32 = 4  # bytes
+
 
 def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     """Analyse a kernel that `pack-weights` made from a matrix product or a 1x1 convolution."""
@@ -25,6 +27,7 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         *(1, 1, rows, columns, depth, size, rows * size, lanes),
         weight_bytes=_contraction.weight_bytes(schedule, product),
         **_accumulators.costs(schedule, product, target),
+        divided=_contraction.source_bytes(schedule, product) == _FLOAT32,
     )
     return Contraction(func, target, problem)
 
@@ -33,7 +36,8 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     """Tile; weights and rows are read as they lie, but for a depth that is no whole groups."""
     schedule, product, store = _contraction.opened(match, (LANES, ROW))
     feeding = schedule.get_producers(product)
-    tiles = _contraction.tile(match, schedule, product, store, point)
+    within = _accumulators.divided(schedule, product, match.problem.lanes, _sums(match, point))
+    tiles = _contraction.tile(match, schedule, product, store, point, within=within)
     terms = [found for n in (ROW, LANES) if (found := _contraction.named(schedule, n)) is not None]
     for block in terms:
         schedule.compute_at(block, tiles.task, preserve_unit_loops=True)
@@ -45,6 +49,12 @@ def schedule(match: Contraction, point: Point) -> Schedule:
     if terms:
         _row_terms(schedule, *terms)
     return _prefetch.ahead(_dot_products.implement(schedule), match.target)
+
+
+def _sums(match: Contraction, point: Point) -> int:
+    """Into how many each sum of a tile is divided."""
+    made = _tiling.canonical(match.problem, point)
+    return _tiling.sums(match.problem, made["rows"], made["vectors"], match.target)
 
 
 def _row_terms(schedule: Schedule, term: Any, by_lane: Any) -> None:

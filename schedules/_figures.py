@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import gcd, log2
 
 from hybridc.compiler.interfaces import Point
-from hybridc.compiler.kernels.winograd_cost import Work
+from hybridc.compiler.kernels.winograd_work import Work
 from hybridc.compiler.target import Target
 from hybridc.schedules import _tiling
 from hybridc.schedules._rows import Rows

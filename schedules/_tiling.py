@@ -46,7 +46,7 @@ class Problem:
     `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
     a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
     `taps` are the columns of a window that share what they read, of an image that rows go through
-    by `stride`.
+    by `stride`.  Sums over the depth may be `divided` where a tile has few.
     """
 
     images: int
@@ -68,6 +68,7 @@ class Problem:
     loads: int = 1
     taps: int = 1
     stride: int = 1
+    divided: bool = False
 
     def columns_read(self, rows: int) -> float:
         """Activations that a tile reads in one step of the depth."""
@@ -130,6 +131,20 @@ def held(steps: int, target: Target) -> int:
     return _HELD if steps <= _UNROLLED and target.vector_registers < _EMBEDDED else 0
 
 
+def sums(problem: Problem, rows: int, vectors: int, target: Target) -> int:
+    """Into how many sums each accumulator of a tile is divided, to be added up at the end.
+
+    A multiply-add waits for the one before it on the same accumulator: as many are wanted as are
+    under way at once, of what divides the depth and finds registers.
+    """
+    if not problem.divided:
+        return 1
+    wanted = -(-_LATENCY * _MULTIPLY_ADDS // (rows * vectors))
+    most = min(2 * wanted, (target.vector_registers - vectors - 1) // (rows * vectors))
+    fitting = [each for each in divisors(problem.depth) if each <= max(1, most)]
+    return next((each for each in fitting if each >= wanted), fitting[-1])
+
+
 def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
     """Cycles of one register tile over the whole depth."""
     machine = target.machine
@@ -143,7 +158,8 @@ def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> fl
     near = _panel_bytes(problem, vectors) < target.l2 / 2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
-    step = max(multiply_adds + vectors * problem.unpacking, loads, weights, _LATENCY)
+    latency = _LATENCY / sums(problem, rows, vectors, target)
+    step = max(multiply_adds + vectors * problem.unpacking, loads, weights, latency)
     step += _CONFLICT * crowded_lines(problem.row_stride, rows, target)
     # Around the loop: accumulators cleared, epilogue, stores, addresses.
     return problem.depth * step + 2.0 * rows * vectors + 20

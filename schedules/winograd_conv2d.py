@@ -1,7 +1,7 @@
 """3x3 convolution of stride 1 by Winograd's minimal filtering."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import gcd
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.kernels import winograd_cost
-from hybridc.compiler.kernels.winograd_cost import Work, divisors
+from hybridc.compiler.kernels.winograd_work import Cut, Work, divisors
 from hybridc.compiler.target import Target
 from hybridc.schedules import (
     _accumulators,
@@ -59,7 +59,9 @@ class WinogradConv2d(ScheduleRule):
         image = -(-height // side) * -(-width // side) if batch > 1 else tiles
         group = 4 // _contraction.source_bytes(schedule, product)
         work = Work(side, tiles, image, channels, columns, target.lanes(), group)
-        return Winograd(func, target, work)
+        # Whether a model's weights stay near, its kernels cannot tell; what is little does.
+        near = target.threads == 1 and work.weight_bytes + work.image_bytes <= target.l2
+        return Winograd(func, target, replace(work, near=near))
 
     def knobs(self, match: Winograd) -> Space:
         """Rows and vectors of the register tile; tiles and column panels of a task.
@@ -105,7 +107,7 @@ class WinogradConv2d(ScheduleRule):
     def estimate(self, match: Winograd, point: Point) -> float:
         """The analytic model's cycles."""
         sizes = dict(self.canonical(match, point))
-        cut = winograd_cost.Cut(staged=bool(sizes.pop("staged")), **sizes)
+        cut = Cut(staged=bool(sizes.pop("staged")), **sizes)
         return winograd_cost.work_cycles(match.work, cut, match.target)
 
 

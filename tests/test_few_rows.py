@@ -5,11 +5,17 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from cpus import CPUS
+from test_contractions import check, one_node
 
 from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.kernels import contractions, packing
+from hybridc.schedules import _tiling
+from hybridc.schedules.dense import Dense
 from hybridc.schedules.skinny_dense import SkinnyDense
+
+F32 = "float32"
 
 
 @pytest.mark.parametrize(
@@ -33,3 +39,36 @@ def test_narrow_types_take_their_instruction(
     match: Any = rule.match(contractions.dense((4, 2048), packed, 2050, data), cpu)
     kernel = rule.schedule(match, rule.default(match, cpu)).mod["main"]
     assert instruction in compile_kernel(kernel, cpu).mod.inspect_source("asm")
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize(
+    ("rows", "depth", "columns"),
+    [
+        *((1, 1024, 10), (1, 84, 10), (1, 33, 10), (1, 7, 3), (1, 1, 5), (1, 97, 16)),
+        *((2, 64, 8), (2, 30, 26), (3, 100, 8), (4, 96, 10), (5, 12, 1), (1, 400, 120)),
+    ],
+)
+def test_divided_sums_are_those_of_numpy(cpu: str, rows: int, depth: int, columns: int) -> None:
+    draw = np.random.default_rng(depth)
+    x = draw.standard_normal((rows, depth)).astype(np.float32)
+    w = draw.standard_normal((depth, columns)).astype(np.float32)
+    bias = draw.standard_normal(columns).astype(np.float32)
+    proto = one_node("Gemm", {"x": x}, {"w": w, "b": bias})
+    check(proto, {"x": x}, cpu, "dense", rtol=1e-4, atol=1e-5 * np.sqrt(depth))
+
+
+def test_sums_are_divided_where_few_wait_for_each_other() -> None:
+    cpu = target.parse("avx2", threads=1)
+
+    def sums(depth: int, columns: int, rows: int = 1) -> int:
+        packed = packing.pack_matrix(np.zeros((depth, columns), np.float32), cpu.lanes())
+        match: Any = Dense().match(contractions.dense((rows, depth), packed, columns, F32), cpu)
+        point = Dense().default(match, cpu)
+        return _tiling.sums(match.problem, point["rows"], point["vectors"], cpu)
+
+    assert sums(1024, 10) == 4  # of two vectors; eight multiply-adds are under way at once
+    assert sums(33, 8) == 11
+    assert sums(31, 8) == 1  # nothing divides it that finds registers
+    assert sums(1024, 64) == 2
+    assert sums(64, 16, rows=4) == 1

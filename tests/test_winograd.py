@@ -12,7 +12,7 @@ from test_contractions import FEW, check, noise, one_node
 from hybridc.compiler import target
 from hybridc.compiler.kernels import winograd_cost, winograd_transforms
 from hybridc.compiler.kernels.contractions import Conv2d
-from hybridc.compiler.kernels.winograd_cost import Choice, Layer, Work
+from hybridc.compiler.kernels.winograd_work import Choice, Layer, Work
 
 CONV = Conv2d(strides=(1, 1), padding=(1, 1, 1, 1), dilation=(1, 1), groups=1, inputs=64)
 CPU = target.parse("avx512", threads=2)
@@ -91,6 +91,28 @@ def test_larger_tiles_are_chosen_where_weights_stay_near(
 ) -> None:
     layer = Layer(shape, columns, CONV, near=True)
     assert winograd_cost.choices(layer, CPU)[0].side == side
+
+
+@pytest.mark.parametrize(
+    ("shape", "columns", "group", "side"),
+    [
+        # Measured in the caches of one thread (Zen 3), us: direct, F(2, 3), F(4, 3).
+        ((1, 8, 8, 16), 32, 1, 4),  # 5.6, 3.8, 2.7
+        ((1, 4, 4, 32), 64, 1, 2),  # 5.1, 3.4, 4.1
+        ((1, 16, 16, 32), 32, 1, 4),  # 43.5, 32.9, 19.8
+        ((4, 8, 8, 16), 24, 1, 4),  # 15.2, 16.2, 10.0
+        ((1, 3, 3, 64), 64, 1, 0),  # 5.6, 6.7, 9.1
+        # Bytes: windows 3.3, F(2, 3) 2.4; 3.3 and 2.0.
+        ((1, 8, 8, 16), 32, 2, 2),
+        ((1, 4, 4, 32), 64, 2, 2),
+    ],
+)
+def test_the_model_chooses_for_one_thread_with_all_in_its_caches(
+    shape: tuple[int, ...], columns: int, group: int, side: int
+) -> None:
+    cpu = target.parse("avx2", threads=1)
+    layer = Layer(shape, columns, CONV, group, near=True)
+    assert winograd_cost.choices(layer, cpu)[0].side == side
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8, 64])

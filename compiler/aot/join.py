@@ -7,8 +7,8 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 
+from hybridc.compiler.aot import addresses, parts, worth
 from hybridc.compiler.aot import course as courses
-from hybridc.compiler.aot import parts, worth
 from hybridc.compiler.aot.checks import trusting
 from hybridc.compiler.aot.course import BOUNDARY, Course
 from hybridc.compiler.aot.parts import Parts
@@ -40,6 +40,8 @@ def join(module: IRModule, target: Target) -> IRModule:
     function = _Function(main, course, kernels)
     name = builder.add_func(function.make(), _ALL)
     joined = builder.get()
+    for symbol, func in function.by_address(main).items():
+        joined[symbol] = func
     for kernel in dict.fromkeys(name for name, _ in course.calls):
         split = kernels.get(kernel)
         joined[kernel] = trusting(split.alone(module[kernel]) if split else module[kernel])
@@ -91,17 +93,45 @@ class _Function:
         shared = [_offsets(kernel.parts.shared, course.size) for kernel in kernels.values()]
         size = max([course.size, *(end for _, end in shared)])
         self._shared = dict(zip(kernels, (places for places, _ in shared), strict=True))
-        self._handles = {var: tirx.Var(var.name, "handle") for var in holders}
-        self._bytes = tirx.decl_buffer((size,), "uint8", "memory")
+        handles = {var: tirx.Var(var.name, "handle") for var in holders}
+        # Taken as they are: checks of hundreds of weights would be most of the code.
+        self._starts = {
+            var: tirx.tvm_struct_get(handle, 0, _DATA, "handle") for var, handle in handles.items()
+        }
+        self._handles = list(handles.values())
+        self._bytes = tirx.decl_buffer((max(1, size),), "uint8", "memory")
         self.memory = relax.Var("memory", relax.TensorType([size], "uint8")) if size else None
         self.arguments = [*holders, *([self.memory] if size else [])]
 
     def make(self) -> PrimFunc:
         """The function itself."""
+        params = [*self._handles, *([self._bytes] if self.memory is not None else [])]
+        return _named(tirx.PrimFunc(params, self._body()), _ALL)
+
+    def by_address(self, main: Any) -> dict[str, PrimFunc]:
+        """The same of one argument, and what it needs; nothing where `addresses` cannot tell."""
+        places = addresses.of(main, self._course)
+        if places is None:
+            return {}
+        table = addresses.Table(places, self._bytes)
+        self._starts = {var: table.start(var) for var in self._starts}
+        self._failures = Failures()
+        made = tirx.PrimFunc([table.param], table.around(self._body()))
+        symbol = addresses.ALONE if self._is_alone else addresses.RUN
+        size = addresses.told(int(self._bytes.shape[0]))
+        return {symbol: _named(made, symbol), addresses.BYTES: _named(size, addresses.BYTES)}
+
+    @property
+    def _is_alone(self) -> bool:
+        """Whether no kernel starts threads."""
+        names = {name for name, _ in self._course.calls}
+        parts = [part for kernel in self._kernels.values() for part in kernel.parts.parts]
+        return names == set(self._kernels) and all(part.tasks == 1 for part in parts)
+
+    def _body(self) -> Any:
+        """The calls of all kernels."""
         steps = [step for name, args in self._course.calls for step in self._steps(name, args)]
-        params = [*self._handles.values(), *([self._bytes] if self.memory is not None else [])]
-        function = tirx.PrimFunc(params, self._failures.around(list(regions(steps))))
-        return trusting(function.with_attr({"global_symbol": _ALL, "s_tir": True}))
+        return self._failures.around(list(regions(steps)))
 
     def _steps(self, name: str, args: Sequence[Any]) -> list[Any]:
         if name not in self._kernels:
@@ -120,9 +150,7 @@ class _Function:
         place = self._course.places[var]
         if place.holder is None:
             return self._at(place.offset)
-        # Taken as they are: checks of hundreds of weights would be most of the code.
-        handle = self._handles[place.holder]
-        return tirx.tvm_struct_get(handle, 0, _DATA, "handle")
+        return self._starts[place.holder]
 
     def _array(self, var: Any) -> Any:
         """A DLTensor of a variable's shape, on the stack, where its data lie."""
@@ -130,6 +158,10 @@ class _Function:
         sizes = tirx.call_intrin("handle", "tirx.tvm_stack_make_shape", *shape)
         dtype = tirx.const(0, str(var.ty.dtype))
         return tirx.tvm_stack_make_array(self._data(var), sizes, 0, len(shape), dtype, 0)
+
+
+def _named(func: PrimFunc, symbol: str) -> PrimFunc:
+    return trusting(func.with_attr({"global_symbol": symbol, "s_tir": True}))
 
 
 def _offsets(buffers: Sequence[Any], start: int) -> tuple[dict[Any, int], int]:

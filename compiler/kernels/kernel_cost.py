@@ -31,21 +31,26 @@ def flops(func: PrimFunc) -> int:
     """
     if func.attrs and ARITHMETIC in func.attrs:
         return int(func.attrs[ARITHMETIC])
-    stated: list[int] = []
-
-    def visit(block: Any) -> None:
-        if FLOPS in block.annotations:
-            stated.append(int(block.annotations[FLOPS]))
-
-    structural_walk(func.body, (SBlock, visit))
-    if stated:
-        return sum(stated)
+    if found := stated(func):
+        return found
     if not _is_fixed(func):
         return 0  # what it computes is known as it is called
     try:
         return int(estimate_tir_flops(tvm.IRModule({"main": func})))
     except tvm.error.InternalError:
         return 0  # it holds a call that has no count, such as a sort
+
+
+def stated(func: PrimFunc) -> int:
+    """What a kernel's convolutions and products say that they are asked for."""
+    found: list[int] = []
+
+    def visit(block: Any) -> None:
+        if FLOPS in block.annotations:
+            found.append(int(block.annotations[FLOPS]))
+
+    structural_walk(func.body, (SBlock, visit))
+    return sum(found)
 
 
 def precision(func: PrimFunc) -> str:

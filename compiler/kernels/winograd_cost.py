@@ -7,12 +7,12 @@ run: from memory, or from the last cache where a network is so small that all st
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from math import gcd
 
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.kernels.winograd_work import Choice, Cut, Layer, Work, divisors
 from hybridc.compiler.target import PAIRS, Target
 
 # Outputs a side of the tiles offered.  F(6, 3) was measured slower than F(4, 3) at 56x56 and 28x28
@@ -31,6 +31,13 @@ _INPUT, _OUTPUT = 7.5, 7.0
 # for 256 channels at 14x14 pixels, 822 for 512 at 7x7 and 352 for 64 at 56x56; with everything in
 # memory these took 467, 862 and 393 (Zen 4, 2 threads).
 _EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
+# In a model of microseconds one thread finds all in its caches.  Cycles for each vector of input at
+# each position, and where a task goes on to the next one; the share of multiply-adds that is not
+# hidden, how often what does not fit the L1 cache is moved, and the share of the weights' way.
+# Least squares over 20 layers of 8 to 64 channels at 3x3 to 32x32 pixels, both tiles: 13 % rms, and
+# the fastest choice for all but four, which lose 7 to 22 % (Zen 3).
+_NEAREST_INPUT, _NEAREST_JUMP, _NEAREST_PRODUCT = 4.0, 81, 0.92
+_SPILLED, _NEAREST_WEIGHTS = 3.6, 0.41
 # Cycles to start a task; and until weights stream again where a task goes on to the next position,
 # whose weights lie elsewhere: from memory, or from a cache.
 _TASK, _JUMP, _NEAR_JUMP = 500, 500, 100
@@ -39,92 +46,6 @@ _LARGEST_GROUP = 64
 _VECTORS = (2, 3, 4)
 # A saving below this is within what the model does not know.
 _MARGIN = 0.9
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A 3x3 convolution of x of `shape` `[N, H, W, C]` to so many output channels (`columns`).
-
-    A lane takes `group` channels at once; 2 are integers, for which larger tiles are not exact.
-    Weights are `near` where they stay in the last cache from one run to the next.
-    """
-
-    shape: tuple[int, ...]
-    columns: int
-    conv: Conv2d
-    group: int = 1
-    near: bool = False
-
-
-@dataclass(frozen=True)
-class Work:
-    """One layer at one tile: `tiles` tiles of `side` x `side` outputs, and the channels.
-
-    `image` of the tiles are of one image; all of them where there is but one image.  A lane takes
-    `group` channels at once: 2 where integers of 16 bits are multiplied, else 1.  Weights are
-    `near` where they stay in the last cache from one run to the next.
-    """
-
-    side: int
-    tiles: int
-    image: int
-    channels: int
-    columns: int
-    lanes: int
-    group: int = 1
-    near: bool = False
-
-    @property
-    def positions(self) -> int:
-        """Products for each tile and pair of channels."""
-        return (self.side + 2) ** 2
-
-    @property
-    def groups(self) -> list[int]:
-        """Sizes of groups: parts of an image, or whole images.
-
-        Which tiles are needed for a group that straddles images is more than TVM can tell.
-        """
-        sizes = divisors(self.tiles, self.tiles)
-        return [d for d in sizes if self.image % d == 0 or d % self.image == 0]
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of output channels, the last one perhaps not full."""
-        return -(-self.columns // self.lanes)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the transformed weights."""
-        return self.positions * self.channels * self.vectors * self.lanes * self.element
-
-    @property
-    def element(self) -> int:
-        """Bytes of a transformed number."""
-        return 4 // self.group
-
-
-@dataclass(frozen=True)
-class Cut:
-    """A register tile of `rows` x `vectors`; tasks of `tiles` tiles and `panels` column panels.
-
-    Where the input transform is `staged`, it is a parallel stage of its own, and tasks share out
-    the columns too; else each task does it for its own tiles, and has every column.
-    """
-
-    rows: int
-    vectors: int
-    tiles: int
-    panels: int
-    staged: bool
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The tile's side, 0 for direct convolution; and tiles counted so that groups are whole."""
-
-    side: int
-    tiles: int = 0
 
 
 @cache
@@ -157,6 +78,9 @@ def direct_cycles(layer: Layer, target: Target) -> float:
     taps = 9 * channels * round_up(layer.columns, target.lanes())
     at_once = _vectors_per_cycle(target, group) * group * target.lanes() * _DIRECT * target.threads
     compute = batch * height * width * taps / at_once
+    if layer.near and target.threads == 1:
+        windows = target.faster("int8") / PAIRS if group > 1 else 1.0
+        return compute / max(1.0, windows)
     weights = taps * 4 / group**2 / _fetched(target, layer.near)
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + target.machine.parallel_cycles
 
@@ -170,6 +94,8 @@ def cut(work: Work, target: Target) -> Cut:
 def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles from start to end, with the threads at work side by side."""
     machine = target.machine
+    if work.near and target.threads == 1:
+        return _nearest_cycles(work, choice, target)
     width = choice.panels * choice.vectors
     groups, chunks = work.tiles // choice.tiles, work.vectors // width
     products = choice.panels * (choice.tiles // choice.rows) * _tile_cycles(work, choice, target)
@@ -196,6 +122,27 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + machine.parallel_cycles
 
 
+def _nearest_cycles(work: Work, choice: Cut, target: Target) -> float:
+    """The same on one thread, with all data in its caches."""
+    width, groups = choice.panels * choice.vectors, work.tiles // choice.tiles
+    chunks = groups * (work.vectors // width)
+    tiles = chunks * choice.panels * (choice.tiles // choice.rows)
+    products = work.positions * tiles * work.channels / work.group * _step(work, choice, target)
+    at_once = work.lanes * work.group
+    narrow = at_once // gcd(work.channels, at_once)
+    inputs = work.positions * work.tiles * -(-work.channels // at_once) * narrow
+    multiplied = work.positions * choice.tiles * width * work.lanes * 4
+    spilled = max(0, _transformed_bytes(work, choice) + multiplied - target.l1) * groups
+    weights = max(0, work.weight_bytes - target.l1) * groups
+    moved = _SPILLED * spilled + _NEAREST_WEIGHTS * weights
+    return (
+        _NEAREST_PRODUCT * products
+        + _NEAREST_INPUT * inputs
+        + _NEAREST_JUMP * work.positions * chunks
+        + moved / target.machine.l2_bytes_per_cycle
+    )
+
+
 def _fetched(target: Target, near: bool) -> float:
     """Bytes of weights that all threads together get in a cycle."""
     machine = target.machine
@@ -204,10 +151,15 @@ def _fetched(target: Target, near: bool) -> float:
 
 def _tile_cycles(work: Work, choice: Cut, target: Target) -> float:
     """Cycles of one register tile over all input channels."""
+    step = _step(work, choice, target)
+    return work.channels / work.group * step + 2.0 * choice.rows * choice.vectors + 20
+
+
+def _step(work: Work, choice: Cut, target: Target) -> float:
+    """Cycles of one register tile for each group of input channels."""
     rows, vectors = choice.rows, choice.vectors
     multiply_adds = rows * vectors / _vectors_per_cycle(target, work.group)
-    step = max(multiply_adds, (rows + vectors) * _LOAD, float(_LATENCY))
-    return work.channels / work.group * step + 2.0 * rows * vectors + 20
+    return max(multiply_adds, (rows + vectors) * _LOAD, float(_LATENCY))
 
 
 def _vectors_per_cycle(target: Target, group: int) -> float:
@@ -248,13 +200,8 @@ def _cuts(work: Work, target: Target) -> Iterator[Cut]:
             limit = (target.vector_registers - work.group - vectors) // vectors
             rows = divisors(tiles, limit)[-1]
             for panels in divisors(work.vectors // vectors, work.vectors):
-                for staged in (False, True):
+                for staged in (False, True) if target.threads > 1 else (False,):
                     yield Cut(rows, vectors, tiles, panels, staged)
-
-
-def divisors(value: int, limit: int) -> list[int]:
-    """The divisors of `value` up to `limit`, ascending; 1 is one of them at any limit."""
-    return [d for d in range(1, max(1, min(value, limit)) + 1) if value % d == 0]
 
 
 def _rounded(count: int) -> set[int]:

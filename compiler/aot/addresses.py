@@ -1,0 +1,93 @@
+"""A model as a function of one argument, a table of addresses: for calls that take microseconds.
+
+The virtual machine takes several to look up each weight, to make tensors for the results and for
+what lies between kernels, and to hand all of them over.  Whoever keeps these in place, as a session
+does, writes where inputs and results lie into the table and calls the function.
+
+The table has 64-bit addresses: of each input, of each result, of a memory of `BYTES()` bytes for
+what lies between kernels, and of each weight.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+from hybridc.compiler.aot.course import Course
+from hybridc.compiler.aot.parts import on_host, sequence
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.rewrite import bindings_of
+
+# The symbols of the function, another where it starts no threads, and of one that tells how many
+# bytes of memory it needs.
+RUN, ALONE, BYTES = "run_by_address", "run_by_address_alone", "memory_bytes"
+_DATA = 1  # the field of a DLTensor, in TVM's numbering
+Var = Any  # tvm.relax.Var
+
+
+def of(main: Any, course: Course) -> list[list[Var]] | None:
+    """The variables whose data begin at each entry of the table; those of the memory are none.
+
+    None where a result is an input, a weight or another result: the caller wants arrays of its own.
+    """
+    *inputs, weights = main.params
+    taken = {b.var: b.value.index for b in bindings_of(main) if _takes(b.value, weights)}
+    results = [_holder(result, course) for result in _results(main, course)]
+    own = {*inputs, *taken, None}
+    if any(result in own for result in results) or len(set(results)) < len(results):
+        return None
+    if any(not isinstance(var, tvm.relax.Var) for var in results):
+        return None
+    kept: list[list[Var]] = [[] for _ in weights.ty.fields]
+    for var, index in taken.items():
+        kept[index].append(var)
+    return [*([var] for var in (*inputs, *results)), [], *kept]
+
+
+class Table:
+    """The function's parameter, and where the data of each variable begin by it."""
+
+    def __init__(self, places: Sequence[Sequence[Var]], memory: Any) -> None:
+        self.param = tirx.Var("addresses", "handle")
+        self._numbers = {var: index for index, some in enumerate(places) for var in some}
+        self._memory, self._first = memory, places.index([])
+        self._entries = tirx.decl_buffer((len(places),), "int64", "entries")
+
+    def start(self, var: Var) -> Any:
+        """Where the data of a variable begin."""
+        return self._entry(self._numbers[var])
+
+    def around(self, body: Any) -> Any:
+        """The body, in which the memory and all entries are known."""
+        data = tirx.tvm_struct_get(self.param, 0, _DATA, "handle")
+        entries = tirx.DeclBuffer(self._entries, data=data)
+        memory = tirx.DeclBuffer(self._memory, data=self._entry(self._first))
+        return on_host(sequence([entries, memory, body]))
+
+    def _entry(self, index: int) -> Any:
+        return tirx.reinterpret("handle", tirx.BufferLoad(self._entries, [index]))
+
+
+def told(number: int) -> PrimFunc:
+    """A function that returns a number."""
+    value = tirx.const(number, "int64")
+    return tirx.PrimFunc([], tirx.Return(value), tvm.ir.PrimType("int64"))
+
+
+def _takes(value: Any, weights: Var) -> bool:
+    return isinstance(value, tvm.ir.TupleGetItem) and value.tuple_value.same_as(weights)
+
+
+def _results(main: Any, course: Course) -> Sequence[Any]:
+    """What the function returns, one by one."""
+    result = main.body.body
+    if isinstance(result, tvm.ir.Tuple):
+        return list(result.fields)
+    return course.tuples.get(result) or [result]
+
+
+def _holder(result: Any, course: Course) -> Any:
+    """The variable in which a result lies from its start on; None where there is none."""
+    place = course.places.get(result)
+    return place.holder if place is not None and not place.offset else None

@@ -1,0 +1,135 @@
+"""Sessions that call a model by the addresses of its arrays: what they read, and what they give."""
+
+import gc
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from test_aot import CASES, IMAGES, ROWS, model, node
+
+import hybridc
+from hybridc.compiler.aot import addresses
+from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.errors import InputError
+from hybridc.compiler.model import random_feed
+from hybridc.compiler.session import InferenceSession
+
+# Of 3 KiB and more, which is read and written where it lies, and of less, which is copied.
+LARGE = model(IMAGES, {"x": [1, 16, 12, 14]}, ["b", "f"])
+SMALL = model(ROWS, {"x": [5, 16]}, ["b", "e"])
+
+
+@pytest.fixture(scope="module", params=[LARGE, SMALL], ids=["large", "small"])
+def artifact(request: pytest.FixtureRequest) -> Artifact:
+    return hybridc.compile(request.param, threads=2)
+
+
+def expected(artifact: Artifact, x: NDArray[np.float32]) -> list[Any]:
+    """The answers of the virtual machine."""
+    session = InferenceSession(artifact)
+    session.instrument(lambda *_: 0)
+    return session.run(None, {"x": np.ascontiguousarray(x)})
+
+
+def forms(x: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    """The same numbers in memory of other kinds."""
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    odd = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    odd[...] = x
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), np.float32)
+    wide[..., ::2] = x
+    return {"plain": x, "frozen": frozen, "odd": odd, "gaps": wide[..., ::2]}
+
+
+@pytest.mark.parametrize("form", ["plain", "frozen", "odd", "gaps"])
+def test_inputs_of_any_memory_are_read(artifact: Artifact, form: str) -> None:
+    session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
+    session.run(None, {"x": x + 1})
+    for _ in range(2):  # also where the last call read elsewhere
+        got = session.run(None, {"x": forms(x)[form]})
+        session.run(None, {"x": x + 2})
+        for one, other in zip(got, expected(artifact, x), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_results_are_the_callers_own_and_stay(artifact: Artifact) -> None:
+    session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
+    first = session.run(None, {"x": x})
+    kept = [array.copy() for array in first]
+    second = session.run(None, {"x": x * 2})
+    assert not any(np.shares_memory(*pair) for pair in zip(first, second, strict=True))
+    for array in first:
+        assert array.flags.writeable
+    del session
+    gc.collect()
+    for one, other in zip(first, kept, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_named_outputs_come_in_the_order_asked_for(artifact: Artifact) -> None:
+    session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
+    names = [output.name for output in session.get_outputs()]
+    every = session.run(None, {"x": x})
+    back = session.run(names[::-1], {"x": x})
+    for one, other in zip(every, back[::-1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    (last,) = session.run(names[-1:], {"x": x})
+    np.testing.assert_array_equal(last, every[-1])
+
+
+def test_wrong_inputs_are_refused_and_do_no_harm(artifact: Artifact) -> None:
+    session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
+    before = session.run(None, {"x": x})
+    for wrong in (x.astype(np.float64), x[None], x[..., :-1], x.tolist(), None):
+        with pytest.raises(InputError, match=r"input wanted|wants a numpy array"):
+            session.run(None, {"x": wrong})
+    for one, other in zip(session.run(None, {"x": x}), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_calls_from_several_threads_do_not_mix(artifact: Artifact) -> None:
+    session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
+    given = [x * factor for factor in (1, 2, 3, 4)]
+    wanted = [expected(artifact, each) for each in given]
+    wrong: list[int] = []
+
+    def work(place: int) -> None:
+        for _ in range(100):
+            got = session.run(None, {"x": given[place]})
+            if not all(map(np.array_equal, got, wanted[place])):
+                wrong.append(place)
+
+    threads = [threading.Thread(target=work, args=(place,)) for place in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("case", ["one twice", "an input", "a weight", "a shape of an input"])
+def test_results_that_are_no_arrays_of_the_models_own_stay_with_the_virtual_machine(
+    case: str,
+) -> None:
+    artifact = hybridc.compile(CASES[case], threads=1)
+    assert addresses.BYTES.encode() not in artifact.library
+
+
+def test_types_besides_float32() -> None:
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("Softmax", "a", "b"),
+        node("ArgMax", "b", "c", axis=1),
+        node("IsNaN", "a", "d"),
+    ]
+    artifact = hybridc.compile(model(nodes, {"x": [5, 16]}, ["c", "d", "b"]), threads=1)
+    assert addresses.BYTES.encode() in artifact.library
+    x = random_feed(artifact.inputs, 3)["x"]
+    x[1] = np.nan
+    got = InferenceSession(artifact).run(None, {"x": x})
+    assert [array.dtype for array in got] == [np.int64, np.bool_, np.float32]
+    for one, other in zip(got, expected(artifact, x), strict=True):
+        np.testing.assert_array_equal(one, other)
