@@ -5,7 +5,7 @@ take longer than the kernels.  Here weights and the memory between kernels stay 
 so do small inputs and results, which are copied.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,6 +106,15 @@ def by_address(
         if kernels.implements_function(addresses.BYTES):
             return ByAddress(kernels, artifact, ports, weights)
     return None
+
+
+def chosen(results: Sequence[Any], wanted: Iterable[tuple[int, Any]]) -> list[Any]:
+    """The results that are wanted; copies of those that were asked for before."""
+    seen = set[int]()
+    return [
+        results[index].copy() if index in seen or seen.add(index) else results[index]
+        for index, _ in wanted
+    ]
 
 
 def _address(array: Array) -> int:

@@ -13,7 +13,7 @@ from tvm import relax, runtime
 from hybridc.compiler import dims, loading, settings
 from hybridc.compiler.aot.join import BY_KERNEL
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.by_address import by_address
+from hybridc.compiler.by_address import by_address, chosen
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.delegation.region_runtime import OpaquePort
 from hybridc.compiler.delegation.regions import announce
@@ -127,7 +127,7 @@ class InferenceSession:
                 if not self._at_once.alone:
                     self._gather_workers()
                 every = self._at_once(input_feed)
-                return every if wanted is self._every else [every[index] for index, _ in wanted]
+                return every if wanted is self._every else chosen(every, wanted)
             operands = [port.bind(input_feed[name]) for name, port in self._named]
             if self._open:
                 self._check_sizes(operands)
