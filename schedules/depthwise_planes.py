@@ -16,7 +16,7 @@ from hybridc.compiler.kernels import depthwise_planes
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.target import Target
 from hybridc.schedules import _analysis, _loops, _plane_loops, _windows
-from hybridc.schedules._plane_loops import Planes
+from hybridc.schedules._planes import Planes
 
 # Accumulators that leave registers to what is loaded, and multiply-adds that one tile unrolls.
 _ACCUMULATORS, _UNROLLED = 10, 640
