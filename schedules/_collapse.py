@@ -96,6 +96,8 @@ def _merged(
         return [*[zero] * (len(buffer.shape) - 1), _access.simplify(flat)]
 
     def load(node: Any) -> Any:
+        if not node.indices:
+            return node  # one number has no place
         return tirx.BufferLoad(node.source, place(node.indices, node.source))
 
     store = block.body
