@@ -145,7 +145,8 @@ class _Packer:
         """Whether a product of few rows with `[K, N]` is as fast as its weights come."""
         if not are_known(rows):
             return False
-        return packing.waits_for_weights(prod(rows), *weight.shape, self.target)
+        depth, columns = weight.shape
+        return packing.waits_for_weights(prod(rows), depth, columns, self.target)
 
     def _crossed(self, weight: Array, rows: Sequence[Any]) -> bool:
         """Whether rows of bytes are multiplied with `[K, N]` by Winograd's inner product."""

@@ -13,28 +13,33 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.target import Target
 from hybridc.schedules import _access, _analysis, _vectors
 
 Statement = Any  # tvm.tirx.Stmt
 Var = Any  # tvm.ir.expr.Var
 
 
-def collapsed(func: PrimFunc) -> PrimFunc:
+def collapsed(func: PrimFunc, target: Target) -> PrimFunc:
     """The function with one axis for the last axes of each block that memory has as one.
 
-    Only of blocks between parameters: those are addressed by how far an element is from the first.
+    Only of blocks between parameters whose last axis is no whole number of vectors: elements are
+    addressed by how far they are from the first, and no argument can become a part of a larger one.
     """
+    if strips.has_gaps(func):
+        return func
     root = func.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
-    made = [_nest(nest, func) for nest in nests]
+    made = [_nest(nest, func, target) for nest in nests]
     if all(new.same_as(old) for new, old in zip(made, nests, strict=True)):
         return func
     body = tirx.SeqStmt(made) if len(made) > 1 else made[0]
     return func.with_body(_vectors.replaced(func.body, body, root.iter_vars))
 
 
-def _nest(nest: Statement, func: PrimFunc) -> Statement:
+def _nest(nest: Statement, func: PrimFunc, target: Target) -> Statement:
     """One nest of loops, collapsed where that is possible."""
     loops: list[Any] = []
     inner = nest
@@ -51,8 +56,10 @@ def _nest(nest: Statement, func: PrimFunc) -> Statement:
     if not block.plain or block.reduction or not in_order or not _on_parameters(block, func):
         return nest
     group = _analysis.collapsible(block, tuple(block.spatial))
-    alone = not any(_access.uses(_without_loads(block), axis) for axis in group)
-    return _merged(loops, inner, block, group) if len(group) > 1 and alone else nest
+    even = block.spatial[group[-1]] % target.lanes(block.widest) == 0
+    if even or len(group) == 1 or any(_access.uses(_without_loads(block), x) for x in group):
+        return nest
+    return _merged(loops, inner, block, group)
 
 
 def _on_parameters(block: _analysis.Block, func: PrimFunc) -> bool:
@@ -89,6 +96,8 @@ def _merged(
         return [*[zero] * (len(buffer.shape) - 1), _access.simplify(flat)]
 
     def load(node: Any) -> Any:
+        if not node.indices:
+            return node  # one number has no place
         return tirx.BufferLoad(node.source, place(node.indices, node.source))
 
     store = block.body
@@ -99,22 +108,10 @@ def _merged(
         tirx.IterVar(tvm.ir.Range(zero, size), axis, tirx.IterVar.DataPar),
     ]
     values = [*realize.iter_values[: len(outer)], counter]
-    node = s_tir.SBlock(
-        axes,
-        [_region(load.source, place(load.indices, load.source)) for load in block.loads],
-        [_region(body.buffer, body.indices)],
-        realize.block.name_hint,
-        body,
-    )
+    # A block that names no regions tells others that it counts in flat addresses.
+    node = s_tir.SBlock(axes, [], [], realize.block.name_hint, body)
     made: Statement = s_tir.SBlockRealize(values, realize.predicate, node)
     made = tirx.For(counter, zero, size, tirx.ForKind.SERIAL, made)
     for loop in reversed(outer):
         made = tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, made)
     return made
-
-
-def _region(buffer: Any, indices: Sequence[Any]) -> Any:
-    one = tirx.const(1, str(indices[-1].ty.dtype))
-    return tirx.BufferRegion(
-        buffer, [tvm.ir.Range.from_min_extent(index, one) for index in indices]
-    )

@@ -16,7 +16,7 @@ from hybridc.compiler.kernels import depthwise_planes
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.target import Target
 from hybridc.schedules import _analysis, _loops, _plane_loops, _windows
-from hybridc.schedules._plane_loops import Planes
+from hybridc.schedules._planes import Planes
 
 # Accumulators that leave registers to what is loaded, and multiply-adds that one tile unrolls.
 _ACCUMULATORS, _UNROLLED = 10, 640
@@ -45,7 +45,8 @@ class DepthwisePlanes(ScheduleRule):
         found = _analysis.blocks(staged)
         if len(found) != len(("product", "output")) or not _windows.in_place(*found):
             return NotApplicable("what follows it is not elementwise")
-        return Planes(func, target, *found, _analysis.worth_threads(staged, target))
+        product, output = found
+        return Planes(func, target, product, output, _analysis.worth_threads(staged, target))
 
     def knobs(self, match: Planes) -> Space:
         """`rows` and `vectors` of a tile; `threads` over bands of planes, or one thread."""
@@ -59,9 +60,10 @@ class DepthwisePlanes(ScheduleRule):
         return {"rows": rows, "vectors": vectors, "threads": int(match.threads)}
 
     def canonical(self, match: Planes, point: Point) -> Point:
-        """A tile no larger than the image."""
+        """A tile no larger than the image, whose sums find registers."""
         rows = min(point["rows"], match.size[0])
-        return {**point, "rows": rows, "vectors": min(point["vectors"], match.vectors)}
+        vectors = min(point["vectors"], match.vectors, max(1, _ACCUMULATORS // rows))
+        return {**point, "rows": rows, "vectors": vectors}
 
     def schedule(self, match: Planes, point: Point) -> Schedule:
         """A loop over bands of planes: rows padded, then tiles of sums over their windows."""

@@ -50,7 +50,7 @@ class Elementwise(ScheduleRule):
 
     def schedule(self, match: ElementwiseMatch, point: Point) -> Schedule:
         """One loop nest for each output, and for each value that is too costly to repeat."""
-        schedule = _loops.new_schedule(_collapse.collapsed(match.inlined))
+        schedule = _loops.new_schedule(_collapse.collapsed(match.inlined, match.target))
         for block in _loops.blocks(schedule):
             _loops.spread(
                 schedule, block.name, match.target, point["lanes"], bool(point["threads"])

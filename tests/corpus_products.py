@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from kernel_builders import LOWERED, PACKED, Builder, constant, floats, op, operator
+from kernel_builders import LOWERED, PACKED, PLANES, Builder, constant, floats, op, operator
 from tvm import relax
 
 
@@ -106,6 +106,18 @@ PRODUCTS: list[tuple[str, Builder]] = [
         operator(_window(12, 16, 3, 4, dilation=2), *floats([2, 12, 9, 8]), passes=PACKED),
     ),
     ("depthwise convolution", operator(depthwise, *floats([1, 11, 9, 7]), passes=PACKED)),
+    (
+        "depthwise, channels first",
+        operator(
+            lambda x: op.nn.relu(_window(11, 11, 3, 11, padding=(2, 1, 0, 3), dilation=2)(x)),
+            *floats([2, 11, 9, 19]),
+            passes=PLANES,
+        ),
+    ),
+    (
+        "depthwise, channels first, 5x5, strided",
+        operator(_window(5, 5, 5, 5, padding=2, strides=2), *floats([1, 5, 13, 37]), passes=PLANES),
+    ),
     (
         "depthwise, 7x7 on a small image",
         operator(_window(48, 48, 7, 48, padding=3), *floats([1, 48, 7, 7]), passes=PACKED),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from kernel_builders import FAST, Builder, floats, op, operator
+from kernel_builders import FAST, Builder, bytes_of, floats, op, operator
 from tvm import relax
 
 
@@ -114,6 +114,12 @@ ROWS: list[tuple[str, Builder]] = [
         "gather elements",
         operator(lambda x, i: op.gather_elements(x, i, 1), *floats([4, 9]), ([4, 7], "int64")),
     ),
+    (
+        "bytes of three channels",
+        operator(lambda x: op.astype(x, "float32"), *bytes_of([2, 5, 7, 3])),
+    ),
+    ("odd planes and a number for each", operator(op.add, *floats([4, 3, 5, 7], [4, 1, 1, 1]))),
+    ("odd planes and one of them", operator(op.add, *floats([4, 3, 5, 7], [3, 5, 7]))),
     ("NaN to zero", operator(_zero_nans, *floats([7, 21]))),
     ("transpose of few channels", operator(_permute(0, 2, 3, 1), *floats([1, 3, 9, 9]))),
     ("transpose to few channels", operator(_permute(0, 3, 1, 2), *floats([2, 5, 7, 3]))),

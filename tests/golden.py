@@ -50,7 +50,7 @@ class Case:
         """The case as it stands in its file, with this outcome."""
         lines = [CASE + self.title, f"{COMMAND}'{self.pipeline}'"]
         if self.constants:
-            names = [n if v is None else f"{n}={v:g}" for n, v in self.constants.items()]
+            names = [n if v is None else f"{n}={v:.12g}" for n, v in self.constants.items()]
             lines.append(CONSTANTS + ", ".join(names))
         return "\n".join([*lines, self.before.strip("\n"), after]).strip("\n")
 

@@ -21,6 +21,7 @@ LOWERED = "legalize,fuse"
 FAST = f"{LOWERED},fast-math"
 MIXED = f"layout,fold-constants,mixed-precision,pack-weights,{LOWERED}"
 QUANTIZED = f"integer-arithmetic,layout,fold-constants,pack-weights,{LOWERED}"
+PLANES = f"depthwise-planes,{LOWERED}"
 PACKED = f"layout,fold-constants,pack-weights,{LOWERED}"
 
 

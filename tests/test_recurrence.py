@@ -78,3 +78,11 @@ def test_long_sequences_take_no_larger_a_program(operator: str) -> None:
 
 def test_threads_take_a_large_layer() -> None:
     agree(layer("LSTM", 3, 2, (8, 300), "forward", True))
+
+
+@pytest.mark.parametrize(
+    ("operator", "batch", "hidden"), [("LSTM", 8, 20), ("GRU", 5, 70), ("RNN", 11, 33)]
+)
+def test_tiles_of_several_sequences(operator: str, batch: int, hidden: int) -> None:
+    """The last tile has fewer, and the weights of more units than stay near come in pieces."""
+    agree(layer(operator, 3, batch, (6, hidden), "bidirectional", True))

@@ -8,7 +8,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_builders import operator
-from tvm import relax
+from tvm import relax, te
 
 from hybridc.compiler import target
 from hybridc.compiler.interfaces import NotApplicable
@@ -114,3 +114,22 @@ def test_what_branches_or_moves_unevenly_is_left_alone() -> None:
     x = numbers(20, 20)
     padded = transposed(lambda v: op.nn.pad(op.permute_dims(v, [1, 0]), [1, 1, 1, 1]), x)
     assert padded is None
+
+
+@pytest.mark.parametrize(("dtype", "side"), [("uint8", 16), ("int16", 8), ("float64", 4)])
+@pytest.mark.parametrize(("rows", "columns"), [(16, 16), (17, 45), (70, 9), (4, 6)])
+def test_squares_of_each_width(dtype: str, side: int, rows: int, columns: int) -> None:
+    x = numbers(2, rows, columns, dtype=dtype)
+    got = transposed(lambda v: op.permute_dims(v, [0, 2, 1]), x)
+    assert got is not None or min(rows, columns) < side // (1 + (dtype == "uint8"))
+    if got is not None:
+        np.testing.assert_array_equal(got, x.transpose(0, 2, 1))
+
+
+def test_indices_of_32_bits() -> None:
+    """Kernels that count in 32 bits, as TE makes them of plain numbers."""
+    x = te.placeholder((24, 40), "float32", "x")
+    y = te.compute((40, 24), lambda i, j: x[j, i], "y")
+    match = RULE.match(te.create_prim_func([x, y]), target.parse("cpu", threads=2))
+    assert not isinstance(match, NotApplicable)
+    assert match.nest is not None

@@ -53,38 +53,82 @@ def main(
         for step in T.serial(time):
             for block in T.serial(blocks):
 """
-# Some sequences of the batch side by side: what is loaded of the weights is multiplied by each.
-_GROUP = """\
-                for group, part in T.grid(COUNT, lanes // WIDTH):
-                    with T.sblock("gates"):
-                        T.reads(
-                            projected[0:time, 0:batch, 0:gates, 0:padded], bias[0:padded],
-                            weights[block, 0:hidden, 0:gates, 0:lanes],
-                            state[0:2, 0:batch, 0:padded], cell[0:batch, 0:padded],
-                        )
-                        T.writes(
-                            y[0:time, 0:batch, 0:padded], cell[0:batch, 0:padded],
-                            state[0:2, 0:batch, 0:padded],
-                        )
-                        total = T.alloc_buffer((ROWS, gates, WIDTH), "float32")
-                        for r, g in T.grid(ROWS, gates):
-                            for v in T.vectorized(WIDTH):
-                                total[r, g, v] = START
+# A step of the hidden units of one block, for all sequences; or what of it comes before the state.
+_STEP = """\
+                with T.sblock("gates"):
+                    T.reads(
+                        projected[0:time, 0:batch, 0:gates, 0:padded], bias[0:padded],
+                        weights[block, 0:hidden, 0:gates, 0:lanes],
+                        state[0:2, 0:batch, 0:padded], cell[0:batch, 0:padded],
+                    )
+                    T.writes(
+                        y[0:time, 0:batch, 0:padded], cell[0:batch, 0:padded],
+                        state[0:2, 0:batch, 0:padded],
+                    )
+"""
+_ALONE = """\
+                    total = T.alloc_buffer((1, gates, lanes), "float32")
+                    for b in T.serial(batch):
+                        for g in T.unroll(gates):
+                            for v in T.vectorized(lanes):
+                                total[0, g, v] = START
                         for k in T.serial(hidden):
                             for g in T.unroll(gates):
-                                for r in T.unroll(ROWS):
-                                    for v in T.vectorized(WIDTH):
-                                        total[r, g, v] = (
-                                            total[r, g, v] + state[step % 2, ROW, k]
-                                            * weights[block, k, g, part * WIDTH + v]
-                                        )
-                        for r in T.unroll(ROWS):
-                            for v in T.vectorized(WIDTH):
+                                for v in T.vectorized(lanes):
+                                    total[0, g, v] = (
+                                        total[0, g, v]
+                                        + state[step % 2, b, k] * weights[block, k, g, v]
+                                    )
+                        for v in T.vectorized(lanes):
 """
-_INDENT = " " * 32
-_AT = "block * lanes + part * WIDTH + v"
+# Sums of all sequences lie in the cache.  Some weights are brought to the L1 cache, and meet the
+# state of some sequences at once, of each what is in registers.
+_TOGETHER = """\
+                    total = T.alloc_buffer((batch, gates, lanes), "float32")
+                    for b in T.serial(batch):
+                        for g in T.unroll(gates):
+                            for v in T.vectorized(lanes):
+                                total[b, g, v] = START
+                    for piece in T.serial((hidden + DEPTH - 1) // DEPTH):
+TILES                    for b in T.serial(batch):
+                        for v in T.vectorized(lanes):
+"""
+_TILE = """\
+                        for group, part in T.grid(COUNT, lanes // WIDTH):
+                            with T.sblock("tile"):
+                                T.reads(
+                                    total[0:batch, 0:gates, 0:lanes], state[0:2, 0:batch, 0:padded],
+                                    weights[block, 0:hidden, 0:gates, 0:lanes],
+                                )
+                                T.writes(total[0:batch, 0:gates, 0:lanes])
+                                tile = T.alloc_buffer((ROWS, gates, WIDTH), "float32")
+                                for r in T.unroll(ROWS):
+                                    for g in T.unroll(gates):
+                                        for v in T.vectorized(WIDTH):
+                                            tile[r, g, v] = total[ROW, g, part * WIDTH + v]
+                                for k in T.serial(T.min(DEPTH, hidden - piece * DEPTH)):
+                                    for g in T.unroll(gates):
+                                        for r in T.unroll(ROWS):
+                                            for v in T.vectorized(WIDTH):
+                                                tile[r, g, v] = (
+                                                    tile[r, g, v]
+                                                    + state[step % 2, ROW, piece * DEPTH + k]
+                                                    * weights[
+                                                        block, piece * DEPTH + k, g,
+                                                        part * WIDTH + v
+                                                    ]
+                                                )
+                                for r in T.unroll(ROWS):
+                                    for g in T.unroll(gates):
+                                        for v in T.vectorized(WIDTH):
+                                            total[ROW, g, part * WIDTH + v] = tile[r, g, v]
+"""
+# Hidden units whose weights, 16 lanes of four gates, stay in the L1 cache.
+_DEPTH = 64
+_INDENT = " " * 28
+_AT = "block * lanes + v"
 _TIME = "(time - 1 - step if reverse else step)"
-_PROJECTED = f"projected[{_TIME}, ROW, g, {_AT}]"
+_PROJECTED = f"projected[{_TIME}, b, g, {_AT}]"
 
 
 @dataclass(frozen=True)
@@ -97,13 +141,13 @@ class _Layer:
 
 
 def _gate(function: str, number: int) -> str:
-    return f"T.{function}(total[r, {number}, v])"
+    return f"T.{function}(total[SUM, {number}, v])"
 
 
-_CELL = f"cell[ROW, {_AT}]"
-_OLD = f"state[step % 2, ROW, {_AT}]"
-_NEW = f"state[(step + 1) % 2, ROW, {_AT}]"
-_RESET = f"projected[{_TIME}, ROW, 2, {_AT}] + {_gate('sigmoid', 1)} * total[r, 2, v]"
+_CELL = f"cell[b, {_AT}]"
+_OLD = f"state[step % 2, b, {_AT}]"
+_NEW = f"state[(step + 1) % 2, b, {_AT}]"
+_RESET = f"projected[{_TIME}, b, 2, {_AT}] + {_gate('sigmoid', 1)} * total[SUM, 2, v]"
 
 _LAYERS: Mapping[str, _Layer] = MappingProxyType(
     {
@@ -123,8 +167,8 @@ _LAYERS: Mapping[str, _Layer] = MappingProxyType(
             3,
             f"T.if_then_else(g == 2, bias[{_AT}], {_PROJECTED})",
             (
-                f"total[r, 2, v] = T.tanh({_RESET})",
-                f"{_NEW} = total[r, 2, v] + {_gate('sigmoid', 0)} * ({_OLD} - total[r, 2, v])",
+                f"total[SUM, 2, v] = T.tanh({_RESET})",
+                f"{_NEW} = total[SUM, 2, v] + {_gate('sigmoid', 0)} * ({_OLD} - total[SUM, 2, v])",
             ),
         ),
     }
@@ -164,26 +208,29 @@ def kernel(  # noqa: PLR0913 - a layer's sizes, and its tile
     found = _LAYERS[layer]
     blocks = -(-hidden // LANES)
     body = "".join(
-        f"{_INDENT}{line}\n" for line in (*found.update, f"y[{_TIME}, ROW, {_AT}] = {_NEW}")
+        f"{_INDENT}{line}\n" for line in (*found.update, f"y[{_TIME}, b, {_AT}] = {_NEW}")
     )
-    group = _GROUP.replace("START", found.start) + body
-    known = isinstance(batch, int)
-    whole, rest = divmod(batch, rows) if known and rows > 1 else ("batch", 0)
-    text = _HEAD + (_tile(group, whole, rows, "0") if whole else "")
-    text += _tile(group, 1, rest, f"batch - {rest}") if rest else ""
-    text = text.replace("WIDTH", str(width))
+    step = (_TOGETHER if rows > 1 else _ALONE) + body
+    text = _HEAD + _STEP + step.replace("START", found.start)
+    if rows > 1:
+        whole, rest = divmod(int(batch), rows)
+        tiles = _tiles(whole, rows, "0") if whole else ""
+        tiles += _tiles(1, rest, f"batch - {rest}") if rest else ""
+        text = text.replace("TILES", tiles)
+    text = text.replace("SUM", "b" if rows > 1 else "0")
+    text = text.replace("WIDTH", str(width)).replace("DEPTH", str(_DEPTH))
     text = text.replace(_TIME, "time - 1 - step" if reverse else "step")
     (opened_batch,) = opened((batch,))
     sizes: dict[str, Any] = {"time": time, "batch": opened_batch, "hidden": hidden}
     sizes |= {"gates": found.gates, "blocks": blocks, "padded": blocks * LANES, "lanes": LANES}
     # Of an open batch, those of one sequence.
-    flops = 2 * time * (batch if known else 1) * hidden * hidden * found.gates
+    flops = 2 * time * (batch if isinstance(batch, int) else 1) * hidden * hidden * found.gates
     marks = {KERNEL: NAME, FLOPS: flops, _LAYER: layer, _REVERSE: int(reverse)}
     made: PrimFunc = tvm.script.from_source(text, {"T": tirx, "marks": marks, **sizes})
     return made
 
 
-def _tile(group: str, count: Any, rows: int, first: str) -> str:
-    """So many groups of `rows` sequences, from the `first` one on."""
-    text = group.replace("COUNT", str(count)).replace("ROWS", str(rows))
+def _tiles(count: int, rows: int, first: str) -> str:
+    """So many tiles of `rows` sequences, from the `first` one on."""
+    text = _TILE.replace("COUNT", str(count)).replace("ROWS", str(rows))
     return text.replace("ROW", f"{first} + group * {rows} + r")

@@ -59,18 +59,21 @@ def _scattered(ins: Any, out: Any, combined: Callable[[Any, Any], Any], target: 
     count = prod(many)
     part, tasks = _parts(columns, count + rows, target, str(out.dtype))
     width = part[0] * part[1]
+    kind = script.parallel if tasks > 1 else script.serial
+    # Whole rows: a thread that copies a part of each reads memory in pieces.
     with IRBuilder() as builder:
-        data, indices, updates, y = (script.buffer_proxy(each) for each in (*ins, out))
-        kind = script.parallel if tasks > 1 else script.serial
+        data, y = (script.buffer_proxy(each) for each in (ins[0], out))
+        with kind(0, rows) as row:
+
+            def copy(i: Any) -> None:
+                y[row * columns + i] = data[row * columns + i]
+
+            abreast((part[0] * tasks, part[1]), copy)
+        copied = builder.get()
+    with IRBuilder() as builder:
+        indices, updates, y = (script.buffer_proxy(each) for each in (*ins[1:], out))
         with kind(0, tasks) as task:
             first = task * width
-            with script.serial(0, rows) as row:
-                at = row * columns + first
-
-                def copy(i: Any) -> None:
-                    y[at + i] = data[at + i]
-
-                abreast(part, copy)
             with script.serial(0, count) as m:
                 place: Any = 0
                 for k, extent in enumerate(extents[:depth]):
@@ -81,7 +84,7 @@ def _scattered(ins: Any, out: Any, combined: Callable[[Any, Any], Any], target: 
                     y[to + i] = combined(y[to + i], updates[of + i])
 
                 abreast(part, combine)
-        return builder.get()
+        return tirx.SeqStmt([copied, builder.get()])
 
 
 def _parts(columns: int, rows: int, target: Target, dtype: str) -> tuple[tuple[int, int], int]:
