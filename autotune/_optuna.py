@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from hybridc.autotune import _points
 from hybridc.compiler import plugin
-from hybridc.compiler.errors import PluginError
+from hybridc.compiler.errors import PluginError, first_line
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
 # Questions to a sampler in one proposal; one that repeats itself that often has converged.
@@ -26,7 +26,8 @@ class Stored(Strategy):
     """A sampler that is asked for points.
 
     With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
-    well, one study for each space, so that Optuna's dashboard shows them.
+    well, one study for each space, so that Optuna's dashboard shows them: as parameters the places
+    of the knobs' values, as the value the logarithm of seconds, point and seconds as attributes.
     """
 
     storage: str = ""
@@ -52,19 +53,18 @@ class Stored(Strategy):
         while free:
             yield _points.changed(task.space, draw.choice(best).point, draw)
 
-    def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
-        """Up to `budget` points that were not tried; the history is written to the storage."""
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+    def observe(self, task: SearchTask, history: Sequence[Trial]) -> None:
+        """Write the trials to the storage, where there is one."""
         if self.storage and _points.free(task.space):
             self._publish(task, [trial for trial in history if task.contains(trial.point)])
-        return super().propose(task, history, budget)
 
     def _publish(self, task: SearchTask, history: Sequence[Trial]) -> None:
         """Add the trials that the study in the storage lacks."""
         import optuna
 
+        from hybridc.compiler.log.connect import hidden
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         identity = json.dumps([task.space, task.default, self.seed], sort_keys=True)
         kind = plugin.name_of(type(self))
         name = f"hybridc-{kind}-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
@@ -73,8 +73,9 @@ class Stored(Strategy):
             known = len(study.get_trials(deepcopy=False))
             study.add_trials(_finished(task, history)[known:])
         except Exception as error:  # drivers raise errors of many kinds
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise PluginError(f"{kind}: storage {self.storage!r}: {line}") from error
+            raise PluginError(
+                f"{kind}: storage {hidden(self.storage)!r}: {first_line(error)}"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class OptunaStrategy(Stored):
         """What the sampler asks for in a study of these trials."""
         import optuna
 
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             ranges = distributions(task)
@@ -136,6 +138,11 @@ def _finished(task: SearchTask, history: Sequence[Trial]) -> list[Any]:
 
     ranges = distributions(task)
     return [
-        create_trial(params=_places(task, trial.point), distributions=ranges, value=cost)
+        create_trial(
+            params=_places(task, trial.point),
+            distributions=ranges,
+            value=cost,
+            user_attrs={"point": dict(trial.point), "seconds": trial.seconds},
+        )
         for trial, cost in zip(history, costs(history), strict=True)
     ]

@@ -254,6 +254,9 @@ class Strategy(Plugin, ABC):
         the only source of chance.
         """
 
+    def observe(self, task: SearchTask, history: Sequence[Trial]) -> None:
+        """Hear of all trials so far, after each round: for a strategy that shows them elsewhere."""
+
     def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
         """Up to `budget` points that were not tried; none only where the space is exhausted.
 

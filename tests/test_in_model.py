@@ -108,6 +108,25 @@ def test_the_model_decides_between_the_fastest_points(
     assert counts == [3]  # nothing is timed twice
 
 
+def test_two_tunings_time_a_model_once(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second waits for what the first finds, or, without time, does without."""
+    task = measured(model, log, (1.0e-5, 0.5e-5))
+    inside: list[Any] = []
+
+    def call(_: Any, versions: Sequence[Any], *__: Any) -> None:
+        inside.append(in_this(model, task, log, deadline=time.monotonic() - 1).compare())
+        for version in versions:
+            version.take({kernel: [1e-5] for kernel in version.workloads})
+
+    monkeypatch.setattr(in_model, "_call", call)
+    assert len(in_this(model, task, log).compare()) == 1
+    assert inside == [[]]
+    assert len(in_this(model, task, log).compare()) == 1
+    assert len(inside) == 1
+
+
 def test_a_default_that_is_fastest_in_the_model_stays(
     model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,8 +116,8 @@ def test_one_reading_that_was_disturbed_is_no_pace() -> None:
     drift = Drift()
     for when, seconds in enumerate([1.0, 1.09, 1.0, 1.89, 1.0]):
         drift.read(float(when), [seconds])
-    for when in (0.5, 1.5, 2.5, 3.5):
-        assert drift.corrected(when, [1.0]) == (1.0,)
+    for between in (0.5, 1.5, 2.5, 3.5):
+        assert drift.corrected(between, [1.0]) == (1.0,)
     assert drift.worst == 0.0
 
 

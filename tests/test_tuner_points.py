@@ -15,6 +15,7 @@ from hybridc.compiler.errors import LogError
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
+from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
@@ -109,9 +110,13 @@ def test_points_that_the_space_has_no_more_are_told_apart(plugin: Path, tmp_path
         known = list(opened.records())
         stale = [{"fault": 99, "other": 0}, {"knob": 1}]
         opened.add(replace(known[0], point=point, seconds=(1e-6,) * 6) for point in stale)
+        object.__setattr__(opened, "rules", None)  # as a log whose rules were installed then
+        opened.add([replace(known[0], rule="gone", seconds=(1e-7,) * 6)])
         (task,) = made(plugin)
         described = [keys.of_target(task.kernel.target), keys.of_toolchain()]
-        assert opened.lookup(task.workload.key, *described).record.point in stale
+        won = opened.lookup(task.workload.key, *described)
+        assert isinstance(won, Hit)
+        assert won.record.rule == "gone"
         pool = FakePool()
         tuned = tuner(plugin, opened, pool, 6).run()
         (row,) = summary.kernels(tuned, opened)

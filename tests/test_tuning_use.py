@@ -20,7 +20,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import LogError
+from hybridc.compiler.errors import LogError, PluginError
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.access import open_log
@@ -120,13 +120,26 @@ def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name
     assert tuned.measured == 19
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{path}")
     study = optuna.load_study(study_name=summary.study_name, storage=f"sqlite:///{path}")
-    # The trials of the last round are told when somebody asks for more.
-    assert summary.n_trials == 17
+    assert summary.n_trials == 19
+    assert study.best_trial.user_attrs["seconds"] == pytest.approx(min(times))
     assert 2.718281828459045**study.best_value == pytest.approx(min(times))
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     with open_log(str(path), plugins=(plugin,)) as opened:
         assert len(opened) == 19
+
+
+def test_the_password_of_a_storage_is_not_shown(tmp_path: Path, plugin: Path) -> None:
+    pytest.importorskip("optuna")
+    pytest.importorskip("psycopg")
+    url = "postgresql+psycopg://me:secret@127.0.0.1:1/nowhere"
+    chosen = strategies.catalogue().create(f"tpe{{storage={url}}}")
+    pool: Any = FakePool()
+    with open_log(str(tmp_path / "log.sqlite"), plugins=(plugin,)) as opened:
+        tuner = Tuner(made(plugin), opened, chosen, pool, Budget(4))
+        with pytest.raises(PluginError, match=r"'postgresql\+psycopg://me:\*\*\*@") as caught:
+            tuner.run()
+    assert "secret" not in str(caught.value)
 
 
 def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(

@@ -38,19 +38,19 @@ def parse(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise LogError(f"{_hidden(text)!r} is no URL of a tuning log") from None
+        raise LogError(f"{hidden(text)!r} is no URL of a tuning log") from None
     if url.drivername in ("postgresql", "postgres", _POSTGRESQL):
         return url.set(drivername=_POSTGRESQL)
     if url.drivername == "sqlite" and url.database:
         return url
     raise LogError(
         "a tuning log is a path, sqlite:///PATH or postgresql://USER@HOST/NAME,"
-        f" not {_hidden(text)!r}"
+        f" not {hidden(text)!r}"
     )
 
 
-def _hidden(text: str) -> str:
-    """What was meant to be a URL, without the password."""
+def hidden(text: str) -> str:
+    """What is, or was meant to be, a URL, without the password."""
     return re.sub(r"(//[^:/@]*):.*@", r"\1:***@", text)
 
 

@@ -6,6 +6,7 @@ at its second best, and so on.  These models are called in turn while each call 
 timed.  The log keeps the times, which go before those of kernels alone.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from statistics import fmean
 from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.interfaces import Point, Usable
-from hybridc.compiler.log import keys
+from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Record, Verdict, in_model, who
 from hybridc.compiler.log.store import TuningLog
@@ -22,6 +23,7 @@ from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning import tasks as tuning
+from hybridc.compiler.tuning.claimed import claimed
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.units import format_durations
 from hybridc.compiler.unscheduled import Unscheduled
@@ -30,6 +32,7 @@ _CONTENDERS = 3  # points of a kernel besides its default
 _NEAR = 1.03  # of the default's time alone: what is slower will hardly be faster in the model
 _SECONDS = 30.0  # for the calls of one model in all versions
 _ROUNDS = 4, 60  # at least and at most
+_PATIENCE = 0.5  # seconds between two looks at what another tuning is at
 _REST = 0.25  # seconds between two rounds: what disturbs the machine lasts for a second or two
 _CALLS = 3  # of a version in a row; one before finds the caches as another version left them
 _PAIR = 2  # versions, to compare anything
@@ -104,11 +107,28 @@ class InModel:
     def compare(self) -> list[Placed]:
         """Time what the log does not know yet, and tell what came of it.
 
+        Where another tuning is at the same kernels in a model, what it finds is waited for.
         Nothing where that cannot be done: no default was measured, the time is used up, or the
         kernels run on a GPU, whose launches do not tell what they take.
         """
         if self.model.context.target.gpu is not None:
             return []
+        owner = f"{who()}/{os.getpid()}/{time.time_ns()}"
+        while True:
+            with claimed(self.log, self._work(), owner) as ours:
+                if ours:
+                    return self._compared()
+            if time.monotonic() > self.deadline:
+                return []
+            self.progress("in the model: another tuning is at it")
+            time.sleep(_PATIENCE)
+
+    def _work(self) -> str:
+        """What is claimed meanwhile."""
+        series = [described.key for task in self.tasks for described in self._described(task)]
+        return claims.name(in_model(self.model.state), *sorted(set(series)))
+
+    def _compared(self) -> list[Placed]:
         lacking = {task: points for task in self.tasks if (points := self._lacking(task))}
         versions = self._called(_versions(lacking)) if lacking else []
         if lacking and not versions:

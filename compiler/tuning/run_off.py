@@ -23,7 +23,7 @@ def contenders(task: Task, log: TuningLog, target: Described, toolchain: Describ
     """The default and the winner; none where they are one, or the winner is confirmed already."""
     mode = task.kernel.mode
     found = log.lookup(task.workload.key, target, toolchain, mode=mode, usable=task.usable)
-    if not isinstance(found, Hit) or found.record.rule != task.kernel.rule_name:
+    if not isinstance(found, Hit):
         return []
     default, winner, key = task.default, found.record.point, task.search.key
     if default is None or default.seconds is None or key(winner) == key(default.point):

@@ -83,9 +83,10 @@ class Task:
 
     def usable(self, measured: Measured) -> str | None:
         """Why what was measured says nothing of this kernel any more, as a look-up asks."""
-        ours = measured.rule == self.kernel.rule_name
-        stale = ours and not self.search.contains(measured.point)
-        return "it is no point of the rule's space any more" if stale else None
+        if measured.rule != self.kernel.rule_name:
+            return f"{measured.rule} is not the rule that takes it here"
+        fits = self.search.contains(measured.point)
+        return None if fits else "it is no point of the rule's space any more"
 
     def remember(self, records: Iterable[Record]) -> None:
         """Take what a log knows of its points; those that its space has no more are passed over."""

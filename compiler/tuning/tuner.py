@@ -187,6 +187,8 @@ class Tuner:
             else:
                 self._round(task)
         self._recall(task)
+        if ours:
+            self.strategy.observe(task.search, task.history)
         return ours
 
     def _round(self, task: Task) -> None:
