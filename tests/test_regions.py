@@ -18,7 +18,6 @@ from region_models import MIDDLES, network
 import hybridc
 from hybridc.cli.main import run
 from hybridc.compiler import instruments
-from hybridc.compiler.delegation.runtime_values import ELEMENTS, ort_value, to_array
 from hybridc.compiler.errors import ArtifactError, InputError, ModelError
 
 X = noise(1, 3, 8, 8)
@@ -297,14 +296,3 @@ def test_the_command_line_tells(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert ("region0", "onnxruntime") in [(k["kernel"], k["rule"]) for k in kernels]
     assert run(["compile", str(path), "-o", str(out), "--no-fallback"]) == 2
     assert "operator 'DeformConv' (node computing 'g0') is not supported" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("kind", ELEMENTS)
-def test_elements_of_every_type_come_back(kind: str) -> None:
-    array = np.array([[0, 1, 2], [0, 1, 4]]).astype(np.dtype(kind))
-    for given in (array, array[:0], array[1, 1:2].reshape(())):
-        value = ort_value(np.array(given))
-        assert value.element_type() == ELEMENTS[kind]
-        back = to_array(value)
-        assert (back.dtype, back.shape) == (given.dtype, given.shape)
-        np.testing.assert_array_equal(back.astype(float), given.astype(float))
