@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - teaches numpy the names of narrow floats
+import ml_dtypes
 import numpy as np
 
 from hybridc.compiler.errors import InputError, first_line
@@ -33,18 +33,21 @@ ELEMENTS: Mapping[str, int] = {
     "float8_e8m0fnu": 24,
 }
 _DTYPES: Mapping[int, str] = {number: name for name, number in ELEMENTS.items()}
-_NUMPYS = 1  # of `isbuiltin`: numpy's own types; 2 are those of ml_dtypes
-# What ONNX Runtime's arrays lack.
-_LACKING = frozenset(
-    number for number, name in _DTYPES.items() if np.dtype(name).isbuiltin != _NUMPYS
-)
+
+
+def _is_numpys(dtype: np.dtype[Any]) -> bool:
+    """Whether an element type is numpy's own, as ONNX Runtime's arrays have them."""
+    return bool(dtype.type.__module__ != ml_dtypes.__name__)
+
+
+_LACKING = frozenset(number for number, name in _DTYPES.items() if not _is_numpys(np.dtype(name)))
 
 
 def ort_value(array: Array) -> Any:
     """An array's memory as ONNX Runtime's value; the array must outlive it."""
     import onnxruntime
 
-    if array.dtype.isbuiltin == _NUMPYS:
+    if _is_numpys(array.dtype):
         return onnxruntime.OrtValue.ortvalue_from_numpy(array)
     bits = array.view(f"uint{8 * array.dtype.itemsize}")
     return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENTS[str(array.dtype)])
@@ -57,7 +60,7 @@ def to_array(value: Any) -> Array:
     Raises InputError for elements of other types that numpy lacks.
     """
     dtype = np.dtype(_DTYPES.get(value.element_type(), np.float32))
-    if dtype.isbuiltin == _NUMPYS:
+    if _is_numpys(dtype):
         try:
             array: Array = value.numpy()
         except RuntimeError as error:
