@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from hybridc.compiler.carriers import CARRIERS
+from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import corners
+from hybridc.compiler.frontends.onnx_graph import corners, element_types, same_padding
+from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 _LOCALE = b"C.UTF-8"
+# ONNX Runtime 1.31 takes products with such weights for those of others as it optimises.
+_TWO_BITS = frozenset({"int2", "uint2"})
 
 
 def onnx_reference(source: Path | Any) -> Reference:
@@ -51,11 +55,15 @@ def _session(source: Path | Any) -> Any:
         _slow,
     )
     light = _light(source)
-    if corners.are_rounded(light):
-        usual = (_with_exact_corners, _slow)
+    if corners.are_rounded(light) or same_padding.are_misread(light.graph.node):
+        usual = (_as_meant, _slow_as_meant)
+    if not _TWO_BITS.isdisjoint(element_types.kinds_of(light.graph).values()):
+        usual = (_as_written, _slow)
     for road in (_slow,) if _is_narrow(light) else usual:
         try:
-            return road(source)
+            session = road(source)
+            by_value = road not in (_slow, _slow_as_meant) and ValueSession.suits(light)
+            return ValueSession(session) if by_value else session
         except Exception as error:  # each library raises classes of its own, not all public
             reasons.append(first_line(error, repr(error))[:200])
     raise ModelError(f"no reference can run this model: {reasons[0]}")
@@ -126,14 +134,29 @@ def _with_older_numbers(source: Path | Any) -> Any:
     return _changed(source, lower_numbers)
 
 
-def _with_exact_corners(source: Path | Any) -> Any:
-    """With Resize as ONNX means it, which ONNX Runtime computes otherwise."""
+def _as_meant(source: Path | Any) -> Any:
+    return _changed(source, _write_meaning)
 
-    def change(proto: Any) -> None:
-        lower_numbers(proto)
-        corners.write_out(proto)
 
-    return _changed(source, change)
+def _slow_as_meant(source: Path | Any) -> Any:
+    import onnx
+
+    proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
+    _write_meaning(proto)
+    return _slow(proto)
+
+
+def _write_meaning(proto: Any) -> None:
+    """Write Resize and padding as ONNX means them, which ONNX Runtime computes otherwise."""
+    import onnx
+
+    lower_numbers(proto)
+    corners.write_out(proto)
+    graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
+    types = {value.name: value.type for value in [*graph.input, *graph.value_info]}
+    for tensor in graph.initializer:
+        types[tensor.name] = onnx.helper.make_tensor_type_proto(tensor.data_type, tensor.dims)
+    same_padding.write_out(proto.graph.node, types)
 
 
 def _in_plain_locale(source: Path | Any) -> Any:
@@ -153,10 +176,7 @@ def _in_plain_locale(source: Path | Any) -> Any:
 
 def _changed(source: Path | Any, change: Callable[[Any], None]) -> Any:
     """A session of a copy of the model."""
-    import onnx
-
-    proto = onnx.ModelProto()
-    proto.CopyFrom(_light(source))
+    proto = copied(_light(source))
     change(proto)
     options = _options(proto)
     if isinstance(source, Path):

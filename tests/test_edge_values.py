@@ -106,6 +106,17 @@ def test_nan_passes_through_reductions(dtype: str, shape: tuple[int, ...]) -> No
         check(session.run(None, {"x": x, "y": x}), wanted, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("keep", [0, 1])
+def test_sums_of_exponentials_of_infinities(dtype: str, keep: int) -> None:
+    session = compiled((("ReduceLogSumExp", ("x", "a"), (("keepdims", keep),)),), (8, 3), dtype)
+    low, high = -np.inf, np.inf
+    rows = [[low, low, low], [low, 1, low], [high, 0, low], [high, high, high], [np.nan, low, high]]
+    x = np.array([*rows, [1, 2, 3], [-500, -501, -499], [500, 0, 499]], dtype)
+    wanted = torch.tensor(x).logsumexp(1, keepdim=bool(keep)).numpy()
+    check(session.run(None, {"x": x, "y": x}), [wanted], dtype)
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 9, 11), (1, 16, 8, 8), (2, 3, 13), (1, 2, 5, 6, 7)])
 def test_nan_passes_through_pooling(shape: tuple[int, ...]) -> None:
     rank = len(shape) - 2

@@ -221,6 +221,16 @@ BESIDE: dict[str, Any] = {
         [node("Split", "x sizes", "a b c", axis=3), node("Concat", "c b a", "y", axis=3)],
         {"sizes": np.array([2, 0, 5])},
     ),
+    "parts of a shape": (
+        [
+            node("Shape", "x", "s"),
+            node("Split", "s", "n c h w", num_outputs=4),
+            node("Mul", "c h", "ch"),
+            node("Concat", "n w ch", "k", axis=0),
+            node("Reshape", "x k", "y"),
+        ],
+        {},
+    ),
 }
 
 

@@ -53,7 +53,7 @@ def test_scattered_rows_that_fall_together_are_all_added_up() -> None:
     graph = helper.make_graph([scatter], "scatter", inputs, [result])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     places = np.random.default_rng(0).integers(0, 2, (5000, 1))
-    feed = {
+    feed: dict[str, Any] = {
         "data": np.zeros((10, 64), np.float32),
         "places": places,
         "rows": np.ones((5000, 64), np.float32),
@@ -91,3 +91,32 @@ def test_corners_are_aligned_by_sizes_before_they_are_rounded(mode: str, coordin
         wanted: Any = ReferenceEvaluator(proto).run(None, feed)
         (got,) = onnx_reference(proto)(feed)
         np.testing.assert_allclose(got, wanted[0], 1e-4, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_types_that_arrays_of_onnx_runtime_lack(name: str) -> None:
+    """They come in, go out, and are told from the bytes in which they come."""
+    narrow = helper.np_dtype_to_tensor_dtype(np.dtype(name))
+    nodes = [node("Cast", "x", "y", to=narrow), node("Cast", "h", "z", to=TensorProto.FLOAT)]
+    sizes: list[Any] = [[2, 3], []]
+    inputs = [("x", TensorProto.FLOAT, sizes[0]), ("h", narrow, sizes[1])]
+    outputs = [("y", narrow, sizes[0]), ("z", TensorProto.FLOAT, sizes[1])]
+    x, h = DRAW.standard_normal((2, 3)).astype(np.float32), np.array(-1.5, np.dtype(name))
+    y, z = onnx_reference(build(nodes, inputs, outputs))({"x": x, "h": h})
+    assert (str(y.dtype), str(z.dtype), z.shape) == (name, "float32", ())
+    np.testing.assert_array_equal(y, x.astype(np.dtype(name)))
+    assert z == -1.5
+
+
+@pytest.mark.parametrize("kind", [TensorProto.INT2, TensorProto.UINT2])
+def test_products_with_weights_of_two_bits(kind: int) -> None:
+    """ONNX Runtime takes them for others where it optimises."""
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    weights, x = DRAW.integers(0, 2, (32, 6)).astype(dtype), DRAW.standard_normal((3, 32))
+    nodes = [node("DequantizeLinear", "w s", "d", axis=1), node("MatMul", "x d", "y")]
+    scale = DRAW.random(6).astype(np.float32)
+    inputs = [("x", TensorProto.FLOAT, [3, 32])]
+    outputs: list[Any] = [("y", TensorProto.FLOAT, [3, 6])]
+    model = build(nodes, inputs, outputs, {"w": weights, "s": scale}, opset=25, ir_version=12)
+    (y,) = onnx_reference(model)({"x": x.astype(np.float32)})
+    np.testing.assert_allclose(y, x @ (weights.astype(np.float32) * scale), rtol=1e-4, atol=1e-5)

@@ -35,7 +35,7 @@ def _random(
         case "seq":
             return [_random(inner, None, described, rng) for _ in range(_LENGTH)]
         case "optional":
-            return _random(inner, None, described, rng)
+            return _random(inner, sizes, described, rng)
         case "tensor" if inner == "string":
             return rng.choice(np.array(_WORDS, object), _SIZES if sizes is None else sizes)
         case "tensor":

@@ -14,13 +14,8 @@ import numpy as np
 
 from hybridc.compiler import carriers
 from hybridc.compiler.delegation.mixed_session import MixedSession
-from hybridc.compiler.delegation.region_session import (
-    ELEMENTS,
-    first,
-    open_session,
-    ort_value,
-    to_array,
-)
+from hybridc.compiler.delegation.region_session import open_session
+from hybridc.compiler.delegation.runtime_values import ELEMENTS, first, ort_value, to_array
 from hybridc.compiler.errors import HybridcError, InputError
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
 from hybridc.compiler.tensors import InputPort, empty, to_numpy, to_tensor

@@ -1,41 +1,15 @@
-"""ONNX Runtime for one region: its session, and its name for each element type."""
+"""ONNX Runtime for one region: its session."""
 
-import ctypes
-import math
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from hybridc.compiler.delegation.host_operators import host_names
 from hybridc.compiler.delegation.mixed_session import MixedSession
-from hybridc.compiler.errors import ArtifactError, InputError, first_line
-from hybridc.compiler.model import Array, Region
+from hybridc.compiler.delegation.runtime_values import first, ort_value
+from hybridc.compiler.errors import ArtifactError
+from hybridc.compiler.model import Region
 from hybridc.compiler.reference import session_options
 
-# Numbers of element types in ONNX's TensorProto.DataType.
-ELEMENTS: Mapping[str, int] = {
-    "float32": 1,
-    "uint8": 2,
-    "int8": 3,
-    "uint16": 4,
-    "int16": 5,
-    "int32": 6,
-    "int64": 7,
-    "bool": 9,
-    "float16": 10,
-    "float64": 11,
-    "uint32": 12,
-    "uint64": 13,
-    "bfloat16": 16,
-    "float8_e4m3fn": 17,
-    "float8_e4m3fnuz": 18,
-    "float8_e5m2": 19,
-    "float8_e5m2fnuz": 20,
-    "float8_e8m0fnu": 24,
-}
-_DTYPES: Mapping[int, str] = {number: name for name, number in ELEMENTS.items()}
 _QUIET = 4  # what goes wrong comes as an exception; nothing is written to the screen
 _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it is given in memory
 
@@ -90,37 +64,3 @@ def _open(region: Region, threads: int, level: Any) -> Any:
     return onnxruntime.InferenceSession(
         region.proto, options, providers=["CPUExecutionProvider"], enable_fallback=0
     )
-
-
-def ort_value(array: Array) -> Any:
-    """An array's memory as ONNX Runtime's value; the array must outlive it."""
-    import onnxruntime
-
-    if array.dtype.isbuiltin:
-        return onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    bits = array.view(f"uint{8 * array.dtype.itemsize}")
-    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, ELEMENTS[str(array.dtype)])
-
-
-def to_array(value: Any) -> Array:
-    """A tensor of ONNX Runtime's as numpy and ml_dtypes have it.
-
-    Its bindings have no bfloat16 and float8; such are copied from their address.  Raises InputError
-    for elements of other types that numpy lacks.
-    """
-    try:
-        array: Array = value.numpy()
-    except RuntimeError as error:
-        dtype = _DTYPES.get(value.element_type())
-        if dtype is None:
-            raise InputError(f"it cannot be given as an array: {first(error)}") from None
-        shape = value.shape()
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        memory = ctypes.string_at(value.data_ptr(), size) if size else b""
-        array = np.frombuffer(bytearray(memory), dtype).reshape(shape)
-    return array
-
-
-def first(error: Exception) -> str:
-    """The first line of what a library says."""
-    return first_line(error)[:300]

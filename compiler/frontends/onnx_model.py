@@ -8,7 +8,13 @@ from pathlib import Path
 from hybridc.compiler import carriers, dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import open_axes, quantized, sub_byte, training
+from hybridc.compiler.frontends.onnx_graph import (
+    open_axes,
+    quantized,
+    same_padding,
+    sub_byte,
+    training,
+)
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto, read
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
@@ -125,7 +131,8 @@ def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, 
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
-    Elements of less than a byte are those of their carriers.  Operators that cannot be imported may
+    Elements of less than a byte are those of their carriers, and padding is in numbers where it is
+    known.  Operators that cannot be imported may
     remain.
     """
     import onnx
@@ -137,6 +144,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto = quantized.written_out(training.written_out(proto))
     proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
     static = fold(proto)
+    same_padding.write_out(static.proto.graph.node, static.types)
     carried = sub_byte.carried(static.proto, static.types)
     return static if carried is static.proto else fold(carried)
 

@@ -71,6 +71,21 @@ def _mean(node: Node) -> Expr:
     return s.divide(s.astype(total, dtype(x)), count)
 
 
+def _log_sum_exp(node: Node) -> Expr:
+    """Exponentials of differences to the maximum; of infinities TVM's are NaN."""
+    x, s = node.inputs[0], node.scope
+    if not is_float(x) or 0 in node.shape():
+        return _of_nothing(_lowest)(node)
+    axes = node.get("axes") or node.ints(1, []) or []
+    if not axes and node.get("noop_with_empty_axes", 0):
+        return x
+    reduced, keep = axes or list(range(len(node.shape()))), bool(node.get("keepdims", 1))
+    most = s.max(x, axis=reduced, keepdims=True)
+    shift = s.where(s.isinf(most), constant(np.array(0.0), dtype(x)), most)
+    total = s.log(s.sum(s.exp(s.subtract(x, shift)), axis=reduced, keepdims=keep))
+    return s.add(total, shift if keep else s.squeeze(shift, axis=reduced))
+
+
 def _lp_normalization(node: Node) -> Expr:
     """Divide by the norm; where that is 0 the result is 0."""
     x, s, p = node.inputs[0], node.scope, node.get("p", 2)
@@ -163,7 +178,7 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Det": _det,
         "LpNormalization": _lp_normalization,
         "MeanVarianceNormalization": _mean_variance,
-        "ReduceLogSumExp": _of_nothing(_lowest),
+        "ReduceLogSumExp": _log_sum_exp,
         "ReduceMax": _of_nothing(_lowest),
         "ReduceMean": _mean,
         "ReduceMin": _of_nothing(_highest),

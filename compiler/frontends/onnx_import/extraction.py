@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from hybridc.compiler.delegation.region_session import ELEMENTS
+from hybridc.compiler.delegation.runtime_values import ELEMENTS
 from hybridc.compiler.frontends.onnx_graph import corners
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers

@@ -54,7 +54,8 @@ class Importer(ONNXGraphImporter):
             return
         for node in graph.node:
             if size_arithmetic.take(self.sizes, node, self._nodes):
-                self._nodes[node.output[0]] = relax.ShapeExpr([])  # its place; never read
+                for name in node.output:
+                    self._nodes[name] = relax.ShapeExpr([])  # its place; never read
             elif (opened := self._open(node)) is not None:
                 self._nodes[node.output[0]] = self.bb.emit(opened)
             else:

@@ -22,28 +22,37 @@ def take(sizes: Sizes, node: Proto, values: Mapping[str, Expr]) -> bool:
     Only where a size is open: what is fixed was folded before.
     """
     compute = _ARITHMETIC.get(node.op_type)
-    if compute is None or node.domain not in ("", "ai.onnx") or len(node.output) != 1:
+    if compute is None or node.domain not in ("", "ai.onnx"):
         return False
     shaped = node.op_type in ("Shape", "Size")
     operands = [sizes.numbers(n, values[n]) if n else None for n in node.input if not shaped]
     missing = any(g is None for g, n in zip(operands, node.input, strict=False) if n)
     if missing or not (shaped or any(n in sizes.known for n in node.input)):
         return False
-    call = _Call(sizes, _options(node), values.get(node.input[0]), operands)
+    options = {**_options(node), "outputs": len(node.output)}
+    call = _Call(sizes, options, values.get(node.input[0]), operands)
     try:
         numbers = compute(call)
     except UnknownError:
         return False
+    parts = numbers if isinstance(numbers, list) else [numbers]
+    if len(parts) != len(node.output):
+        return False
+    sizes.known.update(zip(node.output, (_plain(sizes, part) for part in parts), strict=True))
+    return True
+
+
+def _plain(sizes: Sizes, numbers: Numbers) -> Numbers:
+    """The numbers, each as short as it can be said."""
     flat = [sizes.plain(value) for value in numbers.values.flat]
     array = np.empty(numbers.values.shape, object)
     array[...] = np.array([*flat, None], object)[:-1].reshape(numbers.values.shape)
-    sizes.known[node.output[0]] = Numbers(array, numbers.dtype)
-    return True
+    return Numbers(array, numbers.dtype)
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One node: its attributes, its first input, and what is known of its inputs."""
+    """One node: its attributes and `outputs`, its first input, what is known of its inputs."""
 
     sizes: Sizes
     options: Mapping[str, Any]
@@ -123,6 +132,12 @@ def _slice(call: _Call) -> Numbers:
         # An end before the first element says "all" where steps go back.
         index[axis] = slice(start, None if step < 0 and end < -array.shape[axis] else end, step)
     return call.same(array[tuple(index)])
+
+
+def _split(call: _Call) -> list[Numbers]:
+    array, axis, count = call.array(), call.options.get("axis", 0), call.options["outputs"]
+    lengths = call.ints(1, "split") or [-(-array.shape[axis] // count)] * count
+    return list(map(call.same, np.split(array, np.cumsum(lengths)[:-1], axis=axis)))
 
 
 def _concat(call: _Call) -> Numbers:
@@ -249,7 +264,7 @@ def _filled(call: _Call) -> Numbers:
     return Numbers(np.full(shape, fill.item(), object), str(fill.dtype))
 
 
-_ARITHMETIC: Mapping[str, Callable[[_Call], Numbers]] = MappingProxyType(
+_ARITHMETIC: Mapping[str, Callable[[_Call], Numbers | list[Numbers]]] = MappingProxyType(
     {
         "Add": _elementwise(lambda a, b: a + b),
         "Cast": _cast,
@@ -273,6 +288,7 @@ _ARITHMETIC: Mapping[str, Callable[[_Call], Numbers]] = MappingProxyType(
         "Shape": _shape,
         "Size": _size,
         "Slice": _slice,
+        "Split": _split,
         "Squeeze": _squeeze,
         "Sub": _elementwise(lambda a, b: a - b),
         "Unsqueeze": _unsqueeze,

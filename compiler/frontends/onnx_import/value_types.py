@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from hybridc.compiler.delegation.region_session import ELEMENTS
+from hybridc.compiler.delegation.runtime_values import ELEMENTS
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, static_shape
@@ -53,6 +53,8 @@ def describe(kind: Proto) -> str:
 
 
 def _sizes(kind: Proto) -> tuple[int | None, ...] | None:
+    if kind.WhichOneof("value") == "optional_type":
+        return _sizes(kind.optional_type.elem_type)
     if kind.WhichOneof("value") != "tensor_type" or not kind.tensor_type.HasField("shape"):
         return None
     return tuple(
