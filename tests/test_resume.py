@@ -126,7 +126,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: list[str]) -> None:
-    with pytest.raises(KeyboardInterrupt, match="the stage that was measured is kept, and the same"):
+    with pytest.raises(
+        KeyboardInterrupt, match="the stage that was measured is kept, and the same"
+    ):
         driver.compile_source(classifier(), Options(contract=LIMITS))
     assert clock == ["fp32", "bf16"]
     found = driver.compile_source(classifier(), Options(contract=LIMITS))

@@ -21,6 +21,7 @@ from hybridc.compiler.units import format_duration, format_size, of_option, pars
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"
+SIZE = "artifact size"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Contract:
             Clause(self.latency_name, longest, latency, False, format_duration, disturbed),
             Clause("throughput", least, throughput, True, _per_second, disturbed),
             Clause("peak memory", self.max_memory, memory, False, format_size),
-            Clause("artifact size", self.max_size, size, False, format_size),
+            Clause(SIZE, self.max_size, size, False, format_size),
         ]
         return [clause for clause in found if clause.limit is not None]
 
