@@ -15,7 +15,7 @@ from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured, mapping, number
 from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
-from hybridc.compiler.units import format_duration, format_size
+from hybridc.compiler.units import format_duration, format_rate, format_size
 
 
 def render(
@@ -122,7 +122,7 @@ def _certificate(artifact: Artifact) -> Element:
 
 def _measured(told: Mapping[str, Any]) -> Element | None:
     """What was measured, with the bounds that a limit has to clear; None where nothing was."""
-    units = {"latency": format_duration, "throughput": "{:.4g} calls/s".format}
+    units = {"latency": format_duration, "throughput": format_rate}
     counted = {"memory": "peak memory", "size": "artifact size"}
     rows = [(name, *_bounds(told[name], show)) for name, show in units.items() if name in told]
     rows += [
