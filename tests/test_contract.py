@@ -16,7 +16,6 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.units import (
     format_duration,
     format_durations,
-    format_rate,
     format_size,
     parse_duration,
     parse_size,
@@ -37,10 +36,6 @@ from hybridc.compiler.units import (
 )
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == pytest.approx(seconds)
-
-
-def test_many_calls_a_second_are_told_without_powers() -> None:
-    assert (format_rate(1.25), format_rate(13404.2)) == ("1.25 calls/s", "13404 calls/s")
 
 
 @pytest.mark.parametrize(

@@ -245,19 +245,6 @@ def test_nothing_is_run_for_the_page_once_the_budget_has_ended(
     assert "measured now" in Reader(out.read_text()).text
 
 
-def test_the_certificate_tells_what_was_measured_with_its_bounds() -> None:
-    found = Measurement(
-        Estimate(4e-3, 3e-3, 4.5e-3), size=2000, accuracy={"cosine": Estimate(0.99, 0.98, 1.0)}
-    )
-    given = {"contract": {"max_latency": 5e-3}, "kept": True, "measured": found.to_json()}
-    text = Reader(render(artifact(certificate=given))).text
-    assert "latency4 ms3 ms4.5 ms" in text
-    assert "artifact size2 kB--" in text
-    assert "accuracy cosine0.990.981" in text
-    for strange in (3, {"latency": 3}, {"size": "x"}, {"accuracy": {"cosine": {"value": "x"}}}):
-        render(artifact(certificate={**given, "measured": strange}))
-
-
 def test_what_disturbed_the_measurement_for_the_page_is_told() -> None:
     found = measured("dense")
     assert "While it was measured now" not in Reader(render(artifact(), found)).text
