@@ -15,7 +15,7 @@ from hybridc.compiler.orchestration.purse import OutOfTimeError, ending
 class Runner(Protocol):
     """What the function is given: the calls of `InferenceSession`."""
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array], /) -> list[Array]:
         """Compute the named outputs (None: all) from arrays by input name."""
         ...
 
