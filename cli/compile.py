@@ -223,11 +223,6 @@ def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
 
     try:
         return driver.compile_source(model, options, shapes)
-    except KeyboardInterrupt:
-        if not driver.resumes(options):
-            raise
-        message = "stages that were measured are kept, and the same call goes on from there"
-        raise KeyboardInterrupt(message) from None
     finally:
         clear_progress()
 

@@ -51,7 +51,16 @@ class ChildError(Exception):
         self.code, self.said, self.timed_out = code, stderr, timed_out
         last = stderr.strip().splitlines()[-1:] or ["no message"]
         how = "did not answer in time" if timed_out else f"ended with {code}"
-        super().__init__(f"its process {how}: {last[0]}")
+        told = f"its process {how}: {last[0]}"
+        if code < 0 and not timed_out:  # what it said last is where it was, as numbers
+            told = f"its process was ended by {_signal(-code)}"
+        super().__init__(told)
+
+
+def _signal(number: int) -> str:
+    """`SIGSEGV`; those for real time have no name."""
+    known = {int(each): each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")
 
 
 class Child:

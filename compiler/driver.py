@@ -203,7 +203,10 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         shop.in_turns,
         shop.retimed,
     )
-    found = cascade.run(options, means, clock.purse, past)
+    try:
+        found = cascade.run(options, means, clock.purse, past)
+    except KeyboardInterrupt as error:
+        raise shop.interrupted(error) from None
     return _told(found, shop)
 
 

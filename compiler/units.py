@@ -67,6 +67,11 @@ def format_size(size: float) -> str:
     return f"{size / _BYTES[unit]:.4g} {unit}"
 
 
+def format_rate(rate: float) -> str:
+    """Write calls per second: `13400 calls/s`."""
+    return f"{rate:.4g} calls/s" if rate < 1e4 else f"{rate:.0f} calls/s"
+
+
 def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
     match = _NUMBER.fullmatch(text.replace("\u03bc", "\u00b5"))  # the Greek letter, the sign
     if match is None or match["unit"] not in units:

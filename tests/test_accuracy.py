@@ -1,6 +1,7 @@
 """Metrics over samples: their values, what one-sided NaN does, and their bounds."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -44,6 +45,9 @@ def test_cosine_of_vectors_that_may_vanish(wanted: float, got: float, cosine: fl
 def test_what_is_no_number_on_one_side_only_is_worthless(odd: float) -> None:
     assert value("cosine", [f32(1, 2)], [f32(1, odd)]) == -1
     assert value("snr", [f32(1, 2)], [f32(1, odd)]) == -INF
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert estimate("snr", [[f32(1, 2)]] * 30, [[f32(1, 2)]] * 30).low == INF
     assert value("max-abs", [f32(1, 2)], [f32(1, odd)]) == INF
     assert value("cosine", [f32(1, odd)], [f32(1, odd)]) == 1
 

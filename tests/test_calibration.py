@@ -19,6 +19,16 @@ def arrays(count: int) -> dict[str, Array]:
     return {"x": np.ones((count, 3), np.float32), "n": np.arange(count)}
 
 
+def test_what_a_runtime_lends_is_copied() -> None:
+    whole = np.arange(1000.0)
+    opaque = ["text"]
+    part, own, same = calibration.owned([whole[3:5], whole, opaque])
+    assert part.base is None
+    np.testing.assert_array_equal(part, [3.0, 4.0])
+    assert own is whole
+    assert same is opaque
+
+
 def test_an_archive_and_a_folder_give_the_same(tmp_path: Path) -> None:
     np.savez(tmp_path / "data.npz", x=arrays(4)["x"], n=arrays(4)["n"])
     for name, array in arrays(4).items():

@@ -113,6 +113,17 @@ def test_what_breaks_the_accuracy_is_rolled_back_and_told() -> None:
     )
 
 
+def test_the_size_of_a_file_that_is_not_finished_is_not_told() -> None:
+    """The final one stands in the sentence on its limit."""
+
+    class Large:
+        measured = Measured(size=10_000, accuracy={"cosine": exactly(1.0)})
+        sensitive = None
+
+    options = Options(contract=Contract(max_size="3kB", min_accuracy={"cosine": 0.9}))
+    assert not [each for each in advice.advice(options, Large(), (), ()) if "nearest" in each]
+
+
 def test_what_would_be_no_nearer_without_the_limit_on_accuracy_is_not_advised() -> None:
     rough = Candidate("bf16", 9, 0.99)
     found = run(replace(TUNED, tuning=None), attempts(exact=EXACT, bf16=rough))

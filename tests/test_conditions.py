@@ -1,8 +1,10 @@
 """What else the machine did while calls were timed, and what is made of times that it disturbed."""
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import made_up
@@ -174,6 +176,15 @@ def test_a_machine_that_stays_busy_is_told(measured: Any) -> None:
 
 def test_nothing_is_measured_again_without_a_budget_for_it(measured: Any) -> None:
     assert measured(LIMIT, (MIXED, BUSY), left=0.0)[1] == 1
+
+
+def test_other_stages_get_most_of_a_budget(measured: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten seconds are less than a quarter of 60, and more than one of 30."""
+    for left, turns in ((60.0, 2), (30.0, 1)):
+        ticks = itertools.count(0.0, 10.0)
+        clock = SimpleNamespace(perf_counter=lambda ticks=ticks: next(ticks))
+        monkeypatch.setattr(timing, "time", clock)
+        assert measured(LIMIT, (MIXED, BUSY), (FAST, QUIET), left=left)[1] == turns
 
 
 def test_throughput_is_measured_again_too(measured: Any) -> None:

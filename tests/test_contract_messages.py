@@ -16,6 +16,7 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
+from hybridc.compiler.units import format_rate
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
@@ -83,3 +84,7 @@ def test_what_the_first_stage_does_is_not_missing() -> None:
     lossy = Steering(components=("precision",), strict=True)
     with pytest.raises(InputError, match="and one on time, memory or size"):
         cascade.check(Options(contract=Contract(min_accuracy={"cosine": 0.9}), steering=lossy))
+
+
+def test_many_calls_a_second_are_told_without_powers() -> None:
+    assert (format_rate(1.25), format_rate(13404.2)) == ("1.25 calls/s", "13404 calls/s")

@@ -179,8 +179,10 @@ def test_a_stage_that_fails_by_whatever_is_told_and_skipped_or_with_strict_raise
             assert verdicts(found)["tuned"] == "failed"
     maker = all_better()
     maker.found["tuned"] = fault
-    with pytest.raises(type(fault)):
+    with pytest.raises(type(fault)) as raised:
         go(Steering(strict=True), maker, FAST)
+    if isinstance(fault, PassError):
+        assert str(raised.value) == "stage tuned: its process died"
 
 
 def test_nothing_is_timed_for_a_cascade_without_limits() -> None:

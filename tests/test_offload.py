@@ -152,7 +152,7 @@ def test_without_the_library_loading_is_one_clear_line(
 ) -> None:
     with pytest.raises(ArtifactError, match="1 of its kernels are computed by onednn") as raised:
         InferenceSession(joined)
-    assert "torch is not installed: pip install torch" in str(raised.value)
+    assert "torch is not installed: pip install 'hybridc[torch]'" in str(raised.value)
     given = ["run", str(joined), "--output-dir", str(tmp_path / "out")]
     assert entry.run(given) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0

@@ -118,6 +118,13 @@ def test_tolerances_of_a_stranger_are_checked(artifact: Artifact, told: Any) -> 
         recheck(strange)
 
 
+@pytest.mark.parametrize("seed", [-3, "x", 1.5, None])
+def test_a_seed_of_a_stranger_is_checked(artifact: Artifact, seed: Any) -> None:
+    strange = replace(artifact, certificate={**artifact.certificate, "seed": seed})
+    with pytest.raises(ArtifactError, match="holds no seed that is known"):
+        recheck(strange)
+
+
 def test_another_model_is_refused(artifact: Artifact, tmp_path: Path) -> None:
     other = classifier(2)
     onnx.save(other, tmp_path / "other.onnx")

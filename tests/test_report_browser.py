@@ -67,6 +67,19 @@ def test_waterfalls_of_latency_and_accuracy() -> None:
     assert "hybrid efficiency 0.50" in page.text
 
 
+def test_the_certificate_tells_what_was_measured_with_its_bounds() -> None:
+    found = Measured(
+        Estimate(4e-3, 3e-3, 4.5e-3), size=2000, accuracy={"cosine": Estimate(0.99, 0.98, 1.0)}
+    )
+    given = {"contract": {"max_latency": 5e-3}, "kept": True, "measured": found.to_json()}
+    text = Reader(render(artifact(certificate=given))).text
+    assert "latency4 ms3 ms4.5 ms" in text
+    assert "artifact size2 kB--" in text
+    assert "accuracy cosine0.990.981" in text
+    for strange in (3, {"latency": 3}, {"size": "x"}, {"accuracy": {"cosine": {"value": "x"}}}):
+        render(artifact(certificate={**given, "measured": strange}))
+
+
 def test_curves_have_titles_units_and_words() -> None:
     page = Reader(whole(64))
     labels = [str(a.get("aria-label")) for tag, a in page.seen if tag == "svg"]

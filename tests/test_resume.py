@@ -15,11 +15,12 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
-from hybridc.compiler.orchestration import experience, resume, stages
+from hybridc.compiler.orchestration import course, experience, resume, stages
 from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.experienced import Past
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -125,7 +126,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: list[str]) -> None:
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(
+        KeyboardInterrupt, match="the stage that was measured is kept, and the same"
+    ):
         driver.compile_source(classifier(), Options(contract=LIMITS))
     assert clock == ["fp32", "bf16"]
     found = driver.compile_source(classifier(), Options(contract=LIMITS))
@@ -135,6 +138,33 @@ def test_an_interrupted_compilation_goes_on_and_measures_nothing_twice(clock: li
     assert experience.read()[-1].stage == "bf16"
     driver.compile_source(classifier(), Options(contract=LIMITS, steering=Steering(resume=False)))
     assert clock[3:] == ["fp32", "bf16"]
+
+
+def test_what_is_interrupted_before_a_stage_was_measured_keeps_nothing_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "timed", interrupted)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        driver.compile_source(classifier(), Options(contract=LIMITS))
+    assert not str(raised.value)
+
+
+def test_what_was_examined_last_is_kept_too(
+    clock: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the interruption comes as two stages are compared."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    clock += ["", ""]  # nothing is interrupted while it is timed
+    monkeypatch.setattr(Workshop, "in_turns", interrupted)
+    monkeypatch.setattr(course, "in_doubt", lambda *_: True)
+    with pytest.raises(KeyboardInterrupt, match="the 2 stages that were measured are kept"):
+        driver.compile_source(classifier(), Options(contract=LIMITS))
 
 
 def test_quantised_stages_are_resumed_and_narrowed_from_there(

@@ -9,6 +9,7 @@ from made_up import verdicts
 from hybridc.compiler import driver
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.child import ChildError
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import side_by_side
@@ -63,6 +64,11 @@ def test_a_process_that_dies_takes_only_its_stage_with_it(
     assert verdicts_of(outcome)["bf16"] == "failed"
     reasons = {each.stage: each.reason for each in outcome.report.decisions}
     assert "its process " in reasons["bf16"]
+
+
+def test_a_signal_is_told_by_its_name() -> None:
+    died = ChildError(-11, "in 0xffffffffffffffff", timed_out=False)
+    assert str(died) == "its process was ended by SIGSEGV"
 
 
 def verdicts_of(outcome: Any) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -69,6 +69,15 @@ def feeds_for(what: str, data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
         raise InputError(
             f"{what}{told.removeprefix(_OURS)}" if told.startswith(_OURS) else told
         ) from None
+
+
+def owned(outputs: Sequence[Any]) -> list[Any]:
+    """The same, with arrays that hold no more than their elements.
+
+    What a runtime lends is a page or more for a few numbers, which for many samples adds up.
+    """
+    lent = [isinstance(each, np.ndarray) and each.base is not None for each in outputs]
+    return [each.copy() if of else each for each, of in zip(outputs, lent, strict=True)]
 
 
 def _content(value: Any) -> Iterator[bytes]:

@@ -96,10 +96,12 @@ def resampled(sums: Floats, value: Callable[[Floats], Floats]) -> Estimate:
     if len(sums) < _ENOUGH:
         alone = [float(each) for each in value(sums)]
         return Estimate(found, min(found, *alone, found), max(found, *alone, found))
+    if not math.isfinite(found):
+        return Estimate.exactly(found)
     groups = np.array_split(sums, min(len(sums), _GROUPS))
     grouped = np.stack([group.sum(axis=0) for group in groups])
     error = float(_standard_errors(grouped, np.ones((1, len(grouped))), value)[0])
-    if not (math.isfinite(found) and error > 0):
+    if not error > 0:
         return Estimate.exactly(found)
     count = len(grouped)
     draws = np.random.default_rng(0).multinomial(count, [1 / count] * count, _RESAMPLES)

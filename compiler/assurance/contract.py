@@ -17,10 +17,11 @@ from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.units import format_duration, format_size, of_option, parse_size
+from hybridc.compiler.units import format_duration, format_rate, format_size, of_option, parse_size
 
 # The metric that is the user's own function, by `--validate`.
 VALIDATE = "validate"
+SIZE = "artifact size"
 
 
 @dataclass(frozen=True)
@@ -126,9 +127,9 @@ class Contract:
         latency, throughput, disturbed = measured.latency, measured.throughput, measured.disturbed
         found = [
             Clause(self.latency_name, longest, latency, False, format_duration, disturbed),
-            Clause("throughput", least, throughput, True, _per_second, disturbed),
+            Clause("throughput", least, throughput, True, format_rate, disturbed),
             Clause("peak memory", self.max_memory, memory, False, format_size),
-            Clause("artifact size", self.max_size, size, False, format_size),
+            Clause(SIZE, self.max_size, size, False, format_size),
         ]
         return [clause for clause in found if clause.limit is not None]
 
@@ -266,10 +267,6 @@ def _accuracy_clause(name: str, limit: float, found: Estimate | None) -> Clause:
         # No number of samples proves perfection: it is asked of those that were given.
         found = Estimate.exactly(found.value)
     return Clause(f"accuracy {name}", limit, found, higher)
-
-
-def _per_second(value: float) -> str:
-    return f"{value:.4g} calls/s"
 
 
 def _plain(value: Any) -> Any:

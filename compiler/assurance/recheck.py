@@ -139,7 +139,9 @@ def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, st
     if data is not None:
         given = calibration.read(data)
         return calibration.feeds_for("the", given, artifact.inputs), "data given"
-    seed = int(artifact.certificate.get("seed", 0))
+    seed = artifact.certificate.get("seed", 0)
+    if type(seed) is not int or seed < 0:
+        raise ArtifactError(f"the certificate of {artifact.name} holds no seed that is known")
     return calibration.random_feeds(artifact.inputs, seed), f"random, seed {seed}"
 
 

@@ -47,7 +47,7 @@ class Samples:
 
         def answer(feed: Feed) -> list[Array]:
             check("the reference has answered all samples")
-            return reference(feed)
+            return calibration.owned(reference(feed))
 
         try:
             return self, list(map(answer, self.feeds))

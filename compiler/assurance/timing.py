@@ -22,6 +22,8 @@ _PATIENCE = 10.0  # seconds in which a limit is to become clear
 # Measurements that are made anew on a machine that was disturbed, and seconds that each of them
 # waits for other programs to end.
 _AGAIN, _WAIT = 2, 5.0
+# Of a budget that is left, after which nothing is measured anew: other stages want some of it too.
+_SHARE = 0.25
 # Half of the calls take longer than so many times the fastest: none does by its own doing.  On a
 # quiet machine nine of ten calls are within 1.08 of the median; beside a program that takes half a
 # core the median is 1.05 times as long, beside a whole core twice (benchmarks/disturbance.py).
@@ -37,11 +39,13 @@ def timed(
 
     With the samples comes what disturbed them, if anything did.
     """
-    end = time.perf_counter() + (math.inf if left is None else left)
+    start = time.perf_counter()
+    end = start + (math.inf if left is None else left)
     found = _once(session, feed, contract, left)
     for _ in range(_AGAIN):
-        room = end - time.perf_counter()
-        if room <= 0 or not _doubtful(found, contract):
+        now = time.perf_counter()
+        room = end - now
+        if room <= 0 or now - start > _SHARE * (end - start) or not _doubtful(found, contract):
             break
         conditions.wait(session.threads, min(_WAIT, room), bearable(contract))
         rest = None if left is None else max(0.0, end - time.perf_counter())

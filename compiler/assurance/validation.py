@@ -15,7 +15,9 @@ from hybridc.compiler.orchestration.purse import OutOfTimeError, ending
 class Runner(Protocol):
     """What the function is given: the calls of `InferenceSession`."""
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
+    ) -> list[Array]:
         """Compute the named outputs (None: all) from arrays by input name."""
         ...
 
@@ -29,9 +31,11 @@ class ReferenceRunner:
     def __init__(self, model: Model) -> None:
         self._model = model
 
-    def run(self, output_names: Sequence[str] | None, feed: Mapping[str, Array]) -> list[Array]:
+    def run(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
+    ) -> list[Array]:
         """Compute the named outputs (None: all) from arrays by input name."""
-        outputs = self._model.reference(feed)
+        outputs = self._model.reference(input_feed)
         places = {spec.name: place for place, spec in enumerate(self._model.outputs)}
         for name in output_names or ():
             if name not in places:

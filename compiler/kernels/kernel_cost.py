@@ -104,7 +104,7 @@ def traffic(func: PrimFunc) -> int:
             return 0
         size = prod(int(extent) for extent in param.shape)
         asked = [rounds for source, rounds in reads if source.same_as(param)]
-        size = min(size, sum(asked)) if asked else size
+        size = int(min(size, sum(asked))) if asked else size
         total += size * np.dtype(str(param.dtype)).itemsize
     return total
 

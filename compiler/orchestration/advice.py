@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from hybridc.compiler.assurance import validation
-from hybridc.compiler.assurance.contract import VALIDATE, Contract, Measured
+from hybridc.compiler.assurance.contract import SIZE, VALIDATE, Contract, Measured
 from hybridc.compiler.assurance.validation import ReferenceRunner
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.model import Model
@@ -31,7 +31,7 @@ def advice(
     short = [clause for clause in contract.costs(best.measured) if not clause.kept]
     if not short:
         return []
-    told = [_nearest(contract, best)] if contract.accuracies(best.measured) else []
+    told = _nearest(contract, best)
     inaccurate = {stage.name for stage, _ in beyond}
     told += [
         f"{each.stage} did not help: {each.reason}"
@@ -88,19 +88,27 @@ def of_samples(contract: Contract, measured: Measured, count: int, data: str) ->
     ]
 
 
-def _nearest(contract: Contract, best: Candidate) -> str:
-    """`nearest: latency 5.8 ms of 5 ms at cosine 0.9993`."""
+def _nearest(contract: Contract, best: Candidate) -> list[str]:
+    """`nearest: latency 5.8 ms of 5 ms at cosine 0.9993`, where accuracy is limited.
+
+    The size of the file is not final before its report is, and is told with the limit on it.
+    """
     costs = [
         f"{clause.name} {clause.show(clause.found.value)} of {clause.show(clause.limit)}"
         for clause in contract.costs(best.measured)
-        if not clause.kept and clause.found is not None and clause.limit is not None
+        if not clause.kept
+        and clause.found is not None
+        and clause.limit is not None
+        and clause.name != SIZE
     ]
     accuracies = [
         f"{clause.name.removeprefix('accuracy ')} {clause.show(clause.found.value)}"
         for clause in contract.accuracies(best.measured)
         if clause.found is not None
     ]
-    return f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"
+    if not costs or not accuracies:
+        return []
+    return [f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"]
 
 
 def _reached(contract: Contract, found: Candidate) -> str:

@@ -14,7 +14,7 @@ from typing import Generic
 
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.errors import HybridcError, MissingRecordError, WrongAnswerError
+from hybridc.compiler.errors import MissingRecordError, WrongAnswerError
 from hybridc.compiler.orchestration import prospects
 from hybridc.compiler.orchestration.budgeting import Budgeting
 from hybridc.compiler.orchestration.candidates import Means, Result, Tried
@@ -27,6 +27,8 @@ from hybridc.compiler.orchestration.decisions import (
     SKIPPED,
     UNCHANGED,
     Decision,
+    of_stage,
+    said,
 )
 from hybridc.compiler.orchestration.gains import Facts, Gain
 from hybridc.compiler.orchestration.judging import (
@@ -280,17 +282,11 @@ class Course(Generic[Result]):
             case WrongAnswerError():
                 verdict = ROLLED_BACK
             case _ if self.options.steering.strict and not missing:
-                raise error
+                raise of_stage(stage.name, error)
             case _:
                 verdict = FAILED
         self.budget.learn(stage, None, tried.seconds, kept=False)
-        return self.close(stage, verdict, _said(error), tried)
-
-
-def _said(error: Exception) -> str:
-    """One line; what is no error for people carries its name."""
-    told = " ".join(str(error).split())
-    return told if isinstance(error, HybridcError) else f"{type(error).__name__}: {told}"
+        return self.close(stage, verdict, said(error), tried)
 
 
 def _too_short(error: OutOfTimeError) -> OutOfTimeError:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hybridc.compiler.errors import HybridcError
+
 # What becomes of a stage: it stays; it was right to leave it out; it could not be compiled at all;
 # what stood kept the contract; there was no time; it cannot help this model on this target; the
 # component that it belongs to is not there, or has nothing to do here; no more than the noise was
@@ -36,3 +38,16 @@ class Decision:
     def to_json(self) -> dict[str, Any]:
         """What was decided, as JSON data, without the time that it took."""
         return {name: value for name, value in vars(self).items() if name != "seconds"}
+
+
+def said(error: Exception) -> str:
+    """Why a stage failed, in one line; what is no error for people carries its name."""
+    told = " ".join(str(error).split())
+    return told if isinstance(error, HybridcError) else f"{type(error).__name__}: {told}"
+
+
+def of_stage(name: str, error: Exception) -> Exception:
+    """An error for people, with the stage that it is of; another is ours, and stays as it is."""
+    if isinstance(error, HybridcError):
+        error.args = (f"stage {name}: {error}",)
+    return error

@@ -135,6 +135,10 @@ class Kept:
         except (OSError, HybridcError) as error:
             self.notes.append(f"a stage's result could not be kept: {_short(error)}")
 
+    def count(self) -> int:
+        """How many results there are."""
+        return sum(1 for _ in self.folder.glob("*.json"))
+
     def clear(self) -> None:
         """Forget the results: the compilation is done."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -89,6 +89,18 @@ class Workshop:
             if self.kept is not None:
                 self.kept.save(options, found)
 
+    def interrupted(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
+        """The interruption, with what it leaves for a call to come; what was examined is kept."""
+        self.keep()
+        count = 0 if self.kept is None else self.kept.count()
+        if not count:
+            return error
+        stages = "the stage that was" if count == 1 else f"the {count} stages that were"
+        holds = "is" if count == 1 else "are"
+        return KeyboardInterrupt(
+            f"{stages} measured {holds} kept, and the same call goes on from there"
+        )
+
     def prepare(self, given: Sequence[Options]) -> None:
         """Compile with each of these options at once; what cannot cross to a process waits."""
         from tvm.ir import save_json

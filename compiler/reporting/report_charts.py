@@ -79,7 +79,7 @@ def work(kernels: Entries, notice: str) -> Element:
         _row(
             name,
             page.bar(f"{flops / 1e6:.4g} MFLOP", ("bar", flops / most)),
-            f"{flops / 1e6:.4g} MFLOP",
+            f"{flops / 1e6:.4g}",
             format_size(number(kernels[name].get("bytes"))),
             _details(kernels[name], None),
         )
@@ -88,7 +88,7 @@ def work(kernels: Entries, notice: str) -> Element:
     return page.section(
         "What there is to compute",
         element("p", notice or "The artifact was not run for this page.", class_="soft"),
-        _bars(("kernel", "", "arithmetic", "traffic"), rows),
+        _bars(("kernel", "", "MFLOP", "traffic"), rows),
     )
 
 

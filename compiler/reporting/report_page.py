@@ -1,6 +1,6 @@
 """The report of an artifact as a page: what it is, what it promises, and where its time goes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hybridc.compiler import pipeline
@@ -15,7 +15,7 @@ from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured, mapping, number
 from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
-from hybridc.compiler.units import format_duration, format_size
+from hybridc.compiler.units import format_duration, format_rate, format_size
 
 
 def render(
@@ -104,6 +104,7 @@ def _certificate(artifact: Artifact) -> Element:
         parts.append(element("p", element("b", f"Contract {word}", class_=kind), f": {told}"))
         broken = given.get("broken")
         parts += [element("p", str(b), class_="bad") for b in broken or ()]
+        parts.append(_measured(mapping(given.get("measured"))))
     disturbed = _disturbed(given)
     if disturbed and not any(disturbed in str(each) for each in given.get("broken") or ()):
         parts.append(element("p", f"While calls were timed, {disturbed}.", class_="bad"))
@@ -117,6 +118,31 @@ def _certificate(artifact: Artifact) -> Element:
     else:
         parts.append(element("p", "Its answers were not compared with a reference."))
     return page.section("Certificate", *parts)
+
+
+def _measured(told: Mapping[str, Any]) -> Element | None:
+    """What was measured, with the bounds that a limit has to clear; None where nothing was."""
+    units = {"latency": format_duration, "throughput": format_rate}
+    counted = {"memory": "peak memory", "size": "artifact size"}
+    rows = [(name, *_bounds(told[name], show)) for name, show in units.items() if name in told]
+    rows += [
+        (word, format_size(number(told[name])), "-", "-")
+        for name, word in counted.items()
+        if name in told
+    ]
+    rows += [
+        (f"{kind} {name}", *_bounds(each, "{:.6g}".format))
+        for kind in ("accuracy", "drop")
+        for name, each in mapping(told.get(kind)).items()
+    ]
+    return page.table(("", "measured", "at least", "at most"), rows) if rows else None
+
+
+def _bounds(found: object, show: Callable[[float], str]) -> tuple[str, str, str]:
+    """An estimate's value, and between which bounds it lies at 95 %, each one-sided."""
+    value, low, high = (mapping(found).get(name) for name in ("value", "low", "high"))
+    told = [show(float(x)) if isinstance(x, int | float) else "-" for x in (value, low, high)]
+    return told[0], told[1], told[2]
 
 
 def _disturbed(certificate: Mapping[str, Any]) -> str:
