@@ -12,6 +12,7 @@ from test_recurrence import layer
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.kernels import recurrence
 
 RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}[
     "cuda-recurrence"
@@ -38,9 +39,16 @@ def test_a_layer_answers_as_its_reference(operator: str) -> None:
         np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_state_without_room_is_left_alone() -> None:
-    from hybridc.compiler.kernels import recurrence
+@pytest.mark.parametrize(("hidden", "batch", "launches"), [(64, 1, 0), (1024, 1, 1), (64, 200, 0)])
+def test_wide_states_are_computed_by_all_multiprocessors(
+    hidden: int, batch: int, launches: int
+) -> None:
+    found: Any = RULE.match(recurrence.kernel("LSTM", 2, batch, hidden, reverse=False), gpu())
+    assert RULE.default(found, gpu())["launches"] == launches
 
+
+def test_a_state_without_room_is_in_the_gpus_memory() -> None:
     device = gpu("sm_75")
     found: Any = RULE.match(recurrence.kernel("RNN", 1, 1, 9000, reverse=False), device)
-    assert "no room in shared memory" in found.reason
+    assert RULE.default(found, device)["launches"] == 1
+    assert RULE.canonical(found, {"threads": 64, "launches": 0})["launches"] == 1

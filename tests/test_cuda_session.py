@@ -143,6 +143,45 @@ def test_what_a_graph_computes_is_copied_for_whoever_keeps_it_on_the_gpu(
     assert driver.calls.count("cuMemcpyDtoDAsync") == 4
 
 
+def test_torch_gives_the_memory_and_its_default_stream_waits_for_what_is_left_running(
+    session: InferenceSession, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits on the host, but for the memory from which inputs are being copied."""
+    torch = pytest.importorskip("torch")
+    stream = Stream(driver)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    given = torch.from_numpy(X)
+    for _ in range(3):
+        session(given)
+    driver.calls.clear()
+    y, _ = session(given)
+    copied = "cuMemcpyDtoDAsync"
+    behind = ["cuEventRecord", "cuStreamWaitEvent"]
+    assert driver.calls == [
+        *(ON, WAIT, UPLOAD, OFF, ON, "cuGraphLaunch", OFF),
+        *(ON, copied, copied, *behind, OFF),
+    ]
+    np.testing.assert_allclose(y.numpy(), right(X), rtol=1e-5, atol=1e-5)
+    stream.cuda_stream = 5
+    driver.calls.clear()
+    session(given)
+    assert driver.calls == [
+        *(ON, WAIT, UPLOAD, OFF, ON, "cuGraphLaunch", OFF),
+        *("synchronize", ON, copied, copied, WAIT, OFF),
+    ]
+
+
+class Stream:
+    """A stream of torch's: the default one, or another."""
+
+    def __init__(self, driver: FakeDriver) -> None:
+        self.cuda_stream, self._driver = 0, driver
+
+    def synchronize(self) -> None:
+        self._driver.calls.append("synchronize")
+
+
 def test_what_cannot_be_recorded_stays_plain_and_is_noted(
     session: InferenceSession, driver: FakeDriver
 ) -> None:
