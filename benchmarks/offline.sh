@@ -2,7 +2,7 @@
 # Takes hybridc to a machine with a GPU, Python 3.12 and torch, to which only files can be brought, at
 # most so many MiB at a time, this checkout included.  Call it from the checkout's root:
 #
-#   here, once   benchmarks/offline.sh pack [MIB]   fills .gpu/1 and .gpu/2 (five minutes)
+#   here, once   benchmarks/offline.sh pack [MIB]   fills .gpu/1 and .gpu/2 (minutes)
 #   there        benchmarks/offline.sh keep         with .gpu/1, where both are too much at a time
 #   there        benchmarks/offline.sh run [...]    with .gpu/2: sets up, then benchmarks/gpu.py [...]
 #
@@ -11,7 +11,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 site=/tmp/hybridc-offline
 # What such a machine lacks of what hybridc imports; TVM is packed from where this Python has it.
-wheels=(apache-tvm-ffi blake3 pydantic pydantic-core annotated-types typing-inspection sqlalchemy psutil)
+wheels=(
+    apache-tvm-ffi blake3 pydantic pydantic-core annotated-types typing-inspection sqlalchemy psutil
+)
 
 pinned() { # PACKAGE: its version here
     python -c 'import sys; from importlib.metadata import version; print(version(sys.argv[1]))' "$1"
@@ -38,7 +40,7 @@ pack() { # MIB that may travel at a time
     # Headers and libraries to link with are for whoever builds TVM's own extensions.
     find .gpu/all/site -type d \( -name include -o -name __pycache__ \) -prune -exec rm -r {} +
     tar --sort=name --mtime=@0 --owner=0 --group=0 -C .gpu/all -cf - site |
-        xz -T1 --x86 --lzma2=preset=9e,dict=320MiB,lc=4,pb=0 > .gpu/all.xz
+        xz -T1 --x86 --lzma2=preset=4,dict=64MiB > .gpu/all.xz
     rm -r .gpu/all
     tree=$(git ls-files -z | xargs -0 stat -c %s | awk '{ sum += $1 } END { print sum }')
     library=$(stat -c %s .gpu/all.xz)
