@@ -67,7 +67,7 @@ run() {
     export PYTHONPATH=$site/site:$PWD${PYTHONPATH:+:$PYTHONPATH} HYBRIDC_CACHE=$site/cache
     export TVM_NUM_THREADS PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
     TVM_NUM_THREADS=$(nproc)
-    python3 -m hybridc.cli.main doctor || true
+    python3 -c "from hybridc.cli.main import main; main()" doctor || true
     python3 benchmarks/gpu.py "$@"
     if [ -n "${OUT:-}" ]; then
         cp benchmarks/RESULTS-gpu.md benchmarks/RESULTS-gpu.json "$OUT"/
