@@ -6,6 +6,7 @@ on a device.
 
 import ctypes
 import gc
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def test_torch_gives_the_memory_and_its_default_stream_waits_for_what_is_left_ru
 ) -> None:
     """Nothing waits on the host, but for the memory from which inputs are being copied."""
     torch = pytest.importorskip("torch")
-    stream = Stream(driver)
+    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.calls.append("stop"))
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
     given = torch.from_numpy(X)
@@ -168,18 +169,8 @@ def test_torch_gives_the_memory_and_its_default_stream_waits_for_what_is_left_ru
     session(given)
     assert driver.calls == [
         *(ON, WAIT, UPLOAD, OFF, ON, "cuGraphLaunch", OFF),
-        *("synchronize", ON, copied, copied, WAIT, OFF),
+        *("stop", ON, copied, copied, WAIT, OFF),
     ]
-
-
-class Stream:
-    """A stream of torch's: the default one, or another."""
-
-    def __init__(self, driver: FakeDriver) -> None:
-        self.cuda_stream, self._driver = 0, driver
-
-    def synchronize(self) -> None:
-        self._driver.calls.append("synchronize")
 
 
 def test_what_cannot_be_recorded_stays_plain_and_is_noted(
