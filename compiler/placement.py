@@ -32,7 +32,9 @@ class Host:
         """The tensors themselves."""
         return list(tensors)
 
-    def handed(self, tensors: Sequence[Tensor], main: Callable[..., Any], library: Any) -> list[Any]:
+    def handed(
+        self, tensors: Sequence[Tensor], main: Callable[..., Any], library: Any
+    ) -> list[Any]:
         """The tensors themselves."""
         return list(tensors)
 

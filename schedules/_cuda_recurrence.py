@@ -64,13 +64,13 @@ class State:
         def load(node: Any) -> Any:
             if node.source.same_as(self.buffer):
                 return self.read(self._place(node.indices))
-            return tirx.BufferLoad(new, node.indices[:1]) if node.source.same_as(old) else node
+            return tirx.BufferLoad(new, node.indices[1:2]) if node.source.same_as(old) else node
 
         def store(node: Any) -> Any:
             if node.buffer.same_as(self.buffer):
                 return self.write(self._place(node.indices), node.value)
             if node.buffer.same_as(old):
-                return tirx.BufferStore(new, node.value, node.indices[:1])
+                return tirx.BufferStore(new, node.value, node.indices[1:2])
             return node
 
         typed = {axis: tirx.Cast(str(axis.ty.dtype), value) for axis, value in axes.items()}
@@ -87,6 +87,14 @@ def parts(block: Any) -> tuple[list[Any], list[Any]]:
     made = [each.buffer for each in body if isinstance(each, tirx.AllocBuffer)]
     statements = [each for each in body if not isinstance(each, tirx.AllocBuffer)]
     return [*block.alloc_buffers, *made], statements
+
+
+def tile(blocks: Any) -> tuple[Any, Any, Any]:
+    """Of a step's loop over blocks: the loops over sequences and parts, and the block of gates.
+
+    A tile is one sequence and all units of a block; its sums are `[0, gate, unit]`.
+    """
+    return blocks.body, blocks.body.body, blocks.body.body.body.block
 
 
 def of_lane(body: Any, lane: Expr) -> Any:

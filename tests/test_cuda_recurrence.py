@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cuda_emulator import needs_compiler
-from cuda_kernels import check, gpu
+from cuda_emulator import ORDERS, needs_compiler, run
+from cuda_kernels import check, close, feed, gpu, reference
 from cuda_models import answers, records
 from kernel_corpus import RECURRENT
 from test_recurrence import layer
@@ -25,6 +25,20 @@ def test_recurrences_are_those_of_the_unscheduled_kernel(name: str) -> None:
     device = gpu()
     (func,) = dict(RECURRENT)[name](device)
     assert check(RULE, func, device, points=1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", [name for name, _ in RECURRENT])
+def test_a_launch_for_each_step_computes_the_same(name: str) -> None:
+    device = gpu()
+    (func,) = dict(RECURRENT)[name](device)
+    match: Any = RULE.match(func, device)
+    made = RULE.schedule(match, {"threads": 64, "launches": 1}).mod["main"]
+    arrays = feed(func)
+    wanted = reference(func, arrays)
+    for order in ORDERS:
+        for got, right in zip(run(made, arrays, device, order), wanted, strict=True):
+            close(got, right, 1e-5, f"threads in order {order}")
 
 
 @needs_compiler
