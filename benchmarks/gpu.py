@@ -1,13 +1,16 @@
 """Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
-First `pytest -m gpu`, then the rows of `gpu_rows.py` and `gpu_model_rows.py`, the most telling
-first, each in a process of its own with a time limit: one that fails or hangs costs no other.  The
-page is written anew after every row, so that whatever ends this keeps what is there.  Without a GPU
-one line says so, and the page stays as it is.  Needs nothing but what hybridc needs; peers need
-torch.  `--small FILE` tries all of it on the GPU at small sizes, `--dry-run FILE` on the CPU.
+First `pytest -m gpu`, while other processes compile what the rows need; then the rows of
+`gpu_kernel_rows.py` and `gpu_model_rows.py`, the most telling first, each in a process of its own
+with a time limit: one that fails or hangs costs no other.  The page is written anew after every
+row, so that whatever ends this keeps what is there, and a later call on the same GPU by the same
+code adds to it.  Without a GPU one line says so, and the page stays as it is.  Needs nothing but
+what hybridc needs; peers need torch.  `--small FILE` tries all of it on the GPU at small sizes,
+`--dry-run FILE` on the CPU.
 """
 
 import argparse
+import hashlib
 import importlib.util
 import os
 import signal
@@ -18,58 +21,30 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import gpu_kernel_rows
 import gpu_model_rows
-import gpu_rows
+from gpu_ahead import Ahead, asked
+from gpu_page import Page
 from gpu_rows import Machine, Row
 
-from hybridc.compiler import fork, target
-from hybridc.compiler.child import ChildError
+from hybridc.compiler import target
 from hybridc.compiler.errors import HybridcError, first_line
-from hybridc.compiler.fork import Limits
-from hybridc.compiler.tables import table
 
 ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "RESULTS-gpu.md"
-_ROOMY = 2**62  # bytes: a GPU's driver maps more memory than any machine has
+_CODE = ("compiler", "passes", "schedules", "benchmarks")
 # The files with tests that need a GPU: others may need what such a machine lacks.
 _TESTS = ("tests/test_gpu.py", "tests/test_backends.py")
 _MOST_PROCESSES = 8  # of the tests: each has a context on the GPU
 _LATE = 45  # seconds that a test which begins in time may take beyond it
-
-
-@dataclass
-class Page:
-    """What is known by now, written after every change."""
-
-    path: Path
-    head: str
-    tests: str = "not run"
-    found: dict[tuple[str, str], Mapping[str, str]] = field(
-        default_factory=dict[tuple[str, str], Mapping[str, str]]
-    )
-
-    def add(self, row: Row, cells: Mapping[str, str]) -> None:
-        """Take in a row, and write."""
-        self.found[row.table, row.name] = cells
-        self.write()
-
-    def write(self) -> None:
-        """Write the whole page."""
-        lines = ["# Results on a GPU", "", self.head, "", f"`pytest -m gpu`: {self.tests}"]
-        for title in dict.fromkeys(title for title, _ in self.found):
-            rows = {name: cells for (of, name), cells in self.found.items() if of == title}
-            headers = list(dict.fromkeys(key for cells in rows.values() for key in cells))
-            filled = [
-                (name, *(cells.get(key, "-") for key in headers)) for name, cells in rows.items()
-            ]
-            lines += ["", f"## {title}", "", "```", table(("what", *headers), filled), "```"]
-        self.path.write_text("\n".join([*lines, ""]))
+# Shares of the time: at most for the tests, and until when peers may fill their caches.
+_TESTING, _WARMING = 0.25, 0.3
 
 
 def main() -> int:
@@ -80,44 +55,86 @@ def main() -> int:
     parser.add_argument("--only", default="", help="rows whose table or name holds this text")
     parser.add_argument("--small", type=Path, metavar="FILE", help="at small sizes, into FILE")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
-    options = parser.parse_args()
-    end = time.monotonic() + 60 * options.minutes
-    dry = options.dry_run is not None
-    how = How(dry, dry or options.small is not None, end)
-    machine = _asked(lambda: described(dry), 60)
-    if "error" in machine:
-        print(f"nothing is measured: {machine['error']}", file=sys.stderr)
+    given = parser.parse_args()
+    dry = given.dry_run is not None
+    how = How(dry, dry or given.small is not None, time.monotonic(), 60 * given.minutes)
+    told = asked(lambda: described(dry), 60)
+    if "error" in told:
+        print(f"nothing is measured: {told['error']}", file=sys.stderr)
         return 2
-    page = Page(options.dry_run or options.small or PAGE, machine["head"])
+    page = Page(given.dry_run or given.small or PAGE, told["head"], code())
     page.write()
-    if not options.no_tests and not dry:
-        page.tests = tested(min(120.0, end - time.monotonic()))
-        page.write()
     with suppress(ImportError):
         import torch  # once, for all the processes of rows
 
         _ = torch
-    for row in rows():
-        if options.only in f"{row.table}: {row.name}":
-            page.add(row, measured(row, how))
-            print(f"{row.table}: {row.name}: {page.found[row.table, row.name]}", file=sys.stderr)
+    wanted = [row for row in rows() if given.only in f"{row.table}: {row.name}"]
+    with tempfile.TemporaryDirectory(prefix="hybridc-gpu-") as folder:
+        ahead = Ahead(wanted, how.machine, Path(folder))
+        begin(ahead, how)
+        if not given.no_tests and not dry:
+            page.tests = tested(min(120.0, _TESTING * how.seconds))
+            page.write()
+        ahead.end(warms=True, until=how.at(_WARMING))
+        for row in ahead.in_turn(how.end):
+            page.add(row, measured(row, how, ahead))
+            print(f"{row.table}: {row.name}: {page.told(row)}", file=sys.stderr)
+        ahead.end(warms=False)
     print(page.path)
     return 0
 
 
 @dataclass(frozen=True)
 class How:
-    """On this CPU instead of the GPU, at small sizes, until when by `time.monotonic`."""
+    """On this CPU instead of the GPU, at small sizes, since when and for how long.
+
+    `begun` is of `time.monotonic`.
+    """
 
     dry: bool
     small: bool
-    end: float
+    begun: float
+    seconds: float
+
+    @property
+    def end(self) -> float:
+        """When the time is over."""
+        return self.at(1.0)
+
+    def at(self, share: float) -> float:
+        """When so much of the time is over."""
+        return self.begun + share * self.seconds
+
+    def machine(self) -> Machine:
+        """Where rows are measured; asks the driver."""
+        return Machine(target.parse("cpu" if self.dry else "cuda"), self.dry, self.small)
 
 
 def rows() -> list[Row]:
     """What is measured, in the order in which it is wanted most."""
-    every = [*gpu_rows.products(), *gpu_rows.bound_by_memory(), *gpu_model_rows.models()]
-    return sorted(every, key=lambda row: row.rank)
+    made = [
+        *gpu_kernel_rows.products(),
+        *gpu_kernel_rows.attentions(),
+        *gpu_kernel_rows.bound_by_memory(),
+        *gpu_model_rows.models(),
+    ]
+    return sorted(made, key=lambda row: row.rank)
+
+
+def begin(ahead: Ahead, how: How) -> None:
+    """Start what needs no measurement: a quarter of the cores compile, another one for peers."""
+    count = max(1, (os.cpu_count() or 1) // 4)
+    ahead.begin(count, warms=False)
+    if not how.dry:
+        ahead.begin(count, warms=True)
+
+
+def code() -> str:
+    """A hash of the code that is measured: rows of other code are no rows of a page."""
+    made = hashlib.blake2b(digest_size=8)
+    for path in sorted(path for name in _CODE for path in (ROOT / name).rglob("*.py")):
+        made.update(path.read_bytes())
+    return made.hexdigest()
 
 
 def described(dry: bool) -> dict[str, Any]:
@@ -136,29 +153,22 @@ def described(dry: bool) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def measured(row: Row, how: How) -> Mapping[str, str]:
+def measured(row: Row, how: How, ahead: Ahead) -> Mapping[str, str]:
     """The row's cells, or why there are none."""
     left = how.end - time.monotonic()
     if left < 5:
         return {"result": "not run: no time was left"}
+    if failure := ahead.failure(row):
+        return {"result": failure}
 
     def work() -> dict[str, Any]:
         try:
-            here = target.parse("cpu" if how.dry else "cuda")
-            return row.measure(Machine(here, how.dry, how.small))
+            return row.measure(how.machine(), ahead.folder_of(row))
         except Exception as error:  # whatever fails is this row's
             return {"result": f"failed: {type(error).__name__}: {first_line(error)[:120]}"}
 
-    answer = _asked(work, min(row.limit, left))
-    return {"result": answer["error"]} if "error" in answer else answer
-
-
-def _asked(work: Any, seconds: float) -> dict[str, Any]:
-    """What a fork answers; this process itself never touches the GPU, which forks would lack."""
-    try:
-        return fork.answer(work, Limits(seconds, _ROOMY))
-    except ChildError as error:
-        return {"error": "no answer in time" if error.timed_out else f"its process {error}"}
+    told = asked(work, min(row.limit, left))
+    return {"result": told["error"]} if "error" in told else told
 
 
 def tested(seconds: float) -> str:
@@ -168,9 +178,9 @@ def tested(seconds: float) -> str:
     command += ["--until", until, "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", str(min(_MOST_PROCESSES, os.cpu_count() or 1))]
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as said:
         tests = subprocess.Popen(
-            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            command, cwd=ROOT, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
         )
         try:
             tests.wait(seconds)
@@ -180,13 +190,13 @@ def tested(seconds: float) -> str:
         with suppress(ProcessLookupError):
             os.killpg(tests.pid, signal.SIGKILL)
         tests.wait()
-        output.seek(0)
-        return ended + told_by_tests(output.read(), whole=not ended)
+        said.seek(0)
+        return ended + told_by_tests(said.read(), whole=not ended)
 
 
-def told_by_tests(output: str, whole: bool) -> str:
+def told_by_tests(said: str, whole: bool) -> str:
     """The last line of pytest's output and what failed; of half an output what was counted."""
-    lines = [line for line in output.splitlines() if line.strip()]
+    lines = [line for line in said.splitlines() if line.strip()]
     verdicts = ("PASSED", "FAILED", "ERROR", "SKIPPED")
     counts = Counter(word for line in lines for word in verdicts if word in line.split()[:4])
     failed = dict.fromkeys(

@@ -1,19 +1,35 @@
 """The rows of `gpu.py` for whole models, here and by torch."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gpu_rows import Cells, Machine, Row, by_torch, error
 
 NAMES = ("ResNet-50", "BERT-base", "ViT-B/16", "GPT-2 decode step")  # of `gpu_models.py`
-# How models are computed, and when that is measured; `max-autotune` takes minutes.
-WAYS = {
-    "ours": 2,
-    "torch.compile, reduce-overhead": 2,
-    "ours with libraries": 3,
-    "torch.compile, max-autotune": 4,
-}
+_FILE = "model.hyb"
+_SECONDS = 150
+_COMPILE = "torch.compile, "
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is computed, and the ranks of that at batch 1 and 32."""
+
+    name: str
+    ranks: tuple[int, int]
+    ahead: bool = False
+
+
+# `max-autotune` takes minutes, and would measure in vain beside others.
+WAYS = (
+    Way("ours", (2, 5), ahead=True),
+    Way(f"{_COMPILE}reduce-overhead", (2, 5), ahead=True),
+    Way("ours with libraries", (4, 7)),
+    Way(f"{_COMPILE}max-autotune", (6, 8)),
+)
 
 
 def models() -> Iterator[Row]:
@@ -22,72 +38,104 @@ def models() -> Iterator[Row]:
         for name in NAMES:
             if batch > 1 and "step" in name:
                 continue
-            for way, rank in WAYS.items():
-                yield Row(
-                    "models, fp16",
-                    f"{name}, batch {batch}: {way}",
-                    150,
-                    partial(_model, name, batch, way),
-                    rank if batch == 1 else rank + 5,
-                )
+            for way in WAYS:
+                yield _row(name, batch, way)
 
 
-def _model(name: str, batch: int, way: str, machine: Machine) -> Cells:
+def _row(name: str, batch: int, way: Way) -> Row:
+    warms = way.ahead and way.name.startswith(_COMPILE)
+    prepare: Callable[[Machine, Path], object] | None = None
+    if warms:
+        prepare = partial(_warmed, name, batch, way.name)
+    elif way.ahead:
+        prepare = partial(_compiled, name, batch)
+    measure = partial(_measured, name, batch, way.name)
+    title = f"{name}, batch {batch}: {way.name}"
+    return Row("models, fp16", title, _SECONDS, measure, way.ranks[batch > 1], prepare, warms)
+
+
+def _made(name: str, batch: int, machine: Machine) -> tuple[Any, Any]:
+    """The model, or for a trial one of its kind that is small; and inputs."""
     import gpu_models
+
+    return gpu_models.made(name, batch, machine.small)
+
+
+def _compiled(name: str, batch: int, machine: Machine, folder: Path) -> None:
+    """Our artifact in the folder, of our own kernels."""
+    _artifact(*_made(name, batch, machine), (), machine).save(folder / _FILE)
+
+
+def _warmed(name: str, batch: int, way: str, machine: Machine, _: Path) -> None:
+    """Leave what torch compiles in its cache."""
     import torch
 
-    if machine.small:
-        model, inputs = torch.nn.Linear(64, 64), (torch.randn(batch, 64),)
-    else:
-        model, inputs = gpu_models.made(name, batch)
+    with torch.no_grad():
+        call, given = _by_torch(*_made(name, batch, machine), way, machine)
+        call(*given)
+
+
+def _measured(name: str, batch: int, way: str, machine: Machine, folder: Path) -> Cells:
+    import torch
+
+    model, inputs = _made(name, batch, machine)
     with torch.no_grad():
         right = model(*inputs)
-        if way.startswith("torch"):
-            call, arguments = _by_torch(model, inputs, way.partition(", ")[2], machine)
+        if way.startswith(_COMPILE):
+            call, given = _by_torch(model, inputs, way, machine)
         else:
-            call, arguments = _compiled_here(model, inputs, "libraries" in way, machine)
-        found = error(call(*arguments), right)
-        seconds = by_torch(call, arguments, machine)
+            call, given = _session(model, inputs, way, machine, folder)
+        found = error(call(*given), right)
+        seconds = by_torch(call, given, machine)
     return {"ms": f"{seconds * 1e3:.3f}", "off by": f"{found:.0e}"}
 
 
-def _by_torch(model: Any, inputs: Any, mode: str, machine: Machine) -> tuple[Any, Any]:
+def _by_torch(model: Any, inputs: Any, way: str, machine: Machine) -> tuple[Any, Any]:
     import torch
 
     machine.wants_torch()
+    mode = way.removeprefix(_COMPILE)
     half = torch.float32 if machine.dry else torch.float16
     model = model.to(machine.torch_device, half)
-    arguments = [
-        x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs
-    ]
-    return torch.compile(model, mode="default" if machine.dry else mode), arguments
+    given = [x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs]
+    return torch.compile(model, mode="default" if machine.dry else mode), given
 
 
-def _compiled_here(model: Any, inputs: Any, libraries: bool, machine: Machine) -> tuple[Any, Any]:
+def _session(
+    model: Any, inputs: Any, way: str, machine: Machine, folder: Path
+) -> tuple[Any, list[Any]]:
+    """A session of what was compiled ahead, or with libraries of what is compiled now."""
+    from hybridc.compiler.session import InferenceSession
+
+    if "libraries" in way:
+        session = InferenceSession(_artifact(model, inputs, _libraries(machine), machine))
+    else:
+        session = InferenceSession(folder / _FILE)
+    if machine.torch_device == "cpu":
+        return session, [x.numpy() for x in inputs]
+    return session, [x.to(machine.torch_device) for x in inputs]
+
+
+def _artifact(model: Any, inputs: Any, libraries: tuple[str, ...], machine: Machine) -> Any:
     import torch
 
     from hybridc.compiler import driver
-    from hybridc.compiler.session import InferenceSession
 
-    names = _libraries(machine) if libraries else ()
-    artifact = driver.compile(
+    return driver.compile(
         torch.export.export(model, tuple(inputs)),
         target="cpu" if machine.dry else "cuda",
         dtype="fp32" if machine.dry else "fp16",
-        backends=("tvm", *names),
+        backends=("tvm", *libraries),
         verify="off",
     )
-    if machine.torch_device == "cpu":
-        return InferenceSession(artifact), [x.numpy() for x in inputs]
-    return InferenceSession(artifact), [x.to(machine.torch_device) for x in inputs]
 
 
-def _libraries(machine: Machine) -> list[str]:
+def _libraries(machine: Machine) -> tuple[str, ...]:
     """Those that can be used here.  Raises RuntimeError where there is none, and says why."""
     from hybridc.compiler.offload.backend import backends
 
     of_kind = [name for name, kind in backends().all() if kind.device == machine.here.kind]
     absent = {name: backends().load(name).missing() for name in of_kind}
     if all(absent.values()):
-        raise RuntimeError("; ".join(absent.values()))
-    return [name for name, why in absent.items() if not why]
+        raise RuntimeError("; ".join(dict.fromkeys(absent.values())))
+    return tuple(name for name, why in absent.items() if not why)

@@ -1,6 +1,8 @@
 """Models of `gpu.py` in plain torch, with random weights: they need nothing but torch."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -9,6 +11,9 @@ from torch import nn
 
 Inputs = tuple[torch.Tensor, ...]
 _TOKENS, _VOCABULARY, _CACHE = 128, 30522, 512
+_OUTPUTS = 50257
+# Of small ones.
+_FEW, _NARROW = 16, 128
 
 
 class _Bottleneck(nn.Module):
@@ -83,10 +88,12 @@ class _Layer(nn.Module):
 class _Encoder(nn.Module):
     """BERT: embedded tokens through layers."""
 
-    def __init__(self, layers: int = 12, width: int = 768) -> None:
+    def __init__(
+        self, layers: int = 12, width: int = 768, tokens: int = _TOKENS, words: int = _VOCABULARY
+    ) -> None:
         super().__init__()
-        self.words = nn.Embedding(_VOCABULARY, width)
-        self.places = nn.Parameter(torch.randn(1, _TOKENS, width) * 0.02)
+        self.words = nn.Embedding(words, width)
+        self.places = nn.Parameter(torch.randn(1, tokens, width) * 0.02)
         self.layers = nn.Sequential(*(_Layer(width, width // 64, False) for _ in range(layers)))
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
@@ -110,10 +117,10 @@ class _Patches(nn.Module):
 class _Step(nn.Module):
     """One token through GPT-2: layers that attend to a cache of keys and values."""
 
-    def __init__(self, layers: int = 12, width: int = 768) -> None:
+    def __init__(self, layers: int = 12, width: int = 768, outputs: int = _OUTPUTS) -> None:
         super().__init__()
         self.layers = nn.ModuleList([_Layer(width, width // 64, True) for _ in range(layers)])
-        self.head = nn.Linear(width, 50257, bias=False)
+        self.head = nn.Linear(width, outputs, bias=False)
 
     def forward(self, x: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         layers: Any = self.layers
@@ -132,31 +139,43 @@ class _Step(nn.Module):
         return self.head(x)
 
 
-def _image(batch: int) -> Inputs:
-    return (torch.randn(batch, 3, 224, 224),)
+def _image(batch: int, small: bool) -> Inputs:
+    size = 32 if small else 224
+    return (torch.randn(batch, 3, size, size),)
 
 
-def _ids(batch: int) -> Inputs:
-    return (torch.randint(0, 1000, (batch, _TOKENS)),)
+def _ids(batch: int, small: bool) -> Inputs:
+    return (torch.randint(0, 100, (batch, _FEW if small else _TOKENS)),)
 
 
-def _cached(batch: int) -> Inputs:
-    past = [torch.randn(12, batch, 12, _CACHE, 64) for _ in range(2)]
-    return (torch.randn(batch, 1, 768), *past)
+def _cached(batch: int, small: bool) -> Inputs:
+    layers, width, cache = (1, _NARROW, _FEW) if small else (12, 768, _CACHE)
+    past = [torch.randn(layers, batch, width // 64, cache, 64) for _ in range(2)]
+    return (torch.randn(batch, 1, width), *past)
 
 
-MODELS: Mapping[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs]]] = MappingProxyType(
+@dataclass(frozen=True)
+class Subject:
+    """A model, a small one with the same operators, and inputs of a batch for the one or other."""
+
+    build: Callable[[], nn.Module]
+    small: Callable[[], nn.Module]
+    inputs: Callable[[int, bool], Inputs]
+
+
+MODELS: Mapping[str, Subject] = MappingProxyType(
     {
-        "ResNet-50": (residual_network, _image),
-        "BERT-base": (_Encoder, _ids),
-        "ViT-B/16": (_Patches, _image),
-        "GPT-2 decode step": (_Step, _cached),
+        "ResNet-50": Subject(residual_network, partial(residual_network, (1, 1), 16), _image),
+        "BERT-base": Subject(_Encoder, partial(_Encoder, 1, _NARROW, _FEW, 100), _ids),
+        "ViT-B/16": Subject(_Patches, partial(_Patches, 1, _NARROW), _image),
+        "GPT-2 decode step": Subject(_Step, partial(_Step, 1, _NARROW, 100), _cached),
     }
 )
 
 
-def made(name: str, batch: int) -> tuple[Any, Inputs]:
+def made(name: str, batch: int, small: bool = False) -> tuple[Any, Inputs]:
     """A model ready to be evaluated, and inputs for it."""
     torch.manual_seed(0)
-    build, inputs = MODELS[name]
-    return build().eval(), inputs(batch)
+    subject = MODELS[name]
+    build = subject.small if small else subject.build
+    return build().eval(), subject.inputs(batch, small)

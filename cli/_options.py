@@ -47,11 +47,11 @@ TARGET = click.option(
 )
 DTYPE = click.option(
     "--dtype",
-    type=click.Choice(tuple(precisions.PRECISIONS)),
+    type=click.Choice([name for name in precisions.names() if name != precisions.AUTO]),
     metavar="PRECISION",
     default="fp32",
     show_default=True,
-    help=f"Multiply in this precision: {', '.join(precisions.PRECISIONS)}; sums, norms, softmax,"
+    help=f"Multiply in this precision: {', '.join(precisions.names()[1:])}; sums, norms, softmax,"
     " inputs and outputs stay fp32.",
 )
 SEED = click.option(

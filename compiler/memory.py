@@ -130,9 +130,7 @@ def workspace(kernel: PrimFunc, threads: int) -> int:
     """
     if is_bound(kernel):
         return sum(_bytes(buffer.shape, buffer.dtype) for buffer in kept_between_launches(kernel))
-    lowered = tvm.transform.Sequential([make() for make in _LOWERING])(
-        tvm.IRModule({"main": kernel})
-    )["main"]
+    lowered = plain_loops(kernel)
     shared: list[Any] = []
     private: list[Any] = []
     structural_walk(lowered.body, (tirx.AllocBuffer, lambda node: shared.append(node.buffer)))
@@ -144,6 +142,18 @@ def workspace(kernel: PrimFunc, threads: int) -> int:
     structural_walk(lowered.body, (tirx.For, visit))
     once, again = (sum(_bytes(b.shape, b.dtype) for b in buffers) for buffers in (shared, private))
     return once + again * (threads - 1)
+
+
+def plain_loops(kernel: PrimFunc) -> PrimFunc:
+    """The kernel without blocks: its own buffers lie where they are needed, as large as needed."""
+    lowering = tvm.transform.Sequential([make() for make in _LOWERING])
+    made: PrimFunc = lowering(tvm.IRModule({"main": kernel}))["main"]
+    return made
+
+
+def bytes_of(buffers: Iterable[Any]) -> int:
+    """Bytes of buffers; those whose size is not known count for nothing."""
+    return sum(_bytes(buffer.shape, buffer.dtype) for buffer in buffers)
 
 
 def _bytes(shape: Iterable[Any], dtype: Any, at: Sizes | None = None) -> int:

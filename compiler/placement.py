@@ -32,12 +32,11 @@ class Host:
         """The tensors themselves."""
         return list(tensors)
 
-    def owned(self, tensors: Sequence[Tensor], main: Callable[..., Any]) -> list[Tensor]:
+    def handed(
+        self, tensors: Sequence[Tensor], main: Callable[..., Any], library: Any
+    ) -> list[Any]:
         """The tensors themselves."""
         return list(tensors)
-
-    def finish(self) -> None:
-        """Nothing is left to wait for."""
 
     def replayed(
         self, main: Callable[..., Any], holding: Holding, by_torch: bool

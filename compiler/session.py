@@ -158,14 +158,11 @@ class InferenceSession:
             device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
             operands = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
             self._check_sizes(operands)
-            results = self._invoke(operands)
-            own = self._place.fetch if library_of(tensors) is np else self._owned
-            results = own(results)
-            self._place.finish()
+            library = library_of(tensors)
+            results = self._place.handed(self._invoke(operands), self._main, library)
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)
             self._parts.values.clear()
-        library = library_of(tensors)
         outputs = tuple(
             result if dtype is None else to_library(library, result, dtype)
             for result, dtype in zip(results, self._dtypes, strict=True)
@@ -210,9 +207,6 @@ class InferenceSession:
     def _gather_workers(self) -> None:
         if self._count_threads() != self._threads:  # another session, or a thread's new pool
             self._workers.resize(self._threads)
-
-    def _owned(self, results: list[Tensor]) -> list[Tensor]:
-        return self._place.owned(results, self._main)
 
     def _port(self, spec: TensorSpec) -> InputPort:
         alignment = self.artifact.alignment

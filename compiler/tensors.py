@@ -233,4 +233,5 @@ def to_library(library: Any, tensor: Tensor, dtype: np.dtype[Any]) -> Any:
     """A tensor as one of the library's; tensors of unknown ones stay TVM's."""
     if library is np:
         return to_numpy(tensor, dtype)
-    return tensor if library is None else library.from_dlpack(tensor)
+    foreign = isinstance(tensor, tvm_ffi.Tensor)
+    return tensor if library is None or not foreign else library.from_dlpack(tensor)

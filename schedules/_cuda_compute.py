@@ -55,6 +55,7 @@ class Compute(ABC):
     rows: ClassVar[int]  # a warp's tile has multiples of these
     columns: ClassVar[int]
     fragments: ClassVar[str]  # the type of registers that hold operands
+    stages: ClassVar[tuple[int, ...]] = (2, 3, 4)  # of pairs of tiles in shared memory
     total: str = "float32"  # the type of sums
 
     @abstractmethod
@@ -82,9 +83,17 @@ class Compute(ABC):
         """What a thread does between its copies and the barrier behind which they are read."""
         return []
 
+    def behind(self, stages: int) -> int:
+        """How many products may still be under way when the next step begins."""
+        return 0
+
+    def awaited(self, warp: Warp, registers: list[Any], behind: int) -> list[Any]:
+        """What waits until only so many products are under way."""
+        return []
+
     @abstractmethod
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
-        """Add the product of two tiles to the sums; `registers` are buffers as above."""
+        """Begin to add the product of two tiles to the sums; `registers` are buffers as above."""
 
     @abstractmethod
     def each(self, warp: Warp, store: EachSum) -> Any:

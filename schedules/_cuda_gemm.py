@@ -2,7 +2,8 @@
 
 A block computes a tile of the result.  While it multiplies one pair of tiles along the depth, the
 next ones are copied asynchronously into other stages of shared memory; one barrier a step tells
-that a stage has arrived and that the one before it is free.  The sums go through shared memory to
+that a stage has arrived and that the one before it is free, or the one before that where products
+are asynchronous too.  The sums go through shared memory to
 the output, so that neighbouring threads write neighbouring elements whatever the epilogue is.
 Where tiles are too few for the GPU, several blocks divide the depth of one (split-K), and another
 launch adds up what they have, in a fixed order.
@@ -110,7 +111,12 @@ class _Writer:
         return tir.unrolled(int(sums.shape[0]), lambda i: tirx.BufferStore(sums, zero, [i]), "zero")
 
     def _pipeline(self) -> Any:
-        steps, ahead = self._own_steps(), self.tiling.stages - 1
+        behind = self.compute.behind(self.tiling.stages)
+        # The tiles of products that may be under way lie in stages that nothing is copied to.
+        steps, ahead = self._own_steps(), self.tiling.stages - 1 - behind
+
+        def awaited(most: int) -> list[Any]:
+            return self.compute.awaited(self.warp, self.registers, most)
 
         def turn(step: Expr) -> Any:
             copy = tir.when([step + ahead < steps], self._copy(step + ahead))
@@ -122,6 +128,7 @@ class _Writer:
                     copy,
                     tir.call("commit"),
                     self._multiply(step),
+                    *awaited(behind),
                 ]
             )
 
@@ -133,7 +140,7 @@ class _Writer:
                 tir.call("commit"),
             )
         ]
-        last = [tir.call("wait<0>"), tir.barrier()]
+        last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
         return tir.sequence([*first, tir.loop(steps, turn, "step"), *last])
 
     def _each(self) -> int:

@@ -14,7 +14,6 @@ from hybridc.schedules._cuda_gemm import Tiling
 from hybridc.schedules._cuda_operands import ROW_BYTES, Source, source
 from hybridc.schedules._cuda_product import Product
 
-_STAGES = (2, 3, 4)
 _SPLITS = (1, 2, 4, 8, 16)
 # Tiles along the depth that a block has at least, where several divide it.
 _LEAST_STEPS = 2
@@ -66,7 +65,7 @@ class Cut(Match):
 def space(cut: Cut) -> Space:
     """Sides of a block's tile and of a warp's; how many tiles are in shared memory at once."""
     sides = cut.compute.sides()
-    stages = _STAGES if "cp.async" in cut.gpu.features else _STAGES[:1]
+    stages = cut.compute.stages if "cp.async" in cut.gpu.features else cut.compute.stages[:1]
     return {
         "rows": sides.block,
         "columns": sides.block,
@@ -108,7 +107,7 @@ def canonical(cut: Cut, point: Point) -> Point:
         side = "rows" if made["rows"] >= made["columns"] else "columns"
         made[side] //= 2
         made[f"warp_{side}"] = min(made[f"warp_{side}"], made[side])
-    while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > _STAGES[0]:
+    while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > 2:
         made["stages"] -= 1
     steps, outputs = _steps(cut), prod(cut.product.sizes[:3])
     most = min(made["splits"], steps // _LEAST_STEPS, _MOST_PARTS // outputs)
@@ -205,7 +204,9 @@ def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
         (warps * (own + _STEP_INSTRUCTIONS) + copies) / _SCHEDULERS * idle,
     )
     # What is not the bottleneck is in its way all the same; and at each barrier, a block alone
-    # waits, while other blocks or stages ahead fill the gap.
+    # waits, while other blocks, stages ahead or products that are under way fill the gap.
     slowest = max(supplies)
-    exposed = (_BARRIER + fetched / resident / _L2_BYTES / cutting.stages) / resident
+    behind = cut.compute.behind(cutting.stages)
+    barrier = 0 if behind else _BARRIER
+    exposed = (barrier + fetched / resident / _L2_BYTES / (cutting.stages - behind)) / resident
     return slowest + _CONTENTION * (sum(supplies) - slowest) + exposed

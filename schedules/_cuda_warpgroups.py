@@ -2,7 +2,8 @@
 
 `wgmma` (PTX manual 9.0, "Asynchronous Warpgroup Level Matrix Instructions") reads both operands
 from shared memory by descriptors, in the swizzled layout in which tiles are copied here anyway, and
-keeps sums as `mma` of 16 rows does: warp i of the four has rows 16 i to 16 i + 15.
+keeps sums as `mma` of 16 rows does: warp i of the four has rows 16 i to 16 i + 15.  A pair of tiles
+is multiplied while the block waits for the next one, passes the barrier and begins copies.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ class WarpGroups(TensorCores):
 
     rows: ClassVar[int] = _WARP_ROWS
     columns: ClassVar[int] = 64
+    stages: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6)
 
     def registers(self, warp_rows: int, warp_columns: int) -> tuple[int, int, int]:
         """Sums alone: operands never are in registers."""
@@ -50,8 +52,17 @@ class WarpGroups(TensorCores):
         """What was written to shared memory is read by another path than a thread's own loads."""
         return [tir.call("fence_async")]
 
+    def behind(self, stages: int) -> int:
+        """One, where there is a stage for it beside those of this step and the next."""
+        return int(stages > 2)
+
+    def awaited(self, warp: Warp, registers: list[Any], behind: int) -> list[Any]:
+        """Sums are there, and tiles free, once they are waited for."""
+        sums = tir.address(registers[0], tir.number(0))
+        return [tir.call(f"products_{warp.columns}<{behind}>", sums)]
+
     def multiply(self, warp: Warp, sides: tuple[Shared, Shared], registers: list[Any]) -> Any:
-        """All steps along the depth are under way together, and then waited for."""
+        """All steps along the depth are under way together."""
         left, right = sides
         first = warp.row // ROWS * ROWS * ROW_BYTES
         kinds = ", ".join(str(int(side.by_depth)) for side in sides)

@@ -9,7 +9,7 @@ from tvm.s_tir import ScheduleError
 from hybridc.compiler import memory
 from hybridc.compiler.interfaces import Match, Point, PrimFunc, Schedule, ScheduleRule, Space
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _cuda_loops, _loops
+from hybridc.schedules import _analysis, _cuda_any, _cuda_loops, _loops
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,12 @@ class CudaFallback(ScheduleRule):
         return {"threads": _cuda_loops.USUAL_THREADS}
 
     def schedule(self, match: Match, point: Point) -> Schedule:
-        """Block by block; one whose axes are none of a parallel loop runs in one thread."""
+        """Block by block; where some block is no single store, each statement as a launch."""
         if memory.is_bound(match.func):
             return _loops.new_schedule(match.func)
+        found = _analysis.blocks(match.func)
+        if not all(block.plain or block.single for block in found) or not found:
+            return _loops.new_schedule(_cuda_any.kernel(match.func, point["threads"]))
         schedule = _loops.new_schedule(_loops.inline(match.func))
         for name in [block.name for block in _loops.blocks(schedule)]:
             trial = schedule.copy()

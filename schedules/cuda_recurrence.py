@@ -1,16 +1,16 @@
-"""Recurrent layers on a GPU: a block of threads for each sequence, which walks through time."""
+"""Recurrent layers on a GPU: a block of threads for each sequence, which walks through time.
 
-from collections.abc import Mapping
+Where one multiprocessor would read the weights of every step for too long, each step is a launch of
+its own instead, in which all of them read a part.
+"""
+
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tvm import s_tir, tirx
-from tvm.ir.expr import TensorLoad
-from tvm_ffi import structural_map
 
 from hybridc.compiler.cuda.gpu import MOST_THREADS
 from hybridc.compiler.interfaces import (
-    Match,
     NotApplicable,
     Point,
     PrimFunc,
@@ -21,36 +21,21 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels.recurrence import LANES, NAME
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import CUDA, Target
+from hybridc.schedules import _cuda_recurrence_steps as by_step
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules import _loops
-from hybridc.schedules._cuda_product import substituted
+from hybridc.schedules._cuda_recurrence import FLOAT, State, Steps, of_lane, parts, tile
 
 Expr = Any
-_FLOAT = 4
 _THREADS = (64, 128, 256, 512, MOST_THREADS)
-
-
-@dataclass(frozen=True)
-class Steps(Match):
-    """A recurrence: `[time, batch, hidden units in whole blocks]`, and its two parts.
-
-    `begin` makes the first state, `step` a new one of the last; both are loops over the batch and
-    the hidden units.
-    """
-
-    sizes: tuple[int, int, int]
-    begin: Any
-    step: Any
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory: the state before a step and after it."""
-        return 2 * self.sizes[2] * _FLOAT
+# Bytes that a multiprocessor reads of the L2 cache in a cycle, and cycles from one launch of a
+# graph to the next: 2 to 3 µs.
+_L2_BYTES, _LAUNCH = 64, 4_000
 
 
 @dataclass(frozen=True)
 class CudaRecurrence(ScheduleRule):
-    """All steps of a recurrent layer in one launch: a sequence to a block, its state shared."""
+    """All steps of a recurrent layer: a sequence to a block, its state shared; or step by step."""
 
     priority: ClassVar[int] = 94
     device: ClassVar[str] = CUDA
@@ -60,25 +45,42 @@ class CudaRecurrence(ScheduleRule):
         block = func.body.block if isinstance(func.body, s_tir.SBlockRealize) else None
         if block is None or str(block.annotations.get(KERNEL, "")) != NAME:
             return NotApplicable("it holds no recurrence")
-        _, (begin, step) = _parts(block)
+        _, (begin, step) = parts(block)
         time, batch, _, padded = (int(extent) for extent in func.params[0].shape)
-        made = Steps(func, target, (time, batch, padded), begin, step)
-        if made.shared > target.device.shared_per_block:
-            return NotApplicable(f"{padded} hidden units have no room in shared memory")
-        return made
+        return Steps(func, target, (time, batch, padded), begin, step)
 
     def knobs(self, match: Steps) -> Space:
-        """`threads` of a block."""
-        return {"threads": _THREADS}
+        """`threads` of a block, and whether each step is one of `launches` or there is only one."""
+        return {"threads": _THREADS, "launches": (0, 1)}
 
     def default(self, match: Steps, target: Target) -> Point:
-        """A thread for each hidden unit, as far as a block has them."""
+        """A thread for each hidden unit, as far as a block has them; launches where they pay."""
+        if not _fits(match) or self._pays(match):
+            return {"threads": by_step.THREADS, "launches": 1}
         enough = [count for count in _THREADS if count >= match.sizes[2]]
-        return {"threads": min(enough, default=MOST_THREADS)}
+        return {"threads": min(enough, default=MOST_THREADS), "launches": 0}
+
+    def canonical(self, match: Steps, point: Point) -> Point:
+        """A state that has no room in shared memory is in the GPU's."""
+        return point if _fits(match) else {**point, "launches": 1}
 
     def schedule(self, match: Steps, point: Point) -> Schedule:
         """Written out thread by thread."""
-        return _loops.new_schedule(_Writer(match, point["threads"]).function())
+        point = self.canonical(match, point)
+        writer = by_step.Writer if point["launches"] else _Writer
+        return _loops.new_schedule(writer(match, point["threads"]).function())
+
+    def _pays(self, match: Steps) -> bool:
+        """Whether to read the weights on all multiprocessors saves more than launches take."""
+        _, batch, padded = match.sizes
+        cycles = match.gates * match.hidden * padded * FLOAT / _L2_BYTES
+        sms = min(match.target.device.sms, batch * padded // LANES)
+        apart = _LAUNCH + cycles * batch / sms
+        return apart < cycles * -(-batch // match.target.device.sms)
+
+
+def _fits(match: Steps) -> bool:
+    return match.shared <= match.target.device.shared_per_block
 
 
 class _Writer:
@@ -87,8 +89,16 @@ class _Writer:
     def __init__(self, match: Steps, threads: int) -> None:
         self.match, self.threads = match, threads
         self.image, self.thread = tir.variable("image"), tir.variable("thread")
-        self.memory = tir.buffer("states", match.shared // _FLOAT, "float32", "shared.dyn")
-        (self.state,), _ = _parts(match.func.body.block)
+        self.memory = tir.buffer("states", match.shared // FLOAT, "float32", "shared.dyn")
+        (state,), _ = parts(match.func.body.block)
+        units = match.sizes[2]
+        self.state = State(
+            state,
+            # The block has those of its image.
+            lambda indices: indices[0] * units + indices[2],
+            lambda place: tir.got("float32", tir.address(self.memory, place)),
+            lambda place, value: tir.call("put<float>", tir.address(self.memory, place), value),
+        )
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
@@ -104,20 +114,24 @@ class _Writer:
     def _begin(self) -> Any:
         """The first state and the first cell."""
         images, units = self.match.begin, self.match.begin.body
-        return self._each(
-            lambda unit: self._with(units.body, {images.loop_var: self.image, units.loop_var: unit})
-        )
+
+        def one(unit: Expr) -> Any:
+            axes = {images.loop_var: self.image, units.loop_var: unit}
+            return self.state.within(units.body, axes)
+
+        return self._each(one)
 
     def _step(self, blocks: Any) -> Any:
         """A new state of the last; no thread begins with the next before all are there."""
-        images = blocks.body
-        (total,), statements = _parts(images.body.block)
-        sums = tir.buffer("total", int(total.shape[0]), "float32", "local")
+        images, part, gates = tile(blocks)
+        (total,), statements = parts(gates)
+        sums = tir.buffer("total", self.match.gates, "float32", "local")
 
         def one(unit: Expr) -> Any:
-            axes = {images.loop_var: self.image, blocks.loop_var: unit // LANES}
-            lane = _of_lane(tir.sequence(statements), unit % LANES)
-            body = self._with(lane, axes, (total, sums))
+            axes = {images.loop_var: self.image, part.loop_var: tir.number(0)}
+            axes[blocks.loop_var] = unit // LANES
+            lane = of_lane(tir.sequence(statements), unit % LANES)
+            body = self.state.within(lane, axes, (total, sums))
             return tir.allocated([sums], body)
 
         return tir.sequence([self._each(one), tir.barrier()])
@@ -131,51 +145,3 @@ class _Writer:
             return tir.when([unit < units] if units % self.threads else [], one(unit))
 
         return tir.loop(-(-units // self.threads), turn, "turn")
-
-    def _with(
-        self, body: Any, axes: Mapping[Any, Expr], sums: tuple[Any, Any] = (None, None)
-    ) -> Any:
-        """A body with its axes replaced, sums in registers, and states in shared memory."""
-        old, new = sums
-
-        def load(node: Any) -> Any:
-            if node.source.same_as(self.state):
-                return tir.got("float32", self._place(node.indices))
-            return tirx.BufferLoad(new, node.indices[:1]) if node.source.same_as(old) else node
-
-        def store(node: Any) -> Any:
-            if node.buffer.same_as(self.state):
-                return tir.call("put<float>", self._place(node.indices), node.value)
-            if node.buffer.same_as(old):
-                return tirx.BufferStore(new, node.value, node.indices[:1])
-            return node
-
-        typed = {axis: tirx.Cast(str(axis.ty.dtype), value) for axis, value in axes.items()}
-        stored = structural_map(substituted(body, typed), (tirx.BufferStore, store))
-        return structural_map(stored, (TensorLoad, load))
-
-    def _place(self, indices: Any) -> Expr:
-        """Where a state lies: of `[which, image, unit]` the block has those of its image."""
-        which, _, unit = indices
-        flat = which * self.match.sizes[2] + unit
-        return tir.address(self.memory, tirx.Cast("int32", flat))
-
-
-def _parts(block: Any) -> tuple[list[Any], list[Any]]:
-    """The buffers of a block, and its statements."""
-    body = list(block.body.seq)
-    made = [each.buffer for each in body if isinstance(each, tirx.AllocBuffer)]
-    statements = [each for each in body if not isinstance(each, tirx.AllocBuffer)]
-    return [*block.alloc_buffers, *made], statements
-
-
-def _of_lane(body: Any, lane: Expr) -> Any:
-    """What vectors compute as one lane of them does."""
-
-    def one(loop: Any) -> Any:
-        if loop.kind != tirx.ForKind.VECTORIZED:
-            return loop
-        typed = tirx.Cast(str(loop.loop_var.ty.dtype), lane)
-        return substituted(loop.body, {loop.loop_var: typed})
-
-    return structural_map(body, (tirx.For, one))

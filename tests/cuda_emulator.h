@@ -3,8 +3,8 @@
 // Barriers and warp-wide functions are kept to the letter: a thread waits until all threads that
 // have not returned are there, and what can never go on is an error.  The order in which threads
 // run is chosen from outside, so that results which depend on it (races) show.  Asynchronous
-// copies arrive as late as the program allows: when their group is waited for.  All accesses are
-// watched besides, so that a race is found in whatever order threads run.
+// copies arrive as late as the program allows: when their group is waited for; so do products of
+// warpgroups.  All accesses are watched besides, so that a race is found in whatever order threads run.
 #pragma once
 #include "cuda_emulator_watch.h"
 
@@ -56,6 +56,7 @@ struct Thread {
   Index index;
   std::deque<std::vector<Copy>> groups;
   std::vector<Copy> open;
+  std::deque<std::function<void()>> products;
   int turn;
 };
 
@@ -87,6 +88,7 @@ inline void barrier(State state) {
 
 inline void enter() {
   body();
+  if (!threads[current].products.empty()) fault = "a product is not waited for";
   threads[current].state = kDone;
   swapcontext(&threads[current].context, &scheduler);
 }
@@ -111,6 +113,7 @@ inline void run_block(int order) {
     t.state = kReady;
     t.groups.clear();
     t.open.clear();
+    t.products.clear();
     t.turn = 0;
     getcontext(&t.context);
     t.context.uc_stack.ss_sp = t.stack.data();

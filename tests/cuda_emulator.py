@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 import tvm
 from tvm import tirx
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_visit
 
 from hybridc.compiler import memory
 from hybridc.compiler.cuda import codegen, launches
@@ -50,9 +50,10 @@ def run(func: PrimFunc, arrays: Sequence[Array], target: Target, order: int = 0)
 
     Kernels whose launches pass tensors that are no parameters are not supported.
     """
-    source, found = source_of(_numbered(func), target)
+    numbered = _numbered(func)
+    source, found = source_of(numbered, target)
     workspaces = _workspaces(func)
-    library = _library(_program(source, found, list(workspaces), len(arrays)))
+    library = _library(_program(source, _host(numbered.body, found), list(workspaces), len(arrays)))
     given = [np.asarray(array) for array in arrays]
     room = _Room.of([*(array.nbytes for array in given), *workspaces.values()])
     held = [room.holding(place, array) for place, array in enumerate(given)]
@@ -122,10 +123,38 @@ def _workspaces(func: PrimFunc) -> dict[str, int]:
     return {name: 8 * size for name, size in found.items()}
 
 
-def _program(source: str, found: Sequence[Launch], workspaces: Sequence[str], arrays: int) -> str:
+def _host(body: Any, found: Sequence[Launch]) -> list[str | Launch]:
+    """What the host does: launches in their order, and C++ of the loops around them."""
+    left, made = list(found), list[str | Launch]()
+
+    def launch(node: Any, visitor: Any) -> None:
+        if str(node.attr_key) == "thread_extent":
+            made.append(left.pop(0))
+        else:
+            visitor.default_visit(node)
+
+    def loop(node: Any, visitor: Any) -> None:
+        if node.kind == tirx.ForKind.THREAD_BINDING:
+            made.append(left.pop(0))
+            return
+        name = node.loop_var.name
+        made.append(
+            f"for (int {name} = {node.min}; {name} < {node.min + node.extent}; ++{name}) {{"
+        )
+        visitor.default_visit(node)
+        made.append("}")
+
+    structural_visit(body, [(tirx.AttrStmt, launch), (tirx.For, loop)])
+    assert not left
+    return made
+
+
+def _program(
+    source: str, host: Sequence[str | Launch], workspaces: Sequence[str], arrays: int
+) -> str:
     """A C++ program with a function `run` that launches the kernels on arrays and workspaces."""
     kernels = cuda_text.emulated(source)
-    calls = [_call(kernels, launch) for launch in found]
+    calls = [step if isinstance(step, str) else _call(kernels, step) for step in host]
     return "\n".join(
         [
             kernels,
@@ -144,6 +173,9 @@ def _program(source: str, found: Sequence[Launch], workspaces: Sequence[str], ar
 def _call(kernels: str, launch: Launch) -> str:
     arguments: list[str] = []
     for kind, name in cuda_text.parameters(kernels)[launch.kernel]:
+        if "*" not in kind + name:
+            arguments.append(name)  # the variable of a loop around the launch
+            continue
         plain = re.sub(r"_ptr(_\d+)?$", "", name.strip("* "))
         held = f"arrays[{plain[1:]}]" if re.fullmatch(r"p\d+", plain) else plain
         arguments.append(f"reinterpret_cast<{kind}>({held})")

@@ -229,15 +229,12 @@ namespace emulated {
 // Where an element lies in a tile that is swizzled by 128 bytes: bits 4 to 6 of an address are those
 // of its place xor bits 7 to 9.  Along the depth a row has 128 bytes, eight of them 1024; by depth it
 // is the other way round, in panels of 64 elements of the own axis.
-template <class T>
-float tile_element(const void* tile, bool by_depth, int own, int k) {
+inline const uint16_t* tile_element(const void* tile, bool by_depth, int own, int k) {
   auto start = reinterpret_cast<uintptr_t>(tile);
   uintptr_t place = by_depth ? own / 64 * 8192 + k / 8 * 1024 + k % 8 * 128 + own % 64 * 2
                              : own / 8 * 1024 + own % 8 * 128 + k * 2;
   uintptr_t at = (start + place) ^ ((start + place) >> 7 & 7) << 4;
-  auto element = reinterpret_cast<const uint16_t*>(at);
-  watch_async_read(element, 2);
-  return wide(static_cast<T*>(nullptr), *element);
+  return reinterpret_cast<const uint16_t*>(at);
 }
 
 // m64nNk16, four times along the depth: warp i of four has rows 16 i to 16 i + 15, and of these and
@@ -248,10 +245,23 @@ void wgmma(float* sums, const void* left, const void* right, bool left_by, bool 
   check_shared(right, 1024);
   if (show(left, 0) != left || show(right, 0) != right) fail("a warp multiplies different tiles");
   int g = current / 32 % 4 * 16 + lane() / 4, q = lane() % 4;
+  auto elements = [=](int i, int k) {
+    return std::make_pair(tile_element(left, left_by, g + 8 * (i / 2 % 2), k),
+                          tile_element(right, right_by, i / 4 * 8 + 2 * q + i % 2, k));
+  };
+  // What may be read from now on is seen now, and read as late as it may be.
   for (int i = 0; i < columns / 2; ++i)
-    for (int k = 0; k < 64; ++k)
-      sums[i] += tile_element<T>(left, left_by, g + 8 * (i / 2 % 2), k) *
-                 tile_element<T>(right, right_by, i / 4 * 8 + 2 * q + i % 2, k);
+    for (int k = 0; k < 64; ++k) {
+      watch_async_read(elements(i, k).first, 2);
+      watch_async_read(elements(i, k).second, 2);
+    }
+  threads[current].products.push_back([=] {
+    for (int i = 0; i < columns / 2; ++i)
+      for (int k = 0; k < 64; ++k) {
+        auto [a, b] = elements(i, k);
+        sums[i] += wide(static_cast<T*>(nullptr), *a) * wide(static_cast<T*>(nullptr), *b);
+      }
+  });
 }
 }  // namespace emulated
 #define WGMMA(TYPE, T, N)                                                                  \
@@ -259,6 +269,17 @@ void wgmma(float* sums, const void* left, const void* right, bool left_by, bool 
   void hybridc_wgmma_##TYPE##_##N(float* sums, const void* left, const void* right) {      \
     emulated::wgmma<T, N>(sums, left, right, left_by, right_by);                           \
   }
+template <int n>
+void products() {
+  auto& waiting = emulated::threads[emulated::current].products;
+  while (static_cast<int>(waiting.size()) > n) {
+    waiting.front()();
+    waiting.pop_front();
+  }
+}
+template <int n> void hybridc_products_64(float*) { products<n>(); }
+template <int n> void hybridc_products_128(float*) { products<n>(); }
+template <int n> void hybridc_products_256(float*) { products<n>(); }
 WGMMA(float16, half, 64)
 WGMMA(float16, half, 128)
 WGMMA(float16, half, 256)

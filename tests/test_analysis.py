@@ -202,7 +202,7 @@ def test_rooflines_by_hand() -> None:
     assert "no instructions" in gains.Analysis().lowered("fp16", facts).source
     low, high = gains.Analysis().lowered("int8", facts).bounds
     assert low < 20 / 12.5 < high
-    (exact, *_) = analysis._by_roofline([heavy, light], ROOFS)  # pyright: ignore[reportPrivateUsage]
+    (exact, *_) = analysis._by_roofline([heavy, light], ROOFS, "cpu")  # pyright: ignore[reportPrivateUsage]
     assert exact.to_json()["speedup"] == pytest.approx(30 / 20)
 
 

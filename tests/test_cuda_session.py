@@ -6,6 +6,7 @@ on a device.
 
 import ctypes
 import gc
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,35 @@ def test_what_a_graph_computes_is_copied_for_whoever_keeps_it_on_the_gpu(
         np.testing.assert_allclose(y.numpy(), right(k * X), rtol=1e-5, atol=1e-5)
     # Of both results of the third and the fourth call, which are a graph's.
     assert driver.calls.count("cuMemcpyDtoDAsync") == 4
+
+
+def test_torch_gives_the_memory_and_its_default_stream_waits_for_what_is_left_running(
+    session: InferenceSession, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waits on the host, but for the memory from which inputs are being copied."""
+    torch = pytest.importorskip("torch")
+    stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: driver.calls.append("stop"))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: stream)
+    given = torch.from_numpy(X)
+    for _ in range(3):
+        session(given)
+    driver.calls.clear()
+    y, _ = session(given)
+    copied = "cuMemcpyDtoDAsync"
+    behind = ["cuEventRecord", "cuStreamWaitEvent"]
+    assert driver.calls == [
+        *(ON, WAIT, UPLOAD, OFF, ON, "cuGraphLaunch", OFF),
+        *(ON, copied, copied, *behind, OFF),
+    ]
+    np.testing.assert_allclose(y.numpy(), right(X), rtol=1e-5, atol=1e-5)
+    stream.cuda_stream = 5
+    driver.calls.clear()
+    session(given)
+    assert driver.calls == [
+        *(ON, WAIT, UPLOAD, OFF, ON, "cuGraphLaunch", OFF),
+        *("stop", ON, copied, copied, WAIT, OFF),
+    ]
 
 
 def test_what_cannot_be_recorded_stays_plain_and_is_noted(

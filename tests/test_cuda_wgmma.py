@@ -73,6 +73,37 @@ def test_what_no_fence_lets_be_seen_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         at(func, {}, device)
 
 
+@needs_compiler
+@pytest.mark.parametrize(
+    ("waits", "said"),
+    [
+        (lambda behind: behind == 0, "under way is touched|race|Not equal to tolerance"),
+        (lambda behind: behind > 0, "a product is not waited for"),
+    ],
+)
+def test_tiles_that_are_overwritten_and_sums_that_are_read_too_early_are_told(
+    waits: Any, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = _cuda_warpgroups.WarpGroups.awaited
+
+    def awaited(self: Any, warp: Any, registers: Any, behind: int) -> Any:
+        return plain(self, warp, registers, behind) if waits(behind) else []
+
+    monkeypatch.setattr(_cuda_warpgroups.WarpGroups, "awaited", awaited)
+    device = gpu("sm_90a")
+    (func,) = product([64, 512], [512, 64], "float16")(device)
+    with pytest.raises(AssertionError, match=said):
+        at(func, {"rows": 64, "columns": 64, "stages": 3, "splits": 1}, device)
+
+
+@needs_compiler
+@pytest.mark.parametrize("stages", [2, 3, 5])
+def test_products_are_under_way_while_the_next_tiles_are_copied(stages: int) -> None:
+    device = gpu("sm_90a")
+    (func,) = product([64, 512], [512, 64], "float16")(device)
+    at(func, {"rows": 64, "columns": 64, "stages": stages, "splits": 1}, device, order=1)
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "sm_100"])
 def test_other_architectures_have_no_warpgroups(arch: str) -> None:
     device = gpu(arch)

@@ -5,10 +5,12 @@ from dataclasses import replace
 import pytest
 from made_up import ROOFS
 
+from hybridc.compiler import target
 from hybridc.compiler.anatomy.work import CONVOLUTION, PRODUCT, Operator
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.orchestration import prospects, stages
+from hybridc.compiler.hardware import roofline
+from hybridc.compiler.orchestration import gains, prospects, stages
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.stages import Stage
 
@@ -71,8 +73,17 @@ def test_a_model_in_a_lower_precision_is_left_so(precision: str) -> None:
 def test_a_gpu_is_asked_for_its_own_instructions() -> None:
     """What the host's CPU has says nothing of it, and few weights are no reason against fp16."""
     hopper, turing = replace(AVX2, target="sm_90a"), replace(AVX2, target="sm_75")
-    tried = ["bf16", "fp16", "int8", "int8-dynamic"]
+    tried = ["tf32", "bf16", "fp16", "int8", "int8-dynamic"]
     assert hopeful(hopper, BUSY) == tried
     assert hopeful(turing, BUSY) == ["fp16"]
     assert "sm_75 has no mma.bf16" in prospects.vain("bf16", turing, BUSY)
     assert "for target kind cuda" in prospects.vain("int4-weights", hopper, BUSY)
+    assert "for target kind cpu" in prospects.vain("tf32", AVX2, BUSY)
+
+
+def test_gains_on_a_gpu_are_by_its_own_peaks() -> None:
+    roofs = roofline.roofs(target.parse("sm_90a"))
+    facts = replace(BUSY, roofs=roofs)
+    found = {name: gains.Analysis().lowered(name, facts).mean for name in ("tf32", "bf16", "int8")}
+    assert 0 < found["tf32"] < found["bf16"] < found["int8"]
+    assert roofline.roofs(target.parse("sm_75")).lacking == ("tf32", "bf16", "int8")

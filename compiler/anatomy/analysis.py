@@ -14,7 +14,7 @@ from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.hardware import roofline
 from hybridc.compiler.hardware.roofline import FULL, PRECISIONS, Roofs
 from hybridc.compiler.interfaces import IRModule
-from hybridc.compiler.orchestration import gains, learnt_gains
+from hybridc.compiler.orchestration import gains, learnt_gains, precisions
 from hybridc.compiler.orchestration.gains import Facts, Gain
 from hybridc.compiler.target import Target
 
@@ -117,11 +117,11 @@ def analyse(module: IRModule, target: Target, log: str | None = None) -> Analysi
         seconds=roofs.total(found),
         roofs=roofs,
         shares=_shares(found, roofs),
-        expected=(*_by_roofline(found, roofs), Expected("tuned", tuned)),
+        expected=(*_by_roofline(found, roofs, target.kind), Expected("tuned", tuned)),
     )
 
 
-def _by_roofline(found: Sequence[Operator], roofs: Roofs) -> list[Expected]:
+def _by_roofline(found: Sequence[Operator], roofs: Roofs, device: str) -> list[Expected]:
     """Fusion and the lower precisions; a target without their instructions only moves less."""
     full = roofs.total(found)
     if not full:
@@ -129,7 +129,8 @@ def _by_roofline(found: Sequence[Operator], roofs: Roofs) -> list[Expected]:
     alone = math.log(roofs.total(found, fused=False) / full)
     fused = Gain(alone, alone / 2, "roofline: operators fused, beside each alone")
     facts, predictor = Facts(tuple(found), roofs), gains.Analysis()
-    lower = [Expected(p, predictor.lowered(p, facts)) for p in PRECISIONS if p != FULL]
+    known = [p for p in PRECISIONS if p != FULL and p in precisions.of_device(device)]
+    lower = [Expected(p, predictor.lowered(p, facts)) for p in known]
     return [Expected("exact", fused), *lower]
 
 

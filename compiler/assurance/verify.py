@@ -51,6 +51,7 @@ class Reduced:
 # differently one step differs, and so do the steps of the layers behind it: ONNX Runtime with its
 # optimisations is up to 9 % of the largest output away from itself without (BERT, cosine 0.998).
 # fp16 rounds by up to 2^-12, an eighth of bf16: so is its share, and of 1 - cosine an 8^2-th.
+# tf32 has as many bits.
 # Weights in steps of s are wrong by s / sqrt(12) on average.  Where they are spread normally, the
 # largest of 128 is 2.7 deviations, of 32 it is 2.1: 127 levels make that 0.6 % of a product, 7
 # levels 8.7 %.  Errors of layers are independent; of n products in a row sqrt(n) times as much
@@ -62,6 +63,7 @@ class Reduced:
 REDUCED: Mapping[str, Reduced] = {
     "bf16": Reduced(share=0.05, cosine=0.999),
     "fp16": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
+    "tf32": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
     "int8": Reduced(share=0.15, cosine=0.99),
     "int8-weights": Reduced(share=0.05, cosine=0.999),
     "int8-dynamic": Reduced(share=0.1, cosine=0.99),

@@ -18,6 +18,7 @@ from hybridc.compiler.model import Array
 
 # CU_STREAM_CAPTURE_MODE_RELAXED: memory may be allocated meanwhile, by other threads too.
 _RELAXED = 2
+_UNTIMED = 2  # CU_EVENT_DISABLE_TIMING
 
 
 class Link:
@@ -36,6 +37,8 @@ class Link:
         self.enter()
         self._call("cuStreamCreate", byref(stream), 0)
         self.stream = int(stream.value or 0)
+        self.running = False  # whether the host left work on the stream that it did not wait for
+        self._begun: c_void_p | None = None
 
     def enter(self) -> None:
         """Make the GPU's context that of this thread."""
@@ -61,6 +64,21 @@ class Link:
     def finish(self) -> None:
         """Wait until all that was begun is done."""
         self._call("cuStreamSynchronize", c_void_p(self.stream))
+        self.running = False
+
+    def precede(self) -> None:
+        """Let the default stream, and all that wait for it, wait for what was begun; not the host.
+
+        An action on the default stream comes behind the work of all others, and before what these
+        are given later (CUDA driver API, stream synchronization behavior).
+        """
+        if self._begun is None:
+            made = c_void_p()
+            self._call("cuEventCreate", byref(made), _UNTIMED)
+            self._begun = made
+        self._call("cuEventRecord", self._begun, c_void_p(self.stream))
+        self._call("cuStreamWaitEvent", c_void_p(0), self._begun, 0)
+        self.running = True
 
     def pinned(self, size: int) -> Array:
         """Bytes that the GPU copies to and from by itself; given back with the array."""

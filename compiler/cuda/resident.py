@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 
 from hybridc.compiler import tensors
-from hybridc.compiler.cuda import torch_graphs
+from hybridc.compiler.cuda import callers, torch_graphs
 from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.model import Array
@@ -55,11 +55,6 @@ class Resident:
             self.link.finish()
         return [_owned(memory, tensor) for memory, tensor in zip(pinned, made, strict=True)]
 
-    def finish(self) -> None:
-        """Wait until what was asked of the GPU is done."""
-        self.link.enter()
-        self.link.finish()
-
     def replayed(self, main: Callable[..., Any], holding: Holding, by_torch: bool) -> Graphs:
         """`main` as a function whose calls are recorded and replayed as graphs.
 
@@ -70,12 +65,26 @@ class Resident:
         record = torch_graphs.recorder(self.device, stream) if by_torch else self.link.record
         return Graphs(main, holding, record, self.working)
 
-    def owned(self, made: Sequence[Tensor], main: Callable[..., Any]) -> list[Tensor]:
-        """What `main` made, in memory that no later call writes."""
-        if not (isinstance(main, Graphs) and main.lent):
-            return list(made)
+    def handed(self, made: Sequence[Tensor], main: Callable[..., Any], library: Any) -> list[Any]:
+        """What `main` made, for a caller of a library: numpy's on the host, others' on the GPU.
+
+        No later call writes their memory.  They are computed when this returns, but for those of
+        torch, whose default stream waits for them.
+        """
+        if library is np:
+            return self.fetch(made)
+        current = callers.stream(library, self.link.index)
+        follows = callers.follows(current)
+        if current is not None and not follows:
+            current.synchronize()  # what it still does may be with the memory that it gives next
         with self.working():
-            return self._copies(made)
+            lent = isinstance(main, Graphs) and main.lent
+            found = self._copies(made, library) if lent else list(made)
+            if follows:
+                self.link.precede()
+            else:
+                self.link.finish()
+        return found
 
     @contextmanager
     def working(self) -> Generator[None]:
@@ -98,7 +107,8 @@ class Resident:
             self._inputs[key] = there, self.link.pinned(_size(tensor))
         there, memory = self._inputs[key]
         if memory.nbytes:
-            # What the last call was copying from here is done: its results were waited for.
+            if self.link.running:
+                self.link.finish()  # the last call may still be copying from here
             np.copyto(memory, _bytes(tensor))
             self.link.upload(there.data_ptr(), memory)
         return there
@@ -112,9 +122,9 @@ class Resident:
         found: Array = self._results[key]
         return found
 
-    def _copies(self, made: Sequence[Tensor]) -> list[Tensor]:
+    def _copies(self, made: Sequence[Tensor], library: Any) -> list[Any]:
         """Copies on the GPU, which no later call writes."""
-        found = [tvm.runtime.empty(tuple(t.shape), str(t.dtype), self.device) for t in made]
+        found = [callers.room(library, tensor, self.device) for tensor in made]
         for copy, tensor in zip(found, made, strict=True):
             if size := _size(tensor):
                 self.link.copy(copy.data_ptr(), tensor.data_ptr(), size)

@@ -1,8 +1,9 @@
 """Device functions for the instructions of Hopper's warpgroups, as inline PTX.
 
 `wgmma.mma_async` of the PTX manual 9.0: 64 rows of the left tile by all columns of the right one,
-16 elements of depth at a time.  A tile's 64 elements of depth are multiplied in one statement, from
-the fence to the wait, so that no compiler moves what reads the sums into it.
+16 elements of depth at a time.  A tile's 64 elements of depth are one group, from the fence to the
+commit.  What waits for groups takes the sums as well, so that no compiler moves what reads them
+before it.
 """
 
 COLUMNS = (64, 128, 256)
@@ -26,9 +27,22 @@ _TAIL = "#endif\n"
 
 
 def text() -> str:
-    """The functions, `hybridc_wgmma_<type>_<columns>`, which take which sides are by depth."""
+    """The functions: `hybridc_wgmma_<type>_<columns>` and `hybridc_products_<columns>`.
+
+    The former take which sides are by depth; the latter wait for all but so many groups.
+    """
     made = [_function(dtype, columns) for dtype in _TYPES for columns in COLUMNS]
-    return "\n".join([_HEAD, *made, _TAIL])
+    return "\n".join([_HEAD, *made, *map(_waiting, COLUMNS), _TAIL])
+
+
+def _waiting(columns: int) -> str:
+    count = columns // 2
+    outputs = ", ".join(f'"+f"(sums[{i}])' for i in range(count))
+    return f"""template <int n>
+HYBRIDC_INLINE void hybridc_products_{columns}(float* sums) {{
+  asm volatile("wgmma.wait_group.sync.aligned %{count};" : {outputs} : "n"(n) : "memory");
+}}
+"""
 
 
 def _function(dtype: str, columns: int) -> str:
@@ -47,14 +61,14 @@ def _function(dtype: str, columns: int) -> str:
         for step in range(_STEPS)
         for side in ("left", "right")
     )
-    return f"""// sums[64x{columns}] += left[64x64] right[64x{columns}] of {dtype}.
+    return f"""// sums[64x{columns}] += left[64x64] right[64x{columns}] of {dtype}, when waited for.
 template <int left_by_depth, int right_by_depth>
 HYBRIDC_INLINE void hybridc_wgmma_{dtype}_{columns}(float* sums, const void* left,
                                                   const void* right) {{
   asm volatile(
       "{{\\n.reg .pred all;\\nsetp.ne.b32 all, 1, 0;\\nwgmma.fence.sync.aligned;\\n"
 {products}
-      "wgmma.commit_group.sync.aligned;\\nwgmma.wait_group.sync.aligned 0;\\n}}"
+      "wgmma.commit_group.sync.aligned;\\n}}"
       : {outputs}
       : {inputs}, "n"(left_by_depth), "n"(right_by_depth)
       : "memory");

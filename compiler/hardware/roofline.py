@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hybridc.compiler.anatomy.work import Operator
+from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.hardware import peaks
 from hybridc.compiler.target import NARROW, Target
 
 FULL = "fp32"
+# Bytes a second from a GPU's L2 cache beside those from its memory; assumed, data sheets tell none.
+_CACHED = 2.0
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Narrow:
 PRECISIONS: Mapping[str, Narrow] = MappingProxyType(
     {
         FULL: Narrow(1.0, 1.0, FULL),
+        "tf32": Narrow(1.0, 1.0, "tf32"),
         "bf16": Narrow(0.5, 0.5, "bf16"),
         "fp16": Narrow(0.5, 0.5, "fp16"),
         "int8": Narrow(0.25, 0.25, "int8"),
@@ -72,7 +76,8 @@ class Roofs:
         whole = weights * PRECISIONS[precision].weights <= self.cache
         held = each.weights * narrow.weights
         moved += held / (self.cached if whole else self.memory)
-        return max(each.flops / self.rates[narrow.multiplied], moved)
+        rate = self.rates.get(narrow.multiplied, self.rates[FULL])
+        return max(each.flops / rate, moved)
 
     def total(
         self, found: Sequence[Operator], precision: str = FULL, *, fused: bool = True
@@ -84,6 +89,8 @@ class Roofs:
 
 def roofs(target: Target) -> Roofs:
     """Of this machine what was measured, if anything was; nothing is measured now."""
+    if target.gpu is not None:
+        return _of_gpu(target.gpu)
     facts, known = target.machine, peaks.known(target)
     cores = target.threads * facts.hertz
     full = known.flops if known else 2 * target.lanes() * facts.fma_per_cycle * cores
@@ -99,3 +106,17 @@ def roofs(target: Target) -> Roofs:
         tuple(p for p in NARROW if rates[p] <= full),
         origin,
     )
+
+
+def _of_gpu(gpu: Gpu) -> Roofs:
+    """By its data sheet; bytes are multiplied twice as fast as halves, on all with instructions."""
+    rates = {
+        FULL: gpu.fp32,
+        "tf32": gpu.tf32 if "mma.tf32" in gpu.features else gpu.fp32,
+        "bf16": gpu.half if "mma.bf16" in gpu.features else gpu.fp32,
+        "fp16": gpu.half,
+        "int8": 2 * gpu.half if "mma.int8" in gpu.features else gpu.fp32,
+    }
+    lacking = tuple(name for name, rate in rates.items() if name != FULL and rate <= gpu.fp32)
+    cached = _CACHED * gpu.bandwidth
+    return Roofs(rates, gpu.bandwidth, cached, gpu.l2, lacking, f"data sheet of {gpu.name}")

@@ -9,6 +9,7 @@ from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.gains import Facts, Gain
 from hybridc.compiler.quantization import operator_times
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.target import Target
 
 
 def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
@@ -35,8 +36,15 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
         latency=latency.value if latency else 0.0,
         code=max(0, (found.measured.size or 0) - held),
         unknown=missed / (known + missed) if known + missed else 1.0,
-        machine=f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads",
+        machine=_machine(target),
         precision=found.report.precision,
         idle=found.report.idle,
         seconds=found.seconds,
     )
+
+
+def _machine(target: Target) -> str:
+    """What gains are remembered of: the GPU, or the CPU as it is used."""
+    if target.gpu is not None:
+        return target.gpu.name
+    return f"{host.cpu_model()}/{target.vector_bits} bits/{target.threads} threads"

@@ -16,7 +16,12 @@ _BOUND = 3.0
 # multiply-adds of 16 bits where there is no instruction for four of 8.
 NEEDED = {"bf16": "avx512bf16", "fp16": "f16c"}
 # The same of a GPU, all of which multiply fp16 so.
-_NEEDED_OF_GPU = {"bf16": "mma.bf16", "int8": "mma.int8", "int8-dynamic": "mma.int8"}
+_NEEDED_OF_GPU = {
+    "tf32": "mma.tf32",
+    "bf16": "mma.bf16",
+    "int8": "mma.int8",
+    "int8-dynamic": "mma.int8",
+}
 # Those that gain by smaller weights alone.
 _SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
 # Those that another one, which is tried as well, equals in size.

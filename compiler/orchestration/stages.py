@@ -13,7 +13,7 @@ from hybridc.compiler.configuration.plans import Options
 WITHOUT = "no-"  # how the names of stages begin that leave out a pass
 # The lossy precisions that are tried where they have a prospect, as a rule the most precise first;
 # weights of 4 bits are for size.
-LOSSY = ("bf16", "fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights")
+LOSSY = ("tf32", "bf16", "fp16", "int8-weights", "int8", "int8-dynamic", "int4-weights")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,37 @@
+"""Callers who keep results on the GPU: in memory of their library, in the order of its work.
+
+Torch allocates at no cost, and what its work is ordered by is known; of other libraries it is not.
+"""
+
+from typing import Any
+
+import tvm
+
+from hybridc.compiler.tensors import Tensor
+
+
+def room(library: Any, like: Tensor, device: Any) -> Any:
+    """Memory for a result on the GPU, a tensor of torch's where the caller's library is torch."""
+    kind = getattr(library, str(like.dtype), None) if _is_torch(library) else None
+    if kind is None:
+        return tvm.runtime.empty(tuple(like.shape), str(like.dtype), device)
+    return library.empty(tuple(like.shape), dtype=kind, device=str(like.device))
+
+
+def stream(library: Any, index: int) -> Any | None:
+    """Torch's current stream on a GPU; None where that is not known, or torch has no GPU yet."""
+    if not _is_torch(library) or not library.cuda.is_initialized():
+        return None
+    return library.cuda.current_stream(index)
+
+
+def follows(current: Any | None) -> bool:
+    """Whether work on the caller's stream waits for that of sessions by itself.
+
+    The default stream does: sessions have streams that wait for it, and the other way round.
+    """
+    return current is not None and int(current.cuda_stream) == 0
+
+
+def _is_torch(library: Any) -> bool:
+    return getattr(library, "__name__", "") == "torch"
