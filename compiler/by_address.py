@@ -5,7 +5,7 @@ take longer than the kernels.  Here weights and the memory between kernels stay 
 so do small inputs and results, which are copied.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,12 +108,12 @@ def by_address(
     return None
 
 
-def chosen(results: Sequence[Any], wanted: Iterable[tuple[int, Any]]) -> list[Any]:
+def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[Array]:
     """The results that are wanted; copies of those that were asked for before."""
-    seen = set[int]()
+    indices = [index for index, _ in wanted]
     return [
-        results[index].copy() if index in seen or seen.add(index) else results[index]
-        for index, _ in wanted
+        results[index].copy() if index in indices[:place] else results[index]
+        for place, index in enumerate(indices)
     ]
 
 

@@ -156,8 +156,7 @@ def test_torch_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "gates"), [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
 def test_recurrences_meet_their_weights_step_after_step(kind: str, gates: int) -> None:
-    options = {"hidden_size": 5, "direction": "bidirectional"}
     weights = {"w": floats(2, gates * 5, 6), "r": floats(2, gates * 5, 5)}
-    node = helper.make_node(kind, ["x", "w", "r"], ["y"], **options)
+    node = helper.make_node(kind, ["x", "w", "r"], ["y"], hidden_size=5, direction="bidirectional")
     found = inspect_model(build([node], [("x", FLOAT, [7, 3, 6])], weights))
     assert found["flops"] == 2 * 7 * 3 * 2 * gates * 5 * (6 + 5)
