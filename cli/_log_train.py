@@ -41,7 +41,7 @@ def train(
     verbose: bool,
     **plain: Any,
 ) -> None:
-    """Teach the cost model what the log knows of MODELs that were tuned.
+    """Teach the cost model what the log knows of MODELs.
 
     What it becomes guides every later tuning, if it ranks kernels that were held out no worse.
     """
