@@ -83,18 +83,23 @@ class State:
 
 def parts(block: Any) -> tuple[list[Any], list[Any]]:
     """The buffers of a block, and its statements."""
-    body = list(block.body.seq)
+    body = _statements(block.body)
     made = [each.buffer for each in body if isinstance(each, tirx.AllocBuffer)]
     statements = [each for each in body if not isinstance(each, tirx.AllocBuffer)]
     return [*block.alloc_buffers, *made], statements
 
 
-def tile(blocks: Any) -> tuple[Any, Any, Any]:
-    """Of a step's loop over blocks: the loops over sequences and parts, and the block of gates.
+def of_block(blocks: Any) -> tuple[Any, Any, list[Any]]:
+    """Of a step's loop over blocks: the loop over sequences, their sums, and what it does.
 
-    A tile is one sequence and all units of a block; its sums are `[0, gate, unit]`.
+    Sums are `[0, gate, unit]`; they begin, products are added, and a new state is made of them.
     """
-    return blocks.body, blocks.body.body, blocks.body.body.body.block
+    (total,), (images,) = parts(blocks.body.block)
+    return images, total, _statements(images.body)
+
+
+def _statements(body: Any) -> list[Any]:
+    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
 
 
 def of_lane(body: Any, lane: Expr) -> Any:

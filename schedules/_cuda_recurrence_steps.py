@@ -12,7 +12,7 @@ from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.kernels.recurrence import LANES
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules._cuda_product import substituted
-from hybridc.schedules._cuda_recurrence import State, Steps, of_lane, parts, tile
+from hybridc.schedules._cuda_recurrence import State, Steps, of_block, of_lane, parts
 
 Expr = Any
 # Of a block where nothing speaks for another number: 16 parts of each sum, whose loads are under
@@ -59,15 +59,13 @@ class Writer:
 
     def _step(self, blocks: Any) -> Any:
         """The launch of a step: sums in parts, then the new state."""
-        images, rest, block = tile(blocks)
-        (total,), (start, products, update) = parts(block)
+        images, total, (start, products, update) = of_block(blocks)
         _, batch, padded = self.match.sizes
         gates, across = self.match.gates, padded // LANES
         sums = tir.buffer("total", gates, "float32", "local")
         shared = tir.buffer("parts", self.threads * gates, "float32", "shared.dyn")
         lane, part = self.thread % LANES, self.thread // LANES
-        axes = {images.loop_var: self.block // across, rest.loop_var: tir.number(0)}
-        axes[blocks.loop_var] = self.block % across
+        axes = {images.loop_var: self.block // across, blocks.loop_var: self.block % across}
 
         def own(statement: Any) -> Any:
             return self.state.within(of_lane(statement, lane), axes, (total, sums))

@@ -24,7 +24,7 @@ from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules import _cuda_recurrence_steps as by_step
 from hybridc.schedules import _cuda_tir as tir
 from hybridc.schedules import _loops
-from hybridc.schedules._cuda_recurrence import FLOAT, State, Steps, of_lane, parts, tile
+from hybridc.schedules._cuda_recurrence import FLOAT, State, Steps, of_block, of_lane, parts
 
 Expr = Any
 _THREADS = (64, 128, 256, 512, MOST_THREADS)
@@ -123,13 +123,11 @@ class _Writer:
 
     def _step(self, blocks: Any) -> Any:
         """A new state of the last; no thread begins with the next before all are there."""
-        images, part, gates = tile(blocks)
-        (total,), statements = parts(gates)
+        images, total, statements = of_block(blocks)
         sums = tir.buffer("total", self.match.gates, "float32", "local")
 
         def one(unit: Expr) -> Any:
-            axes = {images.loop_var: self.image, part.loop_var: tir.number(0)}
-            axes[blocks.loop_var] = unit // LANES
+            axes = {images.loop_var: self.image, blocks.loop_var: unit // LANES}
             lane = of_lane(tir.sequence(statements), unit % LANES)
             body = self.state.within(lane, axes, (total, sums))
             return tir.allocated([sums], body)

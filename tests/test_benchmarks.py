@@ -62,7 +62,7 @@ def test_rows_that_were_not_measured_are_kept(results: ModuleType) -> None:
 
 def test_the_tables_that_are_asked_for(run: ModuleType) -> None:
     def keys(**given: object) -> list[str]:
-        lacking = dict.fromkeys(("models", "batch", "precision", "part", "kernels"))
+        lacking = dict.fromkeys(("models", "batch", "precision", "part", "kernels", "rivals"))
         options = {"names": [], **lacking, **given}
         return [section.key for section in run._chosen(argparse.Namespace(**options))]
 

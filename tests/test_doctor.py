@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor
+from hybridc.compiler import doctor, packages
 from hybridc.compiler.doctor import Check
 from hybridc.compiler.hardware import host
 
@@ -29,7 +29,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, package: str, release: str | None) 
             raise PackageNotFoundError(name)
         return release
 
-    monkeypatch.setattr(doctor, "version", pretended)
+    monkeypatch.setattr(packages, "version", pretended)
 
 
 @pytest.fixture(autouse=True)

@@ -163,7 +163,10 @@ class Runner:
 
     number = 1
 
-    def ask(self, *_: Any) -> dict[str, str]:
+    def send(self, *_: Any) -> None:
+        """It answers at once."""
+
+    def receive(self) -> dict[str, str]:
         return {"error": "LostGpuError: illegal memory access", "kind": "LostGpuError"}
 
     def kill(self) -> None:

@@ -94,7 +94,8 @@ def _operations(module: IRModule, value: Any) -> int:
     if not _is_fixed(weight):
         return 0
     extents = [int(extent) for extent in weight.ty.shape.values]
-    each = prod(extents[1:]) if operator(value) == "nn.conv2d" else extents[-2]
+    depth = extents[-2:][0]  # a vector has its depth alone
+    each = prod(extents[1:]) if operator(value) == "nn.conv2d" else depth
     return 2 * prod(map(int, value.ty.shape.values)) * each
 
 
