@@ -27,8 +27,6 @@ _REACHED = 0.8
 _EXCHANGED = 1.0
 # Bytes a cycle that kernels read and write at least, whatever they compute of them.
 _SLOWEST = 4.0
-
-
 # The attribute of kernels that were scheduled for the one thread of `expected`.
 ALONE = "hybridc.alone"
 
@@ -94,7 +92,8 @@ def _operations(module: IRModule, value: Any) -> int:
     if not _is_fixed(weight):
         return 0
     extents = [int(extent) for extent in weight.ty.shape.values]
-    each = prod(extents[1:]) if operator(value) == "nn.conv2d" else extents[-2]
+    # The depth of a product is that of a matrix, or of a vector.
+    each = prod(extents[1:]) if operator(value) == "nn.conv2d" else extents[-2:][0]
     return 2 * prod(map(int, value.ty.shape.values)) * each
 
 
