@@ -101,7 +101,7 @@ def _call(module: IRModule, binding: Any) -> _Call | None:
     if len(products) != 1 or isinstance(value.ty, relax.TupleType) or not _plain(func):
         return None
     places = [_place(func, _origin(func, region.source)) for region in products[0].reads[:2]]
-    if None in places or len(shape(binding.var)) != 4:
+    if len(places) != 2 or None in places or len(shape(binding.var)) != 4:
         return None
     fields = value.args[1].fields
     data, weight = (fields[place] for place in places)

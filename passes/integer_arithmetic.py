@@ -117,8 +117,8 @@ def _moved_axis(value: Expr, axis: int) -> int | None:
         return [place % len(order) for place in order].index(axis)
     if operator(value) == "expand_dims":
         rank = len(shape(value))
-        reduced = {int(place) % rank for place in value.attrs.axis}
-        return [place for place in range(rank) if place not in reduced][axis]
+        added = {int(place) % rank for place in value.attrs.axis}
+        return [place for place in range(rank) if place not in added][axis]
     return None
 
 

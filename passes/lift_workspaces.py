@@ -26,9 +26,9 @@ class LiftWorkspaces(Pass):
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite the kernels that keep anything, and their calls."""
         found = {
-            var: built
+            var: bare
             for var, func in module.functions_items()
-            if isinstance(func, tirx.PrimFunc) and (built := _lifted(func)) is not None
+            if isinstance(func, tirx.PrimFunc) and (bare := _lifted(func)) is not None
         }
         if not found:
             return module

@@ -89,10 +89,10 @@ def _merged(
     def place(indices: Any, buffer: Any) -> list[Any]:
         step = _access.stride(indices, buffer, group[-1])
         flat: Any = axis * step
-        scale = 1
+        scale: Any = 1
         for index, extent in zip(reversed(indices), reversed(buffer.shape), strict=True):
             flat += _vectors.substitute(index, still) * scale
-            scale *= int(extent)
+            scale *= int(extent) if isinstance(extent, tirx.IntImm) else extent  # an open size
         return [*[zero] * (len(buffer.shape) - 1), _access.simplify(flat)]
 
     def load(node: Any) -> Any:

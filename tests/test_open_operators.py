@@ -121,3 +121,19 @@ def test_a_size_of_minus_one_is_open_and_others_below_zero_are_refused() -> None
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value = -5
     with pytest.raises(ModelError, match="input 'x' has a negative size, -5"):
         driver.compile_source(proto, Options(threads=1))
+
+
+def test_elements_of_fixed_places_along_an_open_axis() -> None:
+    """Of an odd number, so that their axes are made one, in a tensor of no known size."""
+    nodes = [node("Gather", "x i", "g", axis=0), node("Tanh", "g", "y")]
+    proto = build(nodes, [("x", FLOAT, ["n", 7, 3])], [("y", FLOAT, None)], {"i": np.array([0, 2])})
+    outcome = driver.compile_source(proto, Options(threads=1, verify="off"))
+    assert not any(
+        "failed" in text
+        for k in outcome.artifact.report["kernels"]
+        for text in k["refused"].values()
+    )
+    session = InferenceSession(outcome.artifact, 1)
+    for count in (3, 8):
+        x = noise(count, 7, 3)
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], np.tanh(x[[0, 2]]), 1e-5)

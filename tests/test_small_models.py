@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import tvm
 from test_aot import IMAGES, model, node
 
+import hybridc
 from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.aot import worth
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.model import random_feed
+from hybridc.compiler.session import InferenceSession
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,15 @@ def test_products_decide_for_how_many_threads_kernels_are_scheduled(
     done = pipeline.run(pipeline.parse("schedule"), made, context)
     marked = [worth.ALONE in f.attrs for _, f in done.functions_items() if not relax_function(f)]
     assert all(mark == (threads == 1) for mark in marked)
+
+
+@pytest.mark.parametrize("shape", [[16], [4, 16], [2, 3, 16]])
+def test_products_with_a_vector_count(shape: list[int]) -> None:
+    nodes = [node("MatMul", "x v", "a"), node("Exp", "a", "f")]
+    artifact = hybridc.compile(model(nodes, {"x": shape, "v": [16]}, ["f"]), threads=2)
+    feed = random_feed(artifact.inputs, 1)
+    (got,) = InferenceSession(artifact).run(None, feed)
+    np.testing.assert_allclose(got, np.exp(feed["x"] @ feed["v"]), rtol=1e-5)
 
 
 def relax_function(function: Any) -> bool:

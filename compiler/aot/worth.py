@@ -27,8 +27,6 @@ _REACHED = 0.8
 _EXCHANGED = 1.0
 # Bytes a cycle that kernels read and write at least, whatever they compute of them.
 _SLOWEST = 4.0
-
-
 # The attribute of kernels that were scheduled for the one thread of `expected`.
 ALONE = "hybridc.alone"
 

@@ -132,8 +132,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
     Elements of less than a byte are those of their carriers, and padding is in numbers where it is
-    known.  Operators that cannot be imported may
-    remain.
+    known.  Operators that cannot be imported may remain.
     """
     import onnx
 

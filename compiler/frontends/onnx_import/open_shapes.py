@@ -250,13 +250,13 @@ def _texts(options: Mapping[str, Any]) -> dict[str, str]:
     return {name: value.decode() for name, value in options.items() if isinstance(value, bytes)}
 
 
-def _repeated(x: Expr, axis: int, extents: Any, wanted: Any) -> Expr:
-    """Of each place along an axis the element at or before it, `floor(i * given / wanted)`."""
+def _repeated(x: Expr, axis: int, extent: Any, wanted: Any) -> Expr:
+    """Of each place along an axis the element at or before it, `floor(i * extent / wanted)`."""
 
     def number(size: Any) -> Expr:
         return relax.op.shape_to_tensor(_dims([size]))
 
-    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(extents))
+    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(extent))
     return relax.op.take(x, relax.op.floor_divide(places, number(wanted)), axis=axis)
 
 

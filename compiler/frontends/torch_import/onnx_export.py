@@ -25,7 +25,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         program = repairs.repaired(decompositions.for_onnx(exported))
         _require_reductions(program)
-        exporter = torch.onnx.export(
+        onnx_program = torch.onnx.export(
             program,
             dynamo=True,
             verbose=False,
@@ -35,11 +35,11 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
             input_names=inputs,
             output_names=outputs,
         )
-    if exporter is None:
+    if onnx_program is None:
         raise ModelError("torch.onnx.export gave no model")
     if not narrow:  # folded batch norms leave weights of float32 to bfloat16
-        _optimize(exporter.model)
-    return exporter.model_proto
+        _optimize(onnx_program.model)
+    return onnx_program.model_proto
 
 
 def _optimize(model: Any) -> None:
