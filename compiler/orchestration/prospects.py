@@ -43,11 +43,11 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
     for weights.  `facts` are those of the first candidate, None where nobody knows any; `accurate`
     are precisions that were tried and keep the limits on accuracy.
     """
+    if options.lock is not None:  # its kernels say what it was written for
+        return ""
     kind = target.kind_of(options.target)
     if dtype not in precisions.of_device(kind):
         return f"there is no such precision for target kind {kind}"
-    if options.lock is not None:  # its kernels say what it was written for
-        return ""
     if facts is not None and facts.precision != precisions.FULL:
         return f"the model is in {facts.precision} already"
     most = options.contract.max_size
