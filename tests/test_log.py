@@ -19,7 +19,6 @@ from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Hit, Miss, Near
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning.claimed import claimed
 
 DESCRIBED = (kernel(), TARGET, TOOLS)
 
@@ -229,26 +228,6 @@ def test_a_claim_from_before_the_clock_was_set_back_blocks_nobody(log: TuningLog
     assert log.claim(work, "one", 3600.0) == work  # as if it were an hour later
     assert log.claim(work, "two", 20.0) == work
     assert log.claim(work, "one", 20.0) == []
-
-
-def test_a_claim_is_renewed_though_the_log_was_busy_once(
-    log: TuningLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = list[float]()
-    claim = log.claim
-
-    def busy(work: list[str], owner: str, lease: float) -> list[str]:
-        asked.append(lease)
-        if len(asked) == 2:
-            raise LogError("database is locked")
-        return claim(work, owner, lease)
-
-    monkeypatch.setattr(log, "claim", busy)
-    with claimed(log, claims.name("work"), "one", 1.0) as ours:
-        assert ours
-        time.sleep(1.2)
-        assert claim([claims.name("work")], "two", 1.0) == []
-    assert len(asked) > 2
 
 
 def test_of_many_claimants_one_gets_the_work(log: TuningLog) -> None:
