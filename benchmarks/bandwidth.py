@@ -100,7 +100,7 @@ def _constants(module: Any) -> dict[str, list[Any]]:
 
 
 def time_function(func: PrimFunc, chosen: Target, constants: Sequence[Any] | None = None) -> float:
-    """Seconds of one call of a loop nest; operands that are not `given` are random."""
+    """Seconds of one call of a loop nest; operands that are no `constants` are random."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     compiled = tvm.compile(module, target=chosen.tvm).jit()
     known = [*(constants or ()), *[None] * len(func.params)]

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from gpu_rows import Row
 
+from hybridc.compiler.files import replacing
 from hybridc.compiler.tables import table
 
-_MISSED = "not run"  # how the result of a row begins that says nothing
+# How the result of a row begins that says nothing: time was short, which it need not be next time.
+_MISSED = ("not run", "not compiled in time", "no answer in time")
 
 
 @dataclass
@@ -60,7 +62,12 @@ class Page:
                 (name, *(cells.get(key, "-") for key in headers)) for name, cells in rows.items()
             ]
             lines += ["", f"## {title}", "", "```", table(("what", *headers), filled), "```"]
-        self.path.write_text("\n".join([*lines, ""]))
+        _write(self.path, "\n".join([*lines, ""]))
         told = [(title, name, cells) for (title, name), cells in self.found.items()]
         data = {"head": self.head, "code": self.code, "tests": self.tests, "rows": told}
-        self._data.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+        _write(self._data, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as stream:
+        stream.write(text.encode())

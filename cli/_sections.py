@@ -59,9 +59,8 @@ class Sectioned(click.Command):
             title: [left.pop(name) for name in names if name in left]
             for title, names in self.sections.items()
         }
-        sections[list(sections)[-1]] += (
-            left.values()
-        )  # --help, to which click gives a name of its own
+        last = list(sections)[-1]
+        sections[last] += left.values()  # --help, to which click gives a name of its own
         for title, options in sections.items():
             rows = [row for each in options if (row := each.get_help_record(ctx)) is not None]
             if rows:

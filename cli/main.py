@@ -18,12 +18,19 @@ from typing import NoReturn
 import click
 
 import hybridc.cli
+from hybridc.cli._watched import watched
 from hybridc.compiler import settings
 from hybridc.compiler.errors import HybridcError, hint
 from hybridc.compiler.packages import version_of
 
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
 INTERRUPTED = 130  # 128 + SIGINT
+# What names, or may name, code of the user's that is run in this process.
+_OWN_CODE = frozenset({"--validate", "--config", "--plugin"})
+_CUT_SHORT = (
+    "the process was ended before anything was done: code of your own that it runs, a validation"
+    " function or a plug-in, may not do that (os._exit)"
+)
 _PARTS = ("hybridc", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
 
 
@@ -78,7 +85,11 @@ def commands(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    _leave(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if _OWN_CODE.isdisjoint(argument.partition("=")[0] for argument in arguments):
+        _leave(run(arguments))
+    code = watched(lambda: run(arguments), _leave)
+    _leave(_fail(_CUT_SHORT, 2) if code is None else code)
 
 
 def _leave(code: int) -> NoReturn:

@@ -9,7 +9,7 @@ from typing import Any
 from hybridc.compiler import artifact as artifacts
 from hybridc.compiler import target as targets
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.errors import InputError, MissingRecordError
+from hybridc.compiler.errors import InputError, MissingRecordError, described
 from hybridc.compiler.files import reason
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
@@ -96,7 +96,7 @@ def read(path: Path) -> LockAdvice:
     made = None
     if path.suffix == ".hyb":
         artifact = Artifact.load(path)
-        data, made = artifact.lock, _conditions(artifact)
+        data, made = artifact.lock, _conditions(path, artifact)
     else:
         data = _load(path)
     if not isinstance(data, dict):
@@ -104,10 +104,15 @@ def read(path: Path) -> LockAdvice:
     return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()), made)
 
 
-def _conditions(artifact: Artifact) -> tuple[Described, Described]:
+def _conditions(path: Path, artifact: Artifact) -> tuple[Described, Described]:
     """The target that an artifact was compiled for, and the tools that did it."""
     tools = Described.of("toolchain", dict(artifact.toolchain))
-    return keys.of_target(targets.described(artifact.target)), tools
+    try:
+        return keys.of_target(targets.described(artifact.target)), tools
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} tells no target that is known for its schedules: {described(error)}"
+        ) from None
 
 
 def _differences(made: tuple[Described, Described] | None, target: Target) -> Sequence[Difference]:

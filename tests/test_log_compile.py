@@ -59,6 +59,15 @@ def test_a_lock_builds_the_same_bytes_without_a_log(
     assert first.read_bytes() == third.read_bytes()
 
 
+def test_a_lock_says_which_precision_it_was_written_for(source: Path, tmp_path: Path) -> None:
+    """Without naming it, and whatever precisions there are that this target lacks."""
+    made = driver.compile_source(source, Options(dtype="bf16", verify="off")).artifact
+    made.save(tmp_path / "made.hyb")
+    again = driver.compile_source(source, Options(lock=tmp_path / "made.hyb", verify="off"))
+    assert again.report.precision == "bf16"
+    assert again.artifact.lock == made.lock
+
+
 def test_a_lock_of_other_conditions_is_refused_or_told(source: Path, tmp_path: Path) -> None:
     """Byte for byte again: that is for the threads and vectors that it was made for."""
     made, lock = tmp_path / "made.hyb", tmp_path / "schedule.lock"
@@ -81,6 +90,15 @@ def test_a_lock_of_other_conditions_is_refused_or_told(source: Path, tmp_path: P
     lock.write_text(json.dumps(artifact.lock))
     told = driver.compile_source(source, Options(lock=lock, threads=1)).report.summary()
     assert "schedule.lock has them, though nothing tells for which target they are" in told
+
+
+def test_a_lock_for_a_target_that_nobody_knows_is_refused(source: Path, tmp_path: Path) -> None:
+    """Hashes show that a file is whole, not that it says what it should."""
+    made = driver.compile_source(source, Options()).artifact
+    for told in ({}, {"cpu": "x86-64"}):
+        replace(made, target=told).save(tmp_path / "made.hyb")
+        with pytest.raises(InputError, match=r"made\.hyb tells no target that is known"):
+            driver.compile_source(source, Options(lock=tmp_path / "made.hyb"))
 
 
 def test_a_lock_of_another_model_does_not_fit(source: Path, tmp_path: Path) -> None:

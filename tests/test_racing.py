@@ -207,6 +207,27 @@ def test_a_default_that_was_disturbed_is_measured_again_beside_the_others(
         assert others[size] == pytest.approx(1e-3, rel=0.11)
 
 
+def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else what was measured until then would seem faster than it."""
+    monkeypatch.setattr("hybridc.compiler.tuning.pool._JUST_NOW", 0.0)
+    monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
+
+    class Interrupted(Timed):
+        def _time(self, bench: Bench, point: Point, *rest: Any) -> Measured:
+            if point.get("size") == 5:
+                raise KeyboardInterrupt
+            return super()._time(bench, point, *rest)
+
+    bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
+    pool, found = Interrupted(2), list[Measured]()
+    pool.set_baseline(bench, {"size": 0})
+    with pytest.raises(KeyboardInterrupt):
+        pool.measure(bench, [{"size": size} for size in range(1, 6)], None, found.append)
+    assert {each.point["size"]: each.time for each in found}[0] == pytest.approx(1e-3)
+
+
 def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:
     return Measured({"size": 1}, verdict, (seconds,) * 3 if verdict is Verdict.OK else ())
 

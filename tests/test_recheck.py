@@ -144,7 +144,9 @@ def test_what_the_certificate_says_was_measured_stands_beside_what_is(
     (then,) = [each for each in found.before if each.name == "accuracy cosine"]
     (now,) = [each for each in found.clauses if each.name == "accuracy cosine"]
     assert (then.value, now.value) == ("0.5", "1")
-    for told in (3, {"latency": 3}, {"accuracy": {"cosine": {}}}, {"memory": "x"}):
+    endless = {"value": 10**400, "low": 1, "high": 1}
+    shapeless = ({"latency": 3}, {"accuracy": {"cosine": {}}}, {"memory": "x"})
+    for told in (3, *shapeless, {"memory": "1e999"}, {"latency": endless}):
         strange = replace(artifact, certificate={**artifact.certificate, "measured": told})
         assert recheck(strange).before == ()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import tvm
 
 from hybridc.compiler import driver, frontend
-from hybridc.compiler.assurance import calibration
+from hybridc.compiler.assurance import calibration, certify, timing
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.assurance.samples import Samples, samples
@@ -69,9 +70,32 @@ def test_an_artifact_is_verified_while_there_is_time(tiny_model: Path) -> None:
     trial = Trial(model, feeds, [model.reference(feed) for feed in feeds])
     seconds = itertools.count()
     purse = Purse(2.5, now=lambda: next(seconds))
-    terms = Terms(True, None, None, Contract(), "data", check=purse.check)
+    terms = Terms(True, None, None, Contract(), "data", purse=purse)
     with pytest.raises(OutOfTimeError, match=r"2\.5 s ends before all samples are verified"):
         examine(made, trial, terms, 0, Clock(lambda _: None).stage)
+
+
+def test_each_step_of_a_verification_gets_what_the_last_one_left(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, made = frontend.load(tiny_model), driver.compile(tiny_model, verify="off")
+    now, left = [0.0], list[float | None]()
+
+    def validate(_: Any) -> float:
+        now[0] += 40.0
+        return 1.0
+
+    def timed(*given: Any) -> Any:
+        left.append(given[-1])
+        return timing.timed(*given[:-1], 0.0)
+
+    purse = Purse(100.0, now=lambda: now[0])
+    limits = Contract("1h", max_drop={"validate": 1.0}, validate=validate)
+    terms = Terms(True, None, None, limits, "data", purse=purse)
+    trial = Trial(model, [random_feed(model.inputs)], [])
+    monkeypatch.setattr(certify, "timing", SimpleNamespace(timed=timed))
+    examine(made, trial, terms, 0, Clock(lambda _: None).stage)
+    assert left == [20.0]
 
 
 @pytest.mark.parametrize("count", [2, 3, 17])

@@ -1,6 +1,7 @@
 """The cost model learns from one's own log, and `--explain` tells what guided a search."""
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import cost_model, explained, tasks
+from hybridc.compiler.tuning import cost_model, explained, tasks, training
+from hybridc.compiler.tuning.cost_model import CostModel, Group
 from hybridc.compiler.tuning.tasks import Task
 
 pytest.importorskip("xgboost")
@@ -66,7 +68,7 @@ def points(task: Task, count: int = 9) -> list[Point]:
     ]
 
 
-def filled(path: Path, every: list[Task]) -> None:
+def filled(path: Path, every: list[Task], mode: str = "") -> None:
     tools = keys.of_toolchain()
     with access.open_log(str(path)) as log:
         for task in every:
@@ -80,7 +82,7 @@ def filled(path: Path, every: list[Task]) -> None:
                     point=dict(point),
                     verdict=Verdict.OK,
                     seconds=(seconds(point),) * 3,
-                    mode=task.kernel.mode,
+                    mode=mode or task.kernel.mode,
                     when=1.7e9 + number,
                     who="tester",
                     seed=0,
@@ -113,6 +115,29 @@ def test_ones_own_log_teaches_the_cost_model(
     assert taught.knows(rows)
     cost_model.own().write_bytes(b"torn")
     assert str(cost_model.own()) in cost_model.unusable()
+
+
+def test_what_is_held_out_teaches_nothing(
+    source: Path, kernels: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by another model that has it too, nor in another state of the caches."""
+    monkeypatch.setenv("HYBRIDC_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "log.sqlite"
+    for state in ("warm", "cold"):
+        filled(path, kernels, state)
+    taught: list[set[bytes]] = []
+    refined = cost_model.refined
+
+    def heard(model: CostModel, groups: Sequence[Group]) -> CostModel:
+        taught.append({group.features.tobytes() for group in groups})
+        return refined(model, groups, 1)
+
+    monkeypatch.setattr(cost_model, "refined", heard)
+    with access.open_log(str(path)) as log:
+        models = (driver.unscheduled(source, Options(threads=2)) for _ in range(2))
+        found = training.train(log, models)
+    assert found.kernels == len(kernels)
+    assert [len(each) for each in taught[: len(kernels)]] == [len(kernels) - 1] * len(kernels)
 
 
 def test_too_little_to_learn_from_is_one_line(

@@ -12,13 +12,15 @@ from typing import Any
 
 import faulty_rule
 import pytest
+import tvm
 from fake_pool import FakeBench, FakePool, made
 
 from hybridc.cli import main as entry
-from hybridc.compiler import driver, strategies
+from hybridc.compiler import driver, pipeline, strategies
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, PluginError
 from hybridc.compiler.interfaces import Point
@@ -26,6 +28,7 @@ from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
@@ -90,7 +93,7 @@ def test_a_tuning_is_told_whatever_becomes_of_its_stage(
         return Samples((0.008 + 0.001 * len(calls),) * 20)
 
     def tune(*_: object) -> Any:
-        return SimpleNamespace(tuned=tuned, models=())
+        return SimpleNamespace(tuned=tuned, models=(), notes=())
 
     monkeypatch.setattr(session, "tune", tune)
     monkeypatch.setattr(timing, "timed", timed)
@@ -106,6 +109,19 @@ def test_a_tuning_is_told_whatever_becomes_of_its_stage(
     assert len(calls) == 1 + slower
     assert report.notes.count("tuned by 3 measurements: all trials are done") == 1
     assert "tuned by 3 measurements" in report.summary()
+
+
+def test_a_compilation_tells_what_its_tuning_lacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what was told of algorithms is known already."""
+    tuned = SimpleNamespace(interrupted=False, tasks=(), skipped=())
+    known, lacking = "of the algorithms, 1 time was disturbed", "ranked without the cost model"
+    found = SimpleNamespace(tuned=tuned, models=(), notes=(lacking, known))
+    monkeypatch.setattr(session, "tune", lambda *_: found)
+    (step,) = pipeline.parse(plans.SCHEDULING)
+    parts: Any = (SimpleNamespace(how=Tuning(1)), None, SimpleNamespace(notes=[known]), (step,))
+    inside = session.TuneInside(Options(), *parts, Clock(lambda _: None))
+    inside.before(step, tvm.IRModule({}))
+    assert inside.context.notes == [known, lacking]
 
 
 @pytest.mark.parametrize("name", ["tpe", "cma-es", "nsga2"])

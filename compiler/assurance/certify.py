@@ -27,7 +27,7 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
-from hybridc.compiler.orchestration.purse import at_leisure
+from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.session import InferenceSession
 
 Stages = Callable[[str], AbstractContextManager[None]]
@@ -63,9 +63,8 @@ class Terms:
     """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
 
     `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
-    `left` are the seconds of a budget, None where there is none, and `check` raises OutOfTimeError
-    once they are over, with what they end before.  `calibrated` says for the
-    certificate which other data gave the ranges of quantisation; None where there were none.
+    `purse` is the budget that all of it comes from.  `calibrated` says for the certificate which
+    other data gave the ranges of quantisation; None where there were none.
     """
 
     verify: bool
@@ -76,8 +75,7 @@ class Terms:
     precision: str = "fp32"
     seed: int = 0
     timed: bool = False
-    left: float | None = None
-    check: Callable[[str], None] = at_leisure
+    purse: Purse = field(default_factory=Purse)
     calibrated: Mapping[str, Any] | None = None
 
     @property
@@ -130,14 +128,13 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
             accuracy = _accuracies(contract, trial, got)
     if session is not None and contract.validate is not None:
         with stage("validate"):
-            accuracy |= {VALIDATE: _own(contract.validate, session, terms.left)}
+            accuracy |= {VALIDATE: _own(contract.validate, session, terms.purse)}
             if contract.max_drop:
-                drop = {
-                    VALIDATE: _drop(contract.validate, trial.model, accuracy[VALIDATE], terms.left)
-                }
+                lost = _drop(contract.validate, trial.model, accuracy[VALIDATE], terms.purse)
+                drop = {VALIDATE: lost}
     if session is not None and timed:
         with stage("measure"):
-            samples = timing.timed(session, trial.feeds[0], contract, terms.left)
+            samples = timing.timed(session, trial.feeds[0], contract, terms.purse.left)
             found = rates(samples, contract)
     measured = Measured(
         **found,
@@ -230,13 +227,13 @@ def _accuracies(
     return {name: accuracies.estimate(name, *pair) for name in names}
 
 
-def _own(validate: Validate, runner: Runner, left: float | None) -> Estimate:
+def _own(validate: Validate, runner: Runner, purse: Purse) -> Estimate:
     """The user's figure; how it would vary with other data, only the user knows."""
-    return Estimate.exactly(validation.figure(validate, runner, left))
+    return Estimate.exactly(validation.figure(validate, runner, purse.left))
 
 
-def _drop(validate: Validate, model: Model, found: Estimate, left: float | None) -> Estimate:
-    reference = _own(validate, ReferenceRunner(model), left)
+def _drop(validate: Validate, model: Model, found: Estimate, purse: Purse) -> Estimate:
+    reference = _own(validate, ReferenceRunner(model), purse)
     return Estimate.exactly(reference.value - found.value)
 
 
@@ -259,7 +256,7 @@ def _answers(session: InferenceSession, feeds: Feeds, terms: Terms) -> list[list
     """What the artifact computes of all samples, while there is time."""
     found: list[list[Array]] = []
     for feed in feeds:
-        terms.check("all samples are verified")
+        terms.purse.check("all samples are verified")
         found.append(calibration.owned(session.run(None, feed)))
     return found
 

@@ -130,7 +130,7 @@ def _before(artifact: Artifact, promised: Contract) -> tuple[Clause, ...]:
     """The limits with what the certificate says was measured."""
     try:
         measured = remembered.measured(artifact.certificate["measured"])
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except remembered.UNKNOWN:
         return ()
     return tuple(promised.clauses(measured))
 

@@ -6,9 +6,12 @@ from typing import Any
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Measured
 
+# What is raised where data are not of that form.
+UNKNOWN = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+
 
 def measured(told: Mapping[str, Any]) -> Measured:
-    """What `told` says.  Raises AttributeError, KeyError, TypeError or ValueError if nothing."""
+    """What `told` says.  Raises one of UNKNOWN if nothing."""
     return Measured(
         latency=_estimate(told.get("latency")),
         throughput=_estimate(told.get("throughput")),

@@ -256,8 +256,7 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
         made.precision,
         options.seed,
         options.timed,
-        clock.purse.left,
-        clock.purse.check,
+        clock.purse,
         calibrated=data.calibrated if data and plan.calibrates else None,
     )
 

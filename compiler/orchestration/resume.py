@@ -101,7 +101,7 @@ class Kept:
             found = _outcome(draft, told, self.trial.model)
             sensitive = self._sensitive(options, told["operators"])
             found = replace(found, sensitive=sensitive, seconds=float(told["took"]))
-        except (HybridcError, OSError, AttributeError, ValueError, KeyError, TypeError) as error:
+        except (HybridcError, OSError, *remembered.UNKNOWN) as error:
             self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
             return None
         self.notes.append(f"a stage's result was taken from {age:.0f} s ago, when it was measured")

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hybridc.compiler import pipeline
+from hybridc.compiler import pipeline, target
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.orchestration import precisions
 
 WITHOUT = "no-"  # how the names of stages begin that leave out a pass
 # The lossy precisions that are tried where they have a prospect, as a rule the most precise first;
@@ -54,7 +55,9 @@ def stages(options: Options) -> tuple[Stage, ...]:
         first = replace(first, dtype="fp32")
         # What a lock was written for it does not say.
         if options.lock is not None or (judged(options) and allows_loss(options)):
-            later += [Stage(name, partial(_in, name), lossy=True) for name in LOSSY]
+            known = precisions.of_device(target.kind_of(options.target))
+            names = [name for name in LOSSY if name in known]
+            later += [Stage(name, partial(_in, name), lossy=True) for name in names]
     if options.timed:
         later += subgraph_stages(options)
     name = "exact" if first.dtype == "fp32" else first.dtype

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from hybridc.compiler.errors import LogError
 from hybridc.compiler.log.store import TuningLog
@@ -21,10 +21,8 @@ def claimed(log: TuningLog, work: str, owner: str, lease: float = LEASE) -> Gene
 
     def renew() -> None:
         while not stop.wait(lease / 4):
-            try:
+            with suppress(LogError):  # who writes into the log next is told, and not this thread
                 log.claim([work], owner, lease)
-            except LogError:  # who writes into the log next is told, and not this thread
-                return
 
     renewing = threading.Thread(target=renew, daemon=True)
     renewing.start()

@@ -10,6 +10,7 @@ a hash behind it; nothing is unpickled.
 
 import importlib.util
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isfinite
@@ -130,7 +131,7 @@ def load(path: Path | None = None) -> CostModel:
     require_xgboost()
     import xgboost
 
-    path = path or (own() if own().exists() else PRETRAINED)
+    path = path or (own() if os.access(own(), os.F_OK) else PRETRAINED)
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -163,18 +163,20 @@ class Pool:
         bench.looks, bench.lowered = [], False
         waiting: list[tuple[Point, Path]] = []
         built: Iterable[tuple[Any, Path | Measured]] = self._build(bench.file, points)
-        for point, made in built if self._overlap else list(built):
-            if isinstance(made, Measured):
-                keep(made)
-                continue
-            waiting.append((point, made))
-            if len(waiting) == _SEGMENT:
+        try:
+            for point, made in built if self._overlap else list(built):
+                if isinstance(made, Measured):
+                    keep(made)
+                    continue
+                waiting.append((point, made))
+                if len(waiting) == _SEGMENT:
+                    self._segment(bench, waiting, incumbent, keep)
+                    waiting = []
+            if waiting:
                 self._segment(bench, waiting, incumbent, keep)
-                waiting = []
-        if waiting:
-            self._segment(bench, waiting, incumbent, keep)
-        if bench.lowered:
-            keep(replace(passes.combined(bench.looks), point=bench.point))
+        finally:  # or what was measured until now seems faster than the baseline
+            if bench.lowered:
+                keep(replace(passes.combined(bench.looks), point=bench.point))
 
     def _segment(
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep

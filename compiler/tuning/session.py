@@ -212,6 +212,7 @@ class TuneInside:
             told = f"{TUNED} {tuned.measured} measurements: {tuned.reason}"
             self.context.notes.append(told)
         self.context.notes += map(str, found.models)
+        self.context.notes += [note for note in found.notes if note not in self.context.notes]
         self.context.notes += [f"not tuned: {reason}" for reason in tuned.skipped]
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:

@@ -6,7 +6,9 @@ them.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -68,7 +70,8 @@ def train(
     It is kept where it ranks kernels that were held out no worse than before.  Raises InputError
     where there are too few of them.
     """
-    found = [group for model in models for group in _groups(log, model, plugins)]
+    kernels = {task.workload.key: task for model in models for task in _tasks(model, plugins)}
+    found = [groups for task in kernels.values() if (groups := _groups(task, log))]
     if len(found) < _KERNELS:
         raise InputError(
             f"{len(found)} kernels of these models have {_POINTS} points or more in {log.name}, and"
@@ -77,9 +80,10 @@ def train(
     base = cost_model.load(cost_model.PRETRAINED)
     before, after = _held_out(found, base, progress)
     file = cost_model.own() if after >= before else None
+    every = [group for groups in found for group in groups]
     if file is not None:
-        _save(cost_model.refined(base, found), file)
-    return Trained(len(found), sum(len(g.seconds) for g in found), before, after, file)
+        _save(cost_model.refined(base, every), file)
+    return Trained(len(found), sum(len(group.seconds) for group in every), before, after, file)
 
 
 def _save(model: CostModel, file: Path) -> None:
@@ -90,11 +94,14 @@ def _save(model: CostModel, file: Path) -> None:
         raise InputError(f"cannot write {file}: {reason(error)}") from error
 
 
-def _groups(log: TuningLog, model: Unscheduled, plugins: tuple[Path, ...]) -> list[Group]:
-    """A model's kernels that the log has enough points of, as training data."""
-    kernels = tasks.kernels(model.module, model.context, model.finish, plugins)
-    every = [(task, state) for task in tasks.distinct(kernels) for state in _STATES]
-    return [group for task, state in every if (group := _group(task, log, state))]
+def _tasks(model: Unscheduled, plugins: tuple[Path, ...]) -> list[Task]:
+    return tasks.distinct(tasks.kernels(model.module, model.context, model.finish, plugins))
+
+
+def _groups(task: Task, log: TuningLog) -> list[Group]:
+    """A kernel as training data, in each state of the caches that the log has enough points of."""
+    found = (_group(task, log, state) for state in _STATES)
+    return [group for group in found if group is not None]
 
 
 def _group(task: Task, log: TuningLog, state: str) -> Group | None:
@@ -119,20 +126,25 @@ def _group(task: Task, log: TuningLog, state: str) -> Group | None:
 
 
 def _held_out(
-    found: Sequence[Group], base: CostModel, progress: Callable[[str], None]
+    found: Sequence[Sequence[Group]], base: CostModel, progress: Callable[[str], None]
 ) -> tuple[float, float]:
-    """Median τ of the model, and of what it becomes on the other kernels."""
+    """Median τ of the model, and of what it becomes on the other kernels.
+
+    A kernel is held out in all states of the caches: by one of them the others are known.
+    """
     before, after = list[float](), list[float]()
     for fold in range(_FOLDS):
-        tested = found[fold::_FOLDS]
-        others = [group for i, group in enumerate(found) if i % _FOLDS != fold]
+        tested = [group for groups in found[fold::_FOLDS] for group in groups]
+        kernels = [groups for i, groups in enumerate(found) if i % _FOLDS != fold]
         progress(f"training {fold + 1}/{_FOLDS + 1}")
         if tested:
             before += [_tau(base, group) for group in tested]
-            learned = cost_model.refined(base, others)
+            learned = cost_model.refined(base, [group for groups in kernels for group in groups])
             after += [_tau(learned, group) for group in tested]
-    return float(np.nanmedian(before)), float(np.nanmedian(after))
+    return median(before), median(after)
 
 
 def _tau(model: CostModel, group: Group) -> float:
-    return cost_model.kendall(model.predict(group.features), group.seconds)
+    """Kendall's τ; 0, as of a random order, where the model or the clock tells no points apart."""
+    found = cost_model.kendall(model.predict(group.features), group.seconds)
+    return found if isfinite(found) else 0.0
