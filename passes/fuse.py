@@ -23,7 +23,7 @@ from hybridc.compiler.rewrite import (
 )
 from hybridc.passes import _repeated
 
-# What a comparison chooses is often compared again: where it is inlined, such chains grow by powers.
+# What a comparison chooses is often compared again: inlined, such chains grow by powers.
 _NARROW = {"bool", "int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
 _BROADCAST = 1
