@@ -215,10 +215,10 @@ def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
     monkeypatch.setattr("hybridc.compiler.tuning.pool._REST", 0.0)
 
     class Interrupted(Timed):
-        def _time(self, bench: Bench, point: Point, *rest: Any) -> Measured:
+        def _time(self, bench: Bench, point: Point, *rest: Any, **named: Any) -> Measured:
             if point.get("size") == 5:
                 raise KeyboardInterrupt
-            return super()._time(bench, point, *rest)
+            return super()._time(bench, point, *rest, **named)
 
     bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
     pool, found = Interrupted(2), list[Measured]()

@@ -87,7 +87,8 @@ def test_each_step_of_a_verification_gets_what_the_last_one_left(
 
     def timed(*given: Any) -> Any:
         left.append(given[-1])
-        return timing.timed(*given[:-1], 0.0)
+        without: Any = (*given[:-1], 0.0)
+        return timing.timed(*without)
 
     purse = Purse(100.0, now=lambda: now[0])
     limits = Contract("1h", max_drop={"validate": 1.0}, validate=validate)

@@ -118,8 +118,9 @@ def test_a_compilation_tells_what_its_tuning_lacked(monkeypatch: pytest.MonkeyPa
     found = SimpleNamespace(tuned=tuned, models=(), notes=(lacking, known))
     monkeypatch.setattr(session, "tune", lambda *_: found)
     (step,) = pipeline.parse(plans.SCHEDULING)
-    parts: Any = (SimpleNamespace(how=Tuning(1)), None, SimpleNamespace(notes=[known]), (step,))
-    inside = session.TuneInside(Options(), *parts, Clock(lambda _: None))
+    context, how = SimpleNamespace(notes=[known]), SimpleNamespace(how=Tuning(1))
+    parts: Any = (Options(), how, None, context, (step,), Clock(lambda _: None))
+    inside = session.TuneInside(*parts)
     inside.before(step, tvm.IRModule({}))
     assert inside.context.notes == [known, lacking]
 
