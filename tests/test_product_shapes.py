@@ -45,6 +45,8 @@ def convolutions(draw: st.DrawFn, most: int = 13) -> tuple[tuple[int, ...], tupl
 @given(case=convolutions(), dtype=DTYPES, seed=POINTS)
 def test_convolution(cpu: str, case: Any, dtype: str, seed: int | None) -> None:
     image, window, attributes = case
+    # Planes are convolved in fp32, so that there is nothing to lower where they are all.
+    assume(dtype == "fp32" or image[1] > attributes["group"])
     feed = {"x": noise(image)}
     weights = {"w": noise(window), "b": noise(window[:1])}
     nodes = [node("Conv", "x w b", "c", **attributes), node("HardSwish", "c", "y")]
