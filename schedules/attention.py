@@ -15,14 +15,14 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.attention import CAUSAL, EXTENTS, SHARED
 from hybridc.compiler.target import Target
-from hybridc.schedules import (
-    _accumulators,
-    _causal,
-    _contraction,
-    _dot_products,
-    _figures,
-    _packing,
-    _tiling,
+from hybridc.schedules.products import (
+    accumulators,
+    causal,
+    contraction,
+    dot_products,
+    packing,
+    point_figures,
+    tiling,
 )
 
 # What is computed ahead of the blocks of rows.
@@ -70,12 +70,12 @@ class AttentionMatch(Match):
         return self.group > 1
 
     @property
-    def operands(self) -> tuple[_packing.Operand, ...]:
+    def operands(self) -> tuple[packing.Operand, ...]:
         """What is packed: keys, and values for products of pairs."""
         if not self.packed:
             return ()
-        keys = _packing.Operand("pack", self.depth, self.columns, self.group)
-        values = _packing.Operand("pack_values", self.columns, self.features, self.group)
+        keys = packing.Operand("pack", self.depth, self.columns, self.group)
+        values = packing.Operand("pack_values", self.columns, self.features, self.group)
         return (keys, values) if self.narrow else (keys,)
 
 
@@ -87,12 +87,12 @@ class Attention(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> AttentionMatch | NotApplicable:
         """Take kernels that `fuse-attention` made."""
-        schedule = _contraction.new_schedule(func)
-        names = {str(schedule.get(b).name_hint) for b in _contraction.all_blocks(schedule)}
+        schedule = contraction.new_schedule(func)
+        names = {str(schedule.get(b).name_hint) for b in contraction.all_blocks(schedule)}
         if not {"scores", "values", "logits", *_ROW_STAGES} <= names:
             return NotApplicable("it holds no attention")
         scores = schedule.get_sblock("scores")
-        batch, heads, rows, padded, _ = _contraction.extents(schedule, scores)
+        batch, heads, rows, padded, _ = contraction.extents(schedule, scores)
         notes = schedule.get(scores).annotations
         columns, depth, features = (int(extent) for extent in notes[EXTENTS])
         return AttentionMatch(
@@ -113,28 +113,28 @@ class Attention(ScheduleRule):
 
     def knobs(self, match: AttentionMatch) -> Space:
         """Rows of a block, vectors of a register tile; blocks of rows and heads in a task."""
-        fitting = [t for t in _tiling.tiles(match.target) if t[0] <= match.rows]
-        blocks = {d for rows, _ in fitting for d in _tiling.divisors(-(-match.rows // rows))}
+        fitting = [t for t in tiling.tiles(match.target) if t[0] <= match.rows]
+        blocks = {d for rows, _ in fitting for d in tiling.divisors(-(-match.rows // rows))}
         return {
             "rows": tuple(sorted({rows for rows, _ in fitting})),
             "vectors": tuple(sorted({vectors for _, vectors in fitting})),
             "chunk": tuple(sorted(blocks)),
-            "heads": tuple(_tiling.divisors(match.shared)),
+            "heads": tuple(tiling.divisors(match.shared)),
         }
 
     def default(self, match: AttentionMatch, target: Target) -> Point:
         """The analytic model's tile for the values; whole heads where that balances the threads."""
         problem = self._values(match)
-        rows, vectors = _tiling.choose_tile(problem, target, _ROWS)
+        rows, vectors = tiling.choose_tile(problem, target, _ROWS)
         if match.narrow and match.features % match.lanes:
             vectors = problem.panels(1)
-            fitting = [n for n, count in _tiling.tiles(target) if n in _ROWS and count >= vectors]
+            fitting = [n for n, count in tiling.tiles(target) if n in _ROWS and count >= vectors]
             rows = max((n for n in fitting if n <= match.rows), default=1)
         blocks = -(-match.rows // rows)
         balanced = [
             (heads * chunk, heads, chunk)
-            for heads in _tiling.divisors(match.shared)
-            for chunk in _tiling.divisors(blocks)
+            for heads in tiling.divisors(match.shared)
+            for chunk in tiling.divisors(blocks)
             if heads == 1 or chunk == blocks
             if (match.heads * blocks // (heads * chunk)) % target.threads == 0
         ]
@@ -146,24 +146,24 @@ class Attention(ScheduleRule):
         taken = self.canonical(match, point)
         problem = replace(self._values(match), image_bytes=match.rows * match.features * 4)
         whole = {**taken, "panels": problem.panels(taken["vectors"])}
-        return _figures.tiled(problem, whole, match.target)
+        return point_figures.tiled(problem, whole, match.target)
 
     def schedule(self, match: AttentionMatch, point: Point) -> Schedule:
         """Hang every stage on the loop over blocks of rows."""
-        schedule = _contraction.new_schedule(match.func)
+        schedule = contraction.new_schedule(match.func)
         for operand in match.operands:
-            _packing.flatten(schedule, operand)
+            packing.flatten(schedule, operand)
         product = schedule.get_sblock("values")
         keep = (*_APART, *_DOT_STAGES, "scores", "logits", *_ROW_STAGES)
-        store = _contraction.inline_epilogue(schedule, product, keep)
+        store = contraction.inline_epilogue(schedule, product, keep)
         rows = min(point["rows"], match.rows)
         batch, row, head, feature = schedule.get_loops(store)
         block, row = schedule.split(row, [None, rows])
         blocks = -(-match.rows // rows)
-        chunk = _tiling.divisor_below(blocks, point["chunk"])
+        chunk = tiling.divisor_below(blocks, point["chunk"])
         part_of_head, block = schedule.split(block, [None, chunk])
         panel, part, lane = self._columns(schedule, feature, match, point["vectors"])
-        heads = _tiling.divisor_below(match.shared, point["heads"])
+        heads = tiling.divisor_below(match.shared, point["heads"])
         head, sibling = schedule.split(head, [None, heads])
         schedule.reorder(batch, head, part_of_head, sibling, block, panel, row, part, lane)
         task = schedule.fuse(batch, head, part_of_head)
@@ -171,8 +171,8 @@ class Attention(ScheduleRule):
         for ragged in (panel, block) if match.narrow else (block,):
             schedule.annotate(ragged, "pragma_loop_partition_hint", 1)
         along = self._accumulate(schedule, product, panel, match)
-        _causal.mark(schedule, along, match.group)
-        _contraction.straighten(schedule, lane, part, row)
+        causal.mark(schedule, along, match.group)
+        contraction.straighten(schedule, lane, part, row)
         for name in _ROW_STAGES:
             self._row_stage(schedule, name, block, match.lanes)
         if match.packed:
@@ -181,8 +181,8 @@ class Attention(ScheduleRule):
             self._dots(schedule, block, match.lanes)
         self._prepare(schedule, task if chunk == blocks and heads == match.shared else None, match)
         if match.first:
-            schedule = _causal.limit(schedule, store, row, match.first)
-        return _packing.implement(_dot_products.implement(schedule), *match.operands)
+            schedule = causal.limit(schedule, store, row, match.first)
+        return packing.implement(dot_products.implement(schedule), *match.operands)
 
     def canonical(self, match: AttentionMatch, point: Point) -> Point:
         """Rows that the kernel has, whole parts of its blocks and vectors, heads that divide."""
@@ -192,21 +192,21 @@ class Attention(ScheduleRule):
             counts = [match.features, match.padded][: 1 + match.packed]
             if match.narrow:
                 counts = [n for n in counts if n % match.lanes == 0]
-            groups = [n // _tiling.divisor_below(n, match.lanes) for n in counts]
-            return [_tiling.divisor_below(group, vectors) for group in groups]
+            groups = [n // tiling.divisor_below(n, match.lanes) for n in counts]
+            return [tiling.divisor_below(group, vectors) for group in groups]
 
         wanted = parts(point["vectors"])
         return {
             "rows": rows,
             "vectors": min(v for v in self.knobs(match)["vectors"] if parts(v) == wanted),
-            "chunk": _tiling.divisor_below(-(-match.rows // rows), point["chunk"]),
-            "heads": _tiling.divisor_below(match.shared, point["heads"]),
+            "chunk": tiling.divisor_below(-(-match.rows // rows), point["chunk"]),
+            "heads": tiling.divisor_below(match.shared, point["heads"]),
         }
 
-    def _values(self, match: AttentionMatch) -> _tiling.Problem:
+    def _values(self, match: AttentionMatch) -> tiling.Problem:
         """The product of weights and values."""
         depth = -(-match.columns // match.group)
-        return _tiling.Problem(match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes)
+        return tiling.Problem(match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes)
 
     def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
         """Cut columns into panels, the vectors of a panel, and lanes.
@@ -215,18 +215,18 @@ class Attention(ScheduleRule):
         as TVM sees no stages in panels that read different numbers of columns.
         """
         extent = int(schedule.get(loop).extent)
-        lanes = match.lanes if match.narrow else _tiling.divisor_below(extent, match.lanes)
+        lanes = match.lanes if match.narrow else tiling.divisor_below(extent, match.lanes)
         group, lane = schedule.split(loop, [None, lanes])
         count = int(schedule.get(group).extent)
-        width = count if extent % lanes else _tiling.divisor_below(count, vectors)
+        width = count if extent % lanes else tiling.divisor_below(count, vectors)
         panel, part = schedule.split(group, [None, width])
         return panel, part, lane
 
     def _accumulate(self, schedule: Schedule, product: Any, at: Any, match: AttentionMatch) -> Any:
         instruction = None
         if match.narrow:
-            instruction = _dot_products.instruction_for(_NARROW, _NARROW, match.target)
-        return _accumulators.accumulate_at(schedule, product, at, match.lanes, instruction)
+            instruction = dot_products.instruction_for(_NARROW, _NARROW, match.target)
+        return accumulators.accumulate_at(schedule, product, at, match.lanes, instruction)
 
     def _row_stage(self, schedule: Schedule, name: str, block: Any, lanes: int) -> None:
         stage = schedule.get_sblock(name)
@@ -235,7 +235,7 @@ class Attention(ScheduleRule):
         if name == "weights":
             vectors, lane = schedule.split(loops[-1], [None, lanes])
             schedule.vectorize(lane)
-            _causal.mark(schedule, vectors, lanes)
+            causal.mark(schedule, vectors, lanes)
             return
         *_, last, reduction = loops
         if name in ("total", "largest"):
@@ -246,7 +246,7 @@ class Attention(ScheduleRule):
         schedule.vectorize(last)
         schedule.decompose_reduction(stage, reduction)
         if name.endswith("_lanes"):
-            _causal.mark(schedule, reduction, lanes)
+            causal.mark(schedule, reduction, lanes)
 
     def _scores(self, schedule: Schedule, block: Any, match: AttentionMatch, vectors: int) -> None:
         logits, scores = schedule.get_sblock("logits"), schedule.get_sblock("scores")
@@ -255,15 +255,15 @@ class Attention(ScheduleRule):
         panel, part, lane = self._columns(schedule, column, match, vectors)
         schedule.reorder(panel, row, part, lane)
         self._accumulate(schedule, scores, panel, match)
-        _causal.mark(schedule, panel, int(schedule.get(part).extent) * match.lanes)
-        _contraction.straighten(schedule, lane, part, row)
+        causal.mark(schedule, panel, int(schedule.get(part).extent) * match.lanes)
+        contraction.straighten(schedule, lane, part, row)
 
     def _dots(self, schedule: Schedule, block: Any, lanes: int) -> None:
         logits = schedule.get_sblock("logits")
         schedule.compute_at(logits, block, preserve_unit_loops=True)
         group, lane = schedule.split(schedule.get_loops(logits)[-1], [None, lanes])
         schedule.vectorize(lane)
-        _causal.mark(schedule, group, lanes)
+        causal.mark(schedule, group, lanes)
         for name in ("scores", *_DOT_STAGES[::-1]):
             stage = schedule.get_sblock(name)
             schedule.compute_at(stage, group, preserve_unit_loops=True)
@@ -277,7 +277,7 @@ class Attention(ScheduleRule):
     def _prepare(self, schedule: Schedule, task: Any | None, match: AttentionMatch) -> None:
         """Pack a head's keys in its own task where it has one; else, and the mask, beforehand."""
         for operand in match.operands:
-            _packing.prepare(schedule, operand, task)
-        for stage in _contraction.all_blocks(schedule):
+            packing.prepare(schedule, operand, task)
+        for stage in contraction.all_blocks(schedule):
             if str(schedule.get(stage).name_hint) in ("pad", "queries"):
-                _contraction.spread(schedule, stage)
+                contraction.spread(schedule, stage)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _accumulators, _contraction, _dot_products, _packing, _tiling
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.products import accumulators, contraction, dot_products, packing, tiling
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 _PACK = "pack"
 
@@ -21,46 +21,46 @@ class BatchMatmul(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take kernels that `legalize` made from a product of two activations."""
-        found = _contraction.find_product(func, "batch-matmul")
+        found = contraction.find_product(func, "batch-matmul")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        *batch, rows, _, _ = _contraction.extents(schedule, product)
+        *batch, rows, _, _ = contraction.extents(schedule, product)
         store = schedule.get_consumers(product)[0]
-        columns = _contraction.extents(schedule, store)[-1]
-        depth = _contraction.steps(schedule, product)
+        columns = contraction.extents(schedule, store)[-1]
+        depth = contraction.steps(schedule, product)
         size = depth * 4
-        problem = _tiling.Problem(
+        problem = tiling.Problem(
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
-            **_accumulators.costs(schedule, product, target),
+            **accumulators.costs(schedule, product, target),
         )
         return Contraction(func, target, problem)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, and pack inside each task where a task is one whole product."""
-        schedule, product, store = _contraction.opened(match)
+        schedule, product, store = contraction.opened(match)
         feeding = schedule.get_producers(product)
         words = _words(schedule, product)
         for operand in words:
-            _packing.flatten(schedule, operand)
-        tiles = _contraction.tile(match, schedule, product, store, point)
+            packing.flatten(schedule, operand)
+        tiles = contraction.tile(match, schedule, product, store, point)
         for pack in feeding:
-            if words and _contraction.name(schedule, pack) == _PACK:
+            if words and contraction.name(schedule, pack) == _PACK:
                 whole = tiles.whole_image and tiles.all_columns
-                _packing.prepare(schedule, words[0], tiles.task if whole else None)
+                packing.prepare(schedule, words[0], tiles.task if whole else None)
             elif tiles.whole_image and tiles.all_columns:
                 schedule.compute_at(pack, tiles.task)
-                _contraction.vectorize_copy(schedule, schedule.get_loops(pack)[-1])
+                contraction.vectorize_copy(schedule, schedule.get_loops(pack)[-1])
             else:
-                _contraction.spread(schedule, pack)
-        return _packing.implement(_dot_products.implement(schedule), *words)
+                contraction.spread(schedule, pack)
+        return packing.implement(dot_products.implement(schedule), *words)
 
 
-def _words(schedule: Schedule, product: Any) -> tuple[_packing.Operand, ...]:
+def _words(schedule: Schedule, product: Any) -> tuple[packing.Operand, ...]:
     """The operand that is packed by pairs of 16-bit integers, where it is."""
     packed = schedule.get(product).reads[1].source
     if str(packed.dtype) != "int16":
         return ()
-    pack = _contraction.named(schedule, _PACK)
+    pack = contraction.named(schedule, _PACK)
     depth, columns = (int(size) for size in schedule.get(pack).reads[0].source.shape[-2:])
-    return (_packing.Operand(_PACK, depth, columns, int(packed.shape[-1])),)
+    return (packing.Operand(_PACK, depth, columns, int(packed.shape[-1])),)

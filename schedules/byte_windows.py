@@ -15,10 +15,11 @@ from hybridc.compiler.kernels.byte_packing import LANES, VECTORS, Runs, runs_of
 from hybridc.compiler.kernels.byte_windows import CYCLES, KIND, RUNS
 from hybridc.compiler.kernels.tensor_expressions import unflatten
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling, _vectors
-from hybridc.schedules._byte_windows import MOST_ROWS, Loops
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.loops import vector_loops
+from hybridc.schedules.products import contraction, tiling
+from hybridc.schedules.products.byte_windows import MOST_ROWS, Loops
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 _MARK = "hybridc.byte_windows"
 # Those of a tile's product: rows, columns, windows, groups, halves.
@@ -39,19 +40,19 @@ class ByteWindows(Tiled):
         """Take kernels that `pack-weights` made where the target multiplies in 256 bits."""
         if target.vector_bits != 256 or "avx2" not in target.features:
             return NotApplicable("its instructions are those of 256 bits")
-        found = _contraction.find_product(func, KIND)
+        found = contraction.find_product(func, KIND)
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        block, shape = schedule.get(product), _contraction.extents(schedule, product)
+        block, shape = schedule.get(product), contraction.extents(schedule, product)
         x, windows = _read(block, "uint8"), _windows(block)
         image = [int(extent) for extent in x.shape]
         convolves = len(shape) == _IMAGES + _LOOPS - 2
         images, height, rows = shape[:3] if convolves else (1, 1, shape[0])
-        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
+        columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
         stride = _stride(block)
         image_row = image[-2] * image[-1] if convolves else 0
-        problem = _tiling.Problem(
+        problem = tiling.Problem(
             images,
             height,
             rows,
@@ -77,7 +78,7 @@ class ByteWindows(Tiled):
         points = list(_points(match.problem))
         vectors = max(point["vectors"] for point in points)
         wide = [point for point in points if point["vectors"] == vectors]
-        return min(wide, key=lambda point: _tiling.estimate(match.problem, point, target))
+        return min(wide, key=lambda point: tiling.estimate(match.problem, point, target))
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the kernel; vectors of panels in pairs only."""
@@ -86,27 +87,27 @@ class ByteWindows(Tiled):
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile; a tile's product is a call of the loops for its rows, for each vector."""
-        schedule, product, store = _contraction.opened(match)
+        schedule, product, store = contraction.opened(match)
 
         def multiplied(at: Any) -> None:
             schedule.compute_at(product, at, preserve_unit_loops=True)
             schedule.annotate(schedule.get_loops(product)[-_LOOPS], _MARK, 1)
 
         for block in schedule.get_producers(product):
-            _contraction.spread(schedule, block)
+            contraction.spread(schedule, block)
         block, problem = schedule.get(product), match.problem
         point = self.canonical(match, point)
-        _contraction.tile(match, schedule, product, store, point, within=multiplied)
+        contraction.tile(match, schedule, product, store, point, within=multiplied)
         return _called(schedule, _Tiles(block, problem, point))
 
 
-def _points(problem: _tiling.Problem) -> Sequence[Point]:
+def _points(problem: tiling.Problem) -> Sequence[Point]:
     """All points; two vectors only where panels come in pairs."""
     return [
         {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
         for vectors in ((1,) if problem.panels(1) % 2 else (1, 2))
         for rows in range(1, min(problem.rows, MOST_ROWS) + 1)
-        for chunk, panels in _tiling.possible_tasks(problem, (rows, vectors))
+        for chunk, panels in tiling.possible_tasks(problem, (rows, vectors))
     ]
 
 
@@ -129,7 +130,7 @@ class _Tiles:
     """The tiles of a product at a point, and the loops that multiply them."""
 
     block: Any
-    problem: _tiling.Problem
+    problem: tiling.Problem
     point: Point
 
     @cached_property
@@ -211,14 +212,14 @@ def _called(schedule: Schedule, tiles: _Tiles) -> Schedule:
             start[loop.loop_var] = loop.min
             loop = loop.body
         values = loop.iter_values[: 2 - _LOOPS]
-        return tiles.call([_vectors.substitute(value, start) for value in values])
+        return tiles.call([vector_loops.substitute(value, start) for value in values])
 
     func = schedule.mod["main"]
     root = structural_map(func.body, (tirx.For, replaced))
     body = root.block.body
     for each in tiles.loops.values():
         body = tirx.AttrStmt(tirx.const(0, "int32"), "pragma_import_llvm", each.source, body)
-    func = func.with_body(_vectors.replaced(root, body, []))
+    func = func.with_body(vector_loops.replaced(root, body, []))
     return TVMSchedule(tvm.IRModule({"main": func}), error_render_level="fast")
 
 

@@ -5,17 +5,17 @@ from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import (
-    _accumulators,
-    _contraction,
-    _dot_products,
-    _padding,
-    _prefetch,
-    _taps,
-    _tiling,
+from hybridc.schedules.products import (
+    accumulators,
+    contraction,
+    dot_products,
+    image_padding,
+    prefetch,
+    shared_taps,
+    tiling,
 )
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 
 @dataclass(frozen=True)
@@ -26,31 +26,31 @@ class Conv2d(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take kernels that `pack-weights` made from a convolution of any window and stride."""
-        found = _contraction.find_product(func, "conv2d")
+        found = contraction.find_product(func, "conv2d")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        images, height, width = _contraction.extents(schedule, product)[:3]
+        images, height, width = contraction.extents(schedule, product)[:3]
         store = schedule.get_consumers(product)[0]
-        columns = _contraction.extents(schedule, store)[-1]
-        source = _contraction.source_shape(schedule, product)
-        pixel = source[3] * _contraction.source_bytes(schedule, product)
+        columns = contraction.extents(schedule, store)[-1]
+        source = contraction.source_shape(schedule, product)
+        pixel = source[3] * contraction.source_bytes(schedule, product)
         image_row = source[2] * pixel
-        groups = source[3] // _contraction.extents(schedule, product)[-1]
-        taps = _taps.shared(schedule, product, target)
-        problem = _tiling.Problem(
+        groups = source[3] // contraction.extents(schedule, product)[-1]
+        taps = shared_taps.shared(schedule, product, target)
+        problem = tiling.Problem(
             images=images,
             height=height,
             rows=width,
             columns=columns,
-            depth=_contraction.steps(schedule, product),
+            depth=contraction.steps(schedule, product),
             row_stride=pixel * max(1, source[2] // width),
-            lanes=_contraction.lanes(schedule, product),
+            lanes=contraction.lanes(schedule, product),
             image_bytes=source[1] * image_row,
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=columns // groups if groups > 1 else 0,
-            weight_bytes=_contraction.weight_bytes(schedule, product),
-            **_accumulators.costs(schedule, product, target),
+            weight_bytes=contraction.weight_bytes(schedule, product),
+            **accumulators.costs(schedule, product, target),
             held=_held(schedule, product, target) if taps == 1 else 0,
             taps=taps,
             stride=max(1, source[2] // width),
@@ -64,7 +64,7 @@ class Conv2d(Tiled):
         take 188 µs by single rows and 215 by seven (Zen 3).
         """
         point = super().default(match, target)
-        shares = match.problem.shared and _taps.ordered_by(match.problem)
+        shares = match.problem.shared and shared_taps.ordered_by(match.problem)
         return {**point, "chunk": 1} if shares else point
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
@@ -73,31 +73,33 @@ class Conv2d(Tiled):
         A copy that is needed is made inside each task where a task has every output channel of
         its rows.  One that widens is: it would take more memory than what it is made from.
         """
-        schedule, product, store = _contraction.opened(match)
+        schedule, product, store = contraction.opened(match)
         feeding = schedule.get_producers(product)
-        columns, depth = _contraction.extents(schedule, product)[-2:]
-        ordered = _taps.ordered_by(match.problem)
+        columns, depth = contraction.extents(schedule, product)[-2:]
+        ordered = shared_taps.ordered_by(match.problem)
         spread = (columns,) if ordered else (columns, depth)
-        skipped = [p for p in feeding if _padding.is_skippable(schedule, p, *spread)]
-        tiles = _contraction.tile(match, schedule, product, store, point)
+        skipped = [p for p in feeding if image_padding.is_skippable(schedule, p, *spread)]
+        tiles = contraction.tile(match, schedule, product, store, point)
         if ordered:
-            _taps.mark(schedule, product, match.problem)
+            shared_taps.mark(schedule, product, match.problem)
         for pad in feeding:
             if pad in skipped:
                 continue
-            if tiles.all_columns or _contraction.widens(schedule, pad):
-                _contraction.copy_in_task(schedule, pad, tiles)
+            if tiles.all_columns or contraction.widens(schedule, pad):
+                contraction.copy_in_task(schedule, pad, tiles)
             else:
-                _contraction.spread(schedule, pad)
+                contraction.spread(schedule, pad)
         if not ordered:
-            schedule = _prefetch.ahead(_dot_products.implement(schedule), match.target)
+            schedule = prefetch.ahead(dot_products.implement(schedule), match.target)
         func = schedule.mod["main"]
-        func = _padding.skip_copy(func) if skipped else func
-        return _contraction.new_schedule(_taps.ordered(func)) if ordered or skipped else schedule
+        func = image_padding.skip_copy(func) if skipped else func
+        return (
+            contraction.new_schedule(shared_taps.ordered(func)) if ordered or skipped else schedule
+        )
 
 
 def _held(schedule: Schedule, product: Any, target: Target) -> int:
     """Registers for activations of float32 that are read again; narrow ones come in groups."""
-    *_, taps, channels = _contraction.extents(schedule, product)
-    wide = _contraction.source_bytes(schedule, product) == 4
-    return _tiling.held(taps * channels, target) if wide else 0
+    *_, taps, channels = contraction.extents(schedule, product)
+    wide = contraction.source_bytes(schedule, product) == 4
+    return tiling.held(taps * channels, target) if wide else 0

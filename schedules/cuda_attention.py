@@ -14,9 +14,10 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels.attention_stages import MOST_WIDTH
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _cuda_attention, _cuda_attention_cuts, _cuda_flash, _loops
-from hybridc.schedules._cuda_attention import Flash
-from hybridc.schedules._cuda_attention_cut import Cut
+from hybridc.schedules.cuda import attention, attention_cuts, flash
+from hybridc.schedules.cuda.attention import Flash
+from hybridc.schedules.cuda.attention_cut import Cut
+from hybridc.schedules.loops import transforms
 
 _TF32, _FLOAT = "tf32", "float32"
 # What instructions each way to multiply needs.
@@ -33,7 +34,7 @@ class CudaAttention(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Flash | NotApplicable:
         """Take kernels that `fuse-attention` made for a GPU."""
-        found = _cuda_attention.analyse(func, target)
+        found = attention.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
         kind = _kind(found)
@@ -47,24 +48,24 @@ class CudaAttention(ScheduleRule):
 
     def knobs(self, match: Flash) -> Space:
         """`rows` of a block and of a warp, `columns` at once, `key_warps`, `splits`, `stages`."""
-        return _cuda_attention_cuts.space(match)
+        return attention_cuts.space(match)
 
     def default(self, match: Flash, target: Target) -> Point:
         """The analytic model's choice."""
-        return _cuda_attention_cuts.default(match)
+        return attention_cuts.default(match)
 
     def canonical(self, match: Flash, point: Point) -> Point:
         """What a block has threads, registers and shared memory for."""
-        return _cuda_attention_cuts.canonical(match, point)
+        return attention_cuts.canonical(match, point)
 
     def estimate(self, match: Flash, point: Point) -> float:
         """The analytic model's cycles."""
-        return _cuda_attention_cuts.estimate(match, point)
+        return attention_cuts.estimate(match, point)
 
     def schedule(self, match: Flash, point: Point) -> Schedule:
         """Written out thread by thread."""
         cut = Cut.of(match, self.canonical(match, point))
-        return _loops.new_schedule(_cuda_flash.kernel(match, cut))
+        return transforms.new_schedule(flash.kernel(match, cut))
 
 
 def _kind(found: Flash) -> str | None:

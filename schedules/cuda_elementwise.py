@@ -14,7 +14,8 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _analysis, _cuda_loops, _cuda_vectors, _loops, _pointwise
+from hybridc.schedules.cuda import launch_loops, thread_vectors
+from hybridc.schedules.loops import analysis, pointwise, transforms
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,13 @@ class CudaElementwise(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> ElementwiseMatch | NotApplicable:
         """Take kernels without reductions: arithmetic, casts, broadcasts, gathers of rows."""
-        if reason := _pointwise.unless_pointwise(_analysis.blocks(func)):
+        if reason := pointwise.unless_pointwise(analysis.blocks(func)):
             return reason
-        inlined = _loops.inline(func)
-        left = _analysis.blocks(inlined)
+        inlined = transforms.inline(func)
+        left = analysis.blocks(inlined)
         vectors = reduce(
             lambda common, own: tuple(n for n in common if n in own),
-            (_cuda_vectors.choices(block) for block in left),
+            (thread_vectors.choices(block) for block in left),
         )
         return ElementwiseMatch(
             func, target, inlined, max(block.iterations for block in left), vectors
@@ -49,18 +50,18 @@ class CudaElementwise(ScheduleRule):
 
     def knobs(self, match: ElementwiseMatch) -> Space:
         """`threads` of a block; elements of a thread's `vector`."""
-        return {"threads": _cuda_loops.THREADS, "vector": match.vectors}
+        return {"threads": launch_loops.THREADS, "vector": match.vectors}
 
     def default(self, match: ElementwiseMatch, target: Target) -> Point:
         """16 bytes for each thread, as long as that leaves work for all multiprocessors."""
         gpu = target.device
-        vector = _cuda_loops.usual_vector(match.elements, match.vectors, gpu)
-        threads = _cuda_loops.usual_threads(match.elements // vector, gpu)
+        vector = launch_loops.usual_vector(match.elements, match.vectors, gpu)
+        threads = launch_loops.usual_threads(match.elements // vector, gpu)
         return {"threads": threads, "vector": vector}
 
     def schedule(self, match: ElementwiseMatch, point: Point) -> Schedule:
         """One launch for each output, and for each value that is too costly to repeat."""
-        schedule = _loops.new_schedule(match.inlined)
-        for block in _loops.blocks(schedule):
-            _cuda_loops.spread(schedule, block.name, point["threads"], point["vector"])
+        schedule = transforms.new_schedule(match.inlined)
+        for block in transforms.blocks(schedule):
+            launch_loops.spread(schedule, block.name, point["threads"], point["vector"])
         return schedule

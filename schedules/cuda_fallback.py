@@ -9,7 +9,8 @@ from tvm.s_tir import ScheduleError
 from hybridc.compiler import memory
 from hybridc.compiler.interfaces import Match, Point, PrimFunc, Schedule, ScheduleRule, Space
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _analysis, _cuda_any, _cuda_loops, _loops
+from hybridc.schedules.cuda import any_nest, launch_loops
+from hybridc.schedules.loops import analysis, transforms
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,33 @@ class CudaFallback(ScheduleRule):
 
     def knobs(self, match: Match) -> Space:
         """`threads` of a block."""
-        return {"threads": _cuda_loops.THREADS}
+        return {"threads": launch_loops.THREADS}
 
     def default(self, match: Match, target: Target) -> Point:
         """The usual number."""
-        return {"threads": _cuda_loops.USUAL_THREADS}
+        return {"threads": launch_loops.USUAL_THREADS}
 
     def schedule(self, match: Match, point: Point) -> Schedule:
         """Block by block; where some block is no single store, each statement as a launch."""
         if memory.is_bound(match.func):
-            return _loops.new_schedule(match.func)
-        found = _analysis.blocks(match.func)
+            return transforms.new_schedule(match.func)
+        found = analysis.blocks(match.func)
         if not all(block.plain or block.single for block in found) or not found:
-            return _loops.new_schedule(_cuda_any.kernel(match.func, point["threads"]))
-        schedule = _loops.new_schedule(_loops.inline(match.func))
-        for name in [block.name for block in _loops.blocks(schedule)]:
+            return transforms.new_schedule(any_nest.kernel(match.func, point["threads"]))
+        schedule = transforms.new_schedule(transforms.inline(match.func))
+        for name in [block.name for block in transforms.blocks(schedule)]:
             trial = schedule.copy()
             try:
                 _spread(trial, name, point["threads"])
             except (ScheduleError, InternalError, KeyError, ValueError):
-                _cuda_loops.single(schedule, name)
+                launch_loops.single(schedule, name)
             else:
                 schedule = trial
         return schedule
 
 
 def _spread(schedule: Schedule, name: str, threads: int) -> None:
-    info = next(block for block in _loops.blocks(schedule) if block.name == name)
+    info = next(block for block in transforms.blocks(schedule) if block.name == name)
     if not info.plain and info.axes:
         raise ScheduleError(f"{name} is no single store under constant loops")
-    _cuda_loops.spread(schedule, name, threads)
+    launch_loops.spread(schedule, name, threads)

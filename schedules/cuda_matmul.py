@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _cuda_product
-from hybridc.schedules._cuda_compute import CudaCores
-from hybridc.schedules._cuda_product_rule import CudaProducts, too_thin
-from hybridc.schedules._cuda_tiles import Cut
+from hybridc.schedules.cuda import product_kernel
+from hybridc.schedules.cuda.compute import CudaCores
+from hybridc.schedules.cuda.product_rule import CudaProducts, too_thin
+from hybridc.schedules.cuda.tiles import Cut
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class CudaMatmul(CudaProducts):
 
     def match(self, func: PrimFunc, target: Target) -> Cut | NotApplicable:
         """Take what comes down to a product of float32."""
-        if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
+        if not isinstance(found := product_kernel.analyse(func, target), product_kernel.Product):
             return found
         if found.dtype != "float32":
             return NotApplicable(f"it multiplies {found.dtype}, not float32")

@@ -21,10 +21,10 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels.recurrence import LANES, NAME
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _cuda_recurrence_steps as by_step
-from hybridc.schedules import _cuda_tir as tir
-from hybridc.schedules import _loops
-from hybridc.schedules._cuda_recurrence import FLOAT, State, Steps, of_block, of_lane, parts
+from hybridc.schedules.cuda import recurrence_steps as by_step
+from hybridc.schedules.cuda import tir
+from hybridc.schedules.cuda.recurrence import FLOAT, State, Steps, of_block, of_lane, parts
+from hybridc.schedules.loops import transforms
 
 Expr = Any
 _THREADS = (64, 128, 256, 512, MOST_THREADS)
@@ -68,7 +68,7 @@ class CudaRecurrence(ScheduleRule):
         """Written out thread by thread."""
         point = self.canonical(match, point)
         writer = by_step.Writer if point["launches"] else _Writer
-        return _loops.new_schedule(writer(match, point["threads"]).function())
+        return transforms.new_schedule(writer(match, point["threads"]).function())
 
     def _pays(self, match: Steps) -> bool:
         """Whether to read the weights on all multiprocessors saves more than launches take."""

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _cuda_loops, _cuda_rows
-from hybridc.schedules._cuda_row_rule import CudaRows
+from hybridc.schedules.cuda import launch_loops, rows
+from hybridc.schedules.cuda.row_rule import CudaRows
+from hybridc.schedules.loops import analysis
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,12 @@ class CudaReduction(CudaRows):
 
     priority: ClassVar[int] = 20
 
-    def match(self, func: PrimFunc, target: Target) -> _cuda_rows.GpuRows | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> rows.GpuRows | NotApplicable:
         """Take kernels with one reduction whose output has only the axes that it keeps."""
-        found = _cuda_rows.analyse(func, target)
+        found = rows.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
-        if any(_cuda_loops.slides(block) for block in _analysis.blocks(found.rows.staged)):
+        if any(launch_loops.slides(block) for block in analysis.blocks(found.rows.staged)):
             return NotApplicable("it reduces windows, which overlap")
         if len(found.rows.kept) != found.rows.output_axes:
             return NotApplicable("its output has the reduced axis again")

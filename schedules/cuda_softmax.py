@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _cuda_rows, _rows
-from hybridc.schedules._cuda_row_rule import CudaRows, whole_rows
+from hybridc.schedules.cuda import rows
+from hybridc.schedules.cuda.row_rule import CudaRows, whole_rows
+from hybridc.schedules.rows import row_stages
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class CudaSoftmax(CudaRows):
 
     priority: ClassVar[int] = 30
 
-    def match(self, func: PrimFunc, target: Target) -> _cuda_rows.GpuRows | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> rows.GpuRows | NotApplicable:
         """Take kernels that reduce rows by a maximum and a sum and write the rows again."""
-        if _rows.reducers(func) != ("Max", "Add"):
+        if row_stages.reducers(func) != ("Max", "Add"):
             return NotApplicable("it does not reduce by a maximum and then by a sum")
         return whole_rows(func, target)

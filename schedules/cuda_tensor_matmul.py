@@ -6,10 +6,10 @@ from typing import ClassVar
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import Target
-from hybridc.schedules import _cuda_product
-from hybridc.schedules._cuda_compute import TensorCores
-from hybridc.schedules._cuda_product_rule import CudaProducts, too_thin
-from hybridc.schedules._cuda_tiles import Cut
+from hybridc.schedules.cuda import product_kernel
+from hybridc.schedules.cuda.compute import TensorCores
+from hybridc.schedules.cuda.product_rule import CudaProducts, too_thin
+from hybridc.schedules.cuda.tiles import Cut
 
 _TF32 = "tf32"
 _BYTES = {
@@ -32,7 +32,7 @@ class CudaTensorMatmul(CudaProducts):
 
     def match(self, func: PrimFunc, target: Target) -> Cut | NotApplicable:
         """Take what comes down to a product of types that the tensor cores multiply."""
-        if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
+        if not isinstance(found := product_kernel.analyse(func, target), product_kernel.Product):
             return found
         kind = _kind(found)
         if kind is None:
@@ -50,7 +50,7 @@ class CudaTensorMatmul(CudaProducts):
         return Cut(func, target, found, cores, rate)
 
 
-def _kind(product: _cuda_product.Product) -> str | None:
+def _kind(product: product_kernel.Product) -> str | None:
     """The type that tensor cores take for this product's."""
     if product.dtype in ("float16", "bfloat16"):
         return product.dtype

@@ -13,9 +13,10 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _cuda_product, _cuda_thin, _loops
-from hybridc.schedules._cuda_product_rule import too_thin
-from hybridc.schedules._cuda_thin_match import Thin, Thread, shared
+from hybridc.schedules.cuda import product_kernel, thin
+from hybridc.schedules.cuda.product_rule import too_thin
+from hybridc.schedules.cuda.thin_match import Thin, Thread, shared
+from hybridc.schedules.loops import transforms
 
 _THREADS = (128, 256, 512)
 _LANES = (1, 2, 4, 8, 16, 32)
@@ -39,7 +40,7 @@ class CudaThinMatmul(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Thin | NotApplicable:
         """Take products of floats, or of bytes, one side of which has fewer than eight rows."""
-        if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
+        if not isinstance(found := product_kernel.analyse(func, target), product_kernel.Product):
             return found
         integers = {found.left.dtype, found.right.dtype} <= _BYTES and found.sums == "int32"
         if found.dtype not in _TYPES and not integers:
@@ -97,4 +98,4 @@ class CudaThinMatmul(ScheduleRule):
 
     def schedule(self, match: Thin, point: Point) -> Schedule:
         """Written out thread by thread."""
-        return _loops.new_schedule(_cuda_thin.kernel(match, Thread(**self.canonical(match, point))))
+        return transforms.new_schedule(thin.kernel(match, Thread(**self.canonical(match, point))))

@@ -14,8 +14,8 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _access, _loops, _pointwise
-from hybridc.schedules._analysis import Block
+from hybridc.schedules.loops import access, pointwise, transforms
+from hybridc.schedules.loops.analysis import Block
 
 # A tile is as wide as a warp both ways: a column more keeps its columns in different banks.
 _TILE, _PAD = WARP, 1
@@ -40,7 +40,7 @@ class CudaTranspose(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> TransposeMatch | NotApplicable:
         """Take elementwise kernels whose output is contiguous along another axis than an input."""
-        found = _pointwise.one_nest(func)
+        found = pointwise.one_nest(func)
         if isinstance(found, NotApplicable):
             return found
         inlined, block = found
@@ -59,7 +59,7 @@ class CudaTranspose(ScheduleRule):
 
     def schedule(self, match: TransposeMatch, point: Point) -> Schedule:
         """Tiles over blocks; a warp reads a row of a tile and writes a column."""
-        schedule = _loops.new_schedule(match.inlined)
+        schedule = transforms.new_schedule(match.inlined)
         block = schedule.get_sblock(match.name)
         loops = schedule.get_loops(block)
         others = [loop for i, loop in enumerate(loops[:-1]) if i != match.axis]
@@ -90,7 +90,7 @@ def _across(block: Block) -> tuple[int, int] | None:
     axes = list(block.spatial)
     if len(axes) < 2:
         return None
-    guarded = _access.guarded(block.body)
+    guarded = access.guarded(block.body)
     sources = [region.source for region in block.node.reads]
     for load in block.loads:
         strides = [block.stride(load, axis) for axis in axes]

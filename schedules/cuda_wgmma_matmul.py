@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _cuda_product
-from hybridc.schedules._cuda_product_rule import CudaProducts
-from hybridc.schedules._cuda_tiles import Cut
-from hybridc.schedules._cuda_warpgroups import WarpGroups
+from hybridc.schedules.cuda import product_kernel
+from hybridc.schedules.cuda.product_rule import CudaProducts
+from hybridc.schedules.cuda.tiles import Cut
+from hybridc.schedules.cuda.warpgroups import WarpGroups
 
 _TYPES = ("float16", "bfloat16")
 # Rows below which most of a product of 64 rows is of nothing.
@@ -23,7 +23,7 @@ class CudaWgmmaMatmul(CudaProducts):
 
     def match(self, func: PrimFunc, target: Target) -> Cut | NotApplicable:
         """Take what comes down to a product of 16-bit types, large enough, on sm_90a."""
-        if not isinstance(found := _cuda_product.analyse(func, target), _cuda_product.Product):
+        if not isinstance(found := product_kernel.analyse(func, target), product_kernel.Product):
             return found
         if "wgmma" not in target.device.features:
             return NotApplicable(f"{target.device.arch} has no wgmma")

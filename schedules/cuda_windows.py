@@ -14,7 +14,8 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules import _analysis, _cuda_loops, _cuda_product, _loops
+from hybridc.schedules.cuda import launch_loops, product_kernel
+from hybridc.schedules.loops import analysis, transforms
 
 # Elements of a window that one thread combines; more are for threads together.
 _MOST = 256
@@ -40,43 +41,43 @@ class CudaWindows(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Windows | NotApplicable:
         """Take kernels with one reduction that reads along sums of axes, kept and reduced."""
-        found = _analysis.blocks(func)
-        if not _analysis.plain(found):
+        found = analysis.blocks(func)
+        if not analysis.plain(found):
             return NotApplicable("a block is no single store under constant loops")
         reductions = [block for block in found if block.reduction]
         if len(reductions) != 1:
             return NotApplicable(f"it holds {len(reductions)} reductions, not one")
-        merged = _cuda_product.keeping(func, {reductions[0].name})
+        merged = product_kernel.keeping(func, {reductions[0].name})
         if isinstance(merged, NotApplicable):
             return merged
-        block = next(each for each in _analysis.blocks(merged) if each.reduction)
+        block = next(each for each in analysis.blocks(merged) if each.reduction)
         size = prod(block.reduction.values())
         if size > _MOST:
             return NotApplicable(f"its windows have {size} elements, more than {_MOST}")
-        if not _cuda_loops.slides(block):
+        if not launch_loops.slides(block):
             return NotApplicable("it reduces no windows")
         return Windows(func, target, merged, block.name, prod(block.spatial.values()))
 
     def knobs(self, match: Windows) -> Space:
         """`threads` of a block."""
-        return {"threads": _cuda_loops.THREADS}
+        return {"threads": launch_loops.THREADS}
 
     def default(self, match: Windows, target: Target) -> Point:
         """As many as leave blocks for all multiprocessors."""
-        return {"threads": _cuda_loops.usual_threads(match.elements, target.device)}
+        return {"threads": launch_loops.usual_threads(match.elements, target.device)}
 
     def schedule(self, match: Windows, point: Point) -> Schedule:
         """Results over threads; a window is a loop of each, and what is behind it follows."""
-        schedule = _loops.new_schedule(match.merged)
+        schedule = transforms.new_schedule(match.merged)
         output = _output(schedule, match.reduction)
-        _cuda_loops.spread(schedule, output, point["threads"])
+        launch_loops.spread(schedule, output, point["threads"])
         thread = schedule.get_loops(output)[-1]
         stage = schedule.get_sblock(match.reduction)
         schedule.set_scope(stage, 0, "local")
         schedule.compute_at(stage, thread, preserve_unit_loops=True)
-        loops = _loops.loops_of(schedule, stage)
+        loops = transforms.loops_of(schedule, stage)
         turns = 1
-        for axis, extent in reversed(tuple(_loops.info(schedule, stage).reduction.items())):
+        for axis, extent in reversed(tuple(transforms.info(schedule, stage).reduction.items())):
             turns *= extent
             if turns <= _UNROLLED:
                 schedule.unroll(loops[axis])
@@ -85,7 +86,7 @@ class CudaWindows(ScheduleRule):
 
 def _output(schedule: Schedule, reduction: str) -> str:
     """The block behind the reduction; a copy of its results where there is none."""
-    others = [block.name for block in _loops.blocks(schedule) if block.name != reduction]
+    others = [block.name for block in transforms.blocks(schedule) if block.name != reduction]
     if others:
         return others[-1]
     return str(schedule.get(schedule.cache_write(reduction, 0, "local")).name_hint)

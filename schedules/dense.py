@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _dense
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.products import packed
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Dense(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take kernels that `pack-weights` made from a matrix product or a 1x1 convolution."""
-        return _dense.match(func, target)
+        return packed.match(func, target)
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""
-        return _dense.schedule(match, point)
+        return packed.schedule(match, point)

@@ -17,7 +17,14 @@ from hybridc.compiler.kernels import bottleneck
 from hybridc.compiler.kernels.bottleneck import Bottleneck
 from hybridc.compiler.kernels.tensor_expressions import KERNEL
 from hybridc.compiler.target import Target
-from hybridc.schedules import _accumulators, _contraction, _depthwise, _padding, _pixels, _tiling
+from hybridc.schedules.products import (
+    accumulators,
+    contraction,
+    depthwise,
+    image_padding,
+    pixel_rows,
+    tiling,
+)
 
 _WINDOW = "depthwise-conv2d"
 # What `tensor_expressions.pad2d` calls the block that it makes.
@@ -50,7 +57,7 @@ class DepthwiseBottleneck(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Chain | NotApplicable:
         """Take what `fuse-depthwise` joined."""
-        schedule = _contraction.new_schedule(func)
+        schedule = contraction.new_schedule(func)
         products = {
             name: str(block.annotations[KERNEL])
             for name, block in _blocks(schedule)
@@ -95,7 +102,7 @@ class DepthwiseBottleneck(ScheduleRule):
                 _window(schedule, stage, match.target)
             else:
                 _pointwise(schedule, stage, match.target, behind=place > match.window)
-        return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
+        return contraction.new_schedule(image_padding.skip_taps(schedule.mod["main"]))
 
     def estimate(self, match: Chain, point: Point) -> float:
         """The analytic model's cycles."""
@@ -104,26 +111,26 @@ class DepthwiseBottleneck(ScheduleRule):
 
 def _by_pixel(match: Chain) -> Schedule:
     """A schedule in which 1x1 convolutions tell image rows apart, as their neighbours do."""
-    schedule = _contraction.new_schedule(match.func)
+    schedule = contraction.new_schedule(match.func)
     for place, stage in enumerate(match.stages):
         if place != match.window:
-            shape = _contraction.extents(schedule, schedule.get_sblock(stage.store))
+            shape = contraction.extents(schedule, schedule.get_sblock(stage.store))
             product = schedule.get_sblock(stage.product)
-            schedule = _pixels.split_rows(schedule, product, shape)
+            schedule = pixel_rows.split_rows(schedule, product, shape)
     return schedule
 
 
 def _window(schedule: Schedule, stage: Stage, target: Target) -> None:
     """Tile a depthwise stage as the depthwise rule does, all columns of a vector together."""
     product, store = schedule.get_sblock(stage.product), schedule.get_sblock(stage.store)
-    columns = _contraction.extents(schedule, store)[-1]
-    lanes = _depthwise.lanes(columns, target)
-    width = _contraction.extents(schedule, store)[-2]
-    pixels = _depthwise.pixels(width, target)
-    vectors = _depthwise.vectors(pixels, columns, lanes)
+    columns = contraction.extents(schedule, store)[-1]
+    lanes = depthwise.lanes(columns, target)
+    width = contraction.extents(schedule, store)[-2]
+    pixels = depthwise.pixels(width, target)
+    vectors = depthwise.vectors(pixels, columns, lanes)
     tile = _tile(schedule, store, (pixels, vectors, lanes))
-    _accumulators.accumulate_at(schedule, product, tile, lanes)
-    _depthwise.unroll(schedule, product, columns % lanes == 0)
+    accumulators.accumulate_at(schedule, product, tile, lanes)
+    depthwise.unroll(schedule, product, columns % lanes == 0)
 
 
 def _pointwise(schedule: Schedule, stage: Stage, target: Target, behind: bool) -> None:
@@ -132,13 +139,13 @@ def _pointwise(schedule: Schedule, stage: Stage, target: Target, behind: bool) -
     What stands `behind` a window takes its rows one by one, as they are made.
     """
     product, store = schedule.get_sblock(stage.product), schedule.get_sblock(stage.store)
-    *_, width, columns = _contraction.extents(schedule, store)
-    depth = _contraction.extents(schedule, product)[-1]
-    lanes = _contraction.lanes(schedule, product)
-    problem = _tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
-    pixels, vectors = _tiling.choose_tile(problem, target)
+    *_, width, columns = contraction.extents(schedule, store)
+    depth = contraction.extents(schedule, product)[-1]
+    lanes = contraction.lanes(schedule, product)
+    problem = tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
+    pixels, vectors = tiling.choose_tile(problem, target)
     tile = _tile(schedule, store, (pixels, vectors, lanes), row_by_row=behind)
-    _accumulators.accumulate_at(schedule, product, tile, lanes)
+    accumulators.accumulate_at(schedule, product, tile, lanes)
 
 
 def _tile(
@@ -155,7 +162,7 @@ def _tile(
     panel, part, lane = schedule.split(column, [None, vectors, lanes])
     outer = [row, panel] if row_by_row else [panel, row]
     schedule.reorder(*outer, tile, pixel, part, lane)
-    _contraction.straighten(schedule, lane, part, pixel)
+    contraction.straighten(schedule, lane, part, pixel)
     for loop in (panel, tile):
         schedule.annotate(loop, "pragma_loop_partition_hint", 1)
     return tile
@@ -174,10 +181,10 @@ def _stages(schedule: Schedule, products: Sequence[str]) -> tuple[Stage, ...]:
 
 
 def _case(schedule: Schedule, stages: Sequence[Stage], window: int) -> Bottleneck:
-    extents = [_contraction.extents(schedule, schedule.get_sblock(s.product)) for s in stages]
-    shapes = [_contraction.extents(schedule, schedule.get_sblock(s.store)) for s in stages]
+    extents = [contraction.extents(schedule, schedule.get_sblock(s.product)) for s in stages]
+    shapes = [contraction.extents(schedule, schedule.get_sblock(s.store)) for s in stages]
     images, height, width, channels, *taps = extents[window]
-    padded = _contraction.source_shape(schedule, schedule.get_sblock(stages[window].product))
+    padded = contraction.source_shape(schedule, schedule.get_sblock(stages[window].product))
     before = shapes[0][1:3] if window else padded[1:3]
     return Bottleneck(
         images=images,
@@ -193,5 +200,5 @@ def _case(schedule: Schedule, stages: Sequence[Stage], window: int) -> Bottlenec
 
 
 def _blocks(schedule: Schedule) -> list[tuple[str, Any]]:
-    found = [schedule.get(block) for block in _contraction.all_blocks(schedule)]
+    found = [schedule.get(block) for block in contraction.all_blocks(schedule)]
     return [(str(block.name_hint), block) for block in found]

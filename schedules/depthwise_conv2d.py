@@ -7,9 +7,9 @@ import numpy as np
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _depthwise, _padding, _tiling
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.products import contraction, depthwise, image_padding, tiling
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 # Rows of a window that are multiplied in less time than it takes to fetch them again.
 _LOW = 3
@@ -23,14 +23,14 @@ class DepthwiseConv2d(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Contraction | NotApplicable:
         """Take kernels that `pack-weights` made from a depthwise convolution."""
-        found = _contraction.find_product(func, "depthwise-conv2d")
+        found = contraction.find_product(func, "depthwise-conv2d")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        images, height, rows, columns, kernel_h, kernel_w = _contraction.extents(schedule, product)
-        source = _contraction.source_shape(schedule, product)
+        images, height, rows, columns, kernel_h, kernel_w = contraction.extents(schedule, product)
+        source = contraction.source_shape(schedule, product)
         image_row = source[2] * source[3] * 4
-        problem = _tiling.Problem(
+        problem = tiling.Problem(
             images=images,
             height=height,
             rows=rows,
@@ -38,7 +38,7 @@ class DepthwiseConv2d(Tiled):
             depth=kernel_h * kernel_w,
             row_stride=source[3] * 4 * max(1, source[2] // rows),
             image_bytes=source[1] * image_row,
-            lanes=_depthwise.lanes(columns, target),
+            lanes=depthwise.lanes(columns, target),
             halo_bytes=max(0, source[1] - height * (source[1] // height)) * image_row,
             shared=1,
         )
@@ -47,28 +47,28 @@ class DepthwiseConv2d(Tiled):
     def default(self, match: Contraction, target: Target) -> Point:
         """Enough pixels to hide an addition's latency, few enough for the window's inputs."""
         problem = match.problem
-        rows = _depthwise.pixels(problem.rows, target)
+        rows = depthwise.pixels(problem.rows, target)
         itemsize = np.dtype(str(match.func.params[0].dtype)).itemsize
-        vectors = _depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
-        chunk = _tiling.choose_chunk(problem, (rows, vectors), target)
+        vectors = depthwise.vectors(rows, problem.columns, problem.lanes, itemsize)
+        chunk = tiling.choose_chunk(problem, (rows, vectors), target)
         whole = problem.panels(vectors)  # as `schedule` has it
         return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": whole}
 
     def schedule(self, match: Contraction, point: Point) -> Schedule:
         """Tile, keep the window's columns unrolled, and skip the taps in the padding."""
-        schedule, product, store = _contraction.opened(match)
+        schedule, product, store = contraction.opened(match)
         rows = _crowds(schedule, product, match.target)
         for pad in schedule.get_producers(product):
             schedule.compute_inline(pad)
         whole = self._whole(match, point)
         joined = _joins(match.problem, whole["vectors"])
-        _contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
-        _depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
-        return _contraction.new_schedule(_padding.skip_taps(schedule.mod["main"]))
+        contraction.tile(match, schedule, product, store, whole, joined=joined, by_rows=rows)
+        depthwise.unroll(schedule, product, match.problem.columns % match.problem.lanes == 0)
+        return contraction.new_schedule(image_padding.skip_taps(schedule.mod["main"]))
 
     def canonical(self, match: Contraction, point: Point) -> Point:
         """A tile no larger than the image; a task has every panel."""
-        return _tiling.canonical(match.problem, self._whole(match, point))
+        return tiling.canonical(match.problem, self._whole(match, point))
 
     def _whole(self, match: Contraction, point: Point) -> Point:
         return {**point, "panels": match.problem.panels(point["vectors"])}
@@ -84,15 +84,15 @@ def _crowds(schedule: Schedule, product: Any, target: Target) -> bool:
     by panel and 182 row by row (Zen 3).  Padding may not be inlined yet: it tells how far a window
     reaches.
     """
-    _, height, _, _, window, _ = _contraction.extents(schedule, product)
-    _, image, width, channels = _contraction.source_shape(schedule, product)
+    _, height, _, _, window, _ = contraction.extents(schedule, product)
+    _, image, width, channels = contraction.source_shape(schedule, product)
     # Between the rows of a dilated window lie others, which are read again as well.
     reach = max(window, image - (height - 1) * max(1, image // height))
-    crowded = _tiling.crowded_lines(channels * 4, reach * width, target) > 0
+    crowded = tiling.crowded_lines(channels * 4, reach * width, target) > 0
     return crowded and window <= _LOW
 
 
-def _joins(problem: _tiling.Problem, vectors: int) -> bool:
+def _joins(problem: tiling.Problem, vectors: int) -> bool:
     """Whether the epilogue of a tile's neighbouring vectors is that of one vector.
 
     LLVM cuts it into registers step by step, so that the chains of dependent instructions of a

@@ -15,8 +15,9 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels import depthwise_planes
 from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _plane_loops, _windows
-from hybridc.schedules._planes import Planes
+from hybridc.schedules.loops import analysis, transforms
+from hybridc.schedules.rows import moving_windows, plane_loops
+from hybridc.schedules.rows.planes import Planes
 
 # Accumulators that leave registers to what is loaded, and multiply-adds that one tile unrolls.
 _ACCUMULATORS, _UNROLLED = 10, 640
@@ -39,14 +40,14 @@ class DepthwisePlanes(ScheduleRule):
         """Take kernels that `depthwise-planes` made, with what is elementwise behind them."""
         if depthwise_planes.KIND not in kinds_in(func) or strips.has_gaps(func):
             return NotApplicable("it is no depthwise convolution of planes")
-        if len(_analysis.outputs(func, _analysis.blocks(func))) != 1:
+        if len(analysis.outputs(func, analysis.blocks(func))) != 1:
             return NotApplicable("it has several outputs")
-        staged, _ = _loops.stage(func)
-        found = _analysis.blocks(staged)
-        if len(found) != len(("product", "output")) or not _windows.in_place(*found):
+        staged, _ = transforms.stage(func)
+        found = analysis.blocks(staged)
+        if len(found) != len(("product", "output")) or not moving_windows.in_place(*found):
             return NotApplicable("what follows it is not elementwise")
         product, output = found
-        return Planes(func, target, product, output, _analysis.worth_threads(staged, target))
+        return Planes(func, target, product, output, analysis.worth_threads(staged, target))
 
     def knobs(self, match: Planes) -> Space:
         """`rows` and `vectors` of a tile; `threads` over bands of planes, or one thread."""
@@ -67,8 +68,8 @@ class DepthwisePlanes(ScheduleRule):
 
     def schedule(self, match: Planes, point: Point) -> Schedule:
         """A loop over bands of planes: rows padded, then tiles of sums over their windows."""
-        body = _plane_loops.Writer(match, self.canonical(match, point)).body()
-        return _loops.new_schedule(_loops.with_own_names(match.func.with_body(body)))
+        body = plane_loops.Writer(match, self.canonical(match, point)).body()
+        return transforms.new_schedule(transforms.with_own_names(match.func.with_body(body)))
 
 
 def _tiles(match: Planes) -> list[tuple[int, int]]:

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _collapse, _loops, _pointwise
+from hybridc.schedules.loops import analysis, collapse, pointwise, transforms
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Elementwise(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> ElementwiseMatch | NotApplicable:
         """Take kernels without reductions: arithmetic, casts, broadcasts, gathers of rows."""
-        if reason := _pointwise.unless_pointwise(_analysis.blocks(func), single=True):
+        if reason := pointwise.unless_pointwise(analysis.blocks(func), single=True):
             return reason
-        inlined = _loops.inline(func)
+        inlined = transforms.inline(func)
         return ElementwiseMatch(
-            func, target, inlined, _lanes(inlined, target), _analysis.worth_threads(inlined, target)
+            func, target, inlined, _lanes(inlined, target), analysis.worth_threads(inlined, target)
         )
 
     def knobs(self, match: ElementwiseMatch) -> Space:
@@ -50,22 +50,22 @@ class Elementwise(ScheduleRule):
 
     def schedule(self, match: ElementwiseMatch, point: Point) -> Schedule:
         """One loop nest for each output, and for each value that is too costly to repeat."""
-        schedule = _loops.new_schedule(_collapse.collapsed(match.inlined, match.target))
-        for block in _loops.blocks(schedule):
-            _loops.spread(
+        schedule = transforms.new_schedule(collapse.collapsed(match.inlined, match.target))
+        for block in transforms.blocks(schedule):
+            transforms.spread(
                 schedule, block.name, match.target, point["lanes"], bool(point["threads"])
             )
-        return _loops.finish(schedule)
+        return transforms.finish(schedule)
 
 
 def _lanes(func: PrimFunc, target: Target) -> tuple[int, ...]:
     """Lanes that fit every block of the kernel."""
     choices: set[int] | None = None
-    for block in (block for block in _analysis.blocks(func) if not block.single):
-        group = _analysis.collapsible(block, tuple(block.spatial))
+    for block in (block for block in analysis.blocks(func) if not block.single):
+        group = analysis.collapsible(block, tuple(block.spatial))
         extent = 1
         for axis in group:
             extent *= block.spatial[axis]
-        own = _analysis.lane_choices(extent, block.divisor(group[-1]), target.lanes(block.widest))
+        own = analysis.lane_choices(extent, block.divisor(group[-1]), target.lanes(block.widest))
         choices = set(own) if choices is None else choices & set(own)
     return tuple(sorted(choices or ()))

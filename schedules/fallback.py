@@ -19,7 +19,9 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.sketches import SKETCH, THREADS, Sketches, sketches
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _row_loops, _rows, _tiling
+from hybridc.schedules.loops import analysis, transforms
+from hybridc.schedules.products import tiling
+from hybridc.schedules.rows import row_loops, row_stages
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Fallback(ScheduleRule):
         if strips.has_open_sizes(match.func):
             threads = int(target.threads > 1 and not strips.is_strip(match.func))
         else:
-            threads = int(_analysis.worth_threads(match.func, target))
+            threads = int(analysis.worth_threads(match.func, target))
         return match.sketches.canonical({THREADS: threads, SKETCH: 0})
 
     def canonical(self, match: Generic, point: Point) -> Point:
@@ -64,9 +66,9 @@ class Fallback(ScheduleRule):
             return match.sketches.schedule(point)
         threads = bool(point[THREADS])
         opened = strips.has_open_sizes(match.func)
-        schedule = _loops.new_schedule(match.func if opened else _loops.inline(match.func))
-        _loops.add_unit_loops(schedule)
-        for name in [block.name for block in _loops.blocks(schedule)]:
+        schedule = transforms.new_schedule(match.func if opened else transforms.inline(match.func))
+        transforms.add_unit_loops(schedule)
+        for name in [block.name for block in transforms.blocks(schedule)]:
             for attempt in (_by_kind, _outer_loop):
                 trial = schedule.copy()
                 try:
@@ -75,30 +77,30 @@ class Fallback(ScheduleRule):
                     continue
                 schedule = trial
                 break
-        return _loops.finish(schedule)
+        return transforms.finish(schedule)
 
 
 def _by_kind(schedule: Schedule, name: str, target: Target, threads: bool) -> None:
     """Vectors and threads for a plain block; raises ScheduleError where they do not apply."""
-    info = next(block for block in _loops.blocks(schedule) if block.name == name)
-    threads = threads and _analysis.block_cycles(info, target) >= _analysis.PARALLEL_CYCLES
+    info = next(block for block in transforms.blocks(schedule) if block.name == name)
+    threads = threads and analysis.block_cycles(info, target) >= analysis.PARALLEL_CYCLES
     if not info.plain:
         raise ScheduleError(f"{name} is no single store under constant loops")
     if not info.reduction:
-        _loops.spread(schedule, name, target, 0, threads)
+        transforms.spread(schedule, name, target, 0, threads)
         return
     copy = schedule.cache_write(name, 0, "global")
     if not schedule.get_loops(copy):
         schedule.add_unit_loop(copy)
     output = str(schedule.get(copy).name_hint)
     func = schedule.mod["main"]
-    rows = _rows.plan(func, output, target, only=(name,))
+    rows = row_stages.plan(func, output, target, only=(name,))
     if isinstance(rows, NotApplicable):
         raise ScheduleError(rows.reason)
     width = rows.point["width"]
     if rows.along and rows.axis % width:
-        width = max(w for w in _tiling.divisors(rows.axis) if w <= width)
-    _row_loops.compute_rows(schedule, rows, width, threads)
+        width = max(w for w in tiling.divisors(rows.axis) if w <= width)
+    row_loops.compute_rows(schedule, rows, width, threads)
 
 
 def _outer_loop(schedule: Schedule, name: str, _target: Target, threads: bool) -> None:

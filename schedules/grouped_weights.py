@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule, Space
 from hybridc.compiler.kernels.grouped_weights import KIND, OFFSETS, PARTIAL, SCALED, STRIDED
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
+from hybridc.schedules.products import contraction, tiling
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 # Cycles to make a float32 vector of integers: an `and` or a widening load, and a conversion.
 _UNPACK = 0.6
@@ -41,20 +41,20 @@ class GroupedWeights(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> Grouped | NotApplicable:
         """Take kernels that `quantize-weights` made for few rows."""
-        found = _contraction.find_product(func, KIND, (PARTIAL, STRIDED, OFFSETS))
+        found = contraction.find_product(func, KIND, (PARTIAL, STRIDED, OFFSETS))
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        rows, _, groups = _contraction.extents(schedule, product)
-        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
-        partial = _contraction.named(schedule, PARTIAL)
-        size = _contraction.extents(schedule, partial)[-1]
+        rows, _, groups = contraction.extents(schedule, product)
+        columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
+        partial = contraction.named(schedule, PARTIAL)
+        size = contraction.extents(schedule, partial)[-1]
         depth = groups * size
         integers = _source(schedule, partial, 3)
         share = depth // int(integers.shape[1])
         width = int(_source(schedule, product, 3, "bfloat16").shape[2])
         held = (0.5 if share > 1 else 1.0) + 2.0 / size
-        problem = _tiling.Problem(
+        problem = tiling.Problem(
             *(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes()),
             weight_bytes=held,
             unpacking=_UNPACK,
@@ -63,7 +63,7 @@ class GroupedWeights(Tiled):
 
     def knobs(self, match: Grouped) -> Space:
         """Vectors of the tile, which has all rows; panels of a task."""
-        space = _tiling.space(match.problem, match.target)
+        space = tiling.space(match.problem, match.target)
         whole = tuple(v for v in space["vectors"] if match.width % (v * match.problem.lanes) == 0)
         return {**space, "rows": (match.problem.rows,), "vectors": whole or (1,), "chunk": (1,)}
 
@@ -79,32 +79,32 @@ class GroupedWeights(Tiled):
 
     def schedule(self, match: Grouped, point: Point) -> Schedule:
         """Tile the product over its groups, and compute each group's sums within."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product, (SCALED, STRIDED, OFFSETS, _PAD))
-        _contraction.tile(match, schedule, product, store, point)
+        schedule = contraction.new_schedule(match.func)
+        product = contraction.product_of(schedule)
+        store = contraction.inline_epilogue(schedule, product, (SCALED, STRIDED, OFFSETS, _PAD))
+        contraction.tile(match, schedule, product, store, point)
         self._sums_of_groups(schedule, product, match)
         for name in (_PAD, SCALED, STRIDED):
-            if (block := _contraction.named(schedule, name)) is not None:
+            if (block := contraction.named(schedule, name)) is not None:
                 last = schedule.get_loops(block)[-1]
                 if name == STRIDED:
                     *_, lane, word = schedule.get_loops(block)
                     schedule.reorder(word, lane)
                     last = lane
-                _contraction.vectorize_copy(schedule, last, match.problem.lanes)
+                contraction.vectorize_copy(schedule, last, match.problem.lanes)
         return schedule
 
     def _sums_of_groups(self, schedule: Schedule, product: Any, match: Grouped) -> None:
         """Integers times activations of one group, in registers: depth outside, tile inside."""
-        partial = _contraction.named(schedule, PARTIAL)
+        partial = contraction.named(schedule, PARTIAL)
         *_, group, _, _, _ = schedule.get_loops(product)
         schedule.compute_at(partial, group, preserve_unit_loops=True)
         *_, row, column, _, depth = schedule.get_loops(partial)
         part, lane = schedule.split(column, [None, match.problem.lanes])
-        width = match.share if match.share > 1 else _tiling.divisor_below(match.size, _UNROLL)
+        width = match.share if match.share > 1 else tiling.divisor_below(match.size, _UNROLL)
         step, element = schedule.split(depth, [None, width])
         schedule.reorder(step, element, row, part, lane)
-        _contraction.straighten(schedule, lane, part, row, element)
+        contraction.straighten(schedule, lane, part, row, element)
         init = schedule.decompose_reduction(partial, step)
         *_, first, second, _ = schedule.get_loops(init)
         schedule.unroll(first)

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _rows
-from hybridc.schedules._row_rule import RowRule, whole_rows
+from hybridc.schedules.rows import row_stages
+from hybridc.schedules.rows.rule import RowRule, whole_rows
 
 
 @dataclass(frozen=True)
@@ -15,8 +15,8 @@ class LayerNorm(RowRule):
 
     priority: ClassVar[int] = 35
 
-    def match(self, func: PrimFunc, target: Target) -> _rows.Rows | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> row_stages.Rows | NotApplicable:
         """Take kernels that reduce rows by sums and write the rows again."""
-        if set(_rows.reducers(func)) != {"Add"}:
+        if set(row_stages.reducers(func)) != {"Add"}:
             return NotApplicable("it does not reduce by sums alone")
         return whole_rows(func, target)

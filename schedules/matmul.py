@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _accumulators, _contraction, _tiling
+from hybridc.schedules.products import accumulators, contraction, tiling
 
 # Vectors side by side in a tile, and rows: as many accumulators as hide the latency of a
 # multiply-add, with registers left for what they are made of.
@@ -41,7 +41,7 @@ class Matmul(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> MatmulMatch | NotApplicable:
         """Take products whose second operand lies as it is read, along its columns."""
-        found = _contraction.find_product(func, "matmul")
+        found = contraction.find_product(func, "matmul")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
@@ -64,25 +64,25 @@ class Matmul(ScheduleRule):
 
     def schedule(self, match: MatmulMatch, point: Point) -> Schedule:
         """Tile rows and columns; what follows the product is computed tile by tile."""
-        schedule = _contraction.new_schedule(match.func)
-        product = _contraction.product_of(schedule)
-        store = _contraction.inline_epilogue(schedule, product)
-        lanes = _tiling.divisor_below(match.columns, match.target.lanes())
-        vectors = _tiling.divisor_below(match.columns // lanes, point["vectors"])
+        schedule = contraction.new_schedule(match.func)
+        product = contraction.product_of(schedule)
+        store = contraction.inline_epilogue(schedule, product)
+        lanes = tiling.divisor_below(match.columns, match.target.lanes())
+        vectors = tiling.divisor_below(match.columns // lanes, point["vectors"])
         *outer, rows, columns = schedule.get_loops(store)
-        height = _tiling.divisor_below(match.rows, point["rows"])
+        height = tiling.divisor_below(match.rows, point["rows"])
         row_tile, row = schedule.split(rows, [None, height])
         panel, column = schedule.split(columns, [None, vectors * lanes])
         part, lane = schedule.split(column, [None, lanes])
         schedule.reorder(*outer, row_tile, panel, row, part, lane)
-        _contraction.straighten(schedule, lane, row, part)
-        _accumulators.accumulate_at(schedule, product, panel, lanes)
+        contraction.straighten(schedule, lane, row, part)
+        accumulators.accumulate_at(schedule, product, panel, lanes)
         return schedule
 
     def canonical(self, match: MatmulMatch, point: Point) -> Point:
         """A tile that divides the strip."""
-        lanes = _tiling.divisor_below(match.columns, match.target.lanes())
+        lanes = tiling.divisor_below(match.columns, match.target.lanes())
         return {
-            "rows": _tiling.divisor_below(match.rows, point["rows"]),
-            "vectors": _tiling.divisor_below(match.columns // lanes, point["vectors"]),
+            "rows": tiling.divisor_below(match.rows, point["rows"]),
+            "vectors": tiling.divisor_below(match.columns // lanes, point["vectors"]),
         }

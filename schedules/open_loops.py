@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _open_nests
+from hybridc.schedules.loops import analysis, open_nests, transforms
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,8 @@ class OpenLoops(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Match | NotApplicable:
         """Take kernels of plain stores, one of whose loops has an open bound."""
-        found = _analysis.blocks(func)
-        if not found or not all(_open_nests.is_plain(block) for block in found):
+        found = analysis.blocks(func)
+        if not found or not all(open_nests.is_plain(block) for block in found):
             return NotApplicable("a block is no single store under a loop for each axis")
         loops = any(extent < 0 for block in found for extent in block.axes.values())
         if not loops and not strips.has_open_sizes(func):
@@ -46,6 +46,6 @@ class OpenLoops(ScheduleRule):
 
     def schedule(self, match: Match, point: Point) -> Schedule:
         """Block by block, each with loops of its own."""
-        func = _open_nests.inlined(match.func)
+        func = open_nests.inlined(match.func)
         threads = bool(point["threads"])
-        return _loops.new_schedule(_open_nests.written(func, match.target, threads))
+        return transforms.new_schedule(open_nests.written(func, match.target, threads))

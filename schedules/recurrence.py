@@ -20,7 +20,7 @@ from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.kernels.recurrence import BLOCKS, LANES, NAME
 from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction
+from hybridc.schedules.products import contraction
 
 # Of a step's time on one core, what waking the others may take.
 _WORTH = 0.5
@@ -88,7 +88,7 @@ class Recurrence(ScheduleRule):
             )
 
         func = _tiled(match, point["rows"]) if point["rows"] > 1 else match.func
-        return _contraction.new_schedule(
+        return contraction.new_schedule(
             func.with_body(structural_map(func.body, (tirx.For, visit)))
         )
 

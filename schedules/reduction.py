@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, PrimFunc
 from hybridc.compiler.target import Target
-from hybridc.schedules import _rows
-from hybridc.schedules._row_rule import RowRule
+from hybridc.schedules.rows import row_stages
+from hybridc.schedules.rows.rule import RowRule
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class Reduction(RowRule):
 
     priority: ClassVar[int] = 20
 
-    def match(self, func: PrimFunc, target: Target) -> _rows.Rows | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> row_stages.Rows | NotApplicable:
         """Take kernels with one reduction whose output has only the axes that it keeps."""
-        found = _rows.analyse(func, target)
+        found = row_stages.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
         if len(found.kept) != found.output_axes:

@@ -13,8 +13,10 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _boxes, _loops, _row_windows, _tiling, _windows
-from hybridc.schedules._windows import Windows
+from hybridc.schedules.loops import transforms
+from hybridc.schedules.products import tiling
+from hybridc.schedules.rows import image_boxes, moving_windows, window_loops
+from hybridc.schedules.rows.moving_windows import Windows
 
 # Where channels lie side by side a window is whole vectors anyway; it is taken apart where that
 # saves a fifth of the loads, counting the store and the load of what lies between the two steps.
@@ -30,10 +32,10 @@ class RowPooling(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Windows | NotApplicable:
         """Take reductions over windows of two steps, where these cost less than one."""
-        found = _windows.analyse(func, target)
+        found = moving_windows.analyse(func, target)
         if isinstance(found, NotApplicable):
             return found
-        if _boxes.guarded(found) is None:
+        if image_boxes.guarded(found) is None:
             return NotApplicable("its padding is no range of each axis")
         if found.inner and not _saves(found):
             return NotApplicable("its windows are read in whole vectors, few of them twice")
@@ -53,8 +55,8 @@ class RowPooling(ScheduleRule):
         """A loop over rows of the output, with a row of columns between the two steps."""
         panel = _panel(match)
         assert panel is not None
-        body = _row_windows.Writer(match, panel).body(bool(point["threads"]))
-        return _loops.new_schedule(_loops.with_own_names(match.func.with_body(body)))
+        body = window_loops.Writer(match, panel).body(bool(point["threads"]))
+        return transforms.new_schedule(transforms.with_own_names(match.func.with_body(body)))
 
 
 def _saves(windows: Windows) -> bool:
@@ -65,14 +67,14 @@ def _saves(windows: Windows) -> bool:
 def _panel(windows: Windows) -> int | None:
     """The channels of a task, of which a row of columns stays on the stack; None if none does."""
     lanes = windows.target.lanes(windows.dtype)
-    most = _windows.ROW_BYTES // windows.itemsize
+    most = moving_windows.ROW_BYTES // windows.itemsize
     if not windows.inner:
         return 1 if windows.columns + windows.stride * lanes <= most else None
     last = windows.block.spatial[windows.inner[-1]]
     rest = windows.channels // last
     fits = [
         panel
-        for panel in _tiling.divisors(last)
+        for panel in tiling.divisors(last)
         if panel * rest * windows.columns <= most and (panel % lanes == 0 or panel == last)
     ]
     return max(fits, default=None)

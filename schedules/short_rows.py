@@ -14,8 +14,9 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _rows, _short, _short_loops, _softmax_form
-from hybridc.schedules._short import Turned
+from hybridc.schedules.loops import analysis, transforms
+from hybridc.schedules.rows import row_stages, short, short_loops, softmax_form
+from hybridc.schedules.rows.short import Turned
 
 # Vectors of a row, from which on its lanes are filled well by the row itself: to turn a vector
 # takes three shuffles with eight lanes, and as many to turn it back.
@@ -32,7 +33,7 @@ class ShortRows(ScheduleRule):
         """Take kernels of row stages whose rows are short, contiguous and many."""
         if strips.has_gaps(func):
             return NotApplicable("its rows do not follow each other")
-        rows = _rows.analyse(func, target)
+        rows = row_stages.analyse(func, target)
         if isinstance(rows, NotApplicable):
             return rows
         if not rows.along or rows.apart:
@@ -52,14 +53,14 @@ class ShortRows(ScheduleRule):
 
     def schedule(self, match: Turned, point: Point) -> Schedule:
         """A loop over groups of rows: turned, computed, turned back."""
-        body = _short_loops.Writer(match).body(bool(point["threads"]))
-        done = _loops.with_own_names(match.func.with_body(body))
-        return _loops.new_schedule(_softmax_form.forget_nan(done) if match.forgets else done)
+        body = short_loops.Writer(match).body(bool(point["threads"]))
+        done = transforms.with_own_names(match.func.with_body(body))
+        return transforms.new_schedule(softmax_form.forget_nan(done) if match.forgets else done)
 
 
-def _turned(rows: _rows.Rows, target: Target) -> Turned | None:
+def _turned(rows: row_stages.Rows, target: Target) -> Turned | None:
     """The kernel as stages of short rows; None where rows are long, few, or of whole vectors."""
-    found = {block.name: block for block in _analysis.blocks(rows.staged)}
+    found = {block.name: block for block in analysis.blocks(rows.staged)}
     last = found[rows.output]
     axes = list(last.spatial.values())
     extents = [axes[position] for position in rows.kept if axes[position] > 1]
@@ -67,9 +68,9 @@ def _turned(rows: _rows.Rows, target: Target) -> Turned | None:
     length, count, lanes = max(lengths), prod(extents), target.lanes()
     if len(lengths) != 1 or not 1 < length < _SHORT * lanes or count < lanes:
         return None
-    stages = [_short.Stage.of(found[name], extents, length) for name in (*rows.stages, last.name)]
+    stages = [short.Stage.of(found[name], extents, length) for name in (*rows.stages, last.name)]
     known = tuple(stage for stage in stages if stage is not None)
-    forgets = _softmax_form.is_softmax(rows.staged)
+    forgets = softmax_form.is_softmax(rows.staged)
     turned = Turned(rows.func, target, known, count, length, rows.threads, forgets)
     # Rows of whole vectors are well off with sums of their own.
     whole = length % lanes == 0 and turned.is_norm

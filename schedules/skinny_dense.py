@@ -14,8 +14,8 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _dense, _figures, _tiling
-from hybridc.schedules._contraction import Contraction
+from hybridc.schedules.products import contraction, packed, point_figures, tiling
+from hybridc.schedules.products.contraction import Contraction
 
 # Panels of two vectors are two streams from memory for each thread; with four, eight or one,
 # threads got less of it (Zen 4).
@@ -46,7 +46,7 @@ class SkinnyDense(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Skinny | NotApplicable:
         """Take products of few rows whose weights fit no cache of a core."""
-        match = _dense.match(func, target)
+        match = packed.match(func, target)
         if isinstance(match, NotApplicable):
             return match
         problem = match.problem
@@ -63,36 +63,36 @@ class SkinnyDense(ScheduleRule):
 
     def knobs(self, match: Skinny) -> Space:
         """Rows and vectors of the register tile; row tiles and panels of a task."""
-        return _tiling.space(match.problem, match.target)
+        return tiling.space(match.problem, match.target)
 
     def default(self, match: Skinny, target: Target) -> Point:
         """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
         problem = match.problem
         vectors = _VECTORS if match.pairs else 1
-        fitting = [r for r, v in _tiling.tiles(target) if v == vectors and r <= _ROWS]
+        fitting = [r for r, v in tiling.tiles(target) if v == vectors and r <= _ROWS]
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
 
     def figures(self, match: Skinny, point: Point) -> Mapping[str, float]:
         """Those of a tiled kernel."""
-        return _figures.tiled(match.problem, self.canonical(match, point), match.target)
+        return point_figures.tiled(match.problem, self.canonical(match, point), match.target)
 
     def schedule(self, match: Skinny, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""
-        return _dense.schedule(match, point)
+        return packed.schedule(match, point)
 
     def canonical(self, match: Skinny, point: Point) -> Point:
         """A tile no larger than the kernel; tasks of whole parts of it."""
-        return _tiling.canonical(match.problem, point)
+        return tiling.canonical(match.problem, point)
 
     def estimate(self, match: Skinny, point: Point) -> float:
         """The analytic model's cycles."""
-        return _tiling.estimate(match.problem, self.canonical(match, point), match.target)
+        return tiling.estimate(match.problem, self.canonical(match, point), match.target)
 
 
 def _panels(func: PrimFunc) -> int:
     """The panels of packed weights, those of zeros counted in."""
-    schedule = _contraction.new_schedule(func)
-    weight = schedule.get(_contraction.product_of(schedule)).reads[1].source
+    schedule = contraction.new_schedule(func)
+    weight = schedule.get(contraction.product_of(schedule)).reads[1].source
     return int(weight.shape[0])

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules import _loops, _rows, _softmax_form
-from hybridc.schedules._row_rule import RowRule, whole_rows
+from hybridc.schedules.loops import transforms
+from hybridc.schedules.rows import row_stages, softmax_form
+from hybridc.schedules.rows.rule import RowRule, whole_rows
 
 # Registers of AVX2.
 _FEW = 16
@@ -18,13 +19,13 @@ class Softmax(RowRule):
 
     priority: ClassVar[int] = 30
 
-    def match(self, func: PrimFunc, target: Target) -> _rows.Rows | NotApplicable:
+    def match(self, func: PrimFunc, target: Target) -> row_stages.Rows | NotApplicable:
         """Take kernels that reduce rows by a maximum and a sum and write the rows again."""
-        if _rows.reducers(func) != ("Max", "Add"):
+        if row_stages.reducers(func) != ("Max", "Add"):
             return NotApplicable("it does not reduce by a maximum and then by a sum")
         return whole_rows(func, target)
 
-    def default(self, match: _rows.Rows, target: Target) -> Point:
+    def default(self, match: row_stages.Rows, target: Target) -> Point:
         """As for other rows; one vector at a time where there are few registers.
 
         The constants of exp then leave no room for more: 1536 rows of 128 take 53 µs by 8 lanes and
@@ -34,9 +35,9 @@ class Softmax(RowRule):
             return match.point
         return {**match.point, "width": max(w for w in match.widths if w <= match.native)}
 
-    def schedule(self, match: _rows.Rows, point: Point) -> Schedule:
+    def schedule(self, match: row_stages.Rows, point: Point) -> Schedule:
         """Row by row: maximum, exponentials, their sum, quotient, all in the L1 cache."""
         done = super().schedule(match, point)
-        if not _softmax_form.is_softmax(match.staged):
+        if not softmax_form.is_softmax(match.staged):
             return done
-        return _loops.new_schedule(_softmax_form.forget_nan(done.mod["main"]))
+        return transforms.new_schedule(softmax_form.forget_nan(done.mod["main"]))

@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import Target
-from hybridc.schedules import _analysis, _loops, _nests, _pointwise, _register_tiles
+from hybridc.schedules.loops import analysis, nests, pointwise, register_tiles, transforms
 
 _LINE_BITS = 512
 
@@ -31,7 +31,7 @@ class TransposeMatch(Match):
     rows: int | None
     tile: int
     threads: bool
-    nest: _nests.Nest | None
+    nest: nests.Nest | None
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,18 @@ class Transpose(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> TransposeMatch | NotApplicable:
         """Take elementwise kernels whose output is contiguous along another axis than an input."""
-        found = _pointwise.one_nest(func)
+        found = pointwise.one_nest(func)
         if isinstance(found, NotApplicable):
             return found
         inlined, block = found
         lanes = target.lanes(block.widest)
         # Tiles are addressed by how far they are from the first element.
-        nest = None if strips.has_gaps(func) else _nests.analyse(block, lanes)
+        nest = None if strips.has_gaps(func) else nests.analyse(block, lanes)
         rows = _read_axis(block)
         if nest is None and rows is None:
             return NotApplicable("it reads along the axis that it writes along")
         tile = _LINE_BITS * lanes // target.vector_bits
-        threads = _analysis.worth_threads(inlined, target)
+        threads = analysis.worth_threads(inlined, target)
         return TransposeMatch(func, target, inlined, block.name, rows, tile, threads, nest)
 
     def knobs(self, match: TransposeMatch) -> Space:
@@ -68,27 +68,27 @@ class Transpose(ScheduleRule):
         """Tiles outside; inside, vectors along the writes, shuffled where that fits."""
         if match.nest is not None:
             rows, threads = max(1, point["tile"] // match.nest.height), bool(point["threads"])
-            return _loops.new_schedule(
-                _register_tiles.schedule(match.inlined, match.nest, rows, threads)
+            return transforms.new_schedule(
+                register_tiles.schedule(match.inlined, match.nest, rows, threads)
             )
-        schedule = _loops.new_schedule(match.inlined)
+        schedule = transforms.new_schedule(match.inlined)
         block = schedule.get_sblock(match.name)
         loops = schedule.get_loops(block)
-        info = _loops.info(schedule, block)
+        info = transforms.info(schedule, block)
         rows, row = schedule.split(loops[match.rows], [None, point["tile"]])
         native = match.target.lanes(info.widest)
         extent, divisor = list(info.spatial.values())[-1], info.divisor(list(info.spatial)[-1])
-        lanes = _analysis.best_lanes(extent, divisor, min(native, point["tile"]))
-        columns = _loops.vectorize(schedule, loops[-1], lanes)
+        lanes = analysis.best_lanes(extent, divisor, min(native, point["tile"]))
+        columns = transforms.vectorize(schedule, loops[-1], lanes)
         others = [loop for i, loop in enumerate(loops[:-1]) if i != match.rows]
         lane = schedule.get_loops(block)[-1:] if lanes > 1 else []
         schedule.reorder(*others, rows, columns, row, *lane)
         if point["threads"]:
             schedule.parallel(schedule.fuse(*others, rows))
-        return _loops.finish(schedule)
+        return transforms.finish(schedule)
 
 
-def _read_axis(block: _analysis.Block) -> int | None:
+def _read_axis(block: analysis.Block) -> int | None:
     """The position of the axis along which an input is contiguous, where it is not the last."""
     axes = list(block.spatial)
     for load in block.loads:

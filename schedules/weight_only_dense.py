@@ -13,10 +13,10 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.weight_only import KIND, UNPACK
 from hybridc.compiler.target import Target
-from hybridc.schedules import _contraction, _tiling
-from hybridc.schedules._contraction import Contraction
-from hybridc.schedules._tiled import Tiled
-from hybridc.schedules._tiling import Problem
+from hybridc.schedules.products import contraction, tiling
+from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
+from hybridc.schedules.products.tiling import Problem
 
 # Cycles to unpack a vector beside its multiply-adds, and to do so into the cache: a widening load,
 # a conversion, a product, a store.  Measured on Zen 3: 0.8 and 1.3 in 8 bits, 1.3 and 1.5 in 4.
@@ -50,12 +50,12 @@ class WeightOnlyDense(Tiled):
 
     def match(self, func: PrimFunc, target: Target) -> WeightOnly | NotApplicable:
         """Take kernels that `quantize-weights` made."""
-        found = _contraction.find_product(func, KIND)
+        found = contraction.find_product(func, KIND)
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        rows, _, depth = _contraction.extents(schedule, product)
-        columns = _contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
+        rows, _, depth = contraction.extents(schedule, product)
+        columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
         integers, scales = (
             [int(extent) for extent in read.source.shape]
             for read in schedule.get(_unpacking(schedule, product)).reads
@@ -66,7 +66,7 @@ class WeightOnlyDense(Tiled):
 
     def knobs(self, match: WeightOnly) -> Space:
         """Those of every tiled kernel, and whether a panel of weights is unpacked once."""
-        space = dict(_tiling.space(match.problem, match.target))
+        space = dict(tiling.space(match.problem, match.target))
         space["vectors"] = tuple(v for v in space["vectors"] if _fits_panels(match, v)) or (1,)
         return {**space, "cached": (0, 1)}
 
@@ -77,35 +77,35 @@ class WeightOnlyDense(Tiled):
         """
         problem = match.problem
         vectors = match.width // problem.lanes
-        if problem.rows <= max(rows for rows, v in _tiling.tiles(target) if v == vectors):
+        if problem.rows <= max(rows for rows, v in tiling.tiles(target) if v == vectors):
             return {"rows": problem.rows, "vectors": vectors, "chunk": 1, "panels": 1, "cached": 0}
         return min(self._panels(match), key=lambda point: self.estimate(match, point))
 
     def _panels(self, match: WeightOnly) -> Iterator[Point]:
         """The points that unpack panels."""
         problem, target = match.problem, match.target
-        for rows, vectors in _tiling.fitting_tiles(problem, target):
+        for rows, vectors in tiling.fitting_tiles(problem, target):
             if not _fits_panels(match, vectors):
                 continue
-            for chunk, panels in _tiling.possible_tasks(problem, (rows, vectors)):
+            for chunk, panels in tiling.possible_tasks(problem, (rows, vectors)):
                 tile = {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
                 yield {**tile, "cached": 1}
 
     def schedule(self, match: WeightOnly, point: Point) -> Schedule:
         """Tile, with the depth cut into the groups that share a scale."""
-        schedule, product, store = _contraction.opened(match)
+        schedule, product, store = contraction.opened(match)
         unpack = _unpacking(schedule, product)
-        dequantised = _contraction.name(schedule, unpack)
+        dequantised = contraction.name(schedule, unpack)
         feeding = schedule.get_producers(product)
-        pads = [b for b in feeding if _contraction.name(schedule, b) != dequantised]
+        pads = [b for b in feeding if contraction.name(schedule, b) != dequantised]
         if not point["cached"]:
             schedule.compute_inline(unpack)
-        _contraction.tile(match, schedule, product, store, point)
+        contraction.tile(match, schedule, product, store, point)
         _, panel, *_ = schedule.get_loops(product)
         if point["cached"]:
             schedule.compute_at(unpack, panel, preserve_unit_loops=True)
             *_, depth, lane = schedule.get_loops(unpack)
-            vector, lane = _contraction.split_lanes(schedule, lane, match.problem.lanes)
+            vector, lane = contraction.split_lanes(schedule, lane, match.problem.lanes)
             _, element = _in_groups(schedule, depth, match)
             schedule.reorder(element, vector, lane)
             schedule.vectorize(lane)
@@ -114,12 +114,12 @@ class WeightOnlyDense(Tiled):
             *_, depth, _, _, _ = schedule.get_loops(product)
             _in_groups(schedule, depth, match)
         for pad in pads:
-            _contraction.spread(schedule, pad)
+            contraction.spread(schedule, pad)
         return schedule
 
     def canonical(self, match: WeightOnly, point: Point) -> Point:
         """A tile no larger than the kernel; tasks of whole parts of it."""
-        return {**_tiling.canonical(match.problem, point), "cached": point["cached"]}
+        return {**tiling.canonical(match.problem, point), "cached": point["cached"]}
 
     def estimate(self, match: WeightOnly, point: Point) -> float:
         """The analytic model's cycles, those of unpacking with them."""
@@ -128,7 +128,7 @@ class WeightOnlyDense(Tiled):
         held = (0.5 if match.share > 1 else 1.0) + 2.0 / match.size
         if not point["cached"]:
             bytes_ = replace(problem, weight_bytes=held, unpacking=_UNPACK)
-            return _tiling.estimate(bytes_, canonical, target)
+            return tiling.estimate(bytes_, canonical, target)
         units, panels = problem.units(canonical["rows"]), problem.panels(canonical["vectors"])
         tasks = units // canonical["chunk"] * (panels // canonical["panels"])
         vectors = canonical["panels"] * canonical["vectors"]
@@ -137,20 +137,20 @@ class WeightOnlyDense(Tiled):
         # What a thread gets from memory are packed bytes; float32 it reads from its cache.
         fresh = min(steps, panels * canonical["vectors"] * problem.depth) * problem.lanes
         spared = fresh * (problem.weight_bytes - held)
-        cycles = _tiling.estimate(problem, canonical, target) + unpacking
+        cycles = tiling.estimate(problem, canonical, target) + unpacking
         return cycles - spared / target.machine.dram_bytes_per_cycle
 
 
 def _unpacking(schedule: Schedule, product: Any) -> Any:
     """The block that makes float32 of integers."""
     producers = schedule.get_producers(product)
-    return next(b for b in producers if _contraction.name(schedule, b).startswith(UNPACK))
+    return next(b for b in producers if contraction.name(schedule, b).startswith(UNPACK))
 
 
 def _in_groups(schedule: Schedule, depth: Any, match: WeightOnly) -> tuple[Any, Any]:
     """Cut a loop over the depth so that scales are read once a group, and bytes once."""
     group, step = schedule.split(depth, [None, match.size])
-    width = match.share if match.share > 1 else _tiling.divisor_below(match.size, _UNROLL)
+    width = match.share if match.share > 1 else tiling.divisor_below(match.size, _UNROLL)
     _, element = schedule.split(step, [None, width])
     schedule.unroll(element)
     return group, element

@@ -17,13 +17,13 @@ from hybridc.compiler.interfaces import (
 from hybridc.compiler.kernels import winograd_cost
 from hybridc.compiler.kernels.winograd_work import Cut, Work, divisors
 from hybridc.compiler.target import Target
-from hybridc.schedules import (
-    _accumulators,
-    _contraction,
-    _dot_products,
-    _figures,
-    _prefetch,
-    _tiling,
+from hybridc.schedules.products import (
+    accumulators,
+    contraction,
+    dot_products,
+    point_figures,
+    prefetch,
+    tiling,
 )
 
 _STAGES = ("pixels", "input_rows", "input_transform", "product", "stored", "output_rows")
@@ -47,17 +47,17 @@ class WinogradConv2d(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Winograd | NotApplicable:
         """Take kernels that `pack-weights` made from a 3x3 convolution of stride 1."""
-        found = _contraction.find_product(func, "winograd-conv2d")
+        found = contraction.find_product(func, "winograd-conv2d")
         if isinstance(found, NotApplicable):
             return found
         schedule, product = found
-        _, tiles, _, channels = _contraction.extents(schedule, product)
+        _, tiles, _, channels = contraction.extents(schedule, product)
         transform = schedule.get_sblock("output_transform")
-        side = _contraction.extents(schedule, transform)[0]
+        side = contraction.extents(schedule, transform)[0]
         output = schedule.get_consumers(transform)[0]
-        batch, height, width, columns = _contraction.extents(schedule, output)
+        batch, height, width, columns = contraction.extents(schedule, output)
         image = -(-height // side) * -(-width // side) if batch > 1 else tiles
-        group = 4 // _contraction.source_bytes(schedule, product)
+        group = 4 // contraction.source_bytes(schedule, product)
         work = Work(side, tiles, image, channels, columns, target.lanes(), group)
         # Whether a model's weights stay near, its kernels cannot tell; what is little does.
         near = target.threads == 1 and work.weight_bytes + work.image_bytes <= target.l2
@@ -86,22 +86,22 @@ class WinogradConv2d(ScheduleRule):
 
     def figures(self, match: Winograd, point: Point) -> Mapping[str, float]:
         """Those of the products at one position."""
-        return _figures.winograd(match.work, self.canonical(match, point), match.target)
+        return point_figures.winograd(match.work, self.canonical(match, point), match.target)
 
     def schedule(self, match: Winograd, point: Point) -> Schedule:
         """Transform the input, multiply at every position, transform back with the epilogue."""
-        schedule = _contraction.new_schedule(match.func)
+        schedule = contraction.new_schedule(match.func)
         for block in schedule.get_producers(schedule.get_sblock("pixels")):
             schedule.compute_inline(block)
         task, panels = _transform_output(schedule, match.work, point)
         _multiply(schedule, match, point, panels)
         _transform_input(schedule, match.work, None if point["staged"] else task)
-        return _prefetch.ahead(_dot_products.implement(schedule), match.target)
+        return prefetch.ahead(dot_products.implement(schedule), match.target)
 
     def canonical(self, match: Winograd, point: Point) -> Point:
         """Rows that divide a task's tiles, panels that divide the columns."""
-        panels = _tiling.divisor_below(match.work.vectors // point["vectors"], point["panels"])
-        rows = _tiling.divisor_below(point["tiles"], point["rows"])
+        panels = tiling.divisor_below(match.work.vectors // point["vectors"], point["panels"])
+        rows = tiling.divisor_below(point["tiles"], point["rows"])
         return {**point, "rows": rows, "panels": panels}
 
     def estimate(self, match: Winograd, point: Point) -> float:
@@ -117,13 +117,13 @@ def _transform_output(schedule: Schedule, work: Work, point: Point) -> tuple[Any
     Returns the loop of a task, and that of the columns for which a task holds products.
     """
     rows, whole = schedule.get_sblock("output_rows"), schedule.get_sblock("output_transform")
-    last = _contraction.inline_epilogue(schedule, whole, _STAGES)
+    last = contraction.inline_epilogue(schedule, whole, _STAGES)
     *image, height, width, column = schedule.get_loops(last)
     tile_h, row = schedule.split(height, [None, work.side])
     tile_w, pixel = schedule.split(width, [None, work.side])
     # A mask in a vectorised loop would make it scalar.
     lanes = gcd(work.columns, work.lanes)
-    panels = _tiling.divisor_below(work.vectors // point["vectors"], point["panels"])
+    panels = tiling.divisor_below(work.vectors // point["vectors"], point["panels"])
     held = panels * point["vectors"] * work.lanes // lanes
     chunk, group, lane = schedule.split(column, [None, held, lanes])
     schedule.reorder(*image, tile_h, tile_w, chunk, group, row, pixel, lane)
@@ -148,14 +148,14 @@ def _multiply(schedule: Schedule, match: Winograd, point: Point, at: Any) -> Non
     schedule.compute_at(store, at, preserve_unit_loops=True)
     schedule.storage_align(store, 0, 0, _TWO_LINES, _LINE)
     position, tile, column = schedule.get_loops(store)[-3:]
-    rows = _tiling.divisor_below(int(schedule.get(tile).extent), point["rows"])
+    rows = tiling.divisor_below(int(schedule.get(tile).extent), point["rows"])
     row_tile, row = schedule.split(tile, [None, rows])
     panel, part, lane = schedule.split(column, [None, point["vectors"], lanes])
     schedule.reorder(position, panel, row_tile, row, part, lane)
-    _contraction.straighten(schedule, lane, part, row)
-    product = _contraction.product_of(schedule)
-    instruction = _accumulators.instruction_of(schedule, product, match.target)
-    _accumulators.accumulate_at(schedule, product, row_tile, lanes, instruction)
+    contraction.straighten(schedule, lane, part, row)
+    product = contraction.product_of(schedule)
+    instruction = accumulators.instruction_of(schedule, product, match.target)
+    accumulators.accumulate_at(schedule, product, row_tile, lanes, instruction)
 
 
 def _transform_input(schedule: Schedule, work: Work, task: Any) -> None:
@@ -167,7 +167,7 @@ def _transform_input(schedule: Schedule, work: Work, task: Any) -> None:
         schedule.compute_at(whole, task, preserve_unit_loops=True)
     schedule.storage_align(whole, 0, 2, work.group * _TWO_LINES, work.group * _LINE)
     *position, tile, channel = schedule.get_loops(whole)[-4:]
-    outer, lane = _contraction.split_lanes(schedule, channel, work.lanes * work.group)
+    outer, lane = contraction.split_lanes(schedule, channel, work.lanes * work.group)
     schedule.reorder(tile, outer, *position, lane)
     at = schedule.fuse(tile, outer)
     if task is None:

@@ -17,7 +17,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.tensor_expressions import is_written
 from hybridc.compiler.target import Target
-from hybridc.schedules import _loops
+from hybridc.schedules.loops import transforms
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,6 @@ class Written(ScheduleRule):
             )
 
         if point["threads"]:
-            return _loops.new_schedule(match.func)
+            return transforms.new_schedule(match.func)
         body = structural_map(match.func.body, (tirx.For, serial))
-        return _loops.new_schedule(match.func.with_body(body))
+        return transforms.new_schedule(match.func.with_body(body))

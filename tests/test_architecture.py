@@ -79,7 +79,8 @@ def test_plug_ins_do_not_import_each_other() -> None:
     def faults(path: Path) -> Iterable[str]:
         folder = f"{module_of(path).rpartition('.')[0]}."
         own = (name.removeprefix(folder) for name in imported(path) if name.startswith(folder))
-        return (name for name in own if not name.startswith("_"))
+        packages = {init.parent.name for init in path.parent.glob("*/__init__.py")}
+        return (name for name in own if name[0] != "_" and name.split(".")[0] not in packages)
 
     require_none(faults, [path for path in PACKAGED if path.parent.name in PLUG_INS])
 

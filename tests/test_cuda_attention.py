@@ -12,7 +12,7 @@ from tvm import relax
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules._cuda_attention_cut import Cut
+from hybridc.schedules.cuda.attention_cut import Cut
 
 RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
 RULE = RULES["cuda-attention"]

@@ -15,8 +15,8 @@ from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import resources, toolchain
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules import _cuda_tiles
-from hybridc.schedules._cuda_attention_cut import Cut
+from hybridc.schedules.cuda import tiles
+from hybridc.schedules.cuda.attention_cut import Cut
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 RULES = pipeline.rules(device="cuda")
@@ -52,8 +52,8 @@ def expected(rule: Any, match: Any, point: Any) -> Expected:
     if plugin.name_of(type(rule)) == "cuda-attention":
         cut = Cut.of(match, point)
         return Expected(cut.threads, cut.registers, cut.shared)
-    tiling = _cuda_tiles.tiling(point)
-    return Expected(tiling.threads, _cuda_tiles.registers(match, point), tiling.shared)
+    tiling = tiles.tiling(point)
+    return Expected(tiling.threads, tiles.registers(match, point), tiling.shared)
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])

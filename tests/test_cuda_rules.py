@@ -17,8 +17,8 @@ from test_cuda_attention import CASES as ATTENTION
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules import _cuda_tir
-from hybridc.schedules._cuda_operands import source
+from hybridc.schedules.cuda import tir
+from hybridc.schedules.cuda.operands import source
 
 RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
 PRODUCTS: dict[str, tuple[Any, str, tuple[str, str]]] = {
@@ -164,7 +164,7 @@ def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) ->
     from tvm import tirx
 
     nothing = tirx.Evaluate(tirx.const(0, "int32"))
-    monkeypatch.setattr(_cuda_tir, "barrier", lambda: nothing)
+    monkeypatch.setattr(tir, "barrier", lambda: nothing)
     device = gpu("sm_80")
     (func,) = product([40, 64], [64, 48])(device)
     with pytest.raises(AssertionError):
@@ -175,9 +175,9 @@ def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_emulator_sees_a_copy_that_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    call = _cuda_tir.call
+    call = tir.call
     monkeypatch.setattr(
-        _cuda_tir,
+        tir,
         "call",
         lambda name, *rest: call("wait<9>" if name.startswith("wait<") else name, *rest),
     )

@@ -10,7 +10,7 @@ from cuda_emulator import needs_compiler, run
 from cuda_kernels import gpu
 from tvm import tirx
 
-from hybridc.schedules import _cuda_tir as tir
+from hybridc.schedules.cuda import tir
 
 THREADS = 64
 

@@ -11,7 +11,7 @@ from kernel_builders import Builder
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import resources, toolchain
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules import _cuda_warpgroups
+from hybridc.schedules.cuda import warpgroups
 
 RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}[
     "cuda-wgmma-matmul"
@@ -66,7 +66,7 @@ def test_products_at_many_points(name: str) -> None:
 @needs_compiler
 def test_what_no_fence_lets_be_seen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies go one way to shared memory, and `wgmma` reads it another way."""
-    monkeypatch.setattr(_cuda_warpgroups.WarpGroups, "arrived", lambda _: [])
+    monkeypatch.setattr(warpgroups.WarpGroups, "arrived", lambda _: [])
     device = gpu("sm_90a")
     (func,) = CASES["by depth"](device)
     with pytest.raises(AssertionError, match="an asynchronous read of what no fence let it see"):
@@ -84,12 +84,12 @@ def test_what_no_fence_lets_be_seen_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 def test_tiles_that_are_overwritten_and_sums_that_are_read_too_early_are_told(
     waits: Any, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = _cuda_warpgroups.WarpGroups.awaited
+    plain = warpgroups.WarpGroups.awaited
 
     def awaited(self: Any, warp: Any, registers: Any, behind: int) -> Any:
         return plain(self, warp, registers, behind) if waits(behind) else []
 
-    monkeypatch.setattr(_cuda_warpgroups.WarpGroups, "awaited", awaited)
+    monkeypatch.setattr(warpgroups.WarpGroups, "awaited", awaited)
     device = gpu("sm_90a")
     (func,) = product([64, 512], [512, 64], "float16")(device)
     with pytest.raises(AssertionError, match=said):

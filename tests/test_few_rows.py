@@ -11,8 +11,8 @@ from test_contractions import check, one_node
 from hybridc.compiler import target
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.kernels import contractions, packing
-from hybridc.schedules import _tiling
 from hybridc.schedules.dense import Dense
+from hybridc.schedules.products import tiling
 from hybridc.schedules.skinny_dense import SkinnyDense
 
 F32 = "float32"
@@ -65,7 +65,7 @@ def test_sums_are_divided_where_few_wait_for_each_other() -> None:
         packed = packing.pack_matrix(np.zeros((depth, columns), np.float32), cpu.lanes())
         match: Any = Dense().match(contractions.dense((rows, depth), packed, columns, F32), cpu)
         point = Dense().default(match, cpu)
-        return _tiling.sums(match.problem, point["rows"], point["vectors"], cpu)
+        return tiling.sums(match.problem, point["rows"], point["vectors"], cpu)
 
     assert sums(1024, 10) == 4  # of two vectors; eight multiply-adds are under way at once
     assert sums(33, 8) == 11

@@ -16,8 +16,8 @@ from hybridc.compiler.kernels import contractions, packing
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import to_numpy, to_tensor
-from hybridc.schedules import _padding
 from hybridc.schedules.conv2d import Conv2d as Rule
+from hybridc.schedules.products import image_padding
 
 torch = pytest.importorskip("torch")
 
@@ -67,7 +67,7 @@ def convolved(x: Array, w: Array, case: Any) -> Array:
 @pytest.fixture
 def however_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do without a copy for however few channels, which takes long only when it is run."""
-    monkeypatch.setattr(_padding, "_DEEP", 1)
+    monkeypatch.setattr(image_padding, "_DEEP", 1)
 
 
 @pytest.mark.parametrize(("channels", "copied"), [(3, True), (8, True), (16, False), (48, False)])

@@ -3,29 +3,29 @@
 import pytest
 
 from hybridc.compiler import target
-from hybridc.schedules import _depthwise, _tiling
+from hybridc.schedules.products import depthwise, tiling
 
 AVX2, AVX512 = (target.parse(cpu, threads=2) for cpu in ("avx2", "avx512"))
 
 
 def test_tiles_leave_registers_to_their_operands() -> None:
     for cpu in (AVX2, AVX512):
-        for rows, vectors in _tiling.tiles(cpu):
+        for rows, vectors in tiling.tiles(cpu):
             assert rows * vectors + vectors + 1 <= cpu.vector_registers
-        for rows, vectors in _tiling.tiles(cpu, parts=2):
+        for rows, vectors in tiling.tiles(cpu, parts=2):
             assert rows * vectors + 2 * vectors + 2 <= cpu.vector_registers
 
 
 def test_what_is_broadcast_for_one_vector_takes_registers_without_embedded_broadcasts() -> None:
-    assert max(rows for rows, vectors in _tiling.tiles(AVX2) if vectors == 1) == 7
-    assert max(rows for rows, vectors in _tiling.tiles(AVX512) if vectors == 1) == 16
+    assert max(rows for rows, vectors in tiling.tiles(AVX2) if vectors == 1) == 7
+    assert max(rows for rows, vectors in tiling.tiles(AVX512) if vectors == 1) == 16
 
 
 @pytest.mark.parametrize(("shared", "most"), [(0, 4), (8, 1), (16, 2), (24, 3)])
 def test_tiles_stay_within_a_group_of_channels(shared: int, most: int) -> None:
-    problem = _tiling.Problem(1, 28, 28, 48, 72, 1024, 800_000, AVX2.lanes(), shared=shared)
-    assert max(_tiling.space(problem, AVX2)["vectors"]) >= most
-    width = _tiling.default(problem, AVX2)["vectors"] * AVX2.lanes()
+    problem = tiling.Problem(1, 28, 28, 48, 72, 1024, 800_000, AVX2.lanes(), shared=shared)
+    assert max(tiling.space(problem, AVX2)["vectors"]) >= most
+    width = tiling.default(problem, AVX2)["vectors"] * AVX2.lanes()
     assert not shared or shared % width == 0
 
 
@@ -41,4 +41,4 @@ def test_tiles_stay_within_a_group_of_channels(shared: int, most: int) -> None:
 def test_depthwise_tiles_take_whole_lines(
     cpu: target.Target, pixels: int, columns: int, itemsize: int, wanted: int
 ) -> None:
-    assert _depthwise.vectors(pixels, columns, cpu.lanes(), itemsize) == wanted
+    assert depthwise.vectors(pixels, columns, cpu.lanes(), itemsize) == wanted

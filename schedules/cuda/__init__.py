@@ -1,0 +1,1 @@
+"""What the rules for GPUs share: tiles of threads, shared memory, tensor cores."""

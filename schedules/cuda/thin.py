@@ -1,0 +1,200 @@
+"""Products of few rows on a GPU, written out: the other side is read once, as fast as memory goes.
+
+A thread reads 16 bytes of the large side at a time, several of them before it uses the first, and
+multiplies them by what the few rows have there.  Lanes of a warp and warps of a block divide the
+depth; their sums meet by shuffles, and then in shared memory.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvm import tirx
+
+from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.schedules.cuda import operands, tir
+from hybridc.schedules.cuda.product_kernel import Operand, substituted
+from hybridc.schedules.cuda.thin_match import WORD, Thin, Thread, shared
+
+Expr = Any
+
+
+def kernel(match: Thin, how: Thread) -> PrimFunc:
+    """The kernel that computes a thin product so."""
+    return _Writer(match, how).function()
+
+
+class _Writer:
+    """Writes one kernel."""
+
+    def __init__(self, match: Thin, how: Thread) -> None:
+        self.match, self.how = match, how
+        batches, self.few, many, self.depth = match.sizes
+        self.columns = how.lanes * match.wide
+        across = -(-many // self.columns)
+        self.count = across * batches
+        self.block, self.thread = tir.variable("block"), tir.variable("thread")
+        self.first = self.block % across * self.columns
+        self.batch: Mapping[Any, Expr] = tir.unflatten(self.block // across, match.product.batch)
+        self.memory = tir.buffer(
+            "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
+        )
+        self.sums = tir.buffer("sums", self.few * match.wide, match.total, "local")
+        self.read = tir.buffer("read", match.held * how.unroll, match.total, "local")
+        self.other = tir.buffer("other", match.deep, match.total, "local")
+
+    def function(self) -> PrimFunc:
+        """The whole kernel."""
+        zero = tirx.const(0, self.match.total)
+        count = self.few * self.match.wide
+        zeros = tir.unrolled(count, lambda i: tirx.BufferStore(self.sums, zero, [i]), "zero")
+        each = self.how.deep * self.match.deep * self.how.unroll
+        walk = tir.loop(-(-self.depth // each), self._step, "step")
+        body = tir.sequence([zeros, walk, self._meet(), tir.barrier(), self._results()])
+        body = tir.allocated([self.memory, self.sums, self.read, self.other], body)
+        threads = ("threadIdx.x", self.thread, self.how.threads)
+        launched = tir.launched([("blockIdx.x", self.block, self.count), threads], body)
+        return self.match.product.func.with_body(launched)
+
+    def _step(self, step: Expr) -> Any:
+        """Some reads of the large side, and then their products."""
+        how, match = self.how, self.match
+        lane = self.thread // how.lanes
+
+        def depth(turn: int) -> Expr:
+            return ((step * how.unroll + turn) * how.deep + lane) * match.deep
+
+        reads = [self._read(depth(turn), turn) for turn in range(how.unroll)]
+        return tir.sequence(
+            [*reads, *(self._multiply(depth(turn), turn) for turn in range(how.unroll))]
+        )
+
+    def _inside(self, k: Expr, column: Expr | None = None) -> list[Expr]:
+        """What must hold lest a read goes beyond a side."""
+        each = self.how.deep * self.match.deep * self.how.unroll
+        found = [k < self.depth] if self.depth % each else []
+        many = self.match.many.extent
+        if column is not None and many % self.columns:
+            found.append(column < many)
+        return found
+
+    def _read(self, k: Expr, turn: int) -> Any:
+        """One read of the large side, as floats."""
+        match = self.match
+        column = self.first + self.thread % self.how.lanes * match.wide
+        at = tir.number(turn * match.held)
+        if match.along == "none":
+            return tirx.BufferStore(self.read, self._element(match.many, column, k), [at])
+        return self._chunk(match.many, (column, k), tir.address(self.read, at))
+
+    def _axes(self, side: Operand, own: Expr, k: Expr) -> tuple[dict[Any, Expr], list[Expr]]:
+        """The axes at a place of a side, and what must hold there."""
+        axes = {
+            **self.batch,
+            **tir.unflatten(own, side.own),
+            **tir.unflatten(k, self.match.product.depth),
+        }
+        return axes, self._inside(k, own if side is self.match.many else None)
+
+    def _element(self, side: Operand, own: Expr, k: Expr) -> Expr:
+        """What a side has at a place, zero beyond its end."""
+        axes, inside = self._axes(side, own, k)
+        value = substituted(side.value, axes).astype(self.match.total)
+        zero = tirx.const(0, self.match.total)
+        return tirx.if_then_else(tirx.all(*inside), value, zero) if inside else value
+
+    def _chunk(self, side: Operand, place: tuple[Expr, Expr], to: Expr) -> Any:
+        """The 16 bytes that a side has from a place on."""
+        axes, inside = self._axes(side, *place)
+        load, _ = operands.plain(side.value)
+        valid = tir.number(1)
+        if inside:
+            valid = tirx.Select(tirx.all(*inside), valid, tir.number(0))
+        widen = f"widen<{tir.c_type(side.dtype)}, {self.match.chunk}>"
+        name = "load16" if self.match.packed else widen
+        return tir.call(name, to, tirx.address_of(substituted(load, axes)), valid)
+
+    def _multiply(self, k: Expr, turn: int) -> Any:
+        """Add the products of one read with each of the few rows."""
+        match = self.match
+        at = turn * match.held
+        vector = match.deep > 1 and match.lies(match.few) == "depth"
+
+        def row(f: int) -> Any:
+            own = tir.number(f)
+            if vector:
+                reads = [self._chunk(match.few, (own, k), tir.address(self.other, tir.number(0)))]
+            else:
+                values = (self._element(match.few, own, k + d) for d in range(match.deep))
+                reads = [
+                    tirx.BufferStore(self.other, x, [tir.number(d)]) for d, x in enumerate(values)
+                ]
+            return tir.sequence([*reads, *self._added(f, at)])
+
+        return tir.sequence(row(f) for f in range(self.few))
+
+    def _added(self, f: int, at: int) -> list[Any]:
+        match = self.match
+        if match.packed:
+            name = f"dot_{match.few.dtype}_{match.many.dtype}"
+            places = ((self.sums, f), (self.other, 0), (self.read, at))
+            return [tir.call(name, *(tir.address(b, tir.number(i)) for b, i in places))]
+        pairs = [(d, w) for d in range(match.deep) for w in range(match.wide)]
+        found: list[Any] = []
+        for d, w in pairs:
+            place = tir.number(f * match.wide + w)
+            term = self._load(self.other, d) * self._load(self.read, at + d * match.wide + w)
+            total = tirx.BufferLoad(self.sums, [place]) + term
+            found.append(tirx.BufferStore(self.sums, total, [place]))
+        return found
+
+    def _load(self, buffer: Any, place: int) -> Expr:
+        return tirx.BufferLoad(buffer, [tir.number(place)])
+
+    def _meet(self) -> Any:
+        """Sums of the lanes of a warp; those of its first lanes to shared memory."""
+        how, match, count = self.how, self.match, self.few * self.match.wide
+        lane, warp = self.thread % WARP, self.thread // WARP
+
+        def put(i: Expr) -> Any:
+            f, w = i // match.wide, i % match.wide
+            column = lane * match.wide + w
+            place = (warp * self.few + f) * self.columns + column
+            value = tirx.BufferLoad(self.sums, [i])
+            name = f"put<{tir.c_type(match.total)}>"
+            return tir.call(name, tir.address(self.memory, place), value)
+
+        total = tir.call(
+            f"lanes_total<{count}, {how.lanes}>", tir.address(self.sums, tir.number(0))
+        )
+        return tir.sequence([total, tir.when([lane < how.lanes], tir.unrolled(count, put))])
+
+    def _results(self) -> Any:
+        """Each sum over the warps, through the epilogue to the output."""
+        how, many, count = self.how, self.match.many.extent, self.few * self.columns
+
+        def turn(i: Expr) -> Any:
+            q = i * how.threads + self.thread
+            column = self.first + q % self.columns
+            bounds = [q < count] if count % how.threads else []
+            bounds += [column < many] if many % self.columns else []
+            return tir.when(bounds, self._result(q, column))
+
+        return tir.loop(-(-count // how.threads), turn, "out")
+
+    def _result(self, q: Expr, column: Expr) -> Any:
+        match, count = self.match, self.few * self.columns
+        held = tir.buffer("total", 1, match.total, "local")
+        total: Expr = None
+        for warp in range(self.how.warps):
+            part = tir.got(match.total, tir.address(self.memory, q + warp * count))
+            total = part if total is None else total + part
+        axes = {
+            **self.batch,
+            **tir.unflatten(q // self.columns, match.few.own),
+            **tir.unflatten(column, match.many.own),
+        }
+        zero = [tir.number(0)]
+        indices, value = match.product.store(axes, tirx.BufferLoad(held, zero))
+        store = tirx.BufferStore(match.product.output, value, indices)
+        return tir.allocated([held], tir.sequence([tirx.BufferStore(held, total, zero), store]))

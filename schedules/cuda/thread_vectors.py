@@ -1,0 +1,72 @@
+"""Which vectors a thread may load and store: aligned, contiguous, without a choice among lanes."""
+
+from typing import Any
+
+from tvm.ir.expr import Call
+from tvm.ir.prim import expr as prim
+from tvm_ffi import structural_walk
+
+from hybridc.schedules.loops import access
+from hybridc.schedules.loops.analysis import Block
+
+MOST_BYTES = 16  # the widest access of one thread
+# Types of which CUDA code generation makes vectors that compute as their elements do.
+_TYPES = frozenset({"float32", "float16", "bfloat16", "int32", "uint8", "int8"})
+_CHOICES = (prim.Select, *access.COMPARISONS)
+
+
+def widest(block: Block) -> int:
+    """Elements that a thread may compute at once, along the block's last axis."""
+    return max(choices(block))
+
+
+def choices(block: Block) -> tuple[int, ...]:
+    """The vector lengths that are legal along the block's last axis, 1 among them."""
+    axis, extent = list(block.spatial.items())[-1]
+    if not _computes_alike(block):
+        return (1,)
+    most = MOST_BYTES // _bytes(block.widest)
+    divisor = block.divisor(axis)
+    lengths = [length for length in (8, 4, 2) if length <= most and extent % length == 0]
+    return tuple(
+        length
+        for length in (1, *reversed(lengths))
+        if length == 1 or (divisor % length == 0 and _accessible(block, axis, length))
+    )
+
+
+def _computes_alike(block: Block) -> bool:
+    """Whether the body is free of choices, and of types whose vectors are not generated."""
+    types: set[str] = set()
+    found: list[Any] = []
+
+    def call(node: Any) -> None:
+        if access.conditional(node):
+            found.append(node)
+
+    structural_walk(block.body, [(Call, call), (_CHOICES, found.append)])
+    types.update(str(load.ty.dtype) for load in block.loads)
+    types.update(str(buffer.dtype) for buffer in block.writes)
+    structural_walk(block.body, (prim.Cast, lambda node: types.add(str(node.ty.dtype))))
+    integers = {"int64"}  # of indices
+    return not found and types <= _TYPES | integers and str(block.writes[0].dtype) in _TYPES
+
+
+def _accessible(block: Block, axis: Any, length: int) -> bool:
+    """Whether every access is one element for all lanes, or one aligned vector."""
+    accesses = [(load.indices, load.source) for load in block.loads]
+    store = block.body
+    if block.store_stride(axis) != 1:
+        return False
+    accesses.append((store.indices, store.buffer))
+    for indices, buffer in accesses:
+        step = access.stride(indices, buffer, axis)
+        if step == 1 and not access.aligned(indices, buffer, axis, length):
+            return False
+        if step is None:
+            return False
+    return True
+
+
+def _bytes(dtype: str) -> int:
+    return max(1, int("".join(c for c in dtype if c.isdigit()) or 8) // 8)

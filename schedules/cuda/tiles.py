@@ -1,0 +1,212 @@
+"""Which tiles a product may be cut into on a GPU, and which are best by analysis."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product as combinations
+from math import prod
+
+from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
+from hybridc.compiler.cuda.resources import occupancy
+from hybridc.compiler.interfaces import Match, Point, Space
+from hybridc.schedules.cuda.compute import Compute
+from hybridc.schedules.cuda.gemm import Tiling
+from hybridc.schedules.cuda.operands import ROW_BYTES, Source, source
+from hybridc.schedules.cuda.product_kernel import Product
+
+_SPLITS = (1, 2, 4, 8, 16)
+# Tiles along the depth that a block has at least, where several divide it.
+_LEAST_STEPS = 2
+_MOST_PARTS = 2**31 - 1  # floats that blocks leave to be added up: what an index counts
+# Operands by depth have whole rows of 128 bytes, as many elements as these.
+_LEAST_BY_DEPTH = 64
+_LEAST_THREADS = 64
+# Registers of a thread beside sums and operands: addresses, counters, and what is copied.
+_OTHER_REGISTERS = 40
+_MOST_REGISTERS = 232
+# Bytes that a multiprocessor gets in a cycle from its shared memory, and from the L2 cache, which
+# all share: a third to a half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle).
+_SHARED_BYTES = 128
+_L2_BYTES = 24
+# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for
+# the address and the condition of each copy, of 16 bytes or of an element.
+_SCHEDULERS = 4
+_STEP_INSTRUCTIONS = 30
+_COPY_INSTRUCTIONS = 8
+_CONTENTION = 0.25
+# Cycles until the first tiles are there and the sums are written.
+_LATENCY = 2_500
+# Cycles that another launch takes, 2 to 3 µs; and blocks of a multiprocessor beyond which dividing
+# the depth brings no more of them to work.
+_LAUNCH = 4_000
+_MOST_WAVES = 2
+_BARRIER = 60
+
+
+@dataclass(frozen=True)
+class Cut(Match):
+    """A product with what multiplies it; `rate` are its FLOP/s on the whole GPU."""
+
+    product: Product
+    compute: Compute
+    rate: float
+
+    @cached_property
+    def sources(self) -> tuple[Source, Source]:
+        """How the sides are copied."""
+        return source(self.product.left, self.product), source(self.product.right, self.product)
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU that it is cut for."""
+        return self.target.device
+
+
+def space(cut: Cut) -> Space:
+    """Sides of a block's tile and of a warp's; how many tiles are in shared memory at once."""
+    sides = cut.compute.sides()
+    stages = cut.compute.stages if "cp.async" in cut.gpu.features else cut.compute.stages[:1]
+    return {
+        "rows": sides.block,
+        "columns": sides.block,
+        "warp_rows": sides.warp_rows,
+        "warp_columns": sides.warp_columns,
+        "stages": stages,
+        "splits": _SPLITS,
+    }
+
+
+def tiling(point: Point) -> Tiling:
+    """The tiling of a canonical point."""
+    return Tiling(
+        point["rows"],
+        point["columns"],
+        point["warp_rows"],
+        point["warp_columns"],
+        point["stages"],
+        point["splits"],
+    )
+
+
+def canonical(cut: Cut, point: Point) -> Point:
+    """The same as far as the GPU allows: threads, registers and shared memory of a block."""
+    left, right = cut.sources
+    rows = max(point["rows"], _LEAST_BY_DEPTH if left.by_depth else 0)
+    columns = max(point["columns"], _LEAST_BY_DEPTH if right.by_depth else 0)
+    made = dict(point) | {
+        "rows": rows,
+        "columns": columns,
+        "warp_rows": min(point["warp_rows"], rows),
+        "warp_columns": min(point["warp_columns"], columns),
+    }
+    made = dict(cut.compute.shaped(made))
+    while registers(cut, made) > _MOST_REGISTERS:
+        side = "warp_rows" if made["warp_rows"] >= made["warp_columns"] else "warp_columns"
+        made[side] //= 2
+    while tiling(made).threads > MOST_THREADS or _crowded(cut, made):
+        side = "rows" if made["rows"] >= made["columns"] else "columns"
+        made[side] //= 2
+        made[f"warp_{side}"] = min(made[f"warp_{side}"], made[side])
+    while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > 2:
+        made["stages"] -= 1
+    steps, outputs = _steps(cut), prod(cut.product.sizes[:3])
+    most = min(made["splits"], steps // _LEAST_STEPS, _MOST_PARTS // outputs)
+    made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
+    return made
+
+
+def _steps(cut: Cut) -> int:
+    """Tiles along the depth."""
+    return -(-cut.product.sizes[3] // cut.sources[0].step)
+
+
+def _crowded(cut: Cut, point: Point) -> bool:
+    """Whether a block has more registers than a multiprocessor, or two stages no room."""
+    cutting = tiling(point)
+    least = Tiling(cutting.rows, cutting.columns, cutting.warp_rows, cutting.warp_columns, 2)
+    taken = registers(cut, point) * cutting.threads
+    return taken > cut.gpu.registers_per_sm or least.shared > cut.gpu.shared_per_block
+
+
+def registers(cut: Cut, point: Point) -> int:
+    """Registers of a thread, about."""
+    return sum(cut.compute.registers(point["warp_rows"], point["warp_columns"])) + _OTHER_REGISTERS
+
+
+def default(cut: Cut) -> Point:
+    """The point of the least estimate; of equal ones the one with the smallest tiles."""
+    return min(_points(cut), key=lambda point: (estimate(cut, point), *point.values()))
+
+
+def _points(cut: Cut) -> Iterator[Point]:
+    """The canonical points with enough threads to hide what each waits for."""
+    choices = {knob: values for knob, values in space(cut).items() if knob != "splits"}
+    seen: set[tuple[int, ...]] = set()
+    for values in combinations(*choices.values()):
+        point = canonical(cut, {**dict(zip(choices, values, strict=True)), "splits": 1})
+        key = tuple(point.values())
+        if key not in seen and tiling(point).threads >= _LEAST_THREADS:
+            seen.add(key)
+            yield point
+            yield from _divided(cut, point)
+
+
+def _divided(cut: Cut, point: Point) -> Iterator[Point]:
+    """The same with the depth divided, as long as multiprocessors are left without a block."""
+    blocks = prod(tiling(point).blocks(cut.product))
+    for splits in _SPLITS[1:]:
+        made = canonical(cut, {**point, "splits": splits})
+        if made["splits"] != splits or blocks * splits > _MOST_WAVES * cut.gpu.sms:
+            return
+        yield made
+
+
+def estimate(cut: Cut, point: Point) -> float:
+    """Cycles of one call: waves of blocks, each as slow as its slowest supply."""
+    cutting, gpu = tiling(canonical(cut, point)), cut.gpu
+    batch, rows, columns, depth = cut.product.sizes
+    size = cut.sources[0].size
+    steps = -(-_steps(cut) // cutting.splits)
+    used = occupancy(cutting.threads, registers(cut, point), cutting.shared, gpu)
+    room = max(1, round(used * gpu.threads_per_sm / cutting.threads))
+    down, across, _ = cutting.blocks(cut.product)
+    blocks = down * across * batch * cutting.splits
+    waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
+    step = _step(cut, cutting, resident, size)
+    store = cutting.rows * cutting.columns * 4 * resident / _L2_BYTES
+    moved = batch * (rows * depth + columns * depth + rows * columns) * size
+    apart = 0.0
+    if cutting.splits > 1:
+        parts = 2 * cutting.splits * batch * rows * columns * 4
+        apart = _LAUNCH + parts / gpu.sms / _L2_BYTES
+    least = moved / gpu.bandwidth * gpu.clock
+    return max(waves * (steps * step + store + _LATENCY) + apart, least)
+
+
+def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
+    """Cycles in which the blocks of a multiprocessor multiply a pair of tiles each."""
+    gpu, warps = cut.gpu, cutting.threads // WARP * resident
+    area = resident * cutting.rows * cutting.columns
+    of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
+    idle = max(1.0, _SCHEDULERS / warps)
+    fetched = resident * (cutting.rows + cutting.columns) * ROW_BYTES
+    own = cut.compute.instructions(cutting.warp_rows, cutting.warp_columns)
+    left, right = cut.sources
+    each = cutting.rows * left.copies + cutting.columns * right.copies
+    copies = resident * each / WARP * _COPY_INSTRUCTIONS
+    supplies = (
+        area * ROW_BYTES / size / of_all * idle,
+        cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
+        * area
+        * ROW_BYTES
+        / _SHARED_BYTES,
+        fetched / _L2_BYTES,
+        (warps * (own + _STEP_INSTRUCTIONS) + copies) / _SCHEDULERS * idle,
+    )
+    # What is not the bottleneck is in its way all the same; and at each barrier, a block alone
+    # waits, while other blocks, stages ahead or products that are under way fill the gap.
+    slowest = max(supplies)
+    behind = cut.compute.behind(cutting.stages)
+    barrier = 0 if behind else _BARRIER
+    exposed = (barrier + fetched / resident / _L2_BYTES / (cutting.stages - behind)) / resident
+    return slowest + _CONTENTION * (sum(supplies) - slowest) + exposed

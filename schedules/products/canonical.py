@@ -1,0 +1,46 @@
+"""Loops of the block that stores a product, as tiles want them."""
+
+from collections.abc import Sequence
+from math import gcd
+from typing import Any
+
+from tvm import tirx
+
+from hybridc.compiler.interfaces import Schedule
+from hybridc.schedules.products import tiling
+
+
+def flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: int) -> None:
+    """Make one axis of the axes between images and columns.
+
+    Fusing the loops instead would leave `row // width` in the region that a tile reads, and
+    where tiles straddle two image rows that region is no rectangle of the product any more.
+    """
+
+    def flat(*index: Any) -> list[Any]:
+        row: Any = 0
+        for i, extent in zip(index[leading:-1], shape[leading:-1], strict=True):
+            row = row * extent + i
+        return [*index[:leading], row, index[-1]]
+
+    schedule.transform_block_layout(
+        store, tirx.IndexMap.from_func(flat, ndim=len(shape), index_dtype="int32")
+    )
+
+
+def split_columns(
+    schedule: Schedule, columns: Any, problem: tiling.Problem, vectors: int, width: int
+) -> Sequence[Any]:
+    """Cut columns into panels, the vectors of a panel, and lanes.
+
+    A mask in a vectorised loop would make it scalar.  So a ragged last panel becomes a loop of
+    its own; where the panels are spread over tasks it cannot, and lanes are as many as divide
+    the columns.  The accumulators are whole vectors all the same.
+    """
+    lanes = problem.lanes
+    ragged = problem.columns % lanes != 0
+    if ragged and width < problem.panels(vectors):
+        lanes = gcd(problem.columns, lanes)
+    group, lane = schedule.split(columns, [None, lanes])
+    panel, part = schedule.split(group, [None, vectors * problem.lanes // lanes])
+    return panel, part, lane

@@ -1,0 +1,300 @@
+"""The analytic model that picks register tiles and task sizes of matrix-product-like kernels.
+
+A kernel is rows x columns x depth: a tile of `rows` x `vectors` accumulators stays in registers
+while depth runs; a task (what one thread takes at a time) is a chunk of row tiles times some
+column panels.
+"""
+
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from functools import cache
+from math import gcd
+
+from hybridc.compiler.interfaces import Point, Space
+from hybridc.compiler.target import Target
+
+_LINE = 64
+# Cycles until the result of a multiply-add may be added to.
+_LATENCY = 4
+# Multiply-adds a cycle where vectors are narrow.
+_MULTIPLY_ADDS = 2
+# Cycles of one load: two a cycle, less what is lost where loads alone fill the ports.
+_LOAD = 0.6
+# What a stream gets of a cache's bandwidth when it has to keep up with multiply-adds.
+_SHARE = 0.75
+# Cycles of a step for each line that other rows push out of the L1 cache, measured.
+_CONFLICT = 2.0
+# With so many registers come instructions that broadcast an operand from memory.
+_EMBEDDED = 32
+# Steps of the depth that LLVM unrolls, and the registers that it then holds activations in.
+_UNROLLED, _HELD = 16, 5
+# Cycles to start a task: the call, and address arithmetic.
+_TASK = 50
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the model needs to know of a kernel.
+
+    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows
+    lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
+    product has one image of height 1; a convolution's rows are the pixels of one image row.
+    `shared` are the neighbouring columns that read the same activations, 0 for all, 1 where each
+    column reads its own; `parts` are
+    the registers that an operand of a multiply-add takes, `spare` those that its products take on
+    their way, and `held` those of activations that stay for later steps of the depth.  A step reads
+    `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
+    a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
+    `taps` are the columns of a window that share what they read, of an image that rows go through
+    by `stride`.  Sums over the depth may be `divided` where a tile has few.
+    """
+
+    images: int
+    height: int
+    rows: int
+    columns: int
+    depth: int
+    row_stride: int
+    image_bytes: int
+    lanes: int
+    halo_bytes: int = 0
+    shared: int = 0
+    parts: int = 1
+    weight_bytes: float = 4
+    unpacking: float = 0
+    held: int = 0
+    spare: int = 0
+    cycles: float = 0
+    loads: int = 1
+    taps: int = 1
+    stride: int = 1
+    divided: bool = False
+
+    def columns_read(self, rows: int) -> float:
+        """Activations that a tile reads in one step of the depth."""
+        return min(rows * self.taps, (rows - 1) * self.stride + self.taps) / self.taps
+
+    def units(self, rows: int) -> int:
+        """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
+        return self.height if self.height > 1 else -(-self.rows // rows)
+
+    def panels(self, vectors: int) -> int:
+        """Column panels of `vectors` vectors."""
+        return -(-self.columns // (vectors * self.lanes))
+
+
+@cache
+def divisors(value: int) -> tuple[int, ...]:
+    """All divisors, ascending."""
+    return tuple(d for d in range(1, value + 1) if value % d == 0)
+
+
+def divisor_below(value: int, limit: int) -> int:
+    """The greatest divisor of `value` that is not above `limit`."""
+    return max(d for d in divisors(value) if d <= max(1, limit))
+
+
+def tiles(
+    target: Target, parts: int = 1, spare: int = 0, taps: int = 1
+) -> Iterator[tuple[int, int]]:
+    """Rows and vectors of the tiles whose accumulators and operands fit the registers.
+
+    An operand takes `parts` of them, and `spare` ones are left for products; an activation meets
+    the weights of so many `taps`.
+    """
+    registers = target.vector_registers
+    for vectors in (1, 2, 3, 4, 6, 8):
+        for rows in range(1, 17):
+            broadcasts = 1 if taps > 1 else _broadcasts(rows, vectors, target)
+            operands = parts * vectors * taps + max(parts, broadcasts)
+            if rows * vectors + operands + spare <= registers:
+                yield rows, vectors
+
+
+def _broadcasts(rows: int, vectors: int, target: Target) -> int:
+    """Registers for activations, next to one for each vector of weights.
+
+    One will do where an activation is multiplied several times, or where instructions broadcast
+    from memory (AVX-512).  Else LLVM loads a step's all at once, and accumulators find no register:
+    64 to 8 channels, 3x3 at 56x56, are at 52 % of the peak in 14 rows, at 83 % in 7 (Zen 3).
+    """
+    return rows if vectors == 1 and target.vector_registers < _EMBEDDED else 1
+
+
+def held(steps: int, target: Target) -> int:
+    """Registers for activations that stay, where a row of a window is so many steps of the depth.
+
+    LLVM unrolls a few steps, finds that one pixel reads what its neighbour read, and keeps that.
+    Where instructions broadcast from memory, it does not.  3 to 32 channels, 3x3 of stride 2 at
+    224x224, take 170 µs in tiles of 6 x 2, which spill, and 132 in those of 4 x 2 (Zen 3).
+    """
+    return _HELD if steps <= _UNROLLED and target.vector_registers < _EMBEDDED else 0
+
+
+def sums(problem: Problem, rows: int, vectors: int, target: Target) -> int:
+    """Into how many sums each accumulator of a tile is divided, to be added up at the end.
+
+    A multiply-add waits for the one before it on the same accumulator: as many are wanted as are
+    under way at once, of what divides the depth and finds registers.
+    """
+    if not problem.divided:
+        return 1
+    wanted = -(-_LATENCY * _MULTIPLY_ADDS // (rows * vectors))
+    most = min(2 * wanted, (target.vector_registers - vectors - 1) // (rows * vectors))
+    fitting = [each for each in divisors(problem.depth) if each <= max(1, most)]
+    return next((each for each in fitting if each >= wanted), fitting[-1])
+
+
+def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
+    """Cycles of one register tile over the whole depth."""
+    machine = target.machine
+    share = problem.lanes / target.lanes()
+    each = problem.cycles or max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
+    multiply_adds = rows * vectors * each
+    # Accumulators that find no register are loaded and stored in each step.
+    used = rows * vectors + vectors * problem.taps + 1 + problem.held
+    spilled = max(0, used - target.vector_registers)
+    loads = (problem.loads * (problem.columns_read(rows) + vectors) + 2 * spilled) * _LOAD
+    near = _panel_bytes(problem, vectors) < target.l2 / 2
+    fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
+    weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
+    latency = _LATENCY / sums(problem, rows, vectors, target)
+    step = max(multiply_adds + vectors * problem.unpacking, loads, weights, latency)
+    step += _CONFLICT * crowded_lines(problem.row_stride, rows, target)
+    # Around the loop: accumulators cleared, epilogue, stores, addresses.
+    return problem.depth * step + 2.0 * rows * vectors + 20
+
+
+def _panel_bytes(problem: Problem, vectors: int) -> float:
+    return problem.depth * vectors * problem.lanes * problem.weight_bytes
+
+
+def crowded_lines(stride: int, rows: int, target: Target) -> int:
+    """Lines of the rows that find no place in the L1 cache.
+
+    Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines.
+    """
+    way = target.l1 // target.l1_ways
+    distinct = max(1, way // max(gcd(stride, way), _LINE))
+    return max(0, rows - distinct * target.l1_ways)
+
+
+def choose_tile(
+    problem: Problem, target: Target, allowed: Container[int] = range(17)
+) -> tuple[int, int]:
+    """Rows (of those allowed) and vectors of the tile with the least cycles, edges counted in."""
+
+    def cycles(tile: tuple[int, int]) -> float:
+        rows, vectors = tile
+        return panel_cycles(problem, rows, vectors, target) * problem.panels(vectors)
+
+    fitting = [tile for tile in fitting_tiles(problem, target) if tile[0] in allowed]
+    return min(fitting, key=cycles)
+
+
+def panel_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
+    """Cycles of one panel's tiles over one product."""
+    full, rest = divmod(problem.rows, rows)
+    cycles = full * tile_cycles(problem, rows, vectors, target)
+    return cycles + (tile_cycles(problem, rest, vectors, target) if rest else 0.0)
+
+
+def choose_chunk(problem: Problem, tile: tuple[int, int], target: Target) -> int:
+    """Chunk of a task that has every panel: balanced over the threads, and kind to the L2 cache."""
+    rows, vectors = tile
+    panels = problem.panels(vectors)
+    chunks = divisors(problem.units(rows))
+    return min(chunks, key=lambda each: kernel_cycles(problem, tile, (each, panels), target))
+
+
+def kernel_cycles(
+    problem: Problem, tile: tuple[int, int], task: tuple[int, int], target: Target
+) -> float:
+    """Cycles from start to end, with the threads at work side by side."""
+    (rows, vectors), (chunk, width) = tile, task
+    panels, units = problem.panels(vectors), problem.units(rows)
+    panel_bytes = _panel_bytes(problem, vectors)
+    image_cycles = problem.height * panel_cycles(problem, rows, vectors, target)
+    tasks = problem.images * (units // chunk) * (panels // width)
+    rounds = -(-tasks // target.threads)
+    compute = width * image_cycles * chunk / units
+    # Activations come from another core's cache, and again for each panel if they do not stay.
+    activations = problem.image_bytes * chunk / units + problem.halo_bytes
+    stay = activations + panel_bytes < 0.75 * target.l2
+    activations *= rounds * (1 if stay else width)
+    if problem.shared == 1:  # no panel reads another's, and a thread's next task the same halo
+        activations = rounds * problem.image_bytes * chunk / units + problem.halo_bytes
+    # What a thread reads of the weights comes from memory the first time.
+    weights = rounds * width * panel_bytes
+    fresh = min(weights, panels * panel_bytes)
+    machine = target.machine
+    again = weights - fresh + activations
+    fetched = fresh / machine.dram_bytes_per_cycle + again / machine.l3_bytes_per_cycle
+    return rounds * (compute + _TASK) + fetched + (machine.parallel_cycles if tasks > 1 else 0)
+
+
+def possible_tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """What a task may hold.
+
+    A ragged last panel needs a loop of its own, which it can have only where a task has every
+    panel; else its bounds would be checked in the innermost loops of all.
+    """
+    rows, vectors = tile
+    panels = problem.panels(vectors)
+    ragged = problem.panels(1) % vectors != 0
+    for chunk in divisors(problem.units(rows)):
+        for width in (panels,) if ragged else divisors(panels):
+            yield chunk, width
+
+
+def space(problem: Problem, target: Target) -> Space:
+    """The knobs of a tiled kernel; `chunk` and `panels` are rounded down to what divides."""
+    fitting = fitting_tiles(problem, target)
+    units = {d for rows, _ in fitting for d in divisors(problem.units(rows))}
+    panels = {d for _, vectors in fitting for d in divisors(problem.panels(vectors))}
+    return {
+        "rows": tuple(sorted({rows for rows, _ in fitting})),
+        "vectors": tuple(sorted({vectors for _, vectors in fitting})),
+        "chunk": tuple(sorted(units)),
+        "panels": tuple(sorted(panels)),
+    }
+
+
+def default(problem: Problem, target: Target) -> Point:
+    """The point that the model likes best."""
+    candidates = [
+        (tile, task)
+        for tile in fitting_tiles(problem, target)
+        for task in possible_tasks(problem, tile)
+    ]
+    tile, task = min(candidates, key=lambda pair: kernel_cycles(problem, pair[0], pair[1], target))
+    return {"rows": tile[0], "vectors": tile[1], "chunk": task[0], "panels": task[1]}
+
+
+def canonical(problem: Problem, point: Point) -> Point:
+    """The point as a tile takes it: no larger than the kernel, tasks of whole parts of it."""
+    vectors = min(point["vectors"], problem.panels(1))
+    rows = min(point["rows"], problem.rows)
+    chunk = divisor_below(problem.units(rows), point["chunk"])
+    panels = divisor_below(problem.panels(vectors), point["panels"])
+    return {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
+
+
+def estimate(problem: Problem, point: Point, target: Target) -> float:
+    """Cycles of a canonical point."""
+    tile, task = (point["rows"], point["vectors"]), (point["chunk"], point["panels"])
+    return kernel_cycles(problem, tile, task, target)
+
+
+def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
+    """Tiles (rows, vectors) whose accumulators, operands and weights the registers hold."""
+    groups = problem.panels(1)
+    # A tile across groups of channels would need the activations of each.
+    together = max(1, problem.shared // problem.lanes)
+    return [
+        (rows, vectors)
+        for rows, vectors in tiles(target, problem.parts, problem.spare, problem.taps)
+        if rows <= problem.rows
+        and vectors <= groups
+        and (problem.shared <= 1 or together % vectors == 0)
+    ]
