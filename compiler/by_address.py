@@ -14,6 +14,7 @@ from hybridc.compiler import dims
 from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
+from hybridc.compiler.recycled import Recycled
 from hybridc.compiler.tensors import SMALL, InputPort, Tensor, empty, in_dlpack, to_tensor
 
 
@@ -39,7 +40,7 @@ class ByAddress:
         stages = [self._stage(inputs + i, *kind) for i, kind in enumerate(kinds)]
         self._copies = [stage.copy for stage in stages if stage.nbytes <= SMALL]
         large = [i for i, stage in enumerate(stages) if stage.nbytes > SMALL]
-        self._large = [(i, inputs + i, kinds[i]) for i in large]
+        self._large = [(i, inputs + i, Recycled(*kinds[i])) for i in large]
 
     def __call__(self, feed: Mapping[str, object]) -> list[Array]:
         """All results, arrays of the caller's own.  Raises InputError as `InputPort.bind` does."""
@@ -51,15 +52,15 @@ class ByAddress:
         return [copy() for copy in self._copies]
 
     def _with_large(self, _read: Sequence[Any]) -> list[Array]:
-        made = {i: self._made(place, *kind) for i, place, kind in self._large}
+        made = {i: self._made(place, arrays) for i, place, arrays in self._large}
         self._run(self._argument)
         copies = iter(self._copies)
         count = len(made) + len(self._copies)
         return [made[i] if i in made else next(copies)() for i in range(count)]
 
-    def _made(self, place: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    def _made(self, place: int, arrays: Recycled) -> Array:
         """An array for a result."""
-        array = np.empty(shape, dtype)
+        array = arrays.next()
         self._table[place] = _address(array)
         return array
 

@@ -63,10 +63,13 @@ def to_tensor(array: Array) -> Tensor:
 
 def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """An uninitialised array that begins on an aligned address."""
-    size = dtype.itemsize * math.prod(shape)
-    memory = np.empty(size + ALIGNMENT, np.uint8)
+    return placed(np.empty(dtype.itemsize * math.prod(shape) + ALIGNMENT, np.uint8), shape, dtype)
+
+
+def placed(memory: Array, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """An array on the first aligned address of a memory of bytes."""
     start = -memory.ctypes.data % ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)
+    return memory[start : start + dtype.itemsize * math.prod(shape)].view(dtype).reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from test_aot import CASES, IMAGES, ROWS, model, node
+from tvm_ffi import from_dlpack
 
 import hybridc
 from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import random_feed
+from hybridc.compiler.recycled import Recycled
 from hybridc.compiler.session import InferenceSession
 
 # Of 3 KiB and more, which is read and written where it lies, and of less, which is copied.
@@ -67,6 +69,22 @@ def test_results_are_the_callers_own_and_stay(artifact: Artifact) -> None:
     gc.collect()
     for one, other in zip(first, kept, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_memory_of_results_is_given_again_only_when_nothing_holds_it() -> None:
+    results = Recycled((3, 700), np.dtype(np.float32))
+    first = results.next()
+    memory = first.ctypes.data
+    assert memory % 64 == 0
+    row, tensor = first[1:, 3], from_dlpack(results.next())
+    del first  # a view of it is left, and a tensor of the other
+    others = [results.next() for _ in range(3)]
+    held = {memory, tensor.data_ptr(), *(array.ctypes.data for array in others)}
+    assert len(held) == 5
+    del row
+    assert results.next().ctypes.data == memory
+    del tensor
+    assert len({results.next().ctypes.data for _ in range(8)} & held) >= 1
 
 
 def test_named_outputs_come_in_the_order_asked_for(artifact: Artifact) -> None:
