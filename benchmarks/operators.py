@@ -19,10 +19,11 @@ from operator_models import KINDS, Case, drawn
 
 import hybridc
 from hybridc.compiler.errors import hint
+from hybridc.compiler.hardware.load import come_to_rest
 from hybridc.compiler.session import InferenceSession
 
-_TURNS, _SECONDS, _REST = 5, 0.012, 0.01
-# Calls of a turn that do not count: threads of the other library still spin.
+_TURNS, _SECONDS = 5, 0.012
+# Calls of a turn that do not count: workers have to wake, and caches to fill.
 _WARM, _LEAST, _MOST = 3, 5, 400
 
 
@@ -96,7 +97,7 @@ def in_turn(*runs: Callable[[], Any]) -> list[list[float]]:
 
 
 def _turn(run: Callable[[], Any]) -> float:
-    time.sleep(_REST)  # until the threads of the other library sleep
+    come_to_rest()  # workers of TVM spin for 150 ms, and take a core from the other library
     for _ in range(_WARM):
         run()
     times: list[float] = []
