@@ -1,5 +1,6 @@
 """Turn every operator that is left into a loop nest."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from hybridc.compiler.kernels import (
     softmax,
     sorting,
 )
-from hybridc.compiler.kernels.batch_matmul import batch_matmul, open_matmul
+from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
 from hybridc.compiler.target import Target
 
@@ -51,10 +52,9 @@ class Legalize(Pass):
             left, right = (arg.ty for arg in call.args)
             if not _packable(left, right, call.ty):
                 return relax.transform.legalize_ops.linear_algebra._matmul(builder, call)
-            if _is_outer(left, right, call.ty):
-                return builder.call_te(
-                    topi.multiply, *call.args, primfunc_name_hint="outer_product"
-                )
+            if thin := _thin_product(left, right, call.ty):
+                name, product = thin
+                return builder.call_te(product, *call.args, primfunc_name_hint=name)
             types = (str(left.dtype), str(call.ty.dtype))
             if all(map(_is_fixed, (left, right))):
                 func = batch_matmul(_extents(left), _extents(right), lanes, *types)
@@ -122,10 +122,14 @@ def _is_fixed(info: Any) -> bool:
     return all(isinstance(extent, tirx.IntImm) for extent in info.shape.values)
 
 
-def _is_outer(left: Any, right: Any, result: Any) -> bool:
-    """Whether each element of a product is one product of columns and rows."""
-    one = all(map(_is_fixed, (left, right))) and _extents(left)[-1] == 1
-    return one and str(left.dtype) == str(result.dtype)
+def _thin_product(left: Any, right: Any, result: Any) -> tuple[str, Callable[..., Any]] | None:
+    """What computes a product that has nothing to pack: of one step of the depth, or one column."""
+    if not all(map(_is_fixed, (left, right))) or str(left.dtype) != str(result.dtype):
+        return None
+    if _extents(left)[-1] == 1:
+        return "outer_product", topi.multiply
+    one = _extents(right)[-1] == 1 and str(left.dtype) == "float32"
+    return ("matrix_vector", matrix_vector) if one else None
 
 
 def _extents(info: Any) -> tuple[int, ...]:

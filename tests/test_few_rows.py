@@ -58,6 +58,22 @@ def test_divided_sums_are_those_of_numpy(cpu: str, rows: int, depth: int, column
     check(proto, {"x": x}, cpu, "dense", rtol=1e-4, atol=1e-5 * np.sqrt(depth))
 
 
+@pytest.mark.parametrize("cpu", CPUS)
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        *(((1, 50, 70), (1, 70, 1)), ((12, 9, 333), (12, 333, 1)), ((3, 1, 2048), (3, 2048, 1))),
+        *(((8, 20, 7), (8, 7, 1)), ((20, 64), (4, 64, 1)), ((4, 3, 5, 48), (3, 48, 1))),
+    ],
+)
+def test_a_matrix_times_a_vector_adds_up_its_rows(
+    cpu: str, left: tuple[int, ...], right: tuple[int, ...]
+) -> None:
+    draw = np.random.default_rng(len(left))
+    feed = {n: draw.standard_normal(s).astype(np.float32) for n, s in (("a", left), ("b", right))}
+    check(one_node("MatMul", feed, {}), feed, cpu, "reduction", rtol=1e-4, atol=1e-4)
+
+
 def test_sums_are_divided_where_few_wait_for_each_other() -> None:
     cpu = target.parse("avx2", threads=1)
 

@@ -13,6 +13,7 @@ from hybridc.compiler.kernels.packing import group_of, packed_index, round_up, w
 from hybridc.compiler.kernels.tensor_expressions import (
     computed,
     counted,
+    extents,
     finished,
     product_of,
     reduced,
@@ -50,6 +51,21 @@ def batch_matmul(
     )
     out = computed((*batch, rows, columns), lambda *i: stored(product[i], out_dtype), name="output")
     return finished([a, b, out])
+
+
+def matrix_vector(a: Any, b: Any) -> Any:
+    """`out[..., m, 0] = sum_k a[..., m, k] * b[..., k, 0]`: each row of a added up as it lies."""
+    left, right = (extents(x) for x in (a, b))
+    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
+    k = reduced(left[-1], "k")
+    return computed(
+        (*batch, left[-2], 1),
+        lambda *i: te.sum(
+            a[*_broadcast(i[:-2], left[:-2]), i[-2], k] * b[*_broadcast(i[:-2], right[:-2]), k, 0],
+            axis=k,
+        ),
+        name="output",
+    )
 
 
 def open_matmul(left: Sequence[Any], right: Sequence[Any]) -> PrimFunc:
