@@ -19,7 +19,7 @@ import click
 
 import hybridc.cli
 from hybridc.cli._watched import watched
-from hybridc.compiler import settings
+from hybridc.compiler import settings, tvm_alone
 from hybridc.compiler.errors import HybridcError, hint
 from hybridc.compiler.packages import version_of
 
@@ -86,6 +86,7 @@ def commands(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run the command line and leave with its exit code."""
     arguments = sys.argv[1:]
+    tvm_alone.hide_torch()
     if _OWN_CODE.isdisjoint(argument.partition("=")[0] for argument in arguments):
         _leave(run(arguments))
     code = watched(lambda: run(arguments), _leave)

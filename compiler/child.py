@@ -23,6 +23,7 @@ Json = Mapping[str, Any]
 Heard = Callable[["Child", Json, Json, int, int], None]
 
 DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
+_ALONE = "hybridc.compiler.tvm_alone"  # torch takes longer to import than all that a child needs
 _CHUNK = 2**16
 _SAID = 2_000  # characters of the log's end
 _STEP = 1.0  # seconds; who waits longer at once was stopped, and so was the child
@@ -74,7 +75,7 @@ class Child:
     ) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - `kill` closes it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module],
+            [sys.executable, "-m", _ALONE, module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -56,6 +56,20 @@ def test_help_needs_no_heavy_library() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_tvm_is_imported_without_torch_and_takes_its_tensors_all_the_same() -> None:
+    pytest.importorskip("torch")
+    code = (
+        "import sys; from hybridc.compiler import tvm_alone; tvm_alone.hide_torch(); import tvm; "
+        "assert 'torch' not in sys.modules; import torch; "
+        "there = tvm.runtime.from_dlpack(torch.arange(3)); "
+        "print(there.numpy().tolist(), torch.from_dlpack(there).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[0, 1, 2] [0, 1, 2]\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hybridc 0.")
