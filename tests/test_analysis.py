@@ -76,13 +76,10 @@ def test_a_convolution_with_its_activation() -> None:
     counts = {share.operator: share.count for share in found.shares}
     assert (counts["nn.conv2d"], counts["add"], counts["nn.relu"]) == (1, 1, 1)
     assert sum(share.time for share in found.shares) == pytest.approx(1)
-    exact = found.expects("exact")
-    assert exact is not None
-    assert exact.to_json()["speedup"] > 1
-    tuned = found.expects("tuned")
-    assert tuned is not None
-    assert tuned.to_json()["log_speedup"] is None
-    assert tuned.to_json()["source"] == "there is no tuning log"
+    expected = {each.component: each.to_json() for each in found.expected}
+    assert expected["exact"]["speedup"] > 1
+    assert expected["tuned"]["log_speedup"] is None
+    assert expected["tuned"]["source"] == "there is no tuning log"
 
 
 def test_a_perceptron_and_nothing_to_multiply() -> None:

@@ -76,10 +76,6 @@ class Analysis:
         """FLOPs a byte."""
         return self.flops / self.traffic if self.traffic else 0.0
 
-    def expects(self, component: str) -> Expected | None:
-        """What a component may gain; None where nothing is known of it."""
-        return next((each for each in self.expected if each.component == component), None)
-
     def to_json(self) -> dict[str, Any]:
         """As JSON data: seconds, bytes, and shares between 0 and 1."""
         return {

@@ -1,6 +1,6 @@
 """Write nodes of an ONNX graph in the place of others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,3 @@ def opset_of(proto: Proto, domain: str = "") -> int:
     """The version of a domain's operators that a model uses."""
     found = [o.version for o in proto.opset_import if domain_of(o) == domain]
     return int(max(found, default=1))
-
-
-Expansion = Callable[[Any], list[Proto]]
