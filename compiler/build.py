@@ -14,7 +14,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.runtime import Executable
 from tvm_ffi import structural_map
 
-from hybridc.compiler import settings
+from hybridc.compiler import settings, tensors
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
 from hybridc.compiler.cuda import launches, resources, toolchain
@@ -193,7 +193,7 @@ class _Lifter(PyExprMutator):
         if key not in self._seen:
             index = self._seen[key] = len(self._vars)
             name = f"w{index}"
-            self.arrays[name] = op.value.numpy()
+            self.arrays[name] = tensors.view(op.value)
             self.infos.append(op.ty)
             self._vars.append(relax.Var(name, op.ty))
         return self._vars[self._seen[key]]

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operat
 from hybridc.compiler.model import Array, Feed, Reference, as_array
 
 _LOCALE = b"C.UTF-8"
+_DATA_BESIDE = "session.model_external_initializers_file_folder_path"
 # ONNX Runtime 1.31 takes products with such weights for those of others as it optimises.
 _TWO_BITS = frozenset({"int2", "uint2"})
 
@@ -44,24 +47,46 @@ def onnx_reference(source: Path | Any) -> Reference:
     return run
 
 
+@dataclass(frozen=True)
+class _Given:
+    """A model by its path or as a proto."""
+
+    source: Path | Any
+
+    @cached_property
+    def light(self) -> Any:
+        """The model without the data that lies beside it."""
+        import onnx
+
+        if not isinstance(self.source, Path):
+            return self.source
+        return onnx.load(str(self.source), format="protobuf", load_external_data=False)
+
+    def content(self) -> str | bytes:
+        """By path where there is one: a model may exceed the 2 GiB that a message can hold."""
+        if isinstance(self.source, Path):
+            return str(self.source)
+        return bytes(self.source.SerializeToString())
+
+
 def _session(source: Path | Any) -> Any:
-    reasons: list[str] = []
+    given, reasons = _Given(source), list[str]()
     # ONNX Runtime takes no arrays of elements of less than a byte.
-    usual: tuple[Callable[[Path | Any], Any], ...] = (
+    usual: tuple[Callable[[_Given], Any], ...] = (
         _as_it_is,
         _as_written,
         _with_older_numbers,
         _in_plain_locale,
         _slow,
     )
-    light = _light(source)
+    light = given.light
     if corners.are_rounded(light) or same_padding.are_misread(light.graph.node):
         usual = (_as_meant, _slow_as_meant)
     if not _TWO_BITS.isdisjoint(element_types.kinds_of(light.graph).values()):
         usual = (_as_written, _slow)
     for road in (_slow,) if _is_narrow(light) else usual:
         try:
-            session = road(source)
+            session = road(given)
             by_value = road not in (_slow, _slow_as_meant) and ValueSession.suits(light)
             return ValueSession(session) if by_value else session
         except Exception as error:  # each library raises classes of its own, not all public
@@ -74,41 +99,32 @@ def runtime_session(source: Path | Any) -> Any:
 
     Raises what ONNX Runtime raises for a model that it cannot run.
     """
-    return _with_older_numbers(source)
+    return _with_older_numbers(_Given(source))
 
 
-def _as_it_is(source: Path | Any) -> Any:
-    return _runtime(_given(source), _options(source))
+def _as_it_is(given: _Given) -> Any:
+    return _runtime(given.content(), _options(given.light))
 
 
-def _as_written(source: Path | Any) -> Any:
+def _as_written(given: _Given) -> Any:
     """Without the optimisations, of which that for exact products fails on shared weights."""
     import onnxruntime
 
-    options = _options(source)
+    options = _options(given.light)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return _runtime(_given(source), options)
+    return _runtime(given.content(), options)
 
 
-def _options(source: Path | Any) -> Any:
+def _options(proto: Any) -> Any:
     """Options under which a model's answers are right: one thread where several would race.
 
     ONNX Runtime 1.31 adds up scattered rows on all threads, without a lock: of 5000 ones that fell
     on two rows, up to 244 were lost.
     """
     options = session_options()
-    if "ScatterND" in operators_of(_light(source)):
+    if "ScatterND" in operators_of(proto):
         options.intra_op_num_threads = 1
     return options
-
-
-def _light(source: Path | Any) -> Any:
-    """A model without the data that lies beside it."""
-    import onnx
-
-    if not isinstance(source, Path):
-        return source
-    return onnx.load(str(source), format="protobuf", load_external_data=False)
 
 
 def _is_narrow(proto: Any) -> bool:
@@ -125,25 +141,21 @@ def _numbers(names: Iterable[str]) -> set[int]:
     return {int(onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name))) for name in names}
 
 
-def _given(source: Path | Any) -> str | bytes:
-    """By path where there is one: a model may exceed the 2 GiB that a message can hold."""
-    return str(source) if isinstance(source, Path) else bytes(source.SerializeToString())
+def _with_older_numbers(given: _Given) -> Any:
+    return _changed(given, lower_numbers)
 
 
-def _with_older_numbers(source: Path | Any) -> Any:
-    return _changed(source, lower_numbers)
+def _as_meant(given: _Given) -> Any:
+    return _changed(given, _write_meaning)
 
 
-def _as_meant(source: Path | Any) -> Any:
-    return _changed(source, _write_meaning)
-
-
-def _slow_as_meant(source: Path | Any) -> Any:
+def _slow_as_meant(given: _Given) -> Any:
     import onnx
 
+    source = given.source
     proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
     _write_meaning(proto)
-    return _slow(proto)
+    return _slow(_Given(proto))
 
 
 def _write_meaning(proto: Any) -> None:
@@ -159,7 +171,7 @@ def _write_meaning(proto: Any) -> None:
     same_padding.write_out(proto.graph.node, types)
 
 
-def _in_plain_locale(source: Path | Any) -> Any:
+def _in_plain_locale(given: _Given) -> Any:
     """With the case of letters that Unicode gives them, where a system lacks a model's locale."""
 
     def change(proto: Any) -> None:
@@ -171,18 +183,16 @@ def _in_plain_locale(source: Path | Any) -> Any:
                 node.attribute.extend(kept)
                 node.attribute.add(name="locale", s=_LOCALE, type=3)  # text
 
-    return _changed(source, change)
+    return _changed(given, change)
 
 
-def _changed(source: Path | Any, change: Callable[[Any], None]) -> Any:
+def _changed(given: _Given, change: Callable[[Any], None]) -> Any:
     """A session of a copy of the model."""
-    proto = copied(_light(source))
+    proto = copied(given.light)
     change(proto)
     options = _options(proto)
-    if isinstance(source, Path):
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(source.parent.resolve())
-        )
+    if isinstance(given.source, Path):
+        options.add_session_config_entry(_DATA_BESIDE, str(given.source.parent.resolve()))
     return _runtime(proto.SerializeToString(), options)
 
 
@@ -211,7 +221,7 @@ def session_options() -> Any:
     return options
 
 
-def _slow(source: Path | Any) -> Any:
+def _slow(given: _Given) -> Any:
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops.op_cast import cast_to
@@ -225,8 +235,8 @@ def _slow(source: Path | Any) -> Any:
             convert: Any = cast_to
             return (convert(np.rint(x) if whole else x, to, bool(saturate), round_mode),)
 
-    model = str(source) if isinstance(source, Path) else source
-    return ReferenceEvaluator(model, new_ops=[Cast] if _is_narrow(_light(source)) else None)
+    model = str(given.source) if isinstance(given.source, Path) else given.source
+    return ReferenceEvaluator(model, new_ops=[Cast] if _is_narrow(given.light) else None)
 
 
 def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:

@@ -38,6 +38,11 @@ def to_numpy(tensor: Tensor, dtype: np.dtype[Any]) -> Array:
     return np.from_dlpack(tensor._create_view((size,), "uint8")).view(dtype).reshape(tensor.shape)
 
 
+def view(tensor: Tensor) -> Array:
+    """A numpy array on the memory of a tensor, of the tensor's own type."""
+    return to_numpy(tensor, np.dtype(str(tensor.dtype)))
+
+
 def reader(dtype: np.dtype[Any]) -> Reader:
     """What makes of tensors of one dtype numpy arrays on their memory."""
     return np.from_dlpack if in_dlpack(dtype) else lambda tensor: to_numpy(tensor, dtype)

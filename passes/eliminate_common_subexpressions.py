@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import tvm
 from blake3 import blake3
 from tvm import relax
 
+from hybridc.compiler import tensors
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import Expr, Graph, rewrite, tidy, unless_same
 
@@ -38,6 +40,7 @@ class _Sharing:
     def _canonical(self, operand: Expr) -> Expr:
         if not isinstance(operand, tvm.ir.GenericConst):
             return operand
-        array = operand.value.numpy()
-        digest = blake3(array.tobytes()).hexdigest()
-        return self._first.setdefault((str(array.dtype), str(array.shape), digest), operand)
+        array = tensors.view(operand.value)
+        content = array.reshape(-1).view(np.uint8).data
+        key = str(array.dtype), str(array.shape), blake3(content).hexdigest()
+        return self._first.setdefault(key, operand)
