@@ -29,7 +29,10 @@ _EXTRAS = {
 }
 # In a process of its own: a broken binary package may crash the interpreter.
 _PROBE = """
-import json, tvm
+import json
+from hybridc.compiler import tvm_alone
+tvm_alone.hide_torch()
+import tvm
 threads = tvm.get_global_func("runtime.NumThreads")()
 print(json.dumps({"version": tvm.__version__, "threads": threads}))
 """
