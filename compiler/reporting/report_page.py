@@ -17,6 +17,8 @@ from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
 from hybridc.compiler.units import format_duration, format_rate, format_size
 
+_INFINITE = ("inf", "-inf")  # how `Estimate.to_json` writes infinities
+
 
 def render(
     artifact: Artifact,
@@ -25,15 +27,26 @@ def render(
     notice: str = "",
     monitored: Monitored | None = None,
 ) -> str:
-    """The page of an artifact; without `measured` it tells what is stored in the artifact alone.
+    """The page of an artifact (see `parts`)."""
+    found = parts(artifact, measured, stages, notice, monitored)
+    return page.document(f"{artifact.name} - hybridc", *found)
+
+
+def parts(
+    artifact: Artifact,
+    measured: Measured | None = None,
+    stages: Sequence[Stage] = (),
+    notice: str = "",
+    monitored: Monitored | None = None,
+) -> tuple[page.Child, ...]:
+    """What the page holds; without `measured` what is stored in the artifact alone.
 
     `stages` are the steps of the compilation and `monitored` is what a monitor saw meanwhile, which
     artifacts do not keep; `notice` says why something is missing.
     """
     kernels = _kernels(artifact)
     chart = charts.times(measured, kernels) if measured else charts.work(kernels, notice)
-    return page.document(
-        f"{artifact.name} - hybridc",
+    return (
         element("h1", artifact.name),
         element("p", _subtitle(artifact), class_="soft"),
         _tiles(artifact, measured),
@@ -142,7 +155,7 @@ def _bounds(found: object, show: Callable[[float], str]) -> tuple[str, str, str]
     """An estimate's value, and between which bounds it lies at 95 %, each one-sided."""
     value, low, high = (mapping(found).get(name) for name in ("value", "low", "high"))
     told = [show(float(x)) if isinstance(x, int | float) else "-" for x in (value, low, high)]
-    return told[0], told[1], told[2]
+    return (str(value) if value in _INFINITE else told[0]), told[1], told[2]
 
 
 def _disturbed(certificate: Mapping[str, Any]) -> str:
