@@ -17,6 +17,8 @@ from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
 from hybridc.compiler.units import format_duration, format_rate, format_size
 
+# Between two measurements of one artifact on one quiet machine lies less than this factor.
+_FAR = 1.25
 _INFINITE = ("inf", "-inf")  # how `Estimate.to_json` writes infinities
 
 
@@ -51,6 +53,7 @@ def parts(
         element("p", _subtitle(artifact), class_="soft"),
         _tiles(artifact, measured),
         _doubt(measured),
+        _then(artifact, measured),
         chart,
         _certificate(artifact),
         decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
@@ -105,6 +108,18 @@ def _doubt(measured: Measured | None) -> Element | None:
         return None
     told = f"While it was measured now, {measured.latency.disturbed}: times may be too long."
     return element("p", told, class_="bad")
+
+
+def _then(artifact: Artifact, measured: Measured | None) -> Element | None:
+    """The time in the certificate, where what was measured for the page is far from it."""
+    then = number(mapping(artifact.certificate.get("latency")).get("median_ms")) / 1e3
+    if measured is None or not then:
+        return None
+    now = measured.latency.median
+    if max(now / then, then / now) < _FAR:
+        return None
+    told = f"When it was certified, a call took {format_duration(then)}, median: another machine, "
+    return element("p", f"{told}or the same one in another state.", class_="soft")
 
 
 def _certificate(artifact: Artifact) -> Element:
