@@ -99,7 +99,8 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Where to write a report: a page (for which the artifact is run) if it ends in .html.",
+    help="Where to write a report: a page (for which the artifact is run) if it ends in .html, else"
+    " plain text.",
 )
 @click.option(
     "--trials",
@@ -242,7 +243,7 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
 
     if path is None:
         return
-    if path.suffix == ".html":
+    if report_file.is_page(path):
         report = outcome.report
         how = path, options.threads, options.progress
         try:

@@ -27,9 +27,9 @@ def command(
     """Show what an artifact or a model holds.
 
     Of an artifact: its manifest, certificate, kernels and what ONNX Runtime computes of it.  Of a
-    model: its inputs, operators,
-    parameters and FLOPs, what is not supported; what kind of architecture it is, where its time
-    should go on the target, and what each component of the compiler may gain.
+    model: its inputs, operators, parameters (each stored tensor once) and FLOPs, what is not
+    supported; what kind of architecture it is, the weights in the forms that its operators read,
+    where its time should go on the target, and what each component of the compiler may gain.
     """
     try:
         data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
@@ -49,7 +49,7 @@ def _artifact(path: Path) -> dict[str, Any]:
     return {
         **artifact.manifest(),
         "bytes": path.stat().st_size,
-        "parameters": sum(array.size for array in artifact.weights.values()),
+        "weights": sum(array.size for array in artifact.weights.values()),
         "missing_on_this_host": list(artifact.lacking()),
         "memory": artifact.report.get("memory", {}),
         "agreement": artifact.report.get("agreement", []),

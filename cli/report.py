@@ -15,7 +15,8 @@ from hybridc.compiler.files import check_place
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the page; ARTIFACT's name with .html in the current directory if not set.",
+    help="Where to write the report: a page if it ends in .html, else plain text; ARTIFACT's name"
+    " with .html in the current directory if not set.",
 )
 @click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
 @THREADS
@@ -31,10 +32,10 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Write an artifact's report as one HTML file.
+    """Write an artifact's report as one HTML file, or as plain text.
 
     The artifact is run, so that each kernel stands there with its time and with its share of what
-    this machine can do at most.  The file holds no scripts and loads nothing.  With --json the same
+    this machine can do at most.  The page holds no scripts and loads nothing.  With --json the same
     is told on stdout as data.
 
     An artifact is native code: without --no-run, give only those that you trust.

@@ -67,11 +67,11 @@ def test_a_convolution_with_its_activation() -> None:
     ]
     found = analysed(nodes, [1, 4, 8, 8], {"w": floats(6, 4, 3, 3), "b": floats(6)})
     out = 6 * 6 * 6
-    assert found.parameters == 6 * 4 * 9 + 6
-    assert found.weights == 4 * found.parameters
+    assert found.weights == 6 * 4 * 9 + 6
+    assert found.weight_bytes == 4 * found.weights
     assert found.flops == 2 * out * 4 * 9 + out + out  # the bias and the activation beside it
     # Input, weights and output once: what is added and cut off happens in registers.
-    assert found.traffic == 4 * (4 * 8 * 8 + found.parameters + out)
+    assert found.traffic == 4 * (4 * 8 * 8 + found.weights + out)
     assert found.architecture.kind == "cnn"
     counts = {share.operator: share.count for share in found.shares}
     assert (counts["nn.conv2d"], counts["add"], counts["nn.relu"]) == (1, 1, 1)
@@ -106,7 +106,7 @@ def test_of_a_table_only_what_is_looked_up_is_moved() -> None:
     # Rows are read and written; beside them there are only indices.
     rows = 4 * 4 * 16
     assert 2 * rows <= lookup.bytes * found.traffic < 3 * rows
-    assert found.parameters >= 1000 * 16 + 16 * 8
+    assert found.weights >= 1000 * 16 + 16 * 8
 
 
 def attention(mask: Any) -> Analysis:
@@ -138,7 +138,7 @@ def test_a_recurrence() -> None:
         nodes.append(helper.make_node("Tanh", [f"m{step}"], [f"h{step}" if step < 3 else "y"]))
     found = analysed(nodes, [1, 16], {"w": floats(16, 16)})
     assert found.architecture.kind == "recurrent"
-    assert found.parameters == 256  # once, though four steps use them
+    assert found.weights == 256  # once, though four steps use them
 
 
 @pytest.mark.parametrize("inputs", [6, 160])

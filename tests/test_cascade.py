@@ -92,7 +92,7 @@ def test_what_is_no_faster_is_rolled_back() -> None:
     found = run(TUNED, attempts(exact=EXACT, tuned=SLOW, bf16=Candidate("bf16", 4)))
     assert found.best.name == "bf16"
     assert verdicts(found)[1] == ("tuned", "rolled back")
-    reason = "no nearer to the limits: 1.8 of them, 1.6 before"
+    reason = "no nearer to the limits: latency 9 ms of 5 ms, 8 ms before"
     assert found.decisions[1].reason == reason
     found = run(replace(TUNED, dtype="fp32"), attempts(exact=EXACT, tuned=SLOW))
     assert found.advice == (

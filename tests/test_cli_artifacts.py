@@ -125,7 +125,7 @@ def test_inspect_shows_an_artifact(compiled: Path, capsys: pytest.CaptureFixture
     assert entry.run(["inspect", str(compiled), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["inputs"] == [{"name": "x", "shape": [4, 12], "dtype": "float32"}]
-    assert data["parameters"] >= WEIGHT.size
+    assert data["weights"] >= WEIGHT.size
     assert data["kernels"]
     assert entry.run(["inspect", str(compiled)]) == 0
     assert data["kernels"][0]["kernel"] in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """What is said of limits: their names, kinds and numbers."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,14 @@ import pytest
 from test_contract import hits
 
 from hybridc.cli import main as entry
-from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.assurance.limits import parse_limits
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.orchestration import cascade
+from hybridc.compiler.orchestration.advice import advice
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.tuning.plan import Tuning
 from hybridc.compiler.units import format_rate
@@ -88,3 +91,13 @@ def test_what_the_first_stage_does_is_not_missing() -> None:
 
 def test_many_calls_a_second_are_told_without_powers() -> None:
     assert (format_rate(1.25), format_rate(13404.2)) == ("1.25 calls/s", "13404 calls/s")
+
+
+def test_what_only_may_break_a_limit_is_told_beside_it() -> None:
+    limits = Contract("6us", min_accuracy={"cosine": 0.9})
+    perfect = {"cosine": Estimate.exactly(1.0)}
+    found = SimpleNamespace(
+        measured=Measured(Estimate(5e-6, 4e-6, 6.5e-6), accuracy=perfect), sensitive=None
+    )
+    (told,) = advice(Options(contract=limits), found, [], [])
+    assert told == "nearest: latency 5 us, perhaps 6.5 us, of 6 us at cosine 1"

@@ -68,6 +68,18 @@ def test_a_fast_call_stops_at_the_limit() -> None:
     assert len(samples.seconds) == 7
 
 
+def test_a_fast_call_is_made_longer_than_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those of a fifth of a second so many are kept as may be, from the first to the last."""
+    now = count()
+    calls: list[None] = []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(now) / 1000)
+    call = lambda: calls.append(None)  # noqa: E731
+    found = measure.latency(call, seconds=1.0, warmup=0.0, at_most=7)
+    assert len(found.seconds) == 7
+    assert 90 <= len(calls) <= 110  # the clock is read twice for each
+    assert measure._thinned(range(100), 4) == (0, 25, 50, 75)  # type: ignore[comparison-overlap]
+
+
 @pytest.mark.usefixtures("clock")
 def test_the_time_is_used_and_then_it_stops() -> None:
     # Each sample reads the clock twice: 0.2 s of the 2 s.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 from test_driver import classifier, image
 from test_validation import spread
 
@@ -149,6 +150,23 @@ def test_what_the_certificate_says_was_measured_stands_beside_what_is(
     for told in (3, *shapeless, {"memory": "1e999"}, {"latency": endless}):
         strange = replace(artifact, certificate={**artifact.certificate, "measured": told})
         assert recheck(strange).before == ()
+
+
+def test_a_figure_that_is_infinite_is_told_too(tmp_path: Path) -> None:
+    """A model that only moves numbers makes no noise."""
+    flat = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Relu", ["x"], ["y"])],
+            "flat",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [4])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4])],
+        )
+    )
+    onnx.save(flat, tmp_path / "flat.onnx")
+    made = driver.compile(flat, contract=Contract(min_accuracy={"snr": 30}))
+    told = json.loads(json.dumps(made.certificate, allow_nan=False))
+    found = recheck(replace(made, certificate=told), tmp_path / "flat.onnx")
+    assert [each.value for each in (*found.before, *found.clauses)] == ["inf", "inf"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The whole page in a browser: no message, every chart there, nothing wider than the window."""
 
 import html
+import math
 import re
 import shutil
 import subprocess
@@ -29,6 +30,8 @@ def whole(cores: int = 4) -> str:
     """A page with everything that a page may have."""
     limits = {"max_latency": 5e-3, "min_accuracy": {"cosine": 0.999}}
     made = artifact(certificate={"kept": True, "contract": limits})
+    noise = Measured(accuracy={"snr": Estimate.exactly(math.inf)}).to_json()
+    perfect = {"stage": "perfect", "verdict": "not needed", "measured": noise}
     made.report.update(
         decisions=[
             decision("exact", "kept", 8e-3, 0.999999),
@@ -36,6 +39,7 @@ def whole(cores: int = 4) -> str:
             decision("bf16", "kept", 4e-3, 0.9995),
             decision("int8", "rolled back", 3e-3, 0.98),
             decision("int4", "not needed"),
+            perfect,
         ],
         component_results=[
             {"component": "neural", "contribution": 0.25, "speedup": 1.2},
@@ -56,6 +60,7 @@ def test_waterfalls_of_latency_and_accuracy() -> None:
     assert "int8: 0.98, rolled back" in labels
     assert "tuned: 40 dB, rolled back" in labels
     assert "int4: -, not needed" in labels
+    assert "perfect: inf dB, not needed" in labels
     assert "Latency, at most 5 ms" in page.text
     assert "Accuracy by cosine, drawn as what it lacks of 1, limit 0.999" in page.text
     kinds = [a["class"] for tag, a in page.seen if tag == "rect"]

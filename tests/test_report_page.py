@@ -254,6 +254,14 @@ def test_what_disturbed_the_measurement_for_the_page_is_told() -> None:
     assert told in Reader(render(artifact(), found)).text
 
 
+def test_a_time_far_from_that_of_the_certificate_is_told() -> None:
+    found = measured("dense")
+    for factor, said in ((1.0, False), (0.5, True), (2.0, True)):
+        then = {"median_ms": factor * found.latency.median * 1e3}
+        page = Reader(render(artifact(certificate={"latency": then}), found))
+        assert ("When it was certified, a call took" in page.text) == said
+
+
 def test_a_foreign_artifact_gets_a_page(tmp_path: Path) -> None:
     made = artifact(target={"features": ["wings"]})
     report_file.write(made, tmp_path / "page.html")

@@ -1,5 +1,6 @@
 """Results of stages that an interrupted compilation left."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from test_driver import classifier
 from hybridc.compiler import driver, settings
 from hybridc.compiler.assurance import timing
 from hybridc.compiler.assurance.certify import Trial
-from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Model
@@ -61,6 +63,14 @@ def test_a_result_comes_back_as_it_was(kept: Kept, outcome: Outcome) -> None:
     (found,) = InferenceSession(again.artifact).run(None, {"x": x})
     np.testing.assert_array_equal(found, wanted)
     assert "0 s ago" in kept.notes[0]
+
+
+def test_infinite_figures_come_back(kept: Kept, outcome: Outcome) -> None:
+    perfect = Measured(Estimate(1e-3, 5e-4, math.inf), accuracy={"snr": Estimate.exactly(math.inf)})
+    kept.save(Options(), replace(outcome, measured=perfect))
+    again = kept.load(Options())
+    assert again is not None, kept.notes
+    assert again.measured == perfect
 
 
 def test_other_options_have_other_results(kept: Kept) -> None:

@@ -68,11 +68,18 @@ def test_an_artifact_is_verified_while_there_is_time(tiny_model: Path) -> None:
     model, made = frontend.load(tiny_model), driver.compile(tiny_model, verify="off")
     feeds: Any = [random_feed(model.inputs, seed) for seed in range(3)]
     trial = Trial(model, feeds, [model.reference(feed) for feed in feeds])
-    seconds = itertools.count()
-    purse = Purse(2.5, now=lambda: next(seconds))
-    terms = Terms(True, None, None, Contract(), "data", purse=purse)
-    with pytest.raises(OutOfTimeError, match=r"2\.5 s ends before all samples are verified"):
-        examine(made, trial, terms, 0, Clock(lambda _: None).stage)
+    accurate = Contract(min_accuracy={"cosine": 0.5})
+    # The clock is asked once at the beginning, and before each step.
+    for ends, step in (
+        (2.5, "all samples are verified"),
+        (3.5, "all answers are compared"),
+        (4.5, "the accuracy cosine is known"),
+    ):
+        seconds = itertools.count()
+        purse = Purse(ends, now=lambda seconds=seconds: next(seconds))
+        terms = Terms(True, None, None, accurate, "data", purse=purse)
+        with pytest.raises(OutOfTimeError, match=f"{ends} s ends before {step}"):
+            examine(made, trial, terms, 0, Clock(lambda _: None).stage)
 
 
 def test_each_step_of_a_verification_gets_what_the_last_one_left(

@@ -106,7 +106,8 @@ def test_what_is_slower_in_turns_too_is_rolled_back() -> None:
     means = Means(maker.attempt, in_turns=lambda _, __: (times(8), times(10)))
     found = cascade.run(Options(contract=FAST, target=WIDE), means)
     assert verdicts(found)["bf16"] == "rolled back"
-    assert found.decisions[1].reason == "no nearer to the limits: 2 of them, 1.6 before"
+    told = "no nearer to the limits: latency 10 ms of 5 ms, 8 ms before"
+    assert found.decisions[1].reason == told
 
 
 def test_a_disturbed_measurement_does_not_cost_a_stage(monkeypatch: pytest.MonkeyPatch) -> None:

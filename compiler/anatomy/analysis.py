@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler.anatomy.architecture import Architecture, architecture
-from hybridc.compiler.anatomy.operators import operators, parameters
+from hybridc.compiler.anatomy.operators import operators, weights
 from hybridc.compiler.anatomy.work import Operator
 from hybridc.compiler.hardware import roofline
 from hybridc.compiler.hardware.roofline import FULL, PRECISIONS, Roofs
@@ -56,14 +56,15 @@ class Expected:
 class Analysis:
     """A model by its operators.
 
-    `parameters` are the elements of learnt constants, `weights` their bytes; `traffic` are bytes
-    that a call moves at least, with element-wise operators fused; `seconds` is the sum of the
-    operators' rooflines.
+    `weights` are the elements of learnt constants in the forms that operators read, and
+    `weight_bytes` their bytes: a table that is a projection too, transposed, counts in both forms,
+    of which the model's file holds one.  `traffic` are bytes that a call moves at least, with
+    element-wise operators fused; `seconds` is the sum of the operators' rooflines.
     """
 
     architecture: Architecture
-    parameters: int
     weights: int
+    weight_bytes: int
     flops: float
     traffic: float
     seconds: float
@@ -81,8 +82,8 @@ class Analysis:
         return {
             "architecture": self.architecture.kind,
             "reasons": list(self.architecture.reasons),
-            "parameters": self.parameters,
-            "weight_bytes": self.weights,
+            "weights": self.weights,
+            "weight_bytes": self.weight_bytes,
             "flops": self.flops,
             "bytes": self.traffic,
             "intensity": self.intensity,
@@ -102,12 +103,12 @@ def analyse(module: IRModule, target: Target, log: str | None = None) -> Analysi
     Raises LogError where a log that is named cannot be read.
     """
     found, roofs = operators(module), roofline.roofs(target)
-    count, size = parameters(module)
+    count, size = weights(module)
     tuned = learnt_gains.by_log(found, target, log)
     return Analysis(
         architecture=architecture(module, found),
-        parameters=count,
-        weights=size,
+        weights=count,
+        weight_bytes=size,
         flops=sum(each.flops for each in found),
         traffic=sum(each.moved for each in found),
         seconds=roofs.total(found),

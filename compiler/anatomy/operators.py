@@ -45,7 +45,7 @@ def operators(module: IRModule) -> list[Operator]:
     ]
 
 
-def parameters(module: IRModule) -> tuple[int, int]:
+def weights(module: IRModule) -> tuple[int, int]:
     """Constants that are learnt, each once: their number of elements, and their bytes."""
     seen: dict[int, Any] = {}
 

@@ -1,6 +1,6 @@
 """Compare all answers of a model with its reference's: each output, over all samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -10,16 +10,25 @@ from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
+from hybridc.compiler.orchestration.purse import at_leisure
 
 Answers = Sequence[Sequence[Array]]  # by sample, then by output
+Check = Callable[[str], None]
+_COMPARED = "all answers are compared"
 
 
-def compare(
-    model: Model, feeds: Sequence[Feed], wanted: Answers, got: Answers, how: verify.How
+def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how near they are
+    model: Model,
+    feeds: Sequence[Feed],
+    wanted: Answers,
+    got: Answers,
+    how: verify.How,
+    check: Check = at_leisure,
 ) -> tuple[Comparison, ...]:
     """Compare each output; of what has no one shape over the samples, the worst sample.
 
-    Raises WrongAnswerError where there are more or fewer outputs, or shapes or dtypes differ.
+    Raises WrongAnswerError where there are more or fewer outputs, or shapes or dtypes differ, and
+    what `check` raises, which is asked on the way whether there is time for what it is told.
     """
     count = len(model.outputs)
     if wrong := {len(sample) for sample in got} - {count}:
@@ -28,24 +37,38 @@ def compare(
     for index in range(count):
         sides = ([sample[index] for sample in side] for side in (wanted, got))
         samples = [Sample(*each) for each in zip(feeds, *sides, strict=True)]
-        found.append(_compared(model, index, samples, how))
+        found.append(_compared(model, index, samples, how, check))
     return tuple(found)
 
 
-def _compared(model: Model, index: int, samples: Sequence[Sample], how: verify.How) -> Comparison:
+def _compared(
+    model: Model, index: int, samples: Sequence[Sample], how: verify.How, check: Check
+) -> Comparison:
     spec = model.outputs[index]
     if isinstance(spec, OpaqueSpec):
-        each = [opaque_values.compare(spec.name, e.wanted, e.got, *how) for e in samples]
+        timely = _in_time(samples, check)
+        each = [opaque_values.compare(spec.name, e.wanted, e.got, *how) for e in timely]
         return opaque_values.worst(each)
     if len({each.wanted.shape for each in samples}) > 1:
-        return opaque_values.worst([_together(model, index, [each], how) for each in samples])
-    return _together(model, index, samples, how)
+        alone = [_together(model, index, [each], how, check) for each in samples]
+        return opaque_values.worst(alone)
+    return _together(model, index, samples, how, check)
 
 
-def _together(model: Model, index: int, samples: Sequence[Sample], how: verify.How) -> Comparison:
+def _together(
+    model: Model, index: int, samples: Sequence[Sample], how: verify.How, check: Check
+) -> Comparison:
+    check(_COMPARED)
     wanted, got = _stacked([e.wanted for e in samples]), _stacked([e.got for e in samples])
     found = verify.compare(model.outputs[index].name, wanted, got, *how)
-    return settle(model, index, samples, found, how)
+    return settle(model, index, _in_time(samples, check), found, how)
+
+
+def _in_time(samples: Sequence[Sample], check: Check) -> Iterator[Sample]:
+    """The samples, while there is time."""
+    for sample in samples:
+        check(_COMPARED)
+        yield sample
 
 
 def _stacked(samples: Sequence[Array]) -> Array:

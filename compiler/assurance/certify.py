@@ -125,7 +125,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
         with stage("verify"):
             got = _answers(session, trial.feeds, terms)
             agreement, sized = _compare(session, trial, terms, got)
-            accuracy = _accuracies(contract, trial, got)
+            accuracy = _accuracies(contract, trial, got, terms.purse)
     if session is not None and contract.validate is not None:
         with stage("validate"):
             accuracy |= {VALIDATE: _own(contract.validate, session, terms.purse)}
@@ -218,13 +218,17 @@ def _certificate(
 
 
 def _accuracies(
-    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]]
+    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]], purse: Purse
 ) -> dict[str, Estimate]:
     """Each metric over the outputs that have one shape; those that are opaque have no metric."""
+    found: dict[str, Estimate] = {}
     places = [i for i, spec in enumerate(trial.model.outputs) if not isinstance(spec, OpaqueSpec)]
     pair = [[[sample[i] for i in places] for sample in side] for side in (trial.wanted, got)]
-    names = [name for name in contract.min_accuracy if name != VALIDATE]
-    return {name: accuracies.estimate(name, *pair) for name in names}
+    for name in contract.min_accuracy:
+        if name != VALIDATE:
+            purse.check(f"the accuracy {name} is known")
+            found[name] = accuracies.estimate(name, *pair)
+    return found
 
 
 def _own(validate: Validate, runner: Runner, purse: Purse) -> Estimate:
@@ -279,11 +283,12 @@ def _compare(
     """Each output's comparison over all samples and, where sizes are open, at several of these."""
     if not terms.verify:
         return (), ()
-    found = answers.compare(trial.model, trial.feeds, trial.wanted, got, terms.how)
+    check = terms.purse.check
+    found = answers.compare(trial.model, trial.feeds, trial.wanted, got, terms.how, check)
     sized: Sequence[Sized] = ()
     if open_dims(trial.model.inputs):
         sized = trial.references.of(trial.model, terms.seed)
-        compared = open_answers.compare(session, trial.model, sized, terms.how)
+        compared = open_answers.compare(session, trial.model, sized, terms.how, check)
         found = open_answers.worst(found, compared)
     # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
     if terms.calibrated is None or not terms.contract.accuracies(Measured()):

@@ -7,7 +7,7 @@ within that is no error.  This is the condition of the model at an input, estima
 1994); faults of kernels are larger by orders of magnitude.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ class Sample:
 
 
 def settle(
-    model: Model, index: int, samples: Sequence[Sample], found: Comparison, how: verify.How
+    model: Model, index: int, samples: Iterable[Sample], found: Comparison, how: verify.How
 ) -> Comparison:
     """Compare output `index` again where `found` is wrong, with what its condition allows.
 

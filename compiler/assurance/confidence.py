@@ -5,9 +5,10 @@ Bounds are one-sided at `LEVEL`: of many such measurements, 95 % have the truth 
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,9 +39,14 @@ class Estimate:
         """A value that was counted, not sampled."""
         return cls(value, value, value)
 
-    def to_json(self) -> dict[str, float | None]:
-        """The three numbers; None for what is not finite."""
-        return {k: v if math.isfinite(v) else None for k, v in vars(self).items()}
+    @classmethod
+    def of_json(cls, told: Mapping[str, Any]) -> "Estimate":
+        """What `to_json` told.  Raises KeyError, TypeError or ValueError for anything else."""
+        return cls(*(float(told[each.name]) for each in fields(cls)))
+
+    def to_json(self) -> dict[str, float | str]:
+        """The three numbers; infinities, which JSON lacks, as the texts `inf` and `-inf`."""
+        return {k: v if math.isfinite(v) else str(v) for k, v in vars(self).items()}
 
 
 def quantile(values: Sequence[float], share: float) -> Estimate:

@@ -41,12 +41,13 @@ def compare(
     model: Model,
     trials: Sequence[Sized],
     how: verify.How,
+    check: answers.Check,
 ) -> tuple[Comparison, ...]:
     """The worst comparison of each output over all sizes; `how` are tolerances and precision."""
     found: list[Sequence[Comparison]] = []
     for trial in trials:
         got = session.run(None, trial.feed)
-        found.append(answers.compare(model, [trial.feed], [trial.wanted], [got], how))
+        found.append(answers.compare(model, [trial.feed], [trial.wanted], [got], how, check))
     return worst(*found)
 
 

@@ -33,12 +33,4 @@ def _estimates(told: Mapping[str, Any] | None) -> dict[str, Estimate]:
 
 
 def _estimate(told: Mapping[str, Any] | None) -> Estimate | None:
-    """The JSON has None for infinities: a bound that is not known."""
-    if told is None:
-        return None
-    low, high = told["low"], told["high"]
-    return Estimate(
-        float(told["value"]),
-        float("-inf") if low is None else float(low),
-        float("inf") if high is None else float(high),
-    )
+    return None if told is None else Estimate.of_json(told)

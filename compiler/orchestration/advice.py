@@ -1,8 +1,10 @@
 """What would help where a contract is not kept."""
 
 from collections.abc import Callable, Sequence
+from math import isinf
 
 from hybridc.compiler.assurance import validation
+from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import SIZE, VALIDATE, Contract, Measured
 from hybridc.compiler.assurance.validation import ReferenceRunner
 from hybridc.compiler.configuration.plans import Options
@@ -94,7 +96,7 @@ def _nearest(contract: Contract, best: Candidate) -> list[str]:
     The size of the file is not final before its report is, and is told with the limit on it.
     """
     costs = [
-        f"{clause.name} {clause.show(clause.found.value)} of {clause.show(clause.limit)}"
+        f"{clause.name} {_found(clause)} of {clause.show(clause.limit)}"
         for clause in contract.costs(best.measured)
         if not clause.kept
         and clause.found is not None
@@ -109,6 +111,13 @@ def _nearest(contract: Contract, best: Candidate) -> list[str]:
     if not costs or not accuracies:
         return []
     return [f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"]
+
+
+def _found(clause: Clause) -> str:
+    """What was measured; where that alone would keep the limit, its worse end too."""
+    if not clause.doubtful or isinf(clause.bound):
+        return clause.value
+    return f"{clause.value}, perhaps {clause.show(clause.bound)},"
 
 
 def _reached(contract: Contract, found: Candidate) -> str:

@@ -27,7 +27,7 @@ def objection(
     asked = f", and {threshold:.3g} less is asked for" if threshold else ""
     asked += f", while {found.disturbed}" if found.disturbed else ""
     if contract.costs(found):
-        return f"no nearer to the limits: {now:.3g} of them, {then:.3g} before{asked}"
+        return f"no nearer to the limits: {_change(contract, best, found)}{asked}"
     return f"no faster: {format_duration(now)}, {format_duration(then)} before{asked}"
 
 
@@ -71,6 +71,23 @@ def log_speedup(before: Measured | None, after: Measured) -> float | None:
     """The logarithm of how many times as fast a candidate is; None where one was not timed."""
     then, now = latency(before), latency(after)
     return math.log(then / now) if then and now else None
+
+
+def _change(contract: Contract, best: Measured, found: Measured) -> str:
+    """`latency 9 ms of 5 ms, 8 ms before`, of the limit that is the farthest from being kept."""
+    then, now = _worst(contract, best), _worst(contract, found)
+    before = then.value if then.name == now.name else f"{then.name} {_of_limit(then)}"
+    return f"{now.name} {_of_limit(now)}, {before} before"
+
+
+def _worst(contract: Contract, measured: Measured) -> Clause:
+    """The limit on a cost that a candidate is the farthest from keeping."""
+    return max(contract.costs(measured), key=_share)
+
+
+def _of_limit(clause: Clause) -> str:
+    assert clause.limit is not None
+    return f"{clause.value} of {clause.show(clause.limit)}"
 
 
 def _share(clause: Clause) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from hybridc.compiler.reporting import page
@@ -65,8 +66,12 @@ def _accuracies(entries: Sequence[Entry], limits: Entry) -> list[Element]:
 def _accuracy(
     name: str, entries: Sequence[Entry], found: Sequence[Entry], bound: object
 ) -> Element:
+    limit = _value(bound)
+    values = [x for x in (limit, *(_value(each.get("value")) for each in found)) if x is not None]
+    most = max(filter(isfinite, values), default=1.0)  # nothing is drawn longer
+
     def drawn(value: float) -> float:
-        return max(0.0, 1.0 - value if name in _SHARES else value)
+        return max(0.0, 1.0 - value if name in _SHARES else min(value, most))
 
     known = [
         (each, value)
@@ -76,7 +81,6 @@ def _accuracy(
     unit = " dB" if name == "snr" else ""
     digits = ".6g" if name in _SHARES else ".4g"  # of more, errors would not fit beside the bar
     bars = [_Bar(each, drawn(value), f"{value:{digits}}{unit}", "") for each, value in known]
-    limit = _value(bound)
     title = f"Accuracy by {name}" + (", drawn as what it lacks of 1" if name in _SHARES else "")
     title += "" if limit is None else f", limit {limit:.6g}{unit}"
     less = name in (*_SHARES, *_ERRORS)
@@ -201,7 +205,9 @@ def _measured(entry: Entry) -> Entry:
 
 
 def _value(value: object) -> float | None:
-    """A number that a float can hold, else None."""
+    """A number that a float can hold, or an infinity as `Estimate` writes it, else None."""
+    if value in ("inf", "-inf"):
+        return float(str(value))
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if abs(value) < 1e300 else None

@@ -1,4 +1,4 @@
-"""Measure an artifact for its page, and write that page."""
+"""Measure an artifact for its report, and write that report as a page or as text."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,10 +14,16 @@ from hybridc.compiler.measurement.conditions import Watch
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.monitoring.monitored import Monitored
+from hybridc.compiler.reporting import page_text
 from hybridc.compiler.reporting.report import Stage
 from hybridc.compiler.reporting.report_charts import Measured
-from hybridc.compiler.reporting.report_page import render
+from hybridc.compiler.reporting.report_page import parts, render
 from hybridc.compiler.session import InferenceSession
+
+
+def is_page(path: Path) -> bool:
+    """Whether a report of that name is a page of HTML, and not plain text."""
+    return path.suffix.lower() in {".html", ".htm"}
 
 
 def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
@@ -31,9 +37,10 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
     run: bool = True,
     left: float | None = None,
 ) -> Measured | None:
-    """Write the page of an artifact; it is run on random inputs where `run` asks for it.
+    """Write the report of an artifact, a page where `is_page` says so, and else plain text.
 
-    An artifact that this host cannot run gets a page that says so, and so does one that cannot be
+    It is run on random inputs where `run` asks for it.
+    An artifact that this host cannot run gets a report that says so, and so does one that cannot be
     measured in the seconds of a budget that are `left`.  Returns what was measured.
     """
     notice = ""
@@ -46,7 +53,8 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
         tell("running the artifact")
         measured = examine(artifact, threads, left)
         notice = "" if measured else "The artifact was not measured: the budget is used up."
-    text = render(artifact, measured, stages, notice, monitored)
+    told = artifact, measured, stages, notice, monitored
+    text = render(*told) if is_page(path) else page_text.text(parts(*told))
     with replacing(path) as stream:
         stream.write(text.encode())
     return measured

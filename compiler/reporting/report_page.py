@@ -17,6 +17,10 @@ from hybridc.compiler.reporting.report_decisions import contributions, decisions
 from hybridc.compiler.reporting.report_monitor import monitor
 from hybridc.compiler.units import format_duration, format_rate, format_size
 
+# Between two measurements of one artifact on one quiet machine lies less than this factor.
+_FAR = 1.25
+_INFINITE = ("inf", "-inf")  # how `Estimate.to_json` writes infinities
+
 
 def render(
     artifact: Artifact,
@@ -25,19 +29,31 @@ def render(
     notice: str = "",
     monitored: Monitored | None = None,
 ) -> str:
-    """The page of an artifact; without `measured` it tells what is stored in the artifact alone.
+    """The page of an artifact (see `parts`)."""
+    found = parts(artifact, measured, stages, notice, monitored)
+    return page.document(f"{artifact.name} - hybridc", *found)
+
+
+def parts(
+    artifact: Artifact,
+    measured: Measured | None = None,
+    stages: Sequence[Stage] = (),
+    notice: str = "",
+    monitored: Monitored | None = None,
+) -> tuple[page.Child, ...]:
+    """What the page holds; without `measured` what is stored in the artifact alone.
 
     `stages` are the steps of the compilation and `monitored` is what a monitor saw meanwhile, which
     artifacts do not keep; `notice` says why something is missing.
     """
     kernels = _kernels(artifact)
     chart = charts.times(measured, kernels) if measured else charts.work(kernels, notice)
-    return page.document(
-        f"{artifact.name} - hybridc",
+    return (
         element("h1", artifact.name),
         element("p", _subtitle(artifact), class_="soft"),
         _tiles(artifact, measured),
         _doubt(measured),
+        _then(artifact, measured),
         chart,
         _certificate(artifact),
         decisions(artifact.report.get("decisions"), mapping(artifact.certificate.get("contract"))),
@@ -94,6 +110,18 @@ def _doubt(measured: Measured | None) -> Element | None:
     return element("p", told, class_="bad")
 
 
+def _then(artifact: Artifact, measured: Measured | None) -> Element | None:
+    """The time in the certificate, where what was measured for the page is far from it."""
+    then = number(mapping(artifact.certificate.get("latency")).get("median_ms")) / 1e3
+    if measured is None or not then:
+        return None
+    now = measured.latency.median
+    if max(now / then, then / now) < _FAR:
+        return None
+    told = f"When it was certified, a call took {format_duration(then)}, median: another machine, "
+    return element("p", f"{told}or the same one in another state.", class_="soft")
+
+
 def _certificate(artifact: Artifact) -> Element:
     given = artifact.certificate
     parts: list[Element | None] = [element("p", f"Measured on {given.get('data', 'nothing')}.")]
@@ -142,7 +170,7 @@ def _bounds(found: object, show: Callable[[float], str]) -> tuple[str, str, str]
     """An estimate's value, and between which bounds it lies at 95 %, each one-sided."""
     value, low, high = (mapping(found).get(name) for name in ("value", "low", "high"))
     told = [show(float(x)) if isinstance(x, int | float) else "-" for x in (value, low, high)]
-    return told[0], told[1], told[2]
+    return (str(value) if value in _INFINITE else told[0]), told[1], told[2]
 
 
 def _disturbed(certificate: Mapping[str, Any]) -> str:
