@@ -13,6 +13,7 @@ from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import Context
 from hybridc.passes.schedule import Schedule
+from hybridc.schedules.cuda_elementwise import CudaElementwise
 
 RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}["cuda-fallback"]
 _HEAD = """
@@ -142,3 +143,15 @@ def test_a_kernel_without_elements_launches_nothing() -> None:
     Schedule().apply(tvm.IRModule({"rest": func}), context)
     (record,) = context.kernels
     assert (record.rule, record.launches) == ("cuda-fallback", ())
+
+
+def test_functions_without_vectors_leave_neighbours_to_threads() -> None:
+    """A loop of each thread would read and write elements 16 bytes from its neighbour's."""
+    device = gpu()
+    rule = CudaElementwise()
+    wide: dict[str, Any] = {}
+    for name, function in (("erf", op.erf), ("tanh", op.tanh)):
+        (func,) = operator(function, ([64, 4096], "float16"))(device)
+        match: Any = rule.match(func, device)
+        wide[name] = rule.knobs(match)["vector"]
+    assert wide == {"erf": (1,), "tanh": (1, 2, 4, 8)}

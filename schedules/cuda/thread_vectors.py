@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tvm.ir import Op
 from tvm.ir.expr import Call
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_walk
@@ -46,7 +47,7 @@ def at_once(store: Any, accesses: Sequence[tuple[Any, Any]], axis: Any, length: 
 
 
 def _computes_alike(block: Block) -> bool:
-    """Whether the body is free of choices, and of types whose vectors are not generated."""
+    """Whether the body is free of choices, and of functions and types that have no vectors."""
     return _alike(block.body, [load.source for load in block.loads], block.writes[0])
 
 
@@ -55,13 +56,18 @@ def _alike(body: Any, sources: Sequence[Any], output: Any) -> bool:
     found: list[Any] = []
 
     def call(node: Any) -> None:
-        if access.conditional(node):
+        # What has no vectors TVM computes in a loop of each thread, whose accesses are far apart.
+        if access.conditional(node) or not _has_vectors(node.op):
             found.append(node)
 
     structural_walk(body, [(Call, call), (_CHOICES, found.append)])
     structural_walk(body, (prim.Cast, lambda node: types.add(str(node.ty.dtype))))
     integers = {"int64"}  # of indices
     return not found and types <= _TYPES | integers and str(output.dtype) in _TYPES
+
+
+def _has_vectors(function: Any) -> bool:
+    return isinstance(function, Op) and bool(function.get_attr("TVectorizable"))
 
 
 def _accessible(block: Block, axis: Any, length: int) -> bool:
