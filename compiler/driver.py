@@ -120,7 +120,7 @@ def compile_source(
                 source,
                 shapes=shapes or {},
                 example_inputs=example_inputs,
-                fallback=options.fallback and plan.target.gpu is None,
+                fallback=options.fallback,
             )
         found = _compile(model, plan, make, clock).watched(seen.monitored())
         return found.sized(options.contract)
@@ -151,8 +151,7 @@ def unscheduled(
         raise InputError(f"there is nothing to tune without the pass {plans.SCHEDULING}")
     at = names.index(plans.SCHEDULING)
     with clock.stage("load"):
-        fallback = options.fallback and plan.target.gpu is None
-        model = frontend.load(source, shapes=shapes or {}, fallback=fallback)
+        model = frontend.load(source, shapes=shapes or {}, fallback=options.fallback)
     context = Context(plan.target, plan.rules, timeline=clock.timeline)
     instruments: list[pipeline.Instrument] = [clock, Timing(clock.timeline)]
     if algorithms is not None:

@@ -39,10 +39,14 @@ class Host:
         return list(tensors)
 
     def replayed(
-        self, main: Callable[..., Any], holding: Holding, by_torch: bool
+        self, main: Callable[..., Any], holding: Holding, by_torch: bool, by_host: bool
     ) -> Callable[..., Any]:
         """The function itself."""
         return main
+
+    def called(self, functions: Sequence[tuple[Callable[..., None], int]]) -> list[Any]:
+        """The functions themselves."""
+        return [function for function, _ in functions]
 
     def working(self) -> nullcontext[None]:
         """Nothing to prepare."""

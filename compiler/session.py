@@ -61,14 +61,14 @@ class InferenceSession:
         self._place = loading.placed(self.artifact)
         library = loading.library(self.artifact.library, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
-        by_torch = bool(self.artifact.offloads)
+        by_torch, by_host = bool(self.artifact.offloads), bool(self.artifact.regions)
         kept = partial(holding, library, self._place.device)
-        self._main: Any = self._place.replayed(self._machine["main"], kept, by_torch)
+        self._main: Any = self._place.replayed(self._machine["main"], kept, by_torch, by_host)
         # A GPU gets the weights once, here.
         tensors = loading.uploaded(self.artifact, self._place)
         weights: Any = tvm.runtime.convert(tensors)
         # What `main` takes behind the inputs.
-        called: Any = (*self._parts.callbacks(), *self._offloaded.functions)
+        called: Any = (*self._place.called(self._parts.read()), *self._offloaded.functions)
         self._last = (tvm.runtime.convert(called), weights) if called else (weights,)
         self._kept = frozenset(tensor.data_ptr() for tensor in tensors)
         self._names = tuple(spec.name for spec in self.artifact.inputs)

@@ -5,6 +5,7 @@ from math import prod
 
 import tvm
 from tvm import tirx
+from tvm_ffi import structural_walk
 
 from hybridc.compiler import cached_weights, plugin, strips
 from hybridc.compiler.aot import worth
@@ -194,9 +195,19 @@ def _faults(func: PrimFunc, target: Target) -> str:
     from hybridc.compiler.cuda import launches
 
     found = launches.of_kernel(func, target)
-    if not found:
+    if not found and not _stores_nothing(func):
         return "no part of it is bound to threads"
     return "; ".join(fault for launch in found for fault in launch.faults(target.gpu))
+
+
+def _stores_nothing(func: PrimFunc) -> bool:
+    """Whether all that a kernel stores to has no elements."""
+    stores: list[tirx.BufferStore] = []
+    structural_walk(func.body, (tirx.BufferStore, stores.append))
+    return all(
+        any(isinstance(extent, tirx.IntImm) and int(extent) == 0 for extent in store.buffer.shape)
+        for store in stores
+    )
 
 
 def _launches(name: str, func: PrimFunc, target: Target) -> tuple[dict[str, object], ...]:

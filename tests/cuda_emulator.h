@@ -322,6 +322,6 @@ VECTORS(unsigned short, ushort)
 VECTORS(double, double)
 VECTORS(long long, longlong)
 VECTORS(unsigned long long, ulonglong)
-struct alignas(4) half2 { half x, y; };
-struct alignas(4) nv_bfloat162 { nv_bfloat16 x, y; };
+VECTORS(half, half)
+VECTORS(nv_bfloat16, nv_bfloat16)
 typedef nv_bfloat162 __nv_bfloat162;

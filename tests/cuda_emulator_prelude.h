@@ -218,7 +218,8 @@ inline void hybridc_narrow_tf32(unsigned* to, const float* from) {
 inline void hybridc_dot4(float* c, const float* a, const float* b) {
   for (int i = 0; i < 4; ++i) *c = std::fma(a[i], b[i], *c);
 }
-inline void hybridc_load4(float* to, const void* from) {
+template <class T>
+void hybridc_load4(T* to, const void* from) {
   emulated::check_shared(from, 16);
   std::memcpy(to, from, 16);
 }

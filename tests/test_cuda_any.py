@@ -6,10 +6,14 @@ import pytest
 import tvm
 from cuda_emulator import needs_compiler, source_of
 from cuda_kernels import check, gpu
+from kernel_builders import floats, op, operator
 from kernel_corpus import RECURRENT
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
+from hybridc.compiler.interfaces import Context
+from hybridc.passes.schedule import Schedule
+from hybridc.schedules.cuda_elementwise import CudaElementwise
 
 RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}["cuda-fallback"]
 _HEAD = """
@@ -129,3 +133,25 @@ for b, j in T.grid(6, 40):
     made = RULE.schedule(match, RULE.default(match, gpu())).mod["main"]
     _, found = source_of(made, gpu())
     assert [(launch.grid, launch.block_size) for launch in found] == [((1, 1, 1), 1)]
+
+
+def test_a_kernel_without_elements_launches_nothing() -> None:
+    """Rotary embeddings of whole heads have a rest of no columns."""
+    device = gpu()
+    (func,) = operator(lambda x: op.strided_slice(x, [1], [4], [4]), *floats([3, 4]))(device)
+    context = Context(device, pipeline.rules(device="cuda"))
+    Schedule().apply(tvm.IRModule({"rest": func}), context)
+    (record,) = context.kernels
+    assert (record.rule, record.launches) == ("cuda-fallback", ())
+
+
+def test_functions_without_vectors_leave_neighbours_to_threads() -> None:
+    """A loop of each thread would read and write elements 16 bytes from its neighbour's."""
+    device = gpu()
+    rule = CudaElementwise()
+    wide: dict[str, Any] = {}
+    for name, function in (("erf", op.erf), ("tanh", op.tanh)):
+        (func,) = operator(function, ([64, 4096], "float16"))(device)
+        match: Any = rule.match(func, device)
+        wide[name] = rule.knobs(match)["vector"]
+    assert wide == {"erf": (1,), "tanh": (1, 2, 4, 8)}

@@ -157,3 +157,45 @@ def test_many_batches_are_no_limit() -> None:
     match: Any = rule.match(func, device)
     made = rule.schedule(match, rule.default(match, device)).mod["main"]
     assert all(not launch.faults(device.device) for launch in launches.of_kernel(made, device))
+
+
+def _residual(kind: str) -> Builder:
+    def build(x: Any, w: Any, b: Any, r: Any) -> Any:
+        total = op.add(op.matmul(x, w, out_dtype="float32"), b)
+        return op.add(op.astype(total, kind), r)
+
+    shapes = [(shape, kind) for shape in ([40, 64], [64, 72])]
+    return operator(build, *shapes, ([72], "float32"), ([40, 72], kind))
+
+
+BESIDE: dict[str, Builder] = {
+    "fp16 with a residual": _residual("float16"),
+    "bf16 with a residual": _residual("bfloat16"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", BESIDE)
+def test_neighbouring_sums_are_stored_at_once(name: str) -> None:
+    """Four of 16 bits, with what is read for them."""
+    device = gpu()
+    rule = RULES["cuda-tensor-matmul"]
+    (func,) = BESIDE[name](device)
+    match: Any = rule.match(func, device)
+    source, _ = source_of(rule.schedule(match, rule.default(match, device)).mod["main"], device)
+    assert "half4*)" in source or "nv_bfloat164*)" in source
+    assert check(rule, func, device, points=0)
+
+
+@needs_compiler
+def test_bands_of_tiles_make_up_the_whole() -> None:
+    """Of 18 rows of tiles the last two are a band of their own."""
+    device = gpu()
+    rule = RULES["cuda-tensor-matmul"]
+    (func,) = product([550, 32], [32, 90], "float16")(device)
+    match: Any = rule.match(func, device)
+    sizes = {"rows": 32, "columns": 32, "warp_rows": 16, "warp_columns": 32}
+    arrays = feed(func)
+    made = rule.schedule(match, {**sizes, "stages": 2, "splits": 1}).mod["main"]
+    for got, right in zip(run(made, arrays, device), reference(func, arrays), strict=True):
+        close(got, right, 1e-3, "two bands")

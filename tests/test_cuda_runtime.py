@@ -171,3 +171,29 @@ def test_what_cannot_be_loaded_is_told(
     monkeypatch.setattr(ctypes, "CDLL", load)
     with pytest.raises(NoGpuError, match=said):
         runtime.ready.__wrapped__()
+
+
+_HOST_CALLS = """
+import numpy as np
+import onnxruntime
+from region_models import network
+from hybridc.compiler import driver
+from hybridc.compiler.session import InferenceSession
+
+model = network("Loop", "DeformConv")
+made = driver.compile(model, target="cuda", verify="off")
+assert any(note.startswith("2 regions are computed on the host") for note in made.report["notes"])
+session = InferenceSession(made)
+whole = onnxruntime.InferenceSession(model.SerializeToString())
+for seed in range(4):
+    x = np.random.default_rng(seed).standard_normal((1, 3, 8, 8)).astype("float32")
+    for got, want in zip(session.run(None, {"x": x}), whole.run(None, {"x": x}), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
+assert session._main.notes == ["calls are not replayed as a graph: the host computes a part of it"]
+print("done")
+"""
+
+
+def test_what_only_the_host_computes_is_computed_there(machine: dict[str, str]) -> None:
+    """ONNX Runtime's parts of a model, with copies around them."""
+    assert ran(machine, "-c", _HOST_CALLS).strip().endswith("done")

@@ -193,6 +193,8 @@ HYBRIDC_INLINE void hybridc_dot4(float* c, const float* a, const float* b) {
   for (int i = 0; i < 4; ++i) *c = fmaf(a[i], b[i], *c);
 }
 
-HYBRIDC_INLINE void hybridc_load4(float* to, const void* from) {
+// Four neighbours of 4 bytes, the first at a multiple of 16.
+template <class T>
+HYBRIDC_INLINE void hybridc_load4(T* to, const void* from) {
   *reinterpret_cast<float4*>(to) = *static_cast<const float4*>(from);
 }

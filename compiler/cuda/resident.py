@@ -6,7 +6,6 @@ Inputs keep their places on the GPU from call to call, so that recorded graphs f
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,9 @@ import tvm
 from hybridc.compiler import tensors
 from hybridc.compiler.cuda import callers, torch_graphs
 from hybridc.compiler.cuda.graphs import Graphs
+from hybridc.compiler.cuda.host_calls import HostCall, unrecorded
 from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.cuda.pinned import on_bytes, size_of
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import Tensor
 
@@ -55,15 +56,25 @@ class Resident:
             self.link.finish()
         return [_owned(memory, tensor) for memory, tensor in zip(pinned, made, strict=True)]
 
-    def replayed(self, main: Callable[..., Any], holding: Holding, by_torch: bool) -> Graphs:
+    def called(self, functions: Sequence[tuple[Callable[..., None], int]]) -> list[Any]:
+        """Functions of the host's as `main` calls them with tensors on the GPU.
+
+        The number beside each tells how many tensors it reads before those that it fills.
+        """
+        return [HostCall(function, reads, self.link) for function, reads in functions]
+
+    def replayed(
+        self, main: Callable[..., Any], holding: Holding, by_torch: bool, by_host: bool
+    ) -> Graphs:
         """`main` as a function whose calls are recorded and replayed as graphs.
 
         `holding` makes another `main` that keeps in a list what it allocates.  The graphs are those
-        of torch, where some of its kernels are torch's own.
+        of torch, where some of its kernels are torch's own; there are none where the host computes
+        a part.
         """
         stream = self.link.stream
         record = torch_graphs.recorder(self.device, stream) if by_torch else self.link.record
-        return Graphs(main, holding, record, self.working)
+        return Graphs(main, holding, unrecorded if by_host else record, self.working)
 
     def handed(self, made: Sequence[Tensor], main: Callable[..., Any], library: Any) -> list[Any]:
         """What `main` made, for a caller of a library: numpy's on the host, others' on the GPU.
@@ -104,7 +115,7 @@ class Resident:
             there = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), self.device)
             for other in [each for each in self._inputs if each[0] == place]:
                 del self._inputs[other]  # of another size; one is kept for each input
-            self._inputs[key] = there, self.link.pinned(_size(tensor))
+            self._inputs[key] = there, self.link.pinned(size_of(tensor))
         there, memory = self._inputs[key]
         if memory.nbytes:
             if self.link.running:
@@ -114,11 +125,11 @@ class Resident:
         return there
 
     def _pinned(self, place: int, tensor: Tensor) -> Array:
-        key = place, (_size(tensor),)
+        key = place, (size_of(tensor),)
         if key not in self._results:
             for other in [each for each in self._results if each[0] == place]:
                 del self._results[other]
-            self._results[key] = self.link.pinned(_size(tensor))
+            self._results[key] = self.link.pinned(size_of(tensor))
         found: Array = self._results[key]
         return found
 
@@ -126,7 +137,7 @@ class Resident:
         """Copies on the GPU, which no later call writes."""
         found = [callers.room(library, tensor, self.device) for tensor in made]
         for copy, tensor in zip(found, made, strict=True):
-            if size := _size(tensor):
+            if size := size_of(tensor):
                 self.link.copy(copy.data_ptr(), tensor.data_ptr(), size)
         return found
 
@@ -134,21 +145,13 @@ class Resident:
         return str(tensor.device) == str(self.device)
 
 
-def _size(tensor: Tensor) -> int:
-    element = tvm.DataType(str(tensor.dtype))
-    count: int = prod(map(int, tensor.shape))
-    return count * ((int(element.bits) * int(element.lanes) + 7) // 8)
-
-
 def _bytes(tensor: Tensor) -> Array:
     """What a tensor of the host holds."""
-    return np.from_dlpack(tensor._create_view((_size(tensor),), "uint8"))
+    return np.from_dlpack(tensor._create_view((size_of(tensor),), "uint8"))
 
 
 def _owned(memory: Array, tensor: Tensor) -> Tensor:
     """A tensor of the host with the bytes of pinned memory, which the next call overwrites."""
     own = tensors.empty(memory.shape, memory.dtype)
     np.copyto(own, memory)
-    if not memory.nbytes:
-        return tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype))
-    return tensors.to_tensor(own)._create_view(tuple(tensor.shape), str(tensor.dtype))
+    return on_bytes(own, tuple(tensor.shape), str(tensor.dtype))

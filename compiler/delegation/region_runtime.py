@@ -45,6 +45,11 @@ class RegionSet:
         """The regions as functions, in their order."""
         return tuple(map(_callback, self._runners))
 
+    def read(self) -> list[tuple[Callable[..., None], int]]:
+        """The same, each with the number of tensors that it reads."""
+        counts = [len(runner.region.inputs) for runner in self._runners]
+        return list(zip(self.callbacks(), counts, strict=True))
+
     def take(self, spec: TensorSpec, value: Any) -> Array:
         """What `main` gets for an input: the array itself, or a handle of an opaque value."""
         if not isinstance(spec, OpaqueSpec):

@@ -21,6 +21,7 @@ from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
+from hybridc.compiler.model import Model
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.offload import whole_model
 from hybridc.compiler.offload.backend import OWN
@@ -236,12 +237,21 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
         if sensitive is None:
             raise
         raise ImpreciseError(str(error), sensitive) from error
-    notes = (*model.notes, *made.notes, *examined.notes)
+    notes = (*model.notes, *made.notes, *examined.notes, *_by_host(model, plan.target))
     agreement = [comparison.describe() for comparison in examined.agreement]
     report = made.report(model, notes, agreement, examined.latency, clock.stages)
     certified = replace(artifact, report=report.lasting(), certificate=examined.certificate)
     outcome = Outcome(certified, report, examined.measured, examined.broken, sensitive)
     return outcome.sized(terms.contract)
+
+
+def _by_host(model: Model, target: Target) -> tuple[str, ...]:
+    """What a part that ONNX Runtime computes costs a model on a GPU."""
+    if target.gpu is None or not model.regions:
+        return ()
+    count = len(model.regions)
+    told = "a region is" if count == 1 else f"{count} regions are"
+    return (f"{told} computed on the host: tensors are copied there and back, without graphs",)
 
 
 def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:

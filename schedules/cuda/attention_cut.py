@@ -11,7 +11,7 @@ from hybridc.schedules.cuda.operands import ROW_BYTES
 _DEEP_BYTES = 32
 _SIDE = 16
 STEPS = ROW_BYTES // _DEEP_BYTES  # of products along 128 bytes, the depth of a tile
-PAD = 4  # floats behind each row of results in shared memory, against bank conflicts
+PAD = 8  # floats behind each row of results in shared memory, against bank conflicts
 _FLOAT = 4
 _MOST_HELD = 32  # registers for queries, which are read again for each block of keys otherwise
 _OTHER_REGISTERS = 40

@@ -55,6 +55,7 @@ def space(match: Flash) -> Space:
 def canonical(match: Flash, point: Point) -> Point:
     """The same as far as the GPU has registers, threads and shared memory."""
     made, before = dict(point), dict[str, int]()
+    made["stages"] = min(made["stages"], space(match)["stages"][-1])
     while made != before:  # what one knob gives way to, another may have to follow
         before, made = made, _reduced(match, made)
     heads, rows, columns = match.sizes

@@ -20,12 +20,17 @@ from hybridc.compiler.cuda.gpu import WARP
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.compute import Compute, Shared, Warp, warp_of
+from hybridc.schedules.cuda.neighbours import COUNT, Neighbours, neighbours
 from hybridc.schedules.cuda.operands import ROW_BYTES, Place, Tile, source
 from hybridc.schedules.cuda.product_kernel import Product
 
 _JOINING = 256  # threads of a block that adds up what others have
-# Floats behind each row of sums in shared memory, so that columns lie in different banks.
-_PAD = 4
+# Floats behind each row of sums in shared memory: what is stored at once, eight floats of each of
+# four rows, lies in all banks then.
+_PAD = 8
+# Rows of tiles that are computed together, column by column: as many blocks as run at a time on 100
+# to 150 multiprocessors have about as many rows as columns to read then.
+_BAND = 16
 _FLOAT = 4
 Expr = Any
 
@@ -74,10 +79,10 @@ class _Writer:
         self.product, self.tiling, self.compute = product, tiling, compute
         self.left = source(product.left, product)
         self.right = source(product.right, product)
-        # All blocks along x, of which there may be billions, the rows first.
+        # All blocks along x, of which there may be billions.
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
         down, across, batches = tiling.blocks(product)
-        self.blocks = (self.block % down, self.block // down % across)
+        self.blocks = _banded(self.block % (down * across), down, across)
         self.image = self.block // (down * across) % batches
         self.split = self.block // (down * across * batches)
         self.batch: Mapping[Any, Expr] = tir.unflatten(self.image, product.batch)
@@ -92,6 +97,7 @@ class _Writer:
         count = tiling.splits * prod(product.sizes[:3])
         self.parts = tir.buffer("parts", count, compute.total, "global")
         self.warp: Warp = warp_of(self.thread, sizes, tiling.columns)
+        self.beside = neighbours(product, compute.total)
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
@@ -191,32 +197,54 @@ class _Writer:
             name = f"put<{tir.c_type(self.compute.total)}>"
             return tir.call(name, tir.address(self.memory, place), value)
 
-        count = self.tiling.rows * self.tiling.columns
+        vector = COUNT if self.beside else 1
+        count = self.tiling.rows * self.tiling.columns // vector
         turns = -(-count // self.tiling.threads)
 
         def turn(i: Expr) -> Any:
             q = i * self.tiling.threads + self.thread
             whole = count % self.tiling.threads == 0
-            return tir.when([] if whole else [q < count], self._result(q, width))
+            return tir.when([] if whole else [q < count], self._result(q, width, vector))
 
         return tir.sequence(
             [self.compute.each(self.warp, keep), tir.barrier(), tir.loop(turns, turn, "out")]
         )
 
-    def _result(self, q: Expr, width: int) -> Any:
+    def _result(self, q: Expr, width: int, vector: int) -> Any:
+        """So many sums side by side: through the epilogue, or to the parts of others."""
         tiling = self.tiling
-        row, column = q // tiling.columns, q % tiling.columns
-        place = tir.address(self.memory, (row * width + column) * _FLOAT)
+        across = tiling.columns // vector
+        row, column = q // across, q % across
+        place = tir.address(self.memory, (row * width + column * vector) * _FLOAT)
         m = self.blocks[0] * tiling.rows + row
-        n = self.blocks[1] * tiling.columns + column
+        n = self.blocks[1] * across + column
         batches, rows, columns, _ = self.product.sizes
         bounds = [m < rows] if rows % tiling.rows else []
-        bounds += [n < columns] if columns % tiling.columns else []
+        bounds += [n < columns // vector] if columns % tiling.columns else []
+        if self.beside is not None:
+            return tir.when(bounds, self._vector(self.beside, m, n, place))
         total = tir.got(self.compute.total, place)
         if tiling.splits == 1:
             return tir.when(bounds, self._store(self.batch, m, n, total))
         at = ((self.split * batches + self.image) * rows + m) * columns + n
         return tir.when(bounds, tirx.BufferStore(self.parts, total, [at]))
+
+    def _vector(self, beside: Neighbours, m: Expr, n: Expr, place: Expr) -> Any:
+        """Neighbouring sums at once; `n` counts vectors."""
+        product = self.product
+        batches, rows, columns, _ = product.sizes
+        if self.tiling.splits == 1:
+            axes = {
+                **self.batch,
+                **tir.unflatten(m, product.left.own),
+                **tir.unflatten(n, beside.axes(product.right.own)),
+            }
+            store = beside.store(axes)
+        else:
+            row = (self.split * batches + self.image) * rows + m
+            store = beside.kept(self.parts, (row * (columns // COUNT) + n) * COUNT)
+        got = tir.call("load4", beside.first, place)
+        return tir.allocated([beside.held], tir.sequence([got, store]))
 
     def _store(self, batch: Mapping[Any, Expr], m: Expr, n: Expr, total: Expr) -> Any:
         """One sum through the epilogue to the output."""
@@ -250,3 +278,13 @@ class _Writer:
         body = tir.when([q < count] if count % _JOINING else [], body)
         axes = [("blockIdx.x", block, -(-count // _JOINING)), ("threadIdx.x", thread, _JOINING)]
         return tir.launched(axes, body)
+
+
+def _banded(tile: Expr, down: int, across: int) -> tuple[Expr, Expr]:
+    """Row and column of a tile: bands of rows one after the other, column by column within."""
+    if down <= _BAND or across == 1:
+        return tile % down, tile // down
+    first = tile // (_BAND * across) * _BAND
+    rows = tir.number(_BAND) if down % _BAND == 0 else tirx.min(tir.number(_BAND), down - first)
+    within = tile % (_BAND * across)
+    return first + within % rows, within // rows

@@ -1,7 +1,9 @@
 """Which vectors a thread may load and store: aligned, contiguous, without a choice among lanes."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from tvm.ir import Op
 from tvm.ir.expr import Call
 from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_walk
@@ -35,30 +37,48 @@ def choices(block: Block) -> tuple[int, ...]:
     )
 
 
+def at_once(store: Any, accesses: Sequence[tuple[Any, Any]], axis: Any, length: int) -> bool:
+    """Whether a store is one vector along an axis, and each of its loads too, or of one element."""
+    return (
+        _alike(store, [buffer for _, buffer in accesses], store.buffer)
+        and access.stride(store.indices, store.buffer, axis) == 1
+        and _aligned([*accesses, (store.indices, store.buffer)], axis, length)
+    )
+
+
 def _computes_alike(block: Block) -> bool:
-    """Whether the body is free of choices, and of types whose vectors are not generated."""
-    types: set[str] = set()
+    """Whether the body is free of choices, and of functions and types that have no vectors."""
+    return _alike(block.body, [load.source for load in block.loads], block.writes[0])
+
+
+def _alike(body: Any, sources: Sequence[Any], output: Any) -> bool:
+    types = {str(buffer.dtype) for buffer in (*sources, output)}
     found: list[Any] = []
 
     def call(node: Any) -> None:
-        if access.conditional(node):
+        # What has no vectors TVM computes in a loop of each thread, whose accesses are far apart.
+        if access.conditional(node) or not _has_vectors(node.op):
             found.append(node)
 
-    structural_walk(block.body, [(Call, call), (_CHOICES, found.append)])
-    types.update(str(load.ty.dtype) for load in block.loads)
-    types.update(str(buffer.dtype) for buffer in block.writes)
-    structural_walk(block.body, (prim.Cast, lambda node: types.add(str(node.ty.dtype))))
+    structural_walk(body, [(Call, call), (_CHOICES, found.append)])
+    structural_walk(body, (prim.Cast, lambda node: types.add(str(node.ty.dtype))))
     integers = {"int64"}  # of indices
-    return not found and types <= _TYPES | integers and str(block.writes[0].dtype) in _TYPES
+    return not found and types <= _TYPES | integers and str(output.dtype) in _TYPES
+
+
+def _has_vectors(function: Any) -> bool:
+    return isinstance(function, Op) and bool(function.get_attr("TVectorizable"))
 
 
 def _accessible(block: Block, axis: Any, length: int) -> bool:
     """Whether every access is one element for all lanes, or one aligned vector."""
-    accesses = [(load.indices, load.source) for load in block.loads]
-    store = block.body
     if block.store_stride(axis) != 1:
         return False
-    accesses.append((store.indices, store.buffer))
+    accesses = [(load.indices, load.source) for load in block.loads]
+    return _aligned([*accesses, (block.body.indices, block.body.buffer)], axis, length)
+
+
+def _aligned(accesses: Sequence[tuple[Any, Any]], axis: Any, length: int) -> bool:
     for indices, buffer in accesses:
         step = access.stride(indices, buffer, axis)
         if step == 1 and not access.aligned(indices, buffer, axis, length):

@@ -1,0 +1,89 @@
+"""Results of a product that lie side by side, as one thread stores them at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import sym, tirx
+from tvm.ir.expr import TensorLoad
+from tvm_ffi import structural_map, structural_walk
+
+from hybridc.schedules.cuda import thread_vectors, tir
+from hybridc.schedules.cuda.product_kernel import Axes, Product, substituted
+
+COUNT = 4  # sums of 16 bytes, which one access brings from shared memory
+Expr = Any
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The store of COUNT columns: of `whole` times as many, `lane` is each."""
+
+    axis: Any
+    whole: Any
+    lane: Any
+    indices: Sequence[Expr]
+    value: Expr
+    output: Any
+    held: Any
+
+    def store(self, axes: Mapping[Any, Expr]) -> Any:
+        """Vectors from the sums in `held` to the output; the last axis counts vectors."""
+        places = {**axes, self.whole: axes[self.axis]}
+        del places[self.axis]
+        indices = [substituted(index, places) for index in self.indices]
+        value = substituted(self.value, places)
+        return self._each(tirx.BufferStore(self.output, value, indices))
+
+    def kept(self, parts: Any, first: Expr) -> Any:
+        """The sums themselves to an array, from its element `first` on."""
+        lane = self.lane.astype(str(first.ty.dtype))
+        return self._each(
+            tirx.BufferStore(parts, tirx.BufferLoad(self.held, [self.lane]), [first + lane])
+        )
+
+    @property
+    def first(self) -> Expr:
+        """Where the sums are put."""
+        return tir.address(self.held, tir.number(0))
+
+    def _each(self, store: Any) -> Any:
+        zero, count = (tirx.const(number, self.lane.ty.dtype) for number in (0, COUNT))
+        return tirx.For(self.lane, zero, count, tirx.ForKind.VECTORIZED, store)
+
+    def axes(self, own: Axes) -> Axes:
+        """The columns' axes as they count vectors."""
+        *outer, (axis, extent) = own
+        return (*outer, (axis, extent // COUNT))
+
+
+def neighbours(product: Product, total: str) -> Neighbours | None:
+    """How neighbouring columns are stored at once; None where they are not side by side.
+
+    What is read for them is side by side too, or one element for all.
+    """
+    own = product.right.own
+    if not own or own[-1][1] % COUNT:
+        return None
+    axis = own[-1][0]
+    whole, lane = (tirx.Var(name, axis.ty.dtype) for name in ("whole", "lane"))
+    held = tir.buffer("total", COUNT, total, "local")
+    every = (*product.batch, *product.left.own, *own)
+    places = {var: var for var, _ in every} | {axis: whole * COUNT + lane}
+    indices, value = product.store(places, tirx.BufferLoad(held, [lane]))
+    zero, count = (tirx.const(number, axis.ty.dtype) for number in (0, COUNT))
+    analyzer = sym.Analyzer()
+    analyzer.bind(lane, tvm.ir.Range(zero, count))
+
+    def simple(load: Any) -> Any:
+        return tirx.BufferLoad(load.source, [*map(analyzer.simplify, load.indices)])
+
+    value = structural_map(value, (TensorLoad, simple))
+    indices = [analyzer.simplify(index) for index in indices]
+    accesses: list[tuple[Any, Any]] = []
+    structural_walk(value, (TensorLoad, lambda load: accesses.append((load.indices, load.source))))
+    store = tirx.BufferStore(product.output, value, indices)
+    if not thread_vectors.at_once(store, accesses, lane, COUNT):
+        return None
+    return Neighbours(axis, whole, lane, indices, value, product.output, held)
