@@ -10,7 +10,7 @@ import numpy as np
 from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import corners, element_types, same_padding
+from hybridc.compiler.frontends.onnx_graph import corners, element_types, liveness, same_padding
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, Reference, as_array
@@ -52,6 +52,7 @@ def _session(source: Path | Any) -> Any:
         _as_written,
         _with_older_numbers,
         _in_plain_locale,
+        _without_dead_nodes,
         _slow,
     )
     light = _light(source)
@@ -170,6 +171,16 @@ def _in_plain_locale(source: Path | Any) -> Any:
                 del node.attribute[:]
                 node.attribute.extend(kept)
                 node.attribute.add(name="locale", s=_LOCALE, type=3)  # text
+
+    return _changed(source, change)
+
+
+def _without_dead_nodes(source: Path | Any) -> Any:
+    """Without the nodes that no output needs, whose operators nobody may know."""
+
+    def change(proto: Any) -> None:
+        lower_numbers(proto)
+        liveness.leave_out_dead(proto.graph)
 
     return _changed(source, change)
 
