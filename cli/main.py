@@ -175,3 +175,7 @@ def _versions() -> str:
     python = ".".join(map(str, sys.version_info[:3]))
     found = (f"{part} {version_of(part) or 'missing'}" for part in _PARTS)
     return ", ".join([f"python {python}", *found])
+
+
+if __name__ == "__main__":
+    main()

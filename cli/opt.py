@@ -43,16 +43,28 @@ def command(
     if output is not None:
         check_place("-o", output, "ir.py")
     from hybridc.compiler import script
-    from hybridc.compiler.errors import InputError
-    from hybridc.compiler.target import CPU, kind_of
 
-    if check and kind_of(target) != CPU:
-        raise InputError(f"--check runs kernels on this CPU, and those for {target} cannot")
+    if check:
+        _require_here(target)
     module = script.read(source.read(), source.name)
     optimised = script.optimise(module, text, device=target, threads=threads, plugins=plugin)
     if check:
         click.echo(script.check(module, optimised, rtol, atol), err=True)
     if output is None:
-        click.echo(optimised.script())
+        click.echo(script.text_of(optimised))
     else:
         script.write(optimised, output)
+
+
+def _require_here(text: str) -> None:
+    """Raise InputError where this CPU does not run what is compiled for a target."""
+    from hybridc.compiler.errors import InputError
+    from hybridc.compiler.hardware import host
+    from hybridc.compiler.target import CPU, kind_of, parse
+
+    if kind_of(text) != CPU:
+        raise InputError(f"--check runs kernels on this CPU, and those for {text} cannot")
+    if lacking := sorted(parse(text).features - host.cpu_features()):
+        raise InputError(
+            f"--check runs kernels on this CPU, which lacks {', '.join(lacking)} of {text}"
+        )

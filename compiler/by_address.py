@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import dims
+from hybridc.compiler import dims, loading
 from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.model import Array, OpaqueSpec
@@ -95,7 +95,11 @@ class ByAddress:
 def by_address(
     library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
 ) -> ByAddress | None:
-    """The calls of a loaded artifact, or None where they need the virtual machine."""
+    """The calls of a loaded artifact, or None where they need the virtual machine.
+
+    Raises ArtifactError where its manifest or its weights are not those of its library, which would
+    read and write beyond them.
+    """
     specs = [*artifact.inputs, *artifact.outputs]
     if artifact.called or "gpu" in artifact.target:
         return None
@@ -104,9 +108,18 @@ def by_address(
     if not all(in_dlpack(np.dtype(spec.dtype)) for spec in specs):
         return None
     for kernels in library.imports:
-        if kernels.implements_function(addresses.BYTES):
+        if kernels.implements_function(addresses.LAYOUT):
+            _require_layout(kernels, artifact, ports)
             return ByAddress(kernels, artifact, ports, weights)
     return None
+
+
+def _require_layout(kernels: Any, artifact: Artifact, ports: Sequence[InputPort]) -> None:
+    inputs = [(port.spec.fixed, str(port.dtype)) for port in ports]
+    results = [(spec.fixed, str(np.dtype(spec.dtype))) for spec in artifact.outputs]
+    weights = [array.nbytes for array in artifact.weights.values()]
+    if addresses.layout(inputs, results, weights) != int(kernels[addresses.LAYOUT]()):
+        raise loading.mismatch(artifact)
 
 
 def chosen(results: Sequence[Array], wanted: Sequence[tuple[int, Any]]) -> list[Array]:

@@ -2,23 +2,30 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import tvm
 
-from hybridc.compiler import placement
+from hybridc.compiler import carriers, placement
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.cuda.driver import NoGpuError
 from hybridc.compiler.delegation.region_runtime import RegionSet
+from hybridc.compiler.dims import Dim
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.files import reason
 from hybridc.compiler.hardware import host
+from hybridc.compiler.model import OpaqueSpec
 from hybridc.compiler.offload.calls import Calls
 from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import Tensor, to_tensor
+
+_ENTRY = "vm_load_executable"  # what TVM's virtual machine calls first of a library
+# How it says of `main` that its arguments are others than those it was compiled for.
+_REFUSALS = ("ErrorContext(fn=main, loc=param[", "Invoking function main expects")
 
 
 def path_of(artifact: Any) -> str | Path:
@@ -77,6 +84,32 @@ def offloads(artifact: Artifact, threads: int) -> Calls:
         raise ArtifactError(f"artifact {artifact.name!r}: {error}") from error
 
 
+def mismatch(artifact: Artifact) -> ArtifactError:
+    """What is to be said of a manifest or weights that belong to another library."""
+    return ArtifactError(
+        f"artifact {artifact.name!r}: its manifest or its weights are not those of its library"
+    )
+
+
+def refused(artifact: Artifact, error: Exception) -> ArtifactError | None:
+    """What it means that a library does not take what the manifest says it takes, if that is it."""
+    return mismatch(artifact) if any(text in str(error) for text in _REFUSALS) else None
+
+
+def require_results(artifact: Artifact, results: Sequence[Tensor]) -> None:
+    """Raise ArtifactError where a library gives other results than the manifest says."""
+    if len(results) != len(artifact.outputs):
+        raise mismatch(artifact)
+    for spec, result in zip(artifact.outputs, results, strict=True):
+        if isinstance(spec, OpaqueSpec):
+            continue
+        pairs = zip(spec.shape, result.shape, strict=False)
+        sized = all(isinstance(size, Dim) or size == extent for size, extent in pairs)
+        alike = sized and len(spec.shape) == len(result.shape)
+        if not alike or str(result.dtype) != carriers.carrier(spec.dtype):
+            raise mismatch(artifact)
+
+
 def library(content: bytes, device: bytes = b"") -> Any:
     """Load the library from a private file that is gone before anyone could change it.
 
@@ -88,12 +121,15 @@ def library(content: bytes, device: bytes = b"") -> Any:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as stream:
                 stream.write(content)
-            return _load(str(path), device)
+            loaded = _load(str(path), device)
     except OSError as error:
         raise ArtifactError(f"cannot unpack the artifact's library: {reason(error)}") from error
     except RuntimeError as error:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
+    if not loaded.implements_function(_ENTRY):
+        raise ArtifactError("cannot load the artifact's library: it is no compiled model")
+    return loaded
 
 
 def _load(path: str, device: bytes) -> Any:

@@ -1,7 +1,6 @@
-"""The right answer, by somebody else: ONNX Runtime, or torch eager."""
+"""The right answer of an ONNX model, by somebody else: ONNX Runtime, or ONNX's own reference."""
 
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import corners, element_types, same_padding
+from hybridc.compiler.frontends.onnx_graph import corners, element_types, liveness, same_padding
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, Reference, as_array
@@ -77,6 +76,7 @@ def _session(source: Path | Any) -> Any:
         _as_written,
         _with_older_numbers,
         _in_plain_locale,
+        _without_dead_nodes,
         _slow,
     )
     light = given.light
@@ -186,6 +186,16 @@ def _in_plain_locale(given: _Given) -> Any:
     return _changed(given, change)
 
 
+def _without_dead_nodes(given: _Given) -> Any:
+    """Without the nodes that no output needs, whose operators nobody may know."""
+
+    def change(proto: Any) -> None:
+        lower_numbers(proto)
+        liveness.leave_out_dead(proto.graph)
+
+    return _changed(given, change)
+
+
 def _changed(given: _Given, change: Callable[[Any], None]) -> Any:
     """A session of a copy of the model."""
     proto = copied(given.light)
@@ -237,63 +247,3 @@ def _slow(given: _Given) -> Any:
 
     model = str(given.source) if isinstance(given.source, Path) else given.source
     return ReferenceEvaluator(model, new_ops=[Cast] if _is_narrow(given.light) else None)
-
-
-def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
-    """Compute with torch eager, without gradients: `run` takes tensors by input name.
-
-    Outputs are flattened in the order of `torch.export`; what is no tensor is left out.
-    """
-
-    def reference(feed: Feed) -> list[Array]:
-        import torch
-        from torch.utils._pytree import tree_leaves
-
-        with torch.no_grad():
-            try:
-                result = run({name: _to_torch(array) for name, array in feed.items()})
-            except Exception as error:  # the model is the user's own code
-                raise InputError(
-                    f"torch refuses the inputs to compare on: {first_line(error)[:200]};"
-                    " where random ones make no sense, give some by calibration="
-                ) from error
-        return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
-
-    return reference
-
-
-@contextmanager
-def evaluation_mode(module: Any) -> Generator[None, None, None]:
-    """Switch dropout and its like off in a torch module, and leave it as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        for part, _ in modes:
-            part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-
-
-def _to_torch(array: Array) -> Any:
-    import torch
-
-    owned = np.array(array, order="C")
-    if owned.dtype.name == "bfloat16":  # numpy knows the type only by ml_dtypes, torch by its own
-        return torch.from_numpy(owned.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(owned)
-
-
-def to_numpy(tensor: Any) -> Array:
-    """A tensor of torch's as an array; complex numbers are pairs of real ones in a last axis."""
-    import ml_dtypes
-    import torch
-
-    plain = tensor.detach().cpu().contiguous()
-    if plain.is_complex():  # as pairs of real numbers, as models have them
-        plain = torch.view_as_real(plain.resolve_conj())
-    if plain.dtype == torch.bfloat16:
-        array: Array = plain.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
-    else:
-        array = plain.numpy()
-    return array

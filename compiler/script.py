@@ -4,6 +4,7 @@ IR text is code: TVM's parser evaluates the Python expressions in it, with every
 can do.  Read only text that you trust.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.files import replacing
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import TensorSpec, random_feed
+
+_ALLOCATION = re.compile(r"( = R\.(?:builtin|memory|vm)\.alloc_\w+\(.*), ty_args=\(.*\)\)$", re.M)
 
 
 def read(text: str, name: str) -> IRModule:
@@ -49,16 +52,24 @@ def optimise(
     return pipeline.run(steps, module, context)
 
 
+def text_of(module: IRModule, whole: bool = False) -> str:
+    """The module's text, as `read` takes it; the `whole` has the values of its constants.
+
+    TVM prints types of what it allocates, which its parser does not take.
+    """
+    return _ALLOCATION.sub(r"\1)", module.script(show_meta=whole))
+
+
 def write(module: IRModule, path: Path) -> None:
     """Write the module's text.  Raises OSError."""
     with replacing(path) as stream:
-        stream.write(f"{module.script()}\n".encode())
+        stream.write(f"{text_of(module)}\n".encode())
 
 
 def write_whole(module: IRModule, path: Path) -> None:
     """Write the module's text with the values of its constants.  Raises OSError."""
     with replacing(path) as stream:
-        stream.write(f"{module.script(show_meta=True)}\n".encode())
+        stream.write(f"{text_of(module, whole=True)}\n".encode())
 
 
 def check(before: IRModule, after: IRModule, rtol: float, atol: float) -> str:

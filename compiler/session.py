@@ -89,6 +89,7 @@ class InferenceSession:
         self._every = tuple(enumerate(self._readers))
         self._at_once = by_address(library, self.artifact, self._ports, tensors)
         self._open = any(dims.is_open(spec.shape) for spec in self.artifact.inputs)
+        self._answered = False  # what the first call gives is held against the manifest
         self._lock = threading.Lock()
 
     def __reduce__(self) -> NoReturn:
@@ -190,12 +191,16 @@ class InferenceSession:
             result = self._main(*operands, *self._last)
         except Exception as error:
             failure = self._parts.failure or self._offloaded.failure
+            failure = failure or loading.refused(self.artifact, error)
             failure = failure or (None if self._place.on_host else faults.told(error))
             if failure is None:
                 raise
             self._parts.failure = self._offloaded.failure = None
             raise failure from error
         results = [result] if isinstance(result, runtime.Tensor) else list(result)
+        if not self._answered:
+            loading.require_results(self.artifact, results)
+            self._answered = True
         taken = {tensor.data_ptr() for tensor in operands}
         for index, tensor in enumerate(results):
             address = tensor.data_ptr()

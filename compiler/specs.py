@@ -1,6 +1,7 @@
 """Specs of inputs and outputs as JSON data, written and read."""
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from hybridc.compiler.dims import Dim, Size, checked
@@ -8,6 +9,8 @@ from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.weights import DTYPES
 
+_MOST_AXES = 64  # numpy's
+_MOST_ELEMENTS = 2**59  # of 8 bytes, so that all of them can be counted in 64 bits
 _DTYPE_NAMES = frozenset(map(str, DTYPES.values()))
 
 
@@ -34,9 +37,12 @@ def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
 def _spec(entry: object) -> TensorSpec:
     match entry:
         case {"name": str(name), "shape": list(shape), "dtype": str(dtype)} if (
-            dtype in _DTYPE_NAMES
+            dtype in _DTYPE_NAMES and len(shape) <= _MOST_AXES
         ):
-            return TensorSpec(name, tuple(map(_size, shape)), dtype)
+            sizes = tuple(map(_size, shape))
+            if prod(size for size in sizes if isinstance(size, int)) > _MOST_ELEMENTS:
+                raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+            return TensorSpec(name, sizes, dtype)
         case {"name": str(name), "type": str(kind), "sizes": None}:
             return OpaqueSpec(name, type=kind)
         case {"name": str(name), "type": str(kind), "sizes": list(sizes)} if all(

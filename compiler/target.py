@@ -26,6 +26,8 @@ NARROW = {
     "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": PAIRS, "avx2": 2.1},
 }
 CPU, CUDA = "cpu", "cuda"
+# What a target in JSON may tell, as `parse` says.
+_KEYS = ("kind", "mcpu", "num-cores", "caches", "machine", "gpu")
 # Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
 _PORTABLE = TAGS["avx2"]
 # LLVM's.  Its third level took two thirds longer, made 25 % more code, and no model or kernel
@@ -180,14 +182,17 @@ def _gpu_here() -> Gpu:
 def _read_json(text: str) -> dict[str, Any]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"target is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "llvm":
-        raise InputError(f'a target in JSON wants "kind": "llvm", got {text}')
-    if not isinstance(document.get("num-cores", 1), int) or document.get("num-cores", 1) < 1:
-        raise InputError(
-            f'a target\'s "num-cores" is a positive number, got {document["num-cores"]!r}'
-        )
+        raise InputError(f'a target in JSON wants "kind": "llvm", got {text:.60}')
+    if unknown := next((key for key in document if key not in _KEYS), None):
+        raise InputError(f"a target in JSON has no {unknown!r}; {hint(unknown, _KEYS)}")
+    cores = document.get("num-cores", 1)
+    if type(cores) is not int or not 0 < cores < 2**31:  # to Python, true is 1 too
+        raise InputError(f'a target\'s "num-cores" is a positive number, got {cores!r:.60}')
+    if not isinstance(document.get("mcpu", ""), str):
+        raise InputError(f'a target\'s "mcpu" is the name of a CPU, got {document["mcpu"]!r:.60}')
     return document
 
 
@@ -210,11 +215,13 @@ def _cpu(cpu: str | None, threads: int | None) -> Target:
 
     name = cpu or str(codegen.llvm_get_system_cpu())
     if not codegen.llvm_is_valid_cpu(name, codegen.llvm_get_system_triple()):
-        known = [str(known) for known in codegen.llvm_get_cpu_archlist()]
+        known = [str(known) for known in codegen.llvm_get_cpu_archlist(TVMTarget("llvm"))]
         raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, known)}")
     named = {
         str(f) for f in codegen.llvm_get_cpu_features(TVMTarget({"kind": "llvm", "mcpu": name}))
     }
+    if "64bit" not in named:  # LLVM would end the process
+        raise InputError(f"CPU {name!r} has 32 bits; code is generated for those of 64")
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3)

@@ -2,6 +2,9 @@
 
 import gc
 import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +14,10 @@ from test_aot import CASES, IMAGES, ROWS, model, node
 from tvm_ffi import from_dlpack
 
 import hybridc
+from hybridc.compiler import dims
 from hybridc.compiler.aot import addresses
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.errors import InputError
+from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.model import random_feed
 from hybridc.compiler.recycled import Recycled
 from hybridc.compiler.session import InferenceSession
@@ -151,3 +155,46 @@ def test_types_besides_float32() -> None:
     assert [array.dtype for array in got] == [np.int64, np.bool_, np.float32]
     for one, other in zip(got, expected(artifact, x), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+FORGED: dict[str, Callable[[Artifact], Artifact]] = {
+    "a shorter input": lambda a: replace(a, inputs=(replace(a.inputs[0], shape=(5, 15)),)),
+    "an input of other sizes": lambda a: replace(a, inputs=(replace(a.inputs[0], shape=(16, 5)),)),
+    "an input of another type": lambda a: replace(a, inputs=(replace(a.inputs[0], dtype="int8"),)),
+    "no input": lambda a: replace(a, inputs=()),
+    "an input twice": lambda a: replace(a, inputs=(*a.inputs, replace(a.inputs[0], name="y"))),
+    "a shorter result": lambda a: replace(
+        a, outputs=(replace(a.outputs[0], shape=(1,)), *a.outputs[1:])
+    ),
+    "a result of another type": lambda a: replace(
+        a, outputs=(replace(a.outputs[0], dtype="bfloat16"), *a.outputs[1:])
+    ),
+    "one result less": lambda a: replace(a, outputs=a.outputs[:-1]),
+    "no weights": lambda a: replace(a, weights={}),
+    "shorter weights": lambda a: replace(
+        a, weights={name: array.ravel()[:1] for name, array in a.weights.items()}
+    ),
+    "another library": lambda a: replace(a, library=Path(find_library()).read_bytes()),
+}
+
+
+def find_library() -> str:
+    """A shared library that is no compiled model: one that this process has loaded."""
+    maps = Path("/proc/self/maps").read_text().split()
+    return next(path for path in maps if "/libm.so" in path or "/libm-" in path)
+
+
+@pytest.fixture(scope="module", params=[5, "n"], ids=["by address", "by the virtual machine"])
+def genuine(request: pytest.FixtureRequest) -> Artifact:
+    return hybridc.compile(model(ROWS, {"x": [request.param, 16]}, ["b", "c"]), threads=1)
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_what_a_library_was_not_made_for_is_refused(genuine: Artifact, what: str) -> None:
+    """Kernels check nothing: they would read and write beyond what is there."""
+    forged = FORGED[what](genuine)
+    shapes = {spec.name: dims.fixed(spec.shape, {"n": 5}) for spec in forged.inputs}
+    feed = {spec.name: np.ones(shapes[spec.name], spec.dtype) for spec in forged.inputs}
+    with pytest.raises(ArtifactError, match=r"not those of its library|no compiled model") as told:
+        InferenceSession(forged, 1).run(None, feed)
+    assert "\n" not in str(told.value)

@@ -6,6 +6,7 @@ import pytest
 from cli_models import RELU_TWICE, assert_error
 
 from hybridc.cli import main as entry
+from hybridc.compiler.hardware import host
 
 
 def test_opt_prints_a_module_that_it_reads_again(
@@ -21,6 +22,33 @@ def test_opt_prints_a_module_that_it_reads_again(
     script.write_text(out)
     assert entry.run(["opt", *pipeline, str(script)]) == 0
     assert capsys.readouterr().out == out
+
+
+def test_opt_reads_what_the_default_pipeline_ends_in(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    assert entry.run(["opt", "--pipeline", "default", "--threads", "1", str(script)]) == 0
+    text = capsys.readouterr().out
+    assert "alloc_tensor" in text
+    script.write_text(text)
+    again = ["--pipeline", "eliminate-dead-code", "--check", str(script)]
+    assert entry.run(["opt", *again]) == 0
+    out, err = capsys.readouterr()
+    assert out == text
+    assert "largest difference 0" in err
+
+
+def test_opt_runs_no_instructions_that_this_cpu_lacks(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "ir.py"
+    script.write_text(RELU_TWICE)
+    monkeypatch.setattr(host, "cpu_features", lambda: frozenset({"avx2", "fma"}))
+    call = ["opt", "--pipeline", "legalize", "--target", "avx512", "--check", str(script)]
+    assert entry.run(call) == 2
+    assert_error(capsys, "--check runs kernels on this CPU, which lacks avx, avx512")
 
 
 def test_opt_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

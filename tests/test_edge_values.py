@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx import helper, numpy_helper
@@ -154,3 +155,20 @@ def _quotient(a: int, b: int) -> int:
     """Cut towards zero; by zero it is zero."""
     whole = abs(a) // abs(b) if b else 0
     return whole if (a < 0) == (b < 0) else -whole
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_slopes_that_are_no_numbers_touch_negative_numbers_alone(constant: bool) -> None:
+    """The oracle is ONNX Runtime: ONNX's reference multiplies zeros, against ONNX's text."""
+    x = np.array([[0, -0.0, 1, -1], [np.inf, np.nan, 2, 0]], np.float32)
+    slopes = np.array([np.inf, 0.5, np.nan, -np.inf], np.float32)
+    node = helper.make_node("PRelu", ["x", "s"], ["y"])
+    given = [helper.make_tensor_value_info(n, 1, a.shape) for n, a in (("x", x), ("s", slopes))]
+    held = [numpy_helper.from_array(slopes, "s")] if constant else []
+    outputs = [helper.make_tensor_value_info("y", 1, None)]
+    graph = helper.make_graph([node], "slopes", given[: 2 - constant], outputs, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = InferenceSession(driver.compile_source(model, Options(threads=1)).artifact, 1)
+    feed = {"x": x} if constant else {"x": x, "s": slopes}
+    wanted = onnxruntime.InferenceSession(model.SerializeToString()).run(None, feed)
+    check(session.run(None, feed), wanted, "float32")

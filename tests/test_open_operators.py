@@ -38,6 +38,17 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         [5, "n", 4],
         {"w": noise(1, 3, 4), "r": noise(1, 3, 3)},
     ),
+    **{
+        f"back from {start} to {stop} by {step}": (
+            [node("Slice", "x start stop axis step", "y")],
+            ["n", 5],
+            {
+                **{"start": np.array([start]), "stop": np.array([stop])},
+                **{"axis": np.array([1]), "step": np.array([step])},
+            },
+        )
+        for start, stop, step in ((1, -6, -1), (-1, -99, -2), (4, 1, -1), (-9, -9, -1))
+    },
     "linear": ([*TWICE, node("Resize", "x _ _ sizes", "y", mode="linear")], IMAGE, SIZES),
     "nearest": (
         [

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from onnx_models import build, node
+from onnx_models import FLOAT, build, node, noise
 
+import hybridc
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.reference import onnx_reference
 
@@ -120,3 +121,14 @@ def test_products_with_weights_of_two_bits(kind: int) -> None:
     model = build(nodes, inputs, outputs, {"w": weights, "s": scale}, opset=25, ir_version=12)
     (y,) = onnx_reference(model)({"x": x.astype(np.float32)})
     np.testing.assert_allclose(y, x @ (weights.astype(np.float32) * scale), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("domain", ["", "com.example"])
+@pytest.mark.parametrize("rows", ["n", 2])
+def test_operators_that_no_output_needs_may_be_unknown(rows: int | str, domain: str) -> None:
+    dead = [node("Unheard", "x", "q", domain=domain), node("Relu", "q", "r")]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.example", 1)]
+    inputs, outputs = [("x", FLOAT, [rows, 3])], [("y", FLOAT, None)]
+    model = build([*dead, node("Abs", "x", "y")], inputs, outputs, opset_imports=opsets)
+    session = hybridc.InferenceSession(hybridc.compile(model, threads=1))
+    np.testing.assert_array_equal(session.run(None, {"x": -noise(2, 3)})[0], abs(noise(2, 3)))

@@ -5,13 +5,16 @@ what lies between kernels, and to hand all of them over.  Whoever keeps these in
 does, writes where inputs and results lie into the table and calls the function.
 
 The table has 64-bit addresses: of each input, of each result, of a memory of `BYTES()` bytes for
-what lies between kernels, and of each weight.
+what lies between kernels, and of each weight.  Nobody checks what lies there, so `LAYOUT()` tells
+for which arrays the function was made.
 """
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import tvm
+from blake3 import blake3
 from tvm import tirx
 
 from hybridc.compiler.aot.course import Course
@@ -19,11 +22,13 @@ from hybridc.compiler.aot.parts import on_host, sequence
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.rewrite import bindings_of
 
-# The symbols of the function, another where it starts no threads, and of one that tells how many
-# bytes of memory it needs.
-RUN, ALONE, BYTES = "run_by_address", "run_by_address_alone", "memory_bytes"
+# The symbols of the function, another where it starts no threads, of one that tells how many bytes
+# of memory it needs, and of one that tells its `layout`.
+RUN, ALONE = "run_by_address", "run_by_address_alone"
+BYTES, LAYOUT = "memory_bytes", "table_layout"
 _DATA = 1  # the field of a DLTensor, in TVM's numbering
 Var = Any  # tvm.relax.Var
+Kind = tuple[Sequence[int], str]  # a shape and a dtype
 
 
 def of(main: Any, course: Course) -> list[list[Var]] | None:
@@ -67,6 +72,33 @@ class Table:
 
     def _entry(self, index: int) -> Any:
         return tirx.reinterpret("handle", tirx.BufferLoad(self._entries, [index]))
+
+
+def layout(inputs: Sequence[Kind], results: Sequence[Kind], weights: Sequence[int]) -> int:
+    """A number that stands for the kinds of inputs and results, and for the bytes of weights."""
+    kinds = [
+        [(tuple(map(int, shape)), dtype) for shape, dtype in side] for side in (inputs, results)
+    ]
+    digest = blake3(repr((*kinds, list(weights))).encode()).digest(8)
+    return int.from_bytes(digest, "little") >> 1  # a positive number of 64 bits
+
+
+def layout_of(main: Any, course: Course) -> int:
+    """The layout of the table for a `main` that `of` takes."""
+    *inputs, weights = main.params
+    sizes = [prod(_kind(kind)[0]) * _bytes(kind.dtype) for kind in weights.ty.fields]
+    results = [_kind(result.ty) for result in _results(main, course)]
+    return layout([_kind(var.ty) for var in inputs], results, sizes)
+
+
+def _kind(kind: Any) -> Kind:
+    return tuple(map(int, kind.shape.values)), str(kind.dtype)
+
+
+def _bytes(dtype: Any) -> int:
+    """Of an element, as numpy holds it."""
+    element = tvm.DataType(str(dtype))
+    return (int(element.bits) * int(element.lanes) + 7) // 8
 
 
 def told(number: int) -> PrimFunc:

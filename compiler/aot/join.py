@@ -118,8 +118,12 @@ class _Function:
         self._failures = Failures()
         made = tirx.PrimFunc([table.param], table.around(self._body()))
         symbol = addresses.ALONE if self._is_alone else addresses.RUN
-        size = addresses.told(int(self._bytes.shape[0]))
-        return {symbol: _named(made, symbol), addresses.BYTES: _named(size, addresses.BYTES)}
+        facts = {
+            addresses.BYTES: int(self._bytes.shape[0]),
+            addresses.LAYOUT: addresses.layout_of(main, self._course),
+        }
+        told = {name: _named(addresses.told(fact), name) for name, fact in facts.items()}
+        return {symbol: _named(made, symbol), **told}
 
     @property
     def _is_alone(self) -> bool:

@@ -16,7 +16,7 @@ from hybridc.compiler import carriers
 from hybridc.compiler.delegation.mixed_session import MixedSession
 from hybridc.compiler.delegation.region_session import open_session
 from hybridc.compiler.delegation.runtime_values import ELEMENTS, first, ort_value, to_array
-from hybridc.compiler.errors import HybridcError, InputError
+from hybridc.compiler.errors import ArtifactError, HybridcError, InputError
 from hybridc.compiler.model import Array, OpaqueSpec, Region, TensorSpec
 from hybridc.compiler.tensors import InputPort, empty, to_numpy, to_tensor
 
@@ -67,7 +67,12 @@ class RegionSet:
         return carriers.declared(array, spec.dtype)
 
     def value(self, name: str) -> Any:
-        """An opaque value by its name.  Raises InputError where numpy has no such type."""
+        """An opaque value by its name.
+
+        Raises InputError where numpy has no such type, ArtifactError where no region computes it.
+        """
+        if name not in self.values:
+            raise ArtifactError(f"no region of the artifact computes {name!r}")
         value = self.values[name]
         return to_array(value) if _is_ort_value(value) else value
 

@@ -23,8 +23,8 @@ from hybridc.compiler.errors import (
     WrongAnswerError,
 )
 from hybridc.compiler.frontends import torch_model
-from hybridc.compiler.reference import to_numpy
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.torch_reference import to_numpy
 
 
 class Region:

@@ -235,31 +235,6 @@ def _softplus(node: Node) -> Expr:
     return s.add(s.maximum(x, 0.0), s.log(s.add(s.exp(s.negative(s.abs(x))), 1.0)))
 
 
-def _parametric_rectifier(node: Node) -> Expr:
-    """Before opset 7 a row of slopes is one for each channel; TVM lacks scalars and bfloat16."""
-    x, slope, s = node.inputs[0], node.inputs[1], node.scope
-    if not node.shape() or (dtype(x) == "bfloat16" and node.opset >= 7):
-        return s.where(s.less(x, 0.0), s.multiply(x, slope), x)
-    if node.opset >= 7 or len(node.shape(1)) != 1:
-        return None
-    slope = s.reshape(slope, [-1, *[1] * (len(node.shape()) - 2)])
-    return s.where(s.less(x, 0.0), s.multiply(x, slope), x)
-
-
-def _leaky(node: Node) -> Expr:
-    """With alpha 0 negative infinity times that is NaN, which TVM's selection forgets."""
-    x, s = node.inputs[0], node.scope
-    if node.get("alpha", 0.01) != 0.0:
-        return None
-    return s.where(s.less(x, 0.0), s.multiply(x, 0.0), x)
-
-
-def _thresholded(node: Node) -> Expr:
-    """X where it is above alpha, else 0; TVM multiplies, which makes NaN of infinity."""
-    x, s = node.inputs[0], node.scope
-    return s.where(s.greater(x, node.get("alpha", 1.0)), x, constant(np.array(0.0), dtype(x)))
-
-
 def _sign(node: Node) -> Expr:
     """That of unsigned integers is 0 or 1, that of NaN is NaN; TVM has it of others."""
     x, s = node.inputs[0], node.scope
@@ -276,15 +251,12 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Cosh": _hyperbolic(1.0),
         "Elu": _exponential_unit(1.0, 1.0),
         "IsInf": _is_inf,
-        "LeakyRelu": _leaky,
         "Mish": _mish,
         "Mod": _mod,
-        "PRelu": _parametric_rectifier,
         "Pow": _pow,
         "Selu": _exponential_unit(1.67326319217681884765625, 1.05070102214813232421875),
         "Sign": _sign,
         "Sinh": _hyperbolic(-1.0),
         "Softplus": _softplus,
-        "ThresholdedRelu": _thresholded,
     }
 )

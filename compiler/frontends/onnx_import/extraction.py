@@ -7,9 +7,9 @@ from functools import cached_property
 
 from hybridc.compiler.delegation.runtime_values import ELEMENTS
 from hybridc.compiler.frontends.onnx_graph import corners
+from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
-from hybridc.compiler.frontends.onnx_import.folding import used_names
 from hybridc.compiler.frontends.onnx_import.graph import REGION
 from hybridc.compiler.frontends.onnx_import.operators import walk
 from hybridc.compiler.frontends.onnx_import.partition import Cut

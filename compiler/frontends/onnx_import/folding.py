@@ -14,6 +14,7 @@ import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph.branches import MOST_NODES, Scene, written_out
+from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.model import Array
@@ -280,14 +281,3 @@ def _without_unused(node: Proto, needed: Set[str]) -> Proto:
 def has_subgraph(node: Proto) -> bool:
     """Whether a node carries a graph: If, Loop, Scan, SequenceMap."""
     return any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
-
-
-def used_names(node: Proto) -> set[str]:
-    """Every name that a node reads, also from within its subgraphs."""
-    names = set(node.input)
-    for attribute in node.attribute:
-        for graph in [attribute.g, *attribute.graphs]:
-            names.update(value.name for value in graph.output)
-            for inner in graph.node:
-                names.update(used_names(inner))
-    return names

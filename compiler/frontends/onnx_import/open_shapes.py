@@ -156,9 +156,9 @@ def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any
     if step < 0 and not isinstance(extent, int):
         raise UnsupportedError("a step back along an open axis")
     if isinstance(extent, int) and isinstance(start, int) and isinstance(stop, int):
-        low, high, _ = slice(start, None if step < 0 and stop < -extent else stop, step).indices(
-            extent
-        )
+        if step < 0:  # what begins before the front begins at it, and may end before it
+            start, stop = max(start, -extent), None if stop < -extent else stop
+        low, high, _ = slice(start, stop, step).indices(extent)
         return low, high
     if step < 0:
         raise UnsupportedError("a step back from an open size")
@@ -186,7 +186,14 @@ def _within(sizes: Sizes, extent: Any, place: Any) -> Any:
 def _sliced(
     data: Expr, extents: Sequence[Any], places: Sequence[tuple[int, Any, Any, int]]
 ) -> Expr:
-    """The slice, by axis, begin, end and step; what leaves everything is the tensor itself."""
+    """The slice, by axis, begin, end and step; what leaves everything is the tensor itself.
+
+    Steps back, along axes of fixed size, are looked up: TVM takes them for steps ahead.
+    """
+    for axis, low, high, step in places:
+        if step < 0:
+            data = relax.op.take(data, relax.const(np.arange(low, high, step), "int64"), axis)
+    places = [place for place in places if place[3] > 0]
     if all(
         _is(low, 0) and step == 1 and _equal(high, extents[axis])
         for axis, low, high, step in places

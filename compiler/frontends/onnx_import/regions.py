@@ -7,10 +7,11 @@ from typing import Any
 
 from hybridc.compiler.delegation.region_session import open_session
 from hybridc.compiler.errors import ArtifactError, ModelError
+from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.misreadings import misreading
 from hybridc.compiler.frontends.onnx_graph.model_file import OnnxFile, Proto
 from hybridc.compiler.frontends.onnx_import import extraction, operators, partition, value_types
-from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, used_names
+from hybridc.compiler.frontends.onnx_import.folding import StaticGraph
 from hybridc.compiler.frontends.onnx_import.graph import REGION, NodeError, import_graph
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import OpaqueSpec, Region, TensorSpec
