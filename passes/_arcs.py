@@ -39,7 +39,7 @@ _ATAN = (
 
 
 def asin(x: Expr) -> Expr:
-    """The arc sine: for |x| > 1/2 what pi/2 has more than 2 asin(sqrt((1 - |x|) / 2))."""
+    """The arc sine; for |x| > 1/2 it is pi/2 less twice that of sqrt((1 - |x|) / 2)."""
 
     def of_arc(x: Expr, arc: Expr) -> Expr:
         beyond = real(math.pi / 2) - arc * real(2.0)
