@@ -1,12 +1,14 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.ir.transform import Sequential, module_pass
@@ -31,6 +33,8 @@ from hybridc.compiler.target import Target
 # What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
 # Vectors off their own boundary cost little where they come from memory; a copied input costs much.
 ALIGNMENT = 16
+# Bytes that tell most weights of the same shape apart, before all of them are compared.
+_COMPARED = 256
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,10 @@ def lift_weights(module: IRModule) -> tuple[IRModule, dict[str, Array]]:
 
 @mutator
 class _Lifter(PyExprMutator):
-    """Replaces each constant by a variable; equal constants are one object and share one."""
+    """Replaces each constant by a variable; equal constants share one.
+
+    A weight that each step of a sequence packs is as many tensors, which no cache would hold.
+    """
 
     def __init__(self, module: IRModule) -> None:
         super().__init__(module)
@@ -184,6 +191,7 @@ class _Lifter(PyExprMutator):
         self.infos: list[Any] = []
         self._vars: list[Any] = []
         self._seen: dict[int, int] = {}
+        self._alike: dict[Any, list[int]] = defaultdict(list)
 
     def visit_generic_const_(self, op: Any) -> Any:
         """Number the tensors in the order in which they are met; types and strings stay."""
@@ -191,12 +199,24 @@ class _Lifter(PyExprMutator):
             return op
         key = hash(op.value)
         if key not in self._seen:
-            index = self._seen[key] = len(self._vars)
-            name = f"w{index}"
-            self.arrays[name] = tensors.view(op.value)
-            self.infos.append(op.ty)
-            self._vars.append(relax.Var(name, op.ty))
+            self._seen[key] = self._number(tensors.view(op.value), op.ty)
         return self._vars[self._seen[key]]
+
+    def _number(self, array: Array, kind: Any) -> int:
+        """The number of an array of these bytes, which is new unless there is one already."""
+        data = np.ascontiguousarray(array).reshape(-1).view("uint8")
+        few = data[:: max(1, data.size // _COMPARED)].tobytes()
+        alike = self._alike[(array.shape, str(array.dtype), few)]
+        for index in alike:
+            known = np.ascontiguousarray(self.arrays[f"w{index}"]).reshape(-1).view("uint8")
+            if np.array_equal(known, data):
+                return index
+        index, name = len(self._vars), f"w{len(self._vars)}"
+        alike.append(index)
+        self.arrays[name] = array
+        self.infos.append(kind)
+        self._vars.append(relax.Var(name, kind))
+        return index
 
     def bind(self, body: Any, weights: Any) -> Any:
         """Bind the variables to the tuple's elements, ahead of the body."""

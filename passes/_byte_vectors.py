@@ -27,6 +27,8 @@ def _joined(loop: Any) -> Any:
         return loop
     if int(inner.kind) != tirx.ForKind.VECTORIZED or not isinstance(inner.body, SBlockRealize):
         return loop
+    if not isinstance(loop.extent, tirx.IntImm):
+        return loop
     count, lanes = int(loop.extent), int(inner.extent)
     realize = inner.body
     if count & (count - 1) or count * lanes > _MOST or not _stores_bytes(realize):

@@ -1,4 +1,4 @@
-"""Compute exp, log, tanh, erf, sin, cos, tan and powers with vector instructions."""
+"""Compute exp, log, tanh, erf, powers, sin, cos, tan and their inverses with vectors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tvm.ir.prim.expr import FloatImm, Let
 from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.passes import _polynomials, _powers, _trigonometry
+from hybridc.passes import _arcs, _polynomials, _powers, _trigonometry
 
 Expr = Any  # tvm.ir.Expr
 
@@ -22,14 +22,15 @@ _NESTED = 2
 
 @dataclass(frozen=True)
 class FastMath(Pass):
-    """Compute exp, log, tanh, erf, sin, cos, tan and powers with vector instructions.
+    """Compute exp, log, tanh, erf, powers, sin, cos, tan and their inverses with vectors.
 
     Largest errors in float32, infinities and NaN included: exp, log, sin, cos and powers 2 ULP,
-    sigmoid and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the least normal number,
-    may come out as 0.  float16 is computed in float32; float64 stays as it is, and so do functions
-    whose argument holds three others already; sin, cos and tan also where it holds any.  Each
-    option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin` (with cos and
-    tan), and `power`; x to the power of 1, 2, 3 or 4 is multiplication.
+    asin, acos and atan 3, sigmoid and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the
+    least normal number, may come out as 0.  float16 is computed in float32; float64 stays as it is,
+    and so do functions whose argument holds three others already; sin, cos and tan also where it
+    holds any.  Each option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`,
+    `sin` (with cos, tan and the inverses), and `power`; x to the power of 1, 2, 3 or 4 is
+    multiplication.
     """
 
     exp: bool = True
@@ -75,6 +76,7 @@ class FastMath(Pass):
             "tirx.tanh": (self.tanh, _polynomials.tanh),
             "tirx.erf": (self.erf, _polynomials.erf),
         }
+        chosen |= {name: (self.sin, function) for name, function in _arcs.FUNCTIONS.items()}
         return {name: function for name, (wanted, function) in chosen.items() if wanted}
 
 

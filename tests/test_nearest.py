@@ -9,7 +9,9 @@ import hybridc
 from hybridc.compiler import frontend
 
 
-def resized(given: int, made: int, coordinates: str, rounding: str) -> onnx.ModelProto:
+def resized(
+    given: int, made: int, coordinates: str, rounding: str, kind: int = TensorProto.FLOAT
+) -> onnx.ModelProto:
     """An image of `given` squared as one of `made` squared."""
     node = helper.make_node(
         "Resize",
@@ -21,7 +23,7 @@ def resized(given: int, made: int, coordinates: str, rounding: str) -> onnx.Mode
     )
     sizes = helper.make_tensor("sizes", TensorProto.INT64, [4], [1, 1, made, made])
     shapes = {"x": [1, 1, given, given], "y": [1, 1, made, made]}
-    x, y = (helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
+    x, y = (helper.make_tensor_value_info(name, kind, shape) for name, shape in shapes.items())
     graph = helper.make_graph([node], "resized", [x], [y], [sizes])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
@@ -40,3 +42,18 @@ def test_the_same_elements_as_onnx_runtime(
     (got,) = session.run(None, {"x": x})
     (wanted,) = frontend.load(model).reference({"x": x})
     np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize("target", ["cpu", "avx2"])
+@pytest.mark.parametrize(("given", "made"), [(30, 60), (61, 30), (7, 10)])
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_bytes_are_the_elements_that_numpy_takes(
+    given: int, made: int, kind: type[np.uint8 | np.int8], target: str
+) -> None:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    model = resized(given, made, "asymmetric", "floor", element)
+    x = np.arange(given**2).astype(np.uint8).view(kind).reshape(1, 1, given, given)
+    artifact = hybridc.compile(model, verify="off", threads=1, target=target)
+    (got,) = hybridc.InferenceSession(artifact, 1).run(None, {"x": x})
+    places = np.arange(made) * given // made
+    np.testing.assert_array_equal(got, x[:, :, places][..., places])

@@ -8,7 +8,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_builders import operator
-from tvm import relax, te
+from tvm import relax, te, tirx
 
 from hybridc.compiler import target
 from hybridc.compiler.interfaces import NotApplicable
@@ -17,6 +17,7 @@ from hybridc.schedules.transpose import Transpose
 
 op: Any = relax.op
 RULE = Transpose()
+ROWS = tirx.Var("rows", "int64")
 
 
 def transposed(build: Any, *inputs: Array, cpu: str = "cpu") -> Array | None:
@@ -133,3 +134,13 @@ def test_indices_of_32_bits() -> None:
     match = RULE.match(te.create_prim_func([x, y]), target.parse("cpu", threads=2))
     assert not isinstance(match, NotApplicable)
     assert match.nest is not None
+
+
+@pytest.mark.parametrize("shape", [(ROWS, 16, 24), (2, ROWS, 24), (2, 16, ROWS)])
+def test_buffers_of_open_size_raise_nothing(shape: tuple[Any, ...]) -> None:
+    """Loops of fixed extents over part of a buffer, as strips have them."""
+    x = te.placeholder(shape, "float32", "x")
+    y = te.compute((24, 2, 16), lambda k, i, j: x[i, j, k], name="y")
+    found = RULE.match(te.create_prim_func([x, y]), target.parse("avx2"))
+    assert not isinstance(found, NotApplicable)
+    assert (found.nest is not None) == (shape[0] is ROWS)

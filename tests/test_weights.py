@@ -5,10 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tvm
 from example_artifact import JSON_VALUES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tvm import relax
 
+from hybridc.compiler.build import lift_weights
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.model import Array
 from hybridc.compiler.weights import DTYPES, decode, encode
@@ -84,3 +87,17 @@ def test_a_name_that_stands_twice_is_refused() -> None:
     text = f'{{"w":{entry},"w":{entry}}}'.encode()
     with pytest.raises(ArtifactError, match="twice"):
         decode(memoryview(len(text).to_bytes(8, "little") + text))
+
+
+def test_equal_constants_are_stored_once() -> None:
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((4,), "float32"))
+    given = np.array([1, -0.0, np.nan, 3], "float32")
+    others = [given.copy(), np.array([1, 0.0, np.nan, 3], "float32"), given.view("int32")]
+    with builder.function("main", [x]):
+        terms = [relax.const(tvm.runtime.tensor(each)) for each in (given, *others)]
+        builder.emit_func_output(builder.emit(relax.Tuple([x, *terms])))
+    _, arrays = lift_weights(builder.finalize())
+    assert [str(each.dtype) for each in arrays.values()] == ["float32", "float32", "int32"]
+    np.testing.assert_array_equal(arrays["w0"].view("int32"), given.view("int32"))
+    np.testing.assert_array_equal(arrays["w1"].view("int32"), others[1].view("int32"))

@@ -74,12 +74,9 @@ def _takes(data: Expr, taps: dict[int, Taps], target: Target) -> bool:
     extents = shape(data)
     if sorted(taps) != [2, 3] or 0 in extents:
         return False
-    tall, wide = taps[2], taps[3]
-    nearest = tall.weight is None
     fits = max(extents[3], 2 * target.lanes()) * 4 <= _ROW_BYTES
-    sparse = extents[3] > _SPARSE * len(wide.index)
-    typed = str(data.ty.dtype) in (("float32",) if nearest else _TYPES)
-    return typed and fits and not sparse and target.lanes() in _PICKS
+    sparse = extents[3] > _SPARSE * len(taps[3].index)
+    return str(data.ty.dtype) in _TYPES and fits and not sparse and target.lanes() in _PICKS
 
 
 def _kernel(builder: Any, call: Any, taps: dict[int, Taps], target: Target) -> Expr:
@@ -147,7 +144,8 @@ class _Work:
     def _rows(self, x: Any, tables: list[Any], places: list[Any]) -> list[_Row]:
         """What stands at some columns, for each of these rows of the result."""
         width, least = self.given[3], max(self.columns.parts, 1) * self.target.lanes()
-        if self.columns.weight is None and width >= least:
+        picks = str(x.dtype) == "float32"  # the instruction that picks; bytes are converted
+        if picks and self.columns.weight is None and width >= least:
             return [self._given(x, tables, place) for place in places]
         sums = [_array(max(width, least), "float32") for _ in places]
         for place, row in zip(places, sums, strict=True):

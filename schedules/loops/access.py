@@ -33,13 +33,21 @@ def stride(indices: Any, buffer: Any, var: Var) -> int | None:
 
 def aligned(indices: Any, buffer: Any, var: Var, length: int) -> bool:
     """Whether a vector of `length` that begins at a multiple of that along `var` lies at one."""
-    flat: Any = 0
-    for index, extent in zip(indices, buffer.shape, strict=True):
-        flat = flat * int(extent) + index
     whole = tirx.Var("whole", var.ty)
-    flat = structural_map(flat, (type(var), lambda v: whole * length if v.same_as(var) else v))
+    flat = structural_map(
+        distance(indices, buffer),
+        (type(var), lambda v: whole * length if v.same_as(var) else v),
+    )
     found = sym.Analyzer().modular_set(simplify(flat))
     return int(found.coeff) % length == 0 and int(found.base) % length == 0
+
+
+def distance(indices: Any, buffer: Any) -> Expr:
+    """How far from the first element an access is."""
+    flat: Any = 0
+    for position, (index, extent) in enumerate(zip(indices, buffer.shape, strict=True)):
+        flat = flat * extent + index if position else index  # an open size may be the first
+    return flat
 
 
 def lane_divisor(body: Any, var: Var) -> int:

@@ -150,8 +150,10 @@ def _linear(indices: Any, buffer: Any, axes: Sequence[Any]) -> tuple[int, ...] |
         found = [access.simplify(x) for x in sym.detect_linear_equation(index, list(axes))]
         if not found or not all(isinstance(part, tirx.IntImm) for part in found):
             return None
+        if not scale and any(int(part) for part in found):
+            return None  # behind an axis of open size
         total = [sum_ + int(part) * scale for sum_, part in zip(total, found, strict=True)]
-        scale *= int(extent)
+        scale *= int(extent) if isinstance(extent, tirx.IntImm) else 0
     return tuple(total)
 
 

@@ -65,10 +65,7 @@ class Stage:
     def _start(self, indices: Any, buffer: Any) -> int | None:
         """Where an access begins."""
         zero = {axis: tirx.const(0, str(axis.ty.dtype)) for axis in self.block.axes}
-        flat: Any = 0
-        for index, extent in zip(indices, buffer.shape, strict=True):
-            flat = flat * int(extent) + vector_loops.substitute(index, zero)
-        found = access.simplify(flat)
+        found = access.simplify(vector_loops.substitute(access.distance(indices, buffer), zero))
         return int(found) if isinstance(found, tirx.IntImm) else None
 
 

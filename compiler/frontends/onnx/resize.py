@@ -148,13 +148,17 @@ def _scaled(extent: Extent, scale: float) -> Extent:
 
 
 def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
-    """Images of float32 whose batch and channels stay, by options that TVM reads rightly."""
-    rank = len(node.shape())
+    """Images of float32 whose batch and channels stay, by options that TVM reads rightly.
+
+    Of bytes, those whose nearest elements are taken.
+    """
+    rank, kind = len(node.shape()), dtype(node.inputs[0])
+    nearest = node.get("mode", "nearest") == "nearest" and rank == 4 and are_known(node.shape())
     options = node.get("antialias", 0) or node.get("exclude_outside", 0) or node.get("axes")
     return (
         node.operator == "Resize"
         and 3 <= rank <= 5
-        and dtype(node.inputs[0]) == "float32"
+        and (kind == "float32" or (nearest and kind in ("uint8", "int8")))
         and node.opset >= 11
         and not options
         and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"
