@@ -49,6 +49,25 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         )
         for start, stop, step in ((1, -6, -1), (-1, -99, -2), (4, 1, -1), (-9, -9, -1))
     },
+    "lstm_17": (
+        [node("LSTM", "x w r b", "y _ z", hidden_size=17, direction="bidirectional")],
+        [5, "n", 4],
+        {"w": noise(2, 68, 4) / 4, "r": noise(2, 68, 17) / 4, "b": noise(2, 136)},
+    ),
+    "gru_17": (
+        [node("GRU", "x w r", "y", hidden_size=17, direction="bidirectional")],
+        [5, "n", 4],
+        {"w": noise(2, 51, 4) / 4, "r": noise(2, 51, 17) / 4},
+    ),
+    "signal": ([node("Conv", "x k", "y", pads=[1, 1])], [2, 3, "n"], {"k": noise(5, 3, 3)}),
+    "shares": ([node("Softmax", "x", "y", axis=1)], [2, "n", 3], {}),
+    "sums": ([node("CumSum", "x axis", "y")], [2, "n", 3], {"axis": np.array(1)}),
+    "turned": (
+        [node("Transpose", "x", "t", perm=[2, 0, 1]), node("Concat", "t t", "y", axis=0)],
+        [2, 3, "n"],
+        {},
+    ),
+    "rows": ([node("MatMul", "k x", "y")], [4, "n"], {"k": noise(3, 4)}),
     "linear": ([*TWICE, node("Resize", "x _ _ sizes", "y", mode="linear")], IMAGE, SIZES),
     "nearest": (
         [
@@ -100,7 +119,7 @@ def test_an_operator_beside_open_sizes(name: str) -> None:
     for each in nodes:
         for names in (each.input, each.output):
             names[:] = ["" if given == "_" else given for given in names]
-    made = [("y", FLOAT, None), *([("z", FLOAT, None)] if name == "lstm" else [])]
+    made = [("y", FLOAT, None), *([("z", FLOAT, None)] if name.startswith("lstm") else [])]
     proto = build(nodes, [("x", FLOAT, shape)], made, constants)
     outcome = driver.compile_source(proto, Options(threads=1, verify="off"))
     session = InferenceSession(outcome.artifact, 1)

@@ -68,6 +68,11 @@ def test_layers_of_any_size(
     agree(layer(operator, time, batch, sizes, direction, bias))
 
 
+@pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
+def test_one_unit_more_than_a_vector_both_ways(operator: str) -> None:
+    agree(layer(operator, 5, 2, (33, 17), "bidirectional", True))
+
+
 @pytest.mark.parametrize("operator", ["GRU", "LSTM"])
 def test_long_sequences_take_no_larger_a_program(operator: str) -> None:
     model = layer(operator, 700, 1, (4, 24), "bidirectional", True)

@@ -10,7 +10,7 @@ import torch
 from onnx import TensorProto, helper
 from tvm import relax
 
-from hybridc.compiler import pipeline, target
+from hybridc.compiler import frontend, pipeline, target
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
@@ -30,9 +30,14 @@ def run(build: Any, *inputs: Array) -> Array:
         with builder.dataflow():
             y = builder.emit_output(build(*variables))
         builder.emit_func_output(y)
+    return lowered(builder.finalize(), *inputs)
+
+
+def lowered(module: Any, *inputs: Array) -> Array:
+    """Lower, schedule and run a module."""
     context = Context(target.parse("cpu"), pipeline.rules())
     steps = pipeline.parse("legalize,fuse,schedule,start-at-infinity,fast-math")
-    (result,) = evaluate(pipeline.run(steps, builder.finalize(), context), list(inputs))
+    (result,) = evaluate(pipeline.run(steps, module, context), list(inputs))
     assert not context.notes
     return result
 
@@ -81,6 +86,34 @@ def test_weights_are_those_of_onnx_runtime(
     np.testing.assert_allclose(got.transpose(0, 3, 1, 2), wanted, atol=2e-5)
     got = run(lambda v: relax.op.image.resize2d(v, size, layout="NCHW", **options), first)
     np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("method", ["linear", "cubic"])
+def test_places_far_to_the_right_are_rounded_as_onnx_runtime_does(mode: str, method: str) -> None:
+    x = image((4, 480), 1).transpose(0, 3, 1, 2).copy()
+    wanted = by_onnx_runtime(x, (9, 224), mode, mode=method, cubic_coeff_a=-0.75)
+    size = relax.ShapeExpr([9, 224])
+    options: dict[str, Any] = {
+        "coordinate_transformation_mode": mode,
+        "rounding_method": "round_prefer_floor",
+    }
+    got = run(
+        lambda v: relax.op.image.resize2d(
+            v, size, layout="NCHW", method=method, cubic_alpha=-0.75, **options
+        ),
+        x,
+    )
+    np.testing.assert_allclose(got, wanted, atol=5e-6)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_places_far_to_the_right_are_rounded_as_torch_does(aligned: bool, method: str) -> None:
+    x = torch.randn(1, 1, 4, 480, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Upsample((9, 224), mode=method, align_corners=aligned)
+    got = lowered(frontend.load(model, example_inputs=(x,)).module, x.numpy())
+    np.testing.assert_allclose(got, model(x).numpy(), atol=5e-6)
 
 
 @pytest.mark.parametrize(("before", "after"), SIZES)

@@ -30,6 +30,10 @@ _AT_ONCE = 9
 _UNROLLED = 8
 _INJECTIVE = 2  # TVM's OpPatternKind
 _CROP = "tf_crop_and_resize"  # reads from outside the image too
+# Only the nearest element is rounded to; beside other methods this tells operators of torch: what
+# TVM's importer of torch writes, and what our export to ONNX does.
+TORCH_ROUNDING = "ceil"
+_OF_TORCH = frozenset({"", "round", TORCH_ROUNDING})
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Taps:
 def resize2d(builder: Any, call: Any) -> Expr:
     """Lower `relax.image.resize2d` by tables.
 
-    Coordinates follow TVM's formulas, in float32.  Cropping, symbolic shapes and layouts in blocks
-    are left to TVM.
+    Coordinates are those of the library that the operator comes from, to the last bit: far to the
+    right, one rounding of a coordinate is much of the way from a pixel to the next.  Cropping,
+    symbolic shapes and layouts in blocks are left to TVM.
     """
     taps = resize_taps(call)
     if taps is None:
@@ -108,10 +113,11 @@ def _windows(extent: int, wanted: int) -> Taps:
 
 def _taps(extent: int, wanted: int, mode: str, attrs: Any) -> Taps:
     """What an axis of a resized image reads."""
-    at = _coordinates(extent, wanted, mode)
-    method = str(attrs.method)
+    method, given = str(attrs.method), str(attrs.rounding_method)
+    of_torch = method == "nearest_neighbor" or given in _OF_TORCH
+    at = (_coordinates if of_torch else _onnx_coordinates)(extent, wanted, mode)
     if method == "nearest_neighbor":
-        rounding = str(attrs.rounding_method) or ("round" if mode == "align_corners" else "floor")
+        rounding = given or ("round" if mode == "align_corners" else "floor")
         return Taps(_clamp(_rounded(at, rounding)[:, None], extent), None)
     floor = np.floor(at)
     part = (at - floor)[:, None]
@@ -126,7 +132,10 @@ def _taps(extent: int, wanted: int, mode: str, attrs: Any) -> Taps:
 
 
 def _coordinates(extent: int, wanted: int, mode: str) -> Array:
-    """Where the places of the result lie in the input, in float32."""
+    """Where the places of the result lie in the input, in float32 as torch rounds.
+
+    Its compilers make one instruction of a product and a difference, which rounds once.
+    """
     place = np.arange(wanted).astype("float32")
     scale = np.float32(extent) / np.float32(wanted)
     half = np.float32(0.5)
@@ -140,7 +149,23 @@ def _coordinates(extent: int, wanted: int, mode: str) -> Array:
         case "pytorch_half_pixel" if wanted == 1:
             return 0 * place
         case _:
-            return (place + half) * scale - half
+            return ((place + half).astype("float64") * scale - half).astype("float32")
+
+
+def _onnx_coordinates(extent: int, wanted: int, mode: str) -> Array:
+    """Where the places of the result lie in the input, in float32 as ONNX Runtime rounds."""
+    place = np.arange(wanted).astype("float32")
+    scale = np.float32(wanted) / np.float32(extent)
+    half = np.float32(0.5)
+    match mode:
+        case "asymmetric":
+            return place / scale
+        case "align_corners":
+            return place * np.float32(extent - 1) / np.float32(max(wanted - 1, 1))
+        case "pytorch_half_pixel" if wanted == 1:
+            return 0 * place
+        case _:
+            return (place + half) / scale - half
 
 
 def nearest(extent: int, wanted: int, mode: str, rounding: str) -> Array:
