@@ -26,7 +26,7 @@ class Stored(Strategy):
     """A sampler that is asked for points.
 
     With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
-    well, one study for each space, so that Optuna's dashboard shows them: as parameters the places
+    well, one study for each kernel, so that Optuna's dashboard shows them: as parameters the places
     of the knobs' values, as the value the logarithm of seconds, point and seconds as attributes.
     """
 
@@ -65,13 +65,14 @@ class Stored(Strategy):
         from hybridc.compiler.log.connect import hidden
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        identity = json.dumps([task.space, task.default, self.seed], sort_keys=True)
+        described = [task.name, task.space, task.default, self.seed]
+        identity = json.dumps(described, sort_keys=True)
         kind = plugin.name_of(type(self))
         name = f"hybridc-{kind}-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
         try:
             study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
-            known = len(study.get_trials(deepcopy=False))
-            study.add_trials(_finished(task, history)[known:])
+            known = {_told(trial) for trial in study.get_trials(deepcopy=False)}
+            study.add_trials([t for t in _finished(task, history) if _told(t) not in known])
         except Exception as error:  # drivers raise errors of many kinds
             raise PluginError(
                 f"{kind}: storage {hidden(self.storage)!r}: {first_line(error)}"
@@ -123,6 +124,11 @@ def costs(history: Sequence[Trial]) -> list[float]:
     known = [trial.cost for trial in _points.measured(history)]
     worst = 2 * max(known, default=1.0)
     return [log(trial.cost if isfinite(trial.cost) else worst) for trial in history]
+
+
+def _told(trial: Any) -> str:
+    """The point that a trial in a study is of."""
+    return json.dumps(trial.user_attrs.get("point"), sort_keys=True)
 
 
 def _places(task: SearchTask, point: Point) -> dict[str, int]:

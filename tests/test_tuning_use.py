@@ -23,7 +23,7 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, PluginError
-from hybridc.compiler.interfaces import Point
+from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
@@ -61,13 +61,13 @@ def test_a_compilation_tunes_and_the_next_one_knows(
     with open_log(str(log), readonly=True) as opened:
         records = list(opened.records())
     points = {tuple(record.point.items()) for record in records}
-    assert len(points) == 3
+    assert len(points) == 1 + 3  # the default, and the trials
     # Beside them are the winner's and the default's when they were measured again, and in the model
     # the default's and those of points that are not much slower.
-    assert 3 + 1 <= len(records) <= 3 + 2 * 2 + 3
+    assert 4 + 1 <= len(records) <= 4 + 2 * 2 + 4
     assert {record.mode for record in records} == {"warm", "model-warm"}
     assert all(record.verdict is Verdict.OK for record in records)
-    assert "tuned by 3 measurements: all trials are done" in first["notes"]
+    assert "tuned by 4 measurements: all trials are done" in first["notes"]
     assert first["records"]["hits"] == 1
     (kernel,) = Artifact.load(out).lock.values()
     assert kernel["point"] in [dict(record.point) for record in records]
@@ -132,7 +132,7 @@ def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name
     strategy = strategies.catalogue().create(f"{name}{{storage=sqlite:///{path}}}")
     pool: Any = FakePool()
     with open_log(str(path), plugins=(plugin,)) as opened:
-        tuned = Tuner(made(plugin), opened, strategy, pool, Budget(19)).run()
+        tuned = Tuner(made(plugin), opened, strategy, pool, Budget(18)).run()
         times = {each.seconds[0] for each in opened.records() if each.verdict is Verdict.OK}
     assert tuned.measured == 19
     (summary,) = optuna.get_all_study_summaries(f"sqlite:///{path}")
@@ -144,6 +144,21 @@ def test_the_study_of_optuna_lives_in_the_log(tmp_path: Path, plugin: Path, name
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     with open_log(str(path), plugins=(plugin,)) as opened:
         assert len(opened) == 19
+
+
+def test_kernels_of_one_space_have_studies_of_their_own(tmp_path: Path, plugin: Path) -> None:
+    """And what another tuner told already is not told twice."""
+    optuna = pytest.importorskip("optuna")
+    storage = f"sqlite:///{tmp_path}/optuna.sqlite"
+    strategy = strategies.catalogue().create(f"tpe{{storage={storage}}}")
+    (task,) = made(plugin)
+    other = replace(task.search, name="another kernel")
+    trials = [Trial(task.search.point(number), 1e-3) for number in range(5)]
+    strategy.observe(task.search, trials[:3])
+    strategy.observe(task.search, trials[2:])
+    strategy.observe(other, trials[:2])
+    found = optuna.get_all_study_summaries(storage)
+    assert sorted(study.n_trials for study in found) == [2, 5]
 
 
 def test_the_password_of_a_storage_is_not_shown(tmp_path: Path, plugin: Path) -> None:
