@@ -12,10 +12,14 @@ from math import isfinite, log
 from random import Random
 from typing import Any, ClassVar
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from hybridc.autotune import _points
 from hybridc.compiler import plugin
 from hybridc.compiler.errors import PluginError, first_line
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
+from hybridc.compiler.log import connect
 
 # Questions to a sampler in one proposal; one that repeats itself that often has converged.
 _QUESTIONS = 64
@@ -33,10 +37,16 @@ class Stored(Strategy):
     storage: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse to work where Optuna is not installed."""
+        """Refuse to work where Optuna is not installed, or no such storage can be."""
+        name = plugin.name_of(type(self))
         if importlib.util.find_spec("optuna") is None:
-            name = plugin.name_of(type(self))
             raise PluginError(f"{name} needs Optuna: pip install 'hybridc[tune]'")
+        try:
+            if self.storage:
+                make_url(self.storage).get_dialect()
+        except ArgumentError as error:
+            told = f"{name}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
+            raise PluginError(told) from error
 
     @abstractmethod
     def asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
@@ -62,8 +72,6 @@ class Stored(Strategy):
         """Add the trials that the study in the storage lacks."""
         import optuna
 
-        from hybridc.compiler.log.connect import hidden
-
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         described = [task.name, task.space, task.default, self.seed]
         identity = json.dumps(described, sort_keys=True)
@@ -75,7 +83,7 @@ class Stored(Strategy):
             study.add_trials([t for t in _finished(task, history) if _told(t) not in known])
         except Exception as error:  # drivers raise errors of many kinds
             raise PluginError(
-                f"{kind}: storage {hidden(self.storage)!r}: {first_line(error)}"
+                f"{kind}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
             ) from error
 
 

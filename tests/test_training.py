@@ -107,6 +107,9 @@ def test_ones_own_log_teaches_the_cost_model(
     assert found["kernels"] == len(kernels)
     assert found["after"] > found["before"]
     assert found["file"] == str(cost_model.own())
+    assert not found["replaced"]
+    assert entry.run(call) == 0
+    assert "instead of the one that was there" in capsys.readouterr().out
     rows = kernels[0].predictor.features.of(points(kernels[0]))
     wanted = [seconds(point) for point in points(kernels[0])]
     taught, shipped = cost_model.load(cost_model.own()), cost_model.load(cost_model.PRETRAINED)

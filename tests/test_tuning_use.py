@@ -172,6 +172,8 @@ def test_the_password_of_a_storage_is_not_shown(tmp_path: Path, plugin: Path) ->
         with pytest.raises(PluginError, match=r"'postgresql\+psycopg://me:\*\*\*@") as caught:
             tuner.run()
     assert "secret" not in str(caught.value)
+    with pytest.raises(PluginError, match="tpe: storage 'nonsense://': Can't load plugin"):
+        strategies.catalogue().create("tpe{storage=nonsense://}")
 
 
 def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(
