@@ -227,21 +227,22 @@ class InModel:
 def ratio(timed: Mapping[tuple[int, ...], Sequence[float]], default: tuple[int, ...]) -> float:
     """What the fastest point takes, the default as 1, by times that did not choose it.
 
-    Every other round chooses, and those between tell; then the other way round.
+    Every other round chooses, and those between tell; then the other way round.  A round's times
+    are compared with each other, since what disturbs the machine lasts for some of its calls.
     """
-    halves = [
-        {point: median(_half(seconds, odd) or seconds) for point, seconds in timed.items()}
-        for odd in (False, True)
-    ]
-    pairs = halves, halves[::-1]
-    return fmean(
-        tell[min(choose, key=choose.__getitem__)] / tell[default] for choose, tell in pairs
-    )
+    halves = [{point: _rounds(each, odd) for point, each in timed.items()} for odd in (0, 1)]
+    told: list[float] = []
+    for choose, tell in (halves, halves[::-1]):
+        fastest = min(choose, key=lambda point: median(choose[point]))
+        pairs = zip(tell[fastest], tell[default], strict=False)  # of several tunings, not all
+        told.append(median(one / other for one, other in pairs))
+    return fmean(told)
 
 
-def _half(seconds: Sequence[float], odd: bool) -> list[float]:
-    """The times of every other round."""
-    return [each for i, each in enumerate(seconds) if i // _CALLS % 2 == odd]
+def _rounds(seconds: Sequence[float], odd: int) -> list[float]:
+    """Medians of every other round; of a single one, where there is no other."""
+    every = [median(seconds[i : i + _CALLS]) for i in range(0, len(seconds), _CALLS)]
+    return every[odd::2] or every
 
 
 def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[Version]:
