@@ -12,10 +12,14 @@ from math import isfinite, log
 from random import Random
 from typing import Any, ClassVar
 
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
 from hybridc.autotune import _points
 from hybridc.compiler import plugin
 from hybridc.compiler.errors import PluginError, first_line
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
+from hybridc.compiler.log import connect
 
 # Questions to a sampler in one proposal; one that repeats itself that often has converged.
 _QUESTIONS = 64
@@ -26,17 +30,23 @@ class Stored(Strategy):
     """A sampler that is asked for points.
 
     With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
-    well, one study for each space, so that Optuna's dashboard shows them: as parameters the places
+    well, one study for each kernel, so that Optuna's dashboard shows them: as parameters the places
     of the knobs' values, as the value the logarithm of seconds, point and seconds as attributes.
     """
 
     storage: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse to work where Optuna is not installed."""
+        """Refuse to work where Optuna is not installed, or no such storage can be."""
+        name = plugin.name_of(type(self))
         if importlib.util.find_spec("optuna") is None:
-            name = plugin.name_of(type(self))
             raise PluginError(f"{name} needs Optuna: pip install 'hybridc[tune]'")
+        try:
+            if self.storage:
+                make_url(self.storage).get_dialect()
+        except ArgumentError as error:
+            told = f"{name}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
+            raise PluginError(told) from error
 
     @abstractmethod
     def asked(self, task: SearchTask, history: Sequence[Trial], draw: Random) -> Iterator[Point]:
@@ -62,19 +72,18 @@ class Stored(Strategy):
         """Add the trials that the study in the storage lacks."""
         import optuna
 
-        from hybridc.compiler.log.connect import hidden
-
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        identity = json.dumps([task.space, task.default, self.seed], sort_keys=True)
+        described = [task.name, task.space, task.default, self.seed]
+        identity = json.dumps(described, sort_keys=True)
         kind = plugin.name_of(type(self))
         name = f"hybridc-{kind}-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
         try:
             study = optuna.create_study(storage=self.storage, study_name=name, load_if_exists=True)
-            known = len(study.get_trials(deepcopy=False))
-            study.add_trials(_finished(task, history)[known:])
+            known = {_told(trial) for trial in study.get_trials(deepcopy=False)}
+            study.add_trials([t for t in _finished(task, history) if _told(t) not in known])
         except Exception as error:  # drivers raise errors of many kinds
             raise PluginError(
-                f"{kind}: storage {hidden(self.storage)!r}: {first_line(error)}"
+                f"{kind}: storage {connect.hidden(self.storage)!r}: {first_line(error)}"
             ) from error
 
 
@@ -123,6 +132,11 @@ def costs(history: Sequence[Trial]) -> list[float]:
     known = [trial.cost for trial in _points.measured(history)]
     worst = 2 * max(known, default=1.0)
     return [log(trial.cost if isfinite(trial.cost) else worst) for trial in history]
+
+
+def _told(trial: Any) -> str:
+    """The point that a trial in a study is of."""
+    return json.dumps(trial.user_attrs.get("point"), sort_keys=True)
 
 
 def _places(task: SearchTask, point: Point) -> dict[str, int]:

@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("part", choices=("models", "kernels"))
     parser.add_argument("--models", default=_MODELS, help="models: these alone")
     parser.add_argument("--kernels", help="kernels: these alone")
-    parser.add_argument("--trials", type=int, help="points for each kernel")
+    parser.add_argument("--trials", type=int, help="of each kernel")
     caches = "models: what kernels find in the caches while they are measured"
     parser.add_argument("--caches", choices=("auto", "warm", "cold"), default="auto", help=caches)
     parser.add_argument("--baseline", type=int, default=512, help="kernels: MetaSchedule's trials")
@@ -146,7 +146,7 @@ class Pair:
 
 def beside_metaschedule(kernels: Sequence[Operator], trials: int, baseline: int) -> Iterator[str]:
     """Tune kernels, and time what came of it beside what MetaSchedule found, in turn."""
-    libraries = (f"ours ({trials} trials)", f"MetaSchedule ({baseline} trials)")
+    libraries = (f"ours (default and {trials} trials)", f"MetaSchedule ({baseline} trials)")
     yield markdown.head(("kernel", *libraries, "ratio", "seeds", "measured"))
     good, counted = 0, 0
     chosen = target.parse("cpu", THREADS)

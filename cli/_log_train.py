@@ -47,9 +47,11 @@ def train(
     """
     from hybridc.compiler import driver
     from hybridc.compiler.configuration.plans import Options
+    from hybridc.compiler.hardware import host
     from hybridc.compiler.log import access
     from hybridc.compiler.tuning import cost_model, training
 
+    host.check_threads(plain["threads"])
     cost_model.require_xgboost()
     shapes = shapes_of(models, shape)
     glance(models)

@@ -47,7 +47,8 @@ _INTERRUPTED = 130  # 128 + SIGINT
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Points to measure for each kernel, on average; those in the log count.",
+    help="Points to measure for each kernel besides its default, on average; those that the log has"
+    " count.",
 )
 @BUDGET
 @click.option(

@@ -186,7 +186,8 @@ class SearchTask:
     `hints` were good points of similar kernels.  `canonical` gives points with the same schedule
     one form, which is tried once.  `score` predicts how points compare: the lower, the faster.
     `match` is the kernel itself, for a strategy that knows more of it than the knobs; None where
-    there is none, as in a recorded sweep.
+    there is none, as in a recorded sweep.  `name` tells it, and the state of the caches in which it
+    is measured, from others with the same space.
     """
 
     space: Space
@@ -195,6 +196,7 @@ class SearchTask:
     canonical: Callable[[Point], Point] = _itself
     score: Callable[[Sequence[Point]], Sequence[float]] | None = None
     match: Match | None = None
+    name: str = ""
 
     @property
     def size(self) -> int:

@@ -92,12 +92,14 @@ def made(plugin: Path) -> list[Task]:
     return tasks.distinct([(faulty_rule.kernel(plugin), 3)])
 
 
-def tuner(plugin: Path, opened: TuningLog, pool: Any, trials: int = SPACE, **options: Any) -> Tuner:
+def tuner(
+    plugin: Path, opened: TuningLog, pool: Any, trials: int = SPACE - 1, **options: Any
+) -> Tuner:
     chosen = strategies.catalogue().create("random")
     return Tuner(made(plugin), opened, chosen, pool, Budget(trials), **options)
 
 
-def tune(plugin: Path, path: Path, pool: Any, trials: int = SPACE, **options: Any) -> Tuned:
+def tune(plugin: Path, path: Path, pool: Any, trials: int = SPACE - 1, **options: Any) -> Tuned:
     with open_log(str(path), plugins=(plugin,)) as opened:
         return tuner(plugin, opened, pool, trials, **options).run()
 

@@ -82,7 +82,7 @@ def test_a_missing_model_and_one_of_other_features_are_said_in_a_line(
 def test_missing_xgboost_is_said_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "xgboost", None)
     with pytest.raises(InputError, match=r"pip install 'hybridc\[tune\]'"):
-        cost_model.load()
+        cost_model.load(cost_model.PRETRAINED)
 
 
 def test_features_outside_what_was_learned_are_foreign(model: CostModel) -> None:

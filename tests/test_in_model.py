@@ -1,8 +1,10 @@
 """What is fastest alone need not be so in a model, and what was timed there goes first."""
 
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -106,6 +108,19 @@ def test_the_model_decides_between_the_fastest_points(
     again = in_this(model, task, log).compare()
     assert again == [placed]
     assert counts == [3]  # nothing is timed twice
+
+
+def test_what_chooses_a_point_does_not_tell_its_gain() -> None:
+    """Of points that are alike, the luckiest is no gain."""
+    draw = random.Random(0)
+    gains: list[float] = []
+    for _ in range(200):
+        timed = {(n,): [draw.gauss(1.0, 0.05) for _ in range(24)] for n in range(4)}
+        gains.append(in_model.ratio(timed, (0,)))
+    assert fmean(gains) == pytest.approx(1.0, abs=0.004)
+    faster = {(0,): [1.0] * 24, (1,): [0.9] * 24}
+    assert in_model.ratio(faster, (0,)) == pytest.approx(0.9)
+    assert in_model.ratio({(0,): [2.0], (1,): [1.0]}, (0,)) == 0.5  # a single round has no halves
 
 
 def test_two_tunings_time_a_model_once(

@@ -15,6 +15,7 @@ from hybridc.compiler.log import access
 from hybridc.compiler.log.lookup import Hit, Miss
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.tuning.tasks import history
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,11 @@ def rule(records: Sequence[Record]) -> tuple[dict[str, int], float] | None:
     for point, group in choices.items():
         if any(each.verdict is Verdict.WRONG for each in group):
             continue
-        samples = [s for each in group if each.verdict is Verdict.OK for s in each.seconds]
-        if samples:
+        good = [each.seconds for each in group if each.verdict is Verdict.OK]
+        if good:
+            least = min(map(statistics.median, good))
+            calm = [each for each in good if statistics.median(each) <= 1.12 * least]
+            samples = [sample for each in calm for sample in each]
             timed.append((point, statistics.median(samples), noise(samples)))
     if not timed:
         return None
@@ -85,6 +89,23 @@ def test_the_winner_is_that_of_the_rule(
         assert isinstance(found, Hit)
         assert found.record.point == wanted[0]
         assert found.seconds == pytest.approx(wanted[1], rel=1e-12)
+
+
+def test_a_visit_that_was_disturbed_does_not_outvote_the_others(tmp_path: Path) -> None:
+    """Though its samples scatter, and so are more."""
+    default = [
+        record(point={"rows": 1}, seconds=tuple(1.3e-3 + 1e-5 * n for n in range(40))),
+        record(point={"rows": 1}, seconds=(1e-3,) * 6, seed=1),
+    ]
+    slower = record(point={"rows": 2}, seconds=(1.1e-3,) * 6)
+    lucky = [record(point={"rows": 3}, seconds=(s,) * 6) for s in (0.99e-3, 1.07e-3, 1.08e-3)]
+    with access.open_log(str(tmp_path / "log.sqlite")) as log:
+        log.add([*default, slower, *lucky], (kernel(), TARGET, TOOLS))
+        found = log.lookup(kernel().key, TARGET, TOOLS)
+        known = {str(t.point): t.seconds for t in history(log.records(), default[0].rule, "warm")}
+    assert isinstance(found, Hit)
+    assert (found.record.point, found.seconds) == ({"rows": 1}, 1e-3)
+    assert known == {"{'rows': 1}": 1e-3, "{'rows': 2}": 1.1e-3, "{'rows': 3}": 1.07e-3}
 
 
 @pytest.mark.parametrize(

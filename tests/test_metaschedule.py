@@ -59,7 +59,7 @@ def test_a_tuning_ends_is_right_and_is_kept(
     monkeypatch.setattr(tasks, "NOISE", -1.0)  # never stop early
     one = task(name)
     with access.open_log(str(tmp_path / "log.db")) as log:
-        tuner = Tuner([one], log, strategy(), pool, Budget(TRIALS))
+        tuner = Tuner([one], log, strategy(), pool, Budget(TRIALS - 1))
         done = tuner.run()
         assert (done.measured, done.reason) == (TRIALS, "all trials are done")
         records = list(log.records(workload=one.workload.key))
@@ -68,7 +68,7 @@ def test_a_tuning_ends_is_right_and_is_kept(
         assert {record.rule for record in records} == {"fallback"}
         assert {record.verdict for record in records} <= {Verdict.OK, Verdict.REFUSED}
         assert any(record.point[SKETCH] and record.seconds for record in records)
-        assert Tuner([task(name)], log, strategy(), pool, Budget(TRIALS)).run().measured == 0
+        assert Tuner([task(name)], log, strategy(), pool, Budget(TRIALS - 1)).run().measured == 0
         compiled(one.kernel.func, log)
 
 

@@ -102,6 +102,20 @@ def test_records_with_other_knobs_are_passed_over(kernel: Kernel) -> None:
     assert list(one(points(kernel))) == list(other(points(kernel)))
 
 
+def test_ones_own_cost_model_that_is_of_no_use_gives_way_to_the_packages(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("xgboost")
+    monkeypatch.setattr(cost_model, "own", lambda: tmp_path / "own.ubj")
+    assert cost_model.note() == ""
+    foreign = b"of another XGBoost"
+    cost_model.own().write_bytes(foreign + cost_model.blake3(foreign).digest())
+    assert Predictor(kernel).guide == "learned"
+    told = cost_model.note()
+    assert told.startswith(f"points were ranked by the package's cost model: cost model {tmp_path}")
+    assert told.endswith("made by another XGBoost; train it anew")
+
+
 @pytest.mark.parametrize("content", [b"", b"x" * 100, None])
 def test_a_cost_model_that_is_of_no_use_stops_nothing(
     kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
@@ -111,8 +125,8 @@ def test_a_cost_model_that_is_of_no_use_stops_nothing(
     else:
         foreign = tmp_path / "cost_model.ubj"
         foreign.write_bytes(content)
-        monkeypatch.setattr(cost_model.load, "__defaults__", (foreign,))
-    assert "cost model " in cost_model.unusable()
+        monkeypatch.setattr(cost_model, "PRETRAINED", foreign)
+    assert "without the learned cost model: cost model " in cost_model.note()
     every = points(kernel)
     score = Predictor(kernel).score([], Looker(kernel))
     assert score is not None

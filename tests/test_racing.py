@@ -18,6 +18,7 @@ from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race, Sample
+from hybridc.compiler.tuning.staff import DeadlineError
 
 TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
 
@@ -226,6 +227,18 @@ def test_a_default_that_was_disturbed_is_told_though_the_others_are_interrupted(
     with pytest.raises(KeyboardInterrupt):
         pool.measure(bench, [{"size": size} for size in range(1, 6)], None, found.append)
     assert {each.point["size"]: each.time for each in found}[0] == pytest.approx(1e-3)
+
+
+def test_a_baseline_is_kept_though_the_time_ends_before_its_times_agree() -> None:
+    class Late(Timed):
+        def _time(self, *given: Any, **named: Any) -> Measured:
+            if self.seen:
+                raise DeadlineError
+            return super()._time(*given, **named)
+
+    bench: Any = Bench(cast("Any", None), Path("kernel"), Path("wanted"), 1.0)
+    found = Late(0).set_baseline(bench, {"size": 0})
+    assert (found.verdict, found.time) == (Verdict.OK, pytest.approx(1e-3))
 
 
 def measured(seconds: float, verdict: Verdict = Verdict.OK) -> Measured:

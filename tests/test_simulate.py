@@ -112,9 +112,11 @@ def test_a_replay_starts_with_the_default_and_finds_the_best() -> None:
     assert history[0] == kernel.trial(kernel.default)
     needed = simulate.trials_to(history, kernel)
     assert needed is not None
-    assert min(t.cost for t in history[:needed]) <= 1.02 * kernel.best
-    assert min(t.cost for t in history[: needed - 1]) > 1.02 * kernel.best
+    assert min(t.cost for t in history[: 1 + needed]) <= 1.02 * kernel.best
+    assert min(t.cost for t in history[:needed]) > 1.02 * kernel.best
     assert simulate.trials_to([Trial(kernel.default)], kernel) is None
+    assert simulate.trials_to([Trial(kernel.default, kernel.best)], kernel) == 0
+    assert len(simulate.replay(kernel, strategies.catalogue().create("genetic"), 0)) == 1
 
 
 @pytest.mark.parametrize("name", ["genetic", "evolutionary", "fmqa"])
@@ -133,7 +135,9 @@ def test_a_curve_falls_and_is_filled_up() -> None:
     kernel = made()
     history = simulate.replay(kernel, strategies.catalogue().create("random"), 8)
     curve = simulate.curve(history, kernel, 12)
-    assert len(curve) == 12
+    assert len(history) == 1 + 8  # trials follow the default
+    assert len(curve) == 1 + 12
+    assert curve[0] == kernel.trial(kernel.default).cost / kernel.best
     assert (np.diff(curve) <= 0).all()
     assert curve[-1] == min(t.cost for t in history) / kernel.best
 

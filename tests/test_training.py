@@ -107,14 +107,17 @@ def test_ones_own_log_teaches_the_cost_model(
     assert found["kernels"] == len(kernels)
     assert found["after"] > found["before"]
     assert found["file"] == str(cost_model.own())
+    assert not found["replaced"]
+    assert entry.run(call) == 0
+    assert "instead of the one that was there" in capsys.readouterr().out
     rows = kernels[0].predictor.features.of(points(kernels[0]))
     wanted = [seconds(point) for point in points(kernels[0])]
-    taught, shipped = cost_model.load(), cost_model.load(cost_model.PRETRAINED)
+    taught, shipped = cost_model.load(cost_model.own()), cost_model.load(cost_model.PRETRAINED)
     assert cost_model.kendall(taught.predict(rows), wanted) > 0.8
     assert cost_model.kendall(shipped.predict(rows), wanted) < 0.8
     assert taught.knows(rows)
     cost_model.own().write_bytes(b"torn")
-    assert str(cost_model.own()) in cost_model.unusable()
+    assert str(cost_model.own()) in cost_model.note()
 
 
 def test_what_is_held_out_teaches_nothing(
@@ -149,6 +152,8 @@ def test_too_little_to_learn_from_is_one_line(
     said = capsys.readouterr().err
     assert "0 kernels of these models have 4 points or more" in said
     assert said.count("\n") == 1
+    assert entry.run(["log", "train", str(source), "--threads", "9999"]) == 2
+    assert "9999" in capsys.readouterr().err
     assert entry.run(["log", "train", str(source), "--log", str(tmp_path / "none")]) == 2
     assert "there is no tuning log" in capsys.readouterr().err
 

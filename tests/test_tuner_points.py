@@ -7,7 +7,7 @@ from typing import Any
 
 import faulty_rule
 import pytest
-from fake_pool import SPACE, FakePool, exhaustive, made, measured_in, tune, tuner
+from fake_pool import SPACE, FakePool, exhaustive, judged, made, measured_in, tune, tuner
 from tvm.script import from_source, tirx
 
 from hybridc.compiler import strategies
@@ -22,6 +22,7 @@ from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.update import Update
 
 
 @pytest.fixture(scope="module")
@@ -80,13 +81,13 @@ def test_the_best_points_of_nearby_kernels_come_behind_the_default(
         chosen = strategies.catalogue().create("random")
         known = tasks.distinct([(other(plugin, 2048), 1)])
         pool: Any = FakePool(judge=liking)
-        Tuner(known, opened, chosen, pool, Budget(SPACE)).run()
+        Tuner(known, opened, chosen, pool, Budget(SPACE - 1)).run()
         pool.points.clear()
         (task,) = found = made(plugin)
         tuned = Tuner(found, opened, chosen, pool, Budget(4)).run()
         (cold,) = tasks.distinct([(replace(task.kernel, mode="cold"), 1)])
         hints = nearby.hints(cold, [cold], opened, keys.of_toolchain())
-    assert tuned.measured == 4
+    assert tuned.measured == 1 + 4
     assert pool.points[:2] == [faulty_rule.point("fine"), liked]
     assert hints == ()  # nothing was measured with cold caches
 
@@ -120,10 +121,27 @@ def test_points_that_the_space_has_no_more_are_told_apart(plugin: Path, tmp_path
         pool = FakePool()
         tuned = tuner(plugin, opened, pool, 6).run()
         (row,) = summary.kernels(tuned, opened)
-    assert tuned.measured == 3
+    assert tuned.measured == 3  # points more than before
     assert all(point not in stale for point in pool.points)
     assert (row["trials"], row["best"]) == (6, pytest.approx(1e-3))
     assert summary.gain([row]) == pytest.approx(1.0)
+
+
+def test_the_default_is_no_trial(plugin: Path, tmp_path: Path) -> None:
+    """Nor is it where it is measured again; and without trials it is all that is measured."""
+    told: list[Update] = []
+
+    class Lowering(FakePool):
+        def measure(self, bench: Any, points: Any, incumbent: float | None, keep: Any) -> None:
+            super().measure(bench, points, incumbent, keep)
+            keep(judged(faulty_rule.point("fine")))
+
+    alone = tune(plugin, tmp_path / "log.db", FakePool(), 0)
+    assert (alone.measured, alone.tasks[0].trials) == (1, 0)
+    tuned = tune(plugin, tmp_path / "log.db", Lowering(), 4, progress=told.append)
+    assert (tuned.measured, tuned.tasks[0].trials) == (4, 4)
+    assert max(update.done for update in told) == told[-1].trials == 4
+    assert tuned.reason == "all trials are done"
 
 
 def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:

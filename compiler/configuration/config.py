@@ -130,7 +130,9 @@ class HybridConfig(BaseModel):
 
     # How long
     budget: str | None = Field(None, description="Stop after this time with the best so far.")
-    trials: int | None = Field(None, ge=1, description="Points to measure for each kernel.")
+    trials: int | None = Field(
+        None, ge=1, description="Points to measure for each kernel besides its default."
+    )
     resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
     strict: bool = Field(False, description="Fail where a stage or a component does.")
     profile: bool = Field(False, description="Report the time of each kernel.")

@@ -95,13 +95,14 @@ class MeasureAlgorithms:
         target, plugins = self.context.target, tuple(self.options.plugins)
         kernels = [(kernel, 1) for among in every for kernel in self._kernels(among)]
         seconds = self.algorithms.how.seconds()
-        budget = Budget(1, None if seconds is None else _SHARE * seconds)
+        budget = Budget(0, None if seconds is None else _SHARE * seconds)
+        distinct = tasks.distinct(kernels)
 
         def told(update: Update) -> None:
-            self.options.progress(f"algorithms {update.done}/{update.trials}: {update.kernel}")
+            known = sum(task.default is not None for task in distinct)
+            self.options.progress(f"algorithms {known}/{len(distinct)}: {update.kernel}")
 
         with access.open_log(self.options.log, plugins=plugins) as log:
-            distinct = tasks.distinct(kernels)
             chosen, workers = self.algorithms.how.chosen(plugins), self.algorithms.how.workers
             advice = LogAdvice(log, keys.of_target(target), keys.of_toolchain())
             with Pool(target.threads, workers, timeline=self.context.timeline) as pool:

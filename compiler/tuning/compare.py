@@ -28,8 +28,9 @@ _BASELINE = "random"
 class Result:
     """A strategy on every kernel, with every seed.
 
-    `needed` `[kernels, seeds]` are trials until one came within 2 % of the kernel's best, all
-    trials where none did; `early` is the best after 16 trials over the kernel's best.
+    `needed` `[kernels, seeds]` are trials until one came within 2 % of the kernel's best, none
+    where the default is, all trials where none did; `early` is the best after 16 trials over the
+    kernel's best.
     """
 
     name: str
@@ -122,8 +123,8 @@ def run(name: str, strategy: Strategy, kernels: Sequence[Sweep], trials: int, fi
             history = simulate.replay(kernel, seeded, trials, expected, learn=True, to_best=True)
             found = simulate.trials_to(history, kernel, _WITHIN)
             missed += found is None
-            needed[i, seed] = found or trials
-            early[i, seed] = simulate.curve(history, kernel, trials)[: min(_EARLY, trials)][-1]
+            needed[i, seed] = trials if found is None else found
+            early[i, seed] = simulate.curve(history, kernel, trials)[min(_EARLY, trials)]
     return Result(name, needed, early, missed / needed.size)
 
 

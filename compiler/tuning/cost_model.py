@@ -123,15 +123,24 @@ def own() -> Path:
     return settings.cache_directory() / "cost-model.ubj"
 
 
-def load(path: Path | None = None) -> CostModel:
-    """Read a model; that of one's own, if there is one, or of the package where none is named.
+def best() -> tuple[CostModel, str]:
+    """One's own model, if it can be used, else that of the package and why, in a line.
 
-    Raises InputError in one line where the file is no model of these features.
+    Raises InputError in one line where neither can be used.
     """
+    if not os.access(own(), os.F_OK):
+        return load(PRETRAINED), ""
+    try:
+        return load(own()), ""
+    except InputError as error:
+        return load(PRETRAINED), f"points were ranked by the package's cost model: {error}"
+
+
+def load(path: Path) -> CostModel:
+    """Read a model.  Raises InputError in one line where the file is no model of these features."""
     require_xgboost()
     import xgboost
 
-    path = path or (own() if os.access(own(), os.F_OK) else PRETRAINED)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -150,13 +159,12 @@ def load(path: Path | None = None) -> CostModel:
     return CostModel(booster, low, high)
 
 
-def unusable() -> str:
-    """Why the model of the package cannot be used here, in a line; empty where it can."""
+def note() -> str:
+    """What keeps the best model from being used here, in a line; empty where nothing does."""
     try:
-        load()
+        return best()[1]
     except InputError as error:
-        return str(error)
-    return ""
+        return f"points were ranked without the learned cost model: {error}"
 
 
 def require_xgboost() -> None:

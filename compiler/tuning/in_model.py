@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from statistics import fmean, median
 
 from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.artifact import Artifact
@@ -22,7 +22,6 @@ from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import claimed
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.units import format_durations
@@ -43,7 +42,10 @@ Points = Mapping[str, tuple[str, Point]]  # rule and point, by the workload's ke
 
 @dataclass(frozen=True)
 class Placed:
-    """Seconds that a model's kernels take in one run: at their defaults, and at the winners."""
+    """Seconds that a model's kernels take in one run: at their defaults, and at the winners.
+
+    What chose a winner does not tell its gain: the least of several noisy times is partly luck.
+    """
 
     model: str
     default: float
@@ -141,14 +143,16 @@ class InModel:
     def _described(self, task: Task) -> tuple[keys.Described, keys.Described, keys.Described]:
         return task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()
 
-    def _timed(self, task: Task) -> dict[tuple[int, ...], float]:
-        """What the log knows of points in models, in seconds of one call."""
+    def _timed(self, task: Task) -> dict[tuple[int, ...], list[float]]:
+        """What the log knows of points in models: seconds of one call, round by round."""
         workload, target, toolchain = self._described(task)
-        records = self.log.records(workload.key, target.key, toolchain.key)
-        mode = in_model(self.model.state)
-        trials = tuning.history(records, task.kernel.rule_name, mode)
-        known = [t for t in trials if t.seconds is not None and task.search.contains(t.point)]
-        return {task.search.key(t.point): t.seconds for t in known if t.seconds is not None}
+        wanted = task.kernel.rule_name, in_model(self.model.state), Verdict.OK
+        found: dict[tuple[int, ...], list[float]] = {}
+        for each in self.log.records(workload.key, target.key, toolchain.key):
+            known = (each.rule, each.mode, each.verdict) == wanted
+            if known and task.search.contains(each.point):
+                found.setdefault(task.search.key(each.point), []).extend(each.seconds)
+        return found
 
     def _lacking(self, task: Task) -> list[Point]:
         """The default and the points that were fastest alone, less those timed in a model."""
@@ -210,12 +214,35 @@ class InModel:
             won = self.log.lookup(
                 workload.key, target, toolchain, mode=self.model.state, usable=task.usable
             )
-            first = self._timed(task).get(task.search.key(task.search.default))
-            if isinstance(won, Hit) and first is not None:
-                default += calls * first
-                best += calls * won.seconds
-                changed += not task.is_default(won.record.point)
+            timed, first = self._timed(task), task.search.key(task.search.default)
+            if isinstance(won, Hit) and first in timed:
+                other = not task.is_default(won.record.point)
+                took = calls * median(timed[first])
+                default += took
+                best += took * (ratio(timed, first) if other else 1.0)
+                changed += other
         return [Placed(self.model.model.name, default, best, changed)] if default else []
+
+
+def ratio(timed: Mapping[tuple[int, ...], Sequence[float]], default: tuple[int, ...]) -> float:
+    """What the fastest point takes, the default as 1, by times that did not choose it.
+
+    Every other round chooses, and those between tell; then the other way round.  A round's times
+    are compared with each other, since what disturbs the machine lasts for some of its calls.
+    """
+    halves = [{point: _rounds(each, odd) for point, each in timed.items()} for odd in (0, 1)]
+    told: list[float] = []
+    for choose, tell in (halves, halves[::-1]):
+        fastest = min(choose, key=lambda point: median(choose[point]))
+        pairs = zip(tell[fastest], tell[default], strict=False)  # of several tunings, not all
+        told.append(median(one / other for one, other in pairs))
+    return fmean(told)
+
+
+def _rounds(seconds: Sequence[float], odd: int) -> list[float]:
+    """Medians of every other round; of a single one, where there is no other."""
+    every = [median(seconds[i : i + _CALLS]) for i in range(0, len(seconds), _CALLS)]
+    return every[odd::2] or every
 
 
 def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[Version]:

@@ -21,7 +21,9 @@ _LEAST = 1e-3  # seconds: a budget of none is no budget
 class Budget:
     """What a tuning may take: trials for each kernel on average, those of the log counted in.
 
-    `seconds` are those of this call, which ends then whatever is at work; None sets no limit.
+    The default of each kernel, to which trials are compared, is measured besides; with no trials it
+    is all that is measured.  `seconds` are those of this call, which ends then whatever is at work;
+    None sets no limit.
     """
 
     trials: int = 32

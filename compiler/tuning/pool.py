@@ -8,6 +8,7 @@ timed, unless the machine has cores to spare for it.
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -28,7 +29,7 @@ from hybridc.compiler.tuning.features import Matrix
 from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
 from hybridc.compiler.tuning.racing import Race
-from hybridc.compiler.tuning.staff import Staff
+from hybridc.compiler.tuning.staff import DeadlineError, Staff
 from hybridc.compiler.tuning.watched import Watched
 
 _SEGMENT = 4  # candidates between two readings of the baseline
@@ -100,10 +101,9 @@ class Pool:
         """
         self._staff.have(self._workers)
         number = next(self._numbers)
-        file, wanted = self._path / f"{number}.json", self._path / f"{number}.npz"
+        file, wanted, library = (self._path / f"{number}.{kind}" for kind in ("json", "npz", "so"))
         kernel.save(file)
         self._watched.name(file, kernel.name)
-        library = self._path / f"{number}.so"
         for _, made in self._build(file, [None]):
             if not isinstance(made, Path):
                 raise MeasureError(f"{kernel.name} cannot be built unscheduled: {made.detail}")
@@ -119,16 +119,17 @@ class Pool:
     def set_baseline(self, bench: Bench, point: Point, seconds: float | None = None) -> Measured:
         """Measure what the machine's pace is read from; `seconds` is its time by the log, if any.
 
-        It is measured until its two fastest times agree.  A point that fails cannot serve: the
-        kernel has no baseline then.
+        It is measured until its two fastest times agree, or the time is used up.  A point that
+        fails cannot serve: the kernel has no baseline then.
         """
         _, made = next(self._build(bench.file, [point]))
         if isinstance(made, Measured):
             return made
         taken = [self._time(bench, point, made, None)]
-        while taken[-1].verdict is Verdict.OK and not passes.agreed(taken):
-            time.sleep(_REST)
-            taken.append(self._time(bench, point, made, None))
+        with suppress(DeadlineError):  # what was measured until then is kept
+            while taken[-1].verdict is Verdict.OK and not passes.agreed(taken):
+                time.sleep(_REST)
+                taken.append(self._time(bench, point, made, None))
         if taken[-1].verdict is not Verdict.OK:
             return taken[-1]
         result = passes.combined(taken)
@@ -138,12 +139,11 @@ class Pool:
 
     def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
         """What the cost model sees of points; None where the rule cannot show one of them."""
-        request = {"do": "features", "kernel": str(bench.file)}
         size = -(-len(points) // self._workers)
         shares = [points[first : first + size] for first in range(0, len(points), size)]
         files = [self._path / f"{next(self._numbers)}.npy" for _ in shares]
         asked = [
-            {**request, "points": list(share), "rows": str(rows)}
+            {"do": "features", "kernel": str(bench.file), "points": list(share), "rows": str(rows)}
             for share, rows in zip(shares, files, strict=True)
         ]
         answers = self._staff.build_all(asked, self.limits.build)

@@ -25,13 +25,17 @@ from hybridc.compiler.tuning.on_gpus import Ending
 from hybridc.compiler.tuning.plan import Algorithms, Budget, Caches, Tuning
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.tuning.tuner import Tuner
+from hybridc.compiler.tuning.tuner import LATE, Tuner
 from hybridc.compiler.tuning.update import Update
 from hybridc.compiler.units import format_duration
 from hybridc.compiler.unscheduled import Unscheduled
 
 # Of the time for a tuning, what goes to kernels alone.
 _ALONE = 0.85
+_TOO_LITTLE = (
+    "nothing was measured: {:.0f} s went to starting processes and to answers that candidates are"
+    " held to; give more time, or a machine with less to do"
+)
 
 
 @dataclass(frozen=True)
@@ -163,9 +167,10 @@ def _kernels(
 
 
 def _notes(tuned: Tuned) -> tuple[str, ...]:
-    if not tuned.measured or not (why := cost_model.unusable()):
-        return ()
-    return (f"points were ranked without the learned cost model: {why}",)
+    if tuned.reason == LATE and not tuned.measured:
+        return (_TOO_LITTLE.format(tuned.seconds),)
+    told = cost_model.note() if tuned.measured else ""
+    return (told,) if told else ()
 
 
 def line(update: Update, budget: Budget) -> str:

@@ -106,17 +106,19 @@ def replay(  # noqa: PLR0913 - what a tuning has
 ) -> list[Trial]:
     """Search a recorded kernel as it would be tuned: the default first, then round by round.
 
+    The default is the baseline of a tuning and no trial of it: `trials` follow it.
+
     `expected` are logarithms of seconds up to a constant, one for each of `sweep.points`.  With
     `learn`, the trials correct them, or say alone what is to be expected.  With `to_best`, no
     round follows once the fastest point of all was tried: neither `trials_to` nor `curve` would
     tell anything else.
     """
     history: list[Trial] = []
-    while len(history) < trials:
+    while len(history) <= trials:
         if to_best and any(trial.cost <= sweep.best for trial in history):
             break
         score = _learned(sweep, history, expected) if learn else _score(sweep, expected)
-        count = min(ROUND, trials - len(history)) if history else 1
+        count = min(ROUND, trials + 1 - len(history)) if history else 1
         points = strategy.propose(sweep.task(score, hints), history, count)
         if not points:
             break
@@ -149,16 +151,22 @@ def estimated(sweep: Sweep) -> Floats | None:
 
 
 def trials_to(history: Sequence[Trial], sweep: Sweep, within: float = 0.02) -> int | None:
-    """Trials until one came within a share of the space's best; None where none did."""
+    """Trials until one came within a share of the space's best; None where none did.
+
+    0 where the default, which is no trial, is as near.
+    """
     limit = (1 + within) * sweep.best
-    return next((i + 1 for i, trial in enumerate(history) if trial.cost <= limit), None)
+    return next((i for i, trial in enumerate(history) if trial.cost <= limit), None)
 
 
 def curve(history: Sequence[Trial], sweep: Sweep, trials: int) -> Floats:
-    """After each trial, the best time so far over the space's best; exhausted searches stay."""
+    """The best time so far over the space's best, `[trials + 1]`; exhausted searches stay.
+
+    It begins with the default, before any trial.
+    """
     costs = [trial.cost for trial in history] or [np.inf]
-    best = np.minimum.accumulate(costs)[:trials] / sweep.best
-    return np.concatenate([best, np.full(trials - len(best), best[-1])])
+    best = np.minimum.accumulate(costs)[: trials + 1] / sweep.best
+    return np.concatenate([best, np.full(trials + 1 - len(best), best[-1])])
 
 
 def save(path: Path, sweeps: Sequence[Sweep], about: Mapping[str, Any]) -> None:

@@ -32,7 +32,7 @@ def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
         "kernel": task.kernel.name,
         "rule": task.kernel.rule_name,
         "calls": task.calls,
-        "trials": len(task.history),
+        "trials": task.trials,
         "failed": sum(trial.seconds is None for trial in task.history),
         "default": _default(task, won, log),
         "best": won.seconds if won else None,

@@ -1,8 +1,9 @@
 """The distinct kernels of models, and which of them the next trials shall go to."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +23,7 @@ from hybridc.compiler.interfaces import (
     Trial,
 )
 from hybridc.compiler.kernels import kernel_cost
+from hybridc.compiler.log import winner
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.winner import Measured
@@ -94,6 +96,11 @@ class Task:
         self.history = [trial for trial in found if self.search.contains(trial.point)]
 
     @property
+    def trials(self) -> int:
+        """How many points were tried besides the default, which is measured in any case."""
+        return len(self.history) - (self.default is not None)
+
+    @property
     def seconds(self) -> float:
         """What the models spend in it at its best, by the analytic limit where nothing is known."""
         one = self.best.seconds if self.best else None
@@ -154,21 +161,29 @@ def at_least(kernel: Kernel) -> float:
 def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
     """The points that records of a kernel tell of, in the order in which each came first.
 
-    A point has the median of all its samples; one that ever failed counts as failed.
+    A point has the median of its samples, without those of visits that were disturbed, as in a
+    look-up; one that ever failed counts as failed.
     """
-    samples: dict[tuple[tuple[str, int], ...], list[float]] = {}
+    visits: dict[tuple[tuple[str, int], ...], list[Sequence[float]]] = {}
     failed: set[tuple[tuple[str, int], ...]] = set()
     for record in records:
         if record.rule != rule or record.mode != mode:
             continue
         point = tuple(record.point.items())
-        samples.setdefault(point, []).extend(record.seconds)
-        if record.verdict is not Verdict.OK:
+        taken = visits.setdefault(point, [])
+        if record.verdict is Verdict.OK:
+            taken.append(record.seconds)
+        else:
             failed.add(point)
     return [
-        Trial(dict(point), None if point in failed or not taken else median(taken))
-        for point, taken in samples.items()
+        Trial(dict(point), None if point in failed else _middle(taken))
+        for point, taken in visits.items()
     ]
+
+
+def _middle(visits: Sequence[Sequence[float]]) -> float:
+    """Seconds of a point that was visited so often."""
+    return median(chain.from_iterable(winner.undisturbed(visits, median)))
 
 
 def kernels(
@@ -206,7 +221,8 @@ def distinct(found: Iterable[tuple[Kernel, int]]) -> list[Task]:
             continue
         search = strategies.search_task(kernel.rule, kernel.match)
         if search.size > 1:
-            tasks[key] = Task(kernel, calls, kernel.workload, search)
+            named = replace(search, name="/".join(key))
+            tasks[key] = Task(kernel, calls, kernel.workload, named)
     return list(tasks.values())
 
 

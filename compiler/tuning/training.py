@@ -34,7 +34,8 @@ class Trained:
     """What came of it: how many kernels and points taught the model, and where it is, if it pays.
 
     `before` and `after` are median Kendall's τ over kernels that were held out: of the model of the
-    package, and of one that learned from the others as well.
+    package, and of one that learned from the others as well.  `replaced` where a model was there,
+    which may have learned from other models' kernels.
     """
 
     kernels: int
@@ -42,6 +43,7 @@ class Trained:
     before: float
     after: float
     file: Path | None
+    replaced: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The figures as JSON data."""
@@ -56,7 +58,8 @@ class Trained:
         )
         if self.file is None:
             return f"{told}: it is not kept"
-        return f"{told}\n{self.file}: tunings use it from now on; remove it to undo that"
+        instead = " instead of the one that was there" * self.replaced
+        return f"{told}\n{self.file}: tunings use it from now on{instead}; remove it to undo that"
 
 
 def train(
@@ -81,9 +84,11 @@ def train(
     before, after = _held_out(found, base, progress)
     file = cost_model.own() if after >= before else None
     every = [group for groups in found for group in groups]
+    replaced = file is not None and file.exists()
     if file is not None:
         _save(cost_model.refined(base, every), file)
-    return Trained(len(found), sum(len(group.seconds) for group in every), before, after, file)
+    points = sum(len(group.seconds) for group in every)
+    return Trained(len(found), points, before, after, file, replaced)
 
 
 def _save(model: CostModel, file: Path) -> None:

@@ -31,7 +31,7 @@ from hybridc.compiler.tuning.update import Progress, Update
 
 ROUND = 8  # trials between two looks at what they gained, and the most that are lost
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
-_LATE = "the time is used up"
+LATE = "the time is used up"
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Tuner:
             return self._result(self._run())
         except DeadlineError:
             self._recall(*self.tasks)
-            return self._result(_LATE)
+            return self._result(LATE)
         except KeyboardInterrupt:
             self._recall(*self.tasks)
             return self._result("interrupted", interrupted=True)
@@ -78,7 +78,7 @@ class Tuner:
         while not (reason := self._end()):
             busy: set[Task] = set()
             while not self._turn(busy):
-                if len(busy) == len(self._open()):
+                if len(busy) == len(self._wanting()):
                     time.sleep(_PATIENCE)
                     break
         for task in self._open():
@@ -105,9 +105,7 @@ class Tuner:
         _, target, toolchain = self._described(task)
         for _ in range(run_off.MOST):
             points = run_off.contenders(task, self.log, target, toolchain)
-            if not points or self._left <= 0:
-                break
-            if not self._again(task, points):
+            if not points or self._left <= 0 or not self._again(task, points):
                 break
         self._recall(task)
 
@@ -122,9 +120,7 @@ class Tuner:
 
     def _result(self, reason: str, *, interrupted: bool = False) -> Tuned:
         drifts = [bench.drift.worst for bench in self._benches.values()]
-        skipped = tuple(self._given_up.values())
         drift = max(drifts, key=abs, default=0.0)
-        spent = time.monotonic() - self._start
         return Tuned(
             tasks=tuple(self.tasks),
             measured=self._measured,
@@ -133,30 +129,37 @@ class Tuner:
             reason=reason,
             interrupted=interrupted,
             drift=drift,
-            skipped=skipped,
-            seconds=spent,
+            skipped=tuple(self._given_up.values()),
+            seconds=time.monotonic() - self._start,
         )
 
     def _open(self) -> list[Task]:
         return [task for task in self.tasks if task not in self._given_up]
 
-    @property
-    def _done(self) -> int:
-        return sum(len(task.history) for task in self.tasks)
+    def _wanting(self) -> list[Task]:
+        """Those that may get a round; once all trials are done, those without a default's time."""
+        if self._rest > 0:
+            return self._open()
+        return [task for task in self._open() if not task.history and not task.exhausted]
 
     @property
     def _trials(self) -> int:
         return self.budget.trials * len(self.tasks)
 
+    @property
+    def _rest(self) -> int:
+        """Trials to come."""
+        return self._trials - sum(task.trials for task in self.tasks)
+
     def _end(self) -> str:
         """Why nothing more is to be measured; empty while something is."""
-        if self._done >= self._trials:
-            return "all trials are done"
-        if self._left <= 0:
-            return _LATE
         if not self._open():
             return "no kernel can be measured"
-        if tuning.choose(self._open(), ROUND) is None:
+        if not self._wanting():
+            return "all trials are done"
+        if self._left <= 0:
+            return LATE
+        if tuning.choose(self._wanting(), ROUND) is None:
             return "what may still be gained is inside the noise"
         return ""
 
@@ -177,18 +180,18 @@ class Tuner:
 
     def _turn(self, busy: set[Task]) -> bool:
         """Give a round to the task that needs it most of those that are free; False if none is."""
-        free = [task for task in self._open() if task not in busy]
+        free = [task for task in self._wanting() if task not in busy]
         if (task := tuning.choose(free, ROUND)) is None:
             busy.update(free)
             return False
         with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
-            if not ours:
-                busy.add(task)
-            else:
+            if ours:
                 self._round(task)
-        self._recall(task)
-        if ours:
-            self.strategy.observe(task.search, task.history)
+            else:
+                busy.add(task)
+            self._recall(task)
+            if ours:  # meanwhile nobody else tells of this kernel
+                self.strategy.observe(task.search, task.history)
         return ours
 
     def _round(self, task: Task) -> None:
@@ -197,7 +200,9 @@ class Tuner:
         if (bench := self._bench(task)) is None:
             return
         known = task.default is not None
-        count = min(self._fitting(), self._trials - self._done) if known else 1
+        count = min(self._fitting(), self._rest) if known else 1
+        if count <= 0:  # that other tuner did all trials that were left
+            return
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
@@ -216,8 +221,8 @@ class Tuner:
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
         """Take what is measured in the block, and write it into the log whatever happens.
 
-        A measurement counts as so many trials, one of a default that is known as none.  Raises
-        LogError where the log takes none of them: they would be measured again and again.
+        A measurement of another point than the default counts as so many trials.  Raises LogError
+        where the log takes none of them: they would be measured again and again.
         """
         found: list[Measured] = []
         default = task.default
@@ -282,10 +287,11 @@ class Tuner:
     def _tell(self, task: Task, found: Sequence[Measured], trials: int) -> None:
         times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
         best = min((seconds for seconds in times if seconds), default=None)
+        new = trials * sum(not task.is_default(each.point) for each in found)
         update = Update(
             kernel=tuning.name_of(task),
             measured=self._measured,
-            done=self._done + trials * len(found),
+            done=self._trials - max(0, self._rest - new),
             trials=self._trials,
             best=best,
             gain=tuning.gain_of(self.tasks),

@@ -6,7 +6,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Update:
-    """How things stand: told after each trial.
+    """How things stand: told after each trial, and when a kernel's default was measured.
 
     `gain` is the time of all kernels at their defaults over that at their best; `best` is that of
     the kernel that the trial was for, in seconds.
