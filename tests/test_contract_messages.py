@@ -96,7 +96,7 @@ def test_many_calls_a_second_are_told_without_powers() -> None:
 def test_what_only_may_break_a_limit_is_told_beside_it() -> None:
     limits = Contract("6us", min_accuracy={"cosine": 0.9})
     perfect = {"cosine": Estimate.exactly(1.0)}
-    found = SimpleNamespace(
+    found: Any = SimpleNamespace(
         measured=Measured(Estimate(5e-6, 4e-6, 6.5e-6), accuracy=perfect), sensitive=None
     )
     (told,) = advice(Options(contract=limits), found, [], [])
