@@ -18,7 +18,6 @@ def command(probe: bool, as_json: bool) -> int:
     Leaves with 2 when something is broken.
     """
     from hybridc.compiler import doctor
-    from hybridc.compiler.tables import table
 
     checks = doctor.examine()
     if probe and doctor.healthy(checks):
@@ -30,6 +29,5 @@ def command(probe: bool, as_json: bool) -> int:
     if as_json:
         emit_json(doctor.to_json(checks))
     else:
-        rows = [(check.status, check.name, check.found, check.advice) for check in checks]
-        click.echo(table(("", "check", "found", "what to do"), rows))
+        click.echo(doctor.text(checks))
     return 0 if doctor.healthy(checks) else 2

@@ -18,6 +18,7 @@ from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.packages import installed, version_of
+from hybridc.compiler.tables import table
 
 Status = Literal["ok", "note", "bad"]
 
@@ -89,6 +90,16 @@ def probe() -> Iterator[Check]:
 def healthy(checks: list[Check]) -> bool:
     """Whether hybridc can work here."""
     return all(check.status != "bad" for check in checks)
+
+
+def text(checks: list[Check]) -> str:
+    """The checks as a table; what to do stands in a line of its own, below what was found."""
+    rows: list[tuple[str, str, str]] = []
+    for check in checks:
+        rows.append((check.status, check.name, check.found))
+        if check.advice:
+            rows.append(("", "", f"-> {check.advice}"))
+    return table(("", "check", "found -> what to do"), rows)
 
 
 def to_json(checks: list[Check]) -> dict[str, Any]:

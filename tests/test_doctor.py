@@ -129,3 +129,10 @@ def test_the_verb_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert f"{sys.version_info.major}.{sys.version_info.minor}" in out
     assert "what to do" in out.splitlines()[0]
+
+
+def test_advice_is_not_pushed_to_the_right_by_what_others_found() -> None:
+    checks = [Check("gpu", "note", "none", "get one"), Check("cpu", "ok", "avx " * 30)]
+    _, gpu, advice, _ = doctor.text(checks).splitlines()
+    assert gpu == "note  gpu    none"
+    assert advice == "             -> get one"
