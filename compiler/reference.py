@@ -1,5 +1,7 @@
 """The right answer of an ONNX model, by somebody else: ONNX Runtime, or ONNX's own reference."""
 
+import re
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,12 +40,18 @@ def onnx_reference(source: Path | Any) -> Reference:
             return [as_array(value) for value in sessions[0].run(None, dict(feed))]
         except Exception as error:  # each library raises classes of its own, not all public
             raise InputError(
-                f"the model does not run on the inputs to compare on: {first_line(error)[:200]};"
+                f"the model does not run on the inputs to compare on: {_refusal(error)};"
                 " where not every size is possible, fix it by --shape, and where random inputs"
                 " make no sense, give some by --calibration"
             ) from error
 
     return run
+
+
+def _refusal(error: Exception) -> str:
+    """What ONNX Runtime says of its inputs, without the places in its own source."""
+    said = re.sub(r"/onnxruntime_src/\S+ .* was false\. ", "", first_line(error))
+    return textwrap.shorten(said, 300, placeholder=" …")
 
 
 @dataclass(frozen=True)

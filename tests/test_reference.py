@@ -132,3 +132,15 @@ def test_operators_that_no_output_needs_may_be_unknown(rows: int | str, domain: 
     model = build([*dead, node("Abs", "x", "y")], inputs, outputs, opset_imports=opsets)
     session = hybridc.InferenceSession(hybridc.compile(model, threads=1))
     np.testing.assert_array_equal(session.run(None, {"x": -noise(2, 3)})[0], abs(noise(2, 3)))
+
+
+def test_a_model_that_refuses_its_inputs_is_told_without_places_in_a_foreign_source() -> None:
+    constants = {"shape": np.array([1, 6], np.int64)}
+    nodes, made = [node("Reshape", "x shape", "y")], [("y", FLOAT, None)]
+    proto = build(nodes, [("x", FLOAT, ("n", 6))], made, constants)
+    with pytest.raises(InputError) as caught:
+        onnx_reference(proto)({"x": np.zeros((2, 6), np.float32)})
+    said = str(caught.value)
+    assert "The input tensor cannot be reshaped to the requested shape" in said
+    assert "requested shape:{1,6};" in said
+    assert "onnxruntime_src" not in said
