@@ -162,7 +162,8 @@ def _promised(
         unchecked.append(f"the drop of {named} needs --model")
         drop = {}
     if not compared and (others := [name for name in accuracy if name != VALIDATE]):
-        unchecked.append(f"accuracy {', '.join(others)} needs --model")
+        verb = "needs" if len(others) == 1 else "need"
+        unchecked.append(f"accuracy {', '.join(others)} {verb} --model")
         accuracy = {name: limit for name, limit in accuracy.items() if name == VALIDATE}
     contract = Contract(min_accuracy=accuracy, max_drop=drop, validate=validate, **limits)
     return contract, tuple(unchecked)
