@@ -137,6 +137,12 @@ def _reader_gone() -> int:
     return BROKEN_PIPE
 
 
+def _refused(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename}: no such file"
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
 def _report(error: Exception, arguments: Sequence[str]) -> int:
     match error:
         case HybridcError():
@@ -144,8 +150,7 @@ def _report(error: Exception, arguments: Sequence[str]) -> int:
         case click.ClickException():
             return _fail(_with_help(error), 2)
         case OSError():
-            where = f": {error.filename}" if error.filename else ""
-            return _fail(f"{error.strerror or error}{where}", 2)
+            return _fail(_refused(error), 2)
         case _:
             return _fail(_fault(error, arguments), 1)
 

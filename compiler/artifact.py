@@ -19,7 +19,7 @@ from hybridc.compiler import archive, specs
 from hybridc.compiler.cuda import presence
 from hybridc.compiler.delegation import region_store
 from hybridc.compiler.errors import ArtifactError
-from hybridc.compiler.files import reason, replacing
+from hybridc.compiler.files import reason, replacing, unreadable
 from hybridc.compiler.hardware import host
 from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import Array, Region, TensorSpec
@@ -173,7 +173,7 @@ class Artifact:
         try:
             return replace(_decode(_map(Path(path))), plugins=tuple(plugins))
         except OSError as error:
-            raise ArtifactError(f"cannot read {path}: {reason(error)}") from error
+            raise ArtifactError(unreadable(path, error)) from error
         except ArtifactError as error:
             raise ArtifactError(f"{path}: {error}") from None
 

@@ -63,6 +63,13 @@ def _sync_directory(directory: Path) -> None:
         os.close(handle)
 
 
+def unreadable(path: Path | str, error: OSError) -> str:
+    """What to say where a file that a caller named cannot be read: `a.hyb: no such file`."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: no such file"
+    return f"cannot read {path}: {reason(error)}"
+
+
 def reason(error: OSError) -> str:
     """Why the system refused, in its own words: `No space left on device`."""
     return error.strerror or str(error)

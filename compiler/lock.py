@@ -10,7 +10,7 @@ from hybridc.compiler import artifact as artifacts
 from hybridc.compiler import target as targets
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import InputError, MissingRecordError, described
-from hybridc.compiler.files import reason
+from hybridc.compiler.files import unreadable
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.kernel_record import Alternatives
 from hybridc.compiler.log import conditions, keys
@@ -132,7 +132,7 @@ def _load(path: Path) -> Any:
         with path.open("rb") as stream:
             return json.loads(stream.read(_LIMIT))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
+        raise InputError(unreadable(path, error)) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is neither an artifact (.hyb) nor JSON: {error}") from None
 

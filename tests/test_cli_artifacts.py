@@ -52,7 +52,7 @@ def test_run_writes_what_numpy_computes(
         ("x=x.npy", np.zeros((4, 13), np.float32), ("given: x float32[4,13]",)),
         ("x=x.npy", np.array([{}], object), ("x.npy holds no plain array",)),
         ("x", np.zeros(1), ("'x' is not of the form NAME=FILE.npy",)),
-        ("x=none.npy", np.zeros(1), ("No such file or directory: none.npy",)),
+        ("x=none.npy", np.zeros(1), ("none.npy: no such file",)),
         ("x=poem.txt", np.zeros(1), ("poem.txt holds no plain array",)),
         ("x=empty.onnx", np.zeros(1), ("empty.onnx holds no plain array",)),
     ],

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from hybridc.compiler import dims
 from hybridc.compiler.errors import InputError, hint
+from hybridc.compiler.files import unreadable
 from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, as_array, random_feed
 
 Feeds = list[dict[str, Array]]
@@ -112,7 +113,7 @@ def _read_archive(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as archive:
             found = dict(archive)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(unreadable(path, error)) from error
     except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
         raise InputError(f"{path} is no archive of plain arrays (.npz): {_fault(error)}") from error
     # numpy gives the bytes of what is no .npy file within.
@@ -125,7 +126,7 @@ def _read_array(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise InputError(unreadable(path, error)) from error
     except (ValueError, EOFError) as error:
         raise InputError(f"{path} holds no plain array (.npy): {_fault(error)}") from error
     return array

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import reason
+from hybridc.compiler.files import reason, unreadable
 from hybridc.compiler.log import jsonl, parquet, tvm_database
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record
@@ -57,7 +57,7 @@ def load(log: TuningLog, path: Path) -> Added:
     try:
         return _take(log, form_of(path).read(path, faults)) + Added(0, 0, faults)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {reason(error)}") from error
+        raise InputError(unreadable(path, error)) from error
 
 
 def save(log: TuningLog, path: Path) -> tuple[int, Faults]:
