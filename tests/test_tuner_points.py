@@ -61,6 +61,18 @@ def test_the_summary_tells_of_the_winner(plugin: Path, tmp_path: Path) -> None:
     json.dumps(summary.to_json(tuned, rows, "log.db"), allow_nan=False)
 
 
+def test_a_model_without_kernels_to_tune_has_no_table_and_no_gain(
+    plugin: Path, tmp_path: Path
+) -> None:
+    chosen = strategies.catalogue().create("random")
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        tuned = Tuner([], opened, chosen, FakePool(), Budget(4)).run()
+        told = summary.text(tuned, summary.kernels(tuned, opened), "log.db", explain=True)
+    assert told.splitlines()[0] == "0 points measured in 0 s"
+    assert "there is no kernel to tune" in told
+    assert "times as fast" not in told
+
+
 def other(plugin: Path, size: int) -> Kernel:
     """The kernel of the plug-in in another size."""
     known = faulty_rule.kernel(plugin)

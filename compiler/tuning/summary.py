@@ -83,9 +83,10 @@ def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: boo
     defaults = format_durations([row["default"] for row in rows])
     bests = format_durations([row["best"] for row in rows])
     lines = list(map(_row, rows, defaults, bests))
-    told = [table(headers, lines), *([explained.text(rows)] if explain and rows else [])]
+    told = [table(headers, lines), *([explained.text(rows)] if explain else [])] if rows else []
     told += [_counted(tuned), *tuned.skipped]
-    told.append(f"together, the kernels are {gain(rows):.3f} times as fast as without tuning")
+    if rows:
+        told.append(f"together, the kernels are {gain(rows):.3f} times as fast as without tuning")
     told.append(f"kept in {log}; ended: {tuned.reason}")
     return "\n".join(told)
 

@@ -71,7 +71,7 @@ class Tuner:
     def _run(self) -> str:
         """Give turns until there is a reason to end."""
         if not self.tasks:
-            return "there is no kernel to tune"
+            return "there is no kernel to tune (those of open sizes take their rules' defaults)"
         self._recall(*self.tasks)
         for task in self.tasks:
             task.search = hinted(task, self.log)
