@@ -194,7 +194,9 @@ def test_a_model_goes_through_its_stages(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == ["kept", "kept", "not needed"]
     assert outcome.artifact.certificate["precision"] == "bf16"
     assert outcome.artifact.certificate["kept"] is True
-    assert "bf16" in outcome.report.summary()
+    told = outcome.report.summary().splitlines()
+    assert [line.split()[:2] for line in told[-4:-2]] == [["exact", "kept"], ["bf16", "kept"]]
+    assert told[-2].startswith("stages not needed: ")
     decisions = outcome.artifact.report["decisions"]
     assert decisions[0]["measured"]["latency"]["value"] == 0.008
     with pytest.raises(

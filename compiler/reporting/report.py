@@ -152,6 +152,14 @@ class Report:
         )
 
     def _decided(self) -> str:
+        """The stages that were tried or left out for a reason; those after the end in a line."""
+        told = [each for each in self.decisions if each.verdict != NOT_NEEDED or each.predicted]
+        idle = [each.stage for each in self.decisions if each not in told]
+        lines = [self._tried(told)] if len(told) > 1 else []
+        lines += [f"stages not needed: {', '.join(idle)}"] if idle else []
+        return "\n".join(lines)
+
+    def _tried(self, decisions: Sequence[Decision]) -> str:
         rows: list[tuple[str, ...]] = [
             (
                 each.stage,
@@ -161,10 +169,10 @@ class Report:
                 f"{each.seconds:.1f} s",
                 each.reason,
             )
-            for each in self.decisions
+            for each in decisions
         ]
         headers: tuple[str, ...] = ("stage", "", "latency", "expected", "took", "")
-        if not any(each.predicted for each in self.decisions):
+        if not any(each.predicted for each in decisions):
             rows = [(*row[:3], *row[4:]) for row in rows]
             headers = (*headers[:3], *headers[4:])
         return table(headers, rows)
