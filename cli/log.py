@@ -264,6 +264,8 @@ def _print(headers: Sequence[str], rows: Any) -> None:
 
 
 def _tell(added: "list[tuple[str, Added]]", as_json: bool) -> None:
+    from hybridc.compiler.units import counted
+
     if as_json:
         emit_json(
             [
@@ -273,7 +275,8 @@ def _tell(added: "list[tuple[str, Added]]", as_json: bool) -> None:
         )
         return
     for name, each in added:
-        click.echo(f"{name}: {each.new} new records, {each.known} known{_skipped(each.faults)}")
+        new = counted(each.new, "new record")
+        click.echo(f"{name}: {new}, {each.known} known{_skipped(each.faults)}")
 
 
 def _faults(faults: "Faults") -> dict[str, Any]:

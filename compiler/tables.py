@@ -18,4 +18,4 @@ def _pad(cell: str, width: int, right: bool) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    return cell == "-" or cell[:1].isdigit() or cell[:1] == "."
+    return cell == "-" or cell.lstrip("+-")[:1].isdigit() or cell[:1] == "."

@@ -72,6 +72,11 @@ def format_rate(rate: float) -> str:
     return f"{rate:.4g} calls/s" if rate < 1e4 else f"{rate:.0f} calls/s"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write how many there are: `1 point`, `7 points`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _parse(text: str, units: Mapping[str, float], what: str, example: str) -> float:
     match = _NUMBER.fullmatch(text.replace("\u03bc", "\u00b5"))  # the Greek letter, the sign
     if match is None or match["unit"] not in units:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faulty_rule
 import pytest
@@ -64,9 +64,9 @@ def test_the_summary_tells_of_the_winner(plugin: Path, tmp_path: Path) -> None:
 def test_a_model_without_kernels_to_tune_has_no_table_and_no_gain(
     plugin: Path, tmp_path: Path
 ) -> None:
-    chosen = strategies.catalogue().create("random")
+    chosen, pool = strategies.catalogue().create("random"), cast("Any", FakePool())
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
-        tuned = Tuner([], opened, chosen, FakePool(), Budget(4)).run()
+        tuned = Tuner([], opened, chosen, pool, Budget(4)).run()
         told = summary.text(tuned, summary.kernels(tuned, opened), "log.db", explain=True)
     assert told.splitlines()[0] == "0 points measured in 0 s"
     assert "there is no kernel to tune" in told

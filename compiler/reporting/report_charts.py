@@ -9,7 +9,7 @@ from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.reporting import page
 from hybridc.compiler.reporting.page import Element, element
 from hybridc.compiler.reporting.report import Stage
-from hybridc.compiler.units import format_duration, format_size
+from hybridc.compiler.units import counted, format_duration, format_size
 
 Entries = Mapping[str, Mapping[str, Any]]  # what an artifact's report says of each kernel
 
@@ -121,7 +121,7 @@ def _details(entry: Mapping[str, Any], kernel: KernelTime | None) -> Element:
     flops, moved = number(entry.get("flops")), number(entry.get("bytes"))
     facts.append(f"{flops / 1e6:.4g} MFLOP and {format_size(moved)} a call")
     if kernel:
-        facts.append(f"{kernel.calls} calls, {kernel.achieved / 1e9:.1f} GFLOP/s")
+        facts.append(f"{counted(kernel.calls, 'call')}, {kernel.achieved / 1e9:.1f} GFLOP/s")
     refused = mapping(entry.get("refused")).items()
     return element(
         "div",

@@ -10,7 +10,7 @@ from hybridc.compiler.tables import table
 from hybridc.compiler.tuning import explained, tasks
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.units import format_durations
+from hybridc.compiler.units import counted, format_durations
 
 
 def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def text(tuned: Tuned, rows: Sequence[Mapping[str, Any]], log: str, explain: boo
 
 def _counted(tuned: Tuned) -> str:
     failed = ", ".join(f"{count} {verdict}" for verdict, count in sorted(tuned.failed.items()))
-    parts = [f"{tuned.measured} points measured in {tuned.seconds:.0f} s"]
+    parts = [f"{counted(tuned.measured, 'point')} measured in {tuned.seconds:.0f} s"]
     parts += [f"of which failed: {failed}"] if failed else []
     parts += [f"the machine's pace changed by up to {tuned.drift:+.1%}"] if tuned.drift else []
     if tuned.disturbed:

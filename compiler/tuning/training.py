@@ -77,8 +77,8 @@ def train(
     found = [groups for task in kernels.values() if (groups := _groups(task, log))]
     if len(found) < _KERNELS:
         raise InputError(
-            f"{len(found)} kernels of these models have {_POINTS} points or more in {log.name}, and"
-            f" to learn takes {_KERNELS}: tune them first (`hybridc tune`)"
+            f"to learn takes {_KERNELS} kernels with {_POINTS} points or more in {log.name}, and"
+            f" these models have {len(found)}: tune them first (`hybridc tune`)"
         )
     base = cost_model.load(cost_model.PRETRAINED)
     before, after = _held_out(found, base, progress)
