@@ -26,8 +26,9 @@ NARROW = {
     "int8": {"avx512vnni": 4.0, "avxvnni": 4.0, "avx512bw": PAIRS, "avx2": 2.1},
 }
 CPU, CUDA = "cpu", "cuda"
-# What a target in JSON may tell, as `parse` says.
-_KEYS = ("kind", "mcpu", "num-cores", "caches", "machine", "gpu")
+# What a target in JSON may tell, as `parse` says; the last two stand in all that TVM writes, and
+# mean nothing for the code.
+KEYS = ("kind", "mcpu", "num-cores", "caches", "machine", "gpu", "tag", "keys")
 # Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
 _PORTABLE = TAGS["avx2"]
 # LLVM's.  Its third level took two thirds longer, made 25 % more code, and no model or kernel
@@ -186,8 +187,8 @@ def _read_json(text: str) -> dict[str, Any]:
         raise InputError(f"target is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "llvm":
         raise InputError(f'a target in JSON wants "kind": "llvm", got {text:.60}')
-    if unknown := next((key for key in document if key not in _KEYS), None):
-        raise InputError(f"a target in JSON has no {unknown!r}; {hint(unknown, _KEYS)}")
+    if unknown := next((key for key in document if key not in KEYS), None):
+        raise InputError(f"a target in JSON has no {unknown!r}; {hint(unknown, KEYS)}")
     cores = document.get("num-cores", 1)
     if type(cores) is not int or not 0 < cores < 2**31:  # to Python, true is 1 too
         raise InputError(f'a target\'s "num-cores" is a positive number, got {cores!r:.60}')

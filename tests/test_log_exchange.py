@@ -142,8 +142,8 @@ def product(depth: int) -> Any:
     return tvm.IRModule({"main": te.create_prim_func([a, b, c])})
 
 
-def tvm_database(folder: Path) -> JSONDatabase:
-    """A database that TVM wrote: two workloads, four records, one of which failed."""
+def tvm_database(folder: Path, target: Any = CPU) -> JSONDatabase:
+    """A database that TVM wrote: two workloads, four records, two of which failed."""
     folder.mkdir()
     database = JSONDatabase(work_dir=str(folder))
     for module in (product(8), product(32)):
@@ -153,7 +153,9 @@ def tvm_database(folder: Path) -> JSONDatabase:
             loops = schedule.get_loops(schedule.get_sblock("C"))
             schedule.split(loops[2], [None, tile])
             info = meta_schedule.arg_info.ArgInfo.from_prim_func(module["main"])
-            made = TuningRecord(schedule.trace, workload, [seconds], tvm.target.Target(CPU), info)
+            made = TuningRecord(
+                schedule.trace, workload, [seconds], tvm.target.Target(target), info
+            )
             database.commit_tuning_record(made)
     return database
 
@@ -177,6 +179,16 @@ def test_a_database_of_tvm_comes_in_and_goes_out(tmp_path: Path) -> None:
     for module in (product(8), product(32)):
         best = again.query_tuning_record(module, tvm.target.Target(CPU), "main")
         assert [float(each) for each in best.run_secs] == [1e-3]
+
+
+def test_a_cpu_that_tvm_tells_feature_by_feature_is_one_of_its_own(tmp_path: Path) -> None:
+    tvm_database(tmp_path / "in", {"kind": "llvm", "mattr": ["+avx2"], "num-cores": 2})
+    tvm_database(tmp_path / "plain", {"kind": "llvm", "num-cores": 2})
+    with access.open_log(str(tmp_path / "log.sqlite")) as log:
+        for folder in ("in", "plain"):
+            added = exchange.load(log, tmp_path / folder)
+            assert (added.new, added.faults.reasons) == (4, [])
+        assert len({each.target for each in log.records()}) == 2
 
 
 def test_a_database_that_two_writers_spoilt_gives_what_fits(tmp_path: Path) -> None:

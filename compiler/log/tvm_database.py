@@ -151,8 +151,11 @@ def _record(data: Any, workload: _Workload, target: Described, moment: float) ->
 
 
 def _target(data: Any) -> Described:
-    """The features of a CPU that TVM describes, with this host's caches; others as TVM's data."""
-    if isinstance(data, dict) and data.get("kind") == "llvm":
+    """The features of a CPU that TVM describes, with this host's caches; others as TVM's data.
+
+    So are CPUs of which TVM tells what ours do not have, such as features one by one.
+    """
+    if isinstance(data, dict) and data.get("kind") == "llvm" and data.keys() <= {*targets.KEYS}:
         return of_target(targets.parse(json.dumps(data)))
     return Described.of("target", data)
 
