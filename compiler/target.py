@@ -187,7 +187,7 @@ def _read_json(text: str) -> dict[str, Any]:
         raise InputError(f"target is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "llvm":
         raise InputError(f'a target in JSON wants "kind": "llvm", got {text:.60}')
-    if unknown := next((key for key in document if key not in KEYS), None):
+    if (unknown := next((key for key in document if key not in KEYS), None)) is not None:
         raise InputError(f"a target in JSON has no {unknown!r}; {hint(unknown, KEYS)}")
     cores = document.get("num-cores", 1)
     if type(cores) is not int or not 0 < cores < 2**31:  # to Python, true is 1 too

@@ -67,6 +67,7 @@ def test_the_description_of_a_target_builds_it_again() -> None:
         ({"mcpu": 5}, 'a target\'s "mcpu" is the name of a CPU, got 5'),
         ({"mcpu": "i386"}, "CPU 'i386' has 32 bits"),
         ({"mtriple": "aarch64"}, "a target in JSON has no 'mtriple'; known: caches"),
+        ({"": 1}, "a target in JSON has no ''; known: caches"),
         ({"num-cores": True}, 'a target\'s "num-cores" is a positive number, got True'),
         ({"num-cores": 2**70}, 'a target\'s "num-cores" is a positive number'),
     ],
