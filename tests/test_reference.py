@@ -144,3 +144,16 @@ def test_a_model_that_refuses_its_inputs_is_told_without_places_in_a_foreign_sou
     assert "The input tensor cannot be reshaped to the requested shape" in said
     assert "requested shape:{1,6};" in said
     assert "onnxruntime_src" not in said
+
+
+def test_an_output_that_is_left_out_keeps_no_node_alive() -> None:
+    """Nor does an input that is left out need it, though neither has a name."""
+    dead = helper.make_node("Unheard", ["x"], ["q", ""], domain="com.example")
+    clip = helper.make_node("Clip", ["x", "", "most"], ["y"])
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.example", 1)]
+    inputs, outputs, most = [("x", FLOAT, [2, 3])], [("y", FLOAT, None)], np.float32(0.5)
+    model = build([dead, clip], inputs, outputs, {"most": most}, opset_imports=opsets)
+    session = hybridc.InferenceSession(hybridc.compile(model, threads=1))
+    np.testing.assert_array_equal(
+        session.run(None, {"x": noise(2, 3)})[0], noise(2, 3).clip(max=most)
+    )

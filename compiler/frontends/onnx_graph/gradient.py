@@ -60,7 +60,7 @@ def _path(nodes: Sequence[Proto], free: Sequence[str], target: str) -> list[Prot
     for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             path.append(node)
-            needed.update(set(node.input) - set(free))
+            needed.update({name for name in node.input if name}.difference(free))
     return path[::-1]
 
 

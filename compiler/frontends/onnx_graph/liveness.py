@@ -16,8 +16,8 @@ def leave_out_dead(graph: Proto) -> None:
 
 
 def used_names(node: Proto) -> set[str]:
-    """Every name that a node reads, also from within its subgraphs."""
-    names = set(node.input)
+    """Every name that a node reads, also from within its subgraphs; omitted inputs have none."""
+    names = {name for name in node.input if name}
     for attribute in node.attribute:
         for graph in [attribute.g, *attribute.graphs]:
             names.update(value.name for value in graph.output)
