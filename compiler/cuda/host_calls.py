@@ -45,6 +45,8 @@ class HostCall:
         shape, dtype = tuple(tensor.shape), str(tensor.dtype)
         known = self._staged.get(place)
         if known is None or (tuple(known[1].shape), str(known[1].dtype)) != (shape, dtype):
+            if known is not None and self.link.running:
+                self.link.finish()  # the last call may still be copying from what goes now
             size = size_of(tensor)
             pinned = self.link.pinned(size + ALIGNMENT)
             memory = placed(pinned, (size,), np.dtype(np.uint8))

@@ -114,6 +114,8 @@ class Resident:
         if key not in self._inputs:
             there = tvm.runtime.empty(tuple(tensor.shape), str(tensor.dtype), self.device)
             for other in [each for each in self._inputs if each[0] == place]:
+                if self.link.running:
+                    self.link.finish()  # the last call may still be copying from what goes now
                 del self._inputs[other]  # of another size; one is kept for each input
             self._inputs[key] = there, self.link.pinned(size_of(tensor))
         there, memory = self._inputs[key]
