@@ -13,10 +13,13 @@ from cuda_kernels import check, close, convolution, feed, gpu, product, referenc
 from kernel_builders import floats, op, operator
 from kernel_corpus import RECURRENT
 from test_cuda_attention import CASES as ATTENTION
+from tvm import te
+from tvm.script import from_source, tirx
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import NotApplicable
+from hybridc.passes import schedule
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.operands import source
 
@@ -195,3 +198,20 @@ def test_the_prelude_stands_in_code_that_calls_it_alone() -> None:
         made = RULES[rule].schedule(match, RULES[rule].default(match, device)).mod["main"]
         text, _ = source_of(made, device)
         assert ("HYBRIDC_INLINE" in text) is there
+
+
+# Whatever the call stores, no store of the kernel's own tells of it.
+ONLY_CALLING = """
+@T.prim_func(s_tir=True)
+def main(x: T.Buffer((4,), "float32"), y: T.Buffer((4,), "float32")):
+    T.evaluate(T.call_extern("int32", "fill", x.data, y.data))
+"""
+
+
+def test_a_kernel_is_bound_to_threads_unless_it_stores_nothing() -> None:
+    x = te.placeholder((0, 3), name="x")
+    nothing = te.create_prim_func([x, te.compute((0, 3), lambda i, j: x[i, j] + 1)])
+    calling = from_source(ONLY_CALLING, {"T": tirx})
+    found: Any = schedule
+    assert found._faults(nothing, gpu()) == ""
+    assert found._faults(calling, gpu()) == "no part of it is bound to threads"
