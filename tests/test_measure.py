@@ -80,6 +80,24 @@ def test_a_fast_call_is_made_longer_than_an_interrupt(monkeypatch: pytest.Monkey
     assert measure._thinned(range(100), 4) == (0, 25, 50, 75)  # type: ignore[comparison-overlap]
 
 
+def test_of_all_rounds_so_many_durations_are_kept_as_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a call that takes a second more each time, evenly from ten rounds of seven calls."""
+    durations, now = count(1), [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: sum(now))
+    call = lambda: now.append(next(durations))  # noqa: E731
+    never = lambda _: False  # noqa: E731
+    found = measure.latency(call, seconds=1e9, warmup=0.0, at_least=1, at_most=7, clear=never)
+    assert found.seconds == tuple(range(2, 72, 10))  # the first was to warm up
+
+
+@pytest.mark.usefixtures("clock")
+def test_as_many_durations_are_kept_as_are_wanted_at_least() -> None:
+    found = measure.latency(lambda: None, seconds=0.0, warmup=0.0, at_least=9, at_most=7)
+    assert len(found.seconds) == 9
+
+
 @pytest.mark.usefixtures("clock")
 def test_the_time_is_used_and_then_it_stops() -> None:
     # Each sample reads the clock twice: 0.2 s of the 2 s.

@@ -112,20 +112,21 @@ def latency(  # noqa: PLR0913 - when to begin, when to stop
 ) -> Samples:
     """Call again and again for `seconds`, after `warmup` seconds of calls that are not counted.
 
-    A slow call is still made `at_least` times.  Of a fast one, which is made for `_FAST` seconds at
-    the least, `at_most` durations are kept.  Goes on until the samples are `clear`, for `patience`
-    times `seconds` altogether.  After the `longest` that may be, a slow call is made `MIN_SAMPLES`
-    times and no more.
+    A slow call is still made `at_least` times.  A fast one is made until there are `at_most`
+    durations, and for `_FAST` seconds at the least.  As long as the samples are not `clear` this is
+    done again, `patience` times altogether: that takes a fast call `patience` times as long, and
+    none longer than `patience` times `seconds` unless it is slow.  After the `longest` that may be,
+    a slow call is made `MIN_SAMPLES` times and no more.  Of all durations `at_most` are kept, or
+    `at_least` where those are more, evenly from the first to the last.
     """
-    last = time.perf_counter() + longest
-    _repeat(call, min(warmup, longest), 1, at_most)
-    samples = Samples(_repeat(call, seconds, at_least, at_most, last))
+    last, most = time.perf_counter() + longest, max(at_least, at_most)
+    _repeat(call, min(warmup, longest), 1, most)
+    durations = _repeat(call, seconds, at_least, most, last)
     for _ in range(round(patience) - 1):
-        if clear(samples) or time.perf_counter() >= last:
+        if clear(Samples(_thinned(durations, most))) or time.perf_counter() >= last:
             break
-        more = _repeat(call, seconds, MIN_SAMPLES, at_most, last)
-        samples = Samples(samples.seconds + more)
-    return samples
+        durations += _repeat(call, seconds, MIN_SAMPLES, most, last)
+    return Samples(_thinned(durations, most))
 
 
 def in_turns(
