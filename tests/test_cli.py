@@ -70,6 +70,26 @@ def test_tvm_is_imported_without_torch_and_takes_its_tensors_all_the_same() -> N
     assert done.stdout == "[0, 1, 2] [0, 1, 2]\n"
 
 
+def test_torch_is_there_for_other_threads_while_tvm_is_imported(tmp_path: Path) -> None:
+    """By a TVM that imports torch in its own thread and in another."""
+    (tmp_path / "torch.py").touch()
+    (tmp_path / "tvm.py").write_text(
+        "import threading\nfound = []\n"
+        "def look():\n    try:\n        import torch\n        found.append(True)\n"
+        "    except ModuleNotFoundError:\n        found.append(False)\n"
+        "look()\nthread = threading.Thread(target=look)\nthread.start()\nthread.join()\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r}); "
+        "from hybridc.compiler import tvm_alone; tvm_alone.hide_torch(); "
+        "import tvm; print(tvm.found)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[False, True]\n"
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("hybridc 0.")
