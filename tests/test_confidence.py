@@ -1,5 +1,6 @@
 """Bounds of estimates: how often they hold on values whose distribution is known."""
 
+import json
 import math
 
 import numpy as np
@@ -53,5 +54,8 @@ def test_few_samples_bound_by_the_worst_and_the_best() -> None:
     assert resampled(sums[:1], lambda total: total[..., 0]) == Estimate.exactly(1.0)
 
 
-def test_what_is_not_finite_is_null_in_json() -> None:
-    assert Estimate(1.0, -math.inf, math.inf).to_json() == {"value": 1.0, "low": None, "high": None}
+def test_what_is_not_finite_is_text_in_json_and_is_read_again() -> None:
+    given = Estimate(math.nan, -math.inf, math.inf)
+    told = json.loads(json.dumps(given.to_json(), allow_nan=False))
+    assert told == {"value": "nan", "low": "-inf", "high": "inf"}
+    assert repr(Estimate.of_json(told)) == repr(given)

@@ -45,7 +45,7 @@ class Estimate:
         return cls(*(float(told[each.name]) for each in fields(cls)))
 
     def to_json(self) -> dict[str, float | str]:
-        """The three numbers; infinities, which JSON lacks, as the texts `inf` and `-inf`."""
+        """The three numbers; what JSON lacks as the texts `inf`, `-inf` and `nan`."""
         return {k: v if math.isfinite(v) else str(v) for k, v in vars(self).items()}
 
 
