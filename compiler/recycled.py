@@ -26,7 +26,9 @@ class Recycled:
     """Gives arrays of one shape and dtype, whose memory it takes back when they are forgotten.
 
     Fresh memory costs a page fault each 4 KiB: 38 MB of results took 10 ms beside 17 of kernels
-    (Zen 4).  No more than two arrays are kept; further ones go when the caller lets them go.
+    (Zen 4).  No more than two arrays are kept, for as long as this lives; further ones go when the
+    caller lets them go.  Who still has one is read from counts of references, which have to be
+    exact: those of CPython with its global lock are.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
