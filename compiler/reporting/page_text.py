@@ -7,6 +7,7 @@ from hybridc.compiler.tables import table
 
 _TITLES = ("h1", "h2")
 _DRAWN = ("svg", "ul")  # drawings, and the keys to their colours
+_NOTE = ("div", "soft")
 
 
 def text(children: Sequence[Child]) -> str:
@@ -25,15 +26,18 @@ def _lines(part: Element) -> Iterator[str]:
     elif part.tag == "table":
         yield from _table([[_words(cell) for cell in row] for row in part.iter("tr")])
     elif _has(part, "tiles"):
-        yield from (
-            "",
-            *_table([["", ""], *([_words(each) for each in tile] for tile in part)])[1:],
-        )
+        yield from ("", *_tiles(part))
     elif _has(part, "bars") or any(_has(child, "head") for child in part):
         yield from _chart(part)
     else:
         for child in part:
             yield from _lines(child)
+
+
+def _tiles(part: Element) -> list[str]:
+    """A line for each tile: the rows of a table, without its headers."""
+    tiles = [[_words(each) for each in tile] for tile in part]
+    return _table([["", ""], *tiles])[1:]
 
 
 def _chart(part: Element) -> Iterator[str]:
@@ -55,9 +59,6 @@ def _notes(item: Element) -> list[str]:
     """What stands below the row of an item."""
     found = [each for each in item.iter() if each.tag == "p" or (each.tag, *_kinds(each)) == _NOTE]
     return [_words(each) for each in found]
-
-
-_NOTE = ("div", "soft")
 
 
 def _table(rows: Sequence[Sequence[str]]) -> list[str]:
