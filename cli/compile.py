@@ -99,8 +99,8 @@ if TYPE_CHECKING:
 @click.option(
     "--report",
     type=click.Path(path_type=Path),
-    help="Where to write a report: a page (for which the artifact is run) if it ends in .html, else"
-    " plain text.",
+    help="Where to write a report: a page (for which the artifact is run) if it ends in .html (or"
+    " .htm), else plain text.",
 )
 @click.option(
     "--trials",

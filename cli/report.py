@@ -15,8 +15,8 @@ from hybridc.compiler.files import check_place
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the report: a page if it ends in .html, else plain text; ARTIFACT's name"
-    " with .html in the current directory if not set.",
+    help="Where to write the report: a page if it ends in .html (or .htm), else plain text;"
+    " ARTIFACT's name with .html in the current directory if not set.",
 )
 @click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
 @THREADS
