@@ -32,7 +32,7 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Write an artifact's report as one HTML file, or as plain text.
+    """Write an artifact's report as HTML or as plain text.
 
     The artifact is run, so that each kernel stands there with its time and with its share of what
     this machine can do at most.  The page holds no scripts and loads nothing.  With --json the same
