@@ -30,10 +30,10 @@ _AT_ONCE = 9
 _UNROLLED = 8
 _INJECTIVE = 2  # TVM's OpPatternKind
 _CROP = "tf_crop_and_resize"  # reads from outside the image too
-# Only the nearest element is rounded to; beside other methods this tells operators of torch: what
-# TVM's importer of torch writes, and what our export to ONNX does.
-TORCH_ROUNDING = "ceil"
-_OF_TORCH = frozenset({"", "round", TORCH_ROUNDING})
+# Only the nearest element is rounded to; beside other methods this tells whose the operator is.
+# Relax's own default, which TVM's importer of torch leaves, and what ONNX's default is.
+TORCH_ROUNDING, ONNX_ROUNDING = "round", "round_prefer_floor"
+_OF_TORCH = frozenset({"", TORCH_ROUNDING})
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,10 @@ def counted(scope: Scope, extent: Extent) -> Expr:
 
 @dataclass(frozen=True)
 class Node:
-    """An ONNX node: its inputs as Relax, None where one is left out, its attributes as Python."""
+    """An ONNX node: its inputs as Relax, None where one is left out, its attributes as Python.
+
+    `of_torch` tells that the model was exported from torch, to compute as torch does.
+    """
 
     operator: str
     inputs: Sequence[Expr]
@@ -120,6 +123,7 @@ class Node:
     opset: int
     scope: Scope
     wanted: tuple[bool, ...] = ()
+    of_torch: bool = False
 
     def input(self, index: int) -> Expr:
         """An input, or None."""

@@ -176,7 +176,7 @@ def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
         nearest = _nearest(node, axis, coordinates)
         return s.take(x, relax.const(nearest, "int64"), axis=axis.axis)
     # Antialiasing, and torch, compute places by other formulas, which round otherwise.
-    other = node.get("antialias", 0) or node.get("nearest_mode") == resampling.TORCH_ROUNDING
+    other = node.get("antialias", 0) or node.of_torch
     kind = np.float64 if other else np.float32
     taps, weights = _taps(node, axis, axis.places(coordinates, kind))
     if taps.shape[1] > _FEW:

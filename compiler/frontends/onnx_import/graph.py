@@ -9,6 +9,7 @@ from typing import Any
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError, UnsupportedError
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.origin import is_of_torch
 from hybridc.compiler.frontends.onnx_graph.writer import opset_of
 from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.interfaces import IRModule
@@ -45,7 +46,7 @@ def import_graph(
     sizes = Sizes() if sizes is None else sizes
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
     # for a check that was done, and after a failure it tells how far it came.
-    importer = _importer(regions).of(shapes, sizes)
+    importer = _importer(regions).of(shapes, sizes, is_of_torch(proto))
     reached: dict[str, Any] = importer._nodes
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

@@ -22,6 +22,7 @@ from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
+from hybridc.compiler.kernels import resampling
 
 # Operators of any number of operands, each of which has to be there.
 _OF_MANY = frozenset({"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"})
@@ -31,20 +32,21 @@ class Importer(ONNXGraphImporter):
     """TVM's importer, with our converters ahead of its own.
 
     Open sizes are variables, `sizes` knows them, and what is computed of them alone is no tensor
-    but an expression.
+    but an expression.  `of_torch` tells whose coordinates resized images have.
     """
 
     sizes: Sizes
+    of_torch: bool
 
     @classmethod
-    def of(cls, shapes: Mapping[str, Shape], sizes: Sizes) -> "Importer":
+    def of(cls, shapes: Mapping[str, Shape], sizes: Sizes, of_torch: bool) -> "Importer":
         """An importer of a graph whose inputs have these shapes; `sizes` learns the open ones."""
         fixed = {
             name: [sizes.variable(size) if isinstance(size, Dim) else size for size in shape]
             for name, shape in shapes.items()
         }
         importer = cls(fixed, "float32")
-        importer.sizes = sizes
+        importer.sizes, importer.of_torch = sizes, of_torch
         return importer
 
     def _construct_nodes(self, graph: Any) -> None:
@@ -104,7 +106,8 @@ class Importer(ONNXGraphImporter):
         converter = converters().get(op_name)
         if converter is not None:
             count = attrs["tvm_custom"]["num_outputs"]
-            node = Node(op_name, inputs, attrs, count, opset, Scope(self.bb))
+            scope = Scope(self.bb)
+            node = Node(op_name, inputs, attrs, count, opset, scope, of_torch=self.of_torch)
             converted = converter(node)
             if isinstance(converted, list):
                 return relax.Tuple([self.bb.normalize(value) for value in converted])
@@ -112,7 +115,16 @@ class Importer(ONNXGraphImporter):
                 return self.bb.normalize(converted)
         if op_name == "Resize":
             _drop_empty_scales(inputs)
+            attrs = self._told(attrs)
         return super()._convert_operator(op_name, inputs, attrs, opset)
+
+
+    def _told(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The attributes of a Resize, whose rounding tells whose it is unless it rounds."""
+        if attrs.get("mode", b"nearest") == b"nearest":
+            return attrs
+        rounding = resampling.TORCH_ROUNDING if self.of_torch else resampling.ONNX_ROUNDING
+        return {**attrs, "nearest_mode": rounding.encode()}
 
 
 def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:

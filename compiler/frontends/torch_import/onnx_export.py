@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph import origin
 from hybridc.compiler.frontends.torch_import import decompositions, repairs
 from hybridc.compiler.frontends.torch_import.onnx_functions import translations
-from hybridc.compiler.kernels import resampling
 
 _OPSET = 20  # the newest for which every converter of the importer was written
 _BFLOAT16_OPSET = 22  # the first whose convolutions and poolings take it; nothing else changed
@@ -40,15 +40,8 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
         raise ModelError("torch.onnx.export gave no model")
     if not narrow:  # folded batch norms leave weights of float32 to bfloat16
         _optimize(onnx_program.model)
-    return _telling_resizing(onnx_program.model_proto)
-
-
-def _telling_resizing(proto: Any) -> Any:
-    """Let an exported model tell the importer whose coordinates resized images have."""
-    for node in proto.graph.node:
-        given = {attribute.name: attribute for attribute in node.attribute}
-        if node.op_type == "Resize" and given["mode"].s != b"nearest" and "nearest_mode" in given:
-            given["nearest_mode"].s = resampling.TORCH_ROUNDING.encode()
+    proto = onnx_program.model_proto
+    origin.tell_torch(proto)
     return proto
 
 
