@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper
+from onnx_models import FLOAT, build
 from tvm import relax
 
 from hybridc.compiler import frontend, pipeline, target
@@ -105,6 +106,38 @@ def test_places_far_to_the_right_are_rounded_as_onnx_runtime_does(mode: str, met
         x,
     )
     np.testing.assert_allclose(got, wanted, atol=5e-6)
+
+
+@pytest.mark.parametrize("rounding", [{}, {"nearest_mode": "ceil"}])
+@pytest.mark.parametrize(
+    ("rest", "method"),
+    [((), "linear"), ((1,), "linear"), ((2,), "linear"), ((2, 2), "linear"), ((2,), "cubic")],
+)
+def test_models_of_onnx_are_placed_as_onnx_runtime_does(
+    rest: tuple[int, ...], rounding: dict[str, str], method: str
+) -> None:
+    """Whatever they say of the rounding of nearest elements, which says nothing of others."""
+    shape, after = (1, 1, *rest, 3001), (1, 1, *rest, 7003)
+    resize = helper.make_node("Resize", ["x", "", "", "s"], ["y"], mode=method, **rounding)
+    sizes = {"s": np.array(after, np.int64)}
+    proto = build([resize], [("x", FLOAT, shape)], [("y", FLOAT, None)], sizes)
+    model = frontend.load(proto)
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32")
+    (wanted,) = model.reference({"x": x})
+    np.testing.assert_allclose(lowered(model.module, x), wanted, atol=5e-6)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize(
+    ("rest", "method"), [((), "linear"), ((1,), "bilinear"), ((2, 2), "trilinear")]
+)
+def test_models_of_torch_are_placed_as_torch_does(
+    rest: tuple[int, ...], method: str, aligned: bool
+) -> None:
+    x = torch.randn(1, 1, *rest, 3001, generator=torch.Generator().manual_seed(0))
+    model = torch.nn.Upsample((*rest, 7003), mode=method, align_corners=aligned)
+    got = lowered(frontend.load(model, example_inputs=(x,)).module, x.numpy())
+    np.testing.assert_allclose(got, model(x).numpy(), atol=5e-5)
 
 
 @pytest.mark.parametrize("aligned", [False, True])

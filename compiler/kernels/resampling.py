@@ -115,7 +115,7 @@ def _taps(extent: int, wanted: int, mode: str, attrs: Any) -> Taps:
     """What an axis of a resized image reads."""
     method, given = str(attrs.method), str(attrs.rounding_method)
     of_torch = method == "nearest_neighbor" or given in _OF_TORCH
-    at = (_coordinates if of_torch else _onnx_coordinates)(extent, wanted, mode)
+    at = (coordinates if of_torch else _onnx_coordinates)(extent, wanted, mode)
     if method == "nearest_neighbor":
         rounding = given or ("round" if mode == "align_corners" else "floor")
         return Taps(_clamp(_rounded(at, rounding)[:, None], extent), None)
@@ -131,7 +131,7 @@ def _taps(extent: int, wanted: int, mode: str, attrs: Any) -> Taps:
     return Taps(_clamp(index, extent), weight.astype("float32"))
 
 
-def _coordinates(extent: int, wanted: int, mode: str) -> Array:
+def coordinates(extent: int, wanted: int, mode: str) -> Array:
     """Where the places of the result lie in the input, in float32 as torch rounds.
 
     Its compilers make one instruction of a product and a difference, which rounds once.
@@ -170,7 +170,7 @@ def _onnx_coordinates(extent: int, wanted: int, mode: str) -> Array:
 
 def nearest(extent: int, wanted: int, mode: str, rounding: str) -> Array:
     """Which of `extent` elements each of those `wanted` is."""
-    return _clamp(_rounded(_coordinates(extent, wanted, mode), rounding), extent)
+    return _clamp(_rounded(coordinates(extent, wanted, mode), rounding), extent)
 
 
 def _rounded(at: Array, rounding: str) -> Array:

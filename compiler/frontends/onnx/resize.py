@@ -28,6 +28,9 @@ from hybridc.compiler.rewrite import Extent, are_known, constant
 # Coordinates of these are the same in TVM, where a scale is the exact ratio of sizes.
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
 _FEW = 4  # taps that are gathered; more become a matrix product
+_IMAGE = 4  # axes
+# Parts of an element that places may be off by: a fifth of what verification lets pass.
+_OFF = 2e-5
 _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
     # A sum with a half would be rounded itself.
     "round_prefer_floor": lambda x: np.floor(x) + (x - np.floor(x) > 0.5),
@@ -165,7 +168,7 @@ def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
         and coordinates in _ALIKE
         and all(axis.same for axis in axes[:2])
         and all(axis.exact and axis.after > 1 and axis.before > 1 for axis in axes[2:])
-        and all(_rounded_alike(node, axis, coordinates) for axis in axes[2:])
+        and all(_placed_alike(node, axis, coordinates, rank) for axis in axes[2:])
     )
 
 
@@ -175,10 +178,7 @@ def _along(node: Node, x: Expr, axis: _Axis, coordinates: str) -> Expr:
     if node.get("mode", "nearest") == "nearest":
         nearest = _nearest(node, axis, coordinates)
         return s.take(x, relax.const(nearest, "int64"), axis=axis.axis)
-    # Antialiasing, and torch, compute places by other formulas, which round otherwise.
-    other = node.get("antialias", 0) or node.of_torch
-    kind = np.float64 if other else np.float32
-    taps, weights = _taps(node, axis, axis.places(coordinates, kind))
+    taps, weights = _taps(node, axis, _places(node, axis, coordinates))
     if taps.shape[1] > _FEW:
         return _product(s, x, axis, taps, weights)
     total: Expr = None
@@ -206,10 +206,24 @@ def _nearest(node: Node, axis: _Axis, coordinates: str) -> Array:
     return found
 
 
-def _rounded_alike(node: Node, axis: _Axis, coordinates: str) -> bool:
-    """Whether TVM's operator takes the same elements, where it takes the nearest."""
+def _places(node: Node, axis: _Axis, coordinates: str) -> Array:
+    """Where each element of the output lies between those that are summed, as others round it."""
+    if node.of_torch and axis.exact and coordinates in _ALIKE and not node.get("antialias", 0):
+        return resampling.coordinates(axis.before, axis.after, coordinates)
+    # Antialiasing, and torch by scales, compute places by other formulas, which round otherwise.
+    other = node.get("antialias", 0) or node.of_torch
+    return axis.places(coordinates, np.float64 if other else np.float32)
+
+
+def _placed_alike(node: Node, axis: _Axis, coordinates: str, rank: int) -> bool:
+    """Whether TVM's operator takes the same elements, or sums them with the same weights.
+
+    Images have kernels of ours (`resampling`), which place as ONNX Runtime and torch do.
+    """
     if node.get("mode", "nearest") != "nearest":
-        return True
+        theirs = resampling.coordinates(axis.before, axis.after, coordinates)
+        ours = _places(node, axis, coordinates)
+        return rank == _IMAGE or np.allclose(theirs, ours, rtol=0, atol=_OFF)
     rounding = node.get("nearest_mode", "round_prefer_floor")
     theirs = resampling.nearest(axis.before, axis.after, coordinates, rounding)
     return np.array_equal(theirs, _nearest(node, axis, coordinates))

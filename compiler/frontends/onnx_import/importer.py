@@ -118,7 +118,6 @@ class Importer(ONNXGraphImporter):
             attrs = self._told(attrs)
         return super()._convert_operator(op_name, inputs, attrs, opset)
 
-
     def _told(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """The attributes of a Resize, whose rounding tells whose it is unless it rounds."""
         if attrs.get("mode", b"nearest") == b"nearest":
