@@ -130,7 +130,7 @@ def test_a_browser_shows_the_whole_page(width: int, dark: bool, tmp_path: Path) 
     found = re.search(r"<title>(-?\d+) \| (\d+) \| (\d+) \| (.*?)</title>", done.stdout)
     assert found is not None
     assert found[1] == "0"  # nothing is wider than the window, but for its scroll bar
-    # Kernels 3; latency 5; cosine and snr 4 each; components 2; memory 1; steps 2; monitor 4.
-    assert int(found[2]) == 3 + 5 + 4 + 4 + 2 + 1 + 2 + 4
+    # Kernels 3; latency 6; cosine 4, snr 5; components 2; memory 1; steps 2; monitor 4.
+    assert int(found[2]) == 3 + 6 + 4 + 5 + 2 + 1 + 2 + 4
     assert found[3] == "0"
     assert found[4] == ("rgb(240, 239, 233)" if dark else "rgb(26, 26, 25)")

@@ -46,8 +46,10 @@ def _converted(node: Node, kind: str) -> Expr:
         raise UnsupportedError(f"a cast to {kind}, of which several share a byte")
     if source == kind or not {source, kind} & _NARROW:
         return None
+    if source in _NARROW and kind == "bfloat16":  # rounding may flush the least power of two to 0
+        return _widened(node, x, kind)
     if source in _NARROW:
-        x = _widened(node, x)
+        x = _widened(node, x, "float32")
     if kind not in _NARROW:
         return x if kind == "float32" else s.astype(x, kind)
     if dtype(x) not in ("float32", "float16", "bfloat16"):
@@ -55,8 +57,8 @@ def _converted(node: Node, kind: str) -> Expr:
     return _narrowed(node, x if dtype(x) == "float32" else s.astype(x, "float32"), kind)
 
 
-def _widened(node: Node, x: Expr) -> Expr:
-    """Each of the 256 numbers as float32."""
+def _widened(node: Node, x: Expr, kind: str) -> Expr:
+    """Each of the 256 numbers as another type, which has them all."""
     numbers = np.arange(256, dtype=np.uint8).view(_type(dtype(x)))
 
     def kernel(a: Any, table: Any) -> Any:
@@ -66,7 +68,7 @@ def _widened(node: Node, x: Expr) -> Expr:
             name="widened",
         )
 
-    return node.scope.te(kernel, x, constant(numbers.astype(np.float32), "float32"))
+    return node.scope.te(kernel, x, constant(numbers.astype(_type(kind)), kind))
 
 
 def _narrowed(node: Node, x: Expr, kind: str) -> Expr:
@@ -98,7 +100,7 @@ def _table(node: Node, kind: str) -> Any:
 
 
 def _type(kind: str) -> Any:
-    return getattr(ml_dtypes, kind)
+    return np.dtype(getattr(ml_dtypes, kind, kind))
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"Cast": _cast, "CastLike": _cast_like})
