@@ -78,7 +78,7 @@ class Tuner:
         while not (reason := self._end()):
             busy: set[Task] = set()
             while not self._turn(busy):
-                if len(busy) == len(self._wanting()):
+                if busy.issuperset(self._wanting()):
                     time.sleep(_PATIENCE)
                     break
         for task in self._open():
