@@ -156,6 +156,42 @@ def test_the_default_is_no_trial(plugin: Path, tmp_path: Path) -> None:
     assert tuned.reason == "all trials are done"
 
 
+@pytest.mark.parametrize("trials", [0, 2, 4])
+def test_a_default_that_the_log_lacks_is_measured_whatever_else_it_knows(
+    plugin: Path, tmp_path: Path, trials: int
+) -> None:
+    path, known = tmp_path / "log.db", [faulty_rule.point("wrong"), faulty_rule.point("also-fine")]
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        other = tuner(plugin, opened, FakePool())
+        (task,) = other.tasks
+        seconds = [(1.1e-3,) * 6, (1.2e-3,) * 6]
+        ok = [Measured(*each) for each in zip(known, [Verdict.OK] * 2, seconds, strict=True)]
+        described = [task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()]
+        opened.add([other._record(task, each) for each in ok], described)  # pyright: ignore[reportPrivateUsage]
+        pool = FakePool()
+        tuned = tuner(plugin, opened, pool, trials).run()
+    assert pool.points[0] == faulty_rule.point("fine")
+    assert tuned.tasks[0].trials == max(2, trials)
+    assert tuned.measured == 1 + max(0, trials - 2)
+    assert tune(plugin, path, FakePool(), trials).measured == 0
+
+
+def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> None:
+    def failing(point: Point) -> Measured:
+        default = point == faulty_rule.point("fine")
+        return Measured(point, Verdict.CRASH, ()) if default else judged(point)
+
+    first, second = (tune(plugin, tmp_path / "log.db", FakePool(judge=failing), 0) for _ in "ab")
+    assert (first.measured, second.measured) == (1, 0)
+
+
+def test_a_default_outside_of_its_space_is_not_waited_for(plugin: Path) -> None:
+    (task,) = made(plugin)
+    assert task.fresh
+    task.search = replace(task.search, default={"fault": 99, "other": 0})
+    assert not task.fresh
+
+
 def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:
     """Else the default would be measured again and again."""
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:

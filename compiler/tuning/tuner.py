@@ -140,7 +140,7 @@ class Tuner:
         """Those that may get a round; once all trials are done, those without a default's time."""
         if self._rest > 0:
             return self._open()
-        return [task for task in self._open() if not task.history and not task.exhausted]
+        return [task for task in self._open() if task.fresh]
 
     @property
     def _trials(self) -> int:
