@@ -212,7 +212,8 @@ def test_algorithms_are_measured_before_the_model_is_packed_and_once(
         yield pools[-1]
 
     monkeypatch.setattr(algorithms, "Pool", pool)
-    options = Options(log=str(tmp_path / "log.sqlite"), threads=2)
+    said: list[str] = []
+    options = Options(log=str(tmp_path / "log.sqlite"), threads=2, progress=said.append)
     for measurements in (len(WAYS), 0):
         told = Algorithms(Tuning(budget="10min"))
         module = driver.unscheduled(source, options, algorithms=told).module
@@ -227,6 +228,8 @@ def test_algorithms_are_measured_before_the_model_is_packed_and_once(
         seconds = told.left.seconds()
         assert seconds is not None
         assert seconds < 600
+    counts = [text.split()[1] for text in said if text.startswith("algorithms ")]
+    assert counts[: len(WAYS)] == [f"{n + 1}/{len(WAYS)}:" for n in range(len(WAYS))]
     json.dumps(told.notes)
 
 
