@@ -181,8 +181,13 @@ def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> 
         default = point == faulty_rule.point("fine")
         return Measured(point, Verdict.CRASH, ()) if default else judged(point)
 
-    first, second = (tune(plugin, tmp_path / "log.db", FakePool(judge=failing), 0) for _ in "ab")
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        pool = FakePool(judge=failing)
+        first, second = (tuner(plugin, opened, pool, 0).run() for _ in "ab")
+        (row,) = summary.kernels(second, opened)
     assert (first.measured, second.measured) == (1, 0)
+    assert first.failed == {"crash": 1}
+    assert (row["trials"], row["failed"], row["default"]) == (0, 0, None)  # it is no trial
 
 
 def test_a_default_outside_of_its_space_is_not_waited_for(plugin: Path) -> None:
