@@ -201,7 +201,7 @@ class Tuner:
             return
         known = task.default is not None
         count = min(self._fitting(), self._rest) if known else 1
-        if count <= 0:  # that other tuner did all trials that were left
+        if count <= 0:  # another tuner did, meanwhile, all trials that were left
             return
         search = task.search
         if known:
