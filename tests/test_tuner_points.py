@@ -1,6 +1,7 @@
 """Which points a tuning measures, from where it starts, and what it tells of them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
 
@@ -28,6 +30,17 @@ from hybridc.compiler.tuning.update import Update
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
+
+
+def described(task: Task) -> list[keys.Described]:
+    return [task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()]
+
+
+def remember(here: Tuner, measured: Sequence[Measured]) -> None:
+    """As if it had been measured."""
+    (task,) = here.tasks
+    records = [here._record(task, each) for each in measured]  # pyright: ignore[reportPrivateUsage]
+    assert not here.log.add(records, described(task)).faults.count
 
 
 def test_every_point_is_measured_once_and_remembered(
@@ -162,18 +175,37 @@ def test_a_default_that_the_log_lacks_is_measured_whatever_else_it_knows(
 ) -> None:
     path, known = tmp_path / "log.db", [faulty_rule.point("wrong"), faulty_rule.point("also-fine")]
     with open_log(str(path), plugins=(plugin,)) as opened:
-        other = tuner(plugin, opened, FakePool())
-        (task,) = other.tasks
-        seconds = [(1.1e-3,) * 6, (1.2e-3,) * 6]
-        ok = [Measured(*each) for each in zip(known, [Verdict.OK] * 2, seconds, strict=True)]
-        described = [task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()]
-        opened.add([other._record(task, each) for each in ok], described)  # pyright: ignore[reportPrivateUsage]
+        remember(
+            tuner(plugin, opened, FakePool()),
+            [Measured(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
+        )
         pool = FakePool()
         tuned = tuner(plugin, opened, pool, trials).run()
     assert pool.points[0] == faulty_rule.point("fine")
     assert tuned.tasks[0].trials == max(2, trials)
     assert tuned.measured == 1 + max(0, trials - 2)
     assert tune(plugin, path, FakePool(), trials).measured == 0
+
+
+def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path: Path) -> None:
+    """Though it wins, as long as its two times are far apart; then what is faster does."""
+    default, faster = faulty_rule.point("fine"), faulty_rule.point("also-fine")
+
+    def timed(point: Point, seconds: float) -> Measured:
+        return Measured(point, Verdict.OK, (seconds,) * 6)
+
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        pool = FakePool(judge=lambda point: timed(point, 1e-3 if point == default else 0.8e-3))
+        here = tuner(plugin, opened, pool, 1)
+        (task,) = here.tasks
+        known = [timed(default, 0.5e-3), timed(default, 1e-3), timed(faster, 0.8e-3)]
+        remember(here, known)
+        tuned = here.run()
+        won = opened.lookup(task.workload.key, *described(task)[1:])
+    assert pool.points == [default, default, faster]
+    assert tuned.measured == 0  # these are no trials
+    assert isinstance(won, Hit)
+    assert won.record.point == faster
 
 
 def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> None:

@@ -167,8 +167,8 @@ def at_least(kernel: Kernel) -> float:
 def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
     """The points that records of a kernel tell of, in the order in which each came first.
 
-    A point has the median of its samples, without those of visits that were disturbed, as in a
-    look-up; one that ever failed counts as failed.
+    A point has the median of its samples, without those of visits that were disturbed or lucky, as
+    in a look-up; one that ever failed counts as failed.
     """
     visits: dict[tuple[tuple[str, int], ...], list[Sequence[float]]] = {}
     failed: set[tuple[tuple[str, int], ...]] = set()
@@ -189,7 +189,7 @@ def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
 
 def _middle(visits: Sequence[Sequence[float]]) -> float:
     """Seconds of a point that was visited so often."""
-    return median(chain.from_iterable(winner.undisturbed(visits, median)))
+    return median(chain.from_iterable(winner.believed(visits, median)))
 
 
 def kernels(
