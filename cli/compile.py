@@ -106,7 +106,8 @@ if TYPE_CHECKING:
     "--trials",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tune first: points to measure for each kernel, on average (see `hybridc tune`).",
+    help="Tune first: points to measure for each kernel besides its default, on average; those that"
+    " the log has count.",
 )
 @steering_options
 @LOG

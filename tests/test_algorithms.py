@@ -150,9 +150,9 @@ def test_analysis_is_overruled_by_what_is_clearly_faster(
 
 
 def test_of_several_visits_the_least_disturbed_counts(among: Alternatives, tmp_path: Path) -> None:
-    """The choice of analysis was disturbed twice of three times."""
+    """The choice of analysis was disturbed twice of four times."""
     path = tmp_path / "log.sqlite"
-    for first in (1.5e-5, 0.9e-5, 1.4e-5):
+    for first in (1.5e-5, 0.9e-5, 1.4e-5, 0.92e-5):
         fill(path, among, measured(among, (first, 1.2e-5, 2e-5)))
     assert asked(path, among) == 0
 
@@ -212,7 +212,8 @@ def test_algorithms_are_measured_before_the_model_is_packed_and_once(
         yield pools[-1]
 
     monkeypatch.setattr(algorithms, "Pool", pool)
-    options = Options(log=str(tmp_path / "log.sqlite"), threads=2)
+    said: list[str] = []
+    options = Options(log=str(tmp_path / "log.sqlite"), threads=2, progress=said.append)
     for measurements in (len(WAYS), 0):
         told = Algorithms(Tuning(budget="10min"))
         module = driver.unscheduled(source, options, algorithms=told).module
@@ -227,6 +228,8 @@ def test_algorithms_are_measured_before_the_model_is_packed_and_once(
         seconds = told.left.seconds()
         assert seconds is not None
         assert seconds < 600
+    counts = [text.split()[1] for text in said if text.startswith("algorithms ")]
+    assert counts[: len(WAYS)] == [f"{n + 1}/{len(WAYS)}:" for n in range(len(WAYS))]
     json.dumps(told.notes)
 
 

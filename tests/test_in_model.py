@@ -12,17 +12,20 @@ from log_records import record
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.interfaces import Point
+from hybridc.compiler.interfaces import Point, Trial
 from hybridc.compiler.log import access, keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import in_model as mode_of
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tuning import in_model, tasks
 from hybridc.compiler.tuning.in_model import InModel
+from hybridc.compiler.tuning.rounds import Origin, Timed, ratio
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.unscheduled import Unscheduled
 
 OPTIONS = Options(threads=1)
+Given = dict[tuple[int, ...], Timed]
+ONCE: Origin = ("me", 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -115,12 +118,46 @@ def test_what_chooses_a_point_does_not_tell_its_gain() -> None:
     draw = random.Random(0)
     gains: list[float] = []
     for _ in range(200):
-        timed = {(n,): [draw.gauss(1.0, 0.05) for _ in range(24)] for n in range(4)}
-        gains.append(in_model.ratio(timed, (0,)))
+        timed: Given = {(n,): {ONCE: [draw.gauss(1.0, 0.05) for _ in range(24)]} for n in range(4)}
+        gains.append(ratio(timed, (0,)))
     assert fmean(gains) == pytest.approx(1.0, abs=0.004)
-    faster = {(0,): [1.0] * 24, (1,): [0.9] * 24}
-    assert in_model.ratio(faster, (0,)) == pytest.approx(0.9)
-    assert in_model.ratio({(0,): [2.0], (1,): [1.0]}, (0,)) == 0.5  # a single round has no halves
+    faster: Given = {(0,): {ONCE: [1.0] * 24}, (1,): {ONCE: [0.9] * 24}}
+    assert ratio(faster, (0,)) == pytest.approx(0.9)
+    single: Given = {(0,): {ONCE: [2.0]}, (1,): {ONCE: [1.0]}}
+    assert ratio(single, (0,)) == 0.5  # it has no halves
+
+
+def test_rounds_of_two_tunings_are_not_compared() -> None:
+    """Of which the second one timed a point that the first one lacks, on a machine half as fast."""
+    again: Origin = ("me", 2.0)
+    both: Timed = {ONCE: [0.7] * 24, again: [2.0] * 24}
+    timed: Given = {(0,): both, (1,): {again: [0.6] * 12 + [0.5] * 12}}
+    assert ratio(timed, (0,)) == pytest.approx(0.275)
+    apart: Given = {(0,): {ONCE: [1.0] * 24}, (1,): {again: [0.9] * 24}}
+    assert ratio(apart, (0,)) == pytest.approx(0.9)  # by the medians
+
+
+def test_the_log_tells_which_rounds_are_of_one_tuning(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = measured(model, log, (1.0e-5, 0.8e-5))
+    called_with(monkeypatch, {0: 1.0e-5, 1: 0.9e-5})
+    in_this(model, task, log).compare()
+    found = [each for each in log.records() if each.mode == mode_of(task.kernel.mode)]
+    assert len(found) == 2
+    assert len({(each.who, each.when) for each in found}) == 1
+    # Later, when everything takes twice as long, another point is new.
+    value = next(each for each in task.history if not task.is_default(each.point)).point
+    knob = next(knob for knob in value if value[knob] != task.search.default[knob])
+    third = next(
+        {**value, knob: each}
+        for each in task.search.space[knob]
+        if each not in {value[knob], task.search.default[knob]}
+    )
+    task.history.append(Trial(third, 0.7e-5))
+    called_with(monkeypatch, {0: 2.0e-5, 1: 0.8e-5})
+    (placed,) = in_this(model, task, log).compare()
+    assert placed.best / placed.default == pytest.approx(0.4)
 
 
 def test_two_tunings_time_a_model_once(

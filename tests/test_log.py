@@ -135,7 +135,7 @@ def test_within_the_noise_the_smallest_point_wins(log: TuningLog) -> None:
 
 
 def test_one_lucky_sample_does_not_win(log: TuningLog) -> None:
-    usual = [record(point={"rows": 1}, seconds=(2e-3,) * 9), record(point={"rows": 1}, seed=1)]
+    usual = [record(point={"rows": 1}, seconds=(s,) * 9) for s in (2e-3, 2.1e-3)]
     lucky = record(point={"rows": 1}, seconds=(1e-4,), seed=2)
     other = record(point={"rows": 2}, seconds=(1.3e-3,) * 5)
     log.add([*usual, lucky, other], DESCRIBED)

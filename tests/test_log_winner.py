@@ -35,9 +35,9 @@ def rule(records: Sequence[Record]) -> tuple[dict[str, int], float] | None:
             continue
         good = [each.seconds for each in group if each.verdict is Verdict.OK]
         if good:
-            least = min(map(statistics.median, good))
-            calm = [each for each in good if statistics.median(each) <= 1.12 * least]
-            samples = [sample for each in calm for sample in each]
+            middle = statistics.median_low(map(statistics.median, good))
+            near = (each for each in good if apart(statistics.median(each), middle) <= 1.12)
+            samples = [sample for each in near for sample in each]
             timed.append((point, statistics.median(samples), noise(samples)))
     if not timed:
         return None
@@ -49,6 +49,10 @@ def rule(records: Sequence[Record]) -> tuple[dict[str, int], float] | None:
     ]
     point, seconds = min(tied)
     return dict(point), seconds
+
+
+def apart(one: float, other: float) -> float:
+    return max(one, other) / min(one, other)
 
 
 def noise(samples: Sequence[float]) -> float:
@@ -106,6 +110,37 @@ def test_a_visit_that_was_disturbed_does_not_outvote_the_others(tmp_path: Path) 
     assert isinstance(found, Hit)
     assert (found.record.point, found.seconds) == ({"rows": 1}, 1e-3)
     assert known == {"{'rows': 1}": 1e-3, "{'rows': 2}": 1.1e-3, "{'rows': 3}": 1.07e-3}
+
+
+@pytest.mark.parametrize(
+    ("visits", "seconds"),
+    [
+        ((0.6, *(1.2,) * 6), 1.2),  # luck does not make the others disturbed
+        ((1.2, 1.2, 0.6, 1.2), 1.2),
+        ((2.0, 1.0, 1.02), 1.01),
+        ((2.0, 1.0, 0.6), 1.0),
+        ((2.0, 0.6, 1.0, 1.5), 1.0),
+        ((1.2, 0.9), 0.9),  # until a third one tells
+        ((1.0, 1.1), 1.05),
+        ((0.9, 1.0, 1.1), 1.0),  # they agree
+    ],
+)
+def test_neither_a_lucky_nor_a_disturbed_visit_decides(
+    visits: Sequence[float], seconds: float, tmp_path: Path
+) -> None:
+    """A disturbed one has many samples."""
+    mine = [
+        record(point={"rows": 1}, seconds=(1e-3 * each,) * (40 if each == 2 else 6), seed=n)
+        for n, each in enumerate(visits)
+    ]
+    rival = record(point={"rows": 2}, seconds=(1e-3,) * 6)
+    with access.open_log(str(tmp_path / "log.sqlite")) as log:
+        log.add([*mine, rival], (kernel(), TARGET, TOOLS))
+        found = log.lookup(kernel().key, TARGET, TOOLS)
+        known = {str(t.point): t.seconds for t in history(log.records(), mine[0].rule, "warm")}
+    assert isinstance(found, Hit)
+    assert found.record.point == {"rows": 2 if seconds > 1.005 else 1}
+    assert known["{'rows': 1}"] == pytest.approx(1e-3 * seconds)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from fake_pool import SPACE, FakePool, exhaustive, made, measured_in, tune
 from hybridc.compiler import strategies
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner
 
@@ -168,3 +169,43 @@ def test_the_command_is_stopped_and_goes_on(tmp_path: Path, tiny_model: Path) ->
     (kernel,) = found["kernels"]
     assert kernel["trials"] == 4 or found["ended"].startswith("what may still be gained")
     assert kernel["best"] > 0
+
+
+def test_a_tuner_ends_where_another_does_the_trials_that_were_left(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its claim, which fails, and its look into the log."""
+    exhaustive(monkeypatch)
+    path, refused = tmp_path / "log.db", threading.Event()
+    begun = threading.Event()
+
+    def during(_: int) -> None:
+        begun.set()
+        assert refused.wait(60)
+
+    other = threading.Thread(target=lambda: tune(plugin, path, FakePool(during=during), 4))
+
+    class Second(Tuner):
+        recalls = 0
+        turns = 0
+
+        def _recall(self, *tasks: Task) -> None:
+            self.recalls += 1
+            if self.recalls == 2:  # the claim was refused
+                refused.set()
+                other.join()
+            super()._recall(*tasks)
+
+        def _turn(self, busy: set[Task]) -> bool:
+            self.turns += 1
+            assert self.turns < 10, "it spins"
+            return super()._turn(busy)
+
+    open_log(str(path)).close()
+    other.start()
+    assert begun.wait(60)
+    pool: Any = FakePool()
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        chosen = strategies.catalogue().create("random")
+        tuned = Second(made(plugin), opened, chosen, pool, Budget(4)).run()
+    assert (tuned.measured, tuned.reason) == (0, "all trials are done")

@@ -1,6 +1,7 @@
 """Which points a tuning measures, from where it starts, and what it tells of them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +22,7 @@ from hybridc.compiler.tuning import nearby, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
+from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
 
@@ -28,6 +30,17 @@ from hybridc.compiler.tuning.update import Update
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
+
+
+def described(task: Task) -> list[keys.Described]:
+    return [task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()]
+
+
+def remember(here: Tuner, measured: Sequence[Measured]) -> None:
+    """As if it had been measured."""
+    (task,) = here.tasks
+    records = [here._record(task, each) for each in measured]  # pyright: ignore[reportPrivateUsage]
+    assert not here.log.add(records, described(task)).faults.count
 
 
 def test_every_point_is_measured_once_and_remembered(
@@ -154,6 +167,66 @@ def test_the_default_is_no_trial(plugin: Path, tmp_path: Path) -> None:
     assert (tuned.measured, tuned.tasks[0].trials) == (4, 4)
     assert max(update.done for update in told) == told[-1].trials == 4
     assert tuned.reason == "all trials are done"
+
+
+@pytest.mark.parametrize("trials", [0, 2, 4])
+def test_a_default_that_the_log_lacks_is_measured_whatever_else_it_knows(
+    plugin: Path, tmp_path: Path, trials: int
+) -> None:
+    path, known = tmp_path / "log.db", [faulty_rule.point("wrong"), faulty_rule.point("also-fine")]
+    with open_log(str(path), plugins=(plugin,)) as opened:
+        remember(
+            tuner(plugin, opened, FakePool()),
+            [Measured(point, Verdict.OK, (1.1e-3,) * 6) for point in known],
+        )
+        pool = FakePool()
+        tuned = tuner(plugin, opened, pool, trials).run()
+    assert pool.points[0] == faulty_rule.point("fine")
+    assert tuned.tasks[0].trials == max(2, trials)
+    assert tuned.measured == 1 + max(0, trials - 2)
+    assert tune(plugin, path, FakePool(), trials).measured == 0
+
+
+def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path: Path) -> None:
+    """Though it wins, as long as its two times are far apart; then what is faster does."""
+    default, faster = faulty_rule.point("fine"), faulty_rule.point("also-fine")
+
+    def timed(point: Point, seconds: float) -> Measured:
+        return Measured(point, Verdict.OK, (seconds,) * 6)
+
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        pool = FakePool(judge=lambda point: timed(point, 1e-3 if point == default else 0.8e-3))
+        here = tuner(plugin, opened, pool, 1)
+        (task,) = here.tasks
+        known = [timed(default, 0.5e-3), timed(default, 1e-3), timed(faster, 0.8e-3)]
+        remember(here, known)
+        tuned = here.run()
+        won = opened.lookup(task.workload.key, *described(task)[1:])
+    assert pool.points == [default, default, faster]
+    assert tuned.measured == 0  # these are no trials
+    assert isinstance(won, Hit)
+    assert won.record.point == faster
+
+
+def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> None:
+    def failing(point: Point) -> Measured:
+        default = point == faulty_rule.point("fine")
+        return Measured(point, Verdict.CRASH, ()) if default else judged(point)
+
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        pool = FakePool(judge=failing)
+        first, second = (tuner(plugin, opened, pool, 0).run() for _ in "ab")
+        (row,) = summary.kernels(second, opened)
+    assert (first.measured, second.measured) == (1, 0)
+    assert first.failed == {"crash": 1}
+    assert (row["trials"], row["failed"], row["default"]) == (0, 0, None)  # it is no trial
+
+
+def test_a_default_outside_of_its_space_is_not_waited_for(plugin: Path) -> None:
+    (task,) = made(plugin)
+    assert task.fresh
+    task.search = replace(task.search, default={"fault": 99, "other": 0})
+    assert not task.fresh
 
 
 def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path) -> None:

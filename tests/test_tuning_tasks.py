@@ -143,7 +143,7 @@ def test_the_history_pools_samples_and_failures_stay() -> None:
         [
             record({"size": 1}, Verdict.OK, 1.0, 2.0),
             record({"size": 2}, Verdict.OK, 5.0),
-            record({"size": 1}, Verdict.OK, 3.0),
+            record({"size": 1}, Verdict.OK, 1.6),
             record({"size": 2}, Verdict.WRONG),
             record({"size": 3}, Verdict.OK, 1.0, mode="cold"),
             record({"size": 4}, Verdict.OK, 1.0, rule="conv2d"),
@@ -152,4 +152,4 @@ def test_the_history_pools_samples_and_failures_stay() -> None:
         "dense",
         "warm",
     )
-    assert found == [Trial({"size": 1}, 2.0), Trial({"size": 2}), Trial({"size": 5})]
+    assert found == [Trial({"size": 1}, 1.6), Trial({"size": 2}), Trial({"size": 5})]

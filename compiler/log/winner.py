@@ -14,13 +14,13 @@ from hybridc.compiler.log.record import Verdict
 _LEAST = 0.01
 # And those that are apart by more always do.
 WIDEST = 0.05
-# A visit to a point that took so much longer than the one which took least was disturbed.  Below
-# lie what another pace of the machine, corrected for, may leave (10 %), and noise: a point that
-# seemed faster by that has to lose it again as it is measured again.
-_DISTURBED = 0.12
+# Two visits to a point that are further apart do not tell of the same: one was disturbed, or lucky.
+# Below lie what another pace of the machine, corrected for, may leave (10 %), and noise.
+_APART = 1.12
 # Half the 95 % interval of a median, in interquartile ranges over the root of the count
 # (McGill, Tukey and Larsen, Variations of Box Plots, The American Statistician 32, 1978).
 _NOTCH = 1.57
+_PAIR = 2
 
 _Visit = TypeVar("_Visit")
 Order = tuple[str, tuple[tuple[str, int], ...], str]
@@ -92,15 +92,25 @@ class Choice:
         return apart <= min(WIDEST, best.noise + self.noise) * best.seconds
 
 
-def undisturbed(visits: Iterable[_Visit], seconds: Callable[[_Visit], float]) -> list[_Visit]:
-    """The visits to one point that nothing seems to have disturbed, the fastest first.
+def believed(visits: Iterable[_Visit], seconds: Callable[[_Visit], float]) -> list[_Visit]:
+    """The visits to one point that agree with the middle one, the fastest first.
 
-    Disturbances only ever add time, and a visit that was disturbed has the more samples, as they
-    scatter: in the median of all it would outvote the others.  The least visit alone, though, keeps
-    whatever luck a winner had.
+    Whatever disturbs adds time, and a visit that was disturbed has the more samples, as they
+    scatter: in the median of all it would outvote the others.  The fastest visit, though, may be
+    luck, and would have every other one count as disturbed.  So each visit has one vote.  Of an
+    even number the faster of the two in the middle is taken: of two that are `contested` the faster
+    counts until a third one tells.
     """
     ordered = sorted(visits, key=seconds)
-    return [each for each in ordered if seconds(each) <= (1 + _DISTURBED) * seconds(ordered[0])]
+    if not ordered:
+        return []
+    middle = seconds(ordered[(len(ordered) - 1) // 2])
+    return [each for each in ordered if middle / _APART <= seconds(each) <= middle * _APART]
+
+
+def contested(visits: Sequence[float]) -> bool:
+    """Whether two visits, of which these are the times, disagree, and no third one tells."""
+    return len(visits) == _PAIR and max(visits) > _APART * min(visits)
 
 
 def choices(measured: Iterable[Measured]) -> list[Choice]:
@@ -130,7 +140,7 @@ def _pooled(group: Sequence[Measured]) -> Choice | None:
     good = [each for each in group if each.verdict == Verdict.OK]
     if not good or any(each.verdict == Verdict.WRONG for each in group):
         return None
-    good = undisturbed(good, lambda each: each.median)
+    good = believed(good, lambda each: each.median)
     return Choice(_quantile(_samples(good), 0.5), good)
 
 

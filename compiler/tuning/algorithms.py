@@ -99,8 +99,7 @@ class MeasureAlgorithms:
         distinct = tasks.distinct(kernels)
 
         def told(update: Update) -> None:
-            known = sum(task.default is not None for task in distinct)
-            self.options.progress(f"algorithms {known}/{len(distinct)}: {update.kernel}")
+            self.options.progress(_stand(distinct, update))
 
         with access.open_log(self.options.log, plugins=plugins) as log:
             chosen, workers = self.algorithms.how.chosen(plugins), self.algorithms.how.workers
@@ -153,6 +152,14 @@ class MeasureAlgorithms:
             for algorithm, func in zip(among.algorithms, among.kernels, strict=True)
             if (rule := tasks.rule_of(func, self.context.rules, self.context.target))
         ]
+
+
+def _stand(distinct: Sequence[tasks.Task], update: Update) -> str:
+    """How many algorithms have been measured, the one that was just told of among them."""
+    known = sum(
+        task.default is not None or tasks.name_of(task) == update.kernel for task in distinct
+    )
+    return f"algorithms {known}/{len(distinct)}: {update.kernel}"
 
 
 def _told(among: Alternatives, fastest: int | None, known: Mapping[str, float]) -> str:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import fmean
 
 from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.artifact import Artifact
@@ -23,6 +23,7 @@ from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.claimed import claimed
+from hybridc.compiler.tuning.rounds import CALLS, Origin, middle, ratio
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.units import format_durations
 from hybridc.compiler.unscheduled import Unscheduled
@@ -33,7 +34,6 @@ _SECONDS = 30.0  # for the calls of one model in all versions
 _ROUNDS = 4, 60  # at least and at most
 _PATIENCE = 0.5  # seconds between two looks at what another tuning is at
 _REST = 0.25  # seconds between two rounds: what disturbs the machine lasts for a second or two
-_CALLS = 3  # of a version in a row; one before finds the caches as another version left them
 _PAIR = 2  # versions, to compare anything
 _SHARE = 0.5  # of the free memory that the versions may fill
 
@@ -135,23 +135,25 @@ class InModel:
         versions = self._called(_versions(lacking)) if lacking else []
         if lacking and not versions:
             return []
+        when = time.time()
         for task in lacking:
-            records = list(self._records(task, versions))
+            records = list(self._records(task, versions, when))
             self.log.add(records, self._described(task)).check(self.log.name)
         return self._placed()
 
     def _described(self, task: Task) -> tuple[keys.Described, keys.Described, keys.Described]:
         return task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()
 
-    def _timed(self, task: Task) -> dict[tuple[int, ...], list[float]]:
-        """What the log knows of points in models: seconds of one call, round by round."""
+    def _timed(self, task: Task) -> dict[tuple[int, ...], dict[Origin, list[float]]]:
+        """What the log knows of points in models: seconds of one call, by the tuning."""
         workload, target, toolchain = self._described(task)
         wanted = task.kernel.rule_name, in_model(self.model.state), Verdict.OK
-        found: dict[tuple[int, ...], list[float]] = {}
+        found: dict[tuple[int, ...], dict[Origin, list[float]]] = {}
         for each in self.log.records(workload.key, target.key, toolchain.key):
             known = (each.rule, each.mode, each.verdict) == wanted
             if known and task.search.contains(each.point):
-                found.setdefault(task.search.key(each.point), []).extend(each.seconds)
+                taken = found.setdefault(task.search.key(each.point), {})
+                taken.setdefault((each.who, each.when), []).extend(each.seconds)
         return found
 
     def _lacking(self, task: Task) -> list[Point]:
@@ -185,7 +187,7 @@ class InModel:
         _call(watches, versions, feed, min(time.monotonic() + _SECONDS, self.deadline))
         return versions
 
-    def _records(self, task: Task, versions: Sequence[Version]) -> Iterator[Record]:
+    def _records(self, task: Task, versions: Sequence[Version], when: float) -> Iterator[Record]:
         """What a task took in each version."""
         workload, target, toolchain = self._described(task)
         assert task.default is not None
@@ -200,7 +202,7 @@ class InModel:
                     verdict=Verdict.OK,
                     seconds=tuple(seconds),
                     mode=in_model(self.model.state),
-                    when=time.time(),
+                    when=when,
                     who=who(),
                     seed=self.seed,
                 )
@@ -217,32 +219,11 @@ class InModel:
             timed, first = self._timed(task), task.search.key(task.search.default)
             if isinstance(won, Hit) and first in timed:
                 other = not task.is_default(won.record.point)
-                took = calls * median(timed[first])
+                took = calls * middle(timed[first])
                 default += took
                 best += took * (ratio(timed, first) if other else 1.0)
                 changed += other
         return [Placed(self.model.model.name, default, best, changed)] if default else []
-
-
-def ratio(timed: Mapping[tuple[int, ...], Sequence[float]], default: tuple[int, ...]) -> float:
-    """What the fastest point takes, the default as 1, by times that did not choose it.
-
-    Every other round chooses, and those between tell; then the other way round.  A round's times
-    are compared with each other, since what disturbs the machine lasts for some of its calls.
-    """
-    halves = [{point: _rounds(each, odd) for point, each in timed.items()} for odd in (0, 1)]
-    told: list[float] = []
-    for choose, tell in (halves, halves[::-1]):
-        fastest = min(choose, key=lambda point: median(choose[point]))
-        pairs = zip(tell[fastest], tell[default], strict=False)  # of several tunings, not all
-        told.append(median(one / other for one, other in pairs))
-    return fmean(told)
-
-
-def _rounds(seconds: Sequence[float], odd: int) -> list[float]:
-    """Medians of every other round; of a single one, where there is no other."""
-    every = [median(seconds[i : i + _CALLS]) for i in range(0, len(seconds), _CALLS)]
-    return every[odd::2] or every
 
 
 def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[Version]:
@@ -275,6 +256,6 @@ def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed, end
             break
         for watch, version in zip(watches, versions, strict=True):
             watch.run(feed)
-            for _ in range(_CALLS):
+            for _ in range(CALLS):
                 version.take(watch.run(feed))
         time.sleep(_REST)

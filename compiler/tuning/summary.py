@@ -33,7 +33,7 @@ def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
         "rule": task.kernel.rule_name,
         "calls": task.calls,
         "trials": task.trials,
-        "failed": sum(trial.seconds is None for trial in task.history),
+        "failed": sum(trial.seconds is None for trial in task.history if trial is not task.default),
         "default": _default(task, won, log),
         "best": won.seconds if won else None,
         "point": dict(won.record.point) if won else None,

@@ -78,6 +78,12 @@ class Task:
         """The trial of the point that compiling takes without tuning."""
         return next((trial for trial in self.history if self.is_default(trial.point)), None)
 
+    @property
+    def fresh(self) -> bool:
+        """Whether its default is to be measured: nobody did so far, and its space holds it."""
+        held = self.search.contains(self.search.default)
+        return held and self.default is None and not self.exhausted
+
     def is_default(self, point: Point) -> bool:
         """Whether a point gives the schedule that compiling takes without tuning."""
         here = self.search
@@ -135,11 +141,11 @@ def choose(tasks: Iterable[Task], trials: int) -> Task | None:
     """The kernel in which so many trials are expected to save the models most.
 
     The gradient of the end-to-end time (L. Zheng et al., Ansor, OSDI 2020, §6), with the gain
-    above in the place of its guesses.  Kernels nobody has run come first.  None where every
-    expected gain is inside the noise.
+    above in the place of its guesses.  Kernels whose default nobody has run come first.  None where
+    every expected gain is inside the noise.
     """
     given = list(tasks)
-    fresh = [task for task in given if not task.history and not task.exhausted]
+    fresh = [task for task in given if task.fresh]
     if fresh:
         return max(fresh, key=lambda task: task.seconds)
     hopeful = [task for task in given if task.promising(trials)]
@@ -161,8 +167,8 @@ def at_least(kernel: Kernel) -> float:
 def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
     """The points that records of a kernel tell of, in the order in which each came first.
 
-    A point has the median of its samples, without those of visits that were disturbed, as in a
-    look-up; one that ever failed counts as failed.
+    A point has the median of its samples, without those of visits that were disturbed or lucky, as
+    in a look-up; one that ever failed counts as failed.
     """
     visits: dict[tuple[tuple[str, int], ...], list[Sequence[float]]] = {}
     failed: set[tuple[tuple[str, int], ...]] = set()
@@ -183,7 +189,7 @@ def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
 
 def _middle(visits: Sequence[Sequence[float]]) -> float:
     """Seconds of a point that was visited so often."""
-    return median(chain.from_iterable(winner.undisturbed(visits, median)))
+    return median(chain.from_iterable(winner.believed(visits, median)))
 
 
 def kernels(

@@ -78,7 +78,7 @@ class Tuner:
         while not (reason := self._end()):
             busy: set[Task] = set()
             while not self._turn(busy):
-                if len(busy) == len(self._wanting()):
+                if busy.issuperset(self._wanting()):
                     time.sleep(_PATIENCE)
                     break
         for task in self._open():
@@ -140,7 +140,7 @@ class Tuner:
         """Those that may get a round; once all trials are done, those without a default's time."""
         if self._rest > 0:
             return self._open()
-        return [task for task in self._open() if not task.history and not task.exhausted]
+        return [task for task in self._open() if task.fresh]
 
     @property
     def _trials(self) -> int:
@@ -201,7 +201,7 @@ class Tuner:
             return
         known = task.default is not None
         count = min(self._fitting(), self._rest) if known else 1
-        if count <= 0:  # that other tuner did all trials that were left
+        if count <= 0:  # another tuner did, meanwhile, all trials that were left
             return
         search = task.search
         if known:
