@@ -125,8 +125,8 @@ def test_product_of_two_activations(
     cpu: str, shapes: tuple[tuple[int, ...], tuple[int, ...]], rows: int, depth: int, columns: int
 ) -> None:
     feed = {"a": noise(*shapes[0], rows, depth), "b": noise(*shapes[1], depth, columns)}
-    several = "batch-matmul" if columns > 1 else None  # a sum over rows, short or long
-    check(one_node("MatMul", feed, {}), feed, cpu, several if depth > 1 else "elementwise")
+    matrices = "batch-matmul" if min(rows, columns) > 1 else None  # others, where one is a vector
+    check(one_node("MatMul", feed, {}), feed, cpu, matrices if depth > 1 else "elementwise")
 
 
 @pytest.mark.parametrize("cpu", CPUS)
