@@ -41,10 +41,10 @@ PAGE = Path(__file__).parent / "RESULTS-gpu.md"
 _CODE = ("compiler", "passes", "schedules", "benchmarks")
 # The files with tests that need a GPU: others may need what such a machine lacks.
 _TESTS = ("tests/test_gpu.py", "tests/test_backends.py")
-_MOST_PROCESSES = 8  # of the tests: each has a context on the GPU
-_LATE = 45  # seconds that a test which begins in time may take beyond it
+_MOST_PROCESSES = 12  # of the tests: each has a context on the GPU
+_LATE = 30  # seconds that a test which begins in time may take beyond it
 # Shares of the time: at most for the tests, and until when peers may fill their caches.
-_TESTING, _WARMING = 0.25, 0.3
+_TESTING, _WARMING = 0.35, 0.4
 
 
 def main() -> int:
@@ -53,11 +53,13 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=8.0, help="to stop after")
     parser.add_argument("--no-tests", action="store_true", help="leave pytest -m gpu out")
     parser.add_argument("--only", default="", help="rows whose table or name holds this text")
+    parser.add_argument("--details", type=Path, metavar="DIR", help="for tests and profiles")
     parser.add_argument("--small", type=Path, metavar="FILE", help="at small sizes, into FILE")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
     given = parser.parse_args()
     dry = given.dry_run is not None
-    how = How(dry, dry or given.small is not None, time.monotonic(), 60 * given.minutes)
+    small = dry or given.small is not None
+    how = How(dry, small, time.monotonic(), 60 * given.minutes, given.details)
     told = asked(lambda: described(dry), 60)
     if "error" in told:
         print(f"nothing is measured: {told['error']}", file=sys.stderr)
@@ -73,7 +75,7 @@ def main() -> int:
         ahead = Ahead(wanted, how.machine, Path(folder))
         begin(ahead, how)
         if not given.no_tests and not dry:
-            page.tests = tested(min(120.0, _TESTING * how.seconds))
+            page.tests = tested(min(120.0, _TESTING * how.seconds), how.details)
             page.write()
         ahead.end(warms=True, until=how.at(_WARMING))
         for row in ahead.in_turn(how.end):
@@ -88,13 +90,15 @@ def main() -> int:
 class How:
     """On this CPU instead of the GPU, at small sizes, since when and for how long.
 
-    `begun` is of `time.monotonic`.
+    `begun` is of `time.monotonic`; `details` is where to write what tests say and where models
+    spend their time.
     """
 
     dry: bool
     small: bool
     begun: float
     seconds: float
+    details: Path | None = None
 
     @property
     def end(self) -> float:
@@ -107,7 +111,8 @@ class How:
 
     def machine(self) -> Machine:
         """Where rows are measured; asks the driver."""
-        return Machine(target.parse("cpu" if self.dry else "cuda"), self.dry, self.small)
+        here = target.parse("cpu" if self.dry else "cuda")
+        return Machine(here, self.dry, self.small, self.details)
 
 
 def rows() -> list[Row]:
@@ -171,10 +176,10 @@ def measured(row: Row, how: How, ahead: Ahead) -> Mapping[str, str]:
     return {"result": told["error"]} if "error" in told else told
 
 
-def tested(seconds: float) -> str:
+def tested(seconds: float, details: Path | None) -> str:
     """What `pytest -m gpu` says; of one that takes longer, what it said until then."""
     until = str(time.time() + max(0.0, seconds - _LATE))
-    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rfE", "--tb=line", *_TESTS]
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-v", "-rfE", "--tb=short", *_TESTS]
     command += ["--until", until, "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     if importlib.util.find_spec("xdist"):
         command += ["-n", str(min(_MOST_PROCESSES, os.cpu_count() or 1))]
@@ -191,7 +196,11 @@ def tested(seconds: float) -> str:
             os.killpg(tests.pid, signal.SIGKILL)
         tests.wait()
         said.seek(0)
-        return ended + told_by_tests(said.read(), whole=not ended)
+        text = said.read()
+    if details:
+        details.mkdir(parents=True, exist_ok=True)
+        (details / "tests.txt").write_text(text)
+    return ended + told_by_tests(text, whole=not ended)
 
 
 def told_by_tests(said: str, whole: bool) -> str:

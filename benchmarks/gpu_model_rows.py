@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gpu_rows import Cells, Machine, Row, by_torch, error
+from gpu_rows import Cells, Machine, Row, by_torch, error, profile
 
 NAMES = ("ResNet-50", "BERT-base", "ViT-B/16", "GPT-2 decode step")  # of `gpu_models.py`
 _FILE = "model.hyb"
@@ -87,7 +87,13 @@ def _measured(name: str, batch: int, way: str, machine: Machine, folder: Path) -
             call, given = _session(model, inputs, way, machine, folder)
         found = error(call(*given), right)
         seconds = by_torch(call, given, machine)
+        if machine.details:
+            profile(call, given, machine.details / f"{_slug(f'{name} {batch} {way}')}.txt")
     return {"ms": f"{seconds * 1e3:.3f}", "off by": f"{found:.0e}"}
+
+
+def _slug(name: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in name).split())
 
 
 def _by_torch(model: Any, inputs: Any, way: str, machine: Machine) -> tuple[Any, Any]:

@@ -1,6 +1,7 @@
 """What the rows of `gpu.py` share: the machine, what a row is, a peer's time, an error."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,21 @@ from hybridc.compiler.cuda import runtime
 from hybridc.compiler.target import Target
 
 REPEATS = 20
+_PROFILED = 5  # calls
 Cells = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where rows are measured: the GPU, or for a dry run this CPU; sizes may be made `small`."""
+    """Where rows are measured: the GPU, or for a dry run this CPU; sizes may be made `small`.
+
+    Where models spend their time is written into the folder `details`.
+    """
 
     here: Target
     dry: bool = False
     small: bool = False
+    details: Path | None = None
 
     @property
     def device(self) -> Any:
@@ -95,6 +101,25 @@ def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -
         torch.cuda.synchronize()
         found.append(start.elapsed_time(end) / 1e4)
     return float(np.median(found))
+
+
+def profile(call: Callable[..., Any], given: Sequence[Any], path: Path) -> None:
+    """Write which of the GPU's kernels a call's time goes to, by torch's profiler."""
+    import torch
+    from torch.profiler import ProfilerActivity
+
+    with torch.profiler.profile(activities=[ProfilerActivity.CUDA]) as seen:
+        for _ in range(_PROFILED):
+            call(*given)
+        torch.cuda.synchronize()
+    spent, times = Counter[str](), Counter[str]()
+    for event in seen.events() or ():
+        if event.device_type != torch.autograd.DeviceType.CPU:
+            spent[event.name] += event.time_range.elapsed_us() / _PROFILED
+            times[event.name] += 1
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{us:9.2f} {times[name] / _PROFILED:5.0f} {name}" for name, us in spent.most_common()]
+    path.write_text("\n".join(["       µs times kernel", *lines, ""]))
 
 
 def error(made: Any, right: Any) -> float:

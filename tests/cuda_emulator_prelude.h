@@ -42,6 +42,8 @@ void hybridc_wait() {
     groups.pop_front();
   }
 }
+inline void hybridc_whole(const void*) {}
+
 template <class T>
 void hybridc_put(void* to, T value) {
   emulated::check_shared(to, sizeof(T));

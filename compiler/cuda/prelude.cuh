@@ -49,6 +49,9 @@ HYBRIDC_INLINE void hybridc_fence_async() {
 #endif
 }
 
+// Does nothing: see `tir.allocated`.
+HYBRIDC_INLINE void hybridc_whole(const void*) {}
+
 template <class T>
 HYBRIDC_INLINE void hybridc_put(void* to, T value) {
   *static_cast<T*>(to) = value;

@@ -78,11 +78,7 @@ def barrier() -> Stmt:
 
 
 def buffer(name: str, size: int, dtype: str, scope: str) -> Buffer:
-    """Memory of a block or a thread.
-
-    Shared memory whose addresses are plain sums is of the type that is put there: TVM cuts its end
-    off behind the last element whose address is taken.
-    """
+    """Memory of a block or a thread."""
     aligned = _SWIZZLED if scope == "shared.dyn" else -1
     return tirx.decl_buffer([size], dtype, name, scope=scope, data_alignment=aligned)
 
@@ -101,8 +97,14 @@ def launched(axes: Sequence[tuple[str, Expr, int]], body: Stmt) -> Stmt:
 
 
 def allocated(buffers: Iterable[Buffer], body: Stmt) -> Stmt:
-    """A body with its buffers."""
-    return tirx.SeqStmt([*(tirx.AllocBuffer(each) for each in buffers), body])
+    """A body with its buffers.
+
+    Those of threads and blocks are named as a whole: TVM cuts off what lies behind the last element
+    whose address is taken, though functions read and write some from there on.
+    """
+    made = list(buffers)
+    whole = [call("whole", each.data) for each in made if each.scope() != "global"]
+    return tirx.SeqStmt([*map(tirx.AllocBuffer, made), *whole, body])
 
 
 def unflatten(flat: Expr, axes: Sequence[tuple[Any, int]]) -> dict[Any, Expr]:
