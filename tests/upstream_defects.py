@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx.inliner
 import onnx.shape_inference
+import upstream_lowering
 from onnx import helper
 from upstream_torch import CHECKS
 
@@ -121,114 +122,48 @@ class Other:
     needs: str = ""
 
 
-def _simplified(expr: Any) -> str:
-    from tvm import sym
-
-    return str(sym.Analyzer().simplify(expr))
-
-
-def _differences_cancel() -> bool:
-    """`x + y - y` of float32 is taken for x."""
-    from tvm import tirx
-
-    x, y = (tirx.Var(name, "float32") for name in "xy")
-    return _simplified(tirx.Sub(tirx.Add(x, y), y)) == "x"
-
-
-def _orders_are_total() -> bool:
-    """`not x < y` of float32 is taken for `y <= x`, and `x == x` for true."""
-    from tvm import tirx
-
-    x, y = (tirx.Var(name, "float32") for name in "xy")
-    return _simplified(tirx.Not(tirx.LT(x, y))) == "y <= x" and "True" in _simplified(tirx.EQ(x, x))
-
-
-def _an_order_with_itself_stays() -> bool:
-    """`x <= x` of float32 is left alone; what asks for NaN relies on it."""
-    from tvm import tirx
-
-    x = tirx.Var("x", "float32")
-    return _simplified(tirx.LE(x, x)) == "x <= x"
-
-
-def _extremes_forget_nan() -> bool:
-    """The maximum of NaN and a number is the number."""
-    from tvm import relax
-
-    from hybridc.compiler.evaluate import evaluate
-
-    builder = relax.BlockBuilder()
-    x, y = (relax.Var(name, relax.TensorType((1,), "float32")) for name in "xy")
-    with builder.function("main", [x, y]):
-        builder.emit_func_output(builder.emit(relax.op.maximum(x, y)))
-    (got,) = evaluate(
-        builder.finalize(), [np.full(1, number, np.float32) for number in (np.nan, 1)]
-    )
-    return not bool(np.isnan(got).any())
-
-
-def _evaluated(operator: str, constant: Any, x: Any) -> Any:
-    """What plain TVM computes of x and a scalar constant."""
-    from tvm import relax
-
-    from hybridc.compiler.evaluate import evaluate
-
-    builder = relax.BlockBuilder()
-    given = relax.Var("x", relax.TensorType(x.shape, str(x.dtype)))
-    with builder.function("main", [given]):
-        made = getattr(relax.op, operator)(given, relax.const(constant, str(x.dtype)))
-        builder.emit_func_output(builder.emit(made))
-    (got,) = evaluate(builder.finalize(), [x])
-    return got
-
-
-def _products_with_zero_are_zero() -> bool:
-    """NaN times a constant 0 is 0."""
-    return bool((_evaluated("multiply", 0.0, np.full(3, np.nan, np.float32)) == 0).all())
-
-
-def _unsigned_sums_do_not_wrap() -> bool:
-    """Unsigned x plus the largest number is that number, as LLVM is told that nothing overflows."""
-    largest = 2**32 - 1
-    return bool((_evaluated("add", largest, np.full(3, 2, np.uint32)) == largest).all())
-
-
 OTHERS = (
     Other(
         "TVM",
         "lowering takes `0 * x` and `0 / x` of floats for 0",
         "compiler/kernels/lowerings.py keeps such constants out of loop nests",
-        _products_with_zero_are_zero,
+        upstream_lowering.products_with_zero_are_zero,
     ),
     Other(
         "TVM",
         "LLVM is told that integers do not overflow: `x + 4294967295` is 4294967295",
         "compiler/kernels/lowerings.py keeps such constants out of loop nests",
-        _unsigned_sums_do_not_wrap,
+        upstream_lowering.unsigned_sums_do_not_wrap,
     ),
     Other(
         "TVM",
         "lowering takes `x + y - y` of floats for x",
         "`shield-floats` binds the operands",
-        _differences_cancel,
+        upstream_lowering.differences_cancel,
     ),
     Other(
         "TVM",
         "lowering takes floats for ordered: `x == x`, `not x < y`",
         "`shield-floats` reads comparisons as bytes",
-        _orders_are_total,
+        upstream_lowering.orders_are_total,
     ),
     Other(
         "TVM",
         "it leaves `x <= x` of floats alone (not a defect; tests for NaN rely on it)",
         "none needed",
-        _an_order_with_itself_stays,
+        upstream_lowering.an_order_with_itself_stays,
     ),
     Other(
         "TVM",
         "maxima and minima forget a NaN in their first operand",
         "`propagate-nan`",
-        _extremes_forget_nan,
+        upstream_lowering.extremes_forget_nan,
+    ),
+    Other(
+        "TVM",
+        "lowering cuts an array behind the last element whose address is taken",
+        "schedules/cuda/tir.py names arrays as a whole",
+        upstream_lowering.arrays_are_cut,
     ),
     Other(
         "onnx",
