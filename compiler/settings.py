@@ -7,10 +7,11 @@ is.
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 _AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
+_BY_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 
 def cache_directory() -> Path:
@@ -36,21 +37,30 @@ def cuda_home() -> Path | None:
     return Path(path) if path else None
 
 
-@contextmanager
-def cuda_kept_as_source() -> Generator[None]:
+def cuda_kept_as_source() -> AbstractContextManager[None]:
     """Have TVM leave the CUDA C++ that it generates as it is, whether or not a GPU is here.
 
     Where its runtime for CUDA is loaded it would compile it at once, by its own compiler and flags.
     """
-    before = os.environ.get(_AS_SOURCE)
-    os.environ[_AS_SOURCE] = "1"
+    return _switched_on(_AS_SOURCE)
+
+
+def gpus_asked_of_nvml() -> AbstractContextManager[None]:
+    """Have torch ask NVML, and not the driver, whether a GPU is here: that starts no driver."""
+    return _switched_on(_BY_NVML)
+
+
+@contextmanager
+def _switched_on(name: str) -> Generator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = "1"
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(_AS_SOURCE, None)
+            os.environ.pop(name, None)
         else:
-            os.environ[_AS_SOURCE] = before
+            os.environ[name] = before
 
 
 def requested_threads() -> int | None:

@@ -1,6 +1,7 @@
 """What every backend keeps, whoever wrote it: a new one inherits these tests by being there."""
 
 import json
+from operator import attrgetter
 from typing import Any
 
 import backend_cases
@@ -9,6 +10,7 @@ import pytest
 import tvm
 
 from hybridc.compiler import plugin, target
+from hybridc.compiler.backends import _torch
 from hybridc.compiler.cuda import runtime
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.evaluate import evaluate
@@ -61,6 +63,45 @@ def test_what_a_backend_takes_it_computes_as_tvm_does(name: str, case: str) -> N
         got = _called(call, found, feed, device)
         depth = found.graph.flops // (2 * right.size)
         assert answers.difference(got, right, depth, quantised=False) is None
+
+
+@pytest.mark.parametrize(
+    ("on_host", "products"),
+    [(True, ("mkldnn.conv", "mkldnn.matmul")), (False, ("cudnn.conv", "cuda.matmul"))],
+)
+def test_fp32_is_not_rounded_whatever_the_program_wants_of_its_own(
+    on_host: bool, products: tuple[str, str]
+) -> None:
+    torch = pytest.importorskip("torch")
+    of: list[Any] = [attrgetter(name)(torch.backends) for name in products]
+    before = [product.fp32_precision for product in of]
+    try:
+        for product in of:
+            product.fp32_precision = "tf32"
+        with _torch.unrounded(on_host):
+            assert {product.fp32_precision for product in of} == {"ieee"}
+        assert {product.fp32_precision for product in of} == {"tf32"}
+        if on_host:
+            assert _seen_by_a_call(of[1]) == "ieee"
+    finally:
+        for product, how in zip(of, before, strict=True):
+            product.fp32_precision = how
+
+
+def _seen_by_a_call(product: Any) -> str:
+    """The precision in which a call has float32 multiplied."""
+    seen = ""
+
+    def run(values: Any, _: Any, result: Any) -> Any:
+        nonlocal seen
+        seen = product.fp32_precision
+        return result
+
+    found = backend_cases.found(CASES["dense"])
+    call = _torch.TorchCall(found.graph, _torch.Head(1, lambda _: None, run), 1)
+    specs = (*found.graph.operands, found.graph.result)
+    call(*(to_tensor(empty(spec.shape, np.dtype(spec.dtype))) for spec in specs))
+    return seen
 
 
 def _called(call: backends.Call, found: Any, feed: Any, device: Any) -> Any:

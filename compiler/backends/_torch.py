@@ -4,8 +4,8 @@ A `Head` is what a library computes at one go, the first steps of a subgraph; to
 operators compute those behind it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from hybridc.compiler.offload.match import EPILOGUE
 from hybridc.compiler.offload.subgraph import Step, Subgraph
 
 Tensor = Any  # torch.Tensor
+_AS_IT_IS = ("ieee", "none")  # precisions in which torch multiplies float32 as it is
 # Makes of the tensors of constants (None of inputs) what every call uses.
 Prepare = Callable[[Sequence[Tensor | None]], Any]
 # Computes from all operands, what was prepared, and the result's memory.
@@ -40,6 +41,7 @@ class TorchCall:
         self._constants: list[Tensor | None] = []
         self._prepared: Any = None
         self._rest = [_elementwise(torch, step) for step in graph.steps[head.steps :]]
+        self._wide = any(value.dtype == "float32" for value in (*graph.operands, *graph.steps))
 
     def __call__(self, *tensors: Any) -> None:
         """Compute into the last tensor, on this session's threads."""
@@ -47,7 +49,8 @@ class TorchCall:
         if before != self._threads:
             torch.set_num_threads(self._threads)
         try:
-            with torch.inference_mode(), _stream(torch, tensors[-1]):
+            whole = unrounded(_is_host(tensors[-1])) if self._wide else nullcontext()
+            with torch.inference_mode(), _stream(torch, tensors[-1]), whole:
                 self._compute(tensors)
         finally:
             if before != self._threads:  # whoever else uses torch here keeps theirs
@@ -73,11 +76,41 @@ class TorchCall:
 
 def _stream(torch: Any, result: Any) -> AbstractContextManager[Any]:
     """On a GPU, the stream that a session's own waits for; within a recording, that of it."""
-    device = result.device
-    if str(device).startswith("cpu") or torch.cuda.is_current_stream_capturing():
+    if _is_host(result) or torch.cuda.is_current_stream_capturing():
         return nullcontext()
-    stream: AbstractContextManager[Any] = torch.cuda.stream(torch.cuda.default_stream(device.index))
+    stream: AbstractContextManager[Any] = torch.cuda.stream(
+        torch.cuda.default_stream(result.device.index)
+    )
     return stream
+
+
+def _is_host(tensor: Any) -> bool:
+    return str(tensor.device).startswith("cpu")
+
+
+@contextmanager
+def unrounded(on_host: bool) -> Generator[None]:
+    """Have torch multiply float32 as it is.
+
+    Its convolutions on a GPU round it to TF32 unless told otherwise, and a program that wants that
+    of its products, or bfloat16 on a CPU (`set_float32_matmul_precision`), wants it not of ours.
+    """
+    from torch import backends
+
+    host: Any = backends.mkldnn.conv, backends.mkldnn.matmul
+    gpu: Any = backends.cudnn.conv, backends.cuda.matmul
+    rounded = {
+        product: how
+        for product in (host if on_host else gpu)
+        if (how := product.fp32_precision) not in _AS_IT_IS
+    }
+    for product in rounded:
+        product.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        for product, how in rounded.items():
+            product.fp32_precision = how
 
 
 def _elementwise(torch: Any, step: Step) -> Callable[..., Tensor]:

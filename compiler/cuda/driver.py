@@ -11,6 +11,7 @@ from hybridc.compiler.errors import InputError
 
 LIBRARY = "libcuda.so.1"
 _NAME_BYTES = 256
+_NOT_INITIALIZED = 3  # CUresult: of what was started itself, only a fork is told so
 # CUdevice_attribute of cuda.h.
 _ATTRIBUTES = {
     "clock_khz": 13,
@@ -97,6 +98,11 @@ def check(driver: Any, status: int, what: str) -> None:
     """Raise NoGpuError where the driver could not do something, with what it says of it."""
     if status == 0:
         return
+    if status == _NOT_INITIALIZED:
+        raise NoGpuError(
+            "this process is a fork of one that had started NVIDIA's driver, which no fork can use:"
+            " start it by multiprocessing's spawn, or fork before anything asks for a GPU"
+        )
     told = ctypes.c_char_p()
     driver.cuGetErrorString(status, ctypes.byref(told))
     reason = told.value.decode() if told.value else f"error {status}"
