@@ -27,6 +27,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import hybridc.compiler  # noqa: F401 - before TVM, which would start a driver that no fork can use
+
+# isort: split
 import gpu_kernel_rows
 import gpu_model_rows
 from gpu_ahead import Ahead, asked
@@ -152,7 +155,8 @@ def described(dry: bool) -> dict[str, Any]:
         device, tools = driver.first(), toolchain.find().describe()
         return {
             "head": f"{device.gpu.name} ({device.gpu.arch}), driver for CUDA {driver.version()},"
-            f" {tools}; default schedules, nothing tuned; medians by the device's events."
+            f" {tools}; default schedules, nothing tuned; medians by the device's events, kernels"
+            " in replayed graphs."
         }
     except HybridcError as error:
         return {"error": str(error)}

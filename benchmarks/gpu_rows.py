@@ -11,10 +11,12 @@ import numpy as np
 import tvm
 
 from hybridc.compiler.cuda import runtime
+from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.target import Target
 
 REPEATS = 20
 _PROFILED = 5  # calls
+_GRAPH, _MOST_IN_GRAPH = 2e-3, 200  # seconds, calls
 Cells = dict[str, str]
 
 
@@ -54,6 +56,10 @@ class Machine:
         """Calls in a row, and how often these are timed; a trial is no measurement."""
         return (1, 3) if self.small else (10, REPEATS)
 
+    def in_a_graph(self, seconds: float) -> int:
+        """How many calls of so many seconds a graph holds, so that its launch is little of it."""
+        return 2 if self.small else int(min(_MOST_IN_GRAPH, max(1, _GRAPH / max(seconds, 1e-9))))
+
     def size(self, extent: int, part: int = 64) -> int:
         """An extent, or what a trial makes of it."""
         return max(16, extent // part) if self.small else extent
@@ -78,29 +84,94 @@ class Row:
 
 
 def by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
-    """Seconds of one call, of some in a row between two of torch's events, or by the clock."""
+    """Seconds of one call, of some in a row between two of torch's events, or by the clock.
+
+    Short calls take what their launches take: `replayed_by_torch` leaves these out.
+    """
     import torch
 
+    if machine.torch_device == "cpu":
+        return _by_clock(call, given, machine)
+    number, repeat = machine.counts
+    for _ in range(3):
+        call(*given)
+
+    def several() -> None:
+        for _ in range(number):
+            call(*given)
+
+    found = [_between_events(several) / number for _ in range(repeat)]
+    torch.cuda.synchronize()
+    return float(np.median(found))
+
+
+def replayed_by_torch(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
+    """Seconds of one call of a kernel, of many in one CUDA graph, or by the clock."""
+    import torch
+
+    if machine.torch_device == "cpu":
+        return _by_clock(call, given, machine)
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call(*given)
+        number = machine.in_a_graph(_between_events(lambda: call(*given)))
+        with torch.cuda.graph(graph, stream=stream):
+            for _ in range(number):
+                call(*given)
+        found: list[float] = []
+        for _ in range(machine.counts[1]):
+            graph.replay()  # what launching takes is over before this is
+            found.append(_between_events(graph.replay) / number)
+    return float(np.median(found))
+
+
+def replayed(work: Callable[[], object], machine: Machine, record: Any = None) -> float:
+    """The same of work that TVM asks of the GPU, on a stream of its own.
+
+    `record` makes a graph where not the stream's own recording does.
+    """
+    link = Link(machine.device.index)
+    machine.device.set_raw_stream(link.stream)
+    try:
+        for _ in range(3):
+            work()
+        number = machine.in_a_graph(link.timed(work, 1))
+
+        def several() -> list[object]:
+            return [work() for _ in range(number)]
+
+        graph, _held = (record or link.record)(several)
+        found: list[float] = []
+        for _ in range(machine.counts[1]):
+            graph.replay()
+            found.append(link.timed(graph.replay, 1) / number)
+        link.finish()
+    finally:
+        machine.device.set_raw_stream(0)
+    return float(np.median(found))
+
+
+def _between_events(work: Callable[[], object]) -> float:
+    """Seconds that torch's current stream takes for some work."""
+    import torch
+
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    work()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3
+
+
+def _by_clock(call: Callable[..., Any], given: Sequence[Any], machine: Machine) -> float:
     if machine.small:
         start = time.perf_counter()
         call(*given)
         return time.perf_counter() - start
-    for _ in range(3):
-        call(*given)
-    if machine.torch_device == "cpu":
-        from hybridc.compiler.measurement import measure
+    from hybridc.compiler.measurement import measure
 
-        return float(np.median(measure.latency(lambda: call(*given), seconds=0.05).seconds))
-    found: list[float] = []
-    for _ in range(REPEATS):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        for _ in range(10):
-            call(*given)
-        end.record()
-        torch.cuda.synchronize()
-        found.append(start.elapsed_time(end) / 1e4)
-    return float(np.median(found))
+    return float(np.median(measure.latency(lambda: call(*given), seconds=0.05).seconds))
 
 
 def profile(call: Callable[..., Any], given: Sequence[Any], path: Path) -> None:
