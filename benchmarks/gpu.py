@@ -1,12 +1,12 @@
 """Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
 First `pytest -m gpu`, while other processes compile what the rows need; then the rows of
-`gpu_kernel_rows.py` and `gpu_model_rows.py`, the most telling first, each in a process of its own
-with a time limit: one that fails or hangs costs no other.  The page is written anew after every
-row, so that whatever ends this keeps what is there, and a later call on the same GPU by the same
-code adds to it.  Without a GPU one line says so, and the page stays as it is.  Needs nothing but
-what hybridc needs; peers need torch.  `--small FILE` tries all of it on the GPU at small sizes,
-`--dry-run FILE` on the CPU.
+`gpu_kernel_rows.py`, `gpu_library_rows.py` and `gpu_model_rows.py`, the most telling first, each in
+a process of its own with a time limit: one that fails or hangs costs no other.  The page is written
+anew after every row, so that whatever ends this keeps what is there, and a later call on the same
+GPU by the same code adds to it.  Without a GPU one line says so, and the page stays as it is.
+Needs nothing but what hybridc needs; peers need torch.  `--small FILE` tries all of it on the GPU
+at small sizes, `--dry-run FILE` on the CPU.
 """
 
 import argparse
@@ -27,10 +27,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import hybridc.compiler  # noqa: F401 - before TVM, which would start a driver that no fork can use
+import hybridc.compiler as before_tvm  # which would start the driver otherwise, for no fork to use
 
 # isort: split
 import gpu_kernel_rows
+import gpu_library_rows
 import gpu_model_rows
 from gpu_ahead import Ahead, asked
 from gpu_page import Page
@@ -39,6 +40,7 @@ from gpu_rows import Machine, Row
 from hybridc.compiler import target
 from hybridc.compiler.errors import HybridcError, first_line
 
+_ = before_tvm
 ROOT = Path(__file__).parent.parent
 PAGE = Path(__file__).parent / "RESULTS-gpu.md"
 _CODE = ("compiler", "passes", "schedules", "benchmarks")
@@ -122,6 +124,7 @@ def rows() -> list[Row]:
     """What is measured, in the order in which it is wanted most."""
     made = [
         *gpu_kernel_rows.products(),
+        *gpu_library_rows.products(),
         *gpu_kernel_rows.attentions(),
         *gpu_kernel_rows.bound_by_memory(),
         *gpu_model_rows.models(),

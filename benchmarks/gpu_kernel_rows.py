@@ -139,18 +139,24 @@ def measured(made_of: Callable[[Machine], Case], machine: Machine, folder: Path)
     func = kernel(case, machine.here)
     dtype, arrays = str(func.params[0].dtype), arrays_of(func)
     seconds, made = ours(func, arrays, machine, folder)
-    cells = {"rule": (folder / _RULE).read_text(), **_figures(case, dtype, seconds, machine)}
+    cells = {"rule": (folder / _RULE).read_text(), **figures(case, dtype, seconds, machine)}
     try:
         found = error(made, case.peer(*widened(arrays, machine.torch_device)))
-        cells["off by"] = f"{'WRONG: ' if found > _WRONG[dtype] else ''}{found:.0e}"
-        return cells | _beside_torch(case.peer, arrays, dtype, seconds, machine)
+        cells["off by"] = off_by(found, dtype)
+        return cells | beside_torch(case.peer, arrays, dtype, seconds, machine)
     except Exception as failure:  # whatever torch lacks is no fault of ours
         return cells | {"torch, µs": f"failed: {first_line(failure)[:60]}"}
 
 
-def _beside_torch(
+def off_by(found: float, dtype: str) -> str:
+    """An error as the page tells it."""
+    return f"{'WRONG: ' if found > _WRONG[dtype] else ''}{found:.0e}"
+
+
+def beside_torch(
     peer: Callable[..., Any], arrays: Sequence[Any], dtype: str, seconds: float, machine: Machine
 ) -> Cells:
+    """Torch's time for the same, and what it is of ours."""
     import torch
 
     machine.wants_torch()
@@ -160,7 +166,8 @@ def _beside_torch(
     return {"torch, µs": f"{theirs * 1e6:.1f}", "torch / us": f"{theirs / seconds:.2f}"}
 
 
-def _figures(case: Case, dtype: str, seconds: float, machine: Machine) -> Cells:
+def figures(case: Case, dtype: str, seconds: float, machine: Machine) -> Cells:
+    """A kernel's time and rate, and what that is of the GPU's."""
     gpu = machine.here.gpu
     cells = {"µs": f"{seconds * 1e6:.1f}"}
     rate = (case.flops or case.bytes) / seconds
@@ -177,7 +184,8 @@ def _row(table: str, name: str, case: Callable[[Machine], Case], rank: int) -> R
     return Row(table, name, _SECONDS, measure, rank, make)
 
 
-def _product(shape: Sequence[int], dtype: str, machine: Machine) -> Case:
+def product(shape: Sequence[int], dtype: str, machine: Machine) -> Case:
+    """A matrix product: rows, columns, depth."""
     rows, columns, depth = map(machine.size, shape)
     operands = (((rows, depth), dtype), ((depth, columns), dtype))
     flops = 2.0 * rows * columns * depth
@@ -190,7 +198,7 @@ def products() -> Iterator[Row]:
         for dtype in TYPES:
             name = f"{' x '.join(map(str, shape))}, {dtype}"
             rank = 0 if shape in SHAPES[:2] else 3
-            yield _row("matrix products", name, partial(_product, shape, dtype), rank)
+            yield _row("matrix products", name, partial(product, shape, dtype), rank)
 
 
 def _attention(shape: Sequence[int], machine: Machine) -> Case:

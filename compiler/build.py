@@ -59,6 +59,11 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
     `regions` are the names of those that it may call.  Raises PassError where no code can be
     generated for a kernel, or the code cannot be linked.
     """
+    return begin(module, target, regions).finish()
+
+
+def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Begun":
+    """The part of `build` that is TVM's; two threads cannot do it at once."""
     module, weights = lift_weights(lift(_aligned_as_inputs(module), regions))
     if target.gpu is None:
         module = join(module, target)
@@ -73,16 +78,29 @@ def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Buil
             )
     except Exception as error:  # TVM raises errors of many kinds
         raise PassError(f"no code can be generated: {described(error)}") from error
-    device = _device_code(executable, target)
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
-        path = Path(folder) / "lib.so"
-        try:
-            # Where a line of TIR went is of no use to anyone, and as large as the code.
-            executable.export_library(str(path), options=["-Wl,--strip-debug"])
-        except (RuntimeError, OSError) as error:
-            raise PassError(f"the C compiler could not link the kernels: {error}") from error
-        usages = resources.read_log(device.log)
-        return Built(path.read_bytes(), weights, device.cubin, usages)
+    return Begun(executable, weights, target)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Generated code, which compilers of their own have yet to see."""
+
+    executable: Any
+    weights: dict[str, Array]
+    target: Target
+
+    def finish(self) -> Built:
+        """Compile for the GPU and link; in any thread.  Raises PassError as `build` does."""
+        device = _device_code(self.executable, self.target)
+        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+            path = Path(folder) / "lib.so"
+            try:
+                # Where a line of TIR went is of no use to anyone, and as large as the code.
+                self.executable.export_library(str(path), options=["-Wl,--strip-debug"])
+            except (RuntimeError, OSError) as error:
+                raise PassError(f"the C compiler could not link the kernels: {error}") from error
+            usages = resources.read_log(device.log)
+            return Built(path.read_bytes(), self.weights, device.cubin, usages)
 
 
 def _device_code(executable: Any, target: Target) -> Compiled:

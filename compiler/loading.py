@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tvm
+from tvm import relax
 
 from hybridc.compiler import carriers, placement
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
@@ -82,6 +83,19 @@ def offloads(artifact: Artifact, threads: int) -> Calls:
         return Calls(artifact.offloads, threads, artifact.plugins)
     except ArtifactError as error:
         raise ArtifactError(f"artifact {artifact.name!r}: {error}") from error
+
+
+def holding(library: Any, device: Any, held: list[Any]) -> Any:
+    """A `main` whose calls add all that they make to a list, for whoever needs it to stay."""
+    machine = relax.VirtualMachine(library, device)
+
+    def hold(_func: object, _name: str, before: bool, result: Any, *_: object) -> int:
+        if not before:
+            held.append(result)
+        return 0
+
+    machine.set_instrument(hold)
+    return machine["main"]
 
 
 def mismatch(artifact: Artifact) -> ArtifactError:

@@ -62,7 +62,7 @@ class InferenceSession:
         library = loading.library(self.artifact.library, self.artifact.device)
         self._machine = relax.VirtualMachine(library, self._place.device)
         by_torch, by_host = bool(self.artifact.offloads), bool(self.artifact.regions)
-        kept = partial(holding, library, self._place.device)
+        kept = partial(loading.holding, library, self._place.device)
         self._main: Any = self._place.replayed(self._machine["main"], kept, by_torch, by_host)
         # A GPU gets the weights once, here.
         tensors = loading.uploaded(self.artifact, self._place)
@@ -169,6 +169,11 @@ class InferenceSession:
             for result, dtype in zip(results, self._dtypes, strict=True)
         )
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def on_device(self, feed: Mapping[str, Any]) -> tuple[Any, Any, tuple[Any, ...]]:
+        """For whoever times calls there: the GPU, `main`, and what it is called with for a feed."""
+        operands = self._place.put_all([port.bind(feed[name]) for name, port in self._named])
+        return self._place, self._main, (*operands, *self._last)
 
     def instrument(self, observer: Callable[..., int]) -> None:
         """Let `observer` see each call of the virtual machine, before and after it.
@@ -280,16 +285,3 @@ def _copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:
 def _check_mapping(feed: Any) -> None:
     if not isinstance(feed, Mapping):
         raise InputError(f"arrays by input name wanted, got {type(feed).__name__}")
-
-
-def holding(library: Any, device: Any, held: list[Any]) -> Any:
-    """A `main` whose calls add all that they make to a list, for whoever needs it to stay."""
-    machine = relax.VirtualMachine(library, device)
-
-    def hold(_func: object, _name: str, before: bool, result: Any, *_: object) -> int:
-        if not before:
-            held.append(result)
-        return 0
-
-    machine.set_instrument(hold)
-    return machine["main"]

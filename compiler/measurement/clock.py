@@ -35,11 +35,14 @@ class Clock:
             yield
         self.stages.append(Stage(name, self.timeline.spans[-1].seconds))
 
+    def tell(self, what: str) -> None:
+        """Tell what begins within a stage."""
+        self.purse.check(what)
+        self._progress(what)
+
     def before(self, step: Pass, module: IRModule) -> None:
         """Tell that a pass begins."""
-        name = f"pass {plugin.text(step)}"
-        self.purse.check(name)
-        self._progress(name)
+        self.tell(f"pass {plugin.text(step)}")
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to tell."""

@@ -5,6 +5,7 @@ artifact and a session.  An answer that differs from the reference is no candida
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -15,16 +16,19 @@ from tvm import relax
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.advisers import MakeAdviser
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.build import ALIGNMENT, build
+from hybridc.compiler.build import ALIGNMENT, Built, begin
 from hybridc.compiler.configuration.plans import Plan
+from hybridc.compiler.cuda import timing
 from hybridc.compiler.errors import HybridcError, first_line
 from hybridc.compiler.evaluate import evaluate
+from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Array, TensorSpec, random_feed
 from hybridc.compiler.offload import match
 from hybridc.compiler.offload.backend import OWN, Backend
+from hybridc.compiler.offload.calls import Offload
 from hybridc.compiler.offload.match import Found
 from hybridc.compiler.offload.subgraph import Subgraph
 from hybridc.compiler.reporting.report import BACKENDS
@@ -89,8 +93,7 @@ class MeasureBackends:
             self._locked(groups)
             return
         with self.clock.stage("measure backends"):
-            judged = [self._judged(group, rest) for group in groups.values()]
-        verdicts = [verdict for verdict in judged if verdict is not None]
+            verdicts = self._judged(list(groups.values()), rest)
         chosen = {each.graph.key: each.backend for each in verdicts if each.backend != OWN}
         self.context.backends = {**self.context.backends, **chosen}
         self.context.notes += [f"{BACKENDS} {each.told()}" for each in verdicts]
@@ -105,53 +108,104 @@ class MeasureBackends:
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
         """Nothing to do."""
 
-    def _judged(self, group: Sequence[Found], rest: Sequence[Pass]) -> Verdict | None:
-        """The ways of equal kernels, measured on the first; None where nobody else has one."""
-        graph, refused = group[0].graph, dict[str, str]()
-        able: list[Backend] = []
-        for backend in self.plan.backends:
-            why = backend.supports(graph, self.plan.target)
-            if why is None:
-                able.append(backend)
-            else:
-                refused[plugin.name_of(type(backend))] = why.reason
-        if not able:
-            return None
-        bench = _Bench(group[0], rest, self.plan, self.make)
-        seconds = bench.compare(able, refused)
-        return Verdict(graph, len(group), seconds, refused)
+    def _judged(self, groups: Sequence[Sequence[Found]], rest: Sequence[Pass]) -> list[Verdict]:
+        """The ways of equal kernels, measured on the first; nothing where nobody else has one."""
+        benches = [_Bench(group, rest, self.plan, self.make) for group in groups]
+        benches = [bench for bench in benches if bench.able]
+        _prepare(benches, on_gpu=self.plan.target.gpu is not None)
+        verdicts: list[Verdict] = []
+        for number, bench in enumerate(benches, 1):
+            self.clock.tell(f"measure backends, kernel {number} of {len(benches)}")
+            verdicts.append(bench.verdict())
+        return verdicts
+
+
+def _prepare(benches: Sequence["_Bench"], on_gpu: bool) -> None:
+    """Build all ways; what compilers for a GPU take seconds for is done beside the rest."""
+    with ThreadPoolExecutor(host.cores() if on_gpu else 1) as pool:
+        for bench in benches:
+            bench.prepare(pool)
+        for bench in benches:
+            bench.gather()
 
 
 class _Bench:
     """One kernel as a model of its own, by our kernels and by libraries."""
 
-    def __init__(self, found: Found, rest: Sequence[Pass], plan: Plan, make: MakeAdviser) -> None:
-        self._module, self._inputs = alone(found)
-        self._rest, self._plan, self._make, self._graph = rest, plan, make, found.graph
-        self._output = TensorSpec("y", found.graph.result.shape, found.graph.result.dtype)
-        self._feed = random_feed(self._inputs, plan.options.seed)
+    def __init__(
+        self, group: Sequence[Found], rest: Sequence[Pass], plan: Plan, make: MakeAdviser
+    ) -> None:
+        """Of equal kernels the first is measured."""
+        self._rest, self._plan, self._make = rest, plan, make
+        self._graph, self._found, self._calls = group[0].graph, group[0], len(group)
+        self._output = TensorSpec("y", self._graph.result.shape, self._graph.result.dtype)
+        self._artifacts: dict[str, Artifact] = {}
+        self._refused: dict[str, str] = {}
+        self.able: list[Backend] = []
+        for backend in plan.backends:
+            why = backend.supports(self._graph, plan.target)
+            if why is None:
+                self.able.append(backend)
+            else:
+                self._refused[plugin.name_of(type(backend))] = why.reason
 
-    def compare(self, able: Sequence[Backend], refused: dict[str, str]) -> dict[str, float]:
-        """Seconds by name; `refused` gets to know who failed, is wrong, or cannot be faster."""
-        sessions = {OWN: self._session({})}
-        (right,) = evaluate(self._module, [self._feed[spec.name] for spec in self._inputs])
-        first = median(measure.latency(self._call(sessions[OWN]), seconds=_SECONDS / 4).seconds)
-        for backend in able:
+    def prepare(self, pool: Executor) -> None:
+        """Begin to build our way and the libraries', and compute what is right."""
+        self._module, self._inputs = alone(self._found)
+        self._feed = random_feed(self._inputs, self._plan.options.seed)
+        names = [plugin.name_of(type(backend)) for backend in self.able]
+        self._built = {OWN: self._begun({}, pool)}
+        for name in names:
+            try:
+                self._built[name] = self._begun({self._graph.key: name}, pool)
+            except HybridcError as error:
+                self._refused[name] = first_line(error)
+        given = [self._feed[spec.name] for spec in self._inputs]
+        (self._right,) = evaluate(self._module, given, native=True)
+
+    def gather(self) -> None:
+        """Wait for what was begun."""
+        for name, made in self._built.items():
+            try:
+                self._artifacts[name] = made.result()
+            except HybridcError as error:
+                if name == OWN:
+                    raise
+                self._refused[name] = first_line(error)
+
+    def verdict(self) -> Verdict:
+        """Seconds by name, and who failed, is wrong, or cannot be faster."""
+        sessions = {OWN: self._session(OWN)}
+        (first,) = map(median, self._timed([sessions[OWN]], _SECONDS / 4))
+        for backend in self.able:
             name = plugin.name_of(type(backend))
+            if name not in self._artifacts:
+                continue
             if (least := self._least(backend)) > first:
-                refused[name] = f"takes {format_duration(least)} at least"
+                self._refused[name] = f"takes {format_duration(least)} at least"
                 continue
             try:
-                session = self._session({self._graph.key: name})
-                if wrong := self._wrong(session, right):
-                    refused[name] = wrong
+                session = self._session(name)
+                if wrong := self._wrong(session, self._right):
+                    self._refused[name] = wrong
                 else:
                     sessions[name] = session
             except HybridcError as error:
-                refused[name] = first_line(error)
-        calls = list(map(self._call, sessions.values()))
-        times = measure.in_turns(calls, seconds=_SECONDS)
-        return {name: median(taken) for name, taken in zip(sessions, times, strict=True)}
+                self._refused[name] = first_line(error)
+        times = map(median, self._timed(list(sessions.values()), _SECONDS))
+        seconds = dict(zip(sessions, times, strict=True))
+        return Verdict(self._graph, self._calls, seconds, self._refused)
+
+    def _timed(
+        self, sessions: Sequence[InferenceSession], seconds: float
+    ) -> list[tuple[float, ...]]:
+        """Durations of a call of each session; on a GPU without copies and launches."""
+        if self._plan.target.gpu is not None:
+            return timing.in_turns([session.on_device(self._feed) for session in sessions])
+        calls = list(map(self._call, sessions))
+        if len(calls) == 1:
+            return [measure.latency(calls[0], seconds=seconds).seconds]
+        return measure.in_turns(calls, seconds=seconds)
 
     def _least(self, backend: Backend) -> float:
         """Seconds that no library undercuts, were the machine twice as fast as it is known to be.
@@ -170,12 +224,19 @@ class _Bench:
         depth = self._graph.flops // (2 * max(1, right.size))
         return answers.difference(got, right, max(1, depth))
 
-    def _session(self, backends: Mapping[str, str]) -> InferenceSession:
+    def _session(self, name: str) -> InferenceSession:
+        return InferenceSession(self._artifacts[name], self._plan.target.threads)
+
+    def _begun(self, backends: Mapping[str, str], pool: Executor) -> "Future[Artifact]":
         plan = self._plan
         context = Context(plan.target, plan.rules, self._make(plan.target), backends=backends)
         module = pipeline.run(self._rest, self._module, context)
-        built = build(module, plan.target, [each.name for each in context.offloads])
-        artifact = Artifact(
+        begun = begin(module, plan.target, [each.name for each in context.offloads])
+        return pool.submit(lambda: self._artifact(begun.finish(), tuple(context.offloads)))
+
+    def _artifact(self, built: Built, offloads: tuple[Offload, ...]) -> Artifact:
+        plan = self._plan
+        return Artifact(
             name=self._graph.anchor.operator,
             inputs=self._inputs,
             outputs=(self._output,),
@@ -185,10 +246,9 @@ class _Bench:
             weights=built.weights,
             alignment=ALIGNMENT,
             device=built.device,
-            offloads=tuple(context.offloads),
+            offloads=offloads,
             plugins=tuple(plan.options.plugins),
         )
-        return InferenceSession(artifact, plan.target.threads)
 
 
 def alone(found: Found) -> tuple[IRModule, tuple[TensorSpec, ...]]:

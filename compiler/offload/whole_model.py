@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.cuda import timing
 from hybridc.compiler.measurement import measure
 from hybridc.compiler.offload import calls
 from hybridc.compiler.session import InferenceSession
@@ -19,8 +20,12 @@ _SECONDS = 2.0
 def is_faster(joined: Artifact, own: Artifact, feed: Any, threads: int) -> tuple[bool, str]:
     """Whether the artifact with libraries is the faster one, and what is to be told of it."""
     sessions = [InferenceSession(each, threads) for each in (joined, own)]
-    runs = [lambda session=session: session.run(None, feed) for session in sessions]
-    theirs, ours = map(median, measure.in_turns(runs, seconds=_SECONDS))
+    if joined.device or own.device:
+        times = timing.in_turns([session.on_device(feed) for session in sessions])
+    else:
+        runs = [lambda session=session: session.run(None, feed) for session in sessions]
+        times = measure.in_turns(runs, seconds=_SECONDS)
+    theirs, ours = map(median, times)
     counts = calls.counted(joined.offloads).items()
     with_them, without = format_durations([theirs, ours])
     named = ", ".join(f"{count} kernels by {name}" for name, count in counts)

@@ -1,0 +1,100 @@
+"""Which kernels of a model libraries compute on a GPU: on the fake one, by a made-up library."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_cuda
+import pytest
+from cuda_emulator import needs_compiler
+
+pytestmark = needs_compiler
+HERE = Path(__file__).parent
+
+# The fake GPU's memory is the host's: numpy computes there.
+_LIBRARY = """
+import ctypes
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from hybridc.compiler.interfaces import NotApplicable
+from hybridc.compiler.offload.backend import Backend
+
+
+def array(tensor):
+    shape = tuple(int(extent) for extent in tensor.shape)
+    memory = (ctypes.c_float * int(np.prod(shape))).from_address(tensor.data_ptr())
+    return np.ctypeslib.as_array(memory).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Quick(Backend):
+    \"\"\"Products by numpy.\"\"\"
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    device: ClassVar[str] = "cuda"
+    overhead: ClassVar[float] = 0.0
+
+    def supports(self, graph, target):
+        alone = graph.operators == ("matmul",)
+        return None if alone else NotApplicable("it is no product alone")
+
+    def build(self, graph, threads):
+        def call(left, right, result):
+            array(result)[:] = array(left) @ array(right) * FACTOR
+        return call
+"""
+_COMPILE = """
+from pathlib import Path
+import numpy as np
+from onnx_models import FLOAT, build as model, node
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.session import InferenceSession
+
+draw = np.random.default_rng(0)
+w = draw.standard_normal((96, 64)).astype("float32")
+v = draw.standard_normal((64, 40)).astype("float32")
+nodes = [node("MatMul", "x w", "z"), node("Tanh", "z", "s"), node("MatMul", "s v", "y")]
+source = model(nodes, [("x", FLOAT, (24, 96))], [("y", FLOAT, (24, 40))], {"w": w, "v": v})
+said = []
+chosen = {"backends": ("tvm", "quick"), "plugins": (Path("LIBRARY"),)}
+options = Options(target="cuda", progress=said.append, **chosen)
+
+made = driver.compile_source(source, options)
+print(len(made.artifact.offloads))
+print([note for note in made.report.notes if "elements differ" in note])
+assert "measure backends, kernel 2 of 2" in said, said
+x = draw.standard_normal((24, 96)).astype("float32")
+(got,) = InferenceSession(made.artifact).run(None, {"x": x})
+np.testing.assert_allclose(got, np.tanh(x @ w) @ v, rtol=1e-4, atol=1e-4)
+"""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a process on a machine with the fake GPU."""
+    return fake_cuda.environment(tmp_path_factory.mktemp("fake"))
+
+
+@pytest.mark.parametrize(("factor", "offloads"), [("1", "2"), ("1.1", "0")])
+def test_what_is_faster_and_right_is_chosen(
+    factor: str, offloads: str, machine: dict[str, str], tmp_path: Path
+) -> None:
+    library = tmp_path / "quick.py"
+    library.write_text(_LIBRARY.replace("FACTOR", factor))
+    done = subprocess.run(
+        [sys.executable, "-c", _COMPILE.replace("LIBRARY", str(library))],
+        cwd=HERE,
+        env=machine,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    count, differ = done.stdout.splitlines()
+    assert count == offloads
+    assert (differ != "[]") == (offloads == "0")
