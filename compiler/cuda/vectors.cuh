@@ -16,6 +16,26 @@ HYBRIDC_INLINE void hybridc_widen(Wide* to, const void* from, int valid) {
   }
 }
 
+// `count` neighbours of type T, in one access of at most 16 bytes.
+template <class T, int count>
+HYBRIDC_INLINE void hybridc_vector(void* to, const void* from) {
+  constexpr int bytes = count * sizeof(T);
+  if (bytes == 16)
+    *static_cast<uint4*>(to) = *static_cast<const uint4*>(from);
+  else if (bytes == 8)
+    *static_cast<uint2*>(to) = *static_cast<const uint2*>(from);
+  else if (bytes == 4)
+    *static_cast<unsigned*>(to) = *static_cast<const unsigned*>(from);
+  else
+    for (int i = 0; i < count; ++i) static_cast<T*>(to)[i] = static_cast<const T*>(from)[i];
+}
+
+// What the lane has whose number differs by the bit `by`.
+template <class T>
+HYBRIDC_INLINE T hybridc_across(T value, int by) {
+  return __shfl_xor_sync(0xffffffffu, value, by);
+}
+
 // Sums over those lanes of a warp that are a multiple of `apart` lanes from each other.
 template <int count, int apart, class Wide>
 HYBRIDC_INLINE void hybridc_lanes_total(Wide* sums) {

@@ -13,7 +13,8 @@ from typing import Any
 from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP
 from hybridc.compiler.interfaces import Match, NotApplicable, Point, PrimFunc, Schedule, Space
 from hybridc.compiler.target import Target
-from hybridc.schedules.cuda import launch_loops
+from hybridc.schedules.cuda import held_match, held_rows, launch_loops
+from hybridc.schedules.cuda.held_form import Form
 from hybridc.schedules.loops import analysis, transforms
 from hybridc.schedules.loops.analysis import Block
 from hybridc.schedules.products import tiling
@@ -29,6 +30,12 @@ _MOST_ROWS = 256
 _FEW = 128
 # What stages may keep in shared memory and still leave room for a second block.
 _KEPT = 40 * 2**10
+# Where stages are kept: nowhere, in shared memory, or with all of the row in registers.
+_AGAIN, _SHARED, _HELD = 0, 1, 2
+# Registers of a thread for a row, at most and by analysis: 128 bytes are some reads under way.
+_MOST_HELD, _USUAL_HELD = 64, 32
+# Blocks of a multiprocessor, and registers of a thread, up to which all is read at the beginning.
+_ALONE, _MOST_AHEAD = 4, 128
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,8 @@ class GpuRows(Match):
     """A kernel of row stages; `length` of a row, `count` of rows, `bytes` that a row's stages keep.
 
     `stored` are the elementwise stages, which can be kept in shared memory or computed again;
-    `beside` is how many rows a block may have, which divides them.
+    `beside` is how many rows a block may have, which divides them.  `form` is
+    of rows that lie in registers.
     """
 
     rows: row_stages.Rows
@@ -45,6 +53,7 @@ class GpuRows(Match):
     bytes: int
     stored: tuple[str, ...]
     beside: tuple[int, ...]
+    form: Form | None
 
 
 def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
@@ -69,7 +78,8 @@ def analyse(func: PrimFunc, target: Target) -> GpuRows | NotApplicable:
     widths = tiling.divisors(rows.axis) if not rows.along else _ROWS
     extents = tuple(reductions[0].spatial.values())
     beside = tuple(n for n in widths if _box(n, extents) and n <= _MOST_ROWS)
-    return GpuRows(func, target, rows, length, count, held, stored, beside)
+    form = held_match.analyse(rows, stored)
+    return GpuRows(func, target, rows, length, count, held, stored, beside, form)
 
 
 def _box(count: int, extents: tuple[int, ...]) -> bool:
@@ -87,9 +97,12 @@ def _box(count: int, extents: tuple[int, ...]) -> bool:
 
 
 def space(match: GpuRows) -> Space:
-    """`threads` of a row, `rows` of a block, and whether to `keep` stages or compute them again."""
-    keep = (0, 1) if match.stored and match.bytes <= _most(match) else (0,)
+    """`threads` of a row, `rows` of a block, and where to `keep` stages: 0 computes them again."""
+    keep: tuple[int, ...] = (
+        (_AGAIN, _SHARED) if match.stored and match.bytes <= _most(match) else (_AGAIN,)
+    )
     if match.rows.along:
+        keep += (_HELD,) if _teams(match, _MOST_HELD) else ()
         return {"threads": _ALONG, "rows": match.beside, "keep": keep}
     return {"threads": _ACROSS, "rows": match.beside, "keep": keep}
 
@@ -97,6 +110,8 @@ def space(match: GpuRows) -> Space:
 def default(match: GpuRows) -> Point:
     """Some elements for each thread; short rows share a block; stages kept where they fit."""
     wanted = -(-match.length // _SERIAL)
+    if teams := _teams(match, _USUAL_HELD):
+        return canonical(match, {**_held_default(match, teams[0]), "keep": _HELD})
     if match.rows.along:
         threads = next((n for n in _ALONG if n >= wanted), _ALONG[-1])
         rows = max(n for n in match.beside if n == 1 or n * threads <= _FEW)
@@ -111,8 +126,10 @@ def default(match: GpuRows) -> Point:
 
 def canonical(match: GpuRows, point: Point) -> Point:
     """As many rows as a block has threads for, and memory where stages are kept."""
+    if point["keep"] == _HELD and point["threads"] not in (teams := _teams(match, _MOST_HELD)):
+        return canonical(match, {**point, "threads": teams[0]})
     rows = max(n for n in match.beside if n <= min(point["rows"], MOST_THREADS // point["threads"]))
-    if point["keep"]:
+    if point["keep"] == _SHARED:
         fitting = [n for n in match.beside if n <= rows and n * match.bytes <= _most(match)]
         rows = max(fitting, default=rows)
         return {**point, "rows": rows, "keep": int(bool(fitting))}
@@ -122,6 +139,16 @@ def canonical(match: GpuRows, point: Point) -> Point:
 def schedule(match: GpuRows, given: Point) -> Schedule:
     """Rows over blocks; all stages of a row within its block."""
     point = canonical(match, given)
+    if point["keep"] == _HELD and match.form:
+        threads, rows = point["threads"], point["rows"]
+        ahead = _ahead(match, match.form, threads, rows)
+        made = held_rows.kernel(match.form, held_rows.Team(threads, rows, ahead))
+        return transforms.new_schedule(made)
+    return _staged(match, point)
+
+
+def _staged(match: GpuRows, point: Point) -> Schedule:
+    """Rows whose elements each stage reads from memory."""
     made = transforms.new_schedule(match.rows.staged)
     for name in match.rows.apart:
         launch_loops.spread(made, name, launch_loops.USUAL_THREADS)
@@ -146,6 +173,25 @@ def schedule(match: GpuRows, given: Point) -> Schedule:
         made.compute_at(stage, block, preserve_unit_loops=True)
         team.bind_stage(stage, match.rows.kept)
     return made
+
+
+def _teams(match: GpuRows, registers: int) -> tuple[int, ...]:
+    """How many threads may hold a row in so many registers of each."""
+    form = match.form
+    return tuple(n for n in _ALONG if form and form.registers(n) <= registers)
+
+
+def _held_default(match: GpuRows, threads: int) -> Point:
+    """Rows enough for a block of some warps, as long as all multiprocessors have one."""
+    sms = match.target.device.sms
+    fitting = [n for n in match.beside if n * threads <= _FEW and match.count >= n * sms]
+    return {"threads": threads, "rows": max(fitting, default=1)}
+
+
+def _ahead(match: GpuRows, form: Form, threads: int, rows: int) -> bool:
+    """Whether no other block's work hides the reads of the last stage, and registers are left."""
+    few = match.count // rows <= _ALONE * match.target.device.sms
+    return few and form.registers(threads, ahead=True) <= _MOST_AHEAD
 
 
 @dataclass(frozen=True)
