@@ -120,10 +120,12 @@ def test_bytes_need_instructions() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", DIVIDED)
-def test_blocks_that_divide_the_depth_add_up(name: str) -> None:
+def test_blocks_that_divide_the_depth_add_up(name: str, arch: str) -> None:
+    """By another launch, or as a cluster."""
     rule_name, builder = DIVIDED[name]
-    rule, device = RULES[rule_name], gpu()
+    rule, device = RULES[rule_name], gpu(arch)
     (func,) = builder(device)
     match: Any = rule.match(func, device)
     arrays = feed(func)
@@ -131,6 +133,7 @@ def test_blocks_that_divide_the_depth_add_up(name: str) -> None:
     point = rule.canonical(match, {**rule.default(match, device), "splits": 4})
     assert point["splits"] > 1
     made = rule.schedule(match, point).mod["main"]
+    assert len(launches.of_kernel(made, device)) == (2 if arch == "sm_80" else 1)
     for got, right in zip(run(made, arrays, device), wanted, strict=True):
         close(got, right, 1e-5, f"{point}")
 
