@@ -44,6 +44,7 @@ void hybridc_wait() {
     groups.pop_front();
   }
 }
+inline void hybridc_prefetch(const void* from) { watch_read(from, 1); }
 inline void hybridc_whole(const void*) {}
 
 template <class T>

@@ -63,7 +63,9 @@ class _Writer:
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
-        body = tir.sequence([self._zeros(), self._pipeline(), self._stored()])
+        body = tir.sequence(
+            [*self.results.ahead(), self._zeros(), self._pipeline(), self._stored()]
+        )
         body = tir.allocated([self.memory, *self.registers], body)
         count = prod(self.tiling.blocks(self.product)) * self.tiling.splits
         threads = ("threadIdx.x", self.thread, self.tiling.threads)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
-from hybridc.schedules.cuda import tir
+from hybridc.schedules.cuda import prefetch, tir
 from hybridc.schedules.cuda.neighbours import COUNT, Neighbours, neighbours
 from hybridc.schedules.cuda.product_kernel import Product
 from hybridc.schedules.cuda.tiling import FLOAT, PAD, Tiling
@@ -66,6 +66,20 @@ class Results:
     def apart(self) -> bool:
         """Whether another launch adds up what the blocks have."""
         return self.tiling.splits > self.together
+
+    def ahead(self) -> list[Any]:
+        """Asks for what the epilogue reads for all rows alike, a column for each thread."""
+        if self.apart:
+            return []
+        tiling, product, thread = self.tiling, self.product, self.part.thread
+        m, n = tir.variable("row"), self.part.column * tiling.columns + thread
+        held = tir.buffer("total", 1, self.total, "local")
+        batch = tir.unflatten(self.part.image, product.batch)
+        asked = prefetch.asked(self._of_held(batch, m, n, held), m)
+        columns = product.sizes[2]
+        bounds = [thread < tiling.columns] if tiling.columns < tiling.threads else []
+        bounds += [n < columns] if columns % tiling.columns else []
+        return [tir.when(bounds, tir.sequence(asked))] if asked else []
 
     def stored(self, each: Callable[[Put], Any]) -> Any:
         """What a block does with its sums, all of which `each` goes through."""
@@ -144,21 +158,20 @@ class Results:
 
     def _store(self, batch: Mapping[Any, Expr], m: Expr, n: Expr, total: Expr) -> Any:
         """One sum through the epilogue to the output."""
+        held = tir.buffer("total", 1, self.total, "local")
+        kept = tirx.BufferStore(held, total, [tir.number(0)])
+        return tir.allocated([held], tir.sequence([kept, self._of_held(batch, m, n, held)]))
+
+    def _of_held(self, batch: Mapping[Any, Expr], m: Expr, n: Expr, held: Any) -> Any:
+        """The store of a sum that is held."""
         product = self.product
         axes = {
             **batch,
             **tir.unflatten(m, product.left.own),
             **tir.unflatten(n, product.right.own),
         }
-        held = tir.buffer("total", 1, self.total, "local")
         indices, value = product.store(axes, tirx.BufferLoad(held, [tir.number(0)]))
-        store = tir.sequence(
-            [
-                tirx.BufferStore(held, total, [tir.number(0)]),
-                tirx.BufferStore(product.output, value, indices),
-            ]
-        )
-        return tir.allocated([held], store)
+        return tirx.BufferStore(product.output, value, indices)
 
     def _joining(self) -> Any:
         """A launch that adds up the parts of each sum, and stores it."""
