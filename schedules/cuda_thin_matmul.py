@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import CLUSTERS, WARP
 from hybridc.compiler.interfaces import (
     NotApplicable,
     Point,
@@ -20,11 +20,11 @@ from hybridc.schedules.loops import transforms
 
 _THREADS = (128, 256, 512)
 _LANES = (1, 2, 4, 8, 16, 32)
-_UNROLL = (1, 2, 4, 8)
+_UNROLL = (1, 2, 3, 4, 6, 8)
+_SPLITS = (1, 2, 4, 8)
 _TYPES = ("float16", "bfloat16", "float32")
 _BYTES = frozenset({"int8", "uint8"})
-# Bytes that memory has under way: 600 ns at the bandwidth.  Little's law.
-_LATENCY = 600e-9
+_LEAST_READS = 2  # of a thread, so that what it has to add up in the end is little beside them
 _SEGMENT = 32  # bytes that memory gives at least
 _MOST_SUMS = 64  # in registers, of a thread
 _MOST_READ = 64
@@ -58,14 +58,15 @@ class CudaThinMatmul(ScheduleRule):
         return made
 
     def knobs(self, match: Thin) -> Space:
-        """`threads` of a block, `lanes` along the columns; reads to `unroll`."""
-        return {"threads": _THREADS, "lanes": _LANES, "unroll": _UNROLL}
+        """`threads`, `lanes` of them along the columns; reads to `unroll`; blocks of a cluster."""
+        splits = _SPLITS if CLUSTERS in match.target.device.features else _SPLITS[:1]
+        return {"threads": _THREADS, "lanes": _LANES, "unroll": _UNROLL, "splits": splits}
 
     def default(self, match: Thin, target: Target) -> Point:
-        """Enough bytes under way for the memory's latency, in blocks for all multiprocessors.
+        """As many reads under way as can be, of all at best, in blocks for all multiprocessors.
 
         Of the blocks that are so many, those with the most neighbours side by side: up to 64 bytes,
-        as the depth is divided by whoever is left.
+        as the depth is divided by whoever is left, and by clusters where blocks are too few.
         """
         gpu = target.device
         batch, _, many, _ = match.sizes
@@ -75,11 +76,17 @@ class CudaThinMatmul(ScheduleRule):
         fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= gpu.sms]
         lanes = min(max(fitting, default=wanted[0]), max(wanted[0], 64 // (match.wide * size), 1))
         blocks = -(-many // (lanes * match.wide)) * batch
-        resident = min(4, -(-blocks // gpu.sms))
-        under_way = gpu.bandwidth * _LATENCY / gpu.sms / resident
-        each = match.chunk * size if match.along != "none" else size
-        unroll = next((n for n in _UNROLL if n * each * 256 >= under_way), _UNROLL[-1])
-        return self.canonical(match, {"threads": 256, "lanes": lanes, "unroll": max(2, unroll)})
+        steps = -(-match.sizes[3] // match.deep)
+        least = _LEAST_READS * _THREADS[0] // lanes
+        enough = [n for n in self.knobs(match)["splits"] if n == 1 or n * least <= steps]
+        splits = next((n for n in enough if n * blocks >= gpu.sms), enough[-1])
+        threads = 256 if steps > _LEAST_READS * 256 // lanes * splits else _THREADS[0]
+        made = {"threads": threads, "lanes": lanes, "unroll": _UNROLL[-1], "splits": splits}
+        made = dict(self.canonical(match, made))
+        reads = -(-steps // Thread(**made).deep)
+        fitting = [n for n in _UNROLL if n <= made["unroll"]]
+        made["unroll"] = min(fitting, key=lambda n: (-(-reads // n), n))
+        return self.canonical(match, made)
 
     def canonical(self, match: Thin, point: Point) -> Point:
         """What a thread has registers for, a block shared memory, and the depth steps."""
@@ -92,8 +99,10 @@ class CudaThinMatmul(ScheduleRule):
         while shared(match, Thread(**made)) > limit and made["lanes"] > 1:
             made["lanes"] //= 2
         steps = -(-match.sizes[3] // match.deep)
-        while made["threads"] > _THREADS[0] and made["threads"] // made["lanes"] > max(WARP, steps):
+        while made["threads"] > _THREADS[0] and Thread(**made).deep > max(WARP, steps):
             made["threads"] //= 2
+        while made["splits"] > 1 and Thread(**made).deep > steps:
+            made["splits"] //= 2
         return made
 
     def schedule(self, match: Thin, point: Point) -> Schedule:

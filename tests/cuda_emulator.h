@@ -1,4 +1,5 @@
-// Runs CUDA C++ on a CPU: each thread of a block is a coroutine, blocks run one after another.
+// Runs CUDA C++ on a CPU: each thread of a block is a coroutine, blocks run one after another, but for
+// those of a cluster, which run together.
 //
 // Barriers and warp-wide functions are kept to the letter: a thread waits until all threads that
 // have not returned are there, and what can never go on is an error.  The order in which threads
@@ -25,6 +26,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __cluster_dims__(...)
 #define __shared__ static __attribute__((section("emulated_shared")))
 #define __restrict__
 #define __grid_constant__
@@ -47,13 +49,13 @@ extern "C" char __start_emulated_shared[] HIDDEN, __stop_emulated_shared[] HIDDE
 
 namespace emulated {
 
-enum State { kReady, kAtBlock, kAtWarp, kDone };
+enum State { kReady, kAtCluster, kAtBlock, kAtWarp, kDone };
 struct Copy { void* to; const void* from; int bytes, whole; };
 struct Thread {
   ucontext_t context;
   std::vector<char> stack;
   State state;
-  Index index;
+  Index index, block;
   std::deque<std::vector<Copy>> groups;
   std::vector<Copy> open;
   std::deque<std::function<void()>> products;
@@ -63,10 +65,11 @@ struct Thread {
 static std::vector<Thread> threads;
 static ucontext_t scheduler;
 static int current;
+static int block_threads, cluster_blocks;
 static std::function<void()> body;
 static std::vector<unsigned char> dynamic_shared;
 static size_t shared_bytes;
-static uint64_t slots[32 * 32][2][4];  // what lanes show each other, in turn
+static uint64_t slots[8 * 32 * 32][2][4];  // what lanes show each other, in turn
 
 static const char* fault;  // what was wrong with the program, once anything was
 
@@ -83,7 +86,7 @@ inline void wait(State state) {
 
 inline void barrier(State state) {
   wait(state);
-  watch_barrier(state == kAtBlock);
+  watch_barrier(state == kAtBlock ? kOfBlock : kOfWarp);
 }
 
 inline void enter() {
@@ -106,7 +109,8 @@ inline bool release(int from, int to, State state) {
   return any;
 }
 
-inline void run_block(int order) {
+// Runs the blocks of a cluster.
+inline void run_blocks(int order) {
   int count = static_cast<int>(threads.size());
   for (int i = 0; i < count; ++i) {
     Thread& t = threads[i];
@@ -131,6 +135,7 @@ inline void run_block(int order) {
       progress = true;
       current = i;
       threadIdx = threads[i].index;
+      blockIdx = threads[i].block;
       watch_thread(i);
       swapcontext(&scheduler, &threads[i].context);
       watch_thread(-1);
@@ -139,7 +144,9 @@ inline void run_block(int order) {
     if (all_done) return;
     for (int w = 0; w < count; w += 32)
       progress |= release(w, w + 32 < count ? w + 32 : count, kAtWarp);
-    progress |= release(0, count, kAtBlock);
+    for (int b = 0; b < count; b += block_threads)
+      progress |= release(b, b + block_threads, kAtBlock);
+    progress |= release(0, count, kAtCluster);
     if (!progress) {
       fault = "threads wait for each other at different barriers";
       return;
@@ -147,14 +154,26 @@ inline void run_block(int order) {
   }
 }
 
-inline unsigned char* shared_base();
+// Bytes from the shared memory of a block of the cluster to that of the next.
+inline size_t shared_apart() { return (shared_bytes + 2047) / 1024 * 1024; }
 
-inline void launch(Index grid, Index block, size_t shared, int order, std::function<void()> kernel) {
-  int count = block.x * block.y * block.z;
+inline unsigned char* shared_base(int block = current / block_threads) {
+  auto address = reinterpret_cast<uintptr_t>(dynamic_shared.data());
+  return reinterpret_cast<unsigned char*>((address + 1023) / 1024 * 1024 + block * shared_apart());
+}
+
+inline void launch(Index grid, Index block, size_t shared, int order, std::function<void()> kernel,
+                   int cluster) {
+  block_threads = block.x * block.y * block.z;
+  cluster_blocks = cluster;
+  bool whole = cluster == 1 || (block_threads % 32 == 0 && grid.x % cluster == 0 && cluster <= 8);
+  if (!whole) fault = "clusters are of eight blocks at most, and whole";
+  int count = block_threads * cluster;
   threads.resize(count);
   for (int i = 0; i < count; ++i) {
+    unsigned own = i % block_threads;
     threads[i].stack.resize(1 << 16);
-    threads[i].index = Index{i % block.x, i / block.x % block.y, i / (block.x * block.y)};
+    threads[i].index = Index{own % block.x, own / block.x % block.y, own / (block.x * block.y)};
   }
   gridDim = grid;
   blockDim = block;
@@ -164,19 +183,15 @@ inline void launch(Index grid, Index block, size_t shared, int order, std::funct
   int number = 0;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) {
-        blockIdx = Index{x, y, z};
-        dynamic_shared.assign(shared + 1024, 0xA5);  // nobody may rely on what lies there
-        watch_block(number++, count, shared_base(), shared, __start_emulated_shared,
-                    __stop_emulated_shared - __start_emulated_shared);
-        if (!fault) run_block(order);
+      for (unsigned x = 0; x < grid.x; x += cluster, number += cluster) {
+        for (int i = 0; i < count; ++i) threads[i].block = Index{x + i / block_threads, y, z};
+        // Nobody may rely on what lies there.
+        dynamic_shared.assign(cluster * shared_apart() + 1024, 0xA5);
+        watch_blocks(number, cluster, block_threads, shared_base(0), cluster * shared_apart(),
+                     __start_emulated_shared, __stop_emulated_shared - __start_emulated_shared);
+        if (!fault) run_blocks(order);
         if (!fault) fault = watch_told();
       }
-}
-
-inline unsigned char* shared_base() {
-  auto address = reinterpret_cast<uintptr_t>(dynamic_shared.data());
-  return reinterpret_cast<unsigned char*>((address + 1023) / 1024 * 1024);
 }
 
 inline int lane() { return current & 31; }
@@ -214,6 +229,23 @@ inline void arrive(const Copy& copy) {
 }  // namespace emulated
 
 inline void __syncthreads() { emulated::barrier(emulated::kAtBlock); }
+template <int blocks>
+void hybridc_cluster_done() {
+  if (blocks != emulated::cluster_blocks) emulated::fail("a cluster has another size");
+  emulated::wait(emulated::kAtCluster);
+}
+template <int blocks>
+void hybridc_cluster() {
+  hybridc_cluster_done<blocks>();
+  watch_barrier(kOfCluster);
+}
+inline const void* hybridc_beside(const void* place, int block) {
+  using namespace emulated;
+  if (block < 0 || block >= cluster_blocks) fail("a cluster has no such block");
+  for (int i = 0; i < block_threads; ++i)
+    if (threads[block * block_threads + i].state == kDone) fail("a block is asked that has ended");
+  return static_cast<const unsigned char*>(place) + (shared_base(block) - shared_base());
+}
 inline void __syncwarp(unsigned = ~0u) { emulated::barrier(emulated::kAtWarp); }
 inline unsigned __activemask() { return ~0u; }
 template <class T>

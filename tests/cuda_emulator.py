@@ -179,10 +179,11 @@ def _call(kernels: str, launch: Launch) -> str:
         plain = re.sub(r"_ptr(_\d+)?$", "", name.strip("* "))
         held = f"arrays[{plain[1:]}]" if re.fullmatch(r"p\d+", plain) else plain
         arguments.append(f"reinterpret_cast<{kind}>({held})")
+    blocks = cuda_text.clusters(kernels)[launch.kernel]
     grid, threads = (f"Index{{{', '.join(map(str, s))}}}" for s in (launch.grid, launch.threads))
     return (
         f"  emulated::launch({grid}, {threads}, {launch.shared}, order,"
-        f" [=] {{ {launch.kernel}({', '.join(arguments)}); }});"
+        f" [=] {{ {launch.kernel}({', '.join(arguments)}); }}, {blocks});"
     )
 
 

@@ -9,7 +9,9 @@ inline void check(const void* pointer, int bytes) {
 inline void check_shared(const void* pointer, int bytes) {
   check(pointer, bytes);
   auto at = static_cast<const unsigned char*>(pointer);
-  if (at < shared_base() || at + bytes > shared_base() + shared_bytes)
+  // Of the block, or by way of `hybridc_beside` of another one of the cluster.
+  size_t place = at - shared_base(0), apart = shared_apart();
+  if (place / apart >= cluster_blocks || place % apart + bytes > shared_bytes)
     fail("an access is outside of the block's shared memory");
 }
 inline void copy(void* to, const void* from, int valid, int bytes) {
@@ -42,6 +44,7 @@ void hybridc_wait() {
     groups.pop_front();
   }
 }
+inline void hybridc_prefetch(const void* from) { watch_read(from, 1); }
 inline void hybridc_whole(const void*) {}
 
 template <class T>
@@ -224,6 +227,12 @@ template <class T>
 void hybridc_load4(T* to, const void* from) {
   emulated::check_shared(from, 16);
   std::memcpy(to, from, 16);
+}
+template <class T>
+void hybridc_add4(T* to, const void* from) {
+  T each[4];
+  hybridc_load4(each, from);
+  for (int i = 0; i < 4; ++i) to[i] += each[i];
 }
 
 inline void hybridc_fence_async() { watch_fence(); }

@@ -2,7 +2,8 @@
 // each access.  The sanitizer's own runtime is not linked: these functions stand in for it.
 //
 // Shared memory: two threads may touch a byte, one of them writing, only with a barrier of the block
-// or, within a warp, of the warp between them (as `compute-sanitizer --tool racecheck` has it).
+// or, within a warp, of the warp between them (as `compute-sanitizer --tool racecheck` has it); those
+// of different blocks of a cluster only with a barrier of the cluster.
 // Global memory: the same within a block, and never from two blocks of one launch; nothing may be
 // touched outside of the arrays (as `--tool memcheck` has it).  Bytes that an asynchronous copy is
 // bringing may not be touched before it is waited for.
@@ -15,12 +16,12 @@
 
 namespace {
 
-struct Place { int thread, barriers, warp_barriers, fences; };
+struct Place { int thread, met[3], fences; };  // `met`: barriers of the warp, block, cluster
 struct Cell {
   unsigned launch;
-  int block;              // of the launch, whose accesses the rest describes
+  int block;              // of the launch, whose accesses the rest describes; or the first of a cluster
   Place writer, reader;   // the last ones; `thread` is -1 where there was none
-  int others;             // readers since the last barrier: 0 one, 1 of one warp, 2 of several
+  int others;             // readers since the last barrier: 0 one, 1 of one warp, 2 of one block, 3 more
   bool coming;            // an asynchronous copy is on its way here
   bool read_elsewhere;    // by another block of this launch
 };
@@ -31,24 +32,34 @@ std::unordered_map<uintptr_t, Cell> global_cells;
 Range dynamic_shared, static_shared, arena;
 std::vector<Range> arrays;
 std::vector<Place> places;
+const Place nobody{-1, {0, 0, 0}, 0};
 Place now;
 unsigned launch;
-int block;
+int block, first_block, block_threads;
 char told[200];
 
 bool within(uintptr_t at, const Range& range) { return at >= range.begin && at < range.end; }
 
+bool one_block(const Place& earlier) {
+  return earlier.thread / block_threads == now.thread / block_threads;
+}
+
+bool one_warp(const Place& earlier) { return earlier.thread / 32 == now.thread / 32; }
+
+// Whether threads that did something, as many as `others` says, met this one since.
+bool met(const Place& earlier, int others) {
+  if (earlier.met[kOfCluster] != now.met[kOfCluster]) return true;
+  if (others > 2 || !one_block(earlier)) return false;
+  if (earlier.met[kOfBlock] != now.met[kOfBlock]) return true;
+  return others < 2 && one_warp(earlier) && earlier.met[kOfWarp] != now.met[kOfWarp];
+}
+
 bool ordered(const Place& earlier) {
-  if (earlier.thread < 0 || earlier.thread == now.thread) return true;
-  if (earlier.barriers != now.barriers) return true;
-  bool one_warp = earlier.thread / 32 == now.thread / 32;
-  return one_warp && earlier.warp_barriers != now.warp_barriers;
+  return earlier.thread < 0 || earlier.thread == now.thread || met(earlier, 0);
 }
 
 bool reads_ordered(const Cell& cell) {
-  if (cell.others == 0 || cell.reader.barriers != now.barriers) return ordered(cell.reader);
-  bool one_warp = cell.others < 2 && cell.reader.thread / 32 == now.thread / 32;
-  return one_warp && cell.reader.warp_barriers != now.warp_barriers;
+  return cell.others ? met(cell.reader, cell.others) : ordered(cell.reader);
 }
 
 void tell(const char* what, int other, const char* where, uintptr_t at) {
@@ -58,25 +69,26 @@ void tell(const char* what, int other, const char* where, uintptr_t at) {
 }
 
 void note_read(Cell& cell) {
-  bool fresh = cell.reader.thread < 0 || cell.reader.barriers != now.barriers;
+  bool fresh = cell.reader.thread < 0 || met(cell.reader, cell.others > 1 ? cell.others : 2);
   if (fresh || (cell.others == 0 && cell.reader.thread == now.thread)) {
     cell.reader = now;
     cell.others = 0;
     return;
   }
-  bool one_warp = cell.others < 2 && cell.reader.thread / 32 == now.thread / 32;
-  cell.others = one_warp ? 1 : 2;
+  int least = one_warp(cell.reader) ? 1 : one_block(cell.reader) ? 2 : 3;
+  if (cell.others < least) cell.others = least;
   cell.reader = now;
 }
 
 void touch(Cell& cell, bool write, const char* where, uintptr_t at) {
+  int owner = *where == 's' ? first_block : block;
   bool elsewhere = false;
-  if (cell.launch != launch || cell.block != block) {
+  if (cell.launch != launch || cell.block != owner) {
     bool other_block = cell.launch == launch;
     elsewhere = other_block && (cell.read_elsewhere || cell.reader.thread >= 0);
     if (other_block && (cell.writer.thread >= 0 || (write && elsewhere)))
       tell("two blocks of a launch touch what one of them writes", cell.writer.thread, where, at);
-    cell = Cell{launch, block, {-1, 0, 0, 0}, {-1, 0, 0, 0}, 0, false, elsewhere};
+    cell = Cell{launch, owner, nobody, nobody, 0, false, elsewhere};
   } else if (write && cell.read_elsewhere) {
     tell("two blocks of a launch touch what one of them writes", cell.reader.thread, where, at);
   }
@@ -147,27 +159,29 @@ void watch_launch() {
   global_cells.clear();
 }
 
-void watch_block(int number, int threads, const void* dynamic, size_t bytes, const void* fixed,
-                 size_t fixed_bytes) {
-  block = number;
+void watch_blocks(int number, int blocks, int threads, const void* dynamic, size_t bytes,
+                  const void* fixed, size_t fixed_bytes) {
+  first_block = number;
+  block_threads = threads;
   auto begin = reinterpret_cast<uintptr_t>(dynamic);
   dynamic_shared = Range{begin, begin + bytes};
   begin = reinterpret_cast<uintptr_t>(fixed);
   static_shared = Range{begin, begin + fixed_bytes};
   // Another block's memory is other memory.
   shared_cells.assign(shared_cells.size(), Cell{});
-  places.assign(threads, Place{0, 0, 0, 0});
-  for (int i = 0; i < threads; ++i) places[i].thread = i;
+  places.assign(blocks * threads, nobody);
+  for (int i = 0; i < blocks * threads; ++i) places[i].thread = i;
 }
 
 void watch_thread(int thread) {
   if (thread >= 0) now = places[thread];
   now.thread = thread;
+  if (thread >= 0) block = first_block + thread / block_threads;
 }
 
-void watch_barrier(bool of_block) {
+void watch_barrier(Meeting meeting) {
   Place& place = places[now.thread];
-  ++(of_block ? place.barriers : place.warp_barriers);
+  ++place.met[meeting];
   now = place;
 }
 

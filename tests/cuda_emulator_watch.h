@@ -5,13 +5,14 @@
 // The arrays that launches may touch, within one piece of memory.
 void watch_arrays(void* const* begins, const size_t* sizes, int count, void* whole, size_t bytes);
 void watch_launch();
-// A block begins, with its dynamic and its static shared memory.
-void watch_block(int number, int threads, const void* dynamic, size_t bytes, const void* fixed,
-                 size_t fixed_bytes);
+// The blocks of a cluster begin, the first with this number, with their dynamic and static shared memory.
+void watch_blocks(int number, int blocks, int threads, const void* dynamic, size_t bytes,
+                  const void* fixed, size_t fixed_bytes);
 // A thread goes on; -1 for none of the block's.
 void watch_thread(int thread);
-// The thread has passed a barrier of the block, or of its warp.
-void watch_barrier(bool of_block);
+// The thread has passed a barrier.
+enum Meeting { kOfWarp, kOfBlock, kOfCluster };
+void watch_barrier(Meeting);
 // The thread has let what it wrote be read asynchronously; somebody reads so.
 void watch_fence();
 void watch_async_read(const void* from, size_t bytes);

@@ -3,7 +3,8 @@
 import re
 
 _KERNEL = re.compile(
-    r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)'
+    r'extern "C" __global__ void (?:__cluster_dims__\((\d+), 1, 1\) )?'
+    r"(?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)"
 )
 _DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
 
@@ -19,9 +20,14 @@ def emulated(source: str) -> str:
 def parameters(kernels: str) -> dict[str, list[tuple[str, str]]]:
     """Each kernel's parameters: type and name."""
     return {
-        match.group(1): [_split(parameter) for parameter in match.group(2).split(",")]
-        for match in _KERNEL.finditer(kernels)
+        name: [_split(parameter) for parameter in given.split(",")]
+        for _, name, given in _KERNEL.findall(kernels)
     }
+
+
+def clusters(kernels: str) -> dict[str, int]:
+    """How many blocks of each kernel form a cluster."""
+    return {name: int(blocks or 1) for blocks, name, _ in _KERNEL.findall(kernels)}
 
 
 def _split(parameter: str) -> tuple[str, str]:

@@ -17,9 +17,9 @@ _HEADER = "emulator.h"
 _UNWATCHED = """
 void watch_arrays(void* const*, const size_t*, int, void*, size_t) {}
 void watch_launch() {}
-void watch_block(int, int, const void*, size_t, const void*, size_t) {}
+void watch_blocks(int, int, int, const void*, size_t, const void*, size_t) {}
 void watch_thread(int) {}
-void watch_barrier(bool) {}
+void watch_barrier(Meeting) {}
 void watch_fence() {}
 void watch_async_read(const void*, size_t) {}
 void watch_read(const void*, size_t) {}
@@ -41,16 +41,17 @@ def main(given: list[str]) -> int:
         return _compile("-x", "c++-header", folder / _HEADER, "-o", folder / f"{_HEADER}.gch")
     source, out = Path(given[-1]), given[given.index("-o") + 1]
     kernels = cuda_text.emulated(source.read_text())
-    named = cuda_text.parameters(kernels)
+    named, clusters = cuda_text.parameters(kernels), cuda_text.clusters(kernels)
     unit = source.with_suffix(".cpp")
-    unit.write_text("\n".join([kernels, _UNWATCHED, *map(_launcher, named, named.values())]))
+    launchers = (_launcher(name, given, clusters[name]) for name, given in named.items())
+    unit.write_text("\n".join([kernels, _UNWATCHED, *launchers]))
     for name in named:
         print(f"ptxas info    : Compiling entry function '{name}' for 'emulated'", file=sys.stderr)
         print("ptxas info    : Used 32 registers, used 1 barriers", file=sys.stderr)
     return _compile("-shared", "-include", folder / _HEADER, unit, "-o", out)
 
 
-def _launcher(name: str, parameters: list[tuple[str, str]]) -> str:
+def _launcher(name: str, parameters: list[tuple[str, str]], blocks: int) -> str:
     """A function that runs a kernel; 700 (an illegal address) where an array is not on the GPU."""
     kinds = [kind if "*" not in name else f"{kind}*" for kind, name in parameters]
     checks = [
@@ -67,7 +68,7 @@ def _launcher(name: str, parameters: list[tuple[str, str]]) -> str:
             *checks,
             "  emulated::fault = nullptr;",
             "  emulated::launch({grid[0], grid[1], grid[2]}, {block[0], block[1], block[2]},",
-            f"      shared, 0, [=] {{ {name}({passed}); }});",
+            f"      shared, 0, [=] {{ {name}({passed}); }}, {blocks});",
             '  if (emulated::fault) std::fprintf(stderr, "%s\\n", emulated::fault);',
             "  return emulated::fault ? 719 : 0;",
             "}",

@@ -48,6 +48,10 @@ THIN: dict[str, Builder] = {
     "bytes along the depth": bytes_convolution([1, 1, 3, 272], [80, 1, 1, 272]),
     "signed bytes, odd": bytes_product([3, 50], [50, 21], ("int8", "int8")),
 }
+TOGETHER: dict[str, Builder] = {
+    "clusters": product([2, 1024], [1024, 48], "float16"),
+    "clusters, bytes": bytes_product([1, 1500], [1500, 32]),
+}
 BYTES: dict[str, Builder] = {
     "dense": bytes_product([40, 96], [96, 72]),
     "dense, signed": bytes_product([33, 50], [50, 20], ("int8", "int8")),
@@ -74,6 +78,16 @@ def test_thin_products_are_those_of_the_unscheduled_kernel(name: str) -> None:
     (func,) = THIN[name](device)
     assert check(RULES["cuda-thin-matmul"], func, device, points=0)
     assert isinstance(RULES["cuda-tensor-matmul"].match(func, device), NotApplicable)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", TOGETHER)
+def test_blocks_of_a_cluster_divide_the_depth_of_a_thin_product(name: str) -> None:
+    device, rule = gpu(), RULES["cuda-thin-matmul"]
+    (func,) = TOGETHER[name](device)
+    match: Any = rule.match(func, device)
+    assert rule.default(match, device)["splits"] > 1
+    assert check(rule, func, device, points=0)
 
 
 @needs_compiler
@@ -120,10 +134,12 @@ def test_bytes_need_instructions() -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", DIVIDED)
-def test_blocks_that_divide_the_depth_add_up(name: str) -> None:
+def test_blocks_that_divide_the_depth_add_up(name: str, arch: str) -> None:
+    """By another launch, or as a cluster."""
     rule_name, builder = DIVIDED[name]
-    rule, device = RULES[rule_name], gpu()
+    rule, device = RULES[rule_name], gpu(arch)
     (func,) = builder(device)
     match: Any = rule.match(func, device)
     arrays = feed(func)
@@ -131,6 +147,7 @@ def test_blocks_that_divide_the_depth_add_up(name: str) -> None:
     point = rule.canonical(match, {**rule.default(match, device), "splits": 4})
     assert point["splits"] > 1
     made = rule.schedule(match, point).mod["main"]
+    assert len(launches.of_kernel(made, device)) == (2 if arch == "sm_80" else 1)
     for got, right in zip(run(made, arrays, device), wanted, strict=True):
         close(got, right, 1e-5, f"{point}")
 

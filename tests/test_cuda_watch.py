@@ -82,10 +82,26 @@ def early(given: Any, made: Any, held: Any, at: Any) -> Any:
     return tir.sequence([*copy, store(made, got, place), tir.call("wait<0>")])
 
 
+def crossed(first: str, last: str) -> Any:
+    """Each thread hands its element to that of the other block of its cluster."""
+
+    def body(given: Any, made: Any, held: Any, at: Any) -> Any:
+        block, thread = at
+        place = block * THREADS + thread
+        put = tir.call("put<float>", tir.address(held, thread), load(given, place))
+        got = tir.got("float32", tir.beside(tir.address(held, thread), 1 - block))
+        return tir.sequence([put, tir.call(first), store(made, got, place), tir.call(last)])
+
+    return body
+
+
 @needs_compiler
 @pytest.mark.parametrize(
     ("body", "said"),
     [
+        (crossed("cluster_done<2>", "cluster<2>"), "a read races with a write"),
+        (crossed("cluster<2>", "commit"), "a block is asked that has ended"),
+        (crossed("cluster<2>", "cluster_done<4>"), "a cluster has another size"),
         (turned(barrier=False), "race|writes? with"),
         (same_place, "two blocks of a launch touch what one of them writes"),
         (beyond, "outside of the arrays"),
@@ -99,3 +115,4 @@ def test_what_is_wrong_on_a_device_is_seen(body: Any, said: str) -> None:
 @needs_compiler
 def test_what_is_right_is_let_alone() -> None:
     assert faults(turned(barrier=True)) == ""
+    assert faults(crossed("cluster<2>", "cluster_done<2>")) == ""

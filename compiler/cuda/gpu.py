@@ -15,6 +15,9 @@ from hybridc.compiler.errors import InputError, hint
 WARP = 32  # threads that run in step, on all architectures so far
 MOST_THREADS = 1024  # of one block
 MOST_REGISTERS = 255  # of 32 bits, of one thread
+# The feature of blocks that read each other's shared memory, and how many may do so anywhere.
+CLUSTERS = "clusters"
+MOST_CLUSTERED = 8
 _REGISTERS_PER_SM = 65_536
 _STATIC_SHARED = 48 * 2**10  # a block gets more only as dynamic shared memory
 _FEW_CORES, _MANY_CORES = 64, 128
@@ -76,6 +79,8 @@ class Gpu:
         found = {"mma", "ldmatrix"}
         if self.capability >= 80:
             found |= {"cp.async", "mma.bf16", "mma.tf32", "mma.int8"}
+        if self.capability >= 90:
+            found.add(CLUSTERS)
         if self.arch == "sm_90a":
             found |= {"wgmma", "tma"}
         return frozenset(found)

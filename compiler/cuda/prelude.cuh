@@ -49,6 +49,32 @@ HYBRIDC_INLINE void hybridc_fence_async() {
 #endif
 }
 
+#if __CUDA_ARCH__ >= 900
+// All threads of the cluster, of so many blocks, meet; what they wrote before is seen behind.
+template <int blocks>
+HYBRIDC_INLINE void hybridc_cluster() {
+  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// They meet, and what they read before is free behind.
+template <int blocks>
+HYBRIDC_INLINE void hybridc_cluster_done() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+}
+
+// A place in shared memory as it is in that of another block of the cluster.
+HYBRIDC_INLINE const void* hybridc_beside(const void* place, int block) {
+  const void* found;
+  asm("mapa.u64 %0, %1, %2;" : "=l"(found) : "l"(place), "r"(block));
+  return found;
+}
+#endif
+
+// Asks for what lies there, so that it is in the L2 cache when it is read.
+HYBRIDC_INLINE void hybridc_prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
 // Does nothing: see `tir.allocated`.
 HYBRIDC_INLINE void hybridc_whole(const void*) {}
 
@@ -194,6 +220,15 @@ HYBRIDC_INLINE void hybridc_mma_tf32(float* c, const unsigned* a, const unsigned
 HYBRIDC_INLINE void hybridc_dot4(float* c, const float* a, const float* b) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) *c = fmaf(a[i], b[i], *c);
+}
+
+// Adds four neighbours of 4 bytes, the first at a multiple of 16.
+template <class T>
+HYBRIDC_INLINE void hybridc_add4(T* to, const void* from) {
+  float4 raw = *static_cast<const float4*>(from);
+  const T* each = reinterpret_cast<const T*>(&raw);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) to[i] += each[i];
 }
 
 // Four neighbours of 4 bytes, the first at a multiple of 16.

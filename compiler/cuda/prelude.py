@@ -9,6 +9,9 @@ from hybridc.compiler.cuda import wgmma
 _BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
 # The prefix of all of them; a source that calls none of them gets none.
 PREFIX = "hybridc_"
+_KERNEL = 'extern "C" __global__ void '
+# What a kernel calls whose blocks form clusters: it says of how many.
+_CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
 _FILES = ("prelude.cuh", "softmax.cuh", "vectors.cuh")
 
@@ -22,9 +25,15 @@ def joined(code: str) -> str:
     if PREFIX not in code:
         return code
     code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
-    at = code.index('extern "C" __global__')
+    head, *kernels = code.split(_KERNEL)
     warpgroups = wgmma.text() if f"{PREFIX}wgmma" in code else ""
-    return f"{code[:at]}{text()}\n{warpgroups}{code[at:]}"
+    return "".join([head, text(), "\n", warpgroups, *map(_clustered, kernels)])
+
+
+def _clustered(kernel: str) -> str:
+    """A kernel with the size of its clusters, where its blocks form such."""
+    found = _CLUSTER.search(kernel)
+    return f"{_KERNEL}{f'__cluster_dims__({found[1]}, 1, 1) ' if found else ''}{kernel}"
 
 
 @cache

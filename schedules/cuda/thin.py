@@ -1,18 +1,20 @@
 """Products of few rows on a GPU, written out: the other side is read once, as fast as memory goes.
 
 A thread reads 16 bytes of the large side at a time, several of them before it uses the first, and
-multiplies them by what the few rows have there.  Lanes of a warp and warps of a block divide the
-depth; their sums meet by shuffles, and then in shared memory.
+multiplies them by what the few rows have there.  Lanes of a warp, warps of a block and blocks of a
+cluster divide the depth; their sums meet by shuffles, and then in shared memory.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import add
 from typing import Any
 
 from tvm import tirx
 
 from hybridc.compiler.cuda.gpu import WARP
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.schedules.cuda import operands, tir
+from hybridc.schedules.cuda import operands, prefetch, tir
 from hybridc.schedules.cuda.product_kernel import Operand, substituted
 from hybridc.schedules.cuda.thin_match import WORD, Thin, Thread, shared
 
@@ -32,10 +34,11 @@ class _Writer:
         batches, self.few, many, self.depth = match.sizes
         self.columns = how.lanes * match.wide
         across = -(-many // self.columns)
-        self.count = across * batches
+        self.count = across * batches * how.splits
         self.block, self.thread = tir.variable("block"), tir.variable("thread")
-        self.first = self.block % across * self.columns
-        self.batch: Mapping[Any, Expr] = tir.unflatten(self.block // across, match.product.batch)
+        self.split, group = self.block % how.splits, self.block // how.splits
+        self.first = group % across * self.columns
+        self.batch: Mapping[Any, Expr] = tir.unflatten(group // across, match.product.batch)
         self.memory = tir.buffer(
             "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
         )
@@ -50,7 +53,7 @@ class _Writer:
         zeros = tir.unrolled(count, lambda i: tirx.BufferStore(self.sums, zero, [i]), "zero")
         each = self.how.deep * self.match.deep * self.how.unroll
         walk = tir.loop(-(-self.depth // each), self._step, "step")
-        body = tir.sequence([zeros, walk, self._meet(), tir.barrier(), self._results()])
+        body = tir.sequence([*self._ahead(), zeros, walk, self._meet(), *self._results()])
         body = tir.allocated([self.memory, self.sums, self.read, self.other], body)
         threads = ("threadIdx.x", self.thread, self.how.threads)
         launched = tir.launched([("blockIdx.x", self.block, self.count), threads], body)
@@ -59,7 +62,7 @@ class _Writer:
     def _step(self, step: Expr) -> Any:
         """Some reads of the large side, and then their products."""
         how, match = self.how, self.match
-        lane = self.thread // how.lanes
+        lane = self.split * (how.threads // how.lanes) + self.thread // how.lanes
 
         def depth(turn: int) -> Expr:
             return ((step * how.unroll + turn) * how.deep + lane) * match.deep
@@ -169,32 +172,64 @@ class _Writer:
         )
         return tir.sequence([total, tir.when([lane < how.lanes], tir.unrolled(count, put))])
 
-    def _results(self) -> Any:
+    def _results(self) -> list[Any]:
         """Each sum over the warps, through the epilogue to the output."""
+        how = self.how
+        out = self._each(self._result)
+        if how.splits == 1:
+            return [tir.barrier(), out]
+        return [tir.call(f"cluster<{how.splits}>"), out, tir.call(f"cluster_done<{how.splits}>")]
+
+    def _each(self, result: Callable[[Expr, Expr], Any]) -> Any:
+        """Do something with a thread's share of the results: number and column of each."""
         how, many, count = self.how, self.match.many.extent, self.few * self.columns
+        each = how.threads * how.splits
 
         def turn(i: Expr) -> Any:
-            q = i * how.threads + self.thread
+            q = (i * how.threads + self.thread) * how.splits + self.split
             column = self.first + q % self.columns
-            bounds = [q < count] if count % how.threads else []
+            bounds = [q < count] if count % each else []
             bounds += [column < many] if many % self.columns else []
-            return tir.when(bounds, self._result(q, column))
+            return tir.when(bounds, result(q, column))
 
-        return tir.loop(-(-count // how.threads), turn, "out")
+        return tir.loop(-(-count // each), turn, "out")
+
+    def _ahead(self) -> list[Any]:
+        """What the epilogue reads, asked for before it is needed."""
+        held = tir.buffer("total", 1, self.match.total, "local")
+
+        def asked(q: Expr, column: Expr) -> list[Any]:
+            return prefetch.asked(self._store(q, column, held))
+
+        if not asked(tir.number(0), self.first):
+            return []
+        return [self._each(lambda *place: tir.sequence(asked(*place)))]
+
+    def _parts(self, q: Expr) -> list[Expr]:
+        """What the warps of all blocks have of a sum."""
+        own = [
+            tir.address(self.memory, q + warp * self.few * self.columns)
+            for warp in range(self.how.warps)
+        ]
+        if self.how.splits == 1:
+            return own
+        splits = map(tir.number, range(self.how.splits))
+        return [tir.beside(place, split) for split in splits for place in own]
 
     def _result(self, q: Expr, column: Expr) -> Any:
-        match, count = self.match, self.few * self.columns
+        match = self.match
         held = tir.buffer("total", 1, match.total, "local")
-        total: Expr = None
-        for warp in range(self.how.warps):
-            part = tir.got(match.total, tir.address(self.memory, q + warp * count))
-            total = part if total is None else total + part
+        total = reduce(add, (tir.got(match.total, part) for part in self._parts(q)))
+        store = tirx.BufferStore(held, total, [tir.number(0)])
+        return tir.allocated([held], tir.sequence([store, self._store(q, column, held)]))
+
+    def _store(self, q: Expr, column: Expr, held: Any) -> Any:
+        """The store of a sum that is held."""
+        match = self.match
         axes = {
             **self.batch,
             **tir.unflatten(q // self.columns, match.few.own),
             **tir.unflatten(column, match.many.own),
         }
-        zero = [tir.number(0)]
-        indices, value = match.product.store(axes, tirx.BufferLoad(held, zero))
-        store = tirx.BufferStore(match.product.output, value, indices)
-        return tir.allocated([held], tir.sequence([tirx.BufferStore(held, total, zero), store]))
+        indices, value = match.product.store(axes, tirx.BufferLoad(held, [tir.number(0)]))
+        return tirx.BufferStore(match.product.output, value, indices)

@@ -99,11 +99,15 @@ class Thin(Match):
 
 @dataclass(frozen=True)
 class Thread:
-    """How a block divides its work: `lanes` side by side along the large side's own axis."""
+    """How work is divided: `lanes` of a block are side by side along the large side's own axis.
+
+    Its other threads divide the depth, and so do the `splits` blocks of a cluster.
+    """
 
     threads: int
     lanes: int
     unroll: int
+    splits: int = 1
 
     @property
     def warps(self) -> int:
@@ -113,7 +117,7 @@ class Thread:
     @property
     def deep(self) -> int:
         """Threads that divide the depth."""
-        return self.threads // self.lanes
+        return self.threads // self.lanes * self.splits
 
 
 def shared(match: Thin, how: Thread) -> int:

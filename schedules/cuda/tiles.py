@@ -6,13 +6,13 @@ from functools import cached_property
 from itertools import product as combinations
 from math import prod
 
-from hybridc.compiler.cuda.gpu import MOST_THREADS, WARP, Gpu
+from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, MOST_THREADS, WARP, Gpu
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
 from hybridc.schedules.cuda.compute import Compute
-from hybridc.schedules.cuda.gemm import Tiling
 from hybridc.schedules.cuda.operands import ROW_BYTES, Source, source
 from hybridc.schedules.cuda.product_kernel import Product
+from hybridc.schedules.cuda.tiling import Tiling
 
 _SPLITS = (1, 2, 4, 8, 16)
 # Tiles along the depth that a block has at least, where several divide it.
@@ -40,6 +40,10 @@ _LATENCY = 2_500
 # the depth brings no more of them to work.
 _LAUNCH = 4_000
 _MOST_WAVES = 2
+# Cycles in which the blocks of a cluster meet twice; bytes that a multiprocessor gets of the shared
+# memory of others in a cycle.
+_MEETINGS = 800
+_CLUSTER_BYTES = 16
 _BARRIER = 60
 
 
@@ -110,7 +114,8 @@ def canonical(cut: Cut, point: Point) -> Point:
     while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > 2:
         made["stages"] -= 1
     steps, outputs = _steps(cut), prod(cut.product.sizes[:3])
-    most = min(made["splits"], steps // _LEAST_STEPS, _MOST_PARTS // outputs)
+    together = MOST_CLUSTERED if CLUSTERS in cut.gpu.features else _MOST_PARTS // outputs
+    most = min(made["splits"], steps // _LEAST_STEPS, together)
     made["splits"] = max(n for n in _SPLITS if n == 1 or n <= most)
     return made
 
@@ -176,7 +181,9 @@ def estimate(cut: Cut, point: Point) -> float:
     store = cutting.rows * cutting.columns * 4 * resident / _L2_BYTES
     moved = batch * (rows * depth + columns * depth + rows * columns) * size
     apart = 0.0
-    if cutting.splits > 1:
+    if cutting.together(cut.product) > 1:
+        apart = _MEETINGS + cutting.rows * cutting.columns * 4 * resident / _CLUSTER_BYTES
+    elif cutting.splits > 1:
         parts = 2 * cutting.splits * batch * rows * columns * 4
         apart = _LAUNCH + parts / gpu.sms / _L2_BYTES
     least = moved / gpu.bandwidth * gpu.clock

@@ -60,6 +60,11 @@ def got(dtype: str, address: Expr) -> Expr:
     return tirx.call_extern(dtype, f"hybridc_get<{c_type(dtype)}>", address)
 
 
+def beside(place: Expr, block: Expr) -> Expr:
+    """A place in shared memory as it is in that of another block of the cluster."""
+    return tirx.call_extern("handle", "hybridc_beside", place, block)
+
+
 def c_type(dtype: str) -> str:
     """An element type in CUDA C++."""
     return {
