@@ -290,6 +290,8 @@ WGMMA(bfloat16, nv_bfloat16, 64)
 WGMMA(bfloat16, nv_bfloat16, 128)
 WGMMA(bfloat16, nv_bfloat16, 256)
 
+inline float hybridc_exp2(float power) { return power < -126.0f ? 0.0f : std::exp2(power); }
+
 // What is plain C++ is run as it is.
 #define HYBRIDC_INLINE static inline
 #include "../compiler/cuda/softmax.cuh"

@@ -141,9 +141,10 @@ class _Writer:
         frame, cut, meeting = self.frame, self.cut, self.meeting
         warp = frame.warp
 
-        def put(place: Expr, name: str, at: Expr) -> Any:
+        def put(place: Expr, name: str, at: Expr, scale: float = 1) -> Any:
             to = tir.address(frame.memory, place * _FLOAT)
-            return tir.call("put<float>", to, tirx.BufferLoad(meeting.registers[name], [at]))
+            value = tirx.BufferLoad(meeting.registers[name], [at])
+            return tir.call("put<float>", to, value if scale == 1 else value * scale)
 
         def keep(row: Expr, column: Expr, at: Expr) -> Any:
             row = (warp.row + row) * (cut.width + PAD)
@@ -152,7 +153,9 @@ class _Writer:
         def mark(i: Expr) -> Any:
             row = frame.part * cut.rows + warp.row + meeting.row(i)
             place = cut.key_warps * cut.part_floats + row * 2
-            return tir.sequence([put(place, "largest", i), put(place + 1, "total", i)])
+            return tir.sequence(
+                [put(place, "largest", i, self.match.scale), put(place + 1, "total", i)]
+            )
 
         first = [tirx.EQ(warp.lane % meeting.lanes, 0)]
         return tir.sequence(
