@@ -23,7 +23,7 @@ def joined(code: str) -> str:
         return code
     code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
     at = code.index('extern "C" __global__')
-    warpgroups = wgmma.text() if f"{PREFIX}wgmma" in code else ""
+    warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
     return f"{code[:at]}{text()}\n{warpgroups}{code[at:]}"
 
 

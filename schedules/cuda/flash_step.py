@@ -1,7 +1,7 @@
 """What a warp does with a block of keys and values: scores, exponentials, weighted values."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -49,6 +49,10 @@ class Meeting(ABC):
     def values(self, values: Expr) -> list[Any]:
         """Add the weighted values."""
 
+    def arrived(self) -> list[Any]:
+        """What a thread does between its copies and the barrier behind which they are read."""
+        return []
+
     def loaded(self) -> list[Any]:
         """What is loaded of the queries once they have arrived."""
         return []
@@ -76,6 +80,10 @@ class Meeting(ABC):
         return {
             name: tir.buffer(name, count, dtype, "local") for name, (count, dtype) in kinds.items()
         }
+
+    def walked(self, steps: Expr, arrive: Callable[[Expr], Any]) -> Any:
+        """All blocks of keys, each of which is met once it has arrived."""
+        return tir.loop(steps, lambda step: tir.sequence([arrive(step), self.met(step)]), "step")
 
     def met(self, step: Expr) -> Any:
         """Scores of a block of keys, their exponentials, and the values weighted by them."""
