@@ -134,7 +134,8 @@ def estimate(match: Flash, point: Point) -> float:
     used = occupancy(cut.threads, cut.registers, cut.shared, gpu)
     room = max(1, round(used * gpu.threads_per_sm / cut.threads))
     blocks = -(-rows // cut.rows) * heads * cut.splits
-    waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
+    waves = -(-blocks // (gpu.sms * room))
+    last = -(-(blocks - (waves - 1) * gpu.sms * room) // gpu.sms)
     met = columns if not match.first else min(columns, match.first + rows // 2)
     steps = -(-met // (cut.columns * cut.splits))
     apart = 0.0
@@ -143,7 +144,8 @@ def estimate(match: Flash, point: Point) -> float:
         apart = _LAUNCH + moved / gpu.sms / _L2_BYTES
     read = heads * (rows + 2 * columns) * (match.depth + match.features) * cut.size / 2
     least = read / gpu.bandwidth * gpu.clock
-    return max(waves * (steps * _step(match, cut, resident) + _LATENCY) + apart, least)
+    whole = (waves - 1) * _step(match, cut, room) + _step(match, cut, last)
+    return max(steps * whole + waves * _LATENCY + apart, least)
 
 
 def _step(match: Flash, cut: Cut, resident: int) -> float:
