@@ -263,6 +263,13 @@ T __shfl_xor_sync(unsigned, T value, int mask, int width = 32) {
   return emulated::show(value, emulated::lane() ^ mask);
 }
 
+inline bool __any_sync(unsigned, bool value) {
+  emulated::publish(value);
+  bool any = false;
+  for (int lane = 0; lane < 32; ++lane) any |= emulated::seen<bool>(lane);
+  return any;
+}
+
 // Narrow floats: rounded to nearest even from float, computed with as float.
 struct half {
   _Float16 value;

@@ -88,6 +88,13 @@ HYBRIDC_INLINE T hybridc_get(const void* from) {
   return *static_cast<const T*>(from);
 }
 
+// A power of 2, to 2 units in the last place; below 2^-126 it is 0.
+HYBRIDC_INLINE float hybridc_exp2(float power) {
+  float made;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(made) : "f"(power));
+  return made;
+}
+
 // Four 8x8 matrices of 16-bit elements; each lane names one row, of 16 bytes.
 HYBRIDC_INLINE void hybridc_ldmatrix(unsigned* to, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

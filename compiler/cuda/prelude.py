@@ -26,7 +26,7 @@ def joined(code: str) -> str:
         return code
     code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
     head, *kernels = code.split(_KERNEL)
-    warpgroups = wgmma.text() if f"{PREFIX}wgmma" in code else ""
+    warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
     return "".join([head, text(), "\n", warpgroups, *map(_clustered, kernels)])
 
 

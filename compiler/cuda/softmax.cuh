@@ -8,35 +8,58 @@ HYBRIDC_INLINE int hybridc_place(int i) {
   return i / wide * wide * wide + i % wide;
 }
 
-// Softmax as the scores come along: what was summed up before is scaled by `factor` whenever a
-// larger score appears.  M. Milakov and N. Gimelshein, Online normalizer calculation for softmax,
-// 2018.  `scores` become exponentials; `total` is of this lane's columns.  Nothing is subtracted from
-// a row of which all is masked (-inf) so far.
-template <int count, int wide, int lanes>
-HYBRIDC_INLINE void hybridc_softmax(float* scores, float* largest, float* total, float* factor) {
-  float found = *largest;
-#pragma unroll
-  for (int i = 0; i < count; ++i) found = fmaxf(found, scores[hybridc_place<wide>(i)]);
-#pragma unroll
-  for (int by = 1; by < lanes; by *= 2)
-    found = fmaxf(found, __shfl_xor_sync(0xffffffffu, found, by));
-  float shift = found == -INFINITY ? 0.0f : found;
-  *factor = __expf(*largest - shift);
-  float sum = 0.0f;
-#pragma unroll
-  for (int i = 0; i < count; ++i) {
-    float* score = scores + hybridc_place<wide>(i);
-    sum += *score = __expf(*score - shift);
-  }
-  *total = *total * *factor + sum;
-  *largest = found;
+// Where a lane's elements of its row begin.
+template <int count, int wide>
+HYBRIDC_INLINE int hybridc_row(int row) {
+  return row / wide * wide * count + row % wide * wide;
 }
 
-// Scales the sums of a row.
-template <int count, int wide>
-HYBRIDC_INLINE void hybridc_rescale(float* sums, const float* factor) {
+// Softmax as the scores come along: what was summed up before is scaled by `factor` whenever a
+// larger score appears.  M. Milakov and N. Gimelshein, Online normalizer calculation for softmax,
+// 2018.  `scores` become exponentials, powers of 2 of them times `scale`; `total` is of this lane's
+// columns.  Nothing is subtracted from a row of which all is masked (-inf) so far.  What is
+// subtracted of others, `reference`, was the largest score at some time: exponentials of up to 2^8 do
+// no harm in sums of float32, and seldom is anything to be scaled.  Scores that are `masked` may be as
+// large as floats are, and are subtracted before they are scaled.
+template <int rows, int count, int wide, int lanes, int masked>
+HYBRIDC_INLINE void hybridc_softmax(float* scores, float* reference, float* total, float* factor,
+                                    float scale) {
 #pragma unroll
-  for (int i = 0; i < count; ++i) sums[hybridc_place<wide>(i)] *= *factor;
+  for (int row = 0; row < rows; ++row) {
+    float* first = scores + hybridc_row<count, wide>(row);
+    float found = first[0];
+#pragma unroll
+    for (int i = 1; i < count; ++i) found = fmaxf(found, first[hybridc_place<wide>(i)]);
+#pragma unroll
+    for (int by = 1; by < lanes; by *= 2)
+      found = fmaxf(found, __shfl_xor_sync(0xffffffffu, found, by));
+    float before = reference[row];
+    if (found > before + 8.0f / scale) reference[row] = found;
+    float shift = reference[row] == -INFINITY ? 0.0f : reference[row];
+    factor[row] = hybridc_exp2((before - shift) * scale);
+    float sum = 0.0f, scaled = shift * scale;
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+      float* score = first + hybridc_place<wide>(i);
+      float power = masked ? (*score - shift) * scale : fmaf(*score, scale, -scaled);
+      sum += *score = hybridc_exp2(power);
+    }
+    total[row] = total[row] * factor[row] + sum;
+  }
+}
+
+// Scales the sums of a lane's rows, where any of the warp's is to be scaled.
+template <int rows, int count, int wide>
+HYBRIDC_INLINE void hybridc_rescale(float* sums, const float* factor) {
+  bool changed = false;
+#pragma unroll
+  for (int row = 0; row < rows; ++row) changed |= factor[row] != 1.0f;
+  if (!__any_sync(0xffffffffu, changed)) return;
+#pragma unroll
+  for (int row = 0; row < rows; ++row)
+#pragma unroll
+    for (int i = 0; i < count; ++i)
+      sums[hybridc_row<count, wide>(row) + hybridc_place<wide>(i)] *= factor[row];
 }
 
 // What a row's lanes have together.
@@ -49,9 +72,9 @@ HYBRIDC_INLINE void hybridc_row_total(float* total) {
 // The lanes of a warp meet.
 HYBRIDC_INLINE void hybridc_meet() { __syncwarp(); }
 
-// Parts of a row that were computed apart, each against its own largest score, as one: `to` gets the
-// weighted value, the total and the largest score.  `marks` are largest score and total of each part,
-// parts are `value_step` and `mark_step` apart.
+// Parts of a row that were computed apart, each against its own score, as one: `to` gets the weighted
+// value, the total and the largest of these scores.  `marks` are that score, as a power of 2, and the
+// total of each part; parts are `value_step` and `mark_step` apart.
 template <int parts>
 HYBRIDC_INLINE void hybridc_merge(float* to, const void* values, int value_step, const void* marks,
                                   int mark_step) {
@@ -64,7 +87,7 @@ HYBRIDC_INLINE void hybridc_merge(float* to, const void* values, int value_step,
   float sum = 0.0f, total = 0.0f;
 #pragma unroll
   for (int part = 0; part < parts; ++part) {
-    float weight = __expf(mark[part * mark_step] - shift);
+    float weight = hybridc_exp2(mark[part * mark_step] - shift);
     sum += weight * value[part * value_step];
     total += weight * mark[part * mark_step + 1];
   }

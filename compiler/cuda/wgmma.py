@@ -6,7 +6,10 @@ commit.  What waits for groups takes the sums as well, so that no compiler moves
 before it.
 """
 
-COLUMNS = (64, 128, 256)
+import re
+
+_PRODUCTS = re.compile(r"hybridc_wgmma_(held_)?(b?float16)_(\d+)")
+_WAITS = re.compile(r"hybridc_products_(\d+)")
 _TYPES = {"float16": "f16", "bfloat16": "bf16"}
 _STEPS = 4  # of 16 elements, in 128 bytes
 
@@ -26,13 +29,19 @@ HYBRIDC_INLINE unsigned long long hybridc_descriptor(const void* tile, int step)
 _TAIL = "#endif\n"
 
 
-def text() -> str:
-    """The functions: `hybridc_wgmma_<type>_<columns>` and `hybridc_products_<columns>`.
+def text(code: str) -> str:
+    """The functions that some code calls.
 
-    The former take which sides are by depth; the latter wait for all but so many groups.
+    `hybridc_wgmma_<type>_<columns>` take which sides are by depth, and whether the sums begin;
+    `hybridc_wgmma_held_<type>_<columns>`, whose left side is in registers, whether the right is so;
+    `hybridc_products_<columns>` wait for all but so many groups.
     """
-    made = [_function(dtype, columns) for dtype in _TYPES for columns in COLUMNS]
-    return "\n".join([_HEAD, *made, *map(_waiting, COLUMNS), _TAIL])
+    made = [
+        (_held if held else _function)(dtype, int(columns))
+        for held, dtype, columns in sorted(set(_PRODUCTS.findall(code)))
+    ]
+    waiting = [_waiting(int(columns)) for columns in sorted(set(_WAITS.findall(code)))]
+    return "\n".join([_HEAD, *made, *waiting, _TAIL])
 
 
 def _waiting(columns: int) -> str:
@@ -46,31 +55,68 @@ HYBRIDC_INLINE void hybridc_products_{columns}(float* sums) {{
 
 
 def _function(dtype: str, columns: int) -> str:
-    count, short = columns // 2, _TYPES[dtype]
-    sums = ", ".join(f"%{i}" for i in range(count))
-    sides = [(count + 2 * step, count + 2 * step + 1) for step in range(_STEPS)]
-    flags = (count + 2 * _STEPS, count + 2 * _STEPS + 1)
-    products = "\n".join(
-        f'      "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{short}.{short} {{{sums}}}, "\n'
-        f'      "%{left}, %{right}, all, 1, 1, %{flags[0]}, %{flags[1]};\\n"'
-        for left, right in sides
-    )
-    outputs = ", ".join(f'"+f"(sums[{i}])' for i in range(count))
-    inputs = ", ".join(
-        f'"l"(hybridc_descriptor<{side}_by_depth>({side}, {step}))'
+    count = columns // 2
+    left, right, begins = count, count + _STEPS, count + 2 * _STEPS
+    flags = begins + 1, begins + 2
+    products = [
+        (f"%{left + step}, %{right + step}", "1, 1, %{}, %{}".format(*flags))
         for step in range(_STEPS)
+    ]
+    inputs = [
+        f'"l"(hybridc_descriptor<{side}_by_depth>({side}, {step}))'
         for side in ("left", "right")
-    )
-    return f"""// sums[64x{columns}] += left[64x64] right[64x{columns}] of {dtype}, when waited for.
-template <int left_by_depth, int right_by_depth>
+        for step in range(_STEPS)
+    ]
+    inputs += ['"n"(!begins)', '"n"(left_by_depth)', '"n"(right_by_depth)']
+    return f"""// sums[64x{columns}] += left[64x64] right[64x{columns}], once waited for; = if new.
+template <int left_by_depth, int right_by_depth, int begins = 0>
 HYBRIDC_INLINE void hybridc_wgmma_{dtype}_{columns}(float* sums, const void* left,
                                                   const void* right) {{
-  asm volatile(
-      "{{\\n.reg .pred all;\\nsetp.ne.b32 all, 1, 0;\\nwgmma.fence.sync.aligned;\\n"
-{products}
-      "wgmma.commit_group.sync.aligned;\\n}}"
-      : {outputs}
-      : {inputs}, "n"(left_by_depth), "n"(right_by_depth)
-      : "memory");
+{_asm(dtype, columns, products, inputs, f"%{begins}")}
 }}
 """
+
+
+def _held(dtype: str, columns: int) -> str:
+    count = columns // 2
+    left, right = count, count + 4 * _STEPS
+    flag = right + _STEPS
+    products = [
+        (
+            f"{{{', '.join(f'%{left + 4 * step + i}' for i in range(4))}}}, %{right + step}",
+            f"1, 1, %{flag}",
+        )
+        for step in range(_STEPS)
+    ]
+    inputs = [f'"r"(left[{i}])' for i in range(4 * _STEPS)]
+    inputs += [f'"l"(hybridc_descriptor<right_by_depth>(right, {step}))' for step in range(_STEPS)]
+    inputs.append('"n"(right_by_depth)')
+    return f"""// The same with the left side in registers: of 16 columns four, as `mma` takes them.
+template <int right_by_depth>
+HYBRIDC_INLINE void hybridc_wgmma_held_{dtype}_{columns}(float* sums, const unsigned* left,
+                                                       const void* right) {{
+{_asm(dtype, columns, products, inputs, "1")}
+}}
+"""
+
+
+def _asm(
+    dtype: str, columns: int, products: list[tuple[str, str]], inputs: list[str], first: str
+) -> str:
+    """A group of products, each of its operands and flags; the sums count if `first` is not 0."""
+    count, short = columns // 2, _TYPES[dtype]
+    sums = ", ".join(f"%{i}" for i in range(count))
+    lines = "\n".join(
+        f'      "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.{short}.{short} {{{sums}}}, "\n'
+        f'      "{operands}, {"all" if step else "first"}, {flags};\\n"'
+        for step, (operands, flags) in enumerate(products)
+    )
+    outputs = ", ".join(f'"+f"(sums[{i}])' for i in range(count))
+    return f"""  asm volatile(
+      "{{\\n.reg .pred all, first;\\nsetp.ne.b32 all, 1, 0;\\nsetp.ne.b32 first, {first}, 0;\\n"
+      "wgmma.fence.sync.aligned;\\n"
+{lines}
+      "wgmma.commit_group.sync.aligned;\\n}}"
+      : {outputs}
+      : {", ".join(inputs)}
+      : "memory");"""

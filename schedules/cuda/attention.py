@@ -7,10 +7,12 @@ behind it; the operands may lie in memory in any order.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import e, inf, log2
 from typing import Any
 
 from tvm import tirx
 from tvm.ir.expr import TensorLoad
+from tvm.ir.prim import expr as prim
 from tvm_ffi import structural_map
 
 from hybridc.compiler.cuda.gpu import Gpu
@@ -26,6 +28,7 @@ from hybridc.schedules.loops.analysis import Block
 
 Expr = Any
 Axes = Mapping[Any, Expr]
+_LOG2_E = log2(e)
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,26 @@ class Flash(Match):
         """Whether scores meet a mask that lies in memory."""
         return len(self.blocks["logits"].loads) > 1
 
+    @property
+    def scale(self) -> float:
+        """What logits are multiplied by where powers of 2 take the place of exponentials."""
+        return _LOG2_E * self._logit[0]
+
+    @property
+    def plain(self) -> bool:
+        """Whether logits are scores, but for the scale."""
+        return isinstance(self._logit[1], TensorLoad)
+
     def logit(self, axes: Axes, score: Expr) -> Expr:
-        """What is made of a score; `axes` are those of the scores."""
+        """What is made of a score, but for the scale; `axes` are those of the scores."""
         block = self.blocks["logits"]
         own = dict(zip(block.spatial, self._in_order("scores", axes), strict=True))
-        return substituted(self._known(block.body.value, {"scores": score}), own)
+        return substituted(self._known(self._logit[1], {"scores": score}), own)
+
+    @cached_property
+    def _logit(self) -> tuple[float, Expr]:
+        """A logit as a factor and the rest."""
+        return _factored(self.blocks["logits"].body.value)
 
     def result(self, axes: Axes, value: Expr, total: Expr) -> tuple[list[Expr], Expr]:
         """Where a weighted sum goes and what becomes of it; `axes` are those of the values."""
@@ -113,6 +131,17 @@ class Flash(Match):
             return load
 
         return structural_map(value, (TensorLoad, replaced))
+
+
+def _factored(value: Expr) -> tuple[float, Expr]:
+    """A positive factor of what may be masked by -inf, which it leaves as it is; and the rest."""
+    if isinstance(value, prim.Mul) and isinstance(value.b, prim.FloatImm) and value.b.value > 0:
+        return float(value.b.value), value.a
+    if isinstance(value, prim.Select) and isinstance(value.false_value, prim.FloatImm):
+        factor, rest = _factored(value.true_value)
+        if float(value.false_value.value) == -inf:
+            return factor, prim.Select(value.condition, rest, value.false_value)
+    return 1.0, value
 
 
 def analyse(func: PrimFunc, target: Target) -> Flash | NotApplicable:

@@ -24,7 +24,8 @@ class Cut:
     """How an attention is cut: rows of a block and a warp, columns met at once, by how many warps.
 
     Keys are divided among `splits` blocks, whose results another launch joins; `stages` blocks of
-    keys and values are in shared memory.  `kind` is how products are multiplied.
+    keys and values are in shared memory; by `warpgroups`, four warps multiply together.  `kind` is
+    how products are multiplied.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class Cut:
     key_warps: int
     splits: int
     stages: int
+    warpgroups: int
     depth: int
     features: int
     by_depth: bool
@@ -54,6 +56,11 @@ class Cut:
     def tensor(self) -> bool:
         """Whether tensor cores multiply."""
         return self.kind != "float32"
+
+    @property
+    def ahead(self) -> int:
+        """Blocks of keys that are copied while one is met; warpgroups still meet values behind."""
+        return self.stages - 1 - self.warpgroups
 
     @property
     def size(self) -> int:
@@ -87,8 +94,8 @@ class Cut:
 
     @property
     def depth_steps(self) -> int:
-        """Products that one after the other make a score."""
-        return -(-self.depth // self.deep)
+        """Products that one after the other make a score; warpgroups multiply whole tiles."""
+        return self.depth_tiles * STEPS if self.warpgroups else -(-self.depth // self.deep)
 
     @property
     def width(self) -> int:
@@ -135,7 +142,8 @@ class Cut:
     @property
     def held(self) -> bool:
         """Whether queries stay in registers."""
-        return self.tensor and self.warp_rows // 16 * 4 * self.depth_steps <= _MOST_HELD
+        tensor = self.tensor and not self.warpgroups
+        return tensor and self.warp_rows // 16 * 4 * self.depth_steps <= _MOST_HELD
 
     @property
     def registers(self) -> int:
@@ -144,6 +152,8 @@ class Cut:
         if not self.tensor:
             # Of each row its largest score, total and factor, and a chunk of 4.
             return sums + (3 + 4) * self.warp_rows // 4 + _BESIDE + _OTHER_REGISTERS
+        if self.warpgroups:
+            return sums + self.columns // 4 + _OTHER_REGISTERS
         down = self.warp_rows // 16
         queries = 4 * (self.depth_steps if self.held else 1)
         return sums + down * (queries + 4 + 6) + 4 + _OTHER_REGISTERS

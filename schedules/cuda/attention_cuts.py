@@ -8,9 +8,11 @@ from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Point, Space
 from hybridc.schedules.cuda.attention import Flash
 from hybridc.schedules.cuda.attention_cut import Cut
+from hybridc.schedules.cuda.warpgroups import WARPS
 
 _FLOAT = 4
 _ROWS = (16, 32, 64, 128)
+_GROUP_ROWS = (192,)  # beside these, of three warpgroups, whose threads have 168 registers each
 _WARP_ROWS = (16, 32)
 _COLUMNS = (32, 64, 128)
 # Rows that a lane on CUDA cores has every fourth of; columns of a warp at least, there and on
@@ -23,8 +25,14 @@ _KEY_WARPS = (1, 2, 4)
 _SPLITS = (1, 2, 4, 8, 16, 32)
 _STAGES = (1, 2, 3)
 _MOST_REGISTERS = 232
-# Instructions for a score: scaled, compared, made an exponential, added up, narrowed.
-_SOFTMAX = 8
+# How warps multiply together, and what they have at least.
+_WARPGROUPS = ("float16", "bfloat16")
+_TOGETHER = {"warp_rows": 16, "key_warps": 1, "splits": 1}
+_LEAST = {"rows": 64, "columns": 64, "stages": 3}
+# Instructions for a score: compared, scaled, made an exponential, added up, narrowed.
+_SOFTMAX = 7
+_POWERS = 16  # of a multiprocessor in a cycle
+_DESCRIPTORS = 100  # instructions for those of a block of keys and values, and for the products
 # Instructions for a copy of 16 bytes: its address, its condition, itself.
 _COPY = 8
 _CHUNK_BYTES = 16
@@ -39,23 +47,31 @@ _LAUNCH = 4_000  # cycles that a second launch takes, 2 to 3 µs
 
 
 def space(match: Flash) -> Space:
-    """Rows of a block and of a warp; columns at once, warps that share them; splits; stages."""
+    """Rows of a block and of a warp; columns at once, warps that share them; splits; stages.
+
+    And whether four warps multiply together.
+    """
+    together = "wgmma" in match.gpu.features and match.kind in _WARPGROUPS
     stages = _STAGES if "cp.async" in match.gpu.features else _STAGES[:1]
     step = match.sources[1].step
     return {
-        "rows": _ROWS,
+        "rows": _ROWS + (_GROUP_ROWS if together else ()),
         "warp_rows": _CORE_ROWS if match.kind == "float32" else _WARP_ROWS,
         "columns": tuple(n for n in _COLUMNS if n % step == 0),
         "key_warps": _KEY_WARPS,
         "splits": _SPLITS,
         "stages": stages,
+        "warpgroups": (0, 1) if together else (0,),
     }
 
 
 def canonical(match: Flash, point: Point) -> Point:
     """The same as far as the GPU has registers, threads and shared memory."""
     made, before = dict(point), dict[str, int]()
-    made["stages"] = min(made["stages"], space(match)["stages"][-1])
+    for knob in ("stages", "warpgroups"):
+        made[knob] = min(made[knob], space(match)[knob][-1])
+    if made["warpgroups"]:
+        made |= _TOGETHER | {knob: max(made[knob], least) for knob, least in _LEAST.items()}
     while made != before:  # what one knob gives way to, another may have to follow
         before, made = made, _reduced(match, made)
     heads, rows, columns = match.sizes
@@ -67,8 +83,12 @@ def canonical(match: Flash, point: Point) -> Point:
 
 def _reduced(match: Flash, point: Point) -> dict[str, int]:
     """A point with less of what its block has no room for."""
-    choices, made = space(match), dict(point)
-    least = _CORE_COLUMNS if match.kind == "float32" else _TENSOR_COLUMNS
+    made, least = dict(point), _LEAST if point["warpgroups"] else {}
+    choices = {
+        knob: tuple(value for value in values if value >= least.get(knob, 0))
+        for knob, values in space(match).items()
+    }
+    narrowest = _CORE_COLUMNS if match.kind == "float32" else _TENSOR_COLUMNS
 
     def lower(knob: str) -> None:
         made[knob] = choices[knob][choices[knob].index(made[knob]) - 1]
@@ -80,7 +100,7 @@ def _reduced(match: Flash, point: Point) -> dict[str, int]:
         return registers or cut.threads > MOST_THREADS or cut.shared > match.gpu.shared_per_block
 
     made["warp_rows"] = min(made["warp_rows"], made["rows"])
-    while made["key_warps"] > 1 and made["columns"] < least * made["key_warps"]:
+    while made["key_warps"] > 1 and made["columns"] < narrowest * made["key_warps"]:
         lower("key_warps")
     for knob in ("columns", "warp_rows"):
         while Cut.of(match, made).registers > _MOST_REGISTERS and made[knob] > choices[knob][0]:
@@ -114,7 +134,8 @@ def estimate(match: Flash, point: Point) -> float:
     used = occupancy(cut.threads, cut.registers, cut.shared, gpu)
     room = max(1, round(used * gpu.threads_per_sm / cut.threads))
     blocks = -(-rows // cut.rows) * heads * cut.splits
-    waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
+    waves = -(-blocks // (gpu.sms * room))
+    last = -(-(blocks - (waves - 1) * gpu.sms * room) // gpu.sms)
     met = columns if not match.first else min(columns, match.first + rows // 2)
     steps = -(-met // (cut.columns * cut.splits))
     apart = 0.0
@@ -123,7 +144,8 @@ def estimate(match: Flash, point: Point) -> float:
         apart = _LAUNCH + moved / gpu.sms / _L2_BYTES
     read = heads * (rows + 2 * columns) * (match.depth + match.features) * cut.size / 2
     least = read / gpu.bandwidth * gpu.clock
-    return max(waves * (steps * _step(match, cut, resident) + _LATENCY) + apart, least)
+    whole = (waves - 1) * _step(match, cut, room) + _step(match, cut, last)
+    return max(steps * whole + waves * _LATENCY + apart, least)
 
 
 def _step(match: Flash, cut: Cut, resident: int) -> float:
@@ -131,7 +153,7 @@ def _step(match: Flash, cut: Cut, resident: int) -> float:
     gpu, warps = match.gpu, cut.threads // WARP
     idle = max(1.0, _SCHEDULERS / (warps * resident))
     wide = cut.depth_steps * cut.deep + cut.width
-    of_all = match.rate / gpu.clock / gpu.sms / 2
+    of_all = (gpu.half if cut.warpgroups else match.rate) / gpu.clock / gpu.sms / 2
     fetched = cut.columns * wide * cut.size
     key, value = match.sources[1:]
     copied = cut.columns * cut.depth_tiles * key.copies
@@ -140,6 +162,7 @@ def _step(match: Flash, cut: Cut, resident: int) -> float:
     supplies = (
         cut.rows * cut.columns * wide / of_all * idle * resident,
         warps * read * resident,
+        cut.rows * cut.columns / _POWERS * resident,
         warps * issued / _SCHEDULERS * idle * resident,
         fetched / _L2_BYTES * resident,
         copied / WARP * _COPY / _SCHEDULERS * idle * resident,
@@ -163,6 +186,10 @@ def _of_warp(cut: Cut) -> tuple[float, float]:
         down, across = cut.warp_rows // 4, cut.warp_columns // 8
         chunks = cut.depth * (down + across) + cut.warp_columns * (down + cut.width // 8)
         return scores * wide + chunks / 4 + softmax + scores, chunks / 4 + scores
+    if cut.warpgroups:
+        # Four warps read keys and values together.
+        read = cut.warp_rows * cut.depth_steps * cut.deep + cut.columns * wide / WARPS
+        return softmax + _DESCRIPTORS, read * cut.size / _SHARED_BYTES
     read = cut.warp_columns * wide + (0 if cut.held else cut.warp_rows * cut.depth_steps * cut.deep)
     products = cut.warp_rows // 16 * cut.warp_columns * wide // (8 * cut.deep)
     # One load brings 16 bytes for each lane.

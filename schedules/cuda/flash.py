@@ -22,6 +22,7 @@ from hybridc.schedules.cuda.flash_frame import Frame
 from hybridc.schedules.cuda.flash_results import Results
 from hybridc.schedules.cuda.flash_step import Meeting
 from hybridc.schedules.cuda.flash_tensor import TensorMeeting
+from hybridc.schedules.cuda.flash_warpgroups import WarpgroupMeeting
 from hybridc.schedules.cuda.operands import ROW_BYTES, Place, Tile
 
 Expr = Any
@@ -33,13 +34,19 @@ def kernel(match: Flash, cut: Cut) -> PrimFunc:
     return _Writer(match, cut).function()
 
 
+def _meeting(cut: Cut) -> type[TensorMeeting | CoresMeeting]:
+    if cut.warpgroups:
+        return WarpgroupMeeting
+    return TensorMeeting if cut.tensor else CoresMeeting
+
+
 class _Writer:
     """Writes one kernel."""
 
     def __init__(self, match: Flash, cut: Cut) -> None:
         self.match, self.cut = match, cut
         self.frame = Frame(match, cut, tir.variable("block"), tir.variable("thread"))
-        self.meeting: Meeting = (TensorMeeting if cut.tensor else CoresMeeting)(self.frame)
+        self.meeting: Meeting = _meeting(cut)(self.frame)
         self.results = Results(match, cut)
 
     def function(self) -> PrimFunc:
@@ -75,11 +82,11 @@ class _Writer:
         ]
         ahead = [
             tir.sequence([self._copy_if(tir.number(i)), tir.call("commit")])
-            for i in range(cut.stages - 1)
+            for i in range(cut.ahead)
         ]
         made = [*(tile.copied() for tile in copies), tir.call("commit"), *ahead]
         if loads := self.meeting.loaded():
-            made += [tir.call(f"wait<{cut.stages - 1}>"), tir.barrier(), *loads]
+            made += [tir.call(f"wait<{cut.ahead}>"), tir.barrier(), *loads]
         return tir.sequence(made)
 
     def _place(self, product: Any, first: Expr, own: int) -> Place:
@@ -98,22 +105,16 @@ class _Writer:
         return tirx.min(tir.number(frame.each), whole - frame.split * frame.each)
 
     def _walk(self) -> Any:
-        stages = self.cut.stages
+        ahead, arrived = self.cut.ahead, self.meeting.arrived()
 
-        def turn(step: Expr) -> Any:
-            if stages == 1:
-                arrive = [
-                    *(tir.barrier(), self._copy(step), tir.call("commit")),
-                    *(tir.call("wait<0>"), tir.barrier()),
-                ]
-            else:
-                arrive = [
-                    *(tir.call(f"wait<{stages - 2}>"), tir.barrier()),
-                    *(self._copy_if(step + (stages - 1)), tir.call("commit")),
-                ]
-            return tir.sequence([*arrive, self.meeting.met(step)])
+        def arrive(step: Expr) -> Any:
+            begin = [self._copy_if(step + ahead), tir.call("commit")]
+            if not ahead:
+                return tir.sequence([tir.barrier(), *begin, tir.call("wait<0>"), tir.barrier()])
+            wait = tir.call(f"wait<{ahead - 1}>")
+            return tir.sequence([wait, *arrived, tir.barrier(), *begin])
 
-        return tir.loop(self._steps(), turn, "step")
+        return self.meeting.walked(self._steps(), arrive)
 
     def _copy_if(self, step: Expr) -> Any:
         return tir.when([step < self._steps()], self._copy(step))
@@ -141,9 +142,10 @@ class _Writer:
         frame, cut, meeting = self.frame, self.cut, self.meeting
         warp = frame.warp
 
-        def put(place: Expr, name: str, at: Expr) -> Any:
+        def put(place: Expr, name: str, at: Expr, scale: float = 1) -> Any:
             to = tir.address(frame.memory, place * _FLOAT)
-            return tir.call("put<float>", to, tirx.BufferLoad(meeting.registers[name], [at]))
+            value = tirx.BufferLoad(meeting.registers[name], [at])
+            return tir.call("put<float>", to, value * scale)
 
         def keep(row: Expr, column: Expr, at: Expr) -> Any:
             row = (warp.row + row) * (cut.width + PAD)
@@ -152,7 +154,9 @@ class _Writer:
         def mark(i: Expr) -> Any:
             row = frame.part * cut.rows + warp.row + meeting.row(i)
             place = cut.key_warps * cut.part_floats + row * 2
-            return tir.sequence([put(place, "largest", i), put(place + 1, "total", i)])
+            return tir.sequence(
+                [put(place, "largest", i, self.match.scale), put(place + 1, "total", i)]
+            )
 
         first = [tirx.EQ(warp.lane % meeting.lanes, 0)]
         return tir.sequence(

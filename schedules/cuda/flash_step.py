@@ -1,7 +1,7 @@
 """What a warp does with a block of keys and values: scores, exponentials, weighted values."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -49,6 +49,10 @@ class Meeting(ABC):
     def values(self, values: Expr) -> list[Any]:
         """Add the weighted values."""
 
+    def arrived(self) -> list[Any]:
+        """What a thread does between its copies and the barrier behind which they are read."""
+        return []
+
     def loaded(self) -> list[Any]:
         """What is loaded of the queries once they have arrived."""
         return []
@@ -77,6 +81,10 @@ class Meeting(ABC):
             name: tir.buffer(name, count, dtype, "local") for name, (count, dtype) in kinds.items()
         }
 
+    def walked(self, steps: Expr, arrive: Callable[[Expr], Any]) -> Any:
+        """All blocks of keys, each of which is met once it has arrived."""
+        return tir.loop(steps, lambda step: tir.sequence([arrive(step), self.met(step)]), "step")
+
     def met(self, step: Expr) -> Any:
         """Scores of a block of keys, their exponentials, and the values weighted by them."""
         keys, values = self.frame.stage(step)
@@ -86,8 +94,9 @@ class Meeting(ABC):
             [
                 tir.unrolled(count, lambda i: tirx.BufferStore(scores, zero, [i]), "zero"),
                 *self.scores(keys),
-                self._logits(step),
-                tir.unrolled(self.rows, self._soften),
+                *self.logits(step),
+                self.softened(),
+                self.rescaled(),
                 *self.values(values),
             ]
         )
@@ -99,29 +108,40 @@ class Meeting(ABC):
             self.rows, lambda i: tir.call(f"row_total<{self.lanes}>", tir.address(total, i))
         )
 
-    def _soften(self, i: Expr) -> Any:
-        """Exponentials of the scores of a row, and what was summed up so far scaled to them."""
-        registers, cut = self.registers, self.frame.cut
-        rows = [tir.address(registers[name], i) for name in ("largest", "total", "factor")]
-        counts = (cut.warp_columns // self.lanes, cut.width // self.lanes)
-        scores, sums = (
-            tir.address(registers[name], self._first(i, count))
-            for name, count in zip(("scores", "sums"), counts, strict=True)
-        )
-        return tir.sequence(
-            [
-                tir.call(f"softmax<{counts[0]}, {self.wide}, {self.lanes}>", scores, *rows),
-                tir.call(f"rescale<{counts[1]}, {self.wide}>", sums, rows[-1]),
-            ]
+    def softened(self) -> Any:
+        """Scores become exponentials."""
+        registers, match, cut = self.registers, self.frame.match, self.frame.cut
+        names = ("scores", "largest", "total", "factor")
+        known = (self.rows, cut.warp_columns // self.lanes, self.wide, self.lanes, match.masked)
+        return tir.call(
+            f"softmax<{', '.join(str(int(value)) for value in known)}>",
+            *(tir.address(registers[name], tir.number(0)) for name in names),
+            tirx.const(match.scale, "float32"),
         )
 
-    def _first(self, row: Expr, count: int) -> Expr:
-        """Where the first element of a lane's row is, of so many that it has of each."""
-        wide = self.wide
-        return row // wide * (wide * count) + row % wide * wide if wide > 1 else row * count
+    def rescaled(self) -> Any:
+        """What was summed up so far is scaled to these."""
+        sums, factor = (
+            tir.address(self.registers[name], tir.number(0)) for name in ("sums", "factor")
+        )
+        count = self.frame.cut.width // self.lanes
+        return tir.call(f"rescale<{self.rows}, {count}, {self.wide}>", sums, factor)
 
-    def _logits(self, step: Expr) -> Any:
-        """Scale and mask the scores; what is behind the last column never counts."""
+    def logits(self, step: Expr) -> list[Any]:
+        """Mask the scores; what is behind the last column never counts.
+
+        Blocks of keys that every row meets as a whole are let alone.
+        """
+        match, cut, frame = self.frame.match, self.frame.cut, self.frame
+        block = frame.key_block(step)
+        edges = [tirx.EQ(block, frame.key_blocks - 1)] if match.sizes[2] % cut.columns else []
+        if not match.plain:
+            if match.masked or not match.first:
+                return [self._masked(step)]
+            edges.append((block + 1) * cut.columns > frame.first_row + match.first)
+        return [tir.when([tirx.any(*edges)], self._masked(step))] if edges else []
+
+    def _masked(self, step: Expr) -> Any:
         frame, match, cut = self.frame, self.frame.match, self.frame.cut
         scores, warp = self.registers["scores"], frame.warp
         _, rows, columns = match.sizes
