@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,9 +48,9 @@ _CODE = ("compiler", "passes", "schedules", "benchmarks")
 # The files with tests that need a GPU: others may need what such a machine lacks.
 _TESTS = ("tests/test_gpu.py", "tests/test_backends.py")
 _MOST_PROCESSES = 12  # of the tests: each has a context on the GPU
-_LATE = 30  # seconds that a test which begins in time may take beyond it
+_LATE = 20  # seconds that a test which begins in time may take beyond it
 # Shares of the time: at most for the tests, and until when peers may fill their caches.
-_TESTING, _WARMING = 0.35, 0.4
+_TESTING, _WARMING = 0.4, 0.45
 
 
 def main() -> int:
@@ -57,7 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])  # pyright: ignore[reportOptionalMemberAccess]
     parser.add_argument("--minutes", type=float, default=8.0, help="to stop after")
     parser.add_argument("--no-tests", action="store_true", help="leave pytest -m gpu out")
-    parser.add_argument("--only", default="", help="rows whose table or name holds this text")
+    parser.add_argument("--only", default="", help="rows whose table and name this pattern finds")
     parser.add_argument("--details", type=Path, metavar="DIR", help="for tests and profiles")
     parser.add_argument("--small", type=Path, metavar="FILE", help="at small sizes, into FILE")
     parser.add_argument("--dry-run", type=Path, metavar="FILE", help="on this CPU, into FILE")
@@ -75,7 +76,7 @@ def main() -> int:
         import torch  # once, for all the processes of rows
 
         _ = torch
-    wanted = [row for row in rows() if given.only in f"{row.table}: {row.name}"]
+    wanted = [row for row in rows() if re.search(given.only, f"{row.table}: {row.name}")]
     with tempfile.TemporaryDirectory(prefix="hybridc-gpu-") as folder:
         ahead = Ahead(wanted, how.machine, Path(folder))
         begin(ahead, how)
