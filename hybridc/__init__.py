@@ -1,11 +1,13 @@
 """A deep-learning compiler that keeps a contract.
 
-Nothing is imported before it is used: `import hybridc` costs no more than this page.
+Nothing is imported before it is used: `import hybridc` costs little more than this page.
 """
 
 import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
+
+from hybridc.compiler import forkable
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from hybridc.compiler.session import InferenceSession
 
     __version__: str
+
+forkable.spare_driver()
 
 __all__ = [
     "Artifact",

@@ -5,6 +5,7 @@ results.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hybridc.compiler.cuda.graphs import Graphs
@@ -48,12 +49,9 @@ def _sampler(place: Resident, main: Graphs, given: Sequence[Any]) -> Callable[[]
         several(_WARM)
         first = link.timed(lambda: several(1), 1)
         number = int(min(_MOST, max(1, _GRAPH / max(first, 1e-9))))
-        work: Callable[[], object] = lambda: several(number)  # noqa: E731 - or a graph
-        try:
-            graph, _ = main.record(lambda: several(number))
-            work = graph.replay
-        except (HybridcError, RuntimeError):
-            pass  # what cannot be recorded is timed as it is
+        work: Callable[[], object] = lambda: several(number)  # noqa: E731
+        with suppress(HybridcError, RuntimeError):  # what cannot be recorded is timed as it is
+            work = main.record(work)[0].replay
 
     def take() -> tuple[float, float]:
         with place.working():
