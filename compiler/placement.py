@@ -1,5 +1,6 @@
 """Where a session's tensors lie: in the host's memory, or in a GPU's, with copies between them."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Host:
     def called(self, functions: Sequence[tuple[Callable[..., None], int]]) -> list[Any]:
         """The functions themselves."""
         return [function for function, _ in functions]
+
+    def mark(self) -> float:
+        """A point in time of the work that was begun."""
+        return time.perf_counter()
+
+    def seconds(self, start: float, end: float) -> float:
+        """Seconds between two marks."""
+        return end - start
 
     def working(self) -> nullcontext[None]:
         """Nothing to prepare."""

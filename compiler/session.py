@@ -22,6 +22,7 @@ from hybridc.compiler.hardware import host
 from hybridc.compiler.hardware.workers import workers
 from hybridc.compiler.model import OpaqueSpec, TensorSpec
 from hybridc.compiler.node_arg import NodeArg, node_arg
+from hybridc.compiler.placement import Placement
 from hybridc.compiler.tensors import (
     InputPort,
     OpenPort,
@@ -174,6 +175,11 @@ class InferenceSession:
         """For whoever times calls there: the GPU, `main`, and what it is called with for a feed."""
         operands = self._place.put_all([port.bind(feed[name]) for name, port in self._named])
         return self._place, self._main, (*operands, *self._last)
+
+    @property
+    def clock(self) -> Placement:
+        """What tells the time of kernels: the host, or the GPU that they run on."""
+        return self._place
 
     def instrument(self, observer: Callable[..., int]) -> None:
         """Let `observer` see each call of the virtual machine, before and after it.

@@ -197,3 +197,14 @@ print("done")
 def test_what_only_the_host_computes_is_computed_there(machine: dict[str, str]) -> None:
     """ONNX Runtime's parts of a model, with copies around them."""
     assert ran(machine, "-c", _HOST_CALLS).strip().endswith("done")
+
+
+def test_kernels_are_timed_by_the_gpus_clock_and_set_against_its_peaks(
+    machine: dict[str, str], tmp_path: Path
+) -> None:
+    model, made = HERE.parent / "examples" / "digits" / "digits.onnx", str(tmp_path / "d.hyb")
+    ran(machine, "-c", _CLI, "compile", str(model), "--target", "sm_90a", "-o", made)
+    timed = ("bench", made, "--kernels", "--seconds", "0.02", "--repeat", "1")
+    said = ran(machine, "-c", _CLI, *timed)
+    assert "989 TFLOP/s fp16" in said
+    assert "cuda-windows" in said

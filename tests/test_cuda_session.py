@@ -22,7 +22,7 @@ from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Resident
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.session import InferenceSession, holding
+from hybridc.compiler.session import InferenceSession
 
 UPLOAD, DOWNLOAD, WAIT = "cuMemcpyHtoDAsync", "cuMemcpyDtoHAsync", "cuStreamSynchronize"
 ON, OFF = "stream 77", "stream 0"
@@ -193,7 +193,7 @@ def test_a_graph_keeps_what_is_computed_in_between() -> None:
     """By TVM's machine on the host: every storage that a call takes is in the list."""
     held: list[Any] = []
     opened: Any = InferenceSession(dense_artifact())
-    main = holding(loading.library(opened.artifact.library), tvm.cpu(), held)
+    main = loading.holding(loading.library(opened.artifact.library), tvm.cpu(), held)
     main(tvm.runtime.tensor(X), *opened._last)
     assert any("Storage" in str(type(each)) for each in held)
 

@@ -101,22 +101,27 @@ class Link:
         zero = ctypes.c_ubyte(0)
         self._call("cuMemsetD8Async", c_void_p(target), zero, c_size_t(size), c_void_p(self.stream))
 
+    def mark(self) -> c_void_p:
+        """A point in time that the GPU takes when all that was begun before is done."""
+        made = c_void_p()
+        self._call("cuEventCreate", byref(made), 0)
+        weakref.finalize(made, self._driver.cuEventDestroy_v2, c_void_p(made.value))
+        self._call("cuEventRecord", made, c_void_p(self.stream))
+        return made
+
+    def between(self, start: c_void_p, end: c_void_p) -> float:
+        """Seconds between two marks; waits for them."""
+        taken = ctypes.c_float()
+        self._call("cuEventSynchronize", end)
+        self._call("cuEventElapsedTime", byref(taken), start, end)
+        return taken.value * 1e-3
+
     def timed(self, work: Callable[[], object], number: int) -> float:
         """Seconds of one call of `work`, the mean of some in a row, by the GPU's own clock."""
-        start, end, taken = c_void_p(), c_void_p(), ctypes.c_float()
-        for event in (start, end):
-            self._call("cuEventCreate", byref(event), 0)
-        try:
-            self._call("cuEventRecord", start, c_void_p(self.stream))
-            for _ in range(number):
-                work()
-            self._call("cuEventRecord", end, c_void_p(self.stream))
-            self._call("cuEventSynchronize", end)
-            self._call("cuEventElapsedTime", byref(taken), start, end)
-        finally:
-            for event in (start, end):
-                self._driver.cuEventDestroy_v2(event)
-        return taken.value * 1e-3 / number
+        start = self.mark()
+        for _ in range(number):
+            work()
+        return self.between(start, self.mark()) / number
 
     def record(self, work: Callable[[], Any]) -> "tuple[Graph, Any]":
         """What `work` asks of the stream, as one launch; and what it returns.

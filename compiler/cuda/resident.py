@@ -56,6 +56,14 @@ class Resident:
             self.link.finish()
         return [_owned(memory, tensor) for memory, tensor in zip(pinned, made, strict=True)]
 
+    def mark(self) -> Any:
+        """A point in time of the work that was begun, by the GPU's clock."""
+        return self.link.mark()
+
+    def seconds(self, start: Any, end: Any) -> float:
+        """Seconds between two marks that the GPU has passed."""
+        return self.link.between(start, end)
+
     def called(self, functions: Sequence[tuple[Callable[..., None], int]]) -> list[Any]:
         """Functions of the host's as `main` calls them with tensors on the GPU.
 

@@ -11,37 +11,55 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import settings
+from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host, load, probe_kernels
 from hybridc.compiler.target import Target
+
+_TERA = 1e13  # operations a second from which on they are told in units of 10^12
 
 
 @dataclass(frozen=True)
 class Peaks:
     """Fp32 FLOP/s (a multiply-add counts as two) and bytes/s of memory traffic, all threads.
 
-    `bf16` and `int8` are the operations a second of products that are added up in 32 bits; None
-    where the CPU has no instructions for them.
+    The others are the operations a second of products that are added up in 32 bits; None where
+    there are no instructions for them.
     """
 
     flops: float
     bandwidth: float
     bf16: float | None = None
     int8: float | None = None
+    fp16: float | None = None
+    tf32: float | None = None
 
     def text(self) -> str:
         """`236 GFLOP/s fp32, 470 GFLOP/s bf16, 31.0 GB/s from memory`."""
         rates = (
-            ("GFLOP/s fp32", self.flops),
-            ("GFLOP/s bf16", self.bf16),
-            ("GOP/s int8", self.int8),
+            ("FLOP/s fp32", self.flops),
+            ("FLOP/s tf32", self.tf32),
+            ("FLOP/s fp16", self.fp16),
+            ("FLOP/s bf16", self.bf16),
+            ("OP/s int8", self.int8),
         )
-        parts = [f"{rate / 1e9:.0f} {unit}" for unit, rate in rates if rate]
+        parts = [f"{_scaled(rate)}{unit}" for unit, rate in rates if rate]
         return ", ".join([*parts, f"{self.bandwidth / 1e9:.1f} GB/s from memory"])
 
     def rate(self, precision: str) -> float:
-        """Operations a second in `fp32`, `bf16` or `int8`, as far as the CPU has them."""
-        return {"bf16": self.bf16, "int8": self.int8}.get(precision) or self.flops
+        """Operations a second in a precision, or in fp32 where there are none of its own."""
+        others = {"bf16": self.bf16, "int8": self.int8, "fp16": self.fp16, "tf32": self.tf32}
+        return others.get(precision) or self.flops
+
+
+def _scaled(rate: float) -> str:
+    return f"{rate / 1e12:.0f} T" if rate >= _TERA else f"{rate / 1e9:.0f} G"
+
+
+def of_gpu(gpu: Gpu) -> Peaks:
+    """The peaks of a GPU by its data sheet; products of bytes take half the time of 16 bits'."""
+    half, bf16 = gpu.half, gpu.half if "mma.bf16" in gpu.features else None
+    return Peaks(gpu.fp32, gpu.bandwidth, bf16, 2 * half, half, gpu.tf32 or None)
 
 
 def peaks(target: Target, *, fresh: bool = False) -> Peaks:

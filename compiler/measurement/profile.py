@@ -1,7 +1,6 @@
 """Time each kernel of an artifact, and set it against what the machine can do at most."""
 
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -140,9 +139,10 @@ def kernels(session: InferenceSession, feed: Mapping[str, Array]) -> tuple[Kerne
 
 
 def on_this_host(session: InferenceSession, threads: int) -> Profile:
-    """Profile a session on random inputs, against the peaks of this machine."""
-    feed = random_feed(session.artifact.inputs)
-    return profile(session, feed, peaks.peaks(target.parse("cpu", threads)))
+    """Profile a session on random inputs, against the peaks of this machine or its GPU."""
+    feed, here = random_feed(session.artifact.inputs), target.described(session.artifact.target)
+    most = peaks.of_gpu(here.gpu) if here.gpu else peaks.peaks(target.parse("cpu", threads))
+    return profile(session, feed, most)
 
 
 class Watch:
@@ -150,22 +150,27 @@ class Watch:
 
     def __init__(self, session: InferenceSession) -> None:
         self._session = session
-        self._durations: dict[str, list[float]] = {}
-        self._started = 0.0
+        self._clock = session.clock
+        self._marks: list[tuple[str, Any, Any]] = []
+        self._started: Any = None
         session.instrument(self)
 
     def run(self, feed: Mapping[str, Array]) -> dict[str, list[float]]:
         """Run the model once; the seconds of each call of a kernel, by the kernel's name."""
-        self._durations = defaultdict(list)
+        self._marks.clear()
         self._session.run(None, feed)
-        return self._durations
+        durations: dict[str, list[float]] = defaultdict(list)
+        with self._clock.working():
+            for name, start, end in self._marks:
+                durations[name].append(self._clock.seconds(start, end))
+        return durations
 
     def __call__(self, _func: object, name: str, before: bool, *_: object) -> int:
         """Take the time; this is what the session calls."""
-        now = time.perf_counter()
-        if not before and not name.startswith(_RUNTIME):
-            self._durations[name.removeprefix(PREFIX)].append(now - self._started)
-        self._started = time.perf_counter()
+        if before:
+            self._started = self._clock.mark()
+        elif not name.startswith(_RUNTIME):
+            self._marks.append((name.removeprefix(PREFIX), self._started, self._clock.mark()))
         return 0
 
 
