@@ -30,13 +30,14 @@ _MOST_REGISTERS = 232
 _SHARED_BYTES = 128
 _L2_BYTES = 24
 _L2_BYTES_HOPPER = 48
-# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for
-# the address and the condition of each copy, of 16 bytes or of an element; cycles from one of these
-# to the next, as they depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
+# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, for each
+# copy of 16 bytes, its condition, or an element; cycles from one of these to the next, as they
+# depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
 _SCHEDULERS = 4
 _STEP_INSTRUCTIONS = 20
 _COPY_INSTRUCTIONS = 4
-_CONDITION_INSTRUCTIONS = 4
+_CONDITION_INSTRUCTIONS = 2
+_ELEMENT_INSTRUCTIONS = 8
 _PACE = 5
 _CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
@@ -234,5 +235,6 @@ def _issue(cut: Cut, cutting: Tiling, resident: int) -> float:
 
 def _copying(source: Source) -> int:
     """Instructions for a copy."""
-    plain = source.condition is None and source.how != "elements"
-    return _COPY_INSTRUCTIONS + (0 if plain else _CONDITION_INSTRUCTIONS)
+    if source.how == "elements":
+        return _ELEMENT_INSTRUCTIONS
+    return _COPY_INSTRUCTIONS + (0 if source.condition is None else _CONDITION_INSTRUCTIONS)
