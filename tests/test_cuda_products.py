@@ -38,6 +38,15 @@ def _requantised(total: Any) -> Any:
     return op.astype(op.clip(op.round(wide), 0, 255), "uint8")
 
 
+def _residual(kind: str, rows: int = 40, depth: int = 64) -> Builder:
+    def build(x: Any, w: Any, b: Any, r: Any) -> Any:
+        total = op.add(op.matmul(x, w, out_dtype="float32"), b)
+        return op.add(op.astype(total, kind), r)
+
+    shapes = [(shape, kind) for shape in ([rows, depth], [depth, 72])]
+    return operator(build, *shapes, ([72], "float32"), ([rows, 72], kind))
+
+
 THIN: dict[str, Builder] = {
     "row by matrix": product([1, 200], [200, 96], "float16"),
     "row by matrix, fp32": product([1, 200], [200, 96]),
@@ -49,8 +58,8 @@ THIN: dict[str, Builder] = {
     "signed bytes, odd": bytes_product([3, 50], [50, 21], ("int8", "int8")),
 }
 TOGETHER: dict[str, Builder] = {
-    "clusters": product([2, 1024], [1024, 48], "float16"),
-    "clusters, bytes": bytes_product([1, 1500], [1500, 32]),
+    "with a residual": _residual("float16", 2, 1024),
+    "of bytes": bytes_product([1, 1500], [1500, 32]),
 }
 BYTES: dict[str, Builder] = {
     "dense": bytes_product([40, 96], [96, 72]),
@@ -174,15 +183,6 @@ def test_many_batches_are_no_limit() -> None:
     match: Any = rule.match(func, device)
     made = rule.schedule(match, rule.default(match, device)).mod["main"]
     assert all(not launch.faults(device.device) for launch in launches.of_kernel(made, device))
-
-
-def _residual(kind: str) -> Builder:
-    def build(x: Any, w: Any, b: Any, r: Any) -> Any:
-        total = op.add(op.matmul(x, w, out_dtype="float32"), b)
-        return op.add(op.astype(total, kind), r)
-
-    shapes = [(shape, kind) for shape in ([40, 64], [64, 72])]
-    return operator(build, *shapes, ([72], "float32"), ([40, 72], kind))
 
 
 BESIDE: dict[str, Builder] = {

@@ -21,9 +21,10 @@ _HEAD = """
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 template <int by_depth>
 HYBRIDC_INLINE unsigned long long hybridc_descriptor(const void* tile, int step) {
-  unsigned long long start = hybridc_shared(tile) + step * (by_depth ? 2048 : 32);
-  unsigned long long leading = by_depth ? 8192 >> 4 : 1, stride = 1024 >> 4;
-  return (start & 0x3FFFF) >> 4 | leading << 16 | stride << 32 | 1ull << 62;
+  constexpr unsigned long long leading = by_depth ? 8192 >> 4 : 1, stride = 1024 >> 4;
+  constexpr unsigned long long rest = leading << 16 | stride << 32 | 1ull << 62;
+  // Steps differ by an addition alone: tiles end below 256 KiB, where its 14 bits do.
+  return (hybridc_shared(tile) >> 4 | rest) + step * (by_depth ? 2048 >> 4 : 32 >> 4);
 }
 """
 _TAIL = "#endif\n"

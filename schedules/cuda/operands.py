@@ -198,7 +198,7 @@ class Tile:
             valid.append(substituted(self.source.condition, axes))
         count = tir.number(size)
         if valid:
-            count = tirx.Select(tirx.all(*valid), count, tir.number(0))
+            count = tirx.Select(tir.together(valid), count, tir.number(0))
         load = substituted(self.source.load, axes)
         return tir.call(f"copy{size}", self._address(to), tirx.address_of(load), count)
 

@@ -25,20 +25,26 @@ _LEAST_THREADS = 64
 _OTHER_REGISTERS = 40
 _MOST_REGISTERS = 232
 # Bytes that a multiprocessor gets in a cycle from its shared memory, and from the L2 cache, which
-# all share: a third to a half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle).
+# all share: half of what the L2 of an A100 gives when all ask (5,120 bytes a cycle); an H100's gave
+# 42 in a product of 4096 that had the tensor cores busy.
 _SHARED_BYTES = 128
 _L2_BYTES = 24
-# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, and for
-# the address and the condition of each copy, of 16 bytes or of an element.
+_L2_BYTES_HOPPER = 48
+# Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, for each
+# copy of 16 bytes, its condition, or an element; cycles from one of these to the next, as they
+# depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
 _SCHEDULERS = 4
-_STEP_INSTRUCTIONS = 30
-_COPY_INSTRUCTIONS = 8
-_CONTENTION = 0.25
+_STEP_INSTRUCTIONS = 20
+_COPY_INSTRUCTIONS = 4
+_CONDITION_INSTRUCTIONS = 2
+_ELEMENT_INSTRUCTIONS = 8
+_PACE = 5
+_CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
 _LATENCY = 2_500
-# Cycles that another launch takes, 2 to 3 µs; and blocks of a multiprocessor beyond which dividing
+# Cycles that another launch takes, 1.6 µs; and blocks of a multiprocessor beyond which dividing
 # the depth brings no more of them to work.
-_LAUNCH = 4_000
+_LAUNCH = 3_000
 _MOST_WAVES = 2
 # Cycles in which the blocks of a cluster meet twice; bytes that a multiprocessor gets of the shared
 # memory of others in a cycle.
@@ -178,42 +184,57 @@ def estimate(cut: Cut, point: Point) -> float:
     blocks = down * across * batch * cutting.splits
     waves, resident = -(-blocks // (gpu.sms * room)), min(room, -(-blocks // gpu.sms))
     step = _step(cut, cutting, resident, size)
-    store = cutting.rows * cutting.columns * 4 * resident / _L2_BYTES
+    store = cutting.rows * cutting.columns * 4 * resident / _l2_bytes(gpu)
     moved = batch * (rows * depth + columns * depth + rows * columns) * size
     apart = 0.0
     if cutting.together(cut.product) > 1:
         apart = _MEETINGS + cutting.rows * cutting.columns * 4 * resident / _CLUSTER_BYTES
     elif cutting.splits > 1:
         parts = 2 * cutting.splits * batch * rows * columns * 4
-        apart = _LAUNCH + parts / gpu.sms / _L2_BYTES
+        apart = _LAUNCH + parts / gpu.sms / _l2_bytes(gpu)
     least = moved / gpu.bandwidth * gpu.clock
     return max(waves * (steps * step + store + _LATENCY) + apart, least)
 
 
+def _l2_bytes(gpu: Gpu) -> int:
+    return _L2_BYTES_HOPPER if CLUSTERS in gpu.features else _L2_BYTES
+
+
 def _step(cut: Cut, cutting: Tiling, resident: int, size: int) -> float:
     """Cycles in which the blocks of a multiprocessor multiply a pair of tiles each."""
-    gpu, warps = cut.gpu, cutting.threads // WARP * resident
+    gpu = cut.gpu
     area = resident * cutting.rows * cutting.columns
     of_all = cut.rate / gpu.clock / gpu.sms / 2  # multiply-adds of a multiprocessor in a cycle
-    idle = max(1.0, _SCHEDULERS / warps)
-    fetched = resident * (cutting.rows + cutting.columns) * ROW_BYTES
-    own = cut.compute.instructions(cutting.warp_rows, cutting.warp_columns)
-    left, right = cut.sources
-    each = cutting.rows * left.copies + cutting.columns * right.copies
-    copies = resident * each / WARP * _COPY_INSTRUCTIONS
+    idle = max(1.0, _SCHEDULERS / (cutting.threads // WARP * resident))
+    fetched = (cutting.rows + cutting.columns) * ROW_BYTES / _l2_bytes(gpu)
+    reads = cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
     supplies = (
         area * ROW_BYTES / size / of_all * idle,
-        cut.compute.reads(cutting.warp_rows, cutting.warp_columns)
-        * area
-        * ROW_BYTES
-        / _SHARED_BYTES,
-        fetched / _L2_BYTES,
-        (warps * (own + _STEP_INSTRUCTIONS) + copies) / _SCHEDULERS * idle,
+        reads * area * ROW_BYTES / _SHARED_BYTES,
+        resident * fetched,
+        _issue(cut, cutting, resident),
     )
     # What is not the bottleneck is in its way all the same; and at each barrier, a block alone
     # waits, while other blocks, stages ahead or products that are under way fill the gap.
     slowest = max(supplies)
     behind = cut.compute.behind(cutting.stages)
     barrier = 0 if behind else _BARRIER
-    exposed = (barrier + fetched / resident / _L2_BYTES / (cutting.stages - behind)) / resident
+    exposed = (barrier + fetched / (cutting.stages - behind)) / resident
     return slowest + _CONTENTION * (sum(supplies) - slowest) + exposed
+
+
+def _issue(cut: Cut, cutting: Tiling, resident: int) -> float:
+    """Cycles in which instructions of a step are issued: of all warps, or of one in its order."""
+    own = cut.compute.instructions(cutting.warp_rows, cutting.warp_columns)
+    sides = zip(cut.sources, (cutting.rows, cutting.columns), strict=True)
+    copies = sum(length * source.copies * _copying(source) for source, length in sides)
+    beside = _STEP_INSTRUCTIONS + copies / cutting.threads
+    warps = cutting.threads // WARP * resident
+    return max(warps * (own + beside) / _SCHEDULERS, own + beside * _PACE)
+
+
+def _copying(source: Source) -> int:
+    """Instructions for a copy."""
+    if source.how == "elements":
+        return _ELEMENT_INSTRUCTIONS
+    return _COPY_INSTRUCTIONS + (0 if source.condition is None else _CONDITION_INSTRUCTIONS)

@@ -1,9 +1,11 @@
 """Short words for the statements of kernels that are written out thread by thread."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any
 
 from tvm import tirx
+from tvm.ir.prim import expr as prim
 
 Expr = Any
 Stmt = Any
@@ -48,6 +50,21 @@ def unrolled(extent: int, body: Callable[[Expr], Stmt], name: str = "i") -> Stmt
 def when(conditions: Sequence[Expr], body: Stmt) -> Stmt:
     """Only where all conditions hold."""
     return tirx.IfThenElse(tirx.all(*conditions), body, None) if conditions else body
+
+
+def together(conditions: Sequence[Expr]) -> Expr:
+    """Whether all conditions hold, without a branch for each of them."""
+    parts: list[Expr] = []
+    left = list(conditions)
+    while left:
+        condition = left.pop()
+        if isinstance(condition, prim.And):
+            left += [condition.a, condition.b]
+        else:
+            parts.append(condition)
+    if len(parts) == 1:
+        return parts[0]
+    return reduce(tirx.bitwise_and, (part.astype(INDEX) for part in parts)) != 0
 
 
 def call(name: str, *arguments: Expr) -> Stmt:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from hybridc.compiler.interfaces import Point
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.compute import Shared, Sides, TensorCores, Warp
-from hybridc.schedules.cuda.operands import CHUNKS, ROW_BYTES
+from hybridc.schedules.cuda.operands import ROW_BYTES
 
 WARPS = 4  # that multiply together
 ROWS = 64  # of what they multiply: 16 of each
@@ -34,7 +34,7 @@ class WarpGroups(TensorCores):
 
     def instructions(self, warp_rows: int, warp_columns: int) -> int:
         """A product and its descriptors in each of four steps."""
-        return 4 * CHUNKS
+        return 20
 
     def reads(self, warp_rows: int, warp_columns: int) -> float:
         """Four warps read the columns' operand together."""
