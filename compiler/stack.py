@@ -13,7 +13,7 @@ import tvm
 from tvm import tirx
 from tvm.ir.transform import Sequential, module_pass
 from tvm.tirx import compilation_pipeline
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.aot.checks import drop_checks
 from hybridc.compiler.aot.parts import take_shares
@@ -26,18 +26,33 @@ from hybridc.compiler.target import Target
 TIR_PIPELINE, GPU_PIPELINE = "hybridc", "hybridc-gpu"
 # Bytes of one buffer; the stacks of threads have 8 MiB, the smallest in use 128 KiB.
 _MOST = 16 * 2**10
+_CPU = 1  # kDLCPU of DLPack
 _KEEP = "disable_lower_builtin"  # TVM's name for what its lowering leaves alone
 
 
 @module_pass(opt_level=0)
 def _keep_on_stack(module: IRModule, context: Any) -> IRModule:
-    """Mark the small buffers of known size, for TVM to leave them where LLVM puts them."""
+    """Mark the small buffers of known size, for TVM to leave them where LLVM puts them.
+
+    Not those that a GPU's kernels read: no device reaches the host's stack.
+    """
     functions = {
         var: func.with_body(structural_map(func.body, (tirx.AllocBuffer, _marked)))
         for var, func in module.functions_items()
-        if isinstance(func, tirx.PrimFunc)
+        if isinstance(func, tirx.PrimFunc) and not _is_for_device(func)
     }
     return updated(module, functions)
+
+
+def _is_for_device(func: tirx.PrimFunc) -> bool:
+    found: list[int] = []
+
+    def attribute(node: Any) -> None:
+        if node.attr_key == "device_type":
+            found.append(int(node.value))
+
+    structural_walk(func.body, (tirx.AttrStmt, attribute))
+    return any(kind != _CPU for kind in found)
 
 
 def _marked(allocation: Any) -> Any:

@@ -2,6 +2,19 @@
 #pragma once
 
 namespace emulated {
+// What lies behind an array of a thread: read, it makes no sense of anything; nobody may write it.
+template <class T>
+constexpr int behind = 64 / sizeof(T);
+struct Tail {
+  void* place;
+  size_t size;
+  Tail(void* at, size_t bytes) : place(at), size(bytes) { std::memset(place, 0xFF, size); }
+  ~Tail() {
+    auto at = static_cast<const unsigned char*>(place);
+    for (size_t i = 0; i < size; ++i)
+      if (at[i] != 0xFF) fail("what lies behind an array of a thread is written");
+  }
+};
 inline void check(const void* pointer, int bytes) {
   auto address = reinterpret_cast<uintptr_t>(pointer);
   if (address % bytes) fail("an access is not aligned");

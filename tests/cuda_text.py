@@ -6,6 +6,7 @@ _KERNEL = re.compile(
     r'extern "C" __global__ void (?:__cluster_dims__\((\d+), 1, 1\) )?'
     r"(?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\)"
 )
+_LOCAL = re.compile(r"^( *)alignas\(\d+\) ([\w ]+?) (\w+)\[(\d+)\];", re.MULTILINE)
 _DYNAMIC = re.compile(r"extern __shared__ (?:__align__\(\d+\) )?([\w ]+?) (\w+)\[\];")
 
 
@@ -13,6 +14,12 @@ def emulated(source: str) -> str:
     """The kernels of a source without what lies before them, for `cuda_emulator.h`."""
     kernels = source[source.index('extern "C" __global__') :]
     kernels = _DYNAMIC.sub(r"\1* \2 = reinterpret_cast<\1*>(emulated::shared_base());", kernels)
+    # Behind a thread's array lies what is no number, not the room that its alignment leaves.
+    kernels = _LOCAL.sub(
+        r"\1alignas(16) \2 \3[\4 + emulated::behind<\2>];"
+        r" emulated::Tail \3_tail(\3 + \4, sizeof(\2) * emulated::behind<\2>);",
+        kernels,
+    )
     # An attribute may not stand behind the word that makes the variable static.
     return re.sub(r"__shared__ alignas\((\d+)\)", r"alignas(\1) __shared__", kernels)
 

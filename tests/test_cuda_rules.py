@@ -14,8 +14,9 @@ from cuda_kernels import check, close, convolution, feed, gpu, product, referenc
 from kernel_builders import floats, op, operator
 from kernel_corpus import RECURRENT
 from test_cuda_attention import CASES as ATTENTION
-from tvm import te
-from tvm.script import from_source, tirx
+from tvm import te, tirx
+from tvm.script import from_source
+from tvm.script import tirx as script
 
 from hybridc.compiler import pipeline, plugin, settings, stack, target
 from hybridc.compiler.cuda import launches
@@ -165,14 +166,28 @@ def test_default_points_are_within_the_limits_of_every_gpu() -> None:
 @needs_compiler
 def test_the_emulator_sees_a_missing_barrier(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests above rest on: without its barriers the product is wrong in some order."""
-    from tvm import tirx
-
     nothing = tirx.Evaluate(tirx.const(0, "int32"))
     monkeypatch.setattr(tir, "barrier", lambda: nothing)
     device = gpu("sm_80")
     (func,) = product([40, 64], [64, 48])(device)
     with pytest.raises(AssertionError):
         check(RULES["cuda-matmul"], func, device, points=0)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["cuda-matmul", "cuda-tensor-matmul"])
+def test_the_emulator_sees_arrays_that_are_cut(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As TVM's lowering cuts them where nothing names them as a whole."""
+    call = tir.call
+    nothing = tirx.Evaluate(tirx.const(0, "int32"))
+    monkeypatch.setattr(
+        tir, "call", lambda name, *rest: nothing if name == "whole" else call(name, *rest)
+    )
+    device = gpu("sm_80")
+    dtype = "float32" if name == "cuda-matmul" else "float16"
+    (func,) = product([40, 64], [64, 48], dtype)(device)
+    with pytest.raises(AssertionError):
+        check(RULES[name], func, device, points=0)
 
 
 @needs_compiler
@@ -212,7 +227,7 @@ def main(x: T.Buffer((4,), "float32"), y: T.Buffer((4,), "float32")):
 def test_a_kernel_is_bound_to_threads_unless_it_stores_nothing() -> None:
     x = te.placeholder((0, 3), name="x")
     nothing = te.create_prim_func([x, te.compute((0, 3), lambda i, j: x[i, j] + 1)])
-    calling = from_source(ONLY_CALLING, {"T": tirx})
+    calling = from_source(ONLY_CALLING, {"T": script})
     found: Any = schedule
     assert found._faults(nothing, gpu()) == ""
     assert found._faults(calling, gpu()) == "no part of it is bound to threads"

@@ -112,6 +112,26 @@ def test_what_is_wrong_on_a_device_is_seen(body: Any, said: str) -> None:
     assert re.search(said, faults(body)), faults(body)
 
 
+def four_at(first: int) -> Any:
+    """A function writes four elements of an array of four from one of them on."""
+
+    def body(given: Any, made: Any, held: Any, at: Any) -> Any:
+        block, thread = at
+        own = tir.buffer("own", 4, "uint32", "local")
+        place = tir.address(own, tir.number(first))
+        loaded = tir.call("ldmatrix", place, tir.address(held, tir.number(0)))
+        stored = store(made, load(given, thread), block * THREADS + thread)
+        return tir.allocated([own], tir.sequence([loaded, stored]))
+
+    return body
+
+
+@needs_compiler
+def test_what_lies_behind_an_array_of_a_thread_is_watched() -> None:
+    assert faults(four_at(0)) == ""
+    assert "what lies behind an array of a thread is written" in faults(four_at(1))
+
+
 @needs_compiler
 def test_what_is_right_is_let_alone() -> None:
     assert faults(turned(barrier=True)) == ""
