@@ -28,9 +28,9 @@ from swept_kernels import SWEPT
 from tuning_kernels import Kernel, Matched
 
 from hybridc.compiler import settings, target
+from hybridc.compiler.build import TIR_PIPELINE
 from hybridc.compiler.files import replacing
 from hybridc.compiler.interfaces import Point, PrimFunc, Space
-from hybridc.compiler.stack import tir_pipeline
 from hybridc.compiler.strategies import search_task
 from hybridc.compiler.target import Target
 
@@ -118,7 +118,7 @@ def _generate(planned: Plan, indices: Sequence[int], file: Path, chosen: Target)
     try:
         scheduled = {f"p{index}": _scheduled(planned, index) for index in indices}
         module = tuning_kernels.finished(tvm.IRModule(scheduled), chosen)
-        executable = tvm.compile(module, target=chosen.tvm, tir_pipeline=tir_pipeline(chosen))
+        executable = tvm.compile(module, target=chosen.tvm, tir_pipeline=TIR_PIPELINE)
         executable.export_library(str(file.with_suffix(f".{indices[0]}-{indices[-1]}.so")))
     except Exception as error:  # TVM raises errors of many kinds
         if len(indices) > 1:

@@ -28,7 +28,7 @@ from hybridc.compiler.errors import PassError, described
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import updated
-from hybridc.compiler.stack import tir_pipeline
+from hybridc.compiler.stack import TIR_PIPELINE
 from hybridc.compiler.target import Target
 
 # What kernels may assume of their arguments' addresses, in bytes: what numpy's arrays have.
@@ -74,7 +74,7 @@ def begin(module: IRModule, target: Target, regions: Sequence[str] = ()) -> "Beg
                 module,
                 target=target.tvm,
                 relax_pipeline=_virtual_machine,
-                tir_pipeline=tir_pipeline(target),
+                tir_pipeline=TIR_PIPELINE,
             )
     except Exception as error:  # TVM raises errors of many kinds
         raise PassError(f"no code can be generated: {described(error)}") from error
@@ -130,7 +130,7 @@ def compile_kernel(func: PrimFunc, target: Target) -> Any:
     """
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main")})
     with _kept_as_source(target):
-        executable = tvm.compile(module, target=target.tvm, tir_pipeline=tir_pipeline(target))
+        executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
     if target.gpu is None:
         return executable
     code = _device_code(executable, target)

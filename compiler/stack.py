@@ -5,7 +5,6 @@ than that, and memory from a pool could be seen by others: LLVM then clears, loa
 and any call in the loop keeps it from holding a value in a register.
 """
 
-from functools import partial
 from math import prod
 from typing import Any
 
@@ -20,10 +19,9 @@ from hybridc.compiler.aot.parts import take_shares
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.sequences import PLAIN_PIPELINE
-from hybridc.compiler.target import Target
 
-# The names by which `tvm.compile` finds the pipelines.
-TIR_PIPELINE, GPU_PIPELINE = "hybridc", "hybridc-gpu"
+# The name by which `tvm.compile` finds the pipeline.
+TIR_PIPELINE = "hybridc"
 # Bytes of one buffer; the stacks of threads have 8 MiB, the smallest in use 128 KiB.
 _MOST = 16 * 2**10
 _CPU = 1  # kDLCPU of DLPack
@@ -67,17 +65,12 @@ def _marked(allocation: Any) -> Any:
     return tirx.AllocBuffer(buffer, annotations=marks)
 
 
-def tir_pipeline(target: Target) -> str:
-    """The pipeline for a target: what is left on the host for a GPU are buffers of its kernels."""
-    return GPU_PIPELINE if target.gpu else TIR_PIPELINE
-
-
-def _pipeline(*steps: Any) -> tuple[Any, Any, Any]:
+def _pipeline() -> tuple[Any, Any, Any]:
     """TVM's own lowering, with steps of ours before the last ones on the host."""
     lower, finalize_host, finalize_device = compilation_pipeline.PIPELINE_MAP[PLAIN_PIPELINE]()
 
     def finalize() -> Any:
-        return Sequential([drop_checks, take_shares, *steps, finalize_host()])
+        return Sequential([drop_checks, take_shares, _keep_on_stack, finalize_host()])
 
     return lower, finalize, finalize_device
 
@@ -88,6 +81,5 @@ def _vectorize_rounding() -> None:
     rounding.set_attr("TVectorizable", like.get_attr("TVectorizable"))
 
 
-compilation_pipeline.PIPELINE_MAP[TIR_PIPELINE] = partial(_pipeline, _keep_on_stack)
-compilation_pipeline.PIPELINE_MAP[GPU_PIPELINE] = _pipeline
+compilation_pipeline.PIPELINE_MAP[TIR_PIPELINE] = _pipeline
 _vectorize_rounding()

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tvm
 from corpus_rows import ROWS
 from cuda_emulator import needs_compiler, run, source_of
 from cuda_kernels import check, close, convolution, feed, gpu, product, reference
@@ -18,9 +17,9 @@ from tvm import te, tirx
 from tvm.script import from_source
 from tvm.script import tirx as script
 
-from hybridc.compiler import pipeline, plugin, settings, stack, target
+from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import launches
-from hybridc.compiler.interfaces import NotApplicable, ScheduleRule
+from hybridc.compiler.interfaces import NotApplicable
 from hybridc.passes import schedule
 from hybridc.schedules.cuda import tir
 from hybridc.schedules.cuda.operands import source
@@ -231,16 +230,3 @@ def test_a_kernel_is_bound_to_threads_unless_it_stores_nothing() -> None:
     found: Any = schedule
     assert found._faults(nothing, gpu()) == ""
     assert found._faults(calling, gpu()) == "no part of it is bound to threads"
-
-
-def test_what_launches_leave_to_each_other_is_memory_of_the_gpu() -> None:
-    softmax = operator(lambda x: op.nn.softmax(x, -1), *floats([37, 100]))
-    here = target.parse("nvidia/h100")
-    (func,) = softmax(here)
-    rule: Any = plugin.Catalogue("hybridc.schedules", ScheduleRule).create("cuda-fallback")
-    made = rule.schedule(rule.match(func, here), {"threads": 64}).mod["main"]
-    module = tvm.IRModule({"main": made.with_attr("global_symbol", "main")})
-    with settings.cuda_kept_as_source():
-        built = tvm.compile(module, target=here.tvm, tir_pipeline=stack.tir_pipeline(here))
-    # A maximum and a sum of each row: 148 bytes, which a CPU's kernel has on its stack.
-    assert "[37 x float]" not in built.mod.inspect_source("ll")
