@@ -50,7 +50,7 @@ _TESTS = ("tests/test_gpu.py", "tests/test_backends.py")
 _MOST_PROCESSES = 12  # of the tests: each has a context on the GPU
 _LATE = 20  # seconds that a test which begins in time may take beyond it
 # Shares of the time: at most for the tests, and until when peers may fill their caches.
-_TESTING, _WARMING = 0.4, 0.45
+_TESTING, _WARMING = 0.4, 0.42
 
 
 def main() -> int:

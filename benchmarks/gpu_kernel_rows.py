@@ -197,7 +197,7 @@ def products() -> Iterator[Row]:
     for shape in SHAPES:
         for dtype in TYPES:
             name = f"{' x '.join(map(str, shape))}, {dtype}"
-            rank = 0 if shape in SHAPES[:2] else 3
+            rank = 2 if dtype == TYPES[0] else 6
             yield _row("matrix products", name, partial(product, shape, dtype), rank)
 
 
@@ -230,7 +230,7 @@ def attentions() -> Iterator[Row]:
     for batch, rows in ((8, 512), (1, 4096)):
         shape = (batch, 12, rows, 64)
         name = f"{' x '.join(map(str, shape))}, float16"
-        yield _row("attention", name, partial(_attention, shape), 1)
+        yield _row("attention", name, partial(_attention, shape), 3)
 
 
 def bound_by_memory() -> Iterator[Row]:
@@ -271,4 +271,4 @@ def bound_by_memory() -> Iterator[Row]:
             operands = tuple((each, "float32") for each in (shape, *others))
             return Case(operands, *what, bytes=moved)
 
-        yield _row("bound by memory", name, case, 1)
+        yield _row("bound by memory", name, case, 3)

@@ -12,14 +12,14 @@ from gpu_rows import Cells, Machine, Row, error, replayed
 _SHAPES = ((4096, 4096, 4096), (4096, 3072, 768), (128, 3072, 768))
 _LIBRARY = "cublaslt"
 _TABLE = "matrix products, with libraries"
-_SECONDS = 60
+_SECONDS = 30
 
 
 def products() -> Iterator[Row]:
     """Products of fp16 by `backends="tvm,cublaslt"`, beside torch's (cuBLAS)."""
     for shape in _SHAPES:
         name = f"{' x '.join(map(str, shape))}, float16"
-        yield Row(_TABLE, name, _SECONDS, partial(_measured, shape), 1)
+        yield Row(_TABLE, name, _SECONDS, partial(_measured, shape), 4)
 
 
 def _measured(shape: Sequence[int], machine: Machine, _: Path) -> Cells:
