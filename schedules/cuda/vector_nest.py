@@ -10,37 +10,42 @@ from math import prod
 from typing import Any
 
 from tvm import tirx
-from tvm.ir.expr import Call, TensorLoad
+from tvm.ir.expr import TensorLoad
 from tvm.ir.prim import expr as prim
-from tvm_ffi import structural_map, structural_visit, structural_walk
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.schedules.cuda import launch_loops, tir
+from hybridc.schedules.cuda import launch_loops, tir, ways
 from hybridc.schedules.cuda.held_form import SIZES, WIDEST, same
 from hybridc.schedules.cuda.product_kernel import substituted
+from hybridc.schedules.cuda.ways import Choice, Way
 from hybridc.schedules.loops import access
 from hybridc.schedules.loops.analysis import Block
 
 _WIDTHS = (16, 8, 4, 2)
-# Ways through a block's conditions, each of which is written out.
-_MOST_WAYS = 32
 Expr = Any
 
 
 def widths(block: Block) -> tuple[int, ...]:
     """How many neighbours along the block's last axis a thread may have, 1 among them."""
     axis, extent = list(block.spatial.items())[-1]
-    near = [(load.indices, load.source) for load in block.loads if block.stride(load, axis) == 1]
+    way = ways.of(block)
+    lets: list[Any] = []
+    structural_walk(block.body, (prim.Let, lets.append))
+    if lets or way is None or block.store_stride(axis) != 1:
+        return (1,)
+    loads = way.loads
+    steps = [block.stride(load, axis) for load in loads]
+    if None in steps or any(_varies(condition, axis) for condition in way.conditions):
+        return (1,)
+    near = [(x.indices, x.source) for x, step in zip(loads, steps, strict=True) if step == 1]
     near.append((block.body.indices, block.body.buffer))
-    sizes = [SIZES.get(str(buffer.dtype), WIDEST) for _, buffer in near]
-    most = min(WIDEST // max(sizes), extent)
-    simple = block.store_stride(axis) == 1 and _simple(block, axis)
-    divisor = block.divisor(axis)
+    most = WIDEST // max(SIZES.get(str(buffer.dtype), WIDEST) for _, buffer in near)
+    divisor = way.divisor(axis)
     fitting = [
         n
         for n in _WIDTHS
-        if simple
-        and n <= most
+        if n <= most
         and extent % n == 0
         and divisor % n == 0
         and all(access.aligned(indices, buffer, axis, n) for indices, buffer in near)
@@ -48,43 +53,31 @@ def widths(block: Block) -> tuple[int, ...]:
     return (1, *reversed(fitting))
 
 
-def _simple(block: Block, axis: Any) -> bool:
-    """Whether neighbours read what is side by side or the same, and few conditions choose."""
-    lets: list[Any] = []
-    structural_walk(block.body, (prim.Let, lets.append))
-    steps = [block.stride(load, axis) for load in block.loads]
-    if lets or None in steps or any(_varies(each, axis) for each in _choices(block.body.value)):
-        return False
-    return _ways(block.body.value) <= _MOST_WAYS
-
-
-def _varies(choice: Any, axis: Any) -> bool:
-    """Whether what a choice reads may decide otherwise for each element."""
+def _varies(condition: Expr, axis: Any) -> bool:
+    """Whether what a condition reads may decide otherwise for each element."""
     found: list[Any] = []
-    structural_walk(choice.args[0], (TensorLoad, found.append))
+    structural_walk(condition, (TensorLoad, found.append))
     return any(access.uses(load, axis) for load in found)
 
 
 def kernel(func: PrimFunc, blocks: Sequence[Block], threads: int, width: int) -> PrimFunc:
     """A launch for each block, of at most so many threads, with so many neighbours for each."""
-    arrays = [
-        block.body.buffer
-        for block in blocks
-        if not any(block.body.buffer.same_as(param) for param in func.params)
-    ]
+    written = [block.body.buffer for block in blocks]
+    own = [each for each in written if not any(each.same_as(param) for param in func.params)]
     launches = [_launch(block, threads, width) for block in blocks]
-    return func.with_body(tir.sequence([*map(tirx.AllocBuffer, arrays), *launches]))
+    return func.with_body(tir.sequence([*map(tirx.AllocBuffer, own), *launches]))
 
 
 def _launch(block: Block, threads: int, width: int) -> Any:
     axes = [*block.spatial.items()]
-    axes[-1] = (axes[-1][0], axes[-1][1] // width)
+    last, extent = axes[-1]
+    axes[-1] = (last, extent // width)
     count = prod(extent for _, extent in axes)
     of_block = min(threads, launch_loops.warps(count))
     number, thread = tir.variable("block"), tir.variable("thread")
     flat = number * of_block + thread
     places = tir.unflatten(flat, axes)
-    places[axes[-1][0]] *= width
+    places[last] *= width
     made = _Vector(block, places, width)
     inside = [flat < count] if count % of_block else []
     body = tir.allocated(made.arrays, tir.when(inside, made.body))
@@ -99,25 +92,24 @@ class _Vector:
         self.block, self.places, self.width = block, places, width
         self.axis, self.lane = list(block.spatial)[-1], tir.variable("lane")
         self.arrays: list[Any] = []
-        self.result = self._array("result", block.body.buffer)
-        ways = self._decided(block.body.value)
         store = block.body
+        self.result = self._array("result", store.buffer)
+        way = ways.of(block)
+        assert way is not None, "widths allowed it"
         stored = self._copied(store.indices, store.buffer, self.result, back=True)
-        self.body = tir.sequence([ways, stored])
+        self.body = tir.sequence([self._decided(way), stored])
 
     def _array(self, name: str, like: Any) -> Any:
         made = tir.buffer(f"{name}_{len(self.arrays)}", self.width, str(like.dtype), "local")
         self.arrays.append(made)
         return made
 
-    def _decided(self, value: Expr) -> Any:
+    def _decided(self, way: Way | Choice) -> Any:
         """The elements of a value, behind what decides between its ways."""
-        choice = next(iter(_choices(value)), None)
-        if choice is None:
-            return self._computed(value)
-        condition = substituted(choice.args[0], self.places)
-        ways = [self._decided(_chosen(value, choice, way)) for way in choice.args[1:]]
-        return tirx.IfThenElse(condition, *ways)
+        if isinstance(way, Way):
+            return self._computed(way.value)
+        condition = substituted(way.condition, self.places)
+        return tirx.IfThenElse(condition, self._decided(way.yes), self._decided(way.no))
 
     def _computed(self, value: Expr) -> Any:
         """All reads of vectors, then element by element."""
@@ -141,9 +133,8 @@ class _Vector:
         )
 
     def _element(self, value: Expr, lane: Expr) -> Any:
-        dtype = str(self.axis.ty.dtype)
-        places = {**self.places, self.lane: lane}
-        places[self.axis] = self.places[self.axis] + lane.astype(dtype)
+        place = self.places[self.axis] + lane.astype(str(self.axis.ty.dtype))
+        places = {**self.places, self.lane: lane, self.axis: place}
         return tirx.BufferStore(self.result, substituted(value, places), [lane])
 
     def _copied(self, indices: Sequence[Expr], source: Any, array: Any, back: bool = False) -> Any:
@@ -155,38 +146,5 @@ class _Vector:
         return tir.call(name, there, here) if back else tir.call(name, here, there)
 
 
-def _choices(value: Expr) -> list[Any]:
-    """The choices in an expression, outer ones first; those in indices are none."""
-    found: list[Any] = []
-
-    def call(node: Any, visitor: Any) -> None:
-        if access.conditional(node):
-            found.append(node)
-        visitor.default_visit(node)
-
-    def load(_node: Any, _visitor: Any) -> None:
-        """Stop here."""
-
-    structural_visit(value, [(TensorLoad, load), (Call, call)])
-    return found
-
-
-def _ways(value: Expr) -> int:
-    """In how many ways the choices of an expression can be decided."""
-    choice = next(iter(_choices(value)), None)
-    if choice is None:
-        return 1
-    total = 0
-    for way in choice.args[1:]:
-        if total <= _MOST_WAYS:
-            total += _ways(_chosen(value, choice, way))
-    return total
-
-
-def _chosen(value: Expr, choice: Any, way: Expr) -> Expr:
-    """A value in which a choice is decided."""
-    return structural_map(value, (Call, lambda node: way if node.same_as(choice) else node))
-
-
 def _alike(one: Any, other: Any) -> bool:
-    return one.source.same_as(other.source) and same(one.indices, other.indices)
+    return bool(one.source.same_as(other.source)) and same(one.indices, other.indices)
