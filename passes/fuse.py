@@ -8,8 +8,9 @@ from typing import Any
 from tvm import relax, tirx
 from tvm.error import InternalError
 from tvm.ir import TupleType
+from tvm.ir.expr import TensorLoad
 from tvm.ir.transform import PassContext, Sequential, module_pass
-from tvm_ffi import structural_map
+from tvm_ffi import structural_map, structural_walk
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.kernels.joins import joined_axis
@@ -45,15 +46,16 @@ class Fuse(Pass):
     and a read of a whole tensor.  What is cast to 8 bits is stored: a quantised tensor is the
     result of what computes it, and what reads it joins the next.  So is what takes long for each of
     few elements and is broadcast to many, such as the gates of channels.  A concatenation that no
-    chain goes on from stays alone, so that its inputs can be computed in their places.  Reshapes
-    that joined no kernel become views.
+    chain goes on from stays alone on a CPU, so that its inputs can be computed in their places; on
+    a GPU casts and slices of inputs join it, but no transposes.  Reshapes that joined no kernel
+    become views.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Group by TVM's operator patterns, then merge each group's loop nests."""
         functions = {var: _stored(module, func) for var, func in relax_functions(module)}
         patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
-        grouped = _joins_alone(patterns)
+        grouped = _turned_alone(patterns) if context.target.gpu else _joins_alone(patterns)
         try:
             fused = _merged(grouped)
         except InternalError:
@@ -123,6 +125,50 @@ def _joins_alone(module: Any) -> Any:
     return updated(module, {k: module[k].with_attr("op_pattern", _OPAQUE) for k in alone})
 
 
+def _turned_alone(module: Any) -> Any:
+    """Keep concatenations out of groups that read one of their inputs, or them, across memory.
+
+    A kernel that transposes does so by tiles, if no condition chooses what it reads.
+    """
+    alone: set[Any] = set()
+    for _, function in relax_functions(module):
+        readers, values = _readers(function), graph_of(function).values
+        for binding in bindings_of(function):
+            kernel = _kernel(binding.value)
+            if kernel is None or joined_axis(module[kernel]) is None:
+                continue
+            inputs = [values.get(field) for field in binding.value.args[1].fields]
+            around = [*inputs, *_through_reshapes(binding.var, readers, module)]
+            if any(_turns(module, value) for value in around):
+                alone.add(kernel)
+    return updated(module, {k: module[k].with_attr("op_pattern", _OPAQUE) for k in alone})
+
+
+def _turns(module: IRModule, value: Any) -> bool:
+    """Whether an operator reads neighbours of its result from places that are far apart."""
+    kernel = _kernel(value)
+    if kernel is None or _pattern(module, value) != _INJECTIVE:
+        return False
+    func = module[kernel]
+    if relax.analysis.has_reshape_pattern(func):
+        return False
+    found: list[Any] = []
+
+    def store(node: Any) -> None:
+        loads: list[Any] = []
+        structural_walk(node.value, (TensorLoad, loads.append))
+        inner = _variables(node.indices[-1]) if node.indices else []
+        found.extend(
+            load
+            for load in loads
+            for index in load.indices[:-1]
+            if any(var.same_as(each) for each in inner for var in _variables(index))
+        )
+
+    structural_walk(func.body, (tirx.BufferStore, store))
+    return bool(found)
+
+
 @dataclass(frozen=True)
 class _Join:
     """The kernels that make the inputs of a concatenation, and the values that read it."""
@@ -171,6 +217,12 @@ def _readers(function: Any) -> Mapping[Any, list[tuple[Any, Any]]]:
         for var in relax.analysis.free_vars(value):
             readers[var].append((value, result))
     return readers
+
+
+def _variables(index: Any) -> list[Any]:
+    found: list[Any] = []
+    structural_walk(index, (tirx.Var, found.append))
+    return found
 
 
 def _kernel(value: Any) -> Any:

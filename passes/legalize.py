@@ -156,6 +156,7 @@ _OWN = {
     "relax.sinh": hyperbolic.sinh,
     "relax.strided_slice": joins.strided_slice,
     "relax.subtract": lowerings.with_constant(topi.subtract),
+    "relax.take": joins.take,
 }
 
 # Operators that the virtual machine executes itself, by the start of their names.

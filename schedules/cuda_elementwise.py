@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules.cuda import launch_loops, thread_vectors
+from hybridc.schedules.cuda import launch_loops, vector_nest
 from hybridc.schedules.loops import analysis, pointwise, transforms
 
 
@@ -42,7 +42,7 @@ class CudaElementwise(ScheduleRule):
         left = analysis.blocks(inlined)
         vectors = reduce(
             lambda common, own: tuple(n for n in common if n in own),
-            (thread_vectors.choices(block) for block in left),
+            (vector_nest.widths(block) for block in left),
         )
         return ElementwiseMatch(
             func, target, inlined, max(block.iterations for block in left), vectors
@@ -61,7 +61,11 @@ class CudaElementwise(ScheduleRule):
 
     def schedule(self, match: ElementwiseMatch, point: Point) -> Schedule:
         """One launch for each output, and for each value that is too costly to repeat."""
+        if point["vector"] > 1:
+            blocks = analysis.blocks(match.inlined)
+            made = vector_nest.kernel(match.inlined, blocks, point["threads"], point["vector"])
+            return transforms.new_schedule(made)
         schedule = transforms.new_schedule(match.inlined)
         for block in transforms.blocks(schedule):
-            launch_loops.spread(schedule, block.name, point["threads"], point["vector"])
+            launch_loops.spread(schedule, block.name, point["threads"])
         return schedule

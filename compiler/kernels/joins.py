@@ -1,12 +1,16 @@
 """Concatenations and slices as loop nests that say what they copy, so that they can be avoided.
 
+What is taken at a known place is a slice too, which joins other kernels as a gather does not.
+
 Each lowering fits `relax.transform.LegalizeOps`, and takes TVM's loop nest with an attribute.  A
 kernel that lost the attribute, since it was fused with another, is any other kernel.
 """
 
 from typing import Any
 
-from tvm import tirx
+import numpy as np
+import tvm
+from tvm import te, tirx
 
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.compiler.rewrite import operator, shape
@@ -31,6 +35,29 @@ def strided_slice(builder: Any, call: Any) -> Expr:
     lowered = call.op.get_attr("FLegalize")(builder, call)
     begin = slice_begin(call)
     return lowered if begin is None else _marked(builder, lowered, {_TAKES: begin})
+
+
+def take(builder: Any, call: Any) -> Expr:
+    """Lower `relax.take`: what lies at one known place without reading where that is."""
+    data, indices = call.args
+    place: Any = getattr(indices, "value", None)  # of a constant
+    axis = call.attrs.axis
+    known = isinstance(place, tvm.runtime.Tensor) and int(np.prod(place.shape)) == 1
+    if axis is None or not known or not is_static(data):
+        return call.op.get_attr("FLegalize")(builder, call)
+    at, ranks = int(axis) % data.ty.ndim, len(place.shape)
+    number = int(place.numpy().reshape(()))
+    if not 0 <= number < shape(data)[at]:
+        return call.op.get_attr("FLegalize")(builder, call)
+
+    def taken(source: Any) -> Any:
+        return te.compute(
+            shape(call),
+            lambda *i: source(*i[:at], number, *i[at + ranks :]),
+            "taken",
+        )
+
+    return builder.call_te(taken, data, primfunc_name_hint="take")
 
 
 def slice_begin(call: Any) -> list[int] | None:

@@ -17,7 +17,7 @@ from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules.cuda.product_kernel import substituted
 from hybridc.schedules.loops import access
 
-_WIDEST = 16  # bytes of one access of a thread
+WIDEST = 16  # bytes of one access of a thread
 SIZES: Mapping[str, int] = {
     **{"float32": 4, "int32": 4, "float16": 2, "bfloat16": 2},
     **{"int8": 1, "uint8": 1},
@@ -46,7 +46,7 @@ class Places:
 
     def vector(self, indices: Sequence[Expr], buffer: Any, width: int) -> bool:
         """Whether `width` neighbours lie side by side, and the first at a multiple of that."""
-        if width * SIZES.get(str(buffer.dtype), _WIDEST + 1) > _WIDEST:
+        if width * SIZES.get(str(buffer.dtype), WIDEST + 1) > WIDEST:
             return False
         if self.step(indices, buffer) != 1:
             return False

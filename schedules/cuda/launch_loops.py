@@ -13,16 +13,12 @@ THREADS = (64, 128, 256, 512)
 USUAL_THREADS = 256
 
 
-def spread(schedule: Schedule, name: str, threads: int, vector: int = 1) -> None:
-    """Bind a block without reductions: elements over threads and blocks, `vector` to a thread.
+def spread(schedule: Schedule, name: str, threads: int) -> None:
+    """Bind a block without reductions: elements over threads and blocks.
 
     A reduction inside stays a loop of each thread.
     """
-    loops = _spatial_loops(schedule, name)
-    if vector > 1:
-        loops[-1], lane = schedule.split(loops[-1], [None, vector])
-        schedule.vectorize(lane)
-    fused = schedule.fuse(*loops)
+    fused = schedule.fuse(*_spatial_loops(schedule, name))
     extent = int(schedule.get(fused).extent)
     block, thread = schedule.split(fused, [None, min(threads, warps(extent))])
     schedule.bind(block, "blockIdx.x")
