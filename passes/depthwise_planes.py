@@ -65,7 +65,10 @@ def _is_depthwise(value: Expr) -> bool:
     if shape(weight)[2] == 1 and shape(weight)[3] > _WIDEST_ROW:
         return False
     layouts = value.attrs.data_layout, value.attrs.kernel_layout
-    return layouts == _LAYOUT and int(value.attrs.groups) == shape(data)[1] == shape(weight)[0]
+    channels, groups = shape(data)[1], int(value.attrs.groups)
+    # One channel that many results are made of is any convolution's.
+    alone = groups > 1 or shape(weight)[0] == 1
+    return layouts == _LAYOUT and groups == channels and alone
 
 
 def _is_alone(value: Expr, graph: Graph) -> bool:

@@ -22,10 +22,9 @@ from hybridc.compiler.rewrite import (
     unless_same,
     updated,
 )
-from hybridc.passes import _repeated
+from hybridc.passes import _grown, _repeated
 
-# What a comparison chooses is often compared again: inlined, such chains grow by powers.
-_NARROW = {"bool", "int8", "uint8"}
+_NARROW = {"int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
 _BROADCAST = 1
 # … one element up to here …
@@ -53,9 +52,10 @@ class Fuse(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Group by TVM's operator patterns, then merge each group's loop nests."""
-        functions = {var: _stored(module, func) for var, func in relax_functions(module)}
-        patterns = relax.transform.AnnotateTIROpPattern()(updated(module, functions))
-        grouped = _turned_alone(patterns) if context.target.gpu else _joins_alone(patterns)
+        patterns = relax.transform.AnnotateTIROpPattern()(module)
+        functions = {var: _stored(patterns, func) for var, func in relax_functions(patterns)}
+        stored = updated(patterns, functions)
+        grouped = _turned_alone(stored) if context.target.gpu else _joins_alone(stored)
         try:
             fused = _merged(grouped)
         except InternalError:
@@ -238,9 +238,10 @@ def _pattern(module: Any, value: Any) -> int:
 def _stored(module: IRModule, function: Any) -> Any:
     """Let what is to be stored be seen outside its dataflow: TVM then ends a group there.
 
-    That is what is cast to 8 bits, and what would be computed again for each reader's element.
+    That is what is cast to 8 bits, what would be computed again for each reader's element, and what
+    would make a long expression of several.
     """
-    again = _repeated.repeated(module, function)
+    again = _repeated.repeated(module, function) | _grown.grown(module, function)
     stored = {
         binding.var: relax.Var(binding.var.name, binding.var.ty)
         for binding in bindings_of(function)

@@ -22,6 +22,7 @@ from hybridc.compiler.kernels import (
     scatters,
     softmax,
     sorting,
+    takes,
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
@@ -78,6 +79,7 @@ class Legalize(Pass):
             "relax.image.resize2d": resize2d,
             "relax.nn.avg_pool2d": pooling.avg_pool2d,
             "relax.nn.softmax": softmax.softmax,
+            "relax.take": takes.take,
         }
         own = _OWN if context.target.gpu else {**_OWN, **cpu}
         with context.target.tvm:

@@ -26,6 +26,13 @@ def _shuffle(x: Any) -> Any:
     return op.reshape(parted, [1, 3, 5, 22])
 
 
+def _mirrored(x: Any) -> Any:
+    """Padded by reflection, with arithmetic before and behind it."""
+    rows, columns = [1, 0, 1, 2, 1], [3, 2, 1, *range(41), 39, 38]
+    taken = op.take(op.negative(x), relax.const(rows, "int64"), axis=1)
+    return op.exp(op.take(taken, relax.const(columns, "int64"), axis=2))
+
+
 def _resize(method: str) -> Callable[..., Any]:
     size = relax.ShapeExpr([11, 14])
     return lambda x: op.image.resize2d(x, size, layout="NHWC", method=method)
@@ -101,6 +108,15 @@ ROWS: list[tuple[str, Builder]] = [
         operator(lambda x, y: op.concat([x, y], 1), *floats([4, 32], [4, 16])),
     ),
     ("concat, odd", operator(lambda x, y: op.concat([x, y], 1), *floats([4, 5], [4, 3]))),
+    (
+        "concat of long rows, odd",
+        operator(lambda x, y: op.concat([x, y], 1), *floats([6, 37], [6, 50])),
+    ),
+    (
+        "concat of odd numbers of bytes",
+        operator(lambda x, y: op.concat([x, y], 0), ([301], "uint8"), ([90], "uint8")),
+    ),
+    ("pad by reflection", operator(_mirrored, *floats([2, 3, 41]))),
     ("concat of rows", operator(lambda x, y: op.concat([x, y], 0), *floats([4, 13], [3, 13]))),
     ("split", operator(lambda x: op.split(x, 3, 1), *floats([40, 30]))),
     ("slice", operator(lambda x: op.strided_slice(x, [1], [1], [16], [2]), *floats([4, 17]))),

@@ -38,6 +38,7 @@ def windows(draw: Any) -> dict[str, Any]:
         "padding": padding,
         "strides": strides,
         "channels": draw(st.sampled_from([2, 3, 8, 17])),
+        "results": draw(st.sampled_from([1, 1, 2, 3])),
     }
 
 
@@ -83,12 +84,13 @@ def wanted_of(x: Array, w: Array, drawn: dict[str, Any]) -> Any:
     )
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=16, deadline=None, derandomize=True)
 @given(drawn=windows())
 def test_sums_are_those_of_torch(drawn: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((2, drawn["channels"], *drawn["size"])).astype("float32")
-    w = rng.standard_normal((drawn["channels"], 1, *drawn["window"])).astype("float32")
+    results = drawn["channels"] * drawn["results"]
+    w = rng.standard_normal((results, 1, *drawn["window"])).astype("float32")
     y, rules = ran(module_of(x, w, drawn), x)
     assert rules == {"depthwise-planes"}
     np.testing.assert_allclose(y, wanted_of(x, w, drawn).numpy(), atol=2e-5)

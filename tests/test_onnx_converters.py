@@ -125,6 +125,23 @@ def test_pad(mode: Any) -> None:
     np.testing.assert_array_equal(got, np.pad(x[:, 1:], wide, mode, **options))
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (4, 7, 2), (1, 6, 2, 3)])
+@pytest.mark.parametrize("time", [0, 1])
+def test_reversed_sequences(shape: tuple[int, ...], time: int) -> None:
+    x = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+    steps, many = shape[time], shape[1 - time]
+    lengths = np.arange(many) % (steps + 1)
+    made = node("ReverseSequence", "x l", "y", time_axis=time, batch_axis=1 - time)
+    given = [("x", FLOAT, shape), ("l", TensorProto.INT64, [many])]
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(build([made], given, [("y", FLOAT, None)])).module, [x, lengths])
+    wanted = x.swapaxes(0, time).copy()
+    for sequence, length in enumerate(lengths):
+        wanted[:length, sequence] = wanted[:length, sequence][::-1]
+    np.testing.assert_array_equal(got, wanted.swapaxes(0, time))
+
+
 @pytest.mark.parametrize("inverse", [0, 1])
 @pytest.mark.parametrize("length", [5, 8])
 def test_dft(inverse: int, length: int) -> None:

@@ -22,8 +22,9 @@ WINDOW = "hybridc.window"
 
 
 def conv2d(shape: Sequence[int], weight_shape: Sequence[int], conv: Conv2d, dtype: str) -> PrimFunc:
-    """Depthwise convolution of x `[N, C, H, W]`, weights `[C, KH, KW]`."""
+    """Depthwise convolution of x `[N, C, H, W]`, weights `[O, KH, KW]`; O/C results a channel."""
     batch, channels, height, width = shape
+    results = weight_shape[0]
     kernel_h, kernel_w = weight_shape[1:]
     size = conv.output_size((height, width), (kernel_h, kernel_w))
     (stride_h, stride_w), (dilate_h, dilate_w) = conv.strides, conv.dilation
@@ -37,11 +38,14 @@ def conv2d(shape: Sequence[int], weight_shape: Sequence[int], conv: Conv2d, dtyp
         inside = tirx.all(y >= 0, y < height, v >= 0, v < width)
         return tirx.if_then_else(inside, x[n, c, y, v], tirx.const(0, dtype))
 
+    def source(c: Any) -> Any:
+        return c if results == channels else c // (results // channels)
+
     def element(n: Any, c: Any, h: Any, v: Any) -> Any:
         row, column = h * stride_h + kh * dilate_h - top, v * stride_w + kw * dilate_w - left
-        return te.sum(padded(n, c, row, column) * w[c, kh, kw], axis=[kh, kw])
+        return te.sum(padded(n, source(c), row, column) * w[c, kh, kw], axis=[kh, kw])
 
-    shape_out = (batch, channels, *size)
+    shape_out = (batch, results, *size)
     flops = 2 * counted(*shape_out) * kernel_h * kernel_w
     window = [stride_h, stride_w, dilate_h, dilate_w, top, left]
     marks = {**product_of(KIND, flops), WINDOW: window}

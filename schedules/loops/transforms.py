@@ -10,7 +10,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules.loops import access, analysis, vector_loops
+from hybridc.schedules.loops import access, analysis, parts, vector_loops
 
 Loop = Any  # tvm.s_tir.schedule.LoopRV
 
@@ -164,20 +164,22 @@ def spread(schedule: Schedule, name: str, target: Target, lanes: int, threads: b
     this = info(schedule, schedule.get_sblock(name))
     group = analysis.collapsible(this, tuple(this.spatial))
     outer, inner = loops[: -len(group)], schedule.fuse(*loops[-len(group) :])
-    extent = int(schedule.get(inner).extent)
-    native = target.lanes(this.widest)
+    extent, native = int(schedule.get(inner).extent), target.lanes(this.widest)
     divisor = this.divisor(group[-1])
     width = lanes or analysis.best_lanes(extent, divisor, native)
-    whole = extent % width == 0
     narrow = width * _NARROW <= native
-    vectors = inner if narrow else vectorize(schedule, inner, width, twice=divisor == 0)
+    in_parts = len(group) == 1 and width < native and parts.pay(this, group[-1])
+    if in_parts:
+        schedule.annotate(inner, parts.PARTS, native)
+    plain = narrow or in_parts
+    vectors = inner if plain else vectorize(schedule, inner, width, twice=divisor == 0)
     if not threads:
         return
     if not outer:
         schedule.parallel(vectors)
         return
     rows = this.iterations // extent
-    if rows % target.threads == 0 or rows >= _TASKS * target.threads or not whole:
+    if rows % target.threads == 0 or rows >= _TASKS * target.threads or extent % width or in_parts:
         schedule.parallel(schedule.fuse(*outer))
     else:
         schedule.parallel(schedule.fuse(*outer, vectors))
@@ -186,4 +188,4 @@ def spread(schedule: Schedule, name: str, target: Target, lanes: int, threads: b
 def finish(schedule: Schedule) -> Schedule:
     """The schedule with its vectors freed of conditions; nothing can be scheduled behind it."""
     func = schedule.mod["main"]
-    return new_schedule(func.with_body(vector_loops.straighten(func.body)))
+    return new_schedule(func.with_body(vector_loops.straighten(parts.parted(func.body))))

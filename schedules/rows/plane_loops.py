@@ -85,7 +85,8 @@ class Writer:
         count = (rows - 1) * stride + self._reach
         band = statements.scratch(count * self.row.size, planes.operands[0].dtype)
         line = statements.counter("line")
-        copy = self._copy(band, line * self.row.size, plane, first * stride + line - top)
+        source = [plane[0], plane[1] // planes.results]
+        copy = self._copy(band, line * self.row.size, source, first * stride + line - top)
         tile, column = statements.counter("tile"), statements.counter("column")
         height, vectors, lanes = self.point["rows"], self.point["vectors"], planes.lanes
         top_row = tirx.min(tile * height, statements.long(rows - height))

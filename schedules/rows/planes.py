@@ -35,9 +35,14 @@ class Planes(Match):
 
     @cached_property
     def planes(self) -> tuple[int, int]:
-        """Images and channels."""
+        """Images and channels of the output."""
         batch, channels, _, _ = self.product.spatial.values()
         return batch, channels
+
+    @property
+    def results(self) -> int:
+        """Channels of the output for each of the image."""
+        return self.planes[1] // int(self.operands[0].shape[1])
 
     @cached_property
     def size(self) -> tuple[int, int]:

@@ -63,19 +63,24 @@ def _trilu(node: Node) -> Expr:
 
 
 def _reverse_sequence(node: Node) -> Expr:
-    """The first elements of each sequence in reverse, those behind its end as they are."""
+    """The first elements of each sequence in reverse, those behind its end as they are.
+
+    The first two axes are time and batch, so that each step of a sequence is a row of memory.
+    """
     x, lengths, s = node.inputs[0], node.inputs[1], node.scope
-    rank = len(node.shape())
-    time, batch = node.get("time_axis", 0) % rank, node.get("batch_axis", 1) % rank
-    shape = [1] * rank
-    shape[time] = node.shape()[time]
-    at = constant(np.arange(node.shape()[time]).reshape(shape), "int64")
-    ends = [1] * rank
-    ends[batch] = node.shape()[batch]
-    end = s.reshape(s.astype(lengths, "int64"), ends)
+    time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
+    if {time, batch} != {0, 1}:
+        raise UnsupportedError(f"time_axis={time}, batch_axis={batch}; they are 0 and 1")
+    first, second, *rest = node.shape()
+    steps, many = (first, second) if time == 0 else (second, first)
+    of_time, of_batch = ([-1, 1], [1, -1]) if time == 0 else ([1, -1], [-1, 1])
+    at = constant(np.arange(steps).reshape(of_time), "int64")
+    sequence = constant(np.arange(many).reshape(of_batch), "int64")
+    end = s.reshape(s.astype(lengths, "int64"), of_batch)
     places = s.where(s.less(at, end), s.subtract(s.subtract(end, 1), at), at)
-    places = s.broadcast_to(places, list(node.shape()))
-    return s.gather_elements(x, places, axis=time)
+    stride, apart = (many, 1) if time == 0 else (1, steps)
+    rows = s.add(s.multiply(places, stride), s.multiply(sequence, apart))
+    return s.take(s.reshape(x, [first * second, *rest]), rows, axis=0)
 
 
 def _tensor_scatter(node: Node) -> Expr:
