@@ -95,6 +95,13 @@ HYBRIDC_INLINE float hybridc_exp2(float power) {
   return made;
 }
 
+// These are computed here, not behind what is waited for next.
+template <int count>
+HYBRIDC_INLINE void hybridc_now(float* values) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) asm volatile("" : "+f"(values[i])::"memory");
+}
+
 // Four 8x8 matrices of 16-bit elements; each lane names one row, of 16 bytes.
 HYBRIDC_INLINE void hybridc_ldmatrix(unsigned* to, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -48,13 +48,18 @@ HYBRIDC_INLINE void hybridc_softmax(float* scores, float* reference, float* tota
   }
 }
 
-// Scales the sums of a lane's rows, where any of the warp's is to be scaled.
+// Whether anything that one of the warp's lanes has summed up is to be scaled.
+template <int rows>
+HYBRIDC_INLINE int hybridc_moved(const float* factor) {
+  bool moved = false;
+#pragma unroll
+  for (int row = 0; row < rows; ++row) moved |= factor[row] != 1.0f;
+  return __any_sync(0xffffffffu, moved);
+}
+
+// Scales the sums of a lane's rows.
 template <int rows, int count, int wide>
 HYBRIDC_INLINE void hybridc_rescale(float* sums, const float* factor) {
-  bool changed = false;
-#pragma unroll
-  for (int row = 0; row < rows; ++row) changed |= factor[row] != 1.0f;
-  if (!__any_sync(0xffffffffu, changed)) return;
 #pragma unroll
   for (int row = 0; row < rows; ++row)
 #pragma unroll

@@ -128,6 +128,11 @@ class Cut:
         return 0 if self.tensor else self.rows * self.columns * _FLOAT
 
     @property
+    def alone(self) -> bool:
+        """Whether one warp meets all keys of its rows, so that there is nothing to be joined."""
+        return self.key_warps * self.splits == 1
+
+    @property
     def part_floats(self) -> int:
         """Floats of the results of the warps that meet the same columns."""
         return self.rows * (self.width + PAD)

@@ -52,7 +52,13 @@ class Results:
             s = first + row
             number = (split * heads + head) * rows + s
             keep = self._stored if cut.splits == 1 else self._kept
-            body = self._merged(cut.key_warps, places, steps, keep, (head, s, column, number))
+            at = (head, s, column, number)
+            if cut.alone:
+                value, total = (tir.address(memory, n * _FLOAT) for n in (value, mark + 1))
+                found = [tir.got("float32", place) for place in (value, total)]
+                body = self._stored(found, *at)
+            else:
+                body = self._merged(cut.key_warps, places, steps, keep, at)
             bounds = [q < count] if count % cut.threads else []
             bounds += [s < rows] if rows % cut.rows else []
             return tir.when(bounds, body)
@@ -77,7 +83,7 @@ class Results:
             **tir.unflatten(row, product.left.own),
             **tir.unflatten(column, product.right.own),
         }
-        indices, value = self.match.result(axes, found[_SUM], found[_TOTAL])
+        indices, value = self.match.result(axes, found[_SUM], found[_TOTAL], self.cut.alone)
         return tirx.BufferStore(self.match.written, value, indices)
 
     def _kept(self, found: Any, head: Expr, row: Expr, column: Expr, number: Expr) -> Any:
