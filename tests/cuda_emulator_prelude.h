@@ -275,11 +275,12 @@ void wgmma(float* sums, const void* left, const void* right, bool left_by, bool 
     return std::make_pair(tile_element(left, left_by, g + 8 * (i / 2 % 2), k),
                           tile_element(right, right_by, i / 4 * 8 + 2 * q + i % 2, k));
   };
-  // What may be read from now on is seen now, and read as late as it may be.
+  // What may be read from now on is seen now, by one lane of those that read it, and read as late as
+  // it may be.
   for (int i = 0; i < columns / 2; ++i)
     for (int k = 0; k < 64; ++k) {
-      watch_async_read(elements(i, k).first, 2);
-      watch_async_read(elements(i, k).second, 2);
+      if (i % 2 == 0 && i < 4 && q == 0) watch_async_read(elements(i, k).first, 2);
+      if (i % 4 < 2 && lane() < 4) watch_async_read(elements(i, k).second, 2);
     }
   threads[current].products.push_back([=] {
     for (int i = 0; i < columns / 2; ++i)
@@ -315,7 +316,8 @@ void wgmma_held(float* sums, const unsigned* weights, const void* right, bool by
     return tile_element(right, by_depth, i / 4 * 8 + 2 * q + i % 2, k);
   };
   for (int i = 0; i < columns / 2; ++i)
-    for (int k = 0; k < 64; ++k) watch_async_read(element(i, k), 2);
+    for (int k = 0; k < 64; ++k)
+      if (i % 4 < 2 && lane() < 4) watch_async_read(element(i, k), 2);
   threads[current].products.push_back([=] {
     if (std::memcmp(given.data(), weights, 64)) fault = "a product's operand is overwritten";
     for (int i = 0; i < columns / 2; ++i)
