@@ -62,13 +62,15 @@ HYBRIDC_INLINE void hybridc_cluster_done() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
-// A place in shared memory as it is in that of another block of the cluster.
-HYBRIDC_INLINE const void* hybridc_beside(const void* place, int block) {
-  const void* found;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(found) : "l"(place), "r"(block));
-  return found;
-}
 #endif
+
+// A place in shared memory as it is in that of another block of the cluster, where there are such.
+HYBRIDC_INLINE const void* hybridc_beside(const void* place, int block) {
+#if __CUDA_ARCH__ >= 900
+  asm("mapa.u64 %0, %1, %2;" : "=l"(place) : "l"(place), "r"(block));
+#endif
+  return place;
+}
 
 // Asks for what lies there, so that it is in the L2 cache when it is read.
 HYBRIDC_INLINE void hybridc_prefetch(const void* from) {

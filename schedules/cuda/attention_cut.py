@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, WARP
 from hybridc.compiler.interfaces import Point
 from hybridc.schedules.cuda.attention import Flash
 from hybridc.schedules.cuda.operands import ROW_BYTES
@@ -23,7 +23,8 @@ _BESIDE = 32
 class Cut:
     """How an attention is cut: rows of a block and a warp, columns met at once, by how many warps.
 
-    Keys are divided among `splits` blocks, whose results another launch joins; `stages` blocks of
+    Keys are divided among `splits` blocks, whose results are joined within a cluster, where the GPU
+    has such and these are no more than it takes, or by another launch; `stages` blocks of
     keys and values are in shared memory; by `warpgroups`, four warps multiply together.  `kind` is
     how products are multiplied.
     """
@@ -35,6 +36,7 @@ class Cut:
     splits: int
     stages: int
     warpgroups: int
+    clusters: bool
     depth: int
     features: int
     by_depth: bool
@@ -46,6 +48,7 @@ class Cut:
         by_depth = match.sources[2].by_depth
         return cls(
             **point,
+            clusters=CLUSTERS in match.gpu.features,
             depth=match.depth,
             features=match.features,
             by_depth=by_depth,
@@ -126,6 +129,11 @@ class Cut:
     def weight_bytes(self) -> int:
         """Bytes of exponentials, which CUDA cores read of shared memory."""
         return 0 if self.tensor else self.rows * self.columns * _FLOAT
+
+    @property
+    def together(self) -> int:
+        """Blocks of a cluster, which join what they have of the same rows; 1 where none does."""
+        return self.splits if self.clusters and self.splits <= MOST_CLUSTERED else 1
 
     @property
     def alone(self) -> bool:

@@ -46,6 +46,8 @@ _BARRIER, _BEGIN = 60, 240
 _MEMORY = 800  # cycles until a copy arrives
 _LATENCY = 2_500
 _LAUNCH = 4_000  # cycles that a second launch takes, 2 to 3 µs
+# Cycles in which the blocks of a cluster meet twice, and bytes that they read of others in one.
+_MEETINGS, _CLUSTER_BYTES = 800, 16
 
 
 def space(match: Flash) -> Space:
@@ -54,7 +56,7 @@ def space(match: Flash) -> Space:
     And whether four warps multiply together.
     """
     together = "wgmma" in match.gpu.features and match.kind in _WARPGROUPS
-    stages = _STAGES if "cp.async" in match.gpu.features else _STAGES[:1]
+    stages: tuple[int, ...] = _STAGES if "cp.async" in match.gpu.features else _STAGES[:1]
     step = match.sources[1].step
     if together:
         stages += _GROUP_STAGES
@@ -143,7 +145,10 @@ def estimate(match: Flash, point: Point) -> float:
     met = columns if not match.first else min(columns, match.first + rows // 2)
     steps = -(-met // (cut.columns * cut.splits))
     apart = 0.0
-    if cut.splits > 1:
+    if cut.together > 1:
+        joined = cut.key_warps * min(cut.rows, rows) * cut.width * _FLOAT
+        apart = _MEETINGS + joined * min(room, last) / _CLUSTER_BYTES
+    elif cut.splits > 1:
         moved = 2 * cut.splits * heads * rows * cut.width * _FLOAT
         apart = _LAUNCH + moved / gpu.sms / _L2_BYTES
     read = heads * (rows + 2 * columns) * (match.depth + match.features) * cut.size / 2
