@@ -14,7 +14,7 @@ STEPS = ROW_BYTES // _DEEP_BYTES  # of products along 128 bytes, the depth of a 
 PAD = 8  # floats behind each row of results in shared memory, against bank conflicts
 _FLOAT = 4
 _MOST_HELD = 32  # registers for queries, which are read again for each block of keys otherwise
-_OTHER_REGISTERS = 40
+_OTHER_REGISTERS, _MASK_REGISTERS = 40, 8
 # Registers of a lane on CUDA cores for chunks of 4 of 8 columns side by side.
 _BESIDE = 32
 
@@ -37,6 +37,7 @@ class Cut:
     stages: int
     warpgroups: int
     clusters: bool
+    masked: bool
     depth: int
     features: int
     by_depth: bool
@@ -49,6 +50,7 @@ class Cut:
         return cls(
             **point,
             clusters=CLUSTERS in match.gpu.features,
+            masked=not match.plain,
             depth=match.depth,
             features=match.features,
             by_depth=by_depth,
@@ -166,7 +168,8 @@ class Cut:
             # Of each row its largest score, total and factor, and a chunk of 4.
             return sums + (3 + 4) * self.warp_rows // 4 + _BESIDE + _OTHER_REGISTERS
         if self.warpgroups:
-            return sums + self.columns // 4 + _OTHER_REGISTERS
+            masks = _MASK_REGISTERS if self.masked else 0
+            return sums + self.columns // 4 + masks + _OTHER_REGISTERS
         down = self.warp_rows // 16
         queries = 4 * (self.depth_steps if self.held else 1)
         return sums + down * (queries + 4 + 6) + 4 + _OTHER_REGISTERS
