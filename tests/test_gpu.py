@@ -49,6 +49,8 @@ KERNELS: dict[str, Any] = {
     "depthwise convolution": WINDOWS["depthwise"],
     "fp16 product of a long depth": product([64, 4096], [4096, 96], "float16"),
 }
+# How far results may be off, of the largest: weights of attention are of 16 bits between products.
+_WEIGHED, _SHARE = 2e-3, 1e-4
 SHARES = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 
 
@@ -58,6 +60,7 @@ def test_kernels_on_the_device_at_several_points(name: str) -> None:
 
     here = target.parse("cuda")
     device = runtime.device(0)
+    share = _WEIGHED if "attention" in name else _SHARE
     for func in KERNELS[name](here):
         arrays = feed(func)
         wanted = reference(func, arrays)
@@ -71,7 +74,7 @@ def test_kernels_on_the_device_at_several_points(name: str) -> None:
                 made["main"](*tensors)
                 for tensor, right in zip(tensors, wanted, strict=True):
                     got = to_numpy(tensor.copyto(tvm.cpu()), right.dtype)
-                    close(got, right, 1e-4, f"{type(rule).__name__} {point}")
+                    close(got, right, share, f"{type(rule).__name__} {point}")
 
 
 @pytest.mark.parametrize("dtype", SHARES)

@@ -62,13 +62,15 @@ HYBRIDC_INLINE void hybridc_cluster_done() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
 }
 
-// A place in shared memory as it is in that of another block of the cluster.
-HYBRIDC_INLINE const void* hybridc_beside(const void* place, int block) {
-  const void* found;
-  asm("mapa.u64 %0, %1, %2;" : "=l"(found) : "l"(place), "r"(block));
-  return found;
-}
 #endif
+
+// A place in shared memory as it is in that of another block of the cluster, where there are such.
+HYBRIDC_INLINE const void* hybridc_beside(const void* place, int block) {
+#if __CUDA_ARCH__ >= 900
+  asm("mapa.u64 %0, %1, %2;" : "=l"(place) : "l"(place), "r"(block));
+#endif
+  return place;
+}
 
 // Asks for what lies there, so that it is in the L2 cache when it is read.
 HYBRIDC_INLINE void hybridc_prefetch(const void* from) {
@@ -93,6 +95,13 @@ HYBRIDC_INLINE float hybridc_exp2(float power) {
   float made;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(made) : "f"(power));
   return made;
+}
+
+// These are computed here, not behind what is waited for next.
+template <int count>
+HYBRIDC_INLINE void hybridc_now(float* values) {
+#pragma unroll
+  for (int i = 0; i < count; ++i) asm volatile("" : "+f"(values[i])::"memory");
 }
 
 // Four 8x8 matrices of 16-bit elements; each lane names one row, of 16 bytes.

@@ -48,13 +48,18 @@ HYBRIDC_INLINE void hybridc_softmax(float* scores, float* reference, float* tota
   }
 }
 
-// Scales the sums of a lane's rows, where any of the warp's is to be scaled.
+// Whether anything that one of the warp's lanes has summed up is to be scaled.
+template <int rows>
+HYBRIDC_INLINE int hybridc_moved(const float* factor) {
+  bool moved = false;
+#pragma unroll
+  for (int row = 0; row < rows; ++row) moved |= factor[row] != 1.0f;
+  return __any_sync(0xffffffffu, moved);
+}
+
+// Scales the sums of a lane's rows.
 template <int rows, int count, int wide>
 HYBRIDC_INLINE void hybridc_rescale(float* sums, const float* factor) {
-  bool changed = false;
-#pragma unroll
-  for (int row = 0; row < rows; ++row) changed |= factor[row] != 1.0f;
-  if (!__any_sync(0xffffffffu, changed)) return;
 #pragma unroll
   for (int row = 0; row < rows; ++row)
 #pragma unroll
@@ -74,22 +79,31 @@ HYBRIDC_INLINE void hybridc_meet() { __syncwarp(); }
 
 // Parts of a row that were computed apart, each against its own score, as one: `to` gets the weighted
 // value, the total and the largest of these scores.  `marks` are that score, as a power of 2, and the
-// total of each part; parts are `value_step` and `mark_step` apart.
-template <int parts>
+// total of each part; parts are `value_step` and `mark_step` apart, and so in each of the cluster's
+// `blocks`.
+template <int parts, int blocks = 1>
 HYBRIDC_INLINE void hybridc_merge(float* to, const void* values, int value_step, const void* marks,
                                   int mark_step) {
-  const float* value = static_cast<const float*>(values);
-  const float* mark = static_cast<const float*>(marks);
-  float found = mark[0];
+  float found = -INFINITY, sum = 0.0f, total = 0.0f;
 #pragma unroll
-  for (int part = 1; part < parts; ++part) found = fmaxf(found, mark[part * mark_step]);
+  for (int block = 0; block < blocks; ++block) {
+    const void* mark = blocks > 1 ? hybridc_beside(marks, block) : marks;
+#pragma unroll
+    for (int part = 0; part < parts; ++part)
+      found = fmaxf(found, static_cast<const float*>(mark)[part * mark_step]);
+  }
   float shift = found == -INFINITY ? 0.0f : found;
-  float sum = 0.0f, total = 0.0f;
 #pragma unroll
-  for (int part = 0; part < parts; ++part) {
-    float weight = hybridc_exp2(mark[part * mark_step] - shift);
-    sum += weight * value[part * value_step];
-    total += weight * mark[part * mark_step + 1];
+  for (int block = 0; block < blocks; ++block) {
+    const void* mark = blocks > 1 ? hybridc_beside(marks, block) : marks;
+    const void* value = blocks > 1 ? hybridc_beside(values, block) : values;
+#pragma unroll
+    for (int part = 0; part < parts; ++part) {
+      const float* own = static_cast<const float*>(mark) + part * mark_step;
+      float weight = hybridc_exp2(own[0] - shift);
+      sum += weight * static_cast<const float*>(value)[part * value_step];
+      total += weight * own[1];
+    }
   }
   to[0] = sum;
   to[1] = total;

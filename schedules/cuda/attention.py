@@ -108,14 +108,22 @@ class Flash(Match):
         """A logit as a factor and the rest."""
         return _factored(self.blocks["logits"].body.value)
 
-    def result(self, axes: Axes, value: Expr, total: Expr) -> tuple[list[Expr], Expr]:
-        """Where a weighted sum goes and what becomes of it; `axes` are those of the values."""
+    def result(
+        self, axes: Axes, value: Expr, total: Expr, divided: bool
+    ) -> tuple[list[Expr], Expr]:
+        """Where a weighted sum goes and what becomes of it; `axes` are those of the values.
+
+        It may be `divided` by the total already.
+        """
         block, source = self.blocks["output"], self.blocks["values"].writes[0]
         load = next(load for load in block.loads if load.source.same_as(source))
         own = {axis: tirx.const(0, axis.ty.dtype) for axis in block.spatial}
         for index, place in zip(load.indices, self._in_order("values", axes), strict=True):
             own.update({axis: place for axis in own if axis.same_as(index)})
-        made = self._known(block.body.value, {"values": value, "total": total})
+        made = block.body.value
+        if divided:
+            made = structural_map(made, (prim.Div, lambda quotient: quotient.a))
+        made = self._known(made, {"values": value, "total": total})
         return self.store(own, substituted(made, own))
 
     def _in_order(self, name: str, axes: Axes) -> list[Expr]:

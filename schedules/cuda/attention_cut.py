@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, WARP
 from hybridc.compiler.interfaces import Point
 from hybridc.schedules.cuda.attention import Flash
 from hybridc.schedules.cuda.operands import ROW_BYTES
@@ -14,7 +14,7 @@ STEPS = ROW_BYTES // _DEEP_BYTES  # of products along 128 bytes, the depth of a 
 PAD = 8  # floats behind each row of results in shared memory, against bank conflicts
 _FLOAT = 4
 _MOST_HELD = 32  # registers for queries, which are read again for each block of keys otherwise
-_OTHER_REGISTERS = 40
+_OTHER_REGISTERS, _MASK_REGISTERS = 40, 8
 # Registers of a lane on CUDA cores for chunks of 4 of 8 columns side by side.
 _BESIDE = 32
 
@@ -23,7 +23,8 @@ _BESIDE = 32
 class Cut:
     """How an attention is cut: rows of a block and a warp, columns met at once, by how many warps.
 
-    Keys are divided among `splits` blocks, whose results another launch joins; `stages` blocks of
+    Keys are divided among `splits` blocks, whose results are joined within a cluster, where the GPU
+    has such and these are no more than it takes, or by another launch; `stages` blocks of
     keys and values are in shared memory; by `warpgroups`, four warps multiply together.  `kind` is
     how products are multiplied.
     """
@@ -35,6 +36,8 @@ class Cut:
     splits: int
     stages: int
     warpgroups: int
+    clusters: bool
+    masked: bool
     depth: int
     features: int
     by_depth: bool
@@ -46,6 +49,8 @@ class Cut:
         by_depth = match.sources[2].by_depth
         return cls(
             **point,
+            clusters=CLUSTERS in match.gpu.features,
+            masked=not match.plain,
             depth=match.depth,
             features=match.features,
             by_depth=by_depth,
@@ -128,6 +133,16 @@ class Cut:
         return 0 if self.tensor else self.rows * self.columns * _FLOAT
 
     @property
+    def together(self) -> int:
+        """Blocks of a cluster, which join what they have of the same rows; 1 where none does."""
+        return self.splits if self.clusters and self.splits <= MOST_CLUSTERED else 1
+
+    @property
+    def alone(self) -> bool:
+        """Whether one warp meets all keys of its rows, so that there is nothing to be joined."""
+        return self.key_warps * self.splits == 1
+
+    @property
     def part_floats(self) -> int:
         """Floats of the results of the warps that meet the same columns."""
         return self.rows * (self.width + PAD)
@@ -153,7 +168,8 @@ class Cut:
             # Of each row its largest score, total and factor, and a chunk of 4.
             return sums + (3 + 4) * self.warp_rows // 4 + _BESIDE + _OTHER_REGISTERS
         if self.warpgroups:
-            return sums + self.columns // 4 + _OTHER_REGISTERS
+            masks = _MASK_REGISTERS if self.masked else 0
+            return sums + self.columns // 4 + masks + _OTHER_REGISTERS
         down = self.warp_rows // 16
         queries = 4 * (self.depth_steps if self.held else 1)
         return sums + down * (queries + 4 + 6) + 4 + _OTHER_REGISTERS

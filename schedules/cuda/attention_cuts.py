@@ -12,7 +12,8 @@ from hybridc.schedules.cuda.warpgroups import WARPS
 
 _FLOAT = 4
 _ROWS = (16, 32, 64, 128)
-_GROUP_ROWS = (192,)  # beside these, of three warpgroups, whose threads have 168 registers each
+# Beside these, of three warpgroups, whose threads have 168 registers each; and stages for those.
+_GROUP_ROWS, _GROUP_STAGES = (192,), (4,)
 _WARP_ROWS = (16, 32)
 _COLUMNS = (32, 64, 128)
 # Rows that a lane on CUDA cores has every fourth of; columns of a warp at least, there and on
@@ -40,10 +41,13 @@ _SCHEDULERS = 4
 _SHARED_BYTES = 128  # of a multiprocessor in a cycle; and from the L2 cache, as for products
 _L2_BYTES = 24
 _CONTENTION = 0.25
-_BARRIER = 60
+# Cycles of a barrier; and for warpgroups until their first product begins: a fence, descriptors.
+_BARRIER, _BEGIN = 60, 240
 _MEMORY = 800  # cycles until a copy arrives
 _LATENCY = 2_500
 _LAUNCH = 4_000  # cycles that a second launch takes, 2 to 3 µs
+# Cycles in which the blocks of a cluster meet twice, and bytes that they read of others in one.
+_MEETINGS, _CLUSTER_BYTES = 800, 16
 
 
 def space(match: Flash) -> Space:
@@ -52,8 +56,10 @@ def space(match: Flash) -> Space:
     And whether four warps multiply together.
     """
     together = "wgmma" in match.gpu.features and match.kind in _WARPGROUPS
-    stages = _STAGES if "cp.async" in match.gpu.features else _STAGES[:1]
+    stages: tuple[int, ...] = _STAGES if "cp.async" in match.gpu.features else _STAGES[:1]
     step = match.sources[1].step
+    if together:
+        stages += _GROUP_STAGES
     return {
         "rows": _ROWS + (_GROUP_ROWS if together else ()),
         "warp_rows": _CORE_ROWS if match.kind == "float32" else _WARP_ROWS,
@@ -139,7 +145,10 @@ def estimate(match: Flash, point: Point) -> float:
     met = columns if not match.first else min(columns, match.first + rows // 2)
     steps = -(-met // (cut.columns * cut.splits))
     apart = 0.0
-    if cut.splits > 1:
+    if cut.together > 1:
+        joined = cut.key_warps * min(cut.rows, rows) * cut.width * _FLOAT
+        apart = _MEETINGS + joined * min(room, last) / _CLUSTER_BYTES
+    elif cut.splits > 1:
         moved = 2 * cut.splits * heads * rows * cut.width * _FLOAT
         apart = _LAUNCH + moved / gpu.sms / _L2_BYTES
     read = heads * (rows + 2 * columns) * (match.depth + match.features) * cut.size / 2
@@ -168,7 +177,7 @@ def _step(match: Flash, cut: Cut, resident: int) -> float:
         copied / WARP * _COPY / _SCHEDULERS * idle * resident,
     )
     slowest = max(supplies)
-    exposed = (_BARRIER + fetched / _L2_BYTES / cut.stages) / resident
+    exposed = (_BARRIER + cut.warpgroups * _BEGIN + fetched / _L2_BYTES / cut.stages) / resident
     busy = slowest + _CONTENTION * (sum(supplies) - slowest) + exposed
     # A copy has as many steps to arrive as there are stages ahead; without one, its block waits.
     if cut.stages == 1:

@@ -165,7 +165,6 @@ class _Writer:
                 *(tir.call("wait<0>"), tir.barrier()),
                 meeting.cores.each(frame.wide, keep),
                 tir.when(first, tir.unrolled(meeting.rows, mark)),
-                tir.barrier(),
                 self.results.of_block(
                     frame.memory, frame.thread, frame.head, frame.first_row, frame.split
                 ),

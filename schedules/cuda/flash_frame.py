@@ -37,17 +37,24 @@ class Frame:
     @property
     def head(self) -> Expr:
         """Which head of which image."""
-        return self.block // self.row_blocks % self.match.sizes[0]
+        return self._whole // self.row_blocks % self.match.sizes[0]
 
     @property
     def split(self) -> Expr:
-        """Which of those that divide the keys."""
+        """Which of those that divide the keys: side by side in a cluster, far apart otherwise."""
+        if self.cut.together > 1:
+            return self.block % self.cut.splits
         return self.block // (self.row_blocks * self.match.sizes[0])
+
+    @property
+    def _whole(self) -> Expr:
+        """The number of the rows and heads."""
+        return self.block // self.cut.together
 
     @property
     def row_block(self) -> Expr:
         """Which rows.  Causal ones meet the more the later they are: the longest begin first."""
-        number = self.block % self.row_blocks
+        number = self._whole % self.row_blocks
         return self.row_blocks - 1 - number if self.match.first else number
 
     @property

@@ -37,34 +37,61 @@ class Results:
         return tir.buffer("marks", 2 * self.cut.splits * heads * rows, "float32", "global")
 
     def of_block(self, memory: Any, thread: Expr, head: Expr, first: Expr, split: Expr) -> Any:
-        """Store what lies in shared memory; rows begin at `first`."""
+        """Store what lies in shared memory; rows begin at `first`.
+
+        The blocks of a cluster read what all have, and each stores its share.
+        """
         cut, features = self.cut, self.match.features
-        heads, rows, _ = self.match.sizes
-        count = cut.rows * features
+        rows, blocks = self.match.sizes[1], cut.together
+        count = min(cut.rows, rows) * features
+        share = -(-count // blocks)
 
         def turn(i: Expr) -> Any:
-            q = i * cut.threads + thread
+            p = i * cut.threads + thread
+            q = p + split * share if blocks > 1 else p
             row, column = q // features, q % features
-            value = row * (cut.width + PAD) + column
-            mark = cut.key_warps * cut.part_floats + row * 2
-            places = (tir.address(memory, place * _FLOAT) for place in (value, mark))
-            steps = (cut.part_floats, cut.rows * 2)
-            s = first + row
-            number = (split * heads + head) * rows + s
-            keep = self._stored if cut.splits == 1 else self._kept
-            body = self._merged(cut.key_warps, places, steps, keep, (head, s, column, number))
-            bounds = [q < count] if count % cut.threads else []
-            bounds += [s < rows] if rows % cut.rows else []
+            body = self._element(memory, row, column, (head, first + row, split))
+            bounds = [p < share] if share % cut.threads else []
+            bounds += [q < count] if count % blocks else []
+            bounds += [first + row < rows] if rows % cut.rows and rows > cut.rows else []
             return tir.when(bounds, body)
 
-        return tir.loop(-(-count // cut.threads), turn, "out")
+        out = tir.loop(-(-share // cut.threads), turn, "out")
+        if blocks == 1:
+            return tir.sequence([tir.barrier(), out])
+        # The memory of a block is there until all have read it.
+        meet, done = (tir.call(f"{name}<{blocks}>") for name in ("cluster", "cluster_done"))
+        return tir.sequence([meet, out, done])
 
-    def _merged(self, parts: int, places: Any, steps: tuple[int, int], keep: Any, at: Any) -> Any:
+    def _element(self, memory: Any, row: Expr, column: Expr, at: tuple[Expr, Expr, Expr]) -> Any:
+        """Store one; `at` is its head, its row of all, and which block's part it is."""
+        cut, (head, s, split) = self.cut, at
+        value = row * (cut.width + PAD) + column
+        mark = cut.key_warps * cut.part_floats + row * 2
+        heads, rows, _ = self.match.sizes
+        place = (head, s, column, (split * heads + head) * rows + s)
+        if cut.alone:
+            found = [tir.address(memory, n * _FLOAT) for n in (value, mark + 1)]
+            return self._stored([tir.got("float32", each) for each in found], *place)
+        places = (tir.address(memory, n * _FLOAT) for n in (value, mark))
+        steps = (cut.part_floats, cut.rows * 2)
+        keep = self._kept if cut.splits > cut.together else self._stored
+        return self._merged((cut.key_warps, cut.together), places, steps, keep, place)
+
+    def _merged(
+        self, parts: tuple[int, int], places: Any, steps: tuple[int, int], keep: Any, at: Any
+    ) -> Any:
+        """Join parts of so many warps and blocks, and keep what they make."""
         merged = tir.buffer("merged", 3, "float32", "local")
         value, mark = places
         to = tir.address(merged, tir.number(0))
         call = tir.call(
-            f"merge<{parts}>", to, value, tir.number(steps[0]), mark, tir.number(steps[1])
+            f"merge<{parts[0]}, {parts[1]}>",
+            to,
+            value,
+            tir.number(steps[0]),
+            mark,
+            tir.number(steps[1]),
         )
         found = [tirx.BufferLoad(merged, [tir.number(i)]) for i in range(3)]
         return tir.allocated([merged], tir.sequence([call, keep(found, *at)]))
@@ -77,7 +104,7 @@ class Results:
             **tir.unflatten(row, product.left.own),
             **tir.unflatten(column, product.right.own),
         }
-        indices, value = self.match.result(axes, found[_SUM], found[_TOTAL])
+        indices, value = self.match.result(axes, found[_SUM], found[_TOTAL], self.cut.alone)
         return tirx.BufferStore(self.match.written, value, indices)
 
     def _kept(self, found: Any, head: Expr, row: Expr, column: Expr, number: Expr) -> Any:
@@ -92,7 +119,7 @@ class Results:
 
     def joined(self, first: Any) -> Any:
         """The launch, and where keys were divided one more that joins the parts."""
-        if self.cut.splits == 1:
+        if self.cut.splits == self.cut.together:
             return first
         heads, rows, _ = self.match.sizes
         features = self.match.features
@@ -102,7 +129,9 @@ class Results:
         number = q // features
         places = (tir.address(self._parts, q), tir.address(self._marks, number * 2))
         at = (number // rows, number % rows, q % features, number)
-        body = self._merged(self.cut.splits, places, (count, 2 * heads * rows), self._stored, at)
+        body = self._merged(
+            (self.cut.splits, 1), places, (count, 2 * heads * rows), self._stored, at
+        )
         body = tir.when([q < count] if count % _THREADS else [], body)
         axes = [("blockIdx.x", block, -(-count // _THREADS)), ("threadIdx.x", thread, _THREADS)]
         return tir.allocated(

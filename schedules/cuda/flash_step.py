@@ -96,17 +96,24 @@ class Meeting(ABC):
                 *self.scores(keys),
                 *self.logits(step),
                 self.softened(),
-                self.rescaled(),
+                tir.when([self.moved()], self.rescaled()),
                 *self.values(values),
             ]
         )
 
     def totals(self) -> Any:
-        """What lanes have summed up of a row each gets as a whole."""
-        total = self.registers["total"]
-        return tir.unrolled(
-            self.rows, lambda i: tir.call(f"row_total<{self.lanes}>", tir.address(total, i))
-        )
+        """Totals of whole rows; where nothing is to be joined, sums are divided by them."""
+        total, factor = self.registers["total"], self.registers["factor"]
+        name = f"row_total<{self.lanes}>"
+        made = tir.unrolled(self.rows, lambda i: tir.call(name, tir.address(total, i)))
+        if not self.frame.cut.alone:
+            return made
+
+        def inverse(i: Expr) -> Any:
+            one = tirx.const(1, "float32")
+            return tirx.BufferStore(factor, one / tirx.BufferLoad(total, [i]), [i])
+
+        return tir.sequence([made, tir.unrolled(self.rows, inverse), self.rescaled()])
 
     def softened(self) -> Any:
         """Scores become exponentials."""
@@ -119,8 +126,13 @@ class Meeting(ABC):
             tirx.const(match.scale, "float32"),
         )
 
+    def moved(self) -> Expr:
+        """Whether the warp has sums that are to be scaled to these."""
+        factor = tir.address(self.registers["factor"], tir.number(0))
+        return tirx.call_extern("int32", f"hybridc_moved<{self.rows}>", factor) != 0
+
     def rescaled(self) -> Any:
-        """What was summed up so far is scaled to these."""
+        """What was summed up so far is scaled."""
         sums, factor = (
             tir.address(self.registers[name], tir.number(0)) for name in ("sums", "factor")
         )

@@ -38,8 +38,8 @@ class WarpgroupMeeting(TensorMeeting):
             step = before + 1
             products = [*self.scores(self._keys(step)), *self.values(self._values(before))]
             made = [*products, self._awaited("scores", len(products) - self._tiles_down)]
-            made += [*self.logits(step), self.softened(), self._awaited("sums", 0)]
-            return tir.sequence([arrive(step), *made, self.rescaled(), self._narrowed()])
+            made += [*self.logits(step), self.softened(), *self._settled(), self._narrowed()]
+            return tir.sequence([arrive(step), *made])
 
         first, last = tir.number(0), steps - 1
         begin = [arrive(first), *self.scores(self._keys(first)), self._awaited("scores", 0)]
@@ -92,6 +92,17 @@ class WarpgroupMeeting(TensorMeeting):
         columns = {"scores": cut.columns, "sums": cut.width}[name]
         sums = tir.address(self.registers[name], tir.number(0))
         return tir.call(f"products_{columns}<{behind}>", sums)
+
+    def _settled(self) -> list[Any]:
+        """Wait for the sums, which are scaled where that is needed.
+
+        The assembler waits as early as it may: only a branch keeps that behind the exponentials.
+        """
+        count = self.frame.cut.columns // 2
+        now = tir.call(f"now<{count}>", tir.address(self.registers["scores"], tir.number(0)))
+        settled = self._awaited("sums", 0)
+        scaled = tir.when([self.moved()], tir.sequence([settled, self.rescaled()]))
+        return [now, scaled, settled]
 
     def _narrowed(self) -> Any:
         """Exponentials as weights of 16 bits, 16 columns at a time."""
