@@ -151,6 +151,18 @@ def test_any_type_is_padded_beside_open_sizes() -> None:
     np.testing.assert_array_equal(y, np.pad(x, ((0, 0), (1, 2)), constant_values=7))
 
 
+def test_rows_of_a_product_stay_an_open_size_where_another_axis_is_shifted() -> None:
+    nodes = [
+        node("Pad", "x widths", "shifted"),
+        node("Add", "x shifted", "sum"),
+        node("MatMul", "sum w", "y"),
+    ]
+    constants = {"widths": np.array([0, 1, 0, 0, -1, 0]), "w": noise(4, 8)}
+    proto = build(nodes, [("x", FLOAT, ["n", 5, 4])], [("y", FLOAT, None)], constants)
+    outcome = driver.compile_source(proto, Options(threads=1))
+    assert not any("failed" in note for note in outcome.report.notes)
+
+
 def test_indices_beyond_an_open_axis_read_no_memory_of_others() -> None:
     nodes = [node("GatherElements", "x i", "y", axis=0)]
     given = [("x", FLOAT, ["n", 2]), ("i", INT64, [1, 2])]

@@ -109,9 +109,11 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
     x, s, operand = node.inputs[0], node.scope, node.input(2)
     shape = node.shape()
     if (pairs < 0).any():
-        begin = [max(0, -int(low)) for low, _ in pairs]
-        end = [n - max(0, -int(high)) for n, (_, high) in zip(shape, pairs, strict=True)]
-        x = s.strided_slice(x, list(range(len(shape))), begin, end)
+        # Of the others Relax would not see that an open size stays what it is.
+        axes = [axis for axis, pair in enumerate(pairs) if (pair < 0).any()]
+        begin = [max(0, -int(pairs[axis][0])) for axis in axes]
+        end = [shape[axis] - max(0, -int(pairs[axis][1])) for axis in axes]
+        x = s.strided_slice(x, axes, begin, end)
         pairs = np.maximum(pairs, 0)
     fill = node.get("value", 0.0) if operand is None else _known(operand)
     kind = dtype(x)
