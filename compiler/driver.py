@@ -34,7 +34,7 @@ from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
-from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.session import InferenceSession
@@ -187,8 +187,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
-        with clock.stage("reference"):
-            data, wanted = data.answered(model.reference, clock.purse.check)
+        data, wanted = _answered(data, model, clock)
     trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
@@ -207,6 +206,15 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _told(found, shop)
+
+
+def _answered(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:
+    """Samples with the reference's answers, which all stages are held to."""
+    try:
+        with clock.stage("reference"):
+            return data.answered(model.reference, clock.purse.check)
+    except OutOfTimeError as error:
+        raise error.too_short() from None
 
 
 def _numbered(

@@ -7,6 +7,10 @@ import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
+# Names that are listed whole; of more, so many that are most like the one that was given.
+_LISTED = 40
+_NEAREST = 8
+
 
 class HybridcError(Exception):
     """Base of every error that hybridc raises on purpose."""
@@ -63,11 +67,19 @@ class MissingRecordError(HybridcError):
 
 
 def hint(name: str, known: Iterable[str]) -> str:
-    """Say which known name is nearest, or list the known ones: `did you mean 'x'?`."""
+    """Say which known name is nearest, or list the known ones: `did you mean 'x'?`.
+
+    Of more than one line holds, those that are most like it, and how many there are besides.
+    """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, 1)
     near += [each for each in names if each.lower() == name.lower()]
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    if len(names) <= _LISTED:
+        return f"known: {', '.join(names) or 'none'}"
+    alike = sorted(difflib.get_close_matches(name, names, _NEAREST, cutoff=0.0))
+    return f"known: {', '.join(alike)} and {len(names) - _NEAREST} more"
 
 
 def first_line(error: object, otherwise: str | None = None) -> str:

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridc.compiler.assurance import confidence
+from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.confidence import Estimate, quantile, resampled, share_of
+from hybridc.compiler.assurance.difference import Difference
 
 
 @settings(deadline=None)
@@ -52,6 +54,22 @@ def test_few_samples_bound_by_the_worst_and_the_best() -> None:
     found = resampled(sums, lambda total: total[..., 0] / total[..., 1])
     assert found == Estimate(3 / 7, 1 / 4, 1.0)
     assert resampled(sums[:1], lambda total: total[..., 0]) == Estimate.exactly(1.0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 19, 20, 40])
+@pytest.mark.parametrize("spread", [0.1, 0.3])
+def test_bounds_of_accuracy_hold_however_few_samples_there_are(count: int, spread: float) -> None:
+    """Where the error's share varies from sample to sample, by its logarithm's deviation."""
+    rng, runs = np.random.default_rng(0), 200
+    size = 1000
+    true = 1 - 1e-4 * math.exp(spread**2 / 2) / 2
+    missed = 0
+    for _ in range(runs):
+        wanted = rng.standard_normal((count, size))
+        noise = rng.standard_normal((count, size)) * 1e-2
+        noise *= np.exp(spread * rng.standard_normal((count, 1)) / 2)
+        missed += METRICS["cosine"].of(Difference(wanted, wanted + noise)).low > true
+    assert missed <= 0.05 * runs + 3 * math.sqrt(runs * 0.05 * 0.95)
 
 
 def test_what_is_not_finite_is_text_in_json_and_is_read_again() -> None:

@@ -162,6 +162,15 @@ def results() -> list[Result]:
     ]
 
 
+def test_a_reason_keeps_the_numbers_of_its_first_case() -> None:
+    found = [
+        Result(name, "Add", Verdict.UNSUPPORTED, f"ORT 1.{name} takes no region (node 'n{name}')")
+        for name in ("31", "32")
+    ]
+    reasons = summary.of("onnx-node", found, 2, core=True).reasons()
+    assert reasons == [(2, Verdict.UNSUPPORTED, "ORT 1.31 takes no region")]
+
+
 def test_results_are_counted_and_told() -> None:
     found = summary.of("onnx-node", results(), 5, core=True)
     text = found.text()

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from made_up import FACTS, FAST, Candidate, Clock, Maker, all_better, go, verdicts
 
-from hybridc.compiler import driver
+from hybridc.compiler import driver, frontend
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import PassError
+from hybridc.compiler.measurement import clock as measurement
 from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.budgeting import Budgeting
@@ -142,11 +143,19 @@ def test_a_budget_that_is_too_short_for_one_stage_is_said_in_one_line() -> None:
     with pytest.raises(OutOfTimeError, match="it is too short for one stage"):
         go(Steering(budget=1.0), maker, FAST)
     clock = Clock()
-    purse = Purse(2.0, now=clock)
-    purse.check("build")
-    clock.seconds = 2.0
-    with pytest.raises(OutOfTimeError, match="the budget of 2 s ends before build"):
-        purse.check("build")
+    steps = measurement.Clock(lambda _: None, Purse(2.0, now=clock))
+    with steps.stage("build"):
+        clock.seconds = 2.0
+    with pytest.raises(OutOfTimeError, match="the budget of 2 s ends before the step 'build'"):
+        steps.stage("build").__enter__()
+
+
+def test_a_budget_that_ends_before_the_first_stage_is_said_in_one_line(tiny_model: Path) -> None:
+    """While the reference answers no stage has begun."""
+    options = Options(steering=Steering(budget=1e-6))
+    told = "the budget of 1 us ends before the step 'reference': it is too short for one stage"
+    with pytest.raises(OutOfTimeError, match=told):
+        driver.compile_model(frontend.load(tiny_model), options)
 
 
 def test_what_was_kept_is_delivered_when_no_time_is_left_for_a_profile(

@@ -13,6 +13,8 @@ from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, LogError, MissingRecordError
 from hybridc.compiler.log import access
+from hybridc.compiler.log.advice import LogAdvice
+from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.record import Record
 
 
@@ -142,6 +144,15 @@ def test_a_record_whose_rule_or_point_is_gone_is_passed_over(
 
 def replaced(record: Record, **given: Any) -> Record:
     return dataclasses.replace(record, seconds=(1e-9,), **given)
+
+
+def test_a_kernel_that_leaves_nothing_to_choose_misses_nothing(tmp_path: Path) -> None:
+    with access.open_log(str(tmp_path / "log.sqlite")) as log:
+        advice = LogAdvice(log, Described.of("target", {}), Described.of("toolchain", {}))
+        for kernel in ("plain", "open"):
+            assert advice.choose(kernel, "0" * 32, lambda *_: None, "warm") is None
+        advice.missed("open")
+        assert (advice.describe()["misses"], advice.describe()["defaults"]) == (1, ["open"])
 
 
 def test_near_records_count_as_the_policy_says(source: Path, tuned: Path) -> None:

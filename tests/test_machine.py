@@ -63,7 +63,10 @@ def test_the_description_of_a_target_builds_it_again() -> None:
         ({"machine": []}, "a machine is described by"),
         ({"caches": [1, 2]}, "caches are three sizes in bytes"),
         ({"caches": [4096, 2048, 1024]}, "caches are three sizes in bytes"),
-        ({"mcpu": "abacus"}, "LLVM knows no CPU 'abacus'; "),
+        (
+            {"mcpu": "abacus"},
+            r"no CPU 'abacus'; known: (?:[\w-]+, ){7}[\w-]+ and \d+ more$",
+        ),
         ({"mcpu": 5}, 'a target\'s "mcpu" is the name of a CPU, got 5'),
         ({"mcpu": "i386"}, "CPU 'i386' has 32 bits"),
         ({"mtriple": "aarch64"}, "a target in JSON has no 'mtriple'; known: caches"),

@@ -60,6 +60,14 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         {"w": noise(2, 51, 4) / 4, "r": noise(2, 51, 17) / 4},
     ),
     "signal": ([node("Conv", "x k", "y", pads=[1, 1])], [2, 3, "n"], {"k": noise(5, 3, 3)}),
+    **{
+        f"framed by {mode}": (
+            [node("Pad", "x widths", "y", mode=mode)],
+            IMAGE,
+            {"widths": np.array([0, 0, 1, 0, 0, 1, 0, 1])},
+        )
+        for mode in ("edge", "reflect", "wrap")
+    },
     "shares": ([node("Softmax", "x", "y", axis=1)], [2, "n", 3], {}),
     "sums": ([node("CumSum", "x axis", "y")], [2, "n", 3], {"axis": np.array(1)}),
     "turned": (
@@ -131,6 +139,28 @@ def test_an_operator_beside_open_sizes(name: str) -> None:
         for got, right in zip(session.run(None, feed), wanted, strict=True):
             assert got.shape == right.shape
             np.testing.assert_allclose(got, right, 1e-3, 1e-4)
+
+
+def test_any_type_is_padded_beside_open_sizes() -> None:
+    nodes = [node("Cast", "x", "i", to=INT64), node("Pad", "i widths k", "y")]
+    constants = {"widths": np.array([0, 1, 0, 2]), "k": np.array(7)}
+    proto = build(nodes, [("x", FLOAT, ["n", "m"])], [("y", INT64, None)], constants)
+    artifact = driver.compile_source(proto, Options(threads=1, verify="off")).artifact
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    (y,) = InferenceSession(artifact, 1).run(None, {"x": x})
+    np.testing.assert_array_equal(y, np.pad(x, ((0, 0), (1, 2)), constant_values=7))
+
+
+def test_rows_of_a_product_stay_an_open_size_where_another_axis_is_shifted() -> None:
+    nodes = [
+        node("Pad", "x widths", "shifted"),
+        node("Add", "x shifted", "sum"),
+        node("MatMul", "sum w", "y"),
+    ]
+    constants = {"widths": np.array([0, 1, 0, 0, -1, 0]), "w": noise(4, 8)}
+    proto = build(nodes, [("x", FLOAT, ["n", 5, 4])], [("y", FLOAT, None)], constants)
+    outcome = driver.compile_source(proto, Options(threads=1))
+    assert not any("failed" in note for note in outcome.report.notes)
 
 
 def test_indices_beyond_an_open_axis_read_no_memory_of_others() -> None:

@@ -3,12 +3,17 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx_models import FLOAT, build, node, noise
 
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.errors import ModelError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
 from hybridc.compiler.model import Array
+from hybridc.compiler.session import InferenceSession
 
 # Extent, window, stride, dilation.
 CASES = [(9, 1, 3, 1), (10, 1, 2, 1), (9, 3, 1, 2), (10, 2, 1, 3), (9, 3, 2, 3), (10, 3, 3, 2)]
@@ -68,3 +73,36 @@ def test_an_image_of_open_size() -> None:
     (got,), (right,) = evaluate(loaded.module, [x]), loaded.reference({"x": x})
     assert got.shape == x.shape
     np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool"])
+@pytest.mark.parametrize("mode", ["SAME_LOWER", "SAME_UPPER"])
+def test_strides_over_open_sizes(kind: str, mode: str) -> None:
+    """With what is added to the result, whose size has to be seen to be the same."""
+    options: dict[str, Any] = {"strides": [2, 3], "dilations": [1, 1]}
+    if kind != "Conv":
+        options["kernel_shape"] = [3, 3]
+    weights = {"w": noise(2, 2, 3, 3)} if kind == "Conv" else {}
+    name = " ".join(["x", *weights])
+    nodes = [
+        node(kind, name, "a", auto_pad=mode, **options),
+        node("Relu", "x", "r"),
+        node(kind, " ".join(["r", *weights]), "b", auto_pad=mode, **options),
+        node("Add", "a b", "y"),
+    ]
+    given: list[Any] = [("x", FLOAT, ["n", 2, "h", "v"])]
+    proto = build(nodes, given, [("y", FLOAT, None)], weights)
+    session = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact, 1)
+    reference = onnxruntime.InferenceSession(proto.SerializeToString())
+    for height, width in ((4, 7), (5, 9), (8, 8), (9, 2), (1, 1)):
+        feed = {"x": noise(2, 2, height, width)}
+        (got,) = session.run(None, feed)
+        right: Any = reference.run(None, feed)[0]
+        np.testing.assert_allclose(got, right, 1e-4, 1e-5, err_msg=f"{height} x {width}")
+
+
+def test_averages_over_open_sizes_are_refused_in_one_line() -> None:
+    made = node("AveragePool", "x", "y", auto_pad="SAME_UPPER", kernel_shape=[3], strides=[2])
+    proto = build([made], [("x", FLOAT, [1, 2, "l"])], [("y", FLOAT, None)])
+    with pytest.raises(ModelError, match=r"auto_pad=SAME_UPPER, strides and open sizes; .*--shape"):
+        load(proto)

@@ -209,3 +209,12 @@ def test_random_inputs_that_are_refused_leave_the_examples(dtype: str) -> None:
     assert (len(found.feeds), len(wanted), found.told) == (1, 1, "the example inputs")
     with pytest.raises(InputError, match="9 is wanted"):
         samples(MODEL, plans.plan(Options(dtype=dtype))).answered(picky)
+
+
+def test_several_samples_are_drawn_where_a_metric_is_limited() -> None:
+    def count(**limits: Any) -> int:
+        return len(chosen(dtype="fp32", contract=Contract(**limits)).feeds)
+
+    assert count() == count(max_size="1GB") == 1
+    assert count(validate=len, min_accuracy={"validate": 1}) == 1
+    assert count(min_accuracy={"cosine": 0.9}) == 5

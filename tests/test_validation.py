@@ -111,7 +111,7 @@ def test_a_budget_ends_a_function_that_hangs(hanging: Callable[[Any], Any]) -> N
 
 def test_samples_that_are_too_few_are_told_as_such() -> None:
     limits = Contract(min_accuracy={"top1": 0.99})
-    with pytest.raises(ContractError, match=r"1 sample is too few to be sure of accuracy top1 \("):
+    with pytest.raises(ContractError, match=r"5 samples are too few to be sure of accuracy top1"):
         driver.compile(classifier(), contract=limits)
 
 

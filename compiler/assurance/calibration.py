@@ -155,9 +155,13 @@ def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
     return [{name: array[index] for name, array in samples.items()} for index in range(count)]
 
 
-def random_feeds(inputs: tuple[TensorSpec, ...], seed: int) -> Feeds:
-    """One random feed, the same for the same seed; open sizes are those to measure at."""
-    return [random_feed(inputs, seed)]
+def random_feeds(inputs: tuple[TensorSpec, ...], seed: int, count: int = 1) -> Feeds:
+    """Random feeds, the same for the same seed; open sizes are those to measure at.
+
+    They are others than `activations.random_feeds` draws to find ranges.
+    """
+    others = np.random.SeedSequence((seed, 1)).generate_state(count - 1)
+    return [random_feed(inputs, each) for each in (seed, *map(int, others))]
 
 
 def _check_names(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> None:

@@ -24,6 +24,8 @@ _RESAMPLES = 1000
 _GROUPS = 400
 # The bootstrap promises too much on fewer samples than this.
 _ENOUGH = 20
+# Of so many the worst lies below the median with LEVEL: 1 - 2^-5.
+FEW = 5
 
 
 @dataclass(frozen=True)
@@ -89,19 +91,25 @@ def share_of(hits: float, total: float, samples: int) -> Estimate:
     return Estimate(value, min(value, max(0.0, low)), max(value, min(1.0, high)))
 
 
-def resampled(sums: Floats, value: Callable[[Floats], Floats]) -> Estimate:
+def resampled(
+    sums: Floats,
+    value: Callable[[Floats], Floats],
+    doubt: Callable[[float], float] = lambda value: value,
+) -> Estimate:
     """A smooth function of sums over samples, by the studentised bootstrap, seeded.
 
     `sums` is `[samples, k]`, what each sample adds to the `k` sums; `value` takes `[..., k]`.
     Plain percentiles promise too much where a few samples carry most of the error; dividing by
     each draw's own standard error mends most of that (Efron and Tibshirani, An Introduction to
     the Bootstrap, 12.5), a stricter level the rest.  Of few samples the bounds are the worst and
-    the best of them, each taken alone, and of one the value itself.
+    the best of them, each taken alone; of fewer than `FEW` the worst, too, may be a good one, and
+    `doubt` says how much worse it is taken to be.
     """
     found = float(value(sums.sum(axis=0)))
     if len(sums) < _ENOUGH:
         alone = [float(each) for each in value(sums)]
-        return Estimate(found, min(found, *alone, found), max(found, *alone, found))
+        low = min(found, *alone, found)
+        return Estimate(found, low if len(sums) >= FEW else doubt(low), max(found, *alone, found))
     if not math.isfinite(found):
         return Estimate.exactly(found)
     groups = np.array_split(sums, min(len(sums), _GROUPS))

@@ -13,7 +13,7 @@ from typing import Any, cast
 from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.clause import Clause
-from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.assurance.confidence import FEW, Estimate
 from hybridc.compiler.assurance.limits import MEDIAN, checked_percentile, parse_latency
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import InputError, hint
@@ -180,6 +180,11 @@ class Contract:
         if self.max_latency is None or self.latency_percentile == MEDIAN:
             del described["latency_percentile"]
         return described
+
+
+def fewest_samples(accuracies: Iterable[str]) -> int:
+    """How many samples to draw where these are limited: one metric of outputs takes several."""
+    return FEW if any(name != VALIDATE for name in accuracies) else 1
 
 
 def _accuracies(limits: Mapping[str, float], own: Validate | None) -> dict[str, float]:

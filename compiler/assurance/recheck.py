@@ -13,7 +13,7 @@ from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.assurance import calibration, remembered
 from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
-from hybridc.compiler.assurance.contract import VALIDATE, Contract
+from hybridc.compiler.assurance.contract import VALIDATE, Contract, fewest_samples
 from hybridc.compiler.assurance.validation import Validate
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.measurement.clock import Clock, Progress
@@ -142,7 +142,8 @@ def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, st
     seed = artifact.certificate.get("seed", 0)
     if type(seed) is not int or seed < 0:
         raise ArtifactError(f"the certificate of {artifact.name} holds no seed that is known")
-    return calibration.random_feeds(artifact.inputs, seed), f"random, seed {seed}"
+    count = fewest_samples(_limits(artifact).get("min_accuracy", ()))
+    return calibration.random_feeds(artifact.inputs, seed, count), f"random, seed {seed}"
 
 
 def _promised(

@@ -8,6 +8,7 @@ import numpy as np
 
 from hybridc.compiler.assurance import calibration
 from hybridc.compiler.assurance.calibration import Feeds
+from hybridc.compiler.assurance.contract import fewest_samples
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.errors import InputError
@@ -24,16 +25,17 @@ SPLIT = "calibration data, split"
 class Samples:
     """Feeds to verify and measure on, what they are, and the calibration data beside them.
 
-    `calibration` is None where no stage of the compilation asks for ranges.  Without the first feed
-    there may still be `others`, the example inputs of the model.  `apart` are the places of the
-    feeds that gave no ranges, which alone verify what was made with them; None where none gave any.
+    `calibration` is None where no stage of the compilation asks for ranges.  So many of
+    the first feeds are `drawn` at random where the example inputs of the model follow.  `apart` are
+    the places of the feeds that gave no ranges, which alone verify what was made with them; None
+    where none gave any.
     """
 
     feeds: Feeds
     told: str
     calibration: activations.Calibration | None = None
     calibrated: Mapping[str, Any] | None = None
-    others: bool = False
+    drawn: int = 0
     apart: tuple[int, ...] | None = None
 
     def answered(
@@ -54,9 +56,9 @@ class Samples:
         except OutOfTimeError:
             raise
         except InputError:
-            if not self.others:
+            if not self.drawn:
                 raise
-        left = replace(self, feeds=self.feeds[1:], told=_EXAMPLES, others=False)
+        left = replace(self, feeds=self.feeds[self.drawn :], told=_EXAMPLES, drawn=0)
         return left, list(map(answer, left.feeds))
 
 
@@ -83,7 +85,7 @@ def samples(model: Model, plan: Plan) -> Samples:
     if given is None:
         drawn = _random(plan, model)
         made = _calibrated(drawn.feeds, drawn.told, None, model, options.seed)
-        return replace(made, others=drawn.others)
+        return replace(made, drawn=drawn.drawn)
     if len(given) == 1:
         return _calibrated(given, "calibration data", None, model, options.seed)
     return _split(given, model, plan)
@@ -103,11 +105,12 @@ def _split(given: Feeds, model: Model, plan: Plan) -> Samples:
 
 def _random(plan: Plan, model: Model) -> Samples:
     seed = plan.options.seed
-    drawn, told = calibration.random_feeds(model.inputs, seed), f"random, seed {seed}"
+    count = fewest_samples(plan.options.contract.min_accuracy)
+    drawn, told = calibration.random_feeds(model.inputs, seed, count), f"random, seed {seed}"
     if not model.examples:
         return Samples(drawn, told)
     feeds = [*drawn, *map(dict, model.examples)]
-    return Samples(feeds, f"{told}, and {_EXAMPLES}", others=True)
+    return Samples(feeds, f"{told}, and {_EXAMPLES}", drawn=count)
 
 
 def _calibrated(feeds: Feeds, told: str, given: Feeds | None, model: Model, seed: int) -> Samples:

@@ -11,7 +11,8 @@ from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.packages import version_of
 from hybridc.compiler.tables import table
 
-_PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)|\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")
+_PLACES = re.compile(r" \(node (?:'[^']*'|computing '[^']*')\)")
+_NUMBERS = re.compile(r"\d+(?:\.\d+)?%?(?:e[+-]?\d+)?")
 _PACKAGES = ("hybridc", "apache-tvm", "onnx", "onnxruntime", "torch", "numpy")
 _WIDTH = 110  # characters of a reason in text
 
@@ -47,13 +48,19 @@ class Summary:
         return dict(sorted(found.items()))
 
     def reasons(self) -> list[tuple[int, Verdict, str]]:
-        """How often each reason comes, numbers and places left out, the commonest first."""
-        kinds = Counter(
-            (result.verdict, _PLACES.sub("", result.reason))
-            for result in self.results
-            if result.reason
-        )
-        return [(count, *kind) for kind, count in kinds.most_common()]
+        """How often each reason comes, the commonest first.
+
+        Reasons that differ in numbers alone are one, told as it came first; places are left out.
+        """
+        kinds = Counter[tuple[Verdict, str]]()
+        told: dict[tuple[Verdict, str], str] = {}
+        for result in self.results:
+            if result.reason:
+                reason = _PLACES.sub("", result.reason)
+                kind = result.verdict, _NUMBERS.sub("", reason)
+                kinds[kind] += 1
+                told.setdefault(kind, reason)
+        return [(count, kind[0], told[kind]) for kind, count in kinds.most_common()]
 
     def text(self) -> str:
         """For people."""

@@ -108,13 +108,14 @@ class LogAdvice:
             raise missing_records(f"tuning log {self.log.name}", self.missing)
 
     def describe(self) -> Mapping[str, Any]:
-        """What came of it, as JSON data."""
-        count = {kind: 0 for kind in ("hits", "near", "misses")}
-        skipped: dict[str, None] = {}
-        for answer in self.found.values():
-            hit, near = isinstance(answer, Hit), isinstance(answer, Near)
-            count["hits" if hit else "near" if near else "misses"] += 1
-            skipped |= dict.fromkeys(answer.skipped)
+        """What came of it, as JSON data; a kernel that leaves nothing to choose misses nothing."""
+        answers = self.found.values()
+        count = {
+            "hits": sum(isinstance(each, Hit) for each in answers),
+            "near": sum(isinstance(each, Near) for each in answers),
+            "misses": len(self.missing),
+        }
+        skipped = dict.fromkeys(reason for each in answers for reason in each.skipped)
         return {"source": self.log.name, **count, "defaults": self.missing, "skipped": [*skipped]}
 
 

@@ -29,7 +29,7 @@ class Clock:
     @contextmanager
     def stage(self, name: str) -> Generator[None, None, None]:
         """Time what is done within."""
-        self.purse.check(name)
+        self.purse.check(f"the step {name!r}")
         self._progress(name)
         with self.timeline.span(name, "stage"):
             yield
@@ -37,7 +37,7 @@ class Clock:
 
     def tell(self, what: str) -> None:
         """Tell what begins within a stage."""
-        self.purse.check(what)
+        self.purse.check(f"the step {what!r}")
         self._progress(what)
 
     def before(self, step: Pass, module: IRModule) -> None:

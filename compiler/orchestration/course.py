@@ -274,7 +274,7 @@ class Course(Generic[Result]):
         assert error is not None
         missing = error if isinstance(error, MissingRecordError) else None
         if self.best is None and not (self.options.lock is not None and missing):
-            raise _too_short(error) if isinstance(error, OutOfTimeError) else error
+            raise error.too_short() if isinstance(error, OutOfTimeError) else error
         self.missing = self.missing or missing
         match error:
             case OutOfTimeError():
@@ -287,7 +287,3 @@ class Course(Generic[Result]):
                 verdict = FAILED
         self.budget.learn(stage, None, tried.seconds, kept=False)
         return self.close(stage, verdict, said(error), tried)
-
-
-def _too_short(error: OutOfTimeError) -> OutOfTimeError:
-    return OutOfTimeError(f"{error}: it is too short for one stage, and nothing was written")

@@ -15,6 +15,10 @@ from hybridc.compiler.units import format_duration
 class OutOfTimeError(InputError):
     """The budget is used up; what was reached until then stands."""
 
+    def too_short(self) -> "OutOfTimeError":
+        """The same where nothing was reached."""
+        return OutOfTimeError(f"{self}: it is too short for one stage, and nothing was written")
+
 
 def at_leisure(_: str) -> None:
     """Check nothing: for what may take any time."""

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import tvm
+from tvm import te, tirx
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
+from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, Scope, dtype, static
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.rewrite import are_known, constant
 
 _WAYS = {"edge": "edge", "reflect": "reflect", "wrap": "wrap"}  # ONNX's modes as numpy's
 
@@ -42,9 +43,13 @@ def _pad(node: Node) -> Expr:
     if mode not in _WAYS:
         raise UnsupportedError(f"mode={mode}")
     for axis, (extent, pair) in enumerate(zip(node.shape(), pairs, strict=True)):
-        if pair.any():
-            places = _places(extent, pair, _WAYS[mode])
-            x = s.take(x, tvm.relax.const(places, "int64"), axis=axis)
+        if not pair.any():
+            continue
+        if are_known([extent]):
+            places = tvm.relax.const(_places(extent, pair, _WAYS[mode]), "int64")
+            x = s.take(x, places, axis=axis)
+        else:
+            x = _pad_open(s, x, axis, pair, _WAYS[mode])
     return x
 
 
@@ -70,13 +75,45 @@ def _places(extent: int, pair: Array, mode: Any) -> Array:
     return padded
 
 
+def _pad_open(s: Scope, x: Expr, axis: int, pair: Array, mode: str) -> Expr:
+    """Pad an axis whose extent only a call knows, by the elements that `_places` tells."""
+    low, high = (int(width) for width in pair)
+    if min(low, high) < 0:
+        raise UnsupportedError(f"mode={mode} and a crop of an open axis")
+
+    def kernel(a: Expr) -> Expr:
+        extent = a.shape[axis]
+        sizes = [*a.shape[:axis], extent + low + high, *a.shape[axis + 1 :]]
+
+        def element(*i: Any) -> Any:
+            return a(*i[:axis], _place(i[axis] - low, extent, mode), *i[axis + 1 :])
+
+        return te.compute(sizes, element, name="padded")
+
+    return s.te(kernel, x)
+
+
+def _place(at: Any, extent: Any, mode: str) -> Any:
+    """The element that is seen at a place before, within or behind an axis."""
+    last = extent - 1
+    if mode == "wrap":
+        return tirx.floormod(at, extent)
+    if mode == "edge":
+        return tirx.max(tirx.min(at, last), 0)
+    # There and back again, as often as it takes; one element is its own reflection.
+    forth = tirx.floormod(at, tirx.max(2 * last, 1))
+    return tirx.min(forth, 2 * last - forth)
+
+
 def _pad_constant(node: Node, pairs: Array) -> Expr:
     x, s, operand = node.inputs[0], node.scope, node.input(2)
     shape = node.shape()
     if (pairs < 0).any():
-        begin = [max(0, -int(low)) for low, _ in pairs]
-        end = [n - max(0, -int(high)) for n, (_, high) in zip(shape, pairs, strict=True)]
-        x = s.strided_slice(x, list(range(len(shape))), begin, end)
+        # Of the others Relax would not see that an open size stays what it is.
+        axes = [axis for axis, pair in enumerate(pairs) if (pair < 0).any()]
+        begin = [max(0, -int(pairs[axis][0])) for axis in axes]
+        end = [shape[axis] - max(0, -int(pairs[axis][1])) for axis in axes]
+        x = s.strided_slice(x, axes, begin, end)
         pairs = np.maximum(pairs, 0)
     fill = node.get("value", 0.0) if operand is None else _known(operand)
     kind = dtype(x)
@@ -93,7 +130,7 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
 def _framed(s: Any, x: Expr, place: tuple[int, int, int], value: Expr) -> Expr:
     """Put constant slices before and behind an axis, so many each; exact in every type."""
     axis, low, high = place
-    shape = [int(extent) for extent in x.ty.shape.values]
+    shape = static(x)
     parts = [x]
     for width, behind in ((low, False), (high, True)):
         if width:

@@ -19,6 +19,7 @@ from hybridc.compiler.dims import Dim, Shape
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
+from hybridc.compiler.frontends.onnx.same_windows import framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
@@ -103,11 +104,13 @@ class Importer(ONNXGraphImporter):
     ) -> Any:
         if op_name in _OF_MANY and None in inputs:  # TVM would follow it as a pointer
             raise UnsupportedError("an operand that is left out")
+        count, scope = attrs["tvm_custom"]["num_outputs"], Scope(self.bb)
+        node = Node(op_name, inputs, attrs, count, opset, scope, of_torch=self.of_torch)
+        node = framed(node)
+        # TVM's own list, in which what is left out is None.
+        inputs, attrs = type(inputs)(node.inputs), dict(node.attributes)
         converter = converters().get(op_name)
         if converter is not None:
-            count = attrs["tvm_custom"]["num_outputs"]
-            scope = Scope(self.bb)
-            node = Node(op_name, inputs, attrs, count, opset, scope, of_torch=self.of_torch)
             converted = converter(node)
             if isinstance(converted, list):
                 return relax.Tuple([self.bb.normalize(value) for value in converted])
