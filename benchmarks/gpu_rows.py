@@ -126,11 +126,8 @@ def replayed_by_torch(call: Callable[..., Any], given: Sequence[Any], machine: M
     return float(np.median(found))
 
 
-def replayed(work: Callable[[], object], machine: Machine, record: Any = None) -> float:
-    """The same of work that TVM asks of the GPU, on a stream of its own.
-
-    `record` makes a graph where not the stream's own recording does.
-    """
+def replayed(work: Callable[[], object], machine: Machine) -> float:
+    """The same of work that TVM asks of the GPU, on a stream of its own."""
     link = Link(machine.device.index)
     machine.device.set_raw_stream(link.stream)
     try:
@@ -141,7 +138,7 @@ def replayed(work: Callable[[], object], machine: Machine, record: Any = None) -
         def several() -> list[object]:
             return [work() for _ in range(number)]
 
-        graph, _held = (record or link.record)(several)
+        graph, _held = link.record(several)
         found: list[float] = []
         for _ in range(machine.counts[1]):
             graph.replay()
