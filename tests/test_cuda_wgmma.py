@@ -1,6 +1,9 @@
 """Products by Hopper's warpgroups: what they read, by the PTX manual, and what comes out."""
 
+import ctypes
 import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,7 @@ from cuda_kernels import check, close, convolution, feed, gpu, product, referenc
 from kernel_builders import Builder
 
 from hybridc.compiler import pipeline, plugin
-from hybridc.compiler.cuda import resources, toolchain
+from hybridc.compiler.cuda import resources, toolchain, wgmma
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.schedules.cuda import warpgroups
 
@@ -123,3 +126,46 @@ def test_the_assembler_takes_every_width_without_spills(columns: int) -> None:
     log = toolchain.find().compile(source, "sm_90a").log
     assert "serializ" not in log
     assert all(usage.spilled == 0 for usage in resources.read_log(log).values())
+
+
+_DESCRIBED = """
+#include <cstdint>
+#define __CUDA_ARCH_FEAT_SM90_ALL
+#define HYBRIDC_INLINE static inline
+static unsigned hybridc_shared(const void* tile) { return reinterpret_cast<std::uintptr_t>(tile); }
+HEAD
+#endif
+extern "C" unsigned long long along(unsigned tile, int step) {
+  return hybridc_descriptor<0>(reinterpret_cast<void*>(std::uintptr_t(tile)), step);
+}
+extern "C" unsigned long long by_depth(unsigned tile, int step) {
+  return hybridc_descriptor<1>(reinterpret_cast<void*>(std::uintptr_t(tile)), step);
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize("rank", [0, 1, 7])
+def test_descriptors_of_tiles_are_the_same_in_each_block_of_a_cluster(
+    rank: int, tmp_path: Path
+) -> None:
+    """On Hopper an address in shared memory tells the block's rank from bit 24 on."""
+    (tmp_path / "d.cpp").write_text(_DESCRIBED.replace("HEAD", wgmma.HEAD))
+    command = [
+        "g++",
+        "-w",
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(tmp_path / "d.so"),
+        str(tmp_path / "d.cpp"),
+    ]
+    subprocess.run(command, check=True)
+    library, tile = ctypes.CDLL(str(tmp_path / "d.so")), 0x2400
+    for name, leading, stride in (("along", 1, 32), ("by_depth", 8192 >> 4, 2048)):
+        made = getattr(library, name)
+        made.restype = ctypes.c_uint64
+        for step in range(4):
+            found = made(rank << 24 | tile, step)
+            assert found & 0x3FFF == (tile + step * stride) >> 4
+            assert found >> 14 == (leading << 16 | 1024 >> 4 << 32 | 1 << 62) >> 14

@@ -50,16 +50,17 @@ HYBRIDC_INLINE void hybridc_fence_async() {
 }
 
 #if __CUDA_ARCH__ >= 900
-// All threads of the cluster, of so many blocks, meet; what they wrote before is seen behind.
+// All threads of the cluster, of so many blocks, meet; what they wrote before is seen behind.  Not
+// `.aligned`: behind a condition, threads of a warp may come apart.
 template <int blocks>
 HYBRIDC_INLINE void hybridc_cluster() {
-  asm volatile("barrier.cluster.arrive.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive;\nbarrier.cluster.wait;" ::: "memory");
 }
 
 // They meet, and what they read before is free behind.
 template <int blocks>
 HYBRIDC_INLINE void hybridc_cluster_done() {
-  asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.aligned;" ::: "memory");
+  asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait;" ::: "memory");
 }
 
 #endif

@@ -17,14 +17,15 @@ _STEPS = 4  # of 16 elements, in 128 bytes
 # offsets in units of 16 bytes, and the swizzle of 128 bytes.  Along the depth, eight rows are 1024
 # bytes, and a step is 32 bytes further; by depth, 64 elements of the own axis are 8192 bytes, eight
 # steps of the depth 1024, and sixteen 2048.
-_HEAD = """
+HEAD = """
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 template <int by_depth>
 HYBRIDC_INLINE unsigned long long hybridc_descriptor(const void* tile, int step) {
   constexpr unsigned long long leading = by_depth ? 8192 >> 4 : 1, stride = 1024 >> 4;
   constexpr unsigned long long rest = leading << 16 | stride << 32 | 1ull << 62;
-  // Steps differ by an addition alone: tiles end below 256 KiB, where its 14 bits do.
-  return (hybridc_shared(tile) >> 4 | rest) + step * (by_depth ? 2048 >> 4 : 32 >> 4);
+  // An address tells in its upper bits which block of a cluster it is of.  Steps differ by an
+  // addition alone: tiles end below 256 KiB, where the 14 bits of an address do.
+  return ((hybridc_shared(tile) & 0x3FFFF) >> 4 | rest) + step * (by_depth ? 2048 >> 4 : 32 >> 4);
 }
 """
 _TAIL = "#endif\n"
@@ -42,7 +43,7 @@ def text(code: str) -> str:
         for held, dtype, columns in sorted(set(_PRODUCTS.findall(code)))
     ]
     waiting = [_waiting(int(columns)) for columns in sorted(set(_WAITS.findall(code)))]
-    return "\n".join([_HEAD, *made, *waiting, _TAIL])
+    return "\n".join([HEAD, *made, *waiting, _TAIL])
 
 
 def _waiting(columns: int) -> str:
