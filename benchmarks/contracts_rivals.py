@@ -32,6 +32,7 @@ RIVALS: Mapping[str, tuple[str, str]] = {
 }
 _SCRIPT = Path(__file__).with_name("rival.py")
 _LONGEST = 3600  # seconds of one task
+_TIMED_OUT = 124  # what `timeout` leaves with
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def rivalled(subject: Subject, rival: str, interpreter: str, folder: Path) -> Ma
                 return Made(file, peer, figure, answer["seconds"], answer["versions"])
             figure = subject.validate(Recorded(folder / answer["outputs"], outputs))
             print(figure, file=child.stdin, flush=True)
+    if child.returncode == _TIMED_OUT:
+        raise RivalError(f"had no model within {_LONGEST} s")
     last = (folder / "log").read_text().strip().splitlines()[-1:]
     raise RivalError(f"ended without a model: {' '.join(last)[:200]}")
 

@@ -182,7 +182,7 @@ def profile(call: Callable[..., Any], given: Sequence[Any], path: Path) -> None:
         torch.cuda.synchronize()
     spent, times = Counter[str](), Counter[str]()
     for event in seen.events() or ():
-        if event.device_type != torch.autograd.DeviceType.CPU:
+        if event.device_type.name != "CPU":
             spent[event.name] += event.time_range.elapsed_us() / _PROFILED
             times[event.name] += 1
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -104,7 +104,7 @@ POINTS = [
         (192, 16, 128, 1, 1, 3, 1),
     )
 ]
-TOGETHER = dict(zip(KNOBS, (64, 16, 64, 1, 1, 3, 1), strict=True))
+TOGETHER: dict[str, int] = dict(zip(KNOBS, (64, 16, 64, 1, 1, 3, 1), strict=True))
 GROUPS: dict[str, Builder] = {
     "causal": attention((1, 1), (65, 200, 32, 48), "causal"),
     "keys transposed": attention((1, 1), (10, 136, 80, 32), None, "bfloat16", transposed=True),
