@@ -7,7 +7,7 @@ import pytest
 from cpus import CPUS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tvm import relax
+from tvm import relax, te, tirx
 from tvm.runtime import tensor
 
 from hybridc.compiler import pipeline, target
@@ -27,6 +27,12 @@ def numbers(shape: list[int], dtype: str) -> Any:
     return values
 
 
+def compiled(builder: Any, cpu: str) -> Any:
+    """The module that a builder made, in loop nests that are scheduled."""
+    context = Context(target.parse(cpu, threads=2), pipeline.rules())
+    return pipeline.run(pipeline.parse("legalize,fuse,schedule"), builder.finalize(), context)
+
+
 def taken(x: Any, places: dict[int, Any], cpu: str, around: bool = False) -> Any:
     """What the compiled operator takes along each axis; perhaps with arithmetic `around` it."""
     builder = relax.BlockBuilder()
@@ -40,9 +46,7 @@ def taken(x: Any, places: dict[int, Any], cpu: str, around: bool = False) -> Any
             y = builder.emit(relax.op.abs(y)) if around else y
             out = builder.emit_output(y)
         builder.emit_func_output(out)
-    context = Context(target.parse(cpu, threads=2), pipeline.rules())
-    module = pipeline.run(pipeline.parse("legalize,fuse,schedule"), builder.finalize(), context)
-    return evaluate(module, [x])[0]
+    return evaluate(compiled(builder, cpu), [x])[0]
 
 
 def same(left: Any, right: Any) -> bool:
@@ -92,3 +96,27 @@ def test_arithmetic_before_and_behind_is_computed_with_it(cpu: str) -> None:
     widths = [(0, 0), (2, 1), (3, 6)]
     places = {axis: np.pad(np.arange(x.shape[axis]), widths[axis], "reflect") for axis in (1, 2)}
     assert same(taken(x, places, cpu, around=True), np.abs(-np.pad(x, widths, "reflect")))
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_what_is_chosen_within_a_part_stays_a_choice(cpu: str) -> None:
+    """Parts end where loads are chosen; other comparisons change within them."""
+    x, z = numbers([7, 10], "int64"), numbers([7, 13], "int64")
+
+    def kernel(a: Any, b: Any) -> Any:
+        def element(row: Any, i: Any) -> Any:
+            joined = tirx.if_then_else(i < 10, a[row, i], b[row, i - 10])
+            factor = tirx.Select(i < 5, tirx.const(2, "int64"), tirx.const(3, "int64"))
+            return joined * factor + (i >= 17).astype("int64")
+
+        return te.compute((7, 23), element, "chosen")
+
+    builder = relax.BlockBuilder()
+    operands = [relax.Var("x", relax.TensorType(each.shape, "int64")) for each in (x, z)]
+    with builder.function("main", operands):
+        with builder.dataflow():
+            out = builder.emit_output(builder.emit_te(kernel, *operands))
+        builder.emit_func_output(out)
+    places = np.arange(23)
+    wanted = np.concatenate([x, z], 1) * np.where(places < 5, 2, 3) + (places >= 17)
+    assert same(evaluate(compiled(builder, cpu), [x, z])[0], wanted)

@@ -51,7 +51,9 @@ def _part(loop: Any, var: Var, begin: int, end: int) -> Any:
 
     def decide(node: Any) -> Any:
         limit = access.boundary(node, var)
-        return node if limit is None else tirx.const((begin < limit.at) == limit.below, "bool")
+        if limit is None or begin < limit.at < end:  # a value that is chosen, not a load
+            return node
+        return tirx.const((begin < limit.at) == limit.below, "bool")
 
     realize, count = loop.body, end - begin
     body = access.decided(realize.block.body, decide)
