@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tvm
 from cuda_kernels import gpu, product
-from fake_driver import FakeDriver
+from fake_driver import CAPTURE_UNSUPPORTED, FakeDriver
 from fake_pool import FakePool, tuner
 from test_cuda_target import A100, NVCC
 
@@ -139,10 +139,37 @@ def test_time_is_taken_between_events_and_caches_are_emptied_before(
     take = made.timer(made.call(library), 0.0)
     fake.calls.clear()
     assert len(take(2)) == 2
-    event = "cuEventCreate", "cuEventCreate", "cuEventRecord", "cuEventRecord"
+    event = "cuEventCreate", "cuEventRecord", "cuEventCreate", "cuEventRecord"
     one = ["cuMemsetD8Async", *event, "cuEventSynchronize", "cuEventElapsedTime"]
     ended = ["cuEventDestroy", "cuEventDestroy"]
     assert fake.calls == ["cuMemAlloc", *one, *ended, *one, *ended]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_small_kernels_are_timed_many_at_a_launch_where_they_can_be_recorded(
+    recorded: bool, arguments: tuple[GpuArguments, Any, str]
+) -> None:
+    made, fake, _ = arguments
+    if not recorded:
+        fake.fails["cuStreamEndCapture"] = CAPTURE_UNSUPPORTED
+    done, marks = [0], list[int]()
+
+    def calls(number: int = 1) -> None:
+        done[0] += number
+
+    def elapsed(taken: Any, *_: Any) -> int:
+        taken._obj.value = 5e-3 * (marks[-1] - marks[-2])  # milliseconds
+        return 0
+
+    fake.cuEventRecord, fake.cuEventElapsedTime = lambda *_: marks.append(done[0]) or 0, elapsed
+    fake.work = lambda: calls(200)  # what a graph of a millisecond holds
+    take = made.timer(calls, 1.9e-3)
+    assert fake.calls.count("cuStreamBeginCapture") == 1
+    fake.calls.clear()
+    seconds = [each for each, undisturbed in take(3) if undisturbed]
+    assert seconds == pytest.approx([5e-6] * 3)
+    # Each sample has two milliseconds; before the first the GPU is kept busy.
+    assert fake.calls.count("cuGraphLaunch") == (1 + 3 * 2) * recorded
 
 
 @pytest.mark.parametrize(

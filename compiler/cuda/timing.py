@@ -1,4 +1,4 @@
-"""Calls of sessions, timed on their GPU by its own clock: what a call adds to a model there.
+"""Calls timed on a GPU by its own clock: what a call of a session or kernel adds to a model there.
 
 Many calls are one CUDA graph, so that neither Python nor launches count, nor copies of inputs and
 results.
@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from hybridc.compiler.cuda.graphs import Graphs
+from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Resident
 from hybridc.compiler.errors import HybridcError
 
@@ -16,6 +17,7 @@ _WARM = 3  # calls
 _GRAPH, _MOST = 1e-3, 200  # seconds of calls in one graph, and how many at most
 _SHORT, _LONG = 0.05, 20  # seconds after which few samples are enough, and as many as otherwise
 FEW = 5
+Call = Callable[[], object]
 
 
 def in_turns(calls: Sequence[tuple[Resident, Any, tuple[Any, ...]]]) -> list[tuple[float, ...]]:
@@ -37,21 +39,39 @@ def in_turns(calls: Sequence[tuple[Resident, Any, tuple[Any, ...]]]) -> list[tup
     return [tuple(samples) for samples in found]
 
 
+def together(
+    link: Link,
+    call: Call,
+    record: Callable[[Call], Call],
+    refusals: tuple[type[Exception], ...] = (HybridcError, RuntimeError),
+) -> tuple[Call, int]:
+    """Calls of about a millisecond as one launch by `record`, and how many they are.
+
+    Where recording ends in one of the `refusals` they are calls one after another.
+    """
+    first = link.timed(call, 1)
+    number = int(min(_MOST, max(1, _GRAPH / max(first, 1e-9))))
+
+    def calls() -> None:
+        for _ in range(number):
+            call()
+
+    with suppress(*refusals):
+        return record(calls), number
+    return calls, number
+
+
 def _sampler(place: Resident, main: Graphs, given: Sequence[Any]) -> Callable[[], Any]:
     """Takes a sample: the seconds that it took, and those of one call."""
     link = place.link
 
-    def several(number: int) -> None:
-        for _ in range(number):
-            main.main(*given)  # what it allocates is free for the next
+    def call() -> object:
+        return main.main(*given)  # what it allocates is free for the next
 
     with place.working():
-        several(_WARM)
-        first = link.timed(lambda: several(1), 1)
-        number = int(min(_MOST, max(1, _GRAPH / max(first, 1e-9))))
-        work: Callable[[], object] = lambda: several(number)  # noqa: E731
-        with suppress(HybridcError, RuntimeError):  # what cannot be recorded is timed as it is
-            work = main.record(work)[0].replay
+        for _ in range(_WARM):
+            call()
+        work, number = together(link, call, lambda calls: main.record(calls)[0].replay)
 
     def take() -> tuple[float, float]:
         with place.working():
