@@ -1,12 +1,12 @@
 """Tests, kernels and models on this host's GPU: `python benchmarks/gpu.py` writes RESULTS-gpu.md.
 
 First `pytest -m gpu`, while other processes compile what the rows need; then the rows of
-`gpu_kernel_rows.py`, `gpu_library_rows.py` and `gpu_model_rows.py`, the most telling first, each in
-a process of its own with a time limit: one that fails or hangs costs no other.  The page is written
-anew after every row, so that whatever ends this keeps what is there, and a later call on the same
-GPU by the same code adds to it.  Without a GPU one line says so, and the page stays as it is.
-Needs nothing but what hybridc needs; peers need torch.  `--small FILE` tries all of it on the GPU
-at small sizes, `--dry-run FILE` on the CPU.
+`gpu_kernel_rows.py`, `gpu_library_rows.py` and `gpu_model_rows.py`, the most telling first, each
+with a time limit and in a process that ends with the first that fails or hangs: it costs no other.
+The page is written anew after every row, so that whatever ends this keeps what is there, and a
+later call on the same GPU by the same code adds to it.  Without a GPU one line says so, and the
+page stays as it is.  Needs nothing but what hybridc needs; peers need torch.  `--small FILE` tries
+all of it on the GPU at small sizes, `--dry-run FILE` on the CPU.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +34,13 @@ import hybridc.compiler as before_tvm  # which would start the driver otherwise,
 import gpu_kernel_rows
 import gpu_library_rows
 import gpu_model_rows
+import gpu_together
 from gpu_ahead import Ahead, asked
 from gpu_page import Page
 from gpu_rows import Machine, Row
 
 from hybridc.compiler import target
-from hybridc.compiler.errors import HybridcError, first_line
+from hybridc.compiler.errors import HybridcError
 
 _ = before_tvm
 ROOT = Path(__file__).parent.parent
@@ -84,9 +85,10 @@ def main() -> int:
             page.tests = tested(min(120.0, _TESTING * how.seconds), how.details)
             page.write()
         ahead.end(warms=True, until=how.at(_WARMING))
-        for row in ahead.in_turn(how.end):
-            page.add(row, measured(row, how, ahead))
-            print(f"{row.table}: {row.name}: {page.told(row)}", file=sys.stderr)
+        for some in ahead.in_turn(how.end):
+            for row, cells in measured(some, how, ahead):
+                page.add(row, cells)
+                print(f"{row.table}: {row.name}: {page.told(row)}", file=sys.stderr)
         ahead.end(warms=False)
     print(page.path)
     return 0
@@ -166,22 +168,18 @@ def described(dry: bool) -> dict[str, Any]:
         return {"error": str(error)}
 
 
-def measured(row: Row, how: How, ahead: Ahead) -> Mapping[str, str]:
-    """The row's cells, or why there are none."""
-    left = how.end - time.monotonic()
-    if left < 5:
-        return {"result": "not run: no time was left"}
-    if failure := ahead.failure(row):
-        return {"result": failure}
-
-    def work() -> dict[str, Any]:
-        try:
-            return row.measure(how.machine(), ahead.folder_of(row))
-        except Exception as error:  # whatever fails is this row's
-            return {"result": f"failed: {type(error).__name__}: {first_line(error)[:120]}"}
-
-    told = asked(work, min(row.limit, left))
-    return {"result": told["error"]} if "error" in told else told
+def measured(
+    some: Sequence[Row], how: How, ahead: Ahead
+) -> Iterator[tuple[Row, Mapping[str, str]]]:
+    """The rows' cells, or why there are none."""
+    prepared: list[Row] = []
+    late = how.end - time.monotonic() <= 0
+    for row in some:
+        if why := gpu_together.NO_TIME if late else ahead.failure(row):
+            yield row, {"result": why}
+        else:
+            prepared.append(row)
+    yield from gpu_together.measured(prepared, how.machine, ahead.folder_of, how.end)
 
 
 def tested(seconds: float, details: Path | None) -> str:

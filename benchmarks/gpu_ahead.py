@@ -21,8 +21,9 @@ from hybridc.compiler.errors import first_line
 from hybridc.compiler.fork import Limits
 
 _ROOMY = 2**62  # bytes: a GPU's driver maps more memory than any machine has
-_POLL = 0.05  # seconds
+POLL = 0.05  # seconds
 _AHEAD = 1  # rank
+_MOST_TOGETHER = 8  # rows
 _CLAIMED, _SAID = "claimed", "said.json"
 
 
@@ -47,7 +48,7 @@ class Ahead:
         """Start so many processes for the rows that do not use the GPU for it, or those that do."""
         wanted = [row for row in self._rows if row.prepare and row.warms == warms]
         for _ in range(min(count, len(wanted))):
-            self._workers[warms].append(_forked(lambda: self._work(wanted)))
+            self._workers[warms].append(forked(lambda: self._work(wanted)))
 
     def end(self, warms: bool, until: float = 0.0) -> None:
         """Wait for these processes until a time by `time.monotonic`, and stop what is left."""
@@ -56,7 +57,7 @@ class Ahead:
                 if time.monotonic() >= until:
                     os.kill(worker, signal.SIGKILL)  # and with it what it waits for
                     break
-                time.sleep(_POLL)
+                time.sleep(POLL)
             os.waitpid(worker, 0)
         self._workers[warms].clear()
 
@@ -64,20 +65,25 @@ class Ahead:
         """Where a row's files are."""
         return self._folder / str(self._rows.index(row))
 
-    def in_turn(self, end: float) -> Iterator[Row]:
+    def in_turn(self, end: float) -> Iterator[list[Row]]:
         """The rows by rank, until a time by `time.monotonic` with no wait for what is not ready.
 
-        While one is not prepared yet, others of about its rank are taken that are.
+        While one is not prepared yet, others of about its rank are taken that are.  Those of one
+        table and rank that are prepared come together.
         """
         waiting = list(self._rows)
         while waiting:
             near = [row for row in waiting if row.rank <= waiting[0].rank + _AHEAD]
-            ready = next((row for row in near if self._is_ready(row)), None)
-            if ready is None and time.monotonic() < end:
-                time.sleep(_POLL)
+            ready = [row for row in near if self._is_ready(row)]
+            if not ready and time.monotonic() < end:
+                time.sleep(POLL)
                 continue
-            waiting.remove(row := ready or waiting[0])
-            yield row
+            first = (ready or waiting)[0]
+            kind = first.table, first.rank
+            together = [row for row in ready if (row.table, row.rank) == kind] or [first]
+            for row in together[:_MOST_TOGETHER]:
+                waiting.remove(row)
+            yield together[:_MOST_TOGETHER]
 
     def failure(self, row: Row) -> str:
         """Why a row is not prepared, or nothing."""
@@ -93,6 +99,7 @@ class Ahead:
         return row.prepare is None or row.warms or (self.folder_of(row) / _SAID).exists()
 
     def _work(self, wanted: Sequence[Row]) -> None:
+        os.nice(5)
         for row in wanted:
             folder = self.folder_of(row)
             try:
@@ -113,7 +120,7 @@ class Ahead:
         return {}
 
 
-def _forked(work: Callable[[], None]) -> int:
+def forked(work: Callable[[], None]) -> int:
     """The number of a fork that works, and ends with this process or before."""
     number = os.fork()
     if number:
@@ -121,7 +128,6 @@ def _forked(work: Callable[[], None]) -> int:
     try:
         os.setpgid(0, 0)  # Ctrl-C is for the process that started this
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
-        os.nice(5)
         work()
     except BaseException:
         traceback.print_exc()

@@ -1,8 +1,9 @@
 """The rows of `gpu.py` for whole models, here and by torch."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,27 @@ def _row(name: str, batch: int, way: Way) -> Row:
     return Row("models, fp16", title, _SECONDS, measure, way.ranks[batch > 1], prepare, warms)
 
 
-def _made(name: str, batch: int, machine: Machine) -> tuple[Any, Any]:
-    """The model, or for a trial one of its kind that is small; and inputs."""
+@lru_cache(1)
+def _made(name: str, batch: int, small: bool) -> tuple[Any, Any]:
+    """The model, or for a trial one of its kind that is small; and inputs.  Rows share them."""
     import gpu_models
 
-    return gpu_models.made(name, batch, machine.small)
+    return gpu_models.made(name, batch, small)
+
+
+@lru_cache(1)
+def _right(name: str, batch: int, small: bool, where: str) -> Any:
+    """The model's answer in fp32, by torch's GPU where it has one; TF32 is not accurate enough."""
+    import torch
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    model, inputs = _made(name, batch, small)
+    return deepcopy(model).to(where)(*(x.to(where) for x in inputs)).cpu()
 
 
 def _compiled(name: str, batch: int, machine: Machine, folder: Path) -> None:
     """Our artifact in the folder, of our own kernels."""
-    _artifact(*_made(name, batch, machine), (), machine).save(folder / _FILE)
+    _artifact(*_made(name, batch, machine.small), (), machine).save(folder / _FILE)
 
 
 def _warmed(name: str, batch: int, way: str, machine: Machine, _: Path) -> None:
@@ -71,16 +83,16 @@ def _warmed(name: str, batch: int, way: str, machine: Machine, _: Path) -> None:
     import torch
 
     with torch.no_grad():
-        call, given = _by_torch(*_made(name, batch, machine), way, machine)
+        call, given = _by_torch(*_made(name, batch, machine.small), way, machine)
         call(*given)
 
 
 def _measured(name: str, batch: int, way: str, machine: Machine, folder: Path) -> Cells:
     import torch
 
-    model, inputs = _made(name, batch, machine)
+    model, inputs = _made(name, batch, machine.small)
     with torch.no_grad():
-        right = model(*inputs)
+        right = _right(name, batch, machine.small, machine.torch_device)
         if way.startswith(_COMPILE):
             call, given = _by_torch(model, inputs, way, machine)
         else:
@@ -102,7 +114,8 @@ def _by_torch(model: Any, inputs: Any, way: str, machine: Machine) -> tuple[Any,
     machine.wants_torch()
     mode = way.removeprefix(_COMPILE)
     half = torch.float32 if machine.dry else torch.float16
-    model = model.to(machine.torch_device, half)
+    torch.compiler.reset()  # of rows before, of the same code
+    model = deepcopy(model).to(machine.torch_device, half)
     given = [x.to(machine.torch_device, half if x.is_floating_point() else x.dtype) for x in inputs]
     return torch.compile(model, mode="default" if machine.dry else mode), given
 

@@ -1,5 +1,7 @@
 """`benchmarks/gpu.py` where there is no GPU: what is measured first, and what it tells of tests."""
 
+import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -59,8 +61,9 @@ def run_through(page: Any, rows: list[Any], folder: Path, seconds: float = 600.0
     made = page.Page(folder / "page.md", "head", "code")
     ahead = page.Ahead(rows, lambda: None, Path(tempfile.mkdtemp(dir=folder)))
     ahead.begin(1, warms=False)
-    for row in ahead.in_turn(how.end):
-        made.add(row, page.measured(row, how, ahead))
+    for some in ahead.in_turn(how.end):
+        for row, cells in page.measured(some, how, ahead):
+            made.add(row, cells)
     ahead.end(warms=False)
     return made
 
@@ -82,6 +85,22 @@ def test_a_row_that_fails_or_hangs_costs_no_other(page: Any, tmp_path: Path) -> 
     assert text.count("no answer in time") == 2
     assert "  7" in text
     assert "  8" not in text
+
+
+def test_rows_of_a_kind_share_a_process_until_one_fails(page: Any, tmp_path: Path) -> None:
+    def told(*_: Any) -> Any:
+        return {"process": str(os.getpid())}
+
+    def dies(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    rows = [row_of(page, name, told) for name in ("one", "two")]
+    rows += [row_of(page, "dead", dies), row_of(page, "three", told)]
+    made = run_through(page, rows, tmp_path)
+    one, two, three = (made.found["kernels", name]["process"] for name in ("one", "two", "three"))
+    assert one == two != three
+    assert str(os.getpid()) not in (one, three)
+    assert "SIGKILL" in made.told(rows[2])
 
 
 def test_a_row_gets_what_it_prepared_and_others_do_not_wait_for_it(
