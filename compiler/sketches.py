@@ -14,6 +14,7 @@ from functools import cached_property
 from math import gcd, prod
 from typing import Any
 
+from hybridc.compiler import strips
 from hybridc.compiler.interfaces import Point, PrimFunc, Schedule, Space
 from hybridc.compiler.target import Target
 
@@ -224,10 +225,10 @@ def _context(func: PrimFunc, target: Target, seed: int = 1, **search: int) -> An
 
 
 def _small(func: PrimFunc) -> bool:
-    from tvm import s_tir, tirx
+    from tvm import s_tir
     from tvm_ffi import structural_walk
 
-    if not all(isinstance(size, tirx.IntImm) for param in func.params for size in param.shape):
+    if strips.has_open_sizes(func):
         return False
     blocks: list[Any] = []
     structural_walk(func.body, (s_tir.SBlock, blocks.append))
