@@ -59,6 +59,11 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         [5, "n", 4],
         {"w": noise(2, 51, 4) / 4, "r": noise(2, 51, 17) / 4},
     ),
+    "cropped": (
+        [node("Pad", "x widths", "c"), node("Add", "c c", "y")],
+        ["n", "m"],
+        {"widths": np.array([-1, 1, 0, -2])},
+    ),
     "signal": ([node("Conv", "x k", "y", pads=[1, 1])], [2, 3, "n"], {"k": noise(5, 3, 3)}),
     **{
         f"framed by {mode}": (

@@ -113,7 +113,9 @@ def _pad_constant(node: Node, pairs: Array) -> Expr:
         axes = [axis for axis, pair in enumerate(pairs) if (pair < 0).any()]
         begin = [max(0, -int(pairs[axis][0])) for axis in axes]
         end = [shape[axis] - max(0, -int(pairs[axis][1])) for axis in axes]
-        x = s.strided_slice(x, axes, begin, end)
+        if not are_known(end):  # nothing is left of a size that is smaller than what is cut off
+            end = [tirx.max(last, first) for first, last in zip(begin, end, strict=True)]
+        x = s.strided_slice(x, axes, begin, end, assume_inbound=not are_known(end))
         pairs = np.maximum(pairs, 0)
     fill = node.get("value", 0.0) if operand is None else _known(operand)
     kind = dtype(x)
