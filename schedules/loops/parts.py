@@ -64,18 +64,18 @@ def _part(loop: Any, var: Var, begin: int, end: int) -> Any:
         lanes = 1
     kind = loop.kind if count * _MOST >= int(loop.extent) else tirx.ForKind.SERIAL
 
-    def vectors(first: int, number: int) -> Any:
+    def vectors(first: int, number: int, width: int) -> Any:
         vector, lane = (tirx.Var(name, loop.loop_var.ty) for name in ("v", "lane"))
-        size = number_like(lanes, lane)
+        size = number_like(width, lane)
         place = vector * size + lane + number_like(first, lane)
         made = vector_loops.copied(known, {loop.loop_var: place})
         made = tirx.For(lane, number_like(0, lane), size, tirx.ForKind.VECTORIZED, made)
         return statements.loop(vector, number_like(number, vector), made, kind)
 
+    # None is computed twice: TVM may give the result the memory of what it is computed from.
     whole, rest = divmod(count, lanes)
-    return statements.sequence(
-        [vectors(begin, whole), *([vectors(end - lanes, 1)] if rest else [])]
-    )
+    last = [vectors(end - rest, 1, rest)] if rest else []
+    return statements.sequence([vectors(begin, whole, lanes), *last])
 
 
 def _in_order(body: Any, var: Var) -> bool:
