@@ -115,17 +115,25 @@ class MeasureBackends:
         """The ways of equal kernels, measured on the first; nothing where nobody else has one."""
         benches = [_Bench(group, rest, self.plan, self.make) for group in groups]
         benches = [bench for bench in benches if bench.able]
-        _prepare(benches, on_gpu=self.plan.target.gpu is not None)
+        on_gpu = self.plan.target.gpu is not None
+        together = [benches] if on_gpu else [[bench] for bench in benches]
         verdicts: list[Verdict] = []
-        for number, bench in enumerate(benches, 1):
-            self.clock.tell(f"measure backends, kernel {number} of {len(benches)}")
-            verdicts.append(bench.verdict())
+        for each in together:
+            self._tell(len(verdicts), len(benches))
+            _prepare(each, host.cores() if on_gpu else 1)
+            for bench in each:
+                self._tell(len(verdicts), len(benches))
+                verdicts.append(bench.verdict())
         return verdicts
 
+    def _tell(self, done: int, count: int) -> None:
+        """Say which kernel's turn it is; raises where the budget has ended."""
+        self.clock.tell(f"measure backends, kernel {done + 1} of {count}")
 
-def _prepare(benches: Sequence["_Bench"], on_gpu: bool) -> None:
+
+def _prepare(benches: Sequence["_Bench"], workers: int) -> None:
     """Build all ways; what compilers for a GPU take seconds for is done beside the rest."""
-    with ThreadPoolExecutor(host.cores() if on_gpu else 1) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         for bench in benches:
             bench.prepare(pool)
         for bench in benches:
@@ -168,7 +176,8 @@ class _Bench:
 
     def gather(self) -> None:
         """Wait for what was begun."""
-        for name, made in self._built.items():
+        begun, self._built = self._built, {}
+        for name, made in begun.items():
             try:
                 self._artifacts[name] = made.result()
             except HybridcError as error:
@@ -177,7 +186,7 @@ class _Bench:
                 self._refused[name] = first_line(error)
 
     def verdict(self) -> Verdict:
-        """Seconds by name, and who failed, is wrong, or cannot be faster."""
+        """Seconds by name, and who failed, is wrong or too slow; lets go what was built."""
         right = self._right()
         sessions = {OWN: self._session(OWN)}
         (first,) = map(median, self._timed([sessions[OWN]], _SECONDS / 4))
@@ -198,6 +207,7 @@ class _Bench:
                 self._refused[name] = first_line(error)
         times = map(median, self._timed(list(sessions.values()), _SECONDS))
         seconds = dict(zip(sessions, times, strict=True))
+        self._artifacts.clear()
         return Verdict(self._graph, self._calls, seconds, self._refused)
 
     def _timed(
