@@ -65,20 +65,13 @@ def command(
 
 def _read(text: str) -> "tuple[str, Array]":
     """Read `NAME=FILE.npy`; arrays of Python objects are refused, since they would be pickles."""
-    import numpy as np
-
+    from hybridc.compiler import numpy_files
     from hybridc.compiler.errors import InputError
 
     name, equals, file = text.partition("=")
     if not equals or not file:
         raise InputError(f"--input {text!r} is not of the form NAME=FILE.npy")
-    try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{file} holds no plain array (.npy): {error}") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{file} is an archive (.npz); give one .npy file for each input")
-    return name, array
+    return name, numpy_files.array(Path(file))
 
 
 def _named(array: "Array", dtype: str) -> "Array":

@@ -53,7 +53,8 @@ def test_run_writes_what_numpy_computes(
         ("x=x.npy", np.array([{}], object), ("x.npy holds no plain array",)),
         ("x", np.zeros(1), ("'x' is not of the form NAME=FILE.npy",)),
         ("x=none.npy", np.zeros(1), ("none.npy: no such file",)),
-        ("x=poem.txt", np.zeros(1), ("poem.txt holds no plain array",)),
+        ("x=poem.txt", np.zeros(1), ("poem.txt holds no plain array (.npy): it is damaged, or",)),
+        ("x=torn.zip", np.zeros(1), ("torn.zip holds no plain array",)),
         ("x=empty.onnx", np.zeros(1), ("empty.onnx holds no plain array",)),
     ],
 )
@@ -66,6 +67,7 @@ def test_a_wrong_input_of_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     np.save("x.npy", array, allow_pickle=True)
+    Path("torn.zip").write_bytes(b"PK\x03\x04 torn")
     assert entry.run(["run", str(compiled), "--input", given, "--output-dir", "out"]) == 2
     assert_error(capsys, *parts)
     assert not Path("out").exists()

@@ -1,6 +1,5 @@
 """Inputs to verify and measure on: the user's own from files or Python, or random ones."""
 
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -8,9 +7,8 @@ from typing import Any, cast
 import numpy as np
 from blake3 import blake3
 
-from hybridc.compiler import dims
+from hybridc.compiler import dims, numpy_files
 from hybridc.compiler.errors import InputError, hint
-from hybridc.compiler.files import unreadable
 from hybridc.compiler.model import Array, OpaqueSpec, TensorSpec, as_array, random_feed
 
 Feeds = list[dict[str, Array]]
@@ -29,8 +27,8 @@ def read(path: Path) -> dict[str, Array]:
     of the kind.
     """
     if not path.is_dir():
-        return _read_archive(path)
-    found = {file.stem: _read_array(file) for file in sorted(path.glob("*.npy"))}
+        return numpy_files.archive(path)
+    found = {file.stem: numpy_files.array(file) for file in sorted(path.glob("*.npy"))}
     if not found:
         raise InputError(f"{path} holds no .npy file; one for each input is wanted, NAME.npy")
     return found
@@ -103,39 +101,6 @@ def digest(samples: Feeds) -> str:
             for part in _content(array):
                 state.update(part)
     return state.hexdigest()
-
-
-def _read_archive(path: Path) -> dict[str, Array]:
-    if path.is_file() and not zipfile.is_zipfile(path):
-        more = "; for .npy files give the folder that holds one for each input"
-        raise InputError(f"{path} is no archive of plain arrays (.npz){more}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = dict(archive)
-    except OSError as error:
-        raise InputError(unreadable(path, error)) from error
-    except Exception as error:  # zipfile and numpy raise many kinds for a damaged archive
-        raise InputError(f"{path} is no archive of plain arrays (.npz): {_fault(error)}") from error
-    # numpy gives the bytes of what is no .npy file within.
-    if strange := [name for name, array in found.items() if not isinstance(array, np.ndarray)]:
-        raise InputError(f"{path} is no archive of plain arrays (.npz): {strange[0]!r} is none")
-    return found
-
-
-def _read_array(path: Path) -> Array:
-    try:
-        array: Array = np.load(path, allow_pickle=False)
-    except OSError as error:
-        raise InputError(unreadable(path, error)) from error
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} holds no plain array (.npy): {_fault(error)}") from error
-    return array
-
-
-def _fault(error: Exception) -> str:
-    """What numpy says, but for its advice to unpickle, which may also be of a damaged file."""
-    told = str(error)
-    return "it is damaged, or holds Python objects" if "pickle" in told else told
 
 
 def _cut(arrays: Mapping[str, Array], inputs: tuple[TensorSpec, ...]) -> Feeds:
