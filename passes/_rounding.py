@@ -1,6 +1,5 @@
 """The numbers of static quantisation: weights, migrated scales, shifts that are corrected."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,15 +7,10 @@ import numpy as np
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import observers
 from hybridc.compiler.quantization.products import Product
-from hybridc.passes._sites import Site
 
 _LARGEST = 127
-# Bounds of what moves between activations and weights; beyond, one of them is as good as zero.
-_FACTORS = (1e-4, 1e4)
 # A shift counts if it is as many standard errors from nothing; less is chance.
 _ERRORS = 2.0
-# Rows on which storages are compared.
-_TRIED = 128
 
 
 @dataclass(frozen=True)
@@ -52,21 +46,6 @@ def back(product: Product, stored: Array, scale: Array) -> Array:
     return floats
 
 
-def migrated(largest: Array, products: tuple[Product, ...], alpha: float) -> Array:
-    """Factors that move what is hard to quantise from activations to weights, by input channel.
-
-    `max|X_j|^alpha / max|W_j|^(1 - alpha)`: G. Xiao et al.: SmoothQuant (2022), equation 4.
-    `largest` holds `max|X_j|`.
-    """
-    weights = np.max([np.abs(product.weight).max(1) for product in products], axis=0)
-    least = np.finfo(np.float32).tiny
-    factors = np.maximum(largest, least) ** alpha / np.maximum(weights, least) ** (1 - alpha)
-    factors[(largest == 0) | (weights == 0)] = 1.0
-    centred = factors / np.exp(np.log(factors).mean())
-    clipped: Array = np.clip(centred, *_FACTORS).astype(np.float32)
-    return clipped
-
-
 def outputs(product: Product, rows: Array, weight: Array) -> Array:
     """What a product gives for sampled rows: [rows, output channels]."""
     sums = rows @ product.matrix(weight)
@@ -80,8 +59,10 @@ def shifts(product: Product, rows: Array, storage: Storage) -> Array:
     equalization and bias correction (2019), section 4.2, with samples in place of assumptions.
     """
     error = errors(product, rows, storage)
+    if len(error) < 2:  # of one row all is chance
+        return np.zeros(error.shape[1], np.float32)
     mean = error.mean(0)
-    chance = error.std(0, dtype=np.float64) / np.sqrt(max(1, len(error)))
+    chance = error.std(0, ddof=1, dtype=np.float64) / np.sqrt(len(error))
     return np.where(np.abs(mean) > _ERRORS * chance, mean, 0.0).astype(np.float32)
 
 
@@ -91,14 +72,6 @@ def errors(product: Product, rows: Array, storage: Storage) -> Array:
     exact = outputs(product, rows, product.weight)
     rounded: Array = outputs(product, storage.stored(rows), weight) - exact
     return rounded
-
-
-def best(storages: Sequence[Storage], site: Site, rows: Mapping[str, Array]) -> Storage:
-    """The storage of a site by which its products lose the least energy, on some of the rows."""
-    some = {
-        p.name: rows[p.name][:, :: max(1, rows[p.name].shape[1] // _TRIED)] for p in site.products
-    }
-    return min(storages, key=lambda each: sum(loss(p, some[p.name], each) for p in site.products))
 
 
 def loss(product: Product, rows: Array, storage: Storage) -> float:

@@ -1,6 +1,6 @@
 """Store what products multiply in 8 bits, by ranges that calibration found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,18 +10,15 @@ from hybridc.compiler.errors import PassError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import activations, products
-from hybridc.compiler.quantization.activations import Calibration, Observation, Observed
+from hybridc.compiler.quantization.activations import Calibration, Observed
 from hybridc.compiler.quantization.observers import OBSERVERS, affine, minmax
 from hybridc.compiler.quantization.products import Product
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
 from hybridc.compiler.rewrite import Graph, calls, graph_of, operator, tidy, updated
-from hybridc.passes import _rounding, _sites, _switches
+from hybridc.passes import _migration, _rounding, _sites, _switches
 from hybridc.passes._quantized_graph import QuantizedGraph
 from hybridc.passes._rounding import Storage
 from hybridc.passes._sites import Site
-
-# How far outliers are moved besides: a share of `alpha`, and shares of the rest up to 1.
-_LESS, _MORE = 0.6, (0.0, 0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class Quantize(Pass):
     each output channel; activations uint8, one scale and zero point each, by `method`: minmax,
     percentile, entropy or mse.  Rows of matrix products keep their whole range, since the few that
     are largest decide much; `alpha` moves their outliers into the weights, about so far, as loses
-    least on samples (0: never, and ranges are by `method`).
+    least on samples that gave no ranges (0: never, and ranges are by `method`).
     `correct` takes back by how much the mean of each channel moves.  `residuals` keeps whole
     feature maps in 8 bits, sums of branches too.  `keep` names products that stay as they are,
     with commas between.
@@ -144,16 +141,7 @@ class Quantize(Pass):
             return Storage(*affine(*minmax(seen.histogram)))
         if not site.direct or self.alpha == 0:
             return Storage(*affine(*OBSERVERS[self.method](seen.histogram)))
-        plain = Storage(*affine(*minmax(seen.histogram)))
-        return _rounding.best([plain, *self._migrations(site, seen)], site, sampled.observed.rows)
-
-    def _migrations(self, site: Site, seen: Observation) -> Iterator[Storage]:
-        """Storages of the whole range whose outliers are moved into the weights, more and less."""
-        largest = np.maximum(np.abs(seen.low), np.abs(seen.high))
-        for alpha in (_LESS * self.alpha, *(self.alpha + (1 - self.alpha) * m for m in _MORE)):
-            factors = _rounding.migrated(largest, site.products, alpha)
-            low, high = float((seen.low / factors).min()), float((seen.high / factors).max())
-            yield Storage(*affine(low, high), factors)
+        return _migration.stored(site, seen, sampled.observed.halves, self.alpha)
 
     def _kept(self, found: Sequence[Product]) -> frozenset[str]:
         names = [product.name for product in found]

@@ -39,3 +39,10 @@ def test_sides_that_are_infinite_or_no_numbers() -> None:
 def test_products_of_bytes() -> None:
     a, b = (torch.randint(-128, 128, shape, dtype=torch.int8) for shape in ((18, 32), (32, 16)))
     same(ours("_int_mm")(a, b), torch._int_mm(a, b))
+
+
+def test_shifts_by_numbers() -> None:
+    x = torch.tensor([-128, -3, 0, 5, 127], dtype=torch.int8)
+    for name in ("__lshift__", "__rshift__"):
+        operator = getattr(aten, name).Scalar
+        same(ours(name, "Scalar")(x, 2), operator(x, 2))

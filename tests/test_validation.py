@@ -26,8 +26,11 @@ from hybridc.compiler.orchestration.purse import OutOfTimeError
 def spread(runner: Any) -> float:
     """What a fixed image's outputs spread over; named outputs are the same as all.
 
-    Arguments go by the names of ONNX Runtime's, whether the artifact runs or the reference.
+    Arguments go by the names of ONNX Runtime's, whether the artifact runs or the reference, and
+    both tell what they take and give.
     """
+    (taken,), (given,) = runner.get_inputs(), runner.get_outputs()
+    assert (taken.name, taken.shape, given.name) == ("x", [1, 3, 8, 8], "y")
     feed = {"x": np.ones((1, 3, 8, 8), np.float32)}
     (output,) = runner.run(None, feed)
     (named,) = runner.run(output_names=["y"], input_feed=feed)

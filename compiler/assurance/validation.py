@@ -9,11 +9,20 @@ from typing import Any, Protocol
 
 from hybridc.compiler.errors import InputError, described, hint
 from hybridc.compiler.model import Array, Model
+from hybridc.compiler.node_arg import NodeArg, node_arg
 from hybridc.compiler.orchestration.purse import OutOfTimeError, ending
 
 
 class Runner(Protocol):
     """What the function is given: the calls of `InferenceSession`."""
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Describe the inputs, in the order in which a call takes them."""
+        ...
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Describe the outputs, in the order in which a call gives them."""
+        ...
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]
@@ -26,10 +35,18 @@ Validate = Callable[[Runner], Any]
 
 
 class ReferenceRunner:
-    """A model's reference with the call of `InferenceSession`."""
+    """A model's reference with the calls of `InferenceSession`."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
+
+    def get_inputs(self) -> list[NodeArg]:
+        """Describe the inputs, in the order in which a call takes them."""
+        return list(map(node_arg, self._model.inputs))
+
+    def get_outputs(self) -> list[NodeArg]:
+        """Describe the outputs, in the order in which a call gives them."""
+        return list(map(node_arg, self._model.outputs))
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, Array]

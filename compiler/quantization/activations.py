@@ -30,43 +30,63 @@ _ROWS, _NUMBERS = 512, 2**20
 
 
 @dataclass(frozen=True)
-class Observation:
-    """One tensor: the histogram of its elements, and their least and largest by its last axis."""
+class Extremes:
+    """The least and the largest element of a tensor by its last axis; infinite where none was."""
 
-    histogram: Histogram
     low: Array
     high: Array
+
+    @classmethod
+    def of(cls, array: Array) -> "Extremes":
+        """Those of one sample."""
+        flat = array.reshape(-1, *(array.shape[-1:] or (1,)))
+        return cls(flat.min(0), flat.max(0))
+
+    @classmethod
+    def of_none(cls, extents: tuple[int, ...]) -> "Extremes":
+        """Those of a tensor of these extents that was not seen yet."""
+        columns = extents[-1:] or (1,)
+        return cls(np.full(columns, np.inf), np.full(columns, -np.inf))
+
+    def __or__(self, other: "Extremes") -> "Extremes":
+        """Those of what either has seen."""
+        return Extremes(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
+
+    @property
+    def finite(self) -> bool:
+        """Whether no NaN and no infinity was seen."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One tensor: the histogram of its elements, and the extremes of both halves of the samples."""
+
+    histogram: Histogram
+    halves: tuple[Extremes, Extremes]
+
+    @property
+    def whole(self) -> Extremes:
+        """The least and the largest element by the last axis, of all samples."""
+        return self.halves[0] | self.halves[1]
 
 
 @dataclass(frozen=True)
 class Observed:
     """What was found of tensors, and for each product by name the rows that were sampled.
 
-    `derived` is a place for what a pass computes from it, by the pass's options.
+    Samples belong to one half or the other in turn: what is chosen by what one half lost, the other
+    had no part in.  `derived` is a place for what a pass computes from it, by the pass's options.
     """
 
     tensors: tuple[Observation, ...]
-    rows: dict[str, Array]
+    halves: dict[str, tuple[Array, Array]]
     derived: dict[str, Any] = field(default_factory=dict[str, Any])
 
-
-class _Extremes:
-    """The least and the largest element of a tensor by its last axis."""
-
-    def __init__(self, extents: tuple[int, ...]) -> None:
-        columns = extents[-1:] or (1,)
-        self.low, self.high = np.full(columns, np.inf), np.full(columns, -np.inf)
-
-    def add(self, array: Array) -> None:
-        """Look at the tensor once more."""
-        flat = array.reshape(-1, len(self.low))
-        self.low = np.minimum(self.low, flat.min(0))
-        self.high = np.maximum(self.high, flat.max(0))
-
     @property
-    def finite(self) -> bool:
-        """Whether no NaN and no infinity was seen."""
-        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+    def rows(self) -> dict[str, Array]:
+        """The rows of both halves."""
+        return {name: np.concatenate(parts, 1) for name, parts in self.halves.items()}
 
 
 @dataclass
@@ -101,23 +121,24 @@ class Calibration:
         read = list(dict.fromkeys([*variables, *(product.data for product in products)]))
         taps = Taps(module, read)
         rows: dict[str, list[Array]] = {product.name: [] for product in products}
-        extremes = [_Extremes(shape(each)) for each in read]
+        halves = [[Extremes.of_none(shape(each)) for each in read] for _ in range(2)]
         draw = np.random.default_rng(self.seed)
-        for feed in self.feeds:
-            arrays = taps(feed)
-            for extreme, array in zip(extremes, arrays, strict=True):
-                extreme.add(array)
+        for number, feed in enumerate(self.feeds):
+            arrays, half = taps(feed), number % 2
+            halves[half] = [e | Extremes.of(a) for e, a in zip(halves[half], arrays, strict=True)]
             for product in products:
                 held = arrays[read.index(product.data)]
                 rows[product.name].append(product.rows(held, self._share(product), draw))
-        if not all(extreme.finite for extreme in extremes):
+        pairs = list(zip(*halves, strict=True))
+        whole = [one | other for one, other in pairs]
+        if not all(extremes.finite for extremes in whole):
             raise InputError(f"the model computes NaN or infinity on {self.told}")
-        found = [observers.empty(float(e.low.min()), float(e.high.max())) for e in extremes]
+        found = [observers.empty(float(e.low.min()), float(e.high.max())) for e in whole]
         for feed in self.feeds:
             arrays = taps(feed)
             found = [h.add(array) for h, array in zip(found, arrays, strict=True)]
-        tensors = [Observation(h, e.low, e.high) for h, e in zip(found, extremes, strict=True)]
-        sampled = {name: np.concatenate(parts, 1) for name, parts in rows.items()}
+        tensors = [Observation(h, pair) for h, pair in zip(found, pairs, strict=True)]
+        sampled = {name: (_joined(of[::2]), _joined(of[1::2], of)) for name, of in rows.items()}
         return Observed(tuple(tensors[: len(variables)]), sampled)
 
     def _share(self, product: Product) -> int:
@@ -125,6 +146,11 @@ class Calibration:
         depth = product.weight.size // product.weight.shape[product.channel] * product.groups
         count = min(_ROWS, max(1, _NUMBERS // depth))
         return -int(-count // len(self.feeds))
+
+
+def _joined(parts: Sequence[Array], like: Sequence[Array] = ()) -> Array:
+    """Rows of several samples; of none, no rows, of such as `like` holds."""
+    return np.concatenate(parts, 1) if parts else like[0][:, :0]
 
 
 def of_feeds(

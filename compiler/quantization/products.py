@@ -64,15 +64,18 @@ class Product:
         return weight.reshape(self.groups, outputs, -1).transpose(0, 2, 1)
 
     def rows(self, data: Array, count: int, draw: np.random.Generator) -> Array:
-        """Rows that the matrix multiplies at `count` random places, as [groups, rows, depth]."""
+        """Rows that the matrix multiplies at random places, as [groups, rows, depth].
+
+        No place comes twice, so that there may be fewer than `count`.
+        """
         if not self.convolves:
             flat = data.reshape(-1, data.shape[-1])
-            return flat[draw.integers(0, len(flat), count)][np.newaxis]
+            return flat[_places(len(flat), count, draw)][np.newaxis]
         patches = self._patches(data, count, draw)
-        return patches.reshape(count, self.groups, -1).transpose(1, 0, 2)
+        return patches.reshape(len(patches), self.groups, -1).transpose(1, 0, 2)
 
     def _patches(self, data: Array, count: int, draw: np.random.Generator) -> Array:
-        """What a convolution reads for outputs at random places: [count, channels, kh, kw]."""
+        """What a convolution reads for outputs at random places: [places, channels, kh, kw]."""
         attrs = self.call.attrs
         top, left, bottom, right = (int(pad) for pad in attrs.padding)
         padded = np.pad(data, ((0, 0), (0, 0), (top, bottom), (left, right)))
@@ -80,13 +83,17 @@ class Product:
         down, across = (int(step) for step in attrs.strides)
         tall, wide = (int(step) for step in attrs.dilation)
         kernel = self.weight.shape[2:]
-        image = draw.integers(0, batch, count)[:, None, None, None]
-        row = draw.integers(0, height, count)[:, None, None, None] * down
-        column = draw.integers(0, width, count)[:, None, None, None] * across
+        places = _places(batch * height * width, count, draw)[:, None, None, None]
+        image, row, column = np.unravel_index(places, (batch, height, width))
         channels = np.arange(data.shape[1])[None, :, None, None]
-        row = row + np.arange(kernel[0])[None, None, :, None] * tall
-        column = column + np.arange(kernel[1])[None, None, None, :] * wide
+        row = row * down + np.arange(kernel[0])[None, None, :, None] * tall
+        column = column * across + np.arange(kernel[1])[None, None, None, :] * wide
         return padded[image, channels, row, column]
+
+
+def _places(there_are: int, count: int, draw: np.random.Generator) -> Array:
+    """Up to `count` different numbers below `there_are`."""
+    return draw.choice(there_are, min(count, there_are), replace=False, shuffle=False)
 
 
 def find(function: Expr, graph: Graph | None = None) -> tuple[Product, ...]:

@@ -65,7 +65,9 @@ def _negative(self: Tensor) -> Tensor:
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
+        "__lshift__.Scalar": _left,
         "__lshift__.Tensor": _left,
+        "__rshift__.Scalar": _right,
         "__rshift__.Tensor": _right,
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _switched,
         "_int_mm.default": _product,
