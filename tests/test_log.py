@@ -257,11 +257,17 @@ def test_garbage_is_what_cannot_win(log: TuningLog) -> None:
     assert upkeep.collect(log, oldest=86400).records == 0
 
 
+def slower_and_slower(count: int) -> list[Record]:
+    """Records of so many points."""
+    return [
+        record(point={"rows": n}, seed=n, when=1.0 + n, seconds=(1.0 + n,)) for n in range(count)
+    ]
+
+
 def test_a_log_is_kept_to_its_size(tmp_path: Path) -> None:
     path = tmp_path / "log.sqlite"
     with access.open_log(str(path)) as log:
-        records = [record(seed=n, when=1.0 + n, seconds=(1.0 + n,)) for n in range(5000)]
-        log.add(records, DESCRIBED)
+        log.add(slower_and_slower(5000), DESCRIBED)
         done = upkeep.collect(log, largest=300_000)
         assert done.after <= 300_000 < done.before
         assert min(each.seed for each in log.records()) == 0  # the winner, old as it is
@@ -278,7 +284,7 @@ def test_the_password_of_a_log_is_not_shown(log: TuningLog) -> None:
 
 
 def test_no_more_is_removed_than_is_above_the_size(log: TuningLog) -> None:
-    log.add([record(seed=n, when=1.0 + n, seconds=(1.0 + n,)) for n in range(3000)], DESCRIBED)
+    log.add(slower_and_slower(3000), DESCRIBED)
     upkeep.collect(log, largest=upkeep.size(log) * 3 // 4)
     assert len(log) > 1500  # of 3000; a quarter of the size is some more records
 

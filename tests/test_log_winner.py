@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from itertools import count
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from log_records import TARGET, TOOLS, kernel, record
 
-from hybridc.compiler.log import access
+from hybridc.compiler.log import access, upkeep
 from hybridc.compiler.log.lookup import Hit, Miss
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
@@ -185,3 +186,41 @@ def test_a_damaged_row_of_a_choice_leaves_its_other_rows(tmp_path: Path) -> None
         assert isinstance(found, Hit)
         assert found.record.point == {"rows": 1}
         assert len(found.skipped) == 1
+
+
+@pytest.mark.parametrize(
+    ("visits", "kept"),
+    [
+        ([(1, 1.0, 1), (2, 0.6, 1), (2, 1.0, 2), (2, 1.2, 3)], {1, 2}),  # one was lucky
+        ([(1, 1.0, 1), (2, 0.6, 1), (2, 1.5, 2), (2, 1.5, 3)], {1}),  # and would beat the winner
+        ([(1, 1.0, 1), (2, 1.5, 1), (2, 1.5, 2), (2, 0.6, 2e9)], {1, 2}),  # the others are old
+        ([(1, 1.0, 1), (2, 0.6, 1), (2, None, 2)], {1, 2}),  # it computes something else
+    ],
+)
+@pytest.mark.parametrize("limit", [{"oldest": 86400.0}, {"largest": 1}])
+def test_the_winner_stays_where_garbage_goes(
+    visits: Sequence[tuple[int, float | None, float]],
+    kept: set[int],
+    limit: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    """Of points with milliseconds and when they were measured; None where the answer was wrong."""
+    records = [
+        record(
+            point={"rows": rows},
+            when=float(when),
+            seed=n,
+            **{"verdict": Verdict.WRONG} if time is None else {"seconds": (1e-3 * time,) * 3},
+        )
+        for n, (rows, time, when) in enumerate(visits)
+    ]
+    with access.open_log(str(tmp_path / "log.sqlite")) as log:
+        log.add(records, (kernel(), TARGET, TOOLS))
+        before = log.lookup(kernel().key, TARGET, TOOLS)
+        upkeep.collect(log, **limit)
+        found = log.lookup(kernel().key, TARGET, TOOLS)
+        left = {each.point["rows"] for each in log.records()}
+    assert isinstance(before, Hit)
+    assert isinstance(found, Hit)
+    assert (found.record.point, found.seconds) == (before.record.point, before.seconds)
+    assert left == kept if "oldest" in limit else left <= kept
