@@ -22,7 +22,7 @@ from hybridc.compiler.rewrite import (
     unless_same,
     updated,
 )
-from hybridc.passes import _grown, _repeated
+from hybridc.passes import _grown, _last_views, _repeated
 
 _NARROW = {"int8", "uint8"}
 # TVM's kinds of operators: each element of the result reads the one in its place up to here, …
@@ -64,7 +64,7 @@ class Fuse(Pass):
             if not sums:
                 raise
             fused = _merged(updated(grouped, sums))
-        return unless_same(module, fused)
+        return unless_same(module, fused if context.target.gpu else _last_views.viewed(fused))
 
 
 def _merged(module: IRModule) -> IRModule:

@@ -159,6 +159,7 @@ _OWN = {
     "relax.strided_slice": joins.strided_slice,
     "relax.subtract": lowerings.with_constant(topi.subtract),
     "relax.take": joins.take,
+    "relax.tile": lowerings.tile,
 }
 
 # Operators that the virtual machine executes itself, by the start of their names.

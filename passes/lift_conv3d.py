@@ -58,7 +58,7 @@ def _convolved(value: Expr) -> Expr:
     # The slices of a group's channels lie together.
     parts = [
         op.reshape(
-            op.strided_slice(x, [1], [start], [start + reach], [stride]),
+            op.strided_slice(x, [1], [start], [start + reach], [stride], assume_inbound=True),
             [batch * depth, groups, channels // groups, *size],
         )
         for start in range(0, taps * dilation, dilation)

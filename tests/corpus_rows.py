@@ -190,6 +190,8 @@ ROWS: list[tuple[str, Builder]] = [
     ("reduce one element", operator(lambda x: op.sum(x, [-1]), *floats([6, 1]))),
     ("argmin of the first axis", operator(lambda x: op.argmin(x, 0), *floats([9, 21]))),
     ("adaptive pool", operator(_adaptive_pool, *floats([1, 17, 9, 19]))),
+    # Nothing read.
+    ("zeros", operator(lambda: op.zeros([3, 5, 7], "float32"))),
     # Row kernels.
     ("softmax of 197", operator(lambda x: op.nn.softmax(x, -1), *floats([3, 19, 197]))),
     ("softmax of 128", operator(lambda x: op.nn.softmax(x, -1), *floats([12, 32, 128]))),

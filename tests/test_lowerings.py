@@ -116,3 +116,27 @@ def test_the_inverse_hyperbolic_tangent(dtype: str) -> None:
     with np.errstate(invalid="ignore", divide="ignore"):
         wanted = np.arctanh(x.astype(np.float64)).astype(dtype)
     np.testing.assert_allclose(got, wanted, rtol=8 * float(np.finfo(dtype).eps))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8", "bool"])
+@pytest.mark.parametrize(
+    ("shape", "repeats"),
+    [
+        ((4, 37), (3, 5)),
+        ((3, 50), (2, 1, 2)),
+        ((5, 1, 19), (2,)),
+        ((7, 3), (2, 9)),
+        ((2, 3, 17), (1, 4, 1)),
+        ((), (3, 2)),
+        ((6, 20), (1, 0)),
+        ((0, 20), (1, 2)),
+    ],
+)
+def test_tiles_are_those_of_numpy(
+    shape: tuple[int, ...], repeats: tuple[int, ...], dtype: str
+) -> None:
+    x = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    got, _ = run(lambda v: relax.op.tile(v, repeats), np.asarray(x))
+    wanted = np.tile(x, repeats)
+    assert got.dtype == wanted.dtype
+    np.testing.assert_array_equal(got, wanted)

@@ -64,6 +64,11 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         ["n", "m"],
         {"widths": np.array([-1, 1, 0, -2])},
     ),
+    "volume": (
+        [node("Conv", "x k", "y", pads=[1] * 6)],
+        [1, 2, "n", 5, 7],
+        {"k": noise(3, 2, 3, 3, 3)},
+    ),
     "signal": ([node("Conv", "x k", "y", pads=[1, 1])], [2, 3, "n"], {"k": noise(5, 3, 3)}),
     **{
         f"framed by {mode}": (

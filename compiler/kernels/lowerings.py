@@ -24,6 +24,11 @@ _INFINITY = MappingProxyType(
     }
 )
 
+# Rows of so few elements make no vectors, and a loop for each costs more than remainders.
+_SHORT = 8
+# TVM's kind of operator that is joined with no other.
+_OPAQUE = 8
+
 
 def group_norm(builder: Any, call: Any) -> Expr:
     """Lower `relax.nn.group_norm` with the variance as mean squared deviation, in two passes.
@@ -43,6 +48,34 @@ def instance_norm(builder: Any, call: Any) -> Expr:
     if not _static(data):
         return _by_tvm(builder, call)
     return _normalise(builder, call, _shape(data)[int(call.attrs.channel_axis)])
+
+
+def tile(builder: Any, call: Any) -> Expr:
+    """Lower `relax.tile` of fixed sizes as a broadcast, whose rows are neighbours in memory.
+
+    TVM takes remainders of the places in the result, which no vector does.
+    """
+    data, repeats = call.args[0], [int(count) for count in call.attrs.repeats]
+    if not _static(data) or 0 in _shape(data) or not all(repeats):
+        return _by_tvm(builder, call)
+    rank = max(len(repeats), len(_shape(data)))
+    extents = [1] * (rank - len(_shape(data))) + _shape(data)
+    repeats = [1] * (rank - len(repeats)) + repeats
+    pairs = list(zip(repeats, extents, strict=True))
+    if rank == 0 or (repeats[-1] > 1 and extents[-1] < _SHORT):
+        return _by_tvm(builder, call)
+
+    def kernel(x: Tensor) -> Tensor:
+        shape = [size for pair in pairs for size in pair]
+        return te.compute(shape, lambda *i: x(*i[1::2]), name="tiled")
+
+    whole = builder.emit(relax.op.reshape(data, extents))
+    # Joined with the reshape behind it, it would take remainders again.
+    alone = {"op_pattern": _OPAQUE}
+    tiled = builder.emit(
+        builder.call_te(kernel, whole, primfunc_name_hint="tile", primfunc_attrs=alone)
+    )
+    return relax.op.reshape(tiled, [count * extent for count, extent in pairs])
 
 
 def isnan(builder: Any, call: Any) -> Expr:

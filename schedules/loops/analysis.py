@@ -93,9 +93,10 @@ class Block:
     @cached_property
     def widest(self) -> str:
         """The type of the widest element that the block computes with; indices do not count."""
-        types = [str(x.ty.dtype) for x in _operands(self.body)] + [
-            str(w.dtype) for w in self.writes
-        ]
+        types = [str(x.ty.dtype) for x in _operands(self.body)]
+        types += [str(w.dtype) for w in self.writes]
+        if isinstance(self.body, tirx.BufferStore):  # collapsed blocks name no regions
+            types.append(str(self.body.buffer.dtype))
         return max(types, key=_bits)
 
     def stride(self, load: Any, var: Var) -> int | None:

@@ -129,6 +129,16 @@ def _max_unpool(node: Node) -> Expr:
     return y
 
 
+def _tile(node: Node) -> Expr:
+    """The tensor as often along each axis as repeats say."""
+    return node.scope.tile(node.inputs[0], node.ints(1))
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
-    {"Col2Im": _col2im, "MaxUnpool": _max_unpool, "SpaceToDepth": _space_to_depth}
+    {
+        "Col2Im": _col2im,
+        "MaxUnpool": _max_unpool,
+        "SpaceToDepth": _space_to_depth,
+        "Tile": _tile,
+    }
 )
