@@ -1,5 +1,6 @@
 """Attention as one kernel: scores, softmax and values of a block of rows, one after the other."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -25,6 +26,8 @@ from hybridc.schedules.products import (
     tiling,
 )
 
+# The axis of packed values that pairs have, behind their lanes.
+_BEHIND_LANES = 5
 # What is computed ahead of the blocks of rows.
 _APART = ("pad", "queries", "pack", "pack_values")
 _NARROW = "bfloat16"
@@ -48,7 +51,8 @@ class AttentionMatch(Match):
 
     `padded` is the columns in whole vectors.
     `shared` query heads read one head of keys; `packed` tells whether the keys are packed, and
-    `group` how many features fill a lane.  The first row meets `first` columns and each other one
+    `packs_values` whether the values are, in vectors of `width` lanes either way.  `group` features
+    fill a lane.  The first row meets `first` columns and each other one
     more, where the attention is causal; else `first` is 0.
     """
 
@@ -61,7 +65,9 @@ class AttentionMatch(Match):
     depth: int
     features: int
     lanes: int
+    width: int
     group: int
+    packs_values: bool
     first: int
 
     @property
@@ -71,12 +77,12 @@ class AttentionMatch(Match):
 
     @property
     def operands(self) -> tuple[packing.Operand, ...]:
-        """What is packed: keys, and values for products of pairs."""
+        """What is packed beside the product: keys, and values that do not fill vectors."""
         if not self.packed:
             return ()
         keys = packing.Operand("pack", self.depth, self.columns, self.group)
         values = packing.Operand("pack_values", self.columns, self.features, self.group)
-        return (keys, values) if self.narrow else (keys,)
+        return (keys, values) if self.packs_values else (keys,)
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,10 @@ class Attention(ScheduleRule):
         batch, heads, rows, padded, _ = contraction.extents(schedule, scores)
         notes = schedule.get(scores).annotations
         columns, depth, features = (int(extent) for extent in notes[EXTENTS])
+        width, group = math.gcd(features, target.lanes()), 1
+        if "pack_values" in names:
+            packed = schedule.get(schedule.get_sblock("pack_values")).writes[0].source
+            width, group = target.lanes(), math.prod(map(int, packed.shape[_BEHIND_LANES:]))
         return AttentionMatch(
             func=func,
             target=target,
@@ -107,7 +117,9 @@ class Attention(ScheduleRule):
             depth=depth,
             features=features,
             lanes=target.lanes(),
-            group=2 if "pack_values" in names else 1,
+            width=width,
+            group=group,
+            packs_values="pack_values" in names,
             first=int(notes.get(CAUSAL, 0)),
         )
 
@@ -126,7 +138,7 @@ class Attention(ScheduleRule):
         """The analytic model's tile for the values; whole heads where that balances the threads."""
         problem = self._values(match)
         rows, vectors = tiling.choose_tile(problem, target, _ROWS)
-        if match.narrow and match.features % match.lanes:
+        if match.features % match.width:
             vectors = problem.panels(1)
             fitting = [n for n, count in tiling.tiles(target) if n in _ROWS and count >= vectors]
             rows = max((n for n in fitting if n <= match.rows), default=1)
@@ -162,15 +174,16 @@ class Attention(ScheduleRule):
         blocks = -(-match.rows // rows)
         chunk = tiling.divisor_below(blocks, point["chunk"])
         part_of_head, block = schedule.split(block, [None, chunk])
-        panel, part, lane = self._columns(schedule, feature, match, point["vectors"])
+        lanes = match.width
+        panel, part, lane = self._columns(schedule, feature, lanes, point["vectors"])
         heads = tiling.divisor_below(match.shared, point["heads"])
         head, sibling = schedule.split(head, [None, heads])
         schedule.reorder(batch, head, part_of_head, sibling, block, panel, row, part, lane)
         task = schedule.fuse(batch, head, part_of_head)
         schedule.parallel(task)
-        for ragged in (panel, block) if match.narrow else (block,):
+        for ragged in (panel, block) if match.features % lanes else (block,):
             schedule.annotate(ragged, "pragma_loop_partition_hint", 1)
-        along = self._accumulate(schedule, product, panel, match)
+        along = self._accumulate(schedule, product, panel, match, lanes)
         causal.mark(schedule, along, match.group)
         contraction.straighten(schedule, lane, part, row)
         for name in _ROW_STAGES:
@@ -189,11 +202,10 @@ class Attention(ScheduleRule):
         rows = min(point["rows"], match.rows)
 
         def parts(vectors: int) -> list[int]:
-            counts = [match.features, match.padded][: 1 + match.packed]
-            if match.narrow:
-                counts = [n for n in counts if n % match.lanes == 0]
-            groups = [n // tiling.divisor_below(n, match.lanes) for n in counts]
-            return [tiling.divisor_below(group, vectors) for group in groups]
+            counts = [(match.features, match.width), (match.padded, match.lanes)]
+            taken = counts[: 1 + match.packed]
+            whole = [n // lanes for n, lanes in taken if n % lanes == 0]
+            return [tiling.divisor_below(count, vectors) for count in whole]
 
         wanted = parts(point["vectors"])
         return {
@@ -206,27 +218,29 @@ class Attention(ScheduleRule):
     def _values(self, match: AttentionMatch) -> tiling.Problem:
         """The product of weights and values."""
         depth = -(-match.columns // match.group)
-        return tiling.Problem(match.heads, 1, match.rows, match.features, depth, 4, 0, match.lanes)
+        lanes = match.width
+        return tiling.Problem(match.heads, 1, match.rows, match.features, depth, 4, 0, lanes)
 
-    def _columns(self, schedule: Schedule, loop: Any, match: AttentionMatch, vectors: int) -> Any:
+    def _columns(self, schedule: Schedule, loop: Any, lanes: int, vectors: int) -> Any:
         """Cut columns into panels, the vectors of a panel, and lanes.
 
         Vectors of pairs are whole ones always; those that end behind the columns share one panel,
         as TVM sees no stages in panels that read different numbers of columns.
         """
         extent = int(schedule.get(loop).extent)
-        lanes = match.lanes if match.narrow else tiling.divisor_below(extent, match.lanes)
         group, lane = schedule.split(loop, [None, lanes])
         count = int(schedule.get(group).extent)
         width = count if extent % lanes else tiling.divisor_below(count, vectors)
         panel, part = schedule.split(group, [None, width])
         return panel, part, lane
 
-    def _accumulate(self, schedule: Schedule, product: Any, at: Any, match: AttentionMatch) -> Any:
+    def _accumulate(
+        self, schedule: Schedule, product: Any, at: Any, match: AttentionMatch, lanes: int
+    ) -> Any:
         instruction = None
         if match.narrow:
             instruction = dot_products.instruction_for(_NARROW, _NARROW, match.target)
-        return accumulators.accumulate_at(schedule, product, at, match.lanes, instruction)
+        return accumulators.accumulate_at(schedule, product, at, lanes, instruction)
 
     def _row_stage(self, schedule: Schedule, name: str, block: Any, lanes: int) -> None:
         stage = schedule.get_sblock(name)
@@ -252,9 +266,9 @@ class Attention(ScheduleRule):
         logits, scores = schedule.get_sblock("logits"), schedule.get_sblock("scores")
         schedule.compute_at(logits, block, preserve_unit_loops=True)
         *_, row, column = schedule.get_loops(logits)
-        panel, part, lane = self._columns(schedule, column, match, vectors)
+        panel, part, lane = self._columns(schedule, column, match.lanes, vectors)
         schedule.reorder(panel, row, part, lane)
-        self._accumulate(schedule, scores, panel, match)
+        self._accumulate(schedule, scores, panel, match, match.lanes)
         causal.mark(schedule, panel, int(schedule.get(part).extent) * match.lanes)
         contraction.straighten(schedule, lane, part, row)
 

@@ -13,6 +13,10 @@ from tvm.script import from_source
 
 from hybridc.compiler import evaluate, pipeline, target
 from hybridc.compiler.interfaces import Context
+from hybridc.compiler.kernels.attention import attention
+from hybridc.compiler.kernels.attention_form import Attention as Form
+from hybridc.compiler.kernels.attention_form import Operand
+from hybridc.schedules.attention import Attention, AttentionMatch
 
 Array = NDArray[np.float32]
 
@@ -152,3 +156,19 @@ def test_large_scores_do_not_overflow() -> None:
     arrays = [noise(1, 9, 1, 16) * 100, noise(1, 33, 1, 16) * 100, noise(1, 33, 1, 16)]
     got = compute(arrays, "cpu", 1.0, False)
     np.testing.assert_allclose(got, reference(arrays, 1.0), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("features", "width", "packed"),
+    [(24, 8, False), (40, 8, False), (64, 16, False), (36, 16, True)],
+)
+def test_vectors_of_values_are_of_a_width_that_cpus_have(
+    features: int, width: int, packed: bool
+) -> None:
+    """Vectors that end behind the features want zeros there, or are half as wide."""
+    lies = Operand((1, 20, 2, features), (0, 2, 1, 3))
+    keys = Operand((1, 20, 2, features), (0, 2, 3, 1))
+    func = attention(Form(lies, keys, lies, 1.0, None, safe=False), 16)
+    match = Attention().match(func, target.parse("avx512"))
+    assert isinstance(match, AttentionMatch)
+    assert (match.width, match.packs_values) == (width, packed)

