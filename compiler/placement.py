@@ -25,7 +25,7 @@ class Host:
         """The tensor itself."""
         return tensor
 
-    def put_all(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def put_all(self, tensors: Sequence[Tensor], library: Any = None) -> list[Tensor]:
         """The tensors themselves."""
         return list(tensors)
 

@@ -158,9 +158,10 @@ class InferenceSession:
             raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
         with self._lock:
             device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
-            operands = self._place.put_all([port.bind_dlpack(x, device) for port, x in pairs])
-            self._check_sizes(operands)
             library = library_of(tensors)
+            bound = [port.bind_dlpack(x, device) for port, x in pairs]
+            operands = self._place.put_all(bound, library)
+            self._check_sizes(operands)
             results = self._place.handed(self._invoke(operands), self._main, library)
             for index, name in self._opaque.items():
                 results[index] = self._parts.value(name)

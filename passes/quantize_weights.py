@@ -22,7 +22,7 @@ from hybridc.compiler.rewrite import (
     shape,
     updated,
 )
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import CUDA, Target
 from hybridc.compiler.units import format_size
 from hybridc.passes import _constant_products
 
@@ -90,18 +90,22 @@ class _Quantizer:
         matrix = _constant_products.matrix_of(value, graph)
         if matrix is None:
             return None
-        options = self.options
-        quantized = group_quantization.quantize(matrix, options.bits, options.group, options.search)
+        options, gpu = self.options, self.target.kind == CUDA
+        quantized = group_quantization.quantize(
+            matrix, options.bits, options.group, options.search, weight_only.GPU_WIDTH if gpu else 1
+        )
         data = opened(shape(value.args[0]))
         columns = matrix.shape[1]
         rows = _MANY if is_open(value.args[0]) else prod(data[:-1])
         width = weight_only.panel_width(rows, columns, self.target)
         integers, scales = group_quantization.packed(quantized, width)
-        if grouped_weights.fits(rows):
+        if grouped_weights.fits(rows) and not gpu:
             integers = grouped_weights.stored(integers, options.bits)
             kernel = grouped_weights.dense(data, integers, scales, columns, options.bits)
         else:
-            kernel = weight_only.dense(data, integers, scales, columns, options.bits)
+            kernel = weight_only.dense(
+                data, integers, scales, columns, options.bits, padded=not gpu
+            )
         var = self.builder.add_func(kernel, "weight_only_dense")
         operands = [constant(array, array.dtype.name) for array in (integers, scales)]
         self.taken[operator(value)] += 1

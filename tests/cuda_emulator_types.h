@@ -32,6 +32,11 @@ typedef nv_bfloat16 __nv_bfloat16;
 inline half __float2half_rn(float x) { return half(x); }
 inline half __float2half(float x) { return half(x); }
 inline float __half2float(half x) { return x; }
+inline float __int_as_float(int bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
 inline nv_bfloat16 __float2bfloat16(float x) { return nv_bfloat16(x); }
 inline nv_bfloat16 __float2bfloat16_rn(float x) { return nv_bfloat16(x); }
 inline float __bfloat162float(nv_bfloat16 x) { return x; }

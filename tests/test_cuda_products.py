@@ -205,6 +205,23 @@ def test_neighbouring_sums_are_stored_at_once(name: str) -> None:
 
 
 @needs_compiler
+@pytest.mark.parametrize("columns", [64, 72])
+def test_what_has_no_vectors_is_computed_one_by_one_and_stored_at_once(columns: int) -> None:
+    """The erf of a GELU, with a bias for each column."""
+
+    def build(x: Any, w: Any, b: Any) -> Any:
+        return op.astype(op.nn.gelu(op.add(op.matmul(x, w, out_dtype="float32"), b)), "float16")
+
+    given = [([40, 32], "float16"), ([32, columns], "float16"), ([columns], "float32")]
+    device, rule = gpu(), RULES["cuda-tensor-matmul"]
+    (func,) = operator(build, *given)(device)
+    match: Any = rule.match(func, device)
+    source, _ = source_of(rule.schedule(match, rule.default(match, device)).mod["main"], device)
+    assert "hybridc_vector<half, 4>" in source
+    assert check(rule, func, device, points=1)
+
+
+@needs_compiler
 def test_bands_of_tiles_make_up_the_whole() -> None:
     """Of 18 rows of tiles the last two are a band of their own."""
     device = gpu()

@@ -18,19 +18,11 @@ def room(library: Any, like: Tensor, device: Any) -> Any:
     return library.empty(tuple(like.shape), dtype=kind, device=str(like.device))
 
 
-def stream(library: Any, index: int) -> Any | None:
+def stream(library: Any, index: int) -> int | None:
     """Torch's current stream on a GPU; None where that is not known, or torch has no GPU yet."""
     if not _is_torch(library) or not library.cuda.is_initialized():
         return None
-    return library.cuda.current_stream(index)
-
-
-def follows(current: Any | None) -> bool:
-    """Whether work on the caller's stream waits for that of sessions by itself.
-
-    The default stream does: sessions have streams that wait for it, and the other way round.
-    """
-    return current is not None and int(current.cuda_stream) == 0
+    return int(library.cuda.current_stream(index).cuda_stream)
 
 
 def _is_torch(library: Any) -> bool:

@@ -38,7 +38,7 @@ class Link:
         self._call("cuStreamCreate", byref(stream), 0)
         self.stream = int(stream.value or 0)
         self.running = False  # whether the host left work on the stream that it did not wait for
-        self._begun: c_void_p | None = None
+        self._reached: c_void_p | None = None
 
     def enter(self) -> None:
         """Make the GPU's context that of this thread."""
@@ -66,19 +66,27 @@ class Link:
         self._call("cuStreamSynchronize", c_void_p(self.stream))
         self.running = False
 
-    def precede(self) -> None:
-        """Let the default stream, and all that wait for it, wait for what was begun; not the host.
+    def precede(self, stream: int) -> None:
+        """Let another's stream wait for what was begun; not the host.
 
-        An action on the default stream comes behind the work of all others, and before what these
-        are given later (CUDA driver API, stream synchronization behavior).
+        An action on the default stream (0) comes behind the work of all others, and before what
+        these are given later (CUDA driver API, stream synchronization behavior).
         """
-        if self._begun is None:
+        self._wait(stream, self.stream)
+        self.running = True
+
+    def follow(self, stream: int) -> None:
+        """Let what is begun from now on wait for what another's stream has to do."""
+        if stream:  # the default stream is waited for anyway
+            self._wait(self.stream, stream)
+
+    def _wait(self, later: int, earlier: int) -> None:
+        if self._reached is None:
             made = c_void_p()
             self._call("cuEventCreate", byref(made), _UNTIMED)
-            self._begun = made
-        self._call("cuEventRecord", self._begun, c_void_p(self.stream))
-        self._call("cuStreamWaitEvent", c_void_p(0), self._begun, 0)
-        self.running = True
+            self._reached = made
+        self._call("cuEventRecord", self._reached, c_void_p(earlier))
+        self._call("cuStreamWaitEvent", c_void_p(later), self._reached, 0)
 
     def pinned(self, size: int) -> Array:
         """Bytes that the GPU copies to and from by itself; given back with the array."""

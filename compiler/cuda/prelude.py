@@ -10,6 +10,8 @@ _BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
 # The prefix of all of them; a source that calls none of them gets none.
 PREFIX = "hybridc_"
 _KERNEL = 'extern "C" __global__ void '
+# TVM includes it from sm_80 on; before, bfloat16 is computed in float32 by what it defines.
+_BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 # What a kernel calls whose blocks form clusters: it says of how many.
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
@@ -22,6 +24,8 @@ def joined(code: str) -> str:
     Its kernels may then have all registers that one block of them leaves: without a word about it,
     ptxas spilled some for the sake of a second block (int8 convolution, sm_80).
     """
+    if _BFLOAT16 in code:
+        code = f"{_INCLUDED}{code}"
     if PREFIX not in code:
         return code
     code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)

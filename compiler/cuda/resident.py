@@ -41,9 +41,13 @@ class Resident:
         """The tensor where the GPU reads it for good, as weights are; a copy if it is not there."""
         return tensor if self._is_here(tensor) else tensor.copyto(self.device)
 
-    def put_all(self, given: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs of a call: copied to their places, unless they lie on the GPU."""
+    def put_all(self, given: Sequence[Tensor], library: Any = np) -> list[Tensor]:
+        """The inputs of a call: copied to their places, unless they lie on the GPU.
+
+        What torch's current stream has to do comes first, where they are of that `library`.
+        """
         with self.working():
+            self._follow(library)
             return [self._placed(place, tensor) for place, tensor in enumerate(given)]
 
     def fetch(self, made: Sequence[Tensor]) -> list[Tensor]:
@@ -88,22 +92,25 @@ class Resident:
         """What `main` made, for a caller of a library: numpy's on the host, others' on the GPU.
 
         No later call writes their memory.  They are computed when this returns, but for those of
-        torch, whose default stream waits for them.
+        torch, whose current stream waits for them.
         """
         if library is np:
             return self.fetch(made)
-        current = callers.stream(library, self.link.index)
-        follows = callers.follows(current)
-        if current is not None and not follows:
-            current.synchronize()  # what it still does may be with the memory that it gives next
         with self.working():
             lent = isinstance(main, Graphs) and main.lent
             found = self._copies(made, library) if lent else list(made)
-            if follows:
-                self.link.precede()
-            else:
+            current = callers.stream(library, self.link.index)
+            if current is None:
                 self.link.finish()
+            else:
+                self.link.precede(current)
         return found
+
+    def _follow(self, library: Any) -> None:
+        """Have the session's stream wait for the caller's."""
+        current = callers.stream(library, self.link.index)
+        if current is not None:
+            self.link.follow(current)
 
     @contextmanager
     def working(self) -> Generator[None]:
@@ -146,6 +153,7 @@ class Resident:
     def _copies(self, made: Sequence[Tensor], library: Any) -> list[Any]:
         """Copies on the GPU, which no later call writes."""
         found = [callers.room(library, tensor, self.device) for tensor in made]
+        self._follow(library)  # what it still does may be with the memory that it gave
         for copy, tensor in zip(found, made, strict=True):
             if size := size_of(tensor):
                 self.link.copy(copy.data_ptr(), tensor.data_ptr(), size)

@@ -49,3 +49,25 @@ HYBRIDC_INLINE void hybridc_lanes_total(Wide* sums) {
 HYBRIDC_INLINE void hybridc_load16(int* to, const void* from, int valid) {
   hybridc_widen<int, 4>(to, from, valid);
 }
+
+// A piece of packed weights as it lies: 16 bytes of integers, and four scales in bfloat16.
+HYBRIDC_INLINE void hybridc_load_weights(int* to, const void* integers, const void* scales, int valid) {
+  hybridc_widen<int, 4>(to, integers, valid);
+  hybridc_widen<int, 2>(to + 4, scales, valid);
+}
+
+// The weights of a piece, each step of the depth four columns: of 8 bits a word has the columns of a
+// step, of 4 bits the eight steps of a column, the first in its lowest bits.
+template <int bits>
+HYBRIDC_INLINE void hybridc_unpack_weights(float* to, const int* from) {
+  float scales[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    scales[i] = __int_as_float(i % 2 ? from[4 + i / 2] & 0xffff0000 : from[4 + i / 2] << 16);
+#pragma unroll
+  for (int i = 0; i < 128 / bits; ++i) {
+    int column = i % 4, step = i / 4;
+    int word = from[bits == 8 ? step : column], place = bits == 8 ? column : step;
+    to[i] = static_cast<float>(word << (32 - bits - place * bits) >> (32 - bits)) * scales[column];
+  }
+}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hybridc.compiler.dynamo import torch_device
 from hybridc.compiler.errors import ModelError
 
 
@@ -11,12 +12,14 @@ from hybridc.compiler.errors import ModelError
 class Frozen:
     """A graph whose inputs are tensors that it reads, and whose outputs are tensors it computes.
 
+    Its own tensors are on the CPU, where it is read; those of calls are on `device`.
     `inputs` are the places of its inputs among the region's arguments.  `outputs` says for each of
     the region's outputs where it comes from: the place among the graph's outputs and the strides
     that torch gave it, an argument's place, or a constant.
     """
 
     module: Any
+    device: Any
     inputs: tuple[int, ...]
     outputs: tuple["Computed | Argument | Plain", ...]
     constants: dict[int, tuple[Any, int]] = field(repr=False)
@@ -63,6 +66,8 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     root, fed = torch.nn.Module(), list[int]()
     constants: dict[int, tuple[Any, int]] = {}
     places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
+    outputs, sources = _sources(graph, places)
+    device = torch_device.common(_tensors(graph, places, args, outputs))
     for node, place in places.items():
         value = args[place]
         if not isinstance(value, torch.Tensor) or set(node.users) <= {_result(graph)}:
@@ -70,30 +75,45 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
         require_usable(value)
         if value.data_ptr() in weights:
             name = f"weight_{len(constants)}"
-            root.register_buffer(name, ordinary(value))
+            root.register_buffer(name, torch_device.on_host(ordinary(value)))
             values[node] = frozen.get_attr(name)
             constants[place] = value, value._version
         else:
             values[node] = frozen.placeholder(f"x{len(fed)}")
             fed.append(place)
     _copy_operators(graph, root, frozen, values)
-    outputs, sources = _sources(graph, places)
     frozen.output(tuple(values[node] for node in outputs))
     frozen.eliminate_dead_code()
     for node in frozen.nodes:
         node.meta.clear()  # what the exporter would take for its own
-    return Frozen(torch.fx.GraphModule(root, frozen), tuple(fed), sources, constants)
+    module = torch.fx.GraphModule(root, frozen)
+    return Frozen(module, device, tuple(fed), sources, constants)
+
+
+def _tensors(graph: Any, places: dict[Any, int], args: Sequence[Any], outputs: Any) -> list[Any]:
+    """The tensors that the graph reads, and those that it computes, as torch traced them."""
+    import torch
+
+    given = [args[i] for node, i in places.items() if not set(node.users) <= {_result(graph)}]
+    return [
+        *(each for each in given if isinstance(each, torch.Tensor)),
+        *(node.meta["val"] for node in outputs),
+    ]
 
 
 def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) -> None:
+    from torch.fx.node import map_aggregate
+
     for node in graph.graph.nodes:
         if node.op == "get_attr":
-            setattr(root, node.target, getattr(graph, node.target))
+            setattr(root, node.target, torch_device.on_host(getattr(graph, node.target)))
             values[node] = frozen.node_copy(node)
         elif node.op == "call_function":
             require_deterministic(node)
             require_free_of_effects(node)
-            values[node] = frozen.node_copy(node, values.__getitem__)
+            copied = values[node] = frozen.node_copy(node, values.__getitem__)
+            copied.args = map_aggregate(copied.args, torch_device.on_host)
+            copied.kwargs = map_aggregate(copied.kwargs, torch_device.on_host)
 
 
 def require_free_of_effects(node: Any) -> None:
@@ -134,10 +154,8 @@ def require_usable(value: Any) -> None:
     """Raise ModelError for a tensor that compiled code neither takes nor gives."""
     import torch
 
-    if value.device.type != "cpu" or value.layout != torch.strided or value.is_quantized:
-        raise ModelError(
-            f"a tensor is {value.layout} on {value.device}; only dense ones on the CPU"
-        )
+    if value.layout != torch.strided or value.is_quantized:
+        raise ModelError(f"a tensor is {value.layout}; only dense ones are taken")
     if value.is_complex():
         raise ModelError(f"a tensor is of {value.dtype}; give its real and imaginary parts")
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.dynamo import torch_device
 from hybridc.compiler.dynamo.torch_freeze import Argument, Computed, Frozen, Plain, freeze, ordinary
 from hybridc.compiler.errors import (
     ContractError,
@@ -51,7 +52,7 @@ class Region:
             eager: Sequence[Any] = self._graph(*tensors)
             return eager
         frozen, session = self._ready
-        results = run(session, [tensors[place] for place in frozen.inputs])
+        results = run(session, frozen.device, [tensors[place] for place in frozen.inputs])
         return [_output(source, results, tensors) for source in frozen.outputs]
 
     @property
@@ -71,9 +72,10 @@ class Region:
             self._weights -= self._ready[0].changed(args)
         with torch.inference_mode(False), torch.no_grad():
             frozen = freeze(self._graph, args, self._weights)
-            inputs = tuple(ordinary(args[place]) for place in frozen.inputs)
+            options = torch_device.options_for(frozen.device, self._options)
+            inputs = tuple(torch_device.on_host(ordinary(args[i])) for i in frozen.inputs)
             computes = any(isinstance(source, Computed) for source in frozen.outputs)
-            compiled = session(frozen.module, inputs, self._options) if computes else None
+            compiled = session(frozen.module, inputs, options) if computes else None
         self._ready = frozen, compiled
 
 
@@ -140,15 +142,18 @@ def _by_road(module: Any, inputs: tuple[Any, ...], options: Options, road: str) 
     return InferenceSession(outcome.artifact, options.threads)
 
 
-def run(session: InferenceSession | None, tensors: Sequence[Any]) -> Sequence[Any]:
-    """The outputs as tensors of torch; none where nothing is computed."""
+def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -> Sequence[Any]:
+    """The outputs as tensors of torch on `device`; none where nothing is computed."""
     import torch
 
     if session is None:
         return ()
-    results = session(*map(ordinary, tensors))
+    alignment = session.artifact.alignment
+    results = session(*(torch_device.readable(ordinary(x), alignment) for x in tensors))
     outputs = results if isinstance(results, tuple) else (results,)
-    return [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
+    found = [x if isinstance(x, torch.Tensor) else torch.from_dlpack(x) for x in outputs]
+    # Without inputs, a session knows no library to which its results should go.
+    return [x if torch_device.place(x) == device else x.to(device) for x in found]
 
 
 def _output(source: Computed | Argument | Plain, results: Sequence[Any], args: Any) -> Any:
@@ -167,7 +172,7 @@ def _strided(tensor: Any, strides: tuple[int, ...]) -> Any:
 
     if tensor.stride() == strides or tensor.numel() < 2:
         return tensor
-    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype)
+    copy = torch.empty_strided(tensor.shape, strides, dtype=tensor.dtype, device=tensor.device)
     # Along an axis that was expanded all elements are one, and torch refuses to write to each.
     first = tuple(slice(None) if stride else slice(1) for stride in strides)
     copy[first].copy_(tensor[first])

@@ -18,7 +18,7 @@ from hybridc.compiler.kernels.tensor_expressions import (
 )
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element
-from hybridc.compiler.target import Target
+from hybridc.compiler.target import CUDA, Target
 
 # What marks the product, and the name of the block that dequantises.
 KIND = "weight-only-dense"
@@ -26,19 +26,28 @@ UNPACK = "unpack"
 _WORD = 32
 # Vectors of a panel: as many as a register tile has.
 _WIDE, _NARROW = 4, 2
+# Of a GPU: a thread reads the words of four columns, 16 bytes, and multiplies them by what it read
+# of x once.
+GPU_WIDTH = 4
 
 
-def dense(
-    shape: Sequence[int], integers: Array, scales: Array, columns: int, bits: int
+def dense(  # noqa: PLR0913 - the product, and whether it fills panels
+    shape: Sequence[int],
+    integers: Array,
+    scales: Array,
+    columns: int,
+    bits: int,
+    *,
+    padded: bool = True,
 ) -> PrimFunc:
     """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, all in float32.
 
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
     those of `contractions.dense`, and one between weights and product that makes float32 of them.
-    Sizes of x but the last may be open.
+    Sizes of x but the last may be open.  The product has the columns of whole panels if `padded`.
     """
-    panels, groups, width = scales.shape
+    panels, _, width = scales.shape
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
     share = per_element(bits)
     depth = integers.shape[1] * share
@@ -46,22 +55,14 @@ def dense(
     q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
     whole = extended(x, depth)
-
-    def weight(p: Any, k: Any, lane: Any) -> Any:
-        integer = q[p, k // share, lane]
-        if share > 1:  # up to the sign's place, and down again with the sign
-            up = (_WORD - bits - k % share * bits).astype("int32")
-            integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
-        return integer.astype("float32") * s[p, k // (depth // groups), lane].astype("float32")
-
-    unpacked = computed((panels, depth, width), weight, name=UNPACK)
+    unpacked = _unpacked(q, s, depth, bits)
     k = reduced(depth, "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
         return te.sum(whole[*form.place(row), k] * unpacked[n // width, k, n % width], axis=k)
 
     product = computed(
-        (*form.axes, panels * width),
+        (*form.axes, panels * width if padded else columns),
         (lambda m, n: element([m], n))
         if len(form.axes) == 1
         else lambda *i: element(i[:-1], i[-1]),
@@ -76,12 +77,28 @@ def dense(
     return finished([x, q, s, out])
 
 
+def _unpacked(q: Any, s: Any, depth: int, bits: int) -> Any:
+    """The weights as float32, `[panels, depth, width]`."""
+    (panels, groups, width), share = extents(s), per_element(bits)
+
+    def weight(p: Any, k: Any, lane: Any) -> Any:
+        integer = q[p, k // share, lane]
+        if share > 1:  # up to the sign's place, and down again with the sign
+            up = (_WORD - bits - k % share * bits).astype("int32")
+            integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
+        return integer.astype("float32") * s[p, k // (depth // groups), lane].astype("float32")
+
+    return computed((panels, depth, width), weight, name=UNPACK)
+
+
 def panel_width(rows: int, columns: int, target: Target) -> int:
     """Output channels of a panel of packed weights, which lie side by side for each input.
 
     With few rows, a register tile of four vectors hides the latency of its multiply-adds, and a
     panel is one stream from memory; with more rows, their accumulators need the registers.
     """
+    if target.kind == CUDA:
+        return GPU_WIDTH
     lanes = target.lanes()
     wide = rows * _WIDE + _WIDE + 1 <= target.vector_registers
     return lanes * min(_WIDE if wide else _NARROW, -(-columns // lanes))

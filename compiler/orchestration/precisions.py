@@ -72,6 +72,15 @@ CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
             Insertion("quantize-dynamic", before="layout"),
             Insertion("tensor-float{attention=true}", after="fuse"),
         ),
+        # What weights of so few bits are multiplied by is not rounded worse by tensor cores.
+        "int8-weights": (
+            Insertion("quantize-weights{bits=8 group=128}", before="widen-types"),
+            Insertion("tensor-float", after="fuse"),
+        ),
+        "int4-weights": (
+            Insertion("quantize-weights{bits=4 group=32 search=true}", before="widen-types"),
+            Insertion("tensor-float", after="fuse"),
+        ),
     }
 )
 # The precisions that need data, to find the ranges of what they store.

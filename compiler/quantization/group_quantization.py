@@ -7,6 +7,7 @@ within half a step, `scale / 2`, of what it was.
 """
 
 from dataclasses import dataclass
+from math import lcm
 
 import ml_dtypes
 import numpy as np
@@ -55,14 +56,16 @@ def group_size(inputs: int, group: int, multiple: int = 1) -> int:
     return -(-size // multiple) * multiple
 
 
-def quantize(weight: Array, bits: int, group: int, search: bool = False) -> Grouped:
+def quantize(
+    weight: Array, bits: int, group: int, search: bool = False, multiple: int = 1
+) -> Grouped:
     """Quantise `[K, N]` float32 weights, which are finite, by groups of up to `group` inputs.
 
-    Of 4 bits, groups are multiples of 8.  `search` takes for each group the scale with the least
-    sum of squared errors of several, which may cut off its largest weights.
+    Groups are multiples of `multiple`, and of 4 bits of 8.  `search` takes for each group the
+    scale with the least sum of squared errors of several, which may cut off its largest weights.
     """
     inputs, outputs = weight.shape
-    size = group_size(inputs, group, per_element(bits))
+    size = group_size(inputs, group, lcm(per_element(bits), multiple))
     groups = -(-inputs // size)
     padded = np.zeros((groups * size, outputs), np.float32)
     padded[:inputs] = weight

@@ -11,6 +11,7 @@ from tvm_ffi import structural_map, structural_walk
 
 from hybridc.schedules.cuda import thread_vectors, tir
 from hybridc.schedules.cuda.product_kernel import Axes, Product, substituted
+from hybridc.schedules.loops import access
 
 COUNT = 4  # sums of 16 bytes, which one access brings from shared memory
 Expr = Any
@@ -18,7 +19,11 @@ Expr = Any
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The store of COUNT columns: of `whole` times as many, `lane` is each."""
+    """The store of COUNT columns: of `whole` times as many, `lane` is each.
+
+    What is computed of them is a vector too if `at_once`; a function that has none, such as erf, is
+    called for each.
+    """
 
     axis: Any
     whole: Any
@@ -27,6 +32,7 @@ class Neighbours:
     value: Expr
     output: Any
     held: Any
+    at_once: bool
 
     def store(self, axes: Mapping[Any, Expr]) -> Any:
         """Vectors from the sums in `held` to the output; the last axis counts vectors."""
@@ -34,7 +40,43 @@ class Neighbours:
         del places[self.axis]
         indices = [substituted(index, places) for index in self.indices]
         value = substituted(self.value, places)
-        return self._each(tirx.BufferStore(self.output, value, indices))
+        if self.at_once:
+            return self._each(tirx.BufferStore(self.output, value, indices))
+        return self._one_by_one(indices, value)
+
+    def _one_by_one(self, indices: list[Expr], value: Expr) -> Any:
+        """Vectors to registers, each lane there, and a vector of results to the output."""
+        arrays: list[Any] = []
+        copies: list[Any] = []
+
+        def load(node: Any) -> Any:
+            near = access.stride(node.indices, node.source, self.lane) == 1
+            if not near or node.source.scope() != "global":
+                return node
+            array = tir.buffer(f"read_{len(arrays)}", COUNT, str(node.source.dtype), "local")
+            arrays.append(array)
+            copies.append(self._copied(node.source, node.indices, array))
+            return tirx.BufferLoad(array, [self.lane])
+
+        lanes = structural_map(value, (TensorLoad, load))
+        result = tir.buffer("result", COUNT, str(self.output.dtype), "local")
+
+        def element(i: Expr) -> Any:
+            lane = i.astype(str(self.lane.ty.dtype))
+            return tirx.BufferStore(result, substituted(lanes, {self.lane: lane}), [i])
+
+        computed = tir.unrolled(COUNT, element, "lane")
+        stored = self._copied(self.output, indices, result, back=True)
+        return tir.allocated([*arrays, result], tir.sequence([*copies, computed, stored]))
+
+    def _copied(self, source: Any, indices: Sequence[Expr], array: Any, back: bool = False) -> Any:
+        """A vector from memory to an array of the thread, or back."""
+        zero = {self.lane: tirx.const(0, self.lane.ty.dtype)}
+        first = [substituted(index, zero) for index in indices]
+        there = tirx.address_of(tirx.BufferLoad(source, first))
+        here = tir.address(array, tir.number(0))
+        name = f"vector<{tir.c_type(str(source.dtype))}, {COUNT}>"
+        return tir.call(name, there, here) if back else tir.call(name, here, there)
 
     def kept(self, parts: Any, first: Expr) -> Any:
         """The sums themselves to an array, from its element `first` on."""
@@ -84,6 +126,7 @@ def neighbours(product: Product, total: str) -> Neighbours | None:
     accesses: list[tuple[Any, Any]] = []
     structural_walk(value, (TensorLoad, lambda load: accesses.append((load.indices, load.source))))
     store = tirx.BufferStore(product.output, value, indices)
-    if not thread_vectors.at_once(store, accesses, lane, COUNT):
+    at_once = thread_vectors.at_once(store, accesses, lane, COUNT)
+    if not at_once and not thread_vectors.moved(store, accesses, lane, COUNT):
         return None
-    return Neighbours(axis, whole, lane, indices, value, product.output, held)
+    return Neighbours(axis, whole, lane, indices, value, product.output, held, at_once)

@@ -17,6 +17,7 @@ from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules.cuda import operands, prefetch, tir
 from hybridc.schedules.cuda.product_kernel import Operand, substituted
 from hybridc.schedules.cuda.thin_match import WORD, Thin, Thread, shared
+from hybridc.schedules.cuda.thin_weights import Weights
 
 Expr = Any
 
@@ -43,7 +44,12 @@ class _Writer:
             "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
         )
         self.sums = tir.buffer("sums", self.few * match.wide, match.total, "local")
-        self.read = tir.buffer("read", match.held * how.unroll, match.total, "local")
+        raw = "int32" if match.weights else match.total
+        self.read = tir.buffer("read", match.held * how.unroll, raw, "local")
+        # What the products are made with: weights that are packed, unpacked.
+        self.large = self.read
+        if match.weights:
+            self.large = tir.buffer("weights", match.deep * match.wide, match.total, "local")
         self.other = tir.buffer("other", match.deep, match.total, "local")
 
     def function(self) -> PrimFunc:
@@ -54,7 +60,8 @@ class _Writer:
         each = self.how.deep * self.match.deep * self.how.unroll
         walk = tir.loop(-(-self.depth // each), self._step, "step")
         body = tir.sequence([*self._ahead(), zeros, walk, self._meet(), *self._results()])
-        body = tir.allocated([self.memory, self.sums, self.read, self.other], body)
+        own = [self.large] if self.match.weights else []
+        body = tir.allocated([self.memory, self.sums, self.read, *own, self.other], body)
         threads = ("threadIdx.x", self.thread, self.how.threads)
         launched = tir.launched([("blockIdx.x", self.block, self.count), threads], body)
         return self.match.product.func.with_body(launched)
@@ -86,9 +93,28 @@ class _Writer:
         match = self.match
         column = self.first + self.thread % self.how.lanes * match.wide
         at = tir.number(turn * match.held)
+        if match.weights:
+            return self._packed(match.weights, column, k, tir.address(self.read, at))
         if match.along == "none":
             return tirx.BufferStore(self.read, self._element(match.many, column, k), [at])
         return self._chunk(match.many, (column, k), tir.address(self.read, at))
+
+    def _packed(self, weights: Weights, column: Expr, k: Expr, to: Expr) -> Any:
+        """One read of weights as they lie, and of their scales."""
+        axes, inside = self._axes(self.match.many, column, k)
+        loads = (substituted(load, axes) for load in (weights.integers, weights.scales))
+        valid = tir.number(1)
+        if inside:
+            valid = tirx.Select(tirx.all(*inside), valid, tir.number(0))
+        return tir.call("load_weights", to, *map(tirx.address_of, loads), valid)
+
+    def _unpacked(self, turn: int) -> list[Any]:
+        """The weights of a read, as they are multiplied."""
+        if self.match.weights is None:
+            return []
+        places = (self.large, 0), (self.read, turn * self.match.held)
+        name = f"unpack_weights<{self.match.weights.bits}>"
+        return [tir.call(name, *(tir.address(b, tir.number(i)) for b, i in places))]
 
     def _axes(self, side: Operand, own: Expr, k: Expr) -> tuple[dict[Any, Expr], list[Expr]]:
         """The axes at a place of a side, and what must hold there."""
@@ -120,13 +146,16 @@ class _Writer:
     def _multiply(self, k: Expr, turn: int) -> Any:
         """Add the products of one read with each of the few rows."""
         match = self.match
-        at = turn * match.held
+        at = 0 if match.weights else turn * match.held
         vector = match.deep > 1 and match.lies(match.few) == "depth"
 
         def row(f: int) -> Any:
             own = tir.number(f)
             if vector:
-                reads = [self._chunk(match.few, (own, k), tir.address(self.other, tir.number(0)))]
+                reads = [
+                    self._chunk(match.few, (own, k + d), tir.address(self.other, tir.number(d)))
+                    for d in range(0, match.deep, match.chunk)
+                ]
             else:
                 values = (self._element(match.few, own, k + d) for d in range(match.deep))
                 reads = [
@@ -134,7 +163,7 @@ class _Writer:
                 ]
             return tir.sequence([*reads, *self._added(f, at)])
 
-        return tir.sequence(row(f) for f in range(self.few))
+        return tir.sequence([*self._unpacked(turn), *map(row, range(self.few))])
 
     def _added(self, f: int, at: int) -> list[Any]:
         match = self.match
@@ -146,7 +175,7 @@ class _Writer:
         found: list[Any] = []
         for d, w in pairs:
             place = tir.number(f * match.wide + w)
-            term = self._load(self.other, d) * self._load(self.read, at + d * match.wide + w)
+            term = self._load(self.other, d) * self._load(self.large, at + d * match.wide + w)
             total = tirx.BufferLoad(self.sums, [place]) + term
             found.append(tirx.BufferStore(self.sums, total, [place]))
         return found

@@ -9,6 +9,7 @@ from hybridc.compiler.interfaces import Match
 from hybridc.schedules.cuda import operands
 from hybridc.schedules.cuda.operands import CHUNK_BYTES
 from hybridc.schedules.cuda.product_kernel import Axes, Operand, Product
+from hybridc.schedules.cuda.thin_weights import Weights
 from hybridc.schedules.loops import access
 
 # What a load of 16 bytes brings: neighbours along the depth, or of the own axis; or no neighbours.
@@ -18,11 +19,15 @@ WORD = 4  # bytes of a sum
 
 @dataclass(frozen=True)
 class Thin(Match):
-    """A product one of whose sides has few rows: `few`, and the `many` of the other."""
+    """A product one of whose sides has few rows: `few`, and the `many` of the other.
+
+    Of `weights` of 8 or 4 bits the many are unpacked by whoever multiplies them.
+    """
 
     product: Product
     few: Operand
     many: Operand
+    weights: Weights | None = None
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
@@ -32,8 +37,8 @@ class Thin(Match):
 
     @property
     def chunk(self) -> int:
-        """Elements in 16 bytes."""
-        return CHUNK_BYTES // self.size
+        """Elements in 16 bytes: of the few where weights are packed."""
+        return CHUNK_BYTES // operands.size_of(self.few if self.weights else self.many)
 
     @property
     def size(self) -> int:
@@ -53,11 +58,15 @@ class Thin(Match):
     @property
     def held(self) -> int:
         """Registers for what is read at once."""
+        if self.weights:
+            return self.weights.held
         return CHUNK_BYTES // WORD if self.packed else self.deep * self.wide
 
     @cached_property
     def along(self) -> Along:
         """How the large side is read."""
+        if self.weights:
+            return "depth"
         return self.lies(self.many)
 
     def lies(self, side: Operand) -> Along:
@@ -89,11 +98,15 @@ class Thin(Match):
     @property
     def deep(self) -> int:
         """Steps of the depth in what is read at once."""
+        if self.weights:
+            return self.weights.deep
         return self.chunk if self.along == "depth" else 1
 
     @property
     def wide(self) -> int:
         """Elements of the own axis in what is read at once."""
+        if self.weights:
+            return self.weights.wide
         return self.chunk if self.along == "own" else 1
 
 

@@ -24,6 +24,22 @@ def at_once(store: Any, accesses: Sequence[tuple[Any, Any]], axis: Any, length: 
     )
 
 
+def moved(store: Any, accesses: Sequence[tuple[Any, Any]], axis: Any, length: int) -> bool:
+    """Whether memory can be accessed so, whatever is computed in between element by element."""
+    conditional: list[Any] = []
+    structural_walk(
+        store.value,
+        (Call, lambda node: conditional.append(node) if access.conditional(node) else None),
+    )
+    buffers = [store.buffer, *(buffer for _, buffer in accesses)]
+    return (
+        not conditional
+        and {str(buffer.dtype) for buffer in buffers} <= _TYPES
+        and access.stride(store.indices, store.buffer, axis) == 1
+        and _aligned([*accesses, (store.indices, store.buffer)], axis, length)
+    )
+
+
 def _alike(body: Any, sources: Sequence[Any], output: Any) -> bool:
     types = {str(buffer.dtype) for buffer in (*sources, output)}
     found: list[Any] = []
