@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tvm
+from kernel_builders import floats, operator
 from kernel_corpus import KERNELS
-from tvm import tirx
+from tvm import relax, tirx
 from tvm_ffi import structural_walk
 
 from hybridc.compiler import pipeline, plugin, target
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc
+from hybridc.compiler.target import Target
 
 CPU = target.parse("avx2", threads=2)
 BUILDERS = dict(KERNELS)
@@ -56,12 +58,12 @@ SCALAR = {
 }
 
 
-def first_match(func: PrimFunc) -> tuple[str, Point, PrimFunc]:
+def first_match(func: PrimFunc, cpu: Target = CPU) -> tuple[str, Point, PrimFunc]:
     """The rule that takes a kernel, its default point, and the kernel as it schedules it."""
     for rule in pipeline.rules():
-        match: Any = rule.match(func, CPU)
+        match: Any = rule.match(func, cpu)
         if not isinstance(match, NotApplicable):
-            point = rule.default(match, CPU)
+            point = rule.default(match, cpu)
             return plugin.name_of(type(rule)), point, rule.schedule(match, point).mod["main"]
     raise AssertionError("the fallback takes everything")
 
@@ -114,6 +116,14 @@ def test_threads_where_the_work_outweighs_waking_them() -> None:
         for _, point, func in kernels(name):
             assert bool(point["threads"]) is wanted
             assert bool(loops(func, tirx.ForKind.PARALLEL)) is wanted
+
+
+@pytest.mark.parametrize(("name", "width"), [("avx2", 2048), ("avx512", 256)])
+def test_sums_far_apart_stay_in_registers_where_those_hold_a_stretch(name: str, width: int) -> None:
+    cpu = target.parse(name, threads=2)
+    (mean,) = operator(lambda x: relax.op.mean(x, [0]), *floats([64, 4096]))(cpu)
+    rule, point, _ = first_match(mean, cpu)
+    assert (rule, point) == ("reduction", {"width": width, "threads": 1})
 
 
 def test_a_chain_of_operators_is_one_pass_over_memory() -> None:

@@ -24,7 +24,8 @@ CHAINS = 4
 # Rows across which a vector is as wide as registers allow, and that share one task.
 _TILE_REGISTERS = (1, 2, 4, 8)
 # Where what is reduced lies as far apart, in bytes, a few registers of it are no stretch that the
-# prefetcher follows: as much is read at a time as accumulators fit the L1 cache.
+# prefetcher follows: as much is read at a time as accumulators fit the L1 cache, unless half of all
+# registers hold as much as this.
 _FAR = 1024
 
 
@@ -257,7 +258,9 @@ def _wide(reductions: Sequence[Block], target: Target) -> int:
     """How many rows are better read side by side, what is reduced being far apart; 0 if it is not.
 
     Their accumulators take half of the L1 cache; where several reductions read the same, that
-    stays in half of the L2 cache.
+    stays in half of the L2 cache.  Where half of the registers hold a stretch long enough for the
+    prefetcher, a single reduction's stay there, and no step loads and stores them: the mean of 49
+    rows of 1024 takes 2.1 us instead of 2.7 (Zen 4, AVX-512).
     """
     main = max(reductions, key=lambda block: block.iterations)
     last = list(main.reduction)[-1]
@@ -267,7 +270,8 @@ def _wide(reductions: Sequence[Block], target: Target) -> int:
         return 0
     held = target.l1 // 2 // itemsize
     if len(reductions) == 1:
-        return held
+        kept = target.vector_registers // 2 * target.vector_bits // 8
+        return kept // itemsize if kept >= _FAR else held
     return min(held, target.l2 // 2 // itemsize // prod(main.reduction.values()))
 
 
