@@ -13,7 +13,13 @@ import numpy as np
 from hybridc.compiler.carriers import CARRIERS
 from hybridc.compiler.delegation.runtime_values import ValueSession
 from hybridc.compiler.errors import InputError, ModelError, first_line
-from hybridc.compiler.frontends.onnx_graph import corners, element_types, liveness, same_padding
+from hybridc.compiler.frontends.onnx_graph import (
+    corners,
+    element_types,
+    liveness,
+    same_padding,
+    transforms,
+)
 from hybridc.compiler.frontends.onnx_graph.model_file import copied
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers, operators_of
 from hybridc.compiler.model import Array, Feed, Reference, as_array
@@ -88,7 +94,7 @@ def _session(source: Path | Any) -> Any:
         _slow,
     )
     light = given.light
-    if corners.are_rounded(light) or same_padding.are_misread(light.graph.node):
+    if _is_misread(light):
         usual = (_as_meant, _slow_as_meant)
     if not _TWO_BITS.isdisjoint(element_types.kinds_of(light.graph).values()):
         usual = (_as_written, _slow)
@@ -135,6 +141,15 @@ def _options(proto: Any) -> Any:
     return options
 
 
+def _is_misread(proto: Any) -> bool:
+    """Whether ONNX Runtime computes some of it otherwise than ONNX means, or inexactly."""
+    return (
+        corners.are_rounded(proto)
+        or same_padding.are_misread(proto.graph.node)
+        or transforms.are_used(proto.graph)
+    )
+
+
 def _is_narrow(proto: Any) -> bool:
     """Whether inputs or outputs have elements of less than a byte."""
     numbers = _numbers(CARRIERS)
@@ -167,11 +182,12 @@ def _slow_as_meant(given: _Given) -> Any:
 
 
 def _write_meaning(proto: Any) -> None:
-    """Write Resize and padding as ONNX means them, which ONNX Runtime computes otherwise."""
+    """Write Resize, padding and transforms so that ONNX Runtime computes what ONNX means."""
     import onnx
 
     lower_numbers(proto)
     corners.write_out(proto)
+    transforms.write_out(proto)
     graph = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
     types = {value.name: value.type for value in [*graph.input, *graph.value_info]}
     for tensor in graph.initializer:

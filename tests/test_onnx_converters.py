@@ -142,18 +142,28 @@ def test_reversed_sequences(shape: tuple[int, ...], time: int) -> None:
     np.testing.assert_array_equal(got, wanted.swapaxes(0, time))
 
 
+@pytest.mark.parametrize("length", [64, 90, 127, 400])
+def test_half_of_a_spectrum(length: int) -> None:
+    made, x = node("DFT", "x n", "y", onesided=1), noise(3, 96, 1)
+    result = [("y", FLOAT, None)]
+    model = build([made], [("x", FLOAT, x.shape)], result, {"n": np.array(length)})
+    from hybridc.compiler.evaluate import evaluate
+
+    (got,) = evaluate(load(model).module, [x])
+    np.testing.assert_allclose(got @ [1, 1j], np.fft.rfft(x[..., 0], length), 1e-6, 1e-5)
+    assert not np.any(got[:, 0, 1])  # what is real is so exactly
+
+
 @pytest.mark.parametrize("inverse", [0, 1])
-@pytest.mark.parametrize("length", [5, 8])
+@pytest.mark.parametrize("length", [5, 8, 64, 90, 127, 400])
 def test_dft(inverse: int, length: int) -> None:
-    made = helper.make_node("DFT", ["x", "n", "a"], ["y"], inverse=inverse)
-    constants = {"n": np.array(length), "a": np.array(1)}
-    x = noise(2, 6, 3, 2)
+    made, constants = node("DFT", "x n a", "y", inverse=inverse), {"n": np.array(length)}
+    x, constants["a"] = noise(2, 96 if length > 8 else 6, 3, 2), np.array(1)
     model = build([made], [("x", FLOAT, x.shape)], [("y", FLOAT, None)], constants)
     from hybridc.compiler.evaluate import evaluate
 
     (got,) = evaluate(load(model).module, [x])
-    function = np.fft.ifft if inverse else np.fft.fft
-    wanted = function(x[..., 0] + 1j * x[..., 1], length, axis=1)
+    wanted = (np.fft.fft, np.fft.ifft)[inverse](x[..., 0] + 1j * x[..., 1], length, axis=1)
     np.testing.assert_allclose(got[..., 0] + 1j * got[..., 1], wanted, rtol=1e-4, atol=1e-5)
 
 

@@ -69,6 +69,21 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         [1, 2, "n", 5, 7],
         {"k": noise(3, 2, 3, 3, 3)},
     ),
+    "volume of open sides": (
+        [node("Conv", "x k", "y", pads=[1] * 6, strides=[2] * 3)],
+        [1, 2, "d", "h", "w"],
+        {"k": noise(3, 2, 3, 3, 3)},
+    ),
+    "reshape between open axes": (
+        [
+            node("MaxPool", "x", "p", kernel_shape=[2, 2], strides=[2, 2]),
+            node("Reshape", "p halves", "q"),
+            node("Add", "q k", "z"),
+            node("Reshape", "z rows", "y"),
+        ],
+        ["n", 4, "h", "w"],
+        {"k": noise(2, 1, 1), "halves": np.array([0, 2, 2, -1]), "rows": np.array([-1, 1, 2])},
+    ),
     "signal": ([node("Conv", "x k", "y", pads=[1, 1])], [2, 3, "n"], {"k": noise(5, 3, 3)}),
     **{
         f"framed by {mode}": (

@@ -1,5 +1,6 @@
 """Discrete Fourier transforms, as products with constant matrices of cosines and sines."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -20,6 +21,7 @@ from hybridc.compiler.rewrite import constant
 
 # A matrix of this side takes 64 MiB in float32; a fast transform would be wanted beyond.
 _LONGEST = 4096
+_SHORTEST = 64  # below, one product is as fast as two and the transposes between them
 _WHOLE = 512  # up to here a matrix of complex numbers is held whole: 8 MiB in float64
 
 
@@ -74,6 +76,8 @@ def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     they do in the rows: nothing is taken apart and put together.
     """
     extent, parts = static(x)[-2:]
+    if (first := _factor(length)) > 1:
+        return _by_factors(s, x, (first, length // first), bins, inverse)
     used = min(extent, length)
     turn = _turns(used, bins, length)
     turn = turn / length if inverse else turn.conj()
@@ -81,14 +85,52 @@ def transform(s: Expr, x: Expr, length: int, bins: int, inverse: bool) -> Expr:
     if parts == 1:
         return _pairs(s, _times(s, _flat(s, x), _alternating(turn)), bins)
     if length <= _WHOLE:
-        matrix = np.stack([_alternating(turn), _alternating(1j * turn)], axis=1)
-        return _pairs(s, _times(s, _flat(s, x), matrix.reshape(2 * used, -1)), bins)
+        return _pairs(s, _times(s, _flat(s, x), _complex(turn)), bins)
     # (a + bi) t = a t + b (it), by halves of the matrix that a whole one would hold twice.
     real, imaginary = _part(s, x, 0), _part(s, x, 1)
     cosines, sines = turn.real, turn.imag
     re = s.subtract(_times(s, real, cosines), _times(s, imaginary, sines))
     im = s.add(_times(s, real, sines), _times(s, imaginary, cosines))
     return s.concat([s.expand_dims(part, [len(static(part))]) for part in (re, im)], axis=-1)
+
+
+def _factor(length: int) -> int:
+    """The largest factor up to the root of a length that is worth to be taken apart, or 1."""
+    if length < _SHORTEST:
+        return 1
+    return next(n for n in range(math.isqrt(length), 0, -1) if length % n == 0)
+
+
+def _by_factors(s: Expr, x: Expr, factors: tuple[int, int], bins: int, inverse: bool) -> Expr:
+    """Transforms of the one factor's length, and then of the other's (Cooley and Tukey).
+
+    Number `n = b first + c` and bin `k = p + a q`, of lengths `a` and `b`, have the turn
+    `n k / ab = first p / a + c (p + a q) / ab`: a matrix for all, and then one for each `p`.
+    """
+    (a, b), (*outer, extent, parts) = factors, static(x)
+    length, rows = a * b, math.prod(outer)
+    x = s.reshape(_cut(s, x, min(extent, length)), [rows, min(extent, length), parts])
+    if extent < length:
+        x = s.nn.pad(x, [0, 0, 0, length - extent, 0, 0])
+    x = s.permute_dims(s.reshape(x, [rows, a, b, parts]), [0, 2, 1, 3])
+    turn = _turns(a, a, a)
+    inner = _complex(turn if inverse else turn.conj())
+    inner = inner.reshape(a, 2, 2 * a)[:, :parts].reshape(a * parts, 2 * a)
+    x = s.reshape(_times(s, _flat(s, x), inner), [rows, b, a, 2])
+    x = s.reshape(s.permute_dims(x, [2, 0, 1, 3]), [a, rows, 2 * b])
+    columns = -(-bins // a)
+    turn = _turns(b, a * columns, length)
+    turn = turn / length if inverse else turn.conj()
+    matrices = np.stack([_complex(turn[:, p::a]) for p in range(a)])
+    spectrum = s.reshape(s.matmul(x, constant(matrices, dtype(x))), [a, rows, columns, 2])
+    spectrum = s.reshape(s.permute_dims(spectrum, [1, 2, 0, 3]), [rows, columns * a, 2])
+    return s.reshape(_cut(s, spectrum, bins), [*outer, bins, 2])
+
+
+def _complex(turn: Array) -> Array:
+    """What rows of pairs are multiplied with to be multiplied with a complex matrix."""
+    pairs = np.stack([_alternating(turn), _alternating(1j * turn)], axis=1)
+    return pairs.reshape(2 * len(turn), -1)
 
 
 def real_inverse(s: Expr, x: Expr, length: int) -> Expr:

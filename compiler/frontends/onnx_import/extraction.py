@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hybridc.compiler.delegation.runtime_values import ELEMENTS
-from hybridc.compiler.frontends.onnx_graph import corners
+from hybridc.compiler.frontends.onnx_graph import corners, transforms
 from hybridc.compiler.frontends.onnx_graph.liveness import used_names
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.versions import lower_numbers
@@ -109,6 +109,7 @@ class Parts:
         )
         lower_numbers(model)
         corners.write_out(model)
+        transforms.write_out(model)
         return Region(
             name=f"region{index}",
             proto=model.SerializeToString(deterministic=True),
