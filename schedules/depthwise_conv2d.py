@@ -77,9 +77,10 @@ class DepthwiseConv2d(Tiled):
 def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
     """Whether a small window goes through all panels of one row of outputs before the next row.
 
-    Threads that go through their rows panel by panel meet at the rows between them once a panel,
-    and fetch each other's lines: 3x3 on 480 channels at 14x14 takes 10.5 us row by row and 19 to 76
-    panel by panel, on 576 channels in vectors of 8 19 and 68 (Zen 4, 2 threads).
+    Several threads do so whatever they read: panel by panel, 3x3 on 480 channels at 14x14 takes 19
+    to 76 us from process to process, and row by row 10.5; on 576 channels in vectors of 8, 68 and
+    19 (Zen 4, 2 threads).  No 3x3 was slower by rows.  One thread takes 15 us panel by panel, so
+    that it is the threads who hinder each other, by what is not known.
 
     One thread does so where the lines that a panel reads for one row find no place in the L1
     cache.  It reads a line or two of every pixel, and where channels are a power of two those share

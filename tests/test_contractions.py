@@ -1,6 +1,6 @@
 """Convolutions and products of every shape, from Relax operator to kernel, against ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,9 +189,11 @@ def test_loops_count_in_32_bits(rows: int) -> None:
     assert set(counted) == {"int32"}
 
 
-def depthwise_loops(size: int, channels: int, window: int, dilation: int) -> list[Any]:
-    """The loops of a depthwise convolution on two threads, outermost first."""
-    chosen, pad = target.parse("avx2", 2), window // 2 * dilation
+def depthwise_loops(
+    size: int, channels: int, window: int, dilation: int = 1, threads: int = 2
+) -> list[Any]:
+    """The loops of a depthwise convolution, outermost first."""
+    chosen, pad = target.parse("avx2", threads), window // 2 * dilation
     conv = contractions.Conv2d((1, 1), (pad, pad, pad, pad), (dilation, dilation), channels, 1)
     shape = (1, size, size, channels)
     kernel = contractions.depthwise_conv2d(shape, (window, window, channels), conv, "float32")
@@ -216,9 +218,19 @@ def test_depthwise_convolutions_have_work_for_each_thread(
     assert min(tasks) >= 2
 
 
+def serial(loops: Sequence[Any]) -> list[int]:
+    """The extents of the serial loops, outermost first."""
+    return [int(loop.extent) for loop in loops if loop.kind == ForKind.SERIAL]
+
+
 @pytest.mark.parametrize(("dilation", "rows_inside"), [(1, True), (2, False)])
 def test_rows_between_those_of_a_dilated_window_count(dilation: int, rows_inside: bool) -> None:
     """A panel's 5 rows of 44 lines find no place in the L1 cache, 3 rows of 42 do."""
-    loops = depthwise_loops(40, 64, 3, dilation)
-    serial = [int(loop.extent) for loop in loops if loop.kind == ForKind.SERIAL]
-    assert serial[:2] == ([4, 20] if rows_inside else [20, 4])  # panels, rows of a task
+    _, *extents = serial(depthwise_loops(40, 64, 3, dilation, threads=1))  # one task
+    assert extents[:2] == ([4, 40] if rows_inside else [40, 4])  # panels, rows of the image
+
+
+@pytest.mark.parametrize(("window", "rows_inside"), [(3, False), (7, True)])
+def test_threads_go_through_small_windows_row_by_row(window: int, rows_inside: bool) -> None:
+    extents = serial(depthwise_loops(40, 64, window))
+    assert extents[:2] == ([4, 20] if rows_inside else [20, 4])  # panels, rows of a task
