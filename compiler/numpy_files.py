@@ -16,7 +16,7 @@ def array(path: Path) -> Array:
         found = np.load(path, allow_pickle=False)
     except OSError as error:
         raise InputError(unreadable(path, error)) from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # numpy, tokenize and zipfile raise many kinds for a damaged file
         raise InputError(f"{path} holds no plain array (.npy): {_fault(error)}") from error
     if not isinstance(found, np.ndarray):
         raise InputError(f"{path} is an archive (.npz); give one .npy file for each input")

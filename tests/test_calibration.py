@@ -66,12 +66,24 @@ def test_what_fits_no_model_is_refused(data: Any, message: str) -> None:
         calibration.feeds(data, INPUTS)
 
 
+SHAPED = "{'descr': '<f8', 'fortran_order': False, 'shape': (%s), }"
+
+
+def npy(header: str) -> bytes:
+    """A file of such a header, and nothing behind it."""
+    told = f"{header}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(told).to_bytes(2, "little") + told
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("data.npz", b"PK\x03\x04 torn", "no archive of plain arrays"),
         ("data.npy", b"\x93NUMPY torn", "for .npy files give the folder that holds one for each"),
         ("folder/x.npy", b"\x93NUMPY torn", "no plain array"),
+        ("folder/x.npy", npy("{'descr': '<f8', ((("), "no plain array"),
+        ("folder/x.npy", npy(SHAPED % "9999999999999,"), "no plain array .*: Unable to allocate"),
+        ("folder/x.npy", npy(SHAPED % "-2,"), "no plain array"),
         ("folder/readme.txt", b"", "holds no .npy file"),
     ],
 )

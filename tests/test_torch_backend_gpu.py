@@ -10,7 +10,7 @@ import pytest
 from cuda_emulator import needs_compiler
 
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.dynamo import torch_device
+from hybridc.compiler.dynamo import torch_device, torch_region
 from hybridc.compiler.dynamo.torch_freeze import freeze
 from hybridc.compiler.errors import ModelError
 
@@ -49,6 +49,46 @@ def test_a_graph_of_a_gpu_is_read_on_the_cpu(monkeypatch: pytest.MonkeyPatch) ->
     torch.testing.assert_close(frozen.module(x)[0], x.double() * torch.arange(4))
 
 
+def attentions() -> list[Any]:
+    """The operators of torch's three kernels, and what they compute."""
+    aten, plain = torch.ops.aten, torch.nn.functional.scaled_dot_product_attention
+    return [
+        (
+            lambda q, k, b: aten._scaled_dot_product_flash_attention(q, k, k, scale=0.5)[0],
+            lambda q, k, b: plain(
+                q, k.repeat_interleave(2, 1), k.repeat_interleave(2, 1), scale=0.5
+            ),
+        ),
+        (
+            lambda q, k, b: aten._scaled_dot_product_efficient_attention(q, q, q, b, False)[0],
+            lambda q, k, b: plain(q, q, q, b),
+        ),
+        (
+            lambda q, k, b: aten._scaled_dot_product_cudnn_attention(q, q, q, b, True)[0],
+            lambda q, k, b: plain(q, q, q, b),
+        ),
+        (
+            lambda q, k, b: aten._scaled_dot_product_flash_attention(q, q, q, 0.0, True)[0],
+            lambda q, k, b: plain(q, q, q, is_causal=True),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_attention_of_a_gpu_is_compiled(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever kernel torch would take; the answer it is compared with is the CPU's."""
+    operator, plain = attentions()[number]
+    given = [torch.randn(2, 4, 7, 8), torch.randn(2, 2, 6, 8), torch.randn(2, 4, 7, 7)]
+    graph = traced(operator, *given)
+    monkeypatch.setattr(torch_device, "place", lambda _: torch.device("cuda", 0))
+    frozen = freeze(graph, given, set())
+    inputs = tuple(given[place] for place in frozen.inputs)
+    torch.testing.assert_close(frozen.module(*inputs)[0], plain(*given))
+    session = torch_region.session(frozen.module, inputs, Options(threads=1))
+    got = torch_region.run(session, torch.device("cpu"), inputs)
+    torch.testing.assert_close(got[0], plain(*given), rtol=1e-4, atol=1e-5)
+
+
 def on(*devices: str) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -61,6 +101,8 @@ def test_tensors_on_several_devices_are_refused() -> None:
     assert torch_device.common([*on("cuda:0"), torch.tensor(1.0)]).type == "cuda"
     with pytest.raises(ModelError, match=r"tensors are on \S+ and on \S+; move"):
         torch_device.common([*on("cuda:0"), torch.ones(2)])
+    with pytest.raises(ModelError, match=r"tensors are on \S+ and on \S+; move"):
+        torch_device.common(on("cuda:0"), [torch.tensor(1.0)])  # torch would leave it on the CPU
     with pytest.raises(ModelError, match="a tensor is on cuda:1; compiled code runs on cuda:0"):
         torch_device.common(on("cuda:1"))
     with pytest.raises(ModelError, match="a tensor is on meta; only the CPU and NVIDIA"):

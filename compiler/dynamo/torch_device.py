@@ -17,14 +17,15 @@ def place(tensor: Any) -> Any:
     return tensor.device
 
 
-def common(tensors: Iterable[Any]) -> Any:
-    """The device that has all tensors; numbers on the CPU may stand beside those of a GPU.
+def common(read: Iterable[Any], made: Iterable[Any] = ()) -> Any:
+    """The device that has all tensors; numbers on the CPU may be read beside those of a GPU.
 
     Raises ModelError where there is none on which compiled code runs.
     """
     import torch
 
-    found = {place(each) for each in tensors if each.ndim or place(each).type != CPU}
+    found = {place(each) for each in read if each.ndim or place(each).type != CPU}
+    found.update(map(place, made))
     device = found.pop() if found else torch.device(CPU)
     for other in (device, *found):
         if other.type not in (CPU, CUDA) or torch.version.hip is not None:

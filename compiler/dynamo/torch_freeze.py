@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hybridc.compiler.dynamo import torch_device
+from hybridc.compiler.dynamo import torch_attention, torch_device
 from hybridc.compiler.errors import ModelError
 
 
@@ -67,7 +67,8 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     constants: dict[int, tuple[Any, int]] = {}
     places = {node: i for i, node in enumerate(graph.graph.find_nodes(op="placeholder"))}
     outputs, sources = _sources(graph, places)
-    device = torch_device.common(_tensors(graph, places, args, outputs))
+    made = [node.meta["val"] for node in outputs]
+    device = torch_device.common(_read(graph, places, args), made)
     for node, place in places.items():
         value = args[place]
         if not isinstance(value, torch.Tensor) or set(node.users) <= {_result(graph)}:
@@ -90,15 +91,12 @@ def freeze(graph: Any, args: Sequence[Any], weights: set[int]) -> Frozen:
     return Frozen(module, device, tuple(fed), sources, constants)
 
 
-def _tensors(graph: Any, places: dict[Any, int], args: Sequence[Any], outputs: Any) -> list[Any]:
-    """The tensors that the graph reads, and those that it computes, as torch traced them."""
+def _read(graph: Any, places: dict[Any, int], args: Sequence[Any]) -> list[Any]:
+    """The tensors that the graph computes with."""
     import torch
 
     given = [args[i] for node, i in places.items() if not set(node.users) <= {_result(graph)}]
-    return [
-        *(each for each in given if isinstance(each, torch.Tensor)),
-        *(node.meta["val"] for node in outputs),
-    ]
+    return [each for each in given if isinstance(each, torch.Tensor)]
 
 
 def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) -> None:
@@ -109,9 +107,12 @@ def _copy_operators(graph: Any, root: Any, frozen: Any, values: dict[Any, Any]) 
             setattr(root, node.target, torch_device.on_host(getattr(graph, node.target)))
             values[node] = frozen.node_copy(node)
         elif node.op == "call_function":
-            require_deterministic(node)
+            function = torch_attention.portable(node)
+            if function is None:
+                require_deterministic(node)
             require_free_of_effects(node)
             copied = values[node] = frozen.node_copy(node, values.__getitem__)
+            copied.target = function or copied.target
             copied.args = map_aggregate(copied.args, torch_device.on_host)
             copied.kwargs = map_aggregate(copied.kwargs, torch_device.on_host)
 
