@@ -73,11 +73,11 @@ def test_a_model_in_a_lower_precision_is_left_so(precision: str) -> None:
 def test_a_gpu_is_asked_for_its_own_instructions() -> None:
     """What the host's CPU has says nothing of it, and few weights are no reason against fp16."""
     hopper, turing = replace(AVX2, target="sm_90a"), replace(AVX2, target="sm_75")
-    tried = ["tf32", "bf16", "fp16", "int8", "int8-dynamic"]
-    assert hopeful(hopper, BUSY) == tried
+    assert hopeful(hopper, BUSY) == ["tf32", "bf16", "fp16", "int8", "int8-dynamic"]
     assert hopeful(turing, BUSY) == ["fp16"]
     assert "sm_75 has no mma.bf16" in prospects.vain("bf16", turing, BUSY)
-    assert "for target kind cuda" in prospects.vain("int4-weights", hopper, BUSY)
+    assert "do not wait for the weights" in prospects.vain("int4-weights", hopper, BUSY)
+    assert prospects.vain("int4-weights", hopper, WAITS) == ""
     assert "for target kind cpu" in prospects.vain("tf32", AVX2, BUSY)
 
 

@@ -22,8 +22,9 @@ _NEEDED_OF_GPU = {
     "int8": "mma.int8",
     "int8-dynamic": "mma.int8",
 }
-# Those that gain by smaller weights alone.
-_SMALLER = frozenset({"fp16", "int8-weights", "int4-weights"})
+# Those that gain by smaller weights alone: on a GPU, and on a CPU.
+_PACKED = frozenset({"int8-weights", "int4-weights"})
+_SMALLER = _PACKED | {"fp16"}
 # Those that another one, which is tried as well, equals in size.
 _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
 
@@ -67,13 +68,14 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
 def _no_faster(dtype: str, options: Options, facts: Facts | None) -> str:
     device = target.parse(options.target, options.threads)
     if device.gpu is not None:
-        needed = _NEEDED_OF_GPU.get(dtype)
-        lacks = needed is not None and needed not in device.gpu.features
-        return f"no faster on this target: {device.gpu.arch} has no {needed}" if lacks else ""
-    needed = NEEDED.get(dtype)
-    if needed is not None and needed not in device.features:
-        return f"no faster on this target: products in {dtype} need {needed}"
-    if dtype in _SMALLER and not _waits(facts, device.l3):
+        needed, smaller, cache = _NEEDED_OF_GPU.get(dtype), _PACKED, device.gpu.l2
+        if needed is not None and needed not in device.gpu.features:
+            return f"no faster on this target: {device.gpu.arch} has no {needed}"
+    else:
+        needed, smaller, cache = NEEDED.get(dtype), _SMALLER, device.l3
+        if needed is not None and needed not in device.features:
+            return f"no faster on this target: products in {dtype} need {needed}"
+    if dtype in smaller and not _waits(facts, cache):
         return "no faster: calls do not wait for the weights"
     return ""
 
