@@ -5,13 +5,12 @@ rounded (onnx/onnx#2462 and its test cases), ONNX Runtime with the size of the r
 end lies nearer by the ratio of both has the same places.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 
-from hybridc.compiler.frontends.onnx_graph.element_types import walk
+from hybridc.compiler.frontends.onnx_graph import writer
+from hybridc.compiler.frontends.onnx_graph.element_types import graphs, walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
-from hybridc.compiler.frontends.onnx_graph.writer import Place, Writer, opset_of
+from hybridc.compiler.frontends.onnx_graph.writer import Writer
 
 _ALIGN, _CROP = "align_corners", "tf_crop_and_resize"
 _FLOAT = 1  # of ONNX's element types
@@ -27,19 +26,7 @@ def are_rounded(proto: Proto) -> bool:
 def write_out(proto: Proto) -> None:
     """Write each such Resize of a model otherwise, in place."""
     whole = _whole(proto)
-    opset = opset_of(proto)
-    for graph in _graphs(proto.graph):
-        nodes: list[Proto] = []
-        for index, node in enumerate(graph.node):
-            if _is_rounded(node, whole):
-                prefix = f"{node.output[0]}/corners{index}"
-                writer = Writer(Place(graph, copied(node), prefix, opset))
-                _cropped(writer)
-                nodes += writer.nodes
-            else:
-                nodes.append(copied(node))
-        del graph.node[:]
-        graph.node.extend(nodes)
+    writer.replace(proto, "corners", lambda node: _is_rounded(node, whole), _cropped)
 
 
 def _cropped(w: Writer) -> None:
@@ -81,7 +68,7 @@ def _is_rounded(node: Proto, whole: set[str]) -> bool:
 def _whole(proto: Proto) -> set[str]:
     """Constants that are whole numbers, or nothing."""
     found: set[str] = set()
-    for graph in _graphs(proto.graph):
+    for graph in graphs(proto.graph):
         tensors = {tensor.name: tensor for tensor in graph.initializer}
         tensors |= {
             node.output[0]: item.t
@@ -102,10 +89,3 @@ def _is_whole(tensor: Proto) -> bool:
         return False
     array = onnx.numpy_helper.to_array(tensor)
     return bool(np.all(array == np.floor(array)))
-
-
-def _graphs(graph: Proto) -> Iterator[Proto]:
-    yield graph
-    for node in walk(graph):
-        for attribute in node.attribute:
-            yield from [attribute.g] if attribute.HasField("g") else attribute.graphs

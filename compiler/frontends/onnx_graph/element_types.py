@@ -51,6 +51,14 @@ def walk(graph: Proto) -> Iterator[Proto]:
                 yield from walk(inner)
 
 
+def graphs(graph: Proto) -> Iterator[Proto]:
+    """The graph and all its subgraphs, each before its own; they may be changed as they come."""
+    yield graph
+    for node in walk(graph):
+        for attribute in node.attribute:
+            yield from [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
 def carry(tensor: Proto) -> None:
     """Make a tensor one of the carrier's elements."""
     import onnx

@@ -1,12 +1,13 @@
 """Write nodes of an ONNX graph in the place of others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from hybridc.compiler.frontends.onnx_graph.model_file import Proto
+from hybridc.compiler.frontends.onnx_graph.element_types import graphs
+from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 
 
 @dataclass(frozen=True)
@@ -67,3 +68,25 @@ def opset_of(proto: Proto, domain: str = "") -> int:
     """The version of a domain's operators that a model uses."""
     found = [o.version for o in proto.opset_import if domain_of(o) == domain]
     return int(max(found, default=1))
+
+
+def replace(
+    proto: Proto, kind: str, wanted: Callable[[Proto], bool], write: Callable[[Writer], None]
+) -> None:
+    """Have `write` write each wanted node of a model otherwise, in place and in subgraphs too.
+
+    `kind` is in the names of what is written.
+    """
+    opset = opset_of(proto)
+    for graph in graphs(proto.graph):
+        nodes: list[Proto] = []
+        for index, node in enumerate(graph.node):
+            if wanted(node):
+                prefix = f"{node.output[0]}/{kind}{index}"
+                writer = Writer(Place(graph, copied(node), prefix, opset))
+                write(writer)
+                nodes += writer.nodes
+            else:
+                nodes.append(copied(node))
+        del graph.node[:]
+        graph.node.extend(nodes)
