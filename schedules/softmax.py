@@ -11,6 +11,8 @@ from hybridc.schedules.rows.rule import RowRule, whole_rows
 
 # Registers of AVX2.
 _FEW = 16
+# Times around the loop over a row from which accumulators in flight outweigh the tree behind them.
+_LONG = 14
 
 
 @dataclass(frozen=True)
@@ -26,12 +28,15 @@ class Softmax(RowRule):
         return whole_rows(func, target)
 
     def default(self, match: row_stages.Rows, target: Target) -> Point:
-        """As for other rows; one vector at a time where there are few registers.
+        """As for other rows where they are long; else, or with few registers, a vector at a time.
 
-        The constants of exp then leave no room for more: 1536 rows of 128 take 53 µs by 8 lanes and
-        62 by 32, 2364 of 197 take 122 and 149 (Zen 3).
+        The trees behind two reductions cost more than they save: 1536 rows of 128 take 34 µs by 16
+        lanes and 68 by 64, 512 of 768 85 and 87, 256 of 1000 57 and 53 (Zen 4, AVX-512).  Where the
+        constants of exp leave no registers, 2364 of 197 take 122 by 8 lanes and 149 by 32 (Zen 3).
         """
-        if not match.along or target.vector_registers > _FEW:
+        wide = match.point["width"]
+        long = target.vector_registers > _FEW and match.axis >= _LONG * wide
+        if not match.along or long:
             return match.point
         return {**match.point, "width": max(w for w in match.widths if w <= match.native)}
 
