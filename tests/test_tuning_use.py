@@ -62,8 +62,8 @@ def test_a_compilation_tunes_and_the_next_one_knows(
         records = list(opened.records())
     points = {tuple(record.point.items()) for record in records}
     assert len(points) == 1 + 3  # the default, and the trials
-    # Beside them are the winner's and the default's as often as they were measured again, and in the
-    # model the default's and those of points that are not much slower.
+    # Beside them are the winner's and the default's as often as they were measured again, and in
+    # the model the default's and those of points that are not much slower.
     assert 4 + 1 <= len(records) <= 4 + 2 * run_off.MOST + 4
     assert {record.mode for record in records} == {"warm", "model-warm"}
     assert all(record.verdict is Verdict.OK for record in records)
