@@ -102,8 +102,8 @@ def kept(  # noqa: PLR0913, PLR0917 - what decides the result
 def _digest(data: Path) -> str:
     """Of the files that decide what a replay comes to: what others gave is not taken for it."""
     searches = Path(strategies.__file__).parents[1] / "autotune"
-    replayed = [Path(each.__file__) for each in (simulate, posterior, cost_model)]
-    code = [Path(__file__), *replayed, *sorted(searches.glob("*.py"))]
+    replayed = (__file__, simulate.__file__, posterior.__file__, cost_model.__file__)
+    code = [*map(Path, replayed), *sorted(searches.glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in (data, *code))).hexdigest()[:12]
 
 
