@@ -126,6 +126,18 @@ def test_sums_far_apart_stay_in_registers_where_those_hold_a_stretch(name: str, 
     assert (rule, point) == ("reduction", {"width": width, "threads": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "columns", "width"), [("avx2", 1000, 8), ("avx512", 128, 16), ("avx512", 1000, 64)]
+)
+def test_softmax_takes_several_vectors_at_a_time_of_long_rows_alone(
+    name: str, columns: int, width: int
+) -> None:
+    cpu = target.parse(name, threads=2)
+    (func,) = operator(relax.op.nn.softmax, *floats([1536, columns]))(cpu)
+    rule, point, _ = first_match(func, cpu)
+    assert (rule, point) == ("softmax", {"width": width, "threads": 1})
+
+
 def test_a_chain_of_operators_is_one_pass_over_memory() -> None:
     for _, _, func in kernels("bias and relu"):
         assert "alloc_buffer" not in func.script()
