@@ -206,6 +206,9 @@ def main() -> None:
     models = cache(lambda: train_cost_model.held_out(every))
     large = [kernel for kernel in every if len(kernel.points) >= _FEWEST_POINTS]
     sweeps = [kernel for kernel in large if not at_best(kernel)]
+    if not sweeps:
+        few = f"no kernel of {_FEWEST_POINTS} points or more whose default is not within 2 %"
+        parser.error(f"{options.data}: {few}: nothing to search for")
     every_name = [*strategies.catalogue().names(), *LEARNED]
     names = options.strategies.split("+") if options.strategies else every_name
     digest = _digest(options.data)
