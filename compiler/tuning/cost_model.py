@@ -33,7 +33,7 @@ _TREES = 500
 _MORE = 130  # trees for what the model of the package gets wrong on one's own kernels
 _PARAMETERS = {
     "objective": "reg:squarederror",
-    # Of seven settings, the best on kernels held out of both machines, over three deals of the folds.
+    # Of seven settings, the best on held-out kernels of both machines, over three deals of folds.
     "eta": 0.06,
     "max_depth": 5,
     "min_child_weight": 1.0,
