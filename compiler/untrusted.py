@@ -62,7 +62,7 @@ def _look(path: Path, answer: int) -> NoReturn:
         import onnx
 
         limit(_GLANCE_SECONDS, MEMORY)
-        file = model_file.read(path)
+        file = model_file.read(path, bulk=False)
         with suppress(Exception):  # what cannot be inferred is told later; here it may only crash
             onnx.shape_inference.infer_shapes(file.proto, data_prop=True)
         reply = _WELL

@@ -21,12 +21,12 @@ def saved(tmp_path: Path, model: Any) -> Path:
     return path
 
 
-def weighted() -> Any:
+def weighted(columns: int = 32) -> Any:
     return build(
         [node("MatMul", "x w", "y")],
         [("x", FLOAT, [2, 64])],
-        [("y", FLOAT, [2, 32])],
-        {"w": noise(64, 32)},
+        [("y", FLOAT, [2, columns])],
+        {"w": noise(64, columns)},
     )
 
 
@@ -78,9 +78,9 @@ def test_strings_are_refused() -> None:
         load(model)
 
 
-def external(tmp_path: Path, location: str, **entries: int) -> Path:
+def external(tmp_path: Path, location: str, columns: int = 32, **entries: int) -> Path:
     """A model whose weight lies in `location`; the directory `inside` holds the model."""
-    model = weighted()
+    model = weighted(columns)
     tensor = model.graph.initializer[0]
     data = tensor.raw_data
     tensor.ClearField("raw_data")
@@ -99,6 +99,15 @@ def test_external_data_below_the_model(tmp_path: Path, location: str) -> None:
     model = load(external(tmp_path, location, offset=64, length=8192))
     assert len(model.module["main"].params) == 1
     check(model)
+
+
+@pytest.mark.parametrize("columns", [256, 320])  # on both sides of what is read past its message
+def test_big_external_data(tmp_path: Path, columns: int) -> None:
+    path = external(tmp_path, "w.bin", columns, offset=64)
+    check(load(path))
+    (tmp_path / "inside" / "w.bin").write_bytes(b"\0" * (256 * columns + 63))
+    with pytest.raises(ModelError, match=f"{256 * columns + 63} bytes, {256 * columns + 64} are"):
+        load(path)
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret", "sub/../../secret", "", "a\0b"])

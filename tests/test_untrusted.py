@@ -12,6 +12,7 @@ import onnx
 import pytest
 from hostile_models import HOSTILE, damaged, saved, whole, written
 from hypothesis import HealthCheck, given, settings
+from onnx import TensorProto, helper
 
 from hybridc.cli import main
 from hybridc.compiler import untrusted
@@ -61,6 +62,24 @@ def test_data_behind_a_link_are_not_read(inspector: Inspector, tmp_path: Path) -
         inspector.examine(saved(folder, model.SerializeToString()), {})
 
 
+def test_a_glance_leaves_big_weights_where_they_are(tmp_path: Path) -> None:
+    """A model of more bytes than a glance may take, most of which lie in a file beside it."""
+    columns = 4 * untrusted.MEMORY // 3
+    weight = onnx.TensorProto(name="w", data_type=TensorProto.UINT8, dims=[1, columns])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="w.bin")
+    with (tmp_path / "w.bin").open("wb") as file:
+        file.truncate(columns)  # a hole: it takes no room on the disk
+    value = helper.make_tensor_value_info
+    x, y = (value(name, TensorProto.UINT8, [1, columns]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    untrusted.glance(saved(tmp_path, model.SerializeToString()))
+    os.truncate(tmp_path / "w.bin", columns - 1)
+    with pytest.raises(ModelError, match=f"w.bin has {columns - 1} bytes, {columns} are needed"):
+        untrusted.glance(saved(tmp_path, model.SerializeToString()))
+
+
 def test_an_operator_that_cannot_be_imported(inspector: Inspector, tmp_path: Path) -> None:
     """Its shape is no list of integers; the error of that knows its node."""
     model = onnx.ModelProto.FromString(whole())
@@ -106,16 +125,16 @@ def test_a_thousand_damaged_models(inspector: Inspector, tmp_path: Path, content
     _examined(inspector, tmp_path, content)
 
 
-def _crash(*_: Any) -> Any:
+def _crash(*_: Any, **__: Any) -> Any:
     faulthandler.disable()
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
-def _hog(*_: Any) -> Any:
+def _hog(*_: Any, **__: Any) -> Any:
     return bytearray(2**40)
 
 
-def _hang(*_: Any) -> Any:
+def _hang(*_: Any, **__: Any) -> Any:
     while True:
         pass
 

@@ -1,21 +1,18 @@
 """Read an ONNX file that nobody vouches for, and set its big tensors apart from its graph."""
 
-import math
-import os
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
+from hybridc.compiler.frontends.onnx_graph import external_data
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
 
 # Tensors up to this size stay in the graph, where shapes and axes are computed from them.
 _SMALL_BYTES = 2**16
-_SUB_BYTE = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 
 
 @dataclass(frozen=True)
@@ -35,9 +32,10 @@ class OnnxFile:
         return [value for value in self.proto.graph.input if value.name not in self.weights]
 
 
-def read(source: Path | Proto) -> OnnxFile:
+def read(source: Path | Proto, *, bulk: bool = True) -> OnnxFile:
     """Read and check a file or `onnx.ModelProto`; a proto that is given is left as it is.
 
+    Without `bulk`, big tensors that lie in other files are checked, but are not among the weights.
     Raises ModelError where it is no valid ONNX model, or where external data is not a regular
     file inside the model's own directory.
     """
@@ -52,10 +50,10 @@ def read(source: Path | Proto) -> OnnxFile:
         raise ModelError(f"{name}: not an ONNX model (it holds no graph with outputs)")
     if proto.graph.sparse_initializer:
         raise ModelError(f"{name}: sparse initialisers are not supported")
-    for tensor in _tensors(proto):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            _load_external(tensor, directory)
-    file = OnnxFile(name, proto, _take_weights(proto))
+    outside = _take_outside(proto.graph, directory, bulk)
+    for tensor in filter(_lies_outside, _tensors(proto)):
+        external_data.find(tensor, directory).embed(tensor)
+    file = OnnxFile(name, proto, {**outside, **_take_weights(proto)})
     _check(file)
     return file
 
@@ -109,80 +107,33 @@ def _node_tensors(nodes: Any) -> Iterator[Proto]:
             yield from _graph_tensors(graph)
 
 
-def _load_external(tensor: Proto, directory: Path | None) -> None:
-    """Move a tensor's external data into the tensor, after every check."""
-    import onnx
+def _take_outside(graph: Proto, directory: Path | None, bulk: bool) -> dict[str, Array]:
+    """Turn big initialisers that lie in other files into graph inputs.
 
-    where = f"tensor {tensor.name!r}"
-    if directory is None:
-        raise ModelError(f"{where} lies in another file; give the model's path, not its proto")
-    entries = {entry.key: entry.value for entry in tensor.external_data}
-    size = _bytes_of(tensor, where)
-    if not entries.get("length", str(size)).isdigit() or not entries.get("offset", "0").isdigit():
-        raise ModelError(f"{where}: external offset and length must be numbers")
-    if (length := int(entries.get("length", size))) != size:
-        raise ModelError(f"{where}: its shape takes {size} bytes, its external data has {length}")
-    path = _contained(entries.get("location", ""), directory, where)
-    tensor.raw_data = _read_range(path, int(entries.get("offset", 0)), size, where)
-    tensor.ClearField("external_data")
-    tensor.data_location = onnx.TensorProto.DEFAULT
-
-
-def _bytes_of(tensor: Proto, where: str) -> int:
-    import onnx
-
-    kind = tensor.data_type
-    if kind in (onnx.TensorProto.STRING, onnx.TensorProto.UNDEFINED):
-        raise ModelError(f"{where}: external data must be numbers")
-    if any(size < 0 for size in tensor.dims):
-        raise ModelError(f"{where}: a dimension is negative")
-    try:
-        name = onnx.TensorProto.DataType.Name(kind)
-        bits = _SUB_BYTE.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(kind).itemsize
-    except (KeyError, ValueError):
-        raise ModelError(f"{where}: unknown data type {kind}") from None
-    return int(-(-math.prod(tensor.dims) * bits // 8))
-
-
-def _contained(location: str, directory: Path, where: str) -> Path:
-    """The real path of `location`, which must lie below `directory` by every reading of it."""
-    relative = Path(location)
-    if not location or "\0" in location or relative.is_absolute() or ".." in relative.parts:
-        raise ModelError(f"{where}: external data {location!r} is not below the model's directory")
-    root = os.path.realpath(directory)
-    path = os.path.realpath(os.path.join(root, location))
-    if os.path.commonpath([root, path]) != root:
-        raise ModelError(f"{where}: external data {location!r} links out of the model's directory")
-    return Path(path)
-
-
-def _read_range(path: Path, offset: int, size: int, where: str) -> bytes:
-    try:
-        # The path is resolved, so a link found here was put there after the check.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        raise ModelError(f"{where}: external data {path.name}: {error.strerror}") from None
-    try:
-        status = os.fstat(handle)
-        # A second name of the same file could be a secret from elsewhere on the disk.
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
-            raise ModelError(f"{where}: external data {path.name} must be a file with no hard link")
-        if offset + size > status.st_size:
-            raise ModelError(
-                f"{where}: external data {path.name} has {status.st_size} bytes, "
-                f"{offset + size} are needed"
-            )
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            file.seek(offset)
-            return file.read(size)
-    finally:
-        os.close(handle)
+    They are read straight into arrays: within a message they would be in memory twice. Without
+    `bulk` they are checked, but not read.
+    """
+    weights: dict[str, Array] = {}
+    moved: list[Proto] = []
+    kept: list[Proto] = []
+    for tensor in graph.initializer:
+        data = external_data.find(tensor, directory) if _lies_outside(tensor) else None
+        if data is None or data.dtype is None or data.size <= _SMALL_BYTES:
+            kept.append(tensor)
+            continue
+        moved.append(tensor)
+        if bulk:
+            weights[tensor.name] = data.array(tuple(tensor.dims))
+    if moved:
+        names = {tensor.name for tensor in moved}
+        inputs = [value for value in graph.input if value.name not in names]
+        _replace(graph.input, [*inputs, *map(_input_of, moved)])
+        _replace(graph.initializer, kept)
+    return weights
 
 
 def _take_weights(proto: Proto) -> dict[str, Array]:
     """Turn big initialisers into graph inputs; drop initialisers from the inputs (old IR)."""
-    import onnx
-
     graph = proto.graph
     _hoist_constants(graph)
     initialised = {tensor.name for tensor in graph.initializer}
@@ -193,18 +144,31 @@ def _take_weights(proto: Proto) -> dict[str, Array]:
         array = _array(tensor)
         if array.nbytes > _SMALL_BYTES and array.dtype.kind not in "OSU":
             weights[tensor.name] = array
-            inputs.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, array.shape)
-            )
+            inputs.append(_input_of(tensor))
         else:
             small.append(tensor)
-    del graph.initializer[:]
-    graph.initializer.extend(small)
-    del graph.input[:]
-    graph.input.extend(inputs)
+    _replace(graph.initializer, small)
+    _replace(graph.input, inputs)
     # Before IR 4 every initialiser had to be an input too, which they no longer are.
     proto.ir_version = max(proto.ir_version, 4)
     return weights
+
+
+def _lies_outside(tensor: Proto) -> bool:
+    import onnx
+
+    return bool(tensor.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def _input_of(tensor: Proto) -> Proto:
+    import onnx
+
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+
+
+def _replace(repeated: Any, messages: Sequence[Proto]) -> None:
+    del repeated[:]
+    repeated.extend(messages)
 
 
 def _hoist_constants(graph: Proto) -> None:
@@ -218,8 +182,7 @@ def _hoist_constants(graph: Proto) -> None:
         else:
             kept.append(node)
     if len(kept) < len(graph.node):
-        del graph.node[:]
-        graph.node.extend(kept)
+        _replace(graph.node, kept)
 
 
 def _array(tensor: Proto) -> Array:
