@@ -3,7 +3,7 @@
 import math
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
@@ -55,7 +55,7 @@ class ExternalData:
         tensor.data_location = onnx.TensorProto.DEFAULT
 
     @contextmanager
-    def opened(self) -> Iterator[BufferedReader]:
+    def opened(self) -> Generator[BufferedReader]:
         """The file, checked, at the tensor's first byte."""
         try:
             # The path is resolved, so a link found here was put there after the check.
