@@ -14,11 +14,13 @@ import tvm
 import tvm_ffi
 from tvm import relax, tirx
 
+from hybridc.compiler import tensors
 from hybridc.compiler.interfaces import IRModule, PrimFunc
 from hybridc.compiler.model import Array
 
 Expr = Any  # a Relax expression; TVM ships no types
 Extent = Any  # a size: an int, or a TIR expression where it is open
+_SHARED_BYTES = 2**20  # constants from this size on take no memory of their own
 
 
 @dataclass
@@ -45,7 +47,11 @@ class Graph:
     def constant(self, expr: Expr) -> Array | None:
         """The tensor that `expr` always is, or None."""
         value = self.value(expr)
-        return value.value.numpy() if isinstance(value, tvm.ir.GenericConst) else None
+        if not isinstance(value, tvm.ir.GenericConst):
+            return None
+        array = tensors.view(value.value)
+        array.flags.writeable = False
+        return array
 
     def only_use(self, expr: Expr) -> bool:
         """Whether the reader that asks is the only one of this variable."""
@@ -186,8 +192,14 @@ def is_open(expr: Expr) -> bool:
 
 
 def constant(array: Array, dtype: str) -> Expr:
-    """A constant of exactly this dtype; relax.const alone narrows int64 and float64."""
-    return relax.const(tvm.runtime.tensor(array.astype(dtype)), dtype)
+    """A constant of exactly this dtype; relax.const alone narrows int64 and float64.
+
+    A big array that lies as TVM wants it is not copied, and must not be written to any more.
+    """
+    array = array.astype(dtype, copy=False)
+    big = array.nbytes >= _SHARED_BYTES
+    tensor = tensors.to_tensor(array) if big else tvm.runtime.tensor(array)
+    return relax.const(tensor, dtype)
 
 
 def with_attributes(call: Expr, operands: Sequence[Expr], **changes: Any) -> Expr:

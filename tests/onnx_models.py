@@ -9,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.model import Model, random_feed
 
-FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
+INT64, BOOL = TensorProto.INT64, TensorProto.BOOL
 Value = tuple[str, int, Sequence[int | str] | None]
 
 

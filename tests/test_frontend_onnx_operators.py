@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
-from onnx_models import BOOL, FLOAT, INT64, build, check, node, noise, relu
+from onnx_models import BOOL, DOUBLE, FLOAT, INT64, build, check, node, noise, relu
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.evaluate import evaluate
@@ -214,3 +214,16 @@ def test_the_variance_of_what_is_nearly_the_same() -> None:
     wanted = (precise - precise.mean(**axes)) / precise.std(**axes)
     (got,) = evaluate(load(model).module, [x])
     np.testing.assert_allclose(got, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", [INT64, DOUBLE])
+def test_big_constants_keep_their_type(dtype: int) -> None:
+    """TVM's own constants of these types are half as wide."""
+    rows = np.arange(20_000, dtype=helper.tensor_dtype_to_np_dtype(dtype)).reshape(-1, 2)
+    model = build(
+        [node("Gather", "table chosen", "y")],
+        [("chosen", INT64, [3])],
+        [("y", dtype, [3, 2])],
+        {"table": rows * (2**33 + 1)},
+    )
+    check(load(model), {"chosen": np.array([0, 77, 9_999])})

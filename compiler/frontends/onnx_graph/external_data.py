@@ -38,7 +38,9 @@ class ExternalData:
         """The tensor, read into memory of its own."""
         if self.dtype is None:
             raise ValueError(f"{self.where}: its bytes are no elements")
-        array = np.empty(shape, self.dtype)
+        from hybridc.compiler import tensors  # here, since a glance does without TVM
+
+        array = tensors.empty(shape, self.dtype)
         with self.opened() as file:
             # As bytes: arrays of bfloat16 and the like lend no buffer.
             if file.readinto(array.reshape(-1).view(np.uint8).data) != self.size:

@@ -38,10 +38,10 @@ def import_graph(
     Returns the module, and the type of each value by its ONNX name.  `sizes`, if given (a
     `sizes.Sizes`), knows the open sizes afterwards.  Raises NodeError.
     """
-    from tvm import relax
     from tvm.error import InternalError
 
     from hybridc.compiler.frontends.onnx_import.sizes import Sizes
+    from hybridc.compiler.rewrite import constant
 
     sizes = Sizes() if sizes is None else sizes
     # The class and not `from_onnx`: it takes the weights as arrays, with no copy of the model made
@@ -52,7 +52,7 @@ def import_graph(
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             for name, array in weights.items():
-                reached[name] = relax.const(array)
+                reached[name] = constant(array, str(array.dtype))
             module = importer.from_onnx(proto.graph, opset_of(proto))
     except Exception as error:
         with contextlib.suppress(InternalError):
