@@ -8,7 +8,7 @@ from typing import Any
 
 import tvm
 
-from hybridc.compiler.cuda import presence, runtime
+from hybridc.compiler.cuda import order, presence, runtime
 from hybridc.compiler.cuda.link import Link
 from hybridc.compiler.cuda.resident import Holding, Resident
 from hybridc.compiler.tensors import Tensor
@@ -70,4 +70,4 @@ def of(target: Mapping[str, Any]) -> Placement:
     if "gpu" not in target:
         return Host(tvm.cpu())
     index = presence.index(target)
-    return Resident(runtime.device(index), Link(index))
+    return Resident(runtime.device(index), Link(index), order.of_gpu(index))

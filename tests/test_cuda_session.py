@@ -133,15 +133,15 @@ def test_answers_are_the_callers_own(session: InferenceSession) -> None:
         np.testing.assert_allclose(y, right(k * X), rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_graph_computes_is_copied_for_whoever_keeps_it_on_the_gpu(
+def test_results_are_copied_for_torch_that_keeps_them_on_the_gpu(
     session: InferenceSession, driver: FakeDriver
 ) -> None:
+    """What a graph computed, whose next replay writes there, and what plain calls did."""
     torch = pytest.importorskip("torch")
     found = [session(torch.from_numpy(k * X))[0] for k in range(4)]
     for k, y in enumerate(found):
         np.testing.assert_allclose(y.numpy(), right(k * X), rtol=1e-5, atol=1e-5)
-    # Of both results of the third and the fourth call, which are a graph's.
-    assert driver.calls.count("cuMemcpyDtoDAsync") == 4
+    assert driver.calls.count("cuMemcpyDtoDAsync") == 2 * 4
 
 
 def test_torch_gives_the_memory_and_its_current_stream_waits_for_what_is_left_running(

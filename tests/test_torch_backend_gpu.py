@@ -131,7 +131,7 @@ warnings.simplefilter("error")
 gpu = torch.device("cuda", 0)
 torch_device.place = lambda _: gpu  # the fake's memory is the host's
 session.to_library = lambda _, tensor, __: torch.from_numpy(tensor.numpy())
-callers._is_torch = lambda _: False  # nor has torch memory on it
+callers.allocates = lambda _: False  # nor has torch memory on it
 model = torch.nn.Sequential(torch.nn.Linear(40, 48), torch.nn.GELU(), torch.nn.Linear(48, 16))
 made = torch.compile(model, backend=torch_backend)
 with torch.no_grad():

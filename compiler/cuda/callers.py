@@ -12,7 +12,7 @@ from hybridc.compiler.tensors import Tensor
 
 def room(library: Any, like: Tensor, device: Any) -> Any:
     """Memory for a result on the GPU, a tensor of torch's where the caller's library is torch."""
-    kind = getattr(library, str(like.dtype), None) if _is_torch(library) else None
+    kind = getattr(library, str(like.dtype), None) if allocates(library) else None
     if kind is None:
         return tvm.runtime.empty(tuple(like.shape), str(like.dtype), device)
     return library.empty(tuple(like.shape), dtype=kind, device=str(like.device))
@@ -20,10 +20,11 @@ def room(library: Any, like: Tensor, device: Any) -> Any:
 
 def stream(library: Any, index: int) -> int | None:
     """Torch's current stream on a GPU; None where that is not known, or torch has no GPU yet."""
-    if not _is_torch(library) or not library.cuda.is_initialized():
+    if not allocates(library) or not library.cuda.is_initialized():
         return None
     return int(library.cuda.current_stream(index).cuda_stream)
 
 
-def _is_torch(library: Any) -> bool:
+def allocates(library: Any) -> bool:
+    """Whether results are to be in the library's own memory: torch's are."""
     return getattr(library, "__name__", "") == "torch"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from hybridc.compiler.cuda import gpu
+from hybridc.compiler.cuda import faults, gpu
 from hybridc.compiler.cuda.gpu import Gpu
 from hybridc.compiler.errors import InputError
 
@@ -106,7 +106,9 @@ def check(driver: Any, status: int, what: str) -> None:
     told = ctypes.c_char_p()
     driver.cuGetErrorString(status, ctypes.byref(told))
     reason = told.value.decode() if told.value else f"error {status}"
-    raise NoGpuError(f"NVIDIA's driver cannot {what}: {reason}")
+    said = f"NVIDIA's driver cannot {what}: {reason}"
+    # What kernels do wrong is told by whoever waits for them.
+    raise NoGpuError(faults.lost(said) if faults.is_sticky(said) else said)
 
 
 def _describe(driver: Any, index: int) -> Gpu:

@@ -13,11 +13,16 @@ _TOLD = {
 }
 # After one of these every later call of the process fails as well.
 _STICKY = (
-    *("illegal memory access", "illegal instruction", "misaligned address", "invalid pc"),
+    *("illegal memory access", "illegal instruction", "misaligned address", "program counter"),
     *("unspecified launch failure", "launch timed out", "hardware stack error", "assert"),
     *("ILLEGAL_ADDRESS", "LAUNCH_FAILED", "ILLEGAL_INSTRUCTION", "MISALIGNED_ADDRESS"),
-    *("uncorrectable ECC error", "CUDA_ERROR_UNKNOWN", "context is destroyed"),
+    *("HARDWARE_STACK_ERROR", "INVALID_PC", "INVALID_ADDRESS_SPACE", "LAUNCH_TIMEOUT"),
+    *("global/shared address space", "context is destroyed", "CUDA_ERROR_UNKNOWN"),
+    *("uncorrectable ECC error", "uncorrectable NVLink error", "unknown error"),
 )
+# Who tells of it: TVM and torch by the name of CUDA, the driver's calls of ours by its maker's.
+_TELLERS = ("CUDA", "NVIDIA")
+_LOST = "a kernel failed on the GPU, and this process cannot use it any more"
 
 
 def told(error: BaseException) -> InputError | None:
@@ -27,13 +32,16 @@ def told(error: BaseException) -> InputError | None:
         if part.lower() in text.lower():
             return InputError(meaning)
     if is_sticky(text):
-        return InputError(
-            f"a kernel failed on the GPU, and this process cannot use it any more:"
-            f" {first_line(text)}"
-        )
+        return InputError(lost(first_line(text)))
     return None
+
+
+def lost(said: str) -> str:
+    """What people read of an error that is sticky."""
+    return said if said.startswith(_LOST) else f"{_LOST}: {said}"
 
 
 def is_sticky(text: str) -> bool:
     """Whether a process that met this error has lost its GPU."""
-    return "CUDA" in text.upper() and any(part.lower() in text.lower() for part in _STICKY)
+    told_by = any(name in text.upper() for name in _TELLERS)
+    return told_by and any(part.lower() in text.lower() for part in _STICKY)

@@ -16,6 +16,7 @@ from hybridc.compiler.cuda import callers, torch_graphs
 from hybridc.compiler.cuda.graphs import Graphs
 from hybridc.compiler.cuda.host_calls import HostCall, unrecorded
 from hybridc.compiler.cuda.link import Link
+from hybridc.compiler.cuda.order import Order
 from hybridc.compiler.cuda.pinned import on_bytes, size_of
 from hybridc.compiler.model import Array
 from hybridc.compiler.tensors import Tensor
@@ -29,10 +30,12 @@ class Resident:
     """A GPU as the device on which an artifact's `main` runs.
 
     `device` is TVM's; on it lie the weights, the inputs and the results of a session.
+    Sessions that share its memory share an `order`.
     """
 
     device: Any
     link: Link
+    order: Order = field(default_factory=Order)
     on_host: bool = False
     _inputs: Places = field(default_factory=dict[tuple[int, tuple[int, ...]], Any])
     _results: Places = field(default_factory=dict[tuple[int, tuple[int, ...]], Any])
@@ -92,13 +95,16 @@ class Resident:
         """What `main` made, for a caller of a library: numpy's on the host, others' on the GPU.
 
         No later call writes their memory.  They are computed when this returns, but for those of
-        torch, whose current stream waits for them.
+        torch, whose current stream waits for them.  Torch's are in its own memory, which it keeps
+        from others as long as any of its streams reads it (`record_stream`); TVM's would be given
+        again at once.
         """
         if library is np:
             return self.fetch(made)
         with self.working():
             lent = isinstance(main, Graphs) and main.lent
-            found = self._copies(made, library) if lent else list(made)
+            copied = lent or callers.allocates(library)
+            found = self._copies(made, library) if copied else list(made)
             current = callers.stream(library, self.link.index)
             if current is None:
                 self.link.finish()
@@ -114,13 +120,14 @@ class Resident:
 
     @contextmanager
     def working(self) -> Generator[None]:
-        """Have TVM's kernels of this thread on the session's stream."""
+        """Have TVM's kernels of this thread on the session's stream, when it is its turn."""
         self.link.enter()
-        self.device.set_raw_stream(self.link.stream)
-        try:
-            yield
-        finally:
-            self.device.set_raw_stream(0)
+        with self.order.turn(self.link):
+            self.device.set_raw_stream(self.link.stream)
+            try:
+                yield
+            finally:
+                self.device.set_raw_stream(0)
 
     def _placed(self, place: int, tensor: Tensor) -> Tensor:
         if self._is_here(tensor):
