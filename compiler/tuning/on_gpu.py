@@ -6,6 +6,7 @@ good; then it says so, and another process takes its place.
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,8 @@ class GpuArguments(Arguments):
 
     def __init__(self, kernel: Kernel, link: Link | None = None, device: Any = None) -> None:
         super().__init__(kernel)
-        self._link = link or Link(0)
+        self._link = link or _link()
         self._device = runtime.device(0) if device is None else device
-        self._emptied: int | None = None
         with told():
             self._tensors = [to_tensor(array).copyto(self._device) for array in self.arrays]
 
@@ -76,6 +76,8 @@ class GpuArguments(Arguments):
         if self.kernel.mode == "warm":
             return self._together(run, sample)
 
+        run()  # code goes to the GPU at its first call
+
         def take(count: int) -> list[Sample]:
             samples: list[Sample] = []
             for _ in range(count):
@@ -87,6 +89,7 @@ class GpuArguments(Arguments):
 
     def _together(self, run: Run, sample: float) -> Take:
         with told():
+            run()  # code goes to the GPU at its first call, which says nothing of how many fit
             # What cannot be recorded is timed as it is; a GPU that is lost says so again then.
             record = lambda calls: self._link.record(calls)[0].replay  # noqa: E731
             refusals = (HybridcError, CandidateError)
@@ -103,14 +106,24 @@ class GpuArguments(Arguments):
         assert self.kernel.target.gpu is not None
         size = _TIMES * self.kernel.target.gpu.l2
         with told():
-            if self._emptied is None:
-                self._emptied = self._link.allocated(size)
-            self._link.clear(self._emptied, size)
+            self._link.clear(_written(self._link, size), size)
 
     def timed(self, run: Run, number: int) -> Sample:
         """The mean of some calls between two events of the GPU, which nothing else disturbs."""
         with told():
             return self._link.timed(run, number), True
+
+
+@cache
+def _link() -> Link:
+    """The stream of this process, on the one GPU that it may see."""
+    return Link(0)
+
+
+@cache
+def _written(link: Link, size: int) -> int:
+    """Memory that is there to be written, for all kernels in turn."""
+    return link.allocated(size)
 
 
 @contextmanager
