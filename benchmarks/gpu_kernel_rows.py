@@ -77,8 +77,11 @@ def chosen(func: PrimFunc, here: Target) -> tuple[str, PrimFunc]:
     for rule in pipeline.rules(device=here.kind):
         match: Any = rule.match(func, here)
         if not isinstance(match, NotApplicable):
-            made = rule.schedule(match, rule.default(match, here))
-            return type(rule).__name__, made.mod["main"]
+            made = rule.schedule(match, rule.default(match, here)).mod
+            if here.gpu is None:  # a CPU computes bfloat16 in float32, if it is told how
+                steps = pipeline.parse("lower-bfloat16")
+                made = pipeline.run(steps, made, Context(here))
+            return type(rule).__name__, made["main"]
     raise AssertionError("the fallback takes every kernel")
 
 
