@@ -96,6 +96,7 @@ CUDA: Pipeline = (
     ("eliminate-common-subexpressions", "branches transpose what they share, each for itself"),
     ("fold-constants", "the transposes that the layout put on weights"),
     ("widen-types", "types that code generation lacks; casts would hide patterns from the above"),
+    ("align-weights", "copies of 16 bytes for tiles; types are final, operators still named"),
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
