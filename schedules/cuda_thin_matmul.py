@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules.cuda import product_kernel, thin, thin_weights
+from hybridc.schedules.cuda import packed_weights, product_kernel, thin
 from hybridc.schedules.cuda.product_rule import too_thin
 from hybridc.schedules.cuda.thin_match import Thin, Thread, shared
 from hybridc.schedules.loops import transforms
@@ -52,7 +52,7 @@ class CudaThinMatmul(ScheduleRule):
             few, many = many, few
         if not many.own:
             return NotApplicable("it is a single dot product")
-        made = Thin(func, target, found, few, many, thin_weights.weights(found, many))
+        made = Thin(func, target, found, few, many, packed_weights.weights(found, many))
         if made.neighbours == "none":
             return NotApplicable("its threads would read far from each other")
         return made

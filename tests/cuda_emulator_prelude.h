@@ -41,6 +41,9 @@ inline void copy(void* to, const void* from, int valid, int bytes) {
 inline void hybridc_copy16(void* to, const void* from, int valid) {
   emulated::copy(to, from, valid, 16);
 }
+inline void hybridc_copy8(void* to, const void* from, int valid) {
+  emulated::copy(to, from, valid, 8);
+}
 inline void hybridc_copy4(void* to, const void* from, int valid) {
   emulated::copy(to, from, valid, 4);
 }

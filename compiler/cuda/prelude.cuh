@@ -17,7 +17,17 @@ HYBRIDC_INLINE void hybridc_copy16(void* to, const void* from, int valid) {
 #endif
 }
 
-// The same for 4 bytes.
+// The same for 8 bytes, and for 4.
+HYBRIDC_INLINE void hybridc_copy8(void* to, const void* from, int valid) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(hybridc_shared(to)), "l"(from),
+               "r"(valid)
+               : "memory");
+#else
+  *static_cast<uint2*>(to) = valid ? *static_cast<const uint2*>(from) : make_uint2(0, 0);
+#endif
+}
+
 HYBRIDC_INLINE void hybridc_copy4(void* to, const void* from, int valid) {
 #if __CUDA_ARCH__ >= 800
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(hybridc_shared(to)), "l"(from),

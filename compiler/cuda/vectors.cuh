@@ -71,3 +71,20 @@ HYBRIDC_INLINE void hybridc_unpack_weights(float* to, const int* from) {
     to[i] = static_cast<float>(word << (32 - bits - place * bits) >> (32 - bits)) * scales[column];
   }
 }
+
+// The same to a tile in shared memory, whose rows of 128 bytes are columns of the weights; the piece's
+// first row is a multiple of 4, and its first chunk of 16 bytes has four steps of the depth.
+template <int bits>
+HYBRIDC_INLINE void hybridc_put_weights(void* tile, int row, int chunk, const int* from) {
+  float weights[128 / bits];
+  hybridc_unpack_weights<bits>(weights, from);
+#pragma unroll
+  for (int column = 0; column < 4; ++column)
+#pragma unroll
+    for (int j = 0; j < 8 / bits; ++j) {
+      const float* first = weights + 16 * j + column;
+      int own = row + column, place = own * 128 + ((chunk + j) ^ (own & 7)) * 16;
+      *reinterpret_cast<float4*>(static_cast<char*>(tile) + place) =
+          make_float4(first[0], first[4], first[8], first[12]);
+    }
+}

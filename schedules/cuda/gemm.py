@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.schedules.cuda import tir
+from hybridc.schedules.cuda import packed_tiles, tir
 from hybridc.schedules.cuda.compute import Compute, Shared, Warp, warp_of
 from hybridc.schedules.cuda.gemm_results import Part, Results
 from hybridc.schedules.cuda.operands import ROW_BYTES, Place, Tile, source
@@ -57,6 +57,11 @@ class _Writer:
             tir.buffer(name, count, kind, "local")
             for name, count, kind in zip(("sums", "left", "right"), counts, kinds, strict=True)
         ]
+        kept = sum(
+            packed_tiles.registers(side, own, tiling.threads)
+            for side, own in ((self.left, tiling.rows), (self.right, tiling.columns))
+        )
+        self.held = tir.buffer("packed", kept, "int32", "local") if kept else None
         sizes = (tiling.warp_rows, tiling.warp_columns)
         self.warp: Warp = warp_of(self.thread, sizes, tiling.columns)
         self.results = Results(product, tiling, compute.total, self.memory, self.part)
@@ -66,7 +71,8 @@ class _Writer:
         body = tir.sequence(
             [*self.results.ahead(), self._zeros(), self._pipeline(), self._stored()]
         )
-        body = tir.allocated([self.memory, *self.registers], body)
+        held = [] if self.held is None else [self.held]
+        body = tir.allocated([self.memory, *self.registers, *held], body)
         count = prod(self.tiling.blocks(self.product)) * self.tiling.splits
         threads = ("threadIdx.x", self.thread, self.tiling.threads)
         body = tir.launched([("blockIdx.x", self.block, count), threads], body)
@@ -99,26 +105,28 @@ class _Writer:
             return self.compute.awaited(self.warp, self.registers, most)
 
         def turn(step: Expr) -> Any:
-            copy = tir.when([step + ahead < steps], self._copy(step + ahead))
+            more = [step + ahead < steps]
             return tir.sequence(
                 [
                     tir.call(f"wait<{ahead - 1}>"),
                     *self.compute.arrived(),
                     tir.barrier(),
-                    copy,
+                    tir.when(more, self._copy(step + ahead)),
                     tir.call("commit"),
                     self._multiply(step),
+                    *(tir.when(more, each) for each in self._unpacked(step + ahead)),
                     *awaited(behind),
                 ]
             )
 
+        def begun(step: Expr) -> Any:
+            copies = tir.sequence([self._copy(step), *self._unpacked(step)])
+            return tir.when([step < steps], copies)
+
         first = [
             statement
-            for step in range(ahead)
-            for statement in (
-                tir.when([tir.number(step) < steps], self._copy(tir.number(step))),
-                tir.call("commit"),
-            )
+            for step in map(tir.number, range(ahead))
+            for statement in (begun(step), tir.call("commit"))
         ]
         last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
         return tir.sequence([*first, tir.loop(steps, turn, "step"), *last])
@@ -139,16 +147,29 @@ class _Writer:
         base = step % self.tiling.stages * self.tiling.stage_bytes
         return base, base + self.tiling.rows * ROW_BYTES
 
-    def _copy(self, step: Expr) -> Any:
+    def _tiles(self, step: Expr) -> list[Tile]:
+        """Those of a step."""
         sides = (
             (self.left, self.part.row, self.tiling.rows),
             (self.right, self.part.column, self.tiling.columns),
         )
         first = self.part.split * self._each() if self.tiling.splits > 1 else tir.number(0)
-        return tir.sequence(
-            Tile(each, self._place(block * own, own), first + step, self.memory, base).copied()
+        return [
+            Tile(each, self._place(block * own, own), first + step, self.memory, base)
             for (each, block, own), base in zip(sides, self._base(step), strict=True)
+        ]
+
+    def _copy(self, step: Expr) -> Any:
+        """Begin to copy the tiles of a step; those that are packed to registers."""
+        return tir.sequence(
+            tile.copied() if tile.source.weights is None else packed_tiles.read(tile, self.held)
+            for tile in self._tiles(step)
         )
+
+    def _unpacked(self, step: Expr) -> list[Any]:
+        """What is left to do for the tiles of a step."""
+        packed = [tile for tile in self._tiles(step) if tile.source.weights is not None]
+        return [packed_tiles.unpacked(tile, self.held) for tile in packed]
 
     def _place(self, first: Expr, own: int) -> Place:
         return Place(self.batch, first, own, self.thread, self.tiling.threads)

@@ -15,7 +15,8 @@ from tvm import tirx
 from tvm.ir.expr import Call, TensorLoad
 from tvm.ir.prim import expr as prim
 
-from hybridc.schedules.cuda import tir
+from hybridc.schedules.cuda import packed_weights, tir
+from hybridc.schedules.cuda.packed_weights import Weights
 from hybridc.schedules.cuda.product_kernel import Axes, Operand, Product, substituted
 from hybridc.schedules.loops import access
 
@@ -27,15 +28,21 @@ PANEL_BYTES = ROW_BYTES // 2 * ROW_BYTES
 _WORD = 4
 _UNROLLED = 8
 
-# How elements are copied: chunks along the depth, chunks along the own axis, words of 4 bytes one
-# by one, or elements through registers, which may be computed on the way.
-How = Literal["depth", "own", "words", "elements"]
+# Bytes of neighbours that are copied at once, where whole chunks are not aligned or not there.
+_PIECES = (CHUNK_BYTES, 8, 4)
+
+# How elements are copied: pieces along the depth, pieces along the own axis, words of 4 bytes one
+# by one, or elements through registers, which may be computed on the way; or weights as they lie.
+How = Literal["depth", "own", "words", "elements", "packed"]
 Expr = Any
 
 
 @dataclass(frozen=True)
 class Source:
-    """An operand and how it is read: `load` where `condition` holds (None: everywhere)."""
+    """An operand and how it is read: `load` where `condition` holds (None: everywhere).
+
+    By depth and by the own axis `piece` bytes are copied at once.
+    """
 
     operand: Operand
     batch: Axes
@@ -43,6 +50,8 @@ class Source:
     how: How
     load: Any = None
     condition: Expr | None = None
+    piece: int = CHUNK_BYTES
+    weights: Weights | None = None
 
     @property
     def size(self) -> int:
@@ -61,10 +70,17 @@ class Source:
 
     @property
     def copies(self) -> int:
-        """Copies for a row or a column of a tile: chunks, words, or elements."""
+        """Copies for a row or a column of a tile: pieces, words, or elements."""
+        if self.weights is not None:
+            return self.step // (self.weights.deep * self.weights.wide)
         if self.how in ("depth", "own"):
-            return CHUNKS
+            return ROW_BYTES // self.piece
         return ROW_BYTES // self.size
+
+    @property
+    def beside(self) -> int:
+        """Elements of a piece."""
+        return self.piece // self.size
 
     @property
     def by_depth(self) -> bool:
@@ -80,14 +96,17 @@ def source(operand: Operand, product: Product) -> Source:
     """The widest way to copy an operand."""
     load, condition = plain(operand.value)
     size = size_of(operand)
-    chunk = CHUNK_BYTES // size
     places = (product.batch, product.depth)
+    if (weights := packed_weights.weights(product, operand)) is not None:
+        return Source(operand, *places, "packed", weights=weights)
     if load is None or str(load.ty.dtype) != operand.dtype:
         return Source(operand, *places, "elements")
-    if contiguous(operand, load, product.depth, chunk):
-        return Source(operand, *places, "depth", load, condition)
-    if size == 2 and operand.own and contiguous(operand, load, operand.own, chunk):
-        return Source(operand, *places, "own", load, condition)
+    for piece in _PIECES:
+        beside = piece // size
+        if beside > 1 and contiguous(operand, load, product.depth, beside):
+            return Source(operand, *places, "depth", load, condition, piece)
+        if size == 2 and operand.own and contiguous(operand, load, operand.own, beside):
+            return Source(operand, *places, "own", load, condition, piece)
     if size == _WORD:
         return Source(operand, *places, "words", load, condition)
     return Source(operand, *places, "elements")
@@ -145,9 +164,9 @@ class Tile:
         source, own = self.source, self.place.own
         match source.how:
             case "depth":
-                return self._turns(own * CHUNKS, self._row_chunk)
+                return self._turns(own * source.copies, self._row_piece)
             case "own":
-                return self._turns(source.step * own // source.chunk, self._column_chunk)
+                return self._turns(source.step * own // source.beside, self._column_piece)
             case _:
                 return self._turns(own * source.step, self._element)
 
@@ -163,17 +182,26 @@ class Tile:
         # Written out, many copies with addresses of their own take all registers.
         return tir.loop(turns, turn, "copy", unroll=turns <= _UNROLLED)
 
-    def _row_chunk(self, q: Expr) -> Any:
-        row, chunk = q // CHUNKS, q % CHUNKS
-        k = self.step * self.source.step + chunk * self.source.chunk
-        return self._copy(self.place.first + row, k, swizzled(row, chunk), CHUNK_BYTES)
+    def _row_piece(self, q: Expr) -> Any:
+        source = self.source
+        row, piece = q // source.copies, q % source.copies
+        k = self.step * source.step + piece * source.beside
+        to = self._within(piece, lambda chunk: swizzled(row, chunk))
+        return self._copy(self.place.first + row, k, to, source.piece)
 
-    def _column_chunk(self, q: Expr) -> Any:
-        source, own = self.source, self.place.own
-        row, chunk = q // (own // source.chunk), q % (own // source.chunk)
-        column = self.place.first + chunk * source.chunk
-        to = swizzled_by_depth(row, chunk)
-        return self._copy(column, self.step * source.step + row, to, CHUNK_BYTES)
+    def _column_piece(self, q: Expr) -> Any:
+        source, across = self.source, self.place.own // self.source.beside
+        row, piece = q // across, q % across
+        column = self.place.first + piece * source.beside
+        to = self._within(piece, lambda chunk: swizzled_by_depth(row, chunk))
+        return self._copy(column, self.step * source.step + row, to, source.piece)
+
+    def _within(self, piece: Expr, of_chunk: Callable[[Expr], Expr]) -> Expr:
+        """Where a piece lies, by where its chunk does."""
+        count = CHUNK_BYTES // self.source.piece
+        if count == 1:
+            return of_chunk(piece)
+        return of_chunk(piece // count) + piece % count * self.source.piece
 
     def _element(self, q: Expr) -> Any:
         source, own = self.source, self.place.own
@@ -186,14 +214,14 @@ class Tile:
         if source.how == "words":
             return self._copy(at, k, to, _WORD)
         dtype = source.operand.dtype
-        value = substituted(source.operand.value, self._axes(at, k)).astype(dtype)
-        if valid := self._inside(at, k):
+        value = substituted(source.operand.value, self.axes(at, k)).astype(dtype)
+        if valid := self.inside(at, k):
             value = tirx.if_then_else(tirx.all(*valid), value, tirx.const(0, dtype))
         return tir.call(f"put<{tir.c_type(dtype)}>", self._address(to), value)
 
     def _copy(self, own: Expr, k: Expr, to: Expr, size: int) -> Any:
-        axes = self._axes(own, k)
-        valid = self._inside(own, k)
+        axes = self.axes(own, k)
+        valid = self.inside(own, k)
         if self.source.condition is not None:
             valid.append(substituted(self.source.condition, axes))
         count = tir.number(size)
@@ -205,14 +233,15 @@ class Tile:
     def _address(self, to: Expr) -> Expr:
         return tir.address(self.memory, self.base + to)
 
-    def _axes(self, own: Expr, k: Expr) -> dict[Any, Expr]:
+    def axes(self, own: Expr, k: Expr) -> dict[Any, Expr]:
+        """The axes at a place of the operand."""
         return {
             **self.place.batch,
             **tir.unflatten(own, self.source.operand.own),
             **tir.unflatten(k, self.source.depth),
         }
 
-    def _inside(self, own: Expr, k: Expr) -> list[Expr]:
+    def inside(self, own: Expr, k: Expr) -> list[Expr]:
         """What must hold lest a copy reads behind the operand; nothing where tiles are whole."""
         extent = self.source.operand.extent
         depth = prod(size for _, size in self.source.depth)

@@ -15,9 +15,9 @@ from tvm import tirx
 from hybridc.compiler.cuda.gpu import WARP
 from hybridc.compiler.interfaces import PrimFunc
 from hybridc.schedules.cuda import operands, prefetch, tir
+from hybridc.schedules.cuda.packed_weights import Weights
 from hybridc.schedules.cuda.product_kernel import Operand, substituted
 from hybridc.schedules.cuda.thin_match import WORD, Thin, Thread, shared
-from hybridc.schedules.cuda.thin_weights import Weights
 
 Expr = Any
 

@@ -8,8 +8,8 @@ from hybridc.compiler.cuda.gpu import WARP
 from hybridc.compiler.interfaces import Match
 from hybridc.schedules.cuda import operands
 from hybridc.schedules.cuda.operands import CHUNK_BYTES
+from hybridc.schedules.cuda.packed_weights import Weights
 from hybridc.schedules.cuda.product_kernel import Axes, Operand, Product
-from hybridc.schedules.cuda.thin_weights import Weights
 from hybridc.schedules.loops import access
 
 # What a load of 16 bytes brings: neighbours along the depth, or of the own axis; or no neighbours.

@@ -9,6 +9,7 @@ from math import prod
 from hybridc.compiler.cuda.gpu import CLUSTERS, MOST_CLUSTERED, MOST_THREADS, WARP, Gpu
 from hybridc.compiler.cuda.resources import occupancy
 from hybridc.compiler.interfaces import Match, Point, Space
+from hybridc.schedules.cuda import packed_tiles
 from hybridc.schedules.cuda.compute import Compute
 from hybridc.schedules.cuda.operands import ROW_BYTES, Source, source
 from hybridc.schedules.cuda.product_kernel import Product
@@ -31,13 +32,16 @@ _SHARED_BYTES = 128
 _L2_BYTES = 24
 _L2_BYTES_HOPPER = 48
 # Warps that a multiprocessor issues for in a cycle; instructions of a warp for its loop, for each
-# copy of 16 bytes, its condition, or an element; cycles from one of these to the next, as they
-# depend on each other: 510 for 90 of them in a step of 64x64 tiles on an H100.
+# copy of up to 16 bytes, its condition, an element, or a piece of packed weights and each weight of
+# it; cycles from one of these to the next, as they depend on each other: 510 for 90 of them in a
+# step of 64x64 tiles on an H100.
 _SCHEDULERS = 4
 _STEP_INSTRUCTIONS = 20
 _COPY_INSTRUCTIONS = 4
 _CONDITION_INSTRUCTIONS = 2
 _ELEMENT_INSTRUCTIONS = 8
+_PIECE_INSTRUCTIONS = 16
+_WEIGHT_INSTRUCTIONS = 3
 _PACE = 5
 _CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
@@ -141,7 +145,11 @@ def _crowded(cut: Cut, point: Point) -> bool:
 
 def registers(cut: Cut, point: Point) -> int:
     """Registers of a thread, about."""
-    return sum(cut.compute.registers(point["warp_rows"], point["warp_columns"])) + _OTHER_REGISTERS
+    own = sum(cut.compute.registers(point["warp_rows"], point["warp_columns"]))
+    sides = zip(cut.sources, (point["rows"], point["columns"]), strict=True)
+    threads = tiling(point).threads
+    held = sum(packed_tiles.registers(source, length, threads) for source, length in sides)
+    return own + held + _OTHER_REGISTERS
 
 
 def default(cut: Cut) -> Point:
@@ -235,6 +243,9 @@ def _issue(cut: Cut, cutting: Tiling, resident: int) -> float:
 
 def _copying(source: Source) -> int:
     """Instructions for a copy."""
+    if source.weights is not None:
+        unpacked = source.weights.deep * source.weights.wide
+        return _PIECE_INSTRUCTIONS + _WEIGHT_INSTRUCTIONS * unpacked
     if source.how == "elements":
         return _ELEMENT_INSTRUCTIONS
     return _COPY_INSTRUCTIONS + (0 if source.condition is None else _CONDITION_INSTRUCTIONS)
