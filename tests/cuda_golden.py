@@ -19,10 +19,12 @@ from cuda_kernels import gpu, product
 from kernel_builders import Builder, floats, op, operator
 from kernel_corpus import RECURRENT
 from test_cuda_attention import attention
+from test_cuda_weights import made
 from test_cuda_windows import WINDOWS
 
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.interfaces import Point
+from hybridc.compiler.kernels.kernel_cost import MULTIPLY
 from hybridc.compiler.target import Target
 
 FOLDER = Path(__file__).parent / "cuda"
@@ -36,11 +38,21 @@ _RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cu
 
 @dataclass(frozen=True)
 class Case:
-    """A kernel for a rule, and the knobs that differ from the default."""
+    """A kernel for a rule (the case's name), and the knobs that differ from the default."""
 
     builder: Builder
     knobs: Point = field(default_factory=dict[str, int])
     arch: str = "sm_90a"
+    rule: str = ""
+
+
+def packed(rows: int) -> Builder:
+    """A product with weights of 4 bits; of many rows on tensor cores."""
+    func, _, _ = made((rows,), 64, 32, 4, 32)
+    return lambda _: [func.with_attr(MULTIPLY, "tf32") if rows > 1 else func]
+
+
+_TILE = {"rows": 32, "columns": 32, "warp_rows": 32, "warp_columns": 16, "stages": 2, "splits": 1}
 
 
 CASES: dict[str, Case] = {
@@ -54,9 +66,11 @@ CASES: dict[str, Case] = {
     ),
     "cuda-tensor-matmul": Case(
         product([32, 128], [128, 32], "float16"),
-        {"rows": 32, "columns": 32, "warp_rows": 32, "warp_columns": 16, "stages": 2, "splits": 2},
+        {**_TILE, "splits": 2},
         "sm_80",
     ),
+    "packed-weights-of-tiles": Case(packed(32), _TILE, "sm_80", "cuda-tensor-matmul"),
+    "packed-weights-of-few-rows": Case(packed(1), {"unroll": 1}, rule="cuda-thin-matmul"),
     "cuda-matmul": Case(
         product([32, 64], [64, 32]),
         {"rows": 32, "columns": 32, "warp_rows": 16, "warp_columns": 16, "stages": 2, "splits": 1},
@@ -79,7 +93,8 @@ CASES: dict[str, Case] = {
 
 def scheduled(name: str) -> tuple[Any, Target]:
     """The case's kernel as the rule schedules it."""
-    case, rule = CASES[name], _RULES[name]
+    case = CASES[name]
+    rule = _RULES[case.rule or name]
     device = gpu(case.arch)
     (func,) = case.builder(device)
     match: Any = rule.match(func, device)
@@ -89,14 +104,14 @@ def scheduled(name: str) -> tuple[Any, Target]:
 
 def text_of(name: str) -> tuple[str, str]:
     """The golden of a rule: all but its last line, and that, which needs nvcc."""
-    made, device = scheduled(name)
-    source, found = source_of(made, device)
+    func, device = scheduled(name)
+    source, found = source_of(func, device)
     launches = [
         f"# launch: {launch.kernel}, {'x'.join(map(str, launch.grid))} blocks of"
         f" {'x'.join(map(str, launch.threads))} threads, {launch.shared} bytes of shared memory"
         for launch in found
     ]
-    tir = tvm.IRModule({"main": made}).script()
+    tir = tvm.IRModule({"main": func}).script()
     kept = [line.rstrip() for line in tir.splitlines() if not line.startswith("# ")]
     kernels = source[source.index('extern "C" __global__') :].strip()
     parts = [f"# rule: {name}, {device.device.arch}", *launches]

@@ -22,7 +22,7 @@ from hybridc.compiler.cuda import launches
 from hybridc.compiler.interfaces import NotApplicable
 from hybridc.passes import schedule
 from hybridc.schedules.cuda import tir
-from hybridc.schedules.cuda.operands import source
+from hybridc.schedules.cuda.operands import CHUNK_BYTES, source
 
 RULES = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}
 PRODUCTS: dict[str, tuple[Any, str, tuple[str, str]]] = {
@@ -55,6 +55,21 @@ PRODUCTS: dict[str, tuple[Any, str, tuple[str, str]]] = {
         "cuda-tensor-matmul",
         ("elements", "elements"),
     ),
+    "fp16 by 8 bytes": (
+        product([33, 20], [20, 44], "float16"),
+        "cuda-tensor-matmul",
+        ("depth 8", "own 8"),
+    ),
+    "fp16 by 4 bytes": (
+        product([70, 18], [18, 70], "float16"),
+        "cuda-wgmma-matmul",
+        ("depth 4", "own 4"),
+    ),
+    "fp16 convolution of 4 channels": (
+        convolution([1, 11, 11, 4], [20, 3, 3, 4], "float16", padding=(1, 1), strides=(2, 2)),
+        "cuda-tensor-matmul",
+        ("depth 8", "depth 8"),
+    ),
 }
 # Of the corpus, what `make test` has time for; the others are slow.
 QUICK = {
@@ -66,7 +81,10 @@ QUICK = {
 }
 # For these TVM brings loop nests for GPUs that are bound to threads already.
 OWN = {"cumulative sum", "sort"}
-QUICK_PRODUCTS = ["fp32, odd", "fp16", "bf16, batches", "fp16 convolution"]
+QUICK_PRODUCTS = [
+    *("fp32, odd", "fp16", "bf16, batches", "fp16 convolution"),
+    *("fp16 by 8 bytes", "fp16 by 4 bytes", "fp16 convolution of 4 channels"),
+]
 
 
 @needs_compiler
@@ -95,10 +113,9 @@ def test_products_are_those_of_the_unscheduled_kernel(name: str) -> None:
     device = gpu()
     (func,) = builder(device)
     match: Any = RULES[rule].match(func, device)
-    assert (
-        source(match.product.left, match.product).how,
-        source(match.product.right, match.product).how,
-    ) == how
+    sides = (source(side, match.product) for side in (match.product.left, match.product.right))
+    found = (f"{side.how} {side.piece}" if side.piece < CHUNK_BYTES else side.how for side in sides)
+    assert tuple(found) == how
     assert check(RULES[rule], func, device, points=0)
 
 

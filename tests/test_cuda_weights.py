@@ -77,18 +77,22 @@ def test_many_rows_are_multiplied_by_tiles_that_are_unpacked(
         (CudaTensorMatmul(), tensor, gpu("sm_80"), 2e-3),
     ):
         match: Any = rule.match(each, device)
-        scheduled = rule.schedule(match, rule.default(match, device)).mod["main"]
-        close(run(scheduled, arrays, device)[-1], right, share, type(rule).__name__)
+        assert [side.how for side in match.sources][1] == "packed"
+        for point in sample(rule.knobs(match), rule.default(match, device), 1):
+            scheduled = rule.schedule(match, rule.canonical(match, point)).mod["main"]
+            close(run(scheduled, arrays, device)[-1], right, share, f"{rule}, {point}")
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_no_default_spills_registers(bits: int, arch: str) -> None:
-    """Of one row and of seven, whose sums take the most."""
-    for rows in (1, 7):
+    """Of one row, of seven, whose sums take the most, and of many, which are in tiles."""
+    device = gpu(arch)
+    many = CudaTensorMatmul() if "mma.tf32" in device.device.features else CudaMatmul()
+    for rows, rule in ((1, CudaThinMatmul()), (7, CudaThinMatmul()), (128, many), (2048, many)):
         func, _, _ = made((rows,), 768, 3072, bits, 32)
-        rule, device = CudaThinMatmul(), gpu(arch)
+        func = func.with_attr(MULTIPLY, "tf32") if rule is many else func
         match: Any = rule.match(func, device)
         source, _ = source_of(rule.schedule(match, rule.default(match, device)).mod["main"], device)
         usages = resources.read_log(toolchain.find().compile(source, arch).log)

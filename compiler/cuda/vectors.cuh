@@ -53,7 +53,9 @@ HYBRIDC_INLINE void hybridc_load16(int* to, const void* from, int valid) {
 // A piece of packed weights as it lies: 16 bytes of integers, and four scales in bfloat16.
 HYBRIDC_INLINE void hybridc_load_weights(int* to, const void* integers, const void* scales, int valid) {
   hybridc_widen<int, 4>(to, integers, valid);
-  hybridc_widen<int, 2>(to + 4, scales, valid);
+  uint2 pairs = valid ? *static_cast<const uint2*>(scales) : make_uint2(0, 0);
+  to[4] = static_cast<int>(pairs.x);
+  to[5] = static_cast<int>(pairs.y);
 }
 
 // The weights of a piece, each step of the depth four columns: of 8 bits a word has the columns of a
