@@ -8,6 +8,10 @@ import fake_cuda
 import pytest
 from cuda_emulator import needs_compiler
 
+from hybridc.compiler import pipeline, plugin
+from hybridc.compiler.configuration import plans
+from hybridc.compiler.target import CUDA
+
 pytestmark = needs_compiler
 HERE = Path(__file__).parent
 
@@ -98,3 +102,10 @@ def test_what_is_faster_and_right_is_chosen(
     count, differ = done.stdout.splitlines()
     assert count == offloads
     assert (differ != "[]") == (offloads == "0")
+
+
+def test_libraries_get_products_before_these_are_laid_out_for_our_kernels() -> None:
+    steps = pipeline.parse(pipeline.on_device("default", CUDA))
+    extended = plans._offloading(steps, pipeline.passes())
+    order = [plugin.text(step) for step in extended]
+    assert order.index("offload") < order.index("align-weights") < order.index("legalize")

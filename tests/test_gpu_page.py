@@ -39,6 +39,22 @@ def test_half_an_output_of_pytest_is_counted(page: Any) -> None:
     assert page.told_by_tests("", whole=False) == "nothing was tested"
 
 
+def test_a_dry_run_computes_bfloat16(page: Any, tmp_path: Path) -> None:
+    """On a CPU, which no kernel in bfloat16 can be compiled for as it is."""
+    from gpu_kernel_rows import arrays_of, compiled, error, kernel, ours, product, widened
+
+    machine = page.How(True, True, time.monotonic(), 60.0).machine()
+
+    def case(machine: Any) -> Any:
+        return product((128, 768, 768), "bfloat16", machine)
+
+    compiled(case, machine, tmp_path)
+    func = kernel(case(machine), machine.here)
+    arrays = arrays_of(func)
+    _, made = ours(func, arrays, machine, tmp_path)
+    assert error(made, case(machine).peer(*widened(arrays, "cpu"))) < 3e-2
+
+
 def test_models_come_first_and_what_takes_minutes_last(page: Any) -> None:
     found = page.rows()
     assert all("batch 1: " in row.name for row in found[:8])

@@ -36,7 +36,7 @@ NEAR_HITS: tuple[NearHits, ...] = ("never", "tools", "any")
 # The pass that gives kernels their points; before it they can be tuned.
 SCHEDULING = "schedule"
 # What makes loop nests of products.
-_LOWERING = ("pack-weights", "legalize")
+_LOWERING = ("pack-weights", "align-weights", "legalize")
 # The pass that takes ranges from calibration data.
 CALIBRATING = "quantize"
 
