@@ -14,6 +14,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.target import CUDA, Target
 from hybridc.schedules.cuda import packed_weights, product_kernel, thin
+from hybridc.schedules.cuda.operands import CHUNK_BYTES
 from hybridc.schedules.cuda.product_rule import too_thin
 from hybridc.schedules.cuda.thin_match import Thin, Thread, shared
 from hybridc.schedules.loops import transforms
@@ -26,6 +27,7 @@ _TYPES = ("float16", "bfloat16", "float32")
 _BYTES = frozenset({"int8", "uint8"})
 _LEAST_READS = 2  # of a thread, so that what it has to add up in the end is little beside them
 _SEGMENT = 32  # bytes that memory gives at least
+_LINE = 128  # and at most, to threads that read neighbours
 _MOST_SUMS = 64  # in registers, of a thread
 _MOST_READ = 64
 _SHARED = 48 * 2**10
@@ -66,7 +68,8 @@ class CudaThinMatmul(ScheduleRule):
         """As many reads under way as can be, of all at best, in blocks for all multiprocessors.
 
         Of the blocks that are so many, those with the most neighbours side by side: up to 64 bytes,
-        as the depth is divided by whoever is left, and by clusters where blocks are too few.
+        as the depth is divided by whoever is left, and by clusters where blocks are too few.  Where
+        neighbours are along the depth, as many threads go along it as read a line.
         """
         gpu = target.device
         batch, _, many, _ = match.sizes
@@ -74,7 +77,11 @@ class CudaThinMatmul(ScheduleRule):
         along = match.neighbours == "depth"
         wanted = [n for n in _LANES if n * match.wide * size >= _SEGMENT or along]
         fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= gpu.sms]
-        lanes = min(max(fitting, default=wanted[0]), max(wanted[0], 64 // (match.wide * size), 1))
+        near = max(wanted[0], 64 // (match.wide * size), 1)
+        if along:
+            read = CHUNK_BYTES if match.along == "depth" else size
+            near = max(1, WARP * read // _LINE)
+        lanes = min(max(fitting, default=wanted[0]), near)
         blocks = -(-many // (lanes * match.wide)) * batch
         steps = -(-match.sizes[3] // match.deep)
         least = _LEAST_READS * _THREADS[0] // lanes
