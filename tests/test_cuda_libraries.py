@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import fake_cuda
 import pytest
@@ -106,6 +107,7 @@ def test_what_is_faster_and_right_is_chosen(
 
 def test_libraries_get_products_before_these_are_laid_out_for_our_kernels() -> None:
     steps = pipeline.parse(pipeline.on_device("default", CUDA))
-    extended = plans._offloading(steps, pipeline.passes())
+    module: Any = plans
+    extended = module._offloading(steps, pipeline.passes())
     order = [plugin.text(step) for step in extended]
     assert order.index("offload") < order.index("align-weights") < order.index("legalize")

@@ -14,6 +14,8 @@ _KERNEL = 'extern "C" __global__ void '
 _BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 # What a kernel calls whose blocks form clusters: it says of how many.
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
+# Loops that are not to be written out, by what their variable is called: TVM has no other word.
+_ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
 _FILES = ("prelude.cuh", "softmax.cuh", "vectors.cuh")
 
@@ -29,6 +31,7 @@ def joined(code: str) -> str:
     if PREFIX not in code:
         return code
     code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
+    code = _ROLLED.sub(r"\1#pragma unroll 1\n\1\2", code)
     head, *kernels = code.split(_KERNEL)
     warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
     return "".join([head, text(), "\n", warpgroups, *map(_clustered, kernels)])

@@ -129,7 +129,17 @@ class _Writer:
             for statement in (begun(step), tir.call("commit"))
         ]
         last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
-        return tir.sequence([*first, tir.loop(steps, turn, "step"), *last])
+        walk = tir.rolled(steps, turn) if self._gathers else tir.loop(steps, turn, "step")
+        return tir.sequence([*first, walk, *last])
+
+    @property
+    def _gathers(self) -> bool:
+        """Whether operands that a thread has in registers are gathered, as a convolution's are.
+
+        With a few steps written out, their addresses took 255 registers in place of 104 (sm_80).
+        """
+        conditions = (self.left.condition, self.right.condition)
+        return int(self.registers[1].shape[0]) > 1 and any(each is not None for each in conditions)
 
     def _each(self) -> int:
         """Tiles along the depth, or of those that a block has of them."""

@@ -12,6 +12,7 @@ Stmt = Any
 Buffer = Any
 
 INDEX = "int32"
+ROLLED = "rolled"  # the variable of loops that no compiler may write out
 # Bytes after which a swizzle of 128 bytes repeats, to which `wgmma` wants tiles aligned.
 _SWIZZLED = 1024
 
@@ -45,6 +46,11 @@ def loop(extent: Expr, body: Callable[[Expr], Stmt], name: str = "i", unroll: bo
 def unrolled(extent: int, body: Callable[[Expr], Stmt], name: str = "i") -> Stmt:
     """A loop that is written out."""
     return loop(extent, body, name, unroll=True)
+
+
+def rolled(extent: Expr, body: Callable[[Expr], Stmt]) -> Stmt:
+    """A loop that no compiler writes out: see `cuda.prelude`."""
+    return loop(extent, body, ROLLED)
 
 
 def when(conditions: Sequence[Expr], body: Stmt) -> Stmt:
