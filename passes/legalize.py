@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tvm import relax, tirx, topi
@@ -24,6 +25,7 @@ from hybridc.compiler.kernels import (
     softmax,
     sorting,
     takes,
+    whole_reductions,
 )
 from hybridc.compiler.kernels.batch_matmul import batch_matmul, matrix_vector, open_matmul
 from hybridc.compiler.rewrite import calls, opened, operator, rewrite, shape, unless_same, updated
@@ -67,20 +69,18 @@ class Legalize(Pass):
             var = builder.add_func(func, "batch_matmul")
             return relax.call_tir(var, list(call.args), call.ty)
 
-        def scatter_nd(builder: Any, call: Any) -> Any:
-            return scatters.scatter_nd(builder, call, context.target)
-
-        def resize2d(builder: Any, call: Any) -> Any:
-            return resampling_rows.resize2d(builder, call, context.target)
-
         # A GPU's rules take products as they are.
         cpu = {
             "relax.matmul": matmul,
-            "relax.scatter_nd": scatter_nd,
-            "relax.image.resize2d": resize2d,
+            "relax.scatter_nd": partial(scatters.scatter_nd, target=context.target),
+            "relax.image.resize2d": partial(resampling_rows.resize2d, target=context.target),
             "relax.nn.avg_pool2d": pooling.avg_pool2d,
             "relax.nn.softmax": softmax.softmax,
             "relax.take": takes.take,
+            **{
+                f"relax.{name}": partial(whole_reductions.reduction, target=context.target)
+                for name in whole_reductions.REDUCTIONS
+            },
         }
         own = _OWN if context.target.gpu else {**_OWN, **cpu}
         with context.target.tvm:

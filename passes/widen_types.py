@@ -6,6 +6,7 @@ import tvm
 from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
+from hybridc.compiler.kernels import resampling
 from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite
 
 # Their result has a type of its own, whatever that of the operands.
@@ -95,12 +96,21 @@ def _adds_up_wide(value: Expr) -> bool:
     return operator(value) in _PRODUCTS and str(getattr(value.ty, "dtype", "")) == "float32"
 
 
+def _adds_up_within(value: Expr) -> bool:
+    """Whether this is an image of float16 whose kernel sums, or chooses, in float32 by itself."""
+    return (
+        operator(value) == "image.resize2d"
+        and str(value.args[0].ty.dtype) == str(value.ty.dtype) == "float16"
+        and resampling.resize_taps(value) is not None
+    )
+
+
 def _widen(value: Expr, graph: Graph) -> Expr | None:
     name = operator(value)
     if name not in _NAMES:
         return None
     wide = _wide(name, str(getattr(value.args[0].ty, "dtype", "")))
-    if wide is None:
+    if wide is None or _adds_up_within(value):
         return None
     narrow = str(value.args[0].ty.dtype)
     operands = [

@@ -35,6 +35,8 @@ class Pooling(ScheduleRule):
             return NotApplicable("it does not hold one plain reduction")
         if len(reductions[0].loads) != 1 or not _windowed(reductions[0]):
             return NotApplicable("its reduction is not over windows of one input")
+        if _stretch(reductions[0]) >= target.lanes(reductions[0].widest):
+            return NotApplicable("its windows are rows, which fill vectors")
         found = row_stages.analyse(func, target, windows=True)
         if isinstance(found, NotApplicable):
             return found
@@ -67,6 +69,15 @@ def _windowed(block: analysis.Block) -> bool:
         for load in block.loads
         for index in load.indices
     )
+
+
+def _stretch(block: analysis.Block) -> int:
+    """How many neighbours in memory the windows hold."""
+    (load,) = block.loads
+    *_, last = block.reduction
+    if block.stride(load, last) != 1:
+        return 0
+    return prod(block.axes[axis] for axis in analysis.collapsible(block, tuple(block.reduction)))
 
 
 def _window(match: row_stages.Rows) -> int:

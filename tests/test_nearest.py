@@ -46,14 +46,31 @@ def test_the_same_elements_as_onnx_runtime(
 
 @pytest.mark.parametrize("target", ["cpu", "avx2"])
 @pytest.mark.parametrize(("given", "made"), [(30, 60), (61, 30), (7, 10)])
-@pytest.mark.parametrize("kind", [np.uint8, np.int8])
-def test_bytes_are_the_elements_that_numpy_takes(
-    given: int, made: int, kind: type[np.uint8 | np.int8], target: str
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.float16])
+def test_narrow_elements_are_those_that_numpy_takes(
+    given: int, made: int, kind: type[np.uint8 | np.int8 | np.float16], target: str
 ) -> None:
     element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
     model = resized(given, made, "asymmetric", "floor", element)
-    x = np.arange(given**2).astype(np.uint8).view(kind).reshape(1, 1, given, given)
+    x = np.arange(given**2).astype(np.uint8).astype(kind).reshape(1, 1, given, given)
     artifact = hybridc.compile(model, verify="off", threads=1, target=target)
     (got,) = hybridc.InferenceSession(artifact, 1).run(None, {"x": x})
     places = np.arange(made) * given // made
     np.testing.assert_array_equal(got, x[:, :, places][..., places])
+
+
+@pytest.mark.parametrize("target", ["cpu", "avx2"])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize(("given", "made"), [(30, 60), (61, 30), (7, 10), (60, 7)])
+def test_half_precision_is_rounded_once(given: int, made: int, mode: str, target: str) -> None:
+    """The sums are of float32, as are those of the same image of float32."""
+    wide = resized(given, made, "half_pixel", "floor")
+    narrow = resized(given, made, "half_pixel", "floor", TensorProto.FLOAT16)
+    for model in (wide, narrow):
+        next(a for a in model.graph.node[0].attribute if a.name == "mode").s = mode.encode()
+    x = np.random.default_rng(0).standard_normal((1, 1, given, given)).astype(np.float16)
+    artifact = hybridc.compile(narrow, verify="off", threads=1, target=target)
+    (got,) = hybridc.InferenceSession(artifact, 1).run(None, {"x": x})
+    (wanted,) = frontend.load(wide).reference({"x": x.astype(np.float32)})
+    assert got.dtype == np.float16
+    np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=6e-4, atol=1e-4)

@@ -36,7 +36,7 @@ _LEAST = 8192
 _ROWS = 4
 # Columns of the input for each of the result, beyond which its rows are read for few of them.
 _SPARSE = 4
-_TYPES = ("float32", "uint8", "int8")
+_TYPES = ("float32", "float16", "uint8", "int8")
 # By the lanes of a vector: the instruction that picks lanes in any order.
 _PICKS = {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}
 _ROW_BYTES = 16 * 2**10
@@ -144,7 +144,7 @@ class _Work:
     def _rows(self, x: Any, tables: list[Any], places: list[Any]) -> list[_Row]:
         """What stands at some columns, for each of these rows of the result."""
         width, least = self.given[3], max(self.columns.parts, 1) * self.target.lanes()
-        picks = str(x.dtype) == "float32"  # the instruction that picks; bytes are converted
+        picks = str(x.dtype) == "float32"  # the instruction that picks; others are converted
         if picks and self.columns.weight is None and width >= least:
             return [self._given(x, tables, place) for place in places]
         sums = [_array(max(width, least), "float32") for _ in places]

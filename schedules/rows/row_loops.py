@@ -7,7 +7,7 @@ from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.packing import round_up
-from hybridc.schedules.loops import analysis, transforms, vector_loops
+from hybridc.schedules.loops import addresses, analysis, transforms, vector_loops
 from hybridc.schedules.rows.row_stages import Rows
 
 # Lanes left to be added one by one at the end of a tree of additions.
@@ -28,7 +28,8 @@ def schedule_rows(rows: Rows, point: Point) -> Schedule:
     schedule = transforms.new_schedule(func)
     transforms.add_unit_loops(schedule)
     compute_rows(schedule, rows, point["width"], bool(point["threads"]), bool(point.get("unroll")))
-    return transforms.finish(schedule)
+    finished = transforms.finish(schedule)
+    return transforms.new_schedule(addresses.straightened(finished.mod["main"]))
 
 
 def compute_rows(

@@ -29,6 +29,7 @@ from hybridc.compiler.rewrite import Extent, are_known, constant
 _ALIKE = {"half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"}
 _FEW = 4  # taps that are gathered; more become a matrix product
 _IMAGE = 4  # axes
+_BYTES = ("uint8", "int8")
 # Parts of an element that places may be off by: a fifth of what verification lets pass.
 _OFF = 2e-5
 _ROUNDINGS: Mapping[str, Callable[[Array], Array]] = {
@@ -153,15 +154,16 @@ def _scaled(extent: Extent, scale: float) -> Extent:
 def _left_to_tvm(node: Node, axes: Sequence[_Axis], coordinates: str) -> bool:
     """Images of float32 whose batch and channels stay, by options that TVM reads rightly.
 
-    Of bytes, those whose nearest elements are taken.
+    Images of float16 too, and of bytes those whose nearest elements are taken.
     """
     rank, kind = len(node.shape()), dtype(node.inputs[0])
-    nearest = node.get("mode", "nearest") == "nearest" and rank == 4 and are_known(node.shape())
+    image = rank == _IMAGE and are_known(node.shape())
+    nearest = image and node.get("mode", "nearest") == "nearest"
     options = node.get("antialias", 0) or node.get("exclude_outside", 0) or node.get("axes")
     return (
         node.operator == "Resize"
         and 3 <= rank <= 5
-        and (kind == "float32" or (nearest and kind in ("uint8", "int8")))
+        and (kind == "float32" or (image and kind == "float16") or (nearest and kind in _BYTES))
         and node.opset >= 11
         and not options
         and node.get("keep_aspect_ratio_policy", "stretch") == "stretch"

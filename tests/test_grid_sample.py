@@ -1,0 +1,64 @@
+"""GridSample by rows of channels, against ONNX Runtime."""
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+import hybridc
+from hybridc.compiler.model import Array
+
+
+def sampled(x: Array, grid: Array, target: str = "cpu", **attributes: Any) -> tuple[Array, Array]:
+    """What an artifact and what ONNX Runtime make of an image and a grid."""
+    feed = {"x": x, "grid": grid}
+    node = helper.make_node("GridSample", list(feed), ["y"], **attributes)
+    given = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, each.shape)
+        for name, each in feed.items()
+    ]
+    shape = [*x.shape[:2], *grid.shape[1:3]]
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+    graph = helper.make_graph([node], "sampled", given, [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    artifact = hybridc.compile(model, verify="off", threads=1, target=target)
+    between = attributes["padding_mode"] == "reflection" and attributes.get("align_corners")
+    assert bool(artifact.regions) == bool(between and 1 in x.shape[2:])
+    (got,) = hybridc.InferenceSession(artifact, 1).run(None, feed)
+    other = onnxruntime.InferenceSession(model.SerializeToString(), None, ["CPUExecutionProvider"])
+    return got, np.asarray(other.run(None, feed)[0])
+
+
+@pytest.mark.parametrize("target", ["cpu", "avx2"])
+@pytest.mark.parametrize("aligned", [0, 1])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("shape", [(2, 9, 11, 7), (1, 32, 1, 5), (3, 3, 4, 6), (1, 17, 8, 1)])
+def test_neighbours_are_weighted_as_by_onnx_runtime(
+    target: str, aligned: int, padding: str, shape: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(np.float32)
+    grid = rng.uniform(-1.4, 1.4, (shape[0], 5, 13, 2)).astype(np.float32)
+    options = {"mode": "linear", "align_corners": aligned, "padding_mode": padding}
+    got, wanted = sampled(x, grid, target, **options)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+def test_pixels_on_the_edges(padding: str) -> None:
+    """Corners, the middle of pixels, and what lies half or wholly outside."""
+    x = np.arange(1, 8 * 4 * 4 + 1, dtype=np.float32).reshape(1, 8, 4, 4)
+    places = np.array([-2, -1.25, -1, -0.75, -0.25, 0, 0.75, 1, 1.25, 2], np.float32)
+    grid = np.stack(np.meshgrid(places, places), -1)[None]
+    got, wanted = sampled(x, grid, mode="linear", padding_mode=padding)
+    np.testing.assert_allclose(got, wanted, rtol=1e-6)
+
+
+def test_places_far_away_and_no_numbers_read_nothing_outside() -> None:
+    x = np.ones((1, 8, 4, 4), np.float32)
+    grid = np.full((1, 1, 5, 2), [0, 0], np.float32)
+    grid[0, 0, :, 0] = [np.nan, np.inf, -np.inf, 1e30, -1e30]
+    got, _ = sampled(x, grid, mode="linear", padding_mode="zeros")
+    assert not got.any()
