@@ -1,17 +1,17 @@
-"""What `hybridc log` prints for people."""
+"""The output of `hybridc log` as text."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridc.compiler.log.record import Record
 
-_KEY = 12  # digits of a key that people see
-# Under what conditions a kernel was measured: told where there are several of a kind.
+_KEY = 12  # digits of a key that are shown
+# Conditions of a measurement, shown as columns where they vary.
 _SERIES = ("target", "toolchain", "mode")
 
 
 def stats(data: dict[str, Any]) -> str:
-    """Counts, and the best of every kernel or the coverage of a model."""
+    """Counts of records, then the best point of each kernel or the coverage of a model."""
     from hybridc.compiler.tables import table
     from hybridc.compiler.units import format_size
 
@@ -45,7 +45,7 @@ def stats(data: dict[str, Any]) -> str:
 
 
 def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
-    """What won of a kernel, under some conditions."""
+    """The fastest point of a kernel under some conditions."""
     from hybridc.compiler.units import format_duration
 
     return (
@@ -56,7 +56,7 @@ def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
 
 
 def row(record: "Record") -> tuple[str, ...]:
-    """A record as a row of a table."""
+    """A record, as a row of a table."""
     import statistics
 
     from hybridc.compiler.units import format_duration
