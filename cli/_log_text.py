@@ -46,10 +46,15 @@ def stats(data: dict[str, Any]) -> str:
 
 def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
     """The fastest point of a kernel under some conditions."""
-    from hybridc.compiler.units import format_duration
+    from hybridc.compiler.units import format_duration, format_point
 
     return (
-        *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
+        *(
+            each["workload"][:_KEY],
+            " ".join(each["arguments"]),
+            each["rule"],
+            format_point(each["point"]),
+        ),
         format_duration(each["seconds"]) if each["seconds"] else "-",
         *(str(each["choices"]), str(each["records"])),
     )
@@ -59,12 +64,15 @@ def row(record: "Record") -> tuple[str, ...]:
     """A record, as a row of a table."""
     import statistics
 
-    from hybridc.compiler.units import format_duration
+    from hybridc.compiler.units import format_duration, format_point
 
     time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
     keys = record.key[:_KEY], record.workload[:_KEY]
-    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time, record.mode)
-
-
-def _point(data: dict[str, Any]) -> str:
-    return " ".join(f"{knob}={value}" for knob, value in data["point"].items())
+    return (
+        *keys,
+        record.rule,
+        format_point(record.to_json()["point"]),
+        str(record.verdict),
+        time,
+        record.mode,
+    )

@@ -24,6 +24,7 @@ from hybridc.cli._options import (
 )
 from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.files import check_place
+from hybridc.compiler.units import format_point
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
@@ -156,7 +157,7 @@ def _text(data: dict[str, Any]) -> str:
     if data["after"]:
         lines.append(f"after: {data['after']}")
     if data["kernel"]:
-        point = " ".join(f"{knob}={value}" for knob, value in data["point"].items())
+        point = format_point(data["point"])
         rule = f" (rule {data['rule']}{', ' if point else ''}{point})" if data["rule"] else ""
         lines.append(f"kernel: {data['kernel']}{rule}")
     lines.append(f"IR before it: {data['ir']}")
