@@ -1,4 +1,4 @@
-"""The options that make a contract."""
+"""The options that form a contract."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -12,33 +12,33 @@ _OPTIONS = (
     click.option(
         "--max-latency",
         metavar="5ms",
-        help="Fail if a call takes longer: the median, or another percentile as in p99<=8ms.",
+        help="Fail if a call takes longer: the median, or a percentile such as p99<=8ms.",
     ),
     click.option(
         "--min-throughput",
         type=float,
         metavar="200",
-        help="Fail if there are fewer calls per second.",
+        help="Fail below this number of calls per second.",
     ),
-    click.option("--max-memory", metavar="200MB", help="Fail if a call needs more at its peak."),
+    click.option("--max-memory", metavar="200MB", help="Fail if a call's peak memory is higher."),
     click.option("--max-size", metavar="100MB", help="Fail if the artifact is larger."),
     click.option(
         "--min-accuracy",
         multiple=True,
         metavar="cosine=0.999",
-        help="Fail if an output is worse than this: cosine, snr, top1, max-abs, max-rel, or"
-        " validate.",
+        help="Fail if an output is less accurate: cosine, snr, top1, max-abs, max-rel or validate.",
     ),
     click.option(
         "--max-drop",
         multiple=True,
         metavar="validate=0.01",
-        help="Fail if the number of --validate is lower than the reference's by more.",
+        help="Fail if the result of --validate is lower than the reference's by more than this.",
     ),
     click.option(
         "--validate",
         metavar="PKG.MOD:FN",
-        help="Your own measure: it gets a session and returns a number.  It is run: give your own.",
+        help="Your own metric: a function that takes a session and returns a number.  It is"
+        " executed, so use only code that you trust.",
     ),
 )
 NAMES = (
@@ -53,14 +53,14 @@ NAMES = (
 
 
 def contract_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that `contract` reads."""
+    """Add the options that `contract` reads to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def contract(values: Mapping[str, Any]) -> "Contract":
-    """Make the contract of what was given for the options, by their names."""
+    """The contract given by the values of the options, by name."""
     from hybridc.compiler.assurance.contract import Contract
     from hybridc.compiler.assurance.limits import parse_limits
 

@@ -1,17 +1,17 @@
-"""What `hybridc log` prints for people."""
+"""The output of `hybridc log` as text."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hybridc.compiler.log.record import Record
 
-_KEY = 12  # digits of a key that people see
-# Under what conditions a kernel was measured: told where there are several of a kind.
+_KEY = 12  # digits of a key that are shown
+# Conditions of a measurement, shown as columns where they vary.
 _SERIES = ("target", "toolchain", "mode")
 
 
 def stats(data: dict[str, Any]) -> str:
-    """Counts, and the best of every kernel or the coverage of a model."""
+    """Counts of records, then the best point of each kernel or the coverage of a model."""
     from hybridc.compiler.tables import table
     from hybridc.compiler.units import format_size
 
@@ -45,26 +45,34 @@ def stats(data: dict[str, Any]) -> str:
 
 
 def _best_row(each: dict[str, Any]) -> tuple[str, ...]:
-    """What won of a kernel, under some conditions."""
-    from hybridc.compiler.units import format_duration
+    """The fastest point of a kernel under some conditions."""
+    from hybridc.compiler.units import format_duration, format_point
 
     return (
-        *(each["workload"][:_KEY], " ".join(each["arguments"]), each["rule"], _point(each)),
+        *(
+            each["workload"][:_KEY],
+            " ".join(each["arguments"]),
+            each["rule"],
+            format_point(each["point"]),
+        ),
         format_duration(each["seconds"]) if each["seconds"] else "-",
         *(str(each["choices"]), str(each["records"])),
     )
 
 
 def row(record: "Record") -> tuple[str, ...]:
-    """A record as a row of a table."""
+    """A record, as a row of a table."""
     import statistics
 
-    from hybridc.compiler.units import format_duration
+    from hybridc.compiler.units import format_duration, format_point
 
     time = format_duration(statistics.median(record.seconds)) if record.seconds else "-"
     keys = record.key[:_KEY], record.workload[:_KEY]
-    return (*keys, record.rule, _point(record.to_json()), str(record.verdict), time, record.mode)
-
-
-def _point(data: dict[str, Any]) -> str:
-    return " ".join(f"{knob}={value}" for knob, value in data["point"].items())
+    return (
+        *keys,
+        record.rule,
+        format_point(record.to_json()["point"]),
+        str(record.verdict),
+        time,
+        record.mode,
+    )

@@ -1,4 +1,4 @@
-"""`hybridc log train`: teach the cost model what the tuning log knows."""
+"""`hybridc log train`: train the cost model on the tuning log."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hybridc.cli._options import (
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 
 
 @click.command("train")
@@ -41,9 +41,10 @@ def train(
     verbose: bool,
     **plain: Any,
 ) -> None:
-    """Teach the cost model what the log knows of MODELs.
+    """Train the cost model on the log's records of MODELs.
 
-    What it becomes guides every later tuning, if it ranks kernels that were held out no worse.
+    The trained model guides all later tuning if it ranks held-out kernels at least as well as
+    before.
     """
     from hybridc.compiler import driver
     from hybridc.compiler.configuration.plans import Options
@@ -55,11 +56,11 @@ def train(
     cost_model.require_xgboost()
     shapes = shapes_of(models, shape)
     glance(models)
-    options = Options(**plain, plugins=plugin, progress=progress(verbose))
-    try:
-        with access.open_log(options.log, readonly=True, plugins=plugin) as opened:
-            unscheduled = (driver.unscheduled(model, options, shapes) for model in models)
-            found = training.train(opened, unscheduled, options.progress, plugin)
-    finally:
-        clear_progress()
+    with (
+        progress(verbose) as tell,
+        access.open_log(plain["log"], readonly=True, plugins=plugin) as opened,
+    ):
+        options = Options(**plain, plugins=plugin, progress=tell)
+        unscheduled = (driver.unscheduled(model, options, shapes) for model in models)
+        found = training.train(opened, unscheduled, tell, plugin)
     emit_json(found.to_json()) if as_json else click.echo(str(found))

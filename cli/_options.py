@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they say that is wrong before anything is imported."""
+"""Options that several verbs share, and the checks of them that need no heavy import."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,34 +16,36 @@ PLUGIN = click.option(
     "--plugin",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A Python file with one more pass, rule, strategy or backend.  It is run: give your own.",
+    help="A Python file that adds a pass, rule, strategy or backend.  It is executed, so use only"
+    " files that you trust.",
 )
 BACKEND_PLUGIN = click.option(
     "--plugin",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="A Python file with a backend that the artifact needs.  It is run: give your own.",
+    help="A Python file with a backend that the artifact needs.  It is executed, so use only files"
+    " that you trust.",
 )
 SHAPE = click.option(
     "--shape",
     multiple=True,
     metavar="NAME=1x3x224x224",
-    help="The shape of an input, or NAME=64 for an axis that the model names.  A size may stay"
-    " open: ? or a name, 1..64 within bounds, batch:1..64@8 measured at 8; so does what is not"
-    " given.",
+    help="The shape of an input, or NAME=64 for an axis that the model names.  A size can stay"
+    " open: ?, a name, 1..64 for bounds, batch:1..64@8 to measure at 8.  Sizes that are not given"
+    " stay open.",
 )
 THREADS = click.option(
     "--threads",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Threads to run on; all cores by default.",
+    help="Number of threads; default: one per available core.",
 )
 TARGET = click.option(
     "--target",
     default="cpu",
     show_default=True,
-    help="cpu (this host), avx2, avx512, a GPU (cuda: this host's; nvidia/h100, sm_90a, …), or a"
-    " TVM target in JSON.",
+    help="cpu (this host), avx2, avx512, cuda (this host's GPU), another GPU by name (nvidia/h100,"
+    " sm_90a, …), or a TVM target as JSON.",
 )
 DTYPE = click.option(
     "--dtype",
@@ -51,8 +53,8 @@ DTYPE = click.option(
     metavar="PRECISION",
     default="fp32",
     show_default=True,
-    help=f"Multiply in this precision: {', '.join(precisions.names()[1:])}; sums, norms, softmax,"
-    " inputs and outputs stay fp32.",
+    help=f"Precision of matrix products and convolutions: {', '.join(precisions.names()[1:])}."
+    "  Sums, norms, softmax, inputs and outputs stay fp32.",
 )
 SEED = click.option(
     "--seed", metavar="N", default=0, show_default=True, help="Seed of the random inputs."
@@ -61,55 +63,59 @@ RTOL = click.option(
     "--rtol",
     type=float,
     metavar="NUMBER",
-    help="Relative tolerance; by dtype if not set (fp32: 1e-3).",
+    help="Relative tolerance; default: by precision (fp32: 1e-3).",
 )
 ATOL = click.option(
     "--atol",
     type=float,
     metavar="NUMBER",
-    help="Absolute tolerance; by dtype if not set (fp32: 1e-4).",
+    help="Absolute tolerance; default: by precision (fp32: 1e-4).",
 )
-PIPELINE = click.option("--pipeline", default="default", show_default=True, help="Passes to run.")
+PIPELINE = click.option(
+    "--pipeline", default="default", show_default=True, help="The passes to run."
+)
 BUDGET = click.option("--budget", metavar="10min", help="Stop tuning after this time.")
 LOG = click.option(
     "--log",
     metavar="URL",
-    help="The tuning log: a path, sqlite:///PATH or postgresql://...; HYBRIDC_LOG, or a file in the"
-    " cache directory, if not set.",
+    help="The tuning log: a path, sqlite:///PATH or postgresql://...; default: HYBRIDC_LOG if set,"
+    " else a file in the cache directory.",
 )
 UNTRUSTED = click.option(
     "--untrusted",
     is_flag=True,
-    help="Import the model in a process with limits first (10 s, 2 GB), and run its reference"
-    " there: a file that crashes or overloads a reader is refused.",
+    help="First import the model and run its reference in a sandboxed process (10 s, 2 GB): a file"
+    " that crashes or overloads it is refused.",
 )
 MONITOR = click.option(
     "--monitor",
     is_flag=True,
-    help="Sample CPU, memory, GPUs and energy meanwhile, as far as the machine tells them.",
+    help="Sample CPU, memory, GPU and energy use meanwhile, as far as the machine reports them.",
 )
 MONITOR_INTERVAL = click.option(
     "--monitor-interval",
     default="100ms",
     show_default=True,
     metavar="TIME",
-    help="Between two samples.",
+    help="The time between two samples.",
 )
 TRACE = click.option(
     "--trace",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Where to write a trace of the steps, for ui.perfetto.dev or chrome://tracing.",
+    help="Write a trace of the steps here, for ui.perfetto.dev or chrome://tracing.",
 )
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
-VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Tell each step on stderr.")
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
+)
+VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Report each step on stderr.")
 
 
 def shapes_of(models: Sequence[Path], texts: Sequence[str]) -> Shapes:
-    """Read the values of `--shape`.
+    """Parse the values of `--shape`.
 
-    Raises InputError where one is wrong, or a model is no file of a kind that is known: at once,
-    not after the seconds in which TVM is imported.
+    Raises InputError if one is malformed or a model is of an unknown kind: here, before the seconds
+    that the import of TVM takes.
     """
     from hybridc.compiler import frontend
 
@@ -119,9 +125,9 @@ def shapes_of(models: Sequence[Path], texts: Sequence[str]) -> Shapes:
 
 
 def glance(models: Sequence[Path]) -> None:
-    """Let another process read the ONNX files first, where that is cheap.
+    """Have another process parse the ONNX files first, where that is cheap.
 
-    Raises ModelError where one of them is none, or is too much for a reader.
+    Raises ModelError if one of them is not an ONNX model, or brings a parser down.
     """
     from hybridc.compiler import frontend, untrusted
 

@@ -1,9 +1,9 @@
-"""Results go to stdout, progress goes to stderr; JSON is one document."""
+"""Output of the verbs: results to stdout, progress to stderr."""
 
 import contextlib
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,33 +11,32 @@ import click
 
 
 def emit_json(data: Any) -> None:
-    """Print the one JSON document of a verb that was asked for JSON."""
+    """Print the one document of a verb that was asked for JSON."""
     click.echo(json.dumps(data, indent=2, allow_nan=False, default=str))
 
 
 def results_alone() -> AbstractContextManager[object]:
-    """Send to stderr what others print meanwhile: plug-ins, validation functions, exporters."""
+    """Redirect to stderr whatever plug-ins, validation functions and exporters print."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def progress(verbose: bool = False) -> Callable[[str], None]:
-    """Make the function that tells what is going on.
+@contextlib.contextmanager
+def progress(verbose: bool = False) -> Generator[Callable[[str], None]]:
+    """Give a function that reports each step.
 
-    With `verbose` each step is a line on stderr; otherwise a terminal shows the current step in
-    one line that is overwritten, and anything else shows nothing.
+    With `verbose`, each step is a line on stderr. Otherwise a terminal shows the current step on a
+    single line, which is cleared at the end, and nothing is written to a file or pipe.
     """
     if verbose:
-        return lambda step: click.echo(step, err=True)
-    if sys.stderr.isatty():
-        return _overwrite
-    return lambda _: None
+        yield lambda step: click.echo(step, err=True)
+    elif not sys.stderr.isatty():
+        yield lambda _: None
+    else:
+        try:
+            yield _overwrite
+        finally:
+            _overwrite("")
 
 
 def _overwrite(step: str) -> None:
     click.echo(f"\r\x1b[K{step[:79]}", nl=False, err=True)
-
-
-def clear_progress() -> None:
-    """Remove the line that `progress` left on a terminal."""
-    if sys.stderr.isatty():
-        click.echo("\r\x1b[K", nl=False, err=True)

@@ -1,4 +1,4 @@
-"""Help of a verb with many options, told in sections; and limits that are given twice."""
+"""A command whose help is in sections, and which refuses a limit that is given twice."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,16 +24,16 @@ COMPILE: Sections = {
         *("adaptive", "predict", "depth", "workers", "levels", "level_weights", "resume", "strict"),
     ),
     "Tuning": ("trials", "log", "near", "frozen", "lock"),
-    "Watching": ("monitor", "monitor_interval", "trace", "profile"),
+    "Monitoring": ("monitor", "monitor_interval", "trace", "profile"),
     "Other": ("config",),
 }
 
 
 class Sectioned(click.Command):
-    """A command whose help shows its options in `sections`; what is in none joins the last.
+    """A command whose help lists its options in `sections`; the rest join the last one.
 
-    Of an option that is repeated the last counts, as is usual.  But a limit that is silently
-    dropped is a promise that is not kept: those of `once` are refused.
+    As usual, the last value of a repeated option counts. But a contract with a silently dropped
+    limit would promise less than was asked for, so the options in `once` may not be repeated.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Sectioned(click.Command):
         self.once = frozenset(once)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse an option of `once` that comes twice; read the others."""
+        """Refuse repeated options that are in `once`, and parse the rest."""
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for each, count in Counter(order).items():
             if count > 1 and each.name in self.once and _single(each):
@@ -52,7 +52,7 @@ class Sectioned(click.Command):
         return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write each section with a title of its own."""
+        """Write each section under its title."""
         params = self.get_params(ctx)
         left = {each.name: each for each in params if isinstance(each, click.Option)}
         sections = {
@@ -60,7 +60,7 @@ class Sectioned(click.Command):
             for title, names in self.sections.items()
         }
         last = list(sections)[-1]
-        sections[last] += left.values()  # --help, to which click gives a name of its own
+        sections[last] += left.values()  # --help among them, which click names itself
         for title, options in sections.items():
             rows = [row for each in options if (row := each.get_help_record(ctx)) is not None]
             if rows:
@@ -69,5 +69,5 @@ class Sectioned(click.Command):
 
 
 def _single(option: click.Parameter) -> bool:
-    """Whether an option has one value, of which a second would take the place."""
+    """Whether an option holds one value, which a second one would replace."""
     return isinstance(option, click.Option) and not (option.multiple or option.is_flag)

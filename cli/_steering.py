@@ -1,7 +1,7 @@
-"""The options that steer a compilation, and the file that any option may come from.
+"""The options that steer a compilation, and `--config`, a file that can set any of them.
 
-They are those of `HybridConfig`, which is not imported before a model is compiled: `--help` of all
-verbs reads this page.
+They mirror the fields of `HybridConfig`, which is imported only when a model is compiled: every
+`--help` loads this module.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ import click
 
 _MODES = ("neural", "quantum", "superopt", "balanced", "dynamic", "intelligent")
 _TIERS = ("conservative", "balanced", "aggressive", "insane")
-# Options of texts with commas between, and of NAME=NUMBER once for each.
+# Options that take a comma-separated list, and repeated options of the form NAME=NUMBER.
 LISTS = ("components", "order", "levels", "backends")
 MAPPINGS = ("min_accuracy", "max_drop", "weights", "level_weights")
 
 
 def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    """Take what a file gives as the defaults of the other options."""
+    """Take the values in a file as the defaults of the other options."""
     if path is None:
         return
     from hybridc.compiler.configuration.config import HybridConfig
@@ -28,7 +28,7 @@ def _from_file(ctx: click.Context, _: click.Parameter, path: Path | None) -> Non
 
 
 def _as_option(name: str, value: Any) -> Any:
-    """A value of the configuration as its option takes it."""
+    """A value of the configuration in the form that its option takes."""
     if name in MAPPINGS:
         return [f"{key}={number!r}" for key, number in value.items()]
     if name in LISTS and value is not None:
@@ -44,7 +44,7 @@ _OPTIONS = (
         callback=_from_file,
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="Take options from a .toml or .yaml file; those on the command line go before.",
+        help="Read options from a .toml or .yaml file; options on the command line override it.",
     ),
     click.option(
         "-O",
@@ -53,8 +53,8 @@ _OPTIONS = (
         metavar="N",
         default=2,
         show_default=True,
-        help="0: only what makes the model run; 1: nothing that rounds differently; 2: all passes;"
-        " 3: and kernels are tuned.",
+        help="0: only what makes the model run; 1: also what does not change rounding; 2: all"
+        " passes; 3: all passes, and kernels are tuned.",
     ),
     click.option(
         "--strategy",
@@ -73,7 +73,7 @@ _OPTIONS = (
         "--tier",
         type=click.Choice(_TIERS),
         metavar="TIER",
-        help=f"A preset of components, trials and budget: {', '.join(_TIERS)}.",
+        help=f"A preset for components, trials and budget: {', '.join(_TIERS)}.",
     ),
     click.option(
         "--components",
@@ -86,15 +86,19 @@ _OPTIONS = (
         metavar="NAME=0.5",
         help="The weight of a component in the budget and in hybrid efficiency.",
     ),
-    click.option("--adaptive", is_flag=True, help="Leave out stages that promise only noise."),
-    click.option("--predict", is_flag=True, help="Tell what each stage was expected to gain."),
+    click.option(
+        "--adaptive", is_flag=True, help="Skip stages whose expected gain is within the noise."
+    ),
+    click.option(
+        "--predict", is_flag=True, help="Report the gain that was expected of each stage."
+    ),
     click.option(
         "--depth",
         type=click.IntRange(1, 3),
         metavar="N",
         default=2,
         show_default=True,
-        help="Predict by the whole model (1), by each kernel (2), by each kernel's time (3).",
+        help="Predict from the whole model (1), each kernel (2), or each kernel's time (3).",
     ),
     click.option("--order", metavar="NAME,...", help="Stages or components that come first."),
     click.option(
@@ -103,47 +107,47 @@ _OPTIONS = (
         metavar="SHARE",
         default=0.0,
         show_default=True,
-        help="The share that a stage must take off the costs to stay.",
+        help="The share of the cost that a stage must save to be kept.",
     ),
     click.option(
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes of the strategy parallel.",
+        help="Number of processes for the strategy parallel.",
     ),
     click.option(
         "--levels",
         metavar="NAME,...",
         default="graph,subgraph,kernel",
         show_default=True,
-        help="What the strategy hierarchical goes through.",
+        help="The levels that the strategy hierarchical works through.",
     ),
     click.option(
         "--level-weights", multiple=True, metavar="NAME=0.5", help="A level's weight in the budget."
     ),
     click.option(
-        "--budget", metavar="10min", help="Stop after this time with the best so far, tuned or not."
+        "--budget", metavar="10min", help="Stop after this time, with the best result so far."
     ),
     click.option(
         "--resume/--no-resume",
         default=True,
         show_default=True,
-        help="Take results of stages that an interrupted call left.",
+        help="Reuse the finished stages of an interrupted compilation.",
     ),
-    click.option("--strict", is_flag=True, help="Fail where a stage or a component does."),
+    click.option("--strict", is_flag=True, help="Fail if any stage or component fails."),
     click.option("--profile", is_flag=True, help="Report the time of each kernel."),
 )
 
 
 def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that steer, and `--config`."""
+    """Add the steering options and `--config` to a command."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def fields(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of options as fields of `HybridConfig`."""
+    """The values of the options, as fields of `HybridConfig`."""
     from hybridc.compiler.assurance.limits import parse_limits
 
     found = dict(values)
@@ -152,7 +156,7 @@ def fields(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in LISTS:
         if values[name] is not None:
             found[name] = _split(values[name])
-        elif name != "components":  # where nothing is not the same as none
+        elif name != "components":  # unset means all of them, an empty list none
             found[name] = ()
     return found
 

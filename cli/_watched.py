@@ -1,7 +1,7 @@
-"""A command line in a process of its own, so that nobody takes how that ends for its exit code.
+"""Run a command line in a child process, to tell its exit code from a process that just ended.
 
-Functions of the user's may end the process that they are called in (`os._exit`, a C library's
-`exit`), by 0 as well.
+User code may end the process that it runs in (`os._exit`, `exit` in a C library), even with 0,
+which must not be taken for success.
 """
 
 import os
@@ -14,9 +14,9 @@ _OURS = {signal.SIGINT, signal.SIGCHLD}
 
 
 def watched(run: Callable[[], int], leave: Callable[[int], NoReturn]) -> int | None:
-    """The exit code of what is run in a fork, which then `leave`s; None where it ended before.
+    """Call `run` in a fork, which then leaves; return its exit code, or None if it ended early.
 
-    This process is to have no other thread yet.
+    This process must not have started any thread yet.
     """
     readable, writable = os.pipe()
     child = os.fork()
@@ -28,7 +28,7 @@ def watched(run: Callable[[], int], leave: Callable[[int], NoReturn]) -> int | N
         leave(code)
     os.close(writable)
     status = os.waitstatus_to_exitcode(_ended(child))
-    os.set_blocking(readable, False)  # a process that the command started may hold the other end
+    os.set_blocking(readable, False)  # a grandchild may still hold the other end open
     with os.fdopen(readable, "rb") as stream:
         said = stream.read(1)
     if said:
@@ -37,7 +37,10 @@ def watched(run: Callable[[], int], leave: Callable[[int], NoReturn]) -> int | N
 
 
 def _ended(child: int) -> int:
-    """Wait; a terminal's Ctrl-C is for both processes, one that is sent to this is passed on."""
+    """Wait for the child, passing on a SIGINT that was sent to this process alone.
+
+    Ctrl-C in a terminal reaches both processes without that.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
     while True:

@@ -1,4 +1,4 @@
-"""`hybridc bench`: our artifact and its peers, side by side."""
+"""`hybridc bench`: time an artifact beside other runtimes."""
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from hybridc.cli._options import (
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ OURS = "hybridc"
     "--against",
     default="",
     metavar="ort,openvino,…",
-    help="Peers to set beside it: eager, inductor, openvino, ort.",
+    help="Peers to compare with: eager, inductor, openvino, ort.",
 )
 @click.option(
     "--model",
     "models",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="The model of an artifact, for the peers (.onnx or .pt2); may be given for each kind.",
+    help="The artifact's model, for the peers: .onnx, .pt2, or both (repeat the option).",
 )
 @SHAPE
 @THREADS
@@ -56,7 +56,7 @@ OURS = "hybridc"
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Rounds.",
+    help="Number of rounds.",
 )
 @click.option(
     "--seconds",
@@ -87,10 +87,10 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Time an artifact and its peers, side by side.
+    """Time an artifact beside other runtimes.
 
-    A model is compiled first.  All get the same random inputs; each peer runs in a process of its
-    own, in turn.  The ratio is to the artifact: a peer with 1.5 takes one and a half times as long.
+    A model is compiled first.  All run on the same random inputs, in turn, each in its own process.
+    Ratios are relative to the artifact: a peer with 1.5 takes one and a half times as long.
     """
     from hybridc.compiler import pipeline, settings
     from hybridc.compiler.hardware import host
@@ -100,23 +100,19 @@ def command(
     compiled = source.suffix == ".hyb"
     shapes = shapes_of([] if compiled else [source], shape)
     glance([] if compiled else [source])
-    tell = progress(verbose)
-    watch = observe.Watch(monitor, monitor_interval, progress=tell)
-    observe.check(watch)
     count = threads or settings.requested_threads() or host.cores()
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder, progress(verbose) as tell:
+        watch = observe.Watch(monitor, monitor_interval, progress=tell)
+        observe.check(watch)
         path = source if compiled else Path(folder) / f"{source.stem}.hyb"
         artifact = _open(source, path, shapes, count, plugin, tell)
         names = [OURS, *pipeline.split(against)]
         files = [path, *(_existing(model) for model in models)]
         files += [source] if source != path else []
-        try:
-            plan = bench.Plan(count, repeat, seconds)
-            inputs = _inputs(artifact, shapes if compiled else {})
-            comparison = _compared(inputs, bench.contenders(names, files, plugin), plan, watch)
-            profile = _profile(artifact, count) if kernels else None
-        finally:
-            clear_progress()
+        plan = bench.Plan(count, repeat, seconds)
+        inputs = _inputs(artifact, shapes if compiled else {})
+        comparison = _compared(inputs, bench.contenders(names, files, plugin), plan, watch)
+        profile = _profile(artifact, count) if kernels else None
     _tell(comparison, profile, as_json)
 
 
@@ -136,7 +132,7 @@ def _compared(
     plan: "Plan",
     watch: "Watch",
 ) -> "Comparison":
-    """Time those that take part, while a monitor watches where it is asked for."""
+    """Time the contenders, with a monitor if one is asked for."""
     from hybridc.compiler.measurement import bench
     from hybridc.compiler.monitoring import observe
 
@@ -154,7 +150,7 @@ def _compared(
 
 
 def _inputs(artifact: "Artifact", shapes: Shapes) -> "Sequence[TensorSpec]":
-    """What to measure on: open sizes as `shapes` gives them, which is said on stderr."""
+    """The inputs to measure on; open sizes are those of `shapes`, and are reported on stderr."""
     from hybridc.compiler import dims
     from hybridc.compiler.model import fixed_specs, open_dims
 

@@ -1,4 +1,4 @@
-"""`hybridc bisect`: the pass, then the kernel, that makes a model wrong or slow."""
+"""`hybridc bisect`: find the pass, then the kernel, that makes a model wrong or slow."""
 
 import shlex
 from pathlib import Path
@@ -18,16 +18,17 @@ from hybridc.cli._options import (
     TARGET,
     THREADS,
     VERBOSE,
+    Shapes,
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.files import check_place
+from hybridc.compiler.units import format_point
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.debugging.bisection import Culprit
-    from hybridc.compiler.measurement.clock import Progress
 
 FOUND = 1
 
@@ -40,16 +41,14 @@ FOUND = 1
 @TARGET
 @THREADS
 @DTYPE
-@click.option(
-    "--slow", is_flag=True, help="Look for what makes calls slower, not for wrong answers."
-)
+@click.option("--slow", is_flag=True, help="Look for a slowdown instead of a wrong answer.")
 @click.option(
     "--factor",
     default=1.5,
     show_default=True,
     type=click.FloatRange(min=1.0, min_open=True),
     metavar="NUMBER",
-    help="How many times as long a call takes behind a pass that --slow looks for.",
+    help="The slowdown that --slow looks for.",
 )
 @SEED
 @RTOL
@@ -58,7 +57,7 @@ FOUND = 1
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the IR before the pass; MODEL.bisect.py beside MODEL if not set.",
+    help="Where to write the IR before the pass; default: MODEL.bisect.py beside MODEL.",
 )
 @JSON
 @VERBOSE
@@ -73,12 +72,12 @@ def command(
     verbose: bool,
     **plain: Any,
 ) -> int:
-    """Find the pass and the kernel that make a model fail.
+    """Find the pass and the kernel that make a model wrong or slow.
 
-    That is the first pass, then the first kernel, behind which the answer is wrong or slow.  The
-    module behind each pass is run as it stands and compared with the reference (ONNX Runtime
-    or PyTorch).  What is found is written as IR text, with a call that shows it again.  Leaves with
-    1 where something is found, with 0 where all is well.
+    Finds the first pass, then the first kernel, after which the answer is wrong or slow: the
+    module is run as each pass leaves it, and compared with the reference (ONNX Runtime or
+    PyTorch).  Writes the IR before that pass, and prints a command that reproduces the fault.
+    Exits with 1 if a culprit is found, and with 0 if there is none.
     """
     shapes = shapes_of([model], shape)
     path = output or model.with_name(f"{model.stem}.bisect.py")
@@ -86,14 +85,11 @@ def command(
     glance([model])
     from hybridc.compiler.configuration import plans
 
-    tell = progress(verbose)
-    options = plans.Options(plugins=plugin, progress=tell, **plain)
-    try:
-        found = _search(model, options, shapes, factor if slow else None, tell)
-    finally:
-        clear_progress()
+    with progress(verbose) as tell:
+        options = plans.Options(plugins=plugin, progress=tell, **plain)
+        found = _search(model, options, shapes, factor if slow else None)
     if found is None:
-        message = "no pass makes a call slower" if slow else "the answer is right behind every pass"
+        message = "no pass makes a call slower" if slow else "the answer is right after every pass"
         _tell({"found": False, "said": message}, message, as_json)
         return 0
     data = {**_data(found), "ir": str(path), "reproduce": _call(found, path, options, slow)}
@@ -103,7 +99,7 @@ def command(
 
 
 def _search(
-    model: Path, options: "Options", shapes: Any, factor: float | None, tell: "Progress"
+    model: Path, options: "Options", shapes: Shapes, factor: float | None
 ) -> "Culprit | None":
     from hybridc.compiler import frontend
     from hybridc.compiler.assurance import calibration
@@ -114,7 +110,7 @@ def _search(
     plan = plans.plan(options)
     loaded = frontend.load(model, shapes=shapes)
     feeds = calibration.random_feeds(loaded.inputs, options.seed)
-    found = bisection.run(loaded.module, plan, tell)
+    found = bisection.run(loaded.module, plan, options.progress)
     if factor is not None:
         inputs = [feeds[0][spec.name] for spec in loaded.inputs]
         return bisection.first_slow(found, complaints.Slow(inputs, factor))
@@ -139,7 +135,7 @@ def _data(found: "Culprit") -> dict[str, Any]:
 
 
 def _call(found: "Culprit", path: Path, options: "Options", slow: bool) -> str | None:
-    """The call that runs the pass on the IR again; None where no pass is at fault."""
+    """The command that runs the pass on the IR again; None if the import is at fault."""
     if found.step is None:
         return None
     words = ["hybridc", "opt", "--pipeline", found.step, *([] if slow else ["--check"])]
@@ -161,7 +157,7 @@ def _text(data: dict[str, Any]) -> str:
     if data["after"]:
         lines.append(f"after: {data['after']}")
     if data["kernel"]:
-        point = " ".join(f"{knob}={value}" for knob, value in data["point"].items())
+        point = format_point(data["point"])
         rule = f" (rule {data['rule']}{', ' if point else ''}{point})" if data["rule"] else ""
         lines.append(f"kernel: {data['kernel']}{rule}")
     lines.append(f"IR before it: {data['ir']}")

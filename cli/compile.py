@@ -1,4 +1,4 @@
-"""`hybridc compile`: from a model file to an artifact."""
+"""`hybridc compile`: compile a model file into an artifact."""
 
 import time
 from pathlib import Path
@@ -27,7 +27,7 @@ from hybridc.cli._options import (
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress, results_alone
+from hybridc.cli._output import emit_json, progress, results_alone
 from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli._steering import steering_options
 from hybridc.compiler.errors import ContractError
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the artifact; MODEL's name with .hyb in the current directory if not set.",
+    help="Where to write the artifact; default: MODEL's name with .hyb, in the current directory.",
 )
 @TARGET
 @THREADS
@@ -55,30 +55,32 @@ if TYPE_CHECKING:
     metavar="PRECISION",
     default="auto",
     show_default=True,
-    help=f"Multiply in this precision: {', '.join(precisions.names())}; sums, norms, softmax,"
-    " inputs and outputs stay fp32.  auto: fp32, and less where only that keeps the contract and a"
-    " limit on accuracy allows it.",
+    help=f"Precision of matrix products and convolutions: {', '.join(precisions.names())}.  Sums,"
+    " norms, softmax, inputs and outputs stay fp32.  auto: fp32, or less if the contract needs it"
+    " and its limit on accuracy allows it.",
 )
 @SHAPE
 @contract_options
-@click.option("--keep-best", is_flag=True, help="Write the artifact even if it fails the contract.")
+@click.option(
+    "--keep-best", is_flag=True, help="Write the artifact even if it breaks the contract."
+)
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path),
     metavar="DATA",
-    help="Inputs by name to verify and measure on, one or many samples: an .npz file, or a folder"
-    " of .npy files; random if not set.  For int8, half of them give the ranges, and the others"
-    " alone verify it.",
+    help="Inputs to verify and measure on, one or many samples: an .npz file, or a folder of .npy"
+    " files, named like the inputs; default: random.  For int8, half of the samples set the ranges"
+    " and the other half verify.",
 )
 @click.option(
     "--validation",
     type=click.Path(path_type=Path),
     metavar="DATA",
-    help="Other inputs to verify and measure on; all those of --calibration then give the ranges.",
+    help="Separate inputs to verify and measure on; all of --calibration then sets the ranges.",
 )
 @SEED
 @click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
-@click.option("--pipeline", metavar="TEXT", help="Passes to run; by the level if not set.")
+@click.option("--pipeline", metavar="TEXT", help="The passes to run; default: by --level.")
 @PLUGIN
 @click.option(
     "--verify",
@@ -86,7 +88,7 @@ if TYPE_CHECKING:
     metavar="WHEN",
     default="end",
     show_default=True,
-    help="When to compare with the reference: each (after each pass), end, or off (not at all).",
+    help="When to compare with the reference: each (after every pass), end, or off.",
 )
 @RTOL
 @ATOL
@@ -106,8 +108,8 @@ if TYPE_CHECKING:
     "--trials",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Tune first: points to measure for each kernel besides its default, on average; those that"
-    " the log has count.",
+    help="Tune first, with this many points per kernel on average, besides its default; points that"
+    " the log already has count.",
 )
 @steering_options
 @LOG
@@ -117,15 +119,15 @@ if TYPE_CHECKING:
     metavar="WHICH",
     default="tools",
     show_default=True,
-    help="Which records of other conditions count where the log has none of these: never, tools"
-    " (of other versions of the tools), any.",
+    help="Which records to use where the log has none for these very conditions: never (none),"
+    " tools (from other versions of the tools), any.",
 )
-@click.option("--frozen", is_flag=True, help="Fail (4) if a kernel has no record of these tools.")
+@click.option("--frozen", is_flag=True, help="Fail (exit code 4) if the log lacks a kernel.")
 @click.option(
     "--lock",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take every schedule from this artifact or schedule lock, so that it is built again.",
+    help="Rebuild an artifact: take every schedule from it, or from its schedule lock.",
 )
 @UNTRUSTED
 @MONITOR
@@ -134,16 +136,16 @@ if TYPE_CHECKING:
 @click.option(
     "--fallback/--no-fallback",
     default=True,
-    help="Hand operators that cannot be compiled to ONNX Runtime, inside the artifact (the usual),"
-    " or refuse them.",
+    help="Let ONNX Runtime, inside the artifact, compute operators that cannot be compiled"
+    " (default), or refuse them.",
 )
 @click.option(
     "--backends",
     metavar="NAME,...",
     default="tvm",
     show_default=True,
-    help="Libraries that may compute kernels beside our own, each where it is measured to be"
-    " faster: onednn; on a GPU cublaslt, cudnn, sdpa, triton.  The artifact then needs them.",
+    help="Libraries that may compute kernels where they are measured to be faster than our own:"
+    " onednn; on a GPU cublaslt, cudnn, sdpa, triton.  The artifact then needs them.",
 )
 @JSON
 @VERBOSE
@@ -164,28 +166,30 @@ def command(
 ) -> None:
     """Compile a model into a verified artifact.
 
-    MODEL is an .onnx or a .pt2 file.  The answers of the artifact are compared with those of ONNX
-    Runtime or PyTorch, and what a limit is set on is measured as well.
-    Schedules that the tuning log knows to be faster are used.
+    MODEL is an .onnx or .pt2 file.  The artifact's answers are compared with those of ONNX Runtime
+    or PyTorch, and whatever the contract limits is measured.  Faster schedules are taken from the
+    tuning log.
     """
-    start = time.perf_counter()  # before TVM is imported: what people wait for
+    start = time.perf_counter()  # before TVM is imported, since the user waits for that too
     shapes = shapes_of([model], shape)
     path = _place(model, output, report)
     from hybridc.compiler.assurance import calibration as data
     from hybridc.compiler.configuration import presets
     from hybridc.compiler.configuration.config import HybridConfig
 
-    with results_alone():
+    with results_alone(), progress(verbose) as tell:
         config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
         options = presets.options(
             config,
-            progress(verbose),
+            tell,
             dump_ir=dump_ir,
             calibration=data.read(calibration) if calibration else None,
             validation=data.read(validation) if validation else None,
         )
         _check(options, model, shapes, untrusted)
-        outcome = _compile(model, options, shapes)
+        from hybridc.compiler import driver  # what it imports takes seconds
+
+        outcome = driver.compile_source(model, options, shapes)
         _write_report(outcome, report, options)
     _save(outcome, path, keep_best, as_json)
     if as_json:
@@ -198,7 +202,7 @@ def command(
 
 
 def _place(model: Path, output: Path | None, report: Path | None) -> Path:
-    """Where the artifact goes.  Raises InputError where it, or the report, cannot be written."""
+    """Where the artifact goes.  Raises InputError if it or the report cannot be written there."""
     path = output or Path(f"{model.stem}.hyb")
     check_place("-o", path, "model.hyb")
     if report is not None:
@@ -207,7 +211,7 @@ def _place(model: Path, output: Path | None, report: Path | None) -> Path:
 
 
 def _check(options: "Options", model: Path, shapes: Shapes, untrusted: bool) -> None:
-    """Raise what is wrong with the options or the model's file before anything is compiled."""
+    """Raise InputError or ModelError for bad options or a bad file, before compiling anything."""
     from hybridc.compiler.configuration import plans
     from hybridc.compiler.orchestration import cascade
 
@@ -220,17 +224,8 @@ def _check(options: "Options", model: Path, shapes: Shapes, untrusted: bool) -> 
         examine(model, shapes)
 
 
-def _compile(model: Path, options: "Options", shapes: Shapes) -> "Outcome":
-    from hybridc.compiler import driver
-
-    try:
-        return driver.compile_source(model, options, shapes)
-    finally:
-        clear_progress()
-
-
 def _save(outcome: "Outcome", path: Path, keep_best: bool, as_json: bool) -> None:
-    """Write the artifact.  Raises ContractError for a broken contract, unless `keep_best`."""
+    """Write the artifact.  Raises ContractError if the contract is broken, unless `keep_best`."""
     if outcome.broken and not keep_best:
         if as_json:
             emit_json(_data(outcome, None))
@@ -246,24 +241,22 @@ def _write_report(outcome: "Outcome", path: Path | None, options: "Options") -> 
         return
     if report_file.is_page(path):
         report = outcome.report
-        how = path, options.threads, options.progress
-        try:
-            report_file.write(
-                outcome.artifact,
-                *how,
-                stages=report.stages,
-                monitored=report.monitored,
-                left=outcome.left,
-            )
-        finally:
-            clear_progress()
+        report_file.write(
+            outcome.artifact,
+            path,
+            options.threads,
+            options.progress,
+            stages=report.stages,
+            monitored=report.monitored,
+            left=outcome.left,
+        )
         return
     with replacing(path) as stream:
         stream.write(f"{outcome.report.text()}\n".encode())
 
 
 def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
-    """The JSON document; without a `path` that of a refusal, of which nothing was written."""
+    """The JSON document; `path` is None if the contract is broken and nothing was written."""
     return {
         "artifact": None if path is None else str(path),
         "bytes": None if path is None else path.stat().st_size,
@@ -274,7 +267,7 @@ def _data(outcome: "Outcome", path: Path | None) -> dict[str, Any]:
 
 
 def _summary(outcome: "Outcome", path: Path, limits: str, seconds: float) -> str:
-    """What people are told: kernels, answers, limits, and the `seconds` that they waited."""
+    """The summary for the terminal: kernels, agreement, limits, and the time it all took."""
     from hybridc.compiler import dims
     from hybridc.compiler.units import format_size
 

@@ -1,4 +1,4 @@
-"""`hybridc conformance`: other people's test cases, run through the compiler and counted."""
+"""`hybridc conformance`: run the test cases of ONNX and torch, and count the verdicts."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hybridc.cli._options import JSON, VERBOSE
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.conformance.summary import Summary
@@ -20,21 +20,23 @@ _GIB = 2**30
     "--suite",
     default="onnx-node",
     show_default=True,
-    help="Whose cases to run; 'onnx-node{engine=ort}' runs them by ONNX Runtime.",
+    help="The cases to run; 'onnx-node{engine=ort}' runs them by ONNX Runtime.",
 )
-@click.option("--filter", "text", default="", metavar="TEXT", help="Only cases named so.")
+@click.option(
+    "--filter", "text", default="", metavar="TEXT", help="Only cases with this in their name."
+)
 @click.option("--core", is_flag=True, help="Only the suite's core: common types, plain operators.")
 @click.option(
     "--fallback/--no-fallback",
     default=True,
-    help="Hand operators that cannot be compiled to ONNX Runtime, which counts as fallback (the"
-    " usual), or refuse them.",
+    help="Let ONNX Runtime compute operators that cannot be compiled, which counts as fallback"
+    " (default), or refuse them.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Cases at once; one a core by default.",
+    help="Number of cases at once; default: one per core.",
 )
 @click.option(
     "--timeout",
@@ -42,7 +44,7 @@ _GIB = 2**30
     show_default=True,
     type=click.FloatRange(min=0.1),
     metavar="SECONDS",
-    help="How long a case may take.",
+    help="Time limit of a case.",
 )
 @click.option(
     "--memory",
@@ -50,15 +52,17 @@ _GIB = 2**30
     show_default=True,
     type=click.FloatRange(min=0.1),
     metavar="GIB",
-    help="How much memory a case may take.",
+    help="Memory limit of a case.",
 )
 @click.option(
     "--resume",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Add each result to this file as it comes, and run only the cases that it lacks.",
+    help="Append each result to this file, and run only the cases that it lacks.",
 )
-@click.option("--again", is_flag=True, help="Run again what did not pass in the file of --resume.")
+@click.option(
+    "--again", is_flag=True, help="With --resume, also rerun the cases that did not pass."
+)
 @JSON
 @VERBOSE
 def command(
@@ -76,10 +80,11 @@ def command(
 ) -> int:
     """Run the conformance cases of ONNX and torch.
 
-    They are those that the packages carry.  Each case is compiled with the default pipeline and
-    compared with the outputs that it names: pass, fallback (right, with another runtime's help),
-    unsupported (refused with a reason), error, wrong.  One that crashes, hangs or takes too much
-    memory is lost alone.  Ctrl-C shows what there is.  Leaves with 1 when an answer is wrong.
+    The cases ship with those packages.  Each is compiled with the default pipeline and compared
+    with its expected outputs; the verdict is pass, fallback (right, with another runtime's help),
+    unsupported (refused with a reason), error, or wrong.  A case that crashes, hangs or takes too
+    much memory does not stop the others.  Ctrl-C prints the results so far.  Exits with 1 if any
+    answer is wrong.
     """
     from hybridc.compiler.conformance import run, summary
     from hybridc.compiler.conformance.record import Record
@@ -89,15 +94,13 @@ def command(
     from hybridc.compiler.hardware import host
 
     if again and resume is None:
-        raise InputError("--again runs cases of the file of --resume, which is missing")
-    suite = named(suite, fallback)  # says what is wrong with it before a process is started
+        raise InputError("--again reruns the cases in the file of --resume, which is missing")
+    suite = named(suite, fallback)  # fails early, before a process is started
     kept = Record(resume, suite, again)
-    tell, limits = progress(verbose), Limits(timeout, int(memory * _GIB))
-    try:
+    limits = Limits(timeout, int(memory * _GIB))
+    with progress(verbose) as tell:
         runner = run.Runner(suite, limits, jobs or host.cores(), core, text)
         entries, stopped = run.fill(kept, runner, tell)
-    finally:
-        clear_progress()
     results = [kept.results[entry.name] for entry in entries if entry.name in kept.results]
     found = summary.of(suite, results, len(entries), core)
     _show(found, as_json)

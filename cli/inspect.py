@@ -1,4 +1,4 @@
-"""`hybridc inspect`: what is in a model or an artifact."""
+"""`hybridc inspect`: show what a model or an artifact contains."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,12 @@ from typing import Any
 import click
 
 from hybridc.cli._options import JSON, LOG, SHAPE, TARGET, glance, shapes_of
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.dims import Dim
 
 _BYTES = ("bytes", "weight_bytes")
-# Columns of an analysis that are shares, and those that `--json` alone has: the speedup is theirs.
+# Columns of an analysis that hold shares, and those that only `--json` shows: the text has the
+# speedup instead.
 _SHARES = {("operators", name) for name in ("flops", "bytes", "time")}
 _HIDDEN = {("expected", "log_speedup"), ("expected", "sigma")}
 
@@ -24,17 +25,14 @@ _HIDDEN = {("expected", "log_speedup"), ("expected", "sigma")}
 def command(
     source: Path, shape: tuple[str, ...], target: str, log: str | None, as_json: bool
 ) -> None:
-    """Show what an artifact or a model holds.
+    """Show what an artifact or a model contains.
 
-    Of an artifact: its manifest, certificate, kernels and what ONNX Runtime computes of it.  Of a
-    model: its inputs, operators, parameters (each stored tensor once) and FLOPs, what is not
-    supported; what kind of architecture it is, the weights in the forms that its operators read,
-    where its time should go on the target, and what each component of the compiler may gain.
+    For an artifact: its manifest, certificate, kernels, and the regions that ONNX Runtime computes.
+    For a model: its inputs, operators, parameters (each stored tensor once), FLOPs and unsupported
+    operators; its kind of architecture, the forms in which its operators read weights, where its
+    time should go on the target, and what each component of the compiler may gain.
     """
-    try:
-        data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
-    finally:
-        clear_progress()
+    data = _artifact(source) if source.suffix == ".hyb" else _model(source, shape, target, log)
     if as_json:
         emit_json(data)
     else:
@@ -69,18 +67,19 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 
 def _without_refusals(kernel: dict[str, Any]) -> dict[str, Any]:
-    """A kernel's record; why other rules did not take it fills pages, and is in the report."""
+    """A kernel's record without the reasons of other rules, which fill pages in the report."""
     return {key: value for key, value in kernel.items() if key != "refused"}
 
 
 def _model(path: Path, shape: tuple[str, ...], target: str, log: str | None) -> dict[str, Any]:
     shapes = shapes_of([path], shape)
     glance([path])
-    progress()("analysing the model")
-    from hybridc.compiler.anatomy import inspection
+    with progress() as tell:
+        tell("analysing the model")
+        from hybridc.compiler.anatomy import inspection
 
-    analysed = inspection.analyse_model(path, shapes, target=target, log=log)
-    return {**inspection.inspect_model(path, shapes), "analysis": analysed}
+        analysed = inspection.analyse_model(path, shapes, target=target, log=log)
+        return {**inspection.inspect_model(path, shapes), "analysis": analysed}
 
 
 def _text(data: dict[str, Any], indent: str = "") -> str:
@@ -116,7 +115,7 @@ def _lines(key: str, value: Any, indent: str) -> list[str]:
 
 
 def _entry(title: str, column: str, value: Any) -> str:
-    """A cell of a table; `-` in a column that says nothing to people."""
+    """A cell of a table; `-` hides a column."""
     if column == "shape" and isinstance(value, list):
         return "x".join(map(_cell, value)) or "scalar"
     if (title, column) in _SHARES and isinstance(value, float):

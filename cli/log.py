@@ -1,4 +1,4 @@
-"""`hybridc log`: look into tuning logs, exchange them, and keep them small."""
+"""`hybridc log`: browse, exchange and clean up tuning logs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ _DAY = 86400.0
 
 @click.group()
 def command() -> None:
-    """Look into the tuning log, exchange it, and keep it small."""
+    """Browse, exchange and clean up the tuning log."""
 
 
 command.add_command(train)
@@ -48,14 +48,14 @@ def _open(url: str | None, readonly: bool = True, plugins: tuple[Path, ...] = ()
 
 @command.command("ls")
 @LOG
-@click.option("--workload", metavar="KEY", default="", help="The kernel with this key alone.")
+@click.option("--workload", metavar="KEY", default="", help="Only this kernel.")
 @click.option(
     "--limit",
     default=20,
     show_default=True,
     type=click.IntRange(1),
     metavar="N",
-    help="How many.",
+    help="Number of records.",
 )
 @JSON
 def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
@@ -77,7 +77,7 @@ def _ls(log: str | None, workload: str, limit: int, as_json: bool) -> None:
 @LOG
 @JSON
 def _show(key: str, log: str | None, as_json: bool) -> None:
-    """Show what KEY, of which a few digits do, stands for."""
+    """Show what KEY stands for; its first digits suffice."""
     from hybridc.compiler.log import browse
     from hybridc.compiler.log.record import canonical
 
@@ -89,7 +89,7 @@ def _show(key: str, log: str | None, as_json: bool) -> None:
 
 @command.command("stats")
 @LOG
-@click.option("--model", type=MODEL_PATH, help="Tell how much of this model the log covers.")
+@click.option("--model", type=MODEL_PATH, help="Report how much of this model the log covers.")
 @SHAPE
 @TARGET
 @THREADS
@@ -98,9 +98,9 @@ def _show(key: str, log: str | None, as_json: bool) -> None:
 @PLUGIN
 @JSON
 def _stats(log: str | None, model: Path | None, as_json: bool, **options: Any) -> None:
-    """Count records, and show the best of each kernel.
+    """Count the records, and show the best of each kernel.
 
-    With --model: how much of that model the log covers.
+    With --model, show how much of that model the log covers instead.
     """
     from hybridc.compiler.log import stats
 
@@ -126,9 +126,9 @@ def _stats(log: str | None, model: Path | None, as_json: bool, **options: Any) -
 @PLUGIN
 @JSON
 def _explain_miss(model: Path, log: str | None, as_json: bool, **options: Any) -> None:
-    """Tell which kernels of MODEL the log knows, and why not more.
+    """Show which kernels of MODEL the log lacks, and why.
 
-    Of the others it tells what differs from the nearest record.
+    For each of them, show what differs from the nearest record.
     """
     shapes = shapes_of([model], options.pop("shape"))
     glance([model])
@@ -154,12 +154,12 @@ def _import(
 ) -> None:
     """Add the records of FILES.
 
-    A file ends in .jsonl or .parquet; a directory has TVM's database.
+    A file is .jsonl or .parquet; a directory is a database of TVM's.
     """
     from hybridc.compiler.log import exchange
 
     for path in files:
-        exchange.form_of(path)  # all of them are known before the first is read
+        exchange.form_of(path)  # check all of them before the first is read
     with _open(log, False, plugin) as opened:
         _tell([(str(path), exchange.load(opened, path)) for path in files], as_json)
 
@@ -171,7 +171,7 @@ def _import(
 def _export(file: Path, log: str | None, as_json: bool) -> None:
     """Write the log to FILE.
 
-    It ends in .jsonl or .parquet; a directory gets TVM's database.
+    The format is that of the name: .jsonl, .parquet, or a directory for a database of TVM's.
     """
     from hybridc.compiler.log import exchange
 
@@ -189,9 +189,9 @@ def _export(file: Path, log: str | None, as_json: bool) -> None:
 @PLUGIN
 @JSON
 def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_json: bool) -> None:
-    """Add the records of other LOGS, by path or URL.
+    """Add the records of other LOGS, given by path or URL.
 
-    The union is the same in any order, and as often as you like.
+    Order does not matter, and merging a log again adds nothing.
     """
     from contextlib import ExitStack
 
@@ -205,20 +205,20 @@ def _merge(logs: tuple[str, ...], log: str | None, plugin: tuple[Path, ...], as_
 
 @command.command("gc")
 @LOG
-@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="Remove these.")
-@click.option("--max-size", metavar="1GB", help="Remove the oldest above this size.")
+@click.option("--older-than", type=click.IntRange(min=0), metavar="DAYS", help="Remove older ones.")
+@click.option("--max-size", metavar="1GB", help="Remove the oldest until the log is this small.")
 @JSON
 def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: bool) -> None:
     """Remove old records that cannot win.
 
-    Ended claims go too, and descriptions that nothing refers to.
+    Expired claims, and descriptions that nothing refers to, are removed too.
     """
     from hybridc.compiler.log import upkeep
     from hybridc.compiler.units import format_size, parse_size
 
     oldest = None if older_than is None else older_than * _DAY
     largest = None if max_size is None else parse_size(max_size)
-    _open(log).close()  # a log that is not there is not made to be cleaned
+    _open(log).close()  # fails if there is no log, rather than create an empty one
     with _open(log, False) as opened:
         done = upkeep.collect(opened, oldest, largest)
     if as_json:
@@ -227,8 +227,8 @@ def _gc(log: str | None, older_than: int | None, max_size: str | None, as_json: 
         sizes = f"{format_size(done.before)} before, {format_size(done.after)} after"
         click.echo(f"removed {done.records} records, {done.descriptions} descriptions; {sizes}")
         if largest is not None and done.after > largest:
-            stays = "what may win or was found wrong stays, and PostgreSQL gives back space later"
-            click.echo(f"above {max_size}: {stays}")
+            why = "records that may win or were wrong stay, and PostgreSQL frees space later"
+            click.echo(f"still above {max_size}: {why}")
 
 
 def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **chosen: Any) -> "list[Explained]":
@@ -246,7 +246,7 @@ def _explain(opened: "TuningLog", model: Path, shapes: Shapes, **chosen: Any) ->
 
 
 def _coverage(found: "list[Explained]") -> dict[str, Any]:
-    """How much of a model has records: of its kernels with a choice, and of their arithmetic."""
+    """The share of a model that has records: of its kernels with a choice, and of their FLOPs."""
     wanted = [each for each in found if each.answer != "none needed"]
     hits = [each for each in wanted if each.answer == "hit"]
     total = sum(each.flops for each in wanted)

@@ -1,7 +1,7 @@
-"""The entry point `hybridc`: finds the verbs, turns errors into one line and an exit code.
+"""The entry point `hybridc`: finds the verbs, and turns errors into one line and an exit code.
 
-Exit codes: 0 done; 1 a fault of hybridc; 2 the call or the input is wrong; 3 the contract is not
-kept; 4 a tuning record is missing; 130 interrupted.
+Exit codes: 0 done; 1 internal error; 2 bad command or input; 3 contract broken; 4 tuning record
+missing; 130 interrupted.
 """
 
 import atexit
@@ -24,22 +24,22 @@ from hybridc.compiler import settings, tvm_alone
 from hybridc.compiler.errors import HybridcError, hint
 from hybridc.compiler.packages import version_of
 
-# A compilation makes millions of objects, and few that only a collection could free: new objects
-# until the next one, for 3 to 8 % less time than by Python's 700.
+# New objects between two garbage collections. A compilation makes millions of objects, few of them
+# in cycles: 3 to 8 % faster than with Python's 700.
 _OBJECTS = 50_000
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
 INTERRUPTED = 130  # 128 + SIGINT
-# What names, or may name, code of the user's that is run in this process.
+# Options that name, or may name, user code that is run in this process.
 _OWN_CODE = frozenset({"--validate", "--config", "--plugin"})
 _CUT_SHORT = (
-    "the process was ended before anything was done: code of your own that it runs, a validation"
-    " function or a plug-in, may not do that (os._exit)"
+    "the process was ended from within before the work was done; a validation function or a plug-in"
+    " must not call os._exit"
 )
 _PARTS = ("hybridc", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "numpy")
 
 
 class Verbs(click.Group):
-    """A group whose commands are the files of this folder; each is imported when it is needed."""
+    """A group whose commands are the files of this folder, each imported when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name every verb: a module of this folder that is neither private nor this one."""
@@ -55,7 +55,7 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb; click itself would call a reader that went away a failure."""
+        """Run the verb, without click's own handling of a closed pipe, which calls it a failure."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -88,7 +88,7 @@ def commands(ctx: click.Context, debug: bool) -> None:
 
 
 def main() -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line, and exit with its code."""
     arguments = sys.argv[1:]
     tvm_alone.hide_torch()
     gc.set_threshold(_OBJECTS, 10, 10)
@@ -99,10 +99,10 @@ def main() -> None:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process with its exit handlers run, but not those of shared libraries.
+    """End the process after Python's exit handlers, but without those of shared libraries.
 
-    TVM's waits for its idle threads, which give way 300,000 times before they look up: nothing on
-    a quiet machine, minutes on one with many processes.
+    TVM's handler joins its idle threads, which yield 300,000 times before they check for that:
+    instant on a quiet machine, minutes on a busy one.
     """
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     sys.stdout.flush()
@@ -111,7 +111,7 @@ def _leave(code: int) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command line; return its exit code, after one line on stderr if it failed."""
+    """Run one command line and return its exit code; a failure is one line on stderr."""
     debug = "--debug" in arguments or settings.debug()
     rest = [argument for argument in arguments if argument != "--debug"]
     try:
@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except (KeyboardInterrupt, click.Abort) as error:
-        # click says Abort of what a verb was interrupted by, and keeps that as its cause.
+        # click turns what interrupted a verb into Abort, and keeps it as the cause.
         if reason := str(error) or str(error.__cause__ or error.__context__ or ""):
             click.echo(f"hybridc: interrupted: {reason}", err=True)
         return INTERRUPTED
@@ -132,7 +132,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _reader_gone() -> int:
-    """Send what is still to come nowhere, so that the interpreter's last flush is quiet."""
+    """Discard further output, so that the interpreter's last flush stays quiet."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return BROKEN_PIPE
 
@@ -167,12 +167,12 @@ def _with_help(error: click.ClickException) -> str:
 
 
 def _fault(error: Exception, arguments: Sequence[str]) -> str:
-    """Say that the fault is ours, and what to send so that it can be seen again."""
+    """A message that says the fault is ours, and what to report."""
     call = shlex.join(["hybridc", *arguments])
     message = str(error).strip().split("\n")[0]
     return (
-        f"internal fault: {type(error).__name__}: {message}; please report it with the model and "
-        f"this call: `{call}` (run it with --debug for the traceback; {_versions()})"
+        f"internal error: {type(error).__name__}: {message}; please report it with the model and "
+        f"this command: `{call}` (--debug shows the traceback; {_versions()})"
     )
 
 

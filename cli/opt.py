@@ -11,17 +11,22 @@ from hybridc.compiler.files import check_place
 
 @click.command()
 @click.argument("source", type=click.File())
-@click.option("--pipeline", "text", required=True, help="Passes, as `hybridc passes` names them.")
+@click.option(
+    "--pipeline", "text", required=True, help="The passes to run, as `hybridc passes` names them."
+)
 @TARGET
 @THREADS
 @PLUGIN
 @click.option(
-    "--check", is_flag=True, help="Compare the results before and after, on random input."
+    "--check", is_flag=True, help="Compare the results before and after, on random inputs."
 )
 @click.option("--rtol", default=1e-3, show_default=True, help="Relative tolerance of --check.")
 @click.option("--atol", default=1e-4, show_default=True, help="Absolute tolerance of --check.")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Where to write the IR; else stdout."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the IR; default: stdout.",
 )
 def command(
     source: IO[str],
@@ -36,9 +41,9 @@ def command(
 ) -> None:
     """Run a pipeline on IR text.
 
-    SOURCE is a file with a Relax module in TVMScript, or `-` for stdin.
+    SOURCE is a file with a Relax module in TVMScript, or - for stdin.
 
-    IR text is code: TVM evaluates the Python expressions in it.  Run only text that you trust.
+    IR text is code: TVM evaluates the Python expressions in it.  Use only text that you trust.
     """
     if output is not None:
         check_place("-o", output, "ir.py")
@@ -57,14 +62,14 @@ def command(
 
 
 def _require_here(text: str) -> None:
-    """Raise InputError where this CPU does not run what is compiled for a target."""
+    """Raise InputError if this CPU cannot run code for the target."""
     from hybridc.compiler.errors import InputError
     from hybridc.compiler.hardware import host
     from hybridc.compiler.target import CPU, kind_of, parse
 
     if kind_of(text) != CPU:
-        raise InputError(f"--check runs kernels on this CPU, and those for {text} cannot")
+        raise InputError(f"--check runs kernels on this CPU, and cannot run those for {text}")
     if lacking := sorted(parse(text).features - host.cpu_features()):
         raise InputError(
-            f"--check runs kernels on this CPU, which lacks {', '.join(lacking)} of {text}"
+            f"--check runs kernels on this CPU, which lacks {', '.join(lacking)}, needed for {text}"
         )

@@ -1,18 +1,18 @@
-"""`hybridc passes`: what passes and pipelines there are, and what they do."""
+"""`hybridc passes`: list the passes and pipelines, or explain one."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hybridc.cli._options import PLUGIN
+from hybridc.cli._options import JSON, PLUGIN
 from hybridc.cli._output import emit_json
 
 
 @click.command()
 @click.argument("name", required=False)
 @PLUGIN
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@JSON
 def command(name: str | None, plugin: tuple[Path, ...], as_json: bool) -> None:
     """List the passes and pipelines, or explain one."""
     from hybridc.compiler.pipelines import PIPELINES
@@ -43,7 +43,7 @@ def _overview(files: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _explain(name: str, files: tuple[Path, ...]) -> dict[str, Any]:
-    """One pass; raises PluginError with the nearest name where there is none."""
+    """One pass; raises PluginError with the nearest name if there is none of that name."""
     from hybridc.compiler import errors, pipeline, plugin
     from hybridc.compiler.pipelines import PIPELINES
 
@@ -80,7 +80,7 @@ def _text(data: dict[str, Any]) -> str:
         return "\n".join([table(("pass", "what it does"), rows), "", "pipelines:", *pipelines])
     if "entries" in data:
         rows = [(entry["pass"], entry["reason"]) for entry in data["entries"]]
-        return table((data["pipeline"], "why it stands here"), rows)
+        return table((data["pipeline"], "why it is here"), rows)
     columns = ("name", "type", "default")
     cells = [[str(option[column]) for column in columns] for option in data["options"]]
     options = table(("option", "type", "default"), cells) if cells else "It has no options."

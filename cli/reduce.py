@@ -1,4 +1,4 @@
-"""`hybridc reduce`: the smallest model that still fails."""
+"""`hybridc reduce`: reduce a model to the smallest that still fails."""
 
 import shlex
 import subprocess
@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from hybridc.cli._options import JSON, VERBOSE
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import check_place
 from hybridc.compiler.units import parse_duration
@@ -23,15 +23,15 @@ from hybridc.compiler.units import parse_duration
     "command_line",
     required=True,
     metavar="COMMAND",
-    help="A command that fails (leaves with another code than 0) on a model that shows the fault;"
-    " the model's path takes the place of {}, or comes last.",
+    help="A command that fails (exit code other than 0) on a model with the fault; the model's path"
+    " replaces {}, or is appended.",
 )
-@click.option("--match", metavar="TEXT", help="A failure counts only if its output has this text.")
+@click.option("--match", metavar="TEXT", help="Count a failure only if its output contains this.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the smallest model; MODEL.reduced.onnx beside MODEL if not set.",
+    help="Where to write the smallest model; default: MODEL.reduced.onnx beside MODEL.",
 )
 @click.option(
     "--timeout",
@@ -39,16 +39,18 @@ from hybridc.compiler.units import parse_duration
     show_default=True,
     type=click.FloatRange(min=0.1),
     metavar="SECONDS",
-    help="Of one run; a run that takes longer counts as no failure.",
+    help="Time limit of a run; one that exceeds it does not count as a failure.",
 )
-@click.option("--budget", metavar="10min", help="Stop after this time, with the smallest so far.")
+@click.option(
+    "--budget", metavar="10min", help="Stop after this time, with the smallest model so far."
+)
 @click.option(
     "--steps",
     default=2000,
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Stop after so many runs.",
+    help="Stop after this many runs.",
 )
 @JSON
 @VERBOSE
@@ -65,8 +67,8 @@ def command(
 ) -> None:
     """Reduce an ONNX model to the smallest that still fails.
 
-    Nodes are left out in ever smaller parts, then sizes are made smaller; every model that the
-    command gets is a valid one.  Ctrl-C keeps the smallest so far.
+    Removes nodes, in ever smaller groups, then shrinks sizes; every model that the command sees is
+    valid.  Ctrl-C keeps the smallest so far.
     """
     words = _words(command_line)
     seconds = float("inf") if budget is None else parse_duration(budget)
@@ -76,17 +78,15 @@ def command(
     from hybridc.compiler.debugging import reduction
 
     proto = reduction.load(model)
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder, progress(verbose) as tell:
         fails = _runner(words, Path(folder) / "model.onnx", timeout, match)
         limits = reduction.Budget(steps, seconds)
-        found = reduction.Reduction(proto, fails, progress(verbose), limits)
+        found = reduction.Reduction(proto, fails, tell, limits)
         try:
             found.run()
         except KeyboardInterrupt:
             if not limits.used:
                 raise
-        finally:
-            clear_progress()
     _deliver(found.best, path, len(proto.graph.node), limits.used, as_json)
 
 
@@ -94,9 +94,9 @@ def _words(text: str) -> list[str]:
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise InputError(f"--fails {text!r} is no command: {error}") from None
+        raise InputError(f"--fails {text!r} is not a command: {error}") from None
     if not words:
-        raise InputError("--fails wants a command, such as 'hybridc compile {}'")
+        raise InputError("--fails needs a command, such as 'hybridc compile {}'")
     return words if any("{}" in word for word in words) else [*words, "{}"]
 
 
@@ -104,13 +104,13 @@ def _require_onnx(model: Path) -> None:
     from hybridc.compiler import frontend
 
     if not frontend.is_onnx(model):
-        raise InputError(f"{model}: only .onnx models are reduced")
+        raise InputError(f"{model}: only .onnx models can be reduced")
 
 
 def _runner(words: list[str], path: Path, timeout: float, match: str | None) -> Callable[..., bool]:
-    """What tells whether a model fails: the command, run on a file."""
+    """The test of whether a model fails: it runs the command on a file."""
     call = [word.replace("{}", str(path)) for word in words]
-    first = [True]  # the run on the whole model, which has to fail as is told
+    first = [True]  # the first run is on the whole model, which must fail as described
 
     def fails(proto: Any) -> bool:
         path.write_bytes(proto.SerializeToString())

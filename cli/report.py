@@ -1,11 +1,11 @@
-"""`hybridc report`: an artifact as a page to read and to pass on."""
+"""`hybridc report`: write an artifact's report."""
 
 from pathlib import Path
 
 import click
 
 from hybridc.cli._options import BACKEND_PLUGIN, JSON, THREADS, VERBOSE
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 from hybridc.compiler.files import check_place
 
 
@@ -15,10 +15,10 @@ from hybridc.compiler.files import check_place
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="Where to write the report: a page if it ends in .html (or .htm), else plain text;"
-    " ARTIFACT's name with .html in the current directory if not set.",
+    help="Where to write the report: HTML if the name ends in .html or .htm, else plain text;"
+    " default: ARTIFACT's name with .html, in the current directory.",
 )
-@click.option("--no-run", is_flag=True, help="Tell only what the artifact holds; run nothing.")
+@click.option("--no-run", is_flag=True, help="Run nothing; report only what the artifact contains.")
 @THREADS
 @BACKEND_PLUGIN
 @JSON
@@ -32,13 +32,12 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Write an artifact's report as HTML or as plain text.
+    """Write an artifact's report as HTML or plain text.
 
-    The artifact is run, so that each kernel stands there with its time and with its share of what
-    this machine can do at most.  The page holds no scripts and loads nothing.  With --json the same
-    is told on stdout as data.
+    The artifact is run, to report each kernel's time, and its share of what this machine can do at
+    most.  The page has no scripts and loads nothing.  --json also prints the data.
 
-    An artifact is native code: without --no-run, give only those that you trust.
+    An artifact is native code: without --no-run, use only artifacts that you trust.
     """
     from hybridc.compiler.artifact import Artifact
 
@@ -47,10 +46,8 @@ def command(
     loaded = Artifact.load(artifact, plugin)
     from hybridc.compiler.reporting.report_file import write  # what it imports takes seconds
 
-    try:
-        measured = write(loaded, path, threads, progress(verbose), run=not no_run)
-    finally:
-        clear_progress()
+    with progress(verbose) as tell:
+        measured = write(loaded, path, threads, tell, run=not no_run)
     if not as_json:
         click.echo(path)
         return

@@ -1,4 +1,4 @@
-"""`hybridc run`: one call of an artifact, from files to files."""
+"""`hybridc run`: call an artifact once, on .npy files."""
 
 import re
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     "inputs",
     multiple=True,
     metavar="NAME=FILE.npy",
-    help="The array of an input; once for each input.",
+    help="The array for an input; repeat for each input.",
 )
 @click.option(
     "--output-dir",
     type=click.Path(path_type=Path),
     default=Path(),
-    help="Where to write each output as NAME.npy; the current directory by default.",
+    help="Where to write the outputs; default: the current directory.",
 )
 @THREADS
 @BACKEND_PLUGIN
@@ -39,9 +39,9 @@ def command(
 ) -> None:
     """Run an artifact on .npy files.
 
-    Each output becomes NAME.npy in --output-dir.
+    Each output is written to NAME.npy in --output-dir.
 
-    An artifact is native code: run only those that you trust.
+    An artifact is native code: run only artifacts that you trust.
     """
     from hybridc.compiler.artifact import Artifact
 
@@ -64,7 +64,7 @@ def command(
 
 
 def _read(text: str) -> "tuple[str, Array]":
-    """Read `NAME=FILE.npy`; arrays of Python objects are refused, since they would be pickles."""
+    """Read `NAME=FILE.npy`; arrays of Python objects are refused, since those are pickles."""
     from hybridc.compiler import numpy_files
     from hybridc.compiler.errors import InputError
 
@@ -75,7 +75,7 @@ def _read(text: str) -> "tuple[str, Array]":
 
 
 def _named(array: "Array", dtype: str) -> "Array":
-    """Give bfloat16 and its like their name back, which .npy files do not keep."""
+    """Restore the type of bfloat16 and the like, which .npy files do not keep."""
     import numpy as np
 
     wanted = np.dtype(dtype)
@@ -85,7 +85,7 @@ def _named(array: "Array", dtype: str) -> "Array":
 
 
 def _paths(names: list[str], folder: Path) -> list[Path]:
-    """A file for each output: names of tensors may hold anything, so only plain letters stay."""
+    """A file for each output; names of tensors can contain anything, so others are replaced."""
     stems: list[str] = []
     for name in names:
         stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip(".") or "output"
@@ -94,7 +94,7 @@ def _paths(names: list[str], folder: Path) -> list[Path]:
 
 
 def _files(path: Path, result: Any) -> "Iterator[tuple[Path, Array]]":
-    """What goes into which file: strings as text, a sequence as a file for each element."""
+    """The files of an output: strings are written as text, a sequence as one file per element."""
     import numpy as np
 
     from hybridc.compiler.errors import InputError
@@ -105,7 +105,7 @@ def _files(path: Path, result: Any) -> "Iterator[tuple[Path, Array]]":
         for index, array in enumerate(result):
             yield from _files(path.with_suffix(f".{index}.npy"), array)
     else:
-        raise InputError(f"output {path.stem!r} is a {type(result).__name__}, no array for a file")
+        raise InputError(f"output {path.stem!r} is a {type(result).__name__}, not an array")
 
 
 def _write(path: Path, array: "Array") -> None:

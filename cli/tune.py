@@ -1,4 +1,4 @@
-"""`hybridc tune`: measure the kernels of models at other points, and remember the best."""
+"""`hybridc tune`: search for faster schedules of a model's kernels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from hybridc.cli._options import (
     glance,
     shapes_of,
 )
-from hybridc.cli._output import clear_progress, emit_json, progress
+from hybridc.cli._output import emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
@@ -39,7 +39,7 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @click.option(
     "--simulate",
     metavar="LOG",
-    help="Measure nothing: compare strategies on a recorded sweep (.npz) or a tuning log.",
+    help="Measure nothing; compare strategies on a recorded sweep (.npz) or a tuning log.",
 )
 @click.option(
     "--trials",
@@ -47,8 +47,8 @@ _INTERRUPTED = 130  # 128 + SIGINT
     show_default=True,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Points to measure for each kernel besides its default, on average; those that the log has"
-    " count.",
+    help="Points to measure per kernel on average, besides its default; points that the log already"
+    " has count.",
 )
 @BUDGET
 @click.option(
@@ -56,17 +56,17 @@ _INTERRUPTED = 130  # 128 + SIGINT
     metavar="NAME",
     default="evolutionary",
     show_default=True,
-    help="What chooses the points, with its options: evolutionary{population=64}.",
+    help="The search strategy, with its options: evolutionary{population=64}.",
 )
 @LOG
-@click.option("--seed", type=int, metavar="N", help="Seed of the strategy; 0 if not set.")
+@click.option("--seed", type=int, metavar="N", help="Seed of the strategy; default: 0.")
 @TARGET
 @THREADS
 @click.option(
     "--workers",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Processes that build; by the cores if not set.",
+    help="Number of processes that build candidates; default: by the cores.",
 )
 @click.option(
     "--caches",
@@ -74,14 +74,14 @@ _INTERRUPTED = 130  # 128 + SIGINT
     metavar="STATE",
     default="auto",
     show_default=True,
-    help="Measure with weights in the caches (warm), or in memory (cold); auto: as the model leaves"
-    " them.",
+    help="Measure with the weights in cache (warm) or in memory (cold); auto: as they are when the"
+    " model runs.",
 )
 @DTYPE
 @SHAPE
 @PIPELINE
 @PLUGIN
-@click.option("--explain", is_flag=True, help="Tell how well each kernel's times were predicted.")
+@click.option("--explain", is_flag=True, help="Report how well each kernel's times were predicted.")
 @MONITOR
 @MONITOR_INTERVAL
 @TRACE
@@ -103,11 +103,11 @@ def command(
     verbose: bool,
     **plain: Any,
 ) -> int:
-    """Tune the kernels of models, and remember what was measured.
+    """Search for faster schedules of models' kernels.
 
-    Every point that is measured goes into the tuning log, where `hybridc compile` finds the best.
-    Ctrl-C keeps what was measured; the same call goes on from there.  A kernel's answer is
-    compared with that of the unscheduled kernel before it may win.
+    Every measurement goes into the tuning log, where `hybridc compile` finds the best.  Ctrl-C
+    keeps the measurements, and the same command continues from there.  A candidate is timed only
+    if its answer agrees with that of the unscheduled kernel.
     """
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
@@ -119,10 +119,11 @@ def command(
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
     shapes = shapes_of(models, shape)
-    options = Options(**plain, plugins=plugin, progress=progress(verbose))
-    _check(options)
-    glance(models)
-    outcome = _tuned(models, options, shapes, how)
+    with progress(verbose) as tell:
+        options = Options(**plain, plugins=plugin, progress=tell)
+        _check(options)
+        glance(models)
+        outcome = _tuned(models, options, shapes, how)
     if as_json:
         emit_json(outcome.to_json())
     else:
@@ -133,27 +134,24 @@ def command(
 def _tuned(
     models: tuple[Path, ...], options: "Options", shapes: Shapes, how: "Tuning"
 ) -> "Outcome":
-    """Tune, watched as the options ask for; from here on all that can be wrong is said."""
+    """Tune, with the monitor and trace that the options ask for."""
     from hybridc.compiler import driver
     from hybridc.compiler.monitoring.observe import observed
     from hybridc.compiler.tuning.plan import Algorithms
     from hybridc.compiler.tuning.session import tune
 
-    try:
-        with observed(options) as seen:
-            algorithms = Algorithms(how)
-            unscheduled = (
-                driver.unscheduled(model, options, shapes, seen.timeline, algorithms)
-                for model in models
-            )
-            outcome = tune(unscheduled, options, how, seen.timeline, algorithms)
-            return replace(outcome, monitored=seen.monitored())
-    finally:
-        clear_progress()
+    with observed(options) as seen:
+        algorithms = Algorithms(how)
+        unscheduled = (
+            driver.unscheduled(model, options, shapes, seen.timeline, algorithms)
+            for model in models
+        )
+        outcome = tune(unscheduled, options, how, seen.timeline, algorithms)
+        return replace(outcome, monitored=seen.monitored())
 
 
 def _check(options: "Options") -> None:
-    """Raise what is wrong with the options, before a model is read."""
+    """Raise InputError for bad options, before a model is read."""
     from hybridc.compiler.hardware import host
     from hybridc.compiler.log import connect
     from hybridc.compiler.monitoring import observe
@@ -176,10 +174,8 @@ def _simulate(
 
     if models:
         raise click.UsageError("--simulate takes no MODEL: it replays what was measured.")
-    try:
-        found = compare(source, how, plugins, progress(verbose))
-    finally:
-        clear_progress()
+    with progress(verbose) as tell:
+        found = compare(source, how, plugins, tell)
     if as_json:
         emit_json(found.to_json())
     else:

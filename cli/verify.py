@@ -1,4 +1,4 @@
-"""`hybridc verify`: whether an artifact keeps what it promises, here and now."""
+"""`hybridc verify`: check that an artifact keeps its contract, here and now."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hybridc.cli._options import BACKEND_PLUGIN, JSON, MODEL_PATH, VERBOSE
-from hybridc.cli._output import clear_progress, emit_json, progress, results_alone
+from hybridc.cli._output import emit_json, progress, results_alone
 from hybridc.compiler.errors import ContractError
 
 if TYPE_CHECKING:
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     type=MODEL_PATH,
-    help="The file that it was compiled from: its answers are compared with this one's.",
+    help="The model that it was compiled from, to compare answers with.",
 )
 @click.option(
     "--data",
     type=MODEL_PATH,
-    help="Inputs by name, one or many samples: an .npz file, or a folder of .npy files; random if"
-    " not set.",
+    help="Inputs, one or many samples: an .npz file, or a folder of .npy files, named like the"
+    " inputs; default: random.",
 )
 @click.option(
     "--validate",
     metavar="PKG.MOD:FN",
-    help="The measure of your own that its contract limits.  It is run: give your own.",
+    help="The function that its contract limits.  It is executed, so use only code that you trust.",
 )
 @BACKEND_PLUGIN
 @JSON
@@ -44,23 +44,20 @@ def command(
     as_json: bool,
     verbose: bool,
 ) -> None:
-    """Measure an artifact again, and judge its contract.
+    """Measure an artifact again, and check its contract.
 
-    Leaves with 0 if each limit holds that could be checked, and with 3 if one does not.
+    Exits with 0 if every limit that could be checked holds, and with 3 if one does not.
 
-    An artifact is native code: verify only those that you trust.
+    An artifact is native code: verify only artifacts that you trust.
     """
     from hybridc.compiler.artifact import Artifact
     from hybridc.compiler.assurance import validation
     from hybridc.compiler.assurance.recheck import recheck
 
-    try:
-        with results_alone():
-            own = validation.load(validate) if validate else None
-            loaded = Artifact.load(artifact, plugin)
-            found = recheck(loaded, model, data, own, progress(verbose))
-    finally:
-        clear_progress()
+    with results_alone(), progress(verbose) as tell:
+        own = validation.load(validate) if validate else None
+        loaded = Artifact.load(artifact, plugin)
+        found = recheck(loaded, model, data, own, tell)
     if as_json:
         emit_json(_data(found, loaded))
     else:
@@ -85,7 +82,7 @@ def _text(found: "Recheck", artifact: "Artifact") -> str:
     from hybridc.compiler.tables import table
 
     if found.empty:
-        nothing = "nothing was measured: there is no limit to check; --model compares the answers"
+        nothing = "nothing was measured: there is no limit to check (--model compares the answers)"
         return "\n".join([nothing, *(f"not checked: {sentence}" for sentence in found.unchecked)])
     then = artifact.certificate.get("data", "nothing")
     lines = [f"measured on {found.examined.certificate['data']}; then on {then}"]

@@ -1,8 +1,8 @@
-"""Plug-ins: a file in a plug-in folder is a plug-in, and its name is the file's name.
+"""Plug-ins: each file in a plug-in folder is one, named after the file.
 
 There is no table to edit: names come from the folder, so they are unique, and a module is
 imported only when its plug-in is used.  Options are the fields of a frozen dataclass, written
-`name{field=value other-field=value}`; `create` reads that text and `text` writes it.
+`name{field=value other-field=value}`; `create` parses that text and `text` writes it.
 """
 
 import dataclasses
@@ -27,15 +27,15 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 class Plugin:
-    """What every kind extends that a file given by `--plugin` may hold."""
+    """Base class of all kinds of plug-in that `--plugin` accepts."""
 
 
 @dataclass(frozen=True)
 class Catalogue(Generic[P]):
-    """The plug-ins of one kind: those of our folder, of entry points, and of files given by hand.
+    """The plug-ins of one kind: from our folder, from entry points, and from `files`.
 
     `folder` is the package (`hybridc.passes`), which is also the entry-point group; `base` is the
-    class that each plug-in extends; `files` are third-party plug-ins given as `--plugin path.py`.
+    class that each plug-in extends; `files` are those given as `--plugin path.py`.
     """
 
     folder: str
@@ -67,13 +67,13 @@ class Catalogue(Generic[P]):
         return frozenset(_kebab(stem) for stem in stems if not stem.startswith("_"))
 
     def names(self) -> tuple[str, ...]:
-        """List the plug-ins, without importing any of them."""
+        """The names of all plug-ins; none is imported."""
         return tuple(sorted(self._inside | self._outside.keys()))
 
     def load(self, name: str) -> type[P]:
         """Import one plug-in: the class that its file defines, named after the file.
 
-        Raises PluginError where no file carries the name or the file is no such plug-in.
+        Raises PluginError if there is no file of that name, or it is not a plug-in of this kind.
         """
         if name in self._inside:
             return self._only_class(importlib.import_module(f"{self.folder}.{_snake(name)}"), name)
@@ -87,7 +87,7 @@ class Catalogue(Generic[P]):
                 raise PluginError(f"no {kind} is named {name!r}; {hint(name, self.names())}")
 
     def all(self) -> Iterator[tuple[str, type[P]]]:
-        """Every plug-in with its name, in order of names."""
+        """All plug-ins with their names, in alphabetical order."""
         return ((name, self.load(name)) for name in self.names())
 
     def create(self, spec: str) -> P:
@@ -114,27 +114,29 @@ class Catalogue(Generic[P]):
 
     def _checked(self, kind: object, name: str, where: str) -> type[P]:
         if not (isinstance(kind, type) and issubclass(kind, self.base)):
-            raise PluginError(f"{where}: {kind!r} is no {self.base.__name__}")
+            raise PluginError(f"{where}: {kind!r} is not a {self.base.__name__}")
         if name_of(kind) != name:
-            raise PluginError(f"{where}: the class of {name!r} is named {_camel(name)}")
-        if "__dataclass_fields__" not in vars(kind):  # Pass itself is one, so hasattr says nothing
+            raise PluginError(
+                f"{where}: the class of {name!r} must be named {_camel(name)}, not {kind.__name__}"
+            )
+        if "__dataclass_fields__" not in vars(kind):  # hasattr would find those of Pass
             raise PluginError(f"{where}: {kind.__name__} must be a frozen dataclass")
         return kind
 
 
 @cache
 def _entries(group: str, _: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """The entry points of a group, which takes reading what is installed on the path."""
+    """The entry points of a group; cached by the path, since all installed packages are read."""
     return tuple(entry_points(group=group))
 
 
 def catalogue(folder: str, base: type[P], files: Iterable[Path]) -> Catalogue[P]:
-    """The plug-ins of one kind, with what there is of it among `files`, which may hold any kind."""
+    """The plug-ins of one kind; of `files`, which may hold any kind, only those are taken."""
     return Catalogue(folder, base, tuple(path for path in files if defines(path, base)))
 
 
 def defines(path: Path, base: type) -> bool:
-    """Whether a plug-in file holds a class of this kind; the file is run to tell."""
+    """Whether a plug-in file defines a class of this kind; the file is executed to find out."""
     module = _import_file(path)
     return any(
         isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
@@ -148,7 +150,7 @@ def name_of(kind: type) -> str:
 
 
 def text(plugin: Any) -> str:
-    """Write a plug-in as the text that builds it again; options at their default are left out."""
+    """The text that builds this plug-in again; options at their default are left out."""
     shown: list[str] = []
     for field in dataclasses.fields(plugin):
         value = getattr(plugin, field.name)
@@ -181,7 +183,7 @@ def _options(kind: type, name: str, text: str) -> dict[str, Any]:
         try:
             values[fields[key]] = _read(wanted, value)
         except (KeyError, ValueError):
-            raise PluginError(f"{name}: {key} wants {wanted.__name__}, got {value!r}") from None
+            raise PluginError(f"{name}: {key} needs {wanted.__name__}, got {value!r}") from None
     return values
 
 
@@ -194,8 +196,14 @@ def _write(value: object) -> str:
 
 
 def _import_file(path: Path) -> types.ModuleType:
+    """Import a plug-in file: once, so that its classes stay the same, until it changes."""
     if not path.is_file():
         raise PluginError(f"--plugin {path}: no such file")
+    return _executed(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _executed(path: Path, _: int) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(f"hybridc_plugin_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise PluginError(f"--plugin {path}: not a Python file")

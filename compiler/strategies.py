@@ -1,12 +1,12 @@
 """The search strategies, and the search task of a kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hybridc.compiler import plugin
-from hybridc.compiler.interfaces import Point, ScheduleRule, SearchTask, Strategy
+from hybridc.compiler.interfaces import ScheduleRule, SearchTask, Strategy
 
 
 def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Strategy]:
@@ -14,19 +14,12 @@ def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Strategy]:
     return plugin.catalogue("hybridc.autotune", Strategy, files)
 
 
-def search_task(
-    rule: ScheduleRule,
-    match: Any,
-    hints: Sequence[Point] = (),
-    score: Callable[[Sequence[Point]], Sequence[float]] | None = None,
-) -> SearchTask:
-    """What a strategy may know of the kernel that `rule` matched."""
+def search_task(rule: ScheduleRule, match: Any) -> SearchTask:
+    """The search task of a kernel that `rule` matched, without hints or a predictor."""
     space = rule.knobs(match)
     return SearchTask(
         space=space,
         default=rule.default(match, match.target),
-        hints=tuple(hints),
         canonical=partial(rule.canonical, match),
-        score=score,
         match=match,
     )

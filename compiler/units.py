@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: read from text and written as text."""
+"""Durations, sizes and points as people write them: parsed from text and written as text."""
 
 import contextlib
 import re
@@ -37,6 +37,11 @@ def of_option(name: str) -> Generator[None]:
         yield
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+
+
+def format_point(point: Mapping[str, int]) -> str:
+    """Write a point of a schedule's space: `rows=4 vectors=2`."""
+    return " ".join(f"{knob}={value}" for knob, value in point.items())
 
 
 def format_duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Give each kernel the buffers that it writes."""
+"""Pass each kernel the buffers that it writes."""
 
 from dataclasses import dataclass
 
@@ -11,9 +11,9 @@ from hybridc.compiler.rewrite import unless_same
 
 @dataclass(frozen=True)
 class Allocate(Pass):
-    """Give each kernel the buffers that it writes.
+    """Pass each kernel the buffers that it writes.
 
-    `call_tir`, which makes its result, becomes an allocation and a call that fills it.
+    `call_tir`, which returns a new result, becomes an allocation and a call that fills it.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

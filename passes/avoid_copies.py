@@ -1,4 +1,4 @@
-"""Compute what a concatenation joins in its place, and read slices where they lie."""
+"""Compute the inputs of concatenations in place, and read slices in place."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,11 +22,11 @@ Var = Any  # tvm.relax.Var
 
 @dataclass(frozen=True)
 class AvoidCopies(Pass):
-    """Compute what a concatenation joins in its place, and read slices where they lie.
+    """Compute the inputs of concatenations in place, and read slices in place.
 
-    Kernels then get the larger tensor for an argument, and work in a box of it.  An input of a
-    concatenation that has its place already, such as an input of the model or a member of two
-    concatenations, is copied by a kernel of its own, which is still to be scheduled.
+    A kernel is then passed the larger tensor, and works on a box of it.  An input that has a place
+    already, such as an input of the model or of two concatenations, is copied by a kernel of its
+    own, which is yet to be scheduled.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

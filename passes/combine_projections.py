@@ -1,4 +1,4 @@
-"""Make one matrix product of those that project one tensor onto heads."""
+"""Combine the matrix products that project one tensor onto heads."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,11 +28,11 @@ _HEADS_RANK = 4
 
 @dataclass(frozen=True)
 class CombineProjections(Pass):
-    """Make one matrix product of those that project one tensor onto heads.
+    """Combine the matrix products that project one tensor onto heads.
 
-    Queries, keys and values then take one kernel, which reads the tensor once.  They become
-    slices of its result, which `fuse-attention` reads in place.  Combined are products with
-    constant weights, all with constant biases or all without, that are split into heads next.
+    Queries, keys and values are then computed by one kernel, which reads the tensor once.  They are
+    slices of its result, which `fuse-attention` reads in place.  The products combined have
+    constant weights, constant biases or none at all, and results that are split into heads next.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

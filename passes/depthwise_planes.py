@@ -32,10 +32,9 @@ _WIDEST_ROW = 11
 class DepthwisePlanes(Pass):
     """Compute depthwise convolutions channels first where nothing around them is channels last.
 
-    Channels last, such a convolution between a model's input and its output costs two transposes,
-    each about as long as itself.  Where another kind of convolution or a transpose is near, the
-    layout follows that, and the transposes are needed anyway or fall away.  Weights are constants
-    of fp32.
+    With channels last, such a convolution would need two transposes, each of which takes about as
+    long as the convolution.  Near another kind of convolution or a transpose, the layout follows
+    that: the transposes are needed anyway, or cancel out.  Weights must be fp32 constants.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Compute once what is computed several times, and keep equal constants once."""
+"""Compute equal expressions once, and keep equal constants once."""
 
 from dataclasses import dataclass, field
 

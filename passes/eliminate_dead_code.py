@@ -1,4 +1,4 @@
-"""Remove what does not contribute to a result."""
+"""Remove what no result depends on."""
 
 from dataclasses import dataclass
 
@@ -13,5 +13,5 @@ class EliminateDeadCode(Pass):
     """Remove bindings and functions that no result depends on."""
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
-        """TVM's dead code elimination; parameters stay, since the caller passes them by place."""
+        """TVM's dead code elimination; parameters stay, since callers pass them by position."""
         return unless_same(module, relax.transform.DeadCodeElimination()(module))

@@ -1,4 +1,4 @@
-"""Compute exp, log, tanh, erf, powers, sin, cos, tan and their inverses with vectors."""
+"""Vectorise exp, log, tanh, erf, powers, sin, cos, tan and their inverses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,15 +22,14 @@ _NESTED = 2
 
 @dataclass(frozen=True)
 class FastMath(Pass):
-    """Compute exp, log, tanh, erf, powers, sin, cos, tan and their inverses with vectors.
+    """Vectorise exp, log, tanh, erf, powers, sin, cos, tan and their inverses.
 
     Largest errors in float32, infinities and NaN included: exp, log, sin, cos and powers 2 ULP,
     asin, acos and atan 3, sigmoid and tan 4, tanh and erf 6; exp and sigmoid below 2e-38, about the
-    least normal number, may come out as 0.  float16 is computed in float32; float64 stays as it is,
-    and so do functions whose argument holds three others already; sin, cos and tan also where it
-    holds any.  Each option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`,
-    `sin` (with cos, tan and the inverses), and `power`; x to the power of 1, 2, 3 or 4 is
-    multiplication.
+    least normal number, may come out as 0.  float16 is computed in float32.  float64 stays as it
+    is, and so do functions whose argument already contains three others (for sin, cos and tan:
+    any). Each option turns one function off: `exp` (with sigmoid), `log`, `tanh`, `erf`, `sin`
+    (with cos, tan and the inverses), and `power`; x to the power of 1, 2, 3 or 4 is multiplication.
     """
 
     exp: bool = True

@@ -2,7 +2,7 @@
 
 In inference a batch norm is `scale * x + shift` with one number per channel (Ioffe and Szegedy,
 https://arxiv.org/abs/1502.03167, section 3.1).  Convolution and matrix product are linear, so a
-scale moves into their weights; shifts gather in one addition behind them.
+scale moves into their weights; shifts are collected in one addition after them.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Compute at compile time what depends on constants alone."""
+"""Compute at compile time what depends only on constants."""
 
 from dataclasses import dataclass
 from math import inf
@@ -17,10 +17,10 @@ _WEIGHTED = ("matmul", "nn.conv1d", "nn.conv2d", "nn.conv3d")
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """Replace operators on constants by their result.
+    """Replace operators on constants by their results.
 
-    A result larger than `limit` bytes that is also larger than what it is made from (a broadcast,
-    a mask) stays an operator, unless it is the weight of a convolution or matrix product: reading
+    A result that is larger than `limit` bytes and than its operands (a broadcast, a mask) stays an
+    operator, unless it is the weight of a convolution or matrix product: reading
     it from memory costs more than computing it.  The default is the size of an L2 cache.
     """
 

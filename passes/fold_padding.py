@@ -1,4 +1,4 @@
-"""Let a convolution or pooling pad by itself instead of a pad operator before it."""
+"""Let convolutions and pooling do the padding of a pad operator before them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _OWN_PADDING: Mapping[str, float] = MappingProxyType(
 
 @dataclass(frozen=True)
 class FoldPadding(Pass):
-    """Move a pad of the spatial axes into the convolution or pooling behind it."""
+    """Move padding of the spatial axes into the convolution or pooling after it."""
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Fold until no pad can move further; pads in a row fold one by one."""

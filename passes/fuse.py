@@ -1,4 +1,4 @@
-"""Join each kernel with the elementwise operators around it."""
+"""Fuse each kernel with the elementwise operators around it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,16 +38,15 @@ _MOST = 48
 
 @dataclass(frozen=True)
 class Fuse(Pass):
-    """Join each kernel with the elementwise operators around it.
+    """Fuse each kernel with the elementwise operators around it.
 
-    Bias, activation and residual become the epilogue of the convolution or product that feeds
-    them, and chains of elementwise operators one loop nest: each avoided kernel saves a write
-    and a read of a whole tensor.  What is cast to 8 bits is stored: a quantised tensor is the
-    result of what computes it, and what reads it joins the next.  So is what takes long for each of
-    few elements and is broadcast to many, such as the gates of channels.  A concatenation that no
-    chain goes on from stays alone on a CPU, so that its inputs can be computed in their places; on
-    a GPU casts and slices of inputs join it, but no transposes.  Reshapes that joined no kernel
-    become views.
+    Bias, activation and residual become the epilogue of the convolution or product before them,
+    and a chain of elementwise operators becomes one loop nest: each kernel less saves a write and a
+    read of a whole tensor.  A cast to 8 bits ends a kernel, since a quantised tensor is stored; so
+    does an expensive function of few elements that is broadcast to many, such as gates of channels.
+    A concatenation that no chain continues stays alone on a CPU, so that its inputs can be computed
+    in place; on a GPU casts and slices of its inputs are fused, but not transposes.  Reshapes that
+    are fused with no kernel become views.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Make one kernel of scores, softmax and weighted values."""
+"""Fuse scores, softmax and weighted values into one kernel."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,13 +30,12 @@ _NEVER = -1e9
 
 @dataclass(frozen=True)
 class FuseAttention(Pass):
-    """Make one kernel of scores, softmax and weighted values.
+    """Fuse scores, softmax and weighted values into one kernel.
 
-    Recognised is `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32, with transposes and
-    scales on q and k, with heads of k and v repeated for groups of queries, with a mask that is
-    added or one of booleans that chooses what to fill in, and with weights that are no numbers
-    set to zero or not.  A constant mask that is causal is no tensor any more: what lies above its
-    diagonal is not computed.  Neither the scores nor the repeated heads are written to memory.
+    Matches `softmax(q k [* scale] [+ mask]) v` of rank 4 in fp32: with transposes and scales of q
+    and k, heads of k and v repeated for groups of queries, a mask that is added or a boolean one,
+    and weights whose NaN are set to zero or not.  A constant causal mask is replaced by not
+    computing what is above its diagonal.  Neither scores nor repeated heads are written to memory.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Join a depthwise convolution with the 1x1 convolutions before and behind it."""
+"""Fuse a depthwise convolution with the 1x1 convolutions before and after it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ from hybridc.compiler.target import Target
 
 @dataclass(frozen=True)
 class FuseDepthwise(Pass):
-    """Join a depthwise convolution with the 1x1 convolutions before and behind it.
+    """Fuse a depthwise convolution with the 1x1 convolutions before and after it.
 
-    Each task of the kernel then computes some image rows through all stages, and what lies
-    between them stays in a cache.  Rows that a window shares with the next task are computed
-    twice; an analytic estimate says where that costs less than the trips to memory.
+    Each task of the kernel then takes some image rows through all stages, and intermediate results
+    stay in cache.  Rows that windows share with the next task are computed twice; an analytic
+    estimate decides where that costs less than the trips to memory.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

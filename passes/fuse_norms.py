@@ -1,4 +1,4 @@
-"""Make one operator of instance and group normalisations that come in pieces."""
+"""Recombine instance and group normalisations that were written in pieces."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +16,11 @@ _NORMS = ("nn.instance_norm", "nn.group_norm")
 
 @dataclass(frozen=True)
 class FuseNorms(Pass):
-    """Make one operator of instance and group normalisations that come in pieces.
+    """Recombine instance and group normalisations that were written in pieces.
 
-    TVM reads ONNX's instance norm as mean, variance and quotient, and exporters write group norms
-    as instance norms between reshapes.  In pieces no layout passes through them.  Constant factors
-    and terms for each channel join the operator.
+    TVM imports ONNX's instance norm as mean, variance and quotient, and exporters write group norms
+    as instance norms between reshapes.  Layouts cannot pass through the pieces.  Constant scales
+    and shifts per channel become part of the operator.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

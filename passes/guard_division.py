@@ -1,4 +1,4 @@
-"""Divide integers by anything without a trap."""
+"""Let integers be divided by anything without a trap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ _QUOTIENTS, _RESTS = (Div, FloorDiv), (Mod, FloorMod)
 
 @dataclass(frozen=True)
 class GuardDivision(Pass):
-    """Divide integers by anything without a trap.
+    """Let integers be divided by anything without a trap.
 
-    x86 stops a process that divides an integer by 0, or the least integer by -1.  Where the divisor
-    is data, a quotient and a rest by 0 are 0, as in numpy, and a quotient by -1 is the negative,
-    which wraps.  Indices are divided by sizes, and stay as they are.
+    On x86, dividing an integer by 0, or the least integer by -1, ends the process.  Where the
+    divisor is data, quotient and remainder by 0 become 0, as in numpy, and the quotient by -1 is
+    the negative, which wraps.  Indices are divided by sizes, and stay as they are.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

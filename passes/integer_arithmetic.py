@@ -39,13 +39,13 @@ _MOVES = (
 class IntegerArithmetic(Pass):
     """Compute quantised convolutions and matrix products in 8-bit integers.
 
-    A product of dequantised operands whose second is constant becomes a product of uint8 by int8
-    into int32, with zero points and bias folded into one integer for each output channel; one of
-    two activations is multiplied in 16 bits, or added up where it is a single row.  What only moves
-    numbers runs on the integers, and what costs much between two tensors of bytes is a table.  All
-    other quantisation is written as arithmetic that fuses with its neighbours, rounding half to
-    even as ONNX does; the scales of a quantised result are multiplied ahead, so that a result may
-    fall to the other side of a tie.
+    A product of dequantised operands with constant weights becomes a product of uint8 by int8 into
+    int32, with zero points and bias folded into one integer per output channel; a product of two
+    activations is computed in 16 bits, or as a sum if it has a single row.  Operators that only
+    move numbers run on the integers, and expensive functions between two tensors of bytes become
+    tables. All other quantisation is written as arithmetic that fuses with its neighbours, rounding
+    half to even as ONNX does; since the scales of a quantised result are multiplied in advance, a
+    tie may round the other way.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Turn convolutions and pooling to channels last."""
+"""Change convolutions and pooling to channels last."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ _LAYOUTS = {
 
 @dataclass(frozen=True)
 class Layout(Pass):
-    """Turn convolutions and pooling to channels last.
+    """Change convolutions and pooling to channels last.
 
-    Activations become NHWC and weights OHWI.  What stands between two convolutions (activation,
-    residual, pooling, concatenation, mean) follows; transposes remain only at the model's edges
-    and around operators that know no layout.
+    Activations become NHWC and weights OHWI.  Operators between convolutions (activation, residual,
+    pooling, concatenation, mean) follow; transposes remain only at the model's edges and around
+    operators that have no layout.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

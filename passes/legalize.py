@@ -1,4 +1,4 @@
-"""Turn every operator that is left into a loop nest."""
+"""Lower every remaining operator to a loop nest."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,10 +42,10 @@ _PACKABLE = {
 
 @dataclass(frozen=True)
 class Legalize(Pass):
-    """Turn every operator that is left into a loop nest.
+    """Lower every remaining operator to a loop nest.
 
-    TVM's own lowering, but for products of two activations on a CPU, which are packed on the way
-    in so that they vectorise.
+    This is TVM's own lowering, except for products of two activations on a CPU, which pack an
+    operand so that they vectorise.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -32,10 +32,9 @@ _ROW = 2  # the axis that images have and signals lack
 class LiftConv1d(Pass):
     """Lift 1-D convolutions to 2-D ones, over images of one row.
 
-    What is known of 2-D convolutions, from their layout to their schedules, then serves both;
-    likewise for transposed convolutions.
-    What is elementwise behind a convolution is lifted too, so that it stays its epilogue, and so is
-    what quantises.
+    Everything for 2-D convolutions, from their layout to their schedules, then serves both, and
+    likewise for transposed convolutions.  Elementwise operators and quantisation after a
+    convolution are lifted too, so that they stay its epilogue.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Take 3-D convolutions to 2-D ones, over the slices of a volume."""
+"""Turn 3-D convolutions into 2-D ones, over the slices of a volume."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +16,11 @@ _SLICES_FIRST = [0, 2, 1, 3, 4]
 
 @dataclass(frozen=True)
 class LiftConv3d(Pass):
-    """Take 3-D convolutions to 2-D ones, over the slices of a volume.
+    """Turn 3-D convolutions into 2-D ones, over the slices of a volume.
 
     The slices that a window reads along the depth become channels of one image, so that a single
-    2-D convolution adds them up, and what is known of these serves volumes too.  A transposed
-    convolution makes the slices of each place along the depth as channels, and adds up where they
-    fall on each other.
+    2-D convolution adds them up.  A transposed convolution computes the slices for each position
+    along the depth as channels, and adds up those that overlap.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

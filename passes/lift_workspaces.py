@@ -1,4 +1,4 @@
-"""Give kernels for a GPU the memory that they keep between their launches."""
+"""Pass GPU kernels the memory that they keep between their launches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ _SCOPES = ("", "global")
 
 @dataclass(frozen=True)
 class LiftWorkspaces(Pass):
-    """Give kernels for a GPU the memory that they keep between their launches.
+    """Pass GPU kernels the memory that they keep between their launches.
 
-    What one launch of a kernel leaves to the next, such as parts of sums, TVM's runtime takes from
-    a pool of the calling thread.  A recorded graph would go on to use that memory when the thread
-    has given it to others.  Here it becomes a tensor like any other, planned and kept with them.
+    For what one launch of a kernel leaves to the next, such as partial sums, TVM's runtime takes
+    memory from a pool of the calling thread; a recorded graph would still use it after the pool
+    has given it to others.  Here it becomes a tensor like any other, and is planned with them.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

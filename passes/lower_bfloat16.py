@@ -1,4 +1,4 @@
-"""Compute bfloat16 in float32, and keep it in memory as 16 bits."""
+"""Compute bfloat16 in float32, and store it as 16 bits."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from hybridc.compiler.kernels import bfloat16_lowering
 
 @dataclass(frozen=True)
 class LowerBfloat16(Pass):
-    """Compute bfloat16 in float32, and keep it in memory as 16 bits.
+    """Compute bfloat16 in float32, and store it as 16 bits.
 
-    A kernel rounds what it stores, to nearest and even, and nothing between.
+    A kernel rounds only what it stores, to nearest even.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Merge transposes of transposes, and drop those that move nothing."""
+"""Merge consecutive transposes, and drop those that move nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ _CHANNELS_FIRST = [0, 3, 1, 2]  # of an image whose channels are last
 
 @dataclass(frozen=True)
 class MergeTransposes(Pass):
-    """Merge transposes of transposes, and drop those that move nothing.
+    """Merge consecutive transposes, and drop those that move nothing.
 
-    A pad between them is looked through.  Reshapes around them are looked through where the one
-    behind only parts the leading axis, which stays in its place: exporters join axes for the
-    transpose of keys in attention.  An image that grows and is then turned to channels first is
-    turned before it grows.  With `views`, a transpose that moves nothing but axes of
-    extent 1 becomes a reshape, which costs nothing, but which no layout or pattern passes through.
+    A pad between them may stay, and so may reshapes, if the last one only splits the leading axis,
+    which is not moved: exporters join axes to transpose the keys of attention.  An image that is
+    enlarged and then transposed to channels first is transposed before it is enlarged.  With
+    `views`, a transpose that moves only axes of extent 1 becomes a reshape, which costs nothing,
+    but which layouts and patterns cannot pass.
     """
 
     views: bool = False

@@ -1,4 +1,4 @@
-"""Multiply in a type of 16 bits and add in float32."""
+"""Multiply in a 16-bit type and add up in float32."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -57,16 +57,16 @@ _MOVES = frozenset(
 
 @dataclass(frozen=True)
 class MixedPrecision(Pass):
-    """Multiply in a type of 16 bits and add in float32.
+    """Multiply in a 16-bit type and add up in float32.
 
-    Convolutions and matrix products take operands of `dtype` and add up in float32.  What feeds
-    one of them is kept in memory in that type alone, and its other readers widen it.  All else
-    computes in float32: normalisations, softmax, reductions, sums with residuals.  The model's
-    inputs and outputs keep their types.
+    Convolutions and matrix products take operands of `dtype` and add up in float32.  An operand is
+    stored in that type only, and its other readers widen it.  Everything else is computed in
+    float32: normalisations, softmax, reductions, residual sums.  The model's inputs and outputs
+    keep their types.
 
-    `dtype` is bfloat16, which has the range of float32, or float16, which has three bits more but
-    ends at 65504: an activation beyond becomes an infinity, and products with weights beyond it,
-    or all below 2^-13, stay float32.
+    `dtype` is bfloat16, which has the range of float32, or float16, which has three more bits but
+    ends at 65504: an activation beyond that becomes an infinity, and products with weights beyond
+    it, or all below 2^-13, stay in float32.
     """
 
     dtype: str = "bfloat16"

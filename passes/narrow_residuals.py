@@ -1,4 +1,4 @@
-"""Keep in bfloat16 what is computed only to be combined with a product in bfloat16."""
+"""Store in bfloat16 what is only added to a product in bfloat16."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -28,12 +28,12 @@ _NARROW, _WIDE = "bfloat16", "float32"
 
 @dataclass(frozen=True)
 class NarrowResiduals(Pass):
-    """Keep in bfloat16 what is computed only to be combined with a product in bfloat16.
+    """Store in bfloat16 what is only added to a product in bfloat16.
 
-    Where two branches meet, the epilogue of one branch's product adds what the other computed.
-    That is half the bytes in bfloat16, and one rounding, as in a network that is bfloat16
-    throughout.  A value that a normalisation or another reduction reads stays float32, as do
-    products of float32, and what the model returns.
+    Where two branches meet, the epilogue of one branch's product adds the result of the other.
+    In bfloat16 that is half the bytes, for one more rounding, as in a network that is bfloat16
+    throughout.  Values that a normalisation or another reduction reads stay float32, and so do
+    products of float32 and results of the model.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Let vendor libraries compute the kernels that they were measured to be faster at."""
+"""Let vendor libraries compute the kernels at which they were measured to be faster."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,11 @@ from hybridc.compiler.rewrite import tidy
 
 @dataclass(frozen=True)
 class Offload(Pass):
-    """Let vendor libraries compute the kernels that they were measured to be faster at.
+    """Let vendor libraries compute the kernels at which they were measured to be faster.
 
-    Which kernels these are, and whose, the context's `backends` tell by what is computed; without
-    them nothing changes.  A product goes with its epilogue, as one call.  With `attention` alone
-    scores, softmax and weighted values are looked for, before they become one kernel of ours.
+    The context's `backends` map a subgraph's key to the library that computes it; without them
+    nothing changes.  A product and its epilogue become one call.  With `attention`, only scores,
+    softmax and weighted values are matched, before they become one kernel of ours.
     """
 
     attention: bool = False

@@ -50,18 +50,17 @@ _RESULTS = {
 class PackWeights(Pass):
     """Replace convolutions and matrix products with constant weights by kernels on packed weights.
 
-    The weights are rewritten now, at compile time, into blocks of as many output channels as a
-    vector of the target holds, or half as many where that leaves less of vectors unused, in the
-    order in which the kernel reads them; those of bfloat16 by pairs of inputs, whose products one
-    instruction adds up in float32.  Convolutions have to be channels last (`layout`); others, and
-    those on weights that are no constants, stay.  Bytes are multiplied by VNNI's instruction, or by
-    the older one that saturates where the weights can be arranged so that it does not, or in pairs
-    of 16 bits: exact in each case.
+    The weights are rearranged at compile time into blocks of one vector of output channels (or half
+    a vector, where that leaves fewer lanes unused), in the order in which the kernel reads them;
+    bfloat16 weights by pairs of inputs, whose products one instruction adds up in float32.
+    Convolutions must be channels last (`layout`); others, and those whose weights are not constant,
+    stay as they are.  Bytes are multiplied by the VNNI instruction, by the older one that saturates
+    where the weights can be arranged so that it never does, or in pairs of 16 bits: always exactly.
 
-    3x3 convolutions of stride 1 become Winograd's where they were measured to be faster, or where
-    nobody has measured them (`hybridc tune` does), where an analytic model finds them so; those
-    of fp32 round differently, by about 1e-5 of the largest output, those of integers are exact.
-    `winograd=false` keeps all convolutions direct.
+    3x3 convolutions of stride 1 use Winograd's algorithm if that was measured to be faster
+    (`hybridc tune`), or without measurements if an analytic model predicts it.  In fp32 it rounds
+    differently, by about 1e-5 of the largest output; on integers it is exact.  `winograd=false`
+    keeps all convolutions direct.
     """
 
     winograd: bool = True

@@ -12,7 +12,7 @@ from hybridc.compiler.rewrite import unless_same
 class PlanMemory(Pass):
     """Place intermediate tensors in shared storage.
 
-    Two tensors that are never alive together share one.
+    Two tensors that are never alive at the same time share one.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

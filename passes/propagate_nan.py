@@ -1,4 +1,4 @@
-"""Let NaN pass through maxima and minima."""
+"""Propagate NaN through maxima and minima."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ _BITS = MappingProxyType({"float16": "int16", "float32": "int32", "float64": "in
 
 @dataclass(frozen=True)
 class PropagateNan(Pass):
-    """Let NaN pass through maxima and minima.
+    """Propagate NaN through maxima and minima.
 
-    `max(a, b)` is `a if a > b else b` in TVM and in x86's instruction, which forgets a NaN in `a`.
-    What cannot be NaN, a constant, goes first, which costs nothing.  Else both orders are computed,
-    which differ where an operand is NaN alone, and their bits joined: NaN has all bits of an
-    exponent and some others.  The largest score of a row of attention needs none of that, as a NaN
+    `max(a, b)` is `a if a > b else b` in TVM and in x86's instruction, which loses a NaN in `a`.
+    A constant, which is not NaN, is put first, which costs nothing.  Otherwise both orders are
+    computed, which differ only where an operand is NaN, and their bits are or-ed: NaN has all
+    exponent bits set, and others.  The row maximum of attention needs none of that, since a NaN
     among the scores makes their sum NaN.
     """
 

@@ -1,4 +1,4 @@
-"""Store what products multiply in 8 bits, by ranges that calibration found."""
+"""Quantise the operands of products to 8 bits, by calibrated ranges."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,17 +53,16 @@ class _Ranges:
 
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Store what products multiply in 8 bits, by ranges that calibration found.
+    """Quantise the operands of products to 8 bits, by calibrated ranges.
 
-    Convolutions and matrix products with constant weights read dequantised operands, for
-    `integer-arithmetic` to make products of integers.  Weights are int8, symmetric, a scale for
-    each output channel; activations uint8, one scale and zero point each, by `method`: minmax,
-    percentile, entropy or mse.  Rows of matrix products keep their whole range, since the few that
-    are largest decide much; `alpha` moves their outliers into the weights, about so far, as loses
-    least on samples that gave no ranges (0: never, and ranges are by `method`).
-    `correct` takes back by how much the mean of each channel moves.  `residuals` keeps whole
-    feature maps in 8 bits, sums of branches too.  `keep` names products that stay as they are,
-    with commas between.
+    Convolutions and matrix products with constant weights then read dequantised operands, which
+    `integer-arithmetic` turns into products of integers.  Weights are symmetric int8 with a scale
+    per output channel; activations are uint8 with one scale and zero point per tensor, by `method`:
+    minmax, percentile, entropy or mse.  Rows of matrix products keep their whole range, since the
+    few largest elements matter most; `alpha` is about how far their outliers are moved into the
+    weights, whatever loses least on held-out samples (0: not at all, and ranges are by `method`).
+    `correct` compensates the shift of each channel's mean.  `residuals` keeps whole feature maps,
+    residual sums included, in 8 bits.  `keep` names products to leave alone, separated by commas.
 
     Without calibration data ranges are those of random inputs, all of them, and nothing is
     corrected.

@@ -1,4 +1,4 @@
-"""Multiply in 8-bit integers, with activations quantised row by row when they are known."""
+"""Multiply in 8-bit integers, with activations quantised row by row at run time."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -25,14 +25,13 @@ _TINY = np.finfo(np.float32).tiny
 
 @dataclass(frozen=True)
 class QuantizeDynamic(Pass):
-    """Multiply in 8-bit integers, with activations quantised row by row when they are known.
+    """Multiply in 8-bit integers, with activations quantised row by row at run time.
 
-    Products of activations with a constant matrix are taken.  Weights become int8 with a scale for
-    each output channel.  Each row of activations becomes uint8 by a scale and a zero point of its
-    own, from its least and its largest element: one row (a token, an image) with large elements
-    then costs the others no digits, and their scales are one more factor behind the product, for
-    each row as cheap as for the whole tensor.  Sums are exact, in int32.  `search` chooses weight
-    scales of least squared error.
+    Applies to products of activations with a constant matrix.  Weights become int8 with a scale per
+    output channel.  Each row of activations becomes uint8 with its own scale and zero point, from
+    its minimum and maximum, so that a row (a token, an image) with large elements does not cost the
+    others precision; the scales are one more factor after the product, no dearer per row than per
+    tensor.  Sums are exact, in int32.  `search` chooses weight scales of least squared error.
     """
 
     search: bool = False

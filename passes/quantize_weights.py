@@ -1,4 +1,4 @@
-"""Hold the weights of matrix products in 8 or 4 bits, and multiply in float32."""
+"""Store the weights of matrix products in 8 or 4 bits, and multiply in float32."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -32,15 +32,15 @@ _MANY = 64
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """Hold the weights of matrix products in 8 or 4 bits, and multiply in float32.
+    """Store the weights of matrix products in 8 or 4 bits, and multiply in float32.
 
-    Each output channel has a scale for every `group` of inputs (fewer where that divides them more
-    evenly), a bfloat16 by which `bits` wide integers are multiplied within the kernel; memory is
-    read and taken by these alone.  `search` chooses the scales of least squared error, which cut
-    off the largest weights where that makes the steps of the others finer.
+    Each output channel has a bfloat16 scale for every `group` of inputs (or fewer, if that divides
+    them more evenly), by which integers of `bits` bits are multiplied within the kernel; only these
+    are stored and read.  `search` chooses the scales of least squared error, which clip the largest
+    weights where that makes the steps of the others finer.
 
-    Products of activations with a constant matrix are taken, and 1x1 convolutions, once they are
-    channels last (`layout`).  The rest stays for `pack-weights`, which has to come later.
+    Applies to products of activations with a constant matrix, and to 1x1 convolutions that are
+    channels last (`layout`).  The rest is left to `pack-weights`, which must come later.
     """
 
     bits: int = 8

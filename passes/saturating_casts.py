@@ -1,4 +1,4 @@
-"""Round and cast to narrow integers by one addition, or by the instructions that saturate."""
+"""Round and cast to narrow integers by one addition, or by saturating instructions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,15 +28,15 @@ _BITS = 256
 
 @dataclass(frozen=True)
 class SaturatingCasts(Pass):
-    """Round and cast to narrow integers by one addition, or by the instructions that saturate.
+    """Round and cast to narrow integers by one addition, or by saturating instructions.
 
     `cast(min(max(nearbyint(x) + zero, low), high))` to 8 or 16 bits takes the bits of
     `min(max(x, low - zero), high - zero) + 1.5 * 2^23` instead: the same integers, NaN apart, in
     fewer instructions.
 
-    Vectors of 256 bits have no instruction that keeps the low bytes of lanes, but one that makes
-    bytes of two vectors of words, within their limits.  There x becomes int32, and is limited as
-    an integer, in vectors of a register of bytes where two or four lie side by side.
+    256-bit vectors have no instruction that keeps the low byte of each lane, but one that packs two
+    vectors of words into bytes, with saturation.  There x becomes int32 and is clamped as an
+    integer, in vectors that fill a register with bytes where two or four are adjacent.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,4 +1,4 @@
-"""Give each kernel the point that was measured to be best, else its rule's default."""
+"""Schedule each kernel at the point that was measured to be best, else at its rule's default."""
 
 from dataclasses import dataclass, field
 from math import prod
@@ -25,19 +25,20 @@ from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated
 from hybridc.compiler.target import Target
+from hybridc.compiler.units import format_point
 
 
 @dataclass(frozen=True)
 class Schedule(Pass):
-    """Give each kernel the point that was measured to be best, else its rule's default.
+    """Schedule each kernel at the point that was measured to be best, else at its rule's default.
 
-    What was measured the context's advice knows; without it, or where it knows nothing of a
-    kernel, the first rule that takes the kernel schedules it at its default point.  The context's
-    kernels tell afterwards which rule took which kernel, at which point, and why the rules asked
-    before it did not.  A rule that fails counts as one that does not apply, and a note says so.
+    The context's advice knows what was measured; where it knows nothing of a kernel, the first rule
+    that matches the kernel schedules it at its default point.  The context's kernels then record
+    the rule and the point of each kernel, and why the rules that were asked before did not apply.
+    A rule that raises counts as not applicable, and a note says so.
 
     A kernel with open sizes is cut into strips of fixed size along every axis that allows it; rules
-    schedule these, and each has a record of its own.
+    schedule the strips, and each has a record of its own.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -234,4 +235,4 @@ def _in_space(point: Point, space: Space) -> bool:
 
 
 def _text(rule: str, point: Point) -> str:
-    return f"{rule}{{{' '.join(f'{knob}={value}' for knob, value in sorted(point.items()))}}}"
+    return f"{rule}{{{format_point(dict(sorted(point.items())))}}}"

@@ -1,4 +1,4 @@
-"""Keep floats from arithmetic that holds for integers alone."""
+"""Keep simplifications that hold only for integers away from floats."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +21,12 @@ _SUMS = (prim.Add, prim.Sub, prim.Max, prim.Min)
 
 @dataclass(frozen=True)
 class ShieldFloats(Pass):
-    """Keep floats from arithmetic that holds for integers alone.
+    """Keep simplifications that hold only for integers away from floats.
 
-    What TVM simplifies as it lowers kernels takes `x + y - y` for x, `x == x` for true and
-    `not x < y` for `y <= x`, which is another number where sums are rounded, and another truth
-    where one is NaN.  So operands of differences are bound, and truths of comparisons are read as
-    bytes.  LLVM sees through both, and computes as IEEE 754 has it.
+    As it lowers kernels, TVM simplifies `x + y - y` to x, `x == x` to true and `not x < y` to
+    `y <= x`, which is wrong where sums are rounded or a number is NaN.  So operands of differences
+    are bound to variables, and results of comparisons are read as bytes.  LLVM sees through both,
+    and computes according to IEEE 754.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

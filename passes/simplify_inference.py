@@ -1,7 +1,7 @@
-"""Drop what only training needs and operators that change nothing.
+"""Drop what only training needs, and operators that change nothing.
 
-Every rewrite here gives the same numbers for every input, up to the sign of a zero; exceptions are
-a power with a small whole exponent, which becomes products (within 1 ulp each), and the hyperbolic
+Every rewrite here gives the same numbers for every input, up to the sign of a zero, except for
+powers with small whole exponents, which become products (each within 1 ulp), and the hyperbolic
 tangent of a softplus, which is computed without the logarithm.
 """
 
@@ -48,7 +48,7 @@ _PAIRWISE = MappingProxyType(
 
 @dataclass(frozen=True)
 class SimplifyInference(Pass):
-    """Drop dropout, identity operators and other things that inference does not need."""
+    """Remove dropout, identities and whatever else inference does not need."""
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Rewrite until nothing is left to drop."""

@@ -1,4 +1,4 @@
-"""Move transposes behind elementwise operators, where they meet others."""
+"""Move transposes past elementwise operators, to where they cancel out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,14 +49,14 @@ _ALONG = {"cumprod", "cumsum", "flip", "take"}
 
 @dataclass(frozen=True)
 class SinkTransposes(Pass):
-    """Move transposes behind elementwise operators, where they meet others.
+    """Move transposes past elementwise operators, to where they cancel out.
 
-    Cumulative sums, reversals and the taking of constant places along one axis count among them.
-    TVM's conversion of layouts stops at operators that it has no layout for, such as `where`, and
-    leaves a transpose before each of its operands and one behind it.  A transpose of all operands
-    becomes one of the result, down to the transpose that undoes it; what is constant, or long in
-    one axis alone, is laid out anew.  So are the weights of a product of what is flattened to rows
-    behind a transpose.
+    They also pass cumulative sums, reversals, and taking at constant positions along one axis.
+    TVM's conversion of layouts stops at operators for which it has no layout, such as `where`, and
+    leaves a transpose at each operand and one at the result.  A transpose of all operands becomes
+    one of the result, and so on down to the transpose that undoes it; constants, and operands that
+    extend along one axis only, are rearranged.  So are the weights of a product whose operand is
+    flattened into rows after a transpose.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

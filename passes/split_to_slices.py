@@ -1,4 +1,4 @@
-"""Write a split as slices, and a concatenation of neighbouring slices as one of them."""
+"""Replace splits by slices, and concatenations of adjacent slices by one slice."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from hybridc.compiler.rewrite import Graph, operator, rewrite, shape
 
 @dataclass(frozen=True)
 class SplitToSlices(Pass):
-    """Write a split as slices, and a concatenation of neighbouring slices as one of them.
+    """Replace splits by slices, and concatenations of adjacent slices by one slice.
 
-    A slice is read where it lies, or joins the kernel that reads it; a split with one reader of
-    all its parts would write each of them.
+    A slice is read in place, or fused with the kernel that reads it, whereas a split would write
+    each of its parts.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

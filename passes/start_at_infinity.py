@@ -19,9 +19,9 @@ _DECOMPOSED = "_init"
 class StartAtInfinity(Pass):
     """Start maxima at minus infinity and minima at infinity.
 
-    TVM starts them at the largest finite numbers, by which it also recognises them, so this has
-    to wait until they are scheduled.  The maximum of infinities would be finite otherwise, and a
-    row that attention masks whole would not be known as such.
+    TVM starts them at the largest finite numbers, and matches reductions by these, so this comes
+    after scheduling.  Otherwise the maximum of infinities would be finite, and a row that attention
+    masks entirely would not be recognised.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

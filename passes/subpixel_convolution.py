@@ -1,13 +1,13 @@
 """Write transposed convolutions as sub-pixel convolutions.
 
-A transposed convolution of stride s computes s x s interleaved images, one for each place of an
+A transposed convolution of stride s computes s x s interleaved images, one for each position of an
 output pixel between the input's pixels.  Each is an ordinary convolution with every s-th weight
 (Shi et al., "Is the deconvolution layer the same as a convolutional layer?", arXiv:1609.07009).
 Dilated weights stay dilated where the stride is 1; elsewhere zeros fill their gaps.
 
-Where there are few outputs to fill vectors with, the images are computed by one convolution side
-by side in its channels, with as many taps for each as the longest has, and then copied to their
-places.  Else each is a convolution of its own, which writes its pixels where they belong.
+If there are too few output channels to fill vectors, one convolution computes all images side by
+side in its channels, each with as many taps as the largest, and they are then copied into place.
+Otherwise each is a convolution of its own, which writes its pixels where they belong.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ _BINARY = {"add", "divide", "maximum", "minimum", "multiply", "subtract"}
 class SubpixelConvolution(Pass):
     """Write transposed convolutions as sub-pixel convolutions: no multiplications by zero.
 
-    The images of all places are computed by one convolution, side by side in its channels, and
-    then interleaved; or by one each, together with bias and activation, where an estimate says
-    that this takes less.  Takes the layout NHWC, which `layout` makes.
+    The images of all positions are computed by one convolution, side by side in its channels, and
+    then interleaved, or by one convolution each, fused with bias and activation, if an estimate
+    says that is faster.  Requires the layout NHWC (`layout`).
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

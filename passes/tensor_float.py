@@ -16,9 +16,8 @@ _TF32 = "tf32"
 class TensorFloat(Pass):
     """Let tensor cores multiply float32, rounded to TensorFloat-32.
 
-    Kernels that multiply and add are marked; their operands may be rounded to ten bits behind the
-    point, with the range of float32, and sums stay in float32.  All else is left as it is; with
-    `attention`, so is every kernel but those of attention.
+    Marks the kernels whose operands may be rounded to a mantissa of ten bits, with the range of
+    float32; sums stay in float32.  With `attention`, only kernels of attention are marked.
     """
 
     attention: bool = False

@@ -1,4 +1,4 @@
-"""Compute in a wider type what TVM's code generator lacks for a narrow one."""
+"""Use a wider type for what the code generator cannot do in a narrow one."""
 
 from dataclasses import dataclass
 
@@ -72,13 +72,13 @@ _NAMES = _OF_BITS | _OF_HALVES | _OF_KINDS | _OF_SUMS | {"argsort", "matmul", "p
 
 @dataclass(frozen=True)
 class WidenTypes(Pass):
-    """Compute in a wider type what the code generator lacks for a narrow one.
+    """Use a wider type for what the code generator cannot do in a narrow one.
 
-    Arithmetic on truth values is done on integers, powers of integers in float64 as ONNX Runtime
-    does them, and rare functions of float16 in float32; so are sums, norms, softmax and averages
-    of bfloat16 and float16, and products of float16: TVM would round each partial sum to eleven
-    bits.  The result gets the type it had.  Products that add up in float32 stay as they are on a
-    GPU, whose rules take them so.
+    Arithmetic on booleans is done on integers, powers of integers in float64 as in ONNX Runtime,
+    and rare functions of float16 in float32.  So are sums, norms, softmax and averages of bfloat16
+    and float16, and products of float16: TVM would round each partial sum to 8 or 11 bits.  The
+    result keeps its type.  On a GPU, products that add up in float32 stay as they are, since its
+    rules match them.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -26,10 +26,10 @@ _SMALL = 18
 class WrapIntegers(Pass):
     """Let sums, differences and products of integers wrap.
 
-    Of 32 and 64 bits, and of those without a sign, TVM takes for granted that they do not, and
-    tells LLVM so: `x + 1 > x` is true there, and is not where x is the largest integer.  Where the
-    operands are data, and not known to be small, they become operators that wrap, in the same
-    instructions.  Indices stay.
+    TVM assumes that integers of 32 and 64 bits, and unsigned ones, do not overflow, and tells LLVM
+    so: `x + 1 > x` is then always true, even for the largest integer.  Where operands are data, and
+    not known to be small, this uses operators that wrap, which compile to the same instructions.
+    Indices stay.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

@@ -1,21 +1,14 @@
 """Matrix products of few rows, as in decoding: as fast as the weights come from memory."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from hybridc.compiler.interfaces import (
-    NotApplicable,
-    Point,
-    PrimFunc,
-    Schedule,
-    ScheduleRule,
-    Space,
-)
+from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, packed, point_figures, tiling
+from hybridc.schedules.products import contraction, packed, tiling
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.tiled import Tiled
 
 # Panels of two vectors are two streams from memory for each thread; with four, eight or one,
 # threads got less of it (Zen 4).
@@ -39,7 +32,7 @@ class Skinny(Contraction):
 
 
 @dataclass(frozen=True)
-class SkinnyDense(ScheduleRule):
+class SkinnyDense(Tiled):
     """Schedule products of up to 16 rows with packed weights, which are read once, in order."""
 
     priority: ClassVar[int] = 82
@@ -61,10 +54,6 @@ class SkinnyDense(ScheduleRule):
             )
         return Skinny(func, target, problem, pairs)
 
-    def knobs(self, match: Skinny) -> Space:
-        """Rows and vectors of the register tile; row tiles and panels of a task."""
-        return tiling.space(match.problem, match.target)
-
     def default(self, match: Skinny, target: Target) -> Point:
         """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
         problem = match.problem
@@ -74,21 +63,9 @@ class SkinnyDense(ScheduleRule):
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
 
-    def figures(self, match: Skinny, point: Point) -> Mapping[str, float]:
-        """Those of a tiled kernel."""
-        return point_figures.tiled(match.problem, self.canonical(match, point), match.target)
-
     def schedule(self, match: Skinny, point: Point) -> Schedule:
         """Tile as every product with packed weights is tiled."""
         return packed.schedule(match, point)
-
-    def canonical(self, match: Skinny, point: Point) -> Point:
-        """A tile no larger than the kernel; tasks of whole parts of it."""
-        return tiling.canonical(match.problem, point)
-
-    def estimate(self, match: Skinny, point: Point) -> float:
-        """The analytic model's cycles."""
-        return tiling.estimate(match.problem, self.canonical(match, point), match.target)
 
 
 def _panels(func: PrimFunc) -> int:

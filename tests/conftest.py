@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import plugged
 import pytest
 
 
@@ -18,6 +19,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--until", type=float, default=0.0, help="skip tests that would begin after this Unix time"
     )
+    parser.addoption(
+        "--plugin",
+        action="append",
+        type=Path,
+        default=[],
+        help="run the suites of plug-ins on those in this file alone",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the modules of tests which plug-ins to run on, before they are imported."""
+    plugged.FILES[:] = config.getoption("--plugin") or []
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, build, node, noise
@@ -236,12 +235,3 @@ def saved(folder: Path, content: bytes) -> Path:
     path = folder / "damaged.onnx"
     path.write_bytes(content)
     return path
-
-
-def is_model(content: bytes) -> bool:
-    """Whether onnx takes it."""
-    try:
-        onnx.checker.check_model(onnx.ModelProto.FromString(content))
-    except Exception:
-        return False
-    return True

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+import hybridc
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.model import Model, random_feed
 
@@ -32,6 +33,13 @@ def build(
 
 def node(op: str, inputs: str, outputs: str, **attributes: Any) -> Any:
     return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
+
+
+def call(model: Any, *arrays: Any, **options: Any) -> list[Any]:
+    """The answers of a compiled model, which is compared with its reference as it is compiled."""
+    session = hybridc.InferenceSession(hybridc.compile(model, **options))
+    names = [value.name for value in session.get_inputs()]
+    return session.run(None, dict(zip(names, arrays, strict=True)))
 
 
 def check(model: Model, feed: dict[str, Any] | None = None) -> list[Any]:

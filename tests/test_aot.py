@@ -8,6 +8,7 @@ import onnx
 import pytest
 import tvm
 from onnx import TensorProto, helper
+from onnx_models import node
 from tvm import tirx
 from tvm.script import tirx as T  # noqa: N812 - its usual name
 
@@ -39,10 +40,6 @@ def model(nodes: Sequence[Any], inputs: dict[str, list[int]], outputs: Sequence[
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     return onnx.shape_inference.infer_shapes(made)
-
-
-def node(op: str, given: str, made: str, **attributes: Any) -> Any:
-    return helper.make_node(op, given.split(), made.split(), **attributes)
 
 
 IMAGES = [

@@ -1,4 +1,7 @@
-"""What every backend keeps, whoever wrote it: a new one inherits these tests by being there."""
+"""What every backend keeps; a new one inherits these tests by existing.
+
+One in a file of its own is tested by `pytest tests/test_backends.py --plugin FILE`.
+"""
 
 import json
 from operator import attrgetter
@@ -6,6 +9,7 @@ from typing import Any
 
 import backend_cases
 import numpy as np
+import plugged
 import pytest
 import tvm
 
@@ -23,9 +27,11 @@ from hybridc.compiler.tensors import empty, to_numpy, to_tensor
 from hybridc.compiler.tuning import answers
 
 CASES = backend_cases.modules()
+CATALOGUE = backends.backends(plugged.FILES)
+NAMES = plugged.under_test(CATALOGUE.names())
 BACKENDS = [
-    pytest.param(name, marks=[pytest.mark.gpu] if kind.device == "cuda" else [])
-    for name, kind in backends.backends().all()
+    pytest.param(name, marks=[pytest.mark.gpu] if CATALOGUE.load(name).device == "cuda" else [])
+    for name in NAMES
 ]
 # What oneDNN takes of the cases on a CPU; all of them.
 TAKEN = {"onednn": set(CASES)}
@@ -33,7 +39,7 @@ TAKEN = {"onednn": set(CASES)}
 
 def able(name: str) -> backends.Backend:
     """The backend, where its library is here."""
-    made = backends.backends().create(name)
+    made = CATALOGUE.create(name)
     if absent := made.missing():
         pytest.skip(absent)
     return made
@@ -123,9 +129,9 @@ def _called(call: backends.Call, found: Any, feed: Any, device: Any) -> Any:
     return to_numpy(moved.copyto(tvm.cpu()), result.dtype)
 
 
-@pytest.mark.parametrize("name", backends.backends().names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_backend_says_why_it_does_not_take_something(name: str) -> None:
-    made = backends.backends().create(name)
+    made = CATALOGUE.create(name)
     target_of = target.parse("cpu" if made.device == "cpu" else "nvidia/h100")
     taken = set[str]()
     for case, module in CASES.items():
@@ -137,9 +143,9 @@ def test_a_backend_says_why_it_does_not_take_something(name: str) -> None:
     assert taken >= TAKEN.get(name, set())
 
 
-@pytest.mark.parametrize("name", backends.backends().names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_backend_is_a_plug_in_that_says_what_it_needs(name: str) -> None:
-    kind = backends.backends().load(name)
+    kind = CATALOGUE.load(name)
     assert plugin.name_of(kind) == name
     assert vars(kind)["__dataclass_params__"].frozen
     assert (vars(kind)["__doc__"] or "").split("\n")[0].endswith(".")
@@ -147,9 +153,9 @@ def test_a_backend_is_a_plug_in_that_says_what_it_needs(name: str) -> None:
     assert kind.device in ("cpu", "cuda")
 
 
-@pytest.mark.parametrize("name", backends.backends().names())
+@pytest.mark.parametrize("name", NAMES)
 def test_more_work_costs_more_by_analysis(name: str) -> None:
-    made = backends.backends().create(name)
+    made = CATALOGUE.create(name)
     where = target.parse("cpu" if made.device == "cpu" else "nvidia/h100")
     small, large = (
         backend_cases.found(

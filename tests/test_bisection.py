@@ -124,7 +124,7 @@ def test_a_faulty_kernel(model: Path, tmp_path: Path, capsys: Any) -> None:
 
 def test_nothing_is_wrong(model: Path, capsys: Any) -> None:
     code, out, _ = run(capsys, "bisect", str(model), "--threads", "1")
-    assert (code, out) == (0, "the answer is right behind every pass\n")
+    assert (code, out) == (0, "the answer is right after every pass\n")
     assert not list(model.parent.glob("*.bisect.py"))
 
 

@@ -12,7 +12,7 @@ CALLS = {
     "tune notes.txt": "ends in .onnx or .pt2",
     "tune here.onnx --strategy nosuch": "no strategy is named 'nosuch'",
     "tune here.onnx --strategy evolutionry": "did you mean 'evolutionary'",
-    "tune here.onnx --strategy evolutionary{population=x}": "population wants int",
+    "tune here.onnx --strategy evolutionary{population=x}": "population needs int",
     "tune here.onnx --strategy evolutionary{population=-1}": "population wants 2 or more",
     "tune here.onnx --strategy evolutionary{nosuch=1}": "nosuch",
     "tune here.onnx --strategy random,genetic": "bandit{arms=random+genetic}",

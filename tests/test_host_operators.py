@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
-from onnx_models import FLOAT, INT64, build, node, noise
+from onnx_models import FLOAT, INT64, build, call, node, noise
 
 import hybridc
 from hybridc.cli.main import run
@@ -25,12 +25,6 @@ def words(*each: str) -> Any:
 def normaliser(shape: Any = ("n",), **options: Any) -> Any:
     nodes = [node("StringNormalizer", "x", "y", **options)]
     return build(nodes, [("x", STRING, shape)], [("y", STRING, None)])
-
-
-def call(model: Any, *arrays: Any, **options: Any) -> list[Any]:
-    session = hybridc.InferenceSession(hybridc.compile(model, **options))
-    names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays, strict=True)))
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,14 @@ A file is a list of cases, parted by a blank line before each `# case:`
 * To add a case write all but the outcome and run `pytest tests/test_passes.py --update-golden`;
   then read the difference.  The IR before and after is also executed on random inputs, and must
   give the same numbers, so that an update cannot bless a wrong rewrite.
+* A pass in a file of its own, `my_pass.py`, has its cases beside it in `my_pass.txt`, and
+  `pytest tests/test_passes.py --plugin my_pass.py` runs them.
 """
 
 from pathlib import Path
 
 import golden
+import plugged
 import pytest
 
 from hybridc.compiler import pipeline
@@ -30,9 +33,12 @@ from hybridc.compiler.rewrite import bindings_of
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples/plugins").glob("*.txt"))
+NAMES = plugged.under_test(pipeline.passes(plugged.FILES).names())
+OWN = {path.stem.replace("_", "-"): path.with_suffix(".txt") for path in plugged.FILES}
+FILES = [OWN.get(name, golden.FOLDER / f"{name.replace('-', '_')}.txt") for name in NAMES]
 CASES = [
     pytest.param(path, index, id=f"{path.stem}-{case.title.replace(' ', '-')}")
-    for path in [*sorted(golden.FOLDER.glob("*.txt")), *EXAMPLES]
+    for path in (*filter(Path.exists, FILES), *([] if plugged.FILES else EXAMPLES))
     for index, case in enumerate(golden.read(path))
 ]
 
@@ -40,18 +46,17 @@ CASES = [
 @pytest.mark.parametrize(("path", "index"), CASES)
 def test_golden(path: Path, index: int, request: pytest.FixtureRequest) -> None:
     case = list(golden.read(path))[index]
-    plugins = [path.with_suffix(".py")] if path in EXAMPLES else []
-    got = golden.outcome(case, plugins)
+    beside = path.with_suffix(".py")
+    got = golden.outcome(case, [beside] if beside.exists() else [])
     if request.config.getoption("--update-golden"):
         golden.update(path, index, got)
     else:
         assert got == case.after
 
 
-@pytest.mark.parametrize("name", pipeline.passes().names())
-def test_every_pass_has_a_case_that_changes_nothing(name: str) -> None:
-    path = golden.FOLDER / f"{name.replace('-', '_')}.txt"
-    assert path.exists(), f"write {path.relative_to(ROOT)}"
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_pass_has_a_case_that_changes_nothing(path: Path) -> None:
+    assert path.exists(), f"write {path}"
     assert any(case.after == golden.UNCHANGED for case in golden.read(path))
 
 

@@ -98,8 +98,8 @@ def test_malformed_text(spec: str) -> None:
         ("time=1", "twice has no option 'time'; did you mean 'times'?"),
         ("times", "twice: each option is written once, as times=value"),
         ("times=1 times=2", "twice: each option is written once, as times=value"),
-        ("times=two", "twice: times wants int, got 'two'"),
-        ("times=", "twice: times wants int, got ''"),
+        ("times=two", "twice: times needs int, got 'two'"),
+        ("times=", "twice: times needs int, got ''"),
     ],
 )
 def test_wrong_options(file: Path, options: str, message: str) -> None:
@@ -112,7 +112,7 @@ def test_a_boolean_is_true_or_false(tmp_path: Path) -> None:
     path.write_text(GOOD.replace("times: int = 2", "deep: bool = False"))
     catalogue = pipeline.passes([path])
     assert plugin.text(catalogue.create("twice{deep=true}")) == "twice{deep=true}"
-    with fails("twice: deep wants bool, got 'yes'"):
+    with fails("twice: deep needs bool, got 'yes'"):
         catalogue.create("twice{deep=yes}")
 
 
@@ -136,7 +136,7 @@ def test_a_plug_in_file_may_postpone_its_annotations(tmp_path: Path) -> None:
         ("def broken(:", "SyntaxError"),
         (HEAD, "it defines no pass, schedule rule, strategy or backend"),
         (GOOD + GOOD[len(HEAD) :].replace("Twice", "Thrice"), "defines one Pass, found 2"),
-        (GOOD.replace("Twice", "Thrice"), "the class of 'twice' is named Twice"),
+        (GOOD.replace("Twice", "Thrice"), "the class of 'twice' must be named Twice, not Thrice"),
     ],
 )
 def test_a_plug_in_file_that_is_wrong(tmp_path: Path, text: str, message: str) -> None:
@@ -192,8 +192,8 @@ def test_an_entry_point_must_not_take_a_name_of_ours(
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("thirdparty_wrong:Twice", "the class of 'other' is named Other"),
-        ("thirdparty_wrong:dataclass", "is no Pass"),
+        ("thirdparty_wrong:Twice", "the class of 'other' must be named Other, not Twice"),
+        ("thirdparty_wrong:dataclass", "is not a Pass"),
         ("thirdparty_wrong:Other", "Other must be a frozen dataclass"),
     ],
 )

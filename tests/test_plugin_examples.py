@@ -12,7 +12,8 @@ from tvm import relax
 
 from hybridc.cli import main as entry
 from hybridc.compiler import pipeline, plugin, strategies, target
-from hybridc.compiler.interfaces import NotApplicable, ScheduleRule
+from hybridc.compiler.interfaces import NotApplicable, PrimFunc, ScheduleRule
+from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.orchestration.steering import Steering
 
 PLUGINS = Path(__file__).parent.parent / "examples/plugins"
@@ -33,13 +34,18 @@ def test_the_rule_keeps_its_contract(operands: list[Operand]) -> None:
 
 def test_the_rule_says_what_it_does_not_take() -> None:
     cpu = target.parse("cpu")
-    large, summed = (
-        operator(build, *floats((64, 65)))(cpu)[0] for build in (op.nn.relu, lambda x: op.sum(x, 1))
-    )
-    reasons = [rule().match(func, cpu) for func in (large, summed)]
+    kernels: list[PrimFunc] = [
+        *operator(op.nn.relu, *floats((64, 65)))(cpu),
+        *operator(lambda x: op.sum(x, 1), *floats((64, 65)))(cpu),
+        recurrence.kernel("GRU", 3, 2, 7, reverse=False),
+        *operator(op.nn.relu, *floats(()))(cpu),
+    ]
+    reasons = [rule().match(func, cpu) for func in kernels]
     assert reasons == [
         NotApplicable("it has 4160 elements, more than 4096"),
         NotApplicable("it is not a single elementwise block"),
+        NotApplicable("it is opaque: its loops stand outside of blocks"),
+        NotApplicable("it has no loops"),
     ]
 
 

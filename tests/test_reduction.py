@@ -134,8 +134,8 @@ def test_the_verb(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (["{model}", "--fails", ""], "wants a command"),
-        (["{model}", "--fails", "'"], "is no command: No closing quotation"),
+        (["{model}", "--fails", ""], "needs a command"),
+        (["{model}", "--fails", "'"], "is not a command: No closing quotation"),
         (["{model}", "--fails", "no-such-program"], "cannot run 'no-such-program'"),
         (["{model}", "--fails", "true"], "succeeds on the model"),
         (["{model}", "--fails", "ls -d no", "--match", "yes"], "lacks 'yes'; its last line is"),

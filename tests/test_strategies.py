@@ -1,10 +1,14 @@
-"""What every search strategy keeps; a new one inherits these tests by existing."""
+"""What every search strategy keeps; a new one inherits these tests by existing.
+
+One in a file of its own is tested by `pytest tests/test_strategies.py --plugin FILE`.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import plugged
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,8 +17,8 @@ from hybridc.compiler import plugin, strategies
 from hybridc.compiler.errors import PluginError
 from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
-CATALOGUE = strategies.catalogue()
-NAMES = CATALOGUE.names()
+CATALOGUE = strategies.catalogue(plugged.FILES)
+NAMES = plugged.under_test(CATALOGUE.names())
 SPACE = {
     "rows": (1, 2, 3, 4, 6, 8, 12),
     "vectors": (1, 2, 4),

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
-from onnx_models import FLOAT, build, node, noise
+from onnx_models import FLOAT, build, call, node, noise
 
 import hybridc
 from hybridc.compiler.errors import ModelError
@@ -35,13 +35,6 @@ def values(kind: str) -> Any:
     return np.unique(spread.astype(np.float32).astype(whole).astype(np.float32)).astype(whole)
 
 
-def run(model: Any, *arrays: Any, **options: Any) -> list[Any]:
-    """By hybridc, which compares with a reference as it compiles."""
-    session = hybridc.InferenceSession(hybridc.compile(model, **options))
-    names = [value.name for value in session.get_inputs()]
-    return session.run(None, dict(zip(names, arrays, strict=True)))
-
-
 def cast(given: int, to: int, shape: Any, **options: Any) -> Any:
     nodes = [node("Cast", "x", "y", to=to)]
     return build(nodes, [("x", given, shape)], [("y", to, None)], opset=OPSET, **options)
@@ -54,7 +47,7 @@ def test_casts_wrap_or_round_as_onnx_says(kind: str, given: str) -> None:
     if kind == FLOAT4:
         x = np.concatenate([x, [np.nan, np.inf, -np.inf, 1e4]])
     x = x.astype(helper.tensor_dtype_to_np_dtype(number(given)))
-    (y,) = run(cast(number(given), number(kind), x.shape), x)
+    (y,) = call(cast(number(given), number(kind), x.shape), x)
     with np.errstate(invalid="ignore"):
         right = (x if kind == FLOAT4 else np.rint(x)).astype(numpy_type(kind))
     assert y.dtype == right.dtype
@@ -67,7 +60,7 @@ def test_every_number_comes_back(kind: str, to: str) -> None:
     if kind == FLOAT4 and to.startswith("INT"):
         pytest.skip("rounds")
     x = values(kind)
-    (y,) = run(cast(number(kind), number(to), x.shape), x)
+    (y,) = call(cast(number(kind), number(to), x.shape), x)
     np.testing.assert_array_equal(y, x.astype(y.dtype))
 
 
@@ -76,7 +69,7 @@ def test_every_number_comes_back(kind: str, to: str) -> None:
 def test_casts_between_them_keep_the_lower_bits(kind: str, other: str) -> None:
     x = values(kind)
     # ml_dtypes, and so ONNX's reference, knows no such casts.
-    (y,) = run(cast(number(kind), number(other), x.shape), x, verify="off")
+    (y,) = call(cast(number(kind), number(other), x.shape), x, verify="off")
     np.testing.assert_array_equal(
         y.view(np.uint8), x.astype(np.int8).astype(numpy_type(other)).view(np.uint8)
     )
@@ -93,7 +86,7 @@ def test_what_moves_elements_needs_no_cast(kind: str) -> None:
         {"s": np.array([3, 4])},
         opset=OPSET,
     )
-    (y,) = run(model, x)
+    (y,) = call(model, x)
     np.testing.assert_array_equal(y, x.T.reshape(3, 4))
 
 
@@ -115,7 +108,7 @@ def test_quantised(kind: str, per_axis: bool) -> None:
         {"s": scale, "z": point},
         opset=OPSET,
     )
-    got = run(model, x)
+    got = call(model, x)
     for value, right in zip(got, ReferenceEvaluator(model).run(None, {"x": x}), strict=True):
         np.testing.assert_array_equal(value.astype(np.float32), right.astype(np.float32))
 
@@ -133,7 +126,7 @@ def test_weights_of_four_bits_in_blocks(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     x = noise(3, 512)
-    (y,) = run(path, x)
+    (y,) = call(path, x)
     right = x @ (weights.astype(np.float32) * scale.repeat(32, axis=0))
     np.testing.assert_allclose(y, right, rtol=1e-3, atol=1e-3)
 
@@ -154,7 +147,7 @@ def test_in_a_branch_that_the_data_chooses() -> None:
     )
     for x in ([1.6, 9, -3, 2], [-1.6, -9, 3, 2]):
         given = np.array(x, np.float32)
-        (y,) = run(model, given)
+        (y,) = call(model, given)
         whole = np.rint(given).astype(ml_dtypes.int4).astype(np.float32)
         right = whole if sum(x) > 0 else -given
         np.testing.assert_array_equal(y, right)

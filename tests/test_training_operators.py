@@ -62,20 +62,14 @@ def test_steps_of_optimisers(name: str, turn: int, opset: int) -> None:
         np.testing.assert_allclose(value, right, rtol=1e-5, atol=1e-6)
 
 
-def gradients(
-    nodes: Any, inputs: dict[str, Any], opset: int = 18, xs: Any = None, **constants: Any
-) -> Any:
+def gradients(nodes: Any, inputs: dict[str, Any], **constants: Any) -> Any:
     """A model of a function's `y` and its derivatives by floats among the inputs."""
-    names = xs or list(inputs)
+    names = list(inputs)
     outputs = [f"d_{name}" for name in names]
-    rest = [name for name in inputs if name not in names]
-    others: dict[str, Any] = {"zs": rest} if rest else {}
-    step = helper.make_node(
-        "Gradient", [*names, *rest], outputs, domain=DOMAIN, y="y", xs=names, **others
-    )
+    step = helper.make_node("Gradient", names, outputs, domain=DOMAIN, y="y", xs=names)
     given = [(n, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for n, a in inputs.items()]
     made = [("y", FLOAT, None), *((name, FLOAT, None) for name in outputs)]
-    return build([*nodes, step], given, made, constants, opset_imports=domains(opset))
+    return build([*nodes, step], given, made, constants, opset_imports=domains(18))
 
 
 Case = tuple[list[Any], dict[str, Any], Callable[..., Any]]

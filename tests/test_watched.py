@@ -102,5 +102,5 @@ def test_a_function_that_ends_the_process_is_no_success(tmp_path: Path) -> None:
     running = begun(tmp_path, code, "compile", "model.onnx", "--validate=own:ends", "-o", "m.hyb")
     out, err = running.communicate(timeout=300)
     assert (running.returncode, out) == (2, "")
-    assert "hybridc: error: the process was ended before anything was done" in err
+    assert "hybridc: error: the process was ended from within" in err
     assert not (tmp_path / "m.hyb").exists()

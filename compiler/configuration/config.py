@@ -35,51 +35,55 @@ class HybridConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     # What to compile for, and by which passes
-    target: str = Field("cpu", description="cpu (this host), avx2, avx512, or a TVM target.")
-    threads: int | None = Field(None, ge=1, description="Threads to run on; all cores if not set.")
-    dtype: str = Field("auto", description="Precision to multiply in; auto: as the limits say.")
+    target: str = Field("cpu", description="cpu (this host), avx2, avx512, a GPU, or a TVM target.")
+    threads: int | None = Field(None, ge=1, description="Number of threads; default: one per core.")
+    dtype: str = Field("auto", description="Precision of products; auto: by the contract.")
     level: int = Field(
         2,
         ge=0,
         le=3,
-        description="Optimisation level.  0: only what makes the model run; 1: nothing that rounds"
-        " differently from the model; 2: all passes; 3: and kernels are tuned.",
+        description="Optimisation level.  0: only what makes the model run; 1: also what does not"
+        " change rounding; 2: all passes; 3: all passes, and kernels are tuned.",
     )
-    pipeline: str | None = Field(None, description="Passes to run; by the level if not set.")
+    pipeline: str | None = Field(None, description="The passes to run; default: by the level.")
     plugin: tuple[Path, ...] = Field(
-        (), description="Files with more passes, rules, strategies, backends."
+        (), description="Files that add passes, rules, strategies or backends."
     )
-    exact: bool = Field(False, description="Round as the model does.")
+    exact: bool = Field(False, description="Round as the model does: no Winograd convolution.")
     fallback: bool = Field(
-        True, description="Hand operators that cannot be compiled to ONNX Runtime, or refuse them."
+        True,
+        description="Let ONNX Runtime compute operators that cannot be compiled, or refuse them.",
     )
     backends: tuple[str, ...] = Field(
         ("tvm",),
-        description="Libraries that may compute kernels beside our own, each where it is measured"
-        " to be faster; the artifact then needs them.",
+        description="Libraries that may compute kernels where they are measured to be faster than"
+        " our own; the artifact then needs them.",
     )
 
     # The contract
-    max_latency: str | None = Field(None, description="The longest a call may take: 5ms, p99<=8ms.")
-    min_throughput: float | None = Field(None, description="The fewest calls per second.")
-    max_memory: str | None = Field(None, description="The most that a call may need at its peak.")
-    max_size: str | None = Field(None, description="The largest that the artifact may be.")
-    min_accuracy: dict[str, float] = Field({}, description="The worst that an output may be.")
-    max_drop: dict[str, float] = Field({}, description="How much lower validate's number may be.")
+    max_latency: str | None = Field(None, description="Longest time of a call: 5ms, p99<=8ms.")
+    min_throughput: float | None = Field(None, description="Fewest calls per second.")
+    max_memory: str | None = Field(None, description="Largest peak memory of a call.")
+    max_size: str | None = Field(None, description="Largest size of the artifact.")
+    min_accuracy: dict[str, float] = Field(
+        {}, description="Least accuracy of an output, by metric."
+    )
+    max_drop: dict[str, float] = Field({}, description="How much lower validate's result may be.")
     validate_with: str | None = Field(
-        None, alias="validate", description="Your own measure: package.module:function."
+        None, alias="validate", description="Your own metric: package.module:function."
     )
     calibration: Path | None = Field(
         None,
-        description="Inputs to verify and measure on; for int8, half of them give the ranges.",
+        description="Inputs to verify and measure on; for int8, half of them set the ranges.",
     )
     validation: Path | None = Field(
-        None, description="Other inputs to verify and measure on; all of calibration give ranges."
+        None,
+        description="Separate inputs to verify and measure on; all of calibration sets the ranges.",
     )
-    seed: int = Field(0, description="Seed of all that is drawn.")
-    verify: Literal["each", "end", "off"] = Field("end", description="When answers are compared.")
-    rtol: float | None = Field(None, description="Relative tolerance; by dtype if not set.")
-    atol: float | None = Field(None, description="Absolute tolerance; by dtype if not set.")
+    seed: int = Field(0, description="Seed of all random choices.")
+    verify: Literal["each", "end", "off"] = Field("end", description="When to compare answers.")
+    rtol: float | None = Field(None, description="Relative tolerance; default: by precision.")
+    atol: float | None = Field(None, description="Absolute tolerance; default: by precision.")
 
     # Which components, in which order
     strategy: str = Field(
@@ -89,68 +93,69 @@ class HybridConfig(BaseModel):
     mode: Mode | None = Field(
         None,
         description="Which component the budget goes to first: neural, quantum, superopt; or"
-        " balanced, dynamic (to what pays off), intelligent (by what was learnt).",
+        " balanced, dynamic (to what pays off), intelligent (by experience).",
     )
-    tier: Tier | None = Field(
-        None, description="A preset of components, trials and budget, from conservative to insane."
-    )
+    tier: Tier | None = Field(None, description="A preset for components, trials and budget.")
     components: tuple[str, ...] | None = Field(
         None,
-        description="The components that may be used; all that have stages if not set.",
+        description="The components to use; default: all that have stages.",
     )
     weights: dict[str, Share] = Field(
         {}, description="The weight of each component, in the budget and in hybrid efficiency."
     )
     adaptive: bool = Field(
-        False, description="Leave out stages that promise no more than the noise of a measurement."
+        False, description="Skip stages whose expected gain is within the noise."
     )
     predict: bool = Field(
-        False, description="Tell what each stage was expected to gain beside what it did."
+        False,
+        description="Report the gain that was expected of each stage, beside the measured one.",
     )
     depth: int = Field(
         2,
         ge=1,
         le=3,
-        description="How deep the analysis behind predictions goes: 1 the model as a whole, 2 each"
-        " kernel and the tuning log, 3 the measured time of each kernel.",
+        description="Depth of the analysis behind predictions: 1 the whole model, 2 each kernel and"
+        " the tuning log, 3 the measured time of each kernel.",
     )
     order: tuple[str, ...] = Field((), description="Stages or components that come first.")
     threshold: Share = Field(
-        0.0, ge=0, lt=1, description="The share that a stage must take off the costs to stay."
+        0.0, ge=0, lt=1, description="The share of the cost that a stage must save to be kept."
     )
     workers: int | None = Field(
-        None, ge=1, description="Processes of the strategy parallel; by the cores if not set."
+        None,
+        ge=1,
+        description="Number of processes for the strategy parallel; default: by the cores.",
     )
     levels: tuple[Level, ...] = Field(
-        ("graph", "subgraph", "kernel"), description="What hierarchical goes through, in order."
+        ("graph", "subgraph", "kernel"), description="The levels of the strategy hierarchical."
     )
     level_weights: dict[str, Share] = Field(
-        {}, description="The weight of each level in the budget; alike if not set."
+        {}, description="The weight of each level in the budget; default: equal."
     )
 
     # How long
-    budget: str | None = Field(None, description="Stop after this time with the best so far.")
+    budget: str | None = Field(None, description="Stop after this time, with the best result.")
     trials: int | None = Field(
-        None, ge=1, description="Points to measure for each kernel besides its default."
+        None, ge=1, description="Points to measure per kernel on average, besides its default."
     )
-    resume: bool = Field(True, description="Take stages' results that an interrupted call left.")
-    strict: bool = Field(False, description="Fail where a stage or a component does.")
+    resume: bool = Field(True, description="Reuse the finished stages of an interrupted call.")
+    strict: bool = Field(False, description="Fail if any stage or component fails.")
     profile: bool = Field(False, description="Report the time of each kernel.")
 
-    # Watching
+    # Monitoring
     monitor: bool = Field(
-        False, description="Sample CPU, memory, GPUs and energy meanwhile; curves in the report."
+        False, description="Sample CPU, memory, GPU and energy use; the report has the curves."
     )
-    monitor_interval: str = Field("100ms", description="How often the monitor samples.")
-    trace: Path | None = Field(None, description="Where to write a trace for Chrome or Perfetto.")
+    monitor_interval: str = Field("100ms", description="The time between two samples.")
+    trace: Path | None = Field(None, description="Write a trace for Perfetto or Chrome here.")
 
     # What was measured before
     log: str | None = Field(None, description="The tuning log: a path or a URL.")
     near: Literal["never", "tools", "any"] = Field(
-        "tools", description="Which records of other conditions count."
+        "tools", description="Which records to use where the log has none for these conditions."
     )
-    frozen: bool = Field(False, description="Fail (4) if a kernel has no record of these tools.")
-    lock: Path | None = Field(None, description="Take every schedule from this artifact or lock.")
+    frozen: bool = Field(False, description="Fail (exit code 4) if the log lacks a kernel.")
+    lock: Path | None = Field(None, description="Rebuild an artifact: take its schedules.")
 
     def __init__(self, **options: Any) -> None:
         """Take the fields by name; texts with units as on the command line."""
@@ -162,7 +167,7 @@ class HybridConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
-        """Refuse true and false for numbers, which pydantic takes for 1 and 0."""
+        """Refuse true and false as numbers, which pydantic reads as 1 and 0."""
         numbers = (
             cast("Mapping[str, Any]", value).values() if isinstance(value, Mapping) else [value]
         )
@@ -185,7 +190,7 @@ class HybridConfig(BaseModel):
     def read(cls, path: Path) -> "HybridConfig":
         """Read a file that ends in .toml, .yaml or .yml.
 
-        Raises InputError where it cannot be read, or a key or a value in it is wrong.
+        Raises InputError if it cannot be read, or a key or value in it is wrong.
         """
         try:
             return cls(**_parsed(path))

@@ -34,14 +34,14 @@ config = hybridc.HybridConfig.read(Path("fast.toml"))
 artifact = hybridc.compile("model.onnx", config=config)
 ```
 
-What stands on the command line goes before what stands in the file, and an argument of
-`hybridc.compile` that is not its default before what stands in the configuration. A file ends in
-`.toml`, or in `.yaml` or `.yml` (`pip install 'hybridc[yaml]'`). A key that is not known is an
-error, which names the nearest one. On the command line, lists are written with commas
-(`--order bf16,tuned`), and tables once for each entry (`--weights neural=0.6`).
+The command line overrides the file, and an argument of `hybridc.compile` that is not its default
+overrides the configuration. The file's name ends in `.toml`, or in `.yaml` or `.yml`
+(`pip install 'hybridc[yaml]'`). An unknown key is an error, which names the nearest one. On the
+command line, lists are separated by commas (`--order bf16,tuned`), and tables are given by
+repeating the option (`--weights neural=0.6`).
 
-What strategies, modes and components do is told in [strategies](strategies.md), what the limits
-mean in [contracts](contract.md).
+[Strategies](strategies.md) explains strategies, modes and components, and [contracts](contract.md)
+the limits.
 
 | name | type | default | meaning |
 |---|---|---|---|

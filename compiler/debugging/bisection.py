@@ -103,7 +103,7 @@ def first_wrong(found: Run, complain: Complaint) -> Culprit | None:
         return None
     if (first := said(0)) is not None:
         return Culprit(None, "", first, stages[0].module)
-    at = _transition(0, len(stages) - 1, lambda index: said(index) is not None)
+    at = _transition(len(stages) - 1, lambda index: said(index) is not None)
     return _culprit(found, at, said(at) or last, complain)
 
 
@@ -121,8 +121,9 @@ def _text(step: Pass | None) -> str:
     return "the import" if step is None else plugin.text(step)
 
 
-def _transition(low: int, high: int, bad: Callable[[int], bool]) -> int:
-    """The place of a bad one behind a good one, between a good `low` and a bad `high`."""
+def _transition(high: int, bad: Callable[[int], bool]) -> int:
+    """The index of a bad one right after a good one, where 0 is good and `high` is bad."""
+    low = 0
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if bad(middle) else (middle, high)
@@ -154,7 +155,7 @@ def find_kernel(
 
     if not names or not bad(len(names)):
         return None
-    return names[_transition(0, len(names), bad) - 1]
+    return names[_transition(len(names), bad) - 1]
 
 
 def _kernels(module: IRModule) -> dict[str, tuple[Any, Any]]:

@@ -47,9 +47,9 @@ class Load:
         return watch
 
 
-def busy_cores(interval: float = INTERVAL) -> float:
-    """Cores that other programs keep busy now; takes `interval` seconds."""
-    return Load.during(interval).others()
+def busy_cores() -> float:
+    """Cores that other programs keep busy now; takes `INTERVAL` seconds."""
+    return Load.during(INTERVAL).others()
 
 
 def come_to_rest() -> None:

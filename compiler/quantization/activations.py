@@ -161,11 +161,11 @@ def of_feeds(
     return Calibration(ordered, given, told, seed)
 
 
-def of_nothing(module: IRModule, seed: int = 0) -> Calibration:
+def of_nothing(module: IRModule) -> Calibration:
     """Calibrate on random inputs for the parameters of `main`."""
     params: list[Any] = list(module["main"].params)
     specs = tuple(TensorSpec(f"x{i}", shape(p), str(p.ty.dtype)) for i, p in enumerate(params))
-    return of_feeds(random_feeds(specs, seed), specs, "random inputs", given=False)
+    return of_feeds(random_feeds(specs, 0), specs, "random inputs", given=False)
 
 
 def random_feeds(inputs: tuple[TensorSpec, ...], seed: int) -> calibration.Feeds:

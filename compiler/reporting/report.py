@@ -15,7 +15,7 @@ from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.orchestration.contributions import Hybrid
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_duration
+from hybridc.compiler.units import format_duration, format_point
 
 if TYPE_CHECKING:
     from hybridc.compiler.memory import Memory  # imports TVM, which takes its time
@@ -183,10 +183,7 @@ class Report:
         return table(("stage", "time"), [*rows, ("total", f"{total:.3f} s")])
 
     def _kernels(self) -> str:
-        rows = [
-            (record.kernel, record.rule, " ".join(f"{k}={v}" for k, v in record.point.items()))
-            for record in self.kernels
-        ]
+        rows = [(record.kernel, record.rule, format_point(record.point)) for record in self.kernels]
         return table(("kernel", "rule", "point"), rows) if rows else ""
 
     def _regions(self) -> str:

@@ -9,7 +9,7 @@ from hybridc.compiler.measurement.profile import KernelTime, Profile
 from hybridc.compiler.reporting import page
 from hybridc.compiler.reporting.page import Element, element
 from hybridc.compiler.reporting.report import Stage
-from hybridc.compiler.units import counted, format_duration, format_size
+from hybridc.compiler.units import counted, format_duration, format_point, format_size
 
 Entries = Mapping[str, Mapping[str, Any]]  # what an artifact's report says of each kernel
 
@@ -116,7 +116,7 @@ def _row(name: str, drawing: Element, first: str, second: str, more: Element | N
 
 def _details(entry: Mapping[str, Any], kernel: KernelTime | None) -> Element:
     """What is known of a kernel beside its bar, and why other rules did not take it."""
-    point = " ".join(f"{knob}={value}" for knob, value in mapping(entry.get("point")).items())
+    point = format_point(mapping(entry.get("point")))
     facts = [f"rule {entry.get('rule', '-')}", f"point {point or '-'}"]
     flops, moved = number(entry.get("flops")), number(entry.get("bytes"))
     facts.append(f"{flops / 1e6:.4g} MFLOP and {format_size(moved)} a call")

@@ -10,6 +10,7 @@ from typing import Any
 from hybridc.compiler.tables import table
 from hybridc.compiler.tuning import cost_model
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.units import format_point
 
 _LEAST = 3  # pairs of numbers, for a rank correlation to say anything
 _SHOWN = 4  # points of a kernel, the fastest, besides its default
@@ -44,7 +45,11 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     points = [
-        (row["kernel"], *(_number(each[name]) for name in (*_MODELS, "measured")), _point(each))
+        (
+            row["kernel"],
+            *(_number(each[name]) for name in (*_MODELS, "measured")),
+            format_point(each["point"]),
+        )
         for row in rows
         for each in _shown(row["predicted"])
     ]
@@ -86,7 +91,3 @@ def _shown(points: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _point(each: Mapping[str, Any]) -> str:
-    return " ".join(f"{knob}={value}" for knob, value in each["point"].items())

@@ -10,7 +10,7 @@ from hybridc.compiler.tables import table
 from hybridc.compiler.tuning import explained, tasks
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
-from hybridc.compiler.units import counted, format_durations
+from hybridc.compiler.units import counted, format_durations, format_point
 
 
 def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
@@ -117,5 +117,5 @@ def _row(row: Mapping[str, Any], written_default: str, written_best: str) -> tup
         written_default,
         written_best,
         f"{default / best:.2f}" if default and best else "-",
-        " ".join(f"{knob}={value}" for knob, value in (row["point"] or {}).items()) or "-",
+        format_point(row["point"] or {}) or "-",
     )

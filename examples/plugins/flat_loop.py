@@ -26,21 +26,25 @@ class FlatLoop(ScheduleRule):
     most: int = 4096  # elements; more are worth the threads that `elementwise` gives them
 
     def match(self, func: PrimFunc, target: Target) -> Match | NotApplicable:
-        """Take one block without sums, over sizes that are known."""
+        """Take one block without sums, with loops of known size."""
+        if func.body.block.name_hint != "root":
+            return NotApplicable("it is opaque: its loops stand outside of blocks")
         schedule = s_tir.Schedule(func)
         block, *others = schedule.get_child_blocks(schedule.get_sblock("root"))
         axes = schedule.get(block).iter_vars
-        if others or any(int(axis.iter_type) != tirx.IterVar.DataPar for axis in axes):
+        if others or any(axis.iter_type != tirx.IterVar.DataPar for axis in axes):
             return NotApplicable("it is not a single elementwise block")
+        if not schedule.get_loops(block):
+            return NotApplicable("it has no loops")
         extents = [axis.dom.extent for axis in axes]
-        if not axes or not all(isinstance(extent, tirx.IntImm) for extent in extents):
-            return NotApplicable("it has no axes of known size")
+        if not all(isinstance(extent, tirx.IntImm) for extent in extents):
+            return NotApplicable("its sizes are open")
         if (elements := prod(map(int, extents))) > self.most:
             return NotApplicable(f"it has {elements} elements, more than {self.most}")
         return Match(func, target)
 
     def knobs(self, match: Match) -> Space:
-        """`lanes` of the vectors."""
+        """The number of `lanes` in a vector."""
         return {"lanes": (4, 8, 16)}
 
     def default(self, match: Match, target: Target) -> Point:
@@ -48,7 +52,7 @@ class FlatLoop(ScheduleRule):
         return {"lanes": target.lanes()}
 
     def schedule(self, match: Match, point: Point) -> Schedule:
-        """Fuse all loops, and split vectors off."""
+        """Fuse all loops, then split off a vector."""
         schedule = s_tir.Schedule(match.func)
         (block,) = schedule.get_child_blocks(schedule.get_sblock("root"))
         loop = schedule.fuse(*schedule.get_loops(block))

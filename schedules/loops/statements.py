@@ -64,6 +64,11 @@ def long(value: int) -> Expr:
     return tirx.const(value, "int64")
 
 
+def ramp(first: Expr | int, lanes: int) -> Expr:
+    """The places of a vector's lanes, from the first on."""
+    return tirx.Ramp(long(first) if isinstance(first, int) else first, long(1), lanes)
+
+
 def number_like(value: int, like: Expr) -> Expr:
     """A number of another expression's type."""
     return tirx.const(value, str(like.ty.dtype))

@@ -150,7 +150,7 @@ class Writer:
         store = tirx.BufferStore(
             band,
             tirx.Broadcast(tirx.const(0, str(band.dtype)), lanes),
-            [_ramp(base + start + at * lanes, lanes)],
+            [statements.ramp(base + start + at * lanes, lanes)],
         )
         return [statements.loop(at, (end - start) // lanes, store)]
 
@@ -162,10 +162,13 @@ class Writer:
 
         def put(phase: int, column: Expr, value: Expr, width: int) -> Statement:
             at = base + (phase * row.length + row.before) + column
-            return tirx.BufferStore(band, value, [_ramp(at, width) if width > 1 else at])
+            return tirx.BufferStore(band, value, [statements.ramp(at, width) if width > 1 else at])
 
         def vector(first: Expr) -> Statement:
-            loads = [image[*place, _ramp(first * stride + i * lanes, lanes)] for i in range(stride)]
+            loads = [
+                image[*place, statements.ramp(first * stride + i * lanes, lanes)]
+                for i in range(stride)
+            ]
             return statements.sequence(
                 [put(p, first, _every(loads, p, stride, lanes), lanes) for p in range(stride)]
             )
@@ -178,7 +181,7 @@ class Writer:
             parts += self._covered(whole, lanes, vector)
             done = whole
         elif stride == 1:
-            loads = image[*place, _ramp(statements.long(0), whole) if whole > 1 else 0]
+            loads = image[*place, statements.ramp(statements.long(0), whole) if whole > 1 else 0]
             parts.append(put(0, statements.long(0), loads, whole))
             done = whole
         else:
@@ -218,8 +221,8 @@ class Writer:
             for v in range(vectors):
                 own = row * vectors + v
                 at = start + starts[v] + (line * self.row.size + self.row.place(column))
-                value = band[_ramp(at, lanes)] * weight
-                place = [_ramp(own * lanes, lanes)]
+                value = band[statements.ramp(at, lanes)] * weight
+                place = [statements.ramp(own * lanes, lanes)]
                 made.append(
                     tirx.BufferStore(sums, sums[place[0]] + value if own in begun else value, place)
                 )
@@ -271,8 +274,3 @@ def _every(loads: list[Expr], phase: int, stride: int, lanes: int) -> Expr:
         return loads[0]
     picked = [tirx.const(phase + stride * lane, "int32") for lane in range(lanes)]
     return tirx.Shuffle(loads, picked)
-
-
-def _ramp(first: Any, lanes: int) -> Expr:
-    start = statements.long(first) if isinstance(first, int) else first
-    return tirx.Ramp(start, statements.long(1), lanes)

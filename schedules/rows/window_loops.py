@@ -230,7 +230,7 @@ class Writer:
         def vector(first: Expr) -> Statement:
             tile = statements.scratch(lanes, windows.dtype)
             taps = [self._picked(row, first, tap * windows.dilation) for tap in range(windows.taps)]
-            made = self._combined(tile, [_ramp(0, lanes)], taps)
+            made = self._combined(tile, [statements.ramp(0, lanes)], taps)
             lane = statements.counter("lane")
             store = self._output({**places, windows.column: first + lane}, tile[lane])
             kind = tirx.ForKind.VECTORIZED if count > 1 else tirx.ForKind.SERIAL
@@ -243,11 +243,13 @@ class Writer:
         """Lanes of the row, a stride apart."""
         stride, lanes = self.windows.stride, self.lanes
         if stride == 1:
-            return row[_ramp(first + offset, lanes)]
+            return row[statements.ramp(first + offset, lanes)]
         if stride > _SHUFFLED:
             return row[tirx.Ramp(first * stride + offset, statements.long(stride), lanes)]
         start, phase = offset // stride * stride, offset % stride
-        parts = [row[_ramp(first * stride + (start + i * lanes), lanes)] for i in range(stride)]
+        parts = [
+            row[statements.ramp(first * stride + (start + i * lanes), lanes)] for i in range(stride)
+        ]
         picked = [tirx.const(phase + stride * lane, "int32") for lane in range(lanes)]
         return tirx.Shuffle(parts, picked)
 
@@ -284,11 +286,6 @@ class Writer:
         made = statements.loop(place, whole, vector(place * wide))
         last = [vector(statements.long(count - wide))] if rest else []
         return statements.sequence([made, *last])
-
-
-def _ramp(first: Any, lanes: int) -> Expr:
-    start = statements.long(first) if isinstance(first, int) else first
-    return tirx.Ramp(start, statements.long(1), lanes)
 
 
 def _cast(value: Expr, dtype: str) -> Expr:

@@ -20,7 +20,7 @@ def operand(c: Call, name: str, kind: str) -> Expr:
     value = c[name]
     if not hasattr(value, "ty"):
         return constant(np.asarray(value), kind)
-    return value if dtype(value) == kind else c.scope.astype(value, kind)
+    return c.scope.as_type(value, kind)
 
 
 def _arithmetic(operator: str, second: str = "other") -> Converter:

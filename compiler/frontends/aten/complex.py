@@ -78,18 +78,14 @@ def _of(c: Call, name: str) -> tuple[Any, Any]:
         return number.real, number.imag
     if name in c.complex:
         return parts(s, value)
-    value = _as(s, value, c.part)
+    value = s.as_type(value, c.part)
     return value, s.zeros_like(value)
 
 
 def _complex(c: Call) -> Expr:
     s, shape = c.scope, list(c.results[0][0])
-    both = [s.broadcast_to(_as(s, c[name], c.part), shape) for name in ("real", "imag")]
+    both = [s.broadcast_to(s.as_type(c[name], c.part), shape) for name in ("real", "imag")]
     return paired(s, *both)
-
-
-def _as(s: Scope, x: Expr, kind: str) -> Expr:
-    return x if dtype(x) == kind else s.astype(x, kind)
 
 
 def _polar(c: Call) -> Expr:
@@ -203,8 +199,8 @@ def _cast(c: Call) -> Expr:
     s, kind = c.scope, c.part
     real, imaginary = _of(c, "self")
     if not c.gives_complex:
-        return _as(s, real, kind)
-    return paired(s, _as(s, real, kind), _as(s, imaginary, kind))
+        return s.as_type(real, kind)
+    return paired(s, s.as_type(real, kind), s.as_type(imaginary, kind))
 
 
 def _fourier(one_sided: bool, to_real: bool) -> Converter:
@@ -231,7 +227,7 @@ def _fourier(one_sided: bool, to_real: bool) -> Converter:
         scale = _scale(c, forward)
         x = x if scale == 1 else s.multiply(x, scale)
         x = s.squeeze(x, axis=[rank - 1]) if to_real else x
-        return _as(s, x, kind)
+        return s.as_type(x, kind)
 
     return convert
 

@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 from tvm.script import tirx
 
-from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype, static
+from hybridc.compiler.frontends.onnx.node import Expr, Scope, static
 
 Shapes = Sequence[tuple[tuple[int, ...], str]]
 
@@ -35,10 +35,10 @@ def batched(scope: Scope, x: Expr, rank: int) -> Expr:
 
 def wide(scope: Scope, x: Expr) -> Expr:
     """A tensor as float64."""
-    return x if dtype(x) == "float64" else scope.astype(x, "float64")
+    return scope.as_type(x, "float64")
 
 
 def as_result(scope: Scope, x: Expr, shape: Sequence[int], kind: str) -> Expr:
     """A tensor in the shape and type that torch gives it."""
     x = x if static(x) == tuple(shape) else scope.reshape(x, list(shape))
-    return x if dtype(x) == kind else scope.astype(x, kind)
+    return scope.as_type(x, kind)

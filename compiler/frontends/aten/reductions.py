@@ -44,7 +44,7 @@ def _accumulated(operator: str) -> Converter:
 
     def convert(c: Call) -> Expr:
         s, x = c.scope, c["self"]
-        x = x if dtype(x) == c.part else s.astype(x, c.part)
+        x = s.as_type(x, c.part)
         return x if not static(x) else getattr(s, operator)(x, axis=_axes(c), keepdims=_kept(c))
 
     return convert

@@ -54,7 +54,7 @@ def _converted(node: Node, kind: str) -> Expr:
         return x if kind == "float32" else s.astype(x, kind)
     if dtype(x) not in ("float32", "float16", "bfloat16"):
         raise UnsupportedError(f"a cast of {source} to {kind}, which would round twice")
-    return _narrowed(node, x if dtype(x) == "float32" else s.astype(x, "float32"), kind)
+    return _narrowed(node, s.as_type(x, "float32"), kind)
 
 
 def _widened(node: Node, x: Expr, kind: str) -> Expr:

@@ -45,6 +45,10 @@ class Scope:
         """Bind an expression; a constant or variable is itself."""
         return value if is_atom(value) else self._builder.emit(value)
 
+    def as_type(self, value: Expr, kind: str) -> Expr:
+        """A tensor with elements of this type; the very tensor if it has them."""
+        return value if dtype(value) == kind else self.astype(value, kind)
+
     def te(self, kernel: Callable[..., Any], *operands: Expr) -> Expr:
         """Bind a loop nest, where no operator of Relax computes the same."""
         return self._builder.emit_te(kernel, *operands)

@@ -43,16 +43,12 @@ def _dft(node: Node) -> Expr:
     else:
         bins = length // 2 + 1 if one_sided else length
         spectrum = transform(s, moved, length, bins, inverse)
-    return _narrow(s, to_front(s, spectrum, axis, rank), dtype(x))
+    return s.as_type(to_front(s, spectrum, axis, rank), dtype(x))
 
 
 def wide(s: Expr, x: Expr) -> Expr:
     """As float64: bins that cancel to nothing would keep the rounding of all that was added."""
-    return x if dtype(x) == "float64" else s.astype(x, "float64")
-
-
-def _narrow(s: Expr, x: Expr, kind: str) -> Expr:
-    return x if dtype(x) == kind else s.astype(x, kind)
+    return s.as_type(x, "float64")
 
 
 def _check(length: int, x: Expr) -> None:
@@ -210,7 +206,7 @@ def _stft(node: Node) -> Expr:
         cut = s.multiply(cut, s.reshape(window, [1, 1, length, 1]))
     cut = wide(s, cut)
     bins = length // 2 + 1 if node.get("onesided", 1) else length
-    return _narrow(s, transform(s, cut, length, bins, inverse=False), dtype(x))
+    return s.as_type(transform(s, cut, length, bins, inverse=False), dtype(x))
 
 
 CONVERTERS: Mapping[str, Converter] = MappingProxyType({"DFT": _dft, "STFT": _stft})

@@ -64,9 +64,9 @@ def domain_of(node: Proto) -> str:
     return "" if node.domain == "ai.onnx" else str(node.domain)
 
 
-def opset_of(proto: Proto, domain: str = "") -> int:
-    """The version of a domain's operators that a model uses."""
-    found = [o.version for o in proto.opset_import if domain_of(o) == domain]
+def opset_of(proto: Proto) -> int:
+    """The version of ONNX's own operators that a model uses."""
+    found = [o.version for o in proto.opset_import if domain_of(o) == ""]
     return int(max(found, default=1))
 
 
