@@ -14,7 +14,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, packed, point_figures, tiling
+from hybridc.schedules.products import contraction, packed, point_figures, registers, tiling
 from hybridc.schedules.products.contraction import Contraction
 
 # Panels of two vectors are two streams from memory for each thread; with four, eight or one,
@@ -69,7 +69,7 @@ class SkinnyDense(ScheduleRule):
         """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
         problem = match.problem
         vectors = _VECTORS if match.pairs else 1
-        fitting = [r for r, v in tiling.tiles(target) if v == vectors and r <= _ROWS]
+        fitting = [r for r, v in registers.tiles(target) if v == vectors and r <= _ROWS]
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}
