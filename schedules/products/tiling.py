@@ -140,16 +140,16 @@ def _around(problem: Problem, rows: int, vectors: int, target: Target) -> float:
 
     A multiply-add of three registers takes the port through which adders read, and an epilogue
     waits.  One whose activation comes from memory, as for a single vector, does not: 336x64x192
-    with ReLU takes 70.4 to 70.9 us in tiles of one vector, whose multiply-adds take 70.3, and 71.7
-    to 73.7 in wider ones (Zen 4, 1 thread).  But each vector then reads its tile's activations
-    again, which costs as much where they leave the L1 cache: 196x1024x256 takes 442 us by 6 x 4,
-    and 455 by 7 x 1.
+    with ReLU takes 70.4 to 70.9 us so, of which multiply-adds take 70.3, else 71.7 to 73.7 (Zen 4).
     """
     apart = vectors == 1 and target.vector_registers >= registers.EMBEDDED
-    near = 4 * problem.depth * (_MOST_ROWS + problem.lanes) < target.l1
-    if apart and near and problem.height == 1:
-        return 0.2 * rows + 10
-    return 2.0 * rows * vectors + 20
+    return 0.2 * rows + 10 if apart and _shallow(problem, target) else 2.0 * rows * vectors + 20
+
+
+def _shallow(problem: Problem, target: Target) -> bool:
+    """Whether the L1 cache holds the activations of a matrix product's tile beside its weights."""
+    size = 4 * problem.depth * (_MOST_ROWS + problem.lanes)
+    return problem.height == 1 and size < target.l1
 
 
 def _panel_bytes(problem: Problem, vectors: int) -> float:
@@ -208,7 +208,7 @@ def kernel_cycles(
     # What a thread reads of the weights comes from memory first, then again if not all of it stays.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
-    kept = activations + panels * panel_bytes < _ROOM * target.l2
+    kept = _shallow(problem, target) and activations + panels * panel_bytes < _ROOM * target.l2
     # No panel of a depthwise window reads another's, and a thread's next task the same halo.
     read = rounds * own + problem.halo_bytes if problem.shared == 1 else passes * activations
     machine = target.machine
@@ -227,7 +227,8 @@ def _strips(problem: Problem, tile: tuple[int, int], chunk: int, target: Target)
     of few registers have few rows, which find room.
     """
     rows, vectors = tile
-    if problem.height > 1 or chunk == 1 or target.vector_registers < registers.EMBEDDED:
+    high = target.vector_registers >= registers.EMBEDDED and _shallow(problem, target)
+    if chunk == 1 or not high:
         return 0.0
     return _STRIP * rows * vectors / cache_sets.distinct(problem.columns * 4, target)
 
