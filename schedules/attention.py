@@ -23,6 +23,7 @@ from hybridc.schedules.products import (
     dot_products,
     packing,
     point_figures,
+    registers,
     tiling,
 )
 
@@ -125,7 +126,7 @@ class Attention(ScheduleRule):
 
     def knobs(self, match: AttentionMatch) -> Space:
         """Rows of a block, vectors of a register tile; blocks of rows and heads in a task."""
-        fitting = [t for t in tiling.tiles(match.target) if t[0] <= match.rows]
+        fitting = [t for t in registers.tiles(match.target) if t[0] <= match.rows]
         blocks = {d for rows, _ in fitting for d in tiling.divisors(-(-match.rows // rows))}
         return {
             "rows": tuple(sorted({rows for rows, _ in fitting})),
@@ -140,7 +141,7 @@ class Attention(ScheduleRule):
         rows, vectors = tiling.choose_tile(problem, target, _ROWS)
         if match.features % match.width:
             vectors = problem.panels(1)
-            fitting = [n for n, count in tiling.tiles(target) if n in _ROWS and count >= vectors]
+            fitting = [n for n, count in registers.tiles(target) if n in _ROWS and count >= vectors]
             rows = max((n for n in fitting if n <= match.rows), default=1)
         blocks = -(-match.rows // rows)
         balanced = [

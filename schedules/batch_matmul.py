@@ -33,6 +33,7 @@ class BatchMatmul(Tiled):
         problem = tiling.Problem(
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
             **accumulators.costs(schedule, product, target),
+            packs=True,
         )
         return Contraction(func, target, problem)
 

@@ -11,6 +11,7 @@ from hybridc.schedules.products import (
     dot_products,
     image_padding,
     prefetch,
+    registers,
     shared_taps,
     tiling,
 )
@@ -102,4 +103,4 @@ def _held(schedule: Schedule, product: Any, target: Target) -> int:
     """Registers for activations of float32 that are read again; narrow ones come in groups."""
     *_, taps, channels = contraction.extents(schedule, product)
     wide = contraction.source_bytes(schedule, product) == 4
-    return tiling.held(taps * channels, target) if wide else 0
+    return registers.held(taps * channels, target) if wide else 0

@@ -7,7 +7,13 @@ import numpy as np
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, depthwise, image_padding, tiling
+from hybridc.schedules.products import (
+    cache_sets,
+    contraction,
+    depthwise,
+    image_padding,
+    tiling,
+)
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.tiled import Tiled
 
@@ -94,7 +100,7 @@ def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
     _, image, width, channels = contraction.source_shape(schedule, product)
     # Between the rows of a dilated window lie others, which are read again as well.
     reach = max(window, image - (height - 1) * max(1, image // height))
-    crowded = tiling.crowded_lines(channels * 4, reach * width, target) > 0
+    crowded = cache_sets.crowded_lines(channels * 4, reach * width, target) > 0
     return window <= _LOW and (target.threads > 1 or crowded)
 
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.kernels.packing import FEW_ROWS, waits_for_weights
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, packed, tiling
+from hybridc.schedules.products import contraction, packed, registers
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.tiled import Tiled
 
@@ -58,7 +58,7 @@ class SkinnyDense(Tiled):
         """Two vectors by as many rows as registers hold; each panel meets all rows at once."""
         problem = match.problem
         vectors = _VECTORS if match.pairs else 1
-        fitting = [r for r, v in tiling.tiles(target) if v == vectors and r <= _ROWS]
+        fitting = [r for r, v in registers.tiles(target) if v == vectors and r <= _ROWS]
         tiles = -(-problem.rows // max(fitting))
         rows = -(-problem.rows // tiles)
         return {"rows": rows, "vectors": vectors, "chunk": problem.units(rows), "panels": 1}

@@ -13,7 +13,7 @@ from hybridc.compiler.interfaces import (
 )
 from hybridc.compiler.kernels.weight_only import KIND, UNPACK
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import contraction, tiling
+from hybridc.schedules.products import contraction, registers, tiling
 from hybridc.schedules.products.contraction import Contraction
 from hybridc.schedules.products.tiled import Tiled
 from hybridc.schedules.products.tiling import Problem
@@ -77,7 +77,7 @@ class WeightOnlyDense(Tiled):
         """
         problem = match.problem
         vectors = match.width // problem.lanes
-        if problem.rows <= max(rows for rows, v in tiling.tiles(target) if v == vectors):
+        if problem.rows <= max(rows for rows, v in registers.tiles(target) if v == vectors):
             return {"rows": problem.rows, "vectors": vectors, "chunk": 1, "panels": 1, "cached": 0}
         return min(self._panels(match), key=lambda point: self.estimate(match, point))
 

@@ -88,3 +88,14 @@ def test_sums_are_divided_where_few_wait_for_each_other() -> None:
     assert sums(31, 8) == 1  # nothing divides it that finds registers
     assert sums(1024, 64) == 2
     assert sums(64, 16, rows=4) == 1
+
+
+@pytest.mark.parametrize("cpu", CPUS)
+def test_divided_sums_are_added_up_in_vectors_of_columns(cpu: str) -> None:
+    chosen = target.parse(cpu, threads=1)
+    packed = packing.pack_matrix(np.zeros((512, 16), np.float32), chosen.lanes())
+    match: Any = Dense().match(contractions.dense((3, 512), packed, 16, F32), chosen)
+    point = {"rows": 3, "vectors": 1, "chunk": 1, "panels": 1}
+    assert tiling.sums(match.problem, 3, 1, chosen) > 1
+    # Vectors of rows would be cut off at the third.
+    assert "T.where" not in Dense().schedule(match, point).mod["main"].script()

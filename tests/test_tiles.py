@@ -3,22 +3,22 @@
 import pytest
 
 from hybridc.compiler import target
-from hybridc.schedules.products import depthwise, tiling
+from hybridc.schedules.products import depthwise, registers, tiling
 
 AVX2, AVX512 = (target.parse(cpu, threads=2) for cpu in ("avx2", "avx512"))
 
 
 def test_tiles_leave_registers_to_their_operands() -> None:
     for cpu in (AVX2, AVX512):
-        for rows, vectors in tiling.tiles(cpu):
+        for rows, vectors in registers.tiles(cpu):
             assert rows * vectors + vectors + 1 <= cpu.vector_registers
-        for rows, vectors in tiling.tiles(cpu, parts=2):
+        for rows, vectors in registers.tiles(cpu, parts=2):
             assert rows * vectors + 2 * vectors + 2 <= cpu.vector_registers
 
 
 def test_what_is_broadcast_for_one_vector_takes_registers_without_embedded_broadcasts() -> None:
-    assert max(rows for rows, vectors in tiling.tiles(AVX2) if vectors == 1) == 7
-    assert max(rows for rows, vectors in tiling.tiles(AVX512) if vectors == 1) == 16
+    assert max(rows for rows, vectors in registers.tiles(AVX2) if vectors == 1) == 7
+    assert max(rows for rows, vectors in registers.tiles(AVX512) if vectors == 1) == 16
 
 
 @pytest.mark.parametrize(("shared", "most"), [(0, 4), (8, 1), (16, 2), (24, 3)])
@@ -42,3 +42,20 @@ def test_depthwise_tiles_take_whole_lines(
     cpu: target.Target, pixels: int, columns: int, itemsize: int, wanted: int
 ) -> None:
     assert depthwise.vectors(pixels, columns, cpu.lanes(), itemsize) == wanted
+
+
+@pytest.mark.parametrize(
+    ("cpu", "depth", "wanted"), [(AVX512, 64, 1), (AVX512, 512, 2), (AVX2, 64, 2)]
+)
+def test_shallow_products_are_tiled_by_one_vector_where_it_hides_the_epilogue(
+    cpu: target.Target, depth: int, wanted: int
+) -> None:
+    size = 4 * depth
+    problem = tiling.Problem(1, 1, 3136, 256, depth, size, 3136 * size, cpu.lanes())
+    assert tiling.default(problem, cpu)["vectors"] == wanted
+
+
+def test_a_tile_of_a_whole_image_row_has_accumulators_to_spare() -> None:
+    problem = tiling.Problem(1, 4, 4, 512, 4608, 4096, 165_888, AVX512.lanes())
+    tile = tiling.default(problem, AVX512)
+    assert tile["rows"] * tile["vectors"] > 4  # as many are under way, but for those at the ends

@@ -1,6 +1,6 @@
 """The innermost part of every product: a tile of accumulators that stays in registers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import tirx
@@ -85,22 +85,25 @@ def divided(
     def compute(at: Any) -> None:
         for block in (product, partial):
             schedule.compute_at(block, at, preserve_unit_loops=True)
-        _added(schedule, product, lanes)
-        _added(schedule, partial, lanes, 1)
+        *_, depth, row, column = schedule.get_loops(product)
+        schedule.unroll(depth)
+        _added(schedule, product, (row, column), depth, lanes)
+        *_, part, row, column, depth = schedule.get_loops(partial)
+        _added(schedule, partial, (part, row, column), depth, lanes)
 
     return compute
 
 
-def _added(schedule: Schedule, block: Any, lanes: int, parts: int = 0) -> None:
-    """Sum a block up over its last loop, all else inside; `parts` are loops before the rows'."""
-    *spatial, column, depth = schedule.get_loops(block)[-3 - parts :]
+def _added(schedule: Schedule, block: Any, spatial: Sequence[Any], depth: Any, lanes: int) -> None:
+    """Sum a block up over its depth, its other loops inside, the last of them in vectors."""
+    *outer, column = spatial
     vector, lane = schedule.split(column, [None, lanes])
-    schedule.reorder(depth, *spatial, vector, lane)
+    schedule.reorder(depth, *outer, vector, lane)
     schedule.vectorize(lane)
     init = schedule.decompose_reduction(block, depth)
-    *starts, start = schedule.get_loops(init)[-3 - parts :]
+    *starts, start = schedule.get_loops(init)[-len(spatial) - 1 :]
     schedule.vectorize(start)
-    for loop in (*spatial, vector, *starts, *(() if parts else (depth,))):
+    for loop in (*outer, vector, *starts):
         schedule.unroll(loop)
 
 

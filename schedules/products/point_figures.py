@@ -10,7 +10,7 @@ from math import gcd, log2
 from hybridc.compiler.interfaces import Point
 from hybridc.compiler.kernels.winograd_work import Work
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import tiling
+from hybridc.schedules.products import cache_sets
 from hybridc.schedules.products.tiling import Problem
 from hybridc.schedules.rows.row_stages import Rows
 
@@ -67,7 +67,7 @@ def tiled(problem: Problem, point: Point, target: Target) -> Figures:
         panel=panel,
         passes=problem.height * -(-problem.rows // rows) * part,
     )
-    crowded = tiling.crowded_lines(problem.row_stride, rows, target)
+    crowded = cache_sets.crowded_lines(problem.row_stride, rows, target)
     return {
         **of_sizes(sizes, target),
         "crowded lines": float(crowded),

@@ -21,7 +21,7 @@ from hybridc.compiler.interfaces import PrimFunc, Schedule
 from hybridc.compiler.target import Target
 from hybridc.schedules.loops import access, vector_loops
 from hybridc.schedules.loops.statements import number_like
-from hybridc.schedules.products import contraction
+from hybridc.schedules.products import contraction, registers
 from hybridc.schedules.products.tiling import Problem
 
 Statement = Any  # tvm.tirx.Stmt
@@ -32,8 +32,6 @@ _MARK = "hybridc.taps"
 _FLOAT32 = 4
 
 
-# Registers with which instructions broadcast an operand from memory: a load costs nothing then.
-_EMBEDDED = 32
 # Channels from which on the taps in a padding are skipped one by one, and each reads for itself.
 _DEEP = 16
 # Columns of a window whose weights find registers beside eight accumulators.
@@ -49,7 +47,8 @@ def shared(schedule: Schedule, product: Any, target: Target) -> int:
     columns, depth = contraction.extents(schedule, product)[-2:]
     few = depth < _DEEP and depth < contraction.source_shape(schedule, product)[3]
     wide = contraction.source_bytes(schedule, product) == _FLOAT32
-    embedded = target.vector_registers >= _EMBEDDED
+    # A load costs nothing where a multiply-add broadcasts what it brings.
+    embedded = target.vector_registers >= registers.EMBEDDED
     return columns if few and wide and columns <= _WIDEST and not embedded else 1
 
 

@@ -8,12 +8,12 @@ column panels.
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cache
-from math import gcd
+from math import ceil
 
 from hybridc.compiler.interfaces import Point, Space
 from hybridc.compiler.target import Target
+from hybridc.schedules.products import cache_sets, registers
 
-_LINE = 64
 # Cycles until the result of a multiply-add may be added to.
 _LATENCY = 4
 # Multiply-adds a cycle where vectors are narrow.
@@ -24,12 +24,13 @@ _LOAD = 0.6
 _SHARE = 0.75
 # Cycles of a step for each line that other rows push out of the L1 cache, measured.
 _CONFLICT = 2.0
-# With so many registers come instructions that broadcast an operand from memory.
-_EMBEDDED = 32
-# Steps of the depth that LLVM unrolls, and the registers that it then holds activations in.
-_UNROLLED, _HELD = 16, 5
 # Cycles to start a task: the call, and address arithmetic.
 _TASK = 50
+# What a task may fill of the L2 cache.
+_ROOM = 0.75
+_MOST_ROWS = 16
+# Cycles of a vector whose column goes to a single set of the L1 cache, measured.
+_STRIP = 8.0
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Problem:
     `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
     a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
     `taps` are the columns of a window that share what they read, of an image that rows go through
-    by `stride`.  Sums over the depth may be `divided` where a tile has few.
+    by `stride`.  Sums over the depth may be `divided` where a tile has few.  What stands for
+    weights `packs` in a task that is a whole product, else beforehand.
     """
 
     images: int
@@ -69,6 +71,7 @@ class Problem:
     taps: int = 1
     stride: int = 1
     divided: bool = False
+    packs: bool = False
 
     def columns_read(self, rows: int) -> float:
         """Activations that a tile reads in one step of the depth."""
@@ -94,43 +97,6 @@ def divisor_below(value: int, limit: int) -> int:
     return max(d for d in divisors(value) if d <= max(1, limit))
 
 
-def tiles(
-    target: Target, parts: int = 1, spare: int = 0, taps: int = 1
-) -> Iterator[tuple[int, int]]:
-    """Rows and vectors of the tiles whose accumulators and operands fit the registers.
-
-    An operand takes `parts` of them, and `spare` ones are left for products; an activation meets
-    the weights of so many `taps`.
-    """
-    registers = target.vector_registers
-    for vectors in (1, 2, 3, 4, 6, 8):
-        for rows in range(1, 17):
-            broadcasts = 1 if taps > 1 else _broadcasts(rows, vectors, target)
-            operands = parts * vectors * taps + max(parts, broadcasts)
-            if rows * vectors + operands + spare <= registers:
-                yield rows, vectors
-
-
-def _broadcasts(rows: int, vectors: int, target: Target) -> int:
-    """Registers for activations, next to one for each vector of weights.
-
-    One will do where an activation is multiplied several times, or where instructions broadcast
-    from memory (AVX-512).  Else LLVM loads a step's all at once, and accumulators find no register:
-    64 to 8 channels, 3x3 at 56x56, are at 52 % of the peak in 14 rows, at 83 % in 7 (Zen 3).
-    """
-    return rows if vectors == 1 and target.vector_registers < _EMBEDDED else 1
-
-
-def held(steps: int, target: Target) -> int:
-    """Registers for activations that stay, where a row of a window is so many steps of the depth.
-
-    LLVM unrolls a few steps, finds that one pixel reads what its neighbour read, and keeps that.
-    Where instructions broadcast from memory, it does not.  3 to 32 channels, 3x3 of stride 2 at
-    224x224, take 170 µs in tiles of 6 x 2, which spill, and 132 in those of 4 x 2 (Zen 3).
-    """
-    return _HELD if steps <= _UNROLLED and target.vector_registers < _EMBEDDED else 0
-
-
 def sums(problem: Problem, rows: int, vectors: int, target: Target) -> int:
     """Into how many sums each accumulator of a tile is divided, to be added up at the end.
 
@@ -139,7 +105,7 @@ def sums(problem: Problem, rows: int, vectors: int, target: Target) -> int:
     """
     if not problem.divided:
         return 1
-    wanted = -(-_LATENCY * _MULTIPLY_ADDS // (rows * vectors))
+    wanted = ceil(_LATENCY / (rows * vectors * _multiply_add(problem, target)))
     most = min(2 * wanted, (target.vector_registers - vectors - 1) // (rows * vectors))
     fitting = [each for each in divisors(problem.depth) if each <= max(1, most)]
     return next((each for each in fitting if each >= wanted), fitting[-1])
@@ -148,35 +114,46 @@ def sums(problem: Problem, rows: int, vectors: int, target: Target) -> int:
 def tile_cycles(problem: Problem, rows: int, vectors: int, target: Target) -> float:
     """Cycles of one register tile over the whole depth."""
     machine = target.machine
-    share = problem.lanes / target.lanes()
-    each = problem.cycles or max(share / machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
-    multiply_adds = rows * vectors * each
+    multiply_adds = rows * vectors * _multiply_add(problem, target)
     # Accumulators that find no register are loaded and stored in each step.
     used = rows * vectors + vectors * problem.taps + 1 + problem.held
     spilled = max(0, used - target.vector_registers)
     loads = (problem.loads * (problem.columns_read(rows) + vectors) + 2 * spilled) * _LOAD
-    near = _panel_bytes(problem, vectors) < target.l2 / 2
+    near = _panel_bytes(problem, vectors) < _ROOM * target.l2
     fed = machine.l2_bytes_per_cycle if near else machine.l3_bytes_per_cycle
     weights = vectors * problem.lanes * problem.weight_bytes / (_SHARE * fed)
-    latency = _LATENCY / sums(problem, rows, vectors, target)
+    # Where a tile is a whole image row, its ends leave out taps, and the others still wait.
+    ends = 1 + 1 / rows if problem.height > 1 and rows == problem.rows else 1
+    latency = _LATENCY * ends / sums(problem, rows, vectors, target)
     step = max(multiply_adds + vectors * problem.unpacking, loads, weights, latency)
-    step += _CONFLICT * crowded_lines(problem.row_stride, rows, target)
-    # Around the loop: accumulators cleared, epilogue, stores, addresses.
-    return problem.depth * step + 2.0 * rows * vectors + 20
+    step += _CONFLICT * cache_sets.crowded_lines(problem.row_stride, rows, target)
+    return problem.depth * step + _around(problem, rows, vectors, target)
+
+
+def _multiply_add(problem: Problem, target: Target) -> float:
+    share = problem.lanes / target.lanes()
+    return problem.cycles or max(share / target.machine.fma_per_cycle, 1 / _MULTIPLY_ADDS)
+
+
+def _around(problem: Problem, rows: int, vectors: int, target: Target) -> float:
+    """Cycles around the loop over the depth: accumulators cleared, epilogue, stores, addresses.
+
+    A multiply-add of three registers takes the port through which adders read, and an epilogue
+    waits.  One whose activation comes from memory, as for a single vector, does not: 336x64x192
+    with ReLU takes 70.4 to 70.9 us so, of which multiply-adds take 70.3, else 71.7 to 73.7 (Zen 4).
+    """
+    apart = vectors == 1 and target.vector_registers >= registers.EMBEDDED
+    return 0.2 * rows + 10 if apart and _shallow(problem, target) else 2.0 * rows * vectors + 20
+
+
+def _shallow(problem: Problem, target: Target) -> bool:
+    """Whether the L1 cache holds the activations of a matrix product's tile beside its weights."""
+    size = 4 * problem.depth * (_MOST_ROWS + problem.lanes)
+    return problem.height == 1 and size < target.l1
 
 
 def _panel_bytes(problem: Problem, vectors: int) -> float:
     return problem.depth * vectors * problem.lanes * problem.weight_bytes
-
-
-def crowded_lines(stride: int, rows: int, target: Target) -> int:
-    """Lines of the rows that find no place in the L1 cache.
-
-    Lines whose addresses agree modulo the bytes of one way share a set of `l1_ways` lines.
-    """
-    way = target.l1 // target.l1_ways
-    distinct = max(1, way // max(gcd(stride, way), _LINE))
-    return max(0, rows - distinct * target.l1_ways)
 
 
 def choose_tile(
@@ -218,19 +195,42 @@ def kernel_cycles(
     tasks = problem.images * (units // chunk) * (panels // width)
     rounds = -(-tasks // target.threads)
     compute = width * image_cycles * chunk / units
+    compute += width * chunk * _strips(problem, tile, chunk, target)
+    if problem.height == 1 and problem.rows % rows and 1 < chunk < units:
+        # A ragged last tile is a loop of its own only where a task has one tile, or all.
+        compute += width * tile_cycles(problem, rows, vectors, target) / 2
     # Activations come from another core's cache, and again for each panel if they do not stay.
-    activations = problem.image_bytes * chunk / units + problem.halo_bytes
-    stay = activations + panel_bytes < 0.75 * target.l2
-    activations *= rounds * (1 if stay else width)
-    if problem.shared == 1:  # no panel reads another's, and a thread's next task the same halo
-        activations = rounds * problem.image_bytes * chunk / units + problem.halo_bytes
-    # What a thread reads of the weights comes from memory the first time.
+    own = problem.image_bytes * chunk / units
+    activations = own + problem.halo_bytes
+    stay = activations + panel_bytes < _ROOM * target.l2
+    # A thread's next tasks are the other panels of the same rows.
+    passes = -(-rounds * width // panels) if stay else rounds * width
+    # What a thread reads of the weights comes from memory first, then again if not all of it stays.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
+    kept = _shallow(problem, target) and activations + panels * panel_bytes < _ROOM * target.l2
+    # No panel of a depthwise window reads another's, and a thread's next task the same halo.
+    read = rounds * own + problem.halo_bytes if problem.shared == 1 else passes * activations
     machine = target.machine
-    again = weights - fresh + activations
+    again = (0 if kept else weights - fresh) + read
     fetched = fresh / machine.dram_bytes_per_cycle + again / machine.l3_bytes_per_cycle
+    if problem.packs and (chunk < units or width < panels):
+        packed = problem.images * panels * panel_bytes / target.threads
+        fetched += packed / machine.l3_bytes_per_cycle + machine.parallel_cycles
     return rounds * (compute + _TASK) + fetched + (machine.parallel_cycles if tasks > 1 else 0)
+
+
+def _strips(problem: Problem, tile: tuple[int, int], chunk: int, target: Target) -> float:
+    """Cycles of a tile below which its panel goes on, where its lines share sets of the L1 cache.
+
+    Where the next tile is its neighbour instead, the lines that it stores follow upon these.  Tiles
+    of few registers have few rows, which find room.
+    """
+    rows, vectors = tile
+    high = target.vector_registers >= registers.EMBEDDED and _shallow(problem, target)
+    if chunk == 1 or not high:
+        return 0.0
+    return _STRIP * rows * vectors / cache_sets.distinct(problem.columns * 4, target)
 
 
 def possible_tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
@@ -293,7 +293,7 @@ def fitting_tiles(problem: Problem, target: Target) -> list[tuple[int, int]]:
     together = max(1, problem.shared // problem.lanes)
     return [
         (rows, vectors)
-        for rows, vectors in tiles(target, problem.parts, problem.spare, problem.taps)
+        for rows, vectors in registers.tiles(target, problem.parts, problem.spare, problem.taps)
         if rows <= problem.rows
         and vectors <= groups
         and (problem.shared <= 1 or together % vectors == 0)
