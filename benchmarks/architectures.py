@@ -17,6 +17,7 @@ from time import perf_counter
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import command_line
 from zoo import ZOO
 from zoo_sequences import FAMILIES
 
@@ -75,4 +76,4 @@ def examine(name: str) -> Result:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
-import arguments as command_line
+import command_line
 import markdown
 
 from hybridc.compiler import driver
@@ -62,4 +62,4 @@ def _row(strategy: str, found: list[tuple[int, float, float]]) -> tuple[str, ...
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import click
+import command_line
 
 from hybridc.compiler.conformance.page import Document, page
+from hybridc.compiler.errors import InputError, first_line
 
 
 @click.command()
@@ -13,9 +15,17 @@ from hybridc.compiler.conformance.page import Document, page
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
 def main(files: tuple[Path, ...], output: Path) -> None:
     """Write the page of these results, in their order."""
-    documents = [Document.from_json(json.loads(file.read_text())) for file in files]
-    output.write_text(page(documents))
+    output.write_text(page(list(map(_document, files))))
+
+
+def _document(file: Path) -> Document:
+    try:
+        return Document.from_json(json.loads(file.read_text()))
+    except ValueError as error:  # of JSON and of UTF-8
+        raise InputError(f"{file}: {first_line(error)}") from None
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -16,16 +16,17 @@ ones).
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
+import command_line
 import contracts_ladder
 import contracts_rivals
 import contracts_speed
 import contracts_unseen
 import data
 import markdown
+from command_line import count
 
 PARTS: Mapping[str, Callable[[argparse.Namespace], Iterable[str]]] = MappingProxyType(
     {
@@ -48,15 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--models", type=lambda text: text.split(","), help="with commas between")
-    parser.add_argument("--contracts", type=int, default=20, help="ladder: rungs of each model")
-    parser.add_argument("--samples", type=int, default=64, help="of each kind of data")
+    parser.add_argument("--contracts", type=count, default=20, help="ladder: rungs of each model")
+    parser.add_argument("--samples", type=count, default=64, help="of each kind of data")
     parser.add_argument("--rivals", metavar="PYTHON", help="rivals: the interpreter that has them")
     options = parser.parse_args(arguments)
-    try:
-        markdown.show(PARTS[options.part](options))
-    except KeyError as error:
-        sys.exit(f"no model is named {error.args[0]}; known: {', '.join(data.MODELS)}")
+    markdown.show(PARTS[options.part](options))
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

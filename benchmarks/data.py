@@ -13,6 +13,7 @@ import numpy as np
 from subjects import EXAMPLES, Feed
 
 from hybridc.compiler import frontend
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.model import random_feed
 
 CALIBRATION, VALIDATION, FRESH = range(3)
@@ -28,7 +29,9 @@ class Source:
 
 
 def named(name: str) -> Source:
-    """A model by name.  Raises KeyError where there is none of it."""
+    """A model by name.  Raises InputError where there is none of it."""
+    if name not in MODELS:
+        raise InputError(f"no model is named {name!r}; {hint(name, MODELS)}")
     return MODELS[name]()
 
 

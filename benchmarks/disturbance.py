@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 
+import command_line
 import markdown
 import numpy as np
 import onnx
+from command_line import count
 from onnx import TensorProto, helper, numpy_helper
 
 from hybridc.compiler import driver
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Time calls beside ever more load, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=0.5, help="at each load, in each round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=count, default=3)
     options = parser.parse_args(arguments)
     markdown.show(_table(_call(), options.seconds, options.rounds))
 
@@ -129,4 +131,4 @@ def _watched(load: float, call: Callable[[], object], seconds: float) -> Seen:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -24,10 +24,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import onnx
 import onnxruntime
 import random_operators
+from command_line import count
 from onnx.reference import ReferenceEvaluator
 
 from hybridc.compiler import driver
@@ -36,7 +38,7 @@ from hybridc.compiler.conformance import summary
 from hybridc.compiler.conformance.record import Record
 from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.debugging.reduction import Budget, Reduction
-from hybridc.compiler.errors import HybridcError, ModelError
+from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
 from hybridc.compiler.session import InferenceSession
 
@@ -146,9 +148,9 @@ def reduced(proto: Any, kind: str) -> Any:
 def main() -> int:
     """Run; the exit code is 1 where something failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
-    parser.add_argument("--count", type=int, default=500, help="models that count")
+    parser.add_argument("--count", type=count, default=500, help="models that count")
     parser.add_argument("--seed", type=int, default=0, help="of the first; each has the next")
-    parser.add_argument("--nodes", type=int, default=10, help="operators of each")
+    parser.add_argument("--nodes", type=count, default=10, help="operators of each")
     parser.add_argument("--generator", choices=("own", "nnsmith"), default="own")
     parser.add_argument("--interpreter", default=sys.executable, help="a Python with NNSmith")
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
@@ -187,9 +189,9 @@ def _by_nnsmith(interpreter: str, seed: int, nodes: int, folder: Path) -> Iterat
         try:
             done = subprocess.run([interpreter, script, *map(str, options)], check=False)
         except OSError as error:
-            raise SystemExit(f"{interpreter} cannot be run: {error.strerror}") from None
+            raise InputError(f"{interpreter} cannot be run: {error.strerror}") from None
         if done.returncode:
-            raise SystemExit(f"{interpreter} cannot run NNSmith: pip install 'hybridc[fuzz]' there")
+            raise InputError(f"{interpreter} cannot run NNSmith: pip install 'hybridc[fuzz]' there")
         for number in range(first, first + _BATCH):
             path = folder / f"{number}.onnx"
             if path.exists():
@@ -232,4 +234,4 @@ def _write(proto: Any, kind: str, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import hybridc.compiler as before_tvm  # which would start the driver otherwise, for no fork to use
 
 # isort: split
+import command_line
 import gpu_kernel_rows
 import gpu_library_rows
 import gpu_model_rows
@@ -223,4 +224,4 @@ def told_by_tests(said: str, whole: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(main)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 
+import command_line
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -110,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

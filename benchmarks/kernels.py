@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import arguments
+import command_line
 import ml_dtypes
 import numpy as np
 import tvm
@@ -221,6 +221,11 @@ def _random(param: Any) -> Any:
     )
 
 
-if __name__ == "__main__":
-    arguments.none(__doc__)
+def main() -> None:
+    """Print the table."""
+    command_line.none(__doc__)
     print(run())
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -11,7 +11,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from statistics import median
 
+import command_line
 from _pytest.outcomes import Skipped
+from command_line import count
 
 from hybridc.compiler.log import access
 from hybridc.compiler.log.keys import Described
@@ -34,7 +36,7 @@ _TOOLS = Described.of("toolchain", {"tvm": "of the benchmark"})
 def main() -> None:
     """Fill logs, ask them, print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=_RECORDS)
+    parser.add_argument("--records", type=count, default=_RECORDS)
     parser.add_argument("--keep", type=Path, help="a folder whose log is used, or filled and left")
     options = parser.parse_args()
     rows: list[str] = []
@@ -136,4 +138,4 @@ def _lookups(log: TuningLog, target: Described, key: Callable[[random.Random], s
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

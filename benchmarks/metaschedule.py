@@ -24,11 +24,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import command_line
 import results
 import tuning_kernels
+from command_line import count
 from tuning_kernels import Kernel, Matched, convolution, dense, layer_norm, products, softmax
 
 from hybridc.compiler import settings, target
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import replacing
 from hybridc.compiler.log import keys
 
@@ -99,11 +102,11 @@ def keep(every: Iterable[Search]) -> None:
 
 
 def named(text: str | None) -> list[Kernel]:
-    """The kernels of these names, all without names; ValueError names those that there are."""
+    """The kernels of these names, all without names; InputError names those that there are."""
     wanted = text.split(",") if text else [kernel.name for kernel in KERNELS]
     if unknown := set(wanted) - {kernel.name for kernel in KERNELS}:
         known = ", ".join(kernel.name for kernel in KERNELS)
-        raise ValueError(f"no kernel is named {', '.join(sorted(unknown))}; known: {known}")
+        raise InputError(f"no kernel is named {', '.join(sorted(unknown))}; known: {known}")
     return [kernel for kernel in KERNELS if kernel.name in wanted]
 
 
@@ -111,14 +114,11 @@ def main() -> None:
     """Do the searches that are not kept yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Plain)
     parser.add_argument("--kernels", help="these alone, with commas between")
-    parser.add_argument("--trials", type=int, default=512)
+    parser.add_argument("--trials", type=count, default=512)
     parser.add_argument("--seeds", default="0,1,2")
     options = parser.parse_args()
     settings.set_runtime_threads(THREADS)
-    try:
-        kernels = named(options.kernels)
-    except ValueError as error:
-        parser.error(str(error))
+    kernels = named(options.kernels)
     chosen = target.parse("cpu", THREADS)
     for seed in map(int, options.seeds.split(",")):
         for kernel in kernels:
@@ -171,4 +171,4 @@ def search(found: Matched, chosen: target.Target, trials: int, seed: int) -> Sea
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

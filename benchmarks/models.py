@@ -15,6 +15,7 @@ import torch
 import transformers
 
 from hybridc.compiler import frontend
+from hybridc.compiler.errors import InputError, hint
 from hybridc.compiler.model import Feed, random_feed
 
 FOLDER = Path(__file__).parent.parent / "build" / "models"
@@ -186,13 +187,16 @@ class _Samples:
 
 
 def _exported(name: str, suffix: str, batch: int) -> Path:
+    known = {**MODELS, **SMALL}
+    if name not in known:
+        raise InputError(f"no model is named {name!r}; {hint(name, known)}")
     stem = name if batch == 1 else f"{name}-batch{batch}"
     path = FOLDER / (stem + suffix)
     if not path.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
         print(f"exporting {path.name}", file=sys.stderr)
         torch.manual_seed(0)
-        model, single = {**MODELS, **SMALL}[name]()
+        model, single = known[name]()
         inputs = tuple(torch.cat([tensor] * batch) for tensor in single)
         model.eval()
         with torch.no_grad():

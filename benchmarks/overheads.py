@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import arguments
+import command_line
 import models
 import numpy as np
 import onnx
@@ -101,6 +101,11 @@ def _text(seconds: float) -> str:
     return f"{seconds * 1e3:.0f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"
 
 
-if __name__ == "__main__":
-    arguments.none(__doc__)
+def main() -> None:
+    """Print the table."""
+    command_line.none(__doc__)
     print(run())
+
+
+if __name__ == "__main__":
+    command_line.run(main)

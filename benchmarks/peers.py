@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import command_line
 import markdown
 import models
+from command_line import count
 
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.errors import HybridcError
@@ -181,7 +183,7 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
-    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--batch", type=count, default=1)
     parser.add_argument("--models", default=",".join(models.MODELS))
     options = parser.parse_args()
     names = options.models.split(",")
@@ -191,4 +193,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import command_line
 import markdown
 from subjects import SUBJECTS, Subject
 
@@ -86,4 +87,4 @@ def _times(subject: Subject, outcome: Outcome) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

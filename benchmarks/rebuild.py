@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import arguments
+import command_line
 
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
@@ -29,7 +29,7 @@ _PASSES = "pass "  # how the stages of passes begin
 
 def main() -> None:
     """Fill a log for a model, compile with and without it, print the table."""
-    asked = arguments.model_and_rounds(__doc__)
+    asked = command_line.model_and_rounds(__doc__)
     model = asked.model
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -120,4 +120,4 @@ def _table(plain: Mapping[str, float], warm: Mapping[str, float]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

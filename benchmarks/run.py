@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import command_line
 import results
 import streamed
 from results import Results
@@ -176,4 +177,4 @@ def order() -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -22,8 +22,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import command_line
 import numpy as np
 import train_cost_model
+from command_line import count
 from sweep_collection import SWEEPS
 
 from hybridc.compiler import strategies
@@ -197,11 +199,15 @@ def page(figure: Path, section: str) -> str:
 def main() -> None:
     """Replay, print, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=20, help="of each strategy (%(default)s)")
-    parser.add_argument("--trials", type=int, default=64, help="of each kernel (%(default)s)")
+    parser.add_argument("--seeds", type=count, default=20, help="of each strategy (%(default)s)")
+    parser.add_argument("--trials", type=count, default=64, help="of each kernel (%(default)s)")
     parser.add_argument("--strategies", help="these alone, with + between")
     parser.add_argument("--data", type=Path, default=SWEEPS[512], help="a sweep (%(default)s)")
     options = parser.parse_args()
+    every_name = [*strategies.catalogue().names(), *LEARNED]
+    names = options.strategies.split("+") if options.strategies else every_name
+    for name in set(names).difference(LEARNED):
+        strategies.catalogue().create(name)  # what is wrong with one is said before any is replayed
     every = simulate.load(options.data)
     models = cache(lambda: train_cost_model.held_out(every))
     large = [kernel for kernel in every if len(kernel.points) >= _FEWEST_POINTS]
@@ -209,8 +215,6 @@ def main() -> None:
     if not sweeps:
         few = f"no kernel of {_FEWEST_POINTS} points or more whose default is not within 2 %"
         parser.error(f"{options.data}: {few}: nothing to search for")
-    every_name = [*strategies.catalogue().names(), *LEARNED]
-    names = options.strategies.split("+") if options.strategies else every_name
     digest = _digest(options.data)
     results = [kept(name, digest, sweeps, models, options.seeds, options.trials) for name in names]
     sizes = [len(kernel.points) for kernel in sweeps]
@@ -226,4 +230,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -20,8 +20,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import command_line
 import tuning_kernels
 import tvm
+from command_line import count
 from sweep_collection import collect
 from sweep_timing import time_all
 from swept_kernels import SWEPT
@@ -29,6 +31,7 @@ from tuning_kernels import Kernel, Matched
 
 from hybridc.compiler import settings, target
 from hybridc.compiler.build import TIR_PIPELINE
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import replacing
 from hybridc.compiler.interfaces import Point, PrimFunc, Space
 from hybridc.compiler.strategies import search_task
@@ -39,6 +42,8 @@ THREADS = 2
 # the code of a point takes many seconds to generate.
 _POINTS, _FEW = 128, 3 / 8
 _SLOW_TO_BUILD = {"winograd-conv2d", "attention"}
+# What a step finds in its folder.
+_NEEDED = {"time": "*.json", "collect": "*.npy"}
 # Functions generated at once; one that fails takes none of the others along.
 _AT_ONCE = 16
 
@@ -149,15 +154,20 @@ def main() -> None:
     parser.add_argument(
         "--share", type=int, nargs=2, default=(0, 1), help="build: 0 3, 1 3, 2 3 of 3 processes"
     )
-    parser.add_argument("--points", type=int, default=_POINTS, help="build: of a kernel, at most")
-    parser.add_argument("--kernels", type=int, help="build: the first of the list alone")
+    parser.add_argument("--points", type=count, default=_POINTS, help="build: of a kernel, at most")
+    parser.add_argument("--kernels", type=count, help="build: the first of the list alone")
     parser.add_argument("--seconds", type=float, default=45, help="time: the longest it may take")
-    parser.add_argument("--rounds", type=int, default=2, help="time: how often in all")
+    parser.add_argument("--rounds", type=count, default=2, help="time: how often in all")
     options = parser.parse_args()
+    place, processes = options.share
+    if not 0 <= place < processes:
+        parser.error(f"--share {place} {processes}: there is no process {place} of {processes}")
+    if options.step in _NEEDED and not any(options.folder.glob(_NEEDED[options.step])):
+        raise InputError(f"{options.folder}: nothing in there to {options.step}")
     settings.set_runtime_threads(THREADS)
-    options.folder.mkdir(parents=True, exist_ok=True)
     if options.step == "build":
-        kernels = SWEPT[: options.kernels][options.share[0] :: options.share[1]]
+        options.folder.mkdir(parents=True, exist_ok=True)
+        kernels = SWEPT[: options.kernels][place::processes]
         build(options.folder, target.parse("cpu", THREADS), kernels, options.points)
     elif options.step == "time":
         time_all(options.folder, options.seconds, options.rounds)
@@ -166,4 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import command_line
 import markdown
 import metaschedule
 import side_by_side
 import tuning_kernels
+from command_line import count
 from metaschedule import Search
 from side_by_side import Times
 from tuning_kernels import Kernel as Operator
@@ -50,10 +52,12 @@ def main() -> None:
     parser.add_argument("part", choices=("models", "kernels"))
     parser.add_argument("--models", default=_MODELS, help="models: these alone")
     parser.add_argument("--kernels", help="kernels: these alone")
-    parser.add_argument("--trials", type=int, help="of each kernel")
+    parser.add_argument("--trials", type=count, help="of each kernel")
     caches = "models: what kernels find in the caches while they are measured"
     parser.add_argument("--caches", choices=("auto", "warm", "cold"), default="auto", help=caches)
-    parser.add_argument("--baseline", type=int, default=512, help="kernels: MetaSchedule's trials")
+    parser.add_argument(
+        "--baseline", type=count, default=512, help="kernels: MetaSchedule's trials"
+    )
     options = parser.parse_args()
     settings.set_runtime_threads(THREADS)
     LOGS.mkdir(parents=True, exist_ok=True)
@@ -220,4 +224,4 @@ def _told(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)

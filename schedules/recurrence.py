@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from tvm import tirx
-from tvm.s_tir import SBlock
-from tvm_ffi import structural_map, structural_walk
+from tvm_ffi import structural_map
 
 from hybridc.compiler.interfaces import (
     Match,
@@ -18,8 +17,8 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.kernels import recurrence
-from hybridc.compiler.kernels.recurrence import BLOCKS, LANES, NAME
-from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
+from hybridc.compiler.kernels.recurrence import BLOCKS, LANES
+from hybridc.compiler.kernels.tensor_expressions import FLOPS
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction
 
@@ -59,7 +58,7 @@ class Recurrence(ScheduleRule):
 
     def match(self, func: PrimFunc, target: Target) -> Steps | NotApplicable:
         """Take the kernels of `compiler/kernels/recurrence.py`, whose vectors stand already."""
-        found = [block for block in _blocks(func) if _is_recurrence(block)]
+        found = recurrence.blocks_of(func)
         if not found:
             return NotApplicable("it holds no recurrence")
         layer, reverse = recurrence.layer_of(found[0])
@@ -114,13 +113,3 @@ def _tiled(match: Steps, rows: int) -> PrimFunc:
     width = min(LANES, match.target.lanes())
     sizes = (match.layer, time, match.sequences, hidden)
     return recurrence.kernel(*sizes, reverse=match.reverse, rows=rows, width=width)
-
-
-def _blocks(func: PrimFunc) -> list[Any]:
-    found: list[Any] = []
-    structural_walk(func.body, (SBlock, found.append))
-    return found
-
-
-def _is_recurrence(block: Any) -> bool:
-    return str(block.annotations.get(KERNEL, "")) == NAME

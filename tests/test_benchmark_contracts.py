@@ -13,6 +13,7 @@ import pytest
 
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.confidence import Estimate
+from hybridc.compiler.errors import InputError
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 DIGITS = FOLDER.parent / "examples/digits/digits.onnx"
@@ -80,7 +81,7 @@ def test_data_of_three_kinds_share_no_sample(script: Load) -> None:
 
 
 def test_a_name_that_is_none_is_told(script: Load) -> None:
-    with pytest.raises(SystemExit, match="no model is named digit; known: digits, bert-tiny"):
+    with pytest.raises(InputError, match=r"no model is named 'digit'; did you mean 'digits'\?"):
         script("contracts").main(["ladder", "--models", "digit"])
 
 
@@ -191,8 +192,8 @@ def test_the_overhead_of_cascades_on_digits(
 
 
 def test_what_is_given_has_defaults(script: Load) -> None:
-    found = script("arguments").model_and_rounds(None, ["--model", "x.onnx", "--rounds", "2"])
-    assert found == script("arguments").Compilations(Path("x.onnx"), 2)
+    found = script("command_line").model_and_rounds(None, ["--model", "x.onnx", "--rounds", "2"])
+    assert found == script("command_line").Compilations(Path("x.onnx"), 2)
 
 
 def test_parts_of_run_are_told_their_models(script: Load) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler.errors import HybridcError
+from hybridc.compiler.errors import HybridcError, InputError
 from hybridc.compiler.measurement.bench import Comparison, Result
 from hybridc.compiler.measurement.measure import Samples
 
@@ -221,7 +221,7 @@ def test_the_kernels_of_the_baseline(metaschedule: ModuleType) -> None:
     assert len(set(every)) == 20
     assert [kernel.name for kernel in metaschedule.named(None)] == every
     assert [kernel.name for kernel in metaschedule.named(every[3])] == [every[3]]
-    with pytest.raises(ValueError, match="no kernel is named softmax 1x1; known: dense"):
+    with pytest.raises(InputError, match="no kernel is named softmax 1x1; known: dense"):
         metaschedule.named(f"{every[0]},softmax 1x1")
 
 
@@ -260,7 +260,41 @@ def test_a_trace_is_replayed_and_checked_beside_a_point(
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.py")), ids=lambda path: path.stem)
 def test_scripts_read_their_arguments(path: Path) -> None:
-    """One that does not measures for minutes when it is asked for help."""
+    """One that does not measures for minutes when it is asked for help.
+
+    What is wrong with them is told in one place, but where another interpreter runs the script.
+    """
     text = path.read_text()
     if '__name__ == "__main__"' in text:
-        assert re.search("^import (argparse|arguments|click)", text, re.MULTILINE)
+        assert re.search(r"^import (argparse|click)|command_line\.(none|model)", text, re.M)
+        elsewhere = path.stem in {"nnsmith_models", "rival"}
+        assert elsewhere != text.endswith("    command_line.run(main)\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("strategies --strategies random+tpx", "'tpx'; did you mean 'tpe'?"),
+        ("strategies --data no.npz", "sweep no.npz: No such file or directory"),
+        ("strategies --seeds 0", "argument --seeds: one at least, got 0"),
+        ("train_cost_model --data no.npz", "sweep no.npz: No such file or directory"),
+        ("sweep collect no", "no: nothing in there to collect"),
+        ("sweep build {file}/x", "{file}/x: Not a directory"),
+        ("sweep build no --share 0 0", "--share 0 0: there is no process 0 of 0"),
+        ("conformance_page {file} -o no", "{file}: Extra data"),
+        ("metaschedule --kernels conv", "no kernel is named conv; known: dense"),
+    ],
+)
+@pytest.mark.usefixtures("_folder")
+def test_what_is_wrong_with_a_call_is_one_line(
+    call: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    script, *given = call.format(file=__file__).split()
+    main = importlib.import_module(script).main
+    monkeypatch.setattr(sys, "argv", [f"benchmarks/{script}.py", *given])
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module("command_line").run(main)
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert left.value.code == 2
+    assert line.startswith(f"{script}.py: error: ")
+    assert said.format(file=__file__) in line

@@ -206,13 +206,27 @@ def test_nothing_is_built_once_the_time_is_used_up(model: Unscheduled, log: Tuni
     assert len(log) == 2
 
 
-def test_kernels_are_timed_as_the_model_calls_them(model: Unscheduled, log: TuningLog) -> None:
-    """With real calls: every version has a positive time for the kernel."""
+def test_kernels_are_timed_as_the_model_calls_them_on_a_quiet_machine(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real calls: every version has a positive time for the kernel; on a busy one no other."""
+    busy = 1.5
+    monkeypatch.setattr(in_model.load.Load, "others", lambda _: busy)
+    monkeypatch.setattr(in_model.host, "cores", lambda: 1)
+    monkeypatch.setattr(in_model, "_REST", 0.0)
     task = measured(model, log, (1.0e-5, 0.9e-5))
-    in_this(model, task, log).compare()
-    placed = [record for record in log.records() if record.mode == mode_of(task.kernel.mode)]
-    assert len(placed) == 2
-    assert all(min(record.seconds) > 0 for record in placed)
+    inside = in_this(model, task, log)
+    (placed,) = inside.compare()
+    assert task.is_default(winner(task, log))
+    assert (placed.changed, len(log)) == (0, 3)
+    assert "other programs kept 1.5 cores busy while the model ran" in inside.notes[0]
+    busy = 0.1
+    inside = in_this(model, task, log)
+    inside.compare()
+    timed = [record for record in log.records() if record.mode == mode_of(task.kernel.mode)]
+    assert [task.is_default(record.point) for record in timed].count(False) == 1
+    assert all(min(record.seconds) > 0 for record in timed)
+    assert not inside.notes
 
 
 def test_a_model_that_fits_but_once_is_left_to_what_was_measured_alone(
@@ -235,7 +249,7 @@ def test_few_calls_are_made_once_the_time_is_used_up(monkeypatch: pytest.MonkeyP
             return {}
 
     watch: Any = Called()
-    in_model._call([watch], [in_model.Version({})], {}, time.monotonic())  # pyright: ignore[reportPrivateUsage]
+    in_model._call([watch], [in_model.Version({})], {}, time.monotonic(), 1.0)  # pyright: ignore[reportPrivateUsage]
     assert watch.runs == 4 * 4
 
 

@@ -14,15 +14,19 @@ import psutil
 import pytest
 import tvm
 
+from hybridc.compiler import target
 from hybridc.compiler.child import Child, ChildError, first_of
+from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.log.record import Verdict
+from hybridc.compiler.model import Array
 from hybridc.compiler.tuning import answers
 from hybridc.compiler.tuning.arguments import Arguments
-from hybridc.compiler.tuning.kernel import Bench
+from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race
 from hybridc.compiler.tuning.staff import DeadlineError
+from hybridc.schedules.recurrence import Recurrence
 
 QUICK = Race(seconds=0.01, sample=0.0001)
 # Long enough for what is fine on a loaded machine, and for nothing that hangs.
@@ -183,6 +187,27 @@ def test_integers_are_exact_but_for_rounded_bytes() -> None:
     assert answers.difference(steps - np.uint8(1), steps) is None
     assert answers.difference(steps - np.uint8(1), steps, quantised=False)
     assert answers.difference(steps - np.uint8(2), steps)
+
+
+@pytest.mark.parametrize("layer", ["RNN", "LSTM", "GRU"])
+def test_a_recurrence_does_not_make_answers_of_roundings(layer: str, tmp_path: Path) -> None:
+    """With weights as large as inputs it would be chaotic, and every candidate wrong."""
+    func = recurrence.kernel(layer, 64, 1, 128, reverse=False)
+    kernel = Kernel(layer, func, Recurrence(), target.parse("cpu", 1), "fast-math")
+    unscheduled, scheduled = tmp_path / "unscheduled.so", tmp_path / "scheduled.so"
+    kernel.compile(None, unscheduled)
+    kernel.compile(kernel.rule.default(kernel.match, kernel.target), scheduled)
+    arguments = Arguments(kernel)
+    answers_of: list[list[Array]] = []
+    for library in (unscheduled, scheduled):
+        arguments.reset()
+        arguments.call(str(library))()
+        answers_of.append([array.copy() for array in arguments.arrays])
+    right, got = answers_of
+    assert float(np.abs(right[-2]).mean()) > 0.01  # and it does not fade
+    names = list(map(str, range(len(got))))
+    told = answers.first_difference(names, got, right, kernel.terms, quantised=False)
+    assert told is None
 
 
 def test_floats_are_near_and_holes_show() -> None:

@@ -18,6 +18,8 @@ from hybridc.compiler.kernels.tensor_expressions import FLOPS, KERNEL
 from hybridc.compiler.rewrite import Extent, opened
 
 NAME = "recurrence"
+# The parameter that every step multiplies the state by.
+WEIGHTS = 1
 # The loop over blocks, whose turns may run side by side.
 BLOCKS = "block"
 # The block's annotations of what is computed.
@@ -178,6 +180,16 @@ _LAYERS: Mapping[str, _Layer] = MappingProxyType(
 def gates_of(layer: str) -> int:
     """Sums for each hidden unit of an `RNN`, `GRU` or `LSTM`."""
     return _LAYERS[layer].gates
+
+
+def blocks_of(func: PrimFunc) -> list[Any]:
+    """The blocks of a kernel that are a recurrence; none of another kernel."""
+    from tvm.s_tir import SBlock
+    from tvm_ffi import structural_walk
+
+    found: list[Any] = []
+    structural_walk(func.body, (SBlock, found.append))
+    return [block for block in found if str(block.annotations.get(KERNEL, "")) == NAME]
 
 
 def layer_of(block: Any) -> tuple[str, bool]:

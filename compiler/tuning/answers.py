@@ -6,6 +6,7 @@ from math import sqrt
 import numpy as np
 
 from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.model import Array
 
 _ROUNDED = ("float16", "bfloat16")
@@ -17,16 +18,21 @@ _SHORT = 64
 def feed(func: PrimFunc, seed: int = 0) -> list[Array]:
     """Random numbers for each parameter, those that it writes too, so that a hole shows.
 
+    Weights of a recurrence are as small as those of a network: with others it would be chaotic, and
+    make answers of roundings.
+
     Integers are 0 or 1, which index any axis; those of 8 bits, which are quantised tensors and no
     indices, have every value.
     """
     draw = np.random.default_rng(seed)
     arrays: list[Array] = []
-    for param in func.params:
+    recurrent = {recurrence.WEIGHTS} if recurrence.blocks_of(func) else set[int]()
+    for place, param in enumerate(func.params):
         shape = tuple(int(extent) for extent in param.shape)
         dtype = str(param.dtype)
         if "float" in dtype:
-            arrays.append(np.asarray(draw.standard_normal(shape, np.float32), dtype))
+            scale = np.float32(shape[1] ** -0.5 if place in recurrent else 1.0)
+            arrays.append(np.asarray(scale * draw.standard_normal(shape, np.float32), dtype))
         elif dtype in _BYTES:
             limits = np.iinfo(dtype)
             arrays.append(draw.integers(limits.min, limits.max, shape, dtype, True))

@@ -14,6 +14,7 @@ from statistics import fmean
 
 from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.hardware import host, load
 from hybridc.compiler.interfaces import Point, Usable
 from hybridc.compiler.log import claims, keys
 from hybridc.compiler.log.lookup import Hit
@@ -33,10 +34,17 @@ _NEAR = 1.03  # of the default's time alone: what is slower will hardly be faste
 _SECONDS = 30.0  # for the calls of one model in all versions
 _ROUNDS = 4, 60  # at least and at most
 _PATIENCE = 0.5  # seconds between two looks at what another tuning is at
-_REST = 0.25  # seconds between two rounds: what disturbs the machine lasts for a second or two
+# Seconds between two rounds: what disturbs the machine lasts for a second or two, and over less the
+# load of a round cannot be told.
+_REST = load.INTERVAL
 _PAIR = 2  # versions, to compare anything
 _SHARE = 0.5  # of the free memory that the versions may fill
+_BUSY = (
+    "{}: kernels keep their defaults, as other programs kept {:.1f} cores busy while the model ran;"
+    " the same call decides when they do not"
+)
 
+_Runs = Sequence[Mapping[str, Sequence[float]]]  # what each call of a model took, kernel by kernel
 Points = Mapping[str, tuple[str, Point]]  # rule and point, by the workload's key
 
 
@@ -97,6 +105,7 @@ class InModel:
     """Times points in a model, whose tasks are given with their calls.
 
     No version is built after the `deadline` (`time.monotonic`), and calls are few from then on.
+    `notes` tell where the machine had too much else to do.
     """
 
     log: TuningLog
@@ -105,6 +114,7 @@ class InModel:
     deadline: float
     model: Unscheduled
     tasks: Mapping[Task, int]
+    notes: list[str] = field(default_factory=list[str])
 
     def compare(self) -> list[Placed]:
         """Time what the log does not know yet, and tell what came of it.
@@ -184,8 +194,15 @@ class InModel:
                 break
         self.progress(f"in the model: calling {len(versions)} versions")
         feed = random_feed(self.model.model.inputs, self.seed)
-        _call(watches, versions, feed, min(time.monotonic() + _SECONDS, self.deadline))
+        end = min(time.monotonic() + _SECONDS, self.deadline)
+        if busy := _call(watches, versions, feed, end, self._bearable):
+            self.notes.append(_BUSY.format(self.model.model.name, busy))
         return versions
+
+    @property
+    def _bearable(self) -> float:
+        """Cores that others may keep busy while the model runs."""
+        return max(load.QUIET, host.cores() - self.model.context.target.threads)
 
     def _records(self, task: Task, versions: Sequence[Version], when: float) -> Iterator[Record]:
         """What a task took in each version."""
@@ -244,18 +261,36 @@ def _fitting(artifact: Artifact) -> int:
     return int(_SHARE * psutil.virtual_memory().available / max(held, 1))
 
 
-def _call(watches: Sequence[Watch], versions: Sequence[Version], feed: Feed, end: float) -> None:
+def _call(
+    watches: Sequence[Watch], versions: Sequence[Version], feed: Feed, end: float, bearable: float
+) -> float | None:
     """Call the versions in turn until the `end`, and take what their kernels took.
 
-    All calls count, those in bad moments too: other guests of the host have their share of the last
-    cache, and a point that reads weights again and again is the fastest only while they leave it.
+    Rounds beside which other programs kept more than the `bearable` cores busy do not count:
+    threads wait for each other as long as somebody else has a core, and kernels on one thread would
+    win that lose on a quiet machine.  Where too few are left, only the first version takes times,
+    and what others kept busy is returned.  All calls of the other rounds count, slow ones too:
+    other guests of the host have their share of the last cache, and a point that reads weights
+    again and again is the fastest only while they leave it.
     """
     least, most = _ROUNDS
-    for number in range(most):
-        if number >= least and time.monotonic() > end:
-            break
-        for watch, version in zip(watches, versions, strict=True):
-            watch.run(feed)
-            for _ in range(CALLS):
-                version.take(watch.run(feed))
+    busy: list[float] = []
+    rounds: list[list[_Runs]] = []
+    while len(rounds) < most and (len(rounds) < least or time.monotonic() < end):
+        watched = load.Load()
+        rounds.append([_round(watch, feed) for watch in watches])
         time.sleep(_REST)
+        busy.append(watched.others())
+    quiet = [taken for taken, others in zip(rounds, busy, strict=True) if others <= bearable]
+    enough = len(quiet) >= least
+    for taken in quiet if enough else rounds:
+        for version, runs in zip(versions if enough else versions[:1], taken, strict=False):
+            for run in runs:
+                version.take(run)
+    return None if enough else fmean(busy)
+
+
+def _round(watch: Watch, feed: Feed) -> _Runs:
+    """Some calls of a version, without a first one."""
+    watch.run(feed)
+    return [watch.run(feed) for _ in range(CALLS)]

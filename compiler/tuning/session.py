@@ -109,7 +109,9 @@ def tune(
 def _timed(inside: InModel, notes: list[str]) -> list[Placed]:
     """What the model says of the points; where it cannot be built or run, a note says why."""
     try:
-        return inside.compare()
+        placed = inside.compare()
+        notes += inside.notes
+        return placed
     except LogError:
         raise
     except Exception as error:  # what was measured of its kernels alone is in the log, and counts
