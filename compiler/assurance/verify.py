@@ -190,6 +190,13 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
             f"output {bad.output!r} is infinite or no number where the reference is not: an "
             "activation is beyond 65504, where fp16 ends; dtype bf16 has the range of fp32"
         )
+    untold = precision in REDUCED and bad.rtol == bad.atol == bad.wanted == 0
+    if untold and bad.got is not None and math.isfinite(bad.max_abs):
+        raise WrongAnswerError(
+            f"output {bad.output!r} of the reference is zero throughout, which does not tell how "
+            f"near to it {precision} comes ({bad.got:.3g}): give --calibration data on which it "
+            "is not"
+        )
     others = f"; {len(wrong) - 1} more outputs are wrong" if len(wrong) > 1 else ""
     if bad.first is None:
         raise WrongAnswerError(
