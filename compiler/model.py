@@ -19,18 +19,22 @@ from hybridc.compiler.interfaces import IRModule
 Array = NDArray[Any]
 Feed = Mapping[str, Array]
 Reference = Callable[[Feed], list[Array]]
+Span = tuple[int, int]  # the least and the largest, both included
+# Integers are most often token ids, masks or indices.
+USUAL_SPAN: Span = (0, 1)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, shape and dtype (as numpy and ml_dtypes spell it) of an input or output.
 
-    A size of the shape may be open (`dims.Dim`).
+    A size of the shape may be open (`dims.Dim`).  `span` are the integers that random inputs hold.
     """
 
     name: str
     shape: Shape
     dtype: str
+    span: Span = field(default=USUAL_SPAN, kw_only=True)
 
     def describe(self) -> str:
         """`x float32[1,3,224,224]`, `x float32[batch:1..64,3]`."""
@@ -158,8 +162,8 @@ def random_feed(
 ) -> dict[str, Any]:
     """Make inputs: standard normal floats, small non-negative integers, random booleans.
 
-    Integers are 0 or 1, since they are most often token ids, masks or indices.  Open sizes are
-    those of `sizes`, by default those to measure at.
+    Integers are of the span of their input.  Open sizes are those of `sizes`, by default those to
+    measure at.
     """
     rng = np.random.default_rng(seed)
     at = dims.nominal(open_dims(inputs)) if sizes is None else sizes
@@ -171,7 +175,7 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
         return random_value(spec.type, spec.sizes, spec.describe(), rng)
     importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, int4, float8_…
     if spec.dtype == "bool" or "int" in spec.dtype:
-        return rng.integers(0, 2, spec.fixed).astype(spec.dtype)
+        return rng.integers(*spec.span, spec.fixed, endpoint=True).astype(spec.dtype)
     return rng.standard_normal(spec.fixed).astype(spec.dtype)
 
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from hybridc.compiler.dims import Dim, Size, checked
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.model import OpaqueSpec, TensorSpec
+from hybridc.compiler.model import USUAL_SPAN, OpaqueSpec, Span, TensorSpec
 from hybridc.compiler.weights import DTYPES
 
 _MOST_AXES = 64  # numpy's
 _MOST_ELEMENTS = 2**59  # of 8 bytes, so that all of them can be counted in 64 bits
+_LARGEST = 127  # of a span: what every type of integers holds but those of less than a byte
 _DTYPE_NAMES = frozenset(map(str, DTYPES.values()))
 
 
@@ -19,7 +20,8 @@ def to_json(spec: TensorSpec) -> dict[str, Any]:
     if isinstance(spec, OpaqueSpec):
         sizes = None if spec.sizes is None else list(spec.sizes)
         return {"name": spec.name, "type": spec.type, "sizes": sizes}
-    return {"name": spec.name, "shape": list(map(_size_data, spec.shape)), "dtype": spec.dtype}
+    told = {"name": spec.name, "shape": list(map(_size_data, spec.shape)), "dtype": spec.dtype}
+    return told if spec.span == USUAL_SPAN else {**told, "span": list(spec.span)}
 
 
 def _size_data(size: Size) -> Any:
@@ -42,7 +44,7 @@ def _spec(entry: object) -> TensorSpec:
             sizes = tuple(map(_size, shape))
             if prod(size for size in sizes if isinstance(size, int)) > _MOST_ELEMENTS:
                 raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
-            return TensorSpec(name, sizes, dtype)
+            return TensorSpec(name, sizes, dtype, span=_span(entry))
         case {"name": str(name), "type": str(kind), "sizes": None}:
             return OpaqueSpec(name, type=kind)
         case {"name": str(name), "type": str(kind), "sizes": list(sizes)} if all(
@@ -51,6 +53,16 @@ def _spec(entry: object) -> TensorSpec:
             return OpaqueSpec(name, type=kind, sizes=tuple(sizes))
         case _:
             raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+
+
+def _span(entry: object) -> Span:
+    match entry:
+        case {"span": [int(least), int(most)]} if 0 <= least <= most <= _LARGEST:
+            return least, most
+        case {"span": _}:
+            raise ArtifactError(f"the manifest describes no integers by {entry!r:.60}")
+        case _:
+            return USUAL_SPAN
 
 
 def _size(entry: object) -> Size:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from test_driver import classifier
@@ -122,6 +124,9 @@ def test_the_size_of_a_file_that_is_not_finished_is_not_told() -> None:
 
     options = Options(contract=Contract(max_size="3kB", min_accuracy={"cosine": 0.9}))
     assert not [each for each in advice.advice(options, Large(), (), ()) if "nearest" in each]
+    weightless: Any = SimpleNamespace(code=4000)
+    told = advice.advice(options, Large(), (), (), lambda: weightless)
+    assert told == ["no precision is so small: 4 kB are no weights"]
 
 
 def test_what_would_be_no_nearer_without_the_limit_on_accuracy_is_not_advised() -> None:

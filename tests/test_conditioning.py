@@ -83,3 +83,40 @@ def test_only_inputs_of_fp32_have_neighbours() -> None:
     wanted = model.reference({"x": np.ones((1, SIZE), np.int64)})[0]
     (found,) = answers.compare(model, [feed], [[wanted]], [[wanted + 1]], verify.USUAL)
     assert not found.ok
+
+
+def _places(least: float) -> tuple[Model, dict[str, Array]]:
+    """The places of the largest of sums, the second of which is `least` of the first."""
+    weights = np.array([1.0, least, 0.5, 0.25], np.float32)
+
+    def reference(feed: Mapping[str, Any]) -> list[Array]:
+        sums = feed["x"] @ WEIGHTS[:, :4] ** 2 * weights / (WEIGHTS[:, :4] ** 2).sum(0)
+        return [np.argsort(-sums, axis=-1)]
+
+    spec, outputs = TensorSpec("x", (64, SIZE), "float32"), (TensorSpec("y", (64, 4), "int64"),)
+    model = Model("places", cast("Any", None), (spec,), outputs, reference)
+    return model, {"x": np.random.default_rng(0).uniform(0.9, 1, (64, SIZE)).astype(np.float32)}
+
+
+@pytest.mark.parametrize(("least", "right"), [(1 - 1e-5, True), (0.9, False)])
+def test_lower_precisions_may_choose_another_where_two_are_alike(least: float, right: bool) -> None:
+    model, feed = _places(least)
+    (wanted,) = model.reference(feed)
+    got = wanted.copy()
+    got[3, :2] = wanted[3, 1::-1]
+    how = (None, None, "bf16")
+    (found,) = answers.compare(model, [feed], [[wanted]], [[got]], how)
+    assert found.ok is right
+    assert found.excused == (2 if right else 0)
+    assert not answers.compare(model, [feed], [[wanted]], [[wanted + 1]], how)[0].ok
+    assert not answers.compare(model, [feed], [[wanted]], [[got]], verify.USUAL)[0].ok
+
+
+def test_faults_of_a_lower_precision_stay_faults() -> None:
+    model, feed = _model(), _feed()
+    (wanted,) = model.reference(feed)
+    for fault in (np.abs(wanted).max(), np.nan):
+        got = wanted.copy()
+        got[0, 7] += fault
+        (found,) = answers.compare(model, [feed], [[wanted]], [[got]], (None, None, "bf16"))
+        assert not found.ok

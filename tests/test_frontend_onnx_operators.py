@@ -5,12 +5,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 from onnx_models import BOOL, DOUBLE, FLOAT, INT64, build, check, node, noise, relu
 
+from hybridc.compiler import specs
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
+from hybridc.compiler.model import random_feed
 
 
 def test_unsupported_operators_are_named_and_counted() -> None:
@@ -151,6 +153,31 @@ def test_maxima_of_regions(mode: str, density: int, scale: float) -> None:
     corners = [[0, 0, 4, 6], [-3, 1, 2, 9], [4, 4, 4, 4], [3, 5, 1, 2], [0.3, 0.7, 1.1, 5.2]]
     regions = np.array([*corners, [-9, -9, -4, -4]], np.float32)
     check(load(model), {"x": noise(2, 3, 7, 5), "r": regions, "i": np.array([0, 1, 1, 0, 1, 0])})
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+@pytest.mark.parametrize("size", [40, "n"])
+def test_random_divisors_are_not_zero(op: str, size: int | str) -> None:
+    nodes = [node("Cast", "d", "w", to=INT64), node("Neg", "x", "m"), node(op, "m w", "y")]
+    inputs = [("x", INT64, [size]), ("d", TensorProto.INT8, [size])]
+    model = load(build(nodes, inputs, [("y", INT64, None)]))
+    again = specs.from_json(list(map(specs.to_json, model.inputs)))
+    assert again == model.inputs
+    x, d = random_feed(again, seed=3).values()
+    assert set(x) == {0, 1}
+    assert set(d) == {1, 2}
+    if size != "n":
+        check(model)
+
+
+def test_random_regions_are_of_an_image_that_is_there() -> None:
+    model = build(
+        [node("RoiAlign", "x r i", "y", output_height=2, output_width=2, sampling_ratio=2)],
+        [("x", FLOAT, [1, 3, 7, 5]), ("r", FLOAT, [9, 4]), ("i", INT64, [9])],
+        [("y", FLOAT, None)],
+        opset=22,
+    )
+    check(load(model))
 
 
 def test_forms_that_a_converter_lacks_are_refused() -> None:

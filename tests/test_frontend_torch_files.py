@@ -49,6 +49,20 @@ def test_programs_keep_their_open_sizes_and_files_may_have_none(tmp_path: Path) 
         load(saved(tmp_path, program))
 
 
+def test_a_size_that_torch_found_to_be_one_number_is_that_number() -> None:
+    class Steps(torch.nn.Module):
+        def forward(self, x: Any) -> Any:
+            return sum(torch.relu(step) for step in x.unbind(1))
+
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(
+        Steps(), (torch.zeros(2, 5, 3),), dynamic_shapes=({0: auto, 1: auto},)
+    )
+    (spec,) = load(program).inputs
+    assert isinstance(spec.shape[0], Dim)
+    assert spec.shape[1:] == (5, 3)
+
+
 class Bomb:
     """Leaves a trace when it is unpickled."""
 

@@ -138,6 +138,18 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         {"k": noise(3, 4)},
     ),
     "triangle": ([node("Trilu", "x k", "y", upper=0)], ["n", "m"], {"k": np.array(-1)}),
+    "rests": (
+        [
+            node("Mod", "x d", "f", fmod=1),
+            node("Mul", "x ten", "t"),
+            node("Cast", "t", "i", to=INT64),
+            node("Mod", "i three", "m"),
+            node("Cast", "m", "r", to=FLOAT),
+            node("Add", "f r", "y"),
+        ],
+        ["n", 5],
+        {"d": noise(5) ** 2 + 0.1, "ten": np.float32(10), "three": np.array([[3]])},
+    ),
     "squares": (
         [node("Add", "x x", "z"), node("Pow", "z p", "y")],
         ["n", "m"],

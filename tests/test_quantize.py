@@ -116,6 +116,19 @@ def test_a_model_in_bytes_is_near_its_fp32(name: str) -> None:
     assert agreement["max_abs"] > 0
 
 
+@pytest.mark.parametrize(
+    ("rank", "convolution"), [(1, nn.Conv1d), (3, nn.Conv3d)], ids=["signals", "volumes"]
+)
+def test_convolutions_of_signals_and_volumes_are_of_bytes(rank: int, convolution: Any) -> None:
+    torch.manual_seed(0)
+    layers = [convolution(4, 16, 3, 2, 1), nn.ReLU(), convolution(16, 8, 3, padding=1)]
+    x = torch.randn(1, 4, *[9] * rank)
+    model = frontend.load(nn.Sequential(*layers).eval(), example_inputs=(x,))
+    made = driver.compile_model(model, Options(threads=1, dtype="int8"))
+    assert [each.lowered for each in made.sensitive.operators] == [True, True]
+    assert sum(kernel.precision == "int8" for kernel in made.report.kernels) == 2
+
+
 @pytest.mark.slow
 def test_without_data_the_certificate_says_so() -> None:
     model, _ = loaded("residual")

@@ -177,3 +177,13 @@ def test_linear_algebra_and_spectra() -> None:
     for seed in range(3):
         x = torch.randn(4, 4, generator=torch.Generator().manual_seed(seed)) + 3 * torch.eye(4)
         same(made(x), function(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_first_call_with_nan_is_compiled_all_the_same(dtype: Any) -> None:
+    x = torch.randn(3, 4, dtype=dtype)
+    x[1, 2] = torch.nan
+    wanted = torch.where(x.isnan(), 2.0, x * 3)
+    made = compiled(lambda x: torch.where(x.isnan(), 2.0, x * 3))
+    for _ in range(2):
+        same(made(x), wanted)

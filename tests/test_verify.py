@@ -137,6 +137,14 @@ def test_check_names_the_first_difference() -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", ["int8", "bf16"])
+def test_of_nothing_but_zeros_it_is_said_that_they_tell_nothing(dtype: str) -> None:
+    zeros = np.zeros((1, 4), np.float32)
+    found = [compare("y", zeros, zeros + np.float32(0.01), precision=dtype)]
+    with pytest.raises(WrongAnswerError, match=r"zero throughout.* give --calibr"):
+        check(found, dtype)
+
+
 def test_the_inputs_are_left_alone() -> None:
     given: Any = f32(1, 2)
     given.flags.writeable = False

@@ -148,7 +148,7 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
     certificate |= open_answers.described(trial.feeds, trial.model, sized)
     certificate |= _run_on(session, samples)
     notes = [f"not verified here: {absent}"] if absent and trial.wanted else []
-    notes += [each.told() for each in agreement if each.condition]
+    notes += [each.told() for each in agreement if each.condition or each.excused]
     return Examined(agreement, samples, measured, certificate, broken, tuple(notes))
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import numpy as np
+
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.dynamo import torch_device
@@ -24,6 +26,7 @@ from hybridc.compiler.errors import (
     WrongAnswerError,
 )
 from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.model import Array
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.torch_reference import to_numpy
 
@@ -135,11 +138,18 @@ def compiled(module: Any, inputs: tuple[Any, ...], options: Options) -> Inferenc
 
 def _by_road(module: Any, inputs: tuple[Any, ...], options: Options, road: str) -> InferenceSession:
     model = torch_model.load(module, inputs, [road])
-    feed = {spec.name: to_numpy(value) for spec, value in zip(model.inputs, inputs, strict=True)}
+    feed = {spec.name: numbers(to_numpy(x)) for spec, x in zip(model.inputs, inputs, strict=True)}
     outcome = driver.compile_model(model, dataclasses.replace(options, calibration=feed))
     if outcome.broken:
         raise ContractError("; ".join(outcome.broken))
     return InferenceSession(outcome.artifact, options.threads)
+
+
+def numbers(array: Array) -> Array:
+    """The array with zeros in place of NaN, of which no comparison learns anything."""
+    if array.dtype.kind in "iub":
+        return array
+    return np.where(np.isnan(array), np.zeros((), array.dtype), array)
 
 
 def run(session: InferenceSession | None, device: Any, tensors: Sequence[Any]) -> Sequence[Any]:

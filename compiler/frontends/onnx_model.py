@@ -12,6 +12,7 @@ from hybridc.compiler.frontends.onnx_graph import (
     open_axes,
     quantized,
     same_padding,
+    spans,
     sub_byte,
     training,
 )
@@ -56,7 +57,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
     return Model(
         name=file.name,
         module=module,
-        inputs=_declared(file, [found.specs[value.name] for value in file.inputs()]),
+        inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
         outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
         reference=onnx_reference(source),
         notes=_notes(file, static, found.regions),
@@ -88,7 +89,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     return Model(
         name=file.name,
         module=module,
-        inputs=tuple(found),
+        inputs=spans.with_spans(found, static.proto.graph),
         outputs=_declared(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
@@ -115,6 +116,13 @@ def _carried(file: OnnxFile) -> OnnxFile:
     """The file with the weights as compiled code holds them."""
     weights = {name: carriers.carried(array) for name, array in file.weights.items()}
     return replace(file, weights=weights)
+
+
+def _drawable(
+    file: OnnxFile, static: StaticGraph, specs: Sequence[TensorSpec]
+) -> tuple[TensorSpec, ...]:
+    """Specs of inputs as they are declared, with the integers that make sense to the model."""
+    return spans.with_spans(_declared(file, specs), static.proto.graph)
 
 
 def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -16,6 +16,7 @@ from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
 from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
+from hybridc.compiler.units import format_size
 
 
 def advice(
@@ -33,7 +34,7 @@ def advice(
     short = [clause for clause in contract.costs(best.measured) if not clause.kept]
     if not short:
         return []
-    told = _nearest(contract, best)
+    told = _nearest(contract, best) + _weightless(contract, facts)
     inaccurate = {stage.name for stage, _ in beyond}
     told += [
         f"{each.stage} did not help: {each.reason}"
@@ -111,6 +112,14 @@ def _nearest(contract: Contract, best: Candidate) -> list[str]:
     if not costs or not accuracies:
         return []
     return [f"nearest: {', '.join(costs)} at {', '.join(accuracies)}"]
+
+
+def _weightless(contract: Contract, facts: Callable[[], Facts | None]) -> list[str]:
+    """That no precision brings the file within its limit, since what is no weights is larger."""
+    known = None if contract.max_size is None else facts()
+    if known is None or contract.max_size is None or known.code <= contract.max_size:
+        return []
+    return [f"no precision is so small: {format_size(known.code)} are no weights"]
 
 
 def _found(clause: Clause) -> str:

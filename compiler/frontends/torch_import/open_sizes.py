@@ -24,6 +24,8 @@ def _size(name: str, size: Any, ranges: Mapping[Any, Any]) -> Size:
     if isinstance(size, int):
         return size
     symbol = size.node.expr
+    if symbol.is_Integer:  # left to torch, which found that it can be no other
+        return int(symbol)
     if not symbol.is_Symbol:
         raise ModelError(f"input {name!r} has the size {symbol}; export it with plain ones")
     bounds = ranges.get(symbol)
