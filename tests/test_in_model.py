@@ -206,6 +206,19 @@ def test_nothing_is_built_once_the_time_is_used_up(model: Unscheduled, log: Tuni
     assert len(log) == 2
 
 
+def test_where_the_time_ends_the_best_is_still_compared_with_the_default(
+    model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first version built as the time ends: one more, however many points are left."""
+    task = measured(model, log, (1.0e-5, 0.5e-5, 0.6e-5))
+    counts = called_with(monkeypatch, {0: 1.0e-5, 1: 1.3e-5})
+    now = iter([0.0, 2.0])
+    monkeypatch.setattr(in_model.time, "monotonic", lambda: next(now, 2.0))
+    in_this(model, task, log, deadline=1.0).compare()
+    assert counts == [2]
+    assert task.is_default(winner(task, log))
+
+
 def test_kernels_are_timed_as_the_model_calls_them_on_a_quiet_machine(
     model: Unscheduled, log: TuningLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
