@@ -34,6 +34,7 @@ class BatchMatmul(Tiled):
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
             **accumulators.costs(schedule, product, target),
             packs=True,
+            narrow=bool(_words(schedule, product)),
         )
         return Contraction(func, target, problem)
 

@@ -23,11 +23,13 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     depth = contraction.steps(schedule, product)
     size = depth * contraction.step_bytes(schedule, product)
     lanes = contraction.lanes(schedule, product)
+    floats = contraction.source_bytes(schedule, product) == _FLOAT32
     problem = tiling.Problem(
         *(1, 1, rows, columns, depth, size, rows * size, lanes),
         weight_bytes=contraction.weight_bytes(schedule, product),
         **accumulators.costs(schedule, product, target),
-        divided=contraction.source_bytes(schedule, product) == _FLOAT32,
+        divided=floats,
+        narrow=not floats,
     )
     return Contraction(func, target, problem)
 

@@ -37,18 +37,18 @@ _STRIP = 8.0
 class Problem:
     """What the model needs to know of a kernel.
 
-    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows
-    lie `row_stride` bytes apart, and one image reads `image_bytes` of activations.  A matrix
-    product has one image of height 1; a convolution's rows are the pixels of one image row.
-    `shared` are the neighbouring columns that read the same activations, 0 for all, 1 where each
-    column reads its own; `parts` are
-    the registers that an operand of a multiply-add takes, `spare` those that its products take on
-    their way, and `held` those of activations that stay for later steps of the depth.  A step reads
-    `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector of what it read;
-    a multiply-add takes `cycles`, 0 where it is a fused one, and each of its operands `loads`.
+    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows lie
+    `row_stride` bytes apart, and one image reads `image_bytes` of activations. A matrix product has
+    one image of height 1; a convolution's rows are the pixels of one image row. `shared` are the
+    neighbouring columns that read the same activations, 0 for all, 1 where each column reads its
+    own; `parts` are the registers that an operand of a multiply-add takes, `spare` those that its
+    products take on their way, and `held` those of activations that stay for later steps of the
+    depth. A step reads `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector
+    of what it read; a multiply-add takes `cycles`, 0 if fused, and each of its operands `loads`.
     `taps` are the columns of a window that share what they read, of an image that rows go through
-    by `stride`.  Sums over the depth may be `divided` where a tile has few.  What stands for
-    weights `packs` in a task that is a whole product, else beforehand.
+    by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
+    `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
+    step.
     """
 
     images: int
@@ -72,6 +72,7 @@ class Problem:
     stride: int = 1
     divided: bool = False
     packs: bool = False
+    narrow: bool = False
 
     def columns_read(self, rows: int) -> float:
         """Activations that a tile reads in one step of the depth."""
@@ -149,7 +150,7 @@ def _around(problem: Problem, rows: int, vectors: int, target: Target) -> float:
 def _shallow(problem: Problem, target: Target) -> bool:
     """Whether the L1 cache holds the activations of a matrix product's tile beside its weights."""
     size = 4 * problem.depth * (_MOST_ROWS + problem.lanes)
-    return problem.height == 1 and size < target.l1
+    return problem.height == 1 and not problem.narrow and size < target.l1
 
 
 def _panel_bytes(problem: Problem, vectors: int) -> float:
