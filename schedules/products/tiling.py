@@ -229,9 +229,8 @@ def _strips(problem: Problem, tile: tuple[int, int], chunk: int, target: Target)
     """
     rows, vectors = tile
     high = target.vector_registers >= registers.EMBEDDED and _shallow(problem, target)
-    if chunk == 1 or not high:
-        return 0.0
-    return _STRIP * rows * vectors / cache_sets.distinct(problem.columns * 4, target)
+    distinct = cache_sets.distinct(problem.columns * 4, target)
+    return _STRIP * rows * vectors / distinct if high and chunk > 1 else 0.0
 
 
 def possible_tasks(problem: Problem, tile: tuple[int, int]) -> Iterator[tuple[int, int]]:
