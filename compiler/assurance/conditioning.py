@@ -123,9 +123,8 @@ def allowance(model: Model, index: int, sample: Sample) -> Floats:
         answer = model.reference(nudged(sample.feed, rng))[index]
         moved = np.fmax(moved, np.abs(answer.astype(np.float64) - sample.wanted))
     moved = np.where(np.isfinite(moved), moved, 0.0)
-    if (
-        moved.ndim and moved.size
-    ):  # an element that hardly moved by chance is no better known than its row
+    if moved.ndim and moved.size:
+        # An element that hardly moved by chance is no better known than its row.
         moved = np.maximum(moved, np.median(moved, axis=-1, keepdims=True))
     return _FACTOR * moved
 
