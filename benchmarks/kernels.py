@@ -18,7 +18,7 @@ from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.target import Target
 
 THREADS = 2
-_VISITS, _REPEATS = 5, 10  # apart in time: what disturbs the machine lasts for a second or two
+_VISITS, _REPEATS = 40, 10  # apart in time: what disturbs the machine lasts for a second or two
 _GOAL = 0.9  # of the measured peak
 # A loop nest, and what it takes behind its activations: any numbers where none are given.
 Made = tuple[PrimFunc, list[Any]]
