@@ -67,15 +67,15 @@ class Artifact:
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    target: Json
-    pipeline: str
+    target: Json = field(repr=False)
+    pipeline: str = field(repr=False)
     library: bytes = field(repr=False)
     weights: Mapping[str, Array] = field(repr=False)
     lock: Json = field(default_factory=dict[str, Any], repr=False)
     report: Json = field(default_factory=dict[str, Any], repr=False)
     certificate: Json = field(default_factory=dict[str, Any], repr=False)
-    toolchain: Json = field(default_factory=toolchain)
-    alignment: int = archive.ALIGNMENT
+    toolchain: Json = field(default_factory=toolchain, repr=False)
+    alignment: int = field(default=archive.ALIGNMENT, repr=False)
     regions: tuple[Region, ...] = field(default=(), repr=False)
     device: bytes = field(default=b"", repr=False)
     offloads: tuple[Offload, ...] = field(default=(), repr=False)

@@ -270,3 +270,23 @@ def test_norms_of_batches(shape: tuple[int, ...], training: bool) -> None:
         wanted = aten._native_batch_norm_legit.no_stats(x, *scales, True, 0.3, 1e-5)
         for one, other in zip(got, wanted, strict=True):
             same(one, other)
+
+
+def test_what_stays_is_written_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negation of floats is written with negation; each round traces the whole program anew."""
+    rounds: list[set[str]] = []
+    write_out = torch.export.ExportedProgram.run_decompositions
+
+    def counted(program: Any, table: Any) -> Any:
+        rounds.append({str(target) for target in table})
+        return write_out(program, table)
+
+    monkeypatch.setattr(torch.export.ExportedProgram, "run_decompositions", counted)
+    model = torch.nn.Module()
+    model.forward = lambda x: -torch.diff(x)  # pyright: ignore[reportAttributeAccessIssue]
+    exported = torch.export.export(model, (torch.ones(2, 8),))
+    written = decompositions.for_onnx(exported)
+    assert rounds == [{"aten.neg.default", "aten.diff.default"}]
+    left = {str(node.target) for node in written.graph.nodes}
+    assert "aten.neg.default" in left
+    assert "aten.diff.default" not in left

@@ -27,8 +27,6 @@ _MISWRITTEN = frozenset(
         "native_batch_norm.default",
     }
 )
-# Rounds of writing out; what an operator is written with may have to be written out itself.
-_ROUNDS = 8
 
 
 def for_onnx(exported: Any) -> Any:
@@ -36,23 +34,25 @@ def for_onnx(exported: Any) -> Any:
 
     It is the program given where nothing has to be.
     """
-    exporter, table = _exporter(), _all()
-    for _ in range(_ROUNDS):
-        wanted = {
-            target: table[target]
-            for target in _targets(exported)
-            if target in table
-            and (not exporter.is_registered(target) or _better_written_out(target))
-        }
-        if not wanted:
-            break
+    table = _all()
+    wanted: dict[Overload, Callable[..., Any]] = {}
+    # What an operator is written with may have to be written out itself; what stays although it was
+    # wanted once stays for good, and a round takes seconds.
+    while new := {
+        target: table[target]
+        for target in _targets(exported)
+        if target in table and target not in wanted and _is_for_us(target)
+    }:
+        wanted |= new
         with torch.no_grad():  # some operators refuse parameters that have gradients
             exported = exported.run_decompositions(wanted)
     return exported
 
 
-def _better_written_out(target: Overload) -> bool:
-    return target in own() or target.__name__ in _MISWRITTEN
+def _is_for_us(target: Overload) -> bool:
+    """Whether torch's exporter lacks an operator, or writes it wrongly or worse."""
+    known = _exporter().is_registered(target)
+    return not known or target in own() or target.__name__ in _MISWRITTEN
 
 
 def for_relax(exported: Any, importable: Collection[str], converted: Collection[str]) -> Any:
