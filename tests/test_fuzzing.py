@@ -12,7 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx_models import FLOAT, build, node
 
-from hybridc.compiler.errors import PassError
+from hybridc.compiler.errors import InputError, PassError
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 
@@ -97,5 +97,5 @@ def test_models_of_another_generator(
 def test_an_interpreter_without_nnsmith(fuzzer: Any, monkeypatch: Any) -> None:
     options = ["--generator", "nnsmith", "--interpreter", "false"]
     monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", *options])
-    with pytest.raises(SystemExit, match="cannot run NNSmith"):
+    with pytest.raises(InputError, match="cannot run NNSmith"):
         fuzzer.main()

@@ -82,7 +82,8 @@ class _Block:
         if not any(buffer.same_as(param) for param in self._params):
             return None
         bound = [vector_loops.substitute(index, self._bound) for index in indices]
-        if sum(map(_divides, bound)) <= _TWO:
+        # Along an axis that is not fused vectors are whole, and a part of a buffer may be read.
+        if sum(map(_divides, bound)) <= _TWO or not _divides(bound[-1]):
             return None
         flat = self._analyzer.simplify(access.distance(bound, buffer))
         if _divides(flat):
