@@ -10,7 +10,7 @@ Weights come packed (`packing`), activations keep channels last.
 Register tiles, loop order and threads are the schedule rules' business and do not show here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,20 +86,35 @@ def dense(
         weight = widened(w[packed_index((n // lanes,), k, n % lanes, group)], w)
         return te.sum(widened(whole[*form.place(row), k], w) * weight, axis=k)
 
+    out = dense_output(form, shape, (columns, blocks * lanes), element, out_dtype)
+    return finished([x, w, out])
+
+
+def dense_output(
+    form: RowForm,
+    shape: Sequence[int],
+    columns: tuple[int, int],
+    element: Callable[[Sequence[Any], Any], Any],
+    out_dtype: str,
+) -> Any:
+    """What a matrix product stores for x of `shape`: of each row, its `element`s.
+
+    `columns` are those of the output, and those that are computed, of whole panels.
+    """
+    wanted, made = columns
     product = computed(
-        (*form.axes, blocks * lanes),
+        (*form.axes, made),
         (lambda m, n: element([m], n))
         if len(form.axes) == 1
         else lambda *i: element(i[:-1], i[-1]),
         name="product",
-        attrs=product_of("dense", 2 * counted(*shape) * columns),
+        attrs=product_of("dense", 2 * counted(*shape) * wanted),
     )
-    out = computed(
-        (*shape[:-1], columns),
+    return computed(
+        (*shape[:-1], wanted),
         lambda *index: stored(product[*form.row(index[:-1]), index[-1]], out_dtype),
         name="output",
     )
-    return finished([x, w, out])
 
 
 def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both types

@@ -6,16 +6,8 @@ from typing import Any
 from tvm import te
 
 from hybridc.compiler.interfaces import PrimFunc
-from hybridc.compiler.kernels.contractions import stored, widened
-from hybridc.compiler.kernels.tensor_expressions import (
-    RowForm,
-    computed,
-    counted,
-    finished,
-    product_of,
-    reduced,
-    tensor,
-)
+from hybridc.compiler.kernels.contractions import dense_output, widened
+from hybridc.compiler.kernels.tensor_expressions import RowForm, finished, reduced, tensor
 from hybridc.compiler.model import Array
 
 
@@ -32,17 +24,5 @@ def dense(shape: Sequence[int], weight: Array, dtype: str, out_dtype: str) -> Pr
     def element(row: Sequence[Any], n: Any) -> Any:
         return te.sum(widened(x[*form.place(row), k], w) * widened(w[n, k], w), axis=k)
 
-    product = computed(
-        (*form.axes, columns),
-        (lambda m, n: element([m], n))
-        if len(form.axes) == 1
-        else lambda *i: element(i[:-1], i[-1]),
-        name="product",
-        attrs=product_of("dense", 2 * counted(*shape) * columns),
-    )
-    out = computed(
-        (*shape[:-1], columns),
-        lambda *index: stored(product[*form.row(index[:-1]), index[-1]], out_dtype),
-        name="output",
-    )
+    out = dense_output(form, shape, (columns, columns), element, out_dtype)
     return finished([x, w, out])
