@@ -37,6 +37,7 @@ from hybridc.compiler.orchestration.decisions import NO_TIME
 from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.resume import Kept
 from hybridc.compiler.orchestration.workshop import Workshop
+from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tuning.plan import Algorithms, Tuning
 from hybridc.compiler.unscheduled import Unscheduled
@@ -215,6 +216,9 @@ def _answered(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[
             return data.answered(model.reference, clock.purse.check)
     except OutOfTimeError as error:
         raise error.too_short() from None
+    finally:
+        if isinstance(model.reference, OnnxReference):
+            model.reference.release()
 
 
 def _numbered(

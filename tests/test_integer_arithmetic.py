@@ -9,7 +9,7 @@ from onnx_models import FLOAT, build, node, noise
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
 
 UINT8, INT8, INT32 = TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32
@@ -26,7 +26,7 @@ def agree(model: Any, feed: dict[str, Any], steps: float = 1.0) -> Any:
 
 def run_both(model: Any, feed: dict[str, Any], steps: float, outcome: Any) -> Any:
     """A compiled model's outputs are ONNX Runtime's, give or take some quantisation steps."""
-    reference = onnx_reference(model)
+    reference = OnnxReference(model)
     for got, wanted in zip(
         InferenceSession(outcome.artifact).run(None, feed), reference(feed), strict=True
     ):

@@ -14,7 +14,7 @@ from test_contractions import FEW
 
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
 
 KINDS = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}
@@ -73,7 +73,7 @@ def test_products_of_integers(
     )
     outcome = compile_source(proto, Options(verify="off", threads=2, fallback=False))
     (got,) = InferenceSession(outcome.artifact).run(None, feed)
-    (wanted,) = onnx_reference(proto)(feed)
+    (wanted,) = OnnxReference(proto)(feed)
     np.testing.assert_array_equal(got, wanted)
 
 

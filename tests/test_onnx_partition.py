@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx_graph.model_file import read
 from hybridc.compiler.frontends.onnx_import.partition import Cut, cut
 from hybridc.compiler.frontends.onnx_import.regions import import_with_regions
 from hybridc.compiler.model import Model, random_feed
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 
 # Operators of one and of two tensors of one shape.
 ONE = ("Neg", "Relu", "Tanh", "Transpose", "MatMul")
@@ -112,7 +112,7 @@ def partitioned(proto: onnx.ModelProto, names: set[str]) -> Model:
     )
     outputs = tuple(made.specs[value.name] for value in proto.graph.output)
     inputs = tuple(made.specs[value.name] for value in file.inputs())
-    reference = onnx_reference(proto)
+    reference = OnnxReference(proto)
     return Model("drawn", made.module, inputs, outputs, reference, regions=made.regions)
 
 

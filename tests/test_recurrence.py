@@ -16,7 +16,7 @@ from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.driver import compile_source
 from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.kernels import recurrence
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
 from hybridc.schedules.recurrence import Recurrence, Steps
 
@@ -52,7 +52,7 @@ def agree(model: Any, rule: bool = True) -> None:
     session = InferenceSession(outcome.artifact)
     feed = {spec.name: noise(*spec.shape) for spec in outcome.artifact.inputs}  # pyright: ignore[reportArgumentType]
     got = session.run(None, feed)
-    for value, wanted in zip(got, onnx_reference(model)(feed), strict=True):
+    for value, wanted in zip(got, OnnxReference(model)(feed), strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-4, atol=1e-5)
     assert ("recurrence" in {kernel.rule for kernel in outcome.report.kernels}) == rule
 

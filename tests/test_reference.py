@@ -12,7 +12,7 @@ import hybridc
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
 
 DRAW = np.random.default_rng(3)
@@ -38,7 +38,7 @@ def test_sums_of_quantised_products_do_not_overflow(operator: str, shape: tuple[
     proto = quantized(operator, *shape)
     size = [each.dim_value for each in proto.graph.input[0].type.tensor_type.shape.dim]
     feed = {"x": DRAW.integers(0, 256, size).astype("uint8")}
-    got = onnx_reference(proto)(feed)[0].astype(int)
+    got = OnnxReference(proto)(feed)[0].astype(int)
     answer: Any = ReferenceEvaluator(proto).run(None, feed)
     wanted = np.asarray(answer[0]).astype(int)
     assert np.abs(got - wanted).max() <= 1  # a tie
@@ -62,7 +62,7 @@ def test_scattered_rows_that_fall_together_are_all_added_up() -> None:
         "places": places,
         "rows": np.ones((5000, 64), np.float32),
     }
-    reference = onnx_reference(proto)
+    reference = OnnxReference(proto)
     for _ in range(5):
         (y,) = reference(feed)
         np.testing.assert_array_equal(y[:2, 0], np.bincount(places[:, 0]))
@@ -76,7 +76,7 @@ def test_transforms_of_any_length_are_exact(length: int) -> None:
     spectrum = np.fft.fft(x[..., 0].astype(np.float64))
     wanted = np.stack([spectrum.real, spectrum.imag], -1)
     session = InferenceSession(driver.compile_source(proto, Options(threads=1)).artifact, 1)
-    for (y,) in (onnx_reference(proto)({"x": x}), session.run(None, {"x": x})):
+    for (y,) in (OnnxReference(proto)({"x": x}), session.run(None, {"x": x})):
         assert y.dtype == np.float32
         np.testing.assert_allclose(y, wanted, 1e-6, 1e-5)
 
@@ -86,7 +86,7 @@ def test_transforms_of_windows_are_exact() -> None:
     nodes = [node("STFT", "x step window", "y")]
     made = [("y", FLOAT, None)]
     proto = build(nodes, [("x", FLOAT, x.shape)], made, {"step": np.int64(160), "window": window})
-    (y,) = onnx_reference(proto)({"x": x})
+    (y,) = OnnxReference(proto)({"x": x})
     frames = np.lib.stride_tricks.sliding_window_view(x[0], 400)[::160]
     spectra = np.fft.rfft(frames * window.astype(np.float64))
     np.testing.assert_allclose(y[0, ..., 0] + 1j * y[0, ..., 1], spectra, 1e-6, 1e-5)
@@ -97,7 +97,7 @@ def test_sizes_that_a_model_does_not_run_with_are_told() -> None:
     image: list[Any] = [1, "h", 2]
     given, made = ("x", TensorProto.FLOAT, image), ("y", TensorProto.FLOAT, None)
     proto = build(nodes, [given], [made], {"w": np.ones((8, 3), np.float32)})
-    run = onnx_reference(proto)
+    run = OnnxReference(proto)
     assert run({"x": np.ones((1, 4, 2), np.float32)})[0].tolist() == [[8.0, 8.0, 8.0]]
     with pytest.raises(InputError, match=r"does not run on the inputs to compare on: .*--shape"):
         run({"x": np.ones((1, 5, 2), np.float32)})
@@ -117,7 +117,7 @@ def test_corners_are_aligned_by_sizes_before_they_are_rounded(mode: str, coordin
         proto = build([resize], [image], [made], constants, opset=18)
         feed = {"x": DRAW.standard_normal((1, 2, 5, 7)).astype("float32")}
         wanted: Any = ReferenceEvaluator(proto).run(None, feed)
-        (got,) = onnx_reference(proto)(feed)
+        (got,) = OnnxReference(proto)(feed)
         np.testing.assert_allclose(got, wanted[0], 1e-4, 1e-4)
 
 
@@ -130,7 +130,7 @@ def test_types_that_arrays_of_onnx_runtime_lack(name: str) -> None:
     inputs = [("x", TensorProto.FLOAT, sizes[0]), ("h", narrow, sizes[1])]
     outputs = [("y", narrow, sizes[0]), ("z", TensorProto.FLOAT, sizes[1])]
     x, h = DRAW.standard_normal((2, 3)).astype(np.float32), np.array(-1.5, np.dtype(name))
-    y, z = onnx_reference(build(nodes, inputs, outputs))({"x": x, "h": h})
+    y, z = OnnxReference(build(nodes, inputs, outputs))({"x": x, "h": h})
     assert (str(y.dtype), str(z.dtype), z.shape) == (name, "float32", ())
     np.testing.assert_array_equal(y, x.astype(np.dtype(name)))
     assert z == -1.5
@@ -146,7 +146,7 @@ def test_products_with_weights_of_two_bits(kind: int) -> None:
     inputs = [("x", TensorProto.FLOAT, [3, 32])]
     outputs: list[Any] = [("y", TensorProto.FLOAT, [3, 6])]
     model = build(nodes, inputs, outputs, {"w": weights, "s": scale}, opset=25, ir_version=12)
-    (y,) = onnx_reference(model)({"x": x.astype(np.float32)})
+    (y,) = OnnxReference(model)({"x": x.astype(np.float32)})
     np.testing.assert_allclose(y, x @ (weights.astype(np.float32) * scale), rtol=1e-4, atol=1e-5)
 
 
@@ -166,7 +166,7 @@ def test_a_model_that_refuses_its_inputs_is_told_without_places_in_a_foreign_sou
     nodes, made = [node("Reshape", "x shape", "y")], [("y", FLOAT, None)]
     proto = build(nodes, [("x", FLOAT, ("n", 6))], made, constants)
     with pytest.raises(InputError) as caught:
-        onnx_reference(proto)({"x": np.zeros((2, 6), np.float32)})
+        OnnxReference(proto)({"x": np.zeros((2, 6), np.float32)})
     said = str(caught.value)
     assert "The input tensor cannot be reshaped to the requested shape" in said
     assert "requested shape:{1,6};" in said
@@ -184,3 +184,15 @@ def test_an_output_that_is_left_out_keeps_no_node_alive() -> None:
     np.testing.assert_array_equal(
         session.run(None, {"x": noise(2, 3)})[0], noise(2, 3).clip(max=most)
     )
+
+
+def test_a_reference_that_was_released_answers_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of large models are given back while the model is compiled."""
+    monkeypatch.setattr("hybridc.compiler.reference._BULK", 3)
+    inputs, made = [("x", FLOAT, (3,))], [("y", FLOAT, None)]
+    proto = build([node("Add", "x w", "y")], inputs, made, {"w": np.ones(3, np.float32)})
+    run = OnnxReference(proto)
+    for _ in range(2):
+        assert run({"x": np.ones(3, np.float32)})[0].tolist() == [2, 2, 2]
+        run.release()
+        assert run._session is None

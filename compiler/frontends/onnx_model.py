@@ -25,7 +25,7 @@ from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
-from hybridc.compiler.reference import onnx_reference
+from hybridc.compiler.reference import OnnxReference
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
@@ -59,7 +59,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         module=module,
         inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
         outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
-        reference=onnx_reference(source),
+        reference=OnnxReference(source),
         notes=_notes(file, static, found.regions),
         regions=found.regions,
     )
@@ -93,7 +93,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
         outputs=_declared(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
-        reference=onnx_reference(source),
+        reference=OnnxReference(source),
         notes=(*_notes(file, static, ()), f"sizes that stay open: {listed}", *sizes.notes),
     )
 
