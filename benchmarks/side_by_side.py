@@ -60,13 +60,16 @@ def measured(kernel: Kernel, libraries: Mapping[str, Path], folder: Path) -> Tim
     return in_turn(runs)
 
 
-def in_turn(runs: Mapping[str, Run]) -> Times:
-    """Time functions in turn."""
+def in_turn(runs: Mapping[str, Run], least: float = 0.0) -> Times:
+    """Time functions in turn, for `least` seconds or longer."""
     counts = {name: _count(run) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
+    start = time.perf_counter()
+    rounds = 0
+    while rounds < ROUNDS or time.perf_counter() - start < least:
         for name, run in runs.items():
             seconds[name].append(_time(run, counts[name]))
+        rounds += 1
     return Times(seconds)
 
 
