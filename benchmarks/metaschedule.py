@@ -2,10 +2,10 @@
 
     python benchmarks/metaschedule.py [--kernels NAME,...] [--trials 512] [--seeds 0,1,2]
 
-Wants a quiet machine for hours: on two cores 64 trials took two to three minutes for a softmax and
-a norm, and longer for convolutions, whose candidates may take TVM's limit of 30 s to build. Each
+Wants a quiet machine for hours: on two cores 64 trials took two to four minutes a kernel, and where
+other programs built beside it up to fifteen, at TVM's limit of 30 s for each candidate.  Each
 search ends with a line in benchmarks/data/metaschedule.json, and a search that is there for this
-machine is not done again, so that it may be stopped and called again. `tuning.py` carries out the
+machine is not done again, so that it may be stopped and called again.  `tuning.py` carries out the
 best trace of each search of its machine beside our points.
 
 The search is `tvm.s_tir.meta_schedule.tune_tir` as it is: evolution under XGBoost, 64 trials an
