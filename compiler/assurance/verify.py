@@ -70,6 +70,16 @@ REDUCED: Mapping[str, Reduced] = {
     "int4-weights": Reduced(share=0.5, cosine=0.9),
 }
 
+# What keeps more of a model than each precision that a user asks for.
+_FINER = {
+    "int4-weights": "int8-weights",
+    "int8-dynamic": "int8-weights",
+    "int8-weights": "bf16",
+    "bf16": "fp32",
+    "fp16": "fp32",
+    "tf32": "fp32",
+}
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -205,6 +215,8 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
             "is not"
         )
     others = f"; {len(wrong) - 1} more outputs are wrong" if len(wrong) > 1 else ""
+    if precision in _FINER:
+        others += f"; {precision} may be too coarse for this model: {_FINER[precision]} keeps more"
     if bad.first is None:
         raise WrongAnswerError(
             f"output {bad.output!r} differs from the reference: cosine {bad.cosine:.6g}, "
