@@ -128,7 +128,8 @@ def told(machine: Machine, joint: Sequence[Ranking], own: Sequence[Ranking]) -> 
 {good:.0%} of the kernels (goal {_GOAL_TOP:.0%}) the predicted best of 64 is mostly within 5 % of
 the real best.{missed} A second measurement of a point differs by {again["moved"]:.1%}, τ of the two
 measurements is {again["tau"]:.2f} (medians over kernels), and the fastest point of one is within
-5 % of the fastest of the other on {again["near"]:.0%} of the kernels: this is what measuring itself reaches.
+5 % of the fastest of the other on {again["near"]:.0%} of the kernels: this is what
+measuring itself reaches.
 
 {table(joint, own)}"""
 
