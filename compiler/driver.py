@@ -80,7 +80,6 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     `example_inputs`, or an `ExportedProgram`.  `shapes` gives open dimensions sizes or bounds, by
     the name of an input or of a dimension (`{"x": "1..64x3x224x224"}`, `{"batch": 8}`; see
     `dims.shape`); the others stay open.
-
     The other arguments are fields of `Options`, which describes them.  A `config` can set these
     and more; arguments that are not at their defaults override it.
 
