@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 .PHONY: help demo demo-sentences test test-slow lint bench lock clean
 .DELETE_ON_ERROR:
 
-help:  ## say what there is to make
+help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/core  ## compile a small network, run it on real digits, time it beside ONNX Runtime
@@ -38,10 +38,10 @@ demo-sentences: $(VENV)/all  ## the same for a trained sentence encoder (install
 	$(BIN)/python examples/sentences/run.py out/sentences.hyb
 	@echo "artifact: out/sentences.hyb   report: out/sentences-report.html"
 
-test: lint  ## all checks but the slow tests
+test: lint  ## all checks except slow tests
 	$(BIN)/python -m pytest -q -m "not slow" $(JOBS)
 
-test-slow: $(VENV)/all  ## the tests that take over ten seconds each
+test-slow: $(VENV)/all  ## the tests that take more than ten seconds each
 	$(BIN)/python -m pytest -q -m slow $(JOBS)
 
 lint: $(VENV)/all  ## style and types
@@ -50,16 +50,16 @@ lint: $(VENV)/all  ## style and types
 	$(BIN)/python .ci/check_types.py
 
 # BENCH names parts, such as: make bench BENCH='peers --models resnet-50 --precision fp32'
-bench: $(VENV)/all  ## measure everything (or BENCH=...) anew, into benchmarks/RESULTS.md
+bench: $(VENV)/all  ## measure everything again (or BENCH=...), into benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-lock: $(VENV)/all  ## write the versions that are installed now into constraints.txt
+lock: $(VENV)/all  ## write the installed versions to constraints.txt
 	{ $(BIN)/python -m pip freeze --exclude-editable --exclude hybridc; \
 	  $(BIN)/python -m pip freeze --all | grep '^setuptools=='; } \
 	  | sed 's/+cpu$$//' | LC_ALL=C sort -fu -o constraints.txt
 	@touch $(VENV)/core $(VENV)/all
 
-clean:  ## remove what was made here, the virtual environment too
+clean:  ## remove everything that was made here, and the virtual environment
 	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(VENV)/core: $(FOUND)

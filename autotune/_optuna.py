@@ -29,9 +29,9 @@ _QUESTIONS = 64
 class Stored(Strategy):
     """A sampler that is asked for points.
 
-    With `storage`, the URL of a database of Optuna's own schema, the trials are written there as
-    well, one study for each kernel, so that Optuna's dashboard shows them: as parameters the places
-    of the knobs' values, as the value the logarithm of seconds, point and seconds as attributes.
+    With `storage`, the URL of an Optuna database, the trials are also written there, with a study
+    per kernel, for Optuna's dashboard: parameters are the indices of the knobs' values, the value
+    is the logarithm of the seconds, and the point and the seconds are attributes.
     """
 
     storage: str = ""

@@ -12,10 +12,11 @@ from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
 @dataclass(frozen=True)
 class Annealing(Strategy):
-    """Walk from neighbour to neighbour, uphill ever less often; begin elsewhere when frozen.
+    """Simulated annealing: move between neighbours, to slower ones ever less often.
 
-    A step that makes the kernel slower by the factor r is taken with the chance r^(-1/t); the
-    temperature t falls from `hot` to `cold` by the factor `cooling` with each trial.
+    A step that makes the kernel slower by a factor r is taken with probability r^(-1/t); the
+    temperature t falls from `hot` to `cold` by the factor `cooling` with each trial.  When it is
+    frozen, it restarts elsewhere.
     """
 
     hot: float = 0.3

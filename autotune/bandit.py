@@ -13,12 +13,12 @@ from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
 @dataclass(frozen=True)
 class Bandit(Strategy):
-    """Give each block of trials to the strategy that has paid most.
+    """Give each block of trials to the strategy that has been most successful.
 
-    `arms` are names of strategies with `+` between.  A strategy is paid for the trials of its
-    blocks that are among the fastest quarter of all; one that was seldom chosen gets a bonus, by
-    UCB1 (Auer et al., 2002) with the weight `explore`.  A proposal never goes beyond a block of
-    `block` trials, whose outcome decides who gets the next.
+    `arms` are the names of strategies, separated by `+`.  The reward of a strategy is the share of
+    its trials that are among the fastest quarter of all, plus a bonus if it was rarely chosen: UCB1
+    (Auer et al., 2002) with the weight `explore`.  A proposal stays within a block of `block`
+    trials, whose outcome decides who gets the next.
     """
 
     arms: str = "evolutionary+annealing+genetic+pso"

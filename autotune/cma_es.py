@@ -19,10 +19,10 @@ _SPREAD = 1 / 6
 
 @dataclass(frozen=True)
 class CmaEs(Stored):
-    """Adapt the mean and covariance of a normal distribution to the fast points.
+    """Adapt the mean and covariance of a normal distribution to the fast points (CMA-ES).
 
-    It begins in the middle of the space; `population` points are a generation.  A space of one
-    knob, which CMA-ES cannot adapt to, is drawn evenly.
+    It starts in the middle of the space; a generation has `population` points.  Spaces with a
+    single knob, which CMA-ES does not support, are sampled uniformly.
     """
 
     population: int = 8

@@ -14,13 +14,13 @@ from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
 @dataclass(frozen=True)
 class Evolutionary(Strategy):
-    """Evolve the best points and try the descendants that the predictor likes best.
+    """Evolve the best points, and try the descendants that are predicted to be fastest.
 
-    `population` points live for `generations`, all within one proposal; `explore` of the points
-    that are proposed are drawn evenly: none, since mutations, and a predictor that knows what it
-    does not know, reach far enough.  Where the space has at most `population` times `generations`
-    points, all of them are predicted instead.  Without a predictor, descendants of the best trials
-    are tried as they come.
+    Each proposal evolves `population` points for `generations`.  If the space has at most
+    `population` times `generations` points, all of them are predicted instead.  The share
+    `explore` of the proposed points is drawn uniformly; by default none, since mutations, and a
+    predictor that knows its uncertainty, explore enough.  Without a predictor, descendants of the
+    best trials are tried as they come.
     """
 
     population: int = 128

@@ -25,9 +25,9 @@ _HOT, _COLD = 2.0, 0.02
 
 @dataclass(frozen=True)
 class Fmqa(Strategy):
-    """Fit a factorisation machine and anneal the QUBO that it is.
+    """Fit a factorisation machine, and anneal the QUBO that it defines.
 
-    The first `startup` points are drawn evenly; pairs of values interact by `rank` factors.
+    The first `startup` points are drawn uniformly; pairs of values interact through `rank` factors.
     """
 
     startup: int = 12

@@ -10,10 +10,10 @@ from hybridc.compiler.interfaces import Point, SearchTask, Space, Strategy, Tria
 
 @dataclass(frozen=True)
 class Genetic(Strategy):
-    """Cross the winners of tournaments and mutate their children.
+    """Genetic algorithm: cross the winners of tournaments, and mutate their children.
 
-    The `population` fastest trials are alive; parents win a tournament of `tournament` of them;
-    each knob of a child is drawn anew with the chance `mutation`.
+    The population are the `population` fastest trials.  A parent is the fastest of `tournament`
+    drawn from these; each knob of a child is redrawn with probability `mutation`.
     """
 
     population: int = 12

@@ -23,10 +23,11 @@ _FAILED = 1e10  # seconds, as TVM writes where a candidate failed
 
 @dataclass(frozen=True)
 class Metaschedule(Strategy):
-    """Search a kernel's sketches by TVM's MetaSchedule; other spaces as `evolutionary` does.
+    """Search a kernel's sketches with TVM's MetaSchedule; other spaces as `evolutionary` does.
 
-    `population` traces live for `generations`.  Until `warmup` traces were measured, chance ranks
-    them, as there is nothing to train on (TVM's own default is 100, and its population 512).
+    `population` traces evolve for `generations`.  Until `warmup` traces are measured, the ranking
+    is random, since there is nothing to train on (TVM's own default is 100, and its population
+    512).
     """
 
     population: int = 64

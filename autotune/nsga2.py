@@ -11,7 +11,7 @@ from hybridc.autotune._optuna import OptunaStrategy
 class Nsga2(OptunaStrategy):
     """Select, cross and mutate generations of `population` points by non-dominated sorting.
 
-    Seconds are the only objective, so sorting is by time.
+    Time is the only objective, so points are sorted by it.
     """
 
     population: int = 12

@@ -13,10 +13,10 @@ _TRIES = 20
 
 @dataclass(frozen=True)
 class Pso(Strategy):
-    """Move particles by their speed, to their own best and to the swarm's.
+    """Particle swarm: move particles by their velocity, their own best and the swarm's best.
 
-    Trials belong to the `particles` in turn, so that positions and speeds follow from the
-    history.  The defaults of `inertia`, `own` and `swarm` are those of Clerc and Kennedy (2002).
+    Trials belong to the `particles` in turn, so positions and velocities follow from the history.
+    The defaults of `inertia`, `own` and `swarm` are those of Clerc and Kennedy (2002).
     """
 
     particles: int = 8

@@ -10,7 +10,7 @@ from hybridc.compiler.interfaces import Point, SearchTask, Strategy, Trial
 
 @dataclass(frozen=True)
 class Random(Strategy):
-    """Try points drawn evenly from the space."""
+    """Try points drawn uniformly from the space."""
 
     def candidates(self, task: SearchTask, history: Sequence[Trial], draw: Draw) -> Iterable[Point]:
         """Points drawn evenly; what was measured does not matter."""

@@ -9,9 +9,9 @@ from hybridc.autotune._optuna import OptunaStrategy
 
 @dataclass(frozen=True)
 class Tpe(OptunaStrategy):
-    """Draw from a density of the fast points and prefer what one of the slow points would not draw.
+    """Sample where fast points are dense and slow ones are not (tree-structured Parzen estimator).
 
-    The first `startup` points are drawn evenly.
+    The first `startup` points are drawn uniformly.
     """
 
     startup: int = 8

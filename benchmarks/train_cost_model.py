@@ -126,9 +126,10 @@ def told(machine: Machine, joint: Sequence[Ranking], own: Sequence[Ranking]) -> 
     missed = "" if tau >= _GOAL_TAU and good >= _GOAL_TOP else " **missed**"
     return f"""{machine.name} ({machine.about["date"]}): median τ {tau:.2f} (goal {_GOAL_TAU}); on
 {good:.0%} of the kernels (goal {_GOAL_TOP:.0%}) the predicted best of 64 is mostly within 5 % of
-their best.{missed} Measured again, a point's time differs by {again["moved"]:.1%}, τ of both times
-is {again["tau"]:.2f} (medians over kernels), and the fastest point is within 5 % of the fastest of
-the other time on {again["near"]:.0%} of the kernels: so much an oracle reaches by measuring.
+the real best.{missed} A second measurement of a point differs by {again["moved"]:.1%}, τ of the two
+measurements is {again["tau"]:.2f} (medians over kernels), and the fastest point of one is within
+5 % of the fastest of the other on {again["near"]:.0%} of the kernels: this is what
+measuring itself reaches.
 
 {table(joint, own)}"""
 
@@ -145,21 +146,21 @@ def card(found: Sequence[Machine], figures: str) -> str:
     )
     return f"""# The pretrained cost model
 
-XGBoost: squared error of the logarithm of a point's time over its kernel's best, fast points and
-small kernels weighing more; {size / 1e6:.2f} MB of UBJSON. Made by
-`benchmarks/train_cost_model.py --save` from what `benchmarks/sweep.py` measured:
+XGBoost, trained for the squared error of the logarithm of a point's time relative to its kernel's
+best, with more weight for fast points and small kernels; {size / 1e6:.2f} MB of UBJSON. Made by
+`benchmarks/train_cost_model.py --save` from measurements of `benchmarks/sweep.py`:
 
 {swept}
 
-It orders the points of one kernel; its scores are no times. Features tell machines apart by the
-lanes of a vector, by threads, and by sizes over those of caches. Where a kernel's features lie
-outside those it learned from, it is not asked, and the rule's analytic model orders the points.
+It ranks the points of one kernel; its scores are not times. Features distinguish machines by vector
+lanes, threads, and sizes relative to those of the caches. If a kernel's features lie outside those
+of the training data, the rule's analytic model ranks the points instead.
 
-## Ranking of kernels that were held out
+## Ranking of held-out kernels
 
-In {FOLDS} folds; a kernel is held out of all machines. *Own* are the figures of a model that
-learned from this machine alone. *Best of 64*: the share of kernels whose predicted best of 64
-points (of all, where there are fewer) is mostly within 5 % of their best.
+In {FOLDS} folds; a kernel is held out on all machines. *Own* is a model trained on this machine
+only. *Best of 64* is the share of kernels whose predicted best of 64 points (of all points, if
+there are fewer) is mostly within 5 % of the real best.
 
 {figures}
 """

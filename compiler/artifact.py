@@ -1,7 +1,7 @@
-"""The artifact: one file with a compiled model, its weights and what was measured of it.
+"""The artifact: one file with a compiled model, its weights, and measurements of it.
 
-Loading proves that the file is whole and unaltered, not that its author is to be trusted: it
-holds native code, and to run an artifact is to run that code.
+Loading checks that the file is complete and unaltered, not that its author can be trusted: it
+contains native code, and running an artifact means running that code.
 """
 
 import mmap
@@ -55,13 +55,16 @@ def toolchain(
 class Artifact:
     """A compiled model.
 
-    `library` is a shared library (ELF); `weights` are the constants in the order in which its
-    entry takes them; `lock` tells for each kernel its schedule rule and point.  `target` says
-    what was compiled for: `features` are the instruction sets without which it cannot run.
-    `alignment` is that of the inputs, in bytes; `regions` are what ONNX Runtime computes;
-    `device` is machine code of a GPU (a cubin), for the kernels that the library launches;
-    `offloads` are the kernels that vendor libraries compute; `plugins` are files of this host that
-    hold backends for them, beside those that are installed, and are no part of what is saved.
+    `inputs` and `outputs` describe its tensors.  `target` is what it was compiled for, with the
+    `features` (instruction sets) that it needs, and `pipeline` the text of the passes.
+    `report` and `certificate` are JSON data: what was done, and what was measured of it and on
+    which data.  `lock` contains the schedule rule and point of each kernel.
+
+    `library` is a shared library (ELF); `weights` are the constants, in the order of its entry
+    point's arguments; `alignment` is that of the inputs, in bytes.  `device` is machine code for a
+    GPU (a cubin) with the kernels that the library launches.  `regions` are the parts that ONNX
+    Runtime computes, `offloads` the kernels that vendor libraries compute.  `plugins` are files on
+    this host with backends for these, and are not saved.
     """
 
     name: str
@@ -82,7 +85,7 @@ class Artifact:
     plugins: tuple[Path, ...] = field(default=(), repr=False)
 
     def manifest(self) -> dict[str, Any]:
-        """What the artifact says of itself, as JSON data; the digests of members come on top."""
+        """The artifact's description as JSON data; `save` adds the digests of the members."""
         places = region_store.places(self.regions, self.weights)
         optional: dict[str, Any] = {}
         if self.regions:
@@ -111,20 +114,20 @@ class Artifact:
 
     @property
     def called(self) -> list[str]:
-        """The names of what compiled code calls: regions, then kernels of libraries."""
+        """The names of what compiled code calls: regions, then kernels of vendor libraries."""
         return [*(each.name for each in self.regions), *(each.name for each in self.offloads)]
 
     def lacking(self, offered: frozenset[str] | None = None) -> tuple[str, ...]:
-        """Instruction sets that the artifact needs and a CPU (by default this one) lacks."""
+        """Instruction sets that the artifact needs and a CPU (default: this one) lacks."""
         available = host.cpu_features() if offered is None else offered
         return tuple(sorted(set(self.target.get("features", ())) - available))
 
     def unfit(self) -> str:
-        """Why no GPU of this host runs the artifact; nothing where one does, or none is needed."""
+        """Why no GPU of this host can run the artifact; empty if one can, or none is needed."""
         return presence.unfit(self.target)
 
     def tensors(self) -> dict[str, Array]:
-        """All weights: those of compiled code, and what its regions have beside these."""
+        """All weights: those of compiled code, and those that only regions use."""
         return {**self.weights, **region_store.added(self.regions, self.weights)}
 
     def _code(self) -> dict[str, Array]:
@@ -135,7 +138,8 @@ class Artifact:
     def save(self, path: str | Path) -> None:
         """Write the artifact; equal artifacts give equal bytes.
 
-        What stood at `path` is replaced at once or, where an ArtifactError is raised, untouched.
+        An existing file is replaced atomically.  Raises ArtifactError if the file cannot be
+        written; an existing one is then unchanged.
         """
         try:
             with replacing(Path(path)) as stream:
@@ -144,7 +148,7 @@ class Artifact:
             raise ArtifactError(f"cannot write {path}: {reason(error)}") from error
 
     def size(self) -> int:
-        """Bytes of the file that `save` writes."""
+        """The size in bytes of the file that `save` writes."""
         with tempfile.TemporaryFile(prefix="hybridc-") as stream:
             archive.write(stream, self.manifest(), self._members())
             return stream.seek(0, os.SEEK_END)
@@ -164,11 +168,11 @@ class Artifact:
 
     @classmethod
     def load(cls, path: str | Path, plugins: Sequence[Path] = ()) -> "Artifact":
-        """Read an artifact and check every byte of it; the weights stay in the mapped file.
+        """Read an artifact and verify all of its hashes; the weights stay in the mapped file.
 
-        `plugins` are files with backends that it may need.  The file may be replaced (as `save`
-        does) while it is in use, but not written into.  Raises ArtifactError where it is missing,
-        foreign, damaged or altered.
+        `plugins` are files with backends that it may need.  While it is in use, the file may be
+        replaced (as `save` does) but not modified.  Raises ArtifactError if it is missing, damaged,
+        altered, or not an artifact.
         """
         try:
             return replace(_decode(_map(Path(path))), plugins=tuple(plugins))

@@ -77,15 +77,15 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
     """Compile a model for a target.
 
     `source` is a path (`.onnx`, `.pt2`), an `onnx.ModelProto`, a `torch.nn.Module` with
-    `example_inputs`, or an `ExportedProgram`; `shapes` says what is known of open
-    dimensions, by the input's name or their own (`{"x": "1..64x3x224x224"}`, `{"batch": 8}`; see
-    `dims.shape`); others stay open.
-    The other options are those of `Options`; a `config` gives them too, and others besides, and
-    what is given otherwise than by default goes before it.
+    `example_inputs`, or an `ExportedProgram`.  `shapes` gives open dimensions sizes or bounds, by
+    the name of an input or of a dimension (`{"x": "1..64x3x224x224"}`, `{"batch": 8}`; see
+    `dims.shape`); the others stay open.
+    The other arguments are fields of `Options`, which describes them.  A `config` can set these
+    and more; arguments that are not at their defaults override it.
 
-    Raises HybridcError: ModelError for a model that cannot be compiled, WrongAnswerError where the
-    answer differs from the reference, ContractError where the contract does not hold, unless
-    `keep_best` is set, and MissingRecordError where `frozen` or a `lock` lacks a kernel.
+    Raises HybridcError: ModelError if the model cannot be compiled, WrongAnswerError if its answer
+    differs from the reference's, ContractError if the contract is broken and `keep_best` is not
+    set, and MissingRecordError if a kernel is missing with `frozen` or a `lock`.
     """
     arguments = dict(locals())
     options = _options(arguments, config)

@@ -1,6 +1,6 @@
 """Errors a user can act on: each says what was given, what is possible and the nearest name.
 
-The command line prints the message as one line and leaves with `exit_code`.
+The command line prints the message as one line and exits with `exit_code`.
 """
 
 import difflib
@@ -23,7 +23,7 @@ class InputError(HybridcError):
 
 
 class ModelError(InputError):
-    """The model cannot be read, or holds something that is not supported."""
+    """The model cannot be read, or contains something that is not supported."""
 
 
 class UnsupportedError(ModelError):
@@ -31,7 +31,7 @@ class UnsupportedError(ModelError):
 
 
 class ArtifactError(InputError):
-    """The artifact is damaged, foreign, or not for this host."""
+    """The file is damaged or not an artifact, or the artifact is not for this host."""
 
 
 class PluginError(InputError):
@@ -39,17 +39,17 @@ class PluginError(InputError):
 
 
 class LogError(InputError):
-    """The tuning log cannot be opened, read or written; it is left as it is."""
+    """The tuning log cannot be opened, read or written; it is left unchanged."""
 
 
 class PassError(HybridcError):
-    """A pass failed, or broke what it promises."""
+    """A pass failed, or broke its contract."""
 
     exit_code = 1
 
 
 class WrongAnswerError(HybridcError):
-    """The compiled model does not compute what its reference computes."""
+    """The compiled model's answer differs from its reference's."""
 
     exit_code = 1
 
@@ -61,7 +61,7 @@ class ContractError(HybridcError):
 
 
 class MissingRecordError(HybridcError):
-    """A frozen build needs a tuning record that the log lacks."""
+    """A frozen build needs a record that the tuning log lacks, or a lock does not fit."""
 
     exit_code = 4
 

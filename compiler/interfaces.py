@@ -1,8 +1,8 @@
 """What a plug-in author implements: read this page, then write one file.
 
-`Pass` rewrites a whole module, `ScheduleRule` makes one kernel fast, `Strategy` searches a rule's
-space.  All are frozen dataclasses whose fields are their options; the file's name is the plug-in's
-name (`fold_batch_norm.py` holds `FoldBatchNorm`, known as `fold-batch-norm`).
+`Pass` rewrites a whole module, `ScheduleRule` schedules one kind of kernel, `Strategy` searches a
+rule's space.  All are frozen dataclasses whose fields are their options.  The file's name is the
+plug-in's name: `fold_batch_norm.py` defines `FoldBatchNorm`, which is called `fold-batch-norm`.
 """
 
 from abc import ABC, abstractmethod
@@ -31,43 +31,43 @@ Usable = Callable[[str, Point], str | None]  # why a rule's point cannot be used
 
 
 class Advice(Protocol):
-    """Knows rules and points for kernels that somebody measured: a tuning log, a schedule lock."""
+    """Rules and points for kernels from earlier measurements: a tuning log, a schedule lock."""
 
     def choose(
         self, kernel: str, workload: str, usable: Usable, mode: str
     ) -> tuple[str, Point] | None:
-        """The rule and the point for a kernel by its workload key, or None where none is known.
+        """The rule and point for a kernel, by its workload key, or None if none is known.
 
-        `usable` says of a rule and a point why they do not do for this kernel; the model leaves the
-        caches in the state `mode` (see `cached_weights`).
+        `usable(rule, point)` returns why they do not fit this kernel, or None.  `mode` is the state
+        in which the model leaves the caches (see `cached_weights`).
         """
         ...
 
     def missed(self, kernel: str) -> None:
-        """Hear that a kernel got its rule's default, though it had a choice."""
+        """Note that a kernel got its rule's default, though the rule leaves a choice."""
         ...
 
     def library(self, workload: str) -> str | None:
-        """The backend that computes a subgraph, by its key, where that is settled; else None."""
+        """The backend that computes a subgraph, by its key; None if that is not decided."""
         ...
 
     def fastest(self, among: Alternatives) -> int | None:
-        """Which of them was measured to be clearly fastest; None where that is not known."""
+        """The index of the one that was measured to be clearly fastest; None if unknown."""
         ...
 
 
 @dataclass
 class Context:
-    """What a pass may read besides the module, and where it says what it did.
+    """What a pass may read besides the module, and where it reports what it did.
 
-    `advice` goes before the defaults of rules; `algorithms` are the kernels that it preferred to
-    others that compute the same.  `calibration` are data to find ranges on (an
-    `activations.Calibration`), None where nobody has any.  `kernels` collects one record for each
-    kernel scheduled; `notes` goes into the report, and `timeline` into a trace, if one is wanted.
-    `lowered` counts, by name, the operators that a pass made less precise than the model has them;
-    `sensitive` tells each product that quantisation may leave out again (a `sensitivity.Lowered`).
-    `idle` are passes that changed nothing.  `backends` tell the library of a subgraph by its key,
-    `offloads` collects what these compute (`calls.Offload`).
+    `advice` takes precedence over the defaults of rules; `algorithms` are the kernels that it chose
+    among others that compute the same.  `calibration` is the data to find ranges with (an
+    `activations.Calibration`), or None.  `kernels` collects one record per scheduled kernel;
+    `notes` are for the report, `timeline` for a trace.  `lowered` counts, by name, the operators
+    that a pass made less precise; `sensitive` describes the products that quantisation may leave
+    out again (a `sensitivity.Lowered`).  `idle` are the passes that changed nothing.  `backends`
+    maps the key of a subgraph to its library, and `offloads` collects what libraries compute
+    (`calls.Offload`).
     """
 
     target: Target
@@ -94,26 +94,26 @@ class Pass(Plugin, ABC):
 
     @abstractmethod
     def apply(self, module: IRModule, context: Context) -> IRModule:
-        """Return the rewritten module; never change the one given."""
+        """Return the rewritten module; never modify the given one."""
 
     def ensures(self, module: IRModule) -> None:
-        """Raise PassError if the result is not what this pass promises."""
+        """Raise PassError if the result is not what this pass guarantees."""
 
     def exact(self) -> "Pass":
-        """The same pass without what rounds differently from the operators of the model."""
+        """The same pass, without anything that rounds differently from the model's operators."""
         return self
 
 
 @dataclass(frozen=True)
 class NotApplicable:
-    """A rule's answer to a kernel that is not its kind; `reason` completes "because …"."""
+    """A rule's answer to a kernel that it does not take; `reason` completes "because …"."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Match:
-    """A kernel that a rule takes; rules extend it by what their analysis found."""
+    """A kernel that a rule takes; rules extend it with the results of their analysis."""
 
     func: PrimFunc
     target: Target
@@ -136,42 +136,42 @@ class ScheduleRule(Plugin, ABC):
 
     @abstractmethod
     def knobs(self, match: Any) -> Space:
-        """The values that each knob may take for this kernel."""
+        """The possible values of each knob for this kernel."""
 
     @abstractmethod
     def default(self, match: Any, target: Target) -> Point:
-        """Choose a point of `knobs(match)` from shapes and target."""
+        """Choose a point of `knobs(match)` by analysis of the shapes and the target."""
 
     @abstractmethod
     def schedule(self, match: Any, point: Point) -> Schedule:
         """Apply the point; the kernel computes the same function as before."""
 
     def canonical(self, match: Any, point: Point) -> Point:
-        """The one point that stands for all with its schedule: knobs as they take effect."""
+        """The point that represents all with the same schedule: knobs as they take effect."""
         return point
 
     def estimate(self, match: Any, point: Point) -> float | None:
-        """Cycles of one call by analysis, where the rule has a model that can tell points apart."""
+        """Cycles of one call, if the rule has an analytic model that ranks points; else None."""
         return None
 
     def figures(self, match: Any, point: Point) -> Mapping[str, float]:
-        """What analysis knows of a point, by names of `tuning.features.FIGURES`: for cost models.
+        """Features of a point for cost models, by their names in `tuning.features.FIGURES`.
 
-        Ratios and their logarithms, so that kernels of all sizes are comparable.
+        They are ratios, or logarithms of ratios, so that kernels of all sizes are comparable.
         """
         return {}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A point that was tried: the seconds of one call, or None where it failed."""
+    """A point that was tried: the seconds of one call, or None if it failed."""
 
     point: Point
     seconds: float | None = None
 
     @property
     def cost(self) -> float:
-        """Seconds, infinite for a failure."""
+        """The seconds; infinite if it failed."""
         return inf if self.seconds is None else self.seconds
 
 
@@ -181,13 +181,12 @@ def _itself(point: Point) -> Point:
 
 @dataclass(frozen=True)
 class SearchTask:
-    """What a strategy may know of a kernel: the space of its rule, and where to begin.
+    """What a strategy may know about a kernel: the space of its rule, and where to start.
 
-    `hints` were good points of similar kernels.  `canonical` gives points with the same schedule
-    one form, which is tried once.  `score` predicts how points compare: the lower, the faster.
-    `match` is the kernel itself, for a strategy that knows more of it than the knobs; None where
-    there is none, as in a recorded sweep.  `name` tells it, and the state of the caches in which it
-    is measured, from others with the same space.
+    `hints` were good points of similar kernels.  `canonical` maps points with the same schedule to
+    one form, which is tried once.  `score` predicts how points compare; lower is faster.  `match`
+    is the kernel itself, for strategies that use more than the knobs; None in a recorded sweep.
+    `name` distinguishes the kernel, and the state of the caches, from others with the same space.
     """
 
     space: Space
@@ -200,22 +199,22 @@ class SearchTask:
 
     @property
     def size(self) -> int:
-        """How many points the space has, those with the same schedule counted each."""
+        """The number of points in the space, including those with the same schedule."""
         return prod(len(values) for values in self.space.values())
 
     def contains(self, point: Point) -> bool:
-        """Whether each knob, and no other, has one of its values."""
+        """Whether the point has exactly the knobs of the space, each with one of its values."""
         return point.keys() == self.space.keys() and all(
             point[knob] in values for knob, values in self.space.items()
         )
 
     def key(self, point: Point) -> tuple[int, ...]:
-        """The same for points with the same schedule, another for others."""
+        """A key that is equal for points with the same schedule, and only for these."""
         canonical = self.canonical(point)
         return tuple(canonical[knob] for knob in self.space)
 
     def point(self, index: int) -> Point:
-        """The point of a number below `size`; the last knob counts fastest."""
+        """The point with an index below `size`; the last knob varies fastest."""
         values: dict[str, int] = {}
         for knob in reversed(tuple(self.space)):
             index, place = divmod(index, len(self.space[knob]))
@@ -223,7 +222,7 @@ class SearchTask:
         return {knob: values[knob] for knob in self.space}
 
     def shuffled(self, draw: Random) -> Iterator[Point]:
-        """Every point once, in an order that looks random."""
+        """Every point once, in a pseudorandom order."""
         size = self.size
         start, step = draw.randrange(size), draw.randrange(size)
         while gcd(step, size) != 1:  # else some points would be left out
@@ -239,8 +238,8 @@ _PATIENCE = 300
 class Strategy(Plugin, ABC):
     """Proposes points of a kernel's space; it measures nothing itself.
 
-    It keeps nothing between calls: what it proposes follows from its options, `seed` and the
-    history, so a search that was stopped goes on as if it had not been.
+    It keeps no state between calls: its proposals follow from its options, `seed` and the history,
+    so an interrupted search continues as if it had not been interrupted.
     """
 
     seed: int = 0
@@ -249,21 +248,21 @@ class Strategy(Plugin, ABC):
     def candidates(
         self, task: SearchTask, history: Sequence[Trial], draw: Random
     ) -> Iterable[Point]:
-        """Points to try next, the most promising first, perhaps without end.
+        """Points to try next, the most promising first; the sequence may be infinite.
 
-        Each is a point of the space; `propose` passes over those that were tried.  `history` is
-        in the order of the trials, may be empty, and holds points of the space alone; `draw` is
-        the only source of chance.
+        Each is a point of the space; `propose` skips those that were tried.  `history` is in the
+        order of the trials, may be empty, and contains only points of the space.  `draw` is the
+        only source of randomness.
         """
 
     def observe(self, task: SearchTask, history: Sequence[Trial]) -> None:
-        """Hear of all trials so far, after each round: for a strategy that shows them elsewhere."""
+        """Called with all trials so far after each round, to show them elsewhere."""
 
     def propose(self, task: SearchTask, history: Sequence[Trial], budget: int) -> tuple[Point, ...]:
-        """Up to `budget` points that were not tried; none only where the space is exhausted.
+        """Up to `budget` points that were not tried; none only if the space is exhausted.
 
-        The default comes first, then the hints.  Two proposals, or a proposal and a trial, never
-        have the same schedule.
+        The default comes first, then the hints.  No two proposals, and no proposal and trial, have
+        the same schedule.
         """
         known = [trial for trial in history if task.contains(trial.point)]
         seen = {task.key(trial.point) for trial in known}

@@ -14,7 +14,7 @@ _ONNX_NAMES = {"float32": "float", "float64": "double"}
 class NodeArg:
     """An input or output as ONNX Runtime describes it: `x`, `[1, 3, 224, 224]`, `tensor(float)`.
 
-    An open size is its name.
+    An open size is given by its name.
     """
 
     name: str

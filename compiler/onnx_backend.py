@@ -1,7 +1,7 @@
-"""hybridc as a back end of ONNX: `onnx.backend.base.Backend`, so that ONNX's runner can use it.
+"""hybridc as an ONNX backend (`onnx.backend.base.Backend`), so that ONNX's test runner can use it.
 
-A compiled model has static shapes.  Dynamic axes take the sizes of the first inputs, and inputs
-that decide shapes (axes, sizes, paddings) their values: for others the model is compiled again.
+Models are compiled with static shapes: dynamic axes get the sizes of the first inputs, and inputs
+that decide shapes (axes, sizes, paddings) their values.  For others the model is compiled again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ Inputs = Sequence[Any] | Mapping[str, Any]
 
 
 class Prepared(BackendRep):
-    """A model that is compiled for the inputs of each call, or was for the same shapes before.
+    """A model that is compiled when it is called, once for each combination of shapes.
 
-    With `fallback`, what cannot be compiled is left to ONNX Runtime.
+    With `fallback`, ONNX Runtime computes what cannot be compiled.
     """
 
     def __init__(self, model: Proto, fallback: bool = True) -> None:
@@ -33,11 +33,10 @@ class Prepared(BackendRep):
         self._sessions: dict[Any, Any] = {}
 
     def run(self, inputs: Inputs, **kwargs: Any) -> tuple[Array, ...]:
-        """Compute the outputs of a list of values, or of values by name.
+        """Compute the outputs from a list of values, or from values by input name.
 
-        A value is an array; for a sequence a list, for an optional that holds nothing None.
-        Raises ModelError for a model that cannot be compiled, and InputError for inputs that it
-        does not have.
+        A value is an array, a list for a sequence, or None for an empty optional.  Raises
+        ModelError if the model cannot be compiled, and InputError if it has no such inputs.
         """
         del kwargs  # ONNX's runner passes those of `prepare` again
         feed = self._by_name(inputs)
@@ -51,7 +50,7 @@ class Prepared(BackendRep):
         return tuple(self._sessions[key].run(None, feed))
 
     def regions(self) -> tuple[str, ...]:
-        """The parts that ONNX Runtime computes, of all that was compiled by now."""
+        """The names of the regions that ONNX Runtime computes, in what was compiled so far."""
         held = (session.artifact.regions for session in self._sessions.values())
         return tuple(region.name for regions in held for region in regions)
 
@@ -82,13 +81,13 @@ class Prepared(BackendRep):
 
 
 class HybridcBackend(Backend):
-    """The calls that ONNX asks of a back end."""
+    """The functions that ONNX expects of a backend."""
 
     @classmethod
     def prepare(cls, model: Proto, device: str = "CPU", **kwargs: Any) -> Prepared:
-        """Read a model; it is compiled as it is run.  Raises InputError for another device.
+        """Read a model, which is compiled when it is run.  Raises InputError for another device.
 
-        `fallback=False` refuses what would be left to ONNX Runtime.
+        With `fallback=False`, operators that ONNX Runtime would compute are refused.
         """
         if not cls.supports_device(device):
             raise InputError(f"device {device!r} is not supported; known: CPU")
@@ -103,9 +102,9 @@ class HybridcBackend(Backend):
         outputs_info: Any = None,
         **kwargs: Any,
     ) -> tuple[Array, ...]:
-        """Compute one node of the standard operators, of `opset_version` or the newest.
+        """Compute one node of a standard operator, of `opset_version` or the newest.
 
-        `fallback=False` refuses what would be left to ONNX Runtime.
+        With `fallback=False`, operators that ONNX Runtime would compute are refused.
         """
         import onnx
 
@@ -123,7 +122,7 @@ class HybridcBackend(Backend):
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """The CPU alone."""
+        """Only the CPU is supported."""
         return bool(device.split(":", maxsplit=1)[0] == "CPU")
 
 

@@ -1,8 +1,8 @@
-"""Rewrite the bindings of Relax functions: what the graph passes share.
+"""Rewrite the bindings of Relax functions: what graph passes share.
 
-A Relax function in A-normal form is a list of bindings `variable = value`.  `rewrite` offers every
-value to a rule, which answers with a value of the same type or with None.  Operands are variables
-or constants; a rule sees through a variable with the `Graph`.
+A Relax function in A-normal form is a list of bindings `variable = value`.  `rewrite` passes every
+value to a rule, which returns a replacement of the same type, or None.  Operands are variables or
+constants; a rule sees through variables with the `Graph`.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ _SHARED_BYTES = 2**20  # constants from this size on take no memory of their own
 
 @dataclass
 class Graph:
-    """The bindings of one function: what each variable stands for and who uses it.
+    """The bindings of one function: the value of each variable, and how often it is used.
 
     `uses` counts the bindings (and the function's result) that read a variable.
     """
@@ -34,18 +34,18 @@ class Graph:
     uses: Counter[Expr] = field(default_factory=Counter[Expr])
 
     def value(self, expr: Expr) -> Expr:
-        """What `expr` is bound to, through any chain of variables; `expr` itself if nothing."""
+        """The value that `expr` is bound to, through any chain of variables; else `expr`."""
         while (bound := self.values.get(expr)) is not None:
             expr = bound
         return expr
 
     def call(self, expr: Expr, *operators: str) -> Expr | None:
-        """The call that computes `expr`, if it is of one of these operators, else None."""
+        """The call that computes `expr`, if it is one of these operators; else None."""
         value = self.value(expr)
         return value if operator(value) in operators else None
 
     def constant(self, expr: Expr) -> Array | None:
-        """The tensor that `expr` always is, or None."""
+        """The tensor, if `expr` is a constant; else None."""
         value = self.value(expr)
         if not isinstance(value, tvm.ir.GenericConst):
             return None
@@ -54,7 +54,7 @@ class Graph:
         return array
 
     def only_use(self, expr: Expr) -> bool:
-        """Whether the reader that asks is the only one of this variable."""
+        """Whether this variable is read in one place only."""
         return self.uses[expr] <= 1
 
 
@@ -62,10 +62,10 @@ Rule = Callable[[Expr, Graph], Expr | None]
 
 
 def rewrite(module: IRModule, rule: Rule) -> IRModule:
-    """Apply a rule to every binding of every Relax function until it takes none.
+    """Apply a rule to every binding of every Relax function until it changes nothing.
 
-    Bindings inside branches are left alone.  What the rewrite leaves without a user is removed.
-    Returns the module given if the rule takes nothing.
+    Bindings inside branches are left alone.  Bindings that become unused are removed.  Returns the
+    given module itself if the rule changes nothing.
     """
     while changed := _round(module, rule):
         module = tidy(updated(module, changed))
@@ -78,7 +78,7 @@ def updated(module: IRModule, functions: dict[Any, Any]) -> IRModule:
 
 
 def rewrite_kernels(module: IRModule, rule: Callable[[PrimFunc], PrimFunc]) -> IRModule:
-    """Apply a rule to every loop nest; the module given where it leaves each as it is."""
+    """Apply a rule to every loop nest; returns the given module itself if it changes none."""
     kernels = {
         var: new
         for var, func in module.functions_items()
@@ -88,13 +88,13 @@ def rewrite_kernels(module: IRModule, rule: Callable[[PrimFunc], PrimFunc]) -> I
 
 
 def with_blocks(function: Expr, blocks: Sequence[Any]) -> Expr:
-    """The same function of other blocks of bindings."""
+    """The same function with other blocks of bindings."""
     body = relax.SeqExpr(blocks, function.body.body)
     return relax.Function(function.params, body, function.ret_ty, function.is_pure, function.attrs)
 
 
 def tidy(module: IRModule) -> IRModule:
-    """Back to A-normal form: no nested calls, no second names, no unused bindings."""
+    """Restore A-normal form: no nested calls, no second names, no unused bindings."""
     module = relax.transform.CanonicalizeBindings()(relax.transform.Normalize()(module))
     used = {
         variable: relax.analysis.remove_all_unused(function)
@@ -104,7 +104,7 @@ def tidy(module: IRModule) -> IRModule:
 
 
 def unless_same(before: IRModule, after: IRModule) -> IRModule:
-    """The module before, where the one after differs in nothing but identity."""
+    """The module before, if the one after is structurally equal; else the one after."""
     return before if tvm_ffi.structural_equal(before, after, map_free_vars=True) else after
 
 
@@ -122,7 +122,7 @@ def bindings_of(function: Expr) -> Iterator[Expr]:
 
 
 def operator(expr: Expr) -> str:
-    """Name of the operator that `expr` calls without the `relax.` before it; "" for no call."""
+    """The name of the operator that `expr` calls, without `relax.`; "" if it is not a call."""
     if isinstance(expr, tvm.ir.Call) and isinstance(expr.op, tvm.ir.Op):
         return str(expr.op.name).removeprefix("relax.")
     return ""
@@ -147,15 +147,15 @@ def computes_in(module: IRModule, dtype: str) -> bool:
 
 
 def open_shape(expr: Expr) -> tuple[Extent, ...]:
-    """Shape of a tensor expression, for code that asks which sizes are open."""
+    """The shape of a tensor expression, for code that distinguishes open sizes."""
     return tuple(extent_of(extent) for extent in expr.ty.shape.values)
 
 
 def shape(expr: Expr) -> tuple[int, ...]:
-    """Shape of a tensor expression, for code that takes every size for a number.
+    """The shape of a tensor expression, for code that treats every size as a number.
 
-    An open size is a TIR expression here too, and serves as a number for as long as it may: it is
-    equal to itself alone, adds and multiplies, and raises where it is asked which of two is less.
+    An open size is a TIR expression here too.  It works as a number as far as possible: it can be
+    added and multiplied, equals only itself, and raises when it is ordered.
     """
     return open_shape(expr)
 
@@ -166,12 +166,12 @@ def are_known(sizes: Iterable[Extent]) -> bool:
 
 
 def extent_of(extent: Expr) -> Extent:
-    """A size as a number, or the expression that it is where it is open."""
+    """A size as a number, or as an expression if it is open."""
     return int(extent) if isinstance(extent, tirx.IntImm) else extent
 
 
 def opened(*shapes: Any) -> Any:
-    """Shapes for a kernel's parameters: each open size is a variable of its own, one for equals."""
+    """Shapes for a kernel's parameters: each open size is a variable, equal ones the same."""
     variables: dict[str, Any] = {}
 
     def variable(size: Any) -> Any:
@@ -194,7 +194,7 @@ def is_open(expr: Expr) -> bool:
 def constant(array: Array, dtype: str) -> Expr:
     """A constant of exactly this dtype; relax.const alone narrows int64 and float64.
 
-    A big array that lies as TVM wants it is not copied, and must not be written to any more.
+    A large array with the alignment that TVM requires is not copied, and must not be modified.
     """
     array = array.astype(dtype, copy=False)
     big = array.nbytes >= _SHARED_BYTES

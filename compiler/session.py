@@ -1,4 +1,4 @@
-"""Run an artifact, with the calls that users of ONNX Runtime know."""
+"""Run an artifact, with the interface of ONNX Runtime's sessions."""
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
@@ -37,10 +37,12 @@ from hybridc.compiler.tensors import (
 class InferenceSession:
     """A loaded artifact, ready to run.
 
-    Calls from several threads are safe; they run one after another, each on all the threads of
-    the session.  Raises ArtifactError where the artifact is damaged or needs instruction sets
-    that this CPU lacks, and InputError where more `threads` are wanted than there are.  `plugins`
-    are files with backends that an artifact read from a path may need.
+    `source` is an artifact or its path, `threads` the number of threads of each call (default: one
+    per available core).  `plugins` are files with backends that an artifact read from a path may
+    need.  Calls from several threads are safe; they run one after another.
+
+    Raises ArtifactError if the artifact is damaged or cannot run on this host, and InputError if
+    there are fewer CPUs than `threads`.
     """
 
     def __init__(
@@ -94,29 +96,30 @@ class InferenceSession:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> NoReturn:
-        """Say what to do instead: machine code that is loaded is no data."""
+        """Refuse to be pickled: machine code that is loaded is not data."""
         raise InputError("a session cannot be pickled or copied; make another of its artifact")
 
     @property
     def threads(self) -> int:
-        """How many threads a call runs on."""
+        """The number of threads of a call."""
         return self._threads
 
     def get_inputs(self) -> list[NodeArg]:
-        """Describe the inputs, in the order in which a call takes them."""
+        """The name, shape and type of each input, in the order of `session(...)`."""
         return list(map(node_arg, self.artifact.inputs))
 
     def get_outputs(self) -> list[NodeArg]:
-        """Describe the outputs, in the order in which a call gives them."""
+        """The name, shape and type of each output, in the order in which they are returned."""
         return list(map(node_arg, self.artifact.outputs))
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Any]:
-        """Compute the named outputs (None or none: all) from numpy arrays by input name.
+        """Compute the named outputs (None or an empty list: all) from numpy arrays by input name.
 
-        Strings, sequences, maps and optionals are taken and given as ONNX Runtime does: object
-        arrays, lists, dictionaries and None.  The arrays returned are the caller's own.  Raises
-        InputError where an input is missing, unknown or not of the dtype and shape that
-        `get_inputs` tells, or no output has the name.
+        Strings, sequences, maps and optionals have ONNX Runtime's form: object arrays, lists,
+        dictionaries and None.  The returned arrays belong to the caller.
+
+        Raises InputError if an input is missing, unknown, or not of the dtype and shape that
+        `get_inputs` gives, or if no output has the name.
         """
         if type(input_feed) is not dict:
             _check_mapping(input_feed)
@@ -148,10 +151,10 @@ class InferenceSession:
     def __call__(self, *tensors: Any) -> Any:
         """Compute the outputs from DLPack tensors, in the order of the inputs.
 
-        They lie on the CPU, or where the artifact runs.  Nothing is copied there where an input is
-        contiguous and aligned as numpy's and torch's are.  Gives one tensor, or a tuple where there
-        are several outputs, of the library that the first input comes from.  Raises InputError as
-        `run` does.
+        Inputs may be on the CPU or on the artifact's device; those already on that device are not
+        copied if they are contiguous and aligned like numpy's and torch's.  Returns one tensor, or
+        a tuple if there are several outputs, of the library of the first input.  Raises InputError
+        as `run` does.
         """
         if len(tensors) != len(self._ports):
             names = ", ".join(self._names)

@@ -1,6 +1,7 @@
 """A deep-learning compiler that keeps a contract.
 
-Nothing is imported before it is used: `import hybridc` costs little more than this page.
+`compile` makes an `Artifact` from a model, and `InferenceSession` runs it.  Names are imported when
+they are first used, so `import hybridc` itself is fast.
 """
 
 import importlib

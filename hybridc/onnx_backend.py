@@ -1,4 +1,4 @@
-"""hybridc as a back end of ONNX: `import hybridc.onnx_backend as backend`."""
+"""hybridc as an ONNX backend: `import hybridc.onnx_backend as backend`."""
 
 from hybridc.compiler.onnx_backend import (
     HybridcBackend,

@@ -30,11 +30,11 @@ _BY_DEPTH = 1
 
 @dataclass(frozen=True)
 class AlignWeights(Pass):
-    """Lay constant weights out so that a GPU reads them by 16 bytes.
+    """Lay out constant weights so that a GPU reads 16 bytes at a time.
 
-    A matrix `[K, N]` whose rows are no multiples of 16 bytes, as that of GPT-2's 50257 words, is
-    turned, if its columns are; matrices of bytes always are.  Images of three channels in types of
-    at most 16 bits get a fourth one, of zeros, and so do the weights that meet it.
+    A matrix `[K, N]` whose rows are not a multiple of 16 bytes, such as that of GPT-2's 50257
+    words, is transposed if its columns are; matrices of 8-bit integers always are.  Images of three
+    channels in types of at most 16 bits get a fourth one, of zeros, and so do their weights.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:

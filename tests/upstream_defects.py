@@ -1,4 +1,4 @@
-"""What is wrong in the libraries that we stand on, as data: `docs/upstream.md` is made from it."""
+"""Defects of the libraries that hybridc builds on, as data: `docs/upstream.md` is made from it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ TVM = (
     Defect(
         "test_resize_downsample_scales_cubic",
         WRONG,
-        "Resize computes places from sizes where a scale is not their ratio",
+        "Resize computes coordinates from sizes even if a scale is not their ratio",
         _OURS,
     ),
     Defect(
@@ -40,37 +40,44 @@ TVM = (
         "Resize lacks half_pixel_symmetric",
         _OURS,
     ),
-    Defect("test_resize_downsample_scales_linear_antialias", WRONG, "Resize: antialias", _OURS),
-    Defect("test_reduce_max_empty_set", WRONG, "ReduceMax of nothing is finite", _OURS),
-    Defect("test_reduce_min_empty_set", WRONG, "ReduceMin of nothing is finite", _OURS),
+    Defect(
+        "test_resize_downsample_scales_linear_antialias", WRONG, "Resize ignores antialias", _OURS
+    ),
+    Defect("test_reduce_max_empty_set", WRONG, "ReduceMax over no elements is finite", _OURS),
+    Defect("test_reduce_min_empty_set", WRONG, "ReduceMin over no elements is finite", _OURS),
     Defect("test_mod_float_edge_cases_fmod_0_float32", WRONG, "Mod by infinity is NaN", _OURS),
     Defect("test_convtranspose_output_shape", WRONG, "ConvTranspose ignores output_shape", _OURS),
-    Defect("test_roialign_mode_max", WRONG, "RoiAlign computes another maximum", _OURS),
+    Defect("test_roialign_mode_max", WRONG, "RoiAlign's mode=max computes something else", _OURS),
     Defect(
         "test_layer_normalization_2d_axis0",
         WRONG,
-        "LayerNormalization's statistics lose their axes",
+        "LayerNormalization's mean and deviation lose their axes",
         "ONNX's own definition of the operator",
     ),
     Defect(
         "test_attention_4d",
         FAILS,
-        "Attention of ai.onnx is taken for com.microsoft's",
+        "Attention of ai.onnx is treated as com.microsoft's",
         "ONNX's own definition of the operator",
     ),
-    Defect("test_pow_types_float32_int32", FAILS, "Pow of two types", _OURS),
-    Defect("test_onehot_with_axis", FAILS, "OneHot wants constant values", _OURS),
-    Defect("test_eyelike_with_dtype", FAILS, "EyeLike with another dtype", _OURS),
-    Defect("test_tril_zero", FAILS, "Trilu with k as an input, of no elements", _OURS),
-    Defect("test_constant_pad", FAILS, "Pad by a value that is an input", _OURS),
+    Defect("test_pow_types_float32_int32", FAILS, "Pow lacks operands of different types", _OURS),
+    Defect("test_onehot_with_axis", FAILS, "OneHot requires constant values", _OURS),
     Defect(
-        "test_maxpool_with_argmax_2d_precomputed_pads", FAILS, "MaxPool lacks its indices", _OURS
+        "test_eyelike_with_dtype", FAILS, "EyeLike refuses another dtype than its input's", _OURS
+    ),
+    Defect("test_tril_zero", FAILS, "Trilu lacks k as an input, and empty tensors", _OURS),
+    Defect("test_constant_pad", FAILS, "Pad lacks a value that is an input", _OURS),
+    Defect(
+        "test_maxpool_with_argmax_2d_precomputed_pads",
+        FAILS,
+        "MaxPool lacks the output Indices",
+        _OURS,
     ),
     Defect("test_lstm_defaults", FAILS, "no LSTM, GRU, RNN", _OURS),
     Defect("test_dft", FAILS, "no DFT, STFT", _OURS),
     Defect("test_cast_FLOAT_to_FLOAT8E4M3FNUZ", FAILS, "float8 has another exponent", _OURS),
     Defect("test_cast_FLOAT8E4M3FN_to_FLOAT", FAILS, "float8 has no NaN", _OURS),
-    Defect("test_top_k_uint64", FAILS, "TopK of uint64", _OURS),
+    Defect("test_top_k_uint64", FAILS, "TopK lacks uint64", _OURS),
 )
 
 
@@ -125,56 +132,56 @@ class Other:
 OTHERS = (
     Other(
         "TVM",
-        "lowering takes `0 * x` and `0 / x` of floats for 0",
+        "lowering simplifies `0 * x` and `0 / x` of floats to 0",
         "compiler/kernels/lowerings.py keeps such constants out of loop nests",
         upstream_lowering.products_with_zero_are_zero,
     ),
     Other(
         "TVM",
-        "LLVM is told that integers do not overflow: `x + 4294967295` is 4294967295",
+        "LLVM is told that integers do not overflow: `x + 4294967295` becomes 4294967295",
         "compiler/kernels/lowerings.py keeps such constants out of loop nests",
         upstream_lowering.unsigned_sums_do_not_wrap,
     ),
     Other(
         "TVM",
-        "lowering takes `x + y - y` of floats for x",
+        "lowering simplifies `x + y - y` of floats to x",
         "`shield-floats` binds the operands",
         upstream_lowering.differences_cancel,
     ),
     Other(
         "TVM",
-        "lowering takes floats for ordered: `x == x`, `not x < y`",
+        "lowering assumes that floats are ordered: `x == x`, `not x < y`",
         "`shield-floats` reads comparisons as bytes",
         upstream_lowering.orders_are_total,
     ),
     Other(
         "TVM",
-        "it leaves `x <= x` of floats alone (not a defect; tests for NaN rely on it)",
+        "lowering keeps `x <= x` of floats (not a defect; tests for NaN rely on it)",
         "none needed",
         upstream_lowering.an_order_with_itself_stays,
     ),
     Other(
         "TVM",
-        "maxima and minima forget a NaN in their first operand",
+        "maxima and minima lose a NaN in their first operand",
         "`propagate-nan`",
         upstream_lowering.extremes_forget_nan,
     ),
     Other(
         "TVM",
-        "lowering cuts an array behind the last element whose address is taken",
-        "schedules/cuda/tir.py names arrays as a whole",
+        "lowering truncates an array after the last element whose address is taken",
+        "schedules/cuda/tir.py refers to each array as a whole",
         upstream_lowering.arrays_are_cut,
     ),
     Other(
         "onnx",
-        "the inliner gives up where an input in the middle is left out",
-        "compiler/frontends/onnx_graph/functions.py writes functions out",
+        "the inliner fails if an input in the middle is omitted",
+        "compiler/frontends/onnx_graph/functions.py expands functions",
         _inliner_gives_up,
     ),
     Other(
         "onnx",
-        "the inferred shape of STFT has both sides by default",
-        "compiler/frontends/onnx_model.py writes the default out",
+        "the inferred shape of STFT is two-sided by default",
+        "compiler/frontends/onnx_model.py makes the default explicit",
         _stft_is_two_sided,
     ),
     *(
@@ -185,17 +192,17 @@ OTHERS = (
 
 _HEAD = """# Defects upstream
 
-What the libraries that we stand on get wrong, how it is seen, and what we do about it. Made by
-`pytest tests/test_upstream.py --update-golden` from `tests/upstream_defects.py`; the same test
-checks that each is still true of the versions installed, so that an upgrade shows what can go.
+Defects of the libraries that hybridc builds on, what shows each of them, and our remedy. Made by
+`pytest tests/test_upstream.py --update-golden` from `tests/upstream_defects.py`. The same test
+checks that each is still in the installed versions, so an upgrade shows which remedies can go.
 
-"wrong" is an answer that differs without a word; "fails" is an exception.
+"wrong" is a wrong answer without an error; "fails" is an exception.
 """
 
 
 def page() -> str:
     """The text of `docs/upstream.md`."""
-    rows = [("package", "what", "how it is seen", "our remedy")]
+    rows = [("package", "defect", "shown by", "our remedy")]
     rows += [
         ("TVM", defect.what, f"`{defect.case}`: {defect.kind}", defect.remedy) for defect in TVM
     ]

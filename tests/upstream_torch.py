@@ -110,20 +110,20 @@ def small_constants_are_zero() -> bool:
 CHECKS = (
     (
         "torch",
-        "its ONNX exporter ignores divisor_override of averages",
+        "the ONNX exporter ignores divisor_override of average pooling",
         "compiler/frontends/aten/pooling.py",
         divisors_are_ignored,
     ),
     (
         "torch",
-        "its ONNX exporter writes the last of scattered numbers for their mean",
-        "compiler/frontends/torch_import/onnx_export.py refuses it; the other road has it",
+        "the ONNX exporter replaces the mean of scattered numbers by the last one",
+        "compiler/frontends/torch_import/onnx_export.py refuses it; the ATen import supports it",
         scattered_means_are_the_last,
     ),
     (
         "onnxscript",
-        "the optimiser takes constants within 1e-8 of 0, and 1e-5 of 1, for them",
-        "compiler/frontends/torch_import/onnx_export.py leaves these rules out",
+        "the optimiser treats constants within 1e-8 of 0 as 0, and within 1e-5 of 1 as 1",
+        "compiler/frontends/torch_import/onnx_export.py disables these rules",
         small_constants_are_zero,
     ),
     (
@@ -134,19 +134,19 @@ CHECKS = (
     ),
     (
         "TVM",
-        "statistics of norms in torch programs are their results",
+        "mean and deviation of norms in torch programs are the norms' results",
         "compiler/frontends/aten/normalization.py",
         statistics_of_norms_are_outputs,
     ),
     (
         "TVM",
-        "places of maxima in torch programs are the maxima",
+        "indices of maxima in torch programs are the maxima",
         "compiler/frontends/aten/pooling.py",
         places_of_maxima_are_maxima,
     ),
     (
         "TVM",
-        "grid_sample in torch programs has another shape",
+        "grid_sample in torch programs has a wrong shape",
         "torch's own decomposition",
         sampling_has_another_shape,
     ),

@@ -1,7 +1,7 @@
-"""What the user demands of a compiled model, and whether what was measured keeps it.
+"""The limits that a user sets for a compiled model, and whether the measurements keep them.
 
-A limit is kept only where the bound of the estimate (see `confidence`) clears it: what was
-measured a little below a limit, but too roughly to tell, does not count as below.
+A limit is kept only if the confidence bound of the estimate (see `confidence`) clears it: a
+measurement slightly below a limit, but too imprecise to tell, does not count as below.
 """
 
 import math
@@ -50,14 +50,13 @@ class Measured:
 
 @dataclass(frozen=True, init=False)
 class Contract:
-    """Limits that hold, each of them, or compiling fails; None does not limit.
+    """Limits that must all hold, or compiling fails; None is no limit.
 
-    `max_latency` in seconds, of the calls' median or another `latency_percentile`;
-    `min_throughput` in calls per second; `max_memory` of a call and `max_size` of the artifact in
-    bytes.  `min_accuracy` by metric: cosine, snr in decibels, top1; max-abs and max-rel, of which
-    less is better; `validate`, or its name, for the number that the user's own function gives,
-    which is taken to be better the higher it is.  `max_drop` limits how much lower that number may
-    be than for the reference.
+    `max_latency` is in seconds, for the median or another `latency_percentile`; `min_throughput` in
+    calls per second; `max_memory` (peak of a call) and `max_size` (of the artifact) in bytes.
+    `min_accuracy` is by metric: `cosine`, `snr` in decibels, `top1`; `max-abs` and `max-rel`, where
+    less is better; and `validate`, or the function's name, for the user's own metric, where higher
+    is better.  `max_drop` limits how much lower that metric may be than the reference's.
     """
 
     max_latency: float | None
@@ -82,10 +81,10 @@ class Contract:
     ) -> None:
         """Take durations and sizes as numbers or as text: `5ms`, `p99<=8ms`, `10MB`.
 
-        `validate` is a function, or where to find one: `package.module:name`.  It gets what has
+        `validate` is a function, or its place as `package.module:name`.  It takes an object with
         the `run` of an `InferenceSession`, and returns a number.
 
-        Raises InputError where a limit is not understood, not positive, or of no known metric.
+        Raises InputError if a limit is malformed or not positive, or its metric is unknown.
         """
         with of_option("max_latency"):
             if isinstance(max_latency, str):

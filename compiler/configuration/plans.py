@@ -49,32 +49,36 @@ def _silent(_: str) -> None:
 class Options:
     """How to compile.
 
-    `verify` says when answers are compared with the reference: after `each` pass, at the `end`,
-    or not at all; `rtol` and `atol` replace the tolerances of `verify.TOLERANCES`.  `calibration`
-    are inputs by name, an iterable of them or a file (see `calibration`), random by `seed` where
-    there are none.  `validation` are others, to verify and measure on where a precision is
-    calibrated; without them the calibration data are split (see `samples`).
-    `dtype` is the precision to multiply in, of `precisions.PRECISIONS`; `auto` is fp32, and less
-    only where the contract cannot be kept otherwise and allows it by a limit on accuracy.
-    `precise` names products that a lower precision leaves as they are.
-    `exact` forbids what rounds differently from the operators of the model; where an answer is
-    beyond its tolerance, that is tried anyway before the model is refused (but for lower
-    precisions, which are never exact).  `progress` is told each step as it begins.
+    `target` and `threads` are what to compile for, `pipeline` the passes, and `plugins` files with
+    more passes, rules, strategies or backends.  `verify` is when answers are compared with the
+    reference: after `each` pass, at the `end`, or `off`; `rtol` and `atol` replace the tolerances
+    in `verify.TOLERANCES`.
 
-    `log` is the path or URL of a tuning log, whose winners go before the rules' defaults; None is
-    the default log, if there is one.  `near` says which records of other conditions count
-    (`NEAR_HITS`), and `frozen` refuses a kernel without a record of just these.  `lock` takes rules
-    and points from an artifact or a schedule lock instead, for every kernel.  `tuning` says how to
-    tune the kernels on the way, into that log.
+    `calibration` is data to verify and measure on: arrays by input name, an iterable of such, or a
+    file (see `calibration`); default: random, by `seed`.  `validation` replaces it for verifying
+    and measuring if a precision is calibrated; without it the calibration data is split (see
+    `samples`).
 
-    `backends` are the libraries that may compute kernels beside our own (`tvm`, always there), each
-    where it is measured to be faster (`offload.choice`); the artifact needs those that were chosen.
+    `dtype` is the precision of products, of `precisions.PRECISIONS`; `auto` is fp32, or less if the
+    contract cannot be kept otherwise and has a limit on accuracy.  `precise` names products that a
+    lower precision leaves alone.  `exact` forbids passes that round differently from the model's
+    operators; if an answer is beyond its tolerance, this is tried before the model is refused,
+    except in lower precisions, which are never exact.
 
-    `steering` says how stages are chosen.  Calls are timed where a limit needs it, or `timed` asks.
-    `monitor` samples CPU, memory, GPUs and energy every `monitor_interval` (`100ms`), into the
-    report; `trace` is where to write a trace of the compilation, whatever becomes of it.
-    `fallback` hands operators that cannot be imported to ONNX Runtime, inside the artifact; without
-    it they are refused.
+    `log` is the path or URL of a tuning log, whose winners take precedence over the rules'
+    defaults; None is the default log, if it exists.  `near` is which records of other conditions
+    count (`NEAR_HITS`), and `frozen` refuses a kernel that has none.  `lock` takes the rule and
+    point of every kernel from an artifact or a schedule lock instead.  With `tuning`, kernels are
+    tuned first, into that log.
+
+    `backends` are libraries that may compute kernels if they are measured to be faster than our
+    own, `tvm` (see `offload.choice`); the artifact then needs them.  `fallback` lets ONNX Runtime,
+    inside the artifact, compute operators that cannot be imported; without it they are refused.
+
+    `steering` is how stages are chosen.  Calls are timed if a limit needs it, or with `timed`.
+    `progress` is told each step as it begins.  `monitor` samples CPU, memory, GPU and energy use
+    every `monitor_interval`, for the report; `trace` is a file for a trace of the compilation,
+    which is written even if it fails.  `dump_ir` is a folder for the IR around each pass.
     """
 
     target: str = "cpu"

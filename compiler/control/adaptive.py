@@ -10,10 +10,10 @@ from hybridc.compiler.orchestration.decisions import NOT_PROMISING
 
 @dataclass(frozen=True)
 class Adaptive(Controller):
-    """Analyse the model, and apply the stages in the order of the gain that they promise.
+    """Analyse the model, and try stages in the order of their expected gain.
 
-    It ends when the contract is kept, or when nothing that is left may gain more than the noise
-    of the measurement: not even one standard deviation above what is expected.
+    It stops when the contract is kept, or when no remaining stage may gain more than the noise of
+    the measurement, even one standard deviation above its expected gain.
     """
 
     timed: bool = True

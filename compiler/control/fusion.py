@@ -9,7 +9,7 @@ from hybridc.compiler.orchestration.course import Course
 
 @dataclass(frozen=True)
 class Fusion(Controller):
-    """Apply every stage on what stands, and keep each that makes it better, contract or not."""
+    """Try every stage on the result so far, and keep each that improves it, contract or not."""
 
     timed: bool = True
 

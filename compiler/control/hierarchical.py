@@ -9,10 +9,10 @@ from hybridc.compiler.orchestration.course import Course
 
 @dataclass(frozen=True)
 class Hierarchical(Controller):
-    """Settle the graph (precision, layout), then its fusions, then the schedules of its kernels.
+    """Optimise the graph (precision), then its subgraphs (fusions), then its kernels (schedules).
 
-    Each level gets its share of the budget, by its weight, and begins with what the last one left.
-    It ends after the level with which a limited contract is kept.
+    Each level gets a share of the budget by its weight, and starts from the last one's result.  It
+    stops after the level at which the contract is kept, if it has limits.
     """
 
     timed: bool = True

@@ -10,10 +10,10 @@ from hybridc.compiler.orchestration.course import Course
 
 @dataclass(frozen=True)
 class Parallel(Controller):
-    """Compile every component in a process of its own, and keep the best that is verified.
+    """Compile each stage in a process of its own, and keep the best result that verifies.
 
-    Only what measures nothing is compiled side by side.  What is timed, kernels by tuning and
-    whole artifacts, is timed one after another, on a machine that does nothing else.
+    Only compiling is parallel.  Measurements, of kernels by tuning and of whole artifacts, run one
+    at a time, while nothing else does.
     """
 
     timed: bool = True

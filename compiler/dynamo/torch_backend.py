@@ -1,8 +1,8 @@
-"""`torch.compile(model, backend="hybridc")`: what Dynamo traces, compiled or run eagerly.
+"""`torch.compile(model, backend="hybridc")`: graphs traced by Dynamo, compiled or run eagerly.
 
-Dynamo finds the graphs, guards them and traces again where a guard fails.  AOTAutograd makes each
+Dynamo finds the graphs, guards them, and traces again if a guard fails.  AOTAutograd makes each
 graph functional: writes to inputs become outputs that are copied back, and outputs that are views
-of inputs are made anew from them.  What is left are ATen operators on tensors, which `torch_region`
+of inputs are recreated from them.  What remains are ATen operators on tensors, which `torch_region`
 compiles.  Gradients are not computed: a graph that needs them runs eagerly.
 """
 
@@ -31,7 +31,7 @@ _LONGEST = 300  # characters of a reason
 
 
 class FallbackWarning(UserWarning):
-    """A graph runs eagerly, and why."""
+    """A graph runs eagerly; the message gives the reason."""
 
 
 class GradientsRequiredError(Exception):
@@ -45,10 +45,10 @@ def torch_backend(
     options: Mapping[str, Any] | None = None,
     mode: str | None = None,
 ) -> Callable[..., Any]:
-    """Compile a graph of Dynamo's; give this to `torch.compile` as its `backend`.
+    """Compile a graph from Dynamo; pass this to `torch.compile` as its `backend`.
 
-    `options` are fields of `Options` by name (`{"dtype": "bf16"}`), and `freeze`: false takes
-    weights as inputs of each call and not as constants.  Raises InputError where one is wrong.
+    `options` are fields of `Options` by name (`{"dtype": "bf16"}`), and `freeze`: if false, weights
+    are inputs of each call instead of constants.  Raises InputError if one is unknown or wrong.
     """
     del example_inputs  # the first call brings real ones
     if mode not in (None, "default"):

@@ -1,8 +1,8 @@
-"""What a backend is: a vendor library that may compute a kernel of a model.
+"""What a backend is: a vendor library that may compute kernels of a model.
 
 A backend is a plug-in: one file in `compiler/backends/`, an entry point of the group
-`hybridc.compiler.backends`, or a file given by `--plugin`.  Which kernels it gets is measured, see
-`offload.choice`.
+`hybridc.compiler.backends`, or a file passed by `--plugin`.  Which kernels it gets is decided by
+measurement (`offload.choice`).
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from hybridc.compiler.packages import installed
 from hybridc.compiler.plugin import Catalogue, Plugin, catalogue
 from hybridc.compiler.target import CPU, Target
 
-# Our own kernels, which compute what nobody else is faster at.
+# Our own kernels, which compute everything that no library is faster at.
 OWN = "tvm"
 # Takes the operands of a subgraph in their order, and the tensor to write the result into.
 Call = Callable[..., None]
@@ -27,9 +27,9 @@ Call = Callable[..., None]
 
 @dataclass(frozen=True)
 class Backend(Plugin, ABC):
-    """A library that computes subgraphs, on DLPack tensors where they lie.
+    """A library that computes subgraphs on DLPack tensors, in place.
 
-    `packages` are the distributions that it needs, to measure with and to run an artifact.
+    `packages` are the distributions that it needs, both to choose it and to run an artifact.
     """
 
     packages: ClassVar[tuple[str, ...]]
@@ -38,7 +38,7 @@ class Backend(Plugin, ABC):
 
     @classmethod
     def missing(cls) -> str:
-        """Why it cannot be used on this host, with the cure; nothing where it can."""
+        """Why it cannot be used on this host, and the remedy; empty if it can."""
         absent = [package for package in cls.packages if not installed(package)]
         named = " ".join(absent)
         # Of torch the extra names the version: the newest may bring gigabytes for GPUs.
@@ -52,10 +52,10 @@ class Backend(Plugin, ABC):
 
     @abstractmethod
     def supports(self, graph: Subgraph, target: Target) -> NotApplicable | None:
-        """Say why it does not compute a subgraph, or nothing where it does."""
+        """Return why it does not compute a subgraph, or None if it does."""
 
     def cost(self, graph: Subgraph, target: Target) -> float:
-        """Seconds of one call at least, by analysis: what takes longer is not even measured."""
+        """The minimum seconds of one call, by analysis; if ours is faster, it is not measured."""
         machine = target.machine
         if target.gpu is not None:
             moved = graph.bytes / target.gpu.bandwidth
@@ -65,22 +65,22 @@ class Backend(Plugin, ABC):
 
     @abstractmethod
     def build(self, graph: Subgraph, threads: int) -> Call:
-        """What computes the subgraph.
+        """A function that computes the subgraph.
 
-        Constants are the same tensors in every call: what is made of them is made once.
+        Constants are the same tensors in every call, so what is made from them is made once.
         """
 
 
 def backends(files: Sequence[Path] = ()) -> Catalogue[Backend]:
-    """Every backend known: ours, those of entry points, and those in `files`."""
+    """All known backends: ours, those in entry points, and those in `files`."""
     return catalogue("hybridc.compiler.backends", Backend, files)
 
 
 def create(name: str, known: Catalogue[Backend]) -> Backend:
-    """A backend by its name, ready to be used.
+    """A backend by its name, ready for use.
 
-    Raises InputError where there is none of the name, or its library is not here, and PluginError
-    where its file is no backend.
+    Raises InputError if there is none of the name, or its library is missing, and PluginError if
+    its file defines no backend.
     """
     if name not in known.names():
         raise InputError(f"no backend is named {name!r}; {hint(name, (OWN, *known.names()))}")
@@ -91,9 +91,9 @@ def create(name: str, known: Catalogue[Backend]) -> Backend:
 
 
 def select(names: Sequence[str], device: str, files: Sequence[Path] = ()) -> tuple[Backend, ...]:
-    """The backends of these names, besides our own; `files` may hold more than those installed.
+    """The backends of these names, besides our own; `files` may define further ones.
 
-    Raises InputError for one that is unknown, of another kind of target, or not usable here.
+    Raises InputError for one that is unknown, for another kind of target, or not usable here.
     """
     known = backends(files)
     wanted = [name for name in dict.fromkeys(names) if name != OWN]

@@ -1,7 +1,7 @@
-"""A product with the elementwise operators around it, as data that a library can be asked for.
+"""A product with the elementwise operators around it, as data that is passed to a backend.
 
-It is written into the manifest of an artifact, so it is plain JSON: values are numbered, operands
-first, then what each step computes.  The last step's value is the result.
+It is stored in the manifest of an artifact, so it is plain JSON.  Values are numbered: first the
+operands, then the result of each step.  The last step computes the result.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """What it takes in memory."""
+        """Its size in memory, in bytes."""
         bits = {"bool": 8, "bfloat16": 16}.get(self.dtype)
         return prod(self.shape) * ((bits or np.dtype(self.dtype).itemsize * 8) // 8)
 
 
 @dataclass(frozen=True)
 class Operand(Value):
-    """What goes in; a `constant` is the same in every call, and `number` its value if it is one."""
+    """An input; a `constant` is the same in every call, and `number` is its value if a scalar."""
 
     constant: bool = False
     number: float | None = None
@@ -42,7 +42,7 @@ class Operand(Value):
 
 @dataclass(frozen=True)
 class Step(Value):
-    """One operator, by Relax's name, of values by their numbers."""
+    """One operator, by its name in Relax, with the numbers of its operands."""
 
     operator: str
     operands: tuple[int, ...]
@@ -51,7 +51,7 @@ class Step(Value):
 
 @dataclass(frozen=True)
 class Subgraph:
-    """Operands and steps."""
+    """The operands and the steps, in order."""
 
     operands: tuple[Operand, ...]
     steps: tuple[Step, ...]
@@ -73,7 +73,7 @@ class Subgraph:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """The numbers of operands that are no constants."""
+        """The numbers of the operands that are not constant."""
         return tuple(i for i, each in enumerate(self.operands) if not each.constant)
 
     def value(self, number: int) -> Value:
@@ -87,11 +87,11 @@ class Subgraph:
 
     @cached_property
     def flops(self) -> int:
-        """Arithmetic of the products, a multiply-add counted as two."""
+        """The FLOPs of the products; a multiply-add counts as two."""
         return sum(map(self.flops_of, self.steps))
 
     def flops_of(self, step: Step) -> int:
-        """Arithmetic of one step; 0 of what is no product."""
+        """The FLOPs of one step; 0 if it is not a product."""
         if step.operator == "matmul":
             return 2 * prod(step.shape) * self.value(step.operands[0]).shape[-1]
         if step.operator == "nn.conv2d":
@@ -101,12 +101,12 @@ class Subgraph:
 
     @cached_property
     def bytes(self) -> int:
-        """What is read and written at least."""
+        """The bytes that are read and written at least."""
         return sum(each.bytes for each in self.operands) + self.result.bytes
 
     @cached_property
     def key(self) -> str:
-        """The same for what computes the same, on other weights too."""
+        """A key that is equal for subgraphs that compute the same, with whatever weights."""
         return digest(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class Subgraph:
 
     @classmethod
     def of_json(cls, data: Any) -> "Subgraph":
-        """Read what `to_json` wrote.  Raises ArtifactError where it is anything else."""
+        """Read what `to_json` wrote.  Raises ArtifactError for anything else."""
         try:
             operands = tuple(_operand(each) for each in data["operands"])
             steps = tuple(_step(each) for each in data["steps"])

@@ -1,4 +1,4 @@
-"""What a control strategy implements, and where those that there are come from."""
+"""What a control strategy implements, and where the existing ones are found."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from hybridc.compiler.orchestration.course import Course
 class Controller(plugin.Plugin, ABC):
     """Chooses which stages are tried, and in which order; its fields are its options.
 
-    It decides by what the course knows and measures nothing itself: `course.go` tries a stage,
+    It decides from what the course knows, and measures nothing itself: `course.go` tries a stage,
     and keeps it or rolls it back.
     """
 
-    timed: bool = False  # whether calls are timed even where no limit asks for it
+    timed: bool = False  # whether calls are timed even if no limit needs it
 
     @abstractmethod
     def run(self, course: Course[Any]) -> None:
-        """Try stages of the course until there is a reason to end.
+        """Try stages of the course until there is a reason to stop.
 
-        The first stage comes first, since the others are compared with it.
+        The first stage must be tried first, since the others are compared with it.
         """
 
 
 def catalogue(files: Sequence[Path] = ()) -> plugin.Catalogue[Controller]:
-    """The plug-ins of `compiler/control/`, of its entry points, and of these files."""
+    """The control strategies in `compiler/control/`, in entry points, and in these files."""
     return plugin.catalogue("hybridc.compiler.control", Controller, files)

@@ -1,9 +1,9 @@
-"""One compilation's way through its stages: what stands, what was decided, what is left to try.
+"""One compilation's course through its stages: the result so far, the decisions, what is left.
 
-After each stage the artifact is verified and measured.  A stage stays if it brings the contract's
-costs (time, memory, size) nearer to their limits and no limit on accuracy is broken by it; else it
-is rolled back, and the next one goes on without it.  One that breaks a limit on accuracy is first
-narrowed (see `narrowing`).  Which stage comes when, a controller says.
+After each stage the artifact is verified and measured.  A stage is kept if it brings the contract's
+costs (time, memory, size) nearer to their limits and breaks no limit on accuracy; else it is rolled
+back, and the next one continues without it.  One that breaks a limit on accuracy is first narrowed
+(see `narrowing`).  A controller decides which stage comes next.
 """
 
 import math
@@ -49,8 +49,8 @@ from hybridc.compiler.quantization.operator_times import Seconds
 class Course(Generic[Result]):
     """The state of one compilation.
 
-    `best` is the candidate that stands and `base` the options that made it; `first` is the one
-    that all are compared with, and `beyond` are those that only a limit on accuracy keeps out.
+    `best` is the best candidate so far, `base` the options that made it, and `first` the one that
+    all are compared with.  `beyond` are the candidates that only a limit on accuracy rules out;
     `accurate` are the stages that were measured and keep the limits on accuracy.
     """
 
@@ -70,52 +70,52 @@ class Course(Generic[Result]):
 
     @cached_property
     def facts(self) -> Facts | None:
-        """What the first candidate tells of the model; found out when it is first asked for."""
+        """Facts about the model from the first candidate; computed on first use."""
         return None if self.first is None else self.means.facts(self.first)
 
     @property
     def satisfied(self) -> bool:
-        """Whether a candidate stands that keeps the contract."""
+        """Whether the best candidate so far keeps the contract."""
         return self.best is not None and not self.contract.judge(self.best.measured)
 
     @property
     def limited(self) -> bool:
-        """Whether the contract limits a cost, so that enough is enough."""
+        """Whether the contract limits a cost, so that the search can stop once it is kept."""
         return bool(self.contract.costs(Measured()))
 
     def upcoming(self) -> Stage | None:
-        """The stage that comes next, as the mode says; None where none is left."""
+        """The next stage, by the mode; None if none is left."""
         if self.first is None:
             return next(iter(self.left), None)
         return self.budget.choose(self.left)
 
     def predicted(self, stage: Stage) -> Gain:
-        """What a stage is expected to gain on what stands."""
+        """The expected gain of a stage over the best candidate so far."""
         return self.budget.predict(stage)
 
     @property
     def noise(self) -> float:
-        """The log-speedup that a measurement of what stands may be off by, as far as turns tell."""
+        """The uncertainty of the best candidate's measurement, as a log-speedup."""
         return noise(self.best.measured if self.best else None)
 
     def go(self, stage: Stage) -> Decision:
-        """Try a stage on what stands, and keep it or roll it back; or leave it out, and say why.
+        """Try a stage on the best so far, and keep it or roll it back; or skip it, with a reason.
 
-        Raises what the first one fails by, since nothing can be compared without it.
+        Raises the error of the first stage if it fails, since nothing can be compared without it.
         """
         return self.refuse(stage) or self.settle(self.attempt(stage))
 
     def of_level(self, level: str) -> list[Stage]:
-        """The stages of a level of `steering.LEVELS` that are left, in the mode's order."""
+        """The remaining stages of a level of `steering.LEVELS`, in the mode's order."""
         return [stage for stage in self.left if stage.level == level]
 
     def prepare(self, stages: Sequence[Stage]) -> None:
-        """Compile stages on what stands side by side, so that trying them has only to measure."""
+        """Compile stages on the best so far in parallel, so that trying them only measures."""
         if stages:
             self.means.prepare([self.changed(stage) for stage in stages])
 
     def refuse(self, stage: Stage) -> Decision | None:
-        """Leave a stage out that cannot help, has no time, or promises nothing."""
+        """Skip a stage that cannot help, has no time left, or is not promising."""
         if self.first is None:
             return None
         dtype = stage.change(self.options).dtype
@@ -130,7 +130,7 @@ class Course(Generic[Result]):
         return None
 
     def attempt(self, stage: Stage) -> Tried[Result]:
-        """Try a stage on what stands, and decide nothing; what goes wrong is in the answer."""
+        """Try a stage on the best so far without a decision; the result holds any error."""
         options, now = stage.change(self.base), self.budget.purse.now
         predicted = self.budget.told(stage)
         start = now()
@@ -142,7 +142,7 @@ class Course(Generic[Result]):
         return replace(tried, seconds=now() - start, predicted=predicted)
 
     def changed(self, stage: Stage) -> Options:
-        """The options that a stage makes of those that stand, within what it may spend."""
+        """The options of a stage on top of the best so far, within its budget."""
         return self.budget.limited(stage.change(self.base), stage, self.left)
 
     def settle(self, tried: Tried[Result]) -> Decision:
@@ -195,7 +195,7 @@ class Course(Generic[Result]):
     def close(
         self, stage: Stage, verdict: str, reason: str = "", tried: Tried[Result] | None = None
     ) -> Decision:
-        """Write down what became of a stage, which is not tried again."""
+        """Record the decision about a stage, which is not tried again."""
         self.left = [each for each in self.left if each is not stage]
         found = tried.result if tried else None
         decision = Decision(
