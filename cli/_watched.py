@@ -9,8 +9,10 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
+from hybridc.cli._interrupts import ENDING
+
 DIED = 128  # and the number of the signal, as a shell reports it
-_OURS = {signal.SIGINT, signal.SIGCHLD}
+_PASSED_ON = {signal.SIGINT, *ENDING}
 
 
 def watched(run: Callable[[], int], leave: Callable[[int], NoReturn]) -> int | None:
@@ -37,19 +39,20 @@ def watched(run: Callable[[], int], leave: Callable[[int], NoReturn]) -> int | N
 
 
 def _ended(child: int) -> int:
-    """Wait for the child, passing on a SIGINT that was sent to this process alone.
+    """Wait for the child, passing on what would end this process and was sent to it by a process.
 
-    Ctrl-C in a terminal reaches both processes without that.
+    Ctrl-C in a terminal, and its end, reach both without that.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
+    awaited = {*_PASSED_ON, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
     while True:
         number, status = os.waitpid(child, os.WNOHANG)
         if number:
             return status
-        got = signal.sigwaitinfo(_OURS)
-        if got.si_signo == signal.SIGINT and got.si_code <= 0:
-            os.kill(child, signal.SIGINT)
+        got = signal.sigwaitinfo(awaited)
+        if got.si_signo in _PASSED_ON and got.si_code <= 0:
+            os.kill(child, got.si_signo)
 
 
 def _die_with_parent() -> None:

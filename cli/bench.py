@@ -1,6 +1,5 @@
 """`hybridc bench`: time an artifact beside other runtimes."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from hybridc.cli._options import (
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress
+from hybridc.compiler import scratch
 from hybridc.compiler.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def command(
     shapes = shapes_of([] if compiled else [source], shape)
     glance([] if compiled else [source])
     count = threads or settings.requested_threads() or host.cores()
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder, progress(verbose) as tell:
+    with scratch.Folder() as folder, progress(verbose) as tell:
         watch = observe.Watch(monitor, monitor_interval, progress=tell)
         observe.check(watch)
         path = source if compiled else Path(folder) / f"{source.stem}.hyb"

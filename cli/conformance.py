@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hybridc.cli._interrupts import INTERRUPTED
 from hybridc.cli._options import JSON, VERBOSE
 from hybridc.cli._output import emit_json, progress
 
 if TYPE_CHECKING:
     from hybridc.compiler.conformance.summary import Summary
 
-INTERRUPTED = 130
 _GIB = 2**30
 
 

@@ -1,7 +1,7 @@
 """The entry point `hybridc`: finds the verbs, and turns errors into one line and an exit code.
 
 Exit codes: 0 done; 1 internal error; 2 bad command or input; 3 contract broken; 4 tuning record
-missing; 130 interrupted.
+missing; 130 interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP.
 """
 
 import atexit
@@ -19,6 +19,8 @@ from typing import NoReturn
 import click
 
 import hybridc.cli
+from hybridc.cli._elsewhere import elsewhere
+from hybridc.cli._interrupts import INTERRUPTED, heeding
 from hybridc.cli._watched import watched
 from hybridc.compiler import settings, tvm_alone
 from hybridc.compiler.errors import HybridcError, hint
@@ -28,7 +30,6 @@ from hybridc.compiler.packages import version_of
 # in cycles: 3 to 8 % faster than with Python's 700.
 _OBJECTS = 50_000
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell reports a program whose reader went away
-INTERRUPTED = 130  # 128 + SIGINT
 # Options that name, or may name, user code that is run in this process.
 _OWN_CODE = frozenset({"--validate", "--config", "--plugin"})
 _CUT_SHORT = (
@@ -55,11 +56,18 @@ class Verbs(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the verb, without click's own handling of a closed pipe, which calls it a failure."""
+        """Run the verb, without click's own handling of what ends it.
+
+        That calls a closed pipe a failure, and adds an empty line to what is told of a signal.
+        """
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             return _reader_gone()
+        except KeyboardInterrupt as error:
+            if sys.stderr.isatty():  # ^C stands in the line
+                click.echo(err=True)
+            return _interrupted(error)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -93,8 +101,8 @@ def main() -> None:
     tvm_alone.hide_torch()
     gc.set_threshold(_OBJECTS, 10, 10)
     if _OWN_CODE.isdisjoint(argument.partition("=")[0] for argument in arguments):
-        _leave(run(arguments))
-    code = watched(lambda: run(arguments), _leave)
+        _leave(heeding(lambda: run(arguments)))
+    code = watched(lambda: heeding(lambda: run(arguments)), _leave)
     _leave(_fail(_CUT_SHORT, 2) if code is None else code)
 
 
@@ -120,15 +128,20 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _reader_gone()
     except (KeyboardInterrupt, click.Abort) as error:
-        # click turns what interrupted a verb into Abort, and keeps it as the cause.
-        if reason := str(error) or str(error.__cause__ or error.__context__ or ""):
-            click.echo(f"hybridc: interrupted: {reason}", err=True)
-        return INTERRUPTED
+        # click turns what interrupts the reading of arguments into Abort, and keeps its cause.
+        return _interrupted(error.__cause__ or error)
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _report(error, arguments)
     return result if isinstance(result, int) else 0
+
+
+def _interrupted(error: BaseException) -> int:
+    """Say by what, or what is kept, where that is known; Ctrl-C explains itself."""
+    if reason := str(error):
+        click.echo(f"hybridc: interrupted: {reason}", err=True)
+    return INTERRUPTED
 
 
 def _reader_gone() -> int:
@@ -163,7 +176,8 @@ def _fail(message: str, code: int) -> int:
 def _with_help(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "hybridc"
-    return f"{error.format_message()} (see `{where} --help`)"
+    known = elsewhere(error) if isinstance(error, click.NoSuchOption) else ""
+    return f"{known or error.format_message()} (see `{where} --help`)"
 
 
 def _fault(error: Exception, arguments: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 import shlex
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import click
 
 from hybridc.cli._options import JSON, VERBOSE
 from hybridc.cli._output import emit_json, progress
+from hybridc.compiler import scratch
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import check_place
 from hybridc.compiler.units import parse_duration
@@ -78,7 +78,7 @@ def command(
     from hybridc.compiler.debugging import reduction
 
     proto = reduction.load(model)
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder, progress(verbose) as tell:
+    with scratch.Folder() as folder, progress(verbose) as tell:
         fails = _runner(words, Path(folder) / "model.onnx", timeout, match)
         limits = reduction.Budget(steps, seconds)
         found = reduction.Reduction(proto, fails, tell, limits)

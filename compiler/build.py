@@ -1,6 +1,5 @@
 """From a scheduled module to a shared library and the weights that it runs on."""
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +16,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.runtime import Executable
 from tvm_ffi import structural_map
 
-from hybridc.compiler import settings, tensors
+from hybridc.compiler import scratch, settings, tensors
 from hybridc.compiler.aot.join import join
 from hybridc.compiler.aot.parts import is_part
 from hybridc.compiler.cuda import launches, resources, toolchain
@@ -92,7 +91,7 @@ class Begun:
     def finish(self) -> Built:
         """Compile for the GPU and link; in any thread.  Raises PassError as `build` does."""
         device = _device_code(self.executable, self.target)
-        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+        with scratch.Folder() as folder:
             path = Path(folder) / "lib.so"
             try:
                 # Where a line of TIR went is of no use to anyone, and as large as the code.
@@ -151,7 +150,7 @@ class GpuExecutable(Executable):
         from hybridc.compiler.cuda import codegen
 
         if self._loaded is None:
-            with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+            with scratch.Folder() as folder:
                 library = str(Path(folder) / "kernel.so")
                 self.export_library(library, **how)
                 self._loaded = codegen.load(library, self.device)

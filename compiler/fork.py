@@ -90,6 +90,8 @@ def _work(function: Callable[[], Json], answers: int, memory: int) -> NoReturn:
     try:
         os.setpgid(0, 0)
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # what its parent does then is not its task
+            signal.signal(number, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # the input may be its parent's requests
         _limit(memory)
         reply = json.dumps(dict(function())).encode()

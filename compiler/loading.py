@@ -1,7 +1,6 @@
 """Load what a session needs of an artifact; each error names the artifact."""
 
 import os
-import tempfile
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from hybridc.compiler import carriers, placement
+from hybridc.compiler import carriers, placement, scratch
 from hybridc.compiler.artifact import REGION_RUNTIME, Artifact
 from hybridc.compiler.cuda import faults
 from hybridc.compiler.cuda.driver import NoGpuError
@@ -130,7 +129,7 @@ def library(content: bytes, device: bytes = b"") -> Any:
     `device` is the machine code of its kernels on a GPU.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:  # of mode 0700
+        with scratch.Folder() as folder:  # of mode 0700
             path = Path(folder) / "lib.so"
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(handle, "wb") as stream:

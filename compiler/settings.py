@@ -87,10 +87,15 @@ def visible_gpus() -> tuple[str, ...] | None:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def environment(threads: int, gpu: str | None = None) -> dict[str, str]:
-    """The environment for a child process whose TVM shall take so many threads, and one GPU."""
+def environment(threads: int, gpu: str | None = None, folder: Path | None = None) -> dict[str, str]:
+    """The environment for a child process whose TVM shall take so many threads, and one GPU.
+
+    Temporary files of its own, and of the compilers that it calls, go to the folder: a process that
+    is killed removes none of them.
+    """
     seen = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
-    return {**os.environ, **_runtime(threads), **seen}
+    apart = {} if folder is None else {"TMPDIR": str(folder)}
+    return {**os.environ, **_runtime(threads), **seen, **apart}
 
 
 def _runtime(threads: int) -> dict[str, str]:

@@ -7,12 +7,11 @@ Neither may trade accuracy for speed: division, square roots and denormals are I
 import importlib.util
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from hybridc.compiler import settings
+from hybridc.compiler import scratch, settings
 from hybridc.compiler.cuda import nvrtc
 from hybridc.compiler.errors import InputError, PassError
 
@@ -83,7 +82,7 @@ def _find_nvrtc() -> tuple[Path | None, tuple[Path, ...]]:
 
 
 def _nvcc(path: Path, source: str, arch: str) -> Compiled:
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+    with scratch.Folder() as folder:
         # One name in a folder of its own: what nvcc writes down of names is always the same.
         (Path(folder) / "kernels.cu").write_text(source)
         command = [str(path), "-cubin", "-O3", f"-arch={arch}", *_FLAGS, _VERBOSE]

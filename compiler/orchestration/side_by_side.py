@@ -4,7 +4,6 @@ Nothing is measured here: that is done afterwards, one by one, on a machine that
 """
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from hybridc.compiler import settings
+from hybridc.compiler import scratch, settings
 from hybridc.compiler.assurance.certify import Trial
 from hybridc.compiler.child import Child, ChildError, first_of
 from hybridc.compiler.configuration import plans
@@ -100,7 +99,7 @@ def drafts(
     found: dict[int, Draft | HybridcError] = {}
     waiting, running = list(enumerate(jobs)), dict[int, _Running]()
     deadline = time.monotonic() + seconds
-    with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
+    with scratch.Folder() as folder:
         _hand_over(Path(folder), trial.model, trial.feeds[0], module)
         try:
             while waiting or running:
@@ -135,7 +134,7 @@ def _hand_over(folder: Path, model: Model, feed: Feed, module: str) -> None:
 
 
 def _start(folder: Path, number: int, job: Job, deadline: float) -> _Running:
-    child = Child(WORKER, settings.environment(1))
+    child = Child(WORKER, settings.environment(1, folder=folder))
     output = folder / f"draft{number}.hyb"
     request = {"folder": str(folder), "output": str(output), "options": job.told}
     child.send(request, max(0.0, deadline - time.monotonic()))

@@ -5,7 +5,6 @@ takes the place of the one that died, and the rest goes on.  Nothing is built wh
 timed, unless the machine has cores to spare for it.
 """
 
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from hybridc.compiler import settings
+from hybridc.compiler import scratch, settings
 from hybridc.compiler.child import Child, ChildError, Json, first_of
 from hybridc.compiler.hardware import host
 from hybridc.compiler.interfaces import Point
@@ -61,13 +60,14 @@ class Pool:
         self._workers = workers or max(1, min(8, len(spare) or host.cores()))
         self._overlap = len(spare) >= self._workers
         self._numbers = count()
-        self._watched = Watched(timeline or Timeline())
-        environment, memory = settings.environment(threads, gpu), self.limits.memory
-        self._staff = Staff(timing, spare, environment, memory, self._watched, gpu is not None)
+        watched = self._watched = Watched(timeline or Timeline())
+        scratch.sweep()
+        self._folder = scratch.Folder("tune")
+        self._path = Path(self._folder.name)
+        environment, memory = settings.environment(threads, gpu, self._path), self.limits.memory
+        self._staff = Staff(timing, spare, environment, memory, watched, gpu is not None)
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="hybridc-tune-")
-        self._path = Path(self._folder.name)
         return self
 
     @property

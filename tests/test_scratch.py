@@ -1,0 +1,81 @@
+"""Temporary folders: removed by their process, or by the next sweep after it was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hybridc.compiler import scratch
+from hybridc.compiler.tuning.pool import Pool
+
+OWNER = """
+import sys
+from hybridc.compiler.scratch import Folder
+with Folder("tune") as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def owner(place: Path) -> tuple["subprocess.Popen[str]", Path]:
+    """A process with a folder, and the folder."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", OWNER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(place), "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert running.stdout is not None
+    return running, Path(running.stdout.readline().strip())
+
+
+def test_a_folder_is_private_and_ends_with_its_block(place: Path) -> None:
+    with scratch.Folder("tune") as name:
+        path = Path(name)
+        assert path.parent == place
+        assert path.name.startswith("hybridc-tune-")
+        assert path.stat().st_mode & 0o777 == 0o700
+        scratch.sweep()
+        (path / "inside").write_text("still there")
+    assert not list(place.iterdir())
+    folder = scratch.Folder()
+    folder.cleanup()
+    folder.cleanup()
+    assert not list(place.iterdir())
+
+
+def test_a_sweep_removes_what_the_killed_left_and_nothing_else(place: Path) -> None:
+    (killed, remnant), (living, used) = owner(place), owner(place)
+    (remnant / "libraries").mkdir()
+    (remnant / "libraries" / "0.so").write_text("code")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(60)
+    (place / "hybridc-mine").mkdir()  # somebody else's, by chance with such a name
+    linked = place / "hybridc-linked"
+    linked.symlink_to(remnant, target_is_directory=True)
+    scratch.sweep()
+    assert not remnant.exists()
+    assert sorted(place.iterdir()) == sorted([place / "hybridc-mine", linked, used])
+    living.communicate("", timeout=60)
+    assert living.returncode == 0
+    assert not used.exists()
+
+
+def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path) -> None:
+    """It may be killed while a compiler of its writes some."""
+    with Pool(1, 1) as opened:
+        pool: Any = opened
+        assert pool._staff._environment["TMPDIR"] == str(pool.folder)
+    assert not list(place.iterdir())
