@@ -1,10 +1,12 @@
 """Options that several verbs share, and the checks of them that need no heavy import."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from hybridc.compiler.configuration.descriptions import DESCRIPTIONS
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.orchestration import precisions
 
@@ -12,13 +14,16 @@ Shapes = Mapping[str, Shape]
 
 MODEL_PATH = click.Path(path_type=Path)
 
-PLUGIN = click.option(
-    "--plugin",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="A Python file that adds a pass, rule, strategy or backend.  It is executed, so use only"
-    " files that you trust.",
-)
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
+
+
+def option(*flags: str, **how: Any) -> Callable[[_Command], _Command]:
+    """An option of a compilation, with the help text that its name has in `DESCRIPTIONS`."""
+    name = max(flags, key=len).partition("/")[0].removeprefix("--").replace("-", "_")
+    return click.option(*flags, help=DESCRIPTIONS[name], **how)
+
+
+PLUGIN = option("--plugin", multiple=True, type=click.Path(path_type=Path))
 BACKEND_PLUGIN = click.option(
     "--plugin",
     multiple=True,
@@ -34,19 +39,8 @@ SHAPE = click.option(
     " open: ?, a name, 1..64 for bounds, batch:1..64@8 to measure at 8.  Sizes that are not given"
     " stay open.",
 )
-THREADS = click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Number of threads; default: one per available core.",
-)
-TARGET = click.option(
-    "--target",
-    default="cpu",
-    show_default=True,
-    help="cpu (this host), avx2, avx512, cuda (this host's GPU), another GPU by name (nvidia/h100,"
-    " sm_90a, …), or a TVM target as JSON.",
-)
+THREADS = option("--threads", type=click.IntRange(min=1), metavar="N")
+TARGET = option("--target", default="cpu", show_default=True)
 DTYPE = click.option(
     "--dtype",
     type=click.Choice([name for name in precisions.names() if name != precisions.AUTO]),
@@ -56,58 +50,27 @@ DTYPE = click.option(
     help=f"Precision of matrix products and convolutions: {', '.join(precisions.names()[1:])}."
     "  Sums, norms, softmax, inputs and outputs stay fp32.",
 )
-SEED = click.option(
-    "--seed", metavar="N", default=0, show_default=True, help="Seed of the random inputs."
-)
-RTOL = click.option(
-    "--rtol",
-    type=float,
-    metavar="NUMBER",
-    help="Relative tolerance; default: by precision (fp32: 1e-3).",
-)
-ATOL = click.option(
-    "--atol",
-    type=float,
-    metavar="NUMBER",
-    help="Absolute tolerance; default: by precision (fp32: 1e-4).",
-)
+SEED = option("--seed", metavar="N", default=0, show_default=True)
+RTOL = option("--rtol", type=float, metavar="NUMBER")
+ATOL = option("--atol", type=float, metavar="NUMBER")
 PIPELINE = click.option(
     "--pipeline", default="default", show_default=True, help="The passes to run."
 )
 BUDGET = click.option("--budget", metavar="10min", help="Stop tuning after this time.")
-LOG = click.option(
-    "--log",
-    metavar="URL",
-    help="The tuning log: a path, sqlite:///PATH or postgresql://...; default: HYBRIDC_LOG if set,"
-    " else a file in the cache directory.",
-)
+LOG = option("--log", metavar="URL")
 UNTRUSTED = click.option(
     "--untrusted",
     is_flag=True,
     help="First import the model and run its reference in a sandboxed process (10 s, 2 GB): a file"
     " that crashes or overloads it is refused.",
 )
-MONITOR = click.option(
-    "--monitor",
-    is_flag=True,
-    help="Sample CPU, memory, GPU and energy use meanwhile, as far as the machine reports them.",
-)
-MONITOR_INTERVAL = click.option(
-    "--monitor-interval",
-    default="100ms",
-    show_default=True,
-    metavar="TIME",
-    help="The time between two samples.",
-)
-TRACE = click.option(
-    "--trace",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write a trace of the steps here, for ui.perfetto.dev or chrome://tracing.",
-)
+MONITOR = option("--monitor", is_flag=True)
+MONITOR_INTERVAL = option("--monitor-interval", default="100ms", show_default=True, metavar="TIME")
+TRACE = option("--trace", type=click.Path(path_type=Path), metavar="FILE")
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON document instead of text."
 )
+QUIET = click.option("-q", "--quiet", is_flag=True, help="Report no steps.")
 VERBOSE = click.option("-v", "--verbose", is_flag=True, help="Report each step on stderr.")
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from hybridc.cli._options import option
+
 _MODES = ("neural", "quantum", "superopt", "balanced", "dynamic", "intelligent")
 _TIERS = ("conservative", "balanced", "aggressive", "insane")
 # Options that take a comma-separated list, and repeated options of the form NAME=NUMBER.
@@ -46,103 +48,31 @@ _OPTIONS = (
         metavar="FILE",
         help="Read options from a .toml or .yaml file; options on the command line override it.",
     ),
-    click.option(
-        "-O",
-        "--level",
-        type=click.IntRange(0, 3),
-        metavar="N",
-        default=2,
-        show_default=True,
-        help="0: only what makes the model run; 1: also what does not change rounding; 2: all"
-        " passes; 3: all passes, and kernels are tuned.",
-    ),
-    click.option(
-        "--strategy",
-        metavar="NAME",
-        default="cascade",
-        show_default=True,
-        help="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
-    ),
-    click.option(
-        "--mode",
-        type=click.Choice(_MODES),
-        metavar="MODE",
-        help=f"Which component the budget goes to first: {', '.join(_MODES)}.",
-    ),
-    click.option(
-        "--tier",
-        type=click.Choice(_TIERS),
-        metavar="TIER",
-        help=f"A preset for components, trials and budget: {', '.join(_TIERS)}.",
-    ),
-    click.option(
-        "--components",
-        metavar="NAME,...",
-        help="Use only these: neural, precision, subgraph, quantum, superopt.",
-    ),
-    click.option(
-        "--weights",
-        multiple=True,
-        metavar="NAME=0.5",
-        help="The weight of a component in the budget and in hybrid efficiency.",
-    ),
-    click.option(
-        "--adaptive", is_flag=True, help="Skip stages whose expected gain is within the noise."
-    ),
-    click.option(
-        "--predict", is_flag=True, help="Report the gain that was expected of each stage."
-    ),
-    click.option(
-        "--depth",
-        type=click.IntRange(1, 3),
-        metavar="N",
-        default=2,
-        show_default=True,
-        help="Predict from the whole model (1), each kernel (2), or each kernel's time (3).",
-    ),
-    click.option("--order", metavar="NAME,...", help="Stages or components that come first."),
-    click.option(
-        "--threshold",
-        type=float,
-        metavar="SHARE",
-        default=0.0,
-        show_default=True,
-        help="The share of the cost that a stage must save to be kept.",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=1),
-        metavar="N",
-        help="Number of processes for the strategy parallel.",
-    ),
-    click.option(
-        "--levels",
-        metavar="NAME,...",
-        default="graph,subgraph,kernel",
-        show_default=True,
-        help="The levels that the strategy hierarchical works through.",
-    ),
-    click.option(
-        "--level-weights", multiple=True, metavar="NAME=0.5", help="A level's weight in the budget."
-    ),
-    click.option(
-        "--budget", metavar="10min", help="Stop after this time, with the best result so far."
-    ),
-    click.option(
-        "--resume/--no-resume",
-        default=True,
-        show_default=True,
-        help="Reuse the finished stages of an interrupted compilation.",
-    ),
-    click.option("--strict", is_flag=True, help="Fail if any stage or component fails."),
-    click.option("--profile", is_flag=True, help="Report the time of each kernel."),
+    option("-O", "--level", type=click.IntRange(0, 3), metavar="N", default=2, show_default=True),
+    option("--strategy", metavar="NAME", default="cascade", show_default=True),
+    option("--mode", type=click.Choice(_MODES), metavar="MODE"),
+    option("--tier", type=click.Choice(_TIERS), metavar="TIER"),
+    option("--components", metavar="NAME,..."),
+    option("--weights", multiple=True, metavar="NAME=0.5"),
+    option("--adaptive", is_flag=True),
+    option("--predict", is_flag=True),
+    option("--depth", type=click.IntRange(1, 3), metavar="N", default=2, show_default=True),
+    option("--order", metavar="NAME,..."),
+    option("--threshold", type=float, metavar="SHARE", default=0.0, show_default=True),
+    option("--workers", type=click.IntRange(min=1), metavar="N"),
+    option("--levels", metavar="NAME,...", default="graph,subgraph,kernel", show_default=True),
+    option("--level-weights", multiple=True, metavar="NAME=0.5"),
+    option("--budget", metavar="10min"),
+    option("--resume/--no-resume", default=True, show_default=True),
+    option("--strict", is_flag=True),
+    option("--profile", is_flag=True),
 )
 
 
 def steering_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the steering options and `--config` to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for added in reversed(_OPTIONS):
+        command = added(command)
     return command
 
 

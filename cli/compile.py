@@ -25,6 +25,7 @@ from hybridc.cli._options import (
     VERBOSE,
     Shapes,
     glance,
+    option,
     shapes_of,
 )
 from hybridc.cli._output import emit_json, progress, results_alone
@@ -49,46 +50,30 @@ if TYPE_CHECKING:
 )
 @TARGET
 @THREADS
-@click.option(
+@option(
     "--dtype",
     type=click.Choice(precisions.names()),
     metavar="PRECISION",
     default="auto",
     show_default=True,
-    help=f"Precision of matrix products and convolutions: {', '.join(precisions.names())}.  Sums,"
-    " norms, softmax, inputs and outputs stay fp32.  auto: fp32, or less if the contract needs it"
-    " and its limit on accuracy allows it.",
 )
 @SHAPE
 @contract_options
 @click.option(
     "--keep-best", is_flag=True, help="Write the artifact even if it breaks the contract."
 )
-@click.option(
-    "--calibration",
-    type=click.Path(path_type=Path),
-    metavar="DATA",
-    help="Inputs to verify and measure on, one or many samples: an .npz file, or a folder of .npy"
-    " files, named like the inputs; default: random.  For int8, half of the samples set the ranges"
-    " and the other half verify.",
-)
-@click.option(
-    "--validation",
-    type=click.Path(path_type=Path),
-    metavar="DATA",
-    help="Separate inputs to verify and measure on; all of --calibration then sets the ranges.",
-)
+@option("--calibration", type=click.Path(path_type=Path), metavar="DATA")
+@option("--validation", type=click.Path(path_type=Path), metavar="DATA")
 @SEED
-@click.option("--exact", is_flag=True, help="Round as the model does: no Winograd convolution.")
-@click.option("--pipeline", metavar="TEXT", help="The passes to run; default: by --level.")
+@option("--exact", is_flag=True)
+@option("--pipeline", metavar="TEXT")
 @PLUGIN
-@click.option(
+@option(
     "--verify",
     type=click.Choice(["each", "end", "off"]),
     metavar="WHEN",
     default="end",
     show_default=True,
-    help="When to compare with the reference: each (after every pass), end, or off.",
 )
 @RTOL
 @ATOL
@@ -104,49 +89,24 @@ if TYPE_CHECKING:
     help="Where to write a report: a page (for which the artifact is run) if it ends in .html (or"
     " .htm), else plain text.",
 )
-@click.option(
-    "--trials",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Tune first, with this many points per kernel on average, besides its default; points that"
-    " the log already has count.",
-)
+@option("--trials", type=click.IntRange(min=1), metavar="N")
 @steering_options
 @LOG
-@click.option(
+@option(
     "--near",
     type=click.Choice(["never", "tools", "any"]),
     metavar="WHICH",
     default="tools",
     show_default=True,
-    help="Which records to use where the log has none for these very conditions: never (none),"
-    " tools (from other versions of the tools), any.",
 )
-@click.option("--frozen", is_flag=True, help="Fail (exit code 4) if the log lacks a kernel.")
-@click.option(
-    "--lock",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Rebuild an artifact: take every schedule from it, or from its schedule lock.",
-)
+@option("--frozen", is_flag=True)
+@option("--lock", type=click.Path(path_type=Path), metavar="FILE")
 @UNTRUSTED
 @MONITOR
 @MONITOR_INTERVAL
 @TRACE
-@click.option(
-    "--fallback/--no-fallback",
-    default=True,
-    help="Let ONNX Runtime, inside the artifact, compute operators that cannot be compiled"
-    " (default), or refuse them.",
-)
-@click.option(
-    "--backends",
-    metavar="NAME,...",
-    default="tvm",
-    show_default=True,
-    help="Libraries that may compute kernels where they are measured to be faster than our own:"
-    " onednn; on a GPU cublaslt, cudnn, sdpa, triton.  The artifact then needs them.",
-)
+@option("--fallback/--no-fallback", default=True)
+@option("--backends", metavar="NAME,...", default="tvm", show_default=True)
 @JSON
 @VERBOSE
 def command(

@@ -11,6 +11,7 @@ from hybridc.cli._sections import COMPILE, Sectioned
 from hybridc.cli.compile import command
 from hybridc.compiler.configuration import config_page, presets
 from hybridc.compiler.configuration.config import HybridConfig, names
+from hybridc.compiler.configuration.descriptions import DESCRIPTIONS
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.orchestration.modes import MODES
 from hybridc.compiler.orchestration.steering import LEVELS
@@ -31,11 +32,11 @@ def test_the_page_is_the_models() -> None:
 
 
 def test_the_command_line_has_each_option_and_its_default() -> None:
-    assert set(names()) == set(PARAMETERS) - ALONE
+    assert set(names()) == set(PARAMETERS) - ALONE == set(DESCRIPTIONS)
     for name, field in HybridConfig.model_fields.items():
         option = PARAMETERS[field.alias or name]
         assert isinstance(option, click.Option)
-        assert option.help, name
+        assert option.help == DESCRIPTIONS[field.alias or name]
         default = option.to_info_dict()["default"]
         match field.default:
             case tuple() if field.default and default:

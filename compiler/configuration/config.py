@@ -29,133 +29,70 @@ Level = Literal["graph", "subgraph", "kernel"]
 class HybridConfig(BaseModel):
     """How to compile; every field is an option of `hybridc compile`, and a key of `--config FILE`.
 
+    What each of them does is told by `descriptions.DESCRIPTIONS` and docs/configuration.md.
     Raises InputError, in one line, for an unknown name, a wrong type or value.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False)
 
     # What to compile for, and by which passes
-    target: str = Field("cpu", description="cpu (this host), avx2, avx512, a GPU, or a TVM target.")
-    threads: int | None = Field(None, ge=1, description="Number of threads; default: one per core.")
-    dtype: str = Field("auto", description="Precision of products; auto: by the contract.")
-    level: int = Field(
-        2,
-        ge=0,
-        le=3,
-        description="Optimisation level.  0: only what makes the model run; 1: also what does not"
-        " change rounding; 2: all passes; 3: all passes, and kernels are tuned.",
-    )
-    pipeline: str | None = Field(None, description="The passes to run; default: by the level.")
-    plugin: tuple[Path, ...] = Field(
-        (), description="Files that add passes, rules, strategies or backends."
-    )
-    exact: bool = Field(False, description="Round as the model does: no Winograd convolution.")
-    fallback: bool = Field(
-        True,
-        description="Let ONNX Runtime compute operators that cannot be compiled, or refuse them.",
-    )
-    backends: tuple[str, ...] = Field(
-        ("tvm",),
-        description="Libraries that may compute kernels where they are measured to be faster than"
-        " our own; the artifact then needs them.",
-    )
+    target: str = "cpu"
+    threads: int | None = Field(None, ge=1)
+    dtype: str = "auto"
+    level: int = Field(2, ge=0, le=3)
+    pipeline: str | None = None
+    plugin: tuple[Path, ...] = ()
+    exact: bool = False
+    fallback: bool = True
+    backends: tuple[str, ...] = ("tvm",)
 
     # The contract
-    max_latency: str | None = Field(None, description="Longest time of a call: 5ms, p99<=8ms.")
-    min_throughput: float | None = Field(None, description="Fewest calls per second.")
-    max_memory: str | None = Field(None, description="Largest peak memory of a call.")
-    max_size: str | None = Field(None, description="Largest size of the artifact.")
-    min_accuracy: dict[str, float] = Field(
-        {}, description="Least accuracy of an output, by metric."
-    )
-    max_drop: dict[str, float] = Field({}, description="How much lower validate's result may be.")
-    validate_with: str | None = Field(
-        None, alias="validate", description="Your own metric: package.module:function."
-    )
-    calibration: Path | None = Field(
-        None,
-        description="Inputs to verify and measure on; for int8, half of them set the ranges.",
-    )
-    validation: Path | None = Field(
-        None,
-        description="Separate inputs to verify and measure on; all of calibration sets the ranges.",
-    )
-    seed: int = Field(0, description="Seed of all random choices.")
-    verify: Literal["each", "end", "off"] = Field("end", description="When to compare answers.")
-    rtol: float | None = Field(None, description="Relative tolerance; default: by precision.")
-    atol: float | None = Field(None, description="Absolute tolerance; default: by precision.")
+    max_latency: str | None = None
+    min_throughput: float | None = None
+    max_memory: str | None = None
+    max_size: str | None = None
+    min_accuracy: dict[str, float] = {}
+    max_drop: dict[str, float] = {}
+    validate_with: str | None = Field(None, alias="validate")
+    calibration: Path | None = None
+    validation: Path | None = None
+    seed: int = 0
+    verify: Literal["each", "end", "off"] = "end"
+    rtol: float | None = None
+    atol: float | None = None
 
     # Which components, in which order
-    strategy: str = Field(
-        "cascade",
-        description="How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
-    )
-    mode: Mode | None = Field(
-        None,
-        description="Which component the budget goes to first: neural, quantum, superopt; or"
-        " balanced, dynamic (to what pays off), intelligent (by experience).",
-    )
-    tier: Tier | None = Field(None, description="A preset for components, trials and budget.")
-    components: tuple[str, ...] | None = Field(
-        None,
-        description="The components to use; default: all that have stages.",
-    )
-    weights: dict[str, Share] = Field(
-        {}, description="The weight of each component, in the budget and in hybrid efficiency."
-    )
-    adaptive: bool = Field(
-        False, description="Skip stages whose expected gain is within the noise."
-    )
-    predict: bool = Field(
-        False,
-        description="Report the gain that was expected of each stage, beside the measured one.",
-    )
-    depth: int = Field(
-        2,
-        ge=1,
-        le=3,
-        description="Depth of the analysis behind predictions: 1 the whole model, 2 each kernel and"
-        " the tuning log, 3 the measured time of each kernel.",
-    )
-    order: tuple[str, ...] = Field((), description="Stages or components that come first.")
-    threshold: Share = Field(
-        0.0, ge=0, lt=1, description="The share of the cost that a stage must save to be kept."
-    )
-    workers: int | None = Field(
-        None,
-        ge=1,
-        description="Number of processes for the strategy parallel; default: by the cores.",
-    )
-    levels: tuple[Level, ...] = Field(
-        ("graph", "subgraph", "kernel"), description="The levels of the strategy hierarchical."
-    )
-    level_weights: dict[str, Share] = Field(
-        {}, description="The weight of each level in the budget; default: equal."
-    )
+    strategy: str = "cascade"
+    mode: Mode | None = None
+    tier: Tier | None = None
+    components: tuple[str, ...] | None = None
+    weights: dict[str, Share] = {}
+    adaptive: bool = False
+    predict: bool = False
+    depth: int = Field(2, ge=1, le=3)
+    order: tuple[str, ...] = ()
+    threshold: Share = Field(0.0, ge=0, lt=1)
+    workers: int | None = Field(None, ge=1)
+    levels: tuple[Level, ...] = ("graph", "subgraph", "kernel")
+    level_weights: dict[str, Share] = {}
 
     # How long
-    budget: str | None = Field(None, description="Stop after this time, with the best result.")
-    trials: int | None = Field(
-        None, ge=1, description="Points to measure per kernel on average, besides its default."
-    )
-    resume: bool = Field(True, description="Reuse the finished stages of an interrupted call.")
-    strict: bool = Field(False, description="Fail if any stage or component fails.")
-    profile: bool = Field(False, description="Report the time of each kernel.")
+    budget: str | None = None
+    trials: int | None = Field(None, ge=1)
+    resume: bool = True
+    strict: bool = False
+    profile: bool = False
 
     # Monitoring
-    monitor: bool = Field(
-        False, description="Sample CPU, memory, GPU and energy use; the report has the curves."
-    )
-    monitor_interval: str = Field("100ms", description="The time between two samples.")
-    trace: Path | None = Field(None, description="Write a trace for Perfetto or Chrome here.")
+    monitor: bool = False
+    monitor_interval: str = "100ms"
+    trace: Path | None = None
 
     # What was measured before
-    log: str | None = Field(None, description="The tuning log: a path or a URL.")
-    near: Literal["never", "tools", "any"] = Field(
-        "tools", description="Which records to use where the log has none for these conditions."
-    )
-    frozen: bool = Field(False, description="Fail (exit code 4) if the log lacks a kernel.")
-    lock: Path | None = Field(None, description="Rebuild an artifact: take its schedules.")
+    log: str | None = None
+    near: Literal["never", "tools", "any"] = "tools"
+    frozen: bool = False
+    lock: Path | None = None
 
     def __init__(self, **options: Any) -> None:
         """Take the fields by name; texts with units as on the command line."""

@@ -5,11 +5,12 @@ python -m hybridc.compiler.configuration.config_page > docs/configuration.md
 
 from typing import Any, get_args, get_origin
 
-from hybridc.compiler.configuration.config import HybridConfig
+from hybridc.compiler.configuration.config import HybridConfig, names
+from hybridc.compiler.configuration.descriptions import DESCRIPTIONS
 
 _HEAD = """# Configuration
 
-<!-- Made by `python -m hybridc.compiler.configuration.config_page` from config.py beside it. -->
+<!-- Made by `python -m hybridc.compiler.configuration.config_page` from what lies beside it. -->
 
 Every option of a compilation has one name. It is an option of `hybridc compile` (`level_weights` is
 `--level-weights`), a key of a file given with `--config`, and a field of `hybridc.HybridConfig`:
@@ -50,10 +51,11 @@ the limits.
 
 def page() -> str:
     """The whole page."""
+    fields = HybridConfig.model_fields.values()
     rows = [
-        f"| `{field.alias or name}` | {_type(field.annotation)} | {_default(field.default)} |"
-        f" {field.description} |"
-        for name, field in HybridConfig.model_fields.items()
+        f"| `{name}` | {_type(field.annotation)} | {_default(field.default)} |"
+        f" {DESCRIPTIONS[name]} |"
+        for name, field in zip(names(), fields, strict=True)
     ]
     return _HEAD + "\n".join(rows) + "\n"
 
