@@ -3,11 +3,16 @@
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Any
 
 import click
+
+Tell = Callable[[str], None]
+
+_PAUSE = 10.0  # seconds between two lines of what is told now and then
 
 
 def emit_json(data: Any) -> None:
@@ -21,21 +26,43 @@ def results_alone() -> AbstractContextManager[object]:
 
 
 @contextlib.contextmanager
-def progress(verbose: bool = False) -> Generator[Callable[[str], None]]:
+def progress(
+    verbose: bool = False, quiet: bool = False, *, now_and_then: bool = False
+) -> Generator[Tell]:
     """Give a function that reports each step.
 
     With `verbose`, each step is a line on stderr. Otherwise a terminal shows the current step on a
-    single line, which is cleared at the end, and nothing is written to a file or pipe.
+    single line, which is cleared at the end, and a file or pipe gets nothing, or a line
+    `now_and_then`. With `quiet`, nobody gets anything.
     """
-    if verbose:
-        yield lambda step: click.echo(step, err=True)
-    elif not sys.stderr.isatty():
+    if quiet:
         yield lambda _: None
+    elif verbose:
+        yield _line
+    elif not sys.stderr.isatty():
+        yield _sometimes() if now_and_then else lambda _: None
     else:
         try:
             yield _overwrite
         finally:
             _overwrite("")
+
+
+def _line(step: str) -> None:
+    click.echo(step, err=True)
+
+
+def _sometimes() -> Tell:
+    """Tell the first step, and of the others one in so many seconds."""
+    told: list[float] = []
+
+    def tell(step: str) -> None:
+        now = time.monotonic()
+        if not told or now - told[-1] >= _PAUSE:
+            told[:] = [now]
+            _line(step)
+
+    return tell
 
 
 def _overwrite(step: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hybridc.cli._interrupts import INTERRUPTED
 from hybridc.cli._options import (
     BUDGET,
     DTYPE,
@@ -15,6 +16,7 @@ from hybridc.cli._options import (
     MONITOR_INTERVAL,
     PIPELINE,
     PLUGIN,
+    QUIET,
     SHAPE,
     TARGET,
     THREADS,
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from hybridc.compiler.configuration.plans import Options
     from hybridc.compiler.tuning.plan import Tuning
     from hybridc.compiler.tuning.session import Outcome
-
-_INTERRUPTED = 130  # 128 + SIGINT
 
 
 @click.command()
@@ -86,6 +86,7 @@ _INTERRUPTED = 130  # 128 + SIGINT
 @MONITOR_INTERVAL
 @TRACE
 @JSON
+@QUIET
 @VERBOSE
 def command(
     models: tuple[Path, ...],
@@ -100,6 +101,7 @@ def command(
     plugin: tuple[Path, ...],
     explain: bool,
     as_json: bool,
+    quiet: bool,
     verbose: bool,
     **plain: Any,
 ) -> int:
@@ -114,12 +116,12 @@ def command(
 
     how = Tuning(trials, budget, strategy, seed, workers, caches)
     if simulate is not None:
-        return _simulate(simulate, models, how, plugin, as_json, verbose)
+        return _simulate(simulate, models, how, plugin, as_json, quiet, verbose)
     if not models:
         raise click.UsageError("Missing argument 'MODEL...'.")
     how.check(plugin)
     shapes = shapes_of(models, shape)
-    with progress(verbose) as tell:
+    with progress(verbose, quiet, now_and_then=True) as tell:
         options = Options(**plain, plugins=plugin, progress=tell)
         _check(options)
         glance(models)
@@ -128,7 +130,7 @@ def command(
         emit_json(outcome.to_json())
     else:
         click.echo(outcome.text(explain))
-    return _INTERRUPTED if outcome.tuned.interrupted else 0
+    return INTERRUPTED if outcome.tuned.interrupted else 0
 
 
 def _tuned(
@@ -168,13 +170,14 @@ def _simulate(
     how: "Tuning",
     plugins: tuple[Path, ...],
     as_json: bool,
+    quiet: bool,
     verbose: bool,
 ) -> int:
     from hybridc.compiler.tuning.compare import compare
 
     if models:
         raise click.UsageError("--simulate takes no MODEL: it replays what was measured.")
-    with progress(verbose) as tell:
+    with progress(verbose, quiet, now_and_then=True) as tell:
         found = compare(source, how, plugins, tell)
     if as_json:
         emit_json(found.to_json())
