@@ -24,6 +24,7 @@ def stats(data: dict[str, Any]) -> str:
         f"{data['log']}: {data['records']} records ({verdicts or 'none'}), {kinds},"
         f" {format_size(data['bytes'])}"
     ]
+    lines += waiting(data["waiting"])
     if "kernels" in data:
         counts = ", ".join(f"{count} {answer}" for answer, count in data["kernels"].items())
         share = f"{data['coverage']:.0%} of those with a choice, {data['coverage_by_flops']:.0%}"
@@ -42,6 +43,12 @@ def stats(data: dict[str, Any]) -> str:
         *varying,
     )
     return "\n".join([*lines, *([table(headers, rows)] if rows else [])])
+
+
+def waiting(count: int) -> list[str]:
+    """A line on the records that nobody checked, if there are any."""
+    told = f"unchecked records that await a tuning: {count}; none wins before `hybridc tune`"
+    return [f"{told} has measured its point and compared its answer"] if count else []
 
 
 def _best_row(each: dict[str, Any]) -> tuple[str, ...]:

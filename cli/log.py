@@ -156,12 +156,15 @@ def _import(
 
     A file is .jsonl or .parquet; a directory is a database of TVM's.
     """
-    from hybridc.compiler.log import exchange
+    from hybridc.compiler.log import exchange, unchecked
 
     for path in files:
         exchange.form_of(path)  # check all of them before the first is read
     with _open(log, False, plugin) as opened:
         _tell([(str(path), exchange.load(opened, path)) for path in files], as_json)
+        waiting = sum(unchecked.waiting(opened).values())
+    for line in () if as_json else _log_text.waiting(waiting):
+        click.echo(line)
 
 
 @command.command("export")

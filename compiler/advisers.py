@@ -79,6 +79,9 @@ class NoAdvice:
     def missed(self, kernel: str) -> None:
         """None was expected."""
 
+    def fault(self, workload: str, rule: str, point: Point) -> str | None:
+        """No failure is known."""
+
     def library(self, workload: str) -> str | None:
         """No backend is settled."""
 
@@ -90,11 +93,11 @@ class NoAdvice:
 class _Unreadable(NoAdvice):
     """A default log that cannot be read stops nobody from compiling."""
 
-    fault: str
+    reason: str
 
     def check(self) -> None:
         """Demand nothing."""
 
     def describe(self) -> Mapping[str, Any]:
         """Say why."""
-        return {"fault": self.fault}
+        return {"fault": self.reason}

@@ -1,6 +1,6 @@
 """Tell for each kernel of a model what the tuning log knows of it, and why not more."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,14 @@ from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, IRModule, PrimFunc
 from hybridc.compiler.kernel_record import KernelRecord
-from hybridc.compiler.log import keys
+from hybridc.compiler.log import keys, unchecked
+from hybridc.compiler.log.access import GENERIC
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Hit, Miss, Near
 from hybridc.compiler.log.nearest import nearest
 from hybridc.compiler.log.store import TuningLog
+from hybridc.compiler.log.unchecked import Waiting
 
 _SCHEDULE = "schedule"
 
@@ -58,7 +60,8 @@ def explain(
     module = pipeline.run(plan.steps[:at], loaded.module, context)
     described = _described(module)
     pipeline.run(plan.steps[at : at + 1], module, context)
-    return [_explained(log, record, advice, described) for record in context.kernels]
+    waiting = unchecked.waiting(log)
+    return [_explained(log, record, advice, described, waiting) for record in context.kernels]
 
 
 def _described(module: IRModule) -> dict[str, Described]:
@@ -77,7 +80,11 @@ def _described(module: IRModule) -> dict[str, Described]:
 
 
 def _explained(
-    log: TuningLog, record: KernelRecord, advice: LogAdvice, described: Mapping[str, Described]
+    log: TuningLog,
+    record: KernelRecord,
+    advice: LogAdvice,
+    described: Mapping[str, Described],
+    waiting: Waiting,
 ) -> Explained:
     answer = advice.found.get(record.kernel, Miss())
     seconds: float | None = None
@@ -95,6 +102,13 @@ def _explained(
         similar = nearest(log, described[record.kernel])
         reasons = list(similar.differs) if similar else ["no kernel of this kind was measured"]
     reasons += [f"not usable: {reason}" for reason in answer.skipped]
+    reasons += _unchecked(record, waiting)
     return Explained(
         record.kernel, record.workload, record.rule, record.flops, kind, seconds, tuple(reasons)
     )
+
+
+def _unchecked(record: KernelRecord, waiting: Waiting) -> Iterator[str]:
+    """What becomes of the kernel's records that nobody checked."""
+    if number := sum(waiting.get((record.workload, rule), 0) for rule in {record.rule, GENERIC}):
+        yield f"unchecked records that await a tuning, which checks their points first: {number}"

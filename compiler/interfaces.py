@@ -47,6 +47,10 @@ class Advice(Protocol):
         """Note that a kernel got its rule's default, though the rule leaves a choice."""
         ...
 
+    def fault(self, workload: str, rule: str, point: Point) -> str | None:
+        """How a point was measured to fail: `wrong`, `crash`; None where it was not."""
+        ...
+
     def library(self, workload: str) -> str | None:
         """The backend that computes a subgraph, by its key; None if that is not decided."""
         ...

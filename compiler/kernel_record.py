@@ -2,9 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal
 
+from hybridc.compiler.units import format_point
+
 State = Literal["warm", "cold"]  # of the caches when a kernel is called
+
+# How notes begin that tell of a rule's default which a tuning found to fail, and how it fails.
+FAULTY = "faulty default:"
+_FAILS = MappingProxyType({"wrong": "computes something wrong", "crash": "crashes"})
+
+
+def faulty(kernel: str, rule: str, point: Mapping[str, int], fault: str) -> str:
+    """The beginning of such a note; `fault` is the verdict of a record, `wrong` or `crash`."""
+    return f"{FAULTY} {kernel} by rule {rule} at {format_point(point)} {_FAILS[fault]}"
 
 
 @dataclass(frozen=True)

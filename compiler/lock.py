@@ -64,6 +64,9 @@ class LockAdvice:
     def missed(self, kernel: str) -> None:
         """A kernel that got its rule's default: `choose` knows why."""
 
+    def fault(self, workload: str, rule: str, point: Point) -> str | None:
+        """None: a lock holds what was compiled."""
+
     def library(self, workload: str) -> str | None:
         """What the lock says; our own kernels where it has no such subgraph."""
         return self.choices.get(workload, (OWN, {}))[0]

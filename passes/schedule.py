@@ -20,7 +20,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernel_record import KernelRecord
+from hybridc.compiler.kernel_record import KernelRecord, faulty
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated
@@ -122,6 +122,8 @@ class _Kernel:
                 refused[rule_name] = taken.reason
             elif advised is not None:
                 refused[rule_name] = f"{advised[0]} was measured to be faster"
+            elif fault := self._fault(workload, rule_name, taken.point):
+                refused[rule_name] = fault
             else:
                 self._tell_missed(taken.space)
                 return self._record((rule_name, taken.point), taken.done, refused, workload)
@@ -151,6 +153,17 @@ class _Kernel:
         except Exception as error:  # as above: whatever is wrong, another point may do
             return f"{_text(rule_name, point)} failed: {described(error)}"
         return None
+
+    def _fault(self, workload: str, rule: str, point: Point) -> str:
+        """How a rule's default was measured to fail, which a note tells; empty where it was not."""
+        advice = self.context.advice
+        fault = advice.fault(workload, rule, point) if advice is not None and workload else None
+        if fault is None:
+            return ""
+        named = faulty(self.name, rule, point, fault)
+        told = f"{named}; it is left to another rule; please report it with the model"
+        self.context.notes.append(told)
+        return f"its default was measured to fail: {fault}"
 
     def _tell_missed(self, space: Space) -> None:
         if self.context.advice is not None and prod(map(len, space.values())) > 1:

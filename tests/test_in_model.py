@@ -21,6 +21,8 @@ from hybridc.compiler.tuning import in_model, tasks
 from hybridc.compiler.tuning.in_model import InModel
 from hybridc.compiler.tuning.rounds import Origin, Timed, ratio
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.trials import history
+from hybridc.compiler.tuning.versions import Version
 from hybridc.compiler.unscheduled import Unscheduled
 
 OPTIONS = Options(threads=1)
@@ -47,7 +49,7 @@ def measured(model: Unscheduled, log: TuningLog, times: Sequence[float]) -> Task
     values = [value for value in task.search.space[knob] if value != task.search.default[knob]]
     points = [task.search.default] + [{**task.search.default, knob: value} for value in values]
     remember(task, log, zip(points, times, strict=False), task.kernel.mode)
-    task.history = tasks.history(log.records(), task.kernel.rule_name, task.kernel.mode)
+    task.history = history(log.records(), task.kernel.rule_name, task.kernel.mode)
     return task
 
 
@@ -262,12 +264,12 @@ def test_few_calls_are_made_once_the_time_is_used_up(monkeypatch: pytest.MonkeyP
             return {}
 
     watch: Any = Called()
-    in_model._call([watch], [in_model.Version({})], {}, time.monotonic(), 1.0)  # pyright: ignore[reportPrivateUsage]
+    in_model._call([watch], [Version({})], {}, time.monotonic(), 1.0)  # pyright: ignore[reportPrivateUsage]
     assert watch.runs == 4 * 4
 
 
 def test_of_a_kernel_that_is_called_often_the_mean_counts() -> None:
-    version = in_model.Version({}, workloads={"one": "key", "other": "key"})
+    version = Version({}, workloads={"one": "key", "other": "key"})
     version.take({"one": [1.0, 2.0], "other": [6.0], "unknown": [9.0]})
     assert version.seconds == {"key": [3.0]}
 

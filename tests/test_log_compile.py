@@ -12,10 +12,11 @@ from filled_logs import fill, model
 from hybridc.compiler import driver
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, LogError, MissingRecordError
+from hybridc.compiler.kernel_record import FAULTY
 from hybridc.compiler.log import access
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.record import Record
+from hybridc.compiler.log.record import Record, Verdict, broken
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,33 @@ def test_the_winners_of_the_log_are_compiled(
     assert plain.report.records is None
     assert by_log.report.records is not None
     assert by_log.report.records["hits"] == len(won) > 1
+
+
+def test_a_default_that_was_measured_to_be_wrong_is_not_taken(
+    source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """Where the log knows nothing better, another rule has the kernel, and a line says so."""
+    path, empty = str(tmp_path / "log.sqlite"), str(tmp_path / "empty.sqlite")
+    access.open_log(empty).close()
+    with access.open_log(str(tuned), readonly=True) as log, access.open_log(path) as other:
+        defaults = [each for each in log.records() if each.seconds[0] == 1e-3]
+        wrong = [replace(each, verdict=Verdict.WRONG, seconds=()) for each in defaults]
+        assert other.add(wrong, log.described()).new == len(defaults)
+    usual = driver.compile_source(source, Options(log=empty))
+    found = driver.compile_source(source, Options(log=path))
+    for kernel, before in zip(found.report.kernels, usual.report.kernels, strict=True):
+        if before.workload in {each.workload for each in wrong}:
+            assert kernel.refused[before.rule] == "its default was measured to fail: wrong"
+    told = [line for line in found.report.summary().splitlines() if line.startswith(FAULTY)]
+    assert len(told) == len(wrong)
+    assert "computes something wrong; it is left to another rule; please report" in told[0]
+
+
+def test_a_crash_is_no_fault_of_what_also_ran() -> None:
+    assert broken({Verdict.CRASH, Verdict.OK}) is None
+    assert broken({Verdict.CRASH, Verdict.TIMEOUT}) is Verdict.CRASH
+    assert broken({Verdict.WRONG, Verdict.OK}) is Verdict.WRONG
+    assert broken({Verdict.TIMEOUT, Verdict.UNCHECKED}) is None
 
 
 def test_a_lock_builds_the_same_bytes_without_a_log(

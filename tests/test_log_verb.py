@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from click.testing import CliRunner
 from filled_logs import fill, model
 
 from hybridc.cli import main as entry
+from hybridc.compiler.log import access, unchecked
+from hybridc.compiler.log.record import Verdict
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,6 +82,26 @@ def test_explain_miss(call: Run, source: Path, tmp_path: Path) -> None:
     missed = json.loads(call("explain-miss", other, "--json")[1])
     reasons = [reason for each in missed if each["answer"] == "miss" for reason in each["reasons"]]
     assert any("instead of float32[" in reason for reason in reasons)
+
+
+def test_records_that_nobody_checked_are_told_in_plain_words(
+    call: Run, source: Path, tuned: Path, tmp_path: Path
+) -> None:
+    """By the verb, with each kernel; after a tuning of the kernel they await nothing."""
+    assert json.loads(call("stats", "--json")[1])["waiting"] == 0
+    path = str(tmp_path / "log.sqlite")
+    with access.open_log(str(tuned), readonly=True) as log, access.open_log(path) as other:
+        known = list(log.records())
+        other.add([replace(known[0], verdict=Verdict.UNCHECKED)], log.described())
+    line = "unchecked records that await a tuning: 1; none wins before `hybridc tune`"
+    assert line in CliRunner().invoke(entry.commands, ["log", "stats", "--log", path]).stdout
+    asked = ["log", "explain-miss", str(source), "--json", "--log", path]
+    found = json.loads(CliRunner().invoke(entry.commands, asked).stdout)
+    reasons = [reason for each in found for reason in each["reasons"]]
+    assert "unchecked records that await a tuning, which checks their points first: 1" in reasons
+    with access.open_log(path) as other:
+        other.add([each for each in known if each.workload == known[0].workload])
+        assert not unchecked.waiting(other)
 
 
 def test_exchange_by_the_verb(call: Run, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hybridc.compiler.log import access, upkeep
 from hybridc.compiler.log.lookup import Hit, Miss
 from hybridc.compiler.log.record import Record, Verdict
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning.tasks import history
+from hybridc.compiler.tuning.trials import history
 
 
 @pytest.fixture(scope="module")

@@ -2,23 +2,27 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import faulty_rule
 import pytest
 import tvm
+from fake_pool import FakePool
 from generic_kernels import GENERIC
 from tvm.s_tir import meta_schedule
 from tvm.s_tir.meta_schedule.database import JSONDatabase, TuningRecord
 
 from hybridc.compiler import pipeline, plugin, strategies, target
-from hybridc.compiler.interfaces import Context, PrimFunc, Strategy, Trial
-from hybridc.compiler.log import access, exchange, keys
+from hybridc.compiler.interfaces import Context, Point, PrimFunc, ScheduleRule, Strategy, Trial
+from hybridc.compiler.log import access, exchange, keys, unchecked, winner
 from hybridc.compiler.log.advice import LogAdvice
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.sketches import SKETCH, sketches
-from hybridc.compiler.tuning import imported, tasks
+from hybridc.compiler.tuning import imported, summary, tasks, versions
 from hybridc.compiler.tuning.kernel import Kernel
+from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
 from hybridc.compiler.tuning.racing import Race
@@ -116,6 +120,64 @@ def test_what_a_database_of_tvm_holds_is_tried_first(tmp_path: Path) -> None:
         assert strategy().propose(search, [], 3) == (search.default, *search.hints[:2])
         other = task("prefix sums")
         assert imported.hinted(other, log) == other.search
+        assert sum(unchecked.waiting(log).values()) == 3
+        pool: Any = FakePool(judge=lambda point: Measured(point, Verdict.OK, (1e-3,) * 6))
+        Tuner([task("distances", func)], log, strategy(), pool, Budget(3)).run()
+        assert pool.points[:4] == [search.default, *wanted]
+        assert not unchecked.waiting(log)
+
+
+def test_records_of_tvms_search_compete_with_the_rule_of_a_kernel(tmp_path: Path) -> None:
+    """Though that has no sketches; compiling takes what is faster."""
+    func, plugins = GENERIC["distances"](), (faulty_rule.written(tmp_path),)
+    _, wanted = database_of(tmp_path / "tvm", func)
+
+    def judge(point: Point) -> Measured:
+        seconds = 1e-3 * (1 + wanted.index(dict(point))) if point in wanted else 2.5e-3
+        return Measured(point, Verdict.OK, (seconds,) * 6)
+
+    pool: Any = FakePool(judge=judge)
+    with access.open_log(str(tmp_path / "log.db"), plugins=plugins) as log:
+        exchange.load(log, tmp_path / "tvm")
+        (one,) = tasks.distinct([(Kernel("distances", func, ruled(*plugins), CPU), 1)])
+        chosen = strategies.catalogue().create("random")
+        tuned = Tuner([one], log, chosen, pool, Budget(2)).run()
+        assert (tuned.tasks, tuned.measured) == ((one,), 1 + 2 + len(wanted))
+        (row,) = summary.kernels(tuned, log)
+        assert (row["rule"], row["point"], row["trials"]) == ("fallback", wanted[0], 2)
+        assert (row["default"], row["best"]) == (2.5e-3, 1e-3)
+        assert not imported.useless([one], log)
+        assert one.acceptable(measured("fallback", wanted[0])) is None
+        assert one.usable(measured("fallback", wanted[0]))
+        first, *others = versions.of({one: [("fallback", wanted[0])]}, {})
+        assert [first.given, *(each.given for each in others)] == [
+            {},
+            {one.workload.key: ("fallback", wanted[0])},
+        ]
+        assert Tuner([one], log, chosen, pool, Budget(2)).run().measured == 0
+        compiled(func, log)
+
+
+def ruled(plugin_file: Path) -> ScheduleRule:
+    """A rule that takes every kernel and knows no sketches."""
+    return plugin.Catalogue("hybridc.schedules", ScheduleRule, (plugin_file,)).create("faulty")
+
+
+def measured(rule: str, point: Point) -> winner.Measured:
+    return winner.Measured(1, 1, rule, point, "", "ok", 1e-3, "[]")
+
+
+def test_records_of_tvms_search_that_are_no_points_are_told(tmp_path: Path) -> None:
+    func, plugins = GENERIC["distances"](), (faulty_rule.written(tmp_path),)
+    database_of(tmp_path / "tvm", func)
+    with access.open_log(str(tmp_path / "log.db"), plugins=plugins) as log:
+        exchange.load(log, tmp_path / "tvm")
+        (one,) = tasks.distinct([(Kernel("distances", func, ruled(*plugins), CPU), 1)])
+        assert len(imported.rivals(one, log)) == 1
+        assert imported.useless([one], log) == (
+            "3 unchecked records of TVM's search could not be tried, as no sketch here makes them:"
+            " distances (faulty)"
+        )
 
 
 def database_of(folder: Path, func: PrimFunc) -> tuple[JSONDatabase, list[dict[str, int]]]:

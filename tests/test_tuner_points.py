@@ -18,11 +18,10 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.access import open_log
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
-from hybridc.compiler.tuning import nearby, summary, tasks
+from hybridc.compiler.tuning import defaults, nearby, recording, summary, tasks
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuner import Tuner
 from hybridc.compiler.tuning.update import Update
 
@@ -32,15 +31,11 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return faulty_rule.written(tmp_path_factory.mktemp("plugins"))
 
 
-def described(task: Task) -> list[keys.Described]:
-    return [task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()]
-
-
 def remember(here: Tuner, measured: Sequence[Measured]) -> None:
     """As if it had been measured."""
     (task,) = here.tasks
-    records = [here._record(task, each) for each in measured]  # pyright: ignore[reportPrivateUsage]
-    assert not here.log.add(records, described(task)).faults.count
+    records = [recording.record(task, each, 0) for each in measured]
+    assert not here.log.add(records, recording.described(task)).faults.count
 
 
 def test_every_point_is_measured_once_and_remembered(
@@ -201,7 +196,7 @@ def test_a_default_that_was_lucky_once_is_measured_again(plugin: Path, tmp_path:
         known = [timed(default, 0.5e-3), timed(default, 1e-3), timed(faster, 0.8e-3)]
         remember(here, known)
         tuned = here.run()
-        won = opened.lookup(task.workload.key, *described(task)[1:])
+        won = opened.lookup(task.workload.key, *recording.described(task)[1:])
     assert pool.points == [default, default, faster]
     assert tuned.measured == 0  # these are no trials
     assert isinstance(won, Hit)
@@ -220,6 +215,51 @@ def test_a_default_that_fails_is_measured_once(plugin: Path, tmp_path: Path) -> 
     assert (first.measured, second.measured) == (1, 0)
     assert first.failed == {"crash": 1}
     assert (row["trials"], row["failed"], row["default"]) == (0, 0, None)  # it is no trial
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WRONG, Verdict.CRASH])
+def test_a_default_that_is_wrong_is_named(plugin: Path, tmp_path: Path, verdict: Verdict) -> None:
+    """In the call that finds it, which can say what differed, and in later ones."""
+
+    def failing(point: Point) -> Measured:
+        default = point == faulty_rule.point("fine")
+        return Measured(point, verdict, (), "3 of 8 differ") if default else judged(point)
+
+    named = "faulty default: add-one by rule faulty at fault=0 other=0"
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        pool: Any = FakePool(judge=failing)
+        (first,) = defaults.told(tuner(plugin, opened, pool, 0).run(), opened)
+        (second,) = defaults.told(tuner(plugin, opened, pool, 3).run(), opened)
+    assert named in first
+    assert "(3 of 8 differ); `hybridc compile` leaves the kernel to another rule" in first
+    assert named in second
+    assert " instead; please report it with the model" in second
+
+
+def test_points_that_nobody_checked_are_measured_first_and_in_any_case(
+    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exhaustive(monkeypatch)
+    names = ["hang", "also-fine", "wrong"]  # from fast to slow
+    points = [faulty_rule.point(name, 1) for name in names]
+
+    def unchecked(some: Sequence[Point]) -> list[Measured]:
+        times = [1e-6 * (1 + points.index(dict(point))) for point in some]
+        return [
+            Measured(point, Verdict.UNCHECKED, (seconds,))
+            for point, seconds in zip(some, times, strict=True)
+        ]
+
+    pool: Any = FakePool()
+    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
+        remember(tuner(plugin, opened, pool), unchecked(points[1:]))
+        first = tuner(plugin, opened, pool, 2).run()
+        assert pool.points == [faulty_rule.point("fine"), *points[1:]]
+        assert (first.measured, first.failed) == (3, {})
+        remember(tuner(plugin, opened, pool), unchecked(points[:1]))
+        second = tuner(plugin, opened, pool, 2).run()
+        assert (pool.points[3:], second.measured) == (points[:1], 1)
+        assert tuner(plugin, opened, pool, 2).run().measured == 0
 
 
 def test_a_default_outside_of_its_space_is_not_waited_for(plugin: Path) -> None:

@@ -8,9 +8,10 @@ from hybridc.compiler import cached_weights, driver, pipeline, target
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.interfaces import Context, SearchTask, Trial
 from hybridc.compiler.log.record import Record, Verdict
-from hybridc.compiler.tuning import tasks
+from hybridc.compiler.tuning import tasks, versions
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.trials import history
 
 CPU = target.parse("avx2", threads=2)
 SPACE = {"size": tuple(range(100))}
@@ -139,7 +140,7 @@ def record(point: dict[str, int], verdict: Verdict, *seconds: float, **other: An
 
 
 def test_the_history_pools_samples_and_failures_stay() -> None:
-    found = tasks.history(
+    found = history(
         [
             record({"size": 1}, Verdict.OK, 1.0, 2.0),
             record({"size": 2}, Verdict.OK, 5.0),
@@ -153,3 +154,15 @@ def test_the_history_pools_samples_and_failures_stay() -> None:
         "warm",
     )
     assert found == [Trial({"size": 1}, 1.6), Trial({"size": 2}), Trial({"size": 5})]
+
+
+def test_a_default_that_fails_runs_in_no_version_of_its_model() -> None:
+    """It might bring down the process that calls the model."""
+    one, _, *_ = found_in(TWICE)
+    default, other = one.search.default, one.search.point(one.search.size - 1)
+    one.history = [Trial(default, None), Trial(other, 1e-5)]
+    base = versions.stand_ins([one]) or {}
+    assert base == {one.workload.key: (one.kernel.rule_name, other)}
+    assert [version.given for version in versions.of({}, base)] == [base]
+    one.history = [Trial(default, None)]
+    assert versions.stand_ins([one]) is None

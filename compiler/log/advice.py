@@ -12,7 +12,7 @@ from hybridc.compiler.log import conditions
 from hybridc.compiler.log.conditions import Difference
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import Hit, Miss, Near
-from hybridc.compiler.log.record import in_model
+from hybridc.compiler.log.record import broken, in_model
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.log.winner import Measured
 
@@ -63,6 +63,15 @@ class LogAdvice:
     def missed(self, kernel: str) -> None:
         """Remember a kernel that got its rule's default."""
         self.missing.append(kernel)
+
+    def fault(self, workload: str, rule: str, point: Point) -> str | None:
+        """How a point failed under these very conditions; a crash counts unless it also ran."""
+        try:
+            known = list(self.log.records(workload, self.target.key, self.toolchain.key))
+        except LogError:  # as above
+            return None
+        told = {each.verdict for each in known if (each.rule, each.point) == (rule, point)}
+        return broken(told)
 
     def library(self, workload: str) -> str | None:
         """Nothing: records are of kernels of ours."""

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
@@ -82,6 +82,14 @@ _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=Fal
 def in_model(state: str) -> str:
     """The mode of times taken while a model ran that leaves the caches in this state."""
     return f"model-{state}"
+
+
+def broken(verdicts: Collection[Verdict]) -> Verdict | None:
+    """Which of all verdicts on a point forbids its use; a crash does unless it also ran well."""
+    if Verdict.WRONG in verdicts:
+        return Verdict.WRONG
+    crashed = Verdict.CRASH in verdicts and Verdict.OK not in verdicts
+    return Verdict.CRASH if crashed else None
 
 
 def canonical(data: Any) -> str:

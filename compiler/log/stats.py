@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from hybridc.compiler.log import rows, schema, upkeep, workload
+from hybridc.compiler.log import rows, schema, unchecked, upkeep, workload
 from hybridc.compiler.log.keys import Described
 from hybridc.compiler.log.lookup import best_of
 from hybridc.compiler.log.store import TuningLog
@@ -33,7 +33,10 @@ class Best:
 
 
 def summary(log: TuningLog) -> dict[str, Any]:
-    """Counts of records by verdict and by rule, of what they are about, and bytes."""
+    """Counts of records by verdict and by rule, of what they are about, and bytes.
+
+    `waiting` are those that nobody checked, and that came after the last tuning of their kernel.
+    """
     table = schema.records.c
     with log.reading() as connection:
 
@@ -48,6 +51,7 @@ def summary(log: TuningLog) -> dict[str, Any]:
         "records": sum(verdicts.values()),
         "verdicts": verdicts,
         "rules": rules,
+        "waiting": sum(unchecked.waiting(log).values()),
         **{f"{kind}s": kinds.get(kind, 0) for kind in ("workload", "target", "toolchain")},
         "bytes": upkeep.size(log),
     }

@@ -12,10 +12,11 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.interfaces import Strategy, Trial
 from hybridc.compiler.log import access
 from hybridc.compiler.log.record import Record
-from hybridc.compiler.tuning import simulate, tasks
+from hybridc.compiler.tuning import simulate
 from hybridc.compiler.tuning.cost_model import Floats
 from hybridc.compiler.tuning.plan import Tuning
 from hybridc.compiler.tuning.simulate import Sweep
+from hybridc.compiler.tuning.trials import history
 
 # Kernels with fewer points than this tell nothing of strategies.
 _FEWEST = 12
@@ -146,7 +147,7 @@ def _sweeps(records: Iterable[Record]) -> Iterable[Sweep]:
             key = (record.workload, record.target, record.toolchain, record.rule, record.mode)
             series.setdefault(key, []).append(record)
     for (workload, _, _, rule, mode), found in series.items():
-        trials = [t for t in tasks.history(found, rule, mode) if _alike(t, found[0])]
+        trials = [t for t in history(found, rule, mode) if _alike(t, found[0])]
         if any(trial.seconds is not None for trial in trials):
             # A tuning measures the default first.
             name, default = f"{rule} {workload[:8]}", found[0].point

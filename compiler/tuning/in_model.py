@@ -10,22 +10,23 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from statistics import fmean
 
-from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.artifact import Artifact
 from hybridc.compiler.hardware import host, load
-from hybridc.compiler.interfaces import Point, Usable
-from hybridc.compiler.log import claims, keys
+from hybridc.compiler.log import claims
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Record, Verdict, in_model, who
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.measurement.profile import Watch
 from hybridc.compiler.model import Feed, random_feed
 from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.tuning import recording, versions
 from hybridc.compiler.tuning.claimed import claimed
 from hybridc.compiler.tuning.rounds import CALLS, Origin, middle, ratio
-from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.tasks import Choice, Task
+from hybridc.compiler.tuning.versions import Ruled, Version
 from hybridc.compiler.units import format_durations
 from hybridc.compiler.unscheduled import Unscheduled
 
@@ -45,7 +46,6 @@ _BUSY = (
 )
 
 _Runs = Sequence[Mapping[str, Sequence[float]]]  # what each call of a model took, kernel by kernel
-Points = Mapping[str, tuple[str, Point]]  # rule and point, by the workload's key
 
 
 @dataclass(frozen=True)
@@ -65,39 +65,6 @@ class Placed:
         before, after = format_durations([self.default, self.best])
         took = f"in the model kernels take {before} at their defaults"
         return f"{self.model}: {took}, {after} with {self.changed} tuned"
-
-
-@dataclass
-class Version(NoAdvice):
-    """A model at given points; what is not given a point, or cannot take it, has its default.
-
-    `workloads` are by the kernel's name, `points` and `seconds` of one call by the workload.
-    """
-
-    given: Points
-    points: dict[str, Point] = field(default_factory=dict[str, Point])
-    workloads: dict[str, str] = field(default_factory=dict[str, str])
-    seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
-
-    def choose(
-        self, kernel: str, workload: str, usable: Usable, mode: str
-    ) -> tuple[str, Point] | None:
-        """Advise the point that the workload was given."""
-        self.workloads[kernel] = workload
-        advised = self.given.get(workload)
-        if advised is None or usable(*advised):
-            return None
-        self.points[workload] = advised[1]
-        return advised
-
-    def take(self, durations: Mapping[str, Sequence[float]]) -> None:
-        """Add what the kernels took in one run; of a workload called often, the mean."""
-        found: dict[str, list[float]] = {}
-        for kernel, seconds in durations.items():
-            if workload := self.workloads.get(kernel):
-                found.setdefault(workload, []).extend(seconds)
-        for workload, seconds in found.items():
-            self.seconds.setdefault(workload, []).append(fmean(seconds))
 
 
 @dataclass(frozen=True)
@@ -120,8 +87,9 @@ class InModel:
         """Time what the log does not know yet, and tell what came of it.
 
         Where another tuning is at the same kernels in a model, what it finds is waited for.
-        Nothing where that cannot be done: no default was measured, the time is used up, or the
-        kernels run on a GPU, whose launches do not tell what they take.
+        Nothing where that cannot be done: no default was measured, one fails and no point is known
+        that does not, the time is used up, or the kernels run on a GPU, whose launches do not tell
+        what they take.
         """
         if self.model.context.target.gpu is not None:
             return []
@@ -137,45 +105,49 @@ class InModel:
 
     def _work(self) -> str:
         """What is claimed meanwhile."""
-        series = [described.key for task in self.tasks for described in self._described(task)]
+        series = [described.key for task in self.tasks for described in recording.described(task)]
         return claims.name(in_model(self.model.state), *sorted(set(series)))
 
     def _compared(self) -> list[Placed]:
         lacking = {task: points for task in self.tasks if (points := self._lacking(task))}
-        versions = self._called(_versions(lacking)) if lacking else []
-        if lacking and not versions:
+        base = versions.stand_ins(self.tasks)
+        if base is None:
+            return []
+        called = self._called(versions.of(lacking, base)) if lacking else []
+        if lacking and not called:
             return []
         when = time.time()
         for task in lacking:
-            records = list(self._records(task, versions, when))
-            self.log.add(records, self._described(task)).check(self.log.name)
+            records = list(self._records(task, called, when))
+            self.log.add(records, recording.described(task)).check(self.log.name)
         return self._placed()
 
-    def _described(self, task: Task) -> tuple[keys.Described, keys.Described, keys.Described]:
-        return task.workload, keys.of_target(task.kernel.target), keys.of_toolchain()
-
-    def _timed(self, task: Task) -> dict[tuple[int, ...], dict[Origin, list[float]]]:
+    def _timed(self, task: Task) -> dict[Choice, dict[Origin, list[float]]]:
         """What the log knows of points in models: seconds of one call, by the tuning."""
-        workload, target, toolchain = self._described(task)
-        wanted = task.kernel.rule_name, in_model(self.model.state), Verdict.OK
-        found: dict[tuple[int, ...], dict[Origin, list[float]]] = {}
-        for each in self.log.records(workload.key, target.key, toolchain.key):
-            known = (each.rule, each.mode, each.verdict) == wanted
-            if known and task.search.contains(each.point):
-                taken = found.setdefault(task.search.key(each.point), {})
+        wanted = in_model(self.model.state), Verdict.OK
+        found: dict[Choice, dict[Origin, list[float]]] = {}
+        for each in recording.known(task, self.log):
+            choice = task.choice(each.rule, each.point)
+            if (each.mode, each.verdict) == wanted and choice is not None:
+                taken = found.setdefault(choice, {})
                 taken.setdefault((each.who, each.when), []).extend(each.seconds)
         return found
 
-    def _lacking(self, task: Task) -> list[Point]:
+    def _lacking(self, task: Task) -> list[Ruled]:
         """The default and the points that were fastest alone, less those timed in a model."""
         if task.default is None or task.default.seconds is None:
             return []
         limit = _NEAR * task.default.seconds
-        good = [trial for trial in task.history if trial.cost <= limit]
-        fastest = sorted(good, key=lambda trial: trial.cost)[: _CONTENDERS + 1]
-        timed, key = self._timed(task), task.search.key
-        points = {key(trial.point): trial.point for trial in (task.default, *fastest)}
-        return [point for each, point in points.items() if each not in timed]
+        tried = [
+            (trial.cost, (each.kernel.rule_name, trial.point))
+            for each in (task, *task.rivals)
+            for trial in each.history
+            if trial.cost <= limit
+        ]
+        fastest = [ruled for _, ruled in sorted(tried, key=itemgetter(0))[: _CONTENDERS + 1]]
+        timed, default = self._timed(task), (task.kernel.rule_name, task.default.point)
+        points = {task.choice(*ruled): ruled for ruled in (default, *fastest)}
+        return [ruled for choice, ruled in points.items() if choice not in timed]
 
     def _called(self, versions: Sequence[Version]) -> Sequence[Version]:
         """Build the versions as far as time and memory go, and call them in turn."""
@@ -210,16 +182,18 @@ class InModel:
 
     def _records(self, task: Task, versions: Sequence[Version], when: float) -> Iterator[Record]:
         """What a task took in each version."""
-        workload, target, toolchain = self._described(task)
+        workload, target, toolchain = recording.described(task)
         assert task.default is not None
+        default = task.kernel.rule_name, task.default.point
         for version in versions:
             if seconds := version.seconds.get(workload.key):
+                rule, point = version.points.get(workload.key, default)
                 yield Record(
                     workload=workload.key,
                     target=target.key,
                     toolchain=toolchain.key,
-                    rule=task.kernel.rule_name,
-                    point=dict(version.points.get(workload.key, task.default.point)),
+                    rule=rule,
+                    point=dict(point),
                     verdict=Verdict.OK,
                     seconds=tuple(seconds),
                     mode=in_model(self.model.state),
@@ -233,28 +207,18 @@ class InModel:
         default = best = 0.0
         changed = 0
         for task, calls in self.tasks.items():
-            workload, target, toolchain = self._described(task)
+            workload, target, toolchain = recording.described(task)
             won = self.log.lookup(
-                workload.key, target, toolchain, mode=self.model.state, usable=task.usable
+                workload.key, target, toolchain, mode=self.model.state, usable=task.acceptable
             )
-            timed, first = self._timed(task), task.search.key(task.search.default)
-            if isinstance(won, Hit) and first in timed:
-                other = not task.is_default(won.record.point)
-                took = calls * middle(timed[first])
+            timed = self._timed(task)
+            if isinstance(won, Hit) and task.first in timed:
+                other = task.choice(won.record.rule, won.record.point) != task.first
+                took = calls * middle(timed[task.first])
                 default += took
-                best += took * (ratio(timed, first) if other else 1.0)
+                best += took * (ratio(timed, task.first) if other else 1.0)
                 changed += other
         return [Placed(self.model.model.name, default, best, changed)] if default else []
-
-
-def _versions(lacking: Mapping[Task, Sequence[Point]]) -> list[Version]:
-    """All at their defaults, each at the first point that it lacks, each at the second, ..."""
-    rounds: dict[int, dict[str, tuple[str, Point]]] = {}
-    for task, points in lacking.items():
-        others = [point for point in points if not task.is_default(point)]
-        for number, point in enumerate(others):
-            rounds.setdefault(number, {})[task.workload.key] = task.kernel.rule_name, point
-    return [Version({}), *map(Version, rounds.values())]
 
 
 def _fitting(artifact: Artifact) -> int:

@@ -18,7 +18,7 @@ from hybridc.compiler.model import Model
 from hybridc.compiler.monitoring.monitored import Monitored
 from hybridc.compiler.monitoring.timeline import Timeline
 from hybridc.compiler.reporting.report import TUNED
-from hybridc.compiler.tuning import cost_model, on_gpus, summary, tasks
+from hybridc.compiler.tuning import cost_model, defaults, imported, on_gpus, summary, tasks
 from hybridc.compiler.tuning.in_model import InModel, Placed
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.on_gpus import Ending
@@ -96,7 +96,7 @@ def tune(
         )
         inside = partial(InModel, opened, strategy.seed, options.progress, start + whole.limit)
         placed: list[Placed] = []
-        notes = [*_notes(tuned), *(algorithms.notes if algorithms else ())]
+        notes = [*_notes(tuned, opened), *(algorithms.notes if algorithms else ())]
         try:
             for model, kernels in () if tuned.interrupted else found:
                 placed += _timed(inside(model, tasks.of_model(tuned.tasks, kernels)), notes)
@@ -168,11 +168,15 @@ def _kernels(
     return [(replace(kernel, mode=caches), calls) for kernel, calls in found]
 
 
-def _notes(tuned: Tuned) -> tuple[str, ...]:
+def _notes(tuned: Tuned, log: TuningLog) -> list[str]:
+    found = defaults.told(tuned, log)
+    if not tuned.interrupted:
+        found.append(imported.useless(tuned.tasks, log))
     if tuned.reason == LATE and not tuned.measured:
-        return (_TOO_LITTLE.format(tuned.seconds),)
-    told = cost_model.note() if tuned.measured else ""
-    return (told,) if told else ()
+        found.append(_TOO_LITTLE.format(tuned.seconds))
+    elif tuned.measured:
+        found.append(cost_model.note())
+    return [*filter(None, found)]
 
 
 def line(update: Update, budget: Budget) -> str:

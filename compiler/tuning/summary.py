@@ -7,8 +7,9 @@ from hybridc.compiler.log import keys
 from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.store import TuningLog
 from hybridc.compiler.tables import table
-from hybridc.compiler.tuning import explained, tasks
+from hybridc.compiler.tuning import explained
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.trials import history
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.units import counted, format_durations, format_point
 
@@ -25,12 +26,12 @@ def kernels(tuned: Tuned, log: TuningLog) -> list[dict[str, Any]]:
 def _kernel(task: Task, log: TuningLog) -> dict[str, Any]:
     target, toolchain = keys.of_target(task.kernel.target), keys.of_toolchain()
     found = log.lookup(
-        task.workload.key, target, toolchain, mode=task.kernel.mode, usable=task.usable
+        task.workload.key, target, toolchain, mode=task.kernel.mode, usable=task.acceptable
     )
     won = found if isinstance(found, Hit) else None
     return {
         "kernel": task.kernel.name,
-        "rule": task.kernel.rule_name,
+        "rule": won.record.rule if won else task.kernel.rule_name,
         "calls": task.calls,
         "trials": task.trials,
         "failed": sum(trial.seconds is None for trial in task.history if trial is not task.default),
@@ -48,7 +49,7 @@ def _default(task: Task, won: Hit | None, log: TuningLog) -> float | None:
         return alone
     record = won.record
     found = log.records(record.workload, record.target, record.toolchain)
-    placed = tasks.history(found, task.kernel.rule_name, record.mode)
+    placed = history(found, task.kernel.rule_name, record.mode)
     return next((trial.seconds for trial in placed if task.is_default(trial.point)), alone)
 
 

@@ -3,9 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tvm import relax, tirx
@@ -23,14 +21,17 @@ from hybridc.compiler.interfaces import (
     Trial,
 )
 from hybridc.compiler.kernels import kernel_cost
-from hybridc.compiler.log import winner
 from hybridc.compiler.log.keys import Described
-from hybridc.compiler.log.record import Record, Verdict
+from hybridc.compiler.log.record import Record
 from hybridc.compiler.log.winner import Measured
 from hybridc.compiler.rewrite import bindings_of, operator
 from hybridc.compiler.target import Target
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.predictor import Predictor
+from hybridc.compiler.tuning.trials import history
+
+# A rule, and what tells schedules by it apart.
+Choice = tuple[str, tuple[int, ...]]
 
 # Of a kernel of which nothing is known: the share that a better point takes off; half of the hope
 # is gone after so many trials.
@@ -46,7 +47,8 @@ class Task:
     """A kernel to tune: how often the models call it, and what was tried so far.
 
     `proposed` once its strategy was asked for points besides the default, `exhausted` once it has
-    no more to offer.
+    no more to offer.  `rivals` are the same kernel by other rules, each at a few points that others
+    measured; their defaults are the first of these.
     """
 
     kernel: Kernel
@@ -56,6 +58,7 @@ class Task:
     history: list[Trial] = field(default_factory=list[Trial])
     proposed: bool = False
     exhausted: bool = False
+    rivals: "list[Task]" = field(default_factory=list["Task"])
 
     @cached_property
     def predictor(self) -> Predictor:
@@ -84,6 +87,12 @@ class Task:
         held = self.search.contains(self.search.default)
         return held and self.default is None and not self.exhausted
 
+    @property
+    def waiting(self) -> int:
+        """How many points that others measured, and nobody checked, are still to be measured."""
+        tried = {self.search.key(trial.point) for trial in self.history}
+        return sum(self.search.key(point) not in tried for point in self.search.hints)
+
     def is_default(self, point: Point) -> bool:
         """Whether a point gives the schedule that compiling takes without tuning."""
         here = self.search
@@ -95,6 +104,24 @@ class Task:
             return f"{measured.rule} is not the rule that takes it here"
         fits = self.search.contains(measured.point)
         return None if fits else "it is no point of the rule's space any more"
+
+    @property
+    def first(self) -> Choice:
+        """What tells its default from others."""
+        return self.kernel.rule_name, self.search.key(self.search.default)
+
+    def choice(self, rule: str, point: Point) -> Choice | None:
+        """What tells a point from others, of rivals too; None where it is none of this kernel."""
+        for each in (self, *self.rivals):
+            if each.kernel.rule_name == rule and each.search.contains(point):
+                return rule, each.search.key(point)
+        return None
+
+    def acceptable(self, measured: Measured) -> str | None:
+        """As `usable`, where points of rivals do as well."""
+        if self.choice(measured.rule, measured.point) is not None:
+            return None
+        return self.usable(measured)
 
     def remember(self, records: Iterable[Record]) -> None:
         """Take what a log knows of its points; those that its space has no more are passed over."""
@@ -141,13 +168,13 @@ def choose(tasks: Iterable[Task], trials: int) -> Task | None:
     """The kernel in which so many trials are expected to save the models most.
 
     The gradient of the end-to-end time (L. Zheng et al., Ansor, OSDI 2020, §6), with the gain
-    above in the place of its guesses.  Kernels whose default nobody has run come first.  None where
-    every expected gain is inside the noise.
+    above in the place of its guesses.  Kernels whose default nobody has run come first, then those
+    with points that nobody checked.  None where every expected gain is inside the noise.
     """
     given = list(tasks)
     fresh = [task for task in given if task.fresh]
-    if fresh:
-        return max(fresh, key=lambda task: task.seconds)
+    if first := fresh or [task for task in given if task.waiting]:
+        return max(first, key=lambda task: task.seconds)
     hopeful = [task for task in given if task.promising(trials)]
     return max(hopeful, key=lambda task: task.calls * task.gain(trials), default=None)
 
@@ -162,34 +189,6 @@ def at_least(kernel: Kernel) -> float:
     arithmetic = kernel_cost.flops(kernel.func) / (2 * lanes * facts.fma_per_cycle * target.threads)
     traffic = kernel_cost.traffic(kernel.func) / facts.l3_bytes_per_cycle
     return float(max(arithmetic, traffic, 1.0) / facts.hertz)
-
-
-def history(records: Iterable[Record], rule: str, mode: str) -> list[Trial]:
-    """The points that records of a kernel tell of, in the order in which each came first.
-
-    A point has the median of its samples, without those of visits that were disturbed or lucky, as
-    in a look-up; one that ever failed counts as failed.
-    """
-    visits: dict[tuple[tuple[str, int], ...], list[Sequence[float]]] = {}
-    failed: set[tuple[tuple[str, int], ...]] = set()
-    for record in records:
-        if record.rule != rule or record.mode != mode:
-            continue
-        point = tuple(record.point.items())
-        taken = visits.setdefault(point, [])
-        if record.verdict is Verdict.OK:
-            taken.append(record.seconds)
-        else:
-            failed.add(point)
-    return [
-        Trial(dict(point), None if point in failed else _middle(taken))
-        for point, taken in visits.items()
-    ]
-
-
-def _middle(visits: Sequence[Sequence[float]]) -> float:
-    """Seconds of a point that was visited so often."""
-    return median(chain.from_iterable(winner.believed(visits, median)))
 
 
 def kernels(

@@ -21,6 +21,7 @@ from hybridc.compiler.tuning import cost_model, tasks
 from hybridc.compiler.tuning.cost_model import CostModel, Group
 from hybridc.compiler.tuning.features import RULES
 from hybridc.compiler.tuning.tasks import Task
+from hybridc.compiler.tuning.trials import history
 from hybridc.compiler.unscheduled import Unscheduled
 
 # Points of a kernel that tell anything of its ranking, and kernels of which some are held out.
@@ -121,7 +122,7 @@ def _group(task: Task, log: TuningLog, state: str) -> Group | None:
     records = log.records(task.workload.key, target.key, keys.of_toolchain().key)
     trials = [
         (trial.point, trial.seconds)
-        for trial in tasks.history(records, task.kernel.rule_name, state)
+        for trial in history(records, task.kernel.rule_name, state)
         if trial.seconds is not None and task.search.contains(trial.point)
     ]
     if len(trials) < _POINTS:

@@ -12,7 +12,8 @@ class Tuned:
 
     `measured` are the trials of this call, `failed` those that did not end well, by verdict;
     `disturbed` counts times that were taken while other programs kept the machine busy; `drift` is
-    the change of the machine's pace that was largest, as a share.
+    the change of the machine's pace that was largest, as a share.  `faults` say what was wrong with
+    defaults that failed.
     """
 
     tasks: tuple[Task, ...]
@@ -24,3 +25,4 @@ class Tuned:
     drift: float
     skipped: tuple[str, ...]
     seconds: float
+    faults: Mapping[Task, str]

@@ -13,12 +13,11 @@ from functools import partial
 
 from hybridc.compiler.interfaces import Point, Strategy
 from hybridc.compiler.log import claims, keys
-from hybridc.compiler.log.record import Record, Verdict, who
+from hybridc.compiler.log.record import Verdict, who
 from hybridc.compiler.log.store import TuningLog
-from hybridc.compiler.tuning import nearby, run_off
+from hybridc.compiler.tuning import imported, nearby, recording, run_off
 from hybridc.compiler.tuning import tasks as tuning
 from hybridc.compiler.tuning.claimed import LEASE, claimed
-from hybridc.compiler.tuning.imported import hinted
 from hybridc.compiler.tuning.interrupts import uninterrupted
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
@@ -49,12 +48,12 @@ class Tuner:
     def __post_init__(self) -> None:
         self._owner = f"{who()}/{os.getpid()}/{time.time_ns()}"
         self._benches: dict[Task, Bench] = {}
+        self._faults: dict[Task, str] = {}
         self._given_up: dict[Task, str] = {}
         self._measured = 0
         self._disturbed = 0
         self._failed: Counter[str] = Counter()
         self._start = time.monotonic()
-        self._toolchain = keys.of_toolchain()
         self.pool.end_at(self._start + self.budget.limit)
 
     def run(self) -> Tuned:
@@ -62,19 +61,21 @@ class Tuner:
         try:
             return self._result(self._run())
         except DeadlineError:
-            self._recall(*self.tasks)
+            self._recall(*self._every)
             return self._result(LATE)
         except KeyboardInterrupt:
-            self._recall(*self.tasks)
+            self._recall(*self._every)
             return self._result("interrupted", interrupted=True)
 
     def _run(self) -> str:
         """Give turns until there is a reason to end."""
         if not self.tasks:
             return "there is no kernel to tune (those of open sizes take their rules' defaults)"
-        self._recall(*self.tasks)
-        for task in self.tasks:
-            task.search = hinted(task, self.log)
+        if self._trials:
+            for task in self.tasks:
+                task.search = imported.hinted(task, self.log)
+                task.rivals = imported.rivals(task, self.log)
+        self._recall(*self._every)
         while not (reason := self._end()):
             busy: set[Task] = set()
             while not self._turn(busy):
@@ -95,14 +96,13 @@ class Tuner:
 
     def visits(self, task: Task) -> int:
         """How often a task's default was measured."""
-        target = keys.of_target(task.kernel.target)
-        found = self.log.records(task.workload.key, target.key, self._toolchain.key)
-        alike = [r for r in found if (r.rule, r.mode) == (task.kernel.rule_name, task.kernel.mode)]
+        found, here = recording.known(task, self.log), (task.kernel.rule_name, task.kernel.mode)
+        alike = [record for record in found if (record.rule, record.mode) == here]
         return sum(task.is_default(record.point) for record in alike)
 
     def _run_off(self, task: Task) -> None:
         """Measure the winner again beside the default, and whatever wins instead of it then."""
-        _, target, toolchain = self._described(task)
+        _, target, toolchain = recording.described(task)
         for _ in range(run_off.MOST):
             points = run_off.contenders(task, self.log, target, toolchain)
             if not points or self._left <= 0 or not self._again(task, points):
@@ -131,16 +131,27 @@ class Tuner:
             drift=drift,
             skipped=tuple(self._given_up.values()),
             seconds=time.monotonic() - self._start,
+            faults=self._faults,
         )
 
+    @property
+    def _every(self) -> list[Task]:
+        """The tasks and their rivals."""
+        return [each for task in self.tasks for each in (task, *task.rivals)]
+
     def _open(self) -> list[Task]:
-        return [task for task in self.tasks if task not in self._given_up]
+        return [task for task in self._every if task not in self._given_up]
 
     def _wanting(self) -> list[Task]:
-        """Those that may get a round; once all trials are done, those without a default's time."""
-        if self._rest > 0:
-            return self._open()
-        return [task for task in self._open() if task.fresh]
+        """Those that may get a round: as long as trials are left, or where that is none.
+
+        That is the default's time, and those of points that nobody checked, which a rival has.
+        """
+        return [each for each in self._open() if each.fresh or each.waiting or self._due(each) > 0]
+
+    def _due(self, task: Task) -> int:
+        """Trials that a task may get."""
+        return self._rest if task in self.tasks else 0
 
     @property
     def _trials(self) -> int:
@@ -175,7 +186,7 @@ class Tuner:
 
     def _work(self, task: Task) -> str:
         """What is claimed while a task is measured."""
-        series = [described.key for described in self._described(task)]
+        series = [described.key for described in recording.described(task)]
         return claims.name(*series, task.kernel.rule_name, task.kernel.mode)
 
     def _turn(self, busy: set[Task]) -> bool:
@@ -200,14 +211,15 @@ class Tuner:
         if (bench := self._bench(task)) is None:
             return
         known = task.default is not None
-        count = min(self._fitting(), self._rest) if known else 1
+        count = min(self._fitting(), max(self._due(task), task.waiting)) if known else 1
         if count <= 0:  # another tuner did, meanwhile, all trials that were left
             return
         search = task.search
         if known:
             look = partial(self.pool.features, bench)
-            near = nearby.hints(task, self.tasks, self.log, self._toolchain)
-            search = replace(search, hints=near, score=task.predictor.score(task.history, look))
+            near = nearby.hints(task, self.tasks, self.log, keys.of_toolchain())
+            score = task.predictor.score(task.history, look)
+            search = replace(search, hints=(*search.hints, *near), score=score)
         points = self.strategy.propose(search, task.history, count)
         task.proposed, task.exhausted = known, not points
         with self._kept(task) as keep:
@@ -233,14 +245,16 @@ class Tuner:
             self._disturbed += measured.disturbed
             if measured.verdict is not Verdict.OK:
                 self._failed[measured.verdict] += 1
+                if task.is_default(measured.point):
+                    self._faults[task] = measured.detail
             self._tell(task, found, trials)
 
         try:
             yield keep
         finally:
             with uninterrupted():
-                records = [self._record(task, each) for each in found]
-                self.log.add(records, self._described(task)).check(self.log.name)
+                records = [recording.record(task, each, self.strategy.seed) for each in found]
+                self.log.add(records, recording.described(task)).check(self.log.name)
 
     def _bench(self, task: Task) -> Bench | None:
         """The kernel's bench; where the log knows its default, that is the baseline.
@@ -260,34 +274,13 @@ class Tuner:
     def _recall(self, *tasks: Task) -> None:
         """Take what the log knows of tasks."""
         for task in tasks:
-            target = keys.of_target(task.kernel.target)
-            found = self.log.records(task.workload.key, target.key, self._toolchain.key)
-            task.remember(found)
-
-    def _described(self, task: Task) -> list[keys.Described]:
-        return [task.workload, keys.of_target(task.kernel.target), self._toolchain]
-
-    def _record(self, task: Task, measured: Measured) -> Record:
-        workload, target, toolchain = self._described(task)
-        return Record(
-            workload=workload.key,
-            target=target.key,
-            toolchain=toolchain.key,
-            rule=task.kernel.rule_name,
-            point=dict(measured.point),
-            verdict=measured.verdict,
-            seconds=measured.seconds,
-            mode=task.kernel.mode,
-            predicted=task.predictor.estimate(measured.point),
-            when=time.time(),
-            who=who(),
-            seed=self.strategy.seed,
-        )
+            task.remember(recording.known(task, self.log))
 
     def _tell(self, task: Task, found: Sequence[Measured], trials: int) -> None:
         times = [m.time for m in found if m.time] + ([task.best.seconds] if task.best else [])
         best = min((seconds for seconds in times if seconds), default=None)
-        new = trials * sum(not task.is_default(each.point) for each in found)
+        counts = task in self.tasks and trials
+        new = counts * sum(not task.is_default(each.point) for each in found)
         update = Update(
             kernel=tuning.name_of(task),
             measured=self._measured,
