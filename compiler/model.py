@@ -20,21 +20,23 @@ Array = NDArray[Any]
 Feed = Mapping[str, Array]
 Reference = Callable[[Feed], list[Array]]
 Span = tuple[int, int]  # the least and the largest, both included
-# Integers are most often token ids, masks or indices.
-USUAL_SPAN: Span = (0, 1)
+# Integers are most often token ids, masks or indices, but bytes are numbers of any size and sign.
+_SPANS: Mapping[str, Span] = {"int8": (-128, 127), "uint8": (0, 255)}
+_USUAL_SPAN: Span = (0, 1)
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """Name, shape and dtype (as numpy and ml_dtypes spell it) of an input or output.
 
-    A size of the shape may be open (`dims.Dim`).  `span` are the integers that random inputs hold.
+    A size of the shape may be open (`dims.Dim`).  `span` are the integers that random inputs hold,
+    None for those that are usual for the type.
     """
 
     name: str
     shape: Shape
     dtype: str
-    span: Span = field(default=USUAL_SPAN, kw_only=True)
+    span: Span | None = field(default=None, kw_only=True)
 
     def describe(self) -> str:
         """`x float32[1,3,224,224]`, `x float32[batch:1..64,3]`."""
@@ -160,10 +162,10 @@ def fixed_specs(specs: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> tup
 def random_feed(
     inputs: Sequence[TensorSpec], seed: int = 0, sizes: Mapping[str, int] | None = None
 ) -> dict[str, Any]:
-    """Make inputs: standard normal floats, small non-negative integers, random booleans.
+    """Make inputs: standard normal floats, any bytes, other integers 0 and 1, random booleans.
 
-    Integers are of the span of their input.  Open sizes are those of `sizes`, by default those to
-    measure at.
+    Integers are of the span of their input where it has one.  Open sizes are those of `sizes`, by
+    default those to measure at.
     """
     rng = np.random.default_rng(seed)
     at = dims.nominal(open_dims(inputs)) if sizes is None else sizes
@@ -175,7 +177,8 @@ def _random(spec: TensorSpec, rng: np.random.Generator) -> Any:
         return random_value(spec.type, spec.sizes, spec.describe(), rng)
     importlib.import_module("ml_dtypes")  # teaches numpy the names bfloat16, int4, float8_…
     if spec.dtype == "bool" or "int" in spec.dtype:
-        return rng.integers(*spec.span, spec.fixed, endpoint=True).astype(spec.dtype)
+        span = spec.span or _SPANS.get(spec.dtype, _USUAL_SPAN)
+        return rng.integers(*span, spec.fixed, endpoint=True).astype(spec.dtype)
     return rng.standard_normal(spec.fixed).astype(spec.dtype)
 
 

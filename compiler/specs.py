@@ -6,7 +6,7 @@ from typing import Any
 
 from hybridc.compiler.dims import Dim, Size, checked
 from hybridc.compiler.errors import ArtifactError, InputError
-from hybridc.compiler.model import USUAL_SPAN, OpaqueSpec, Span, TensorSpec
+from hybridc.compiler.model import OpaqueSpec, Span, TensorSpec
 from hybridc.compiler.weights import DTYPES
 
 _MOST_AXES = 64  # numpy's
@@ -21,7 +21,7 @@ def to_json(spec: TensorSpec) -> dict[str, Any]:
         sizes = None if spec.sizes is None else list(spec.sizes)
         return {"name": spec.name, "type": spec.type, "sizes": sizes}
     told = {"name": spec.name, "shape": list(map(_size_data, spec.shape)), "dtype": spec.dtype}
-    return told if spec.span == USUAL_SPAN else {**told, "span": list(spec.span)}
+    return told if spec.span is None else {**told, "span": list(spec.span)}
 
 
 def _size_data(size: Size) -> Any:
@@ -55,14 +55,14 @@ def _spec(entry: object) -> TensorSpec:
             raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
 
 
-def _span(entry: object) -> Span:
+def _span(entry: object) -> Span | None:
     match entry:
         case {"span": [int(least), int(most)]} if 0 <= least <= most <= _LARGEST:
             return least, most
         case {"span": _}:
             raise ArtifactError(f"the manifest describes no integers by {entry!r:.60}")
         case _:
-            return USUAL_SPAN
+            return None
 
 
 def _size(entry: object) -> Size:

@@ -94,8 +94,9 @@ def _constant_fill(number: int) -> Evaluator:
     return lambda operands, attributes, shape: np.full(shape, number)
 
 
-# Results of these are exact or rounded the same way only for floating point.
-_FLOAT_ONLY = frozenset({"divide", "power", "mean"})
+# Results of these are exact or rounded the same way only for floating point; numpy's products of
+# bytes are of 16 bits, whatever they are added up in.
+_FLOAT_ONLY = frozenset({"divide", "matmul", "mean", "power"})
 
 _EVALUATORS: Mapping[str, Evaluator] = MappingProxyType(
     {

@@ -104,6 +104,8 @@ def _projection(
         return None
     if [operator(reader.value) for reader in readers[binding.var]] != ["add"]:
         return _Projection(binding, binding, weight, None)
+    if not graph.only_use(binding.var):  # the function gives it to its caller as well
+        return None
     (addition,) = readers[binding.var]
     bias = _bias(addition.value, binding.var, weight.shape[1], graph)
     return None if bias is None else _Projection(binding, addition, weight, bias)

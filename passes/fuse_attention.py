@@ -90,7 +90,7 @@ class _Fuser:
             mask=None,
             safe=safe,
         )
-        if not _consistent(form):
+        if not _consistent(form, value):
             return None
         if self.target.gpu and not fits(form, self.target.gpu):
             return None
@@ -207,7 +207,7 @@ def _scaled(expr: Expr, graph: Graph) -> tuple[Expr, float]:
     if operator(value) not in ("multiply", "divide"):
         return expr, 1.0
     left, right = (graph.constant(argument) for argument in value.args)
-    if right is not None and right.size == 1:
+    if right is not None and right.size == 1 and right.all():
         factor = float(right.item())
         return value.args[0], factor if operator(value) == "multiply" else 1.0 / factor
     if left is not None and left.size == 1 and operator(value) == "multiply":
@@ -276,11 +276,13 @@ def _repeated(expr: Expr, graph: Graph) -> Expr | None:
     return single.args[0] if fits and shape(single.args[0]) == (batch, heads, *rest) else None
 
 
-def _consistent(form: Attention) -> bool:
+def _consistent(form: Attention, result: Expr) -> bool:
     """Whether the extents fit, with whole groups of query heads for each head of keys."""
     query, key, value = form.query, form.key, form.value
+    # A mask may broadcast scores beyond what queries and keys make.
     return (
-        query.extent(0) == key.extent(0) == value.extent(0)
+        shape(result) == (*map(query.extent, range(3)), value.extent(3))
+        and query.extent(0) == key.extent(0) == value.extent(0)
         and query.extent(1) % key.extent(1) == 0
         and key.extent(1) == value.extent(1)
         and query.extent(3) == key.extent(2)

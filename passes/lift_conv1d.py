@@ -26,6 +26,7 @@ _UNARY = frozenset(
 )
 _BINARY = frozenset({"add", "divide", "maximum", "minimum", "multiply", "subtract"})
 _ROW = 2  # the axis that images have and signals lack
+_SIGNAL = 3  # the axes of a signal
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def _still_image(value: Expr, graph: Graph) -> Expr | None:
 def _elementwise(value: Expr, graph: Graph) -> Expr | None:
     """The same operator on the image of the signal; other operands broadcast as before."""
     images = [_image_of(operand, graph) for operand in value.args]
-    if all(image is None for image in images):
+    # An operand of more axes would put others before those of the signal.
+    if all(image is None for image in images) or len(shape(value)) != _SIGNAL:
         return None
     operands = [
         _with_row(old) if new is None else new for new, old in zip(images, value.args, strict=True)

@@ -253,3 +253,9 @@ def test_another_type_than_torch_says_is_refused(monkeypatch: pytest.MonkeyPatch
         ModelError, match=r"'aten.sin.default' is imported as float64\[3\], not as float32"
     ):
         imported(torch.sin, torch.ones(3))
+
+
+def test_images_without_a_batch_are_pooled() -> None:
+    pool, image = torch.nn.functional.max_pool2d, torch.randn(3, 6, 6)
+    agree(lambda x: pool(x, 2).sum((1, 2)), image)
+    agree(lambda x: pool(x, 2, return_indices=True), image)

@@ -46,3 +46,10 @@ def test_shifts_by_numbers() -> None:
     for name in ("__lshift__", "__rshift__"):
         operator = getattr(aten, name).Scalar
         same(ours(name, "Scalar")(x, 2), operator(x, 2))
+
+
+@pytest.mark.parametrize("right", [False, True])
+def test_places_of_what_is_no_number(right: bool) -> None:
+    row, values = torch.tensor([-1.0, 0.0, 0.0, 2.0]), torch.tensor([0.0, torch.nan, torch.inf])
+    wanted = torch.searchsorted(row, values, right=right)
+    same(ours("searchsorted", "Tensor")(row, values, right=right), wanted)

@@ -141,3 +141,19 @@ def test_embeddings_and_indexing_by_way_of_torch_export() -> None:
     outside = [np.full(array.shape, OUTSIDE) for array in feed.values()]
     table = evaluate(model.module, outside)[0]
     np.testing.assert_array_equal(table, np.tile(table[0], (6, 1)))
+
+
+def test_bounds_of_a_program_s_own_may_lie_outside() -> None:
+    torch = pytest.importorskip("torch")
+    from hybridc.compiler.frontends import torch_model
+
+    class Network(torch.nn.Module):
+        def forward(self, x: Any, index: Any) -> Any:
+            least, most = torch.tensor(9), torch.tensor(3)
+            return x.gather(1, torch.maximum(torch.minimum(index, most), least))
+
+    program = torch_model.export(Network(), (torch.randn(4, 5), torch.zeros(4, 2).long()))
+    model = torch_model._directly(program)  # pyright: ignore[reportPrivateUsage]
+    x = noise(4, 5)
+    (got,) = evaluate(model.module, [x, np.zeros((4, 2), np.int64)])
+    np.testing.assert_array_equal(got, x[:, [4, 4]])

@@ -12,7 +12,7 @@ from hybridc.compiler import specs
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
-from hybridc.compiler.model import random_feed
+from hybridc.compiler.model import TensorSpec, random_feed
 
 
 def test_unsupported_operators_are_named_and_counted() -> None:
@@ -168,6 +168,34 @@ def test_random_divisors_are_not_zero(op: str, size: int | str) -> None:
     assert set(d) == {1, 2}
     if size != "n":
         check(model)
+
+
+@pytest.mark.parametrize("size", [40, "n"])
+def test_random_indices_are_of_the_whole_axis(size: int | str) -> None:
+    nodes = [
+        node("Unsqueeze", "i a", "j"),
+        node("Gather", "t j", "g"),
+        node("ReduceSum", "g", "s"),
+        node("Gather", "p k", "q", axis=-1),
+        node("Cast", "m", "h", to=FLOAT),
+    ]
+    inputs = [(name, INT64, [size]) for name in "ikm"]
+    outputs = [(name, FLOAT, None) for name in "sqh"]
+    tables = {"t": noise(300, 2), "p": noise(2, 5), "a": np.array([0])}
+    model = load(build(nodes, inputs, outputs, tables))
+    assert specs.from_json(list(map(specs.to_json, model.inputs))) == model.inputs
+    i, k, m = random_feed(model.inputs, 0, {"n": 400}).values()
+    assert (i.min() >= 0, 100 < i.max() < 128) == (True, True)
+    assert set(k) == {*range(5)}
+    assert set(m) == {0, 1}
+    if size != "n":
+        check(model)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_random_bytes_have_every_bit(dtype: str) -> None:
+    (x,) = random_feed([TensorSpec("x", (400,), dtype)]).values()
+    assert (x.dtype, np.ptp(x.astype(int)) > 200) == (np.dtype(dtype), True)
 
 
 def test_random_regions_are_of_an_image_that_is_there() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from dynamo_checks import compiled
 
+from hybridc.compiler.dynamo import torch_region
 from hybridc.compiler.dynamo.torch_backend import FallbackWarning
 
 torch = pytest.importorskip("torch")
@@ -187,3 +188,14 @@ def test_a_first_call_with_nan_is_compiled_all_the_same(dtype: Any) -> None:
     made = compiled(lambda x: torch.where(x.isnan(), 2.0, x * 3))
     for _ in range(2):
         same(made(x), wanted)
+
+
+def test_graphs_that_differ_in_a_branch_alone_are_told_apart() -> None:
+    def made(factor: float) -> Any:
+        root, graph = nn.Module(), torch.fx.Graph()
+        root.branch = torch.fx.symbolic_trace(lambda v: v * factor)
+        graph.output(graph.call_module("branch", (graph.placeholder("x"),)))
+        return torch.fx.GraphModule(root, graph)
+
+    first, second = (torch_region._digest(made(factor), "") for factor in (2.0, 3.0))
+    assert first != second

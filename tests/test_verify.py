@@ -98,6 +98,16 @@ def test_tolerances_are_those_of_the_dtype(dtype: str) -> None:
     assert not compare("y", one, np.array([1 + 4 * found.rtol]).astype(kind)).ok
 
 
+def test_small_outputs_are_not_all_alike() -> None:
+    """Of 50,000 probabilities each is below the absolute tolerance of numbers near 1."""
+    words = np.random.default_rng(0).dirichlet(np.ones(50_000)).astype(np.float32)
+    assert compare("y", words, words * np.float32(1 + 1e-4)).ok
+    assert not compare("y", words, words[::-1]).ok
+    assert not compare("y", words, np.zeros_like(words)).ok
+    # What is left of numbers near 1 that cancel is noise.
+    assert compare("y", f32(1e-7, 0), f32(-2e-7, 1e-7)).ok
+
+
 @pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 3)])
 def test_empty_outputs_agree(shape: tuple[int, ...]) -> None:
     empty: Array = np.zeros(shape, np.float32)

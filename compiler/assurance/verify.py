@@ -2,7 +2,8 @@
 
 Tolerances by dtype (`TOLERANCES`), for |got - wanted| <= atol + rtol |wanted|.  float32 is the
 project's promise; float64 keeps more, float16 and bfloat16 are held to eight units in the last
-place, since every operator rounds.  Integers and booleans must be equal.
+place, since every operator rounds.  Absolute ones are of numbers near 1, and less of smaller ones.
+Integers and booleans must be equal.
 """
 
 import math
@@ -27,6 +28,11 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
     "float16": (8 * 2**-10, 8 * 2**-10),
     "bfloat16": (8 * 2**-7, 8 * 2**-7),
 }
+
+# Where all elements of a float output are small, so is the absolute tolerance, down to this share:
+# probabilities of 50,000 words are a fifth of 1e-4 each, and any others would do.  Below it stands
+# what rounding leaves of numbers near 1 that cancel.
+_LEAST_SHARE = 1e-2
 
 # What a comparison is held to: rtol and atol, None for those of the dtype, and the precision.
 How = tuple[float | None, float | None, str]
@@ -159,7 +165,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
     if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize <= 2:
         pair.exact = False  # a quantised tensor
     reduced = None if pair.exact else REDUCED.get(precision)
-    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(held)
+    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(held, pair.largest)
     relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol
     allowed = absolute if slack is None else absolute + slack
     differing = np.flatnonzero(~pair.within(relative, allowed))
@@ -231,13 +237,14 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
     )
 
 
-def _tolerance(dtype: np.dtype[Any]) -> tuple[float, float]:
+def _tolerance(dtype: np.dtype[Any], largest: float) -> tuple[float, float]:
+    """Relative and absolute, of an output whose largest element is so large."""
     if dtype.kind in "biu":
         return 0.0, 0.0
-    if str(dtype) in TOLERANCES:
-        return TOLERANCES[str(dtype)]
-    unit = 8 * float(ml_dtypes.finfo(dtype).eps)
-    return unit, unit
+    if (known := TOLERANCES.get(str(dtype))) is None:
+        known = (8 * float(ml_dtypes.finfo(dtype).eps),) * 2
+    relative, absolute = known
+    return relative, absolute * min(1.0, max(largest, _LEAST_SHARE))
 
 
 def _describe(name: str, array: Array) -> str:

@@ -112,7 +112,9 @@ def all_sessions() -> _Sessions:
 def _digest(module: Any, rest: str) -> str:
     import blake3
 
-    hasher = blake3.blake3(f"{module.code}\0{rest}".encode())
+    # The branches of a condition are graphs of their own, which the outer code only names.
+    codes = [str(getattr(each, "code", "")) for each in module.modules()]
+    hasher = blake3.blake3("\0".join([*codes, rest]).encode())
     for name, value in sorted(module.state_dict().items()):
         hasher.update(f"\0{name} {value.dtype} {tuple(value.shape)}\0".encode())
         hasher.update(value.contiguous().reshape(-1).view(_bytes()).numpy().data)

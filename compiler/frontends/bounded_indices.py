@@ -118,7 +118,8 @@ def _is_inside(index: Expr, extents: Extents, graph: Graph) -> bool:
     if largest is None or smallest is None:
         return False
     low, high = graph.constant(largest.args[1]), graph.constant(smallest.args[1])
-    if low is None or not (low >= 0).all():
+    # A model's own least index may lie behind the axis; of an open one only 0 surely does not.
+    if low is None or not ((low >= 0) & (low < (1 if sizes is None else sizes))).all():
         return False
     if sizes is None or high is None:
         return tvm_ffi.structural_equal(

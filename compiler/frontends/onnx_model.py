@@ -89,7 +89,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
     return Model(
         name=file.name,
         module=module,
-        inputs=spans.with_spans(found, static.proto.graph),
+        inputs=spans.with_spans(found, static.proto.graph, static.shape),
         outputs=_declared(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
@@ -122,7 +122,7 @@ def _drawable(
     file: OnnxFile, static: StaticGraph, specs: Sequence[TensorSpec]
 ) -> tuple[TensorSpec, ...]:
     """Specs of inputs as they are declared, with the integers that make sense to the model."""
-    return spans.with_spans(_declared(file, specs), static.proto.graph)
+    return spans.with_spans(_declared(file, specs), static.proto.graph, static.shape)
 
 
 def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

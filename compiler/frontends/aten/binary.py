@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.onnx.elementwise import shift
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, dtype
 from hybridc.compiler.rewrite import constant
 
@@ -37,20 +38,19 @@ def _arithmetic(operator: str, second: str = "other") -> Converter:
     return convert
 
 
+def _shifted(left: bool) -> Converter:
+    def convert(c: Call) -> Expr:
+        a, b = operand(c, "self", c.part), operand(c, "other", c.part)
+        return shift(c.scope, a, b, left)
+
+    return convert
+
+
 def _of_booleans(s: Scope, operator: str, a: Expr, b: Expr) -> Expr:
     either = operator in ("add", "maximum", "bitwise_or")
     if operator == "bitwise_xor":
         return s.logical_xor(a, b)
     return s.logical_or(a, b) if either else s.logical_and(a, b)
-
-
-def _rounded_quotient(c: Call) -> Expr:
-    s, a, b = c.scope, operand(c, "self", c.part), operand(c, "other", c.part)
-    mode = c["rounding_mode"]
-    if "float" not in c.part:
-        return s.floor_divide(a, b) if mode == "floor" else s.divide(a, b)
-    quotient = s.divide(a, b)
-    return {"floor": s.floor, "trunc": s.trunc}[mode](quotient) if mode else quotient
 
 
 def _comparison(operator: str) -> Converter:
@@ -125,9 +125,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 _ARITHMETIC = {
     "add": ("add", ("Tensor", "Scalar")),
     "bitwise_and": ("bitwise_and", ("Tensor", "Scalar", "Scalar_Tensor")),
-    "bitwise_left_shift": ("left_shift", ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
     "bitwise_or": ("bitwise_or", ("Tensor", "Scalar", "Scalar_Tensor")),
-    "bitwise_right_shift": ("right_shift", ("Tensor", "Tensor_Scalar", "Scalar_Tensor")),
     "bitwise_xor": ("bitwise_xor", ("Tensor", "Scalar", "Scalar_Tensor")),
     "div": ("divide", ("Tensor", "Scalar")),
     "maximum": ("maximum", ("default",)),
@@ -160,8 +158,11 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
             for name in ("clamp", "clamp_max", "clamp_min")
             for overload in ("default", "Tensor")
         },
-        "div.Scalar_mode": _rounded_quotient,
-        "div.Tensor_mode": _rounded_quotient,
+        **{
+            f"bitwise_{side}_shift.{overload}": _shifted(left=side == "left")
+            for side in ("left", "right")
+            for overload in ("Tensor", "Tensor_Scalar", "Scalar_Tensor")
+        },
         "where.self": _chosen,
     }
 )

@@ -130,13 +130,13 @@ def _search(  # noqa: PLR0913 - torch's own signature
     side: str | None = None,
     sorter: Tensor | None = None,
 ) -> Tensor:
-    """How many elements of a sorted row lie before each value."""
+    """How many elements of a sorted row lie before each value; before what is no number, all."""
     if sorter is not None:
         sorted_sequence = sorted_sequence.gather(-1, sorter)
     row = sorted_sequence if sorted_sequence.ndim == 1 else sorted_sequence.unsqueeze(-2)
     values = self.unsqueeze(-1)
-    before = row <= values if right or side == "right" else row < values
-    return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+    behind = row > values if right or side == "right" else row >= values
+    return torch.logical_not(behind).sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
 
 
 def _stable(

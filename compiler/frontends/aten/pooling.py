@@ -50,11 +50,9 @@ def _max_pool(rank: int) -> Converter:
             rest = {"dilation": attributes["dilations"], "ceil_mode": bool(c["ceil_mode"])}
             pooled = pool(x, **options, **rest)
             places = constant(np.zeros(1), "int64")  # nobody reads it
-        if alone:
-            pooled, places = (
-                s.squeeze(y, axis=[0]) if 1 in c.used else y for y in (pooled, places)
-            )
-        return pooled, places
+        if not alone:
+            return pooled, places
+        return s.squeeze(pooled, axis=[0]), s.squeeze(places, axis=[0]) if 1 in c.used else places
 
     return convert
 

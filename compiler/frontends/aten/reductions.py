@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from hybridc.compiler.frontends.aten.call import Call, Converter
+from hybridc.compiler.frontends.aten.logarithms import log_sum
 from hybridc.compiler.frontends.onnx.node import Expr, dtype, static
 from hybridc.compiler.rewrite import constant
 
@@ -85,21 +86,29 @@ def _running_log_sum(self: Tensor, dim: int) -> Tensor:
     while distance < extent:
         shifted = sums.narrow(dim, 0, extent - distance)
         rest = sums.narrow(dim, distance, extent - distance)
-        sums = torch.cat([sums.narrow(dim, 0, distance), _log_sum(shifted, rest)], dim)
+        sums = torch.cat([sums.narrow(dim, 0, distance), log_sum(shifted, rest)], dim)
         distance *= 2
     return sums
 
 
-def _log_sum(a: Tensor, b: Tensor) -> Tensor:
-    """log(exp(a) + exp(b)); of two infinities of one sign that infinity."""
-    larger, smaller = torch.maximum(a, b), torch.minimum(a, b)
-    same = torch.isinf(larger) & (larger == smaller)
-    difference = torch.where(same, 0.0, smaller - larger)
-    return torch.where(same, larger, larger + torch.log1p(torch.exp(difference)))
+def _running(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of integers in int64, as torch has it; importers take the type that they have."""
+
+    def apply(self: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
+        inexact = self.is_floating_point() or self.is_complex()
+        if dtype is not None or inexact or self.dtype == torch.int64:
+            return NotImplemented
+        return function(self.to(torch.int64), dim)
+
+    return apply
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
-    {"logcumsumexp.default": _running_log_sum}
+    {
+        "cumprod.default": _running(torch.cumprod),
+        "cumsum.default": _running(torch.cumsum),
+        "logcumsumexp.default": _running_log_sum,
+    }
 )
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {

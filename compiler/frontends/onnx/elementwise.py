@@ -1,7 +1,7 @@
 """Operators on single elements that TVM lacks, or computes for some types or options alone."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +12,7 @@ from hybridc.compiler.frontends.onnx.node import (
     Converter,
     Expr,
     Node,
+    Scope,
     dtype,
     is_float,
 )
@@ -127,38 +128,37 @@ def _mod(node: Node) -> Expr:
 
 
 def _float_mod(node: Node) -> Expr:
-    """The remainder is exact, also where it is computed in wider floats."""
-    x, y, s, kind = node.inputs[0], node.inputs[1], node.scope, dtype(node.inputs[0])
+    x, y, s = node.inputs[0], node.inputs[1], node.scope
+    rest = float_remainder(s, x, y)
+    if not node.get("fmod", 0):
+        opposite = s.logical_xor(s.less(rest, 0.0), s.less(y, 0.0))
+        moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
+        rest = s.where(moved, s.add(rest, y), rest)
+    return rest
+
+
+def float_remainder(s: Scope, x: Expr, y: Expr) -> Expr:
+    """The remainder of the dividend's sign: exact, also where it is computed in wider floats."""
+    kind = dtype(x)
     wide = "float64" if kind == "float64" else "float32"
-    if wide != kind:
-        x, y = s.astype(x, wide), s.astype(y, wide)
     function = "fmod" if wide == "float64" else "fmodf"  # of C; TVM has no code for its own
 
     def remainder(a: Expr, b: Expr) -> Expr:
         return tirx.call_pure_extern(wide, function, a, b)
 
-    rest = _by_element(node, remainder, "fmod", (x, y))
-    if not node.get("fmod", 0):
-        opposite = s.logical_xor(s.less(rest, 0.0), s.less(y, 0.0))
-        moved = s.logical_and(s.not_equal(rest, 0.0), opposite)
-        rest = s.where(moved, s.add(rest, y), rest)
-    return rest if wide == kind else s.astype(rest, kind)
+    rest = _by_element(s, remainder, "fmod", s.as_type(x, wide), s.as_type(y, wide))
+    return s.as_type(rest, kind)
 
 
 def _truncated(node: Node) -> Expr:
     """The quotient of integers, cut towards zero."""
-    return _by_element(node, tirx.truncdiv, "quotient")
+    return _by_element(node.scope, tirx.truncdiv, "quotient", *node.inputs[:2])
 
 
 def _by_element(
-    node: Node,
-    function: Callable[[Expr, Expr], Expr],
-    name: str,
-    operands: Sequence[Expr] = (),
+    s: Scope, function: Callable[[Expr, Expr], Expr], name: str, x: Expr, y: Expr
 ) -> Expr:
     """A function of TIR on two broadcast operands, as a loop nest."""
-    s = node.scope
-    x, y = operands or node.inputs[:2]
     # Of a difference that nobody reads: Relax knows how open sizes broadcast.
     shape = list(s.subtract(x, y).ty.shape.values)
     x, y = (s.broadcast_to(value, shape) for value in (x, y))
@@ -192,9 +192,13 @@ def _bit_cast(node: Node) -> Expr:
 
 
 def _shift(node: Node) -> Expr:
+    return shift(node.scope, node.inputs[0], node.inputs[1], node.get("direction") == "LEFT")
+
+
+def shift(s: Scope, x: Expr, y: Expr, left: bool) -> Expr:
     """A shift by the width or more, or by less than 0, leaves 0, or the sign, as in numpy."""
-    x, y, s, kind = node.inputs[0], node.inputs[1], node.scope, dtype(node.inputs[0])
-    bits, left = np.iinfo(kind).bits, node.get("direction") == "LEFT"
+    kind = dtype(x)
+    bits = np.iinfo(kind).bits
     inside = s.less(y, bits)
     if not kind.startswith("u"):
         inside = s.logical_and(inside, s.greater_equal(y, 0))

@@ -1,10 +1,14 @@
-"""Which integers make sense to an ONNX model: no divisor is 0, no region of an image beyond."""
+"""Which integers make sense to an ONNX model: no divisor is 0, no index beyond its axis."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from hybridc.compiler.frontends.onnx_graph.misreadings import attributes
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.model import Span, TensorSpec
+
+# The static shape of a value by its name, or None.
+Shapes = Callable[[str], Sequence[int] | None]
 
 # By operator, the place of the operand and what it may be.  Regions may all be of the first image.
 _WANTED: Mapping[str, tuple[int, Span]] = {
@@ -12,6 +16,8 @@ _WANTED: Mapping[str, tuple[int, Span]] = {
     "Mod": (1, (1, 2)),
     "RoiAlign": (2, (0, 0)),
 }
+# What takes places along an axis of its first operand as its second.
+_TAKES = frozenset({"Gather", "GatherElements", "ScatterElements"})
 # What passes on the numbers of its first operand, or some of them.
 _MOVES = frozenset(
     {
@@ -19,25 +25,43 @@ _MOVES = frozenset(
         *("Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
     }
 )
+_LARGEST = 127  # of an index, which an int8 may hold
 
 
-def with_spans(specs: Sequence[TensorSpec], graph: Proto) -> tuple[TensorSpec, ...]:
+def with_spans(specs: Sequence[TensorSpec], graph: Proto, shapes: Shapes) -> tuple[TensorSpec, ...]:
     """The inputs of a graph, each of integers with the span that its readers want."""
-    known = _spans(graph)
+    known = _spans(graph, shapes)
     return tuple(
         replace(spec, span=known[spec.name]) if spec.name in known and "int" in spec.dtype else spec
         for spec in specs
     )
 
 
-def _spans(graph: Proto) -> dict[str, Span]:
+def _spans(graph: Proto, shapes: Shapes) -> dict[str, Span]:
     """What the inputs may be that an operator reads as they are, or moved."""
     origins = {value.name: value.name for value in graph.input}
     found: dict[str, Span] = {}
     for node in graph.node:
         if node.op_type in _MOVES and node.input[0] in origins:
             origins |= dict.fromkeys(node.output, origins[node.input[0]])
-        place, span = _WANTED.get(node.op_type, (0, None))
+        place, span = _wanted(node, shapes)
         if span is not None and node.input[place] in origins:
-            found[origins[node.input[place]]] = span
+            origin = origins[node.input[place]]
+            found[origin] = _both(found.get(origin, span), span)
     return found
+
+
+def _wanted(node: Proto, shapes: Shapes) -> tuple[int, Span | None]:
+    """The place of an operand and what it may be, None where it may be anything."""
+    if node.op_type not in _TAKES:
+        return _WANTED.get(node.op_type, (0, None))
+    extents, axis = shapes(node.input[0]), attributes(node).get("axis", 0)
+    if not extents or not -len(extents) <= axis < len(extents) or not extents[axis]:
+        return 1, None
+    return 1, (0, min(extents[axis] - 1, _LARGEST))
+
+
+def _both(one: Span, other: Span) -> Span:
+    """What two readers want; of nothing that both do, the first."""
+    low, high = max(one[0], other[0]), min(one[1], other[1])
+    return (low, high) if low <= high else one

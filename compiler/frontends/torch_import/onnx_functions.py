@@ -15,6 +15,10 @@ def translations() -> dict[Any, Callable[..., Any]]:
     aten = torch.ops.aten
     return {
         aten.atan2.default: _atan2,
+        aten.bitwise_left_shift.Tensor: _shifted("LEFT"),
+        aten.bitwise_left_shift.Tensor_Scalar: _shifted("LEFT"),
+        aten.bitwise_right_shift.Tensor: _shifted("RIGHT"),
+        aten.bitwise_right_shift.Tensor_Scalar: _shifted("RIGHT"),
         aten.masked_select.default: _masked_select,
         aten.unique_consecutive.default: _unique_consecutive,
     }
@@ -48,6 +52,24 @@ def _atan2(self: Any, other: Any) -> Any:
     total = op.Add(self, other)
     unknown = op.Or(op.IsNaN(self), op.IsNaN(other))
     return op.Where(unknown, total, angle)
+
+
+def _shifted(direction: str) -> Callable[..., Any]:
+    """Bits moved; the sign is kept to the right.  Torch's own makes bytes signed."""
+
+    def shift(self: Any, other: Any) -> Any:
+        op, kind = _operators(), self.dtype
+        wide = int(getattr(type(kind), f"UINT{kind.bitwidth}"))
+        places = op.Cast(other, to=wide)
+        if not kind.is_signed():
+            return op.BitShift(self, places, direction=direction)
+        negative = op.Less(self, op.CastLike(0, self))
+        turned = direction == "RIGHT"  # what is negative is moved as its complement
+        x = op.Where(negative, op.BitwiseNot(self), self) if turned else self
+        moved = op.Cast(op.BitShift(op.Cast(x, to=wide), places, direction=direction), to=int(kind))
+        return op.Where(negative, op.BitwiseNot(moved), moved) if turned else moved
+
+    return shift
 
 
 def _masked_select(self: Any, mask: Any) -> Any:

@@ -1,0 +1,105 @@
+"""Logarithms, quotients and shifts, at the edges of their types and by both roads from torch."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_aten_converters import Function
+from test_aten_decompositions import ours, same
+
+torch = pytest.importorskip("torch")
+
+from hybridc.compiler import driver  # noqa: E402 - needs torch
+from hybridc.compiler.configuration.plans import Options  # noqa: E402
+from hybridc.compiler.frontends import torch_model  # noqa: E402
+from hybridc.compiler.session import InferenceSession  # noqa: E402
+
+_SMALL = (0.0, 1e-30, 1e-9, 3e-8, 1e-4, 0.1, 0.7, 1.0, 2.5, 20.0, 90.0, 3e38, math.inf)
+EDGES = torch.tensor([*_SMALL, *(-x for x in _SMALL), math.nan])
+WHOLE = torch.tensor([2**53 + 1, -(2**53) - 1, 7, -7, 0, 2**24 + 1, -1], dtype=torch.int64)
+DIVISORS = torch.tensor([2, -2, 1, 3, -3], dtype=torch.int64).unsqueeze(1)
+
+
+def agree(road: str, function: Callable[..., Any], *inputs: Any) -> None:
+    """To the last digits, unlike what is compared with random inputs."""
+    model = torch_model.load(Function(function), inputs, [road])
+    artifact = driver.compile_model(model, Options(verify="off", threads=2)).artifact
+    feed = {spec.name: x.numpy() for spec, x in zip(model.inputs, inputs, strict=True)}
+    got = InferenceSession(artifact, 2).run(None, feed)
+    wanted = function(*inputs)
+    for value, right in zip(got, wanted if isinstance(wanted, tuple) else (wanted,), strict=True):
+        assert str(value.dtype) == str(right.dtype).removeprefix("torch.")
+        np.testing.assert_allclose(value, right.numpy(), rtol=2e-6, atol=0)
+
+
+def test_logarithms_near_zero() -> None:
+    for name in ("expm1", "log1p"):
+        wanted = getattr(torch, name)(EDGES.double()).float()
+        same(ours(name)(EDGES), wanted, rtol=1e-6, atol=0)
+    same(ours("log1p")(torch.arange(3)), torch.log1p(torch.arange(3)))
+    wanted = torch.nn.functional.logsigmoid(EDGES.double()).float()
+    same(ours("log_sigmoid")(EDGES), wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["logaddexp", "logaddexp2"])
+def test_logarithms_of_sums(name: str) -> None:
+    a, b = EDGES.unsqueeze(1), EDGES.unsqueeze(0)
+    wanted = getattr(torch, name)(a.double(), b.double()).float()
+    same(ours(name)(a, b), wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_quotients_of_floats() -> None:
+    a = torch.cat([EDGES, torch.tensor([5.5, 0.3, 1e10])]).unsqueeze(1)
+    b = torch.tensor([0.1, -0.1, 3.0, -3.0, 0.0, math.inf, -math.inf, math.nan])
+    for kind in (torch.float32, torch.float64, torch.float16):
+        x, y = a.to(kind), b.to(kind)
+        same(ours("floor_divide")(x, y), torch.floor_divide(x, y))
+        same(ours("remainder", "Tensor")(x, y), torch.remainder(x, y))
+        wanted = torch.div(x, y, rounding_mode="trunc")
+        same(ours("div", "Tensor_mode")(x, y, rounding_mode="trunc"), wanted)
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_numbers_that_are_large_or_small(road: str) -> None:
+    f = torch.nn.functional
+    agree(
+        road,
+        lambda x: (torch.log1p(x), torch.expm1(x), f.logsigmoid(x), torch.logaddexp(x, 2 * x)),
+        torch.tensor([-0.5, -1e-6, 1e-6, 1e-9, 3.0, 60.0]),
+    )
+    agree(road, lambda x: (x // 0.1, x % 0.1, torch.fmod(x, 0.3)), torch.tensor([1.0, -5.5, 1e6]))
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_quotients_of_integers(road: str) -> None:
+    def quotients(a: Any, b: Any) -> tuple[Any, ...]:
+        modes = [torch.div(a, b, rounding_mode=mode) for mode in ("trunc", "floor")]
+        return (*modes, a // b, a % b, torch.fmod(a, b), torch.div(a, 3, rounding_mode="trunc"))
+
+    agree(road, quotients, WHOLE, DIVISORS)
+    agree(road, quotients, WHOLE.int(), DIVISORS.int())
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32])
+def test_shifts(kind: Any, road: str) -> None:
+    x = torch.tensor([0, 1, 100, 200, 255]).to(kind).unsqueeze(1)
+    places = torch.tensor([0, 1, 4, 7, 8, 33]).to(kind)
+    agree(road, lambda a, b: (a << b, a >> b, a >> 4, a << 1), x, places)
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_running_sums_of_short_integers(road: str) -> None:
+    agree(road, lambda x: (x.cumsum(0), (x > 0).cumsum(0)), torch.ones(600, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_activations_by_numbers(road: str) -> None:
+    f = torch.nn.functional
+    agree(
+        road,
+        lambda x: (f.relu6(x), f.hardtanh(x, -2, 3), f.elu(x, 0.5), f.selu(x), f.celu(x, 0.7)),
+        torch.tensor([-9.0, -2.5, -1.0, 0.0, 0.5, 2.5, 5.0, 7.0]),
+    )
