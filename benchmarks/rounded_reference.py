@@ -1,9 +1,10 @@
 """ONNX's reference with operands of products rounded as a precision below fp32 rounds them.
 
-What it is off by is what that precision explains.  Formulas are written here anew, one product at a
-time: what a compiler rounds besides (residual sums, tensors that are stored) is not among them.
+What it is off by is what that precision explains.  Formulas are written here anew.  In 16 bits,
+what products read is stored so, and its other readers get it rounded too.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -11,7 +12,7 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.ops import op_conv, op_gemm, op_matmul
 
@@ -84,10 +85,41 @@ ROUNDINGS: Mapping[str, Rounding] = MappingProxyType(
 )
 
 
+_HALVES = MappingProxyType({"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT16})
+# These choose or move elements: what they read is rounded as what they make.
+_MOVES = frozenset({"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Transpose"})
+_PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+
+
+def _stored(proto: Any, bits: int) -> Any:
+    """The model with each value that a product reads rounded to 16 bits where it is made."""
+    made = copy.deepcopy(proto)
+    wanted: set[str] = set()
+    for node in reversed(made.graph.node):
+        if node.op_type in _PRODUCTS or (node.op_type in _MOVES and wanted & set(node.output)):
+            wanted.update(node.input)
+    wanted -= {value.name for value in [*made.graph.input, *made.graph.initializer]}
+    nodes: list[Any] = []
+    for node in made.graph.node:
+        rounded = [f"{name} rounded" if name in wanted else name for name in node.input]
+        del node.input[:]
+        node.input.extend(rounded)
+        nodes.append(node)
+        for name in wanted & set(node.output):
+            nodes.append(helper.make_node("Cast", [name], [f"{name} narrow"], to=bits))
+            nodes.append(helper.make_node("Cast", [f"{name} narrow"], [f"{name} rounded"], to=1))
+    kept = [copy.deepcopy(node) for node in nodes]
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
+    return made
+
+
 def run(proto: Any, feed: Mapping[str, Array], dtype: str) -> list[Array]:
     """The outputs of a model in a precision of `ROUNDINGS`."""
     constants = {numpy_helper.to_array(w).tobytes() for w in proto.graph.initializer}
     operators = _operators(ROUNDINGS[dtype], constants)
+    if dtype in _HALVES:
+        proto = _stored(proto, _HALVES[dtype])
     with np.errstate(all="ignore"):
         outputs = ReferenceEvaluator(proto, new_ops=operators).run(None, dict(feed))
     return [np.asarray(output) for output in outputs]
