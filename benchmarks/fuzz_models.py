@@ -9,6 +9,9 @@ Runtime; NNSmith's where torch, which they were exported from, does.  What fails
 smallest model that fails the same way, and written with a line that shows it again.  A file of
 `--resume` gets each result as it comes; what it holds is not run again.  The JSON is that of
 `hybridc conformance --json`, for benchmarks/conformance_page.py.
+
+In a lower precision (`--dtype bf16`) answers are held to what rounding explains (see
+rounded_reference.py), and models without a product that can be lowered are unsupported.
 """
 
 import argparse
@@ -29,6 +32,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import random_operators
+import rounded_reference
 from command_line import count
 from onnx.reference import ReferenceEvaluator
 
@@ -40,10 +44,12 @@ from hybridc.compiler.conformance.suite import Result, Verdict
 from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
+from hybridc.compiler.orchestration.precisions import CALIBRATED, FULL
 from hybridc.compiler.session import InferenceSession
 
 Feed = Mapping[str, Any]
 _RUNS = 200  # of a reduction
+_SAMPLES = 4  # half of them give ranges; of a single one, random inputs would
 _BATCH = 25  # models of NNSmith's that are made at a time
 
 
@@ -58,7 +64,7 @@ class Drawn:
 
 
 def verdict(
-    proto: Any, feed: Feed, second: Sequence[Any] | None = None, **options: Any
+    proto: Any, feed: Feed, second: Sequence[Any] | None = None, dtype: str = FULL
 ) -> tuple[str, str]:
     """What becomes of a model: `pass`, `unstable`, `unsupported`, `error` or `wrong`, and why.
 
@@ -69,14 +75,20 @@ def verdict(
     if wanted is None or other is None or _differ(wanted, other):
         return "unstable", "ONNX Runtime and another implementation do not agree"
     try:
-        settings = plans.Options(verify="off", threads=1, **options)
+        data = [feed] * _SAMPLES if dtype in CALIBRATED else None
+        settings = plans.Options(verify="off", threads=1, dtype=dtype, calibration=data)
         outcome = driver.compile_source(proto, settings)
         got = InferenceSession(outcome.artifact, 1).run(None, feed)
     except ModelError as error:
         return "unsupported", str(error)
     except HybridcError as error:
-        return "error", str(error)
-    differs = _differ(wanted, got)
+        nothing = dtype != FULL and "changes nothing in this model" in str(error)
+        return "unsupported" if nothing else "error", str(error)
+    if dtype == FULL:
+        differs = _differ(wanted, got)
+    else:
+        rounded = rounded_reference.run(proto, feed, dtype)
+        differs = rounded_reference.unexplained(wanted, rounded, got, dtype)
     return ("wrong", differs) if differs else ("pass", "")
 
 
@@ -133,11 +145,11 @@ def _random_feed(proto: Any) -> Feed:
     return random_feed(tuple(specs))
 
 
-def reduced(proto: Any, kind: str) -> Any:
+def reduced(proto: Any, kind: str, dtype: str = FULL) -> Any:
     """The smallest model found that fails alike, on random inputs; the model where none does."""
 
     def fails(candidate: Any) -> bool:
-        return verdict(candidate, _random_feed(candidate))[0] == kind
+        return verdict(candidate, _random_feed(candidate), dtype=dtype)[0] == kind
 
     whole = onnx.shape_inference.infer_shapes(proto)
     if not fails(whole):
@@ -153,12 +165,14 @@ def main() -> int:
     parser.add_argument("--nodes", type=count, default=10, help="operators of each")
     parser.add_argument("--generator", choices=("own", "nnsmith"), default="own")
     parser.add_argument("--interpreter", default=sys.executable, help="a Python with NNSmith")
+    parser.add_argument("--dtype", choices=(FULL, *rounded_reference.ROUNDINGS), default=FULL)
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     own = options.generator == "own"
     settings = f"nodes={options.nodes}" if own else f"generator=nnsmith,nodes={options.nodes}"
+    settings += "" if options.dtype == FULL else f",dtype={options.dtype}"
     kept = Record(options.resume, f"random-models{{{settings}}}")
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         drawn = (
@@ -166,7 +180,7 @@ def main() -> int:
             if own
             else _by_nnsmith(options.interpreter, options.seed, options.nodes, Path(folder))
         )
-        results = list(islice(_results(drawn, kept, options.output), options.count))
+        results = list(islice(_results(drawn, kept, options), options.count))
     found = summary.of(kept.suite, results, options.count, core=False)
     sys.stdout.write(f"{json.dumps(found.to_json()) if options.json else found.text()}\n")
     return 0 if found.passed() == options.count else 1
@@ -207,30 +221,32 @@ def _read(path: Path) -> Drawn:
     return Drawn(f"seed {path.stem}", proto, feed, outputs)
 
 
-def _results(drawn: Iterator[Drawn], kept: Record, output: Path | None) -> Iterator[Result]:
+def _results(drawn: Iterator[Drawn], kept: Record, options: Any) -> Iterator[Result]:
     """What becomes of one model after the other; those that do not count are left out."""
     for each in drawn:
         if each.name not in kept.results:
             start = time.perf_counter()
-            kind, reason = verdict(each.proto, each.feed, each.outputs)
+            kind, reason = verdict(each.proto, each.feed, each.outputs, options.dtype)
             if kind == "unstable":
                 continue
             seconds = round(time.perf_counter() - start, 3)
             kept.add(Result(each.name, "random", Verdict(kind), reason, seconds=seconds))
             if kind != "pass":
                 sys.stderr.write(f"{each.name}: {kind}: {reason[:200]}\n")
-                if output:
+                if options.output:
                     number = each.name.split()[-1]
-                    _write(each.proto, kind, output / f"{kind}-{number}.onnx")
+                    path = options.output / f"{kind}-{number}.onnx"
+                    _write(each.proto, kind, path, options.dtype)
         yield kept.results[each.name]
 
 
-def _write(proto: Any, kind: str, path: Path) -> None:
+def _write(proto: Any, kind: str, path: Path, dtype: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = reduced(proto, kind)
+    small = reduced(proto, kind, dtype)
     onnx.save(small, path)
     operators = ", ".join(node.op_type for node in small.graph.node)
-    sys.stderr.write(f"  {path} ({operators}): hybridc compile {path} --verify each\n")
+    how = "" if dtype == FULL else f" --dtype {dtype}"
+    sys.stderr.write(f"  {path} ({operators}): hybridc compile {path}{how} --verify each\n")
 
 
 if __name__ == "__main__":

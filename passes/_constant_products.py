@@ -1,13 +1,13 @@
-"""Products of activations with a constant matrix: what quantisation of weights looks for."""
+"""Products of activations with constant weights: what quantisation of weights looks for."""
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from tvm import tirx
 
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import Expr, Graph, operator
+from hybridc.passes import _convolutions
 
 _FLOAT = "float32"
 
@@ -30,6 +30,22 @@ def matrix_of(value: Expr, graph: Graph) -> Array | None:
     return matrix if np.isfinite(matrix).all() else None
 
 
+def filter_of(value: Expr, graph: Graph) -> Array | None:
+    """The constant `[O, KH, KW, I]` of a convolution, channels last, in float32.
+
+    None for all other values, for depthwise convolutions, and where an extent is zero, or a weight
+    not finite.
+    """
+    if operator(value) != "nn.conv2d" or not _convolutions.is_channels_last(value):
+        return None
+    weight = graph.constant(value.args[1])
+    if weight is None or not all(_plain(tensor) for tensor in (*value.args, value)):
+        return None
+    if _convolutions.is_depthwise(value):
+        return None
+    return weight if np.isfinite(weight).all() else None
+
+
 def counted(names: Counter[str]) -> str:
     """`12 matmul, 1 nn.conv2d`."""
     return ", ".join(f"{count} {name}" for name, count in sorted(names.items()))
@@ -37,13 +53,10 @@ def counted(names: Counter[str]) -> str:
 
 def _of_convolution(call: Expr, weight: Array) -> Array | None:
     """The matrix of a convolution, channels last, that multiplies each pixel by itself."""
-    attrs: Any = call.attrs
-    layouts = (str(attrs.data_layout), str(attrs.kernel_layout))
-    plain = int(attrs.groups) == 1 and all(int(step) == 1 for step in attrs.strides)
-    unpadded = not any(int(pad) for pad in attrs.padding)
-    if layouts != ("NHWC", "OHWI") or weight.shape[1:3] != (1, 1) or not (plain and unpadded):
+    if not _convolutions.is_channels_last(call) or weight.shape[1:3] != (1, 1):
         return None
-    return weight[:, 0, 0].T
+    conv = _convolutions.attributes(call, weight)
+    return weight[:, 0, 0].T if conv.pointwise and conv.groups == 1 else None
 
 
 def _plain(tensor: Expr) -> bool:

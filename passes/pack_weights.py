@@ -35,7 +35,7 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
-from hybridc.passes import _algorithms, _byte_windows
+from hybridc.passes import _algorithms, _byte_windows, _convolutions
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -155,20 +155,12 @@ class _Packer:
         return inner_product.pays(prod(rows), depth, columns, self.target)
 
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
-        attrs = call.attrs
-        if (attrs.data_layout, attrs.kernel_layout) != ("NHWC", "OHWI"):
+        if not _convolutions.is_channels_last(call):
             return None
         data, padding, fill = _padded(call, graph)
         source = opened(shape(data))
-        conv = Conv2d(
-            strides=_integers(attrs.strides),
-            padding=padding,
-            dilation=_integers(attrs.dilation),
-            groups=int(attrs.groups),
-            inputs=weight.shape[3],
-            fill=fill,
-        )
-        if conv.groups == source[3] > 1:
+        conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
+        if _convolutions.is_depthwise(call):
             taps = np.ascontiguousarray(weight[..., 0].transpose(1, 2, 0))
             kernel = contractions.depthwise_conv2d(source, taps.shape, conv, *_types(call))
             return self._call("depthwise_conv2d", kernel, (call, data), taps)
@@ -268,10 +260,10 @@ def _padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
     The padding of quantised activations is a pad of its own before it, with their zero point.
     """
     pad = graph.call(call.args[0], "nn.pad")
-    own = call.args[0], _integers(call.attrs.padding), 0
+    own = call.args[0], _convolutions.integers(call.attrs.padding), 0
     if pad is None or _types(call)[0] != "uint8" or any(own[1]):
         return own
-    _, _, top, bottom, left, right, _, _ = widths = _integers(pad.attrs.pad_width)
+    _, _, top, bottom, left, right, _, _ = widths = _convolutions.integers(pad.attrs.pad_width)
     if pad.attrs.pad_mode != "constant" or any([*widths[:2], *widths[6:]]):
         return own
     return pad.args[0], (top, left, bottom, right), int(pad.attrs.pad_value)
@@ -288,7 +280,3 @@ def _known(tensor: Any) -> bool:
 def _types(call: Expr) -> tuple[str, str]:
     """The types of a call's operands and of its result."""
     return str(call.args[0].ty.dtype), str(call.ty.dtype)
-
-
-def _integers(values: Any) -> Any:
-    return tuple(int(value) for value in values)

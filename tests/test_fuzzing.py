@@ -39,6 +39,26 @@ def test_models_compile_and_are_right(fuzzer: Any, seed: int) -> None:
     assert fuzzer.verdict(*fuzzer.random_operators.model(seed, 5))[0] in ("pass", "unstable")
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "int8", "int8-weights", "int4-weights"])
+def test_lower_precisions_are_held_to_what_rounding_explains(fuzzer: Any, dtype: str) -> None:
+    draw = np.random.default_rng(0)
+    constants = {
+        "w": draw.standard_normal((8, 4, 3, 3)).astype(np.float32),
+        "m": draw.standard_normal((5, 16)).astype(np.float32),
+    }
+    nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b m", "y")]
+    model = build(nodes, [("x", FLOAT, (1, 4, 6, 7))], [("y", FLOAT, (1, 8, 4, 16))], constants)
+    feed = {"x": draw.standard_normal((1, 4, 6, 7)).astype(np.float32)}
+    assert fuzzer.verdict(model, feed, dtype=dtype) == ("pass", "")
+    rounded = fuzzer.rounded_reference
+    wanted, near = ReferenceEvaluator(model).run(None, feed), rounded.run(model, feed, dtype)
+    error = np.abs(wanted[0] - near[0]).max()
+    assert 0 < error < 0.5 * np.abs(wanted[0]).max()
+    off = [wanted[0] + 7 * error + 0.02 * np.abs(wanted[0]).max()]
+    assert rounded.unexplained(wanted, near, near, dtype) == ""
+    assert "rounding explains" in rounded.unexplained(wanted, near, off, dtype)
+
+
 def chain() -> tuple[Any, Any]:
     nodes = [node("Relu", "x", "a"), node("Tanh", "a", "b"), node("Neg", "b", "y")]
     model = build(nodes, [("x", FLOAT, (4,))], [("y", FLOAT, (4,))])

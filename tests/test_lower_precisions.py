@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from hybridc.compiler import driver, target
 from hybridc.compiler.assurance.verify import REDUCED
@@ -23,9 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 LOWER = [name for name in precisions.PRECISIONS if name != precisions.FULL]
 
 
-def model(nodes: list[Any], rows: int, inputs: int, **weights: Array) -> Any:
-    """An ONNX model from x `[rows, inputs]` to y."""
-    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (rows, inputs))
+def model(nodes: list[Any], *shape: int, **weights: Array) -> Any:
+    """An ONNX model from x of a shape to y."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     held = [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()]
     graph = helper.make_graph(nodes, "g", [x], [y], held)
@@ -85,6 +87,69 @@ def test_weights_take_the_bytes_that_their_precision_says(dtype: str, share: flo
     assert held[1] <= held[0] * share * 1.02
 
 
+def windows(channels: int) -> Any:
+    """Convolutions of several windows, one of them transposed, and a depthwise one."""
+    draw = np.random.default_rng(0)
+
+    def weight(*shape: int) -> Array:
+        return draw.standard_normal(shape) / np.prod(shape[1:]) ** 0.5
+
+    nodes = [
+        helper.make_node("Conv", ["x", "stem"], ["a"], pads=[2] * 4),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Conv", ["b", "alone"], ["c"], pads=[1] * 4, group=channels),
+        helper.make_node("Conv", ["c", "halves"], ["d"], strides=[2, 2], group=2),
+        helper.make_node("ConvTranspose", ["d", "up"], ["y"], strides=[2, 2]),
+    ]
+    return model(
+        nodes,
+        *(1, 8, 13, 11),
+        stem=weight(channels, 8, 5, 5),
+        alone=weight(channels, 1, 3, 3),
+        halves=weight(2 * channels, channels // 2, 3, 3),
+        up=weight(2 * channels, 16, 4, 4),
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "share"),
+    [("int8-weights", (1 + 2 / 128) / 4), ("int4-weights", (1 / 2 + 2 / 32) / 4)],
+)
+def test_weights_of_windows_take_the_bytes_that_their_precision_says(
+    dtype: str, share: float
+) -> None:
+    source = windows(64)
+    made = driver.compile_source(source, Options(dtype=dtype))
+    assert any("nn.conv2d in int" in note for note in made.report.notes)
+    given = sum(4 * np.prod(w.dims) for w in source.graph.initializer if w.name != "alone")
+    depthwise = 4 * 64 * 9
+    held = sum(w.nbytes for w in made.artifact.weights.values() if w.ndim > 1)
+    assert held <= depthwise + given * share * 1.02
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_window_convolves_with_the_dequantised_weights(bits: int) -> None:
+    draw = np.random.default_rng(0)
+    w = draw.standard_normal((16, 6, 3, 2)).astype(np.float32)
+
+    def build(weight: Array = w) -> Any:
+        how = {"strides": [1, 2], "pads": [1, 0, 2, 1], "dilations": [2, 1], "group": 2}
+        return model([helper.make_node("Conv", ["x", "w"], ["y"], **how)], 2, 12, 9, 8, w=weight)
+
+    module, context, _ = lowered(
+        build, f"layout,fold-constants,quantize-weights{{bits={bits} group=16}}"
+    )
+    x = draw.standard_normal((2, 12, 9, 8)).astype(np.float32)
+    (got,) = evaluate(module, [x])
+    matrix = w.transpose(2, 3, 1, 0).reshape(36, 16)
+    wide = group_quantization.quantize(matrix, bits, 16).dequantized()
+    dequantised = wide.reshape(3, 2, 6, 16).transpose(3, 2, 0, 1)
+    session = onnxruntime.InferenceSession(build(dequantised).SerializeToString())
+    (wanted,) = session.run(None, {"x": x})
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    assert context.lowered == {"nn.conv2d": 1}
+
+
 def test_dynamic_quantisation_is_the_formula() -> None:
     draw = np.random.default_rng(3)
     w = draw.standard_normal((37, 21)).astype(np.float32)
@@ -118,6 +183,56 @@ def test_where_nothing_can_be_lowered_a_precision_is_refused(dtype: str) -> None
     nothing = model([helper.make_node("Exp", ["x"], ["y"])], 2, 3)
     with pytest.raises(InputError, match=f"dtype {dtype} changes nothing in this model"):
         driver.compile_source(nothing, Options(dtype=dtype))
+
+
+def convolution(kind: str = "float32", channels: int = 1) -> Any:
+    """A convolution of 4 channels, each with so many, and no other product."""
+    node = helper.make_node("Conv", ["h", "w"], ["y"], group=4 // channels)
+    before = helper.make_node("Cast", ["x"], ["h"], to=np_dtype_to_tensor_dtype(np.dtype(kind)))
+    made = model([before, node], 1, 4, 5, 5, w=np.ones((4, channels, 3, 3)))
+    weight = numpy_helper.from_array(np.ones((4, channels, 3, 3), kind), "w")
+    made.graph.initializer[0].CopyFrom(weight)
+    made.graph.output[0].type.tensor_type.elem_type = before.attribute[0].i
+    return made
+
+
+@pytest.mark.parametrize(
+    ("source", "dtype", "told"),
+    [
+        (
+            convolution(channels=4),
+            "int8-dynamic",
+            "it takes products with constant matrices, of which there are none among "
+            "1 convolution; fp16, bf16, int8 take convolutions with constant weights",
+        ),
+        (
+            convolution(),
+            "int8-weights",
+            "it takes products with constant matrices and convolutions that are not depthwise, of "
+            "which there are none among 1 convolution; fp16, bf16, int8 take convolutions",
+        ),
+        (
+            convolution("float64", 4),
+            "bf16",
+            "its products are of float64, and those of float32 alone are lowered",
+        ),
+        (
+            model([helper.make_node("MatMul", ["x", "x"], ["y"])], 3, 3),
+            "int8",
+            "none among 1 matrix product; fp16, bf16 take products of two activations",
+        ),
+        (
+            model([helper.make_node("Exp", ["x"], ["y"])], 3, 3),
+            "int8",
+            "it has no matrix product and no convolution",
+        ),
+    ],
+)
+def test_a_refusal_says_what_there_is_and_which_precision_takes_it(
+    source: Any, dtype: str, told: str
+) -> None:
+    with pytest.raises(InputError, match=f"dtype {dtype} changes nothing in this model: .*{told}"):
+        driver.compile_source(source, Options(dtype=dtype))
 
 
 def test_an_activation_beyond_float16_is_refused_by_name() -> None:

@@ -179,6 +179,17 @@ def test_weights_of_few_bits_and_open_rows(dtype: str) -> None:
     assert len(outcome.artifact.certificate["sizes"]["compared_at"]) > 2
 
 
+@pytest.mark.parametrize("dtype", ["int8-weights", "int4-weights"])
+def test_weights_of_few_bits_and_open_images(dtype: str) -> None:
+    b = open_models.Builder()
+    y = b.op("Conv", "x", b.noise(16, 3, 3, 3), strides=[2, 1], pads=[1] * 4)
+    y = b.op("Conv", b.op("Relu", y), b.noise(8, 8, 3, 3), pads=[1] * 4, group=2)
+    model = b.model({"x": ((1, 3, "high", "wide"), "float32")}, {y: "float32"})
+    outcome = driver.compile_source(model, Options(dtype=dtype, threads=2))
+    assert any("weights of 2 nn.conv2d in int" in note for note in outcome.report.notes)
+    assert len(outcome.artifact.certificate["sizes"]["compared_at"]) > 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("past", [1, 2, 17, 48])
 @pytest.mark.parametrize(("batch", "new"), [(1, 1), (2, 5), (1, 16)])

@@ -15,6 +15,7 @@ from hybridc.compiler.kernels import bfloat16_lowering, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.schedules.elementwise import Elementwise
 from hybridc.schedules.weight_only_dense import WeightOnlyDense
 
 CPU = target.parse("cpu", threads=2)
@@ -191,6 +192,21 @@ def test_weights_are_unpacked_by_vectors(cpu: str, rows: int, bits: int) -> None
     assert any(name.startswith("vfm") and name.endswith("ps") for name in found)
     scalar = {"vcvtsi2ss", "vcvtsi2ssl", "vfmadd231ss", "vfmadd213ss", "vpinsrb", "vpextrb"}
     assert not scalar & set(found)
+    assert not any("gather" in name for name in found)
+
+
+@pytest.mark.parametrize("cpu", ["avx2", "avx512"])
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_window_is_unpacked_by_vectors(cpu: str, bits: int) -> None:
+    named, rule = target.parse(cpu, threads=2), Elementwise()
+    quantized = group_quantization.quantize(np.ones((3 * 3 * 64, 64), np.float32), bits, 32)
+    integers, scales = group_quantization.packed(quantized, named.lanes())
+    match: Any = rule.match(weight_only.unpacked((3, 3, 64), integers, scales, bits), named)
+    scheduled = rule.schedule(match, rule.default(match, named)).mod["main"]
+    text = compile_kernel(bfloat16_lowering.lowered(scheduled, named), named).mod
+    found = {line.split()[0] for line in text.inspect_source("asm").splitlines() if line.split()}
+    assert {"vpmovsxbd" if bits == 8 else "vpsrad", "vcvtdq2ps"} <= found
+    assert not {"vcvtsi2ss", "vcvtsi2ssl", "vpinsrb", "vpextrb"} & found
     assert not any("gather" in name for name in found)
 
 

@@ -20,7 +20,7 @@ from hybridc.compiler.monitoring import observe
 from hybridc.compiler.monitoring.monitor import INTERVAL
 from hybridc.compiler.offload import backend
 from hybridc.compiler.offload.backend import Backend
-from hybridc.compiler.orchestration import precisions
+from hybridc.compiler.orchestration import lowerable, precisions
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.plugin import Catalogue
 from hybridc.compiler.target import Target
@@ -136,8 +136,8 @@ class Plan:
         if dtype not in (precisions.FULL, written_in(model)) and not lowered:
             raise InputError(
                 f"dtype {dtype} changes nothing in this model: "
-                "there is no float32 product in it that can be lowered"
-                f"{_of_open_sizes(model)}"
+                f"{lowerable.why_nothing(dtype, self.target.kind, model.module)}"
+                f"{_beside(model)}"
             )
 
     @property
@@ -150,9 +150,12 @@ class Plan:
         return replace(self, steps=tuple(step.exact() for step in self.steps))
 
 
-def _of_open_sizes(model: Model) -> str:
+def _beside(model: Model) -> str:
+    """What else may hide products from a precision."""
     names = ", ".join(open_dims(model.inputs))
-    return f"; its sizes {names} are open, and this precision may need them fixed" if names else ""
+    opened = f"; its sizes {names} are open, and this precision may need them fixed"
+    regions = "; what is handed to ONNX Runtime is computed as it is"
+    return (opened if names else "") + (regions if model.regions else "")
 
 
 def pipeline_of(options: Options) -> str:

@@ -1,6 +1,6 @@
-"""The loop nest of products with weights of 8 or 4 bits, dequantised within the kernel."""
+"""Loop nests with weights of 8 or 4 bits: products that dequantise them, and what does so alone."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tvm import te, tirx
@@ -12,6 +12,7 @@ from hybridc.compiler.kernels.tensor_expressions import (
     counted,
     extents,
     finished,
+    flatten,
     product_of,
     reduced,
     tensor,
@@ -77,18 +78,41 @@ def dense(  # noqa: PLR0913 - the product, and whether it fills panels
     return finished([x, q, s, out])
 
 
+def unpacked(window: Sequence[int], integers: Array, scales: Array, bits: int) -> PrimFunc:
+    """The packed weights as float32, `[panels, *window, width]`: a kernel of its own.
+
+    The inputs that a panel holds are all places of the `window` in turn, and zeros behind them.
+    """
+    panels, _, width = scales.shape
+    q = tensor(integers.shape, "weight", integers.dtype.name)
+    s = tensor(scales.shape, "scale", "bfloat16")
+    weight = _dequantised(q, s, bits)
+
+    def element(panel: Any, *place: Any) -> Any:
+        return weight(panel, flatten(place[:-1], window), place[-1])
+
+    return finished([q, s, computed((panels, *window, width), element, name=UNPACK)])
+
+
 def _unpacked(q: Any, s: Any, depth: int, bits: int) -> Any:
     """The weights as float32, `[panels, depth, width]`."""
-    (panels, groups, width), share = extents(s), per_element(bits)
+    panels, _, width = extents(s)
+    return computed((panels, depth, width), _dequantised(q, s, bits), name=UNPACK)
+
+
+def _dequantised(q: Any, s: Any, bits: int) -> Callable[[Any, Any, Any], Any]:
+    """The weight of a panel's input and lane."""
+    share, groups = per_element(bits), extents(s)[1]
+    size = extents(q)[1] * share // groups
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
         integer = q[p, k // share, lane]
         if share > 1:  # up to the sign's place, and down again with the sign
             up = (_WORD - bits - k % share * bits).astype("int32")
             integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
-        return integer.astype("float32") * s[p, k // (depth // groups), lane].astype("float32")
+        return integer.astype("float32") * s[p, k // size, lane].astype("float32")
 
-    return computed((panels, depth, width), weight, name=UNPACK)
+    return weight
 
 
 def panel_width(rows: int, columns: int, target: Target) -> int:

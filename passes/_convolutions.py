@@ -1,0 +1,35 @@
+"""What passes read of a convolution that is channels last."""
+
+from typing import Any
+
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, shape
+
+
+def is_channels_last(call: Expr) -> bool:
+    """Whether images are `[N, H, W, C]` and weights `[O, KH, KW, I]`."""
+    layouts = str(call.attrs.data_layout), str(call.attrs.kernel_layout)
+    return layouts == ("NHWC", "OHWI")
+
+
+def is_depthwise(call: Expr) -> bool:
+    """Whether each channel of an image, channels last, is convolved for itself."""
+    return bool(int(call.attrs.groups) == shape(call.args[0])[3] > 1)
+
+
+def attributes(call: Expr, weight: Array) -> Conv2d:
+    """What a convolution with weights `[O, KH, KW, I]` does."""
+    attrs = call.attrs
+    return Conv2d(
+        strides=integers(attrs.strides),
+        padding=integers(attrs.padding),
+        dilation=integers(attrs.dilation),
+        groups=int(attrs.groups),
+        inputs=weight.shape[3],
+    )
+
+
+def integers(values: Any) -> Any:
+    """The numbers of an attribute."""
+    return tuple(int(value) for value in values)
