@@ -4,6 +4,7 @@ The measured time of a kernel depends on it: where weights come from memory, a p
 them apart from other traffic wins; where they lie in a cache, one that computes best.
 """
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -26,6 +27,11 @@ def state(weights: int, target: Target) -> State:
     """
     fit = target.gpu is not None or weights <= _STAYS * target.l3
     return "warm" if fit else "cold"
+
+
+def left_by(mode: State, target: Target) -> Target:
+    """The target as kernels find it in a model that leaves the caches in the state `mode`."""
+    return replace(target, near=mode == "warm")
 
 
 def weight_bytes(module: IRModule) -> int:

@@ -43,6 +43,8 @@ class Target:
     Of kind `cuda`, these are facts of the host, and the device is `gpu`.  `vector_registers` are
     registers of `vector_bits`; both decide tile shapes.  `machine` holds what was measured of this
     host, or the defaults where nothing was, or another CPU is meant.
+    `near` is of the model that is compiled: whether its weights stay in the last cache from one run
+    to the next (see `cached_weights`).
     """
 
     cpu: str
@@ -54,6 +56,7 @@ class Target:
     kind: str = CPU
     machine: Machine = field(default_factory=Machine)
     gpu: Gpu | None = None
+    near: bool = False
 
     @property
     def vector_bits(self) -> int:

@@ -20,7 +20,7 @@ from hybridc.compiler.interfaces import (
     ScheduleRule,
     Space,
 )
-from hybridc.compiler.kernel_record import KernelRecord, faulty
+from hybridc.compiler.kernel_record import KernelRecord, State, faulty
 from hybridc.compiler.kernels import kernel_cost
 from hybridc.compiler.log import keys
 from hybridc.compiler.rewrite import updated
@@ -43,9 +43,8 @@ class Schedule(Pass):
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
         """Schedule every loop nest that is not scheduled yet."""
-        weights = 0 if context.advice is None else cached_weights.weight_bytes(module)
-        mode = cached_weights.state(weights, context.target)
-        expected = worth.expected(module, context.target)
+        mode = cached_weights.state(cached_weights.weight_bytes(module), context.target)
+        expected = cached_weights.left_by(mode, worth.expected(module, context.target))
         scheduled = {
             var: _Kernel(var.name_hint, func, context, mode, expected).timed()
             for var, func in module.functions_items()
@@ -58,14 +57,14 @@ class Schedule(Pass):
 class _Kernel:
     """One kernel on its way to a rule, in a model that leaves the caches in the state `mode`.
 
-    `expected` is the target with the threads that the model will run on, for default points;
+    `expected` is the target with the threads and caches that kernels find, for default points;
     `tried` keeps what came of the points that were advised.
     """
 
     name: str
     func: PrimFunc
     context: Context
-    mode: str
+    mode: State
     expected: Target
     tried: dict[str, PrimFunc] = field(default_factory=dict[str, PrimFunc])
 

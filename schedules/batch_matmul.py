@@ -6,8 +6,9 @@ from typing import Any, ClassVar
 
 from hybridc.compiler.interfaces import NotApplicable, Point, PrimFunc, Schedule
 from hybridc.compiler.target import Target
-from hybridc.schedules.products import accumulators, contraction, dot_products, packing, tiling
+from hybridc.schedules.products import accumulators, contraction, dot_products, packing
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
 _PACK = "pack"
@@ -30,7 +31,7 @@ class BatchMatmul(Tiled):
         columns = contraction.extents(schedule, store)[-1]
         depth = contraction.steps(schedule, product)
         size = depth * 4
-        problem = tiling.Problem(
+        problem = Problem(
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
             **accumulators.costs(schedule, product, target),
             packs=True,

@@ -19,6 +19,7 @@ from hybridc.schedules.loops import vector_loops
 from hybridc.schedules.products import contraction, tiling
 from hybridc.schedules.products.byte_windows import MOST_ROWS, Loops
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
 _MARK = "hybridc.byte_windows"
@@ -52,7 +53,7 @@ class ByteWindows(Tiled):
         columns = contraction.extents(schedule, schedule.get_consumers(product)[0])[-1]
         stride = _stride(block)
         image_row = image[-2] * image[-1] if convolves else 0
-        problem = tiling.Problem(
+        problem = Problem(
             images,
             height,
             rows,
@@ -101,7 +102,7 @@ class ByteWindows(Tiled):
         return _called(schedule, _Tiles(block, problem, point))
 
 
-def _points(problem: tiling.Problem) -> Sequence[Point]:
+def _points(problem: Problem) -> Sequence[Point]:
     """All points; two vectors only where panels come in pairs."""
     return [
         {"rows": rows, "vectors": vectors, "chunk": chunk, "panels": panels}
@@ -130,7 +131,7 @@ class _Tiles:
     """The tiles of a product at a point, and the loops that multiply them."""
 
     block: Any
-    problem: tiling.Problem
+    problem: Problem
     point: Point
 
     @cached_property

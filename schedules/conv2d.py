@@ -13,9 +13,9 @@ from hybridc.schedules.products import (
     prefetch,
     registers,
     shared_taps,
-    tiling,
 )
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
 
@@ -39,7 +39,7 @@ class Conv2d(Tiled):
         image_row = source[2] * pixel
         groups = source[3] // contraction.extents(schedule, product)[-1]
         taps = shared_taps.shared(schedule, product, target)
-        problem = tiling.Problem(
+        problem = Problem(
             images=images,
             height=height,
             rows=width,

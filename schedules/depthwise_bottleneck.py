@@ -25,6 +25,7 @@ from hybridc.schedules.products import (
     pixel_rows,
     tiling,
 )
+from hybridc.schedules.products.problem import Problem
 
 _WINDOW = "depthwise-conv2d"
 # What `tensor_expressions.pad2d` calls the block that it makes.
@@ -142,7 +143,7 @@ def _pointwise(schedule: Schedule, stage: Stage, target: Target, behind: bool) -
     *_, width, columns = contraction.extents(schedule, store)
     depth = contraction.extents(schedule, product)[-1]
     lanes = contraction.lanes(schedule, product)
-    problem = tiling.Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
+    problem = Problem(1, 1, width, columns, depth, 4 * depth, 4 * depth * width, lanes)
     pixels, vectors = tiling.choose_tile(problem, target)
     tile = _tile(schedule, store, (pixels, vectors, lanes), row_by_row=behind)
     accumulators.accumulate_at(schedule, product, tile, lanes)

@@ -15,6 +15,7 @@ from hybridc.schedules.products import (
     tiling,
 )
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
 # Rows of a window that are multiplied in less time than it takes to fetch them again.
@@ -36,7 +37,7 @@ class DepthwiseConv2d(Tiled):
         images, height, rows, columns, kernel_h, kernel_w = contraction.extents(schedule, product)
         source = contraction.source_shape(schedule, product)
         image_row = source[2] * source[3] * 4
-        problem = tiling.Problem(
+        problem = Problem(
             images=images,
             height=height,
             rows=rows,
@@ -104,7 +105,7 @@ def _by_rows(schedule: Schedule, product: Any, target: Target) -> bool:
     return window <= _LOW and (target.threads > 1 or crowded)
 
 
-def _joins(problem: tiling.Problem, vectors: int) -> bool:
+def _joins(problem: Problem, vectors: int) -> bool:
     """Whether the epilogue of a tile's neighbouring vectors is that of one vector.
 
     LLVM cuts it into registers step by step, so that the chains of dependent instructions of a

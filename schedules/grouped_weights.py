@@ -8,6 +8,7 @@ from hybridc.compiler.kernels.grouped_weights import KIND, OFFSETS, PARTIAL, SCA
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import contraction, tiling
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.products.tiled import Tiled
 
 # Cycles to make a float32 vector of integers: an `and` or a widening load, and a conversion.
@@ -54,7 +55,7 @@ class GroupedWeights(Tiled):
         share = depth // int(integers.shape[1])
         width = int(_source(schedule, product, 3, "bfloat16").shape[2])
         held = (0.5 if share > 1 else 1.0) + 2.0 / size
-        problem = tiling.Problem(
+        problem = Problem(
             *(1, 1, rows, columns, depth, depth * 4, rows * depth * 4, target.lanes()),
             weight_bytes=held,
             unpacking=_UNPACK,

@@ -16,6 +16,7 @@ from hybridc.compiler.target import Target
 from hybridc.schedules.loops import analysis
 from hybridc.schedules.products import contraction, tiling
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 
 # Rows up to which a packed copy of the matrix takes longer than what it saves.
 _MOST_ROWS = 4
@@ -46,7 +47,7 @@ class VectorMatrix(ScheduleRule):
         if len(packs) != 1:
             return NotApplicable("no operand is packed from rows that lie as they are read")
         size = depth * 4
-        problem = tiling.Problem(prod(batch), 1, rows, columns, depth, size, rows * size, lanes)
+        problem = Problem(prod(batch), 1, rows, columns, depth, size, rows * size, lanes)
         return Contraction(func, target, problem)
 
     def knobs(self, match: Contraction) -> Space:

@@ -1,9 +1,12 @@
 """Register tiles: what fits the registers of a target, with its operands."""
 
+from dataclasses import replace
+
 import pytest
 
 from hybridc.compiler import target
 from hybridc.schedules.products import depthwise, registers, tiling
+from hybridc.schedules.products.problem import Problem
 
 AVX2, AVX512 = (target.parse(cpu, threads=2) for cpu in ("avx2", "avx512"))
 
@@ -23,7 +26,7 @@ def test_what_is_broadcast_for_one_vector_takes_registers_without_embedded_broad
 
 @pytest.mark.parametrize(("shared", "most"), [(0, 4), (8, 1), (16, 2), (24, 3)])
 def test_tiles_stay_within_a_group_of_channels(shared: int, most: int) -> None:
-    problem = tiling.Problem(1, 28, 28, 48, 72, 1024, 800_000, AVX2.lanes(), shared=shared)
+    problem = Problem(1, 28, 28, 48, 72, 1024, 800_000, AVX2.lanes(), shared=shared)
     assert max(tiling.space(problem, AVX2)["vectors"]) >= most
     width = tiling.default(problem, AVX2)["vectors"] * AVX2.lanes()
     assert not shared or shared % width == 0
@@ -51,11 +54,22 @@ def test_shallow_products_are_tiled_by_one_vector_where_it_hides_the_epilogue(
     cpu: target.Target, depth: int, wanted: int
 ) -> None:
     size = 4 * depth
-    problem = tiling.Problem(1, 1, 3136, 256, depth, size, 3136 * size, cpu.lanes())
+    problem = Problem(1, 1, 3136, 256, depth, size, 3136 * size, cpu.lanes())
     assert tiling.default(problem, cpu)["vectors"] == wanted
 
 
 def test_a_tile_of_a_whole_image_row_has_accumulators_to_spare() -> None:
-    problem = tiling.Problem(1, 4, 4, 512, 4608, 4096, 165_888, AVX512.lanes())
+    problem = Problem(1, 4, 4, 512, 4608, 4096, 165_888, AVX512.lanes())
     tile = tiling.default(problem, AVX512)
     assert tile["rows"] * tile["vectors"] > 4  # as many are under way, but for those at the ends
+
+
+@pytest.mark.parametrize("rows", [100, 120, 196])
+def test_threads_have_as_many_rows_where_weights_are_near(rows: int) -> None:
+    depth, columns = 144, 432
+    problem = Problem(1, 1, rows, columns, depth, 4 * depth, rows * 4 * depth, AVX512.lanes())
+    point = tiling.default(problem, replace(AVX512, near=True))
+    units, panels = problem.units(point["rows"]), problem.panels(point["vectors"])
+    tasks = units // point["chunk"] * (panels // point["panels"])
+    most = -(-tasks // AVX512.threads) * point["chunk"] * point["rows"] * point["panels"]
+    assert most * AVX512.threads <= 1.04 * rows * panels

@@ -69,6 +69,7 @@ def test_weights_that_the_caches_cannot_hold_are_in_memory(tiny_model: Path) -> 
         found += tasks.kernels(given.module, small, given.finish)
         states.append(found[-1][0].mode)
     assert states == ["warm", "cold"]
+    assert [kernel.target.near for kernel, _ in found] == [True, False]  # as rules are told
     assert [task.kernel.mode for task in tasks.distinct(found)] == states  # measured apart
 
 

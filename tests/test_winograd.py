@@ -129,6 +129,15 @@ def test_tasks_keep_all_threads_busy(shape: tuple[int, ...], threads: int) -> No
     assert tasks >= min(threads, work.vectors)
 
 
+@pytest.mark.parametrize("columns", [20, 40, 80])
+def test_tasks_leave_room_for_weights_that_every_group_of_tiles_reads(columns: int) -> None:
+    """Half of a core's cache is enough for what a task transforms and multiplies."""
+    work = Work(4, 144, 144, columns, columns, CPU.lanes(), near=True)
+    cut = winograd_cost.cut(work, CPU)
+    held = work.positions * cut.tiles * 4 * (columns + cut.panels * cut.vectors * work.lanes)
+    assert held < CPU.l2 / 2
+
+
 @pytest.mark.parametrize(("side", "bound"), [(2, 1e-6), (4, 4e-6)])
 def test_error_stays_within_what_is_stated(side: int, bound: float) -> None:
     """Of the largest output, for weights and inputs of unit variance."""

@@ -27,8 +27,8 @@ _LATENCY = 4
 # Cycles for each vector at each position: input and output transform, measured on Zen 4.
 _INPUT, _OUTPUT = 7.5, 7.0
 # Of two things done at once, the share of the shorter that is not hidden behind the longer: data
-# from the L3 cache, and weights from memory, for which kernels ask ahead.  The model says 488 µs
-# for 256 channels at 14x14 pixels, 822 for 512 at 7x7 and 352 for 64 at 56x56; with everything in
+# from the L3 cache, and weights from memory, for which kernels ask ahead.  The model says 509 µs
+# for 256 channels at 14x14 pixels, 844 for 512 at 7x7 and 366 for 64 at 56x56; with everything in
 # memory these took 467, 862 and 393 (Zen 4, 2 threads).
 _EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
 # In a model of microseconds one thread finds all in its caches.  Cycles for each vector of input at
@@ -39,8 +39,10 @@ _EXPOSED, _EXPOSED_WEIGHTS = 0.5, 0.25
 _NEAREST_INPUT, _NEAREST_JUMP, _NEAREST_PRODUCT = 4.0, 81, 0.92
 _SPILLED, _NEAREST_WEIGHTS = 3.6, 0.41
 # Cycles to start a task; and until weights stream again where a task goes on to the next position,
-# whose weights lie elsewhere: from memory, or from a cache.
+# whose weights lie elsewhere: from memory, where they come from once in a run, or from a cache.
 _TASK, _JUMP, _NEAR_JUMP = 500, 500, 100
+# What is used in turns stays in an L2 cache up to a share of it, and is lost from another on.
+_KEPT, _LOST = 0.5, 1.1
 # Tiles of the largest group: V of 64 tiles of F(4, 3) at 64 channels fills half an L2 cache.
 _LARGEST_GROUP = 64
 _VECTORS = (2, 3, 4)
@@ -105,21 +107,40 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
     inputs = _INPUT * choice.tiles * -(-work.channels // at_once) * narrow
     narrow = work.lanes // gcd(work.columns, work.lanes)
     outputs = _OUTPUT * choice.tiles * width * narrow
-    fetched = _near_misses(work, choice, target) / machine.l3_bytes_per_cycle
-    jump = _NEAR_JUMP if work.near else _JUMP
-    chunk = _overlapped(work.positions * (products + outputs + jump), fetched, _EXPOSED)
+    busy = work.positions * (products + outputs + _NEAR_JUMP)
     if choice.staged:
-        rounds = -(-groups * chunks // target.threads)
+        visits = -(-groups * chunks // target.threads)
+        first = min(visits, chunks)
         stage = work.positions * inputs * groups / min(target.threads, work.tiles)
         # Half of what the stage made, or more, lies in other cores' caches.
         read = max(1.0, groups / target.threads) * _transformed_bytes(work, choice)
-        compute = rounds * (chunk + _TASK) + stage + read / machine.l3_bytes_per_cycle
-        compute += machine.parallel_cycles
+        other = visits * _TASK + stage + read / machine.l3_bytes_per_cycle + machine.parallel_cycles
     else:
         rounds = -(-groups // target.threads)
-        compute = rounds * (chunks * chunk + work.positions * inputs + _TASK)
-    weights = work.weight_bytes / _fetched(target, work.near)
-    return _overlapped(compute, weights, _EXPOSED_WEIGHTS) + machine.parallel_cycles
+        visits, first = rounds * chunks, chunks
+        other = rounds * (work.positions * inputs + _TASK)
+    # Those that come from memory for all threads at once come to each from the L3 cache.
+    again = visits - first if work.near else visits
+    moved = _moved(work, choice, visits, again, target) / machine.l3_bytes_per_cycle
+    compute = _overlapped(visits * busy, moved, _EXPOSED) + other
+    return _from_afar(work, choice, first, compute, target) + machine.parallel_cycles
+
+
+def _from_afar(work: Work, choice: Cut, first: int, compute: float, target: Target) -> float:
+    """Cycles with what no core's own cache holds when the kernel starts.
+
+    That are the weights of the chunks that a thread sees for the `first` time, and the memory in
+    which it transforms and multiplies: other kernels have used it since.
+    """
+    machine = target.machine
+    scratch = _transformed_bytes(work, choice) + _multiplied_bytes(work, choice)
+    compute += scratch / machine.l3_bytes_per_cycle
+    if work.near:
+        weights = first * _chunk_bytes(work, choice) / machine.l3_bytes_per_cycle
+    else:
+        weights = work.weight_bytes / (machine.dram_bytes_per_cycle * target.threads)
+        compute += first * work.positions * (_JUMP - _NEAR_JUMP)
+    return _overlapped(compute, weights, _EXPOSED_WEIGHTS)
 
 
 def _nearest_cycles(work: Work, choice: Cut, target: Target) -> float:
@@ -131,8 +152,8 @@ def _nearest_cycles(work: Work, choice: Cut, target: Target) -> float:
     at_once = work.lanes * work.group
     narrow = at_once // gcd(work.channels, at_once)
     inputs = work.positions * work.tiles * -(-work.channels // at_once) * narrow
-    multiplied = work.positions * choice.tiles * width * work.lanes * 4
-    spilled = max(0, _transformed_bytes(work, choice) + multiplied - target.l1) * groups
+    used = _transformed_bytes(work, choice) + _multiplied_bytes(work, choice)
+    spilled = max(0, used - target.l1) * groups
     weights = max(0, work.weight_bytes - target.l1) * groups
     moved = _SPILLED * spilled + _NEAREST_WEIGHTS * weights
     return (
@@ -168,18 +189,35 @@ def _vectors_per_cycle(target: Target, group: int) -> float:
     return rate if group == 1 else rate * PAIRS / group
 
 
-def _near_misses(work: Work, choice: Cut, target: Target) -> float:
-    """Bytes that one chunk of a task has to fetch from beyond the core's L2 cache."""
+def _moved(work: Work, choice: Cut, visits: int, again: int, target: Target) -> float:
+    """Bytes that a thread gets from the L3 cache while it visits chunks of columns.
+
+    In so many of the visits (`again`) it gets the chunk's weights where they have not stayed.
+    """
+    transformed, multiplied = _transformed_bytes(work, choice), _multiplied_bytes(work, choice)
+    weights, image = _chunk_bytes(work, choice), work.image_bytes * choice.tiles / work.tiles
+    lost = _missed(transformed + multiplied + work.weight_bytes + image, target) * weights
+    within = _missed(transformed + multiplied + weights, target) * (transformed + 2 * multiplied)
+    return visits * within + again * lost
+
+
+def _missed(size: float, target: Target) -> float:
+    """The share of bytes in use in turns that the L2 cache has lost when their turn comes.
+
+    Pages lie in it by chance, so that sets are full long before the cache is.
+    """
+    return min(1.0, max(0.0, (size / target.l2 - _KEPT) / (_LOST - _KEPT)))
+
+
+def _chunk_bytes(work: Work, choice: Cut) -> int:
+    """Bytes of the weights of a chunk of columns."""
     width = choice.panels * choice.vectors * work.lanes
-    transformed = _transformed_bytes(work, choice)
-    multiplied = work.positions * choice.tiles * width * 4
-    weights = work.positions * work.channels * width * work.element
-    resident = 0.75 * target.l2
-    # Weights that stay from one group of tiles to the next are fetched once, as from memory.
-    missed = 0.0 if work.weight_bytes + transformed + multiplied < resident else float(weights)
-    if transformed + multiplied > resident:
-        missed += transformed + 2 * multiplied
-    return missed
+    return work.positions * work.channels * width * work.element
+
+
+def _multiplied_bytes(work: Work, choice: Cut) -> int:
+    """Bytes of a task's products with a chunk of columns."""
+    return work.positions * choice.tiles * choice.panels * choice.vectors * work.lanes * 4
 
 
 def _transformed_bytes(work: Work, choice: Cut) -> int:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from hybridc.compiler import plugin
+from hybridc.compiler import cached_weights, plugin
 from hybridc.compiler.advisers import NoAdvice
 from hybridc.compiler.configuration.plans import Options, finish
 from hybridc.compiler.interfaces import Advice, Context, IRModule, Pass
@@ -138,19 +138,20 @@ class MeasureAlgorithms:
 
     def _kernels(self, among: Alternatives) -> list[Kernel]:
         plugins = tuple(self.options.plugins)
+        target = cached_weights.left_by(among.mode, self.context.target)
         return [
             Kernel(
                 f"{among.name}: {algorithm}",
                 func,
                 rule,
-                self.context.target,
+                target,
                 finish(self.steps),
                 plugins,
                 (_WEIGHT,),
                 among.mode,
             )
             for algorithm, func in zip(among.algorithms, among.kernels, strict=True)
-            if (rule := tasks.rule_of(func, self.context.rules, self.context.target))
+            if (rule := tasks.rule_of(func, self.context.rules, target))
         ]
 
 

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hybridc.compiler import build, pipeline, plugin, target
+from hybridc.compiler import build, cached_weights, pipeline, plugin, target
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import Context, NotApplicable, Point, PrimFunc, ScheduleRule
 from hybridc.compiler.kernel_record import State
@@ -136,7 +136,7 @@ class Kernel:
             data["name"],
             tvm.ir.load_json(data["func"]),
             rules.create(data["rule"]),
-            target.described(data["target"]),
+            cached_weights.left_by(data["mode"], target.described(data["target"])),
             data["finish"],
             files,
             tuple(data["weights"]),

@@ -199,13 +199,14 @@ def kernels(
     Kernels whose rule leaves nothing to choose are left out, and so are those whose arguments have
     open sizes: nothing can be run without sizes.
     """
-    called, target = _calls(module), context.target
-    mode = cached_weights.state(cached_weights.weight_bytes(module), target)
+    called = _calls(module)
+    mode = cached_weights.state(cached_weights.weight_bytes(module), context.target)
+    target = cached_weights.left_by(mode, context.target)
     for var, func in module.functions_items():
         if not isinstance(func, tirx.PrimFunc) or "tirx.is_scheduled" in func.attrs:
             continue
         found = called.get(var.name_hint, [])
-        rule = rule_of(func, context.rules, context.target)
+        rule = rule_of(func, context.rules, target)
         if found and rule is not None and _sized(func):
             weights = tuple(i for i, arg in enumerate(found[0]) if isinstance(arg, GenericConst))
             name = str(var.name_hint)

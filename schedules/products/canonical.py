@@ -7,7 +7,7 @@ from typing import Any
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Schedule
-from hybridc.schedules.products import tiling
+from hybridc.schedules.products.problem import Problem
 
 
 def flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: int) -> None:
@@ -29,7 +29,7 @@ def flatten_rows(schedule: Schedule, store: Any, shape: Sequence[int], leading: 
 
 
 def split_columns(
-    schedule: Schedule, columns: Any, problem: tiling.Problem, vectors: int, width: int
+    schedule: Schedule, columns: Any, problem: Problem, vectors: int, width: int
 ) -> Sequence[Any]:
     """Cut columns into panels, the vectors of a panel, and lanes.
 

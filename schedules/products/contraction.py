@@ -19,13 +19,14 @@ from hybridc.compiler.kernels.inner_product import CROSSED
 from hybridc.compiler.kernels.packing import WIDEN
 from hybridc.compiler.kernels.tensor_expressions import KERNEL, kinds_in
 from hybridc.schedules.products import accumulators, canonical, tiling
+from hybridc.schedules.products.problem import Problem
 
 
 @dataclass(frozen=True)
 class Contraction(Match):
     """A kernel with one product, and the numbers that its tiling depends on."""
 
-    problem: tiling.Problem
+    problem: Problem
 
 
 @dataclass(frozen=True)
@@ -262,7 +263,7 @@ def vectorize_copy(schedule: Schedule, loop: Any, lanes: int = 16) -> None:
 
 
 def _canonical_loops(
-    schedule: Schedule, store: Any, problem: tiling.Problem
+    schedule: Schedule, store: Any, problem: Problem
 ) -> tuple[list[Any], Any, Any, Any]:
     """The store's loops as images, image rows, rows and columns."""
     if problem.height > 1:

@@ -7,6 +7,7 @@ from hybridc.compiler.kernels.inner_product import LANES, ROW
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import accumulators, contraction, dot_products, prefetch, tiling
 from hybridc.schedules.products.contraction import Contraction
+from hybridc.schedules.products.problem import Problem
 
 _FLOAT32 = 4  # bytes
 
@@ -24,7 +25,7 @@ def match(func: PrimFunc, target: Target) -> Contraction | NotApplicable:
     size = depth * contraction.step_bytes(schedule, product)
     lanes = contraction.lanes(schedule, product)
     floats = contraction.source_bytes(schedule, product) == _FLOAT32
-    problem = tiling.Problem(
+    problem = Problem(
         *(1, 1, rows, columns, depth, size, rows * size, lanes),
         weight_bytes=contraction.weight_bytes(schedule, product),
         **accumulators.costs(schedule, product, target),

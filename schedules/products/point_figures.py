@@ -11,7 +11,7 @@ from hybridc.compiler.interfaces import Point
 from hybridc.compiler.kernels.winograd_work import Work
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import cache_sets
-from hybridc.schedules.products.tiling import Problem
+from hybridc.schedules.products.problem import Problem
 from hybridc.schedules.rows.row_stages import Rows
 
 Figures = Mapping[str, float]

@@ -22,7 +22,7 @@ from hybridc.compiler.target import Target
 from hybridc.schedules.loops import access, vector_loops
 from hybridc.schedules.loops.statements import number_like
 from hybridc.schedules.products import contraction, registers
-from hybridc.schedules.products.tiling import Problem
+from hybridc.schedules.products.problem import Problem
 
 Statement = Any  # tvm.tirx.Stmt
 

@@ -6,13 +6,13 @@ column panels.
 """
 
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
 from hybridc.compiler.interfaces import Point, Space
 from hybridc.compiler.target import Target
 from hybridc.schedules.products import cache_sets, registers
+from hybridc.schedules.products.problem import Problem
 
 # Cycles until the result of a multiply-add may be added to.
 _LATENCY = 4
@@ -31,60 +31,6 @@ _ROOM = 0.75
 _MOST_ROWS = 16
 # Cycles of a vector whose column goes to a single set of the L1 cache, measured.
 _STRIP = 8.0
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What the model needs to know of a kernel.
-
-    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows lie
-    `row_stride` bytes apart, and one image reads `image_bytes` of activations. A matrix product has
-    one image of height 1; a convolution's rows are the pixels of one image row. `shared` are the
-    neighbouring columns that read the same activations, 0 for all, 1 where each column reads its
-    own; `parts` are the registers that an operand of a multiply-add takes, `spare` those that its
-    products take on their way, and `held` those of activations that stay for later steps of the
-    depth. A step reads `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector
-    of what it read; a multiply-add takes `cycles`, 0 if fused, and each of its operands `loads`.
-    `taps` are the columns of a window that share what they read, of an image that rows go through
-    by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
-    `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
-    step.
-    """
-
-    images: int
-    height: int
-    rows: int
-    columns: int
-    depth: int
-    row_stride: int
-    image_bytes: int
-    lanes: int
-    halo_bytes: int = 0
-    shared: int = 0
-    parts: int = 1
-    weight_bytes: float = 4
-    unpacking: float = 0
-    held: int = 0
-    spare: int = 0
-    cycles: float = 0
-    loads: int = 1
-    taps: int = 1
-    stride: int = 1
-    divided: bool = False
-    packs: bool = False
-    narrow: bool = False
-
-    def columns_read(self, rows: int) -> float:
-        """Activations that a tile reads in one step of the depth."""
-        return min(rows * self.taps, (rows - 1) * self.stride + self.taps) / self.taps
-
-    def units(self, rows: int) -> int:
-        """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
-        return self.height if self.height > 1 else -(-self.rows // rows)
-
-    def panels(self, vectors: int) -> int:
-        """Column panels of `vectors` vectors."""
-        return -(-self.columns // (vectors * self.lanes))
 
 
 @cache
@@ -196,6 +142,9 @@ def kernel_cycles(
     tasks = problem.images * (units // chunk) * (panels // width)
     rounds = -(-tasks // target.threads)
     compute = width * image_cycles * chunk / units
+    if target.near and problem.images * problem.height == 1 and chunk < units:
+        # The last tile may have few rows, but some thread has none but full tiles.
+        compute = width * chunk * tile_cycles(problem, rows, vectors, target)
     compute += width * chunk * _strips(problem, tile, chunk, target)
     if problem.height == 1 and problem.rows % rows and 1 < chunk < units:
         # A ragged last tile is a loop of its own only where a task has one tile, or all.
@@ -206,7 +155,8 @@ def kernel_cycles(
     stay = activations + panel_bytes < _ROOM * target.l2
     # A thread's next tasks are the other panels of the same rows.
     passes = -(-rounds * width // panels) if stay else rounds * width
-    # What a thread reads of the weights comes from memory first, then again if not all of it stays.
+    # What a thread reads of the weights comes from memory first, or is near; then again if not all
+    # of it stays.
     weights = rounds * width * panel_bytes
     fresh = min(weights, panels * panel_bytes)
     kept = _shallow(problem, target) and activations + panels * panel_bytes < _ROOM * target.l2
@@ -214,7 +164,8 @@ def kernel_cycles(
     read = rounds * own + problem.halo_bytes if problem.shared == 1 else passes * activations
     machine = target.machine
     again = (0 if kept else weights - fresh) + read
-    fetched = fresh / machine.dram_bytes_per_cycle + again / machine.l3_bytes_per_cycle
+    first = machine.l3_bytes_per_cycle if target.near else machine.dram_bytes_per_cycle
+    fetched = fresh / first + again / machine.l3_bytes_per_cycle
     if problem.packs and (chunk < units or width < panels):
         packed = problem.images * panels * panel_bytes / target.threads
         fetched += packed / machine.l3_bytes_per_cycle + machine.parallel_cycles

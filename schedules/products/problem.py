@@ -1,0 +1,57 @@
+"""What the analytic model of products needs to know of a kernel."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What the model needs to know of a kernel.
+
+    `images` x `height` independent products of `rows` x `columns` over `depth`; successive rows lie
+    `row_stride` bytes apart, and one image reads `image_bytes` of activations. A matrix product has
+    one image of height 1; a convolution's rows are the pixels of one image row. `shared` are the
+    neighbouring columns that read the same activations, 0 for all, 1 where each column reads its
+    own; `parts` are the registers that an operand of a multiply-add takes, `spare` those that its
+    products take on their way, and `held` those of activations that stay for later steps of the
+    depth. A step reads `weight_bytes` for each lane, and spends `unpacking` cycles to make a vector
+    of what it read; a multiply-add takes `cycles`, 0 if fused, and each of its operands `loads`.
+    `taps` are the columns of a window that share what they read, of an image that rows go through
+    by `stride`. Sums over the depth may be `divided` where a tile has few. What stands for weights
+    `packs` in a task that is a whole product, else beforehand. `narrow` operands go several to a
+    step.
+    """
+
+    images: int
+    height: int
+    rows: int
+    columns: int
+    depth: int
+    row_stride: int
+    image_bytes: int
+    lanes: int
+    halo_bytes: int = 0
+    shared: int = 0
+    parts: int = 1
+    weight_bytes: float = 4
+    unpacking: float = 0
+    held: int = 0
+    spare: int = 0
+    cycles: float = 0
+    loads: int = 1
+    taps: int = 1
+    stride: int = 1
+    divided: bool = False
+    packs: bool = False
+    narrow: bool = False
+
+    def columns_read(self, rows: int) -> float:
+        """Activations that a tile reads in one step of the depth."""
+        return min(rows * self.taps, (rows - 1) * self.stride + self.taps) / self.taps
+
+    def units(self, rows: int) -> int:
+        """Into how many pieces one image can be cut: image rows, else tiles of `rows` rows."""
+        return self.height if self.height > 1 else -(-self.rows // rows)
+
+    def panels(self, vectors: int) -> int:
+        """Column panels of `vectors` vectors."""
+        return -(-self.columns // (vectors * self.lanes))
