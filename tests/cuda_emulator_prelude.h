@@ -140,6 +140,7 @@ inline float hybridc_exp2(float power) { return power < -126.0f ? 0.0f : std::ex
 
 // What is plain C++ is run as it is.
 #define HYBRIDC_INLINE static inline
+#include "../compiler/cuda/functions.cuh"
 #include "../compiler/cuda/softmax.cuh"
 #include "../compiler/cuda/vectors.cuh"
 #include "../compiler/cuda/weights.cuh"
