@@ -129,6 +129,7 @@ CUDA: Pipeline = (
     ("legalize", "every remaining operator becomes a loop nest"),
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
+    ("fast-math", "1 + erf in half the instructions; after rules, which know erf as elementwise"),
     ("allocate", "kernels write into buffers that are passed in"),
     (
         "lift-workspaces",

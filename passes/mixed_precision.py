@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,7 @@ from tvm import relax, tirx
 from tvm_ffi import structural_map
 
 from hybridc.compiler.errors import InputError, PassError
-from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
-from hybridc.compiler.kernels import bfloat16
-from hybridc.compiler.kernels.attention import attention, takes_dot_products
-from hybridc.compiler.kernels.attention_form import form_of, holds_attention
+from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import (
     Expr,
     constant,
@@ -24,13 +21,10 @@ from hybridc.compiler.rewrite import (
     updated,
     with_attributes,
 )
-from hybridc.compiler.target import Target
 from hybridc.passes._constant_products import counted
-from hybridc.passes._narrow import on_narrow
+from hybridc.passes._narrow_kernels import NarrowKernels
 
 _WIDE = "float32"
-# Queries, keys and values come first.
-_OPERANDS = 3
 _NARROW = ("bfloat16", "float16")
 # The instruction set that converts float16.
 _CONVERSIONS = "f16c"
@@ -59,10 +53,11 @@ _MOVES = frozenset(
 class MixedPrecision(Pass):
     """Multiply in a 16-bit type and add up in float32.
 
-    Convolutions and matrix products take operands of `dtype` and add up in float32.  An operand is
-    stored in that type only, and its other readers widen it.  Everything else is computed in
-    float32: normalisations, softmax, reductions, residual sums.  The model's inputs and outputs
-    keep their types.
+    Convolutions and matrix products take operands of `dtype` and add up in float32; on GPUs also
+    those with weights that `quantize-weights` has packed, which are unpacked to `dtype`.  An
+    operand is stored in that type only, and its other readers widen it.  Everything else is
+    computed in float32: normalisations, softmax, reductions, residual sums.  The model's inputs
+    and outputs keep their types.
 
     `dtype` is bfloat16, which has the range of float32, or float16, which has three more bits but
     ends at 65504: an activation beyond that becomes an infinity, and products with weights beyond
@@ -84,7 +79,7 @@ class MixedPrecision(Pass):
                 f"float16 needs a CPU that converts it (F16C), which {context.target.cpu} has not; "
                 "bfloat16 (--dtype bf16) runs everywhere"
             )
-        kernels = _Kernels(self.dtype, module, relax.BlockBuilder(module), context.target)
+        kernels = NarrowKernels(self.dtype, module, relax.BlockBuilder(module), context.target)
         changed: dict[Any, Any] = {}
         taken: Counter[str] = Counter()
         for variable, function in relax_functions(module):
@@ -100,49 +95,13 @@ class MixedPrecision(Pass):
         return tidy(updated(module, {**kernels.made(), **changed}))
 
 
-@dataclass(frozen=True)
-class _Kernels:
-    """The loop nests that read narrow operands though the graph names no operator for them."""
-
-    dtype: str
-    module: IRModule
-    builder: Any
-    target: Target
-
-    def operands(self, value: Expr) -> list[Expr]:
-        """What a call of attention multiplies: queries, keys and values; else nothing."""
-        if operator(value) != "call_tir" or not holds_attention(self.module[value.args[0]]):
-            return []
-        return list(value.args[1].fields)[:_OPERANDS]
-
-    def narrowed(self, call: Expr, operands: list[Expr]) -> Expr:
-        """The call on narrow operands."""
-        func = self._on_narrow(self.module[call.args[0]], len(operands))
-        var = self.builder.add_func(func, call.args[0].name_hint)
-        arguments = [*operands, *call.args[1].fields[len(operands) :]]
-        return relax.call_tir(var, arguments, call.ty)
-
-    def _on_narrow(self, func: PrimFunc, count: int) -> PrimFunc:
-        """The loop nest with products of pairs, where the target has them, or one that widens."""
-        form, lanes = form_of(func), self.target.lanes()
-        pairs = self.dtype == bfloat16.BFLOAT16 and bfloat16.FEATURE in self.target.features
-        if form is None or not pairs or takes_dot_products(form, lanes):
-            return on_narrow(func, list(func.params)[:count], self.dtype)
-        return attention(replace(form, dtype=self.dtype), lanes)
-
-    def made(self) -> dict[Any, Any]:
-        """The loop nests as the module is to have them."""
-        found = self.builder.get().functions_items()
-        return {var: func for var, func in found if isinstance(func, tirx.PrimFunc)}
-
-
 @dataclass
 class _Function:
     """One function, and for its variables that are kept narrow, those that hold them so."""
 
     dtype: str
     function: Expr
-    kernels: _Kernels
+    kernels: NarrowKernels
     wanted: set[Expr] = field(default_factory=set[Expr])
     narrow: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
     values: dict[Expr, Expr] = field(default_factory=dict[Expr, Expr])
@@ -207,7 +166,7 @@ class _Function:
         operands = [self._operand(arg) for arg in self._multiplied(binding)]
         if operands:
             called = operator(value)
-            self.taken["attention" if called == "call_tir" else called] += 1
+            self.taken[self.kernels.name(value) if called == "call_tir" else called] += 1
             if called == "call_tir":
                 yield relax.VarBinding(var, self.kernels.narrowed(value, operands))
             elif called == "matmul":

@@ -13,10 +13,10 @@ from hybridc.compiler.interfaces import (
     Space,
 )
 from hybridc.compiler.target import CUDA, Target
-from hybridc.schedules.cuda import packed_weights, product_kernel, thin
+from hybridc.schedules.cuda import packed_weights, product_kernel, thin, thin_tensor
 from hybridc.schedules.cuda.operands import CHUNK_BYTES
 from hybridc.schedules.cuda.product_rule import too_thin
-from hybridc.schedules.cuda.thin_match import Thin, Thread, shared
+from hybridc.schedules.cuda.thin_match import LANES, Thin, Thread, shared
 from hybridc.schedules.loops import transforms
 
 _THREADS = (128, 256, 512)
@@ -62,7 +62,8 @@ class CudaThinMatmul(ScheduleRule):
     def knobs(self, match: Thin) -> Space:
         """`threads`, `lanes` of them along the columns; reads to `unroll`; blocks of a cluster."""
         splits = _SPLITS if CLUSTERS in match.target.device.features else _SPLITS[:1]
-        return {"threads": _THREADS, "lanes": _LANES, "unroll": _UNROLL, "splits": splits}
+        lanes = (LANES,) if match.tensor else _LANES
+        return {"threads": _THREADS, "lanes": lanes, "unroll": _UNROLL, "splits": splits}
 
     def default(self, match: Thin, target: Target) -> Point:
         """As many reads under way as can be, of all at best, in blocks for all multiprocessors.
@@ -71,22 +72,13 @@ class CudaThinMatmul(ScheduleRule):
         as the depth is divided by whoever is left, and by clusters where blocks are too few.  Where
         neighbours are along the depth, as many threads go along it as read a line.
         """
-        gpu = target.device
         batch, _, many, _ = match.sizes
-        size = match.size
-        along = match.neighbours == "depth"
-        wanted = [n for n in _LANES if n * match.wide * size >= _SEGMENT or along]
-        fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= gpu.sms]
-        near = max(wanted[0], 64 // (match.wide * size), 1)
-        if along:
-            read = CHUNK_BYTES if match.along == "depth" else size
-            near = max(1, WARP * read // _LINE)
-        lanes = min(max(fitting, default=wanted[0]), near)
+        lanes = LANES if match.tensor else _side_by_side(match)
         blocks = -(-many // (lanes * match.wide)) * batch
         steps = -(-match.sizes[3] // match.deep)
         least = _LEAST_READS * _THREADS[0] // lanes
         enough = [n for n in self.knobs(match)["splits"] if n == 1 or n * least <= steps]
-        splits = next((n for n in enough if n * blocks >= gpu.sms), enough[-1])
+        splits = next((n for n in enough if n * blocks >= match.gpu.sms), enough[-1])
         threads = 256 if steps > _LEAST_READS * 256 // lanes * splits else _THREADS[0]
         made = {"threads": threads, "lanes": lanes, "unroll": _UNROLL[-1], "splits": splits}
         made = dict(self.canonical(match, made))
@@ -98,7 +90,7 @@ class CudaThinMatmul(ScheduleRule):
     def canonical(self, match: Thin, point: Point) -> Point:
         """What a thread has registers for, a block shared memory, and the depth steps."""
         made = dict(point)
-        sums, read = match.few.extent * match.wide, match.held
+        sums, read = match.sums, match.held + (match.deep // 2 if match.tensor else 0)
         most = _MOST_READ if sums <= _MOST_SUMS // 2 else _MOST_READ // 2
         while made["unroll"] > 1 and made["unroll"] * read > most:
             made["unroll"] //= 2
@@ -114,4 +106,19 @@ class CudaThinMatmul(ScheduleRule):
 
     def schedule(self, match: Thin, point: Point) -> Schedule:
         """Written out thread by thread."""
-        return transforms.new_schedule(thin.kernel(match, Thread(**self.canonical(match, point))))
+        how, writer = Thread(**self.canonical(match, point)), thin_tensor if match.tensor else thin
+        return transforms.new_schedule(writer.kernel(match, how))
+
+
+def _side_by_side(match: Thin) -> int:
+    """Lanes along the columns: for most neighbours of blocks that are enough for the GPU."""
+    batch, _, many, _ = match.sizes
+    size = match.size
+    along = match.neighbours == "depth"
+    wanted = [n for n in _LANES if n * match.wide * size >= _SEGMENT or along]
+    fitting = [n for n in wanted if -(-many // (n * match.wide)) * batch >= match.gpu.sms]
+    near = max(wanted[0], 64 // (match.wide * size), 1)
+    if along:
+        read = CHUNK_BYTES if match.along == "depth" else size
+        near = max(1, WARP * read // _LINE)
+    return min(max(fitting, default=wanted[0]), near)

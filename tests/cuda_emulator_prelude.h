@@ -89,6 +89,29 @@ inline void hybridc_narrow_float16(unsigned* to, const float* from) { narrow<hal
 inline void hybridc_narrow_bfloat16(unsigned* to, const float* from) {
   narrow<nv_bfloat16>(to, from);
 }
+// What is added up here has few enough bits to be exact before it is rounded.
+template <class T>
+unsigned fma2(unsigned a, unsigned b, unsigned c) {
+  unsigned made = 0;
+  for (int i = 0; i < 32; i += 16) {
+    double wide[3];
+    int place = 0;
+    for (unsigned each : {a, b, c})
+      wide[place++] = emulated::wide(static_cast<T*>(nullptr), static_cast<uint16_t>(each >> i));
+    T rounded(wide[0] * wide[1] + wide[2]);
+    uint16_t bits;
+    std::memcpy(&bits, &rounded, 2);
+    made |= static_cast<unsigned>(bits) << i;
+  }
+  return made;
+}
+inline unsigned hybridc_masked(unsigned bits, unsigned mask, unsigned turned) {
+  return (bits & mask) ^ turned;
+}
+inline unsigned hybridc_fma_float16(unsigned a, unsigned b, unsigned c) { return fma2<half>(a, b, c); }
+inline unsigned hybridc_fma_bfloat16(unsigned a, unsigned b, unsigned c) {
+  return fma2<nv_bfloat16>(a, b, c);
+}
 inline void hybridc_narrow_tf32(unsigned* to, const float* from) {
   for (int row = 0; row < 2; ++row)
     for (int half = 0; half < 2; ++half)
@@ -117,5 +140,7 @@ inline float hybridc_exp2(float power) { return power < -126.0f ? 0.0f : std::ex
 
 // What is plain C++ is run as it is.
 #define HYBRIDC_INLINE static inline
+#include "../compiler/cuda/functions.cuh"
 #include "../compiler/cuda/softmax.cuh"
 #include "../compiler/cuda/vectors.cuh"
+#include "../compiler/cuda/weights.cuh"

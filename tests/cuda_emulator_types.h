@@ -37,6 +37,15 @@ inline float __int_as_float(int bits) {
   std::memcpy(&x, &bits, sizeof x);
   return x;
 }
+inline float __uint_as_float(unsigned bits) { return __int_as_float(static_cast<int>(bits)); }
+// Four of the eight bytes of both, each named by four bits.
+inline unsigned __byte_perm(unsigned low, unsigned high, unsigned which) {
+  uint64_t all = static_cast<uint64_t>(high) << 32 | low;
+  unsigned made = 0;
+  for (int i = 0; i < 4; ++i)
+    made |= static_cast<unsigned>(all >> 8 * (which >> 4 * i & 7) & 255) << 8 * i;
+  return made;
+}
 inline nv_bfloat16 __float2bfloat16(float x) { return nv_bfloat16(x); }
 inline nv_bfloat16 __float2bfloat16_rn(float x) { return nv_bfloat16(x); }
 inline float __bfloat162float(nv_bfloat16 x) { return x; }

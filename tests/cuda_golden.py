@@ -46,10 +46,11 @@ class Case:
     rule: str = ""
 
 
-def packed(rows: int) -> Builder:
+def packed(rows: int, dtype: str = "float32", columns: int = 32) -> Builder:
     """A product with weights of 4 bits; of many rows on tensor cores."""
-    func, _, _ = made((rows,), 64, 32, 4, 32)
-    return lambda _: [func.with_attr(MULTIPLY, "tf32") if rows > 1 else func]
+    func, _, _ = made((rows,), 64, columns, 4, 32, dtype)
+    rounded = rows > 1 and dtype == "float32"
+    return lambda _: [func.with_attr(MULTIPLY, "tf32") if rounded else func]
 
 
 _TILE = {"rows": 32, "columns": 32, "warp_rows": 32, "warp_columns": 16, "stages": 2, "splits": 1}
@@ -71,6 +72,14 @@ CASES: dict[str, Case] = {
     ),
     "packed-weights-of-tiles": Case(packed(32), _TILE, "sm_80", "cuda-tensor-matmul"),
     "packed-weights-of-few-rows": Case(packed(1), {"unroll": 1}, rule="cuda-thin-matmul"),
+    "packed-weights-by-few-halves": Case(
+        packed(1, "float16"), {"unroll": 1}, rule="cuda-thin-matmul"
+    ),
+    "packed-weights-by-halves": Case(
+        packed(64, "float16", 64),
+        {"rows": 64, "columns": 64, "stages": 3, "splits": 1},
+        rule="cuda-wgmma-matmul",
+    ),
     "cuda-matmul": Case(
         product([32, 64], [64, 32]),
         {"rows": 32, "columns": 32, "warp_rows": 16, "warp_columns": 16, "stages": 2, "splits": 1},

@@ -112,7 +112,7 @@ def scheduled(model: Model, options: plans.Options) -> tuple[IRModule, Context]:
     """A model's module with its kernels scheduled, and what was noted on the way."""
     plan = plans.plan(options)
     names = [plugin.name_of(type(step)) for step in plan.steps]
-    steps = plan.steps[: names.index(plans.SCHEDULING) + 1]
+    steps = plan.steps[: names.index("allocate")]
     context = Context(plan.target, plan.rules)
     module = pipeline.run(steps, model.module, context)
     assert not context.notes or all("failed" not in note for note in context.notes), context.notes

@@ -188,6 +188,20 @@ HYBRIDC_INLINE void hybridc_narrow_float16(unsigned* to, const float* from) {
 #endif
 }
 
+// (bits & mask) ^ turned, in one instruction even where both are constants.
+HYBRIDC_INLINE unsigned hybridc_masked(unsigned bits, unsigned mask, unsigned turned) {
+  unsigned made;
+  asm("lop3.b32 %0, %1, %2, %3, 0x6A;" : "=r"(made) : "r"(bits), "r"(mask), "r"(turned));
+  return made;
+}
+
+// a b + c of two numbers of 16 bits each, rounded once.
+HYBRIDC_INLINE unsigned hybridc_fma_float16(unsigned a, unsigned b, unsigned c) {
+  unsigned made;
+  asm("fma.rn.f16x2 %0, %1, %2, %3;" : "=r"(made) : "r"(a), "r"(b), "r"(c));
+  return made;
+}
+
 #if __CUDA_ARCH__ >= 800
 HYBRIDC_INLINE void hybridc_mma_bfloat16(float* c, const unsigned* a, const unsigned* b) {
   asm volatile(
@@ -201,6 +215,12 @@ HYBRIDC_INLINE void hybridc_narrow_bfloat16(unsigned* to, const float* from) {
 #pragma unroll
   for (int i = 0; i < 4; ++i)
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(to[i]) : "f"(from[2 * i + 1]), "f"(from[2 * i]));
+}
+
+HYBRIDC_INLINE unsigned hybridc_fma_bfloat16(unsigned a, unsigned b, unsigned c) {
+  unsigned made;
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(made) : "r"(a), "r"(b), "r"(c));
+  return made;
 }
 
 // float32 bits, rounded to the nearest TensorFloat-32, ties away from zero.

@@ -17,7 +17,7 @@ _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
 # Loops that are not to be written out, by what their variable is called: TVM has no other word.
 _ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
-_FILES = ("prelude.cuh", "softmax.cuh", "vectors.cuh")
+_FILES = ("prelude.cuh", "functions.cuh", "softmax.cuh", "vectors.cuh", "weights.cuh")
 
 
 def joined(code: str) -> str:

@@ -24,7 +24,8 @@ from hybridc.compiler.target import CUDA, Target
 # What marks the product, and the name of the block that dequantises.
 KIND = "weight-only-dense"
 UNPACK = "unpack"
-_WORD = 32
+_FULL = "float32"
+_WORD, _BYTE = 32, 8
 # Vectors of a panel: as many as a register tile has.
 _WIDE, _NARROW = 4, 2
 # Of a GPU: a thread reads the words of four columns, 16 bytes, and multiplies them by what it read
@@ -32,7 +33,7 @@ _WIDE, _NARROW = 4, 2
 GPU_WIDTH = 4
 
 
-def dense(  # noqa: PLR0913 - the product, and whether it fills panels
+def dense(  # noqa: PLR0913 - the product, and in which form
     shape: Sequence[int],
     integers: Array,
     scales: Array,
@@ -40,27 +41,30 @@ def dense(  # noqa: PLR0913 - the product, and whether it fills panels
     bits: int,
     *,
     padded: bool = True,
+    dtype: str = _FULL,
 ) -> PrimFunc:
-    """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, all in float32.
+    """`out[..., n] = sum_k x[..., k] * q[k, n] * scale[k // size, n]`, summed up in float32.
 
     `integers` of `bits` and `scales` are what `group_quantization.packed` made for x of `shape`;
     where its groups are longer than the last axis of x, zeros are put behind that.  The blocks are
-    those of `contractions.dense`, and one between weights and product that makes float32 of them.
-    Sizes of x but the last may be open.  The product has the columns of whole panels if `padded`.
+    those of `contractions.dense`, and one between weights and product that makes `dtype` of them,
+    which x is of too.  Sizes of x but the last may be open.  The product has the columns of whole
+    panels if `padded`.
     """
     panels, _, width = scales.shape
     form, inputs = RowForm(tuple(shape[:-1])), shape[-1]
     share = per_element(bits)
     depth = integers.shape[1] * share
-    x = tensor(shape, "x", "float32")
+    x = tensor(shape, "x", dtype)
     q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
     whole = extended(x, depth)
-    unpacked = _unpacked(q, s, depth, bits)
+    unpacked = _unpacked(q, s, depth, bits, dtype)
     k = reduced(depth, "k")
 
     def element(row: Sequence[Any], n: Any) -> Any:
-        return te.sum(whole[*form.place(row), k] * unpacked[n // width, k, n % width], axis=k)
+        factors = whole[*form.place(row), k], unpacked[n // width, k, n % width]
+        return te.sum(factors[0].astype(_FULL) * factors[1].astype(_FULL), axis=k)
 
     product = computed(
         (*form.axes, panels * width if padded else columns),
@@ -86,7 +90,7 @@ def unpacked(window: Sequence[int], integers: Array, scales: Array, bits: int) -
     panels, _, width = scales.shape
     q = tensor(integers.shape, "weight", integers.dtype.name)
     s = tensor(scales.shape, "scale", "bfloat16")
-    weight = _dequantised(q, s, bits)
+    weight = _dequantised(q, s, bits, _FULL)
 
     def element(panel: Any, *place: Any) -> Any:
         return weight(panel, flatten(place[:-1], window), place[-1])
@@ -94,13 +98,13 @@ def unpacked(window: Sequence[int], integers: Array, scales: Array, bits: int) -
     return finished([q, s, computed((panels, *window, width), element, name=UNPACK)])
 
 
-def _unpacked(q: Any, s: Any, depth: int, bits: int) -> Any:
-    """The weights as float32, `[panels, depth, width]`."""
+def _unpacked(q: Any, s: Any, depth: int, bits: int, dtype: str) -> Any:
+    """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded."""
     panels, _, width = extents(s)
-    return computed((panels, depth, width), _dequantised(q, s, bits), name=UNPACK)
+    return computed((panels, depth, width), _dequantised(q, s, bits, dtype), name=UNPACK)
 
 
-def _dequantised(q: Any, s: Any, bits: int) -> Callable[[Any, Any, Any], Any]:
+def _dequantised(q: Any, s: Any, bits: int, dtype: str) -> Callable[[Any, Any, Any], Any]:
     """The weight of a panel's input and lane."""
     share, groups = per_element(bits), extents(s)[1]
     size = extents(q)[1] * share // groups
@@ -110,9 +114,15 @@ def _dequantised(q: Any, s: Any, bits: int) -> Callable[[Any, Any, Any], Any]:
         if share > 1:  # up to the sign's place, and down again with the sign
             up = (_WORD - bits - k % share * bits).astype("int32")
             integer = (integer << up) >> tirx.const(_WORD - bits, "int32")
-        return integer.astype("float32") * s[p, k // size, lane].astype("float32")
+        scale = s[p, k // size, lane].astype(_FULL).astype(dtype).astype(_FULL)
+        return (integer.astype(_FULL) * scale).astype(dtype)
 
     return weight
+
+
+def bits_of(integers: Array) -> int:
+    """The bits of the integers in packed weights."""
+    return _BYTE if integers.dtype.itemsize == 1 else _BYTE // 2
 
 
 def panel_width(rows: int, columns: int, target: Target) -> int:
@@ -135,6 +145,6 @@ def extended(x: Any, depth: int) -> Any:
         return x
 
     def element(*index: Any) -> Any:
-        return tirx.if_then_else(index[-1] < inputs, x[index], tirx.const(0, "float32"))
+        return tirx.if_then_else(index[-1] < inputs, x[index], tirx.const(0, x.dtype))
 
     return computed((*lead, depth), element, name="pad")

@@ -104,30 +104,31 @@ class _Writer:
         def awaited(most: int) -> list[Any]:
             return self.compute.awaited(self.warp, self.registers, most)
 
+        def only(step: Expr, statements: list[Any]) -> list[Any]:
+            """Statements of a step, where there is such a step."""
+            return [tir.when([step < steps], tir.sequence(statements))] if statements else []
+
         def turn(step: Expr) -> Any:
-            more = [step + ahead < steps]
             return tir.sequence(
                 [
                     tir.call(f"wait<{ahead - 1}>"),
                     *self.compute.arrived(),
                     tir.barrier(),
-                    tir.when(more, self._copy(step + ahead)),
+                    *only(step + ahead, self._copies(step + ahead)),
                     tir.call("commit"),
                     self._multiply(step),
-                    *(tir.when(more, each) for each in self._unpacked(step + ahead)),
+                    *only(step + ahead, self._unpacked(step + ahead)),
+                    *only(step + ahead + 1, self._reads(step + ahead + 1)),
                     *awaited(behind),
                 ]
             )
 
-        def begun(step: Expr) -> Any:
-            copies = tir.sequence([self._copy(step), *self._unpacked(step)])
-            return tir.when([step < steps], copies)
+        def begun(step: Expr) -> list[Any]:
+            whole = [*self._copies(step), *self._reads(step), *self._unpacked(step)]
+            return [*only(step, whole), tir.call("commit")]
 
-        first = [
-            statement
-            for step in map(tir.number, range(ahead))
-            for statement in (begun(step), tir.call("commit"))
-        ]
+        first = [each for step in range(ahead) for each in begun(tir.number(step))]
+        first += only(tir.number(ahead), self._reads(tir.number(ahead)))
         last = [tir.call("wait<0>"), *awaited(0), tir.barrier()]
         walk = tir.rolled(steps, turn) if self._gathers else tir.loop(steps, turn, "step")
         return tir.sequence([*first, walk, *last])
@@ -169,17 +170,20 @@ class _Writer:
             for (each, block, own), base in zip(sides, self._base(step), strict=True)
         ]
 
-    def _copy(self, step: Expr) -> Any:
-        """Begin to copy the tiles of a step; those that are packed to registers."""
-        return tir.sequence(
-            tile.copied() if tile.source.weights is None else packed_tiles.read(tile, self.held)
-            for tile in self._tiles(step)
-        )
+    def _copies(self, step: Expr) -> list[Any]:
+        """Begin to copy the tiles of a step, but for those that are packed."""
+        return [tile.copied() for tile in self._tiles(step) if tile.source.weights is None]
+
+    def _reads(self, step: Expr) -> list[Any]:
+        """Begin to read the tiles of a step that are packed, to registers."""
+        return [packed_tiles.read(tile, self.held) for tile in self._packed(step)]
 
     def _unpacked(self, step: Expr) -> list[Any]:
-        """What is left to do for the tiles of a step."""
-        packed = [tile for tile in self._tiles(step) if tile.source.weights is not None]
-        return [packed_tiles.unpacked(tile, self.held) for tile in packed]
+        """What was read so to shared memory."""
+        return [packed_tiles.unpacked(tile, self.held) for tile in self._packed(step)]
+
+    def _packed(self, step: Expr) -> list[Tile]:
+        return [tile for tile in self._tiles(step) if tile.source.weights is not None]
 
     def _place(self, first: Expr, own: int) -> Place:
         return Place(self.batch, first, own, self.thread, self.tiling.threads)

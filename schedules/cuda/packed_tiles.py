@@ -1,7 +1,7 @@
 """Tiles of weights that are packed: they wait in registers while the tiles before are multiplied.
 
-A thread reads 16 bytes of integers and their scales ahead, and unpacks them to shared memory once
-it has multiplied, when they have come.
+A thread reads 16 bytes of integers and their scales, a step before it unpacks them to shared memory
+beside the products of another one: so they have all of that step to come.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,22 @@ from hybridc.schedules.cuda.operands import Source, Tile
 from hybridc.schedules.cuda.packed_weights import Weights
 from hybridc.schedules.cuda.product_kernel import substituted
 
+_FULL = 4  # bytes of a float32
 Expr = Any
 
 
 def registers(source: Source, own: int, threads: int) -> int:
-    """Registers of a thread for its share of a tile."""
+    """Registers of a thread in which its share of a tile waits."""
     if source.weights is None:
         return 0
     return _turns(source, own, threads) * source.weights.held
+
+
+def unpacking(source: Source) -> int:
+    """Registers for the weights of a piece."""
+    if source.weights is None:
+        return 0
+    return source.weights.deep * source.weights.wide * source.size // _FULL
 
 
 def read(tile: Tile, held: Any) -> Any:
@@ -44,10 +52,12 @@ def unpacked(tile: Tile, held: Any) -> Any:
     """Write what `held` has of a tile to shared memory."""
 
     def turn(weights: Weights, at: Expr, row: Expr, step: Expr) -> Any:
-        to = tir.address(tile.memory, tile.base)
-        chunk = step // tile.source.chunk
+        to, source = tir.address(tile.memory, tile.base), tile.source
+        if source.size < _FULL:
+            name = f"put_pairs<hybridc_{source.operand.dtype}, {weights.bits}>"
+            return tir.call(name, to, row, step, tir.address(held, at))
         name = f"put_weights<{weights.bits}>"
-        return tir.call(name, to, row, chunk, tir.address(held, at))
+        return tir.call(name, to, row, step // source.chunk, tir.address(held, at))
 
     return _each(tile, turn)
 

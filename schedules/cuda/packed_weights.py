@@ -29,6 +29,11 @@ class Weights:
     bits: int
 
     @property
+    def groups(self) -> int:
+        """Groups of the depth, each with scales of its own."""
+        return int(self.scales.source.shape[1])
+
+    @property
     def wide(self) -> int:
         """Columns of a piece."""
         return GPU_WIDTH
@@ -59,6 +64,5 @@ def weights(product: Product, side: Operand) -> Weights | None:
     if bits is None or int(integers.source.shape[-1]) != GPU_WIDTH:
         return None
     made = Weights(integers, scales, bits)
-    _, groups, _ = (int(extent) for extent in scales.source.shape)
-    whole = product.sizes[3] % (groups * made.deep) == 0
+    whole = product.sizes[3] % (made.groups * made.deep) == 0
     return made if whole and len(side.own) == len(product.depth) == 1 else None

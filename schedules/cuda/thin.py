@@ -5,7 +5,7 @@ multiplies them by what the few rows have there.  Lanes of a warp, warps of a bl
 cluster divide the depth; their sums meet by shuffles, and then in shared memory.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import add
 from typing import Any
@@ -24,10 +24,10 @@ Expr = Any
 
 def kernel(match: Thin, how: Thread) -> PrimFunc:
     """The kernel that computes a thin product so."""
-    return _Writer(match, how).function()
+    return Writer(match, how).function()
 
 
-class _Writer:
+class Writer:
     """Writes one kernel."""
 
     def __init__(self, match: Thin, how: Thread) -> None:
@@ -43,41 +43,49 @@ class _Writer:
         self.memory = tir.buffer(
             "sums_of_warps", shared(match, how) // WORD, match.total, "shared.dyn"
         )
-        self.sums = tir.buffer("sums", self.few * match.wide, match.total, "local")
+        self.sums = tir.buffer("sums", match.sums, match.total, "local")
         raw = "int32" if match.weights else match.total
         self.read = tir.buffer("read", match.held * how.unroll, raw, "local")
-        # What the products are made with: weights that are packed, unpacked.
+        self.own = self._own()
+
+    def _own(self) -> list[Any]:
+        """Registers beside these."""
+        match = self.match
+        # What the products are made with: of weights that are packed, integers and their scales.
         self.large = self.read
         if match.weights:
-            self.large = tir.buffer("weights", match.deep * match.wide, match.total, "local")
+            size = (match.deep + 1) * match.wide
+            self.large = tir.buffer("weights", size, match.total, "local")
         self.other = tir.buffer("other", match.deep, match.total, "local")
+        return [self.large, self.other] if match.weights else [self.other]
 
     def function(self) -> PrimFunc:
         """The whole kernel."""
-        zero = tirx.const(0, self.match.total)
-        count = self.few * self.match.wide
+        zero, count = tirx.const(0, self.match.total), self.match.sums
         zeros = tir.unrolled(count, lambda i: tirx.BufferStore(self.sums, zero, [i]), "zero")
         each = self.how.deep * self.match.deep * self.how.unroll
         walk = tir.loop(-(-self.depth // each), self._step, "step")
         body = tir.sequence([*self._ahead(), zeros, walk, self._meet(), *self._results()])
-        own = [self.large] if self.match.weights else []
-        body = tir.allocated([self.memory, self.sums, self.read, *own, self.other], body)
+        body = tir.allocated([self.memory, self.sums, self.read, *self.own], body)
         threads = ("threadIdx.x", self.thread, self.how.threads)
         launched = tir.launched([("blockIdx.x", self.block, self.count), threads], body)
         return self.match.product.func.with_body(launched)
 
     def _step(self, step: Expr) -> Any:
         """Some reads of the large side, and then their products."""
-        how, match = self.how, self.match
+        places = [self._depth(step, turn) for turn in range(self.how.unroll)]
+        reads = [self._read(k, turn) for turn, k in enumerate(places)]
+        return tir.sequence([*reads, *(self._multiply(k, turn) for turn, k in enumerate(places))])
+
+    def _depth(self, step: Expr, turn: int) -> Expr:
+        """Where a thread is along the depth."""
+        how = self.how
         lane = self.split * (how.threads // how.lanes) + self.thread // how.lanes
+        return ((step * how.unroll + turn) * how.deep + lane) * self.match.deep
 
-        def depth(turn: int) -> Expr:
-            return ((step * how.unroll + turn) * how.deep + lane) * match.deep
-
-        reads = [self._read(depth(turn), turn) for turn in range(how.unroll)]
-        return tir.sequence(
-            [*reads, *(self._multiply(depth(turn), turn) for turn in range(how.unroll))]
-        )
+    def _column(self) -> Expr:
+        """The first column of a thread."""
+        return self.first + self.thread % self.how.lanes * self.match.wide
 
     def _inside(self, k: Expr, column: Expr | None = None) -> list[Expr]:
         """What must hold lest a read goes beyond a side."""
@@ -90,8 +98,7 @@ class _Writer:
 
     def _read(self, k: Expr, turn: int) -> Any:
         """One read of the large side, as floats."""
-        match = self.match
-        column = self.first + self.thread % self.how.lanes * match.wide
+        match, column = self.match, self._column()
         at = tir.number(turn * match.held)
         if match.weights:
             return self._packed(match.weights, column, k, tir.address(self.read, at))
@@ -109,12 +116,13 @@ class _Writer:
         return tir.call("load_weights", to, *map(tirx.address_of, loads), valid)
 
     def _unpacked(self, turn: int) -> list[Any]:
-        """The weights of a read, as they are multiplied."""
-        if self.match.weights is None:
+        """The integers of a read as they are multiplied, and their scales behind them."""
+        match = self.match
+        if match.weights is None:
             return []
-        places = (self.large, 0), (self.read, turn * self.match.held)
-        name = f"unpack_weights<{self.match.weights.bits}>"
-        return [tir.call(name, *(tir.address(b, tir.number(i)) for b, i in places))]
+        read = self.read, turn * match.held
+        places = (f"integers<{match.weights.bits}>", 0), ("scales", match.deep * match.wide)
+        return [called(name, [(self.large, at), read]) for name, at in places]
 
     def _axes(self, side: Operand, own: Expr, k: Expr) -> tuple[dict[Any, Expr], list[Expr]]:
         """The axes at a place of a side, and what must hold there."""
@@ -168,9 +176,12 @@ class _Writer:
     def _added(self, f: int, at: int) -> list[Any]:
         match = self.match
         if match.packed:
-            name = f"dot_{match.few.dtype}_{match.many.dtype}"
-            places = ((self.sums, f), (self.other, 0), (self.read, at))
-            return [tir.call(name, *(tir.address(b, tir.number(i)) for b, i in places))]
+            places = [(self.sums, f), (self.other, 0), (self.read, at)]
+            return [called(f"dot_{match.few.dtype}_{match.many.dtype}", places)]
+        if match.weights:
+            places = [(self.sums, f * match.wide), (self.other, 0), (self.large, 0)]
+            places.append((self.large, match.deep * match.wide))
+            return [called(f"dot_weights<{match.weights.bits}>", places)]
         pairs = [(d, w) for d in range(match.deep) for w in range(match.wide)]
         found: list[Any] = []
         for d, w in pairs:
@@ -262,3 +273,8 @@ class _Writer:
         }
         indices, value = match.product.store(axes, tirx.BufferLoad(held, [tir.number(0)]))
         return tirx.BufferStore(match.product.output, value, indices)
+
+
+def called(name: str, places: Sequence[tuple[Any, int]]) -> Any:
+    """A call of a function with elements of buffers."""
+    return tir.call(name, *(tir.address(buffer, tir.number(at)) for buffer, at in places))

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from hybridc.compiler.cuda.gpu import WARP
+from hybridc.compiler.cuda.gpu import WARP, Gpu
 from hybridc.compiler.interfaces import Match
 from hybridc.schedules.cuda import operands
 from hybridc.schedules.cuda.operands import CHUNK_BYTES
@@ -15,6 +15,9 @@ from hybridc.schedules.loops import access
 # What a load of 16 bytes brings: neighbours along the depth, or of the own axis; or no neighbours.
 Along = Literal["depth", "own", "none"]
 WORD = 4  # bytes of a sum
+# On tensor cores: lanes side by side along the columns, the others of a warp along the depth; and
+# a lane's sums.
+LANES, BESIDE, SUMS = 8, 4, 8
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,27 @@ class Thin(Match):
 
     @property
     def chunk(self) -> int:
-        """Elements in 16 bytes: of the few where weights are packed."""
-        return CHUNK_BYTES // operands.size_of(self.few if self.weights else self.many)
+        """Elements in 16 bytes; of packed weights, what is read of the few beside a piece."""
+        if self.weights:
+            return min(CHUNK_BYTES // operands.size_of(self.few), self.weights.deep)
+        return CHUNK_BYTES // operands.size_of(self.many)
+
+    @property
+    def tensor(self) -> bool:
+        """Whether tensor cores multiply what is unpacked.
+
+        The few are of 16 bits then, and lanes along the depth have pieces of one group.
+        """
+        if self.weights is None:
+            return False
+        kind = self.few.dtype
+        known = kind == "float16" or (kind == "bfloat16" and "mma.bf16" in self.gpu.features)
+        return known and self.sizes[3] // self.weights.groups % (BESIDE * self.weights.deep) == 0
+
+    @property
+    def gpu(self) -> Gpu:
+        """The GPU that it is for."""
+        return self.target.device
 
     @property
     def size(self) -> int:
@@ -56,8 +78,13 @@ class Thin(Match):
         return self.size == 1 and self.along == self.lies(self.few) == "depth"
 
     @property
+    def sums(self) -> int:
+        """Sums of a thread: tensor cores always have those of eight rows."""
+        return SUMS if self.tensor else self.few.extent * self.wide
+
+    @property
     def held(self) -> int:
-        """Registers for what is read at once."""
+        """Registers for what is read of the large side at once."""
         if self.weights:
             return self.weights.held
         return CHUNK_BYTES // WORD if self.packed else self.deep * self.wide

@@ -41,7 +41,7 @@ _COPY_INSTRUCTIONS = 4
 _CONDITION_INSTRUCTIONS = 2
 _ELEMENT_INSTRUCTIONS = 8
 _PIECE_INSTRUCTIONS = 16
-_WEIGHT_INSTRUCTIONS = 3
+_WEIGHT_INSTRUCTIONS = {4: 3, 2: 2}  # of so many bytes
 _PACE = 5
 _CONTENTION = 0.08
 # Cycles until the first tiles are there and the sums are written.
@@ -145,11 +145,13 @@ def _crowded(cut: Cut, point: Point) -> bool:
 
 def registers(cut: Cut, point: Point) -> int:
     """Registers of a thread, about."""
-    own = sum(cut.compute.registers(point["warp_rows"], point["warp_columns"]))
+    sums, *operands = cut.compute.registers(point["warp_rows"], point["warp_columns"])
     sides = zip(cut.sources, (point["rows"], point["columns"]), strict=True)
     threads = tiling(point).threads
     held = sum(packed_tiles.registers(source, length, threads) for source, length in sides)
-    return own + held + _OTHER_REGISTERS
+    # What is unpacked lies where operands did.
+    beside = max(sum(operands), *map(packed_tiles.unpacking, cut.sources))
+    return sums + beside + held + _OTHER_REGISTERS
 
 
 def default(cut: Cut) -> Point:
@@ -245,7 +247,7 @@ def _copying(source: Source) -> int:
     """Instructions for a copy."""
     if source.weights is not None:
         unpacked = source.weights.deep * source.weights.wide
-        return _PIECE_INSTRUCTIONS + _WEIGHT_INSTRUCTIONS * unpacked
+        return _PIECE_INSTRUCTIONS + _WEIGHT_INSTRUCTIONS[source.size] * unpacked
     if source.how == "elements":
         return _ELEMENT_INSTRUCTIONS
     return _COPY_INSTRUCTIONS + (0 if source.condition is None else _CONDITION_INSTRUCTIONS)
