@@ -53,12 +53,12 @@ def _line(step: str) -> None:
 
 
 def _sometimes() -> Tell:
-    """Tell the first step, and of the others one in so many seconds."""
-    told: list[float] = []
+    """Tell a step once in so many seconds: none of what is short, or is refused at once."""
+    told = [time.monotonic()]
 
     def tell(step: str) -> None:
         now = time.monotonic()
-        if not told or now - told[-1] >= _PAUSE:
+        if now - told[-1] >= _PAUSE:
             told[:] = [now]
             _line(step)
 

@@ -49,10 +49,10 @@ def test_each_option_that_another_compiler_has_is_one_of_ours() -> None:
 def test_progress_is_told_now_and_then_where_nobody_watches(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([5.0, 8.0, 16.0, 17.0])
+    clock = iter([5.0, 8.0, 16.0, 17.0, 30.0])
     monkeypatch.setattr(_output, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     every: list[tuple[str, dict[str, Any]]] = [
-        ("a\nc\n", {"now_and_then": True}),
+        ("b\nd\n", {"now_and_then": True}),
         ("a\nb\nc\nd\n", {"now_and_then": True, "verbose": True}),
         ("", {"now_and_then": True, "quiet": True}),
         ("", {}),
