@@ -51,7 +51,8 @@ def test_lower_precisions_are_held_to_what_rounding_explains(fuzzer: Any, dtype:
     feed = {"x": draw.standard_normal((1, 4, 6, 7)).astype(np.float32)}
     assert fuzzer.verdict(model, feed, dtype=dtype) == ("pass", "")
     rounded = fuzzer.rounded_reference
-    wanted, near = ReferenceEvaluator(model).run(None, feed), rounded.run(model, feed, dtype)
+    wanted: Any = ReferenceEvaluator(model).run(None, feed)
+    near = rounded.run(model, feed, dtype)
     error = np.abs(wanted[0] - near[0]).max()
     assert 0 < error < 0.5 * np.abs(wanted[0]).max()
     off = [wanted[0] + 7 * error + 0.02 * np.abs(wanted[0]).max()]

@@ -133,8 +133,14 @@ def test_a_window_convolves_with_the_dequantised_weights(bits: int) -> None:
     w = draw.standard_normal((16, 6, 3, 2)).astype(np.float32)
 
     def build(weight: Array = w) -> Any:
-        how = {"strides": [1, 2], "pads": [1, 0, 2, 1], "dilations": [2, 1], "group": 2}
-        return model([helper.make_node("Conv", ["x", "w"], ["y"], **how)], 2, 12, 9, 8, w=weight)
+        how: dict[str, Any] = {
+            "strides": [1, 2],
+            "pads": [1, 0, 2, 1],
+            "dilations": [2, 1],
+            "group": 2,
+        }
+        convolution = helper.make_node("Conv", ["x", "w"], ["y"], **how)
+        return model([convolution], 2, 12, 9, 8, w=weight)
 
     module, context, _ = lowered(
         build, f"layout,fold-constants,quantize-weights{{bits={bits} group=16}}"
@@ -145,8 +151,8 @@ def test_a_window_convolves_with_the_dequantised_weights(bits: int) -> None:
     wide = group_quantization.quantize(matrix, bits, 16).dequantized()
     dequantised = wide.reshape(3, 2, 6, 16).transpose(3, 2, 0, 1)
     session = onnxruntime.InferenceSession(build(dequantised).SerializeToString())
-    (wanted,) = session.run(None, {"x": x})
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    answers: Any = session.run(None, {"x": x})
+    np.testing.assert_allclose(got, answers[0], rtol=1e-4, atol=1e-5)
     assert context.lowered == {"nn.conv2d": 1}
 
 

@@ -195,4 +195,4 @@ def test_a_reference_that_was_released_answers_again(monkeypatch: pytest.MonkeyP
     for _ in range(2):
         assert run({"x": np.ones(3, np.float32)})[0].tolist() == [2, 2, 2]
         run.release()
-        assert run._session is None
+        assert run._session is None  # pyright: ignore[reportPrivateUsage]
