@@ -129,7 +129,7 @@ def work_cycles(work: Work, choice: Cut, target: Target) -> float:
 def _from_afar(work: Work, choice: Cut, first: int, compute: float, target: Target) -> float:
     """Cycles with what no core's own cache holds when the kernel starts.
 
-    That are the weights of the chunks that a thread sees for the `first` time, and the memory in
+    These are the weights of the chunks that a thread sees for the `first` time, and the memory in
     which it transforms and multiplies: other kernels have used it since.
     """
     machine = target.machine
