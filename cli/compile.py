@@ -137,7 +137,8 @@ def command(
     from hybridc.compiler.configuration import presets
     from hybridc.compiler.configuration.config import HybridConfig
 
-    with results_alone(), progress(verbose) as tell:
+    tunes = plain["trials"] is not None  # which takes minutes
+    with results_alone(), progress(verbose, now_and_then=tunes) as tell:
         config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
         options = presets.options(
             config,

@@ -3,9 +3,8 @@
 import json
 import sqlite3
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +12,9 @@ from typing import Any
 import faulty_rule
 import pytest
 import tvm
-from fake_pool import FakeBench, FakePool, made
+from fake_pool import FakePool, made
 
+from hybridc.cli import _output
 from hybridc.cli import main as entry
 from hybridc.compiler import driver, pipeline, strategies
 from hybridc.compiler.artifact import Artifact
@@ -23,10 +23,9 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import LogError, PluginError
-from hybridc.compiler.interfaces import Point, Trial
-from hybridc.compiler.log import access, keys
+from hybridc.compiler.interfaces import Trial
+from hybridc.compiler.log import access
 from hybridc.compiler.log.access import open_log
-from hybridc.compiler.log.lookup import Hit
 from hybridc.compiler.log.record import Verdict
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.measurement.measure import Samples
@@ -34,7 +33,6 @@ from hybridc.compiler.orchestration import digests
 from hybridc.compiler.orchestration.steering import Steering
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.tuning import in_model, run_off, session
-from hybridc.compiler.tuning.outcome import Keep, Measured
 from hybridc.compiler.tuning.plan import Budget, Tuning
 from hybridc.compiler.tuning.tuner import Tuner
 
@@ -49,13 +47,19 @@ def compiled(
 ) -> dict[str, Any]:
     call = ["compile", str(model), "-o", str(out), "--json", "--threads", "1", *options]
     assert entry.run(call) == 0, capsys.readouterr().err
-    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    assert bool(said.err) == ("--trials" in options)
+    found: dict[str, Any] = json.loads(said.out)
     return found
 
 
 def test_a_compilation_tunes_and_the_next_one_knows(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(_output, "_PAUSE", 0.0)
     log, out = tmp_path / "log.sqlite", tmp_path / "tiny.hyb"
     first = compiled(tiny_model, out, capsys, "--trials", "3", "--log", str(log))
     with open_log(str(log), readonly=True) as opened:
@@ -235,42 +239,6 @@ def test_a_log_in_parquet_needs_pyarrow(
     call = ["log", "export", str(tmp_path / "x.parquet"), "--log", str(tmp_path / "log.sqlite")]
     assert entry.run(call) == 2
     assert "pip install 'hybridc[parquet]'" in capsys.readouterr().err
-
-
-@dataclass
-class LuckyPool(FakePool):
-    """The first time that it measures a point says 40 % less than it takes, but for the default."""
-
-    def measure(
-        self, bench: FakeBench, points: Sequence[Point], incumbent: float | None, keep: Keep
-    ) -> None:
-        def luckily(measured: Measured) -> None:
-            lucky = self.points.count(measured.point) == 1
-            shorter = tuple(seconds * (0.6 if lucky else 1.0) for seconds in measured.seconds)
-            keep(replace(measured, seconds=shorter + shorter * (not lucky)))
-
-        super().measure(bench, points, incumbent, luckily)
-
-
-def test_a_winner_by_luck_is_measured_again(plugin: Path, tmp_path: Path) -> None:
-    """All points but the default are slower; each seems faster once."""
-    with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
-        pool: Any = LuckyPool()
-        strategy = strategies.catalogue().create("random")
-
-        def tune() -> list[int]:
-            Tuner(made(plugin), opened, strategy, pool, Budget(3)).run()
-            return [count for count in Counter(map(str, pool.points)).values() if count > 1]
-
-        assert 2 <= len(tune()) <= 1 + run_off.MOST  # the default, and some that seemed to win
-        (task,) = made(plugin)
-        target, toolchain = keys.of_target(task.kernel.target), keys.of_toolchain()
-        found = opened.lookup(task.workload.key, target, toolchain)
-        assert isinstance(found, Hit)
-        assert found.record.point == faulty_rule.point("fine")  # the default after all
-        measured = len(pool.points)
-        tune()
-        assert len(pool.points) == measured  # what is confirmed stays so
 
 
 @pytest.mark.parametrize(
