@@ -11,18 +11,20 @@ smallest model that fails the same way, and written with a line that shows it ag
 `hybridc conformance --json`, for benchmarks/conformance_page.py.
 
 In a lower precision (`--dtype bf16`) answers are held to what rounding explains (see
-rounded_reference.py), and models without a product that can be lowered are unsupported.
+rounded_reference.py), and models without a product that can be lowered are unsupported.  With
+`--target avx2`, or TVM JSON that names a CPU, code is that of an older CPU, which this one runs.
 """
 
 import argparse
 import itertools
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -63,8 +65,23 @@ class Drawn:
     outputs: Sequence[Any] | None = None
 
 
+@dataclass(frozen=True)
+class How:
+    """What models are compiled for: a precision, and a CPU whose code this one runs."""
+
+    dtype: str = FULL
+    target: str = "cpu"
+
+    @property
+    def others(self) -> Mapping[str, str]:
+        """What is not as by default, by the names of the command line's options."""
+        default = How()
+        named = asdict(self).items()
+        return {name: value for name, value in named if value != getattr(default, name)}
+
+
 def verdict(
-    proto: Any, feed: Feed, second: Sequence[Any] | None = None, dtype: str = FULL
+    proto: Any, feed: Feed, second: Sequence[Any] | None = None, how: How = How()
 ) -> tuple[str, str]:
     """What becomes of a model: `pass`, `unstable`, `unsupported`, `error` or `wrong`, and why.
 
@@ -75,21 +92,26 @@ def verdict(
     if wanted is None or other is None or _differ(wanted, other):
         return "unstable", "ONNX Runtime and another implementation do not agree"
     try:
-        data = [feed] * _SAMPLES if dtype in CALIBRATED else None
-        settings = plans.Options(verify="off", threads=1, dtype=dtype, calibration=data)
-        outcome = driver.compile_source(proto, settings)
+        outcome = driver.compile_source(proto, _settings(feed, how))
         got = InferenceSession(outcome.artifact, 1).run(None, feed)
     except ModelError as error:
         return "unsupported", str(error)
     except HybridcError as error:
-        nothing = dtype != FULL and "changes nothing in this model" in str(error)
+        nothing = how.dtype != FULL and "changes nothing in this model" in str(error)
         return "unsupported" if nothing else "error", str(error)
-    if dtype == FULL:
+    if how.dtype == FULL:
         differs = _differ(wanted, got)
     else:
-        rounded = rounded_reference.run(proto, feed, dtype)
-        differs = rounded_reference.unexplained(wanted, rounded, got, dtype)
+        rounded = rounded_reference.run(proto, feed, how.dtype)
+        differs = rounded_reference.unexplained(wanted, rounded, got, how.dtype)
     return ("wrong", differs) if differs else ("pass", "")
+
+
+def _settings(feed: Feed, how: How) -> plans.Options:
+    data = [feed] * _SAMPLES if how.dtype in CALIBRATED else None
+    return plans.Options(
+        verify="off", threads=1, dtype=how.dtype, target=how.target, calibration=data
+    )
 
 
 def _runtime(proto: Any, feed: Feed) -> Any:
@@ -145,11 +167,11 @@ def _random_feed(proto: Any) -> Feed:
     return random_feed(tuple(specs))
 
 
-def reduced(proto: Any, kind: str, dtype: str = FULL) -> Any:
+def reduced(proto: Any, kind: str, how: How) -> Any:
     """The smallest model found that fails alike, on random inputs; the model where none does."""
 
     def fails(candidate: Any) -> bool:
-        return verdict(candidate, _random_feed(candidate), dtype=dtype)[0] == kind
+        return verdict(candidate, _random_feed(candidate), how=how)[0] == kind
 
     whole = onnx.shape_inference.infer_shapes(proto)
     if not fails(whole):
@@ -166,13 +188,15 @@ def main() -> int:
     parser.add_argument("--generator", choices=("own", "nnsmith"), default="own")
     parser.add_argument("--interpreter", default=sys.executable, help="a Python with NNSmith")
     parser.add_argument("--dtype", choices=(FULL, *rounded_reference.ROUNDINGS), default=FULL)
+    parser.add_argument("--target", default="cpu", help="a CPU whose code this one runs")
     parser.add_argument("--output", type=Path, help="a folder for what fails, reduced")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="results by now")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     own = options.generator == "own"
     settings = f"nodes={options.nodes}" if own else f"generator=nnsmith,nodes={options.nodes}"
-    settings += "" if options.dtype == FULL else f",dtype={options.dtype}"
+    how = How(options.dtype, options.target)
+    settings += "".join(f",{name}={value}" for name, value in how.others.items())
     kept = Record(options.resume, f"random-models{{{settings}}}")
     with tempfile.TemporaryDirectory(prefix="hybridc-") as folder:
         drawn = (
@@ -180,7 +204,7 @@ def main() -> int:
             if own
             else _by_nnsmith(options.interpreter, options.seed, options.nodes, Path(folder))
         )
-        results = list(islice(_results(drawn, kept, options), options.count))
+        results = list(islice(_results(drawn, kept, how, options.output), options.count))
     found = summary.of(kept.suite, results, options.count, core=False)
     sys.stdout.write(f"{json.dumps(found.to_json()) if options.json else found.text()}\n")
     return 0 if found.passed() == options.count else 1
@@ -221,32 +245,34 @@ def _read(path: Path) -> Drawn:
     return Drawn(f"seed {path.stem}", proto, feed, outputs)
 
 
-def _results(drawn: Iterator[Drawn], kept: Record, options: Any) -> Iterator[Result]:
+def _results(
+    drawn: Iterator[Drawn], kept: Record, how: How, output: Path | None
+) -> Iterator[Result]:
     """What becomes of one model after the other; those that do not count are left out."""
     for each in drawn:
         if each.name not in kept.results:
             start = time.perf_counter()
-            kind, reason = verdict(each.proto, each.feed, each.outputs, options.dtype)
+            kind, reason = verdict(each.proto, each.feed, each.outputs, how)
             if kind == "unstable":
                 continue
             seconds = round(time.perf_counter() - start, 3)
             kept.add(Result(each.name, "random", Verdict(kind), reason, seconds=seconds))
             if kind != "pass":
                 sys.stderr.write(f"{each.name}: {kind}: {reason[:200]}\n")
-                if options.output:
+                if output:
                     number = each.name.split()[-1]
-                    path = options.output / f"{kind}-{number}.onnx"
-                    _write(each.proto, kind, path, options.dtype)
+                    _write(each.proto, kind, output / f"{kind}-{number}.onnx", how)
         yield kept.results[each.name]
 
 
-def _write(proto: Any, kind: str, path: Path, dtype: str) -> None:
+def _write(proto: Any, kind: str, path: Path, how: How) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    small = reduced(proto, kind, dtype)
+    small = reduced(proto, kind, how)
     onnx.save(small, path)
     operators = ", ".join(node.op_type for node in small.graph.node)
-    how = "" if dtype == FULL else f" --dtype {dtype}"
-    sys.stderr.write(f"  {path} ({operators}): hybridc compile {path}{how} --verify each\n")
+    again = [f"--{name}={value}" for name, value in how.others.items()]
+    command = shlex.join(["hybridc", "compile", str(path), *again, "--verify", "each"])
+    sys.stderr.write(f"  {path} ({operators}): {command}\n")
 
 
 if __name__ == "__main__":

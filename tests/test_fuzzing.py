@@ -49,7 +49,7 @@ def test_lower_precisions_are_held_to_what_rounding_explains(fuzzer: Any, dtype:
     nodes = [node("Conv", "x w", "a"), node("Relu", "a", "b"), node("MatMul", "b m", "y")]
     model = build(nodes, [("x", FLOAT, (1, 4, 6, 7))], [("y", FLOAT, (1, 8, 4, 16))], constants)
     feed = {"x": draw.standard_normal((1, 4, 6, 7)).astype(np.float32)}
-    assert fuzzer.verdict(model, feed, dtype=dtype) == ("pass", "")
+    assert fuzzer.verdict(model, feed, how=fuzzer.How(dtype)) == ("pass", "")
     rounded = fuzzer.rounded_reference
     wanted: Any = ReferenceEvaluator(model).run(None, feed)
     near = rounded.run(model, feed, dtype)
@@ -77,12 +77,15 @@ def test_what_fails_is_reduced(fuzzer: Any, monkeypatch: Any, tmp_path: Path, ca
     real = fuzzer.driver.compile_source
     monkeypatch.setattr(fuzzer.driver, "compile_source", broken)
     monkeypatch.setattr(fuzzer.random_operators, "model", lambda *_: chain())
-    monkeypatch.setattr(sys, "argv", ["fuzz", "--count", "1", "--output", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["fuzz", "--count", "1", "--output", str(tmp_path), "--target", "avx2"]
+    )
     assert fuzzer.main() == 1
     said = capsys.readouterr().err
     assert "seed 0: error: no Tanh today" in said
-    assert "(Tanh): hybridc compile" in said
-    assert [each.op_type for each in onnx.load(tmp_path / "error-0.onnx").graph.node] == ["Tanh"]
+    small = tmp_path / "error-0.onnx"
+    assert f"(Tanh): hybridc compile {small} --target=avx2 --verify each" in said
+    assert [each.op_type for each in onnx.load(small).graph.node] == ["Tanh"]
 
 
 def test_wrong_answers_are_seen(fuzzer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
