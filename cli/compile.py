@@ -137,8 +137,7 @@ def command(
     from hybridc.compiler.configuration import presets
     from hybridc.compiler.configuration.config import HybridConfig
 
-    tunes = plain["trials"] is not None  # which takes minutes
-    with results_alone(), progress(verbose, now_and_then=tunes) as tell:
+    with results_alone(), progress(verbose, now_and_then=plain["trials"] is not None) as tell:
         config = HybridConfig(**_steering.fields({**plain, "plugin": plugin}))
         options = presets.options(
             config,
