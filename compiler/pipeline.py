@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hybridc.compiler import pipelines, plugin
-from hybridc.compiler.errors import HybridcError, PassError, PluginError, hint
+from hybridc.compiler.errors import HybridcError, InputError, PassError, PluginError, hint
 from hybridc.compiler.interfaces import Context, IRModule, Pass, ScheduleRule
 from hybridc.compiler.pipelines import PIPELINES
 from hybridc.compiler.target import CPU, CUDA
@@ -96,12 +96,17 @@ def run(
     context: Context,
     instruments: Sequence[Instrument] = (),
 ) -> IRModule:
-    """Apply the passes one by one; a failure names the pass and those before it."""
+    """Apply the passes one by one; a failure names the pass and those before it.
+
+    What the user has to give otherwise is no failure: such an error names the pass alone.
+    """
     for index, step in enumerate(steps):
         for instrument in instruments:
             instrument.before(step, module)
         try:
             after = _apply(step, module, context)
+        except InputError as error:
+            raise type(error)(f"pass {plugin.text(step)}: {error}") from error
         except HybridcError as error:
             raise type(error)(f"{_where(steps, index)}: {error}") from error
         except Exception as error:

@@ -121,7 +121,6 @@ def test_an_empty_pipeline_gives_the_module_back(module: Any, context: Context) 
     ("step", "kind", "message"),
     [
         (Crash(), PassError, "ValueError: first line"),
-        (Refuse(), ModelError, "operator Foo is not supported"),
         (Demand(), PassError, "it wants loop nests, main is a graph"),
         (Promise(), PassError, "a dropout is left in main"),
         (Lie(), PassError, "it changed the module that it was given; passes return a new one"),
@@ -140,6 +139,13 @@ def test_a_failure_names_the_passes_before_it(module: Any, context: Context) -> 
     message = "pass crash{depth=2} failed (after keep,keep{depth=3}): ValueError: first line"
     with fails(PassError, message):
         pipeline.run(steps, module, context)
+
+
+def test_what_a_pass_cannot_take_is_told_without_the_passes_before(
+    module: Any, context: Context
+) -> None:
+    with fails(ModelError, f"pass {plugin.text(Refuse())}: operator Foo is not supported"):
+        pipeline.run((Keep(), Refuse()), module, context)
 
 
 def test_the_cause_of_a_failure_is_kept(module: Any, context: Context) -> None:
