@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kernel_builders import Builder
 from hybridc.compiler import pipeline, plugin
 from hybridc.compiler.cuda import resources, toolchain, wgmma
 from hybridc.compiler.interfaces import NotApplicable
-from hybridc.schedules.cuda import warpgroups
+from hybridc.schedules.cuda import tiles, warpgroups
 
 RULE = {plugin.name_of(type(rule)): rule for rule in pipeline.rules(device="cuda")}[
     "cuda-wgmma-matmul"
@@ -32,6 +33,7 @@ POINTS = (
     {"rows": 128, "columns": 256, "stages": 2, "splits": 1},
     {"rows": 64, "columns": 128, "stages": 3, "splits": 2},
     {"rows": 64, "columns": 64, "stages": 4, "splits": 1},
+    {"rows": 192, "columns": 192, "stages": 3, "splits": 1},
 )
 
 
@@ -115,7 +117,7 @@ def test_other_architectures_have_no_warpgroups(arch: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("columns", [64, 256])
+@pytest.mark.parametrize("columns", [64, 192, 256])
 def test_the_assembler_takes_every_width_without_spills(columns: int) -> None:
     device = gpu("sm_90a")
     (func,) = product([512, 512], [512, 1024], "bfloat16")(device)
@@ -126,6 +128,20 @@ def test_the_assembler_takes_every_width_without_spills(columns: int) -> None:
     log = toolchain.find().compile(source, "sm_90a").log
     assert "serializ" not in log
     assert all(usage.spilled == 0 for usage in resources.read_log(log).values())
+
+
+@pytest.mark.parametrize(
+    "shape", [(4096, 2304, 768), (4096, 768, 3072), (6304, 768, 768), (6272, 1024, 256)]
+)
+def test_tiles_are_as_many_as_multiprocessors_have_turns(shape: tuple[int, int, int]) -> None:
+    """Of BERT, ViT and ResNet-50 at batch 32: hardly a multiprocessor waits for the last tiles."""
+    rows, columns, depth = shape
+    device = gpu("nvidia/h100")
+    (func,) = product([rows, depth], [depth, columns], "float16")(device)
+    match: Any = RULE.match(func, device)
+    cutting = tiles.tiling(RULE.default(match, device))
+    blocks, sms = prod(cutting.blocks(match.product)), device.device.sms
+    assert blocks / (-(-blocks // sms) * sms) > 0.9
 
 
 _DESCRIBED = """

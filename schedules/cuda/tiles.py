@@ -119,7 +119,7 @@ def canonical(cut: Cut, point: Point) -> Point:
         made[side] //= 2
     while tiling(made).threads > MOST_THREADS or _crowded(cut, made):
         side = "rows" if made["rows"] >= made["columns"] else "columns"
-        made[side] //= 2
+        made[side] = max(length for length in cut.compute.sides().block if length < made[side])
         made[f"warp_{side}"] = min(made[f"warp_{side}"], made[side])
     while tiling(made).shared > cut.gpu.shared_per_block and made["stages"] > 2:
         made["stages"] -= 1
