@@ -130,6 +130,8 @@ CUDA: Pipeline = (
     ("fuse", "epilogues join the kernel that feeds them: fewer launches and trips to memory"),
     ("schedule", "each kernel gets its rule's default point; needs the fused loop nests"),
     ("fast-math", "1 + erf in half the instructions; after rules, which know erf as elementwise"),
+    ("guard-division", "a GPU's integers divided by 0 are anything; rules know plain divisions"),
+    ("shield-floats", "TVM's lowering simplifies floats like integers; nothing matches them later"),
     ("allocate", "kernels write into buffers that are passed in"),
     (
         "lift-workspaces",
@@ -144,6 +146,8 @@ MINIMAL_CUDA: Pipeline = (
     ("widen-types", "types that code generation lacks"),
     ("legalize", "every operator becomes a loop nest"),
     ("schedule", "each kernel is bound to threads, without which it cannot run on a GPU"),
+    ("guard-division", "a GPU's integers divided by 0 are anything"),
+    ("shield-floats", "TVM's lowering simplifies floats like integers"),
     ("allocate", "kernels write into buffers that are passed in"),
     (
         "lift-workspaces",

@@ -12,6 +12,8 @@ from cuda_models import residual_network, transformer
 from kernel_builders import floats, op, operator
 from test_cuda_attention import CASES as ATTENTION
 from test_cuda_products import BYTES
+from test_cuda_weights import made as packed
+from test_cuda_wgmma import POINTS
 from test_cuda_windows import WINDOWS
 
 from hybridc.compiler import driver, frontend, pipeline, target
@@ -25,6 +27,7 @@ from hybridc.compiler.model import random_feed
 from hybridc.compiler.offload.backend import backends
 from hybridc.compiler.session import InferenceSession
 from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.schedules.cuda_wgmma_matmul import CudaWgmmaMatmul
 
 pytestmark = pytest.mark.gpu
 KERNELS: dict[str, Any] = {
@@ -54,27 +57,73 @@ _WEIGHED, _SHARE = 2e-3, 1e-4
 SHARES = {"fp32": 1e-4, "tf32": 5e-3, "fp16": 5e-3, "bf16": 3e-2}
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_on_the_device_at_several_points(name: str) -> None:
+def at_points(func: Any, arrays: list[Any], wanted: list[Any], points: int, share: float) -> None:
+    """What every rule that takes a kernel computes, at its default and so many points drawn."""
+    here = target.parse("cuda")
+    for rule in pipeline.rules(device="cuda"):
+        match: Any = rule.match(func, here)
+        if isinstance(match, NotApplicable):
+            continue
+        for point in sample(rule.knobs(match), rule.default(match, here), points):
+            at(rule, match, point, (arrays, wanted, share))
+
+
+def at(rule: Any, match: Any, point: Any, what: tuple[list[Any], list[Any], float]) -> None:
+    """What a rule computes at one point; only arrays of which something is wanted are compared."""
     import tvm
 
-    here = target.parse("cuda")
-    device = runtime.device(0)
-    share = _WEIGHED if "attention" in name else _SHARE
-    for func in KERNELS[name](here):
+    arrays, wanted, share = what
+    made = compile_kernel(rule.schedule(match, point).mod["main"], target.parse("cuda"))
+    tensors = [to_tensor(array).copyto(runtime.device(0)) for array in arrays]
+    made["main"](*tensors)
+    for tensor, right in zip(tensors[-len(wanted) :], wanted, strict=True):
+        got = tensor.copyto(tvm.cpu())
+        close(
+            to_numpy(got, np.dtype(str(got.dtype))), right, share, f"{type(rule).__name__} {point}"
+        )
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_on_the_device_at_several_points(name: str) -> None:
+    for func in KERNELS[name](target.parse("cuda")):
         arrays = feed(func)
-        wanted = reference(func, arrays)
-        for rule in pipeline.rules(device="cuda"):
-            match: Any = rule.match(func, here)
-            if isinstance(match, NotApplicable):
-                continue
-            for point in sample(rule.knobs(match), rule.default(match, here), 3):
-                made = compile_kernel(rule.schedule(match, point).mod["main"], here)
-                tensors = [to_tensor(array).copyto(device) for array in arrays]
-                made["main"](*tensors)
-                for tensor, right in zip(tensors, wanted, strict=True):
-                    got = to_numpy(tensor.copyto(tvm.cpu()), right.dtype)
-                    close(got, right, share, f"{type(rule).__name__} {point}")
+        share = _WEIGHED if "attention" in name else _SHARE
+        at_points(func, arrays, reference(func, arrays), 3, share)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("rows", [1, 7, 20, 200])
+def test_packed_weights_on_the_device(rows: int, bits: int, dtype: str) -> None:
+    """Few rows on CUDA cores or tensor cores, many by tiles that are unpacked on their way."""
+    here = target.parse("cuda")
+    func, arrays, right = packed((rows,), 768, 520, bits, 32, dtype)
+    pairs = ((rule, rule.match(func, here)) for rule in pipeline.rules(device="cuda"))
+    rule, found = next(pair for pair in pairs if not isinstance(pair[1], NotApplicable))
+    match: Any = found
+    for point in sample(rule.knobs(match), rule.default(match, here), 1):
+        at(rule, match, point, (arrays, [right], _SHARE))
+
+
+@pytest.mark.parametrize("knobs", POINTS, ids=lambda knobs: f"{knobs['rows']}x{knobs['columns']}")
+def test_tiles_of_every_width_on_the_device(knobs: Any) -> None:
+    here, rule = target.parse("cuda"), CudaWgmmaMatmul()
+    (func,) = product([600, 200], [200, 520], "float16")(here)
+    match: Any = rule.match(func, here)
+    if isinstance(match, NotApplicable):
+        pytest.skip(match.reason)
+    arrays = feed(func)
+    point = rule.canonical(match, {**rule.default(match, here), **knobs})
+    at(rule, match, point, (arrays, reference(func, arrays), _SHARE))
+
+
+def test_nan_passes_on_the_device() -> None:
+    """By the instruction that keeps it, in float32, and by comparisons in float16."""
+    for dtype in ("float32", "float16"):
+        (func,) = operator(op.nn.relu, ((4, 64), dtype))(target.parse("cuda"))
+        arrays = feed(func)
+        arrays[0][1, ::3] = np.nan
+        at_points(func, arrays, [np.maximum(arrays[0], 0)], 1, 0)
 
 
 @pytest.mark.parametrize("dtype", SHARES)

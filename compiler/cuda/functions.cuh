@@ -1,4 +1,4 @@
-// Functions of numbers that are shorter where they stand than CUDA's own.
+// Functions of numbers that CUDA has none of, or longer ones.
 
 // 1 + erf(x), or half of that: `most` is what it comes to.  erfc(y) = 2^P(y) for y >= 0, and P(0) = 0: a
 // polynomial of least error times erfc(y) up to 4, beyond which erfc is no part of 1, by linear
@@ -18,3 +18,17 @@ HYBRIDC_INLINE float hybridc_plus_erf(float x) {
   float beyond = hybridc_exp2(most == 1 ? fmaf(power, y, -1.0f) : power * y);
   return x < 0.0f ? beyond : most - beyond;
 }
+
+// The largest and the least of two numbers, NaN where one of them is; CUDA's own of integers of two
+// types.
+#define HYBRIDC_EXTREME(NAME, BEYOND)                   \
+  template <class T>                                    \
+  HYBRIDC_INLINE T hybridc_##NAME(T a, T b) {           \
+    return a BEYOND b || a != a ? a : b;                \
+  }                                                     \
+  template <class A, class B>                           \
+  HYBRIDC_INLINE auto hybridc_##NAME(A a, B b) {        \
+    return NAME(a, b);                                  \
+  }
+HYBRIDC_EXTREME(max, >)
+HYBRIDC_EXTREME(min, <)

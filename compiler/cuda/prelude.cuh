@@ -108,6 +108,21 @@ HYBRIDC_INLINE float hybridc_exp2(float power) {
   return made;
 }
 
+#if __CUDA_ARCH__ >= 800
+// See `functions.cuh`, which has them of all types, in more instructions.
+HYBRIDC_INLINE float hybridc_max(float a, float b) {
+  float made;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(made) : "f"(a), "f"(b));
+  return made;
+}
+
+HYBRIDC_INLINE float hybridc_min(float a, float b) {
+  float made;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(made) : "f"(a), "f"(b));
+  return made;
+}
+#endif
+
 // These are computed here, not behind what is waited for next.
 template <int count>
 HYBRIDC_INLINE void hybridc_now(float* values) {

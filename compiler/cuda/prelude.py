@@ -14,6 +14,8 @@ _KERNEL = 'extern "C" __global__ void '
 _BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 # What a kernel calls whose blocks form clusters: it says of how many.
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
+# CUDA's own lose a NaN.
+_EXTREMES = re.compile(r"\b(max|min)\(")
 # Loops that are not to be written out, by what their variable is called: TVM has no other word.
 _ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
@@ -23,16 +25,19 @@ _FILES = ("prelude.cuh", "functions.cuh", "softmax.cuh", "vectors.cuh", "weights
 def joined(code: str) -> str:
     """A CUDA source with the prelude before its first kernel, if it calls into it.
 
-    Its kernels may then have all registers that one block of them leaves: without a word about it,
-    ptxas spilled some for the sake of a second block (int8 convolution, sm_80).
+    Its maxima and minima are NaN where an operand is.  Kernels that are written for the prelude may
+    have all registers that one block of them leaves: without a word about it, ptxas spilled some
+    for the sake of a second block (int8 convolution, sm_80).
     """
     if _BFLOAT16 in code:
         code = f"{_INCLUDED}{code}"
-    if PREFIX not in code:
-        return code
-    code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
-    code = _ROLLED.sub(r"\1#pragma unroll 1\n\1\2", code)
+    if PREFIX in code:
+        code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
+        code = _ROLLED.sub(r"\1#pragma unroll 1\n\1\2", code)
     head, *kernels = code.split(_KERNEL)
+    kernels = [_EXTREMES.sub(rf"{PREFIX}\1(", kernel) for kernel in kernels]
+    if not any(PREFIX in kernel for kernel in kernels):
+        return code
     warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
     return "".join([head, text(), "\n", warpgroups, *map(_clustered, kernels)])
 
