@@ -17,7 +17,7 @@ from hybridc.schedules.cuda.operands import ROW_BYTES
 WARPS = 4  # that multiply together
 ROWS = 64  # of what they multiply: 16 of each
 _WARP_ROWS = ROWS // WARPS
-# 192 is for what powers of 2 leave multiprocessors without work: of 4096 x 768 there are 96 tiles of
+# 192 is for what powers of 2 leave multiprocessors without work: 4096 x 768 are 96 tiles of
 # 128 x 256, and 132 of 192 x 128, which is one for each of an H100.
 _SIDES = (64, 128, 192, 256)
 
