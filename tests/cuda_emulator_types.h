@@ -87,6 +87,8 @@ inline float __logf(float x) { return std::log(x); }
 inline float __cosf(float x) { return std::cos(x); }
 inline float __sinf(float x) { return std::sin(x); }
 inline float __powf(float x, float y) { return std::pow(x, y); }
+inline half hexp(half x) { return std::exp(float(x)); }
+inline half htanh(half x) { return std::tanh(float(x)); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline float __frsqrt_rn(float x) { return 1.0f / std::sqrt(x); }
 
