@@ -175,6 +175,7 @@ API cuGetErrorString(int status, Text* told) {
 }
 
 API cuStreamCreate(void** stream, unsigned) { return *stream = std::malloc(8), kOk; }
+API cuStreamDestroy_v2(void* stream) { return std::free(stream), kOk; }
 API cuStreamSynchronize(void* stream) {
   return recording && stream == recording ? said(kCapture) : kOk;
 }

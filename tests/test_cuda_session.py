@@ -5,7 +5,6 @@ on a device.
 """
 
 import ctypes
-import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -196,18 +195,6 @@ def test_a_graph_keeps_what_is_computed_in_between() -> None:
     main = loading.holding(loading.library(opened.artifact.library), tvm.cpu(), held)
     main(tvm.runtime.tensor(X), *opened._last)
     assert any("Storage" in str(type(each)) for each in held)
-
-
-def test_pinned_memory_is_given_back(driver: FakeDriver) -> None:
-    memory = Link(0, driver).pinned(100)
-    assert (memory.nbytes, len(driver.held)) == (100, 1)
-    part = memory[10:]
-    del memory
-    gc.collect()
-    assert driver.held, "a part of it is in use"
-    del part
-    gc.collect()
-    assert not driver.held
 
 
 def test_graphs_are_few(driver: FakeDriver) -> None:

@@ -7,6 +7,7 @@ so that tests can see the order of its calls.
 import ctypes
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from ctypes import byref, c_int, c_size_t, c_void_p
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class Link:
         self.enter()
         self._call("cuStreamCreate", byref(stream), 0)
         self.stream = int(stream.value or 0)
+        weakref.finalize(self, self._driver.cuStreamDestroy_v2, stream)
         self.running = False  # whether the host left work on the stream that it did not wait for
         self._reached: c_void_p | None = None
 
@@ -84,6 +86,7 @@ class Link:
         if self._reached is None:
             made = c_void_p()
             self._call("cuEventCreate", byref(made), _UNTIMED)
+            weakref.finalize(self, self._driver.cuEventDestroy_v2, made)
             self._reached = made
         self._call("cuEventRecord", self._reached, c_void_p(earlier))
         self._call("cuStreamWaitEvent", c_void_p(later), self._reached, 0)
@@ -138,15 +141,14 @@ class Link:
         """
         graph, made = c_void_p(), c_void_p()
         self._call("cuStreamBeginCapture_v2", c_void_p(self.stream), _RELAXED)
-        try:
-            result = work()
-        finally:
-            ended = self._driver.cuStreamEndCapture(c_void_p(self.stream), byref(graph))
-        drivers.check(self._driver, ended, "record a graph")
-        try:
+        with ExitStack() as behind:
+            behind.callback(self._driver.cuGraphDestroy, graph)
+            try:
+                result = work()
+            finally:
+                ended = self._driver.cuStreamEndCapture(c_void_p(self.stream), byref(graph))
+            drivers.check(self._driver, ended, "record a graph")
             self._call("cuGraphInstantiateWithFlags", byref(made), graph, ctypes.c_ulonglong(0))
-        finally:
-            self._driver.cuGraphDestroy(graph)
         found = Graph(self, int(made.value or 0))
         weakref.finalize(found, self._driver.cuGraphExecDestroy, c_void_p(found.handle))
         return found, result
