@@ -54,7 +54,7 @@ def answers(operators: Operators, x: Array, y: Array) -> list[Array]:
     numbers = {"low": 1, "high": 2, "zero": 0, "far": FAR}
     with np.errstate(over="ignore"):
         constants: dict[str, Any] = {k: np.array(value, x.dtype) for k, value in numbers.items()}
-    constants["axis"] = np.array([1])
+    constants |= {"axis": np.array([1]), "down": np.array([2]), "across": np.array([3])}
     nodes = [
         helper.make_node(op, given.split(), [name], **options)
         for name, (op, given, options, _) in operators.items()
@@ -79,6 +79,27 @@ def test_nan_and_infinities(operators: Operators, dtype: str) -> None:
     share = {"float16": 4e-3, "float32": 2e-5}[dtype]
     for name, got, wanted in zip(operators, answers(operators, x, y), right, strict=True):
         np.testing.assert_allclose(got, wanted, share, share, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_largest_of_infinities_is_infinite(dtype: str) -> None:
+    """Of rows in registers, of columns and of windows; -65504 and the like are numbers."""
+    x = np.random.default_rng(0).standard_normal((1, 2, 40, 70)).astype(dtype)
+    x[..., :6, :] = -np.inf
+    x[..., 3] = -np.inf
+    x[..., 9, :] = np.finfo(dtype).min
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2]}
+    operators: Operators = {
+        "row": ("ReduceMax", "x across", {"keepdims": 0}, lambda x, y: x.amax(3)),
+        "column": ("ReduceMax", "x down", {"keepdims": 0}, lambda x, y: x.amax(2)),
+        "window": ("MaxPool", "x", pool, lambda x, y: torch.max_pool2d(x, 2)),
+        "least": ("ReduceMin", "y down", {"keepdims": 0}, lambda x, y: y.amin(2)),
+    }
+    if dtype == "float16":  # the emulator has no volatile ones, by which threads share a column
+        operators = {name: told for name, told in operators.items() if "down" not in told[1]}
+    right = [made(torch.tensor(x), torch.tensor(-x)).numpy() for *_, made in operators.values()]
+    for name, got, wanted in zip(operators, answers(operators, x, -x), right, strict=True):
+        np.testing.assert_array_equal(got, wanted, err_msg=name)
 
 
 def test_integers_are_divided_by_anything() -> None:

@@ -4,7 +4,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-from hybridc.compiler.cuda import wgmma
+from hybridc.compiler.cuda import extremes, wgmma
 
 _BOUNDS = re.compile(r"__launch_bounds__\((\d+)\)")
 # The prefix of all of them; a source that calls none of them gets none.
@@ -14,8 +14,6 @@ _KERNEL = 'extern "C" __global__ void '
 _BFLOAT16, _INCLUDED = "nv_bfloat16", "#include <cuda_bf16.h>\n"
 # What a kernel calls whose blocks form clusters: it says of how many.
 _CLUSTER = re.compile(rf"{PREFIX}cluster<(\d+)>")
-# CUDA's own lose a NaN.
-_EXTREMES = re.compile(r"\b(max|min)\(")
 # Loops that are not to be written out, by what their variable is called: TVM has no other word.
 _ROLLED = re.compile(r"^( *)(for \(int rolled)", re.MULTILINE)
 # What is PTX; and what is plain C++ on top of it, a file for each kind of kernel.
@@ -25,9 +23,9 @@ _FILES = ("prelude.cuh", "functions.cuh", "softmax.cuh", "vectors.cuh", "weights
 def joined(code: str) -> str:
     """A CUDA source with the prelude before its first kernel, if it calls into it.
 
-    Its maxima and minima are NaN where an operand is.  Kernels that are written for the prelude may
-    have all registers that one block of them leaves: without a word about it, ptxas spilled some
-    for the sake of a second block (int8 convolution, sm_80).
+    Kernels that are written for the prelude may have all registers that one block of them leaves:
+    without a word about it, ptxas spilled some for the sake of a second block (int8 convolution,
+    sm_80).
     """
     if _BFLOAT16 in code:
         code = f"{_INCLUDED}{code}"
@@ -35,7 +33,7 @@ def joined(code: str) -> str:
         code = _BOUNDS.sub(r"__launch_bounds__(\1, 1)", code)
         code = _ROLLED.sub(r"\1#pragma unroll 1\n\1\2", code)
     head, *kernels = code.split(_KERNEL)
-    kernels = [_EXTREMES.sub(rf"{PREFIX}\1(", kernel) for kernel in kernels]
+    kernels = [*map(extremes.exact, kernels)]
     if not any(PREFIX in kernel for kernel in kernels):
         return code
     warpgroups = wgmma.text(code) if f"{PREFIX}wgmma" in code else ""
