@@ -4,7 +4,7 @@ from typing import Any
 
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, shape
+from hybridc.compiler.rewrite import Expr, Graph, shape
 
 
 def is_channels_last(call: Expr) -> bool:
@@ -28,6 +28,21 @@ def attributes(call: Expr, weight: Array) -> Conv2d:
         groups=int(attrs.groups),
         inputs=weight.shape[3],
     )
+
+
+def padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
+    """What a convolution reads, how it pads that, and with what.
+
+    The padding of quantised activations is a pad of its own before it, with their zero point.
+    """
+    pad = graph.call(call.args[0], "nn.pad")
+    own = call.args[0], integers(call.attrs.padding), 0
+    if pad is None or str(call.args[0].ty.dtype) != "uint8" or any(own[1]):
+        return own
+    _, _, top, bottom, left, right, _, _ = widths = integers(pad.attrs.pad_width)
+    if pad.attrs.pad_mode != "constant" or any([*widths[:2], *widths[6:]]):
+        return own
+    return pad.args[0], (top, left, bottom, right), int(pad.attrs.pad_value)
 
 
 def integers(values: Any) -> Any:

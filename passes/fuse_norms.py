@@ -1,7 +1,6 @@
-"""Recombine instance and group normalisations that were written in pieces."""
+"""Recombine normalisations that were written in pieces."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tvm_ffi
@@ -9,18 +8,29 @@ from tvm import relax
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.model import Array
-from hybridc.compiler.rewrite import Expr, Graph, constant, operator, rewrite, shape
+from hybridc.compiler.rewrite import (
+    Expr,
+    Graph,
+    constant,
+    operator,
+    rewrite,
+    shape,
+    with_attributes,
+)
+from hybridc.passes import _row_norms
 
-_NORMS = ("nn.instance_norm", "nn.group_norm")
+_OF_CHANNELS = ("nn.instance_norm", "nn.group_norm")
+_NORMS = (*_OF_CHANNELS, "nn.layer_norm", "nn.rms_norm")
 
 
 @dataclass(frozen=True)
 class FuseNorms(Pass):
-    """Recombine instance and group normalisations that were written in pieces.
+    """Recombine normalisations that were written in pieces.
 
-    TVM imports ONNX's instance norm as mean, variance and quotient, and exporters write group norms
-    as instance norms between reshapes.  Layouts cannot pass through the pieces.  Constant scales
-    and shifts per channel become part of the operator.
+    Layer and RMS norms are pieces where an exporter has no operator for them.  TVM imports ONNX's
+    instance norm as mean, variance and quotient, and exporters write group norms as instance norms
+    between reshapes.  Layouts cannot pass through the pieces, and each piece is a kernel.  Constant
+    scales and shifts per channel become part of the operator.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -31,10 +41,14 @@ class FuseNorms(Pass):
 def _fuse(value: Expr, graph: Graph) -> Expr | None:
     match operator(value):
         case "divide":
-            return _instance_norm(value, graph)
+            norm = _instance_norm(value, graph)
+            return _row_norms.row_norm(value, graph) if norm is None else norm
         case "reshape":
             return _group_norm(value, graph)
-        case "multiply" | "add":
+        case "multiply":
+            norm = _row_norms.row_norm(value, graph)
+            return _affine(value, graph) if norm is None else norm
+        case "add":
             return _affine(value, graph)
         case _:
             return None
@@ -108,33 +122,40 @@ def _affine(value: Expr, graph: Graph) -> Expr | None:
         norm, number = graph.call(operand, *_NORMS), graph.constant(other)
         if norm is None or number is None or graph.uses[operand] > 1:
             continue
-        scale, shift = (graph.constant(x) for x in norm.args[1:])
         each = _of_channels(number, norm)
-        if scale is None or shift is None or each is None:
-            continue
-        if not tvm_ffi.structural_equal(norm.ty, value.ty):
+        numbers = [n for x in norm.args[1:] if (n := graph.constant(x)) is not None]
+        if each is None or len(numbers) + 1 != len(norm.args) or not _alike(norm, value):
             continue
         if operator(value) == "multiply":
-            return _with(norm, scale * each, shift * each)
-        return _with(norm, scale, shift + each)
+            changed = [n * each for n in numbers]
+        elif operator(norm) == "nn.rms_norm":  # has no shift
+            continue
+        else:
+            changed = [numbers[0], numbers[1] + each]
+        return with_attributes(norm, [norm.args[0], *(constant(n, "float32") for n in changed)])
     return None
+
+
+def _alike(norm: Expr, value: Expr) -> bool:
+    same = tvm_ffi.structural_equal(norm.ty, value.ty)
+    return same and str(value.ty.dtype) == "float32"
+
+
+def _channel(norm: Expr) -> int | None:
+    """The axis along which a norm's scale lies; None where it lies along several."""
+    axes = norm.attrs.axes
+    if operator(norm) in _OF_CHANNELS:
+        return int(norm.attrs.channel_axis)
+    return int(axes[0]) % len(shape(norm)) if len(axes) == 1 else None
 
 
 def _of_channels(number: Array, norm: Expr) -> Array | None:
     """The channels' numbers in a constant that holds one for each, or None."""
-    rank, channel = len(shape(norm)), int(norm.attrs.channel_axis)
+    rank, channel = len(shape(norm)), _channel(norm)
     wide = (1,) * (rank - number.ndim) + number.shape
     others = [extent for axis, extent in enumerate(wide) if axis != channel]
-    if len(wide) != rank or set(others) - {1} or wide[channel] not in (1, shape(norm)[channel]):
+    if channel is None or len(wide) != rank or set(others) - {1}:
+        return None
+    if wide[channel] not in (1, shape(norm)[channel]):
         return None
     return np.broadcast_to(number.reshape(-1), (shape(norm)[channel],))
-
-
-def _with(norm: Expr, scale: Array, shift: Array) -> Any:
-    operands = [norm.args[0], constant(scale, "float32"), constant(shift, "float32")]
-    attrs = norm.attrs
-    axes = [int(axis) for axis in attrs.axes]
-    channel, epsilon = int(attrs.channel_axis), float(attrs.epsilon)
-    if operator(norm) == "nn.instance_norm":
-        return relax.op.nn.instance_norm(*operands, channel, axes, epsilon)
-    return relax.op.nn.group_norm(*operands, int(attrs.num_groups), channel, axes, epsilon)

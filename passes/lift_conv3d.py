@@ -10,8 +10,11 @@ from hybridc.compiler.rewrite import Expr, Graph, operator, rewrite, shape
 
 op: Any = relax.op
 
-# Depth and channels change places, both ways.
-_SLICES_FIRST = [0, 2, 1, 3, 4]
+# A volume's channels behind its slices, and back; the same of images.
+_CHANNELS_LAST, _CHANNELS_SECOND = [0, 2, 3, 4, 1], [0, 4, 1, 2, 3]
+_IMAGE_LAST, _IMAGE_SECOND = [0, 2, 3, 1], [0, 3, 1, 2]
+# The depth of a window before its channels.
+_TAPS_FIRST = [0, 2, 1, 3, 4]
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class LiftConv3d(Pass):
 
     The slices that a window reads along the depth become channels of one image, so that a single
     2-D convolution adds them up.  A transposed convolution computes the slices for each position
-    along the depth as channels, and adds up those that overlap.
+    along the depth as channels, and adds up those that overlap.  Slices are joined channels last,
+    as `layout` makes the convolutions: the transposes around these then cancel out.
     """
 
     def apply(self, module: IRModule, context: Context) -> IRModule:
@@ -50,7 +54,7 @@ def _convolved(value: Expr) -> Expr:
     front, top, left, back, bottom, right = _integers(attrs.padding)
     stride, *strides = _integers(attrs.strides)
     dilation, *dilations = _integers(attrs.dilation)
-    x = op.permute_dims(data, _SLICES_FIRST)
+    x = op.permute_dims(data, _CHANNELS_LAST)
     if front or back:
         x = op.nn.pad(x, [0, 0, front, back, *[0] * 6])
     reach = stride * (depth - 1) + 1
@@ -58,21 +62,27 @@ def _convolved(value: Expr) -> Expr:
     parts = [
         op.reshape(
             op.strided_slice(x, [1], [start], [start + reach], [stride], assume_inbound=True),
-            [batch * depth, groups, channels // groups, *size],
+            [batch * depth, *size, groups, channels // groups],
         )
         for start in range(0, taps * dilation, dilation)
     ]
-    images = op.concat(parts, 2) if taps > 1 else parts[0]
+    images = op.concat(parts, 4) if taps > 1 else parts[0]
+    images = op.reshape(images, [batch * depth, *size, taps * channels])
     convolved = op.nn.conv2d(
-        op.reshape(images, [batch * depth, taps * channels, *size]),
-        op.reshape(op.permute_dims(weight, _SLICES_FIRST), [outputs, taps * inputs, *window]),
+        op.permute_dims(images, _IMAGE_SECOND),
+        op.reshape(op.permute_dims(weight, _TAPS_FIRST), [outputs, taps * inputs, *window]),
         strides=strides,
         padding=[top, left, bottom, right],
         dilation=dilations,
         groups=groups,
         out_dtype=attrs.out_dtype,
     )
-    return op.permute_dims(op.reshape(convolved, [batch, depth, outputs, *image]), _SLICES_FIRST)
+    return _volume(op.permute_dims(convolved, _IMAGE_LAST), [batch, depth, *image, outputs])
+
+
+def _volume(images: Expr, extents: list[int]) -> Expr:
+    """Slices `[B D, H, W, C]` as a volume `[B, C, D, H, W]`."""
+    return op.permute_dims(op.reshape(images, extents), _CHANNELS_SECOND)
 
 
 def _transposed(value: Expr) -> Expr:
@@ -84,10 +94,10 @@ def _transposed(value: Expr) -> Expr:
     front, top, left, _, bottom, right = _integers(attrs.padding)
     stride, *strides = _integers(attrs.strides)
     dilation, *dilations = _integers(attrs.dilation)
-    images = op.reshape(op.permute_dims(data, _SLICES_FIRST), [batch * slices, channels, *size])
-    kernel = op.reshape(op.permute_dims(weight, _SLICES_FIRST), [channels, taps * outputs, *window])
+    images = op.reshape(op.permute_dims(data, _CHANNELS_LAST), [batch * slices, *size, channels])
+    kernel = op.reshape(op.permute_dims(weight, _TAPS_FIRST), [channels, taps * outputs, *window])
     transposed = op.nn.conv2d_transpose(
-        images,
+        op.permute_dims(images, _IMAGE_SECOND),
         kernel,
         strides=strides,
         padding=[top, left, bottom, right],
@@ -96,15 +106,16 @@ def _transposed(value: Expr) -> Expr:
         groups=groups,
         out_dtype=attrs.out_dtype,
     )
-    transposed = op.reshape(transposed, [batch, slices, groups, taps, outputs, *image])
+    transposed = op.permute_dims(transposed, _IMAGE_LAST)
+    transposed = op.reshape(transposed, [batch, slices, *image, groups, taps, outputs])
     total = None
     for tap in range(taps):
-        part = op.strided_slice(transposed, [3], [tap], [tap + 1])
-        part = op.reshape(part, [batch, slices, groups * outputs, *image])
-        extents = [batch, slices, groups * outputs, *image]
+        part = op.strided_slice(transposed, [5], [tap], [tap + 1])
+        extents = [batch, slices, *image, groups * outputs]
+        part = op.reshape(part, extents)
         spread = _spread(part, extents, (stride, tap * dilation - front), depth)
         total = spread if total is None else op.add(total, spread)
-    return op.permute_dims(total, _SLICES_FIRST)
+    return op.permute_dims(total, _CHANNELS_SECOND)
 
 
 def _spread(part: Expr, extents: list[int], place: tuple[int, int], depth: int) -> Expr:

@@ -35,7 +35,13 @@ from hybridc.compiler.rewrite import (
     updated,
 )
 from hybridc.compiler.target import Target
-from hybridc.passes import _algorithms, _byte_windows, _convolutions
+from hybridc.passes import (
+    _algorithms,
+    _batched_weights,
+    _byte_windows,
+    _computed_weights,
+    _convolutions,
+)
 
 # Types of activations and weights, and those that their product may have.
 _RESULTS = {
@@ -53,8 +59,9 @@ class PackWeights(Pass):
     The weights are rearranged at compile time into blocks of one vector of output channels (or half
     a vector, where that leaves fewer lanes unused), in the order in which the kernel reads them;
     bfloat16 weights by pairs of inputs, whose products one instruction adds up in float32.
-    Convolutions must be channels last (`layout`); others, and those whose weights are not constant,
-    stay as they are.  Bytes are multiplied by the VNNI instruction, by the older one that saturates
+    Convolutions must be channels last (`layout`); others stay as they are, and so do products whose
+    weights are not constant.  Weights of a convolution in fp32 that the model computes are packed
+    as it runs.  Bytes are multiplied by the VNNI instruction, by the older one that saturates
     where the weights can be arranged so that it never does, or in pairs of 16 bits: always exactly.
 
     3x3 convolutions of stride 1 use Winograd's algorithm if that was measured to be faster
@@ -102,27 +109,34 @@ class _Packer:
         return self.context.target
 
     def rule(self, value: Expr, graph: Graph) -> Expr | None:
-        """Take the calls whose weight is a constant, of known shapes and of types with a kernel."""
+        """Take the calls of known shapes and of types with a kernel, and of constant weights.
+
+        Of convolutions those that the model computes will do.
+        """
         name = operator(value)
         if name not in ("nn.conv2d", "matmul"):
             return None
         weight = graph.constant(value.args[1])
         tensors = [*value.args, value]
-        if weight is None or not all(_known(tensor.ty) for tensor in tensors):
+        convolves = name == "nn.conv2d"
+        if not all(_known(tensor.ty) for tensor in tensors):
             return None
-        if name == "nn.conv2d" and not are_known(shape(value.args[0])[1:]):
+        if weight is None:
+            return self._computed(value) if convolves else None
+        if convolves and not are_known(shape(value.args[0])[1:]):
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
         if result not in _RESULTS.get((data, weights), ()):
             return None
-        if name == "matmul":
-            return self._dense(value, weight)
-        return self._conv2d(value, weight, graph)
+        return self._conv2d(value, weight, graph) if convolves else self._dense(value, weight)
 
     def _dense(self, call: Expr, weight: Array) -> Expr | None:
-        if weight.ndim != 2 or len(shape(call.args[0])) < 2:
+        if len(shape(call.args[0])) < 2:
             return None
-        return self._matrix(call, weight)
+        if weight.ndim > 2 and (batched := _batched_weights.of_call(call, weight, self.target)):
+            kernel, packed = batched
+            return self._call("batch_matmul", kernel, (call, call.args[0]), packed)
+        return self._matrix(call, weight) if weight.ndim == 2 else None
 
     def _matrix(self, call: Expr, weight: Array) -> Expr:
         """The product of a call's activations with `[K, N]`."""
@@ -157,7 +171,7 @@ class _Packer:
     def _conv2d(self, call: Expr, weight: Array, graph: Graph) -> Expr | None:
         if not _convolutions.is_channels_last(call):
             return None
-        data, padding, fill = _padded(call, graph)
+        data, padding, fill = _convolutions.padded(call, graph)
         source = opened(shape(data))
         conv = replace(_convolutions.attributes(call, weight), padding=padding, fill=fill)
         if _convolutions.is_depthwise(call):
@@ -171,6 +185,15 @@ class _Packer:
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
         return self._direct((call, data), weight, conv)
+
+    def _computed(self, call: Expr) -> Expr | None:
+        """A convolution whose weights the model computes, and packs as it runs."""
+        made = _computed_weights.of_call(call, self.target)
+        if made is None:
+            return None
+        var = self.builder.add_func(made.kernel, made.name)
+        result = relax.call_tir(var, [call.args[0], made.weight], made.given(call))
+        return made.kept(result, call)
 
     def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
         """A convolution of every pixel's window as it lies."""
@@ -252,21 +275,6 @@ class _Packer:
 def _pairs(weight: Array) -> int:
     """Input channels that Winograd's products take at once: pairs of integers."""
     return 2 if weight.dtype == np.int8 else 1
-
-
-def _padded(call: Expr, graph: Graph) -> tuple[Expr, Any, int]:
-    """What a convolution reads, how it pads that, and with what.
-
-    The padding of quantised activations is a pad of its own before it, with their zero point.
-    """
-    pad = graph.call(call.args[0], "nn.pad")
-    own = call.args[0], _convolutions.integers(call.attrs.padding), 0
-    if pad is None or _types(call)[0] != "uint8" or any(own[1]):
-        return own
-    _, _, top, bottom, left, right, _, _ = widths = _convolutions.integers(pad.attrs.pad_width)
-    if pad.attrs.pad_mode != "constant" or any([*widths[:2], *widths[6:]]):
-        return own
-    return pad.args[0], (top, left, bottom, right), int(pad.attrs.pad_value)
 
 
 def _known(tensor: Any) -> bool:

@@ -1,8 +1,9 @@
 """Move transposes past elementwise operators, to where they cancel out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from hybridc.compiler.interfaces import Context, IRModule, Pass
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,
+    Rule,
     are_known,
     constant,
     operator,
@@ -43,15 +45,20 @@ _MORE = {
     *("logical_and", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply"),
     *("not_equal", "power", "right_shift", "subtract", "where"),
 }
+# Each has statistics of its own for every channel, of whatever axes.
+_NORMS = {"nn.group_norm", "nn.instance_norm"}
 # Each changes places along its `axis` alone.
 _ALONG = {"cumprod", "cumsum", "flip", "take"}
+# A volume's channels before its slices.
+_VOLUME = [0, 4, 1, 2, 3]
 
 
 @dataclass(frozen=True)
 class SinkTransposes(Pass):
     """Move transposes past elementwise operators, to where they cancel out.
 
-    They also pass cumulative sums, reversals, and taking at constant positions along one axis.
+    They also pass cumulative sums, reversals, taking at constant positions along one axis,
+    normalisations of channels, and concatenations and pooling of volumes.
     TVM's conversion of layouts stops at operators for which it has no layout, such as `where`, and
     leaves a transpose at each operand and one at the result.  A transpose of all operands becomes
     one of the result, and so on down to the transpose that undoes it; constants, and operands that
@@ -65,10 +72,8 @@ class SinkTransposes(Pass):
 
 
 def _sink(value: Expr, graph: Graph) -> Expr | None:
-    if operator(value) in _ALONG:
-        return _along(value, graph)
-    if operator(value) == "matmul":
-        return _flattened(value, graph)
+    if (sink := _OTHERS.get(operator(value))) is not None:
+        return sink(value, graph)
     if operator(value) not in _UNARY | _MORE:
         return None
     axes = next((a for x in value.args if (a := _axes(x, value, graph))), None)
@@ -80,17 +85,60 @@ def _sink(value: Expr, graph: Graph) -> Expr | None:
     return relax.op.permute_dims(tvm.ir.Call(value.op, operands, value.attrs, value.ty_args), axes)
 
 
-def _along(value: Expr, graph: Graph) -> Expr | None:
-    """The transpose of an operator along one axis of what was transposed."""
-    source = value.args[0]
+def _only_turned(source: Expr, graph: Graph) -> tuple[Expr, list[int]] | None:
+    """What is transposed for no other reader, and the axes."""
     call = graph.call(source, "permute_dims")
     if call is None or call.attrs.axes is None or not graph.only_use(source):
         return None
-    if value.attrs.axis is None or not all(_row(places, graph) for places in value.args[1:]):
+    return call.args[0], [int(axis) for axis in call.attrs.axes]
+
+
+def _joined(value: Expr, graph: Graph) -> Expr | None:
+    """The transpose of volumes that were joined before it.
+
+    Other tensors are joined as they are turned, each in its place.
+    """
+    parts = graph.value(value.args[0])
+    if not isinstance(parts, tvm.ir.Tuple) or value.attrs.axis is None:
         return None
-    axes = [int(axis) for axis in call.attrs.axes]
+    turned = [found for part in parts.fields if (found := _only_turned(part, graph)) is not None]
+    if len(turned) < len(parts.fields) or any(axes != _VOLUME for _, axes in turned):
+        return None
+    axis = _VOLUME[int(value.attrs.axis) % len(_VOLUME)]
+    joined = relax.op.concat([source for source, _ in turned], axis)
+    return relax.op.permute_dims(joined, _VOLUME)
+
+
+def _normalised(value: Expr, graph: Graph) -> Expr | None:
+    """The transpose of channels that were normalised before it."""
+    if (turned := _only_turned(value.args[0], graph)) is None:
+        return None
+    source, axes = turned
+    channel = axes[int(value.attrs.channel_axis) % len(axes)]
+    over = sorted(axes[int(axis) % len(axes)] for axis in value.attrs.axes)
+    moved = with_attributes(value, [source, *value.args[1:]], channel_axis=channel, axes=over)
+    return relax.op.permute_dims(moved, axes)
+
+
+def _pooled(value: Expr, graph: Graph) -> Expr | None:
+    """The transpose of volumes that were pooled channels last."""
+    turned = _only_turned(value.args[0], graph)
+    if turned is None or turned[1] != _VOLUME or str(value.attrs.layout) != "NCDHW":
+        return None
+    moved = with_attributes(value, [turned[0]], layout="NDHWC", out_layout="NDHWC")
+    return relax.op.permute_dims(moved, _VOLUME)
+
+
+def _along(value: Expr, graph: Graph) -> Expr | None:
+    """The transpose of an operator along one axis of what was transposed."""
+    turned = _only_turned(value.args[0], graph)
+    if turned is None or value.attrs.axis is None:
+        return None
+    if not all(_row(places, graph) for places in value.args[1:]):
+        return None
+    source, axes = turned
     axis = axes[int(value.attrs.axis) % len(axes)]
-    moved = with_attributes(value, [call.args[0], *value.args[1:]], axis=axis)
+    moved = with_attributes(value, [source, *value.args[1:]], axis=axis)
     return relax.op.permute_dims(moved, axes)
 
 
@@ -150,3 +198,14 @@ def _laid_out(operand: Expr, axes: Sequence[int], graph: Graph) -> Expr | None:
     if graph.constant(operand) is None:
         return None
     return relax.op.permute_dims(relax.op.reshape(operand, wide), order)
+
+
+_OTHERS: Mapping[str, Rule] = MappingProxyType(
+    {
+        **dict.fromkeys(_ALONG, _along),
+        **dict.fromkeys(_NORMS, _normalised),
+        "concat": _joined,
+        "matmul": _flattened,
+        "nn.max_pool3d": _pooled,
+    }
+)

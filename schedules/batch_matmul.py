@@ -34,7 +34,7 @@ class BatchMatmul(Tiled):
         problem = Problem(
             *(prod(batch), 1, rows, columns, depth, size, rows * size, target.lanes()),
             **accumulators.costs(schedule, product, target),
-            packs=True,
+            packs=_PACK in [contraction.name(schedule, b) for b in schedule.get_producers(product)],
             narrow=bool(_words(schedule, product)),
         )
         return Contraction(func, target, problem)

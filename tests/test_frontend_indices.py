@@ -16,6 +16,7 @@ from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.frontend import load
 from hybridc.compiler.interfaces import Context
 from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import calls
 
 OUTSIDE = 10**6
 
@@ -53,6 +54,16 @@ def scatter() -> Any:
     )
 
 
+def scattered_rows() -> Any:
+    """Rows of one index each, as exporters of graph networks write it."""
+    return build(
+        [node("Expand", "i wide", "e"), node("ScatterElements", "x e u", "y", axis=0)],
+        [("x", FLOAT, [4, 5]), ("i", INT64, [2, 1])],
+        [("y", FLOAT, None)],
+        {"u": noise(2, 5), "wide": np.array([2, 5])},
+    )
+
+
 def scatter_nd() -> Any:
     return build(
         [node("ScatterND", "x i u", "y")],
@@ -69,6 +80,7 @@ MODELS: list[tuple[Callable[[], Any], int]] = [
     (elements, 5),
     (gather_nd, 4),
     (scatter, 5),
+    (scattered_rows, 4),
     (scatter_nd, 4),
 ]
 
@@ -100,6 +112,11 @@ def test_indices_outside_move_to_the_nearest_element(
     wanted = model.reference(nearest)
     (got,) = evaluate(model.module, list(given.values()))
     np.testing.assert_array_equal(got, wanted[0])
+
+
+def test_rows_of_one_index_are_scattered_whole() -> None:
+    assert calls(load(scattered_rows()).module, "scatter_nd")
+    assert not calls(load(scatter()).module, "scatter_nd")
 
 
 def test_constant_indices_cost_nothing_at_run_time() -> None:

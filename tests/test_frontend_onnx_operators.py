@@ -53,6 +53,13 @@ def test_operators_of_other_domains_are_not_taken_for_standard_ones() -> None:
         load(model)
 
 
+def test_an_axis_that_is_a_scalar() -> None:
+    """As torch writes that of groups of heads."""
+    made = node("Unsqueeze", "x a", "y")
+    model = build([made], [("x", FLOAT, [2, 3])], [("y", FLOAT, None)], {"a": np.array(-2)})
+    check(load(model), {"x": noise(2, 3)})
+
+
 EXPANDED: list[tuple[str, Callable[[], Any]]] = [
     (
         "attention",

@@ -1,5 +1,6 @@
 """Recurrent layers as one kernel, against ONNX Runtime."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +23,15 @@ from hybridc.schedules.recurrence import Recurrence, Steps
 
 
 def layer(
-    operator: str, time: int, batch: int, sizes: tuple[int, int], direction: str, bias: bool
+    operator: str,
+    time: int,
+    batch: int,
+    sizes: tuple[int, int],
+    direction: str,
+    bias: bool,
+    lengths: Sequence[int] = (),
 ) -> Any:
-    """A model of one layer whose first states are inputs."""
+    """A model of one layer whose first states are inputs; `lengths` of the sequences, or all."""
     inputs, hidden = sizes
     ways, gates = 1 + (direction == "bidirectional"), recurrence.gates_of(operator)
     scale = np.float32(hidden**-0.5)
@@ -33,7 +40,8 @@ def layer(
         "r": noise(ways, gates * hidden, hidden) * scale,
     }
     constants |= {"b": noise(ways, 2 * gates * hidden)} if bias else {}
-    names = ["x", "w", "r", "b" if bias else "", "", "h"]
+    constants |= {"n": np.array(lengths, np.int32)} if lengths else {}
+    names = ["x", "w", "r", "b" if bias else "", "n" if lengths else "", "h"]
     state = ("h", FLOAT, [ways, batch, hidden])
     given = [("x", FLOAT, [time, batch, inputs]), state]
     outputs = ["y", "h_last"]
@@ -75,6 +83,12 @@ def test_layers_of_any_size(
 @pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
 def test_one_unit_more_than_a_vector_both_ways(operator: str) -> None:
     agree(layer(operator, 5, 2, (33, 17), "bidirectional", True))
+
+
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("operator", ["RNN", "GRU", "LSTM"])
+def test_sequences_of_their_own_lengths(operator: str, direction: str) -> None:
+    agree(layer(operator, 7, 3, (5, 17), direction, True, lengths=(7, 1, 4)))
 
 
 @pytest.mark.parametrize("operator", ["GRU", "LSTM"])

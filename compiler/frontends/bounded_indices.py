@@ -31,6 +31,8 @@ from hybridc.compiler.rewrite import (
     with_attributes,
 )
 
+# How whole rows may be combined.
+_WHOLE = frozenset({"update", "add", "mul", "max", "min"})
 Extents = Extent | tuple[Extent, ...]  # of one axis, or of those that are indexed together
 
 
@@ -64,10 +66,36 @@ def _take(value: Expr, graph: Graph) -> Expr | None:
 
 def _elements(value: Expr, graph: Graph) -> Expr | None:
     """One index for each element, all along one axis."""
+    if (rows := _rows(value, graph)) is not None:
+        return rows
     data, index, *rest = value.args
     extent = open_shape(data)[int(value.attrs.axis)]
     inside = _inside(index, extent, graph)
     return None if inside is None else _on(value, [data, inside, *rest])
+
+
+def _rows(value: Expr, graph: Graph) -> Expr | None:
+    """Rows that are scattered whole, each to one place, written as the same index for each element.
+
+    Exporters of graph networks write them so; rows are scattered by whole vectors.
+    """
+    if operator(value) != "scatter_elements" or int(value.attrs.axis) != 0:
+        return None
+    data, index, updates = value.args
+    spread = graph.call(index, "broadcast_to")
+    how = str(value.attrs.reduction)
+    if spread is None or how not in _WHOLE or shape(updates) != shape(index):
+        return None
+    count, *ones = shape(spread.args[0])
+    alone = len(ones) == len(shape(data)) - 1 and all(map(_is_one, ones))
+    if not alone or shape(index)[1:] != shape(data)[1:] or count != shape(index)[0]:
+        return None
+    places = relax.op.reshape(spread.args[0], [count, 1])
+    return relax.op.scatter_nd(data, places, updates, reduction=how)
+
+
+def _is_one(size: Extent) -> bool:
+    return are_known([size]) and size == 1
 
 
 def _tuples(value: Expr, graph: Graph) -> Expr | None:

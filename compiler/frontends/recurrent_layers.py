@@ -3,9 +3,13 @@
 import numpy as np
 
 from hybridc.compiler.frontends.onnx.node import Expr, Scope, static, zeros
+from hybridc.compiler.frontends.onnx.selection import reversed_in_time
 from hybridc.compiler.kernels import recurrence
 from hybridc.compiler.kernels.recurrence import LANES
 from hybridc.compiler.rewrite import constant
+
+# What an LSTM's gates are given for its cell to stay: nothing goes in, nothing is forgotten.
+_STILL = (-1e9, 0, 1e9, 0)
 
 
 def all_steps(  # noqa: PLR0913 - a layer's operands
@@ -16,17 +20,22 @@ def all_steps(  # noqa: PLR0913 - a layer's operands
     state: tuple[Expr, ...],
     *,
     reverse: bool,
+    inside: Expr | None = None,
 ) -> tuple[Expr, tuple[Expr, ...]]:
     """Outputs `[time, batch, hidden]` and last states of one direction of an RNN, GRU or LSTM.
 
     All is float32, and a GRU applies its reset gate behind the recurrent product.  `weights` are
     those of inputs `[gates * hidden, inputs]` and of states `[gates * hidden, hidden]`, and the
-    biases of both, one behind the other; gates stand in the order of ONNX.
+    biases of both, one behind the other; gates stand in the order of ONNX.  Where `inside`,
+    `[time, batch]`, is false, an LSTM's cell stays as it is.
     """
     gates = recurrence.gates_of(layer)
     (time, batch, _), hidden = static(x), static(weights[1])[1]
     padded = _whole_vectors(hidden)
     projected, inner = _projected(s, layer, x, weights)
+    if layer == "LSTM" and inside is not None:
+        still = constant(np.array(_STILL).reshape(1, 1, gates, 1), "float32")
+        projected = s.where(s.reshape(inside, [time, batch, 1, 1]), projected, still)
     whole = [_padded(s, part, padded, 1) for part in state]
     y, cell = s.loops(
         recurrence.NAME,
@@ -38,6 +47,34 @@ def all_steps(  # noqa: PLR0913 - a layer's operands
     last = 0 if reverse else time - 1
     ended = s.reshape(s.strided_slice(y, [0], [last], [last + 1]), [batch, hidden])
     return y, (ended, _cut(s, cell, hidden, 1)) if layer == "LSTM" else (ended,)
+
+
+def steps_of_lengths(  # noqa: PLR0913 - a layer's operands
+    s: Scope,
+    layer: str,
+    x: Expr,
+    weights: tuple[Expr, Expr, Expr | None],
+    state: tuple[Expr, ...],
+    *,
+    lengths: Expr,
+    reverse: bool,
+) -> tuple[Expr, tuple[Expr, ...]]:
+    """The same for sequences of `lengths`, int `[batch]`: zeros behind their ends.
+
+    The last states are those at the ends, where reverse layers begin.
+    """
+    (time, batch, _), hidden = static(x), static(weights[1])[1]
+    lengths = s.astype(lengths, "int64")
+    at = constant(np.arange(time).reshape(time, 1), "int64")
+    inside = s.less(at, s.reshape(lengths, [1, batch]))
+    x = reversed_in_time(s, x, lengths) if reverse else x
+    y, (_, *cell) = all_steps(s, layer, x, weights, state, reverse=False, inside=inside)
+    rows = s.add(s.multiply(s.maximum(s.subtract(lengths, 1), 0), batch), np.arange(batch))
+    ended = s.take(s.reshape(y, [time * batch, hidden]), rows, axis=0)
+    ended = s.where(s.reshape(s.greater(lengths, 0), [batch, 1]), ended, state[0])
+    y = reversed_in_time(s, y, lengths) if reverse else y
+    nothing = constant(np.array(0), "float32")
+    return s.where(s.reshape(inside, [time, batch, 1]), y, nothing), (ended, *cell)
 
 
 def _whole_vectors(size: int) -> int:

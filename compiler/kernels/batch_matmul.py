@@ -19,6 +19,7 @@ from hybridc.compiler.kernels.tensor_expressions import (
     reduced,
     tensor,
 )
+from hybridc.compiler.model import Array
 
 
 def batch_matmul(
@@ -28,22 +29,46 @@ def batch_matmul(
 
     The result has the type in which products are added up, or `out_dtype`.
     """
-    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(right[:-2]))
-    (rows, depth), columns = left[-2:], right[-1]
-    blocks = round_up(columns, lanes) // lanes
-    a = tensor(left, "a", dtype)
+    depth, columns = left[-1], right[-1]
     b = tensor(right, "b", dtype)
-    group = group_of(dtype)
-    whole = whole_groups(a, group)
-    k = reduced(int(whole.shape[-1]), "k")
     packed = pack_columns(
         b, (*right[:-2], depth, columns), lanes, lambda *i: b[*i[:-2], i[-2], i[-1]]
     )
+    return _of_packed(left, (b, packed), (right[:-2], columns), (dtype, out_dtype))
+
+
+def of_packed(
+    left: Sequence[int], packed: Array, columns: int, dtype: str, out_dtype: str = ""
+) -> PrimFunc:
+    """The same for constant matrices, each of which `pack_matrix` packed: `[..., N / lanes, …]`."""
+    weight = tensor(packed.shape, "weight", packed.dtype.name)
+    batch = packed.shape[: packed.ndim - (3 if group_of(dtype) == 1 else 4)]
+    return _of_packed(left, (weight, weight), (batch, columns), (dtype, out_dtype))
+
+
+def _of_packed(
+    left: Sequence[int],
+    matrices: tuple[Any, Any],
+    right: tuple[Sequence[int], int],
+    types: tuple[str, str],
+) -> PrimFunc:
+    """The kernel for a parameter, and what is `packed` of it or the parameter itself.
+
+    `right` are the leading axes of the matrices, and their columns.
+    """
+    (b, packed), (outer, columns), (dtype, out_dtype) = matrices, right, types
+    batch = np.broadcast_shapes(tuple(left[:-2]), tuple(outer))
+    rows, depth = left[-2:]
+    a = tensor(left, "a", dtype)
+    group = group_of(dtype)
+    lanes = int(packed.shape[len(outer) + 2])
+    whole = whole_groups(a, group)
+    k = reduced(int(whole.shape[-1]), "k")
     product = computed(
-        (*batch, rows, blocks * lanes),
+        (*batch, rows, int(packed.shape[len(outer)]) * lanes),
         lambda *i: te.sum(
             widened(whole[*_broadcast(i[:-2], left[:-2]), i[-2], k], b)
-            * widened(packed[_column(_broadcast(i[:-2], right[:-2]), i[-1], k, lanes, group)], b),
+            * widened(packed[_column(_broadcast(i[:-2], outer), i[-1], k, lanes, group)], b),
             axis=k,
         ),
         name="product",

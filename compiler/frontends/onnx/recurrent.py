@@ -23,7 +23,7 @@ from hybridc.compiler.frontends.onnx.node import (
     static,
     zeros,
 )
-from hybridc.compiler.frontends.recurrent_layers import all_steps
+from hybridc.compiler.frontends.recurrent_layers import all_steps, steps_of_lengths
 from hybridc.compiler.rewrite import Extent, are_known, constant
 
 _LONGEST = 128  # steps that are written out; more would make the program too large to build
@@ -138,9 +138,9 @@ def _recurrent(node: Node) -> list[Expr]:
 
 
 def _is_plain(node: Node) -> bool:
-    """Whether the kernel computes a node: float32, all sequences alike, the usual functions.
+    """Whether the kernel computes a node: float32, the usual functions.
 
-    A GRU has to apply its reset gate behind the recurrent product, as torch does.
+    Sequences with lengths are of a known number.  A GRU resets behind the product, as torch does.
     """
     activations = _DEFAULTS[node.operator]
     named = node.get("activations") or activations
@@ -148,7 +148,9 @@ def _is_plain(node: Node) -> bool:
     usual = [name.lower() for name in activations]
     same = all(name.lower() == usual[i % len(usual)] for i, name in enumerate(names))
     options = node.get("clip") or node.get("input_forget", 0)
-    optional = node.input(_LENGTHS) is not None or node.input(_PEEPHOLES) is not None
+    batch = node.shape()[0 if node.get("layout", 0) else 1]
+    open_lengths = node.input(_LENGTHS) is not None and not are_known([batch])
+    optional = open_lengths or node.input(_PEEPHOLES) is not None
     late = node.operator != "GRU" or bool(node.get("linear_before_reset", 0))
     return dtype(node.inputs[0]) == "float32" and same and late and not options and not optional
 
@@ -162,8 +164,10 @@ def _looped(node: Node, x: Expr, number: int, reverse: bool) -> tuple[Expr, Stat
     state: State = (_initial(node, 5, number, batch, hidden),)
     if node.operator == "LSTM":
         state = (*state, _initial(node, 6, number, batch, hidden))
-    weights = w, r, bias
-    return all_steps(node.scope, node.operator, x, weights, state, reverse=reverse)
+    operands = node.scope, node.operator, x, (w, r, bias), state
+    if (lengths := node.input(_LENGTHS)) is not None:
+        return steps_of_lengths(*operands, lengths=lengths, reverse=reverse)
+    return all_steps(*operands, reverse=reverse)
 
 
 def _one_way(
@@ -178,7 +182,7 @@ def _one_way(
     state: State = (_initial(node, 5, number, batch, direction.hidden),)
     if node.operator == "LSTM":
         state = (*state, _initial(node, 6, number, batch, direction.hidden))
-    lengths = node.input(4)
+    lengths = node.input(_LENGTHS)
     steps: dict[int, Expr] = {}
     for at in reversed(range(time)) if reverse else range(time):
         step = s.reshape(s.strided_slice(projected, [0], [at], [at + 1]), [batch, width])

@@ -63,15 +63,20 @@ def _trilu(node: Node) -> Expr:
 
 
 def _reverse_sequence(node: Node) -> Expr:
-    """The first elements of each sequence in reverse, those behind its end as they are.
-
-    The first two axes are time and batch, so that each step of a sequence is a row of memory.
-    """
-    x, lengths, s = node.inputs[0], node.inputs[1], node.scope
+    """The first elements of each sequence in reverse, those behind its end as they are."""
     time, batch = node.get("time_axis", 0), node.get("batch_axis", 1)
     if {time, batch} != {0, 1}:
         raise UnsupportedError(f"time_axis={time}, batch_axis={batch}; they are 0 and 1")
-    first, second, *rest = node.shape()
+    return reversed_in_time(node.scope, node.inputs[0], node.inputs[1], time)
+
+
+def reversed_in_time(s: Scope, x: Expr, lengths: Expr, time: int = 0) -> Expr:
+    """The first `lengths` steps of each sequence in reverse, those behind them as they are.
+
+    The first two axes are time and batch, `time` the number of the former, so that each step of a
+    sequence is a row of memory.
+    """
+    first, second, *rest = static(x)
     steps, many = (first, second) if time == 0 else (second, first)
     of_time, of_batch = ([-1, 1], [1, -1]) if time == 0 else ([1, -1], [-1, 1])
     at = constant(np.arange(steps).reshape(of_time), "int64")

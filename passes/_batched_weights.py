@@ -1,0 +1,29 @@
+"""Products with several constant matrices, such as those of experts: each is packed."""
+
+from math import prod
+
+import numpy as np
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import batch_matmul, packing
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, are_known, shape
+from hybridc.compiler.target import Target
+
+_FLOATS = {"float32", "float16", "bfloat16"}
+
+
+def of_call(call: Expr, weight: Array, target: Target) -> tuple[PrimFunc, Array] | None:
+    """The kernel for a product with matrices `[..., K, N]`, and these packed; None for others.
+
+    All sizes are known, and the matrices are of floats.
+    """
+    rows, columns, dtype = shape(call.args[0]), weight.shape[-1], weight.dtype.name
+    if dtype not in _FLOATS or not are_known(rows) or 0 in (*rows, *weight.shape):
+        return None
+    batch = weight.shape[:-2]
+    matrices = weight.reshape(prod(batch), *weight.shape[-2:])
+    packed = np.stack([packing.pack_matrix(each, target.lanes()) for each in matrices])
+    packed = packed.reshape(*batch, *packed.shape[1:])
+    kernel = batch_matmul.of_packed(rows, packed, columns, dtype, str(call.ty.dtype))
+    return kernel, packed

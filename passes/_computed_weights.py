@@ -1,0 +1,111 @@
+"""Convolutions whose weights the model computes, such as those that a style modulates.
+
+Operators pack the weights as the model runs, in the order that the kernels of constant ones read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from hybridc.compiler.interfaces import PrimFunc
+from hybridc.compiler.kernels import contractions, vector_width
+from hybridc.compiler.kernels.contractions import Conv2d
+from hybridc.compiler.kernels.packing import round_up
+from hybridc.compiler.model import Array
+from hybridc.compiler.rewrite import Expr, are_known, opened, shape
+from hybridc.compiler.target import Target
+from hybridc.passes import _convolutions
+
+op: Any = relax.op
+
+_TYPE = "float32"
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A kernel, by its name, the weights that it reads, and the shape of what it gives.
+
+    Each of `groups` gives `made` channels, of which the first `wanted` are the convolution's.
+    """
+
+    name: str
+    kernel: PrimFunc
+    weight: Expr
+    groups: int
+    made: int
+    wanted: int
+
+    def given(self, call: Expr) -> Any:
+        """The type of what the kernel gives in place of a call."""
+        *image, channels = call.ty.shape.values
+        return relax.TensorType([*image, int(channels) // self.wanted * self.made], _TYPE)
+
+    def kept(self, result: Expr, call: Expr) -> Expr:
+        """The channels of the convolution alone."""
+        if self.made == self.wanted:
+            return result
+        image = call.ty.shape.values[:-1]
+        parts = op.reshape(result, [*image, self.groups, self.made])
+        kept = op.strided_slice(parts, [len(image) + 1], [0], [self.wanted])
+        return op.reshape(kept, list(call.ty.shape.values))
+
+
+def of_call(call: Expr, target: Target) -> Convolution | None:
+    """The kernel for a convolution that is channels last, of float32; None for others."""
+    data, weight = call.args
+    types = {str(tensor.ty.dtype) for tensor in (data, weight, call)}
+    if types != {_TYPE} or not are_known([*shape(data)[1:], *shape(weight)]):
+        return None
+    if not _convolutions.is_channels_last(call):
+        return None
+    return _depthwise(call) if _convolutions.is_depthwise(call) else _direct(call, target)
+
+
+def _depthwise(call: Expr) -> Convolution:
+    """Each channel's taps behind each other, as `[KH, KW, O]`."""
+    data, weight = call.args
+    outputs, *window, _ = shape(weight)
+    taps = op.permute_dims(op.reshape(weight, [outputs, *window]), [1, 2, 0])
+    source, conv = opened(shape(data)), _attributes(call)
+    kernel = contractions.depthwise_conv2d(source, (*window, outputs), conv, _TYPE, _TYPE)
+    return Convolution("depthwise_conv2d", kernel, taps, 1, outputs, outputs)
+
+
+def _direct(call: Expr, target: Target) -> Convolution:
+    """Vectors of one group's output channels; those that are missing in the last are zeros."""
+    data, weight = call.args
+    outputs, *window, inputs = shape(weight)
+    groups = int(call.attrs.groups)
+    wanted = outputs // groups
+    lanes = vector_width.lanes_for(wanted, 1, target)
+    made = round_up(wanted, lanes)
+    if vector_width.holds_groups(inputs, wanted, groups, lanes):
+        made = wanted
+    missing = made - wanted
+    apart = op.reshape(weight, [groups, wanted, *window, inputs])
+    padded = op.nn.pad(apart, [0, 0, 0, missing, *[0] * 6]) if missing else apart
+    whole = [groups * made // lanes, lanes, *window, inputs]
+    packed = op.permute_dims(op.reshape(padded, whole), [0, 2, 3, 4, 1])
+    source, conv = opened(shape(data)), _attributes(call)
+    # Of one group the kernel leaves out what is missing.
+    kept = wanted if groups == 1 else made
+    if conv.pointwise and groups == 1 and prod(window) == 1:
+        flat = [whole[0], inputs, lanes]
+        kernel = contractions.dense(source, _like(flat), outputs, _TYPE, _TYPE)
+        return Convolution("dense", kernel, op.reshape(packed, flat), 1, kept, wanted)
+    form = _like([whole[0], *window, inputs, lanes])
+    kernel = contractions.conv2d(source, form, groups * kept, conv, _TYPE, _TYPE)
+    return Convolution("conv2d", kernel, packed, groups, kept, wanted)
+
+
+def _attributes(call: Expr) -> Conv2d:
+    return _convolutions.attributes(call, _like(shape(call.args[1])))
+
+
+def _like(extents: Sequence[int]) -> Array:
+    """Weights of which only the shape and the type matter."""
+    return np.broadcast_to(np.zeros((), _TYPE), extents)
