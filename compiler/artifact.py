@@ -25,13 +25,16 @@ from hybridc.compiler.kernel_record import KernelRecord
 from hybridc.compiler.model import Array, Region, TensorSpec
 from hybridc.compiler.offload import calls
 from hybridc.compiler.offload.calls import Offload
+from hybridc.compiler.quantization import compression
+from hybridc.compiler.quantization.compression import Compressed
 from hybridc.compiler.weights import decode as decode_weights
 from hybridc.compiler.weights import encode as encode_weights
 
 # What the members mean, without regions and with them; the container has a version of its own.
 # The third has machine code of a GPU besides, as a tensor of bytes under a name of its own; the
-# fourth has kernels that libraries compute, and may have any of the others.
-FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT = 1, 2, 3, 4
+# fourth has kernels that libraries compute, and the fifth weights that are unpacked when it is
+# loaded; each of these two may have any of those before.
+FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT, COMPRESSED_FORMAT = 1, 2, 3, 4, 5
 _DEVICE_CODE = "hybridc.cubin"
 REGION_RUNTIME = "onnxruntime"
 _TOOLS = ("hybridc", "apache-tvm", "apache-tvm-ffi")
@@ -64,7 +67,8 @@ class Artifact:
     point's arguments; `alignment` is that of the inputs, in bytes.  `device` is machine code for a
     GPU (a cubin) with the kernels that the library launches.  `regions` are the parts that ONNX
     Runtime computes, `offloads` the kernels that vendor libraries compute.  `plugins` are files on
-    this host with backends for these, and are not saved.
+    this host with backends for these, and are not saved.  `compressed` are those of the weights
+    that the file holds in few bits.
     """
 
     name: str
@@ -83,11 +87,14 @@ class Artifact:
     device: bytes = field(default=b"", repr=False)
     offloads: tuple[Offload, ...] = field(default=(), repr=False)
     plugins: tuple[Path, ...] = field(default=(), repr=False)
+    compressed: Mapping[str, Compressed] = field(default_factory=dict[str, Compressed], repr=False)
 
     def manifest(self) -> dict[str, Any]:
         """The artifact's description as JSON data; `save` adds the digests of the members."""
-        places = region_store.places(self.regions, self.weights)
+        places = region_store.places(self.regions, self._held())
         optional: dict[str, Any] = {}
+        if self.compressed:
+            optional["compressed"] = [few.to_json(name) for name, few in self.compressed.items()]
         if self.regions:
             optional["regions"] = region_store.describe(self.regions, places)
         if self.offloads:
@@ -106,6 +113,8 @@ class Artifact:
         }
 
     def _format(self) -> int:
+        if self.compressed:
+            return COMPRESSED_FORMAT
         if self.offloads:
             return OFFLOAD_FORMAT
         if "gpu" in self.target:
@@ -129,6 +138,18 @@ class Artifact:
     def tensors(self) -> dict[str, Array]:
         """All weights: those of compiled code, and those that only regions use."""
         return {**self.weights, **region_store.added(self.regions, self.weights)}
+
+    def stored(self) -> dict[str, Array]:
+        """The tensors of the file: all weights, some as the integers that stand for them."""
+        held = self._held()
+        return {**held, **region_store.added(self.regions, held)}
+
+    def _held(self) -> dict[str, Array]:
+        held: dict[str, Array] = {}
+        for name, array in self.weights.items():
+            few = self.compressed.get(name)
+            held |= {name: array} if few is None else few.tensors(name)
+        return held
 
     def _code(self) -> dict[str, Array]:
         """The machine code of a GPU as a tensor."""
@@ -159,7 +180,7 @@ class Artifact:
             "schedule.lock": (archive.dump_json(self.lock),),
             "report.json": (archive.dump_json(self.report),),
             "lib.so": (self.library,),
-            "weights.safetensors": encode_weights({**self.tensors(), **self._code()}),
+            "weights.safetensors": encode_weights({**self.stored(), **self._code()}),
             **{
                 archive.region_member(index): (region.proto,)
                 for index, region in enumerate(self.regions)
@@ -208,15 +229,18 @@ def _map(path: Path) -> memoryview:
 def _decode(view: memoryview) -> Artifact:
     manifest, members = archive.read(view)
     form = manifest.get("format")
-    forms = (FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT)
+    forms = (FORMAT, REGION_FORMAT, GPU_FORMAT, OFFLOAD_FORMAT, COMPRESSED_FORMAT)
     if type(form) is not int or form not in forms:  # to Python, true is 1 too
         known = ", ".join(map(str, forms))
         raise ArtifactError(f"the artifact has format {form!r}; known: {known}")
     tensors = decode_weights(members["weights.safetensors"])
-    several = form == OFFLOAD_FORMAT
+    several = form >= OFFLOAD_FORMAT
     code = tensors.pop(_DEVICE_CODE, None) if several or form == GPU_FORMAT else None
     regional = form == REGION_FORMAT or (several and "regions" in manifest)
     entries = _typed(manifest, "regions", list) if regional else []
+    few = _typed(manifest, "compressed", list) if form == COMPRESSED_FORMAT else []
+    weights, compressed = compression.read(few, region_store.without_added(tensors))
+    loaded = form == OFFLOAD_FORMAT or (several and "offloads" in manifest)
     return Artifact(
         name=_typed(manifest, "name", str),
         inputs=_specs(manifest, "inputs"),
@@ -224,7 +248,7 @@ def _decode(view: memoryview) -> Artifact:
         target=_target(manifest),
         pipeline=_typed(manifest, "pipeline", str),
         library=bytes(members["lib.so"]),
-        weights=region_store.without_added(tensors),
+        weights=weights,
         lock=archive.load_json(members["schedule.lock"], "schedule.lock"),
         report=archive.load_json(members["report.json"], "report.json"),
         certificate=_typed(manifest, "certificate", dict),
@@ -232,7 +256,8 @@ def _decode(view: memoryview) -> Artifact:
         alignment=_alignment(manifest),
         regions=region_store.read(entries, members, tensors),
         device=b"" if code is None else code.tobytes(),
-        offloads=tuple(map(Offload.of_json, _typed(manifest, "offloads", list) if several else [])),
+        offloads=tuple(map(Offload.of_json, _typed(manifest, "offloads", list) if loaded else [])),
+        compressed=compressed,
     )
 
 

@@ -6,6 +6,7 @@ from hybridc.compiler.artifact import Artifact, lock_of, toolchain
 from hybridc.compiler.build import ALIGNMENT, Built, build
 from hybridc.compiler.interfaces import Context, IRModule
 from hybridc.compiler.model import Model
+from hybridc.compiler.quantization import compression
 
 
 def generate(model: Model, module: IRModule, context: Context) -> Built:
@@ -36,4 +37,9 @@ def assemble(
         device=built.device,
         offloads=tuple(context.offloads),
         plugins=plugins,
+        compressed={
+            name: found
+            for name, array in built.weights.items()
+            if (found := compression.of(context.compressed, array)) is not None
+        },
     )

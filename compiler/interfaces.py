@@ -71,7 +71,8 @@ class Context:
     that a pass made less precise; `sensitive` describes the products that quantisation may leave
     out again (a `sensitivity.Lowered`).  `idle` are the passes that changed nothing.  `backends`
     maps the key of a subgraph to its library, and `offloads` collects what libraries compute
-    (`calls.Offload`).
+    (`calls.Offload`).  `compressed` are the constants that a file holds in few bits
+    (`compression.Known`).
     """
 
     target: Target
@@ -87,6 +88,7 @@ class Context:
     idle: set[str] = field(default_factory=set[str])
     backends: Mapping[str, str] = field(default_factory=dict[str, str])
     offloads: list[Any] = field(default_factory=list[Any])
+    compressed: dict[bytes, Any] = field(default_factory=dict[bytes, Any])
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Replace convolutions and matrix products with constant weights by kernels on packed weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -23,6 +23,7 @@ from hybridc.compiler.kernels import (
 from hybridc.compiler.kernels.contractions import Conv2d
 from hybridc.compiler.kernels.winograd_work import Choice, Layer
 from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import compression
 from hybridc.compiler.rewrite import (
     Expr,
     Graph,
@@ -145,13 +146,19 @@ class _Packer:
         if (windows := _byte_windows.of_matrix(weight, rows, self.target)) is not None:
             kernel = byte_windows.dense((*rows, depth), windows, columns, *_types(call))
             return self._call("dense", kernel, (call, data), *windows)
-        packed = packing.pack_matrix(weight, lanes, self._group(weight))
         if self._crossed(weight, rows):
+            packed = packing.pack_matrix(weight, lanes, self._group(weight))
             kernel = inner_product.dense((*rows, depth), packed, columns, *_types(call))
             terms = inner_product.column_terms(weight)
             return self._call("dense", kernel, (call, data), packed, terms)
-        if weight.dtype == np.float32 and self._waits(weight, rows):
-            packed = packing.in_pairs(packed)
+        pairs = weight.dtype == np.float32 and self._waits(weight, rows)
+
+        def pack(matrix: Array) -> Array:
+            packed = packing.pack_matrix(matrix, lanes, self._group(matrix))
+            return packing.in_pairs(packed) if pairs else packed
+
+        packed = pack(weight)
+        self._follow(weight, pack, packed)
         return self._dense_call(call, packed, columns)
 
     def _waits(self, weight: Array, rows: Sequence[Any]) -> bool:
@@ -206,8 +213,11 @@ class _Packer:
             return self._call("conv2d", convolution, replaced, *windows)
         lanes = self._lanes(weight, outputs, conv.groups)
         packed, groups = packing.pack_filter(weight, conv.groups, lanes, self._group(weight))
-        if conv.pointwise and groups == 1 and window == [1, 1]:
-            return self._dense_call(call, packed[:, 0, 0], outputs)
+        dense = conv.pointwise and groups == 1 and window == [1, 1]
+        packed = packed[:, 0, 0] if dense else packed
+        self._follow(weight, lambda w: packing.pack_filter(w, conv.groups, lanes)[0], packed)
+        if dense:
+            return self._dense_call(call, packed, outputs)
         conv = replace(conv, groups=groups)
         kernel = contractions.conv2d(source, packed, outputs, conv, *_types(call))
         return self._call("conv2d", kernel, replaced, packed)
@@ -248,15 +258,23 @@ class _Packer:
     def _winograd(
         self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d, choice: Choice
     ) -> Expr:
-        transformed = winograd_transforms.transform_filter(weight, choice.side)
-        positions = [
-            [packing.pack_matrix(matrix.T, self.target.lanes()) for matrix in row]
-            for row in transformed
-        ]
-        packed: Array = np.ascontiguousarray(positions)
+        wide = weight.astype(np.int16) if _pairs(weight) > 1 else weight
+        lanes, side = self.target.lanes(), choice.side
+
+        def pack(filters: Array) -> Array:
+            return packing.pack_filter(filters, 1, lanes)[0]
+
+        packed = winograd_transforms.transform_filter(pack(wide), side)
+        self._follow(weight, pack, packed, side)
         source = opened(shape(replaced[1]))
         kernel = winograd.conv2d(source, packed, weight.shape[0], conv, choice.tiles)
         return self._call("winograd_conv2d", kernel, replaced, packed)
+
+    def _follow(
+        self, weight: Array, pack: Callable[[Array], Array], made: Array, side: int = 0
+    ) -> None:
+        """Let the file hold few bits of packed weights that were rounded to them."""
+        compression.follow(self.context.compressed, weight, pack, made, side)
 
     def _dense_call(self, call: Expr, packed: Array, columns: int) -> Expr:
         kernel = contractions.dense(opened(shape(call.args[0])), packed, columns, *_types(call))

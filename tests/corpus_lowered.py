@@ -7,8 +7,8 @@ from kernel_builders import LOWERED, Builder, constant, floats, op, operator
 
 HALF = f"layout,fold-constants,mixed-precision{{dtype=float16}},pack-weights,{LOWERED}"
 WEIGHTS = f"layout,fold-constants,quantize-weights{{}},pack-weights,{LOWERED}"
-INT8 = WEIGHTS.replace("{}", "{group=24}")
-INT4 = WEIGHTS.replace("{}", "{bits=4}")
+INT8 = WEIGHTS.replace("{}", "{group=24 in-kernel=true}")
+INT4 = WEIGHTS.replace("{}", "{bits=4 in-kernel=true}")
 
 
 def _dense(inputs: int, outputs: int) -> Any:
@@ -25,10 +25,8 @@ LOWERED_KERNELS: list[tuple[str, Builder]] = [
     ("int8 weights, odd", operator(_dense(13, 21), *floats([2, 5, 13]), passes=INT8)),
     ("int8 weights, many rows", operator(_dense(48, 64), *floats([40, 48]), passes=INT8)),
     ("int8 weights, 1x1", operator(_pointwise, *floats([1, 16, 5, 7]), passes=INT8)),
-    ("int8 weights, 3x3", operator(convolution, *floats([1, 5, 9, 7]), passes=INT8)),
     ("int4 weights, one row", operator(_dense(70, 100), *floats([1, 70]), passes=INT4)),
     ("int4 weights, odd", operator(_dense(13, 21), *floats([3, 13]), passes=INT4)),
-    ("int4 weights, 3x3", operator(convolution, *floats([1, 5, 9, 7]), passes=INT4)),
     ("fp16 dense", operator(_dense(40, 33), *floats([7, 40]), passes=HALF)),
     ("fp16 dense of a row", operator(_dense(64, 96), *floats([1, 64]), passes=HALF)),
     ("fp16 convolution", operator(convolution, *floats([1, 5, 9, 7]), passes=HALF)),

@@ -15,7 +15,6 @@ from hybridc.compiler.kernels import bfloat16_lowering, weight_only
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.tensors import to_numpy, to_tensor
-from hybridc.schedules.elementwise import Elementwise
 from hybridc.schedules.weight_only_dense import WeightOnlyDense
 
 CPU = target.parse("cpu", threads=2)
@@ -196,21 +195,6 @@ def test_weights_are_unpacked_by_vectors(cpu: str, rows: int, bits: int) -> None
 
 
 @pytest.mark.parametrize("cpu", ["avx2", "avx512"])
-@pytest.mark.parametrize("bits", [8, 4])
-def test_a_window_is_unpacked_by_vectors(cpu: str, bits: int) -> None:
-    named, rule = target.parse(cpu, threads=2), Elementwise()
-    quantized = group_quantization.quantize(np.ones((3 * 3 * 64, 64), np.float32), bits, 32)
-    integers, scales = group_quantization.packed(quantized, named.lanes())
-    match: Any = rule.match(weight_only.unpacked((3, 3, 64), integers, scales, bits), named)
-    scheduled = rule.schedule(match, rule.default(match, named)).mod["main"]
-    text = compile_kernel(bfloat16_lowering.lowered(scheduled, named), named).mod
-    found = {line.split()[0] for line in text.inspect_source("asm").splitlines() if line.split()}
-    assert {"vpmovsxbd" if bits == 8 else "vpsrad", "vcvtdq2ps"} <= found
-    assert not {"vcvtsi2ss", "vcvtsi2ssl", "vpinsrb", "vpextrb"} & found
-    assert not any("gather" in name for name in found)
-
-
-@pytest.mark.parametrize("cpu", ["avx2", "avx512"])
 def test_few_rows_unpack_in_registers_and_many_once(cpu: str) -> None:
     named = target.parse(cpu, threads=2)
     cached = []
@@ -218,3 +202,12 @@ def test_few_rows_unpack_in_registers_and_many_once(cpu: str) -> None:
         match, *_ = built((rows,), np.ones((768, 768), np.float32), 8, 128, named)
         cached.append(RULE.default(match, named)["cached"])
     assert cached == [0, 0, 1, 1]
+
+
+def test_integers_pay_where_weights_are_waited_for() -> None:
+    """From memory four bytes take longer than one and its unpacking; from a cache they do not."""
+    large = (4096, 4096)
+    far = [weight_only.pays(rows, large, 8, False, CPU) for rows in (1, 6, 128, 4096)]
+    near = [weight_only.pays(rows, large, 8, True, CPU) for rows in (1, 6, 128)]
+    assert (far, near) == ([True, True, False, False], [True, False, False])
+    assert not weight_only.pays(6, (64, 64), 8, True, CPU)

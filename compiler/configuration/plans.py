@@ -264,7 +264,10 @@ def _steps(options: Options) -> tuple[Pass, ...]:
     steps = pipeline.parse(pipeline_of(options), catalogue)
     device = target.kind_of(options.target)
     precisions.check(options.dtype, options.exact, device)
-    lowered = precisions.lowered(steps, options.dtype, catalogue, options.precise, device)
+    tight = options.contract.max_memory is not None
+    lowered = precisions.lowered(
+        steps, options.dtype, catalogue, options.precise, device, tight=tight
+    )
     return _offloading(lowered, catalogue) if set(options.backends) - {backend.OWN} else lowered
 
 

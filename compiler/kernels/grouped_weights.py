@@ -24,16 +24,13 @@ from hybridc.compiler.kernels.tensor_expressions import (
     tensor,
     unflatten,
 )
-from hybridc.compiler.kernels.weight_only import extended
+from hybridc.compiler.kernels.weight_only import MOST_GROUPED, extended
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization.group_quantization import per_element
 
 # What marks the product, and the names of the blocks that feed it.
 KIND = "grouped-weights"
 PARTIAL, SCALED, STRIDED, OFFSETS = "partial", "scaled", "strided", "offsets"
-# Beyond, a weight serves so many multiply-adds that unpacking it costs little, and sums of two
-# kinds take more registers than there are (AVX2).
-_MOST_ROWS = 3
 _OFFSET = 8
 # Turns the sign bits of all but the last integer of a word: two's complement becomes 8 more.
 _SIGNS = np.int32(0x08888888)
@@ -43,7 +40,7 @@ _MANTISSA, _BIAS = 23, 127  # of float32
 
 def fits(rows: int) -> bool:
     """Whether rows are so few that what a weight costs by itself counts."""
-    return rows <= _MOST_ROWS
+    return rows <= MOST_GROUPED
 
 
 def stored(integers: Array, bits: int) -> Array:

@@ -1,6 +1,7 @@
-"""Loop nests with weights of 8 or 4 bits: products that dequantise them, and what does so alone."""
+"""The loop nest of products with weights of 8 or 4 bits, dequantised within the kernel."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from tvm import te, tirx
@@ -12,7 +13,6 @@ from hybridc.compiler.kernels.tensor_expressions import (
     counted,
     extents,
     finished,
-    flatten,
     product_of,
     reduced,
     tensor,
@@ -28,6 +28,20 @@ _FULL = "float32"
 _WORD, _BYTE = 32, 8
 # Vectors of a panel: as many as a register tile has.
 _WIDE, _NARROW = 4, 2
+# Rows up to which integers are multiplied group by group (`grouped_weights`).  Beyond, a weight
+# serves so many multiply-adds that unpacking it costs little, and sums of two kinds take more
+# registers than there are (AVX2).
+MOST_GROUPED = 3
+# Cycles to unpack a vector of weights: with so few rows, with those of one register tile, beside
+# which multiply-adds take longer, and with more, for which it is stored and read again.  With
+# 4096x4096 weights from memory a packed product took 0.67 of the time of float32 with 4 rows, 0.88
+# with 8, 1.28 with 14, 1.16 with 16 and 1.14 with 32; BERT-base with 128 rows, 1.05 (Zen 4, 2
+# threads).
+_UNPACK_FEW, _UNPACK, _UNPACK_MANY = 0.6, 1.0, 6.0
+_BESIDE = 1.5
+# Of arithmetic and memory, the share of the shorter that is not hidden behind the longer.
+_EXPOSED = 0.25
+_FLOAT = 4  # bytes
 # Of a GPU: a thread reads the words of four columns, 16 bytes, and multiplies them by what it read
 # of x once.
 GPU_WIDTH = 4
@@ -82,32 +96,11 @@ def dense(  # noqa: PLR0913 - the product, and in which form
     return finished([x, q, s, out])
 
 
-def unpacked(window: Sequence[int], integers: Array, scales: Array, bits: int) -> PrimFunc:
-    """The packed weights as float32, `[panels, *window, width]`: a kernel of its own.
-
-    The inputs that a panel holds are all places of the `window` in turn, and zeros behind them.
-    """
-    panels, _, width = scales.shape
-    q = tensor(integers.shape, "weight", integers.dtype.name)
-    s = tensor(scales.shape, "scale", "bfloat16")
-    weight = _dequantised(q, s, bits, _FULL)
-
-    def element(panel: Any, *place: Any) -> Any:
-        return weight(panel, flatten(place[:-1], window), place[-1])
-
-    return finished([q, s, computed((panels, *window, width), element, name=UNPACK)])
-
-
 def _unpacked(q: Any, s: Any, depth: int, bits: int, dtype: str) -> Any:
     """The weights `[panels, depth, width]`: products of integers and scales in `dtype`, rounded."""
-    panels, _, width = extents(s)
-    return computed((panels, depth, width), _dequantised(q, s, bits, dtype), name=UNPACK)
-
-
-def _dequantised(q: Any, s: Any, bits: int, dtype: str) -> Callable[[Any, Any, Any], Any]:
-    """The weight of a panel's input and lane."""
-    share, groups = per_element(bits), extents(s)[1]
-    size = extents(q)[1] * share // groups
+    panels, groups, width = extents(s)
+    share = per_element(bits)
+    size = depth // groups
 
     def weight(p: Any, k: Any, lane: Any) -> Any:
         integer = q[p, k // share, lane]
@@ -117,7 +110,31 @@ def _dequantised(q: Any, s: Any, bits: int, dtype: str) -> Callable[[Any, Any, A
         scale = s[p, k // size, lane].astype(_FULL).astype(dtype).astype(_FULL)
         return (integer.astype(_FULL) * scale).astype(dtype)
 
-    return weight
+    return computed((panels, depth, width), weight, name=UNPACK)
+
+
+def pays(rows: int, matrix: Sequence[int], bits: int, near: bool, target: Target) -> bool:
+    """Whether a product with packed weights `[K, N]` takes less time than one with float32.
+
+    Cycles are those of a vector of weights: its multiply-adds, what unpacks it, and its bytes from
+    where they come from.  Weights are `near` that stay in the last cache from run to run.
+    """
+    machine, wide = target.machine, target.lanes() * _FLOAT
+    fed = machine.l3_bytes_per_cycle if near else machine.dram_bytes_per_cycle
+    if near and prod(matrix) * _FLOAT <= target.l2 * target.threads:
+        fed = machine.l2_bytes_per_cycle
+    products = rows / machine.fma_per_cycle
+    tile = (target.vector_registers - _NARROW - 1) // _NARROW
+    if rows <= MOST_GROUPED:
+        packed = products + _UNPACK_FEW
+    else:
+        packed = products + _UNPACK_MANY if rows > tile else _BESIDE * products + _UNPACK
+    narrow = _overlapped(packed, wide * bits / (_FLOAT * _BYTE) / fed)
+    return narrow < _overlapped(products, wide / fed)
+
+
+def _overlapped(first: float, second: float) -> float:
+    return max(first, second) + _EXPOSED * min(first, second)
 
 
 def bits_of(integers: Array) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridc.compiler.model import Array
+from hybridc.compiler.tensors import empty
 
 Matrix = NDArray[np.float64]
 
@@ -58,15 +59,20 @@ def transforms(outputs: int, taps: int) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def transform_filter(weight: Array, outputs: int) -> Array:
-    """Transform `[O, 3, 3, I]` into `[tile, tile, O, I]`, in float64 and rounded once.
+    """Transform `[O, 3, 3, ...]` into `[tile, tile, O, ...]`, in float64 and rounded once.
 
-    Weights of int8 come out four times as large, exactly, in int16.
+    Integers come out four times as large, exactly, in int16.  Every machine makes the same bits:
+    terms are added up in their order, not in that of a library.
     """
     _, g, _ = transforms(outputs, weight.shape[1])
-    if weight.dtype == np.int8:
-        g = DOUBLED * g
-    exact: Array = np.einsum("xi,yj,oijc->xyoc", g, g, weight.astype(np.float64))
-    return exact.astype(np.int16 if weight.dtype == np.int8 else weight.dtype)
+    integers = np.issubdtype(weight.dtype, np.integer)
+    g = DOUBLED * g if integers else g
+    dtype = np.dtype(np.int16) if integers else weight.dtype
+    made = empty((len(g), len(g), len(weight), *weight.shape[3:]), dtype)
+    for index, each in enumerate(weight):
+        rows = _combined(g, each.astype(np.float64))
+        made[:, :, index] = _combined(g, rows.swapaxes(0, 1)).swapaxes(0, 1)
+    return made
 
 
 def fits_integers(weight: Array) -> bool:
@@ -79,6 +85,14 @@ def fits_integers(weight: Array) -> bool:
     back = np.abs(a_t)
     largest = np.einsum("ru,sv,uvo->rso", back, back, products).max()
     return bool(largest < np.iinfo(np.int32).max)
+
+
+def _combined(matrix: Matrix, planes: Array) -> Array:
+    """`matrix @ planes` over the first axis of the planes, without terms that are zero."""
+    made: Array = np.zeros((len(matrix), *planes.shape[1:]))
+    for i, j in zip(*np.nonzero(matrix), strict=True):
+        made[i] += matrix[i, j] * planes[j]
+    return made
 
 
 def _basis(points: tuple[Fraction, ...], index: int) -> list[Fraction]:

@@ -22,7 +22,7 @@ def facts_of(found: Outcome, trial: Trial, plan: Plan) -> Facts:
     known = records.get("hits", 0) + records.get("near", 0)
     missed = records.get("misses", 0)
     latency = found.measured.latency
-    held = sum(array.nbytes for array in found.artifact.weights.values())
+    held = sum(array.nbytes for array in found.artifact.stored().values())
     learnt = learnt_gains.by_log(made, target, options.log) if options.tuning else None
     kernels: dict[int, float] = {}
     if options.steering.depth >= 3:

@@ -110,24 +110,27 @@ def check(dtype: str, exact: bool, device: str = CPU) -> None:
         )
 
 
-def lowered(
+def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passes' options
     steps: Sequence[Pass],
     dtype: str,
     catalogue: Catalogue[Pass],
     precise: Sequence[str] = (),
     device: str = CPU,
+    *,
+    tight: bool = False,
 ) -> tuple[Pass, ...]:
     """The steps with the passes that a precision adds; `auto` adds none.
 
-    Those that can `keep` products as they are keep the `precise` ones.  Raises InputError where
-    the steps lack a pass that one of these has to stand beside.
+    Those that can `keep` products as they are keep the `precise` ones; where memory is `tight`,
+    those that can leave weights packed do.  Raises InputError where the steps lack a pass that one
+    of these has to stand beside.
     """
     made = list(steps)
     for each in of_device(device)[FULL if dtype == AUTO else dtype]:
         present = [plugin.name_of(type(step)) for step in made]
         if each.anchor in present:
             at = present.index(each.anchor) + bool(each.after)
-            made.insert(at, _keeping(catalogue.create(each.text), precise))
+            made.insert(at, _adjusted(catalogue.create(each.text), precise, tight))
         elif each.needed:
             raise InputError(f"dtype {dtype} needs {each.anchor} in the pipeline, for {each.text}")
     return tuple(made)
@@ -136,7 +139,7 @@ def lowered(
 def of_steps(steps: Sequence[Pass]) -> str:
     """The least precision that the steps lower a model to."""
     reached = FULL
-    found = [_keeping(step, ()) for step in steps]
+    found = [_adjusted(step, (), False) for step in steps]
     for name, insertions in {**PRECISIONS, "tf32": CUDA_PRECISIONS["tf32"]}.items():
         needed = pipeline.parse(",".join(each.text for each in insertions if each.needed))
         if all(step in found for step in needed):
@@ -144,8 +147,7 @@ def of_steps(steps: Sequence[Pass]) -> str:
     return reached
 
 
-def _keeping(step: Pass, precise: Sequence[str]) -> Pass:
-    """The pass, and where it has the option, the names of products that it shall keep."""
-    if all(each.name != "keep" for each in fields(step)):
-        return step
-    return replace(step, **{"keep": ",".join(precise)})
+def _adjusted(step: Pass, precise: Sequence[str], tight: bool) -> Pass:
+    """The pass with those of the options that it has: what to keep, and whether memory is tight."""
+    wanted = {"keep": ",".join(precise), "in_kernel": tight}
+    return replace(step, **{e.name: wanted[e.name] for e in fields(step) if e.name in wanted})

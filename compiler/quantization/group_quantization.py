@@ -93,10 +93,23 @@ def packed(quantized: Grouped, width: int) -> tuple[Array, Array]:
     integers[:, :outputs] = quantized.integers
     scales = np.zeros((quantized.scales.shape[0], columns), np.float32)
     scales[:, :outputs] = quantized.scales
+    panels = _panels(integers, width)
     share = per_element(quantized.bits)
     if share > 1:
-        integers = _words(integers, quantized.bits, share)
-    return _panels(integers, width), _panels(scales, width).astype(ml_dtypes.bfloat16)
+        panels = _words(panels, quantized.bits, share)
+    return panels, _panels(scales, width).astype(ml_dtypes.bfloat16)
+
+
+def unpacked(integers: Array, bits: int) -> Array:
+    """The integers `[N / width, K, width]` that `packed` put into elements of its own."""
+    share = per_element(bits)
+    if share == 1:
+        return integers
+    panels, words, width = integers.shape
+    made = np.empty((panels, words, share, width), np.int8)
+    for place in range(share):  # up to the sign's place, and down again with the sign
+        made[:, :, place] = integers << (_WORD - bits - place * bits) >> (_WORD - bits)
+    return made.reshape(panels, words * share, width)
 
 
 def per_element(bits: int) -> int:
@@ -104,10 +117,10 @@ def per_element(bits: int) -> int:
     return 1 if bits == _BYTE else _WORD // bits
 
 
-def _words(integers: Array, bits: int, share: int) -> Array:
-    words = np.zeros((integers.shape[0] // share, integers.shape[1]), np.uint32)
+def _words(panels: Array, bits: int, share: int) -> Array:
+    words = np.zeros((panels.shape[0], panels.shape[1] // share, panels.shape[2]), np.uint32)
     for place in range(share):
-        low = integers[place::share].astype(np.uint32) & (2**bits - 1)
+        low = panels[:, place::share].astype(np.uint32) & (2**bits - 1)
         words |= low << np.uint32(place * bits)
     return words.view(np.int32)
 

@@ -82,7 +82,7 @@ def _subtitle(artifact: Artifact) -> str:
 
 def _tiles(artifact: Artifact, measured: Measured | None) -> Element:
     memory = mapping(artifact.report.get("memory"))
-    weights = sum(array.nbytes for array in artifact.weights.values())
+    weights = sum(array.nbytes for array in artifact.stored().values())
     tiles: list[tuple[str, str]] = []
     if measured:
         tiles.append((format_duration(measured.latency.median), "a call, median, measured now"))
