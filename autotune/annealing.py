@@ -29,7 +29,7 @@ class Annealing(Strategy):
         _points.at_least(self, "hot", self.cold)
         _points.share(self, "cooling")
         if self.cooling == 0:
-            raise PluginError("annealing: cooling wants more than 0, got 0")
+            raise PluginError("annealing: cooling must be positive, got 0")
 
     def candidates(
         self, task: SearchTask, history: Sequence[Trial], draw: Random

@@ -80,7 +80,7 @@ def parse(text: str) -> Size:
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
-            f"{text!r} is no size: wanted 3 (fixed), ? or a name (open), 1..64 or name:1..64"
+            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), 1..64 or name:1..64"
             " (open within bounds), each perhaps with @8, the size to measure at"
         )
     if match["fixed"] is not None:
@@ -133,9 +133,9 @@ def _size(value: Any) -> Size:
     try:
         size = int(value.__index__())
     except AttributeError:
-        raise InputError(f"{value!r} is no size of a shape: wanted a number or text") from None
+        raise InputError(f"{value!r} is not a size: expected a number or text") from None
     if size < 0:
-        raise InputError(f"{size} is no size of a shape")
+        raise InputError(f"{size} is not a valid size")
     return size
 
 
@@ -210,9 +210,13 @@ def agreed(one: Dim, other: Dim) -> Dim:
     """One size of what two places say.  Raises InputError where they contradict each other."""
     usual = one.usual if other.usual is None else other.usual
     if one.bounded and other.bounded and (one.low, one.high) != (other.low, other.high):
-        raise InputError(f"{one.describe()} and {other.describe()}: a size has one pair of bounds")
+        raise InputError(
+            f"{one.describe()} and {other.describe()}: a size can have only one pair of bounds"
+        )
     if None not in (one.usual, other.usual) and one.usual != other.usual:
-        raise InputError(f"{one.text()} and {other.text()}: one size is measured at one size")
+        raise InputError(
+            f"{one.text()} and {other.text()}: a size can be measured at only one value"
+        )
     return checked(replace(other if other.bounded else one, usual=usual))
 
 

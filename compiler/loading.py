@@ -31,7 +31,7 @@ _REFUSALS = ("ErrorContext(fn=main, loc=param[", "Invoking function main expects
 def path_of(artifact: Any) -> str | Path:
     """The path of an artifact.  Raises InputError where it is none."""
     if not isinstance(artifact, str | PathLike):
-        raise InputError(f"an artifact or its path wanted, got {type(artifact).__name__}")
+        raise InputError(f"expected an artifact or its path, got {type(artifact).__name__}")
     return Path(artifact)
 
 
@@ -141,7 +141,7 @@ def library(content: bytes, device: bytes = b"") -> Any:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
     if not loaded.implements_function(_ENTRY):
-        raise ArtifactError("cannot load the artifact's library: it is no compiled model")
+        raise ArtifactError("cannot load the artifact's library: it is not a compiled model")
     return loaded
 
 

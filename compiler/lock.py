@@ -46,7 +46,7 @@ class LockAdvice:
         if not conditions.allowed(differs, near):
             raise MissingRecordError(
                 f"the schedules of {self.source} are for other conditions: {'; '.join(told)};"
-                " compile for those, or take them all the same by --near any"
+                " compile for those, or use them anyway with --near any"
             )
         return replace(self, differs=told, faults={})
 
@@ -87,7 +87,7 @@ class LockAdvice:
 
     def describe(self) -> Mapping[str, Any]:
         """What came of it, as JSON data."""
-        told = ["nothing tells for which target they are"] if self.made is None else self.differs
+        told = ["it is unknown for which target they are"] if self.made is None else self.differs
         return {"source": self.source, "locked": len(self.choices), "differs": [*told]}
 
 
@@ -103,7 +103,7 @@ def read(path: Path) -> LockAdvice:
     else:
         data = _load(path)
     if not isinstance(data, dict):
-        raise InputError(f"{path} is no schedule lock: it holds no JSON object")
+        raise InputError(f"{path} is not a schedule lock: it is not a JSON object")
     return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()), made)
 
 
@@ -147,4 +147,4 @@ def _entry(path: Path, kernel: str, entry: object) -> tuple[str, tuple[str, Poin
         ):
             return workload, (rule, point)
         case _:
-            raise InputError(f"{path}: the lock of {kernel} names no rule, point and workload")
+            raise InputError(f"{path}: the lock of {kernel} lacks a rule, point or workload")

@@ -141,10 +141,12 @@ class InputPort:
             kind = str(tensor.dtype)  # which has no name for complex numbers
         except (TypeError, ValueError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
-            raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
+            raise InputError(f"input {self.spec.name!r} is not a DLPack tensor: {first}") from None
         there = str(tensor.device)
         if there not in ("cpu:0", str(device)):
-            raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
+            raise InputError(
+                f"input {self.spec.name!r} must be on the CPU, but is on {tensor.device}"
+            )
         if not self._fits(tuple(tensor.shape)) or kind != self.spec.dtype:
             raise self._refusal(kind, tuple(tensor.shape))
         if self._usable(tensor):
@@ -160,7 +162,7 @@ class InputPort:
         if isinstance(value, np.generic):
             return np.asarray(value)
         raise InputError(
-            f"input {self.spec.name!r} wants a numpy array, got {type(value).__name__}"
+            f"input {self.spec.name!r} must be a numpy array, got {type(value).__name__}"
         )
 
     def _usable(self, tensor: Tensor) -> bool:

@@ -144,7 +144,7 @@ class _Kernel:
             if isinstance(match, NotApplicable):
                 return f"{rule_name} does not take the kernel: {match.reason}"
             if not _in_space(point, rule.knobs(match)):
-                return f"{_text(rule_name, point)} is no point of its space any more"
+                return f"{_text(rule_name, point)} is no longer a point of its space"
             done = rule.schedule(match, point).mod["main"]
             if faults := _faults(done, self.context.target):
                 return f"{_text(rule_name, point)} is beyond the GPU: {faults}"

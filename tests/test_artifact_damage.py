@@ -110,7 +110,7 @@ def test_a_wrong_manifest_is_refused(scratch: Path, key: str, value: Any) -> Non
         (b"PK\x05\x06" + bytes(18), "no hybridc artifact"),
         (b"x" * 99 + b"hybridc artifact 3 " + b"0" * 64, "container version"),
         (sealed({**make().manifest(), "format": 99}), "format 99"),
-        (sealed(make().manifest(), report=b"[]"), "report.json holds no JSON object"),
+        (sealed(make().manifest(), report=b"[]"), "report.json is not a JSON object"),
         (sealed(make().manifest(), report=b"[" * 100_000), "report.json is not valid JSON"),
     ],
 )

@@ -54,11 +54,11 @@ def test_an_iterable_gives_feeds_or_pieces() -> None:
     [
         ({"x": np.ones((0, 3), np.float32), "n": np.arange(0)}, "is empty"),
         ([], "is empty"),
-        ([3], "sample 0: wanted arrays by input name, got int"),
+        ([3], "sample 0: expected arrays by input name, got int"),
         ([arrays(1), {"x": arrays(1)["x"]}], "missing inputs: n int64"),
         ({**arrays(2), "n": np.arange(3)}, "differ in their number of samples"),
         ({**arrays(1), "x": np.full((1, 3), np.nan, np.float32)}, "'x' holds NaN"),
-        (itertools.repeat(arrays(1)), "goes on after 10000 samples"),
+        (itertools.repeat(arrays(1)), "has more than 10000 samples"),
     ],
 )
 def test_what_fits_no_model_is_refused(data: Any, message: str) -> None:
@@ -84,7 +84,7 @@ def npy(header: str) -> bytes:
         ("folder/x.npy", npy("{'descr': '<f8', ((("), "no plain array"),
         ("folder/x.npy", npy(SHAPED % "9999999999999,"), "no plain array .*: Unable to allocate"),
         ("folder/x.npy", npy(SHAPED % "-2,"), "no plain array"),
-        ("folder/readme.txt", b"", "holds no .npy file"),
+        ("folder/readme.txt", b"", "contains no .npy file"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:

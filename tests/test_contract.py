@@ -85,8 +85,8 @@ def test_a_written_size_reads_back(size: int) -> None:
 def test_limits() -> None:
     assert parse_limits(["cosine=0.999", "max-abs = 1e-3"]) == {"cosine": 0.999, "max-abs": 1e-3}
     for texts, message in [
-        (["cosine"], "'cosine' is no limit; write it like cosine=0.999"),
-        (["0.9"], "'0.9' is no limit; write it like cosine=0.999"),
+        (["cosine"], "'cosine' is not a limit; write it like cosine=0.999"),
+        (["0.9"], "'0.9' is not a limit; write it like cosine=0.999"),
         (["cosine=much"], "got 'much'"),
         (["snr=20", "snr=30"], "given twice"),
         (["cosine<=0.9"], "'cosine' can be limited by >= alone, got <="),
@@ -272,7 +272,10 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"min_accuracy": 0.99}, r'min_accuracy wants limits by metric, such as \{"cosine": 0.999'),
+        (
+            {"min_accuracy": 0.99},
+            r'min_accuracy must be limits by metric, such as \{"cosine": 0.999',
+        ),
         ({"min_accuracy": ["cosine"]}, "limits by metric"),
         ({"max_drop": 0.01, "validate": hits}, 'such as {"validate"'),
         ({"min_accuracy": {"cosine": "0.99"}}, "cosine is a number from -1 to 1, got 0.99"),

@@ -119,7 +119,7 @@ def test_a_lock_of_other_conditions_is_refused_or_told(source: Path, tmp_path: P
         driver.compile_source(source, Options(lock=made, threads=2, near="never"))
     lock.write_text(json.dumps(artifact.lock))
     told = driver.compile_source(source, Options(lock=lock, threads=1)).report.summary()
-    assert "schedule.lock has them, though nothing tells for which target they are" in told
+    assert "schedule.lock has them, though it is unknown for which target they are" in told
 
 
 def test_a_lock_for_a_target_that_nobody_knows_is_refused(source: Path, tmp_path: Path) -> None:

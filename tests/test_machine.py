@@ -67,12 +67,12 @@ def test_the_description_of_a_target_builds_it_again() -> None:
             {"mcpu": "abacus"},
             r"no CPU 'abacus'; known: (?:[\w-]+, ){7}[\w-]+ and \d+ more$",
         ),
-        ({"mcpu": 5}, 'a target\'s "mcpu" is the name of a CPU, got 5'),
+        ({"mcpu": 5}, 'a target\'s "mcpu" must be the name of a CPU, got 5'),
         ({"mcpu": "i386"}, "CPU 'i386' has 32 bits"),
         ({"mtriple": "aarch64"}, "a target in JSON has no 'mtriple'; known: caches"),
         ({"": 1}, "a target in JSON has no ''; known: caches"),
-        ({"num-cores": True}, 'a target\'s "num-cores" is a positive number, got True'),
-        ({"num-cores": 2**70}, 'a target\'s "num-cores" is a positive number'),
+        ({"num-cores": True}, 'a target\'s "num-cores" must be a positive number, got True'),
+        ({"num-cores": 2**70}, 'a target\'s "num-cores" must be a positive number'),
     ],
 )
 def test_wrong_facts_are_refused(given: dict[str, object], said: str) -> None:

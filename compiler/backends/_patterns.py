@@ -36,7 +36,7 @@ def convolution(graph: Subgraph) -> Convolution | NotApplicable:
     """The convolution that a subgraph begins with, and what it can be computed with."""
     first = graph.steps[0]
     if first.operator != "nn.conv2d":
-        return NotApplicable("it is no convolution")
+        return NotApplicable("it is not a convolution")
     attributes = first.attributes
     layouts = (
         attributes["data_layout"],
@@ -114,7 +114,7 @@ class _Attention:
     def read(self) -> Attention | NotApplicable:
         graph = self.graph
         if "nn.softmax" not in graph.operators:
-            return NotApplicable("it is no attention")
+            return NotApplicable("it is not attention")
         last = len(graph.steps) - 1
         turned = graph.steps[last] if graph.steps[last].operator == "permute_dims" else None
         weighted = graph.steps[last - (turned is not None)]

@@ -188,10 +188,10 @@ def check(options: Options) -> None:
     if options.target == "cpu":  # this host
         host.check_threads(options.threads)
     if options.lock is not None and (options.log is not None or options.frozen):
-        raise InputError("a lock holds every choice: give it without a log, and without frozen")
+        raise InputError("a lock already decides everything: give it without log and frozen")
     if options.tuning is not None:
         if options.lock is not None or options.frozen:
-            raise InputError("what is frozen or locked is not tuned: leave trials out")
+            raise InputError("a frozen or locked build is not tuned: leave out trials")
         check_tunable(options)
         options.tuning.check(options.plugins)
         host.check_threads(options.threads)
@@ -204,9 +204,9 @@ def _check_numbers(options: Options) -> None:
     """Raise InputError for a tolerance or a seed that is none."""
     for name, value in (("rtol", options.rtol), ("atol", options.atol)):
         if value is not None and not 0 <= value < math.inf:
-            raise InputError(f"{name} is a number from 0 on, got {value:g}")
+            raise InputError(f"{name} must be a number of 0 or more, got {value:g}")
     if options.seed < 0:
-        raise InputError(f"a seed is a whole number from 0 on, got {options.seed}")
+        raise InputError(f"a seed must be a whole number of 0 or more, got {options.seed}")
 
 
 def check_tunable(options: Options) -> None:
@@ -222,9 +222,9 @@ def _check_backends(options: Options) -> None:
     if not _libraries(options, target.kind_of(options.target)):
         return
     if options.frozen:
-        raise InputError("backends are chosen by measuring, and what is frozen measures nothing")
+        raise InputError("backends are chosen by measuring, and a frozen build measures nothing")
     if options.verify == "each":
-        raise InputError("verify each runs no vendor library: leave it, or backends, out")
+        raise InputError("verify each cannot run vendor libraries: leave out one or the other")
     if gpu.is_name(options.target):
         raise InputError(
             f"backends are chosen by measuring, which needs the GPU: --target cuda, not"

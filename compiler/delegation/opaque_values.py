@@ -28,7 +28,9 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
     """
     left, right = _leaves(wanted, name), _leaves(got, name)
     if list(left) != list(right):
-        raise WrongAnswerError(f"output {name!r} has other parts than wanted: {_few(left, right)}")
+        raise WrongAnswerError(
+            f"output {name!r} has other parts than expected: {_few(left, right)}"
+        )
 
     def numbers(part: str, wanted: Array, got: Array) -> Comparison:
         return verify.compare(part, wanted, got, rtol, atol, precision)
@@ -50,7 +52,7 @@ def _leaf(
     if wanted.dtype.kind not in "OSU":
         return numbers(name, wanted, got)
     if wanted.shape != got.shape or not (wanted.astype(str) == got.astype(str)).all():
-        raise WrongAnswerError(f"output {name!r} holds other strings than wanted")
+        raise WrongAnswerError(f"output {name!r} contains other strings than expected")
     same = np.zeros(wanted.shape, np.int8)
     return verify.compare(name, same, same)
 

@@ -71,7 +71,7 @@ def check_threads(wanted: int | None) -> None:
 def _check(what: str, wanted: int | None) -> None:
     cpus = len(allowed_cpus())
     if wanted is not None and wanted > cpus:
-        raise InputError(f"{what}={wanted} wanted, but this process may use only {cpus} CPUs")
+        raise InputError(f"{what}={wanted} requested, but this process may use only {cpus} CPUs")
 
 
 @cache

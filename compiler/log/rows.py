@@ -91,10 +91,10 @@ def to_record(row: Any) -> Record:
         }
         found = recording.from_json(data)
     except (AttributeError, TypeError, ValueError, InputError) as error:
-        raise InputError(f"row {row.id} of the log holds no record: {error}") from None
+        raise InputError(f"row {row.id} of the log is not a record: {error}") from None
     median = statistics.median(found.seconds) if found.seconds else None
     if found.key != row.key.hex() or row.median != median:
-        raise InputError(f"row {row.id} of the log was altered: it does not fit its key")
+        raise InputError(f"row {row.id} of the log was altered: it does not match its key")
     return found
 
 

@@ -49,7 +49,7 @@ class Added:
     def check(self, log: str) -> None:
         """Raise LogError where a log of this name skipped a record."""
         if self.faults.count:
-            raise LogError(f"tuning log {log} takes no such record: {self.faults.reasons[0]}")
+            raise LogError(f"tuning log {log} does not accept the record: {self.faults.reasons[0]}")
 
     def __add__(self, other: "Added") -> "Added":
         """Both together."""
@@ -91,7 +91,7 @@ class TuningLog:
     def writing(self) -> Generator[Connection]:
         """A transaction: all of it is kept, or where anything is raised, nothing."""
         if self.readonly:
-            raise LogError(f"tuning log {self.name} can only be read")
+            raise LogError(f"tuning log {self.name} is read-only")
         with connect.guarded(self.name):
             writer = self.engine.connect().execution_options(writes=True)
             with writer as connection, connection.begin():

@@ -31,7 +31,7 @@ class DamagedError(Exception):
 
     def __init__(self, row: int, reason: object) -> None:
         self.row = row
-        super().__init__(f"row {row} of the log holds no record: {reason}")
+        super().__init__(f"row {row} of the log is not a record: {reason}")
 
 
 @dataclass(eq=False)

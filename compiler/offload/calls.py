@@ -29,7 +29,7 @@ class Offload:
             case {"name": str(name), "backend": str(backend), "subgraph": dict(graph)}:
                 return cls(name, backend, Subgraph.of_json(graph))
             case _:
-                raise ArtifactError(f"the manifest describes no kernel by {fields!r:.60}")
+                raise ArtifactError(f"the manifest describes a kernel wrongly: {fields!r:.60}")
 
 
 def versions(offloads: Sequence[Offload], plugins: Sequence[Path] = ()) -> dict[str, str]:

@@ -119,7 +119,7 @@ def _weightless(contract: Contract, facts: Callable[[], Facts | None]) -> list[s
     known = None if contract.max_size is None else facts()
     if known is None or contract.max_size is None or known.code <= contract.max_size:
         return []
-    return [f"no precision is so small: {format_size(known.code)} are no weights"]
+    return [f"no precision is that small: {format_size(known.code)} are not weights"]
 
 
 def _found(clause: Clause) -> str:

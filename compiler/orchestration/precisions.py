@@ -103,7 +103,7 @@ def check(dtype: str, exact: bool, device: str = CPU) -> None:
         raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
     if dtype not in (AUTO, *of_device(device)):
         known = ", ".join(of_device(device))
-        raise InputError(f"dtype {dtype} is not there for target kind {device}; it has {known}")
+        raise InputError(f"dtype {dtype} is not available for target kind {device}; known: {known}")
     if exact and dtype not in (AUTO, FULL):
         raise InputError(
             f"exact keeps the roundings of the model, dtype {dtype} adds some: choose one"

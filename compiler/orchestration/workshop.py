@@ -98,7 +98,7 @@ class Workshop:
         stages = "the stage that was" if count == 1 else f"the {count} stages that were"
         holds = "is" if count == 1 else "are"
         return KeyboardInterrupt(
-            f"{stages} measured {holds} kept, and the same call goes on from there"
+            f"{stages} measured {holds} kept, and the same call continues from there"
         )
 
     def prepare(self, given: Sequence[Options]) -> None:

@@ -134,7 +134,7 @@ def recorded(source: str, mode: str | None, plugins: Sequence[Path] = ()) -> tup
     if source.endswith(".npz"):
         return simulate.load(Path(source))
     if "://" not in source and not Path(source).exists():
-        raise InputError(f"--simulate {source}: there is no such file")
+        raise InputError(f"--simulate {source}: no such file")
     with access.open_log(source, readonly=True, plugins=tuple(plugins)) as log:
         return tuple(_sweeps(record for record in log.records() if mode in (None, record.mode)))
 

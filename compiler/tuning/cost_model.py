@@ -148,15 +148,17 @@ def load(path: Path) -> CostModel:
         raise InputError(f"cost model {path}: {reason(error)}") from None
     content, digest = data[:-_HASH], data[-_HASH:]
     if blake3(content).digest() != digest:  # XGBoost ends the process on what is no UBJSON
-        raise InputError(f"cost model {path}: damaged, or no cost model")
+        raise InputError(f"cost model {path}: damaged, or not a cost model")
     booster = xgboost.Booster({"nthread": 1})
     try:
         booster.load_model(bytearray(content))
     except xgboost.core.XGBoostError:
-        raise InputError(f"cost model {path}: made by another XGBoost; train it anew") from None
+        raise InputError(
+            f"cost model {path}: made by another version of XGBoost; retrain it"
+        ) from None
     low, high = (_range(booster, name) for name in ("low", "high"))
     if low is None or high is None or booster.attr("columns") != json.dumps(COLUMNS):
-        raise InputError(f"cost model {path}: learned from other features; train it anew")
+        raise InputError(f"cost model {path}: trained on other features; retrain it")
     return CostModel(booster, low, high)
 
 

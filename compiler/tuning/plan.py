@@ -57,7 +57,9 @@ class Tuning:
         made = strategies.catalogue(plugins).create(self.strategy)
         made = made if self.seed is None else replace(made, seed=self.seed)
         if abs(made.seed) > BIGGEST:  # no record could hold it
-            raise PluginError(f"a seed is a whole number of at most {BIGGEST}, got {made.seed}")
+            raise PluginError(
+                f"a seed must be a whole number of at most {BIGGEST}, got {made.seed}"
+            )
         return made
 
     def seconds(self) -> float | None:

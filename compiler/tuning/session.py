@@ -86,7 +86,7 @@ def tune(
     strategy = how.chosen(plugins)
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
-            raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
+            raise LogError(f"tuning log {opened.name} is read-only, and a tuning writes to it")
         found = [(model, _kernels(model, how.caches, plugins)) for model in models]
         every = [each for _, kernels in found for each in kernels]
         left = algorithms.left if algorithms else how

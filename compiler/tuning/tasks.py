@@ -103,7 +103,7 @@ class Task:
         if measured.rule != self.kernel.rule_name:
             return f"{measured.rule} is not the rule that takes it here"
         fits = self.search.contains(measured.point)
-        return None if fits else "it is no point of the rule's space any more"
+        return None if fits else "it is no longer a point of the rule's space"
 
     @property
     def first(self) -> Choice:

@@ -60,7 +60,8 @@ class Trained:
         if self.file is None:
             return f"{told}: it is not kept"
         instead = " instead of the one that was there" * self.replaced
-        return f"{told}\n{self.file}: tunings use it from now on{instead}; remove it to undo that"
+        used = f"it is used for tuning from now on{instead}; remove it to undo that"
+        return f"{told}\n{self.file}: {used}"
 
 
 def train(

@@ -11,7 +11,7 @@ def unless_pointwise(found: tuple[Block, ...], single: bool = False) -> NotAppli
     With `single`, blocks that store one element without loops will do.
     """
     if not found or not all(block.plain or (single and block.single) for block in found):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     if any(block.reduction for block in found):
         return NotApplicable("it holds a reduction")
     return None

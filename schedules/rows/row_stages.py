@@ -122,7 +122,7 @@ def analyse(func: PrimFunc, target: Target, windows: bool = False) -> Rows | Not
     """Find the row stages of a kernel; `windows` are read across rows whatever their strides."""
     raw = analysis.blocks(func)
     if not analysis.plain(raw):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     if not reducers(func):
         return NotApplicable("it holds no reduction")
     if len(analysis.outputs(func, raw)) != 1:
