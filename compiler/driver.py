@@ -34,8 +34,8 @@ from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.resume import Kept
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
@@ -203,7 +203,7 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         shop.retimed,
     )
     try:
-        found = cascade.run(options, means, clock.purse, past)
+        found = cascade.run(options, means, clock.time_budget, past)
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
     return _told(found, shop)
@@ -213,7 +213,7 @@ def _answered(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[
     """Samples with the reference's answers, which all stages are held to."""
     try:
         with clock.stage("reference"):
-            return data.answered(model.reference, clock.purse.check)
+            return data.answered(model.reference, clock.time_budget.check)
     except OutOfTimeError as error:
         raise error.too_short() from None
     finally:
@@ -245,14 +245,14 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         else:
             kept.clear()
     profiled = None
-    if plan.options.steering.profile and clock.purse.left == 0.0:
+    if plan.options.steering.profile and clock.time_budget.left == 0.0:
         notes.append("kernels were not timed for the profile: the budget is used up")
     elif plan.options.steering.profile:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
     trial, limits = shop.trial, (plan.options.contract, found.best.measured)
-    reference = advice.of_reference(trial.model, *limits, clock.purse.left)
+    reference = advice.of_reference(trial.model, *limits, clock.time_budget.left)
     tried = trial.unseen() if found.best.sensitive else trial
     few = advice.of_samples(*limits, len(tried.feeds), tried.data.told if tried.data else "")
     every = [*found.best.report.notes, *filter(None, notes)]
@@ -265,8 +265,8 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         profile=profiled,
         notes=tuple(every),
     )
-    return replace(best, left=clock.purse.left)
+    return replace(best, left=clock.time_budget.left)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:
-    return Clock(options.progress, Purse(options.steering.budget), timeline)
+    return Clock(options.progress, TimeBudget(options.steering.budget), timeline)

@@ -14,8 +14,8 @@ from hybridc.compiler.orchestration.candidates import Candidate
 from hybridc.compiler.orchestration.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
-from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.units import format_size
 
 

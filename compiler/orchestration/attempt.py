@@ -229,7 +229,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     trial = trial.unseen() if plan.calibrates else trial
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
-    check = partial(clock.purse.check, "sensitivity is measured")
+    check = partial(clock.time_budget.check, "sensitivity is measured")
     sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, check)
     try:
         examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
@@ -266,7 +266,7 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
         made.precision,
         options.seed,
         options.timed,
-        clock.purse,
+        clock.time_budget,
         calibrated=data.calibrated if data and plan.calibrates else None,
     )
 

@@ -11,8 +11,8 @@ from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.components import EXACT
 from hybridc.compiler.orchestration.experienced import Experienced, Past
 from hybridc.compiler.orchestration.gains import Analysis, Facts, Gain, Predictor
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.units import format_duration
 
 # Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
@@ -24,7 +24,7 @@ _UNKNOWN = Facts((), Roofs({FULL: 1.0}, 1.0, 1.0, 0, (), "nothing"))
 
 @dataclass
 class Budgeting:
-    """Divides the purse among components, and remembers what each of them gained.
+    """Divides the time budget among components, and remembers what each of them gained.
 
     `stages` are all that may be tried.  `past` are rows of earlier compilations; `learnt` collects
     those of this one.
@@ -32,7 +32,7 @@ class Budgeting:
 
     options: Options
     stages: Sequence[Stage]
-    purse: Purse
+    time_budget: TimeBudget
     past: Sequence[Past] = ()
     learnt: list[Past] = field(default_factory=list[Past])
 
@@ -88,7 +88,7 @@ class Budgeting:
 
     def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
         """Why there is no time for a stage; empty where there is."""
-        left = self.purse.left
+        left = self.time_budget.left
         if left is None:
             return ""
         if left == 0.0:
@@ -105,7 +105,7 @@ class Budgeting:
 
         Raises OutOfTimeError where that is nothing.
         """
-        if options.tuning is None or self.purse.left is None:
+        if options.tuning is None or self.time_budget.left is None:
             return options
         share = self._share(stage, left)
         allowed = share - (self._typical or _RESERVE * share)
@@ -120,14 +120,14 @@ class Budgeting:
         steering = self.options.steering
         if steering.strategy == "hierarchical":
             levels = {each.level for each in left if each.level in steering.levels}
-            self.purse.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
-            return self.purse.allowance(stage.level, levels) or 0.0
+            self.time_budget.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
+            return self.time_budget.allowance(stage.level, levels) or 0.0
         pending = {each.component for each in left}
         if self._bandit is not None:  # it gives whole turns
-            rest = self.purse.left or 0.0
+            rest = self.time_budget.left or 0.0
             return rest / TURNS if stage.component == "neural" else rest
-        self.purse.weights = self.weights(sorted(pending))
-        return self.purse.allowance(stage.component, pending) or 0.0
+        self.time_budget.weights = self.weights(sorted(pending))
+        return self.time_budget.allowance(stage.component, pending) or 0.0
 
     def weights(self, components: Sequence[str]) -> dict[str, float]:
         """The weights of components by the mode; they sum to 1."""

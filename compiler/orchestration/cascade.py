@@ -15,8 +15,8 @@ from hybridc.compiler.orchestration.controller import Controller
 from hybridc.compiler.orchestration.course import Course
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.orchestration.experienced import Past
-from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.orchestration.stages import stages
+from hybridc.compiler.orchestration.time_budget import TimeBudget
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def several(options: Options) -> bool:
 def run(
     options: Options,
     means: Means[Result],
-    purse: Purse | None = None,
+    time_budget: TimeBudget | None = None,
     past: Sequence[Past] = (),
 ) -> Cascaded[Result]:
     """Try the stages as the control strategy says; a later one that fails is left out.
@@ -73,8 +73,8 @@ def run(
     """
     options = timed(options)
     chosen, steering = _selected(options), options.steering
-    purse = purse or Purse(steering.budget)
-    budget = Budgeting(options, chosen.stages, purse, past)
+    time_budget = time_budget or TimeBudget(steering.budget)
+    budget = Budgeting(options, chosen.stages, time_budget, past)
     left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
     course = Course(options, left, means, budget, list(chosen.decisions))
     strategy(options).run(course)

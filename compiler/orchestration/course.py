@@ -39,8 +39,8 @@ from hybridc.compiler.orchestration.judging import (
     noise,
     objection,
 )
-from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.quantization import narrowing
 from hybridc.compiler.quantization.operator_times import Seconds
 
@@ -131,7 +131,7 @@ class Course(Generic[Result]):
 
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on the best so far without a decision; the result holds any error."""
-        options, now = stage.change(self.base), self.budget.purse.now
+        options, now = stage.change(self.base), self.budget.time_budget.now
         predicted = self.budget.told(stage)
         start = now()
         try:

@@ -61,7 +61,7 @@ class Workshop:
         if self.kept is not None and (known := self.kept.load(options)):
             self._hear(known.report.notes)
             return self._examined.setdefault(digests.of_artifact(known.artifact), known)
-        plan, start = plans.plan(options), self.clock.purse.now()
+        plan, start = plans.plan(options), self.clock.time_budget.now()
         made = self._drafts.pop(_name(options), None)
         if isinstance(made, HybridcError):
             raise made
@@ -71,7 +71,7 @@ class Workshop:
         digest = digests.of_artifact(made.artifact)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
-            found = replace(found, seconds=self.clock.purse.now() - start)
+            found = replace(found, seconds=self.clock.time_budget.now() - start)
             self._examined[digest] = found
             self._unkept.append((options, found))
         return self._examined[digest]
@@ -111,7 +111,7 @@ class Workshop:
             return
         steering = jobs[0].options.steering
         count = side_by_side.workers(steering.workers, len(jobs))
-        seconds = self.clock.purse.left
+        seconds = self.clock.time_budget.left
         with self.clock.stage(f"build {len(jobs)} stages in {count} processes"):
             found = side_by_side.drafts(
                 self.trial,
@@ -125,7 +125,7 @@ class Workshop:
     def facts(self, found: Outcome) -> Facts | None:
         """What predictions go by; nothing where no time is left for any."""
         self.keep()
-        if self.clock.purse.left == 0.0:
+        if self.clock.time_budget.left == 0.0:
             return None
         with self.clock.stage("analyse"):
             return facts_of(found, self.trial, self.plan)
@@ -134,7 +134,7 @@ class Workshop:
         """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
         self.keep()
         threads = self.plan.target.threads
-        if self.clock.purse.left == 0.0:
+        if self.clock.time_budget.left == 0.0:
             return {}
         with self.clock.stage("time kernels"):
             session = InferenceSession(found.artifact, threads)
@@ -142,14 +142,14 @@ class Workshop:
 
     def sensitise(self, found: Outcome) -> None:
         """Measure the effect of each product in 8 bits, if there are any and time is left."""
-        if found.sensitive is not None and self.clock.purse.left != 0.0:
+        if found.sensitive is not None and self.clock.time_budget.left != 0.0:
             self.keep()
             with self.clock.stage("measure sensitivity"):
                 sensitivity.measured(found.sensitive)
 
     def in_turns(self, one: Outcome, other: Outcome) -> tuple[Measured, Measured] | None:
         """What two outcomes measure where their calls take turns; None where no time is left."""
-        contract, left = self.plan.options.contract, self.clock.purse.left
+        contract, left = self.plan.options.contract, self.clock.time_budget.left
         if left is not None and left < _TURNS:
             return None
         with self.clock.stage("compare in turns"):
@@ -162,7 +162,7 @@ class Workshop:
 
     def retimed(self, found: Outcome) -> Outcome:
         """The same outcome, measured again where there is time left."""
-        contract, left = self.plan.options.contract, self.clock.purse.left
+        contract, left = self.plan.options.contract, self.clock.time_budget.left
         if left == 0.0:
             return found
         session = InferenceSession(found.artifact, self.plan.target.threads)

@@ -16,7 +16,7 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.orchestration.candidates import Candidate, Result
-from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.quantization import assignment, sensitivity
 from hybridc.compiler.quantization.assignment import Assigner, Choice, Greedy
 from hybridc.compiler.quantization.operator_times import OperatorTimes, Seconds

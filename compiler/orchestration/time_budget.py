@@ -29,7 +29,7 @@ class _Ended(BaseException):
 
 
 @dataclass
-class Purse:
+class TimeBudget:
     """A budget in seconds, None for no end; `weights` are those of components or levels."""
 
     seconds: float | None = None
