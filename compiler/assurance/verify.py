@@ -36,7 +36,6 @@ _LEAST_SHARE = 1e-2
 
 # What a comparison is held to: rtol and atol, None for those of the dtype, and the precision.
 How = tuple[float | None, float | None, str]
-USUAL: How = (None, None, "fp32")
 
 
 @dataclass(frozen=True)
