@@ -134,5 +134,5 @@ def missing_records(source: str, kernels: list[str]) -> MissingRecordError:
     more = f" and {len(kernels) - _SHOWN} more" if len(kernels) > _SHOWN else ""
     return MissingRecordError(
         f"{source} lacks records of {len(kernels)} kernels: {named}{more}"
-        " (`hybridc log explain-miss` tells why)"
+        " (`hybridc log explain-miss` explains why)"
     )

@@ -86,7 +86,7 @@ def of_samples(contract: Contract, measured: Measured, count: int, data: str) ->
         return []
     samples = "1 sample is" if count == 1 else f"{count} samples are"
     return [
-        f"{samples} too few to be sure of {listed(doubtful)} ({data}): give more by --calibration"
+        f"{samples} too few to be sure of {listed(doubtful)} ({data}): give more with --calibration"
         " or --validation"
     ]
 

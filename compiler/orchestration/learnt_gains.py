@@ -32,7 +32,7 @@ def by_log(found: Sequence[Operator], target: Target, url: str | None = None) ->
             raise
         return str(error)
     if len(gains) < _FEW:
-        return f"the tuning log knows {len(gains)} tuned kernels of this target, {_FEW} are needed"
+        return f"the tuning log has {len(gains)} tuned kernels for this target; {_FEW} are needed"
     spread = stdev(gains) * math.sqrt(1 / _distinct(found) + 1 / len(gains))
     return Gain(fmean(gains), spread, f"{len(gains)} kernels of the tuning log")
 

@@ -53,7 +53,7 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
         return f"the model is in {facts.precision} already"
     most = options.contract.max_size
     if facts is not None and most is not None and facts.code > most:
-        return f"no smaller weights make the artifact so small: {format_size(facts.code)} are none"
+        return f"smaller weights are not enough: {format_size(facts.code)} are not weights"
     reason = _no_faster(dtype, options, facts)
     if dtype == "int8-dynamic" and "int8" in accurate:
         # The same products, and ranges to be found in each call besides.

@@ -171,7 +171,7 @@ class Tuner:
         if self._left <= 0:
             return LATE
         if tuning.choose(self._wanting(), ROUND) is None:
-            return "what may still be gained is inside the noise"
+            return "the expected gain is within the noise"
         return ""
 
     @property
