@@ -50,12 +50,12 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "atol": "Absolute tolerance; default: by precision (fp32: 1e-4).",
         # Which components, in which order
         "strategy": "How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
-        "mode": "Which component the budget goes to first: neural (quantum and superopt are not part"
-        " of this version); or balanced, dynamic (to what pays off), intelligent (by experience).",
+        "mode": "Which component the budget goes to first: neural (quantum and superopt are not"
+        " part of this version); or balanced, dynamic (to what pays off), intelligent (by experience).",
         "tier": "A preset for components, trials and budget: conservative, balanced, aggressive,"
         " insane.",
-        "components": "Use only these: neural, precision, subgraph (quantum and superopt are not part"
-        " of this version); default: all that have stages.",
+        "components": "Use only these: neural, precision, subgraph (quantum and superopt are not"
+        " part of this version); default: all that have stages.",
         "weights": "The weight of a component in the budget and in hybrid efficiency.",
         "adaptive": "Skip stages whose expected gain is within the noise.",
         "predict": "Report the gain that was expected of each stage, beside the measured one.",

@@ -33,8 +33,8 @@ from hybridc.compiler.unscheduled import Unscheduled
 # Of the time for a tuning, what goes to kernels alone.
 _ALONE = 0.85
 _TOO_LITTLE = (
-    "nothing was measured: {:.0f} s went to starting processes and to the answers that candidates are"
-    " compared with; give more time, or use a less busy machine"
+    "nothing was measured: {:.0f} s went to starting processes and to the answers that candidates"
+    " are compared with; give more time, or use a less busy machine"
 )
 
 
