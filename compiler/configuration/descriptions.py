@@ -51,7 +51,8 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         # Which components, in which order
         "strategy": "How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
         "mode": "Which component the budget goes to first: neural (quantum and superopt are not"
-        " part of this version); or balanced, dynamic (to what pays off), intelligent (by experience).",
+        " part of this version); or balanced, dynamic (to what pays off), intelligent (by"
+        " experience).",
         "tier": "A preset for components, trials and budget: conservative, balanced, aggressive,"
         " insane.",
         "components": "Use only these: neural, precision, subgraph (quantum and superopt are not"
