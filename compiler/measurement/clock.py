@@ -13,7 +13,7 @@ Progress = Callable[[str], None]
 
 
 class Clock:
-    """Tells and times the stages, on a timeline too; as an instrument, tells each pass.
+    """Reports and times the stages, on a timeline too; as an instrument, reports each pass.
 
     Nothing begins after the budget ends: OutOfTimeError is raised instead.
     """
@@ -31,7 +31,7 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Generator[None, None, None]:
-        """Time what is done within."""
+        """Report a stage, and time its body."""
         self.time_budget.check(f"the step {name!r}")
         self._progress(name)
         with self.timeline.span(name, "stage"):
@@ -39,13 +39,13 @@ class Clock:
         self.stages.append(Stage(name, self.timeline.spans[-1].seconds))
 
     def tell(self, what: str) -> None:
-        """Tell what begins within a stage."""
+        """Report what begins within a stage."""
         self.time_budget.check(f"the step {what!r}")
         self._progress(what)
 
     def before(self, step: Pass, module: IRModule) -> None:
-        """Tell that a pass begins."""
+        """Report that a pass begins."""
         self.tell(f"pass {plugin.text(step)}")
 
     def after(self, step: Pass, before: IRModule, after: IRModule) -> None:
-        """Nothing to tell."""
+        """Report nothing."""

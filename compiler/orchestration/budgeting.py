@@ -1,4 +1,4 @@
-"""How the time of a compilation goes to its stages, by the mode, and what is expected of them."""
+"""How the time of a compilation is divided among its stages, by mode and expected gain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ from hybridc.compiler.units import format_duration
 
 # Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
 TURNS = 4
-# What is kept of a share to build and measure with, before anybody knows how long that takes.
+# The part of a share that is reserved for building and measuring until their time is known.
 _RESERVE = 0.2
 _UNKNOWN = Facts((), Roofs({FULL: 1.0}, 1.0, 1.0, 0, (), "nothing"))
 
@@ -54,12 +54,12 @@ class Budgeting:
         )
 
     def begin(self, facts: Callable[[], Facts | None], seconds: float) -> None:
-        """Hear of the first stage: what finds out about the model now, and how long it took."""
+        """Note how long the first stage took, and the function that now analyses the model."""
         self._ask, self._seconds = facts, seconds
 
     @property
     def _facts(self) -> Facts:
-        """What is known of the model, found out when it is needed: for that takes its time."""
+        """What is known about the model; analysed on first use, since that takes time."""
         if self._seconds is None:
             return _UNKNOWN
         if self._known is None:
@@ -68,13 +68,13 @@ class Budgeting:
 
     @property
     def _typical(self) -> float:
-        """Seconds that a stage takes, as far as anybody knows."""
+        """The expected seconds of a stage."""
         return 0.0 if self._seconds is None else max(self._seconds, self._facts.seconds)
 
     def predict(self, stage: Stage) -> Gain:
-        """What a stage is expected to gain on what stands.
+        """The expected gain of a stage over the best so far.
 
-        Another precision takes the place of that one, and what it gained is lost.
+        A precision replaces the one that stands, whose gain is lost.
         """
         return self._on_top(stage, self._predictor.predict(stage, self._facts))
 
@@ -82,12 +82,12 @@ class Budgeting:
         return replace(gain, mean=gain.mean - self._lowered) if stage.lossy else gain
 
     def told(self, stage: Stage) -> Mapping[str, Any] | None:
-        """The prediction for the report, where somebody asks for it; none for the first stage."""
+        """The prediction for the report, if the options ask for it; None for the first stage."""
         asked = self._tells and stage.component != EXACT
         return self.predict(stage).to_json() if asked else None
 
     def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
-        """Why there is no time for a stage; empty where there is."""
+        """Why there is no time for a stage; empty if there is."""
         left = self.time_budget.left
         if left is None:
             return ""
@@ -101,9 +101,9 @@ class Budgeting:
         return ""
 
     def limited(self, options: Options, stage: Stage, left: Sequence[Stage]) -> Options:
-        """Bound the tuning of a stage by what its component may spend.
+        """Limit the tuning of a stage to its component's share.
 
-        Raises OutOfTimeError where that is nothing.
+        Raises OutOfTimeError if that is nothing.
         """
         if options.tuning is None or self.time_budget.left is None:
             return options
@@ -116,7 +116,7 @@ class Budgeting:
         return replace(options, tuning=replace(options.tuning, budget=f"{seconds:.3f}s"))
 
     def _share(self, stage: Stage, left: Sequence[Stage]) -> float:
-        """The seconds that a stage may take, of what is left to all."""
+        """The seconds that a stage may take, of what is left for all."""
         steering = self.options.steering
         if steering.strategy == "hierarchical":
             levels = {each.level for each in left if each.level in steering.levels}
@@ -135,7 +135,7 @@ class Budgeting:
         return modes.weights(steering.mode, components, steering.weights, self._hopes(components))
 
     def _hopes(self, components: Sequence[str]) -> dict[str, float]:
-        """What each component is expected to gain on the first stage by the best of its own."""
+        """The expected gain of each component's best stage over the first stage."""
         hopes = dict.fromkeys(components, 0.0)
         if self.options.steering.mode != modes.INTELLIGENT:  # nobody asks for them
             return hopes
@@ -148,7 +148,7 @@ class Budgeting:
     def choose(self, left: Sequence[Stage]) -> Stage | None:
         """The next stage: the first, or in the mode `dynamic` the one that the bandit draws.
 
-        Of each component its next one is offered.
+        The bandit chooses among the next stages of all components.
         """
         if not left or self.options.steering.mode != modes.DYNAMIC:
             return next(iter(left), None)
@@ -169,9 +169,9 @@ class Budgeting:
         kept: bool,
         disturbed: bool = False,
     ) -> None:
-        """Hear what a stage gained, None where it was not timed, and how long it took.
+        """Learn what a stage gained (None if it was not timed), and how long it took.
 
-        Of times that were `disturbed` nothing is remembered for other compilations.
+        Nothing is remembered for other compilations from `disturbed` times.
         """
         if self._bandit is not None:
             self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
@@ -185,7 +185,7 @@ class Budgeting:
 
 
 def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
-    """Cut tuning into turns where the mode lets others come between them."""
+    """Cut tuning into turns if the mode interleaves it with other stages."""
     if options.steering.mode != modes.DYNAMIC:
         return list(stages)
     found: list[Stage] = []
@@ -196,7 +196,7 @@ def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
 
 
 def _arm(stage: Stage) -> str:
-    """What a stage teaches something of: turns of tuning of each other, others of themselves."""
+    """The bandit's arm of a stage: one for all turns of tuning, else one per stage."""
     return stage.component if stage.measures else stage.name
 
 
