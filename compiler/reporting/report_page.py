@@ -106,7 +106,7 @@ def _doubt(measured: Measured | None) -> Element | None:
     """What disturbed the measurement that was made for the page."""
     if measured is None or not measured.latency.disturbed:
         return None
-    told = f"While it was measured now, {measured.latency.disturbed}: times may be too long."
+    told = f"During this measurement {measured.latency.disturbed}: times may be too long."
     return element("p", told, class_="bad")
 
 
