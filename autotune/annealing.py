@@ -39,7 +39,7 @@ class Annealing(Strategy):
         return _points.endless(task, draw) if current is None else _around(task, current, draw)
 
     def _walk(self, history: Sequence[Trial]) -> Point | None:
-        """Where the walk through the trials has come to; None where it begins anew."""
+        """Where the walk through the trials has come to; None if it begins anew."""
         current, heat = None, self.hot
         cost = inf
         for place, trial in enumerate(history):

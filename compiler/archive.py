@@ -49,7 +49,7 @@ def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, C
 
     `members` holds every member but the manifest, each as chunks to be joined, those of regions by
     `region_member` in order.  Raises OSError
-    where the stream does, and ArtifactError where the manifest is no JSON.
+    where the stream does, and ArtifactError if the manifest is no JSON.
     """
     digests = {name: _digest(chunks) for name, chunks in members.items()}
     contents = {**members, MANIFEST: (dump_json({**manifest, "blake3": digests}),)}
@@ -70,7 +70,7 @@ def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, C
 def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     """Check every byte of an archive; return its manifest and its members, which are not copied.
 
-    Raises ArtifactError where the bytes are no archive of ours, or are not as they were written.
+    Raises ArtifactError if the bytes are no archive of ours, or are not as they were written.
     """
     end = len(view) - _DIGEST
     found = _walk(view, end, _check_ends(view, end))
@@ -89,7 +89,7 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
 def seal_of(path: Path) -> str:
     """The digest with which an archive ends: it stands for every byte before it.
 
-    Nothing is checked, as `read` does.  Raises OSError where the file is too short or not there.
+    Nothing is checked, as `read` does.  Raises OSError if the file is too short or not there.
     """
     with path.open("rb") as stream:
         stream.seek(-_DIGEST, 2)
@@ -104,7 +104,7 @@ def region_member(index: int) -> str:
 def dump_json(data: Mapping[str, Any]) -> bytes:
     """JSON in one form only: keys sorted, ASCII, finite numbers.
 
-    Raises ArtifactError where the data has something that JSON lacks.
+    Raises ArtifactError if the data has something that JSON lacks.
     """
     try:
         text = json.dumps(data, sort_keys=True, indent=1, allow_nan=False)
@@ -114,7 +114,7 @@ def dump_json(data: Mapping[str, Any]) -> bytes:
 
 
 def load_json(content: memoryview, name: str) -> dict[str, Any]:
-    """Read a member that holds one JSON object; raise ArtifactError where it does not."""
+    """Read a member that holds one JSON object; raise ArtifactError if it does not."""
     if len(content) > _JSON_LIMIT:
         raise ArtifactError(f"{name} has {len(content)} bytes, more than {_JSON_LIMIT}")
     try:

@@ -39,7 +39,7 @@ class LockAdvice:
     def on(self, target: Target, near: str) -> "LockAdvice":
         """The lock for a compilation on a target; `near` is that of `plans.Options`.
 
-        Raises MissingRecordError where it was made under conditions that do not count.
+        Raises MissingRecordError if it was made under conditions that do not count.
         """
         differs = _differences(self.made, target)
         told = tuple(map(str, differs))
@@ -77,7 +77,7 @@ class LockAdvice:
         return next(named, None)
 
     def check(self) -> None:
-        """Raise MissingRecordError where a kernel could not be scheduled as the lock says."""
+        """Raise MissingRecordError if a kernel could not be scheduled as the lock says."""
         if self.faults:
             kernel, fault = next(iter(self.faults.items()))
             raise MissingRecordError(
@@ -94,7 +94,7 @@ class LockAdvice:
 def read(path: Path) -> LockAdvice:
     """Read the lock of an artifact, or the member `schedule.lock` of one by itself.
 
-    Raises InputError where the file is neither.
+    Raises InputError if the file is neither.
     """
     made = None
     if path.suffix == ".hyb":

@@ -50,7 +50,7 @@ class OnnxReference:
     def __call__(self, feed: Feed) -> list[Array]:
         """The outputs; the session is made at the first call.
 
-        Raises InputError where the model does not run on these inputs.
+        Raises InputError if the model does not run on these inputs.
         """
         if self._session is None:
             self._session = _session(self._given)

@@ -75,7 +75,7 @@ def write_whole(module: IRModule, path: Path) -> None:
 def check(before: IRModule, after: IRModule, rtol: float, atol: float) -> str:
     """Run `main` of both on random inputs; say in a line how far they are apart.
 
-    Raises WrongAnswerError beyond the tolerance, InputError where `main` has open shapes.
+    Raises WrongAnswerError beyond the tolerance, InputError if `main` has open shapes.
     """
     inputs = list(random_feed(_inputs(before)).values())
     worst = 0.0

@@ -235,7 +235,7 @@ class InferenceSession:
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
 
     def _check_sizes(self, operands: Sequence[Tensor]) -> None:
-        """Raise InputError where inputs differ in an open size that they share."""
+        """Raise InputError if inputs differ in an open size that they share."""
         if self._open:
             dims.bind(
                 {

@@ -32,7 +32,7 @@ def _size_data(size: Size) -> Any:
 
 
 def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
-    """Read what `to_json` wrote; raise ArtifactError where it is something else."""
+    """Read what `to_json` wrote; raise ArtifactError if it is something else."""
     return tuple(map(_spec, entries))
 
 

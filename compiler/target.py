@@ -139,7 +139,7 @@ class Target:
 def described(data: Mapping[str, Any]) -> Target:
     """The target that `Target.describe` tells of.
 
-    Raises InputError where LLVM does not know its CPU.
+    Raises InputError if LLVM does not know its CPU.
     """
     return _from_json({**data, "mcpu": data["cpu"]}, data["threads"])
 
@@ -156,7 +156,7 @@ def parse(text: str, threads: int | None = None) -> Target:
     (`sm_90a`); what is named is compiled for without being there.  To the keys of TVM (`mcpu`,
     `num-cores`) come two of ours, as `Target.describe` gives them: `caches` and `machine`.  With
     them a compilation for one machine is repeated on another.
-    Raises InputError where the text names no target that can be compiled for.
+    Raises InputError if the text names no target that can be compiled for.
     """
     if text.lstrip().startswith("{"):
         return _from_json(_read_json(text), threads)

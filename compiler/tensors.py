@@ -109,12 +109,12 @@ class InputPort:
         return shape == self.spec.shape
 
     def bind(self, value: object) -> Tensor:
-        """Take a numpy array or scalar.  Raises InputError where it is no such input."""
+        """Take a numpy array or scalar.  Raises InputError if it is no such input."""
         array = self.checked(value)
         return self._copied(array) if array.nbytes <= SMALL else self._taken(array)
 
     def checked(self, value: object) -> Array:
-        """An array or numpy scalar that is such an input.  Raises InputError where it is none."""
+        """An array or numpy scalar that is such an input.  Raises InputError if it is none."""
         array = value if isinstance(value, np.ndarray) else self._scalar(value)
         if array.dtype != self.dtype or not self._fits(array.shape):
             raise self._refusal(str(array.dtype), array.shape)

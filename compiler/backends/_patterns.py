@@ -91,7 +91,7 @@ class Attention:
     """Scaled dot-product attention: numbers of its operands, how these lie, and the scale.
 
     `axes` bring query, key (as `[batch, heads, rows, depth]`) and value into torch's order;
-    `last` are those of the result, None where it stays.
+    `last` are those of the result, None if it stays.
     """
 
     operands: tuple[int, int, int]
@@ -149,7 +149,7 @@ class _Attention:
         return step if step is not None and len(step.shape) == 4 else None
 
     def _past(self, step: Step) -> int | None:
-        """What a scale or a mask is applied to; None where it is neither."""
+        """What a scale or a mask is applied to; None if it is neither."""
         one, other = step.operands
         if self._step(one) is None:
             if step.operator == "divide":

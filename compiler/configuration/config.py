@@ -188,7 +188,7 @@ def _yaml(text: str) -> Any:
 
 
 def _check_once(node: Any) -> None:
-    """Raise InputError where a mapping of YAML has a key twice, of which one would be dropped."""
+    """Raise InputError if a mapping of YAML has a key twice, of which one would be dropped."""
     if getattr(node, "id", "") == "mapping":
         names = [str(key.value) for key, _ in node.value]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:

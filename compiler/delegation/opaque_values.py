@@ -24,7 +24,7 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
 ) -> Comparison:
     """Compare two values, the tensors within them by their dtypes; the worst is returned.
 
-    Raises WrongAnswerError where they differ in form, or in a string.
+    Raises WrongAnswerError if they differ in form, or in a string.
     """
     left, right = _leaves(wanted, name), _leaves(got, name)
     if list(left) != list(right):

@@ -52,7 +52,7 @@ def describe(regions: Sequence[Region], found: Places) -> list[dict[str, Any]]:
 def read(
     entries: Sequence[object], members: Mapping[str, memoryview], tensors: Mapping[str, Array]
 ) -> tuple[Region, ...]:
-    """Read the regions; raise ArtifactError where manifest, members and tensors do not fit."""
+    """Read the regions; raise ArtifactError if manifest, members and tensors do not fit."""
     expected = {region_member(index) for index in range(len(entries))}
     if expected != {name for name in members if name.startswith("region-")}:
         raise ArtifactError(f"the manifest lists {len(entries)} regions, the file contains others")

@@ -59,12 +59,12 @@ def allowed_cpus() -> frozenset[int]:
 
 
 def check_workers(wanted: int | None) -> None:
-    """Raise InputError where more processes are to work at once than there are CPUs for them."""
+    """Raise InputError if more processes are to work at once than there are CPUs for them."""
     _check("workers", wanted)
 
 
 def check_threads(wanted: int | None) -> None:
-    """Raise InputError where kernels are to be measured on more threads than there are CPUs."""
+    """Raise InputError if kernels are to be measured on more threads than there are CPUs."""
     _check("threads", wanted)
 
 

@@ -65,7 +65,7 @@ def name_of(url: URL) -> str:
 def connect(url: URL, readonly: bool = False) -> tuple[Engine, bool]:
     """Open or create a log; say also whether it can only be read.
 
-    Raises LogError where that fails; what stands there is not touched then.
+    Raises LogError if that fails; what stands there is not touched then.
     """
     name = name_of(url)
     if url.drivername != "sqlite":
@@ -117,7 +117,7 @@ def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:
 def _is_log(engine: Engine, name: str) -> bool:
     """Whether the tables are there.
 
-    Raises LogError where they are of another version, or a file holds tables of somebody else.
+    Raises LogError if they are of another version, or a file holds tables of somebody else.
     """
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())

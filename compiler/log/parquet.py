@@ -32,7 +32,7 @@ def write(path: Path, log: TuningLog, faults: Faults) -> int:
 
 
 def read(path: Path, faults: Faults) -> Iterator[Described | Record]:
-    """Read what `write` wrote.  Raises InputError where the file is no such table."""
+    """Read what `write` wrote.  Raises InputError if the file is no such table."""
     arrow, tables = _libraries()
     try:
         with tables.ParquetFile(path) as file:

@@ -79,7 +79,7 @@ def from_record(record: Record, series_id: int) -> dict[str, Any]:
 def to_record(row: Any) -> Record:
     """Read a row of `select_records`.
 
-    Raises InputError where the row holds no record, or another one than was written.
+    Raises InputError if the row holds no record, or another one than was written.
     """
     try:
         data = {
@@ -120,7 +120,7 @@ def from_described(described: Described) -> dict[str, Any]:
 
 
 def description(row: Any) -> Described | None:
-    """Read a row of `descriptions`; None where it does not fit its key."""
+    """Read a row of `descriptions`; None if it does not fit its key."""
     try:
         found = Described.of(row.kind, json.loads(row.data))
     except (TypeError, ValueError):

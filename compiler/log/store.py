@@ -47,7 +47,7 @@ class Added:
     faults: Faults
 
     def check(self, log: str) -> None:
-        """Raise LogError where a log of this name skipped a record."""
+        """Raise LogError if a log of this name skipped a record."""
         if self.faults.count:
             raise LogError(f"tuning log {log} does not accept the record: {self.faults.reasons[0]}")
 
@@ -62,7 +62,7 @@ class Added:
 class TuningLog:
     """An open log; `name` is its path or URL, for people.
 
-    Every method raises LogError where the database fails; nothing that was added is lost then.
+    Every method raises LogError if the database fails; nothing that was added is lost then.
     `rules` are the rules that records may name; None takes any.
     """
 

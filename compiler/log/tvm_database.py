@@ -63,7 +63,7 @@ def write(path: Path, log: TuningLog, faults: Faults) -> int:
 
 
 def module_of(record: Record) -> str:
-    """The key of the module that a record's trace is for; empty where it has none."""
+    """The key of the module that a record's trace is for; empty if it has none."""
     if record.rule != GENERIC:
         return ""
     try:
@@ -75,7 +75,7 @@ def module_of(record: Record) -> str:
 class _Workload:
     """A workload of a database: TVM's own object, and the two descriptions of it.
 
-    Raises InputError where the line is none.
+    Raises InputError if the line is none.
     """
 
     def __init__(self, line: Any) -> None:

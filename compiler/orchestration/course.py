@@ -213,13 +213,13 @@ class Course(Generic[Result]):
         return decision
 
     def cost(self, tried: Tried[Result]) -> float:
-        """What a candidate costs, the less the better; infinite where there is none to use."""
+        """What a candidate costs, the less the better; infinite if there is none to use."""
         if tried.result is None or self.contract.judge_accuracy(tried.result.measured):
             return math.inf
         return cost(self.contract, tried.result.measured)
 
     def standing(self) -> Result:
-        """The best candidate.  Raises MissingRecordError where a lock fits no stage."""
+        """The best candidate.  Raises MissingRecordError if a lock fits no stage."""
         if self.best is None:
             assert self.missing is not None
             raise self.missing

@@ -98,7 +98,7 @@ def names() -> tuple[str, ...]:
 
 
 def check(dtype: str, exact: bool, device: str = CPU) -> None:
-    """Raise InputError where there is no such precision, or `exact` does not allow it."""
+    """Raise InputError if there is no such precision, or `exact` does not allow it."""
     if dtype not in names():
         raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
     if dtype not in (AUTO, *of_device(device)):
@@ -119,7 +119,7 @@ def lowered(
 ) -> tuple[Pass, ...]:
     """The steps with the passes that a precision adds; `auto` adds none.
 
-    Those that can `keep` products as they are keep the `precise` ones.  Raises InputError where
+    Those that can `keep` products as they are keep the `precise` ones.  Raises InputError if
     the steps lack a pass that one of these has to stand beside.
     """
     made = list(steps)

@@ -22,7 +22,7 @@ _ERRORS = ("max-abs", "max-rel")  # less is better
 def decisions(found: object, contract: Entry) -> Element | None:
     """Waterfalls of latency and accuracy over the stages, beside the contract's limits.
 
-    None where only one stage was tried, or the report holds nothing of the kind.
+    None if only one stage was tried, or the report holds nothing of the kind.
     """
     entries = [mapping(each) for each in found] if isinstance(found, list) else []
     if len(entries) < 2:
@@ -165,7 +165,7 @@ def _reason(entry: Entry) -> str:
 
 
 def contributions(report: Entry) -> Element | None:
-    """A bar for each component's share of the speed-up; None where the report has none."""
+    """A bar for each component's share of the speed-up; None if the report has none."""
     found = report.get("component_results")
     entries = [mapping(each) for each in found] if isinstance(found, list) else []
     if not entries:

@@ -149,7 +149,7 @@ def _certificate(artifact: Artifact) -> Element:
 
 
 def _measured(told: Mapping[str, Any]) -> Element | None:
-    """What was measured, with the bounds that a limit has to clear; None where nothing was."""
+    """What was measured, with the bounds that a limit has to clear; None if nothing was."""
     units = {"latency": format_duration, "throughput": format_rate}
     counted = {"memory": "peak memory", "size": "artifact size"}
     rows = [(name, *_bounds(told[name], show)) for name, show in units.items() if name in told]

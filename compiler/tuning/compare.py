@@ -94,7 +94,7 @@ def compare(
     """Replay a recorded sweep (`.npz`) or a tuning log by the strategies that `how` names.
 
     Several have commas between; `random` is the baseline.  The analytic model leads those that
-    follow a predictor, where it is recorded.  Raises InputError where nothing can be replayed.
+    follow a predictor, where it is recorded.  Raises InputError if nothing can be replayed.
     """
     mode = None if how.caches == "auto" else how.caches
     found = recorded(source, mode, plugins)

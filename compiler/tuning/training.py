@@ -111,7 +111,7 @@ def _groups(task: Task, log: TuningLog) -> list[Group]:
 
 
 def _group(task: Task, log: TuningLog, state: str) -> Group | None:
-    """What was measured of a kernel on this target; None where that is too little.
+    """What was measured of a kernel on this target; None if that is too little.
 
     Nor does the model learn of a rule that its features do not name: it could not tell it from
     others of these.

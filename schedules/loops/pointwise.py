@@ -6,7 +6,7 @@ from hybridc.schedules.loops.analysis import Block
 
 
 def unless_pointwise(found: tuple[Block, ...], single: bool = False) -> NotApplicable | None:
-    """Why these blocks are not elementwise; None where they are.
+    """Why these blocks are not elementwise; None if they are.
 
     With `single`, blocks that store one element without loops will do.
     """

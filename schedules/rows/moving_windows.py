@@ -250,7 +250,7 @@ def _mixed(index: Expr, axis: Var, tap: Var) -> bool:
 
 
 def _moved(term: Expr, axes: tuple[Var, Var], steps: tuple[int, int], at: Var) -> Expr | None:
-    """A term as a function of the column alone; None where it depends on more of these axes."""
+    """A term as a function of the column alone; None if it depends on more of these axes."""
 
     def linear(expr: Expr) -> Expr:
         if not any(access.uses(expr, axis) for axis in axes):

@@ -221,7 +221,7 @@ def _position(index: Any, axes: Sequence[Any]) -> int | None:
 
 
 def _along(reductions: Sequence[Block]) -> bool | None:
-    """Whether the reduced axis is the contiguous one; None where neither is."""
+    """Whether the reduced axis is the contiguous one; None if neither is."""
     main = max(reductions, key=lambda block: block.iterations)
     across = [main.stride(load, list(main.spatial)[-1]) for load in main.loads if main.spatial]
     along = [main.stride(load, list(main.reduction)[-1]) for load in main.loads]
