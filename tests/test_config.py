@@ -76,7 +76,7 @@ def test_choices_are_the_same_everywhere() -> None:
         ({"stratgy": "x"}, "no option is named 'stratgy'; did you mean 'strategy'?"),
         ({"depth": 4}, "depth: "),
         ({"threads": "many"}, "threads: "),
-        ({"weights": {"neural": -1}}, "the weight of neural is 0 or more"),
+        ({"weights": {"neural": -1}}, "the weight of neural must be 0 or more"),
         ({"weights": {"neural": float("nan")}}, "0 or more"),
         ({"levels": ["graf"]}, "levels.0: "),
         ({"threshold": 1.0}, "threshold: "),

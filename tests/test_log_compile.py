@@ -163,7 +163,7 @@ def test_a_record_whose_rule_or_point_is_gone_is_passed_over(
     assert outcome.report.records is not None
     skipped = " ".join(outcome.report.records["skipped"])
     assert "no rule is named 'gone'" in skipped
-    assert "no point of its space any more" in skipped
+    assert "no longer a point of its space" in skipped
     assert (
         outcome.artifact.lock
         == driver.compile_source(source, Options(log=str(tuned))).artifact.lock

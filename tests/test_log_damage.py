@@ -157,7 +157,7 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_no_log(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="no regular file"):
+    with pytest.raises(LogError, match="not a regular file"):
         access.open_log(str(tmp_path))
 
 

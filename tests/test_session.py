@@ -148,7 +148,7 @@ def test_a_session_is_no_data(session: InferenceSession) -> None:
     [
         ((), "0 inputs given, expected 1: x"),
         ((X, X), "2 inputs given"),
-        (("text",), "no DLPack tensor"),
+        (("text",), "is not a DLPack tensor"),
         ((X.astype(np.int32),), "given: x int32"),
     ],
 )
@@ -163,9 +163,9 @@ def test_a_wrong_dlpack_tensor_says_what_was_wanted(session: InferenceSession) -
     torch = pytest.importorskip("torch")
     with pytest.raises(InputError, match="given: x float16"):
         session(torch.zeros(4, 8, dtype=torch.float16))
-    with pytest.raises(InputError, match="no DLPack tensor"):
+    with pytest.raises(InputError, match="is not a DLPack tensor"):
         session(torch.zeros(4, 8).to_sparse())
-    with pytest.raises(InputError, match="no DLPack tensor"):
+    with pytest.raises(InputError, match="is not a DLPack tensor"):
         session(torch.zeros(4, 8, dtype=torch.complex64))
 
 

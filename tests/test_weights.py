@@ -69,7 +69,7 @@ def test_wrong_weights_are_refused(entry: Any, data: bytes) -> None:
         (safetensors_bytes({"w": {"dtype": "F33", "shape": [], "data_offsets": [0, 4]}}), "F3"),
         (
             safetensors_bytes({"w": {"dtype": "U8", "shape": [1], "data_offsets": [1, 2]}}, b"12"),
-            "leaves a hole",
+            "leaves a gap",
         ),
         (
             safetensors_bytes({"w": {"dtype": "U8", "shape": [0, 2**70], "data_offsets": [0, 0]}}),
