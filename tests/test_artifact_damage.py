@@ -105,9 +105,9 @@ def test_a_wrong_manifest_is_refused(scratch: Path, key: str, value: Any) -> Non
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"hello", "no hybridc artifact"),
-        (b"\x08\x0d" + b"onnx" * 99, "no hybridc artifact"),
-        (b"PK\x05\x06" + bytes(18), "no hybridc artifact"),
+        (b"hello", "not a hybridc artifact"),
+        (b"\x08\x0d" + b"onnx" * 99, "not a hybridc artifact"),
+        (b"PK\x05\x06" + bytes(18), "not a hybridc artifact"),
         (b"x" * 99 + b"hybridc artifact 3 " + b"0" * 64, "container version"),
         (sealed({**make().manifest(), "format": 99}), "format 99"),
         (sealed(make().manifest(), report=b"[]"), "report.json is not a JSON object"),

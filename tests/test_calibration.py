@@ -80,10 +80,14 @@ def npy(header: str) -> bytes:
     [
         ("data.npz", b"PK\x03\x04 torn", "no archive of plain arrays"),
         ("data.npy", b"\x93NUMPY torn", "for .npy files give the folder that holds one for each"),
-        ("folder/x.npy", b"\x93NUMPY torn", "no plain array"),
-        ("folder/x.npy", npy("{'descr': '<f8', ((("), "no plain array"),
-        ("folder/x.npy", npy(SHAPED % "9999999999999,"), "no plain array .*: Unable to allocate"),
-        ("folder/x.npy", npy(SHAPED % "-2,"), "no plain array"),
+        ("folder/x.npy", b"\x93NUMPY torn", "not a plain array"),
+        ("folder/x.npy", npy("{'descr': '<f8', ((("), "not a plain array"),
+        (
+            "folder/x.npy",
+            npy(SHAPED % "9999999999999,"),
+            "not a plain array .*: Unable to allocate",
+        ),
+        ("folder/x.npy", npy(SHAPED % "-2,"), "not a plain array"),
         ("folder/readme.txt", b"", "contains no .npy file"),
     ],
 )

@@ -59,7 +59,7 @@ CALLS = {
     "log ls --log nosuch.sqlite": "there is not a tuning log",
     "log show zz --log notes.txt": "notes.txt is not a tuning log",
     "run nosuch.hyb": "nosuch.hyb: no such file",
-    "run notes.txt": "no hybridc artifact",
+    "run notes.txt": "not a hybridc artifact",
     "report nosuch.hyb": "nosuch.hyb: no such file",
     "bench nosuch.hyb": "nosuch.hyb: no such file",
     "bench nosuch.onnx": "no such file",

@@ -155,10 +155,7 @@ def test_text_and_numbers_mean_the_same() -> None:
         ({"min_accuracy": {"top1": math.nan}}, "from 0 to 1"),
         ({"min_accuracy": {"validate": 1}}, "needs a function: --validate"),
         ({"max_drop": {"validate": 1}}, "needs a function: --validate"),
-        (
-            {"max_drop": {"cosine": 1}, "validate": len},
-            "cannot limit 'cosine'; known: len, validate",
-        ),
+        ({"max_drop": {"cosine": 1}, "validate": len}, "cannot limit 'cosine'; known: len"),
         ({"max_drop": {"lenn": 1}, "validate": len}, "cannot limit 'lenn'; did you mean 'len'"),
         ({"min_accuracy": {"lenn": 1}, "validate": len}, "did you mean 'len'"),
         ({"max_latency": "medain<=1ms"}, "named 'medain'; did you mean 'median'"),
@@ -275,10 +272,7 @@ def test_what_too_few_calls_bound_is_told_as_such() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (
-            {"min_accuracy": 0.99},
-            r'min_accuracy must be limits by metric, such as \{"cosine": 0.999',
-        ),
+        ({"min_accuracy": 0.99}, r'min_accuracy must be limits by metric, such as \{"cosine"'),
         ({"min_accuracy": ["cosine"]}, "limits by metric"),
         ({"max_drop": 0.01, "validate": hits}, 'such as {"validate"'),
         ({"min_accuracy": {"cosine": "0.99"}}, "cosine is a number from -1 to 1, got 0.99"),

@@ -69,7 +69,7 @@ def test_dims_of_one_name_have_one_pair_of_bounds() -> None:
         InputError, match=r"n:1..8 and n:2..8: a size can have only one pair of bounds"
     ):
         dims.united({**shapes, "c": (Dim("n", 2, 8),)})
-    with pytest.raises(InputError, match="measured at one size"):
+    with pytest.raises(InputError, match="measured at only one value"):
         dims.united({"a": (Dim("n", usual=2),), "b": (Dim("n", usual=3),)})
 
 

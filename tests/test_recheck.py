@@ -175,7 +175,7 @@ def test_a_figure_that_is_infinite_is_told_too(tmp_path: Path) -> None:
 )
 def test_a_contract_of_a_stranger_is_checked(artifact: Artifact, contract: Any) -> None:
     strange = replace(artifact, certificate={"contract": contract})
-    with pytest.raises(ArtifactError, match="no contract that is known"):
+    with pytest.raises(ArtifactError, match="has an invalid contract"):
         recheck(strange)
 
 
