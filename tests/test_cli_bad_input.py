@@ -56,7 +56,7 @@ CALLS = {
     "log explain-miss nosuch.onnx": "no such file",
     "log stats --model nosuch.onnx": "no such file",
     "log import notes.txt": "a log is exchanged as",
-    "log ls --log nosuch.sqlite": "there is not a tuning log",
+    "log ls --log nosuch.sqlite": "there is no tuning log",
     "log show zz --log notes.txt": "notes.txt is not a tuning log",
     "run nosuch.hyb": "nosuch.hyb: no such file",
     "run notes.txt": "not a hybridc artifact",

@@ -168,7 +168,7 @@ def test_a_log_below_a_file_cannot_be_created(tmp_path: Path) -> None:
 
 
 def test_to_read_a_log_that_is_not_there_creates_none(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="there is not a tuning log"):
+    with pytest.raises(LogError, match="there is no tuning log"):
         access.open_log(str(tmp_path / "none.sqlite"), readonly=True)
     assert not list(tmp_path.iterdir())
 
