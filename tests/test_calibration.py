@@ -78,7 +78,7 @@ def npy(header: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.npz", b"PK\x03\x04 torn", "no archive of plain arrays"),
+        ("data.npz", b"PK\x03\x04 torn", "not an archive of plain arrays"),
         ("data.npy", b"\x93NUMPY torn", "for .npy files give the folder that holds one for each"),
         ("folder/x.npy", b"\x93NUMPY torn", "not a plain array"),
         ("folder/x.npy", npy("{'descr': '<f8', ((("), "not a plain array"),
@@ -110,5 +110,5 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", b"no array")
-    with pytest.raises(InputError, match=r"no archive of plain arrays \(.npz\): 'x' is none"):
+    with pytest.raises(InputError, match=r"not an archive of plain arrays \(.npz\): 'x' is not an array"):
         calibration.read(tmp_path / "x.npz")

@@ -75,7 +75,7 @@ def test_a_missing_model_and_one_of_other_features_are_said_in_a_line(
         cost_model.load(tmp_path / "none.ubj")
     model.save(tmp_path / "m.ubj")
     monkeypatch.setattr(cost_model, "COLUMNS", (*COLUMNS, "one more"))
-    with pytest.raises(InputError, match="learned from other features"):
+    with pytest.raises(InputError, match="trained on other features"):
         cost_model.load(tmp_path / "m.ubj")
 
 

@@ -145,7 +145,7 @@ def test_what_is_no_lock_is_refused(source: Path, tmp_path: Path, text: str) -> 
     (tmp_path / "lock").write_text(text)
     with pytest.raises(InputError, match="lock"):
         driver.compile_source(source, Options(lock=tmp_path / "lock"))
-    with pytest.raises(InputError, match="without a log"):
+    with pytest.raises(InputError, match="without log"):
         driver.compile_source(source, Options(lock=tmp_path / "lock", frozen=True))
 
 

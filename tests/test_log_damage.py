@@ -153,7 +153,7 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE history (url TEXT)")
     connection.close()
-    assert "no tuning log" in refused(path)
+    assert "not a tuning log" in refused(path)
 
 
 def test_a_directory_is_no_log(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_a_database_that_two_writers_spoilt_gives_what_fits(tmp_path: Path) -> N
     with access.open_log(str(tmp_path / "log.sqlite")) as log:
         added = exchange.load(log, tmp_path / "in")
     assert (added.new, added.faults.count) == (4, 3)
-    assert any("does not match" in reason for reason in added.faults.reasons)
+    assert any("does not fit" in reason for reason in added.faults.reasons)
 
 
 def test_a_directory_without_a_database_is_refused(tmp_path: Path) -> None:
