@@ -110,5 +110,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", b"no array")
-    with pytest.raises(InputError, match=r"not an archive of plain arrays \(.npz\): 'x' is not an array"):
+    with pytest.raises(
+        InputError, match=r"not an archive of plain arrays \(.npz\): 'x' is not an array"
+    ):
         calibration.read(tmp_path / "x.npz")
