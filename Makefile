@@ -41,7 +41,7 @@ demo-sentences: $(VENV)/all  ## the same for a trained sentence encoder (install
 test: lint  ## all checks except slow tests
 	$(BIN)/python -m pytest -q -m "not slow" $(JOBS)
 
-test-slow: $(VENV)/all  ## the tests that take more than ten seconds each
+test-slow: $(VENV)/all  ## tests of more than ten seconds, and more points and examples of others
 	$(BIN)/python -m pytest -q -m slow $(JOBS)
 
 lint: $(VENV)/all  ## style and types

@@ -77,14 +77,16 @@ def at_least(strategy: Strategy, option: str, least: float) -> None:
     """Raise PluginError, in one line, where an option is too small."""
     value = getattr(strategy, option)
     if not least <= value < inf:
-        raise PluginError(f"{_name(strategy)}: {option} wants {least} or more, got {value}")
+        raise PluginError(f"{_name(strategy)}: {option} must be {least} or more, got {value}")
 
 
 def share(strategy: Strategy, option: str) -> None:
     """Raise PluginError, in one line, where an option lies outside 0 to 1, 1 excluded."""
     value = getattr(strategy, option)
     if not 0 <= value < 1:
-        raise PluginError(f"{_name(strategy)}: {option} wants 0 to below 1, got {value}")
+        raise PluginError(
+            f"{_name(strategy)}: {option} must be at least 0 and below 1, got {value}"
+        )
 
 
 def _name(strategy: Strategy) -> str:

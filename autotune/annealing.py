@@ -29,7 +29,7 @@ class Annealing(Strategy):
         _points.at_least(self, "hot", self.cold)
         _points.share(self, "cooling")
         if self.cooling == 0:
-            raise PluginError("annealing: cooling wants more than 0, got 0")
+            raise PluginError("annealing: cooling must be positive, got 0")
 
     def candidates(
         self, task: SearchTask, history: Sequence[Trial], draw: Random
@@ -39,7 +39,7 @@ class Annealing(Strategy):
         return _points.endless(task, draw) if current is None else _around(task, current, draw)
 
     def _walk(self, history: Sequence[Trial]) -> Point | None:
-        """Where the walk through the trials has come to; None where it begins anew."""
+        """Where the walk through the trials has come to; None if it begins anew."""
         current, heat = None, self.hot
         cost = inf
         for place, trial in enumerate(history):

@@ -30,7 +30,7 @@ class Bandit(Strategy):
         _points.at_least(self, "block", 1)
         _points.at_least(self, "explore", 0)
         if "bandit" in self._names():
-            raise PluginError("bandit: a bandit is no arm of a bandit")
+            raise PluginError("bandit: a bandit cannot be an arm of a bandit")
         known = strategies.catalogue()
         for name in self._names():
             known.create(name)

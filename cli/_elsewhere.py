@@ -51,7 +51,7 @@ WORDS: Mapping[str, str] = MappingProxyType(
 
 
 def elsewhere(error: click.NoSuchOption) -> str:
-    """Name the option that an unknown one stands for; empty where nobody knows."""
+    """Name the option that an unknown one stands for; empty if nobody knows."""
     word = error.option_name.lower().replace("-", "").replace("_", "")
     rows = [here for here, words in WORDS.items() if word in words.split()]
     known = next(filter(None, (_found(error, here) for here in rows)), "")
@@ -59,7 +59,7 @@ def elsewhere(error: click.NoSuchOption) -> str:
 
 
 def _found(error: click.NoSuchOption, here: str) -> str:
-    """How the verb of an error takes what a row names; empty where it does not."""
+    """How the verb of an error takes what a row names; empty if it does not."""
     if error.ctx is None:
         return ""
     parameters = error.ctx.command.params

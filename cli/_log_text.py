@@ -47,7 +47,7 @@ def stats(data: dict[str, Any]) -> str:
 
 def waiting(count: int) -> list[str]:
     """A line on the records that nobody checked, if there are any."""
-    told = f"unchecked records that await a tuning: {count}; none wins before `hybridc tune`"
+    told = f"unchecked records awaiting a tuning: {count}; none wins before `hybridc tune`"
     return [f"{told} has measured its point and compared its answer"] if count else []
 
 

@@ -1,4 +1,4 @@
-"""Who knows schedules for a compilation: a lock, a tuning log, or nobody."""
+"""Where a compilation takes known schedules from: a lock, a tuning log, or nowhere."""
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from hybridc.compiler.target import Target
 
 
 class Adviser(Advice, Protocol):
-    """Advice that gives an account of itself."""
+    """Advice that can also report what it knew."""
 
     def check(self) -> None:
-        """Raise MissingRecordError where a choice is lacking that there had to be."""
+        """Raise MissingRecordError if a required choice is missing."""
         ...
 
     def describe(self) -> Mapping[str, Any]:
@@ -31,10 +31,9 @@ MakeAdviser = Callable[[Target], Adviser | None]
 
 @contextmanager
 def adviser(options: Options) -> Generator[MakeAdviser]:
-    """Open what the options name; each call of what this gives makes an adviser for a target.
+    """Open the lock or log that the options name, and give a function from target to adviser.
 
-    Raises LogError where a log that is named cannot be read; a default log that cannot be read
-    only is no help.
+    Raises LogError if a log that is named cannot be read; an unreadable default log is ignored.
     """
     if options.lock is not None:
         locked = lock.read(options.lock)
@@ -69,29 +68,29 @@ def _from_log(options: Options) -> Generator[MakeAdviser]:
 
 
 class NoAdvice:
-    """Advice that knows nothing; what extends it knows something."""
+    """Advice that knows nothing: a base for classes that know something."""
 
     def choose(
         self, kernel: str, workload: str, usable: Usable, mode: str
     ) -> tuple[str, Point] | None:
-        """No point is known."""
+        """None: no point is known."""
 
     def missed(self, kernel: str) -> None:
-        """None was expected."""
+        """Ignore it: no point was expected."""
 
     def fault(self, workload: str, rule: str, point: Point) -> str | None:
-        """No failure is known."""
+        """None: no failure is known."""
 
     def library(self, workload: str) -> str | None:
-        """No backend is settled."""
+        """None: no backend is decided."""
 
     def fastest(self, among: Alternatives) -> int | None:
-        """No time is known."""
+        """None: no time is known."""
 
 
 @dataclass(frozen=True)
 class _Unreadable(NoAdvice):
-    """A default log that cannot be read stops nobody from compiling."""
+    """A default log that cannot be read, which does not keep anybody from compiling."""
 
     reason: str
 

@@ -49,7 +49,7 @@ def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, C
 
     `members` holds every member but the manifest, each as chunks to be joined, those of regions by
     `region_member` in order.  Raises OSError
-    where the stream does, and ArtifactError where the manifest is no JSON.
+    where the stream does, and ArtifactError if the manifest is no JSON.
     """
     digests = {name: _digest(chunks) for name, chunks in members.items()}
     contents = {**members, MANIFEST: (dump_json({**manifest, "blake3": digests}),)}
@@ -70,7 +70,7 @@ def write(stream: BinaryIO, manifest: Mapping[str, Any], members: Mapping[str, C
 def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     """Check every byte of an archive; return its manifest and its members, which are not copied.
 
-    Raises ArtifactError where the bytes are no archive of ours, or are not as they were written.
+    Raises ArtifactError if the bytes are no archive of ours, or are not as they were written.
     """
     end = len(view) - _DIGEST
     found = _walk(view, end, _check_ends(view, end))
@@ -79,7 +79,7 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
     for start, stop in _gaps(spans, end):
         seal.update(view[start:stop])
     if seal.hexdigest().encode() != bytes(view[end:]):
-        raise ArtifactError("the file was altered or damaged: its seal does not fit")
+        raise ArtifactError("the file was altered or damaged: its seal does not match")
     members = {name: view[start:stop] for name, (start, stop) in found.items()}
     manifest = load_json(members.pop(MANIFEST), MANIFEST)
     _check_digests(manifest.get("blake3"), members)
@@ -89,7 +89,7 @@ def read(view: memoryview) -> tuple[dict[str, Any], dict[str, memoryview]]:
 def seal_of(path: Path) -> str:
     """The digest with which an archive ends: it stands for every byte before it.
 
-    Nothing is checked, as `read` does.  Raises OSError where the file is too short or not there.
+    Nothing is checked, as `read` does.  Raises OSError if the file is too short or not there.
     """
     with path.open("rb") as stream:
         stream.seek(-_DIGEST, 2)
@@ -104,7 +104,7 @@ def region_member(index: int) -> str:
 def dump_json(data: Mapping[str, Any]) -> bytes:
     """JSON in one form only: keys sorted, ASCII, finite numbers.
 
-    Raises ArtifactError where the data has something that JSON lacks.
+    Raises ArtifactError if the data has something that JSON lacks.
     """
     try:
         text = json.dumps(data, sort_keys=True, indent=1, allow_nan=False)
@@ -114,7 +114,7 @@ def dump_json(data: Mapping[str, Any]) -> bytes:
 
 
 def load_json(content: memoryview, name: str) -> dict[str, Any]:
-    """Read a member that holds one JSON object; raise ArtifactError where it does not."""
+    """Read a member that holds one JSON object; raise ArtifactError if it does not."""
     if len(content) > _JSON_LIMIT:
         raise ArtifactError(f"{name} has {len(content)} bytes, more than {_JSON_LIMIT}")
     try:
@@ -122,7 +122,7 @@ def load_json(content: memoryview, name: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{name} is not valid JSON: {error}") from None
     if not isinstance(data, dict):
-        raise ArtifactError(f"{name} holds no JSON object")
+        raise ArtifactError(f"{name} is not a JSON object")
     return data
 
 
@@ -161,7 +161,7 @@ def _check_ends(view: memoryview, end: int) -> bool:
         begin = bytes(view[: _LOCAL.size + len(MANIFEST)])
         if begin.startswith(_LOCAL_MAGIC) and begin.endswith(MANIFEST.encode()):
             raise ArtifactError("the file is truncated or damaged: its end is missing")
-        raise ArtifactError("the file is no hybridc artifact")
+        raise ArtifactError("the file is not a hybridc artifact")
     if seal not in _SEALS.values():
         version = seal[len(_FAMILY) :].decode("ascii", "replace").strip()
         raise ArtifactError(f"the artifact has container version {version!r}; known: '1', '2'")
@@ -189,7 +189,7 @@ def _span(view: memoryview, position: int, end: int, name: str) -> tuple[int, in
         raise ArtifactError(f"the file is truncated or damaged: {name} is missing")
     start, size = _header(view, position, name)
     if start + size > end:
-        raise ArtifactError(f"the file is truncated or damaged: {name} goes past its end")
+        raise ArtifactError(f"the file is truncated or damaged: {name} extends past its end")
     return start, start + size
 
 
@@ -201,9 +201,9 @@ def _header(view: memoryview, position: int, name: str) -> tuple[int, int]:
     names = position + _LOCAL.size
     extra = names + name_size
     if magic != _LOCAL_MAGIC or bytes(view[names:extra]) != name.encode():
-        raise ArtifactError(f"the file is damaged: {name} is not where it must be")
+        raise ArtifactError(f"the file is damaged: {name} is not where it should be")
     if flags or method != zipfile.ZIP_STORED or {packed, size} != {_ELSEWHERE}:
-        raise ArtifactError(f"the file is damaged or repacked: {name} is not plainly stored")
+        raise ArtifactError(f"the file is damaged or repacked: {name} is compressed or encrypted")
     start = extra + extra_size
     if start % ALIGNMENT:
         raise ArtifactError(f"the file is damaged or repacked: {name} is not aligned")
@@ -216,7 +216,7 @@ def _size(extra: memoryview, name: str) -> int:
         kind, length, size, packed = _ZIP64.unpack(extra[-_ZIP64.size :])
         if (kind, length) == (_ZIP64_ID, 16) and size == packed:
             return int(size)
-    raise ArtifactError(f"the file is damaged: {name} does not tell its size")
+    raise ArtifactError(f"the file is damaged: {name} does not record its size")
 
 
 def _check_digests(digests: object, members: Mapping[str, memoryview]) -> None:
@@ -224,7 +224,9 @@ def _check_digests(digests: object, members: Mapping[str, memoryview]) -> None:
         raise ArtifactError(f"{MANIFEST} must list the BLAKE3 digest of every other member")
     for name, content in members.items():
         if digests[name] != _digest((content,)):
-            raise ArtifactError(f"the file was altered or damaged: {name} does not fit its digest")
+            raise ArtifactError(
+                f"the file was altered or damaged: {name} does not match its digest"
+            )
 
 
 def _digest(chunks: Chunks) -> str:

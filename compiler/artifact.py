@@ -219,7 +219,7 @@ def _map(path: Path) -> memoryview:
     """Map a file privately: its arrays are writable, as DLPack wants, and never reach the disk."""
     if not path.is_file():
         path.stat()  # raises what is wrong with the path
-        raise ArtifactError("this is no regular file")
+        raise ArtifactError("not a regular file")
     with path.open("rb") as stream:
         if path.stat().st_size == 0:
             raise ArtifactError("the file is empty")

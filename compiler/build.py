@@ -55,7 +55,7 @@ class Built:
 def build(module: IRModule, target: Target, regions: Sequence[str] = ()) -> Built:
     """Generate code for every kernel of a module that the pipeline has finished.
 
-    `regions` are the names of those that it may call.  Raises PassError where no code can be
+    `regions` are the names of those that it may call.  Raises PassError if no code can be
     generated for a kernel, or the code cannot be linked.
     """
     return begin(module, target, regions).finish()
@@ -105,7 +105,7 @@ class Begun:
 def _device_code(executable: Any, target: Target) -> Compiled:
     """The machine code of a GPU's kernels, and the compiler's log; nothing for a CPU.
 
-    Raises InputError where this host has no compiler for them, and PassError where it refuses.
+    Raises InputError if this host has no compiler for them, and PassError if it refuses.
     """
     if target.gpu is None:
         return Compiled(b"", "")

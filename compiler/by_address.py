@@ -95,9 +95,9 @@ class ByAddress:
 def by_address(
     library: Any, artifact: Artifact, ports: Sequence[InputPort], weights: Sequence[Tensor]
 ) -> ByAddress | None:
-    """The calls of a loaded artifact, or None where they need the virtual machine.
+    """The calls of a loaded artifact, or None if they need the virtual machine.
 
-    Raises ArtifactError where its manifest or its weights are not those of its library, which would
+    Raises ArtifactError if its manifest or its weights are not those of its library, which would
     read and write beyond them.
     """
     specs = [*artifact.inputs, *artifact.outputs]

@@ -108,7 +108,7 @@ class Child:
             self._input.flush()
 
     def receive(self) -> dict[str, Any]:
-        """Wait for the answer.  Raises ChildError where there is none in time."""
+        """Wait for the answer.  Raises ChildError if there is none in time."""
         while (answer := self.poll(_STEP)) is None:
             continue
         return answer
@@ -135,7 +135,7 @@ class Child:
         return None
 
     def kill(self) -> None:
-        """End the child and what it started; harmless where it has ended."""
+        """End the child and what it started; harmless if it has ended."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

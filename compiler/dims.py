@@ -27,7 +27,7 @@ _SIZE = re.compile(
 class Dim:
     """An open size between `low` and `high` (both included; None: no bound).
 
-    Dims of one name are one size.  `usual` is the size to measure at, None where nobody said one.
+    Dims of one name are one size.  `usual` is the size to measure at, None if nobody said one.
     The size of an output may be an expression, which is its name.
     """
 
@@ -80,7 +80,7 @@ def parse(text: str) -> Size:
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
-            f"{text!r} is no size: wanted 3 (fixed), ? or a name (open), 1..64 or name:1..64"
+            f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), 1..64 or name:1..64"
             " (open within bounds), each perhaps with @8, the size to measure at"
         )
     if match["fixed"] is not None:
@@ -92,7 +92,7 @@ def parse(text: str) -> Size:
 
 
 def checked(dim: Dim) -> Dim:
-    """The dim.  Raises InputError where its bounds are none."""
+    """The dim.  Raises InputError if its bounds are none."""
     if dim.low < 1:
         raise InputError(f"{dim.describe()}: an open size is at least 1")
     if dim.high is not None and not dim.low <= dim.high <= _MOST:
@@ -133,9 +133,9 @@ def _size(value: Any) -> Size:
     try:
         size = int(value.__index__())
     except AttributeError:
-        raise InputError(f"{value!r} is no size of a shape: wanted a number or text") from None
+        raise InputError(f"{value!r} is not a size: expected a number or text") from None
     if size < 0:
-        raise InputError(f"{size} is no size of a shape")
+        raise InputError(f"{size} is not a valid size")
     return size
 
 
@@ -166,7 +166,7 @@ def fits(sizes: Sequence[Size], extents: Sequence[int]) -> bool:
 def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str, int]:
     """The open sizes of a call, from each input's shape and the one given, by input name.
 
-    Raises InputError where two inputs differ on a size that they share.
+    Raises InputError if two inputs differ on a size that they share.
     """
     sizes: dict[str, int] = {}
     owner: dict[str, str] = {}
@@ -186,7 +186,7 @@ def bind(shapes: Mapping[str, tuple[Sequence[Size], Sequence[int]]]) -> dict[str
 def united(shapes: Mapping[str, Shape]) -> dict[str, Shape]:
     """Give all dims of one name the same bounds: those that one of them has.
 
-    Raises InputError where two of them have different ones.
+    Raises InputError if two of them have different ones.
     """
     known: dict[str, Dim] = {}
     for dim in _dims(shapes.values()):
@@ -207,12 +207,16 @@ def _dims(shapes: Iterable[Iterable[Size]]) -> Iterable[Dim]:
 
 
 def agreed(one: Dim, other: Dim) -> Dim:
-    """One size of what two places say.  Raises InputError where they contradict each other."""
+    """One size of what two places say.  Raises InputError if they contradict each other."""
     usual = one.usual if other.usual is None else other.usual
     if one.bounded and other.bounded and (one.low, one.high) != (other.low, other.high):
-        raise InputError(f"{one.describe()} and {other.describe()}: a size has one pair of bounds")
+        raise InputError(
+            f"{one.describe()} and {other.describe()}: a size can have only one pair of bounds"
+        )
     if None not in (one.usual, other.usual) and one.usual != other.usual:
-        raise InputError(f"{one.text()} and {other.text()}: one size is measured at one size")
+        raise InputError(
+            f"{one.text()} and {other.text()}: a size can be measured at only one value"
+        )
     return checked(replace(other if other.bounded else one, usual=usual))
 
 
@@ -249,7 +253,7 @@ def _between(dim: Dim) -> int:
 
 
 def certified(certificate: Mapping[str, Any]) -> str:
-    """A line of what a certificate says of open sizes; empty where it says nothing."""
+    """A line of what a certificate says of open sizes; empty if it says nothing."""
     found = certificate.get("sizes")
     if not found:
         return ""

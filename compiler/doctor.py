@@ -210,7 +210,7 @@ def _cuda() -> Iterator[Check]:
         names = ", ".join(f"{each.gpu.name} ({each.gpu.arch})" for each in found)
         yield Check("gpu", "ok", f"{names}; driver for CUDA {driver.version()}")
     except driver.NoGpuError as error:
-        yield Check("gpu", "note", f"{error}", "GPUs can be compiled for all the same, by name")
+        yield Check("gpu", "note", f"{error}", "you can still compile for a GPU, by its name")
 
 
 def _cache() -> Iterator[Check]:

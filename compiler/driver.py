@@ -1,7 +1,7 @@
 """From a model to an artifact: load, rewrite, build, verify, measure, certify.
 
-`compile` is the public call; `compile_source` and `compile_model` also give the report and what
-the contract says, where `compile` would raise.
+`compile` is the public call and raises if the contract is broken; `compile_source` and
+`compile_model` return the report and the broken limits instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,8 +34,8 @@ from hybridc.compiler.orchestration.attempt import Outcome
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.cascade import Cascaded
 from hybridc.compiler.orchestration.decisions import NO_TIME
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.resume import Kept
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.orchestration.workshop import Workshop
 from hybridc.compiler.reference import OnnxReference
 from hybridc.compiler.session import InferenceSession
@@ -96,7 +96,7 @@ def compile(  # noqa: A001, PLR0913 - the public call; each is an option of `hyb
 
 
 def _options(arguments: Mapping[str, Any], config: HybridConfig | None) -> Options:
-    """The options of a configuration, with what was given otherwise than by default."""
+    """The options of a configuration, overridden by arguments that are not at their defaults."""
     plain = Options()
     chosen = {
         each.name: arguments[each.name]
@@ -112,7 +112,7 @@ def compile_source(
     shapes: Mapping[str, Any] | None = None,
     example_inputs: tuple[Any, ...] | None = None,
 ) -> Outcome:
-    """Load a model and compile it; all that may be wrong beside it is said before it is touched."""
+    """Load a model and compile it; the options are checked before the model is read."""
     check(options)
     with adviser(options) as make, observed(options) as seen:
         plan, clock = plans.plan(options), _clock(options, seen.timeline)
@@ -128,7 +128,7 @@ def compile_source(
 
 
 def check(options: Options) -> None:
-    """Raise what is wrong with the options, before a model is read."""
+    """Raise InputError or PluginError if something is wrong with the options."""
     plans.check(options)
     cascade.check(options)
 
@@ -140,10 +140,10 @@ def unscheduled(
     timeline: Timeline | None = None,
     algorithms: Algorithms | None = None,
 ) -> Unscheduled:
-    """Load a model and run the passes before the kernels are scheduled.
+    """Load a model and run the passes that come before scheduling.
 
-    With `algorithms`, those that an operator has are measured meanwhile, and the fastest is taken.
-    Raises InputError where the pipeline schedules nothing.
+    With `algorithms`, the alternatives of each operator are measured, and the fastest is used.
+    Raises InputError if the pipeline schedules nothing.
     """
     plan, clock = plans.plan(options), Clock(options.progress, timeline=timeline)
     plans.check_tunable(options)
@@ -173,23 +173,23 @@ def compile_model(model: Model, options: Options) -> Outcome:
 
 
 def resumes(options: Options) -> bool:
-    """Whether an interrupted compilation leaves the results of its stages to the next.
+    """Whether an interrupted compilation keeps the results of its stages for the next one.
 
-    A function of the user's has no digest, so that nothing tells whether they still hold.
+    Not with a validation function: it has no digest, so nobody could know that it is the same.
     """
     validated = options.contract.validate is not None
     return options.steering.resume and not validated and cascade.several(options)
 
 
 def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
-    """Apply the stages that the contract takes; each is compiled from the model anew."""
+    """Go through the stages that the contract needs; each is compiled from the model again."""
     options = cascade.timed(plan.options)
     plan = replace(plan, options=options)
     data = samples.samples(model, plan)
     wanted: list[list[Array]] = []
     if options.verify != "off" or options.contract.min_accuracy:
-        data, wanted = _answered(data, model, clock)
-    trial = Trial(_numbered(model, wanted, data, options), data.feeds, wanted, data)
+        data, wanted = _with_answers(data, model, clock)
+    trial = Trial(_noting_nans(model, wanted, data, options), data.feeds, wanted, data)
     kept = Kept(resume.folder_of(resume.key(trial, plan)), trial) if resumes(options) else None
     shop = Workshop(plan, trial, make, clock, kept)
     past = experience.read() if cascade.several(options) else ()
@@ -203,17 +203,17 @@ def _compile(model: Model, plan: Plan, make: MakeAdviser, clock: Clock) -> Outco
         shop.retimed,
     )
     try:
-        found = cascade.run(options, means, clock.purse, past)
+        found = cascade.run(options, means, clock.time_budget, past)
     except KeyboardInterrupt as error:
         raise shop.interrupted(error) from None
-    return _told(found, shop)
+    return _finished(found, shop)
 
 
-def _answered(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:
-    """Samples with the reference's answers, which all stages are held to."""
+def _with_answers(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[list[Array]]]:
+    """The samples with the reference's answers, with which those of every stage are compared."""
     try:
         with clock.stage("reference"):
-            return data.answered(model.reference, clock.purse.check)
+            return data.answered(model.reference, clock.time_budget.check)
     except OutOfTimeError as error:
         raise error.too_short() from None
     finally:
@@ -221,12 +221,12 @@ def _answered(data: Samples, model: Model, clock: Clock) -> tuple[Samples, list[
             model.reference.release()
 
 
-def _numbered(
+def _noting_nans(
     model: Model, wanted: Sequence[Sequence[Array]], data: Samples, options: Options
 ) -> Model:
-    """The model, with a note where outputs are NaN.
+    """The model, with a note if some of its outputs are NaN.
 
-    Raises InputError where a limit on their accuracy would mean nothing.
+    Raises InputError if there is a limit on their accuracy, which would be meaningless.
     """
     holes = not_numbers.told(model, wanted, data.told)
     if holes and any(name != VALIDATE for name in options.contract.min_accuracy):
@@ -234,8 +234,8 @@ def _numbered(
     return replace(model, notes=(*model.notes, *holes)) if holes else model
 
 
-def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
-    """The best outcome with all that there is to tell, once what it learnt is remembered."""
+def _finished(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
+    """The best outcome with its complete report; what was learnt is saved for later."""
     clock, plan, kept = shop.clock, shop.plan, shop.kept
     notes = [experience.add(found.learnt)]
     if kept is not None:
@@ -245,14 +245,14 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         else:
             kept.clear()
     profiled = None
-    if plan.options.steering.profile and clock.purse.left == 0.0:
+    if plan.options.steering.profile and clock.time_budget.left == 0.0:
         notes.append("kernels were not timed for the profile: the budget is used up")
     elif plan.options.steering.profile:
         with clock.stage("profile"):
             session = InferenceSession(found.best.artifact, plan.target.threads)
             profiled = profile.on_this_host(session, plan.target.threads).to_json()
     trial, limits = shop.trial, (plan.options.contract, found.best.measured)
-    reference = advice.of_reference(trial.model, *limits, clock.purse.left)
+    reference = advice.of_reference(trial.model, *limits, clock.time_budget.left)
     tried = trial.unseen() if found.best.sensitive else trial
     few = advice.of_samples(*limits, len(tried.feeds), tried.data.told if tried.data else "")
     every = [*found.best.report.notes, *filter(None, notes)]
@@ -265,8 +265,8 @@ def _told(found: Cascaded[Outcome], shop: Workshop) -> Outcome:
         profile=profiled,
         notes=tuple(every),
     )
-    return replace(best, left=clock.purse.left)
+    return replace(best, left=clock.time_budget.left)
 
 
 def _clock(options: Options, timeline: Timeline) -> Clock:
-    return Clock(options.progress, Purse(options.steering.budget), timeline)
+    return Clock(options.progress, TimeBudget(options.steering.budget), timeline)

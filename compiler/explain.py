@@ -111,4 +111,4 @@ def _explained(
 def _unchecked(record: KernelRecord, waiting: Waiting) -> Iterator[str]:
     """What becomes of the kernel's records that nobody checked."""
     if number := sum(waiting.get((record.workload, rule), 0) for rule in {record.rule, GENERIC}):
-        yield f"unchecked records that await a tuning, which checks their points first: {number}"
+        yield f"unchecked records awaiting a tuning, which checks their points first: {number}"

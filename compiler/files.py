@@ -18,10 +18,10 @@ def replacing(path: Path) -> Generator[BinaryIO]:
     Whatever interrupts the writer, `path` holds the old content or the new one, both whole, and
     the partial file is removed.  The new file gets the permissions that the umask grants.
     Raises OSError, with the name of the file, where the directory, the disk or a limit refuses, and
-    FileExistsError where `path` is no regular file.
+    FileExistsError if `path` is not a regular file.
     """
     if path.exists() and not path.is_file():
-        raise FileExistsError(f"{path} exists and is no regular file")
+        raise FileExistsError(f"{path} exists and is not a regular file")
     partial = path.with_name(f".hybridc-{secrets.token_hex(8)}.part")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     handle = os.open(partial, flags, 0o666)
@@ -40,11 +40,11 @@ def replacing(path: Path) -> Generator[BinaryIO]:
 
 
 def check_place(option: str, path: Path, example: str) -> None:
-    """Raise InputError where no file can be written to `path`, before anything takes time."""
+    """Raise InputError if no file can be written to `path`, before anything takes time."""
     if path.is_dir():
         raise InputError(f"{option} {path}: this is a folder; name a file, such as {example}")
     if path.exists() and not path.is_file():
-        raise InputError(f"{option} {path}: this is no regular file")
+        raise InputError(f"{option} {path}: not a regular file")
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no folder {path.parent}")
     try:

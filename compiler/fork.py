@@ -34,7 +34,7 @@ class Limits:
 def answer(function: Callable[[], Json], limits: Limits) -> dict[str, Any]:
     """Call a function in a fork.
 
-    Raises ChildError where the fork ends without an answer, or takes longer than it may.  What it
+    Raises ChildError if the fork ends without an answer, or takes longer than it may.  What it
     started ends with it.
     """
     readable, writable = os.pipe()
@@ -71,7 +71,7 @@ class _Fork:
         return self._descriptor
 
     def read(self) -> bytes | None:
-        """What the fork says until it ends; None where its time is over."""
+        """What the fork says until it ends; None if its time is over."""
         reply = bytearray()
         while True:
             if not first_of([self], 1.0):

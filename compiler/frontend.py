@@ -41,7 +41,7 @@ def load(
 
 
 def is_onnx(source: Any) -> bool:
-    """Whether a source is ONNX, and not torch; raises InputError where it is neither.
+    """Whether a source is ONNX, and not torch; raises InputError if it is neither.
 
     Nothing is imported to tell: torch is optional, and slow to import.
     """

@@ -46,7 +46,7 @@ class DumpIr:
     """Writes the module before and after each pass that changed it, as numbered files.
 
     `03-fold-padding-before.py` and `03-fold-padding-after.py` are the third pass of the run.
-    Constants stand as references without their values.  Raises InputError where `directory`
+    Constants stand as references without their values.  Raises InputError if `directory`
     cannot be written.
     """
 

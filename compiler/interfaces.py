@@ -48,7 +48,7 @@ class Advice(Protocol):
         ...
 
     def fault(self, workload: str, rule: str, point: Point) -> str | None:
-        """How a point was measured to fail: `wrong`, `crash`; None where it was not."""
+        """How a point was measured to fail: `wrong`, `crash`; None if it was not."""
         ...
 
     def library(self, workload: str) -> str | None:

@@ -25,7 +25,7 @@ class KernelRecord:
 
     `flops` and `bytes` are of one call: what it computes, and the size of its arguments;
     `precision` (fp32, bf16, int8) is what its products are multiplied in.  `workload` is the key
-    of what it computes (see `log.keys`), empty where it has none.  `launches` tell of a GPU's
+    of what it computes (see `log.keys`), empty if it has none.  `launches` tell of a GPU's
     kernel what it takes there (see `cuda.resources`).
     """
 

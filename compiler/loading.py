@@ -29,14 +29,14 @@ _REFUSALS = ("ErrorContext(fn=main, loc=param[", "Invoking function main expects
 
 
 def path_of(artifact: Any) -> str | Path:
-    """The path of an artifact.  Raises InputError where it is none."""
+    """The path of an artifact.  Raises InputError if it is none."""
     if not isinstance(artifact, str | PathLike):
-        raise InputError(f"an artifact or its path wanted, got {type(artifact).__name__}")
+        raise InputError(f"expected an artifact or its path, got {type(artifact).__name__}")
     return Path(artifact)
 
 
 def check_host(artifact: Artifact) -> None:
-    """Raise ArtifactError where this host lacks what the artifact needs."""
+    """Raise ArtifactError if this host lacks what the artifact needs."""
     if unfit := artifact.unfit():
         raise ArtifactError(f"artifact {artifact.name!r} runs on a GPU: {unfit}")
     if lacking := artifact.lacking():
@@ -47,7 +47,7 @@ def check_host(artifact: Artifact) -> None:
 
 
 def placed(artifact: Artifact) -> Placement:
-    """Where it runs.  Raises ArtifactError where this host has no such GPU."""
+    """Where it runs.  Raises ArtifactError if this host has no such GPU."""
     try:
         return placement.of(artifact.target)
     except NoGpuError as error:
@@ -55,7 +55,7 @@ def placed(artifact: Artifact) -> Placement:
 
 
 def regions(artifact: Artifact, threads: int) -> RegionSet:
-    """What ONNX Runtime computes of it.  Raises ArtifactError where that is missing."""
+    """What ONNX Runtime computes of it.  Raises ArtifactError if that is missing."""
     try:
         return RegionSet(artifact.regions, threads)
     except ArtifactError as error:
@@ -66,7 +66,7 @@ def regions(artifact: Artifact, threads: int) -> RegionSet:
 
 
 def uploaded(artifact: Artifact, place: Placement) -> tuple[Tensor, ...]:
-    """Its weights where it runs.  Raises ArtifactError where they do not fit."""
+    """Its weights where it runs.  Raises ArtifactError if they do not fit."""
     try:
         return tuple(place.put(to_tensor(array)) for array in artifact.weights.values())
     except Exception as error:
@@ -77,7 +77,7 @@ def uploaded(artifact: Artifact, place: Placement) -> tuple[Tensor, ...]:
 
 
 def offloads(artifact: Artifact, threads: int) -> Calls:
-    """What libraries compute of it.  Raises ArtifactError where one is missing."""
+    """What libraries compute of it.  Raises ArtifactError if one is missing."""
     try:
         return Calls(artifact.offloads, threads, artifact.plugins)
     except ArtifactError as error:
@@ -110,7 +110,7 @@ def refused(artifact: Artifact, error: Exception) -> ArtifactError | None:
 
 
 def require_results(artifact: Artifact, results: Sequence[Tensor]) -> None:
-    """Raise ArtifactError where a library gives other results than the manifest says."""
+    """Raise ArtifactError if a library gives other results than the manifest says."""
     if len(results) != len(artifact.outputs):
         raise mismatch(artifact)
     for spec, result in zip(artifact.outputs, results, strict=True):
@@ -141,7 +141,7 @@ def library(content: bytes, device: bytes = b"") -> Any:
         first = str(error).strip().split("\n", 1)[0]
         raise ArtifactError(f"cannot load the artifact's library: {first}") from error
     if not loaded.implements_function(_ENTRY):
-        raise ArtifactError("cannot load the artifact's library: it is no compiled model")
+        raise ArtifactError("cannot load the artifact's library: it is not a compiled model")
     return loaded
 
 

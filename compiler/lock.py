@@ -39,14 +39,14 @@ class LockAdvice:
     def on(self, target: Target, near: str) -> "LockAdvice":
         """The lock for a compilation on a target; `near` is that of `plans.Options`.
 
-        Raises MissingRecordError where it was made under conditions that do not count.
+        Raises MissingRecordError if it was made under conditions that do not count.
         """
         differs = _differences(self.made, target)
         told = tuple(map(str, differs))
         if not conditions.allowed(differs, near):
             raise MissingRecordError(
                 f"the schedules of {self.source} are for other conditions: {'; '.join(told)};"
-                " compile for those, or take them all the same by --near any"
+                " compile for those, or use them anyway with --near any"
             )
         return replace(self, differs=told, faults={})
 
@@ -77,7 +77,7 @@ class LockAdvice:
         return next(named, None)
 
     def check(self) -> None:
-        """Raise MissingRecordError where a kernel could not be scheduled as the lock says."""
+        """Raise MissingRecordError if a kernel could not be scheduled as the lock says."""
         if self.faults:
             kernel, fault = next(iter(self.faults.items()))
             raise MissingRecordError(
@@ -87,14 +87,14 @@ class LockAdvice:
 
     def describe(self) -> Mapping[str, Any]:
         """What came of it, as JSON data."""
-        told = ["nothing tells for which target they are"] if self.made is None else self.differs
+        told = ["it is unknown for which target they are"] if self.made is None else self.differs
         return {"source": self.source, "locked": len(self.choices), "differs": [*told]}
 
 
 def read(path: Path) -> LockAdvice:
     """Read the lock of an artifact, or the member `schedule.lock` of one by itself.
 
-    Raises InputError where the file is neither.
+    Raises InputError if the file is neither.
     """
     made = None
     if path.suffix == ".hyb":
@@ -103,7 +103,7 @@ def read(path: Path) -> LockAdvice:
     else:
         data = _load(path)
     if not isinstance(data, dict):
-        raise InputError(f"{path} is no schedule lock: it holds no JSON object")
+        raise InputError(f"{path} is not a schedule lock: it is not a JSON object")
     return LockAdvice(str(path), dict(_entry(path, *item) for item in data.items()), made)
 
 
@@ -147,4 +147,4 @@ def _entry(path: Path, kernel: str, entry: object) -> tuple[str, tuple[str, Poin
         ):
             return workload, (rule, point)
         case _:
-            raise InputError(f"{path}: the lock of {kernel} names no rule, point and workload")
+            raise InputError(f"{path}: the lock of {kernel} lacks a rule, point or workload")

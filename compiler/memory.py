@@ -157,12 +157,12 @@ def bytes_of(buffers: Iterable[Any]) -> int:
 
 
 def _bytes(shape: Iterable[Any], dtype: Any, at: Sizes | None = None) -> int:
-    """Bytes of a tensor, with open sizes by name; 0 where an extent is not known."""
+    """Bytes of a tensor, with open sizes by name; 0 if an extent is not known."""
     return prod(_number(extent, at or {}) for extent in shape) * _itemsize(str(dtype))
 
 
 def _number(extent: Any, at: Sizes) -> int:
-    """A size as a number; 0 where it is not known."""
+    """A size as a number; 0 if it is not known."""
     if isinstance(extent, int | tirx.IntImm):
         return int(extent)
 

@@ -49,7 +49,7 @@ class TensorSpec:
 
     @property
     def fixed(self) -> tuple[int, ...]:
-        """The shape where all of it is known.  Raises KeyError where a size is open."""
+        """The shape where all of it is known.  Raises KeyError if a size is open."""
         return dims.fixed(self.shape, {})
 
 

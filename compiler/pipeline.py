@@ -25,7 +25,7 @@ class Instrument(Protocol):
 def passes(files: Sequence[Path] = ()) -> plugin.Catalogue[Pass]:
     """The passes known: ours, those of entry points, and those in `files`.
 
-    Raises PluginError where one of these holds no plug-in of any kind: each compilation asks here.
+    Raises PluginError if one of these holds no plug-in of any kind: each compilation asks here.
     """
     for path in files:
         if not plugin.defines(path, plugin.Plugin):

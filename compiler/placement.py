@@ -66,7 +66,7 @@ Placement = Host | Resident
 
 
 def of(target: Mapping[str, Any]) -> Placement:
-    """Where an artifact for a target runs.  Raises NoGpuError where this host has no such GPU."""
+    """Where an artifact for a target runs.  Raises NoGpuError if this host has no such GPU."""
     if "gpu" not in target:
         return Host(tvm.cpu())
     index = presence.index(target)

@@ -50,7 +50,7 @@ class OnnxReference:
     def __call__(self, feed: Feed) -> list[Array]:
         """The outputs; the session is made at the first call.
 
-        Raises InputError where the model does not run on these inputs.
+        Raises InputError if the model does not run on these inputs.
         """
         if self._session is None:
             self._session = _session(self._given)
@@ -58,9 +58,9 @@ class OnnxReference:
             return [as_array(value) for value in self._session.run(None, dict(feed))]
         except Exception as error:  # each library raises classes of its own, not all public
             raise InputError(
-                f"the model does not run on the inputs to compare on: {_refusal(error)};"
-                " where not every size is possible, fix it by --shape, and where random inputs"
-                " make no sense, give some by --calibration"
+                f"the model does not run on the inputs used for comparison: {_refusal(error)};"
+                " if not every size is possible, fix it with --shape; if random inputs"
+                " make no sense, give some with --calibration"
             ) from error
 
     def release(self) -> None:

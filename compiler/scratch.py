@@ -29,7 +29,7 @@ class Folder(tempfile.TemporaryDirectory[str]):
         self._lock = _locked(Path(self.name))
 
     def cleanup(self) -> None:
-        """Remove the folder; harmless where that was done.
+        """Remove the folder; harmless if that was done.
 
         What was killed just now may still write into it, which is worth no error.
         """
@@ -59,7 +59,7 @@ def _locked(folder: Path) -> IO[bytes]:
 
 
 def _remove(file: Path) -> None:
-    """Remove the file's folder.  Raises OSError where somebody has the file locked."""
+    """Remove the file's folder.  Raises OSError if somebody has the file locked."""
     folder = file.parent
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         return

@@ -31,7 +31,7 @@ def read(text: str, name: str) -> IRModule:
     try:
         module = tvm.script.from_source(text)
     except Exception as error:  # the text is code, so anything can come out of it
-        raise InputError(f"{name} is no Relax module in TVMScript: {_first(error)}") from error
+        raise InputError(f"{name} is not a Relax module in TVMScript: {_first(error)}") from error
     if not isinstance(module, tvm.IRModule):
         raise InputError(f"{name} holds one function; write it as a module (@I.ir_module)")
     return module
@@ -75,7 +75,7 @@ def write_whole(module: IRModule, path: Path) -> None:
 def check(before: IRModule, after: IRModule, rtol: float, atol: float) -> str:
     """Run `main` of both on random inputs; say in a line how far they are apart.
 
-    Raises WrongAnswerError beyond the tolerance, InputError where `main` has open shapes.
+    Raises WrongAnswerError beyond the tolerance, InputError if `main` has open shapes.
     """
     inputs = list(random_feed(_inputs(before)).values())
     worst = 0.0
@@ -103,7 +103,7 @@ def _spec(param: Any) -> TensorSpec:
         return TensorSpec(param.name, shape, str(param.ty.dtype))
     except (AttributeError, TypeError):
         raise InputError(
-            f"input {param.name} of `main` is no tensor of a fixed shape; nothing to compare"
+            f"input {param.name} of `main` is not a tensor of a fixed shape; nothing to compare"
         ) from None
 
 

@@ -97,7 +97,7 @@ class InferenceSession:
 
     def __reduce__(self) -> NoReturn:
         """Refuse to be pickled: machine code that is loaded is not data."""
-        raise InputError("a session cannot be pickled or copied; make another of its artifact")
+        raise InputError("a session cannot be pickled or copied; create another from its artifact")
 
     @property
     def threads(self) -> int:
@@ -158,7 +158,7 @@ class InferenceSession:
         """
         if len(tensors) != len(self._ports):
             names = ", ".join(self._names)
-            raise InputError(f"{len(tensors)} inputs given, {len(self._ports)} wanted: {names}")
+            raise InputError(f"{len(tensors)} inputs given, expected {len(self._ports)}: {names}")
         with self._lock:
             device, pairs = self._place.device, zip(self._ports, tensors, strict=True)
             library = library_of(tensors)
@@ -235,7 +235,7 @@ class InferenceSession:
         return (OpenPort if dims.is_open(spec.shape) else InputPort)(spec, alignment)
 
     def _check_sizes(self, operands: Sequence[Tensor]) -> None:
-        """Raise InputError where inputs differ in an open size that they share."""
+        """Raise InputError if inputs differ in an open size that they share."""
         if self._open:
             dims.bind(
                 {
@@ -253,18 +253,20 @@ class InferenceSession:
             raise InputError(f"threads must be positive, got {wanted}")
         cpus = len(host.allowed_cpus())
         if wanted is not None and wanted > cpus:
-            raise InputError(f"threads={wanted} wanted, but this process may use only {cpus} CPUs")
+            raise InputError(
+                f"threads={wanted} requested, but this process may use only {cpus} CPUs"
+            )
         usual = min(settings.requested_threads() or host.cores(), cpus)
         settings.set_runtime_threads(max(usual, wanted or 0))
         self._workers.resize(wanted or usual)
         got = int(self._count_threads())
         if wanted is not None and got != wanted:
-            raise InputError(f"threads={wanted} wanted, but this process can use only {got}")
+            raise InputError(f"threads={wanted} requested, but this process can use only {got}")
         return got
 
     def _wanted(self, names: Any) -> list[tuple[int, Reader | None]]:
         if isinstance(names, str) or not isinstance(names, Iterable):
-            raise InputError(f"a list of output names wanted, got {names!r}")
+            raise InputError(f"expected a list of output names, got {names!r}")
         listed: Iterable[Any] = names
         found = [self._output(name) for name in listed]
         return [
@@ -294,4 +296,4 @@ def _copying(index: int, read: Reader | None) -> tuple[int, Reader | None]:
 
 def _check_mapping(feed: Any) -> None:
     if not isinstance(feed, Mapping):
-        raise InputError(f"arrays by input name wanted, got {type(feed).__name__}")
+        raise InputError(f"expected arrays by input name, got {type(feed).__name__}")

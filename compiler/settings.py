@@ -80,7 +80,7 @@ def set_runtime_threads(threads: int) -> None:
 
 
 def visible_gpus() -> tuple[str, ...] | None:
-    """The GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`; None where it does not say."""
+    """The GPUs that this process may use, by `CUDA_VISIBLE_DEVICES`; None if it does not say."""
     text = os.environ.get("CUDA_VISIBLE_DEVICES")
     if text is None:
         return None

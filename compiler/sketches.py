@@ -104,7 +104,7 @@ class Sketch:
 
 @dataclass(frozen=True, eq=False)
 class Sketches:
-    """The space that TVM has for a kernel; empty where it has none."""
+    """The space that TVM has for a kernel; empty if it has none."""
 
     func: PrimFunc = field(repr=False)
     target: Target = field(repr=False)
@@ -139,7 +139,7 @@ class Sketches:
         return {THREADS: point[THREADS], **usual, **chosen}
 
     def schedule(self, point: Point) -> Schedule:
-        """The kernel as its sketch makes it; raises ScheduleError where that is not possible."""
+        """The kernel as its sketch makes it; raises ScheduleError if that is not possible."""
         from tvm.s_tir import Schedule as Made
         from tvm.s_tir import ScheduleError
 

@@ -32,7 +32,7 @@ def _size_data(size: Size) -> Any:
 
 
 def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
-    """Read what `to_json` wrote; raise ArtifactError where it is something else."""
+    """Read what `to_json` wrote; raise ArtifactError if it is something else."""
     return tuple(map(_spec, entries))
 
 
@@ -43,7 +43,7 @@ def _spec(entry: object) -> TensorSpec:
         ):
             sizes = tuple(map(_size, shape))
             if prod(size for size in sizes if isinstance(size, int)) > _MOST_ELEMENTS:
-                raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+                raise ArtifactError(f"the manifest describes a tensor wrongly: {entry!r:.60}")
             return TensorSpec(name, sizes, dtype, span=_span(entry))
         case {"name": str(name), "type": str(kind), "sizes": None}:
             return OpaqueSpec(name, type=kind)
@@ -52,7 +52,7 @@ def _spec(entry: object) -> TensorSpec:
         ):
             return OpaqueSpec(name, type=kind, sizes=tuple(sizes))
         case _:
-            raise ArtifactError(f"the manifest describes no tensor by {entry!r:.60}")
+            raise ArtifactError(f"the manifest describes a tensor wrongly: {entry!r:.60}")
 
 
 def _span(entry: object) -> Span | None:
@@ -60,7 +60,7 @@ def _span(entry: object) -> Span | None:
         case {"span": [int(least), int(most)]} if 0 <= least <= most <= _LARGEST:
             return least, most
         case {"span": _}:
-            raise ArtifactError(f"the manifest describes no integers by {entry!r:.60}")
+            raise ArtifactError(f"the manifest describes integers wrongly: {entry!r:.60}")
         case _:
             return None
 
@@ -75,9 +75,11 @@ def _size(entry: object) -> Size:
             try:
                 return checked(Dim(name, low, high, usual))
             except InputError as error:
-                raise ArtifactError(f"the manifest describes no size by {entry!r:.60}") from error
+                raise ArtifactError(
+                    f"the manifest describes a size wrongly: {entry!r:.60}"
+                ) from error
         case _:
-            raise ArtifactError(f"the manifest describes no size by {entry!r:.60}")
+            raise ArtifactError(f"the manifest describes a size wrongly: {entry!r:.60}")
 
 
 def _is_size(size: object) -> bool:

@@ -139,7 +139,7 @@ class Target:
 def described(data: Mapping[str, Any]) -> Target:
     """The target that `Target.describe` tells of.
 
-    Raises InputError where LLVM does not know its CPU.
+    Raises InputError if LLVM does not know its CPU.
     """
     return _from_json({**data, "mcpu": data["cpu"]}, data["threads"])
 
@@ -156,7 +156,7 @@ def parse(text: str, threads: int | None = None) -> Target:
     (`sm_90a`); what is named is compiled for without being there.  To the keys of TVM (`mcpu`,
     `num-cores`) come two of ours, as `Target.describe` gives them: `caches` and `machine`.  With
     them a compilation for one machine is repeated on another.
-    Raises InputError where the text names no target that can be compiled for.
+    Raises InputError if the text names no target that can be compiled for.
     """
     if text.lstrip().startswith("{"):
         return _from_json(_read_json(text), threads)
@@ -189,14 +189,16 @@ def _read_json(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"target is not valid JSON: {error}") from None
     if not isinstance(document, dict) or document.get("kind") != "llvm":
-        raise InputError(f'a target in JSON wants "kind": "llvm", got {text:.60}')
+        raise InputError(f'a target in JSON needs "kind": "llvm", got {text:.60}')
     if (unknown := next((key for key in document if key not in KEYS), None)) is not None:
         raise InputError(f"a target in JSON has no {unknown!r}; {hint(unknown, KEYS)}")
     cores = document.get("num-cores", 1)
     if type(cores) is not int or not 0 < cores < 2**31:  # to Python, true is 1 too
-        raise InputError(f'a target\'s "num-cores" is a positive number, got {cores!r:.60}')
+        raise InputError(f'a target\'s "num-cores" must be a positive number, got {cores!r:.60}')
     if not isinstance(document.get("mcpu", ""), str):
-        raise InputError(f'a target\'s "mcpu" is the name of a CPU, got {document["mcpu"]!r:.60}')
+        raise InputError(
+            f'a target\'s "mcpu" must be the name of a CPU, got {document["mcpu"]!r:.60}'
+        )
     return document
 
 
@@ -210,7 +212,7 @@ def _from_json(document: dict[str, Any], threads: int | None) -> Target:
         case [int(l1), int(l2), int(l3)] if 0 < l1 <= l2 <= l3:
             return replace(named, l1=l1, l2=l2, l3=l3)
         case other:
-            raise InputError(f"a target's caches are three sizes in bytes, got {other!r:.60}")
+            raise InputError(f"a target's caches must be three sizes in bytes, got {other!r:.60}")
 
 
 def _cpu(cpu: str | None, threads: int | None) -> Target:
@@ -225,7 +227,7 @@ def _cpu(cpu: str | None, threads: int | None) -> Target:
         str(f) for f in codegen.llvm_get_cpu_features(TVMTarget({"kind": "llvm", "mcpu": name}))
     }
     if "64bit" not in named:  # LLVM would end the process
-        raise InputError(f"CPU {name!r} has 32 bits; code is generated for those of 64")
+        raise InputError(f"CPU {name!r} is 32-bit; code is generated only for 64-bit CPUs")
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3)

@@ -109,12 +109,12 @@ class InputPort:
         return shape == self.spec.shape
 
     def bind(self, value: object) -> Tensor:
-        """Take a numpy array or scalar.  Raises InputError where it is no such input."""
+        """Take a numpy array or scalar.  Raises InputError if it is no such input."""
         array = self.checked(value)
         return self._copied(array) if array.nbytes <= SMALL else self._taken(array)
 
     def checked(self, value: object) -> Array:
-        """An array or numpy scalar that is such an input.  Raises InputError where it is none."""
+        """An array or numpy scalar that is such an input.  Raises InputError if it is none."""
         array = value if isinstance(value, np.ndarray) else self._scalar(value)
         if array.dtype != self.dtype or not self._fits(array.shape):
             raise self._refusal(str(array.dtype), array.shape)
@@ -141,10 +141,12 @@ class InputPort:
             kind = str(tensor.dtype)  # which has no name for complex numbers
         except (TypeError, ValueError, BufferError, RuntimeError) as error:
             first = str(error).split("\n", 1)[0]
-            raise InputError(f"input {self.spec.name!r} is no DLPack tensor: {first}") from None
+            raise InputError(f"input {self.spec.name!r} is not a DLPack tensor: {first}") from None
         there = str(tensor.device)
         if there not in ("cpu:0", str(device)):
-            raise InputError(f"input {self.spec.name!r} must lie on the CPU, is on {tensor.device}")
+            raise InputError(
+                f"input {self.spec.name!r} must be on the CPU, but is on {tensor.device}"
+            )
         if not self._fits(tuple(tensor.shape)) or kind != self.spec.dtype:
             raise self._refusal(kind, tuple(tensor.shape))
         if self._usable(tensor):
@@ -160,7 +162,7 @@ class InputPort:
         if isinstance(value, np.generic):
             return np.asarray(value)
         raise InputError(
-            f"input {self.spec.name!r} wants a numpy array, got {type(value).__name__}"
+            f"input {self.spec.name!r} must be a numpy array, got {type(value).__name__}"
         )
 
     def _usable(self, tensor: Tensor) -> bool:

@@ -25,8 +25,8 @@ def torch_reference(run: Callable[[dict[str, Any]], Any]) -> Reference:
                 result = run({name: _to_torch(array) for name, array in feed.items()})
             except Exception as error:  # the model is the user's own code
                 raise InputError(
-                    f"torch refuses the inputs to compare on: {first_line(error)[:200]};"
-                    " where random ones make no sense, give some by calibration="
+                    f"torch rejects the inputs used for comparison: {first_line(error)[:200]};"
+                    " if random ones make no sense, give some with calibration="
                 ) from error
         return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 

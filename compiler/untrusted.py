@@ -35,7 +35,7 @@ MEMORY = 2 * 2**30
 def glance(path: Path) -> None:
     """Parse and check an ONNX file in a fork of this process.
 
-    Raises ModelError where the file is no valid model, or its reader ends or takes too much.
+    Raises ModelError if the file is no valid model, or its reader ends or takes too much.
     """
     import onnx  # here, so that the fork does not load it once more
 

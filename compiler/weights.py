@@ -80,7 +80,7 @@ def decode(content: memoryview) -> dict[str, Array]:
     for name, entry in header.items():
         dtype, shape, start, end = _read_entry(name, entry)
         if start != position or end > len(data):
-            raise ArtifactError(f"weights: {name!r} leaves a hole, overlaps or is cut off")
+            raise ArtifactError(f"weights: {name!r} leaves a gap, overlaps or is cut off")
         position = end
         if not name.startswith(_PAD):
             weights[name] = _array(name, data[start:end], dtype, shape)
@@ -96,14 +96,14 @@ def _split(content: memoryview) -> tuple[dict[str, Any], memoryview]:
         raise ArtifactError("weights: the header is missing")
     (size,) = _SIZE.unpack(content[: _SIZE.size])
     if size > min(_HEADER_LIMIT, len(content) - _SIZE.size):
-        raise ArtifactError(f"weights: a header of {size} bytes is longer than is possible")
+        raise ArtifactError(f"weights: a header of {size} bytes is impossibly long")
     data = _SIZE.size + size
     try:
         header = json.loads(bytes(content[_SIZE.size : data]), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"weights: the header is not valid JSON: {error}") from None
     if not isinstance(header, dict):
-        raise ArtifactError("weights: the header is no JSON object")
+        raise ArtifactError("weights: the header is not a JSON object")
     header.pop(_METADATA, None)
     return header, content[data:]
 
@@ -111,7 +111,7 @@ def _split(content: memoryview) -> tuple[dict[str, Any], memoryview]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands there twice")
+        raise ValueError("a name occurs twice")
     return found
 
 

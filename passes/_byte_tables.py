@@ -84,7 +84,7 @@ class _Walk:
         self._known: dict[Expr, Array | None] = {}
 
     def value(self, expr: Expr) -> Array | None:
-        """The 256 values, or the one of a constant; None where there is another operator."""
+        """The 256 values, or the one of a constant; None if there is another operator."""
         if (array := self.graph.constant(expr)) is not None:
             return array.reshape(()) if array.size == 1 else None
         call = self.graph.value(expr)

@@ -17,7 +17,7 @@ Packed = tuple[Array, Array]
 
 
 def of_matrix(weight: Array, rows: Sequence[Any], target: Target) -> Packed | None:
-    """Weights `[K, N]` as windows, for as many rows, or None where something else is faster."""
+    """Weights `[K, N]` as windows, for as many rows, or None if something else is faster."""
     depth = len(weight)
     if weight.dtype != np.int8 or depth < WINDOW:
         return None

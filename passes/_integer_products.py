@@ -186,7 +186,7 @@ def _dequantized(
 
 
 def _weight(expr: Expr, graph: Graph, axis: int) -> _Weight | None:
-    """Constant weights, with scales along `axis` or one; None where 8 bits do not hold them.
+    """Constant weights, with scales along `axis` or one; None if 8 bits do not hold them.
 
     Nor are there any where a sum of products could overflow.
     """

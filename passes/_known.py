@@ -25,7 +25,7 @@ class NotConstantError(Exception):
 
 
 def known(expr: Expr, graph: Graph) -> Array | None:
-    """The tensor that `expr` always is, however large; None where it depends on an input."""
+    """The tensor that `expr` always is, however large; None if it depends on an input."""
     found, value = graph.constant(expr), graph.value(expr)
     if found is not None or not operator(value):
         return found
@@ -57,7 +57,7 @@ def computed(value: Expr, graph: Graph, limit: float) -> Array:
 
 
 def _numbers(extents: Iterable[Any]) -> tuple[int, ...]:
-    """A shape; raises NotConstantError where a size is open."""
+    """A shape; raises NotConstantError if a size is open."""
     if not all(isinstance(extent, tvm.tirx.IntImm) for extent in extents):
         raise NotConstantError
     return tuple(int(extent) for extent in extents)
@@ -117,7 +117,7 @@ def _bytes(operand: Any) -> int:
 def _by_tvm(value: Expr, graph: Graph) -> Array:
     """Compile and run one operator: slow, for the few that numpy has no word for.
 
-    Raises NotConstantError where the operator has effects or cannot run by itself.
+    Raises NotConstantError if the operator has effects or cannot run by itself.
     """
     if not (value.op.has_attr("FLegalize") and value.op.get_attr("FPurity")):
         raise NotConstantError

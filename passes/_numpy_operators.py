@@ -21,7 +21,7 @@ Evaluator = Callable[[Operands, Attributes, Shape], Any]  # an array, or None: l
 def evaluate(
     name: str, operands: Operands, attributes: Attributes, shape: Shape, dtype: str
 ) -> Array | None:
-    """Compute one operator with a tensor result, or None where numpy is not the right judge.
+    """Compute one operator with a tensor result, or None if numpy is not the right judge.
 
     Raises ValueError if numpy's result has another shape than Relax says.
     """

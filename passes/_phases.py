@@ -55,7 +55,7 @@ class Axis:
 
 
 def axis(size: int, kernel: int, steps: tuple[int, int], left: int, output: int) -> Axis | None:
-    """The phases of an axis; None where one is no convolution of its input as a whole.
+    """The phases of an axis; None if one is no convolution of its input as a whole.
 
     `steps` are stride and dilation, one of which is 1; `left` pixels are cut off before `output`.
     """

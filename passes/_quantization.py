@@ -63,7 +63,7 @@ def broadcast_shape(size: int, axis: int, rank: int) -> tuple[int, ...]:
 
 
 def dequantized(expr: Expr, graph: Graph) -> Quantized | None:
-    """What `expr` dequantises, or None where it is computed otherwise."""
+    """What `expr` dequantises, or None if it is computed otherwise."""
     call = graph.call(expr, "dequantize")
     return None if call is None else parameters(call)
 
@@ -120,7 +120,7 @@ def multiplied(
 ) -> Expr | None:
     """`scale * (data - zero)` as plain operators, divided by `divisor` where one is given.
 
-    The division goes into the scale.  None where that is not known yet.  `joined` tells that the
+    The division goes into the scale.  None if that is not known yet.  `joined` tells that the
     reader works element by element, and may compute the data itself.
     """
     scale, zero = graph.constant(tensor.scale), graph.constant(tensor.zero)

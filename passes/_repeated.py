@@ -64,7 +64,7 @@ def _takes_long(module: IRModule, value: Any) -> bool:
 
 
 def _size(var: Any) -> int:
-    """The elements of a tensor; 0 where it is none, or has open sizes."""
+    """The elements of a tensor; 0 if it is none, or has open sizes."""
     values = getattr(getattr(var.ty, "shape", None), "values", None)
     if values is None or not all(isinstance(extent, tirx.IntImm) for extent in values):
         return 0

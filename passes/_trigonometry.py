@@ -142,7 +142,7 @@ def _name(call: Any) -> str:
 
 
 def _store(body: Any) -> Any:
-    """The store that a loop's body, or its block, comes down to; None where it is anything else."""
+    """The store that a loop's body, or its block, comes down to; None if it is anything else."""
     if isinstance(body, s_tir.SBlockRealize):
         body = body.block.body if body.block.init is None else None
     return body if isinstance(body, tirx.BufferStore) else None

@@ -128,7 +128,7 @@ def _masked(form: Attention, scores: _Scores, graph: Graph) -> tuple[Attention, 
 
 
 def _met(mask: Any, fill: Fill | None) -> Any:
-    """Which columns a known mask lets be met; None where it does more to scores than that."""
+    """Which columns a known mask lets be met; None if it does more to scores than that."""
     if fill is not None:
         return mask != fill.where if fill.value <= _NEVER else None
     met = mask == 0
@@ -136,7 +136,7 @@ def _met(mask: Any, fill: Fill | None) -> Any:
 
 
 def _diagonal(met: Any, rows: int, columns: int) -> int | None:
-    """The last column that row 0 meets where each row meets one more; None where it is not so."""
+    """The last column that row 0 meets where each row meets one more; None if it is not so."""
     if met.all():
         return columns - 1
     if met.shape[-2:] != (rows, columns):

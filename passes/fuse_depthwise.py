@@ -162,7 +162,7 @@ def _apart(
 
 
 def _worth_joining(module: IRModule, chain: tuple[_Call, ...], target: Target) -> tuple[_Call, ...]:
-    """The part of a chain that is better one kernel; empty where none is."""
+    """The part of a chain that is better one kernel; empty if none is."""
     part = bottleneck.best(_sizes(module, chain), target)
     if part is None:
         return ()

@@ -111,7 +111,7 @@ def _moved(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _moved_axis(value: Expr, axis: int) -> int | None:
-    """Where an operator puts an axis of its operand; None where that is not told."""
+    """Where an operator puts an axis of its operand; None if that is not told."""
     if operator(value) == "permute_dims" and value.attrs.axes is not None:
         order = [int(place) for place in value.attrs.axes]
         return [place % len(order) for place in order].index(axis)

@@ -109,7 +109,7 @@ def _quantised(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _image_of(operand: Expr, graph: Graph) -> Expr | None:
-    """The image of one row behind a signal, or None where it is another tensor."""
+    """The image of one row behind a signal, or None if it is another tensor."""
     squeezed = graph.call(operand, "squeeze")
     image = None if squeezed is None else squeezed.args[0]
     if squeezed is None or len(shape(image)) != 4 or squeezed.attrs.axis is None:

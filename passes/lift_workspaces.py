@@ -47,7 +47,7 @@ class LiftWorkspaces(Pass):
 
 
 def _lifted(func: PrimFunc) -> tuple[PrimFunc, list[Any]] | None:
-    """The kernel with what it keeps as its last parameters; None where it keeps nothing."""
+    """The kernel with what it keeps as its last parameters; None if it keeps nothing."""
     kept: list[Any] = []
     body = _without(func.body, kept)
     if not kept:

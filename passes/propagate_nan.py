@@ -65,7 +65,7 @@ def _largest_scores(func: PrimFunc) -> list[Buffer]:
 
 
 def _passing(value: Any) -> Expr:
-    """The same extreme value, NaN where an operand is."""
+    """The same extreme value, NaN if an operand is."""
     kind = type(value)
     numbers = [operand for operand in (value.a, value.b) if _is_number(operand)]
     others = [operand for operand in (value.a, value.b) if not _is_number(operand)]

@@ -101,7 +101,7 @@ class _Kernel:
     def _chosen(self) -> PrimFunc:
         """The kernel as the advised rule makes it, else the first rule that takes it.
 
-        Raises PassError where none does.
+        Raises PassError if none does.
         """
         workload = _workload(self.func)
         advised = self._advised(workload)
@@ -144,7 +144,7 @@ class _Kernel:
             if isinstance(match, NotApplicable):
                 return f"{rule_name} does not take the kernel: {match.reason}"
             if not _in_space(point, rule.knobs(match)):
-                return f"{_text(rule_name, point)} is no point of its space any more"
+                return f"{_text(rule_name, point)} is no longer a point of its space"
             done = rule.schedule(match, point).mod["main"]
             if faults := _faults(done, self.context.target):
                 return f"{_text(rule_name, point)} is beyond the GPU: {faults}"
@@ -154,7 +154,7 @@ class _Kernel:
         return None
 
     def _fault(self, workload: str, rule: str, point: Point) -> str:
-        """How a rule's default was measured to fail, which a note tells; empty where it was not."""
+        """How a rule's default was measured to fail, which a note tells; empty if it was not."""
         advice = self.context.advice
         fault = advice.fault(workload, rule, point) if advice is not None and workload else None
         if fault is None:
@@ -235,7 +235,7 @@ def _launches(name: str, func: PrimFunc, target: Target) -> tuple[dict[str, obje
 
 
 def _workload(func: PrimFunc) -> str:
-    """The kernel's workload key; empty where the canonical form has no words for the kernel."""
+    """The kernel's workload key; empty if the canonical form has no words for the kernel."""
     try:
         return keys.of_kernel(func).key
     except PassError:

@@ -130,7 +130,7 @@ def _widen(value: Expr, graph: Graph) -> Expr | None:
 
 
 def _wide(name: str, dtype: str) -> str | None:
-    """The type to compute an operator in, or None where the one that it has will do."""
+    """The type to compute an operator in, or None if the one that it has will do."""
     if name in _OF_BITS and dtype == "bool":
         return "int32" if name == "sum" else "int8"
     if name in _OF_HALVES and dtype in ("float16", "bfloat16"):

@@ -54,5 +54,5 @@ class CudaFallback(ScheduleRule):
 def _spread(schedule: Schedule, name: str, threads: int) -> None:
     info = next(block for block in transforms.blocks(schedule) if block.name == name)
     if not info.plain and info.axes:
-        raise ScheduleError(f"{name} is no single store under constant loops")
+        raise ScheduleError(f"{name} is not a single store under constant loops")
     launch_loops.spread(schedule, name, threads)

@@ -43,7 +43,7 @@ class CudaWindows(ScheduleRule):
         """Take kernels with one reduction that reads along sums of axes, kept and reduced."""
         found = analysis.blocks(func)
         if not analysis.plain(found):
-            return NotApplicable("a block is no single store under constant loops")
+            return NotApplicable("a block is not a single store under constant loops")
         reductions = [block for block in found if block.reduction]
         if len(reductions) != 1:
             return NotApplicable(f"it holds {len(reductions)} reductions, not one")

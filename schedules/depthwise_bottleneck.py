@@ -66,7 +66,9 @@ class DepthwiseBottleneck(ScheduleRule):
         }
         kinds = list(products.values())
         if kinds not in _CHAINS:
-            return NotApplicable("it is no chain of a depthwise convolution and 1x1 convolutions")
+            return NotApplicable(
+                "it is not a chain of a depthwise convolution and 1x1 convolutions"
+            )
         stages = _stages(schedule, list(products))
         window = kinds.index(_WINDOW)
         return Chain(func, target, stages, window, _case(schedule, stages, window))

@@ -39,7 +39,7 @@ class DepthwisePlanes(ScheduleRule):
     def match(self, func: PrimFunc, target: Target) -> Planes | NotApplicable:
         """Take kernels that `depthwise-planes` made, with what is elementwise behind them."""
         if depthwise_planes.KIND not in kinds_in(func) or strips.has_gaps(func):
-            return NotApplicable("it is no depthwise convolution of planes")
+            return NotApplicable("it is not a depthwise convolution of planes")
         if len(analysis.outputs(func, analysis.blocks(func))) != 1:
             return NotApplicable("it has several outputs")
         staged, _ = transforms.stage(func)

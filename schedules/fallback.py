@@ -81,11 +81,11 @@ class Fallback(ScheduleRule):
 
 
 def _by_kind(schedule: Schedule, name: str, target: Target, threads: bool) -> None:
-    """Vectors and threads for a plain block; raises ScheduleError where they do not apply."""
+    """Vectors and threads for a plain block; raises ScheduleError if they do not apply."""
     info = next(block for block in transforms.blocks(schedule) if block.name == name)
     threads = threads and analysis.block_cycles(info, target) >= analysis.PARALLEL_CYCLES
     if not info.plain:
-        raise ScheduleError(f"{name} is no single store under constant loops")
+        raise ScheduleError(f"{name} is not a single store under constant loops")
     if not info.reduction:
         transforms.spread(schedule, name, target, 0, threads)
         return

@@ -30,7 +30,7 @@ class OpenLoops(ScheduleRule):
         """Take kernels of plain stores, one of whose loops has an open bound."""
         found = analysis.blocks(func)
         if not found or not all(open_nests.is_plain(block) for block in found):
-            return NotApplicable("a block is no single store under a loop for each axis")
+            return NotApplicable("a block is not a single store under a loop for each axis")
         loops = any(extent < 0 for block in found for extent in block.axes.values())
         if not loops and not strips.has_open_sizes(func):
             return NotApplicable("its sizes are fixed")

@@ -36,7 +36,7 @@ class RowPooling(ScheduleRule):
         if isinstance(found, NotApplicable):
             return found
         if image_boxes.guarded(found) is None:
-            return NotApplicable("its padding is no range of each axis")
+            return NotApplicable("its padding is not a range of each axis")
         if found.inner and not _saves(found):
             return NotApplicable("its windows are read in whole vectors, few of them twice")
         if _panel(found) is None:

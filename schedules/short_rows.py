@@ -59,7 +59,7 @@ class ShortRows(ScheduleRule):
 
 
 def _turned(rows: row_stages.Rows, target: Target) -> Turned | None:
-    """The kernel as stages of short rows; None where rows are long, few, or of whole vectors."""
+    """The kernel as stages of short rows; None if rows are long, few, or of whole vectors."""
     found = {block.name: block for block in analysis.blocks(rows.staged)}
     last = found[rows.output]
     axes = list(last.spatial.values())

@@ -50,7 +50,7 @@ class SkinnyDense(Tiled):
         pairs = _panels(func) % _VECTORS == 0
         if problem.rows > _ROWS_ALONE and not pairs:
             return NotApplicable(
-                f"its panels are no pairs, and it has more than {_ROWS_ALONE} rows"
+                f"its panels are not pairs, and it has more than {_ROWS_ALONE} rows"
             )
         return Skinny(func, target, problem, pairs)
 

@@ -42,7 +42,7 @@ class VectorMatrix(ScheduleRule):
             return NotApplicable(f"it has {rows} rows, more than {_MOST_ROWS}")
         lanes = target.lanes()
         if columns % lanes:
-            return NotApplicable("its columns are no whole vectors")
+            return NotApplicable("its columns are not whole vectors")
         packs = [b for b in schedule.get_producers(product) if _packs(schedule, b, lanes)]
         if len(packs) != 1:
             return NotApplicable("no operand is packed from rows that lie as they are read")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import pytest
 import tvm
 from cuda_emulator import ORDERS, run
 from kernel_builders import Builder, op, operator
@@ -15,6 +16,8 @@ from hybridc.compiler.model import Array
 from hybridc.compiler.target import Target
 
 NHWC: Any = {"data_layout": "NHWC", "kernel_layout": "OHWI"}
+# Points beside the default; each is C++ for the emulator to compile, which takes a second.
+AT_POINTS = pytest.mark.parametrize("points", [0, pytest.param(2, marks=pytest.mark.slow)])
 
 
 def gpu(name: str = "sm_90a") -> Target:

@@ -20,7 +20,7 @@ from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.kernel import Kernel
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
 from hybridc.compiler.tuning.plan import Budget
-from hybridc.compiler.tuning.staff import DeadlineError
+from hybridc.compiler.tuning.processes import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.tuner import Tuner

@@ -14,8 +14,8 @@ from hybridc.compiler.orchestration import cascade
 from hybridc.compiler.orchestration.candidates import Means
 from hybridc.compiler.orchestration.experienced import Past
 from hybridc.compiler.orchestration.gains import Facts
-from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.orchestration.time_budget import TimeBudget
 from hybridc.compiler.quantization.sensitivity import Lowered
 from hybridc.compiler.tuning.plan import Tuning
 
@@ -111,8 +111,8 @@ def go(
         contract=contract, tuning=tuning, steering=steering, pipeline=pipeline, plugins=plugins
     )
     means: Means[Candidate] = Means(maker.attempt, maker.prepare, lambda _: facts)
-    purse = Purse(steering.budget, now=maker.clock)
-    return cascade.run(options, means, purse, past)
+    time_budget = TimeBudget(steering.budget, now=maker.clock)
+    return cascade.run(options, means, time_budget, past)
 
 
 def verdicts(found: cascade.Cascaded[Any]) -> dict[str, str]:

@@ -250,7 +250,7 @@ def test_a_log_teaches_what_tuning_gains(tmp_path: Path) -> None:
     assert found.sigma == pytest.approx(np.std(logs, ddof=1) * math.sqrt(1 / 4 + 1 / 3))
     assert "3 kernels" in found.source
     other = learnt_gains.by_log(alike, target.parse("cpu", 2), url)
-    assert other == "the tuning log knows 0 tuned kernels of this target, 3 are needed"
+    assert other == "the tuning log has 0 tuned kernels for this target; 3 are needed"
 
 
 def test_a_thousand_operators_take_seconds() -> None:

@@ -105,12 +105,12 @@ def test_a_wrong_manifest_is_refused(scratch: Path, key: str, value: Any) -> Non
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"hello", "no hybridc artifact"),
-        (b"\x08\x0d" + b"onnx" * 99, "no hybridc artifact"),
-        (b"PK\x05\x06" + bytes(18), "no hybridc artifact"),
+        (b"hello", "not a hybridc artifact"),
+        (b"\x08\x0d" + b"onnx" * 99, "not a hybridc artifact"),
+        (b"PK\x05\x06" + bytes(18), "not a hybridc artifact"),
         (b"x" * 99 + b"hybridc artifact 3 " + b"0" * 64, "container version"),
         (sealed({**make().manifest(), "format": 99}), "format 99"),
-        (sealed(make().manifest(), report=b"[]"), "report.json holds no JSON object"),
+        (sealed(make().manifest(), report=b"[]"), "report.json is not a JSON object"),
         (sealed(make().manifest(), report=b"[" * 100_000), "report.json is not valid JSON"),
     ],
 )
@@ -136,8 +136,8 @@ def test_a_repacked_artifact_is_refused(artifact_bytes: bytes, scratch: Path) ->
 def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"none.hyb: no such file"):
         Artifact.load(tmp_path / "none.hyb")
-    with pytest.raises(ArtifactError, match="no regular file"):
+    with pytest.raises(ArtifactError, match="not a regular file"):
         Artifact.load(tmp_path)
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(ArtifactError, match="no regular file"):
+    with pytest.raises(ArtifactError, match="not a regular file"):
         Artifact.load(tmp_path / "fifo")

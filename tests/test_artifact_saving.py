@@ -36,7 +36,7 @@ def test_unwritable_places_are_named(tmp_path: Path) -> None:
     for path, message in [
         (tmp_path / "none" / "m.hyb", "No such file"),
         (tmp_path / "file" / "m.hyb", "Not a directory"),
-        (tmp_path, "no regular file"),
+        (tmp_path, "not a regular file"),
     ]:
         with pytest.raises(ArtifactError, match=message) as error:
             make().save(path)

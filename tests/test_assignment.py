@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from hybridc.compiler.quantization.assignment import Choice, Greedy, Operator, total
+from hybridc.compiler.quantization.assignment import Assignment, Choice, Greedy, Operator
 
 
 def problem(seed: int, count: int = 6) -> list[Operator]:
@@ -20,6 +20,12 @@ def problem(seed: int, count: int = 6) -> list[Operator]:
         )
         made.append(Operator(f"product-{index}", choices))
     return made
+
+
+def total(assignment: Assignment) -> tuple[float, float]:
+    """Cost and error of all operators together."""
+    choices = assignment.values()
+    return sum(choice.cost for choice in choices), sum(choice.error for choice in choices)
 
 
 def cheapest(operators: list[Operator], bound: float) -> float:

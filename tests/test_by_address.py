@@ -106,7 +106,7 @@ def test_wrong_inputs_are_refused_and_do_no_harm(artifact: Artifact) -> None:
     session, x = InferenceSession(artifact), random_feed(artifact.inputs, 3)["x"]
     before = session.run(None, {"x": x})
     for wrong in (x.astype(np.float64), x[None], x[..., :-1], x.tolist(), None):
-        with pytest.raises(InputError, match=r"input wanted|wants a numpy array"):
+        with pytest.raises(InputError, match=r"input wanted|must be a numpy array"):
             session.run(None, {"x": wrong})
     for one, other in zip(session.run(None, {"x": x}), before, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -195,6 +195,8 @@ def test_what_a_library_was_not_made_for_is_refused(genuine: Artifact, what: str
     forged = FORGED[what](genuine)
     shapes = {spec.name: dims.fixed(spec.shape, {"n": 5}) for spec in forged.inputs}
     feed = {spec.name: np.ones(shapes[spec.name], spec.dtype) for spec in forged.inputs}
-    with pytest.raises(ArtifactError, match=r"not those of its library|no compiled model") as told:
+    with pytest.raises(
+        ArtifactError, match=r"not those of its library|not a compiled model"
+    ) as told:
         InferenceSession(forged, 1).run(None, feed)
     assert "\n" not in str(told.value)

@@ -54,11 +54,11 @@ def test_an_iterable_gives_feeds_or_pieces() -> None:
     [
         ({"x": np.ones((0, 3), np.float32), "n": np.arange(0)}, "is empty"),
         ([], "is empty"),
-        ([3], "sample 0: wanted arrays by input name, got int"),
+        ([3], "sample 0: expected arrays by input name, got int"),
         ([arrays(1), {"x": arrays(1)["x"]}], "missing inputs: n int64"),
         ({**arrays(2), "n": np.arange(3)}, "differ in their number of samples"),
         ({**arrays(1), "x": np.full((1, 3), np.nan, np.float32)}, "'x' holds NaN"),
-        (itertools.repeat(arrays(1)), "goes on after 10000 samples"),
+        (itertools.repeat(arrays(1)), "has more than 10000 samples"),
     ],
 )
 def test_what_fits_no_model_is_refused(data: Any, message: str) -> None:
@@ -78,13 +78,17 @@ def npy(header: str) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("data.npz", b"PK\x03\x04 torn", "no archive of plain arrays"),
+        ("data.npz", b"PK\x03\x04 torn", "not an archive of plain arrays"),
         ("data.npy", b"\x93NUMPY torn", "for .npy files give the folder that holds one for each"),
-        ("folder/x.npy", b"\x93NUMPY torn", "no plain array"),
-        ("folder/x.npy", npy("{'descr': '<f8', ((("), "no plain array"),
-        ("folder/x.npy", npy(SHAPED % "9999999999999,"), "no plain array .*: Unable to allocate"),
-        ("folder/x.npy", npy(SHAPED % "-2,"), "no plain array"),
-        ("folder/readme.txt", b"", "holds no .npy file"),
+        ("folder/x.npy", b"\x93NUMPY torn", "not a plain array"),
+        ("folder/x.npy", npy("{'descr': '<f8', ((("), "not a plain array"),
+        (
+            "folder/x.npy",
+            npy(SHAPED % "9999999999999,"),
+            "not a plain array .*: Unable to allocate",
+        ),
+        ("folder/x.npy", npy(SHAPED % "-2,"), "not a plain array"),
+        ("folder/readme.txt", b"", "contains no .npy file"),
     ],
 )
 def test_a_damaged_file_is_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -106,5 +110,7 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
 def test_an_archive_of_something_else_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", b"no array")
-    with pytest.raises(InputError, match=r"no archive of plain arrays \(.npz\): 'x' is none"):
+    with pytest.raises(
+        InputError, match=r"not an archive of plain arrays \(.npz\): 'x' is not an array"
+    ):
         calibration.read(tmp_path / "x.npz")

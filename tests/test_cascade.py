@@ -126,7 +126,7 @@ def test_the_size_of_a_file_that_is_not_finished_is_not_told() -> None:
     assert not [each for each in advice.advice(options, Large(), (), ()) if "nearest" in each]
     weightless: Any = SimpleNamespace(code=4000)
     told = advice.advice(options, Large(), (), (), lambda: weightless)
-    assert told == ["no precision is so small: 4 kB are no weights"]
+    assert told == ["no precision is that small: 4 kB are not weights"]
 
 
 def test_what_would_be_no_nearer_without_the_limit_on_accuracy_is_not_advised() -> None:

@@ -124,7 +124,7 @@ def test_verbs_are_listed_with_whole_sentences(
         (["bench", "m.onnx", "--seconds", "-1"], "--seconds"),
         (["tune", "no-such-model.onnx"], "no-such-model.onnx"),
         (["compile", "m.onnx", "--budget", "soon"], "5ms"),
-        (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave trials out"),
+        (["compile", "m.onnx", "--trials", "4", "--frozen"], "leave out trials"),
     ],
 )
 def test_a_wrong_call_names_the_nearest(

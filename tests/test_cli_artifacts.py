@@ -50,12 +50,12 @@ def test_run_writes_what_numpy_computes(
         ("z=x.npy", np.zeros((4, 12), np.float32), ("missing inputs: x float32[4,12]", "'z'")),
         ("x=x.npy", np.zeros((4, 12)), ("given: x float64[4,12]",)),
         ("x=x.npy", np.zeros((4, 13), np.float32), ("given: x float32[4,13]",)),
-        ("x=x.npy", np.array([{}], object), ("x.npy holds no plain array",)),
+        ("x=x.npy", np.array([{}], object), ("x.npy is not a plain array",)),
         ("x", np.zeros(1), ("'x' is not of the form NAME=FILE.npy",)),
         ("x=none.npy", np.zeros(1), ("none.npy: no such file",)),
-        ("x=poem.txt", np.zeros(1), ("poem.txt holds no plain array (.npy): it is damaged, or",)),
-        ("x=torn.zip", np.zeros(1), ("torn.zip holds no plain array",)),
-        ("x=empty.onnx", np.zeros(1), ("empty.onnx holds no plain array",)),
+        ("x=poem.txt", np.zeros(1), ("poem.txt is not a plain array (.npy): it is damaged, or",)),
+        ("x=torn.zip", np.zeros(1), ("torn.zip is not a plain array",)),
+        ("x=empty.onnx", np.zeros(1), ("empty.onnx is not a plain array",)),
     ],
 )
 @pytest.mark.usefixtures("folder")

@@ -78,7 +78,7 @@ def test_compile_prints_one_json_document(capsys: pytest.CaptureFixture[str]) ->
         (["tiny.onnx", "--min-accuracy", "cosin=0.9"], "did you mean 'cosine'?"),
         (["tiny.onnx", "--plugin", "missing.py"], "missing.py: no such file"),
         (["tiny.onnx", "--calibration", "missing.npz"], "missing.npz"),
-        (["tiny.onnx", "--calibration", "poem.npz"], "poem.npz is no archive"),
+        (["tiny.onnx", "--calibration", "poem.npz"], "poem.npz is not an archive"),
         (["tiny.onnx", "--calibrate", "x.npz"], "--calibration"),
     ],
 )

@@ -78,7 +78,7 @@ def test_opt_refuses_what_is_no_module(
     script = tmp_path / "ir.py"
     script.write_text(text)
     assert entry.run(["opt", "--pipeline", "legalize", str(script)]) == 2
-    assert_error(capsys, "ir.py is no Relax module in TVMScript")
+    assert_error(capsys, "ir.py is not a Relax module in TVMScript")
 
 
 def test_opt_refuses_a_missing_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,11 +50,11 @@ def test_limits_say_what_they_are_of() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"rtol": float("nan")}, "rtol is a number from 0 on, got nan"),
-        ({"rtol": float("inf")}, "rtol is a number from 0 on, got inf"),
-        ({"atol": -1.0}, "atol is a number from 0 on, got -1"),
-        ({"seed": -1}, "a seed is a whole number from 0 on, got -1"),
-        ({"threads": 5000}, "threads=5000 wanted, but this process may use only"),
+        ({"rtol": float("nan")}, "rtol must be a number of 0 or more, got nan"),
+        ({"rtol": float("inf")}, "rtol must be a number of 0 or more, got inf"),
+        ({"atol": -1.0}, "atol must be a number of 0 or more, got -1"),
+        ({"seed": -1}, "a seed must be a whole number of 0 or more, got -1"),
+        ({"threads": 5000}, "threads=5000 requested, but this process may use only"),
     ],
 )
 def test_tolerances_and_seeds_that_are_none_are_refused(given: dict[str, Any], said: str) -> None:

@@ -8,7 +8,8 @@ import onnx
 import onnxruntime
 import pytest
 from cpus import CPUS
-from hypothesis import given, settings
+from drawn import drawn
+from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import helper
@@ -67,8 +68,9 @@ def noise(*shape: int) -> Array:
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@FEW
-@given(
+@drawn(
+    10,
+    60,
     batch=st.integers(1, 3),
     size=st.tuples(st.integers(1, 19), st.integers(1, 19)),
     window=st.tuples(st.integers(1, 5), st.integers(1, 4)),
@@ -102,8 +104,9 @@ def test_convolution(
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@FEW
-@given(
+@drawn(
+    10,
+    60,
     lead=st.lists(st.integers(1, 9), min_size=1, max_size=3),
     depth=st.integers(1, 67),
     columns=st.integers(1, 131),
@@ -114,8 +117,9 @@ def test_product_with_constant_weights(cpu: str, lead: list[int], depth: int, co
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@FEW
-@given(
+@drawn(
+    10,
+    60,
     shapes=st.sampled_from([((), ()), ((3,), (3,)), ((2, 1), (3,)), ((1,), (4,)), ((2, 3), ())]),
     rows=st.integers(1, 29),
     depth=st.integers(1, 37),
@@ -130,8 +134,9 @@ def test_product_of_two_activations(
 
 
 @pytest.mark.parametrize("cpu", CPUS)
-@FEW
-@given(
+@drawn(
+    10,
+    60,
     channels=st.integers(2, 50),
     multiplier=st.integers(1, 2),
     size=st.tuples(st.integers(3, 15), st.integers(3, 15)),

@@ -18,9 +18,9 @@ from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.budgeting import Budgeting
 from hybridc.compiler.orchestration.experienced import Past
 from hybridc.compiler.orchestration.gains import Gain
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.stages import Stage
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 
 pytestmark = pytest.mark.usefixtures("bf16_alone")
 
@@ -75,7 +75,7 @@ def test_dynamic_moves_the_budget_to_what_pays_off() -> None:
 
 def test_a_precision_is_expected_to_gain_on_what_stands() -> None:
     """bf16 doubled the speed; int8, which takes its place, would be twice as fast as that."""
-    budget = Budgeting(Options(steering=Steering(predict=True)), (), Purse())
+    budget = Budgeting(Options(steering=Steering(predict=True)), (), TimeBudget())
     bf16, int8 = (Stage(name, lambda o: o, lossy=True) for name in ("bf16", "int8"))
     tuned = Stage("tuned", lambda o: o, component="neural")
     budget.begin(lambda: FACTS, 1.0)
@@ -127,12 +127,12 @@ def test_a_budget_ends_with_the_best_so_far() -> None:
 
 
 def test_a_first_stage_that_was_taken_from_before_tells_how_long_stages_take() -> None:
-    budget = Budgeting(Options(), (), Purse(10.0, now=Clock()))
+    budget = Budgeting(Options(), (), TimeBudget(10.0, now=Clock()))
     stage = Stage("bf16", lambda o: o, lossy=True)
     budget.begin(lambda: replace(FACTS, seconds=12.0), 0.01)
     assert budget.lacking(stage, [stage]).startswith("a stage takes about 12 s, and 10 s of")
     clock = Clock()
-    spent = Budgeting(Options(), (), Purse(10.0, now=clock))
+    spent = Budgeting(Options(), (), TimeBudget(10.0, now=clock))
     spent.begin(lambda: FACTS, 1.0)
     clock.seconds = 10.0
     assert spent.lacking(stage, [stage]) == "the budget is used up"
@@ -143,7 +143,7 @@ def test_a_budget_that_is_too_short_for_one_stage_is_said_in_one_line() -> None:
     with pytest.raises(OutOfTimeError, match="it is too short for one stage"):
         go(Steering(budget=1.0), maker, FAST)
     clock = Clock()
-    steps = measurement.Clock(lambda _: None, Purse(2.0, now=clock))
+    steps = measurement.Clock(lambda _: None, TimeBudget(2.0, now=clock))
     with steps.stage("build"):
         clock.seconds = 2.0
     with pytest.raises(OutOfTimeError, match="the budget of 2 s ends before the step 'build'"):
@@ -163,7 +163,7 @@ def test_what_was_kept_is_delivered_when_no_time_is_left_for_a_profile(
 ) -> None:
     """The budget ends with the last stage."""
     spent: list[None] = []
-    monkeypatch.setattr(Purse, "left", property(lambda _: 0.0 if spent else 60.0))
+    monkeypatch.setattr(TimeBudget, "left", property(lambda _: 0.0 if spent else 60.0))
     really = cascade.run
 
     def run(*given: Any) -> Any:

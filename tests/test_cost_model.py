@@ -64,7 +64,7 @@ def test_a_torn_or_altered_model_is_said_in_a_line(model: CostModel, tmp_path: P
     whole = (tmp_path / "m.ubj").read_bytes()
     for broken in (whole[:-1], whole[: len(whole) // 2], whole[:99] + b"?" + whole[100:]):
         (tmp_path / "m.ubj").write_bytes(broken)
-        with pytest.raises(InputError, match="damaged, or no cost model"):
+        with pytest.raises(InputError, match="damaged, or not a cost model"):
             cost_model.load(tmp_path / "m.ubj")
 
 
@@ -75,7 +75,7 @@ def test_a_missing_model_and_one_of_other_features_are_said_in_a_line(
         cost_model.load(tmp_path / "none.ubj")
     model.save(tmp_path / "m.ubj")
     monkeypatch.setattr(cost_model, "COLUMNS", (*COLUMNS, "one more"))
-    with pytest.raises(InputError, match="learned from other features"):
+    with pytest.raises(InputError, match="trained on other features"):
         cost_model.load(tmp_path / "m.ubj")
 
 

@@ -44,7 +44,7 @@ class Quick(Backend):
 
     def supports(self, graph, target):
         alone = graph.operators == ("matmul",)
-        return None if alone else NotApplicable("it is no product alone")
+        return None if alone else NotApplicable("it is not a product alone")
 
     def build(self, graph, threads):
         def call(left, right, result):

@@ -175,7 +175,7 @@ def test_a_gpu_has_a_pipeline_and_precisions_of_its_own() -> None:
     plan = plans.plan(plans.Options(target="sm_90", dtype="int8-weights"))
     names = [type(step).__name__ for step in plan.steps]
     assert names.index("QuantizeWeights") < names.index("WidenTypes")
-    with pytest.raises(InputError, match="dtype tf32 is not there for target kind cpu"):
+    with pytest.raises(InputError, match="dtype tf32 is not available for target kind cpu"):
         plans.plan(plans.Options(dtype="tf32"))
 
 

@@ -2,13 +2,14 @@
 
 import shutil
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 from cuda_emulator import needs_compiler, run, source_of
-from cuda_kernels import close, gpu, sample
+from cuda_kernels import AT_POINTS, close, gpu, sample
 from cuda_models import answers, records
 from onnx_models import FLOAT, build, node
 
@@ -29,6 +30,8 @@ pytestmark = needs_compiler
 DRAW = np.random.default_rng(3)
 assert ml_dtypes.bfloat16  # makes numpy know the name
 HALVES = ["float16", "bfloat16"]
+# Each architecture, type and number of bits; the other combinations are slow.
+SPILLS = ((8, "float32", "sm_75"), (4, "bfloat16", "sm_80"), (8, "float16", "sm_90a"))
 
 
 def made(
@@ -53,6 +56,7 @@ def made(
     return func, [x, integers, scales, np.zeros((*rows, columns), "float32")], right
 
 
+@AT_POINTS
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
     ("rows", "inputs", "columns", "group"),
@@ -67,17 +71,18 @@ def made(
     ],
 )
 def test_few_rows_are_multiplied_by_what_threads_unpack(
-    bits: int, rows: tuple[int, ...], inputs: int, columns: int, group: int
+    bits: int, rows: tuple[int, ...], inputs: int, columns: int, group: int, points: int
 ) -> None:
     func, arrays, right = made(rows, inputs, columns, bits, group)
     rule, device = CudaThinMatmul(), gpu()
     match: Any = rule.match(func, device)
     assert match.weights.bits == bits
-    for point in sample(rule.knobs(match), rule.default(match, device), 2):
+    for point in sample(rule.knobs(match), rule.default(match, device), points):
         scheduled = rule.schedule(match, rule.canonical(match, point)).mod["main"]
         close(run(scheduled, arrays, device)[-1], right, 1e-5, str(point))
 
 
+@AT_POINTS
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
@@ -90,13 +95,13 @@ def test_few_rows_are_multiplied_by_what_threads_unpack(
     ],
 )
 def test_few_rows_of_16_bits_are_multiplied_on_tensor_cores(
-    bits: int, rows: tuple[int, ...], inputs: int, columns: int, group: int, dtype: str
+    bits: int, rows: tuple[int, ...], inputs: int, columns: int, group: int, dtype: str, points: int
 ) -> None:
     func, arrays, right = made(rows, inputs, columns, bits, group, dtype)
     rule, device = CudaThinMatmul(), gpu()
     match: Any = rule.match(func, device)
     assert match.tensor
-    for point in sample(rule.knobs(match), rule.default(match, device), 2):
+    for point in sample(rule.knobs(match), rule.default(match, device), points):
         canonical = rule.canonical(match, point)
         assert rule.canonical(match, canonical) == canonical
         scheduled = rule.schedule(match, canonical).mod["main"]
@@ -119,11 +124,12 @@ def test_few_rows_of_16_bits_are_multiplied_by_cuda_cores_where_these_do_not_fit
     close(run(scheduled, arrays, device)[-1], right, 1e-5, arch)
 
 
+@AT_POINTS
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(("rows", "inputs", "columns"), [((2, 20), 100, 37), ((70,), 300, 66)])
 def test_many_rows_of_16_bits_are_multiplied_by_tiles_that_are_unpacked(
-    bits: int, rows: tuple[int, ...], inputs: int, columns: int, dtype: str
+    bits: int, rows: tuple[int, ...], inputs: int, columns: int, dtype: str, points: int
 ) -> None:
     func, arrays, right = made(rows, inputs, columns, bits, 32, dtype)
     for rule, device in ((CudaTensorMatmul(), gpu("sm_80")), (CudaWgmmaMatmul(), gpu())):
@@ -132,17 +138,18 @@ def test_many_rows_of_16_bits_are_multiplied_by_tiles_that_are_unpacked(
             assert rows == (2, 20), "too few for warpgroups"
             continue
         assert [side.how for side in match.sources][1] == "packed"
-        for point in sample(rule.knobs(match), rule.default(match, device), 2):
+        for point in sample(rule.knobs(match), rule.default(match, device), points):
             scheduled = rule.schedule(match, rule.canonical(match, point)).mod["main"]
             close(run(scheduled, arrays, device)[-1], right, 1e-5, f"{rule}, {point}")
 
 
+@AT_POINTS
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize(
     ("rows", "inputs", "columns"), [((9,), 64, 40), ((2, 20), 100, 37), ((70,), 50, 66)]
 )
 def test_many_rows_are_multiplied_by_tiles_that_are_unpacked(
-    bits: int, rows: tuple[int, ...], inputs: int, columns: int
+    bits: int, rows: tuple[int, ...], inputs: int, columns: int, points: int
 ) -> None:
     func, arrays, right = made(rows, inputs, columns, bits, 32)
     tensor = func.with_attr(MULTIPLY, "tf32")
@@ -152,20 +159,23 @@ def test_many_rows_are_multiplied_by_tiles_that_are_unpacked(
     ):
         match: Any = rule.match(each, device)
         assert [side.how for side in match.sources][1] == "packed"
-        for point in sample(rule.knobs(match), rule.default(match, device), 1):
+        for point in sample(rule.knobs(match), rule.default(match, device), points):
             scheduled = rule.schedule(match, rule.canonical(match, point)).mod["main"]
             close(run(scheduled, arrays, device)[-1], right, share, f"{rule}, {point}")
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
-@pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_90a"])
-@pytest.mark.parametrize("dtype", ["float32", *HALVES])
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("bits", "dtype", "arch"),
+    [
+        pytest.param(*how, marks=() if how in SPILLS else pytest.mark.slow)
+        for how in product([8, 4], ["float32", *HALVES], ["sm_75", "sm_80", "sm_90a"])
+        if how[1:] != ("bfloat16", "sm_75")  # it has no tensor cores for bfloat16
+    ],
+)
 def test_no_default_spills_registers(bits: int, dtype: str, arch: str) -> None:
     """Of one row, of seven, whose sums take the most, and of many, which are in tiles."""
     device = gpu(arch)
-    if dtype == "bfloat16" and arch == "sm_75":
-        pytest.skip("it has no tensor cores for bfloat16")
     for rows in (1, 7, 128, 2048):
         func, _, _ = made((rows,), 768, 3072, bits, 32, dtype)
         tf32 = dtype == "float32" and rows > 7 and arch != "sm_75"
@@ -236,8 +246,15 @@ def narrowed(bits: int, dtype: str) -> plans.Options:
     return plans.Options(target="sm_90a", dtype=dtype, pipeline=",".join(steps))
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize(
+    ("bits", "dtype"),
+    [
+        (8, "fp16"),
+        (4, "bf16"),
+        pytest.param(8, "bf16", marks=pytest.mark.slow),
+        pytest.param(4, "fp16", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     ("rows", "rules"),
     [(1, {"cuda-thin-matmul"}), (64, {"cuda-wgmma-matmul", "cuda-tensor-matmul"})],

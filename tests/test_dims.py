@@ -65,9 +65,11 @@ def test_other_objects_are_no_shapes(given: object) -> None:
 def test_dims_of_one_name_have_one_pair_of_bounds() -> None:
     shapes: dict[str, dims.Shape] = {"a": (Dim("n"), 3), "b": (Dim("n", 1, 8), Dim("m"))}
     assert dims.united(shapes)["a"] == (Dim("n", 1, 8), 3)
-    with pytest.raises(InputError, match=r"n:1..8 and n:2..8: a size has one pair of bounds"):
+    with pytest.raises(
+        InputError, match=r"n:1..8 and n:2..8: a size can have only one pair of bounds"
+    ):
         dims.united({**shapes, "c": (Dim("n", 2, 8),)})
-    with pytest.raises(InputError, match="measured at one size"):
+    with pytest.raises(InputError, match="measured at only one value"):
         dims.united({"a": (Dim("n", usual=2),), "b": (Dim("n", usual=3),)})
 
 

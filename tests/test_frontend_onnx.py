@@ -135,7 +135,10 @@ def test_axes_shared_by_name_are_given_once() -> None:
         ({"n": (2, 3)}, "--shape n=2x3: an axis has one size"),
         ({"a": "nx?"}, "--shape a=nx?: axis 1 of input 'a' is 3, not open"),
         ({"n": "1..4", "b": "2x3"}, "axis 0 ('n') of input 'b' is n:1..4, not 2"),
-        ({"a": "n:1..4,3", "b": "n:1..5,3"}, "n:1..4 and n:1..5: a size has one pair of bounds"),
+        (
+            {"a": "n:1..4,3", "b": "n:1..5,3"},
+            "n:1..4 and n:1..5: a size can have only one pair of bounds",
+        ),
         ({"n": 2, "m": 3, "b": "2"}, "--shape b=2: input 'b' has 2 axes: nxm"),
     ],
 )

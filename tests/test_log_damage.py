@@ -104,7 +104,7 @@ def test_what_is_no_log_is_left_alone(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other"
     path.write_bytes(content)
     if content:
-        assert "is no tuning log" in refused(path)
+        assert "is not a tuning log" in refused(path)
         return
     with access.open_log(str(path)) as log:  # an empty file is a log to be
         assert len(log) == 0
@@ -153,11 +153,11 @@ def test_a_database_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE history (url TEXT)")
     connection.close()
-    assert "no tuning log" in refused(path)
+    assert "not a tuning log" in refused(path)
 
 
 def test_a_directory_is_no_log(tmp_path: Path) -> None:
-    with pytest.raises(LogError, match="no regular file"):
+    with pytest.raises(LogError, match="not a regular file"):
         access.open_log(str(tmp_path))
 
 
@@ -206,7 +206,7 @@ def test_a_log_that_one_may_not_write_can_be_read(
         with access.open_log(str(copy)) as log:
             assert log.readonly
             assert len(keys(log)) == 10
-            with pytest.raises(LogError, match="can only be read"):
+            with pytest.raises(LogError, match="is read-only"):
                 log.add([record(seed=7)])
 
     assert run_apart(work) == 0

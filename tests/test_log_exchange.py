@@ -124,7 +124,7 @@ def test_what_is_no_table_of_records_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no")
     tables.write_table(arrow.table({"x": [1]}), tmp_path / "b.parquet")
     with access.open_log(str(tmp_path / "log.sqlite")) as log:
-        for name, said in (("a", "no Parquet file"), ("b", "none of records")):
+        for name, said in (("a", "not a Parquet file"), ("b", "not of records")):
             with pytest.raises(InputError, match=said):
                 exchange.load(log, tmp_path / f"{name}.parquet")
 
@@ -207,6 +207,6 @@ def test_a_database_that_two_writers_spoilt_gives_what_fits(tmp_path: Path) -> N
 def test_a_directory_without_a_database_is_refused(tmp_path: Path) -> None:
     with (
         access.open_log(str(tmp_path / "log.sqlite")) as log,
-        pytest.raises(InputError, match="no database of TVM"),
+        pytest.raises(InputError, match="not contain a TVM database"),
     ):
         exchange.load(log, tmp_path)

@@ -93,12 +93,12 @@ def test_records_that_nobody_checked_are_told_in_plain_words(
     with access.open_log(str(tuned), readonly=True) as log, access.open_log(path) as other:
         known = list(log.records())
         other.add([replace(known[0], verdict=Verdict.UNCHECKED)], log.described())
-    line = "unchecked records that await a tuning: 1; none wins before `hybridc tune`"
+    line = "unchecked records awaiting a tuning: 1; none wins before `hybridc tune`"
     assert line in CliRunner().invoke(entry.commands, ["log", "stats", "--log", path]).stdout
     asked = ["log", "explain-miss", str(source), "--json", "--log", path]
     found = json.loads(CliRunner().invoke(entry.commands, asked).stdout)
     reasons = [reason for each in found for reason in each["reasons"]]
-    assert "unchecked records that await a tuning, which checks their points first: 1" in reasons
+    assert "unchecked records awaiting a tuning, which checks their points first: 1" in reasons
     with access.open_log(path) as other:
         other.add([each for each in known if each.workload == known[0].workload])
         assert not unchecked.waiting(other)

@@ -148,7 +148,7 @@ def test_neither_a_lucky_nor_a_disturbed_visit_decides(
     ("change", "said"),
     [
         ("median = 1e-9", "altered"),
-        ("seconds = 'x'", "holds no record"),
+        ("seconds = 'x'", "is not a record"),
         ("seconds = '[1e-9]'", "altered"),
         ("point = '[1]'", "its point"),
         ('point = \'{"rows":"a"}\'', "its point"),

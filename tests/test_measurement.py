@@ -24,8 +24,8 @@ from hybridc.compiler.tuning.arguments import Arguments
 from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Limits, Measured, MeasureError
 from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.processes import DeadlineError
 from hybridc.compiler.tuning.racing import Race
-from hybridc.compiler.tuning.staff import DeadlineError
 from hybridc.schedules.recurrence import Recurrence
 
 QUICK = Race(seconds=0.01, sample=0.0001)

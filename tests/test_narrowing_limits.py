@@ -7,7 +7,7 @@ from test_narrowing import Candidate, Compiler, lowered, narrowed
 from hybridc.compiler.assurance.confidence import Estimate
 from hybridc.compiler.assurance.contract import Measured
 from hybridc.compiler.configuration.plans import Options
-from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.quantization import narrowing, sensitivity
 
 

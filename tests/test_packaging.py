@@ -100,6 +100,7 @@ def test_the_sdist_builds_the_same_wheel(tree: Path, tmp_path: Path) -> None:
     assert modules(build(source, "wheel", tmp_path / "wheel")) == PACKAGED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tree", ["links"], indirect=True)
 def test_the_wheel_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     venv.create(tmp_path / "venv", with_pip=True)

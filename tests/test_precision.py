@@ -118,7 +118,7 @@ class Normalised(torch.nn.Module):
         return self.head(torch.nn.functional.max_pool2d(maps, 3, 2, 1).amax((2, 3)))
 
 
-@pytest.mark.parametrize("verify", ["each", "end"])
+@pytest.mark.parametrize("verify", [pytest.param("each", marks=pytest.mark.slow), "end"])
 def test_a_convolutional_model_of_bfloat16_is_verified(verify: Any) -> None:
     torch.manual_seed(0)
     model = Normalised().eval().to(torch.bfloat16)
@@ -169,6 +169,7 @@ def test_an_onnx_convolution_of_bfloat16_needs_the_opset_that_has_it(
         driver.compile_source(model, Options())
 
 
+@pytest.mark.slow
 def test_each_pass_of_mixed_precision_is_verified() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 13, 11)

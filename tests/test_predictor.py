@@ -113,7 +113,7 @@ def test_ones_own_cost_model_that_is_of_no_use_gives_way_to_the_packages(
     assert Predictor(kernel).guide == "learned"
     told = cost_model.note()
     assert told.startswith(f"points were ranked by the package's cost model: cost model {tmp_path}")
-    assert told.endswith("made by another XGBoost; train it anew")
+    assert told.endswith("made by another version of XGBoost; retrain it")
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, None])

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from drawn_models import EXTENTS, FEW, POINTS, agree, compiled, model, noise
-from hypothesis import assume, given, settings
+from drawn import drawn
+from drawn_models import EXTENTS, POINTS, agree, compiled, model, noise
+from hypothesis import assume
 from hypothesis import strategies as st
 from onnx_models import node
 from test_integer_arithmetic import convolution, run_both
@@ -41,8 +42,7 @@ def convolutions(draw: st.DrawFn, most: int = 13) -> tuple[tuple[int, ...], tupl
 
 
 @ON_EACH_CPU
-@settings(FEW, max_examples=16)
-@given(case=convolutions(), dtype=DTYPES, seed=POINTS)
+@drawn(8, 40, case=convolutions(), dtype=DTYPES, seed=POINTS)
 def test_convolution(cpu: str, case: Any, dtype: str, seed: int | None) -> None:
     image, window, attributes = case
     # Planes are convolved in fp32, so that there is nothing to lower where they are all.
@@ -54,8 +54,9 @@ def test_convolution(cpu: str, case: Any, dtype: str, seed: int | None) -> None:
 
 
 @pytest.mark.parametrize("cpu", [*CPUS, pytest.param("avx512", marks=NEEDS_AVX512)])
-@settings(FEW, max_examples=12)
-@given(
+@drawn(
+    6,
+    40,
     case=convolutions(9),
     signed=st.booleans(),
     per_channel=st.booleans(),
@@ -73,8 +74,9 @@ def test_convolution_of_integers(
 
 
 @ON_EACH_CPU
-@settings(FEW, max_examples=12)
-@given(
+@drawn(
+    6,
+    40,
     data=st.data(),
     groups=st.sampled_from([1, 1, 2, 3]),
     channels=st.tuples(st.integers(1, 9), st.integers(1, 17) | st.sampled_from([16, 24, 32])),
@@ -130,8 +132,9 @@ def test_upsampling(cpu: str, window: int, pads: list[int], more: int) -> None:
 
 
 @ON_EACH_CPU
-@settings(FEW, max_examples=16)
-@given(
+@drawn(
+    8,
+    40,
     lead=st.sampled_from([((), ()), ((3,), (3,)), ((2, 1), (3,)), ((1,), (4,)), ((2, 3), ())]),
     sizes=st.tuples(st.sampled_from([1, 1, 2, 3, 4, 9, 17]), EXTENTS, EXTENTS),
     turned=st.tuples(st.booleans(), st.booleans()),
@@ -161,8 +164,9 @@ def test_product_of_two_activations(
 
 @ON_EACH_CPU
 @pytest.mark.parametrize("rule", ["dense", "skinny-dense", "vector-matrix"])
-@settings(FEW, max_examples=8)
-@given(
+@drawn(
+    4,
+    40,
     rows=st.integers(1, 4),
     depth=st.integers(20, 70),
     vectors=st.integers(1, 5),

@@ -48,7 +48,7 @@ def test_leaving_out_what_finds_nothing_is_vain() -> None:
 def test_a_limit_on_size_that_code_alone_exceeds_is_vain() -> None:
     small = replace(AVX2, contract=Contract(max_size="1kB", min_accuracy={"cosine": 0.9}))
     assert hopeful(small, replace(BUSY, code=2000)) == []
-    assert "2 kB are none" in prospects.vain("int4-weights", small, replace(BUSY, code=2000))
+    assert "2 kB are not weights" in prospects.vain("int4-weights", small, replace(BUSY, code=2000))
     assert hopeful(small, replace(BUSY, code=900))
 
 

@@ -127,7 +127,7 @@ def quantized(
 CASES = [
     # Model, products in integers, format, signed activations, scales by channel, when to verify.
     (network, 5, QuantFormat.QDQ, False, True, "end"),
-    (network, 5, QuantFormat.QOperator, False, False, "each"),
+    pytest.param(network, 5, QuantFormat.QOperator, False, False, "each", marks=pytest.mark.slow),
     (network, 5, QuantFormat.QDQ, True, False, "end"),
     # Products of two activations, scores and shares by values, are among them.
     (transformer, 8, QuantFormat.QDQ, True, True, "end"),

@@ -17,8 +17,8 @@ from hybridc.compiler.tuning.drift import UNSTEADY, Drift
 from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Measured
 from hybridc.compiler.tuning.pool import Pool
+from hybridc.compiler.tuning.processes import DeadlineError
 from hybridc.compiler.tuning.racing import Race, Sample
-from hybridc.compiler.tuning.staff import DeadlineError
 
 TIMES = st.lists(st.floats(1e-6, 1.0), min_size=1, max_size=60)
 

@@ -65,8 +65,7 @@ def agree(model: Any, rule: bool = True) -> None:
     assert ("recurrence" in {kernel.rule for kernel in outcome.report.kernels}) == rule
 
 
-@settings(FEW, max_examples=20)
-@given(
+LAYERS = given(
     operator=st.sampled_from(["RNN", "GRU", "LSTM"]),
     time=st.integers(1, 6),
     batch=st.integers(1, 4),
@@ -74,7 +73,20 @@ def agree(model: Any, rule: bool = True) -> None:
     direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
     bias=st.booleans(),
 )
+
+
+@settings(FEW, max_examples=8)
+@LAYERS
 def test_layers_of_any_size(
+    operator: str, time: int, batch: int, sizes: tuple[int, int], direction: str, bias: bool
+) -> None:
+    agree(layer(operator, time, batch, sizes, direction, bias))
+
+
+@pytest.mark.slow
+@settings(FEW, max_examples=40)
+@LAYERS
+def test_many_layers_of_any_size(
     operator: str, time: int, batch: int, sizes: tuple[int, int], direction: str, bias: bool
 ) -> None:
     agree(layer(operator, time, batch, sizes, direction, bias))

@@ -99,7 +99,9 @@ def test_sizes_that_a_model_does_not_run_with_are_told() -> None:
     proto = build(nodes, [given], [made], {"w": np.ones((8, 3), np.float32)})
     run = OnnxReference(proto)
     assert run({"x": np.ones((1, 4, 2), np.float32)})[0].tolist() == [[8.0, 8.0, 8.0]]
-    with pytest.raises(InputError, match=r"does not run on the inputs to compare on: .*--shape"):
+    with pytest.raises(
+        InputError, match=r"does not run on the inputs used for comparison: .*--shape"
+    ):
         run({"x": np.ones((1, 5, 2), np.float32)})
 
 

@@ -139,10 +139,10 @@ def sealed(manifest: Any, models: tuple[bytes, ...]) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "models", "message"),
     [
-        ({}, (b"one",), "lists 2 regions, the file holds others"),
-        ({"format": 1}, (b"one", b"two"), "the file holds others"),
+        ({}, (b"one",), "lists 2 regions, the file contains others"),
+        ({"format": 1}, (b"one", b"two"), "the file contains others"),
         ({"regions": 7}, (b"one", b"two"), "'regions' must be a list"),
-        ({"regions": [{}, {}]}, (b"one", b"two"), "describes no region by"),
+        ({"regions": [{}, {}]}, (b"one", b"two"), "describes a region wrongly"),
     ],
 )
 def test_what_does_not_fit_is_refused(

@@ -62,7 +62,7 @@ def test_waterfalls_of_latency_and_accuracy() -> None:
     assert "int4: -, not needed" in labels
     assert "perfect: inf dB, not needed" in labels
     assert "Latency, at most 5 ms" in page.text
-    assert "Accuracy by cosine, drawn as what it lacks of 1, limit 0.999" in page.text
+    assert "Accuracy by cosine, drawn as the distance from 1, limit 0.999" in page.text
     kinds = [a["class"] for tag, a in page.seen if tag == "rect"]
     assert kinds.count("gain") == 2  # the key, and bf16's latency; int8 was rolled back
     assert kinds.count("loss") == 2  # the key, and bf16's cosine

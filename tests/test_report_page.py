@@ -247,10 +247,10 @@ def test_nothing_is_run_for_the_page_once_the_budget_has_ended(
 
 def test_what_disturbed_the_measurement_for_the_page_is_told() -> None:
     found = measured("dense")
-    assert "While it was measured now" not in Reader(render(artifact(), found)).text
+    assert "During this measurement" not in Reader(render(artifact(), found)).text
     busy = Conditions(busy=1.4, free=0, preempted=0.0, pace=5e-5, drift=1.0)
     found = replace(found, latency=Samples(found.latency.seconds, busy))
-    told = "While it was measured now, other programs kept 1.4 cores busy"
+    told = "During this measurement other programs kept 1.4 cores busy"
     assert told in Reader(render(artifact(), found)).text
 
 

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 from cpus import CPUS
-from drawn_models import EXTENTS, FEW, POINTS, agree, broadcast, model, noise, shapes
-from hypothesis import assume, given, settings
+from drawn import drawn
+from drawn_models import EXTENTS, POINTS, agree, broadcast, model, noise, shapes
+from hypothesis import assume
 from hypothesis import strategies as st
 from onnx_models import node
 
@@ -31,8 +32,7 @@ def chains(draw: st.DrawFn) -> Any:
 
 
 @ON_EACH_CPU
-@FEW
-@given(chain=chains(), seed=POINTS)
+@drawn(5, 30, chain=chains(), seed=POINTS)
 def test_elementwise(cpu: str, chain: Any, seed: int | None) -> None:
     nodes, feed = chain
     outputs = ["y", "ax1"] if len(feed) > 2 else ["y"]
@@ -63,16 +63,14 @@ def joined(draw: st.DrawFn) -> Any:
 
 
 @ON_EACH_CPU
-@FEW
-@given(case=joined(), seed=POINTS)
+@drawn(5, 30, case=joined(), seed=POINTS)
 def test_copies(cpu: str, case: Any, seed: int | None) -> None:
     nodes, feed, constants = case
     agree(model(nodes, feed, constants, ["y", "z"]), feed, cpu, seed)
 
 
 @ON_EACH_CPU
-@FEW
-@given(data=st.data(), shape=shapes(2, 5), seed=POINTS)
+@drawn(5, 30, data=st.data(), shape=shapes(2, 5), seed=POINTS)
 def test_transpose(cpu: str, data: st.DataObject, shape: tuple[int, ...], seed: int | None) -> None:
     order = data.draw(st.permutations(range(len(shape))))
     dtype = data.draw(st.sampled_from(["float32", "float32", "int64", "uint8", "float16"]))
@@ -90,8 +88,9 @@ REDUCTIONS = ["Sum", "Mean", "Max", "Min", "Prod", "L1", "L2", "LogSumExp", "Sum
 
 
 @ON_EACH_CPU
-@settings(FEW, max_examples=16)
-@given(
+@drawn(
+    8,
+    40,
     data=st.data(),
     shape=shapes(),
     kind=st.sampled_from(REDUCTIONS),
@@ -119,8 +118,9 @@ def test_reduction(
 
 
 @ON_EACH_CPU
-@FEW
-@given(data=st.data(), shape=shapes(), kind=st.sampled_from(["ArgMax", "ArgMin"]), seed=POINTS)
+@drawn(
+    5, 30, data=st.data(), shape=shapes(), kind=st.sampled_from(["ArgMax", "ArgMin"]), seed=POINTS
+)
 def test_places_of_extremes(
     cpu: str, data: st.DataObject, shape: tuple[int, ...], kind: str, seed: int | None
 ) -> None:
@@ -130,8 +130,14 @@ def test_places_of_extremes(
 
 
 @ON_EACH_CPU
-@FEW
-@given(data=st.data(), shape=shapes(), kind=st.sampled_from(["Softmax", "LogSoftmax"]), seed=POINTS)
+@drawn(
+    5,
+    30,
+    data=st.data(),
+    shape=shapes(),
+    kind=st.sampled_from(["Softmax", "LogSoftmax"]),
+    seed=POINTS,
+)
 def test_softmax(
     cpu: str, data: st.DataObject, shape: tuple[int, ...], kind: str, seed: int | None
 ) -> None:
@@ -146,8 +152,9 @@ def test_softmax(
 
 
 @ON_EACH_CPU
-@FEW
-@given(
+@drawn(
+    5,
+    30,
     data=st.data(),
     shape=shapes(),
     kind=st.sampled_from(["LayerNormalization", "rms"]),
@@ -177,8 +184,9 @@ def test_norm_of_rows(
 
 
 @ON_EACH_CPU
-@FEW
-@given(
+@drawn(
+    5,
+    30,
     shape=st.tuples(
         st.integers(1, 2), st.sampled_from([4, 6, 16, 32, 48]), st.integers(2, 9), EXTENTS
     ),
@@ -222,8 +230,7 @@ def pools(draw: st.DrawFn) -> Any:
 
 
 @ON_EACH_CPU
-@settings(FEW, max_examples=16)
-@given(case=pools(), seed=POINTS)
+@drawn(8, 40, case=pools(), seed=POINTS)
 def test_pooling(cpu: str, case: Any, seed: int | None) -> None:
     nodes, feed, constants = case
     agree(model(nodes, feed, constants), feed, cpu, seed)

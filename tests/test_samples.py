@@ -21,8 +21,8 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.model import Model, TensorSpec, random_feed
 from hybridc.compiler.orchestration import stages
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.steering import Steering
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 
 MODEL = Model(
     "m",
@@ -76,8 +76,8 @@ def test_an_artifact_is_verified_while_there_is_time(tiny_model: Path) -> None:
         (4.5, "the accuracy cosine is known"),
     ):
         seconds = itertools.count()
-        purse = Purse(ends, now=lambda seconds=seconds: next(seconds))
-        terms = Terms(True, None, None, accurate, "data", purse=purse)
+        time_budget = TimeBudget(ends, now=lambda seconds=seconds: next(seconds))
+        terms = Terms(True, None, None, accurate, "data", time_budget=time_budget)
         with pytest.raises(OutOfTimeError, match=f"{ends} s ends before {step}"):
             examine(made, trial, terms, 0, Clock(lambda _: None).stage)
 
@@ -97,9 +97,9 @@ def test_each_step_of_a_verification_gets_what_the_last_one_left(
         without: Any = (*given[:-1], 0.0)
         return timing.timed(*without)
 
-    purse = Purse(100.0, now=lambda: now[0])
+    time_budget = TimeBudget(100.0, now=lambda: now[0])
     limits = Contract("1h", max_drop={"validate": 1.0}, validate=validate)
-    terms = Terms(True, None, None, limits, "data", purse=purse)
+    terms = Terms(True, None, None, limits, "data", time_budget=time_budget)
     trial = Trial(model, [random_feed(model.inputs)], [])
     monkeypatch.setattr(certify, "timing", SimpleNamespace(timed=timed))
     examine(made, trial, terms, 0, Clock(lambda _: None).stage)

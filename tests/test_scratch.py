@@ -77,5 +77,5 @@ def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path)
     """It may be killed while a compiler of its writes some."""
     with Pool(1, 1) as opened:
         pool: Any = opened
-        assert pool._staff._environment["TMPDIR"] == str(pool.folder)
+        assert pool._processes._environment["TMPDIR"] == str(pool.folder)
     assert not list(place.iterdir())

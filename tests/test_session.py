@@ -110,9 +110,9 @@ def test_threads_do_not_disturb_each_other(session: InferenceSession) -> None:
         ({"x": X.astype(np.float64)}, ["wanted: x float32[4,8]", "given: x float64[4,8]"]),
         ({"x": X[:3]}, ["wanted: x float32[4,8]", "given: x float32[3,8]"]),
         ({"x": X[None]}, ["given: x float32[1,4,8]"]),
-        ({"x": X.tolist()}, ["input 'x' wants a numpy array, got list"]),
+        ({"x": X.tolist()}, ["input 'x' must be a numpy array, got list"]),
         ({"x": None}, ["got NoneType"]),
-        ([X], ["arrays by input name wanted, got list"]),
+        ([X], ["expected arrays by input name, got list"]),
         ({1: X}, ["missing inputs: x", "1 (known: x)"]),
     ],
 )
@@ -130,7 +130,7 @@ def test_an_unknown_output_names_the_nearest(dense: Artifact, session: Inference
     with pytest.raises(InputError, match=r"no output is named 'yy'; did you mean 'y'\?"):
         session.run(["yy"], {"x": X})
     for wrong in ("y", 0):
-        with pytest.raises(InputError, match="a list of output names wanted"):
+        with pytest.raises(InputError, match="expected a list of output names"):
             session.run(wrong, {"x": X})  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match="no output is named"):
         session.run([["y"]], {"x": X})  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
@@ -139,16 +139,16 @@ def test_an_unknown_output_names_the_nearest(dense: Artifact, session: Inference
 def test_a_session_is_no_data(session: InferenceSession) -> None:
     with pytest.raises(InputError, match="cannot be pickled"):
         pickle.dumps(session)
-    with pytest.raises(InputError, match="an artifact or its path wanted, got int"):
+    with pytest.raises(InputError, match="expected an artifact or its path, got int"):
         InferenceSession(5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
-        ((), "0 inputs given, 1 wanted: x"),
+        ((), "0 inputs given, expected 1: x"),
         ((X, X), "2 inputs given"),
-        (("text",), "no DLPack tensor"),
+        (("text",), "is not a DLPack tensor"),
         ((X.astype(np.int32),), "given: x int32"),
     ],
 )
@@ -163,9 +163,9 @@ def test_a_wrong_dlpack_tensor_says_what_was_wanted(session: InferenceSession) -
     torch = pytest.importorskip("torch")
     with pytest.raises(InputError, match="given: x float16"):
         session(torch.zeros(4, 8, dtype=torch.float16))
-    with pytest.raises(InputError, match="no DLPack tensor"):
+    with pytest.raises(InputError, match="is not a DLPack tensor"):
         session(torch.zeros(4, 8).to_sparse())
-    with pytest.raises(InputError, match="no DLPack tensor"):
+    with pytest.raises(InputError, match="is not a DLPack tensor"):
         session(torch.zeros(4, 8, dtype=torch.complex64))
 
 

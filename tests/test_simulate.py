@@ -233,7 +233,7 @@ def test_the_command_compares_strategies(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--simulate", "none.db"], "none.db: there is no such file"),
+        (["--simulate", "none.db"], "none.db: no such file"),
         (["--simulate", "none.npz"], "none.npz"),
         (["--simulate", "{sweep}", "model.onnx"], "takes no MODEL"),
         (["--simulate", "{sweep}", "--strategy", "randum"], "did you mean 'random'?"),

@@ -54,7 +54,7 @@ def test_inputs_that_torch_refuses_are_said() -> None:
     model = torch_model.load(layer, (torch.tensor([1, 2]), torch.tensor([0, 1])), ["ONNX"])
     names = [spec.name for spec in model.inputs]
     ones = np.ones(2, np.int64)
-    with pytest.raises(InputError, match=r"torch refuses .*give some by calibration="):
+    with pytest.raises(InputError, match=r"torch rejects .*give some with calibration="):
         model.reference(dict.fromkeys(names, ones))
 
 

@@ -150,7 +150,7 @@ def test_too_little_to_learn_from_is_one_line(
     access.open_log(str(path)).close()
     assert entry.run(["log", "train", str(source), "--log", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "to learn takes 4 kernels with 4 points or more" in said
+    assert "training takes 4 kernels with 4 points or more" in said
     assert "these models have 0: tune them first" in said
     assert said.count("\n") == 1
     assert entry.run(["log", "train", str(source), "--threads", "9999"]) == 2

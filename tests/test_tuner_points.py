@@ -274,7 +274,9 @@ def test_what_the_log_does_not_take_ends_the_tuning(plugin: Path, tmp_path: Path
     with open_log(str(tmp_path / "log.db"), plugins=(plugin,)) as opened:
         chosen = replace(strategies.catalogue().create("random"), seed=2**70)
         pool: Any = FakePool()
-        with pytest.raises(LogError, match=r"log\.db takes no such record: seed is no whole"):
+        with pytest.raises(
+            LogError, match=r"log\.db does not accept the record: seed is not a whole"
+        ):
             Tuner(made(plugin), opened, chosen, pool, Budget(4)).run()
     assert len(pool.points) == 1
 

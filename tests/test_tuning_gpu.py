@@ -202,14 +202,14 @@ class Runner:
 
 def test_a_process_that_lost_its_gpu_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     pool: Any = Pool(1, gpu="3")
-    staff: Any = pool._staff
-    assert staff._environment["CUDA_VISIBLE_DEVICES"] == "3"
-    staff._runner = Runner()
-    staff.builders = [Runner()]
+    processes: Any = pool._processes
+    assert processes._environment["CUDA_VISIBLE_DEVICES"] == "3"
+    processes._runner = Runner()
+    processes.builders = [Runner()]
     found = pool._run({"do": "measure"}, 1.0)
     assert isinstance(found, Measured)
     assert found.verdict is Verdict.CRASH
-    assert staff._runner is None
+    assert processes._runner is None
 
 
 def test_a_process_for_a_gpu_has_no_limit_on_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,7 @@ def test_a_compilation_tunes_and_the_next_one_knows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_output, "_PAUSE", 0.0)
+    monkeypatch.setattr(in_model, "_ROUNDS", (2, 6))  # each rests a quarter of a second
     log, out = tmp_path / "log.sqlite", tmp_path / "tiny.hyb"
     first = compiled(tiny_model, out, capsys, "--trials", "3", "--log", str(log))
     with open_log(str(log), readonly=True) as opened:
@@ -192,7 +193,7 @@ def test_a_log_that_can_only_be_read_is_said_before_a_model_is_read(
     with open_log(str(tmp_path / "log.db")) as opened:
         closed = replace(opened, readonly=True)
         monkeypatch.setattr(access, "open_log", lambda *_, **__: closed)
-        with pytest.raises(LogError, match=r"log\.db can only be read, and a tuning writes"):
+        with pytest.raises(LogError, match=r"log\.db is read-only, and a tuning writes to it"):
             session.tune(models(), Options(), Tuning(4))
 
 
@@ -226,7 +227,7 @@ def test_kernels_are_not_measured_on_more_threads_than_there_are(
     call = [verb, str(tiny_model), "--trials", "2", "--log", str(tmp_path / "log.sqlite")]
     assert entry.run([*call, "--threads", "5000"]) == 2
     said = capsys.readouterr().err
-    assert "threads=5000 wanted, but this process may use only" in said
+    assert "threads=5000 requested, but this process may use only" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "log.sqlite").exists()
 
@@ -250,7 +251,7 @@ def test_a_seed_that_no_record_can_hold_is_said_before_anything_is_measured(
     call = ["tune", str(tiny_model), "--log", str(tmp_path / "log.sqlite"), *options]
     assert entry.run(call) == 2
     said = capsys.readouterr().err
-    assert "a seed is a whole number of at most 9223372036854775807" in said
+    assert "a seed must be a whole number of at most 9223372036854775807" in said
     assert said.count("\n") == 1
     assert not (tmp_path / "log.sqlite").exists()
 

@@ -20,7 +20,7 @@ from hybridc.compiler import driver
 from hybridc.compiler.assurance import validation
 from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.errors import ContractError, InputError
-from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 
 
 def spread(runner: Any) -> float:

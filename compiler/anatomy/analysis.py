@@ -42,7 +42,7 @@ class Expected:
     gain: Gain | str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON data; numbers are None where nobody can say."""
+        """As JSON data; numbers are None if nobody can say."""
         if isinstance(self.gain, str):
             numbers = ("speedup", "low", "high", "log_speedup", "sigma")
             return {"component": self.component, **dict.fromkeys(numbers), "source": self.gain}
@@ -100,7 +100,7 @@ def analyse(module: IRModule, target: Target, log: str | None = None) -> Analysi
     """Analyse a module as a frontend imports it, before any pass.
 
     `log` is the path or URL of a tuning log, the default one if there is none named.
-    Raises LogError where a log that is named cannot be read.
+    Raises LogError if a log that is named cannot be read.
     """
     found, roofs = operators(module), roofline.roofs(target)
     count, size = weights(module)

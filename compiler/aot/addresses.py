@@ -34,7 +34,7 @@ Kind = tuple[Sequence[int], str]  # a shape and a dtype
 def of(main: Any, course: Course) -> list[list[Var]] | None:
     """The variables whose data begin at each entry of the table; those of the memory are none.
 
-    None where a result is an input, a weight or another result: the caller wants arrays of its own.
+    None if a result is an input, a weight or another result: the caller wants arrays of its own.
     """
     *inputs, weights = main.params
     taken = {b.var: b.value.index for b in bindings_of(main) if _takes(b.value, weights)}
@@ -120,6 +120,6 @@ def _results(main: Any, course: Course) -> Sequence[Any]:
 
 
 def _holder(result: Any, course: Course) -> Any:
-    """The variable in which a result lies from its start on; None where there is none."""
+    """The variable in which a result lies from its start on; None if there is none."""
     place = course.places.get(result)
     return place.holder if place is not None and not place.offset else None

@@ -41,7 +41,7 @@ class Course:
     size: int = 0
 
     def follow(self, binding: Any) -> bool:
-        """Take one binding in; False where it is more than memory and calls of kernels."""
+        """Take one binding in; False if it is more than memory and calls of kernels."""
         value = binding.value
         match operator(value):
             case "memory.alloc_storage":
@@ -115,7 +115,7 @@ class Course:
 
 
 def read(main: Any) -> Course | None:
-    """Follow a function; None where sizes are open, or more is to be done than to call kernels."""
+    """Follow a function; None if sizes are open, or more is to be done than to call kernels."""
     course = Course()
     course.places |= {param: Place(param) for param in main.params if _is_tensor(param)}
     for binding in bindings_of(main):

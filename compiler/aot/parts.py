@@ -52,7 +52,7 @@ class Parts:
 
 
 def split(kernel: PrimFunc, threads: int) -> Parts | None:
-    """The parts of a scheduled kernel; None where it is more than loops over buffers."""
+    """The parts of a scheduled kernel; None if it is more than loops over buffers."""
     root = _root(kernel)
     if root is None or _foreign(kernel.body):
         return None
@@ -142,7 +142,7 @@ def _part(
 
 
 def _tasks(statement: Statement, threads: int) -> int:
-    """Among how many threads the turns of a loop are divided evenly; 0 where TVM must do it."""
+    """Among how many threads the turns of a loop are divided evenly; 0 if TVM must do it."""
     loop = statement
     while isinstance(loop, tirx.AttrStmt) or _is_single(loop):
         loop = loop.body
@@ -157,7 +157,7 @@ def _is_single(loop: Statement) -> bool:
 
 
 def _extent(loop: Any) -> int:
-    """Its turns; 0 where their number is not known."""
+    """Its turns; 0 if their number is not known."""
     return int(loop.extent) if isinstance(loop.extent, tirx.IntImm) else 0
 
 

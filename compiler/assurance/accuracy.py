@@ -42,10 +42,10 @@ def estimate(
     if metric not in METRICS:
         raise InputError(f"no accuracy metric is named {metric!r}; {hint(metric, METRICS)}")
     if [_shapes(sample) for sample in wanted] != [_shapes(sample) for sample in got]:
-        raise WrongAnswerError("the outputs differ in number or shape from those wanted")
+        raise WrongAnswerError("the outputs differ in number or shape from the reference's")
     if len({tuple(_shapes(sample)) for sample in wanted}) > 1:
         raise InputError(
-            f"accuracy {metric!r} wants samples of one shape; these differ in their open sizes"
+            f"accuracy {metric!r} needs samples of one shape; these differ in their open sizes"
         )
     kind = METRICS[metric]
     found = [

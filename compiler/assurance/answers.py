@@ -10,7 +10,7 @@ from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, Feed, Model, OpaqueSpec
-from hybridc.compiler.orchestration.purse import at_leisure
+from hybridc.compiler.orchestration.time_budget import at_leisure
 
 Answers = Sequence[Sequence[Array]]  # by sample, then by output
 Check = Callable[[str], None]

@@ -30,7 +30,7 @@ def read(path: Path) -> dict[str, Array]:
         return numpy_files.archive(path)
     found = {file.stem: numpy_files.array(file) for file in sorted(path.glob("*.npy"))}
     if not found:
-        raise InputError(f"{path} holds no .npy file; one for each input is wanted, NAME.npy")
+        raise InputError(f"{path} contains no .npy file; expected one for each input, NAME.npy")
     return found
 
 
@@ -46,11 +46,11 @@ def feeds(data: Data, inputs: tuple[TensorSpec, ...]) -> Feeds:
     found: Feeds = []
     for number, sample in enumerate(data):
         if number == _AT_MOST:
-            raise InputError(f"calibration data goes on after {_AT_MOST} samples: give fewer")
+            raise InputError(f"calibration data has more than {_AT_MOST} samples: give fewer")
         if not isinstance(sample, Mapping):
             kind = type(sample).__name__
             raise InputError(
-                f"calibration sample {number}: wanted arrays by input name, got {kind}"
+                f"calibration sample {number}: expected arrays by input name, got {kind}"
             )
         arrays = cast("Mapping[str, Any]", sample)
         found += _cut({name: as_array(array) for name, array in arrays.items()}, inputs)

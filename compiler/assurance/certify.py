@@ -27,7 +27,7 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
 from hybridc.compiler.measurement.measure import Samples
 from hybridc.compiler.model import Array, Model, OpaqueSpec, open_dims
-from hybridc.compiler.orchestration.purse import Purse
+from hybridc.compiler.orchestration.time_budget import TimeBudget
 from hybridc.compiler.session import InferenceSession
 
 Stages = Callable[[str], AbstractContextManager[None]]
@@ -63,8 +63,8 @@ class Terms:
     """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
 
     `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
-    `purse` is the budget that all of it comes from.  `calibrated` says for the certificate which
-    other data gave the ranges of quantisation; None where there were none.
+    `time_budget` covers all of it.  `calibrated` says for the certificate which other data gave the
+    ranges of quantisation; None where there were none.
     """
 
     verify: bool
@@ -75,7 +75,7 @@ class Terms:
     precision: str = "fp32"
     seed: int = 0
     timed: bool = False
-    purse: Purse = field(default_factory=Purse)
+    time_budget: TimeBudget = field(default_factory=TimeBudget)
     calibrated: Mapping[str, Any] | None = None
 
     @property
@@ -125,16 +125,16 @@ def examine(draft: Artifact, trial: Trial, terms: Terms, memory: int, stage: Sta
         with stage("verify"):
             got = _answers(session, trial.feeds, terms)
             agreement, sized = _compare(session, trial, terms, got)
-            accuracy = _accuracies(contract, trial, got, terms.purse)
+            accuracy = _accuracies(contract, trial, got, terms.time_budget)
     if session is not None and contract.validate is not None:
         with stage("validate"):
-            accuracy |= {VALIDATE: _own(contract.validate, session, terms.purse)}
+            accuracy |= {VALIDATE: _own(contract.validate, session, terms.time_budget)}
             if contract.max_drop:
-                lost = _drop(contract.validate, trial.model, accuracy[VALIDATE], terms.purse)
+                lost = _drop(contract.validate, trial.model, accuracy[VALIDATE], terms.time_budget)
                 drop = {VALIDATE: lost}
     if session is not None and timed:
         with stage("measure"):
-            samples = timing.timed(session, trial.feeds[0], contract, terms.purse.left)
+            samples = timing.timed(session, trial.feeds[0], contract, terms.time_budget.left)
             found = rates(samples, contract)
     measured = Measured(
         **found,
@@ -218,7 +218,7 @@ def _certificate(
 
 
 def _accuracies(
-    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]], purse: Purse
+    contract: Contract, trial: Trial, got: Sequence[Sequence[Array]], time_budget: TimeBudget
 ) -> dict[str, Estimate]:
     """Each metric over the outputs that have one shape; those that are opaque have no metric."""
     found: dict[str, Estimate] = {}
@@ -226,18 +226,18 @@ def _accuracies(
     pair = [[[sample[i] for i in places] for sample in side] for side in (trial.wanted, got)]
     for name in contract.min_accuracy:
         if name != VALIDATE:
-            purse.check(f"the accuracy {name} is known")
+            time_budget.check(f"the accuracy {name} is known")
             found[name] = accuracies.estimate(name, *pair)
     return found
 
 
-def _own(validate: Validate, runner: Runner, purse: Purse) -> Estimate:
+def _own(validate: Validate, runner: Runner, time_budget: TimeBudget) -> Estimate:
     """The user's figure; how it would vary with other data, only the user knows."""
-    return Estimate.exactly(validation.figure(validate, runner, purse.left))
+    return Estimate.exactly(validation.figure(validate, runner, time_budget.left))
 
 
-def _drop(validate: Validate, model: Model, found: Estimate, purse: Purse) -> Estimate:
-    reference = _own(validate, ReferenceRunner(model), purse)
+def _drop(validate: Validate, model: Model, found: Estimate, time_budget: TimeBudget) -> Estimate:
+    reference = _own(validate, ReferenceRunner(model), time_budget)
     return Estimate.exactly(reference.value - found.value)
 
 
@@ -260,7 +260,7 @@ def _answers(session: InferenceSession, feeds: Feeds, terms: Terms) -> list[list
     """What the artifact computes of all samples, while there is time."""
     found: list[list[Array]] = []
     for feed in feeds:
-        terms.purse.check("all samples are verified")
+        terms.time_budget.check("all samples are verified")
         found.append(calibration.owned(session.run(None, feed)))
     return found
 
@@ -283,7 +283,7 @@ def _compare(
     """Each output's comparison over all samples and, where sizes are open, at several of these."""
     if not terms.verify:
         return (), ()
-    check = terms.purse.check
+    check = terms.time_budget.check
     found = answers.compare(trial.model, trial.feeds, trial.wanted, got, terms.how, check)
     sized: Sequence[Sized] = ()
     if open_dims(trial.model.inputs):

@@ -210,7 +210,7 @@ def _drops(limits: Mapping[str, float], own: Validate | None) -> dict[str, float
         if own is None:
             raise InputError("max_drop needs a function: --validate package.module:name")
         if not _is_own(name, own):
-            raise InputError(f"max_drop limits no {name!r}; {hint(name, _names_of(own))}")
+            raise InputError(f"max_drop cannot limit {name!r}; {hint(name, _names_of(own))}")
         _once(found)
         found[VALIDATE] = _checked(f"drop of {name}", value, 0.0, math.inf)
     return found
@@ -230,7 +230,7 @@ def _once(found: Mapping[str, float]) -> None:
 def _mapping(what: str, limits: Any, example: str) -> Iterable[tuple[str, float]]:
     if not isinstance(limits, Mapping):
         wanted = f'limits by metric, such as {{"{example}": 0.999}}'
-        raise InputError(f"{what} wants {wanted}, got {limits!r:.60}")
+        raise InputError(f"{what} must be {wanted}, got {limits!r:.60}")
     return cast("Mapping[str, float]", limits).items()
 
 

@@ -22,7 +22,7 @@ _EXAMPLES = defaultdict(lambda: "neural=0.5", {ACCURACY: "cosine=0.999", DROP: "
 def parse_latency(text: str, percentile: float = MEDIAN) -> tuple[float, float]:
     """Read `p99<=8ms`, `median=5ms`, `<=5ms` or `5ms` (of `percentile`): that, and seconds."""
     if ">" in text:
-        raise InputError(f"a latency can be limited by <= alone, got {text!r}")
+        raise InputError(f"a latency can only be limited by <=, got {text!r}")
     match = _LATENCY.fullmatch(text)
     assert match is not None
     if statistic := (match["statistic"] or "").strip():
@@ -42,7 +42,9 @@ def _percentile(statistic: str) -> float:
 def checked_percentile(percentile: float) -> float:
     """The percentile.  Raises InputError where no measurement could bound it."""
     if not 1 <= percentile <= _HIGHEST:
-        raise InputError(f"a latency's percentile is from 1 to {_HIGHEST}, got p{percentile:g}")
+        raise InputError(
+            f"a latency's percentile must be from 1 to {_HIGHEST}, got p{percentile:g}"
+        )
     return percentile
 
 
@@ -57,7 +59,7 @@ def parse_limits(texts: Iterable[str], what: str = ACCURACY) -> dict[str, float]
     for text in texts:
         match = _LIMIT.fullmatch(text)
         if match is None:
-            raise InputError(f"{what} {text!r} is no limit; write it like {_EXAMPLES[what]}")
+            raise InputError(f"{what} {text!r} is not a limit; write it like {_EXAMPLES[what]}")
         name, sign, value = match.groups()
         name, value = name.strip(), value.strip()
         if name in found:
@@ -75,7 +77,7 @@ def _check_sign(name: str, sign: str, what: str) -> None:
     metric = METRICS.get(name)
     wanted = "<" if what == DROP or (metric is not None and not metric.higher) else ">"
     if sign != wanted:
-        raise InputError(f"{what} {name!r} can be limited by {wanted}= alone, got {sign}=")
+        raise InputError(f"{what} {name!r} can only be limited by {wanted}=, got {sign}=")
 
 
 def _number(name: str, text: str, what: str) -> float:

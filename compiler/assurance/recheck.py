@@ -114,7 +114,7 @@ def _tolerance(artifact: Artifact, name: str) -> float | None:
     given = artifact.certificate.get("tolerances", {})
     found = given.get(name) if isinstance(given, Mapping) else math.nan
     if found is not None and not (type(found) in (int, float) and 0 <= found < math.inf):
-        raise ArtifactError(f"the certificate of {artifact.name} holds no {name} that is known")
+        raise ArtifactError(f"the certificate of {artifact.name} has an invalid {name}")
     return found
 
 
@@ -141,7 +141,7 @@ def _feeds(artifact: Artifact, data: Path | None) -> tuple[calibration.Feeds, st
         return calibration.feeds_for("the", given, artifact.inputs), "data given"
     seed = artifact.certificate.get("seed", 0)
     if type(seed) is not int or seed < 0:
-        raise ArtifactError(f"the certificate of {artifact.name} holds no seed that is known")
+        raise ArtifactError(f"the certificate of {artifact.name} has an invalid seed")
     count = fewest_samples(_limits(artifact).get("min_accuracy", ()))
     return calibration.random_feeds(artifact.inputs, seed, count), f"random, seed {seed}"
 
@@ -174,7 +174,7 @@ def _limits(artifact: Artifact) -> dict[str, Any]:
     """The limits as the certificate describes them; an artifact may come from anywhere."""
     found = artifact.certificate.get("contract", {})
     if not isinstance(found, Mapping) or not all(_known(*each) for each in found.items()):
-        raise ArtifactError(f"the certificate of {artifact.name} holds no contract that is known")
+        raise ArtifactError(f"the certificate of {artifact.name} has an invalid contract")
     return dict(found)
 
 

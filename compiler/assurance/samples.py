@@ -14,7 +14,7 @@ from hybridc.compiler.configuration.plans import Plan
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, Feed, Model, Reference
 from hybridc.compiler.orchestration import stages
-from hybridc.compiler.orchestration.purse import OutOfTimeError, at_leisure
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, at_leisure
 from hybridc.compiler.quantization import activations
 
 _EXAMPLES = "the example inputs"

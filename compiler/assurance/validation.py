@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from hybridc.compiler.errors import InputError, described, hint
 from hybridc.compiler.model import Array, Model
 from hybridc.compiler.node_arg import NodeArg, node_arg
-from hybridc.compiler.orchestration.purse import OutOfTimeError, ending
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, ending
 
 
 class Runner(Protocol):

@@ -36,7 +36,6 @@ _LEAST_SHARE = 1e-2
 
 # What a comparison is held to: rtol and atol, None for those of the dtype, and the precision.
 How = tuple[float | None, float | None, str]
-USUAL: How = (None, None, "fp32")
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
     bad = wrong[0]
     if precision == "fp16" and math.isinf(bad.max_abs):
         raise WrongAnswerError(
-            f"output {bad.output!r} is infinite or no number where the reference is not: an "
+            f"output {bad.output!r} is infinite or NaN where the reference is not: an "
             "activation is beyond 65504, where fp16 ends; dtype bf16 has the range of fp32"
         )
     untold = precision in REDUCED and bad.rtol == bad.atol == bad.wanted == 0

@@ -36,7 +36,7 @@ def convolution(graph: Subgraph) -> Convolution | NotApplicable:
     """The convolution that a subgraph begins with, and what it can be computed with."""
     first = graph.steps[0]
     if first.operator != "nn.conv2d":
-        return NotApplicable("it is no convolution")
+        return NotApplicable("it is not a convolution")
     attributes = first.attributes
     layouts = (
         attributes["data_layout"],
@@ -91,7 +91,7 @@ class Attention:
     """Scaled dot-product attention: numbers of its operands, how these lie, and the scale.
 
     `axes` bring query, key (as `[batch, heads, rows, depth]`) and value into torch's order;
-    `last` are those of the result, None where it stays.
+    `last` are those of the result, None if it stays.
     """
 
     operands: tuple[int, int, int]
@@ -114,7 +114,7 @@ class _Attention:
     def read(self) -> Attention | NotApplicable:
         graph = self.graph
         if "nn.softmax" not in graph.operators:
-            return NotApplicable("it is no attention")
+            return NotApplicable("it is not attention")
         last = len(graph.steps) - 1
         turned = graph.steps[last] if graph.steps[last].operator == "permute_dims" else None
         weighted = graph.steps[last - (turned is not None)]
@@ -149,7 +149,7 @@ class _Attention:
         return step if step is not None and len(step.shape) == 4 else None
 
     def _past(self, step: Step) -> int | None:
-        """What a scale or a mask is applied to; None where it is neither."""
+        """What a scale or a mask is applied to; None if it is neither."""
         one, other = step.operands
         if self._step(one) is None:
             if step.operator == "divide":

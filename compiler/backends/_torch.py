@@ -180,6 +180,6 @@ def matmul_head(graph: Subgraph) -> Head:
 
 
 def bias_row(constants: Sequence[Tensor | None], number: int | None) -> Tensor | None:
-    """The constant of a number as one row; None where there is no such constant."""
+    """The constant of a number as one row; None if there is no such constant."""
     held = None if number is None else constants[number]
     return None if held is None else held.reshape(-1)

@@ -18,7 +18,7 @@ class Cublaslt(GpuLibrary):
     def head(self, graph: Subgraph) -> Head | NotApplicable:
         """A product, plain or batched."""
         if graph.steps[0].operator != "matmul" or "nn.softmax" in graph.operators:
-            return NotApplicable("it is no matrix product alone")
+            return NotApplicable("it is not a matrix product alone")
         return _head(graph)
 
 

@@ -22,10 +22,10 @@ class Triton(GpuLibrary):
         """A product by a matrix."""
         first = graph.steps[0]
         if first.operator != "matmul" or "nn.softmax" in graph.operators:
-            return NotApplicable("it is no matrix product alone")
+            return NotApplicable("it is not a matrix product alone")
         left, right = (graph.operands[number].shape for number in first.operands)
         if len(left) < 2 or len(right) != 2:
-            return NotApplicable("it is no product of rows by a matrix")
+            return NotApplicable("it is not a product of rows and a matrix")
         return _head(graph)
 
 

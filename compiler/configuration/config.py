@@ -112,7 +112,7 @@ class HybridConfig(BaseModel):
             any(isinstance(each, bool) for each in numbers)
             and cls.model_fields[info.field_name or ""].annotation is not bool
         ):
-            raise PydanticCustomError("bool", "wants no truth value")
+            raise PydanticCustomError("bool", "must not be true or false")
         return value
 
     @field_validator("weights", "level_weights")
@@ -120,7 +120,7 @@ class HybridConfig(BaseModel):
     def _weighed(cls, weights: dict[str, float]) -> dict[str, float]:
         for name, value in weights.items():
             if not 0 <= value < float("inf"):
-                raise ValueError(f"the weight of {name} is 0 or more, got {value:g}")
+                raise ValueError(f"the weight of {name} must be 0 or more, got {value:g}")
         return weights
 
     @classmethod
@@ -148,21 +148,21 @@ def names() -> tuple[str, ...]:
 def _parsed(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LONGEST:
-            raise InputError("it is too long for a configuration")
+            raise InputError("it is too large for a configuration")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot be read: {reason(error)}") from None
     except UnicodeDecodeError:
-        raise InputError("it is no text") from None
+        raise InputError("it is not text") from None
     match path.suffix:
         case ".toml":
             found = _toml(text)
         case ".yaml" | ".yml":
             found = _yaml(text)
         case _:
-            raise InputError("a configuration ends in .toml, .yaml or .yml")
+            raise InputError("a configuration file ends in .toml, .yaml or .yml")
     if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
-        raise InputError("wanted options by name")
+        raise InputError("expected options by name")
     return dict(cast("Mapping[str, Any]", found))
 
 
@@ -172,7 +172,7 @@ def _toml(text: str) -> Any:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"this is no TOML: {error}") from None
+        raise InputError(f"not valid TOML: {error}") from None
 
 
 def _yaml(text: str) -> Any:
@@ -184,11 +184,11 @@ def _yaml(text: str) -> Any:
         _check_once(yaml.compose(text, yaml.SafeLoader))
         return yaml.safe_load(text) or {}
     except (yaml.YAMLError, RecursionError) as error:
-        raise InputError(f"this is no YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _check_once(node: Any) -> None:
-    """Raise InputError where a mapping of YAML has a key twice, of which one would be dropped."""
+    """Raise InputError if a mapping of YAML has a key twice, of which one would be dropped."""
     if getattr(node, "id", "") == "mapping":
         names = [str(key.value) for key, _ in node.value]
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
@@ -205,17 +205,17 @@ def _line(error: ValidationError) -> str:
 # What pydantic's kinds of faults are told as; others in its own words.
 _WANTED = MappingProxyType(
     {
-        "string_type": 'wants text, with its unit if it has one: "5ms"',
-        "tuple_type": "wants a list",
-        "dict_type": "wants a table of names and numbers",
-        "bool_type": "wants true or false",
-        "bool_parsing": "wants true or false",
-        "int_type": "wants a whole number",
-        "int_parsing": "wants a whole number",
-        "int_from_float": "wants a whole number",
-        "float_type": "wants a number",
-        "float_parsing": "wants a number",
-        "path_type": "wants a path",
+        "string_type": 'must be text, with its unit if it has one: "5ms"',
+        "tuple_type": "must be a list",
+        "dict_type": "must be a table of names and numbers",
+        "bool_type": "must be true or false",
+        "bool_parsing": "must be true or false",
+        "int_type": "must be a whole number",
+        "int_parsing": "must be a whole number",
+        "int_from_float": "must be a whole number",
+        "float_type": "must be a number",
+        "float_parsing": "must be a number",
+        "path_type": "must be a path",
     }
 )
 

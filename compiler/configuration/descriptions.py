@@ -50,12 +50,13 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "atol": "Absolute tolerance; default: by precision (fp32: 1e-4).",
         # Which components, in which order
         "strategy": "How stages are chosen: cascade, fusion, adaptive, parallel, hierarchical.",
-        "mode": "Which component the budget goes to first: neural, quantum, superopt; or balanced,"
-        " dynamic (to what pays off), intelligent (by experience).",
+        "mode": "Which component the budget goes to first: neural (quantum and superopt are not"
+        " part of this version); or balanced, dynamic (to what pays off), intelligent (by"
+        " experience).",
         "tier": "A preset for components, trials and budget: conservative, balanced, aggressive,"
         " insane.",
-        "components": "Use only these: neural, precision, subgraph, quantum, superopt; default: all"
-        " that have stages.",
+        "components": "Use only these: neural, precision, subgraph (quantum and superopt are not"
+        " part of this version); default: all that have stages.",
         "weights": "The weight of a component in the budget and in hybrid efficiency.",
         "adaptive": "Skip stages whose expected gain is within the noise.",
         "predict": "Report the gain that was expected of each stage, beside the measured one.",
@@ -81,7 +82,7 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         # What was measured before
         "log": "The tuning log: a path, sqlite:///PATH or postgresql://...; default: HYBRIDC_LOG if"
         " set, else a file in the cache directory.",
-        "near": "Which records to use where the log has none for these very conditions: never"
+        "near": "Which records to use where the log has none for exactly these conditions: never"
         " (none), tools (from other versions of the tools), any.",
         "frozen": "Fail (exit code 4) if the log lacks a kernel.",
         "lock": "Rebuild an artifact: take every schedule from it, or from its schedule lock.",

@@ -113,7 +113,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """The options, read: everything that can be wrong with them has been said."""
+    """The options, resolved and checked: target, passes, rules and data."""
 
     options: Options
     target: Target
@@ -124,11 +124,11 @@ class Plan:
     backends: tuple[Backend, ...] = ()
 
     def precision(self, model: Model) -> str:
-        """What the model is computed in: `fp32`, what a pass lowers it to, or as it is written."""
+        """The precision that the model is computed in: its own, or what a pass lowers it to."""
         return written_in(model) or precisions.of_steps(self.steps)
 
     def check_lowered(self, model: Model, lowered: Mapping[str, int]) -> None:
-        """Raise InputError where the passes of a lower precision have `lowered` no operator.
+        """Raise InputError if the passes of a lower precision have `lowered` no operator.
 
         A model that is written in that precision needs none.
         """
@@ -146,12 +146,12 @@ class Plan:
         return CALIBRATING in [plugin.name_of(type(step)) for step in self.steps]
 
     def exact(self) -> "Plan":
-        """The plan without what rounds differently."""
+        """The plan without passes that round differently from the model's operators."""
         return replace(self, steps=tuple(step.exact() for step in self.steps))
 
 
 def _beside(model: Model) -> str:
-    """What else may hide products from a precision."""
+    """Other reasons why a precision may find no product: open sizes, regions."""
     names = ", ".join(open_dims(model.inputs))
     opened = f"; its sizes {names} are open, and this precision may need them fixed"
     regions = "; what is handed to ONNX Runtime is computed as it is"
@@ -179,7 +179,7 @@ def written_in(model: Model) -> str:
 
 
 def check(options: Options) -> None:
-    """Raise InputError or PluginError where options do not go together; nothing is imported."""
+    """Raise InputError or PluginError if options contradict each other; TVM is not imported."""
     if options.verify not in ("each", "end", "off"):
         raise InputError(f"verify is each, end or off, not {options.verify!r}")
     if options.near not in NEAR_HITS:
@@ -188,10 +188,10 @@ def check(options: Options) -> None:
     if options.target == "cpu":  # this host
         host.check_threads(options.threads)
     if options.lock is not None and (options.log is not None or options.frozen):
-        raise InputError("a lock holds every choice: give it without a log, and without frozen")
+        raise InputError("a lock already decides everything: give it without log and frozen")
     if options.tuning is not None:
         if options.lock is not None or options.frozen:
-            raise InputError("what is frozen or locked is not tuned: leave trials out")
+            raise InputError("a frozen or locked build is not tuned: leave out trials")
         check_tunable(options)
         options.tuning.check(options.plugins)
         host.check_threads(options.threads)
@@ -201,16 +201,16 @@ def check(options: Options) -> None:
 
 
 def _check_numbers(options: Options) -> None:
-    """Raise InputError for a tolerance or a seed that is none."""
+    """Raise InputError for an impossible tolerance or seed."""
     for name, value in (("rtol", options.rtol), ("atol", options.atol)):
         if value is not None and not 0 <= value < math.inf:
-            raise InputError(f"{name} is a number from 0 on, got {value:g}")
+            raise InputError(f"{name} must be a number of 0 or more, got {value:g}")
     if options.seed < 0:
-        raise InputError(f"a seed is a whole number from 0 on, got {options.seed}")
+        raise InputError(f"a seed must be a whole number of 0 or more, got {options.seed}")
 
 
 def check_tunable(options: Options) -> None:
-    """Raise InputError where nothing of the target can be measured on this host."""
+    """Raise InputError if kernels for the target cannot be measured on this host."""
     if gpu.is_name(options.target):
         raise InputError(
             f"kernels are tuned on the GPU itself: --target cuda, not {options.target}"
@@ -218,13 +218,13 @@ def check_tunable(options: Options) -> None:
 
 
 def _check_backends(options: Options) -> None:
-    """Raise InputError for backends that are not there, or that nothing could be measured of."""
+    """Raise InputError for backends that are unknown, or that cannot be measured here."""
     if not _libraries(options, target.kind_of(options.target)):
         return
     if options.frozen:
-        raise InputError("backends are chosen by measuring, and what is frozen measures nothing")
+        raise InputError("backends are chosen by measuring, and a frozen build measures nothing")
     if options.verify == "each":
-        raise InputError("verify each runs no vendor library: leave it, or backends, out")
+        raise InputError("verify each cannot run vendor libraries: leave out one or the other")
     if gpu.is_name(options.target):
         raise InputError(
             f"backends are chosen by measuring, which needs the GPU: --target cuda, not"
@@ -233,7 +233,7 @@ def _check_backends(options: Options) -> None:
 
 
 def plan(options: Options) -> Plan:
-    """Read the options.  Raises InputError or PluginError where one of them is wrong."""
+    """Resolve the options.  Raises InputError or PluginError if one of them is wrong."""
     check(options)
     steps = _steps(options)
     device = target.parse(options.target, options.threads)
@@ -253,13 +253,13 @@ def _data(data: Data | Path | str | None) -> Data | None:
 
 
 def finish(steps: Sequence[Pass]) -> str:
-    """The passes behind the last that schedules: what every scheduled kernel still goes through."""
+    """The passes after the last `schedule`, which every scheduled kernel still goes through."""
     names = [plugin.name_of(type(step)) for step in steps]
     return pipeline.text(steps[len(names) - names[::-1].index(SCHEDULING) :])
 
 
 def _steps(options: Options) -> tuple[Pass, ...]:
-    """The passes of the pipeline, and those that lower precision where it asks for that."""
+    """The passes of the pipeline, with those that lower precision or offload if options ask."""
     catalogue = pipeline.passes(options.plugins)
     steps = pipeline.parse(pipeline_of(options), catalogue)
     device = target.kind_of(options.target)

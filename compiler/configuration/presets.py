@@ -44,7 +44,7 @@ _NO_TIER = Preset(None, None, None)
 def options(config: HybridConfig, progress: Progress | None = None, **others: Any) -> Options:
     """The options that a configuration comes to; `others` are fields of `Options` that go before.
 
-    Raises InputError where texts are not understood or options do not go together.
+    Raises InputError if texts are not understood or options do not go together.
     """
     preset = TIERS[config.tier] if config.tier else _NO_TIER
     budget = config.budget or preset.budget

@@ -19,7 +19,7 @@ class Tolerance:
     atol: float
 
     def holds(self, value: Array, wanted: Array) -> Array:
-        """Which elements are right; NaN where it is wanted."""
+        """Which elements are right; NaN if it is wanted."""
         return np.isclose(value, wanted, self.rtol, self.atol, equal_nan=True)
 
 

@@ -43,7 +43,7 @@ def examine(case: Case, engine: str = "hybridc", fallback: bool = True) -> Resul
 
     Inputs that decide shapes are compiled as constants, with the values of the data set.  With
     `fallback`, what cannot be compiled is left to ONNX Runtime, which is a verdict of its own.  The
-    engine `ort` is ONNX Runtime instead, for comparison.  Raises ModelError where the compiler
+    engine `ort` is ONNX Runtime instead, for comparison.  Raises ModelError if the compiler
     refuses the model or the case stores numbers that another's generator drew, and InputError for
     an engine that is not known.
     """

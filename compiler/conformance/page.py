@@ -51,7 +51,7 @@ class Document:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Document":
-        """Read one document.  Raises InputError where it is none."""
+        """Read one document.  Raises InputError if it is none."""
         try:
             results = tuple(map(Result.from_json, data["cases"]))
             total = int(data["total"])

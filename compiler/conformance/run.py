@@ -41,7 +41,7 @@ class Runner:
             child.kill()
 
     def entries(self) -> list[Entry]:
-        """The suite's cases that are wanted.  Raises InputError where there are none."""
+        """The suite's cases that are wanted.  Raises InputError if there are none."""
         child = self._started(self._start())
         answer = child.ask({"do": "entries"}, _START)
         child.deadline = _IDLE

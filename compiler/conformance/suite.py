@@ -86,7 +86,7 @@ class Suite(ABC):
     def examine(self, name: str) -> Result:
         """Compile and run one case, and compare; what is raised is an `error`.
 
-        Raises ModelError where the compiler refuses the case, which is `unsupported`.
+        Raises ModelError if the compiler refuses the case, which is `unsupported`.
         """
 
 
@@ -98,7 +98,7 @@ def suites() -> Catalogue[Suite]:
 def named(spec: str, fallback: bool) -> str:
     """The text of a suite, such as `onnx-node{engine=ort}`, that takes other runtimes' help or not.
 
-    Raises PluginError where there is no such suite, and InputError where it knows no fallback that
+    Raises PluginError if there is no such suite, and InputError if it knows no fallback that
     could be refused.
     """
     suite = suites().create(spec)

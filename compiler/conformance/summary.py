@@ -97,7 +97,7 @@ def _share(summary: Summary, verdict: Verdict, counts: Counter[Verdict]) -> tupl
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that verdicts depend on; None where one is not installed."""
+    """Of the packages that verdicts depend on; None if one is not installed."""
     return {package: version_of(package) for package in _PACKAGES}
 
 

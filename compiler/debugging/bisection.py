@@ -38,7 +38,7 @@ class Stage:
 class Culprit:
     """The first pass behind which there is something to complain of.
 
-    `step` is its text, None where the model is imported wrongly; `after` the text of the passes
+    `step` is its text, None if the model is imported wrongly; `after` the text of the passes
     before it.  `kernel` is the one that the pass made wrong, with the rule that scheduled it, None
     where the fault is in no single kernel.
     """
@@ -80,14 +80,14 @@ class Run:
 
 
 def run(module: IRModule, plan: plans.Plan, progress: Progress) -> Run:
-    """Run the passes.  Raises PassError where one fails, which names it."""
+    """Run the passes.  Raises PassError if one fails, which names it."""
     context, recorder = Context(plan.target, plan.rules), Recorder()
     pipeline.run(plan.steps, module, context, [recorder])
     return Run(recorder.stages or [Stage(None, module)], context.kernels, progress)
 
 
 def first_wrong(found: Run, complain: Complaint) -> Culprit | None:
-    """The pass and kernel that bring in what `complain` says; None where it says nothing.
+    """The pass and kernel that bring in what `complain` says; None if it says nothing.
 
     Halves are tried: what is found is right before and wrong behind.
     """
@@ -144,7 +144,7 @@ def _culprit(found: Run, at: int, complaint: str, complain: Complaint) -> Culpri
 def find_kernel(
     before: IRModule, after: IRModule, complain: Complaint, progress: Progress
 ) -> str | None:
-    """The loop nest whose rewriting brings the complaint in, or None where none does alone."""
+    """The loop nest whose rewriting brings the complaint in, or None if none does alone."""
     old, new = _kernels(before), _kernels(after)
     names = [name for name in old if name in new and _replaceable(old[name][1], new[name][1])]
 

@@ -75,7 +75,7 @@ def alone(culprit: Culprit) -> IRModule:
 
 
 def _with_main(module: IRModule, name: str) -> IRModule | None:
-    """A kernel and a `main` that calls it as the module does; None where it is called otherwise."""
+    """A kernel and a `main` that calls it as the module does; None if it is called otherwise."""
     from tvm import relax
 
     from hybridc.compiler.rewrite import bindings_of, operator

@@ -44,7 +44,7 @@ class Budget:
 class Reduction:
     """The smallest model so far that fails; `run` makes it smaller until nothing helps.
 
-    `best` is there at any time, so an interrupt loses nothing.  Raises InputError where the model
+    `best` is there at any time, so an interrupt loses nothing.  Raises InputError if the model
     does not fail to begin with.
     """
 
@@ -131,7 +131,7 @@ def _chunks(count: int, parts: int) -> Iterator[Sequence[int]]:
 
 
 def load(source: Any) -> Proto:
-    """Read and check a model whole, with its weights.  Raises ModelError where it is none."""
+    """Read and check a model whole, with its weights.  Raises ModelError if it is none."""
     import onnx
 
     from hybridc.compiler.frontends.onnx_graph import model_file

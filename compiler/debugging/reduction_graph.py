@@ -39,7 +39,7 @@ def reads(node: Proto) -> set[str]:
 
 
 def restricted(model: Proto, chosen: Sequence[int], types: Types) -> Proto | None:
-    """The model of some of its nodes; None where that is none, or not valid."""
+    """The model of some of its nodes; None if that is none, or not valid."""
     nodes = [model.graph.node[index] for index in chosen]
     return of_nodes(model, nodes, types)
 
@@ -115,7 +115,7 @@ def resized(model: Proto, old: int, new: int) -> Proto | None:
 
 
 def _checked(model: Proto) -> Proto | None:
-    """The model with its types inferred, or None where it is not valid or not fully known."""
+    """The model with its types inferred, or None if it is not valid or not fully known."""
     import onnx
 
     try:

@@ -57,7 +57,7 @@ def _require_common_case(attributes: Attributes) -> None:
     locale = str(attributes.get("locale", ""))
     change = str(attributes.get("case_change_action", "NONE"))
     if change not in _CASES:
-        raise ArtifactError(f"case_change_action={change!r} is none of {', '.join(_CASES)}")
+        raise ArtifactError(f"case_change_action={change!r} is not one of {', '.join(_CASES)}")
     if change != "NONE" and locale.lower().startswith(_OWN_CASES):
         raise ArtifactError(f"upper and lower case of the locale {locale!r} are not supported")
 

@@ -24,11 +24,13 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
 ) -> Comparison:
     """Compare two values, the tensors within them by their dtypes; the worst is returned.
 
-    Raises WrongAnswerError where they differ in form, or in a string.
+    Raises WrongAnswerError if they differ in form, or in a string.
     """
     left, right = _leaves(wanted, name), _leaves(got, name)
     if list(left) != list(right):
-        raise WrongAnswerError(f"output {name!r} has other parts than wanted: {_few(left, right)}")
+        raise WrongAnswerError(
+            f"output {name!r} has other parts than expected: {_few(left, right)}"
+        )
 
     def numbers(part: str, wanted: Array, got: Array) -> Comparison:
         return verify.compare(part, wanted, got, rtol, atol, precision)
@@ -50,7 +52,7 @@ def _leaf(
     if wanted.dtype.kind not in "OSU":
         return numbers(name, wanted, got)
     if wanted.shape != got.shape or not (wanted.astype(str) == got.astype(str)).all():
-        raise WrongAnswerError(f"output {name!r} holds other strings than wanted")
+        raise WrongAnswerError(f"output {name!r} contains other strings than expected")
     same = np.zeros(wanted.shape, np.int8)
     return verify.compare(name, same, same)
 

@@ -27,7 +27,7 @@ class RegionSet:
     """The regions of one compiled model, ready to be called.
 
     `values` holds opaque values by name: the caller's before a call, the regions' after it.
-    Serves one call at a time.  Raises ArtifactError where ONNX Runtime is missing or refuses.
+    Serves one call at a time.  Raises ArtifactError if ONNX Runtime is missing or refuses.
     """
 
     def __init__(self, regions: Sequence[Region], threads: int) -> None:
@@ -69,7 +69,7 @@ class RegionSet:
     def value(self, name: str) -> Any:
         """An opaque value by its name.
 
-        Raises InputError where numpy has no such type, ArtifactError where no region computes it.
+        Raises InputError if numpy has no such type, ArtifactError if no region computes it.
         """
         if name not in self.values:
             raise ArtifactError(f"no region of the artifact computes {name!r}")
@@ -113,7 +113,7 @@ class _Runner:
         self._copies = self._mixed or maps
 
     def __call__(self, tensors: Sequence[Any]) -> None:
-        """Compute.  Raises InputError where ONNX Runtime fails."""
+        """Compute.  Raises InputError if ONNX Runtime fails."""
         count = len(self.region.inputs)
         try:
             if self._copies or (self._opaque and not self._bindable()):

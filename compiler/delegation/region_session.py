@@ -17,7 +17,7 @@ _NOWHERE = "/nonexistent"  # where external data would be looked for: all of it 
 def open_session(region: Region, threads: int) -> Any:
     """Load a region into ONNX Runtime, with its weights where they lie.
 
-    What Python computes of it goes beside.  Raises ArtifactError where ONNX Runtime is missing or
+    What Python computes of it goes beside.  Raises ArtifactError if ONNX Runtime is missing or
     does not take the region.
     """
     if host_names(region.operators):

@@ -52,10 +52,10 @@ def describe(regions: Sequence[Region], found: Places) -> list[dict[str, Any]]:
 def read(
     entries: Sequence[object], members: Mapping[str, memoryview], tensors: Mapping[str, Array]
 ) -> tuple[Region, ...]:
-    """Read the regions; raise ArtifactError where manifest, members and tensors do not fit."""
+    """Read the regions; raise ArtifactError if manifest, members and tensors do not fit."""
     expected = {region_member(index) for index in range(len(entries))}
     if expected != {name for name in members if name.startswith("region-")}:
-        raise ArtifactError(f"the manifest lists {len(entries)} regions, the file holds others")
+        raise ArtifactError(f"the manifest lists {len(entries)} regions, the file contains others")
     return tuple(
         _region(entry, bytes(members[region_member(index)]), tensors)
         for index, entry in enumerate(entries)
@@ -75,7 +75,7 @@ def _region(entry: object, proto: bytes, tensors: Mapping[str, Array]) -> Region
             sides = specs.from_json(inputs), specs.from_json(outputs)
             return Region(name, proto, held, *sides, operators)
         case _:
-            raise ArtifactError(f"the manifest describes no region by {entry!r:.60}")
+            raise ArtifactError(f"the manifest describes a region wrongly: {entry!r:.60}")
 
 
 def _known(weights: Mapping[str, object], tensors: Mapping[str, Array]) -> bool:

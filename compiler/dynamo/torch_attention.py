@@ -56,7 +56,7 @@ def _flash(  # noqa: PLR0913, PLR0917 - torch's own signature
 def portable(node: Any) -> Any | None:
     """A function that computes on any device what a node does, of which the first result is read.
 
-    None where the node is of another operator, or more of its results are read.
+    None if the node is of another operator, or more of its results are read.
     """
     import torch
 

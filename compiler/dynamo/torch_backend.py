@@ -144,7 +144,7 @@ def functionalised(
 ) -> Callable[..., Any]:
     """The graph by way of AOTAutograd; `compiler` gets the functional graph of ATen operators.
 
-    Raises GradientsRequiredError where outputs are to be differentiated.
+    Raises GradientsRequiredError if outputs are to be differentiated.
     """
     from torch._functorch.aot_autograd import aot_module_simplified
     from torch.nn.attention import SDPBackend, sdpa_kernel

@@ -20,7 +20,7 @@ def place(tensor: Any) -> Any:
 def common(read: Iterable[Any], made: Iterable[Any] = ()) -> Any:
     """The device that has all tensors; numbers on the CPU may be read beside those of a GPU.
 
-    Raises ModelError where there is none on which compiled code runs.
+    Raises ModelError if there is none on which compiled code runs.
     """
     import torch
 
@@ -43,7 +43,7 @@ def common(read: Iterable[Any], made: Iterable[Any] = ()) -> Any:
 def options_for(device: Any, options: Options) -> Options:
     """The options with the target that has the tensors.
 
-    Raises ModelError where another kind of target was asked for.
+    Raises ModelError if another kind of target was asked for.
     """
     if options.target == _USUAL:
         return dataclasses.replace(options, target=CUDA) if device.type == CUDA else options

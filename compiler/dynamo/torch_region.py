@@ -66,7 +66,7 @@ class Region:
     def compile(self) -> None:
         """Make code for the call that found none.
 
-        Raises HybridcError where the graph is not supported, or computes something else than torch.
+        Raises HybridcError if the graph is not supported, or computes something else than torch.
         """
         import torch
 

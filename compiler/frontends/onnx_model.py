@@ -71,7 +71,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
 
     names = ", ".join(dims.named(bound.values()))
     if any(value.name not in bound for value in file.inputs()):
-        raise ModelError(f"open sizes ({names}) and inputs that are no tensors of numbers")
+        raise ModelError(f"open sizes ({names}) and inputs that are not tensors of numbers")
     static = prepare(file, bound)
     file = _carried(file)
     try:

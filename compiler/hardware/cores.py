@@ -89,7 +89,7 @@ def _quota(folder: Path) -> Iterator[Fraction]:
 
 
 def read(path: Path) -> str:
-    """The text of a file; empty where it cannot be read."""
+    """The text of a file; empty if it cannot be read."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):

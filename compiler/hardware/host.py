@@ -59,19 +59,19 @@ def allowed_cpus() -> frozenset[int]:
 
 
 def check_workers(wanted: int | None) -> None:
-    """Raise InputError where more processes are to work at once than there are CPUs for them."""
+    """Raise InputError if more processes are to work at once than there are CPUs for them."""
     _check("workers", wanted)
 
 
 def check_threads(wanted: int | None) -> None:
-    """Raise InputError where kernels are to be measured on more threads than there are CPUs."""
+    """Raise InputError if kernels are to be measured on more threads than there are CPUs."""
     _check("threads", wanted)
 
 
 def _check(what: str, wanted: int | None) -> None:
     cpus = len(allowed_cpus())
     if wanted is not None and wanted > cpus:
-        raise InputError(f"{what}={wanted} wanted, but this process may use only {cpus} CPUs")
+        raise InputError(f"{what}={wanted} requested, but this process may use only {cpus} CPUs")
 
 
 @cache

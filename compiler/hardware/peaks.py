@@ -23,7 +23,7 @@ _TERA = 1e13  # operations a second from which on they are told in units of 10^1
 class Peaks:
     """Fp32 FLOP/s (a multiply-add counts as two) and bytes/s of memory traffic, all threads.
 
-    The others are the operations a second of products that are added up in 32 bits; None where
+    The others are the operations a second of products that are added up in 32 bits; None if
     there are no instructions for them.
     """
 

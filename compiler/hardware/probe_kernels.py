@@ -144,7 +144,7 @@ _NEEDED = MappingProxyType({"float32": (), "bfloat16": ("avx512bf16",), "int8": 
 def flops(target: Target, dtype: str = "float32") -> float | None:
     """Operations a second in registers, a multiply-add counted as two.
 
-    `dtype` is float32, bfloat16 or int8; None where the CPU has no dot products of its kind.
+    `dtype` is float32, bfloat16 or int8; None if the CPU has no dot products of its kind.
     Bytes are multiplied as such (VNNI, or in 256 bits as `kernels.byte_windows` does), or as pairs
     of 16 bits with an addition for their sum.
     """

@@ -56,7 +56,7 @@ def attention(form: Attention, lanes: int) -> PrimFunc:
         quotient = values[b, h, s, e] / total[b, h, s]
         if not form.safe:
             return quotient
-        # The largest logit alone adds 1.  The sum is 0 or NaN where all are masked or one is NaN.
+        # The largest logit alone adds 1.  The sum is 0 or NaN if all are masked or one is NaN.
         zero = tirx.const(0, _WIDE)
         return tirx.Select(total[b, h, s] > zero, quotient, zero)
 

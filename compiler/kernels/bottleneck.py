@@ -88,7 +88,7 @@ def best(case: Bottleneck, target: Target) -> Bottleneck | None:
     """The part of a chain to make one kernel of, for the fewest cycles; the rest are kernels alone.
 
     Rows that an expansion computes for two tasks cost more than the trip to memory where that is
-    short; a projection repeats nothing.  None where every stage is better alone.
+    short; a projection repeats nothing.  None if every stage is better alone.
     """
     if case.window[0] < case.stride:  # rows that no window reads
         return None

@@ -61,7 +61,7 @@ def take(builder: Any, call: Any) -> Expr:
 
 
 def slice_begin(call: Any) -> list[int] | None:
-    """Where a `relax.strided_slice` begins along each axis; None where it skips elements."""
+    """Where a `relax.strided_slice` begins along each axis; None if it skips elements."""
     data, axes, starts, _, *strides = call.args
     if not is_static(call) or not is_static(data):
         return None

@@ -92,7 +92,7 @@ def _narrowest(value: Any) -> Any:
 
 
 def traffic(func: PrimFunc) -> int:
-    """Bytes of one call's arguments, each moved once; 0 where an extent is not known.
+    """Bytes of one call's arguments, each moved once; 0 if an extent is not known.
 
     Of an argument that is looked up in (a table of embeddings) only what is asked for counts.
     """
@@ -110,7 +110,7 @@ def traffic(func: PrimFunc) -> int:
 
 
 def _reads(func: PrimFunc) -> list[tuple[Any, float]]:
-    """Each load with its buffer, and how often it is made; infinite where it is no look-up.
+    """Each load with its buffer, and how often it is made; infinite if it is no look-up.
 
     A look-up is at a place that comes from memory, so that nobody knows which elements it needs.
     """

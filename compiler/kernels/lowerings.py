@@ -96,7 +96,7 @@ def isfinite(builder: Any, call: Any) -> Expr:
 def with_constant(function: Callable[..., Tensor]) -> Callable[[Any, Any], Expr]:
     """Lower an operator of two operands, one of which may be a constant that misleads.
 
-    TVM writes scalars into loop nests.  There it takes 0 * x and 0 / x for 0, which are NaN where x
+    TVM writes scalars into loop nests.  There it takes 0 * x and 0 / x for 0, which are NaN if x
     is; and LLVM is told that sums and products of integers do not overflow, so that it takes
     x + 4294967295 for 4294967295.  Such a constant stays a tensor.
     """

@@ -66,7 +66,7 @@ def resize2d(builder: Any, call: Any) -> Expr:
 
 
 def resize_taps(call: Any) -> dict[int, Taps] | None:
-    """The taps of a `relax.image.resize2d` by axes; None where they are left to TVM."""
+    """The taps of a `relax.image.resize2d` by axes; None if they are left to TVM."""
     data, attrs, size = call.args[0], call.attrs, call.args[1]
     layout = str(attrs.layout)
     mode = str(attrs.coordinate_transformation_mode)

@@ -71,7 +71,7 @@ def _axes(call: Expr) -> list[int]:
 
 
 def _split(call: Expr, target: Target) -> tuple[int, int] | None:
-    """The axis of which threads share the parts, and how many there are; None where none need."""
+    """The axis of which threads share the parts, and how many there are; None if none need."""
     extents, axes = shape(call.args[0]), _axes(call)
     kept = prod(extent for axis, extent in enumerate(extents) if axis not in axes)
     even = kept % target.threads == 0 or kept >= _EVEN * target.threads

@@ -81,7 +81,7 @@ class LogAdvice:
         """The kernel with the least time, where it is clearly below that of the first.
 
         Only times of one machine, taken by the same tools with the caches in the same state, are
-        compared; None where the first, or every other one, has none.
+        compared; None if the first, or every other one, has none.
         """
         times = [self._time(workload, among.mode) for workload in among.workloads]
         first = times[0]
@@ -112,7 +112,7 @@ class LogAdvice:
         return (answer.record.target, answer.record.toolchain), median(answer.record.seconds)
 
     def check(self) -> None:
-        """Raise MissingRecordError where a frozen compilation lacks records."""
+        """Raise MissingRecordError if a frozen compilation lacks records."""
         if self.frozen and self.missing:
             raise missing_records(f"tuning log {self.log.name}", self.missing)
 
@@ -134,5 +134,5 @@ def missing_records(source: str, kernels: list[str]) -> MissingRecordError:
     more = f" and {len(kernels) - _SHOWN} more" if len(kernels) > _SHOWN else ""
     return MissingRecordError(
         f"{source} lacks records of {len(kernels)} kernels: {named}{more}"
-        " (`hybridc log explain-miss` tells why)"
+        " (`hybridc log explain-miss` explains why)"
     )

@@ -28,7 +28,7 @@ def latest(log: TuningLog, workload: str | None, limit: int) -> list[Record]:
 def find(log: TuningLog, digits: str, kind: str | None = None) -> Described:
     """What the key that begins with these digits stands for.
 
-    A record's key finds nothing: a record says itself what it is.  Raises InputError where no key
+    A record's key finds nothing: a record says itself what it is.  Raises InputError if no key
     or more than one begins so.
     """
     if not _SHORTEST <= len(digits) <= KEY_DIGITS or set(digits) - set("0123456789abcdef"):

@@ -38,7 +38,7 @@ def parse(text: str) -> URL:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise LogError(f"{hidden(text)!r} is no URL of a tuning log") from None
+        raise LogError(f"{hidden(text)!r} is not the URL of a tuning log") from None
     if url.drivername in ("postgresql", "postgres", _POSTGRESQL):
         return url.set(drivername=_POSTGRESQL)
     if url.drivername == "sqlite" and url.database:
@@ -65,7 +65,7 @@ def name_of(url: URL) -> str:
 def connect(url: URL, readonly: bool = False) -> tuple[Engine, bool]:
     """Open or create a log; say also whether it can only be read.
 
-    Raises LogError where that fails; what stands there is not touched then.
+    Raises LogError if that fails; what stands there is not touched then.
     """
     name = name_of(url)
     if url.drivername != "sqlite":
@@ -103,7 +103,7 @@ def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:
         if _is_log(engine, name):
             return engine
         if readonly:
-            raise LogError(f"tuning log {name} is empty and can only be read")
+            raise LogError(f"tuning log {name} is empty and read-only")
         with engine.connect().execution_options(writes=True) as connection, connection.begin():
             if engine.dialect.name == "postgresql":
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_CREATION})")
@@ -117,7 +117,7 @@ def _prepared(engine: Engine, name: str, readonly: bool) -> Engine:
 def _is_log(engine: Engine, name: str) -> bool:
     """Whether the tables are there.
 
-    Raises LogError where they are of another version, or a file holds tables of somebody else.
+    Raises LogError if they are of another version, or a file holds tables of somebody else.
     """
     with engine.connect() as connection:
         tables = set(inspect(connection).get_table_names())
@@ -125,7 +125,7 @@ def _is_log(engine: Engine, name: str) -> bool:
             _check_version(connection, name)
             return True
     if tables and engine.dialect.name == "sqlite":
-        raise LogError(f"{name} is a database, but no tuning log; {_LEFT}")
+        raise LogError(f"{name} is a database, but not a tuning log; {_LEFT}")
     return False
 
 
@@ -151,7 +151,7 @@ def _postgresql(url: URL) -> Engine:
 def _sqlite(path: Path, readonly: bool) -> tuple[Engine, bool]:
     exists = path.exists()
     if not exists and readonly:
-        raise LogError(f"there is no tuning log {path}; `hybridc tune MODEL` makes one")
+        raise LogError(f"there is no tuning log {path}; `hybridc tune MODEL` creates one")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -196,14 +196,14 @@ def _check_file(path: Path) -> None:
         if not path.exists():
             return
         if not path.is_file():
-            raise LogError(f"tuning log {path} is no regular file")
+            raise LogError(f"tuning log {path} is not a regular file")
         with path.open("rb") as stream:
             head = stream.read(_HEADER)
         size = path.stat().st_size
     except OSError as error:
         raise LogError(f"cannot read tuning log {path}: {reason(error)}") from error
     if not head.startswith(_MAGIC[: len(head)]):
-        raise LogError(f"{path} is no tuning log: its content is of another kind; {_LEFT}")
+        raise LogError(f"{path} is not a tuning log: its content is something else; {_LEFT}")
     journal = path.with_name(f"{path.name}-wal")
     pending = journal.exists() and journal.stat().st_size > 0  # what is there is not all there is
     if head and not pending and size < (whole := _whole(head)):

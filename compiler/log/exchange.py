@@ -41,7 +41,7 @@ FORMS = (
 
 
 def form_of(path: Path) -> Form:
-    """The form that a path asks for.  Raises InputError where it asks for none."""
+    """The form that a path asks for.  Raises InputError if it asks for none."""
     if path.is_dir():
         return FORMS[-1]
     for form in FORMS:

@@ -45,7 +45,7 @@ class Described:
 def of_kernel(func: PrimFunc) -> Described:
     """The workload of a kernel that no rule has scheduled.
 
-    Raises PassError where the kernel holds what the canonical form has no words for.
+    Raises PassError if the kernel holds what the canonical form has no words for.
     """
     return Described.of("workload", workload.form(func))
 

@@ -22,7 +22,7 @@ class Nearest:
 
 
 def nearest(log: TuningLog, wanted: Described) -> Nearest | None:
-    """The kernel of the same kind whose sizes are nearest, or None where there is none."""
+    """The kernel of the same kind whose sizes are nearest, or None if there is none."""
     best = next(iter(of_kind(log, wanted)), None)
     return Nearest(best, tuple(_differences(best, wanted))) if best else None
 

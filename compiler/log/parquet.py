@@ -32,18 +32,20 @@ def write(path: Path, log: TuningLog, faults: Faults) -> int:
 
 
 def read(path: Path, faults: Faults) -> Iterator[Described | Record]:
-    """Read what `write` wrote.  Raises InputError where the file is no such table."""
+    """Read what `write` wrote.  Raises InputError if the file is no such table."""
     arrow, tables = _libraries()
     try:
         with tables.ParquetFile(path) as file:
             if not {*FIELDS} <= {*file.schema_arrow.names}:
-                raise InputError(f"{path} holds a table, but none of records")
+                raise InputError(f"{path} contains a table, but not of records")
             seen: set[str] = set()
             for batch in file.iter_batches(_ROWS):
                 for row in batch.to_pylist():
                     yield from _items(row, seen, faults)
     except arrow.ArrowException as error:
-        raise InputError(f"{path} is no Parquet file, or damaged: {first_line(error)}") from error
+        raise InputError(
+            f"{path} is not a Parquet file, or is damaged: {first_line(error)}"
+        ) from error
 
 
 def _libraries() -> tuple[Any, Any]:

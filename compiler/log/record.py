@@ -129,7 +129,7 @@ def _keys(record: Record) -> str | None:
     for name in ("workload", "target", "toolchain"):
         value: object = getattr(record, name)
         if not isinstance(value, str) or len(value) != KEY_DIGITS or set(value) - _DIGITS:
-            return f"{name} is no key of {KEY_DIGITS} hexadecimal digits: {value!r:.40}"
+            return f"{name} is not a key of {KEY_DIGITS} hexadecimal digits: {value!r:.40}"
     return None
 
 
@@ -137,17 +137,17 @@ def _texts(record: Record) -> str | None:
     for name in ("rule", "mode", "who"):
         value: object = getattr(record, name)
         if not isinstance(value, str) or not 0 < len(value) <= _TEXT or not value.isprintable():
-            return f"{name} is no text of 1 to {_TEXT} printable characters: {value!r:.40}"
+            return f"{name} is not a text of 1 to {_TEXT} printable characters: {value!r:.40}"
     trace = record.trace
     if not _is(trace, str) or "\0" in trace:
-        return f"trace is no text: {record.trace!r:.40}"
+        return f"trace is not text: {record.trace!r:.40}"
     return None
 
 
 def _point(record: Record) -> str | None:
     point = record.point
     if not _is(point, Mapping):
-        return f"point is no mapping of knobs: {point!r:.40}"
+        return f"point is not a mapping of knobs: {point!r:.40}"
     for knob, value in point.items():
         if not _is(knob, str) or not _whole(value):
             return f"point gives no whole number to a knob: {knob!r:.40} = {value!r:.40}"
@@ -170,7 +170,7 @@ def _rest(record: Record) -> str | None:
         return f"verdict is one of {', '.join(Verdict)}, not {record.verdict!r:.40}"
     if not _duration(record.when):
         return f"when is no Unix time: {record.when!r:.40}"
-    return None if _whole(record.seed) else f"seed is no whole number: {record.seed!r:.40}"
+    return None if _whole(record.seed) else f"seed is not a whole number: {record.seed!r:.40}"
 
 
 _CHECKS = (_keys, _texts, _point, _rest, _times)

@@ -79,7 +79,7 @@ def from_record(record: Record, series_id: int) -> dict[str, Any]:
 def to_record(row: Any) -> Record:
     """Read a row of `select_records`.
 
-    Raises InputError where the row holds no record, or another one than was written.
+    Raises InputError if the row holds no record, or another one than was written.
     """
     try:
         data = {
@@ -91,10 +91,10 @@ def to_record(row: Any) -> Record:
         }
         found = recording.from_json(data)
     except (AttributeError, TypeError, ValueError, InputError) as error:
-        raise InputError(f"row {row.id} of the log holds no record: {error}") from None
+        raise InputError(f"row {row.id} of the log is not a record: {error}") from None
     median = statistics.median(found.seconds) if found.seconds else None
     if found.key != row.key.hex() or row.median != median:
-        raise InputError(f"row {row.id} of the log was altered: it does not fit its key")
+        raise InputError(f"row {row.id} of the log was altered: it does not match its key")
     return found
 
 
@@ -120,7 +120,7 @@ def from_described(described: Described) -> dict[str, Any]:
 
 
 def description(row: Any) -> Described | None:
-    """Read a row of `descriptions`; None where it does not fit its key."""
+    """Read a row of `descriptions`; None if it does not fit its key."""
     try:
         found = Described.of(row.kind, json.loads(row.data))
     except (TypeError, ValueError):

@@ -47,9 +47,9 @@ class Added:
     faults: Faults
 
     def check(self, log: str) -> None:
-        """Raise LogError where a log of this name skipped a record."""
+        """Raise LogError if a log of this name skipped a record."""
         if self.faults.count:
-            raise LogError(f"tuning log {log} takes no such record: {self.faults.reasons[0]}")
+            raise LogError(f"tuning log {log} does not accept the record: {self.faults.reasons[0]}")
 
     def __add__(self, other: "Added") -> "Added":
         """Both together."""
@@ -62,7 +62,7 @@ class Added:
 class TuningLog:
     """An open log; `name` is its path or URL, for people.
 
-    Every method raises LogError where the database fails; nothing that was added is lost then.
+    Every method raises LogError if the database fails; nothing that was added is lost then.
     `rules` are the rules that records may name; None takes any.
     """
 
@@ -91,7 +91,7 @@ class TuningLog:
     def writing(self) -> Generator[Connection]:
         """A transaction: all of it is kept, or where anything is raised, nothing."""
         if self.readonly:
-            raise LogError(f"tuning log {self.name} can only be read")
+            raise LogError(f"tuning log {self.name} is read-only")
         with connect.guarded(self.name):
             writer = self.engine.connect().execution_options(writes=True)
             with writer as connection, connection.begin():

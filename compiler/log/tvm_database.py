@@ -28,7 +28,7 @@ _TOOLS = Described.of("toolchain", {"tvm": "unknown", "source": "a database of T
 def read(path: Path, faults: Faults) -> Iterator[Described | Record]:
     """The records of a database whose traces replay on their workloads."""
     if not (path / _RECORDS).is_file() or not (path / _WORKLOADS).is_file():
-        raise InputError(f"{path} holds no database of TVM: {_WORKLOADS} and {_RECORDS}")
+        raise InputError(f"{path} does not contain a TVM database: {_WORKLOADS} and {_RECORDS}")
     moment = (path / _RECORDS).stat().st_mtime
     yield _TOOLS
     workloads: list[_Workload | None] = []
@@ -63,7 +63,7 @@ def write(path: Path, log: TuningLog, faults: Faults) -> int:
 
 
 def module_of(record: Record) -> str:
-    """The key of the module that a record's trace is for; empty where it has none."""
+    """The key of the module that a record's trace is for; empty if it has none."""
     if record.rule != GENERIC:
         return ""
     try:
@@ -75,7 +75,7 @@ def module_of(record: Record) -> str:
 class _Workload:
     """A workload of a database: TVM's own object, and the two descriptions of it.
 
-    Raises InputError where the line is none.
+    Raises InputError if the line is none.
     """
 
     def __init__(self, line: Any) -> None:
@@ -89,7 +89,7 @@ class _Workload:
         except HybridcError:
             raise
         except Exception as error:  # TVM raises errors of many kinds
-            raise InputError(f"a workload of TVM cannot be read: {described(error)}") from None
+            raise InputError(f"a TVM workload cannot be read: {described(error)}") from None
         self.module = Described.of("module", line)
 
     def replays(self, data: Any) -> bool:
@@ -120,7 +120,7 @@ def _items(
         place, data = line
         workload = workloads[place] if 0 <= place < len(workloads) else None
         if workload is None:
-            raise InputError(f"a record of TVM is for workload {place}, which cannot be read")
+            raise InputError(f"a TVM record is for workload {place}, which cannot be read")
         if not workload.replays(data):
             raise InputError(f"a record's trace does not fit workload {place}")
         target = _target(data[2])

@@ -102,7 +102,7 @@ def _expendable(connection: Connection) -> Iterator[_Choice]:
 
 
 def _bounds(choice: Sequence[Any]) -> tuple[float, float]:
-    """Between which seconds lies the time by which a choice may win; infinite where it cannot."""
+    """Between which seconds lies the time by which a choice may win; infinite if it cannot."""
     medians = [row.median for row in choice if row.verdict == "ok" and row.median is not None]
     if not medians or any(row.verdict == "wrong" for row in choice):
         return inf, inf

@@ -31,7 +31,7 @@ class DamagedError(Exception):
 
     def __init__(self, row: int, reason: object) -> None:
         self.row = row
-        super().__init__(f"row {row} of the log holds no record: {reason}")
+        super().__init__(f"row {row} of the log is not a record: {reason}")
 
 
 @dataclass(eq=False)
@@ -53,7 +53,7 @@ class Measured:
 
     @cached_property
     def seconds(self) -> tuple[float, ...]:
-        """The samples.  Raises DamagedError where there are none."""
+        """The samples.  Raises DamagedError if there are none."""
         try:
             return tuple(map(float, json.loads(self.text)))
         except (TypeError, ValueError) as error:
@@ -116,7 +116,7 @@ def contested(visits: Sequence[float]) -> bool:
 def choices(measured: Iterable[Measured]) -> list[Choice]:
     """Pool what was measured of each choice, fastest first; one that was ever wrong is none.
 
-    Raises DamagedError where samples that are needed cannot be read.
+    Raises DamagedError if samples that are needed cannot be read.
     """
     groups: dict[int, list[Measured]] = {}
     for each in measured:

@@ -79,7 +79,7 @@ _CODES = MappingProxyType(
 def form(func: PrimFunc) -> Form:
     """The canonical form of a kernel that no rule has scheduled.
 
-    Raises PassError where the kernel holds a kind of node that the form has no words for.
+    Raises PassError if the kernel holds a kind of node that the form has no words for.
     """
     walk = _Walk(any(_dtype(param) in _BYTES for param in func.params))
     return ["kernel", VERSION, [walk(param) for param in func.params], walk(func.body)]

@@ -165,7 +165,7 @@ def compare(  # noqa: PLR0913 - what is compared, and who is told
 
     Each turn goes on the timeline.
 
-    Raises InputError where none is left, PeerError where one fails after it had loaded.
+    Raises InputError if none is left, PeerError if one fails after it had loaded.
     """
     left_out = dict(skipped or {})
     with ExitStack() as stack:

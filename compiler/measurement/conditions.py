@@ -70,7 +70,7 @@ class Conditions:
 
     @classmethod
     def of_json(cls, fields: Mapping[str, Any]) -> "Conditions":
-        """What `to_json` told.  Raises KeyError, TypeError or ValueError where it is no such."""
+        """What `to_json` told.  Raises KeyError, TypeError or ValueError if it is no such."""
         return cls(
             busy=float(fields["busy_cores"]),
             free=int(fields["free_cores"]),

@@ -45,7 +45,7 @@ class Peer(ABC):
     def versions(cls) -> Mapping[str, str]:
         """The versions of the peer's packages.
 
-        Raises PackageNotFoundError where one is not installed.
+        Raises PackageNotFoundError if one is not installed.
         """
         return {package: version(package) for package in cls.packages}
 
@@ -63,7 +63,7 @@ def peers() -> Catalogue[Peer]:
 def renamed(feed: Feed, names: Sequence[str]) -> Feed:
     """The feed by the names that a model file has, which another exporter may have chosen.
 
-    Names that differ are matched in order.  Raises InputError where the numbers differ.
+    Names that differ are matched in order.  Raises InputError if the numbers differ.
     """
     if set(names) == set(feed):
         return feed

@@ -43,7 +43,7 @@ class KernelTime:
         return self.flops * self.calls / self.seconds if self.seconds else 0.0
 
     def roofline(self, most: Peaks) -> float | None:
-        """Share of what the roofline allows; None where neither FLOPs nor bytes are known.
+        """Share of what the roofline allows; None if neither FLOPs nor bytes are known.
 
         It is above 1 where a kernel waits for memory by its count, but finds its data in a cache.
         """

@@ -51,7 +51,7 @@ class Worker:
         )
 
     def sample(self, seconds: float, warmup: float) -> Samples:
-        """Take one turn's samples.  Raises PeerError where the call fails."""
+        """Take one turn's samples.  Raises PeerError if the call fails."""
         return Samples(tuple(self._ask({"seconds": seconds, "warmup": warmup})["seconds"]))
 
     def _ask(self, request: Json) -> Mapping[str, Any]:

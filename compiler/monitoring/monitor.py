@@ -38,7 +38,7 @@ SOURCES: Mapping[str, Make] = MappingProxyType(
 
 
 def interval(text: str) -> float:
-    """Read an interval in seconds.  Raises InputError where it is none, or out of bounds."""
+    """Read an interval in seconds.  Raises InputError if it is none, or out of bounds."""
     seconds = parse_duration(text)
     if not _LEAST <= seconds <= _MOST:
         bounds = f"{format_duration(_LEAST)} to {_MOST / 3600:.0f} h"
@@ -85,7 +85,7 @@ class Monitor:
         self.stop()
 
     def stop(self) -> None:
-        """Take a last reading and end; harmless where it has ended."""
+        """Take a last reading and end; harmless if it has ended."""
         self._done.set()
         self._thread.join()
 

@@ -56,7 +56,7 @@ class Observer:
     _seen: Monitored | None = None
 
     def monitored(self) -> Monitored | None:
-        """End monitoring, and tell what was seen; None where nobody asked for it."""
+        """End monitoring, and tell what was seen; None if nobody asked for it."""
         if self.monitor is not None and self._seen is None:
             found = self.monitor.result()
             marks = _marks(self.timeline, found.began)
@@ -65,7 +65,7 @@ class Observer:
 
 
 def check(wishes: Wishes) -> None:
-    """Raise InputError where what is wished cannot be done, before anything takes time."""
+    """Raise InputError if what is wished cannot be done, before anything takes time."""
     interval(wishes.monitor_interval)
     if wishes.trace is not None:
         trace.check(wishes.trace)

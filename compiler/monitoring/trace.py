@@ -22,12 +22,12 @@ Event = dict[str, Any]
 
 
 def check(path: Path) -> None:
-    """Raise InputError where no trace can be written to `path`, before anything takes time."""
+    """Raise InputError if no trace can be written to `path`, before anything takes time."""
     check_place("--trace", path, "trace.json")
 
 
 def write(path: Path, timeline: Timeline, monitored: Monitored | None = None) -> None:
-    """Write the trace whole or not at all.  Raises OSError where the system refuses."""
+    """Write the trace whole or not at all.  Raises OSError if the system refuses."""
     with replacing(path) as stream:
         stream.write(json.dumps(events(timeline, monitored), allow_nan=False).encode())
 

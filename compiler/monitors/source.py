@@ -25,7 +25,7 @@ class Channel:
 
 
 class Source(Protocol):
-    """Reads some numbers at once; making one raises AbsentError where the machine has none."""
+    """Reads some numbers at once; making one raises AbsentError if the machine has none."""
 
     @property
     def channels(self) -> Sequence[Channel]:
@@ -35,7 +35,7 @@ class Source(Protocol):
     def read(self, seconds: float) -> Sequence[float | None]:
         """The numbers now; `seconds` have passed since the reading before (0 at the first).
 
-        None where a number cannot be told just now.
+        None if a number cannot be told just now.
         """
         ...
 

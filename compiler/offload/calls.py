@@ -24,12 +24,12 @@ class Offload:
 
     @classmethod
     def of_json(cls, fields: object) -> "Offload":
-        """Read what `to_json` wrote.  Raises ArtifactError where it is anything else."""
+        """Read what `to_json` wrote.  Raises ArtifactError if it is anything else."""
         match fields:
             case {"name": str(name), "backend": str(backend), "subgraph": dict(graph)}:
                 return cls(name, backend, Subgraph.of_json(graph))
             case _:
-                raise ArtifactError(f"the manifest describes no kernel by {fields!r:.60}")
+                raise ArtifactError(f"the manifest describes a kernel wrongly: {fields!r:.60}")
 
 
 def versions(offloads: Sequence[Offload], plugins: Sequence[Path] = ()) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Calls:
     """What compiled code calls for the kernels of an artifact.
 
     `plugins` are files that hold backends beside those that are installed.  `failure` is the error
-    of a call that raised one: of that TVM keeps the text alone.  Raises ArtifactError where a
+    of a call that raised one: of that TVM keeps the text alone.  Raises ArtifactError if a
     library is missing.
     """
 

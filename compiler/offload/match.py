@@ -153,7 +153,7 @@ def _vars(bindings: Sequence[Any]) -> set[Any]:
 
 
 def described(bindings: Sequence[Any]) -> Found | None:
-    """The subgraph that bindings compute; None where sizes are open or an operand is no tensor."""
+    """The subgraph that bindings compute; None if sizes are open or an operand is no tensor."""
     numbers: dict[Any, int] = {}
     operands: list[Operand] = []
     exprs: list[Expr] = []

@@ -14,8 +14,8 @@ from hybridc.compiler.orchestration.candidates import Candidate
 from hybridc.compiler.orchestration.decisions import FAILED, ROLLED_BACK, UNCHANGED, Decision
 from hybridc.compiler.orchestration.gains import Facts
 from hybridc.compiler.orchestration.judging import cost
-from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage, allows_loss
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.units import format_size
 
 
@@ -86,7 +86,7 @@ def of_samples(contract: Contract, measured: Measured, count: int, data: str) ->
         return []
     samples = "1 sample is" if count == 1 else f"{count} samples are"
     return [
-        f"{samples} too few to be sure of {listed(doubtful)} ({data}): give more by --calibration"
+        f"{samples} too few to be sure of {listed(doubtful)} ({data}): give more with --calibration"
         " or --validation"
     ]
 
@@ -119,7 +119,7 @@ def _weightless(contract: Contract, facts: Callable[[], Facts | None]) -> list[s
     known = None if contract.max_size is None else facts()
     if known is None or contract.max_size is None or known.code <= contract.max_size:
         return []
-    return [f"no precision is so small: {format_size(known.code)} are no weights"]
+    return [f"no precision is that small: {format_size(known.code)} are not weights"]
 
 
 def _found(clause: Clause) -> str:

@@ -40,10 +40,11 @@ _SETTLED = 4
 
 @dataclass(frozen=True)
 class Outcome:
-    """An artifact, how it came to be, and a sentence for each limit that it does not keep.
+    """An artifact, its report and measurements, and a sentence for each limit that it breaks.
 
-    `sensitive` are the products of a quantised model, and what each loses by it; it took so many
-    `seconds` to make, if anybody counted, and so many seconds of the budget are `left`, if any end.
+    `sensitive` are the products of a quantised model, with the error that each causes.  `seconds`
+    is how long it took to make (0 if that was not measured), and `left` what remains of the budget
+    (None if there is none).
     """
 
     artifact: Artifact
@@ -55,14 +56,14 @@ class Outcome:
     left: float | None = None
 
     def decided(self, advice: tuple[str, ...], stages: Sequence[Stage], **found: Any) -> "Outcome":
-        """The same with what would have helped, all the time, and what the report was lacking."""
+        """The same with advice (if a limit is broken), all stages, and further report fields."""
         report = replace(self.report, stages=tuple(stages), **found)
         artifact = replace(self.artifact, report=report.lasting())
         broken = (*self.broken, *advice) if self.broken else ()
         return replace(self, report=report, artifact=artifact, broken=broken)
 
     def retimed(self, samples: Samples, contract: Contract) -> "Outcome":
-        """The same after its calls were timed anew."""
+        """The same with new timings of its calls."""
         measured = replace(self.measured, **certify.rates(samples, contract))
         certificate = certify.retimed(self.artifact.certificate, measured, samples, contract)
         report = replace(self.report, latency=samples)
@@ -71,9 +72,9 @@ class Outcome:
         return replace(self, artifact=artifact, report=report, measured=measured, broken=broken)
 
     def sized(self, contract: Contract) -> "Outcome":
-        """The same with the size of the file, of which report and certificate are a part.
+        """The same with the size of the file, which includes report and certificate.
 
-        The certificate tells the size, so that it is told anew until telling changes nothing.
+        The certificate contains the size, so it is written again until the size stays the same.
         """
         if contract.max_size is None:
             return self
@@ -90,7 +91,7 @@ class Outcome:
         return replace(found, broken=(*contract.judge(found.measured), *advice))
 
     def watched(self, monitored: Monitored | None) -> "Outcome":
-        """The same with what a monitor saw; the artifact keeps the figures without the curves."""
+        """The same with a monitor's samples; the artifact keeps the figures without the curves."""
         if monitored is None:
             return self
         kept = {**self.artifact.report, "monitor": monitored.brief()}
@@ -101,15 +102,15 @@ class Outcome:
 def attempt(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
     """Compile, verify and measure.
 
-    Where the answer is wrong, once more with nothing that rounds differently.
+    If the answer is wrong, compile again with passes that round as the model does.
     """
     return judge(draft(trial, plan, make, clock), trial, plan, make, clock)
 
 
 def judge(made: Draft, trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
-    """Verify and measure a draft, compiled again where its answer is wrong.
+    """Verify and measure a draft; if its answer is wrong, compile it again.
 
-    A quantised one then with fewer products in 8 bits, others exactly.
+    A quantised model then has fewer products in 8 bits, and others are compiled exactly.
     """
     model = trial.model
     try:
@@ -132,7 +133,7 @@ def _once(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Outcome:
 
 
 def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outcome]) -> Outcome:
-    """The same with the most sensitive products as they were, so that the answer is right."""
+    """The same without quantising the most sensitive products, so that the answer is right."""
     broken = Broken(Measured(), error.lowered)
     found = narrowing.narrow(plan.options, broken, lambda changed: attempt(plans.plan(changed)))
     if found is None:
@@ -145,8 +146,8 @@ def _narrowed(error: ImpreciseError, plan: Plan, attempt: Callable[[Plan], Outco
 def draft(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft:
     """Rewrite and build.
 
-    Nothing is measured, but for tuning and for backends where the options ask for these; what
-    libraries computed faster one by one stays only where the whole model is faster with them.
+    Nothing is measured except by tuning and for backends, if the options ask for these.  Libraries
+    that are faster kernel by kernel are used only if the whole model is faster with them.
     """
     made = _drafted(trial, plan, make, clock)
     if not plan.backends or plan.options.lock is not None:
@@ -201,9 +202,9 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
 
 
 def lowered(trial: Trial, plan: Plan) -> Lowered:
-    """What quantisation takes of a model, found anew by the passes up to it; nothing is built.
+    """What quantisation lowers in a model, found by running the passes up to it; nothing is built.
 
-    Raises PassError where nothing is quantised.
+    Raises PassError if nothing is quantised.
     """
     names = [plugin.name_of(type(step)) for step in plan.steps]
     ranges = trial.data.calibration if trial.data else None
@@ -218,7 +219,7 @@ def lowered(trial: Trial, plan: Plan) -> Lowered:
 
 
 def _resources(context: Context, built: Built, target: Target) -> tuple[Mapping[str, Any], ...]:
-    """What each launch takes of a GPU; nothing on a CPU."""
+    """The GPU resources of each launch; empty for a CPU."""
     if target.gpu is None:
         return ()
     made = [Launch.read(told) for record in context.kernels for told in record.launches]
@@ -229,7 +230,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
     trial = trial.unseen() if plan.calibrates else trial
     model, artifact = trial.model, made.artifact
     terms = _terms(trial, plan, made, clock)
-    check = partial(clock.purse.check, "sensitivity is measured")
+    check = partial(clock.time_budget.check, "sensitivity is measured")
     sensitive = made.sensitive and made.sensitive.on(trial.feeds, model.inputs, check)
     try:
         examined = examine(artifact, trial, terms, made.memory.peak, clock.stage)
@@ -246,7 +247,7 @@ def _examined(made: Draft, trial: Trial, plan: Plan, clock: Clock) -> Outcome:
 
 
 def _by_host(model: Model, target: Target) -> tuple[str, ...]:
-    """What a part that ONNX Runtime computes costs a model on a GPU."""
+    """A note on regions of a model for a GPU: they cost copies to the host and back."""
     if target.gpu is None or not model.regions:
         return ()
     count = len(model.regions)
@@ -266,7 +267,7 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
         made.precision,
         options.seed,
         options.timed,
-        clock.purse,
+        clock.time_budget,
         calibrated=data.calibrated if data and plan.calibrates else None,
     )
 
@@ -274,7 +275,7 @@ def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
 def _rewrite(
     trial: Trial, plan: Plan, context: Context, make: MakeAdviser, clock: Clock
 ) -> IRModule:
-    """Run the passes; what each took becomes a stage."""
+    """Run the passes; the time of each becomes a stage of the report."""
     options, timing = plan.options, Timing(clock.timeline)
     instruments: list[pipeline.Instrument] = [clock]
     if options.dump_ir is not None:

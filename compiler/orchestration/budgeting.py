@@ -1,4 +1,4 @@
-"""How the time of a compilation goes to its stages, by the mode, and what is expected of them."""
+"""How the time of a compilation is divided among its stages, by mode and expected gain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,20 +11,20 @@ from hybridc.compiler.orchestration.bandit import Bandit
 from hybridc.compiler.orchestration.components import EXACT
 from hybridc.compiler.orchestration.experienced import Experienced, Past
 from hybridc.compiler.orchestration.gains import Analysis, Facts, Gain, Predictor
-from hybridc.compiler.orchestration.purse import OutOfTimeError, Purse
 from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError, TimeBudget
 from hybridc.compiler.units import format_duration
 
 # Turns that the mode `dynamic` cuts tuning into, so that others may come between them.
 TURNS = 4
-# What is kept of a share to build and measure with, before anybody knows how long that takes.
+# The part of a share that is reserved for building and measuring until their time is known.
 _RESERVE = 0.2
 _UNKNOWN = Facts((), Roofs({FULL: 1.0}, 1.0, 1.0, 0, (), "nothing"))
 
 
 @dataclass
 class Budgeting:
-    """Divides the purse among components, and remembers what each of them gained.
+    """Divides the time budget among components, and remembers what each of them gained.
 
     `stages` are all that may be tried.  `past` are rows of earlier compilations; `learnt` collects
     those of this one.
@@ -32,7 +32,7 @@ class Budgeting:
 
     options: Options
     stages: Sequence[Stage]
-    purse: Purse
+    time_budget: TimeBudget
     past: Sequence[Past] = ()
     learnt: list[Past] = field(default_factory=list[Past])
 
@@ -54,12 +54,12 @@ class Budgeting:
         )
 
     def begin(self, facts: Callable[[], Facts | None], seconds: float) -> None:
-        """Hear of the first stage: what finds out about the model now, and how long it took."""
+        """Note how long the first stage took, and the function that now analyses the model."""
         self._ask, self._seconds = facts, seconds
 
     @property
     def _facts(self) -> Facts:
-        """What is known of the model, found out when it is needed: for that takes its time."""
+        """What is known about the model; analysed on first use, since that takes time."""
         if self._seconds is None:
             return _UNKNOWN
         if self._known is None:
@@ -68,13 +68,13 @@ class Budgeting:
 
     @property
     def _typical(self) -> float:
-        """Seconds that a stage takes, as far as anybody knows."""
+        """The expected seconds of a stage."""
         return 0.0 if self._seconds is None else max(self._seconds, self._facts.seconds)
 
     def predict(self, stage: Stage) -> Gain:
-        """What a stage is expected to gain on what stands.
+        """The expected gain of a stage over the best so far.
 
-        Another precision takes the place of that one, and what it gained is lost.
+        A precision replaces the one that stands, whose gain is lost.
         """
         return self._on_top(stage, self._predictor.predict(stage, self._facts))
 
@@ -82,13 +82,13 @@ class Budgeting:
         return replace(gain, mean=gain.mean - self._lowered) if stage.lossy else gain
 
     def told(self, stage: Stage) -> Mapping[str, Any] | None:
-        """The prediction for the report, where somebody asks for it; none for the first stage."""
+        """The prediction for the report, if the options ask for it; None for the first stage."""
         asked = self._tells and stage.component != EXACT
         return self.predict(stage).to_json() if asked else None
 
     def lacking(self, stage: Stage, pending: Sequence[Stage]) -> str:
-        """Why there is no time for a stage; empty where there is."""
-        left = self.purse.left
+        """Why there is no time for a stage; empty if there is."""
+        left = self.time_budget.left
         if left is None:
             return ""
         if left == 0.0:
@@ -101,11 +101,11 @@ class Budgeting:
         return ""
 
     def limited(self, options: Options, stage: Stage, left: Sequence[Stage]) -> Options:
-        """Bound the tuning of a stage by what its component may spend.
+        """Limit the tuning of a stage to its component's share.
 
-        Raises OutOfTimeError where that is nothing.
+        Raises OutOfTimeError if that is nothing.
         """
-        if options.tuning is None or self.purse.left is None:
+        if options.tuning is None or self.time_budget.left is None:
             return options
         share = self._share(stage, left)
         allowed = share - (self._typical or _RESERVE * share)
@@ -116,18 +116,18 @@ class Budgeting:
         return replace(options, tuning=replace(options.tuning, budget=f"{seconds:.3f}s"))
 
     def _share(self, stage: Stage, left: Sequence[Stage]) -> float:
-        """The seconds that a stage may take, of what is left to all."""
+        """The seconds that a stage may take, of what is left for all."""
         steering = self.options.steering
         if steering.strategy == "hierarchical":
             levels = {each.level for each in left if each.level in steering.levels}
-            self.purse.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
-            return self.purse.allowance(stage.level, levels) or 0.0
+            self.time_budget.weights = steering.level_weights or dict.fromkeys(levels, 1.0)
+            return self.time_budget.allowance(stage.level, levels) or 0.0
         pending = {each.component for each in left}
         if self._bandit is not None:  # it gives whole turns
-            rest = self.purse.left or 0.0
+            rest = self.time_budget.left or 0.0
             return rest / TURNS if stage.component == "neural" else rest
-        self.purse.weights = self.weights(sorted(pending))
-        return self.purse.allowance(stage.component, pending) or 0.0
+        self.time_budget.weights = self.weights(sorted(pending))
+        return self.time_budget.allowance(stage.component, pending) or 0.0
 
     def weights(self, components: Sequence[str]) -> dict[str, float]:
         """The weights of components by the mode; they sum to 1."""
@@ -135,7 +135,7 @@ class Budgeting:
         return modes.weights(steering.mode, components, steering.weights, self._hopes(components))
 
     def _hopes(self, components: Sequence[str]) -> dict[str, float]:
-        """What each component is expected to gain on the first stage by the best of its own."""
+        """The expected gain of each component's best stage over the first stage."""
         hopes = dict.fromkeys(components, 0.0)
         if self.options.steering.mode != modes.INTELLIGENT:  # nobody asks for them
             return hopes
@@ -148,7 +148,7 @@ class Budgeting:
     def choose(self, left: Sequence[Stage]) -> Stage | None:
         """The next stage: the first, or in the mode `dynamic` the one that the bandit draws.
 
-        Of each component its next one is offered.
+        The bandit chooses among the next stages of all components.
         """
         if not left or self.options.steering.mode != modes.DYNAMIC:
             return next(iter(left), None)
@@ -169,9 +169,9 @@ class Budgeting:
         kept: bool,
         disturbed: bool = False,
     ) -> None:
-        """Hear what a stage gained, None where it was not timed, and how long it took.
+        """Learn what a stage gained (None if it was not timed), and how long it took.
 
-        Of times that were `disturbed` nothing is remembered for other compilations.
+        Nothing is remembered for other compilations from `disturbed` times.
         """
         if self._bandit is not None:
             self._bandit.learn(_arm(stage), (gained or 0.0) if kept else 0.0, seconds)
@@ -185,7 +185,7 @@ class Budgeting:
 
 
 def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
-    """Cut tuning into turns where the mode lets others come between them."""
+    """Cut tuning into turns if the mode interleaves it with other stages."""
     if options.steering.mode != modes.DYNAMIC:
         return list(stages)
     found: list[Stage] = []
@@ -196,7 +196,7 @@ def in_turns(stages: Sequence[Stage], options: Options) -> list[Stage]:
 
 
 def _arm(stage: Stage) -> str:
-    """What a stage teaches something of: turns of tuning of each other, others of themselves."""
+    """The bandit's arm of a stage: one for all turns of tuning, else one per stage."""
     return stage.component if stage.measures else stage.name
 
 

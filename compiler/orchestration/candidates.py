@@ -1,4 +1,4 @@
-"""What a compilation's course works with: candidates, the means to make them, what came of each."""
+"""What a compilation's course works with: candidates, the functions that make them, the results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from hybridc.compiler.quantization.sensitivity import Lowered
 
 
 class Candidate(Protocol):
-    """What compiling gives, as far as decisions need it."""
+    """The part of a compilation's result that decisions need."""
 
     @property
     def measured(self) -> Measured:
@@ -22,7 +22,7 @@ class Candidate(Protocol):
 
     @property
     def sensitive(self) -> Lowered | None:
-        """The products that quantisation may leave out again, where it took any."""
+        """The products that quantisation may leave out again; None if nothing was quantised."""
         ...
 
 
@@ -59,13 +59,13 @@ def _as_it_is(found: Result) -> Result:
 
 @dataclass(frozen=True)
 class Means(Generic[Result]):
-    """What a course works with.
+    """The functions that a course works with; tests replace them by simulations.
 
-    `attempt` compiles, verifies and measures with given options; `prepare` compiles several side by
-    side, so that attempts of them have only to measure; `facts` analyses a result, and `kernels`
-    times its kernels, by their FLOPs; `sensitise` measures what each of its products in less
-    precision does to the output.  `in_turns` measures two results anew, call by call in turns,
-    as far as time goes, and `retimed` a single one.
+    `attempt` compiles, verifies and measures with given options; `prepare` compiles several in
+    parallel, so that attempting them only measures; `facts` analyses a result, and `kernels` times
+    its kernels, by their FLOPs; `sensitise` measures what each product in lower precision does to
+    the output.  `in_turns` measures two results again by alternating their calls, if there is time,
+    and `retimed` a single one.
     """
 
     attempt: Attempt[Result]
@@ -79,11 +79,11 @@ class Means(Generic[Result]):
 
 @dataclass(frozen=True)
 class Tried(Generic[Result]):
-    """A stage that was tried: the options that it made, and what came of them.
+    """A stage that was tried: its options, and its result.
 
-    `failed` is why there is no result.  Where it was narrowed, `whole` is what came of it before,
-    and `told` what was left out.  `gained` is the log-speedup over what stood, by turns where there
-    was doubt.  `predicted` is what was expected of it, if anybody asked.
+    `failed` is why there is no result.  If it was narrowed, `whole` is the result before that, and
+    `told` says what was left out.  `gained` is the log-speedup over the best so far, measured in
+    turns if single measurements left doubt.  `predicted` is the expected gain, if it was asked for.
     """
 
     stage: Stage

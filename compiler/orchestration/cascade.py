@@ -15,15 +15,15 @@ from hybridc.compiler.orchestration.controller import Controller
 from hybridc.compiler.orchestration.course import Course
 from hybridc.compiler.orchestration.decisions import NOT_NEEDED, Decision
 from hybridc.compiler.orchestration.experienced import Past
-from hybridc.compiler.orchestration.purse import Purse
 from hybridc.compiler.orchestration.stages import stages
+from hybridc.compiler.orchestration.time_budget import TimeBudget
 
 
 @dataclass(frozen=True)
 class Cascaded(Generic[Result]):
-    """The best candidate, what was decided on the way, and what would help if it is not enough.
+    """The best candidate, the decisions that led to it, and advice if it breaks the contract.
 
-    `hybrid` tells what each component contributed, and `learnt` what stages gained.
+    `hybrid` is what each component contributed, and `learnt` what each stage gained.
     """
 
     best: Result
@@ -36,7 +36,7 @@ class Cascaded(Generic[Result]):
 def strategy(options: Options) -> Controller:
     """The control strategy that the options name.
 
-    Raises InputError or PluginError where there is none of that name, or an option of it is wrong.
+    Raises InputError or PluginError if its name or one of its options is wrong.
     """
     known, asked = controller.catalogue(options.plugins), options.steering.strategy
     name = asked.partition("{")[0]
@@ -46,13 +46,13 @@ def strategy(options: Options) -> Controller:
 
 
 def check(options: Options) -> None:
-    """Raise what is wrong with the way that stages are chosen, before any of them is tried."""
+    """Raise InputError or PluginError if the options for choosing stages are wrong."""
     chosen = _selected(timed(options))
     selection.ordered(chosen.stages, options.steering.order)
 
 
 def timed(options: Options) -> Options:
-    """The options, with calls timed where the strategy compares by their time."""
+    """The options, with calls timed if the strategy compares times."""
     return replace(options, timed=options.timed or strategy(options).timed)
 
 
@@ -64,24 +64,24 @@ def several(options: Options) -> bool:
 def run(
     options: Options,
     means: Means[Result],
-    purse: Purse | None = None,
+    time_budget: TimeBudget | None = None,
     past: Sequence[Past] = (),
 ) -> Cascaded[Result]:
-    """Try the stages as the control strategy says; a later one that fails is left out.
+    """Try the stages as the control strategy says; a later stage that fails is skipped.
 
-    Raises what the first fails by; where only a lock lacks its kernels, if all do.
+    Raises the error of the first stage; with a lock that lacks its kernels, only if all fail.
     """
     options = timed(options)
     chosen, steering = _selected(options), options.steering
-    purse = purse or Purse(steering.budget)
-    budget = Budgeting(options, chosen.stages, purse, past)
+    time_budget = time_budget or TimeBudget(steering.budget)
+    budget = Budgeting(options, chosen.stages, time_budget, past)
     left = budgeting.in_turns(selection.ordered(chosen.stages, steering.order), options)
     course = Course(options, left, means, budget, list(chosen.decisions))
     strategy(options).run(course)
     for stage in list(course.left):
         course.close(stage, NOT_NEEDED)
     best = course.standing()
-    # What has no stage gets nothing of the budget.
+    # A component without stages has no share of the budget.
     weights = budget.weights(sorted({stage.component for stage in chosen.stages[1:]}))
     found = results(course.decisions, chosen.enabled, weights)
     return Cascaded(

@@ -25,7 +25,7 @@ class ComponentResult:
     """What became of a component.
 
     `verdict` is the best that happened to one of its stages.  `log_speedup` is what its stages took
-    off together; None where nothing was timed.
+    off together; None if nothing was timed.
     """
 
     component: str
@@ -63,7 +63,7 @@ class Hybrid:
 
     @property
     def efficiency(self) -> float | None:
-        """The sum of weight times contribution; None where nothing was timed."""
+        """The sum of weight times contribution; None if nothing was timed."""
         found = [
             each.weight * each.contribution
             for each in self.components
@@ -73,7 +73,7 @@ class Hybrid:
 
     @property
     def fusion_score(self) -> float | None:
-        """Succeeded by enabled components; None where none was enabled."""
+        """Succeeded by enabled components; None if none was enabled."""
         if not self.components:
             return None
         return sum(each.succeeded for each in self.components) / len(self.components)

@@ -39,8 +39,8 @@ from hybridc.compiler.orchestration.judging import (
     noise,
     objection,
 )
-from hybridc.compiler.orchestration.purse import OutOfTimeError
 from hybridc.compiler.orchestration.stages import Stage
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.quantization import narrowing
 from hybridc.compiler.quantization.operator_times import Seconds
 
@@ -131,7 +131,7 @@ class Course(Generic[Result]):
 
     def attempt(self, stage: Stage) -> Tried[Result]:
         """Try a stage on the best so far without a decision; the result holds any error."""
-        options, now = stage.change(self.base), self.budget.purse.now
+        options, now = stage.change(self.base), self.budget.time_budget.now
         predicted = self.budget.told(stage)
         start = now()
         try:
@@ -213,13 +213,13 @@ class Course(Generic[Result]):
         return decision
 
     def cost(self, tried: Tried[Result]) -> float:
-        """What a candidate costs, the less the better; infinite where there is none to use."""
+        """What a candidate costs, the less the better; infinite if there is none to use."""
         if tried.result is None or self.contract.judge_accuracy(tried.result.measured):
             return math.inf
         return cost(self.contract, tried.result.measured)
 
     def standing(self) -> Result:
-        """The best candidate.  Raises MissingRecordError where a lock fits no stage."""
+        """The best candidate.  Raises MissingRecordError if a lock fits no stage."""
         if self.best is None:
             assert self.missing is not None
             raise self.missing

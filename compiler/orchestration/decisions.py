@@ -6,13 +6,12 @@ from typing import Any
 
 from hybridc.compiler.errors import HybridcError
 
-# What becomes of a stage: it stays; it was right to leave it out; it could not be compiled at all;
-# what stood kept the contract; there was no time; it cannot help this model on this target; the
-# component that it belongs to is not there, or has nothing to do here; no more than the noise was
-# expected of it.
+# In this order: it is kept; it does not pay; it could not be compiled; the contract was kept
+# without it; there was no time; it cannot help this model on this target; its component is not
+# installed, or has nothing to do here; its expected gain is within the noise.
 KEPT, ROLLED_BACK, FAILED = "kept", "rolled back", "failed"
 NOT_NEEDED, NO_TIME, SKIPPED = "not needed", "no time", "skipped"
-UNCHANGED = "it changes nothing"  # why a stage was rolled back that gave the same artifact
+UNCHANGED = "it changes nothing"  # the reason if a stage gave the same artifact
 NOT_INSTALLED, NOT_APPLICABLE, NOT_PROMISING = "not installed", "not applicable", "not promising"
 
 
@@ -20,9 +19,9 @@ NOT_INSTALLED, NOT_APPLICABLE, NOT_PROMISING = "not installed", "not applicable"
 class Decision:
     """What became of a stage of the cascade, and why.
 
-    `log_speedup` is what was gained over what stood: where single measurements left doubt, by calls
-    in turns, and so not always the ratio of what was `measured` of both.
-    `operators` tells of those that it computes less precisely (see `sensitivity.Operator`).
+    `log_speedup` is the gain over the best so far.  If single measurements left doubt it comes from
+    alternating calls, so it is not always the ratio of the two `measured` times.
+    `operators` are those that it computes less precisely (see `sensitivity.Operator`).
     """
 
     stage: str
@@ -41,13 +40,13 @@ class Decision:
 
 
 def said(error: Exception) -> str:
-    """Why a stage failed, in one line; what is no error for people carries its name."""
+    """Why a stage failed, in one line; with the class of the error unless it is a HybridcError."""
     told = " ".join(str(error).split())
     return told if isinstance(error, HybridcError) else f"{type(error).__name__}: {told}"
 
 
 def of_stage(name: str, error: Exception) -> Exception:
-    """An error for people, with the stage that it is of; another is ours, and stays as it is."""
+    """A HybridcError with the stage's name in its message; any other error unchanged."""
     if isinstance(error, HybridcError):
         error.args = (f"stage {name}: {error}",)
     return error

@@ -1,4 +1,4 @@
-"""What a model and an artifact are told by: digests of what they compute, and on which weights."""
+"""Digests that identify a model and an artifact: of what they compute, and on which weights."""
 
 from collections.abc import Mapping
 
@@ -11,9 +11,9 @@ from hybridc.compiler.model import Array
 
 
 def of_module(module: IRModule) -> str:
-    """Of a module: its graph as text without the constants of `main`, and these as they lie.
+    """Of a module: its graph as text without the constants of `main`, and the constants' bytes.
 
-    As text they would take many times as long, and more memory than the model.
+    As text, the constants would take many times as long, and more memory than the model.
     """
     from tvm.ir import save_json
 
@@ -24,13 +24,13 @@ def of_module(module: IRModule) -> str:
 
 
 def of_artifact(artifact: Artifact) -> str:
-    """Of an artifact: its code, weights and libraries, whatever was measured of it."""
+    """Of an artifact: its code, weights and libraries, but not its measurements."""
     told = "".join(f"{each.name} {each.backend} {each.graph.key};" for each in artifact.offloads)
     return _digest(artifact.library + told.encode(), artifact.weights)
 
 
 def _digest(code: bytes, weights: Mapping[str, Array]) -> str:
-    state = blake3()  # on one thread: those of its library do not come with a fork
+    state = blake3()  # on one thread: the library's threads do not survive a fork
     state.update(code)
     for name, array in weights.items():
         state.update(f"{name} {array.dtype} {array.shape};".encode())

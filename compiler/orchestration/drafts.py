@@ -1,4 +1,4 @@
-"""What compiling gives before anything is measured, and how it passes between processes."""
+"""The result of compiling before it is measured, and how it passes between processes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,12 +16,11 @@ from hybridc.compiler.reporting.report import Report, Stage
 
 @dataclass(frozen=True, eq=False)
 class Draft:
-    """An artifact without a certificate, and what its report will tell.
+    """An artifact without a certificate, and the data for its report.
 
-    `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
+    `records` is what the log or the lock knew; None if there was none.  `sensitive` are the
     products that quantisation may leave out again; it does not pass between processes.  `idle` are
-    the passes that changed nothing;
-    `resources` are what each launch takes of a GPU.
+    the passes that changed nothing, `resources` the GPU resources of each launch.
     """
 
     artifact: Artifact
@@ -42,7 +41,7 @@ class Draft:
         latency: Samples | None,
         stages: Sequence[Stage] = (),
     ) -> Report:
-        """What there is to tell of the draft once it was examined; `notes` are all of them."""
+        """The report of the draft after it was examined; `notes` are those of all steps."""
         return Report(
             model=model.name,
             inputs=model.inputs,
@@ -79,8 +78,8 @@ class Draft:
     def load(cls, path: Path, told: Mapping[str, Any], plugins: Sequence[Path] = ()) -> "Draft":
         """Read what `save` wrote; `plugins` are files with backends that the artifact may need.
 
-        Raises ArtifactError where the file is damaged, and KeyError or TypeError where `told` is
-        not what `save` returned.
+        Raises ArtifactError if the file is damaged, and KeyError or TypeError if `told` is not
+        what `save` returned.
         """
         return cls(
             artifact=Artifact.load(path, plugins),

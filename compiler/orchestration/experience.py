@@ -50,7 +50,7 @@ def add(rows: Sequence[Past]) -> str:
 
 
 def _row(line: bytes) -> Past | None:
-    """A line's content; None where it is torn, or of another version."""
+    """A line's content; None if it is torn, or of another version."""
     try:
         told: Any = json.loads(line)
         if told["version"] != VERSION:

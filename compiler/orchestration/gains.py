@@ -50,7 +50,7 @@ class Gain:
 class Facts:
     """What is known of a model on a target.
 
-    `tuned` is what a tuning log says of kernels there, None where it says nothing; `unknown` is the
+    `tuned` is what a tuning log says of kernels there, None if it says nothing; `unknown` is the
     share of the model's kernels that it has no record of.  `kernels` are measured seconds of a call
     by FLOPs (see `operator_times`).  `latency` was measured, 0 where it was not; `code` are bytes
     of the artifact beside its weights, where its size was measured; `precision` is what the model

@@ -54,7 +54,7 @@ def cost(contract: Contract, measured: Measured) -> float:
 
 
 def latency(measured: Measured | None) -> float | None:
-    """Seconds of a call; None where nobody timed it."""
+    """Seconds of a call; None if nobody timed it."""
     found = measured.latency if measured else None
     return found.value if found else None
 
@@ -68,7 +68,7 @@ def noise(measured: Measured | None) -> float:
 
 
 def log_speedup(before: Measured | None, after: Measured) -> float | None:
-    """The logarithm of how many times as fast a candidate is; None where one was not timed."""
+    """The logarithm of how many times as fast a candidate is; None if one was not timed."""
     then, now = latency(before), latency(after)
     return math.log(then / now) if then and now else None
 

@@ -18,7 +18,7 @@ def by_log(found: Sequence[Operator], target: Target, url: str | None = None) ->
     """The gain of tuning by a log, or why it says nothing.
 
     The mean over so many kernels as matter in the model is predicted: their gains are taken to be
-    drawn from those of the log.  Raises LogError where a log that is named cannot be read.
+    drawn from those of the log.  Raises LogError if a log that is named cannot be read.
     """
     if url is None and not access.default_exists():
         return "there is no tuning log"
@@ -32,7 +32,7 @@ def by_log(found: Sequence[Operator], target: Target, url: str | None = None) ->
             raise
         return str(error)
     if len(gains) < _FEW:
-        return f"the tuning log knows {len(gains)} tuned kernels of this target, {_FEW} are needed"
+        return f"the tuning log has {len(gains)} tuned kernels for this target; {_FEW} are needed"
     spread = stdev(gains) * math.sqrt(1 / _distinct(found) + 1 / len(gains))
     return Gain(fmean(gains), spread, f"{len(gains)} kernels of the tuning log")
 

@@ -17,7 +17,7 @@ _PRIMARY_WEIGHT = 3.0
 
 
 def check(mode: str | None, budget: float | None) -> None:
-    """Raise InputError where there is no such mode, or it has nothing to divide."""
+    """Raise InputError if there is no such mode, or it has nothing to divide."""
     if mode is not None and mode not in MODES:
         raise InputError(f"no mode is named {mode!r}; {hint(mode, MODES)}")
     if mode in (DYNAMIC, INTELLIGENT) and budget is None:

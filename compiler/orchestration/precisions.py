@@ -98,12 +98,12 @@ def names() -> tuple[str, ...]:
 
 
 def check(dtype: str, exact: bool, device: str = CPU) -> None:
-    """Raise InputError where there is no such precision, or `exact` does not allow it."""
+    """Raise InputError if there is no such precision, or `exact` does not allow it."""
     if dtype not in names():
         raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
     if dtype not in (AUTO, *of_device(device)):
         known = ", ".join(of_device(device))
-        raise InputError(f"dtype {dtype} is not there for target kind {device}; it has {known}")
+        raise InputError(f"dtype {dtype} is not available for target kind {device}; known: {known}")
     if exact and dtype not in (AUTO, FULL):
         raise InputError(
             f"exact keeps the roundings of the model, dtype {dtype} adds some: choose one"
@@ -121,8 +121,8 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
 ) -> tuple[Pass, ...]:
     """The steps with the passes that a precision adds; `auto` adds none.
 
-    Those that can `keep` products as they are keep the `precise` ones; where memory is `tight`,
-    those that can leave weights packed do.  Raises InputError where the steps lack a pass that one
+    Those that can `keep` products as they are keep the `precise` ones; if memory is `tight`,
+    those that can leave weights packed do.  Raises InputError if the steps lack a pass that one
     of these has to stand beside.
     """
     made = list(steps)

@@ -30,7 +30,7 @@ _NO_SMALLER = {"fp16": "bf16", "int8-dynamic": "int8-weights"}
 
 
 def idle(stage: Stage, facts: Facts | None) -> str:
-    """Why leaving out a pass changes nothing; empty where it may."""
+    """Why leaving out a pass changes nothing; empty if it may."""
     name = stage.name.removeprefix(WITHOUT)
     if facts is None or name == stage.name or name not in facts.idle:
         return ""
@@ -38,10 +38,10 @@ def idle(stage: Stage, facts: Facts | None) -> str:
 
 
 def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection[str] = ()) -> str:
-    """Why a precision cannot bring the limits nearer; empty where it may.
+    """Why a precision cannot bring the limits nearer; empty if it may.
 
     It may save memory on any CPU; time only where the CPU multiplies in it, or where a call waits
-    for weights.  `facts` are those of the first candidate, None where nobody knows any; `accurate`
+    for weights.  `facts` are those of the first candidate, None if nobody knows any; `accurate`
     are precisions that were tried and keep the limits on accuracy.
     """
     if options.lock is not None:  # its kernels say what it was written for
@@ -53,7 +53,7 @@ def vain(dtype: str, options: Options, facts: Facts | None, accurate: Collection
         return f"the model is in {facts.precision} already"
     most = options.contract.max_size
     if facts is not None and most is not None and facts.code > most:
-        return f"no smaller weights make the artifact so small: {format_size(facts.code)} are none"
+        return f"smaller weights are not enough: {format_size(facts.code)} are not weights"
     reason = _no_faster(dtype, options, facts)
     if dtype == "int8-dynamic" and "int8" in accurate:
         # The same products, and ranges to be found in each call besides.

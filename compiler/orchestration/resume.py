@@ -1,9 +1,9 @@
-"""Results of stages that an interrupted compilation left, kept in the cache directory.
+"""Results of the stages of an interrupted compilation, kept in the cache directory.
 
-A result is found again by what it follows from: the model, the options, the data, the target, the
-tools and the machine.  It is an artifact and a note beside it, which holds the artifact's digest
-and its own; what is torn, altered or older than a day is not used.  Of a quantised model the note
-has its products with their errors; the graph that tries each alone is made again if it is needed.
+A result's key is everything that it depends on: model, options, data, target, tools and machine.
+It consists of an artifact and a note beside it, which contains the artifact's digest and its own;
+what is torn, altered or older than a day is not used.  For a quantised model the note has its
+products with their errors; the graph that tries each alone is built again if it is needed.
 """
 
 import json
@@ -33,10 +33,10 @@ from hybridc.compiler.orchestration.attempt import Outcome, lowered
 from hybridc.compiler.orchestration.drafts import Draft
 from hybridc.compiler.quantization.sensitivity import Lowered, Operator
 
-OLDEST = 24 * 3600.0  # seconds; a machine's pace and load are not those of last week
-MOST = 4 * 2**30  # bytes that all results together may take
+OLDEST = 24 * 3600.0  # seconds; a machine's pace and load change from week to week
+MOST = 4 * 2**30  # bytes of all results together
 _LONGEST_NOTE = 64 * 2**20
-# What does not change a stage's result, or is in the key of the whole compilation.
+# Options that do not change a stage's result, or are in the key of the whole compilation.
 _APART = frozenset(
     {
         "contract",
@@ -53,12 +53,12 @@ _APART = frozenset(
 
 
 def folder_of(key: Mapping[str, Any]) -> Path:
-    """Where the results of a compilation lie, by what it follows from."""
+    """The folder of the results of a compilation, by its key."""
     return settings.cache_directory() / "stages" / blake3(archive.dump_json(key)).hexdigest()
 
 
 def key(trial: Trial, plan: Plan) -> dict[str, Any]:
-    """What a compilation follows from, as JSON data."""
+    """Everything that a compilation's result depends on, as JSON data."""
     options = plan.options
     files = [*options.plugins, *([options.lock] if options.lock else [])]
     return {
@@ -77,7 +77,7 @@ def key(trial: Trial, plan: Plan) -> dict[str, Any]:
 
 @dataclass
 class Kept:
-    """The results of one compilation; `notes` collects what is to be told of them."""
+    """The results of one compilation; `notes` collects remarks on them for the report."""
 
     folder: Path
     trial: Trial
@@ -85,7 +85,7 @@ class Kept:
     notes: list[str] = field(default_factory=list[str])
 
     def load(self, options: Options) -> Outcome | None:
-        """The result of these options, if there is a whole one that is not too old."""
+        """The result of these options, if there is an intact one that is not too old."""
         path = self._path(options)
         if not path.exists():
             return None
@@ -95,8 +95,8 @@ class Kept:
             if not 0 <= age <= OLDEST:
                 return None
             artifact = path.with_suffix(".hyb")
-            if archive.seal_of(artifact) != told["artifact"]:  # reading it checks all bytes by that
-                raise ValueError("its artifact is another one")
+            if archive.seal_of(artifact) != told["artifact"]:  # loading checks all bytes by it
+                raise ValueError("it belongs to another artifact")
             draft = Draft.load(artifact, told["draft"], options.plugins)
             found = _outcome(draft, told, self.trial.model)
             sensitive = self._sensitive(options, told["operators"])
@@ -104,11 +104,11 @@ class Kept:
         except (HybridcError, OSError, *remembered.UNKNOWN) as error:
             self.notes.append(f"a stage's result of an earlier call was not used: {_short(error)}")
             return None
-        self.notes.append(f"a stage's result was taken from {age:.0f} s ago, when it was measured")
+        self.notes.append(f"a stage's result is from an earlier call, measured {age:.0f} s ago")
         return found
 
     def save(self, options: Options, found: Outcome) -> None:
-        """Keep a result; a disk that refuses it stops nobody from compiling."""
+        """Keep a result; if it cannot be written, the compilation continues with a note."""
         path = self._path(options)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Kept:
 
 
 def described(options: Options) -> dict[str, Any]:
-    """The options that a stage's result follows from, as JSON data."""
+    """The options that a stage's result depends on, as JSON data."""
     return {
         each.name: repr(getattr(options, each.name))
         for each in fields(options)
@@ -174,7 +174,7 @@ def _operators(found: Lowered | None) -> list[dict[str, Any]] | None:
 
 
 def _checked(path: Path) -> dict[str, Any]:
-    """The note, if its digest fits."""
+    """The note, after checking its digest."""
     if path.stat().st_size > _LONGEST_NOTE:
         raise ValueError("its note is too long")
     digest, _, body = path.read_bytes().partition(b"\n")
@@ -216,7 +216,7 @@ def _samples(seconds: Sequence[float] | None, told: Mapping[str, Any] | None) ->
 
 
 def _tidy(root: Path, own: Path) -> None:
-    """Remove the oldest results of other compilations while all take too much, or are too old."""
+    """Remove results of other compilations that are too old, or the oldest if all take too much."""
     found = sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime)
     sizes = {each: sum(file.stat().st_size for file in each.glob("*")) for each in found}
     total = sum(sizes.values())

@@ -40,7 +40,7 @@ class BuildError(HybridcError):
 
 
 def portable(options: Options) -> dict[str, Any] | None:
-    """The options that decide what is built, as JSON data; None where one of them is no such.
+    """The options that decide what is built, as JSON data; None if one of them is no such.
 
     What is calibrated stays here, beside its data and what tells how sensitive its products are.
     """

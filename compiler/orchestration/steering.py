@@ -65,13 +65,13 @@ class Steering:
 
     def _check_numbers(self) -> None:
         if not 0 <= self.threshold < 1:
-            raise InputError(f"threshold is a share from 0 to 1, got {self.threshold:g}")
+            raise InputError(f"threshold must be a share from 0 to 1, got {self.threshold:g}")
         if self.depth not in DEPTHS:
-            raise InputError(f"depth is 1, 2 or 3, got {self.depth}")
+            raise InputError(f"depth must be 1, 2 or 3, got {self.depth}")
         for what, weights in (("weight", self.weights), ("level weight", self.level_weights)):
             for name, value in weights.items():
                 if not 0 <= value < float("inf"):
-                    raise InputError(f"the {what} of {name} is 0 or more, got {value:g}")
+                    raise InputError(f"the {what} of {name} must be 0 or more, got {value:g}")
             if weights and not any(weights.values()):
                 raise InputError(f"each {what} is 0: nothing would get any of the budget")
         if self.budget is not None and self.budget <= 0:

@@ -1,6 +1,6 @@
-"""Where a cascade's candidates are made: compiled here or in processes, or taken from before.
+"""Makes the candidates of a cascade: compiled here or in processes, or kept by an earlier call.
 
-An artifact that is the same as one that was examined before is not measured again.
+An artifact that equals one that was examined before is not measured again.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,9 +33,9 @@ _TURNS = 2.0  # seconds in which two outcomes are compared
 
 @dataclass
 class Workshop:
-    """Makes candidates of one model; `kept` are results of an interrupted call, if any.
+    """Makes candidates of one model; `kept` holds the results of an interrupted call, if any.
 
-    `tunings` are the notes of all tunings on the way, whatever became of their stages.
+    `tunings` collects the notes of all tunings, whatever became of their stages.
     """
 
     plan: Plan
@@ -51,7 +51,7 @@ class Workshop:
     _unkept: list[tuple[Options, Outcome]] = field(default_factory=list[tuple[Options, Outcome]])
 
     def attempt(self, options: Options) -> Outcome:
-        """Compile, verify and measure; raises what goes wrong."""
+        """Compile, verify and measure with these options; raises whatever fails."""
         timeline = self.clock.timeline
         with timeline.span(f"attempt in {options.dtype}", "attempt", dtype=options.dtype):
             return self._attempt(options)
@@ -61,7 +61,7 @@ class Workshop:
         if self.kept is not None and (known := self.kept.load(options)):
             self._hear(known.report.notes)
             return self._examined.setdefault(digests.of_artifact(known.artifact), known)
-        plan, start = plans.plan(options), self.clock.purse.now()
+        plan, start = plans.plan(options), self.clock.time_budget.now()
         made = self._drafts.pop(_name(options), None)
         if isinstance(made, HybridcError):
             raise made
@@ -71,7 +71,7 @@ class Workshop:
         digest = digests.of_artifact(made.artifact)
         if digest not in self._examined:
             found = judge(made, self.trial, plan, self.make, self.clock)
-            found = replace(found, seconds=self.clock.purse.now() - start)
+            found = replace(found, seconds=self.clock.time_budget.now() - start)
             self._examined[digest] = found
             self._unkept.append((options, found))
         return self._examined[digest]
@@ -80,9 +80,10 @@ class Workshop:
         self.tunings += [note for note in notes if note.startswith(TUNED)]
 
     def keep(self) -> None:
-        """Keep what was examined for a call to come, before anything long begins.
+        """Save the results so far for a later call.
 
-        The last result is thereby not written where the compilation ends with it.
+        This is called before each long step, not after each result: the last result of a
+        compilation need not be saved.
         """
         while self._unkept:
             options, found = self._unkept.pop()
@@ -90,7 +91,7 @@ class Workshop:
                 self.kept.save(options, found)
 
     def interrupted(self, error: KeyboardInterrupt) -> KeyboardInterrupt:
-        """The interruption, with what it leaves for a call to come; what was examined is kept."""
+        """Save the results so far, and say in the interruption how many a later call can use."""
         self.keep()
         count = 0 if self.kept is None else self.kept.count()
         if not count:
@@ -98,11 +99,11 @@ class Workshop:
         stages = "the stage that was" if count == 1 else f"the {count} stages that were"
         holds = "is" if count == 1 else "are"
         return KeyboardInterrupt(
-            f"{stages} measured {holds} kept, and the same call goes on from there"
+            f"{stages} measured {holds} kept, and the same call continues from there"
         )
 
     def prepare(self, given: Sequence[Options]) -> None:
-        """Compile with each of these options at once; what cannot cross to a process waits."""
+        """Compile with these options in parallel; those that no process can be given are left."""
         from tvm.ir import save_json
 
         self.keep()
@@ -111,7 +112,7 @@ class Workshop:
             return
         steering = jobs[0].options.steering
         count = side_by_side.workers(steering.workers, len(jobs))
-        seconds = self.clock.purse.left
+        seconds = self.clock.time_budget.left
         with self.clock.stage(f"build {len(jobs)} stages in {count} processes"):
             found = side_by_side.drafts(
                 self.trial,
@@ -123,18 +124,18 @@ class Workshop:
         self._drafts |= {_name(j.options): made for j, made in zip(jobs, found, strict=True)}
 
     def facts(self, found: Outcome) -> Facts | None:
-        """What predictions go by; nothing where no time is left for any."""
+        """The facts that predictions are based on; None if no time is left."""
         self.keep()
-        if self.clock.purse.left == 0.0:
+        if self.clock.time_budget.left == 0.0:
             return None
         with self.clock.stage("analyse"):
             return facts_of(found, self.trial, self.plan)
 
     def kernels(self, found: Outcome) -> Seconds:
-        """Seconds of a call of each kernel, by its FLOPs; none where no time is left."""
+        """Seconds of a call of each kernel, by its FLOPs; empty if no time is left."""
         self.keep()
         threads = self.plan.target.threads
-        if self.clock.purse.left == 0.0:
+        if self.clock.time_budget.left == 0.0:
             return {}
         with self.clock.stage("time kernels"):
             session = InferenceSession(found.artifact, threads)
@@ -142,14 +143,14 @@ class Workshop:
 
     def sensitise(self, found: Outcome) -> None:
         """Measure the effect of each product in 8 bits, if there are any and time is left."""
-        if found.sensitive is not None and self.clock.purse.left != 0.0:
+        if found.sensitive is not None and self.clock.time_budget.left != 0.0:
             self.keep()
             with self.clock.stage("measure sensitivity"):
                 sensitivity.measured(found.sensitive)
 
     def in_turns(self, one: Outcome, other: Outcome) -> tuple[Measured, Measured] | None:
-        """What two outcomes measure where their calls take turns; None where no time is left."""
-        contract, left = self.plan.options.contract, self.clock.purse.left
+        """Time two outcomes by alternating their calls; None if no time is left."""
+        contract, left = self.plan.options.contract, self.clock.time_budget.left
         if left is not None and left < _TURNS:
             return None
         with self.clock.stage("compare in turns"):
@@ -161,8 +162,8 @@ class Workshop:
         )
 
     def retimed(self, found: Outcome) -> Outcome:
-        """The same outcome, measured again where there is time left."""
-        contract, left = self.plan.options.contract, self.clock.purse.left
+        """The same outcome, measured again if there is time left."""
+        contract, left = self.plan.options.contract, self.clock.time_budget.left
         if left == 0.0:
             return found
         session = InferenceSession(found.artifact, self.plan.target.threads)

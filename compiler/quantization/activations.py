@@ -31,7 +31,7 @@ _ROWS, _NUMBERS = 512, 2**20
 
 @dataclass(frozen=True)
 class Extremes:
-    """The least and the largest element of a tensor by its last axis; infinite where none was."""
+    """The least and the largest element of a tensor by its last axis; infinite if none was."""
 
     low: Array
     high: Array
@@ -108,7 +108,7 @@ class Calibration:
     ) -> Observed:
         """Look at variables of `main`, which hold float32, and at what products read.
 
-        Raises InputError where one of them holds NaN or an infinity.
+        Raises InputError if one of them holds NaN or an infinity.
         """
         key = tvm_ffi.structural_hash(module["main"], map_free_vars=True)
         if key not in self._found:

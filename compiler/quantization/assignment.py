@@ -87,12 +87,6 @@ def _given_back(
         chosen[name] = faster
 
 
-def total(assignment: Assignment) -> tuple[float, float]:
-    """Cost and error of all operators together."""
-    choices = assignment.values()
-    return sum(choice.cost for choice in choices), sum(choice.error for choice in choices)
-
-
 def _fastest(choice: Choice) -> tuple[float, float]:
     return choice.cost, choice.error
 

@@ -16,7 +16,7 @@ from hybridc.compiler.assurance.contract import Contract, Measured
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import HybridcError
 from hybridc.compiler.orchestration.candidates import Candidate, Result
-from hybridc.compiler.orchestration.purse import OutOfTimeError
+from hybridc.compiler.orchestration.time_budget import OutOfTimeError
 from hybridc.compiler.quantization import assignment, sensitivity
 from hybridc.compiler.quantization.assignment import Assigner, Choice, Greedy
 from hybridc.compiler.quantization.operator_times import OperatorTimes, Seconds
@@ -155,7 +155,7 @@ def quicken(
 ) -> Narrowed[Result] | None:
     """Leave operators as they were that took longer in 8 bits.
 
-    `options` gave what was `found`, `timed` are as in `narrow`.  None where these operators lose no
+    `options` gave what was `found`, `timed` are as in `narrow`.  None if these operators lose no
     more than the share `noise` of a call, or where the rest does not compile.
     """
     latency, sensitive = found.measured.latency, found.sensitive
@@ -181,7 +181,7 @@ def quicken(
 
 
 def _lost(operator: Operator, times: OperatorTimes) -> float:
-    """Seconds that an operator took longer in 8 bits; 0 where nobody timed it."""
+    """Seconds that an operator took longer in 8 bits; 0 if nobody timed it."""
     found = times.measured(operator) if operator.lowered else None
     return max(0.0, found[1] - found[0]) if found else 0.0
 

@@ -78,7 +78,7 @@ class Lowered:
     lowered, 0 where not.  `feeds` are inputs in the order of the other parameters, those of the
     calibration, and `tried` are those that the model is verified on.  `effects` are those that were
     measured before, by the operators' places: with other operators lowered, they are the same.
-    `check` raises OutOfTimeError where there is no time to measure more.
+    `check` raises OutOfTimeError if there is no time to measure more.
     """
 
     operators: tuple[Operator, ...]

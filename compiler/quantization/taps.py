@@ -26,7 +26,7 @@ _STAGE = "integer-arithmetic"
 class Taps:
     """A compiled module that gives what some of its variables hold, in their order.
 
-    Inputs of the module are given as they come.  Raises PassError where it cannot be compiled.
+    Inputs of the module are given as they come.  Raises PassError if it cannot be compiled.
     """
 
     def __init__(self, module: IRModule, variables: Sequence[Expr]) -> None:

@@ -38,8 +38,8 @@ class Report:
     """One compilation.
 
     `agreement` holds for each output how far the artifact's answer is from the reference's, as
-    `verify` found it; it is empty where that was not asked for, as `latency` then is None.
-    `records` tells what the tuning log or the lock knew; None where there was none.  `decisions`
+    `verify` found it; it is empty if that was not asked for, as `latency` then is None.
+    `records` tells what the tuning log or the lock knew; None if there was none.  `decisions`
     are the cascade's; `hybrid` is what its components contributed (see `contributions`), and
     `profile` the time of each kernel, where that was asked for; `monitored` is what a monitor saw
     meanwhile.  `idle` are the passes that changed nothing.

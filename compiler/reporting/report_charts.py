@@ -135,7 +135,7 @@ def _percent(share: float | None) -> str:
 
 
 def memory(counted: object) -> Element | None:
-    """What a call's memory is for, as one bar; None where nothing was counted."""
+    """What a call's memory is for, as one bar; None if nothing was counted."""
     told = {name: number(size) for name, size in mapping(counted).items()}
     peak = told.get("peak", 0.0)
     if not peak:

@@ -22,7 +22,7 @@ _ERRORS = ("max-abs", "max-rel")  # less is better
 def decisions(found: object, contract: Entry) -> Element | None:
     """Waterfalls of latency and accuracy over the stages, beside the contract's limits.
 
-    None where only one stage was tried, or the report holds nothing of the kind.
+    None if only one stage was tried, or the report holds nothing of the kind.
     """
     entries = [mapping(each) for each in found] if isinstance(found, list) else []
     if len(entries) < 2:
@@ -31,9 +31,9 @@ def decisions(found: object, contract: Entry) -> Element | None:
         "Stages of the cascade",
         element(
             "p",
-            "In order; each was verified and measured, and stayed only if it came nearer to the "
-            "limits at the accuracy that is asked for. A bar ends where its stage came to, and "
-            "what it changed is coloured.",
+            "In order; each was verified and measured, and kept only if it came nearer to the "
+            "limits at the required accuracy. A bar ends at its stage's value; the part that the "
+            "stage changed is coloured.",
             class_="soft",
         ),
         _latencies(entries, contract),
@@ -81,7 +81,7 @@ def _accuracy(
     unit = " dB" if name == "snr" else ""
     digits = ".6g" if name in _SHARES else ".4g"  # of more, errors would not fit beside the bar
     bars = [_Bar(each, drawn(value), f"{value:{digits}}{unit}", "") for each, value in known]
-    title = f"Accuracy by {name}" + (", drawn as what it lacks of 1" if name in _SHARES else "")
+    title = f"Accuracy by {name}" + (", drawn as the distance from 1" if name in _SHARES else "")
     title += "" if limit is None else f", limit {limit:.6g}{unit}"
     less = name in (*_SHARES, *_ERRORS)
     return _chart(title, bars, 0.0 if limit is None else drawn(limit), less_is_better=less)
@@ -165,7 +165,7 @@ def _reason(entry: Entry) -> str:
 
 
 def contributions(report: Entry) -> Element | None:
-    """A bar for each component's share of the speed-up; None where the report has none."""
+    """A bar for each component's share of the speed-up; None if the report has none."""
     found = report.get("component_results")
     entries = [mapping(each) for each in found] if isinstance(found, list) else []
     if not entries:

@@ -63,7 +63,7 @@ def write(  # noqa: PLR0913 - what it takes is what the two verbs offer
 def examine(
     artifact: Artifact, threads: int | None = None, left: float | None = None
 ) -> Measured | None:
-    """Time whole calls, and then each kernel; None where the seconds that are `left` end before."""
+    """Time whole calls, and then each kernel; None if the seconds that are `left` end before."""
     if left == 0.0:
         return None
     end = inf if left is None else time.monotonic() + left

@@ -12,7 +12,7 @@ _CELLS = 80  # of a row
 
 
 def monitor(seen: Monitored | None) -> Element | None:
-    """The section; None where nothing was monitored."""
+    """The section; None if nothing was monitored."""
     if seen is None or not seen.series or not seen.seconds:
         return None
     axes = Axes(seen.seconds, [Span(mark.name, mark.start, mark.end) for mark in seen.marks])

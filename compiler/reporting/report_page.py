@@ -106,7 +106,7 @@ def _doubt(measured: Measured | None) -> Element | None:
     """What disturbed the measurement that was made for the page."""
     if measured is None or not measured.latency.disturbed:
         return None
-    told = f"While it was measured now, {measured.latency.disturbed}: times may be too long."
+    told = f"During this measurement {measured.latency.disturbed}: times may be too long."
     return element("p", told, class_="bad")
 
 
@@ -149,7 +149,7 @@ def _certificate(artifact: Artifact) -> Element:
 
 
 def _measured(told: Mapping[str, Any]) -> Element | None:
-    """What was measured, with the bounds that a limit has to clear; None where nothing was."""
+    """What was measured, with the bounds that a limit has to clear; None if nothing was."""
     units = {"latency": format_duration, "throughput": format_rate}
     counted = {"memory": "peak memory", "size": "artifact size"}
     rows = [(name, *_bounds(told[name], show)) for name, show in units.items() if name in told]

@@ -31,7 +31,7 @@ def has_gaps(func: PrimFunc) -> bool:
 def cuts(func: PrimFunc) -> list[Strip]:
     """The strips that make up a kernel with open sizes, larger ones first.
 
-    None where its sizes are fixed, or no open axis can be cut.
+    None if its sizes are fixed, or no open axis can be cut.
     """
     axes = free_axes(func) if has_open_sizes(func) else ()
     if not axes:

@@ -76,7 +76,7 @@ def is_buffer(param: Any) -> bool:
 
 
 def nests(func: PrimFunc) -> tuple[Nest, ...] | None:
-    """The blocks of a kernel; None where one is nested or under other loops than its own."""
+    """The blocks of a kernel; None if one is nested or under other loops than its own."""
     found: list[Nest] = []
 
     def visit(realize: Any, visitor: Any) -> None:

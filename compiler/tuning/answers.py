@@ -42,7 +42,7 @@ def feed(func: PrimFunc, seed: int = 0) -> list[Array]:
 
 
 def difference(got: Array, right: Array, terms: int = 1, *, quantised: bool = True) -> str | None:
-    """What is wrong with one array, in a clause; None where it is as near as roundings allow.
+    """What is wrong with one array, in a clause; None if it is as near as roundings allow.
 
     `terms` are those of the longest sum.  Integers are equal, but for 8 bits of a kernel that
     rounds floats to them (`quantised`): a fused multiply-add may take a tie to the other side.
@@ -85,7 +85,7 @@ def first_difference(
     *,
     quantised: bool,
 ) -> str | None:
-    """The first parameter that is not as it should be, and how; None where all are."""
+    """The first parameter that is not as it should be, and how; None if all are."""
     for name, one, other in zip(names, got, right, strict=True):
         if found := difference(one, other, terms, quantised=quantised):
             return f"{name}: {found}"

@@ -102,7 +102,7 @@ class Arguments:
         return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches
 
     def difference(self, wanted: str) -> str | None:
-        """What is wrong after a run with what the arguments hold; None where nothing is."""
+        """What is wrong after a run with what the arguments hold; None if nothing is."""
         if self._wanted[0] != wanted:
             with np.load(wanted) as stored:
                 flat = [stored[f"arr_{i}"] for i in range(len(self.arrays))]

@@ -13,7 +13,7 @@ LEASE = 20.0
 
 @contextmanager
 def claimed(log: TuningLog, work: str, owner: str, lease: float = LEASE) -> Generator[bool]:
-    """Claim a piece of work while the block runs; False where somebody else is at it."""
+    """Claim a piece of work while the block runs; False if somebody else is at it."""
     if not log.claim([work], owner, lease):
         yield False
         return

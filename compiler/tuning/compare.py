@@ -94,7 +94,7 @@ def compare(
     """Replay a recorded sweep (`.npz`) or a tuning log by the strategies that `how` names.
 
     Several have commas between; `random` is the baseline.  The analytic model leads those that
-    follow a predictor, where it is recorded.  Raises InputError where nothing can be replayed.
+    follow a predictor, where it is recorded.  Raises InputError if nothing can be replayed.
     """
     mode = None if how.caches == "auto" else how.caches
     found = recorded(source, mode, plugins)
@@ -134,7 +134,7 @@ def recorded(source: str, mode: str | None, plugins: Sequence[Path] = ()) -> tup
     if source.endswith(".npz"):
         return simulate.load(Path(source))
     if "://" not in source and not Path(source).exists():
-        raise InputError(f"--simulate {source}: there is no such file")
+        raise InputError(f"--simulate {source}: no such file")
     with access.open_log(source, readonly=True, plugins=tuple(plugins)) as log:
         return tuple(_sweeps(record for record in log.records() if mode in (None, record.mode)))
 

@@ -110,7 +110,7 @@ class CostModel:
 
 
 def train(groups: Sequence[Group], trees: int = _TREES) -> CostModel:
-    """A model of these kernels.  Raises InputError where there is nothing to learn from."""
+    """A model of these kernels.  Raises InputError if there is nothing to learn from."""
     return _trained(_both(groups), trees)
 
 
@@ -127,7 +127,7 @@ def own() -> Path:
 def best() -> tuple[CostModel, str]:
     """One's own model, if it can be used, else that of the package and why, in a line.
 
-    Raises InputError in one line where neither can be used.
+    Raises InputError in one line if neither can be used.
     """
     if not os.access(own(), os.F_OK):
         return load(PRETRAINED), ""
@@ -138,7 +138,7 @@ def best() -> tuple[CostModel, str]:
 
 
 def load(path: Path) -> CostModel:
-    """Read a model.  Raises InputError in one line where the file is no model of these features."""
+    """Read a model.  Raises InputError in one line if the file is no model of these features."""
     require_xgboost()
     import xgboost
 
@@ -148,20 +148,22 @@ def load(path: Path) -> CostModel:
         raise InputError(f"cost model {path}: {reason(error)}") from None
     content, digest = data[:-_HASH], data[-_HASH:]
     if blake3(content).digest() != digest:  # XGBoost ends the process on what is no UBJSON
-        raise InputError(f"cost model {path}: damaged, or no cost model")
+        raise InputError(f"cost model {path}: damaged, or not a cost model")
     booster = xgboost.Booster({"nthread": 1})
     try:
         booster.load_model(bytearray(content))
     except xgboost.core.XGBoostError:
-        raise InputError(f"cost model {path}: made by another XGBoost; train it anew") from None
+        raise InputError(
+            f"cost model {path}: made by another version of XGBoost; retrain it"
+        ) from None
     low, high = (_range(booster, name) for name in ("low", "high"))
     if low is None or high is None or booster.attr("columns") != json.dumps(COLUMNS):
-        raise InputError(f"cost model {path}: learned from other features; train it anew")
+        raise InputError(f"cost model {path}: trained on other features; retrain it")
     return CostModel(booster, low, high)
 
 
 def note() -> str:
-    """What keeps the best model from being used here, in a line; empty where nothing does."""
+    """What keeps the best model from being used here, in a line; empty if nothing does."""
     try:
         return best()[1]
     except InputError as error:
@@ -169,7 +171,7 @@ def note() -> str:
 
 
 def require_xgboost() -> None:
-    """Raise InputError where XGBoost is not installed."""
+    """Raise InputError if XGBoost is not installed."""
     if importlib.util.find_spec("xgboost") is None:
         raise InputError("the cost model needs XGBoost: pip install 'hybridc[tune]'")
 
@@ -208,7 +210,7 @@ def _trained(groups: Sequence[Group], trees: int, before: CostModel | None = Non
 
 
 def _bounds(features: Matrix) -> tuple[Floats, Floats]:
-    """Least and greatest of each column; NaN where it has no value."""
+    """Least and greatest of each column; NaN if it has no value."""
     with np.errstate(invalid="ignore"):
         low = np.fmin.reduce(features, axis=0).astype(np.float64)
         return low, np.fmax.reduce(features, axis=0).astype(np.float64)
@@ -229,7 +231,7 @@ def _range(booster: Any, name: str) -> Floats | None:
 def kendall(predicted: ArrayLike, measured: ArrayLike) -> float:
     """Kendall's τ-b of two orders (Kendall, Biometrika 1945): 1 agree, -1 reversed, 0 unrelated.
 
-    Pairs with a value that is not finite are left out; NaN where nothing is left to compare.
+    Pairs with a value that is not finite are left out; NaN if nothing is left to compare.
     """
     one, other = np.asarray(predicted, np.float64), np.asarray(measured, np.float64)
     ok = np.isfinite(one) & np.isfinite(other)

@@ -15,7 +15,7 @@ def told(tuned: Tuned, log: TuningLog) -> list[str]:
 
 
 def _line(task: Task, log: TuningLog, detail: str) -> str:
-    """The line; empty where the default is sound, or nobody measured it."""
+    """The line; empty if the default is sound, or nobody measured it."""
     rule, found = task.kernel.rule_name, recording.known(task, log)
     verdicts = {each.verdict for each in found if each.rule == rule and task.is_default(each.point)}
     if (fault := broken(verdicts)) is None:

@@ -21,7 +21,7 @@ _ALONE = "strategy"
 def of(task: Task) -> dict[str, Any]:
     """Kendall's τ of each model, what ranked the points, and all points, the fastest first.
 
-    Times are shares of the default's; None where a model says nothing of them, or a point failed.
+    Times are shares of the default's; None if a model says nothing of them, or a point failed.
     """
     trials = sorted(task.history, key=lambda trial: trial.cost)
     points = [trial.point for trial in trials]

@@ -118,7 +118,7 @@ class Features:
         return self.rule.estimate(self.match, self.rule.default(self.match, self.target))
 
     def _lowered(self, point: Point) -> Matrix:
-        """The number of stores and their rows; NaN where the rule or TVM cannot make them."""
+        """The number of stores and their rows; NaN if the rule or TVM cannot make them."""
         from tvm.s_tir import meta_schedule
 
         extractor = meta_schedule.feature_extractor.PerStoreFeature()

@@ -33,7 +33,7 @@ def hinted(task: Task, log: TuningLog) -> SearchTask:
 def rivals(task: Task, log: TuningLog) -> list[Task]:
     """The task's kernel by TVM's sketches, at the fastest points of TVM's search that they make.
 
-    None where its own rule has them, or where no record is such a point.
+    None if its own rule has them, or where no record is such a point.
     """
     if SKETCH in task.search.space or task.kernel.target.gpu is not None:
         return []
@@ -52,7 +52,7 @@ def rivals(task: Task, log: TuningLog) -> list[Task]:
 
 
 def useless(tasks: Iterable[Task], log: TuningLog) -> str:
-    """Say of which kernels no record of TVM's search could be tried; empty where there are none."""
+    """Say of which kernels no record of TVM's search could be tried; empty if there are none."""
     count, names = 0, set[str]()
     for task in tasks:
         if task.rivals or task.search.hints:
@@ -92,7 +92,7 @@ def _points(task: Task, records: Sequence[Record]) -> list[Point]:
 
 
 def _trace(record: Record) -> str:
-    """The trace within a record, as text; empty where there is none."""
+    """The trace within a record, as text; empty if there is none."""
     try:
         return json.dumps(json.loads(record.trace)["record"][0])
     except (ValueError, TypeError, LookupError, RecursionError):

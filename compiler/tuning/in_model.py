@@ -42,7 +42,7 @@ _PAIR = 2  # versions, to compare anything
 _SHARE = 0.5  # of the free memory that the versions may fill
 _BUSY = (
     "{}: kernels keep their defaults, as other programs kept {:.1f} cores busy while the model ran;"
-    " the same call decides when they do not"
+    " the same command decides on a quieter machine"
 )
 
 _Runs = Sequence[Mapping[str, Sequence[float]]]  # what each call of a model took, kernel by kernel

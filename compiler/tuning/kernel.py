@@ -48,7 +48,7 @@ class Kernel:
 
     @cached_property
     def match(self) -> Any:
-        """The rule's analysis.  Raises InputError where the rule does not take the kernel."""
+        """The rule's analysis.  Raises InputError if the rule does not take the kernel."""
         found = self.rule.match(self.func, self.target)
         if isinstance(found, NotApplicable):
             raise InputError(f"{self.rule_name} does not take {self.name}: {found.reason}")
@@ -150,7 +150,7 @@ def machine_code(library: Path) -> Path:
 
 
 def _check_launches(func: PrimFunc, target: Target) -> None:
-    """Raise PassError where a launch is beyond the GPU: it is not even compiled."""
+    """Raise PassError if a launch is beyond the GPU: it is not even compiled."""
     from hybridc.compiler.cuda import launches
 
     assert target.gpu is not None

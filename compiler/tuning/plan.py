@@ -1,4 +1,4 @@
-"""How to tune, as people say it."""
+"""The options of a tuning."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,16 +14,16 @@ from hybridc.compiler.log.record import BIGGEST
 from hybridc.compiler.units import parse_duration
 
 Caches = Literal["auto", "warm", "cold"]
-_LEAST = 1e-3  # seconds: a budget of none is no budget
+_LEAST = 1e-3  # seconds: a budget must be positive
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a tuning may take: trials for each kernel on average, those of the log counted in.
+    """What a tuning may use: trials per kernel on average, including those in the log.
 
-    The default of each kernel, to which trials are compared, is measured besides; with no trials it
-    is all that is measured.  `seconds` are those of this call, which ends then whatever is at work;
-    None sets no limit.
+    Each kernel's default, with which trials are compared, is measured in addition; with 0 trials,
+    nothing else is.  `seconds` limits this call, which then stops whatever is running; None is no
+    limit.
     """
 
     trials: int = 32
@@ -31,13 +31,13 @@ class Budget:
 
     @property
     def limit(self) -> float:
-        """The seconds, infinite where there is no limit."""
+        """The seconds; infinite if there is no limit."""
         return inf if self.seconds is None else self.seconds
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """How to tune; every field is an option of `hybridc tune`, which tells what it means."""
+    """How to tune; every field is an option of `hybridc tune`, whose help describes it."""
 
     trials: int = 32
     budget: str | None = None
@@ -57,15 +57,17 @@ class Tuning:
         made = strategies.catalogue(plugins).create(self.strategy)
         made = made if self.seed is None else replace(made, seed=self.seed)
         if abs(made.seed) > BIGGEST:  # no record could hold it
-            raise PluginError(f"a seed is a whole number of at most {BIGGEST}, got {made.seed}")
+            raise PluginError(
+                f"a seed must be a whole number of at most {BIGGEST}, got {made.seed}"
+            )
         return made
 
     def seconds(self) -> float | None:
-        """The budget, if there is one.  Raises InputError where it is no duration."""
+        """The budget in seconds, if there is one.  Raises InputError if it is not a duration."""
         return None if self.budget is None else parse_duration(self.budget)
 
     def check(self, plugins: Sequence[Path] = ()) -> None:
-        """Raise what is wrong with the options before anything takes time."""
+        """Raise PluginError or InputError if an option is wrong, before anything takes time."""
         self.chosen(plugins)
         self.seconds()
         host.check_workers(self.workers)
@@ -73,9 +75,9 @@ class Tuning:
 
 @dataclass
 class Algorithms:
-    """How to measure the algorithms of an operator (see `tuning.algorithms`), and what came of it.
+    """How to measure the algorithms of an operator (see `tuning.algorithms`), and the results.
 
-    `spent` are the seconds that it took; `notes` tell where it was not what analysis thought.
+    `spent` are the seconds that it took; `notes` name the choices that differ from the analysis.
     """
 
     how: Tuning
@@ -84,7 +86,7 @@ class Algorithms:
 
     @property
     def left(self) -> Tuning:
-        """How to tune in the time that is left."""
+        """The options, with the time that is left as budget."""
         seconds = self.how.seconds()
         if seconds is None or not self.spent:
             return self.how

@@ -1,8 +1,8 @@
 """Processes that build and run candidates, and what came of each candidate.
 
-A candidate that crashes, hangs or eats memory is killed alone: it gets its verdict, a new process
-takes the place of the one that died, and the rest goes on.  Nothing is built while something is
-timed, unless the machine has cores to spare for it.
+A candidate that crashes, hangs or exhausts memory fails alone: it gets its verdict, a new process
+replaces the one that died, and the others continue.  Nothing is built while something is timed,
+unless the machine has cores to spare.
 """
 
 import time
@@ -27,20 +27,20 @@ from hybridc.compiler.tuning.drift import Drift
 from hybridc.compiler.tuning.features import Matrix
 from hybridc.compiler.tuning.kernel import Bench, Kernel
 from hybridc.compiler.tuning.outcome import Keep, Limits, Measured, MeasureError
+from hybridc.compiler.tuning.processes import DeadlineError, Processes
 from hybridc.compiler.tuning.racing import Race
-from hybridc.compiler.tuning.staff import DeadlineError, Staff
 from hybridc.compiler.tuning.watched import Watched
 
 _SEGMENT = 4  # candidates between two readings of the baseline
 _JUST_NOW = 0.05  # seconds in which the pace does not change
-_GLANCE = 1 / 3  # of a candidate's time, which tells the pace to 1 or 2 %
+_GLANCE = 1 / 3  # of a candidate's time, which is enough to read the pace to 1 or 2 %
 _REST = 0.1  # seconds between two measurements that are to be independent
 
 
 class Pool:
-    """The processes; a context manager that ends them and removes their files.
+    """Builds, checks and times candidates; a context manager that ends its processes.
 
-    `gpu` is what `CUDA_VISIBLE_DEVICES` is to them where they measure on a GPU: one alone.
+    `gpu` is the one GPU to measure on, as a value of `CUDA_VISIBLE_DEVICES`; None for the CPU.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - how to measure, and who is told
@@ -65,41 +65,41 @@ class Pool:
         self._folder = scratch.Folder("tune")
         self._path = Path(self._folder.name)
         environment, memory = settings.environment(threads, gpu, self._path), self.limits.memory
-        self._staff = Staff(timing, spare, environment, memory, watched, gpu is not None)
+        self._processes = Processes(timing, spare, environment, memory, watched, gpu is not None)
 
     def __enter__(self) -> Self:
         return self
 
     @property
     def folder(self) -> Path:
-        """Where libraries and answers lie as long as the pool is open."""
+        """The folder of libraries and answers, which exists while the pool is open."""
         return self._path
 
     @property
     def processes(self) -> tuple[int, ...]:
-        """The numbers of the processes at work."""
-        return tuple(child.number for child in self._staff.children)
+        """The ids of the processes."""
+        return tuple(child.number for child in self._processes.children)
 
     def end_at(self, when: float) -> None:
-        """Raise DeadlineError from then on, by `time.monotonic`, wherever something is waited for.
+        """Set the deadline (of `time.monotonic`) after which any waiting raises DeadlineError.
 
-        What was measured until then is kept, as where the work is interrupted.
+        What was measured until then is kept, as after an interruption.
         """
-        self._staff.until = when
+        self._processes.until = when
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        for child in self._staff.children:
+        for child in self._processes.children:
             child.kill()
         self._folder.cleanup()
 
     def open(self, kernel: Kernel) -> Bench:
-        """Run the unscheduled function: its answer is what candidates are held to.
+        """Run the unscheduled function, with whose answer those of candidates are compared.
 
-        Raises MeasureError where it cannot be built or run.
+        Raises MeasureError if it cannot be built or run.
         """
-        self._staff.have(self._workers)
+        self._processes.have(self._workers)
         number = next(self._numbers)
         file, wanted, library = (self._path / f"{number}.{kind}" for kind in ("json", "npz", "so"))
         kernel.save(file)
@@ -117,10 +117,10 @@ class Pool:
         return Bench(kernel, file, wanted, self.limits.run + 4 * answer["seconds"])
 
     def set_baseline(self, bench: Bench, point: Point, seconds: float | None = None) -> Measured:
-        """Measure what the machine's pace is read from; `seconds` is its time by the log, if any.
+        """Measure the baseline, which shows the machine's pace; `seconds` is its time in the log.
 
-        It is measured until its two fastest times agree, or the time is used up.  A point that
-        fails cannot serve: the kernel has no baseline then.
+        It is measured until its two fastest times agree, or the time is used up.  If the point
+        fails, the kernel has no baseline.
         """
         _, made = next(self._build(bench.file, [point]))
         if isinstance(made, Measured):
@@ -138,7 +138,7 @@ class Pool:
         return result
 
     def features(self, bench: Bench, points: Sequence[Point]) -> Matrix | None:
-        """What the cost model sees of points; None where the rule cannot show one of them."""
+        """The cost model's features of points; None if the rule cannot schedule one of them."""
         size = -(-len(points) // self._workers)
         shares = [points[first : first + size] for first in range(0, len(points), size)]
         files = [self._path / f"{next(self._numbers)}.npy" for _ in shares]
@@ -146,7 +146,7 @@ class Pool:
             {"do": "features", "kernel": str(bench.file), "points": list(share), "rows": str(rows)}
             for share, rows in zip(shares, files, strict=True)
         ]
-        answers = self._staff.build_all(asked, self.limits.build)
+        answers = self._processes.build_all(asked, self.limits.build)
         if any(isinstance(answer, Measured) or "error" in answer for answer in answers):
             return None
         return np.concatenate([np.load(rows) for rows in files])
@@ -156,9 +156,9 @@ class Pool:
     ) -> None:
         """Build, check and time points; `incumbent` is the time that a point has to beat.
 
-        `keep` is given each result as soon as there is one, and where the work is interrupted
-        those that were measured until then.  Times are set against the baseline, which is among the
-        results where it turns out that it was disturbed when it was measured.
+        `keep` is called with each result as soon as it is final; after an interruption, with those
+        measured until then.  Times are corrected by the baseline's.  If that turns out to have been
+        disturbed when it was measured, its new time is among the results.
         """
         bench.looks, bench.lowered = [], False
         waiting: list[tuple[Point, Path]] = []
@@ -174,14 +174,14 @@ class Pool:
                     waiting = []
             if waiting:
                 self._segment(bench, waiting, incumbent, keep)
-        finally:  # or what was measured until now seems faster than the baseline
+        finally:  # else what was measured so far would seem faster than the baseline
             if bench.lowered:
                 keep(replace(passes.combined(bench.looks), point=bench.point))
 
     def _segment(
         self, bench: Bench, built: Sequence[tuple[Point, Path]], incumbent: float | None, keep: Keep
     ) -> None:
-        """Time some candidates in passes, with a look at the baseline between two of them."""
+        """Time some candidates in passes, and the baseline before and after each pass."""
         taken: dict[Path, list[Measured]] = {library: [] for _, library in built}
         slow: dict[Path, list[Measured]] = {library: [] for _, library in built}
         timed: dict[Path, tuple[float, Measured]] = {}  # of the pass under way
@@ -250,13 +250,13 @@ class Pool:
 
     def _run(self, request: Json, limit: float) -> dict[str, Any] | Measured:
         """Ask the runner; a Measured says how it failed."""
-        runner = self._staff.runner
-        runner.send(request, self._staff.allowed(limit))
-        answer = self._staff.answer(runner)
+        runner = self._processes.runner
+        runner.send(request, self._processes.allowed(limit))
+        answer = self._processes.answer(runner)
         if isinstance(answer, Measured) or "error" not in answer:
             return answer
         if answer["kind"] == "LostGpuError":  # its process can run nothing any more
-            self._staff.forget(runner)
+            self._processes.forget(runner)
         elif answer["kind"] != "CandidateError":
             raise MeasureError(f"a kernel could not be measured: {answer['error']}")
         return outcome.failed(answer, Verdict.CRASH)
@@ -264,13 +264,13 @@ class Pool:
     def _build(
         self, file: Path, points: Sequence[Point | None]
     ) -> Iterator[tuple[Any, Path | Measured]]:
-        """Build points side by side, each as soon as a process is free; in order of completion."""
-        self._staff.have(self._workers)
+        """Build points in parallel, each as soon as a process is free; in order of completion."""
+        self._processes.have(self._workers)
         todo = list(reversed(points))
         at_work: dict[Child, tuple[Point | None, Path]] = {}
         try:
             while todo or at_work:
-                for child in self._staff.builders:
+                for child in self._processes.builders:
                     if todo and child not in at_work:
                         at_work[child] = self._begin(child, file, todo.pop())
                 for child in first_of(list(at_work), 1.0):
@@ -278,23 +278,23 @@ class Pool:
                     if answer is not None:
                         point, library = at_work.pop(child)
                         yield point, outcome.made(answer, point, library)
-        finally:  # nobody waits for their answers any more
-            for child in at_work.keys() & set(self._staff.builders):
-                self._staff.forget(child)
+        finally:  # their answers are no longer needed
+            for child in at_work.keys() & set(self._processes.builders):
+                self._processes.forget(child)
 
     def _begin(self, child: Child, file: Path, point: Point | None) -> tuple[Point | None, Path]:
-        """Have a process build a point; where its library will be."""
+        """Let a process build a point; return where its library will be."""
         library = self._path / f"{next(self._numbers)}.so"
         request = {"do": "build", "kernel": str(file), "point": point, "library": str(library)}
-        child.send(request, self._staff.allowed(self.limits.build))
+        child.send(request, self._processes.allowed(self.limits.build))
         return point, library
 
     def _finished(self, child: Child, needed: bool) -> dict[str, Any] | Measured | None:
-        """A builder's answer if it is complete; one that died is replaced where it is needed."""
+        """A builder's answer if it is complete; a builder that died is replaced if `needed`."""
         try:
             return child.poll()
         except ChildError as error:
-            ended = self._staff.gone(child, error)
+            ended = self._processes.gone(child, error)
             if needed:
-                self._staff.have(len(self._staff.builders) + 1)
+                self._processes.have(len(self._processes.builders) + 1)
             return ended

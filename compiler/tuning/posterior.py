@@ -84,7 +84,7 @@ class Posterior:
 def fitted(points: Sequence[Point], expected: Floats, seconds: Floats) -> Posterior:
     """The posterior after trials; a failure, NaN, counts as twice the slowest.
 
-    Raises ValueError where no trial is known to have ended well.
+    Raises ValueError if no trial is known to have ended well.
     """
     if not np.isfinite(seconds).any():
         raise ValueError("no trial ended well")

@@ -49,7 +49,7 @@ class Predictor:
         return cycles / self.kernel.target.machine.hertz if cycles else None
 
     def score(self, history: Sequence[Trial], features: Look) -> Score | None:
-        """How to rank points after these trials; None where nothing is known."""
+        """How to rank points after these trials; None if nothing is known."""
         model = self._model(features)
         trials = [trial for trial in history if trial.point.keys() == self._default.keys()]
         if model is None and not self._estimated and not trials:
@@ -78,7 +78,7 @@ class Predictor:
         return "analytic" if self._estimated else "trials"
 
     def learned(self, points: Sequence[Point]) -> list[float] | None:
-        """Times over the default's by the cost model; None where it does not know the kernel.
+        """Times over the default's by the cost model; None if it does not know the kernel.
 
         It sees the loop nests of the points that were looked at while they were ranked.
         """

@@ -33,17 +33,17 @@ from hybridc.compiler.unscheduled import Unscheduled
 # Of the time for a tuning, what goes to kernels alone.
 _ALONE = 0.85
 _TOO_LITTLE = (
-    "nothing was measured: {:.0f} s went to starting processes and to answers that candidates are"
-    " held to; give more time, or a machine with less to do"
+    "nothing was measured: {:.0f} s went to starting processes and to the answers that candidates"
+    " are compared with; give more time, or use a less busy machine"
 )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a tuning; `kernels` are as `summary.kernels` gives them.
+    """The result of a tuning; `kernels` are as `summary.kernels` gives them.
 
-    `models` say what it gained where the kernels run, as far as that could be measured; `notes`
-    tell what would have made it better.
+    `models` are the gains measured in whole models, if they could be run; `notes` say what limited
+    the tuning.
     """
 
     tuned: Tuned
@@ -76,17 +76,17 @@ def tune(
 ) -> Outcome:
     """Tune the kernels of models into the log that the options name.
 
-    Where `algorithms` were measured as the models were made, that takes part of the time.
-    Every request to a process that builds or measures goes on the timeline.
+    The time that measuring `algorithms` took, while the models were made, is part of the budget.
+    Every request to a building or measuring process is recorded on the timeline.
 
-    An interruption by Ctrl-C ends it as anything else does, and `Tuned.interrupted` says so.
-    Raises LogError, before the first model is asked for, where the log cannot be written.
+    After Ctrl-C the outcome has the measurements so far, and `Tuned.interrupted` is set.  Raises
+    LogError, before the first model is loaded, if the log cannot be written.
     """
     plugins = tuple(options.plugins)
     strategy = how.chosen(plugins)
     with access.open_log(options.log, plugins=plugins) as opened:
         if opened.readonly:
-            raise LogError(f"tuning log {opened.name} can only be read, and a tuning writes")
+            raise LogError(f"tuning log {opened.name} is read-only, and a tuning writes to it")
         found = [(model, _kernels(model, how.caches, plugins)) for model in models]
         every = [each for _, kernels in found for each in kernels]
         left = algorithms.left if algorithms else how
@@ -107,14 +107,14 @@ def tune(
 
 
 def _timed(inside: InModel, notes: list[str]) -> list[Placed]:
-    """What the model says of the points; where it cannot be built or run, a note says why."""
+    """The gains measured in the model; if it cannot be built or run, a note says why."""
     try:
         placed = inside.compare()
         notes += inside.notes
         return placed
     except LogError:
         raise
-    except Exception as error:  # what was measured of its kernels alone is in the log, and counts
+    except Exception as error:  # the measurements of its kernels alone are in the log, and count
         notes.append(f"kernels of {inside.model.model.name} not timed in it: {described(error)}")
         return []
 
@@ -127,7 +127,7 @@ def _searched(  # noqa: PLR0913, PLR0917 - of `tune`, which names them
     budget: Budget,
     timeline: Timeline | None,
 ) -> Tuned:
-    """Tune kernels alone, on every GPU where they are for one."""
+    """Tune kernels by themselves; if they are for a GPU, on all GPUs of this host."""
     plugins = tuple(options.plugins)
     strategy, distinct = how.chosen(plugins), tasks.distinct(kernels)
     threads = distinct[0].kernel.target.threads if distinct else 1
@@ -161,7 +161,7 @@ def _most(budget: Budget) -> float | None:
 def _kernels(
     model: Unscheduled, caches: Caches, plugins: tuple[Path, ...]
 ) -> list[tuple[Kernel, int]]:
-    """A model's kernels with their calls, with caches as it leaves them (`auto`) or as wanted."""
+    """A model's kernels with their calls, with caches as it leaves them (`auto`) or as given."""
     found = tasks.kernels(model.module, model.context, model.finish, plugins)
     if caches == "auto":
         return list(found)
@@ -195,9 +195,9 @@ def _rest(update: Update, budget: Budget) -> float | None:
 
 @dataclass(frozen=True)
 class TuneInside:
-    """An instrument that tunes a module's kernels when the pass that schedules them comes.
+    """An instrument that tunes a module's kernels before the pass that schedules them.
 
-    Raises KeyboardInterrupt where the tuning is interrupted; what it measured is in the log.
+    Raises KeyboardInterrupt if the tuning is interrupted; its measurements are in the log.
     """
 
     options: Options

@@ -39,7 +39,7 @@ class Sweep:
     """Every point of a kernel's (thinned) space with its time.
 
     `points` are those that differ in their schedule, the default first; `rows[i]` is which of them
-    the point number i of the space is.  `seconds` are NaN where a point failed, `features` NaN
+    the point number i of the space is.  `seconds` are NaN if a point failed, `features` NaN
     where they are not known.
     """
 
@@ -59,7 +59,7 @@ class Sweep:
 
     @property
     def estimates(self) -> Matrix:
-        """What the analytic model says of each point, over the default; NaN where it cannot."""
+        """What the analytic model says of each point, over the default; NaN if it cannot."""
         return self.features[:, _ESTIMATE]
 
     @property
@@ -151,7 +151,7 @@ def estimated(sweep: Sweep) -> Floats | None:
 
 
 def trials_to(history: Sequence[Trial], sweep: Sweep, within: float = 0.02) -> int | None:
-    """Trials until one came within a share of the space's best; None where none did.
+    """Trials until one came within a share of the space's best; None if none did.
 
     0 where the default, which is no trial, is as near.
     """
@@ -186,7 +186,7 @@ def save(path: Path, sweeps: Sequence[Sweep], about: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[Sweep, ...]:
-    """Read sweeps.  Raises InputError in one line where the file holds none."""
+    """Read sweeps.  Raises InputError in one line if the file holds none."""
     try:
         with np.load(path, allow_pickle=False) as data:
             meta = json.loads(data["meta"].tobytes())
@@ -241,7 +241,7 @@ def recorded(
 
     The space is spanned by the values that were tried; where a point of it was not, the nearest
     one that was stands for it.  `predicted` are the seconds that were expected of the points.
-    Raises InputError where no trial has the knobs of the default, or the space is too large.
+    Raises InputError if no trial has the knobs of the default, or the space is too large.
     """
     alike = {
         tuple(t.point[k] for k in default): t for t in trials if t.point.keys() == default.keys()

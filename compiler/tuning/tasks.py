@@ -1,4 +1,4 @@
-"""The distinct kernels of models, and which of them the next trials shall go to."""
+"""The distinct kernels of models, and which of them gets the next trials."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,12 +33,12 @@ from hybridc.compiler.tuning.trials import history
 # A rule, and what tells schedules by it apart.
 Choice = tuple[str, tuple[int, ...]]
 
-# Of a kernel of which nothing is known: the share that a better point takes off; half of the hope
-# is gone after so many trials.
+# For a kernel without measurements: the share of its time that the best point is expected to save,
+# and the number of trials after which half of that expectation is gone.
 _HOPE, _HALF = 0.1, 8
-# A gain below this share of a kernel's time is inside the noise of its median.
+# A gain below this share of a kernel's time is within the noise of its median.
 NOISE = 0.005
-# Over how many of the best times the spacing of good points is read.
+# The number of best times from which the spacing of good points is estimated.
 _SPACINGS = 4
 
 
@@ -46,9 +46,9 @@ _SPACINGS = 4
 class Task:
     """A kernel to tune: how often the models call it, and what was tried so far.
 
-    `proposed` once its strategy was asked for points besides the default, `exhausted` once it has
-    no more to offer.  `rivals` are the same kernel by other rules, each at a few points that others
-    measured; their defaults are the first of these.
+    `proposed` is set once its strategy was asked for points other than the default, `exhausted`
+    once that has no more to offer.  `rivals` are the same kernel under other rules, each at a few
+    imported points; the first of these is the rival's default.
     """
 
     kernel: Kernel
@@ -62,12 +62,12 @@ class Task:
 
     @cached_property
     def predictor(self) -> Predictor:
-        """What is expected of its points."""
+        """The predictor of its points' times."""
         return Predictor(self.kernel)
 
     @cached_property
     def features(self) -> tuple[float, ...]:
-        """What kernels are told apart by: see `features.Features.kernel`."""
+        """The features that describe the kernel: see `features.Features.kernel`."""
         return self.predictor.features.kernel
 
     @property
@@ -83,13 +83,13 @@ class Task:
 
     @property
     def fresh(self) -> bool:
-        """Whether its default is to be measured: nobody did so far, and its space holds it."""
+        """Whether its default is still to be measured: it has no time, and is in the space."""
         held = self.search.contains(self.search.default)
         return held and self.default is None and not self.exhausted
 
     @property
     def waiting(self) -> int:
-        """How many points that others measured, and nobody checked, are still to be measured."""
+        """How many imported, unchecked points are still to be measured."""
         tried = {self.search.key(trial.point) for trial in self.history}
         return sum(self.search.key(point) not in tried for point in self.search.hints)
 
@@ -99,48 +99,48 @@ class Task:
         return here.contains(point) and here.key(point) == here.key(here.default)
 
     def usable(self, measured: Measured) -> str | None:
-        """Why what was measured says nothing of this kernel any more, as a look-up asks."""
+        """Why a record no longer applies to this kernel; None if it does (see `log.winner`)."""
         if measured.rule != self.kernel.rule_name:
             return f"{measured.rule} is not the rule that takes it here"
         fits = self.search.contains(measured.point)
-        return None if fits else "it is no point of the rule's space any more"
+        return None if fits else "it is no longer a point of the rule's space"
 
     @property
     def first(self) -> Choice:
-        """What tells its default from others."""
+        """The choice that is its default."""
         return self.kernel.rule_name, self.search.key(self.search.default)
 
     def choice(self, rule: str, point: Point) -> Choice | None:
-        """What tells a point from others, of rivals too; None where it is none of this kernel."""
+        """The choice that a point stands for, of rivals too; None if it does not fit the kernel."""
         for each in (self, *self.rivals):
             if each.kernel.rule_name == rule and each.search.contains(point):
                 return rule, each.search.key(point)
         return None
 
     def acceptable(self, measured: Measured) -> str | None:
-        """As `usable`, where points of rivals do as well."""
+        """As `usable`, but points of rivals are accepted as well."""
         if self.choice(measured.rule, measured.point) is not None:
             return None
         return self.usable(measured)
 
     def remember(self, records: Iterable[Record]) -> None:
-        """Take what a log knows of its points; those that its space has no more are passed over."""
+        """Take the trials in the log; points that are no longer in the space are skipped."""
         found = history(records, self.kernel.rule_name, self.kernel.mode)
         self.history = [trial for trial in found if self.search.contains(trial.point)]
 
     @property
     def trials(self) -> int:
-        """How many points were tried besides the default, which is measured in any case."""
+        """How many points were tried, without the default, which is measured in any case."""
         return len(self.history) - (self.default is not None)
 
     @property
     def seconds(self) -> float:
-        """What the models spend in it at its best, by the analytic limit where nothing is known."""
+        """Seconds that the models spend in it at its best point, or at the analytic limit."""
         one = self.best.seconds if self.best else None
         return self.calls * (one or at_least(self.kernel))
 
     def gain(self, trials: int) -> float:
-        """Seconds that so many more trials are expected to take off one call.
+        """Seconds per call that so many more trials are expected to save.
 
         If the trials of the past and those to come are alike, the fastest of all `t + n` is one of
         the new ones with probability `n / (t + n)`.  It is then faster than the fastest so far by
@@ -155,7 +155,7 @@ class Task:
         searched = sorted(trial.seconds for trial in others if trial.seconds is not None)
         if len(searched) > _SPACINGS:
             spacing = (searched[_SPACINGS] - searched[0]) / _SPACINGS
-            # Where the default is the best by far, even the next record will not reach it.
+            # If the default is by far the best, even the next record will not reach it.
             hope = max(hope, best - (searched[0] - spacing))
         return hope * trials / (tried + trials)
 
@@ -165,11 +165,11 @@ class Task:
 
 
 def choose(tasks: Iterable[Task], trials: int) -> Task | None:
-    """The kernel in which so many trials are expected to save the models most.
+    """The kernel in which so many trials are expected to save the models the most time.
 
     The gradient of the end-to-end time (L. Zheng et al., Ansor, OSDI 2020, §6), with the gain
-    above in the place of its guesses.  Kernels whose default nobody has run come first, then those
-    with points that nobody checked.  None where every expected gain is inside the noise.
+    above as its estimate.  Kernels whose default was never run come first, then those with
+    unchecked points.  None if every expected gain is within the noise.
     """
     given = list(tasks)
     fresh = [task for task in given if task.fresh]
@@ -180,7 +180,7 @@ def choose(tasks: Iterable[Task], trials: int) -> Task | None:
 
 
 def at_least(kernel: Kernel) -> float:
-    """Seconds that one call takes at least: its arithmetic and its traffic on this target."""
+    """A lower bound of the seconds of one call: its arithmetic and its traffic on this target."""
     target = kernel.target
     if target.gpu is not None:
         moved = kernel_cost.traffic(kernel.func) / target.gpu.bandwidth
@@ -194,10 +194,10 @@ def at_least(kernel: Kernel) -> float:
 def kernels(
     module: IRModule, context: Context, finish: str, plugins: Sequence[Path] = ()
 ) -> Iterator[tuple[Kernel, int]]:
-    """Each kernel of a module that no rule has scheduled, with the number of its calls.
+    """Each unscheduled kernel of a module, with the number of its calls.
 
-    Kernels whose rule leaves nothing to choose are left out, and so are those whose arguments have
-    open sizes: nothing can be run without sizes.
+    Kernels that no rule takes are left out, and so are those with open sizes, which cannot be run
+    by themselves.
     """
     called = _calls(module)
     mode = cached_weights.state(cached_weights.weight_bytes(module), context.target)
@@ -217,7 +217,7 @@ def kernels(
 def distinct(found: Iterable[tuple[Kernel, int]]) -> list[Task]:
     """One task for all kernels that compute the same in the same state of the caches.
 
-    It has their calls together.
+    Its calls are the sum of theirs.  Kernels whose rule leaves nothing to choose are left out.
     """
     tasks: dict[tuple[str, str], Task] = {}
     for kernel, calls in found:
@@ -243,7 +243,7 @@ def of_model(tasks: Iterable[Task], found: Iterable[tuple[Kernel, int]]) -> dict
 
 
 def gain_of(tasks: Iterable[Task]) -> float:
-    """How many times as long the kernels take at their defaults as at the best points known."""
+    """The speed-up of all kernels together from their defaults to the best points known."""
     pairs = [
         (task.calls * task.default.seconds, task.seconds)
         for task in tasks
@@ -253,14 +253,14 @@ def gain_of(tasks: Iterable[Task]) -> float:
 
 
 def rule_of(func: PrimFunc, rules: Sequence[ScheduleRule], target: Target) -> ScheduleRule | None:
-    """The first rule that takes the kernel, as for compiling; one that stumbles is passed over."""
+    """The first rule that takes the kernel, as in compiling; one that raises is skipped."""
     for rule in rules:
         try:
             taken = rule.match(func, target)
             if not isinstance(taken, NotApplicable):
                 rule.schedule(taken, rule.default(taken, target))
                 return rule
-        except Exception:  # a rule that stumbles is passed over, as for compiling
+        except Exception:  # as in compiling, where a note in the report says so
             continue
     return None
 

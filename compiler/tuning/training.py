@@ -53,14 +53,14 @@ class Trained:
     def __str__(self) -> str:
         """The figures, and what follows from them."""
         told = (
-            f"{self.points} points of {self.kernels} kernels; on kernels that were held out, τ is"
-            f" {self.before:.2f} by the model of the package and {self.after:.2f} with what it"
-            " learned here"
+            f"{self.points} points of {self.kernels} kernels; on held-out kernels τ is"
+            f" {self.before:.2f} with the package's model and {self.after:.2f} after training"
         )
         if self.file is None:
             return f"{told}: it is not kept"
         instead = " instead of the one that was there" * self.replaced
-        return f"{told}\n{self.file}: tunings use it from now on{instead}; remove it to undo that"
+        used = f"it is used for tuning from now on{instead}; remove it to undo that"
+        return f"{told}\n{self.file}: {used}"
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
     found = [groups for task in kernels.values() if (groups := _groups(task, log))]
     if len(found) < _KERNELS:
         raise InputError(
-            f"to learn takes {_KERNELS} kernels with {_POINTS} points or more in {log.name}, and"
+            f"training takes {_KERNELS} kernels with {_POINTS} points or more in {log.name}, and"
             f" these models have {len(found)}: tune them first (`hybridc tune`)"
         )
     base = cost_model.load(cost_model.PRETRAINED)
@@ -111,7 +111,7 @@ def _groups(task: Task, log: TuningLog) -> list[Group]:
 
 
 def _group(task: Task, log: TuningLog, state: str) -> Group | None:
-    """What was measured of a kernel on this target; None where that is too little.
+    """What was measured of a kernel on this target; None if that is too little.
 
     Nor does the model learn of a rule that its features do not name: it could not tell it from
     others of these.

@@ -1,6 +1,6 @@
-"""Tune kernels: propose, measure, remember, until the trials, the time or the hope is used up.
+"""Tune kernels: propose, measure and log, until trials, time or expected gains are used up.
 
-All that is known lies in the log: a tuning that was stopped, by whatever, goes on from there.
+All state is in the log, so a tuning that was stopped, for whatever reason, continues from there.
 """
 
 import os
@@ -23,12 +23,12 @@ from hybridc.compiler.tuning.kernel import Bench
 from hybridc.compiler.tuning.outcome import Keep, Measured, MeasureError
 from hybridc.compiler.tuning.plan import Budget
 from hybridc.compiler.tuning.pool import Pool
-from hybridc.compiler.tuning.staff import DeadlineError
+from hybridc.compiler.tuning.processes import DeadlineError
 from hybridc.compiler.tuning.tasks import Task
 from hybridc.compiler.tuning.tuned import Tuned
 from hybridc.compiler.tuning.update import Progress, Update
 
-ROUND = 8  # trials between two looks at what they gained, and the most that are lost
+ROUND = 8  # trials in a round: a killed tuner loses at most these
 _PATIENCE = 0.5  # seconds between two looks at what another tuner claims
 LATE = "the time is used up"
 
@@ -57,7 +57,7 @@ class Tuner:
         self.pool.end_at(self._start + self.budget.limit)
 
     def run(self) -> Tuned:
-        """Tune; Ctrl-C ends it, and what was measured until then is in the log."""
+        """Tune; after Ctrl-C, the measurements so far are in the log."""
         try:
             return self._result(self._run())
         except DeadlineError:
@@ -68,7 +68,7 @@ class Tuner:
             return self._result("interrupted", interrupted=True)
 
     def _run(self) -> str:
-        """Give turns until there is a reason to end."""
+        """Give turns until there is a reason to stop, and return it."""
         if not self.tasks:
             return "there is no kernel to tune (those of open sizes take their rules' defaults)"
         if self._trials:
@@ -87,7 +87,7 @@ class Tuner:
         return reason
 
     def confirm(self, tasks: Sequence[Task]) -> None:
-        """Measure the defaults of tasks again, each in its turn, as far as the time goes."""
+        """Measure the defaults of tasks again, one after the other, while there is time."""
         with suppress(DeadlineError):
             for task in tasks:
                 if task.default is not None and self._left > 0:
@@ -101,7 +101,7 @@ class Tuner:
         return sum(task.is_default(record.point) for record in alike)
 
     def _run_off(self, task: Task) -> None:
-        """Measure the winner again beside the default, and whatever wins instead of it then."""
+        """Measure the winner again beside the default, and any point that then wins instead."""
         _, target, toolchain = recording.described(task)
         for _ in range(run_off.MOST):
             points = run_off.contenders(task, self.log, target, toolchain)
@@ -110,7 +110,7 @@ class Tuner:
         self._recall(task)
 
     def _again(self, task: Task, points: Sequence[Point]) -> bool:
-        """Measure points that were measured before; False where nobody can, or another does."""
+        """Measure points again; False if that is impossible, or another tuner has the kernel."""
         with claimed(self.log, self._work(task), self._owner, self.lease) as ours:
             if not ours or (bench := self._bench(task)) is None:
                 return False
@@ -143,14 +143,14 @@ class Tuner:
         return [task for task in self._every if task not in self._given_up]
 
     def _wanting(self) -> list[Task]:
-        """Those that may get a round: as long as trials are left, or where that is none.
+        """The tasks that may get a round: those with trials left, or with work that needs none.
 
-        That is the default's time, and those of points that nobody checked, which a rival has.
+        Measuring a default takes no trial, and neither do the unchecked points of rivals.
         """
         return [each for each in self._open() if each.fresh or each.waiting or self._due(each) > 0]
 
     def _due(self, task: Task) -> int:
-        """Trials that a task may get."""
+        """How many trials a task may still get."""
         return self._rest if task in self.tasks else 0
 
     @property
@@ -159,11 +159,11 @@ class Tuner:
 
     @property
     def _rest(self) -> int:
-        """Trials to come."""
+        """How many trials are left."""
         return self._trials - sum(task.trials for task in self.tasks)
 
     def _end(self) -> str:
-        """Why nothing more is to be measured; empty while something is."""
+        """Why nothing more is measured; empty while there is something to measure."""
         if not self._open():
             return "no kernel can be measured"
         if not self._wanting():
@@ -171,7 +171,7 @@ class Tuner:
         if self._left <= 0:
             return LATE
         if tuning.choose(self._wanting(), ROUND) is None:
-            return "what may still be gained is inside the noise"
+            return "the expected gain is within the noise"
         return ""
 
     @property
@@ -180,17 +180,17 @@ class Tuner:
         return self._start + self.budget.limit - time.monotonic()
 
     def _fitting(self) -> int:
-        """Trials that fit into the time that is left, at the pace so far; one at least."""
+        """How many trials fit into the remaining time, at the pace so far; at least one."""
         pace = (time.monotonic() - self._start) / max(self._measured, 1)
         return int(min(ROUND, max(1.0, self._left / pace))) if pace else ROUND
 
     def _work(self, task: Task) -> str:
-        """What is claimed while a task is measured."""
+        """The name of the claim on a task while it is measured."""
         series = [described.key for described in recording.described(task)]
         return claims.name(*series, task.kernel.rule_name, task.kernel.mode)
 
     def _turn(self, busy: set[Task]) -> bool:
-        """Give a round to the task that needs it most of those that are free; False if none is."""
+        """Give a round to the most promising task that is free; False if none is."""
         free = [task for task in self._wanting() if task not in busy]
         if (task := tuning.choose(free, ROUND)) is None:
             busy.update(free)
@@ -201,18 +201,18 @@ class Tuner:
             else:
                 busy.add(task)
             self._recall(task)
-            if ours:  # meanwhile nobody else tells of this kernel
+            if ours:  # while it is claimed, no other tuner reports this kernel
                 self.strategy.observe(task.search, task.history)
         return ours
 
     def _round(self, task: Task) -> None:
-        """Measure what the strategy proposes, and keep it whatever happens."""
+        """Measure what the strategy proposes, and log it whatever happens."""
         self._recall(task)  # another tuner may have been at it until now
         if (bench := self._bench(task)) is None:
             return
         known = task.default is not None
         count = min(self._fitting(), max(self._due(task), task.waiting)) if known else 1
-        if count <= 0:  # another tuner did, meanwhile, all trials that were left
+        if count <= 0:  # another tuner has used all trials in the meantime
             return
         search = task.search
         if known:
@@ -231,10 +231,10 @@ class Tuner:
 
     @contextmanager
     def _kept(self, task: Task, trials: int = 1) -> Generator[Keep]:
-        """Take what is measured in the block, and write it into the log whatever happens.
+        """Collect what is measured in the block, and write it into the log whatever happens.
 
-        A measurement of another point than the default counts as so many trials.  Raises LogError
-        where the log takes none of them: they would be measured again and again.
+        Each measurement counts as so many `trials`, unless it is of the default.  Raises LogError
+        if the log accepts none of them: they would be measured again and again.
         """
         found: list[Measured] = []
         default = task.default
@@ -257,9 +257,9 @@ class Tuner:
                 self.log.add(records, recording.described(task)).check(self.log.name)
 
     def _bench(self, task: Task) -> Bench | None:
-        """The kernel's bench; where the log knows its default, that is the baseline.
+        """The kernel's bench, with the default as its baseline if the log has its time.
 
-        None where nothing can be measured: the task is given up.
+        None if nothing can be measured: the task is given up.
         """
         try:
             if task not in self._benches:
@@ -272,7 +272,7 @@ class Tuner:
         return self._benches[task]
 
     def _recall(self, *tasks: Task) -> None:
-        """Take what the log knows of tasks."""
+        """Update tasks from the log."""
         for task in tasks:
             task.remember(recording.known(task, self.log))
 

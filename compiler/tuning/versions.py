@@ -48,7 +48,7 @@ class Version(NoAdvice):
 def stand_ins(tasks: Iterable[Task]) -> Points | None:
     """What runs in all versions in the place of defaults that fail.
 
-    None where nothing else is known of such a kernel: the model might bring this process down.
+    None if nothing else is known of such a kernel: the model might bring this process down.
     """
     found: dict[str, Ruled] = {}
     for task in tasks:

@@ -79,7 +79,7 @@ class Product(Match):
 def analyse(func: PrimFunc, target: Target) -> Product | NotApplicable:
     """Find the product of a kernel, with all that feeds it inlined."""
     if not analysis.plain(analysis.blocks(func)):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     merged = _merged(func)
     if isinstance(merged, NotApplicable):
         return merged
@@ -102,7 +102,7 @@ def factors_of(product: Block) -> tuple[Operand, Operand, Axes] | NotApplicable:
     """Both sides of a block that sums up products, and the axes of both."""
     sides = _sides(product)
     if sides is None:
-        return NotApplicable("its reduction is no sum of products")
+        return NotApplicable("its reduction is not a sum of products")
     return _split(product, sides)
 
 

@@ -18,7 +18,7 @@ DIVISIONS = (prim.FloorDiv, prim.FloorMod, prim.Mod)
 
 
 def stride(indices: Any, buffer: Any, var: Var) -> int | None:
-    """How far apart in `buffer` two neighbouring values of `var` lie; None where that varies."""
+    """How far apart in `buffer` two neighbouring values of `var` lie; None if that varies."""
     total, scale = 0, 1
     for index, extent in zip(reversed(indices), reversed(buffer.shape), strict=True):
         found = sym.detect_linear_equation(index, [var])
@@ -103,7 +103,7 @@ class Boundary:
 
 
 def boundary(node: Expr, var: Var) -> Boundary | None:
-    """Where the comparison `node` changes as `var` grows; None where it is not that simple."""
+    """Where the comparison `node` changes as `var` grows; None if it is not that simple."""
     if isinstance(node, (prim.EQ, prim.NE)):
         return None
     difference: Any = node.a - node.b

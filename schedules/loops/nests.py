@@ -70,7 +70,7 @@ class Nest:
 
 
 def analyse(block: analysis.Block, lanes: int) -> Nest | None:
-    """The nest of a transposing block; None where tiles of it do not fit registers."""
+    """The nest of a transposing block; None if tiles of it do not fit registers."""
     block = _split(block)
     loads = tuple(block.loads)
     if not loads or not _straight(block):
@@ -195,7 +195,7 @@ def _with_rows(nest: Nest) -> Nest | None:
 
 
 def _side(nest: Nest, extent: int) -> int:
-    """The side of a square tile: the largest that the extents hold; 0 where none fits them."""
+    """The side of a square tile: the largest that the extents hold; 0 if none fits them."""
     widest = max(np.dtype(str(nest.loads[i].ty.dtype)).itemsize * 8 for i in nest.crossing)
     return next((side for side in _SIDES[widest] if side <= extent), 0)
 

@@ -6,12 +6,12 @@ from hybridc.schedules.loops.analysis import Block
 
 
 def unless_pointwise(found: tuple[Block, ...], single: bool = False) -> NotApplicable | None:
-    """Why these blocks are not elementwise; None where they are.
+    """Why these blocks are not elementwise; None if they are.
 
     With `single`, blocks that store one element without loops will do.
     """
     if not found or not all(block.plain or (single and block.single) for block in found):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     if any(block.reduction for block in found):
         return NotApplicable("it holds a reduction")
     return None

@@ -44,7 +44,7 @@ def scratch(size: int, dtype: Any) -> Any:
 
 
 def from_infinity(value: Expr) -> Expr:
-    """The start of a reduction: infinite where TVM has the largest finite number."""
+    """The start of a reduction: infinite if TVM has the largest finite number."""
     dtype = str(value.ty.dtype)
     if not isinstance(value, tirx.FloatImm):
         return value

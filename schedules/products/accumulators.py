@@ -73,7 +73,7 @@ def _accumulate(
 def divided(
     schedule: Schedule, product: Any, lanes: int, sums: int
 ) -> Callable[[Any], None] | None:
-    """Divide the sums over a product's depth into so many; None where they stay whole.
+    """Divide the sums over a product's depth into so many; None if they stay whole.
 
     Returns what computes a tile in the loop that it is given: all sums side by side, then theirs.
     """

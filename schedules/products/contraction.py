@@ -91,7 +91,7 @@ def all_blocks(schedule: Schedule) -> list[Any]:
 
 
 def named(schedule: Schedule, wanted: str) -> Any:
-    """The block of a name; None where there is none."""
+    """The block of a name; None if there is none."""
     return next((b for b in all_blocks(schedule) if name(schedule, b) == wanted), None)
 
 

@@ -188,7 +188,7 @@ _BY_NAME = {
 
 
 def instruction_for(data: str, weight: str, target: Target) -> Instruction | None:
-    """The target's instruction for products of these types, or None where it has none."""
+    """The target's instruction for products of these types, or None if it has none."""
     for (x, w, feature), instruction in _INSTRUCTIONS.items():
         if (data, weight) == (x, w) and (not feature or feature in target.features):
             return instruction

@@ -64,7 +64,7 @@ class _Block:
 
     @property
     def side(self) -> int:
-        """The side of the tiles that are transposed; 0 where the source is not along the depth."""
+        """The side of the tiles that are transposed; 0 if the source is not along the depth."""
         step, *_, last = self.axes[-self.inner :]
         group = self.operand.group
         contiguous = self._stride(step) == group and (group == 1 or self._stride(last) == 1)

@@ -47,7 +47,7 @@ class Box:
 
 
 def guarded(windows: Windows) -> tuple[Var, ...] | None:
-    """The outer axes that comparisons ask about, one each; None where one asks about more."""
+    """The outer axes that comparisons ask about, one each; None if one asks about more."""
     found: list[Var] = []
     for _, _, term in windows.parts():
         for node in access.comparisons(term):

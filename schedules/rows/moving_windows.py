@@ -148,7 +148,7 @@ def analyse(func: PrimFunc, target: Target) -> Windows | NotApplicable:
     """Find the windows of a kernel with one reduction."""
     raw = analysis.blocks(func)
     if not analysis.plain(raw) or strips.has_gaps(func):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     if sum(1 for block in raw if block.reduction) != 1 or len(analysis.outputs(func, raw)) != 1:
         return NotApplicable("it does not hold one reduction and one output")
     staged, _ = transforms.stage(func)
@@ -166,7 +166,7 @@ def _of_blocks(found: Sequence[analysis.Block], target: Target) -> Windows | Not
     if not in_place(block, last):
         return NotApplicable("its output has other axes than the reduction")
     if not isinstance(block.body.value, _COMBINED):
-        return NotApplicable("it is no maximum, minimum or sum")
+        return NotApplicable("it is not a maximum, minimum or sum")
     windows = _moving(block, last, target)
     return windows or NotApplicable("its reduction is not over windows with rows and columns")
 
@@ -250,7 +250,7 @@ def _mixed(index: Expr, axis: Var, tap: Var) -> bool:
 
 
 def _moved(term: Expr, axes: tuple[Var, Var], steps: tuple[int, int], at: Var) -> Expr | None:
-    """A term as a function of the column alone; None where it depends on more of these axes."""
+    """A term as a function of the column alone; None if it depends on more of these axes."""
 
     def linear(expr: Expr) -> Expr:
         if not any(access.uses(expr, axis) for axis in axes):

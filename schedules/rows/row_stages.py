@@ -122,7 +122,7 @@ def analyse(func: PrimFunc, target: Target, windows: bool = False) -> Rows | Not
     """Find the row stages of a kernel; `windows` are read across rows whatever their strides."""
     raw = analysis.blocks(func)
     if not analysis.plain(raw):
-        return NotApplicable("a block is no single store under constant loops")
+        return NotApplicable("a block is not a single store under constant loops")
     if not reducers(func):
         return NotApplicable("it holds no reduction")
     if len(analysis.outputs(func, raw)) != 1:
@@ -221,7 +221,7 @@ def _position(index: Any, axes: Sequence[Any]) -> int | None:
 
 
 def _along(reductions: Sequence[Block]) -> bool | None:
-    """Whether the reduced axis is the contiguous one; None where neither is."""
+    """Whether the reduced axis is the contiguous one; None if neither is."""
     main = max(reductions, key=lambda block: block.iterations)
     across = [main.stride(load, list(main.spatial)[-1]) for load in main.loads if main.spatial]
     along = [main.stride(load, list(main.reduction)[-1]) for load in main.loads]

@@ -27,7 +27,7 @@ _TYPES = ("float32", "int32")
 
 @dataclass(frozen=True)
 class Stage:
-    """A block as a loop over the `column` of each row, reduced or not; None where it has one."""
+    """A block as a loop over the `column` of each row, reduced or not; None if it has one."""
 
     block: Block
     rows: tuple[Var, ...]
@@ -49,7 +49,7 @@ class Stage:
         return cls(block, tuple(axes[: len(rows)]), column, bool(reduced))
 
     def part(self, indices: Any, buffer: Any, length: int) -> str | None:
-        """What of a row is accessed; None where that is none of the three."""
+        """What of a row is accessed; None if that is none of the three."""
         steps = [access.stride(indices, buffer, axis) for axis in self.rows]
         across = 0 if self.column is None else access.stride(indices, buffer, self.column)
         if None in (across, *steps):

@@ -77,7 +77,7 @@ class TorchOpinfo(Suite):
 
 
 def _eager(module: Any, tensors: tuple[Any, ...]) -> list[Any]:
-    """What torch computes, the same at each call.  Raises ModelError where that cannot be."""
+    """What torch computes, the same at each call.  Raises ModelError if that cannot be."""
     import torch
     from torch.utils._pytree import tree_leaves
 

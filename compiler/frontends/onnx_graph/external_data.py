@@ -37,7 +37,7 @@ class ExternalData:
     def array(self, shape: tuple[int, ...]) -> Array:
         """The tensor, read into memory of its own."""
         if self.dtype is None:
-            raise ValueError(f"{self.where}: its bytes are no elements")
+            raise ValueError(f"{self.where}: its bytes are not elements")
         from hybridc.compiler import tensors  # here, since a glance does without TVM
 
         array = tensors.empty(shape, self.dtype)
@@ -91,7 +91,7 @@ def find(tensor: Proto, directory: Path | None) -> ExternalData:
     """
     where = f"tensor {tensor.name!r}"
     if directory is None:
-        raise ModelError(f"{where} lies in another file; give the model's path, not its proto")
+        raise ModelError(f"{where} is in another file; give the model's path, not its proto")
     entries = {entry.key: entry.value for entry in tensor.external_data}
     dtype, size = _extent(tensor, where)
     if not entries.get("length", str(size)).isdigit() or not entries.get("offset", "0").isdigit():

@@ -232,7 +232,7 @@ def _resize(node: OpenNode) -> Expr | None:
     mode = text.get("mode", "nearest")
     coordinates = text.get("coordinate_transformation_mode", "half_pixel")
     if any(node.options.get(name) for name in ("antialias", "axes", "exclude_outside")):
-        raise UnsupportedError("such options, and sizes that are no constants")
+        raise UnsupportedError("such options, and sizes that are not constants")
     x = node.inputs[0]
     changed = [a for a, size in enumerate(wanted) if not _same(node.sizes, size, extents[a])]
     if mode == "nearest" and (coordinates, text.get("nearest_mode")) == ("asymmetric", "floor"):
@@ -241,7 +241,7 @@ def _resize(node: OpenNode) -> Expr | None:
         return x
     images = len(extents) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
     if mode != "linear" or not images or coordinates not in _ALIKE:
-        raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are no constants")
+        raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are not constants")
     # Of one element these two have no distance to divide, or another place.
     apart = all(node.sizes.holds(size > 1) for size in wanted[2:])
     if coordinates != "half_pixel" and not apart:

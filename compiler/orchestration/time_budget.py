@@ -1,4 +1,4 @@
-"""The time that a compilation may take, and who gets how much of it."""
+"""The time that a compilation may take, and how it is shared."""
 
 import contextlib
 import signal
@@ -13,24 +13,24 @@ from hybridc.compiler.units import format_duration
 
 
 class OutOfTimeError(InputError):
-    """The budget is used up; what was reached until then stands."""
+    """The budget is used up; the results until then remain."""
 
     def too_short(self) -> "OutOfTimeError":
-        """The same where nothing was reached."""
+        """The same error if there is no result yet."""
         return OutOfTimeError(f"{self}: it is too short for one stage, and nothing was written")
 
 
 def at_leisure(_: str) -> None:
-    """Check nothing: for what may take any time."""
+    """Check nothing: there is no time limit."""
 
 
 class _Ended(BaseException):
-    """What ends code of others: no `except Exception` of theirs holds it up."""
+    """Ends user code; not an Exception, so no `except Exception` in that code stops it."""
 
 
 @dataclass
-class Purse:
-    """A budget in seconds, None for no end; `weights` are those of components or levels."""
+class TimeBudget:
+    """A budget in seconds, None if unlimited; `weights` are those of components or levels."""
 
     seconds: float | None = None
     weights: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -46,13 +46,13 @@ class Purse:
 
     @property
     def left(self) -> float | None:
-        """Seconds until the end, none below 0; None where there is no end."""
+        """Seconds until the end, at least 0; None if unlimited."""
         return None if self.seconds is None else max(0.0, self.seconds - self.spent)
 
     def allowance(self, name: str, pending: Iterable[str]) -> float | None:
-        """The share of what is left that goes to `name`, where all of `pending` want some.
+        """The share of the remaining time that `name` gets beside all of `pending`.
 
-        What others did not use is thereby shared by those that are still to come.
+        So what others did not use is shared by those that are still to come.
         """
         if (left := self.left) is None:
             return None
@@ -61,7 +61,7 @@ class Purse:
         return left * self.weights.get(name, 0.0) / total if total else left / len(wanting)
 
     def check(self, step: str) -> None:
-        """Raise OutOfTimeError where the budget is used up and `step` would only begin."""
+        """Raise OutOfTimeError if the budget is used up before `step` begins."""
         if self.left == 0.0:
             assert self.seconds is not None
             raise OutOfTimeError(
@@ -71,10 +71,10 @@ class Purse:
 
 @contextlib.contextmanager
 def ending(seconds: float | None, told: str) -> Generator[None]:
-    """Raise OutOfTimeError, with what is `told`, in what is done within and takes longer.
+    """Raise OutOfTimeError, with the message `told`, if the body takes longer.
 
-    It is for code of others, which never asks for the time.  None is no end.  Only the main thread
-    can be interrupted, between two steps of Python; elsewhere nothing ends.
+    For user code, which does not check the time itself.  None is no limit.  Only the main thread
+    can be interrupted, between two Python bytecodes; in other threads there is no limit.
     """
     if seconds is None or threading.current_thread() is not threading.main_thread():
         yield

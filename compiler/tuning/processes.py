@@ -1,4 +1,4 @@
-"""The processes of a pool: builders, and the one that runs candidates; and how long they have."""
+"""The processes of a pool: builders, the runner of candidates, and the deadline of them all."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -16,13 +16,13 @@ _START = 120.0  # seconds in which a process imports TVM, on a busy machine
 
 
 class DeadlineError(Exception):
-    """The time of a tuning is used up; what was at work was ended, which says nothing of it."""
+    """The time of a tuning is used up; what was running was stopped, and has no verdict."""
 
 
-class Staff:
-    """The processes; from `until` on, by `time.monotonic`, who waits for them gets DeadlineError.
+class Processes:
+    """The processes; after `until` (of `time.monotonic`) waiting for one raises DeadlineError.
 
-    `timing` are the CPUs of the one that runs, `spare` those of the builders; all if empty.
+    `timing` are the CPUs of the runner, `spare` those of the builders; all CPUs if empty.
     """
 
     def __init__(  # noqa: PLR0913, PLR0917 - who works where, and on what
@@ -43,18 +43,18 @@ class Staff:
 
     @property
     def children(self) -> tuple[Child, ...]:
-        """All that live."""
+        """The processes that are alive."""
         return tuple(child for child in (*self.builders, self._runner) if child)
 
     @property
     def runner(self) -> Child:
-        """The process that runs candidates, started where there is none."""
+        """The process that runs candidates; started if there is none."""
         self.have(len(self.builders))
         assert self._runner is not None
         return self._runner
 
     def have(self, number: int) -> None:
-        """Have so many builders, and the runner; those that are new start side by side."""
+        """Ensure that there are this many builders, and the runner; new ones start in parallel."""
         if len(self.builders) >= number and self._runner is not None:
             return
         limit = self.allowed(_START)
@@ -67,9 +67,9 @@ class Staff:
             self._begun(child)
 
     def allowed(self, seconds: float) -> float:
-        """The seconds that a request may take; fewer where less is left.
+        """The seconds that a request may take: at most those that are left.
 
-        Raises DeadlineError where nothing is left.
+        Raises DeadlineError if none are.
         """
         left = self.until - time.monotonic()
         if left <= 0:
@@ -77,7 +77,7 @@ class Staff:
         return min(seconds, left)
 
     def answer(self, child: Child) -> dict[str, Any] | Measured:
-        """What a process answers; what its end says of what it was at."""
+        """A process's answer; if it ended, the verdict on the candidate that it was working on."""
         try:
             return child.receive()
         except ChildError as error:
@@ -86,7 +86,7 @@ class Staff:
     def build_all(
         self, requests: Sequence[Json], seconds: float
     ) -> list[dict[str, Any] | Measured]:
-        """What as many builders answer side by side, each to one of the requests."""
+        """The answers of as many builders as there are requests, working in parallel."""
         self.have(len(requests))
         waiting = self.builders[: len(requests)]
         limit = self.allowed(seconds)
@@ -103,9 +103,9 @@ class Staff:
         return answers
 
     def gone(self, child: Child, error: ChildError) -> Measured:
-        """Forget a process that has ended: what its end says of what it was at.
+        """Forget a process that ended, and give the verdict on what it was working on.
 
-        Raises DeadlineError where it was ended because the time is used up.
+        Raises DeadlineError if it was ended because the time is used up.
         """
         self._remove(child)
         if error.timed_out and time.monotonic() >= self.until:
@@ -113,7 +113,7 @@ class Staff:
         return outcome.ended(error)
 
     def forget(self, child: Child) -> None:
-        """End a process, so that another one takes its place."""
+        """Kill a process, so that another one takes its place."""
         child.kill()
         self._remove(child)
 
