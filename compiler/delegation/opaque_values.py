@@ -14,14 +14,7 @@ from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array
 
 
-def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
-    name: str,
-    wanted: Any,
-    got: Any,
-    rtol: float | None = None,
-    atol: float | None = None,
-    precision: str = "fp32",
-) -> Comparison:
+def compare(name: str, wanted: Any, got: Any, how: verify.How = verify.USUAL) -> Comparison:
     """Compare two values, the tensors within them by their dtypes; the worst is returned.
 
     Raises WrongAnswerError where they differ in form, or in a string.
@@ -31,7 +24,7 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
         raise WrongAnswerError(f"output {name!r} has other parts than wanted: {_few(left, right)}")
 
     def numbers(part: str, wanted: Array, got: Array) -> Comparison:
-        return verify.compare(part, wanted, got, rtol, atol, precision)
+        return verify.compare(part, wanted, got, how)
 
     if not left:
         return numbers(name, np.zeros(0, np.int64), np.zeros(0, np.int64))

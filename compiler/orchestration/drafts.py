@@ -18,9 +18,9 @@ from hybridc.compiler.reporting.report import Report, Stage
 class Draft:
     """An artifact without a certificate, and what its report will tell.
 
-    `records` are what the log or the lock knew; None where there was none.  `sensitive` tells the
-    products that quantisation may leave out again; it does not pass between processes.  `idle` are
-    the passes that changed nothing;
+    So many `products` were lowered to its `precision`.  `records` are what the log or the lock
+    knew; None where there was none.  `sensitive` tells the products that quantisation may leave out
+    again; it does not pass between processes.  `idle` are the passes that changed nothing;
     `resources` are what each launch takes of a GPU.
     """
 
@@ -30,6 +30,7 @@ class Draft:
     kernels: tuple[KernelRecord, ...]
     notes: tuple[str, ...]
     records: Mapping[str, Any] | None
+    products: int = 0
     sensitive: Lowered | None = None
     idle: tuple[str, ...] = ()
     resources: tuple[Mapping[str, Any], ...] = ()
@@ -67,6 +68,7 @@ class Draft:
         self.artifact.save(path)
         return {
             "precision": self.precision,
+            "products": self.products,
             "memory": asdict(self.memory),
             "kernels": [_plain(record) for record in self.kernels],
             "notes": list(self.notes),
@@ -85,6 +87,7 @@ class Draft:
         return cls(
             artifact=Artifact.load(path, plugins),
             precision=str(told["precision"]),
+            products=int(told["products"]),
             memory=Memory(**told["memory"]),
             kernels=tuple(_record(record) for record in told["kernels"]),
             notes=tuple(told["notes"]),
