@@ -19,6 +19,7 @@ from hybridc.compiler import frontend
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.measurement.clock import Clock
 from hybridc.compiler.orchestration.attempt import Outcome
 
@@ -115,9 +116,8 @@ def again(
     model, feeds = frontend.load(source.file), source.samples(data.FRESH, samples)
     trial = Trial(model, list(map(dict, feeds)), [model.reference(feed) for feed in feeds])
     ranges = outcome.artifact.certificate.get("calibration")
-    terms = Terms(
-        False, None, None, contract, "fresh data", outcome.report.precision, calibrated=ranges
-    )
+    how = How(precision=outcome.report.precision)
+    terms = Terms(False, how, contract, "fresh data", calibrated=ranges)
     found = examine(outcome.artifact, trial, terms, 0, Clock(lambda _: None).stage)
     return contract.clauses(found.measured)
 

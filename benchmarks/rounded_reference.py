@@ -1,19 +1,21 @@
 """ONNX's reference with operands of products rounded as a precision below fp32 rounds them.
 
 What it is off by is what that precision explains.  Formulas are written here anew.  In 16 bits,
-what products read is stored so, and its other readers get it rounded too.
+what products read is stored so, and its other readers get it rounded too; likewise feature maps in
+8 bits.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from onnx.reference.ops import op_conv, op_gemm, op_matmul
 
 Array = Any
@@ -21,6 +23,8 @@ Array = Any
 # element: another order of roundings gives other errors, of which the largest counts.
 _TIMES, _ROUNDINGS = 5.0, 2.0
 _SLACK = 1e-4  # of fp32
+_MAP = 4  # axes of a feature map
+_OWN = "rounding"  # the domain of an operator of ours
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,51 @@ _MOVES = frozenset({"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split",
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 
+def _mapped(proto: Any) -> Any:
+    """The model with each map that a product reads rounded to 8 bits for all readers."""
+    made = copy.deepcopy(proto)
+    held = {value.name for value in made.graph.initializer}
+    maps = {node.input[0] for node in made.graph.node if node.op_type in _PRODUCTS} - held
+    maps &= {
+        value.name for value in _values(proto) if len(value.type.tensor_type.shape.dim) == _MAP
+    }
+    nodes = [_rounding(name) for name in maps & {value.name for value in made.graph.input}]
+    for node in made.graph.node:
+        _rename(node, maps)
+        nodes += [node, *(_rounding(name) for name in node.output if name in maps)]
+    kept = [copy.deepcopy(node) for node in nodes]
+    del made.graph.node[:]
+    made.graph.node.extend(kept)
+    made.opset_import.append(helper.make_opsetid(_OWN, 1))
+    return made
+
+
+def _values(proto: Any) -> list[Any]:
+    """All that is computed, and what goes in, with shapes."""
+    graph = shape_inference.infer_shapes(proto).graph
+    return [*graph.input, *graph.value_info, *graph.output]
+
+
+def _rounding(name: str) -> Any:
+    return helper.make_node("Rounded", [name], [f"{name} rounded"], domain=_OWN)
+
+
+def _rename(node: Any, rounded: Collection[str]) -> None:
+    """Let a node read what is rounded."""
+    names = [f"{name} rounded" if name in rounded else name for name in node.input]
+    del node.input[:]
+    node.input.extend(names)
+
+
+class Rounded(OpRun):
+    """The operator that rounds a feature map to 255 steps."""
+
+    op_domain = _OWN
+
+    def _run(self, x: Array) -> Any:
+        return (integers(x, None),)
+
+
 def _stored(proto: Any, bits: int) -> Any:
     """The model with each value that a product reads rounded to 16 bits where it is made."""
     made = copy.deepcopy(proto)
@@ -101,9 +150,7 @@ def _stored(proto: Any, bits: int) -> Any:
     wanted -= {value.name for value in [*made.graph.input, *made.graph.initializer]}
     nodes: list[Any] = []
     for node in made.graph.node:
-        rounded = [f"{name} rounded" if name in wanted else name for name in node.input]
-        del node.input[:]
-        node.input.extend(rounded)
+        _rename(node, wanted)
         nodes.append(node)
         for name in wanted & set(node.output):
             nodes.append(helper.make_node("Cast", [name], [f"{name} narrow"], to=bits))
@@ -120,6 +167,8 @@ def run(proto: Any, feed: Mapping[str, Array], dtype: str) -> list[Array]:
     operators = _operators(ROUNDINGS[dtype], constants)
     if dtype in _HALVES:
         proto = _stored(proto, _HALVES[dtype])
+    if dtype == "int8":
+        proto = _mapped(proto)
     with np.errstate(all="ignore"):
         outputs = ReferenceEvaluator(proto, new_ops=operators).run(None, dict(feed))
     return [np.asarray(output) for output in outputs]
@@ -161,7 +210,7 @@ def _operators(how: Rounding, constants: set[bytes]) -> list[Any]:
                 weight = np.moveaxis(matrix.reshape(places), (-1, -2), (0, 1))
             return super()._run(x, weight, *rest, **how_)
 
-    return [MatMul, Gemm, Conv]
+    return [MatMul, Gemm, Conv, Rounded]
 
 
 def unexplained(

@@ -43,12 +43,13 @@ THREADS = option("--threads", type=click.IntRange(min=1), metavar="N")
 TARGET = option("--target", default="cpu", show_default=True)
 DTYPE = click.option(
     "--dtype",
-    type=click.Choice([name for name in precisions.names() if name != precisions.AUTO]),
+    type=click.Choice([*precisions.names()[1:], *precisions.PAIRS]),
     metavar="PRECISION",
     default="fp32",
     show_default=True,
-    help=f"Precision of matrix products and convolutions: {', '.join(precisions.names()[1:])}."
-    "  Sums, norms, softmax, inputs and outputs stay fp32.",
+    help=f"Precision of matrix products and convolutions: {', '.join(precisions.names()[1:])};"
+    f" or of activations and weights, such as {precisions.PAIRS[1]}.  Sums, norms, softmax, inputs"
+    " and outputs stay fp32.",
 )
 SEED = option("--seed", metavar="N", default=0, show_default=True)
 RTOL = option("--rtol", type=float, metavar="NUMBER")

@@ -103,6 +103,7 @@ def _search(
 ) -> "Culprit | None":
     from hybridc.compiler import frontend
     from hybridc.compiler.assurance import calibration
+    from hybridc.compiler.assurance.verify import How
     from hybridc.compiler.configuration import plans
     from hybridc.compiler.debugging import bisection, complaints
     from hybridc.compiler.instruments import NumericVerify
@@ -115,8 +116,8 @@ def _search(
         inputs = [feeds[0][spec.name] for spec in loaded.inputs]
         return bisection.first_slow(found, complaints.Slow(inputs, factor))
     wanted = [loaded.reference(feed) for feed in feeds]
-    tolerances = (options.rtol, options.atol, plan.precision(loaded))
-    verify = NumericVerify(loaded, feeds, wanted, *tolerances)
+    how = How(options.rtol, options.atol, plan.precision(loaded))
+    verify = NumericVerify(loaded, feeds, wanted, how, found.lowered)
     return bisection.first_wrong(found, complaints.Wrong(verify))
 
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @THREADS
 @option(
     "--dtype",
-    type=click.Choice(precisions.names()),
+    type=click.Choice([*precisions.names(), *precisions.PAIRS]),
     metavar="PRECISION",
     default="auto",
     show_default=True,

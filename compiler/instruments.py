@@ -6,6 +6,7 @@ alone and not the other instruments.
 
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,18 +78,18 @@ class DumpIr:
 class NumericVerify:
     """Runs the module after each pass that changed it, and compares with the reference.
 
-    `wanted` holds the reference's outputs for each of `feeds`; `rtol` and `atol` replace the
-    tolerances of each dtype.  The module runs through TVM's own lowering (see `evaluate`), which
-    takes seconds for a large model.  Raises WrongAnswerError, which names the pass, the output,
-    the first element that differs, both values and the tolerance.
+    `wanted` holds the reference's outputs for each of `feeds`; `how` is what these are held to, but
+    for the products, which are those that passes have `lowered` by then.  The module runs through
+    TVM's own lowering (see `evaluate`), which takes seconds for a large model.  Raises
+    WrongAnswerError, which names the pass, the output, the first element that differs, both values
+    and the tolerance.
     """
 
     model: Model
     feeds: Sequence[Feed]
     wanted: Sequence[Sequence[Array]]
-    rtol: float | None = None
-    atol: float | None = None
-    precision: str = "fp32"
+    how: verify.How = verify.USUAL
+    lowered: Counter[str] = field(default_factory=Counter[str])
 
     def before(self, step: Pass, module: IRModule) -> None:
         """Nothing to do: the module was checked after the pass that made it."""
@@ -106,7 +107,7 @@ class NumericVerify:
     def check(self, module: IRModule, feed: Feed, wanted: Sequence[Array]) -> None:
         """Compare every output for one feed.  Raises WrongAnswerError."""
         got = evaluate_model(self.model, module, feed)
-        how = (self.rtol, self.atol, self.precision)
+        how = self.how._replace(products=self.lowered.total())
         verify.check(answers.compare(self.model, [feed], [wanted], [got], how))
 
 

@@ -68,11 +68,11 @@ class Context:
     among others that compute the same.  `calibration` is the data to find ranges with (an
     `activations.Calibration`), or None.  `kernels` collects one record per scheduled kernel;
     `notes` are for the report, `timeline` for a trace.  `lowered` counts, by name, the operators
-    that a pass made less precise; `sensitive` describes the products that quantisation may leave
-    out again (a `sensitivity.Lowered`).  `idle` are the passes that changed nothing.  `backends`
-    maps the key of a subgraph to its library, and `offloads` collects what libraries compute
-    (`calls.Offload`).  `compressed` are the constants that a file holds in few bits
-    (`compression.Known`).
+    that passes made less precise; what several passes did so counts once.  `sensitive` describes
+    the products that quantisation may leave out again (a `sensitivity.Lowered`).  `idle` are the
+    passes that changed nothing.  `backends` maps the key of a subgraph to its library, and
+    `offloads` collects what libraries compute (`calls.Offload`).  `compressed` are the constants
+    that a file holds in few bits (`compression.Known`).
     """
 
     target: Target

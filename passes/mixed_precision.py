@@ -90,7 +90,7 @@ class MixedPrecision(Pass):
                 taken.update(work.taken)
         if not changed:
             return module
-        context.lowered.update(taken)
+        context.lowered |= taken
         context.notes.append(f"operands in {self.dtype}, sums in float32: {counted(taken)}")
         return tidy(updated(module, {**kernels.made(), **changed}))
 

@@ -1,5 +1,6 @@
 """Quantise the operands of products to 8 bits, by calibrated ranges."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -107,7 +108,7 @@ class Quantize(Pass):
             frozenset(product.variable for product in found if product.name in kept),
         )
         context.notes.append(_told(found, kept, calibration.told))
-        context.lowered.update(operator(product.call) for product in inside)
+        context.lowered |= Counter(operator(product.call) for product in inside)
         context.sensitive = _lowered(module, found, kept, ranges, calibration)
         return tidy(updated(module, {module.get_global_var("main"): rewriter.rewritten()}))
 

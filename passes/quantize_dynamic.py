@@ -42,7 +42,7 @@ class QuantizeDynamic(Pass):
         rewritten = rewrite(module, quantizer.rule)
         if rewritten is module:
             return module
-        context.lowered.update(quantizer.taken)
+        context.lowered |= quantizer.taken
         products = _constant_products.counted(quantizer.taken)
         context.notes.append(f"activations quantised by row, products in int8: {products}")
         return rewritten

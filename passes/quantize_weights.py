@@ -71,7 +71,7 @@ class QuantizeWeights(Pass):
         rewritten = rewrite(module, quantizer.rule)
         if rewritten is module:
             return module
-        context.lowered.update(quantizer.taken)
+        context.lowered |= quantizer.taken
         context.notes.append(self._told(quantizer))
         functions = quantizer.builder.get().functions_items()
         kernels = {var: func for var, func in functions if isinstance(func, tirx.PrimFunc)}

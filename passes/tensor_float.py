@@ -1,12 +1,15 @@
 """Let tensor cores multiply float32, rounded to TensorFloat-32."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from tvm import tirx
 
 from hybridc.compiler.interfaces import Context, IRModule, Pass, PrimFunc
+from hybridc.compiler.kernels import weight_only
 from hybridc.compiler.kernels.attention_form import holds_attention
 from hybridc.compiler.kernels.kernel_cost import MULTIPLY, factors
+from hybridc.compiler.kernels.tensor_expressions import kinds_in
 from hybridc.compiler.rewrite import updated
 
 _TF32 = "tf32"
@@ -29,7 +32,9 @@ class TensorFloat(Pass):
             for var, func in module.functions_items()
             if isinstance(func, tirx.PrimFunc) and self._takes(func)
         }
-        context.lowered.update(var.name_hint for var in marked)
+        # Packed weights were counted by the pass that packed them.
+        fresh = [var for var, func in marked.items() if weight_only.KIND not in kinds_in(func)]
+        context.lowered |= Counter(var.name_hint for var in fresh)
         return updated(module, marked) if marked else module
 
     def _takes(self, func: PrimFunc) -> bool:

@@ -9,6 +9,7 @@ import pytest
 
 from hybridc.compiler.assurance import answers, verify
 from hybridc.compiler.assurance.conditioning import nudged
+from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.model import Array, Model, TensorSpec
 
 SIZE = 4096
@@ -69,7 +70,7 @@ def test_a_fault_stays_one(fault: float) -> None:
 def test_tolerances_of_the_user_are_kept_to() -> None:
     model, feed = _model(), _feed()
     wanted, got = model.reference(feed)[0], _other_order(feed)
-    (found,) = answers.compare(model, [feed], [[wanted]], [[got]], (0.0, 1e-6, "fp32"))
+    (found,) = answers.compare(model, [feed], [[wanted]], [[got]], How(0.0, 1e-6))
     assert not found.ok
 
 
@@ -104,7 +105,7 @@ def test_lower_precisions_may_choose_another_where_two_are_alike(least: float, r
     (wanted,) = model.reference(feed)
     got = wanted.copy()
     got[3, :2] = wanted[3, 1::-1]
-    how = (None, None, "bf16")
+    how = How(precision="bf16")
     (found,) = answers.compare(model, [feed], [[wanted]], [[got]], how)
     assert found.ok is right
     assert found.excused == (2 if right else 0)
@@ -118,5 +119,5 @@ def test_faults_of_a_lower_precision_stay_faults() -> None:
     for fault in (np.abs(wanted).max(), np.nan):
         got = wanted.copy()
         got[0, 7] += fault
-        (found,) = answers.compare(model, [feed], [[wanted]], [[got]], (None, None, "bf16"))
+        (found,) = answers.compare(model, [feed], [[wanted]], [[got]], How(precision="bf16"))
         assert not found.ok

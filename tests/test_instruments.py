@@ -1,6 +1,7 @@
 """What watches a pipeline run."""
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from hybridc.compiler import instruments, pipeline
+from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate
 from hybridc.compiler.instruments import DumpIr, NumericVerify, Timing
@@ -134,8 +136,19 @@ def test_a_wrong_answer_names_pass_output_element_and_values(
 
 
 def test_the_tolerance_may_be_wider(model: Model, context: Context) -> None:
-    lenient = NumericVerify(model, [FEED], [model.reference(FEED)], rtol=0.5, atol=2.5)
+    lenient = NumericVerify(model, [FEED], [model.reference(FEED)], How(0.5, 2.5))
     pipeline.run((Shift(),), model.module, context, [lenient])
+
+
+def test_as_much_is_allowed_as_products_were_lowered(model: Model, context: Context) -> None:
+    how = How(precision="int8-weights")
+    wanted = [model.reference(FEED)[0] * np.float32(1.06)]
+    few, many = (
+        NumericVerify(model, [FEED], [wanted], how, Counter(matmul=count)) for count in (50, 100)
+    )
+    many.check(model.module, FEED, wanted)
+    with pytest.raises(WrongAnswerError):
+        few.check(model.module, FEED, wanted)
 
 
 def test_a_missing_output_is_a_wrong_answer(model: Model, context: Context) -> None:

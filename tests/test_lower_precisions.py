@@ -12,7 +12,7 @@ from onnx.helper import np_dtype_to_tensor_dtype
 
 from hybridc.compiler import driver, target
 from hybridc.compiler.artifact import Artifact
-from hybridc.compiler.assurance.verify import REDUCED
+from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, WrongAnswerError
 from hybridc.compiler.evaluate import evaluate
@@ -220,8 +220,9 @@ def convolution(kind: str = "float32", channels: int = 1) -> Any:
             convolution(),
             "int8-weights",
             "it takes products with constant matrices and convolutions that are not depthwise, of "
-            "which there are none among 1 convolution; fp16, bf16, int8 take convolutions",
+            "which there are none among 1 depthwise convolution; fp16, bf16, int8 take",
         ),
+        (convolution(), "fp16", "it has 1 depthwise convolution, left in float32"),
         (
             convolution("float64", 4),
             "bf16",

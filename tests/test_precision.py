@@ -10,7 +10,8 @@ from onnx import TensorProto, helper
 from tvm import te
 
 from hybridc.compiler import driver, pipeline, target
-from hybridc.compiler.assurance.verify import REDUCED, compare
+from hybridc.compiler.assurance.reduced import REDUCED
+from hybridc.compiler.assurance.verify import How, compare
 from hybridc.compiler.build import compile_kernel
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError, ModelError, WrongAnswerError
@@ -191,7 +192,7 @@ def test_a_turned_vector_is_wrong_though_no_element_is() -> None:
     wanted = np.zeros(10_000, np.float32)
     wanted[0] = 1.0
     noise = np.float32(0.04) * np.where(np.arange(10_000) % 2, 1, -1).astype(np.float32)
-    found = compare("y", wanted, wanted + noise, precision="bf16")
+    found = compare("y", wanted, wanted + noise, how=How(precision="bf16"))
     assert found.differing == 0
     assert not found.ok
 

@@ -4,17 +4,19 @@ import dataclasses
 import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tvm
 
-from hybridc.compiler import driver, frontend
+from hybridc.compiler import dims, driver, frontend
 from hybridc.compiler.assurance import calibration, certify, timing
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract
+from hybridc.compiler.assurance.open_answers import References
 from hybridc.compiler.assurance.samples import Samples, samples
+from hybridc.compiler.assurance.verify import USUAL
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
@@ -77,7 +79,7 @@ def test_an_artifact_is_verified_while_there_is_time(tiny_model: Path) -> None:
     ):
         seconds = itertools.count()
         time_budget = TimeBudget(ends, now=lambda seconds=seconds: next(seconds))
-        terms = Terms(True, None, None, accurate, "data", time_budget=time_budget)
+        terms = Terms(True, USUAL, accurate, "data", time_budget=time_budget)
         with pytest.raises(OutOfTimeError, match=f"{ends} s ends before {step}"):
             examine(made, trial, terms, 0, Clock(lambda _: None).stage)
 
@@ -99,7 +101,7 @@ def test_each_step_of_a_verification_gets_what_the_last_one_left(
 
     time_budget = TimeBudget(100.0, now=lambda: now[0])
     limits = Contract("1h", max_drop={"validate": 1.0}, validate=validate)
-    terms = Terms(True, None, None, limits, "data", time_budget=time_budget)
+    terms = Terms(True, USUAL, limits, "data", time_budget=time_budget)
     trial = Trial(model, [random_feed(model.inputs)], [])
     monkeypatch.setattr(certify, "timing", SimpleNamespace(timed=timed))
     examine(made, trial, terms, 0, Clock(lambda _: None).stage)
@@ -133,7 +135,7 @@ def test_validation_data_leave_all_others_to_calibration() -> None:
 def test_without_data_to_split_random_ones_calibrate(count: int) -> None:
     found = chosen(calibration=data(count) if count else None)
     verifying, calibrating = hashes(found)
-    assert len(verifying) == 1
+    assert len(verifying) == (1 if count else 2)  # outputs are of four numbers
     assert len(calibrating) > 1
     assert not verifying & calibrating
     assert found.calibration is not None
@@ -218,3 +220,19 @@ def test_several_samples_are_drawn_where_a_metric_is_limited() -> None:
     assert count() == count(max_size="1GB") == 1
     assert count(validate=len, min_accuracy={"validate": 1}) == 1
     assert count(min_accuracy={"cosine": 0.9}) == 5
+
+
+@pytest.mark.parametrize(("sizes", "count"), [([1], 8), ([3, 100], 3), ([1000], 1), ([0], 1)])
+def test_outputs_of_few_elements_take_several_samples(sizes: list[int], count: int) -> None:
+    assert calibration.enough(sizes) == count
+    assert calibration.seeds(7, count) == calibration.seeds(7, 8)[:count]
+
+
+def test_a_single_number_is_compared_at_several_samples_where_sizes_are_open() -> None:
+    """One number alone may be near zero by chance, and what is allowed is a share of it."""
+    rows = dims.Dim("rows", 1, 64)
+    spec, outputs = TensorSpec("x", (rows, 3), "float32"), (TensorSpec("y", (rows,), "float32"),)
+    model = Model("sums", cast("Any", None), (spec,), outputs, lambda feed: [feed["x"].sum(1)])
+    counts = {len(each.wanted[0][0]): len(each.feeds) for each in References().of(model, 0)}
+    assert counts[1] == 8
+    assert min(rows * count for rows, count in counts.items()) >= 8

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from hybridc.compiler.assurance.verify import TOLERANCES, check, compare
+from hybridc.compiler.assurance.verify import TOLERANCES, How, check, compare
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array
 
@@ -30,7 +30,7 @@ pairs = array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4).flatmap(
 @given(pair=pairs, rtol=st.floats(0, 1), atol=st.floats(0, 10))
 def test_it_agrees_with_numpy(pair: tuple[Array, Array], rtol: float, atol: float) -> None:
     wanted, got = (array.astype(np.float64) for array in pair)
-    found = compare("y", wanted, got, rtol, atol)
+    found = compare("y", wanted, got, How(rtol, atol))
     close = np.isclose(got, wanted, rtol, atol, equal_nan=True)
     assert found.differing == np.count_nonzero(~close)
     assert found.ok == bool(close.all())
@@ -60,7 +60,7 @@ def test_equal_outputs_are_perfect() -> None:
 
 @pytest.mark.parametrize(("wanted", "got"), [(1, NAN), (NAN, 1), (INF, 1), (1, INF), (INF, -INF)])
 def test_a_broken_value_on_one_side_is_as_wrong_as_can_be(wanted: float, got: float) -> None:
-    found = compare("y", f32(0, wanted), f32(0, got), rtol=10, atol=10)
+    found = compare("y", f32(0, wanted), f32(0, got), How(10, 10))
     assert not found.ok
     assert found.first == (1,)
     assert (found.max_abs, found.cosine, found.snr_db) == (INF, -1, -INF)
@@ -70,7 +70,7 @@ def test_a_broken_value_on_one_side_is_as_wrong_as_can_be(wanted: float, got: fl
 def test_tensors_of_a_quantised_model_may_round_otherwise(dtype: str) -> None:
     wanted: Array = np.array([0, 60, 120], dtype)
     got = wanted + np.array([0, 1, 0], dtype)
-    assert compare("y", wanted, got, precision="int8").ok
+    assert compare("y", wanted, got, how=How(precision="int8")).ok
     assert not compare("y", wanted, got).ok
 
 
@@ -150,7 +150,7 @@ def test_check_names_the_first_difference() -> None:
 @pytest.mark.parametrize("dtype", ["int8", "bf16"])
 def test_of_nothing_but_zeros_it_is_said_that_they_tell_nothing(dtype: str) -> None:
     zeros = np.zeros((1, 4), np.float32)
-    found = [compare("y", zeros, zeros + np.float32(0.01), precision=dtype)]
+    found = [compare("y", zeros, zeros + np.float32(0.01), how=How(precision=dtype))]
     with pytest.raises(WrongAnswerError, match=r"zero throughout.* give --calibr"):
         check(found, dtype)
 

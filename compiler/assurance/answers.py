@@ -47,7 +47,7 @@ def _compared(
     spec = model.outputs[index]
     if isinstance(spec, OpaqueSpec):
         timely = _in_time(samples, check)
-        each = [opaque_values.compare(spec.name, e.wanted, e.got, *how) for e in timely]
+        each = [opaque_values.compare(spec.name, e.wanted, e.got, how) for e in timely]
         return opaque_values.worst(each)
     if len({each.wanted.shape for each in samples}) > 1:
         alone = [_together(model, index, [each], how, check) for each in samples]
@@ -60,7 +60,7 @@ def _together(
 ) -> Comparison:
     check(_COMPARED)
     wanted, got = _stacked([e.wanted for e in samples]), _stacked([e.got for e in samples])
-    found = verify.compare(model.outputs[index].name, wanted, got, *how)
+    found = verify.compare(model.outputs[index].name, wanted, got, how)
     return settle(model, index, _in_time(samples, check), found, how)
 
 

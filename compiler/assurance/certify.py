@@ -60,7 +60,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Terms:
-    """What is demanded of an artifact: tolerances (None for those of the dtype) and a contract.
+    """What is demanded of an artifact: `how` near its answers have to be, and a contract.
 
     `verify` is false where no output is to be compared; `timed` asks for times without a limit too;
     `time_budget` covers all of it.  `calibrated` says for the certificate which other data gave the
@@ -68,25 +68,18 @@ class Terms:
     """
 
     verify: bool
-    rtol: float | None
-    atol: float | None
+    how: How
     contract: Contract
     data: str  # what the inputs are, for the certificate
-    precision: str = "fp32"
     seed: int = 0
     timed: bool = False
     time_budget: TimeBudget = field(default_factory=TimeBudget)
     calibrated: Mapping[str, Any] | None = None
 
     @property
-    def how(self) -> How:
-        """What each output is held to."""
-        return self.rtol, self.atol, self.precision
-
-    @property
     def tolerances(self) -> dict[str, float]:
         """Those that were given, by name, for the certificate."""
-        given = {"rtol": self.rtol, "atol": self.atol}
+        given = {"rtol": self.how.rtol, "atol": self.how.atol}
         return {name: value for name, value in given.items() if value is not None}
 
 
@@ -196,12 +189,14 @@ def _certificate(
     broken: Sequence[str],
 ) -> dict[str, Any]:
     said: dict[str, Any] = {
-        "precision": terms.precision,
+        "precision": terms.how.precision,
         "data": f"{terms.data}, {_counted(len(trial.feeds))}",
         "data_blake3": calibration.digest(trial.feeds),
         "seed": terms.seed,
         "agreement": list(map(_brief, agreement)),
     }
+    if terms.how.products:
+        said["products"] = terms.how.products
     if terms.calibrated is not None:
         said["calibration"] = dict(terms.calibrated)
     if terms.tolerances:
@@ -292,5 +287,5 @@ def _compare(
         found = open_answers.worst(found, compared)
     # Of ranges that data gave the contract says how much they may cost, where it limits accuracy.
     if terms.calibrated is None or not terms.contract.accuracies(Measured()):
-        verify.check(found, terms.precision)
+        verify.check(found, terms.how.precision)
     return found, sized

@@ -49,11 +49,11 @@ def settle(
     reference.  Tolerances that the user set are kept to, and so are the usual ones by models
     without inputs of fp32.
     """
-    *given, precision = how
-    if found.ok or any(each is not None for each in given) or not _continuous(model):
+    given = how.rtol is not None or how.atol is not None
+    if found.ok or given or not _continuous(model):
         return found
-    if precision in verify.REDUCED:
-        return _chosen(model, index, samples, found, precision)
+    if (lower := how.reduced) is not None:
+        return _chosen(model, index, samples, found, how, lower.share / _DEVIATIONS)
     return _computed(model, index, samples, found) if found.dtype == "float32" else found
 
 
@@ -71,16 +71,24 @@ def _computed(model: Model, index: int, samples: Iterable[Sample], found: Compar
     return settled
 
 
-def _chosen(
-    model: Model, index: int, samples: Iterable[Sample], found: Comparison, precision: str
+def _chosen(  # noqa: PLR0913, PLR0917 - an output, and all that decides how near it has to be
+    model: Model,
+    index: int,
+    samples: Iterable[Sample],
+    found: Comparison,
+    how: verify.How,
+    share: float,
 ) -> Comparison:
-    """How many elements may differ in a reduced precision, and by how much of the direction."""
+    """How many elements may differ in a reduced precision, and by how much of the direction.
+
+    As many, about, as in the reference with inputs that are off by a `share` of each.
+    """
     settled = _right(found)
     for sample in samples:
-        tried = verify.compare(found.output, sample.wanted, sample.got, precision=precision)
+        tried = verify.compare(found.output, sample.wanted, sample.got, how)
         if tried.ok:
             continue
-        moved = _choices(model, index, sample, precision)
+        moved = _choices(model, index, sample, how, share)
         excused = _FACTOR * sum(each.differing for each in moved) / _RUNS
         turned = _FACTOR * sum(1 - each.cosine for each in moved) / _RUNS
         if tried.differing > excused or 1 - tried.cosine > max(turned, 1 - tried.min_cosine):
@@ -89,12 +97,14 @@ def _chosen(
     return settled
 
 
-def _choices(model: Model, index: int, sample: Sample, precision: str) -> list[Comparison]:
+def _choices(
+    model: Model, index: int, sample: Sample, how: verify.How, share: float
+) -> list[Comparison]:
     """How the reference's answers differ from each other, its inputs off as outputs may be."""
-    rng, share = np.random.default_rng(0), verify.REDUCED[precision].share / _DEVIATIONS
+    rng = np.random.default_rng(0)
     answers = (model.reference(disturbed(sample.feed, share, rng))[index] for _ in range(_RUNS))
     return [
-        verify.compare("", sample.wanted, answer, precision=precision)
+        verify.compare("", sample.wanted, answer, how)
         for answer in answers
         if answer.shape == sample.wanted.shape
     ]

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from hybridc.compiler import dims
-from hybridc.compiler.assurance import answers, verify
+from hybridc.compiler.assurance import answers, calibration, verify
 from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.model import Array, Feed, Model, open_dims, random_feed
@@ -14,11 +16,11 @@ from hybridc.compiler.session import InferenceSession
 
 @dataclass(frozen=True)
 class Sized:
-    """Random inputs of one set of sizes, and the reference's outputs."""
+    """Random inputs of one set of sizes, and the reference's outputs of each."""
 
     sizes: dims.Sizes
-    feed: Feed
-    wanted: Sequence[Array]
+    feeds: Sequence[Feed]
+    wanted: Sequence[Sequence[Array]]
 
 
 @dataclass
@@ -28,12 +30,25 @@ class References:
     found: list[Sized] = field(default_factory=list[Sized])
 
     def of(self, model: Model, seed: int) -> list[Sized]:
-        """Inputs and outputs at each of `dims.trials`."""
+        """Inputs and outputs at each of `dims.trials`, several where an output has few elements."""
         if not self.found:
-            for sizes in dims.trials(open_dims(model.inputs)):
-                feed = random_feed(model.inputs, seed, sizes)
-                self.found.append(Sized(sizes, feed, model.reference(feed)))
+            trials = dims.trials(open_dims(model.inputs))
+            self.found += [_drawn(model, seed, sizes) for sizes in trials]
         return self.found
+
+
+def _drawn(model: Model, seed: int, sizes: dims.Sizes) -> Sized:
+    """As many samples as it takes for each output of floats to have some elements."""
+    feed = random_feed(model.inputs, seed, sizes)
+    first = model.reference(feed)
+    count = calibration.enough(each.size for each in first if _is_floats(each))
+    _, *others = calibration.seeds(seed, count)
+    feeds = [feed, *(random_feed(model.inputs, each, sizes) for each in others)]
+    return Sized(sizes, feeds, [first, *map(model.reference, feeds[1:])])
+
+
+def _is_floats(output: Any) -> bool:
+    return isinstance(output, np.ndarray) and output.dtype.kind not in "biuOSU"
 
 
 def compare(
@@ -46,8 +61,8 @@ def compare(
     """The worst comparison of each output over all sizes; `how` are tolerances and precision."""
     found: list[Sequence[Comparison]] = []
     for trial in trials:
-        got = session.run(None, trial.feed)
-        found.append(answers.compare(model, [trial.feed], [trial.wanted], [got], how, check))
+        got = [calibration.owned(session.run(None, feed)) for feed in trial.feeds]
+        found.append(answers.compare(model, trial.feeds, trial.wanted, got, how, check))
     return worst(*found)
 
 

@@ -15,6 +15,7 @@ from hybridc.compiler.assurance.certify import Examined, Terms, Trial, examine
 from hybridc.compiler.assurance.clause import Clause
 from hybridc.compiler.assurance.contract import VALIDATE, Contract, fewest_samples
 from hybridc.compiler.assurance.validation import Validate
+from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.errors import ArtifactError, InputError
 from hybridc.compiler.measurement.clock import Clock, Progress
 from hybridc.compiler.measurement.conditions import STEADY, Conditions
@@ -86,24 +87,27 @@ def recheck(
             source = _model(model, artifact)
         with clock.stage("reference"):
             wanted = [source.reference(feed) for feed in feeds]
-    precision = str(artifact.certificate.get("precision", "fp32"))
     ranges = artifact.certificate.get("calibration")
     calibrated = ranges if isinstance(ranges, Mapping) else None
-    terms = Terms(
-        model is not None,
-        _tolerance(artifact, "rtol"),
-        _tolerance(artifact, "atol"),
-        promised,
-        told,
-        precision,
-        calibrated=calibrated,
-    )
+    terms = Terms(model is not None, _how(artifact), promised, told, calibrated=calibrated)
     used = artifact.report.get("memory")
     memory = int(used.get("peak", 0)) if isinstance(used, Mapping) else 0
     examined = examine(artifact, Trial(source, feeds, wanted), terms, memory, clock.stage)
     clauses = promised.clauses(examined.measured)
     then = _conditions(artifact)
     return Recheck(tuple(clauses), unchecked, examined, then, _before(artifact, promised))
+
+
+def _how(artifact: Artifact) -> How:
+    """What the answers were held to when the artifact was certified.
+
+    Raises ArtifactError where the certificate says nothing that is known.
+    """
+    precision = str(artifact.certificate.get("precision", "fp32"))
+    products = artifact.certificate.get("products", 0)
+    if type(products) is not int or products < 0:
+        raise ArtifactError(f"the certificate of {artifact.name} holds no products that are known")
+    return How(_tolerance(artifact, "rtol"), _tolerance(artifact, "atol"), precision, products)
 
 
 def _tolerance(artifact: Artifact, name: str) -> float | None:

@@ -9,7 +9,7 @@ Integers and booleans must be equal.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hybridc.compiler import carriers
 from hybridc.compiler.assurance.accuracy import METRICS
 from hybridc.compiler.assurance.difference import Difference, Floats
+from hybridc.compiler.assurance.reduced import Reduced, finer, reduced
 from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array, TensorSpec
 
@@ -34,56 +35,26 @@ TOLERANCES: Mapping[str, tuple[float, float]] = {
 # what rounding leaves of numbers near 1 that cancel.
 _LEAST_SHARE = 1e-2
 
-# What a comparison is held to: rtol and atol, None for those of the dtype, and the precision.
-How = tuple[float | None, float | None, str]
 
+class How(NamedTuple):
+    """What a comparison is held to.
 
-@dataclass(frozen=True)
-class Reduced:
-    """What is held of a model that computes in less than its own precision.
-
-    An error may be `share` of the output's largest element, whatever the element; the direction
-    of the output as a vector is kept to a `cosine`.
+    `rtol` and `atol` take the place of the tolerances, unless they are None; `precision` is what
+    the model is computed in, and `products` is how many of it were lowered to that.
     """
 
-    share: float
-    cosine: float
+    rtol: float | None = None
+    atol: float | None = None
+    precision: str = "fp32"
+    products: int = 0
+
+    @property
+    def reduced(self) -> Reduced | None:
+        """What is held of a model in less than its own precision; None of one in that."""
+        return reduced(self.precision, self.products)
 
 
-# By precision.  bf16 rounds each operand by up to 2^-9; over tens of layers that adds up to about
-# 1 % of the largest output, cosine 0.9999 (ResNet-50, BERT).
-# A quantised model is compared with its own quantised reference.  Where the two round a tie
-# differently one step differs, and so do the steps of the layers behind it: ONNX Runtime with its
-# optimisations is up to 9 % of the largest output away from itself without (BERT, cosine 0.998).
-# fp16 rounds by up to 2^-12, an eighth of bf16: so is its share, and of 1 - cosine an 8^2-th.
-# tf32 has as many bits.
-# Weights in steps of s are wrong by s / sqrt(12) on average.  Where they are spread normally, the
-# largest of 128 is 2.7 deviations, of 32 it is 2.1: 127 levels make that 0.6 % of a product, 7
-# levels 8.7 %.  Errors of layers are independent; of n products in a row sqrt(n) times as much
-# arrives, or less where residuals pass them by.  For 50 that is 4 % and 60 %; allowed is a cosine
-# of 4 % and, since weights of 4 bits are of no use beyond, of 48 %.  A single output of many is up
-# to four deviations off, as large outputs are themselves.
-# Rows of activations in 255 steps from end to end, 8 deviations, are wrong by 0.9 %, and by more
-# where some features are much larger than the rest: as int8 with fixed scales.
-REDUCED: Mapping[str, Reduced] = {
-    "bf16": Reduced(share=0.05, cosine=0.999),
-    "fp16": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
-    "tf32": Reduced(share=0.05 / 8, cosine=1 - 0.001 / 64),
-    "int8": Reduced(share=0.15, cosine=0.99),
-    "int8-weights": Reduced(share=0.05, cosine=0.999),
-    "int8-dynamic": Reduced(share=0.1, cosine=0.99),
-    "int4-weights": Reduced(share=0.5, cosine=0.9),
-}
-
-# What keeps more of a model than each precision that a user asks for.
-_FINER = {
-    "int4-weights": "int8-weights",
-    "int8-dynamic": "int8-weights",
-    "int8-weights": "bf16",
-    "bf16": "fp32",
-    "fp16": "fp32",
-    "tf32": "fp32",
-}
+USUAL = How()
 
 
 @dataclass(frozen=True)
@@ -139,19 +110,13 @@ class Comparison:
         return {**shown, "shape": list(self.shape), "ok": self.ok}
 
 
-def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how near they are
-    name: str,
-    wanted: Array,
-    got: Array,
-    rtol: float | None = None,
-    atol: float | None = None,
-    precision: str = "fp32",
-    slack: Floats | None = None,
+def compare(
+    name: str, wanted: Array, got: Array, how: How = USUAL, slack: Floats | None = None
 ) -> Comparison:
-    """Compare an output with what was wanted; None takes the tolerance of its dtype.
+    """Compare an output with what was wanted, by default to the tolerance of its dtype.
 
-    `slack` is what each element may be off beside that.  Of a model in reduced `precision` floats,
-    and integers of 8 or 16 bits of a quantised one, are held to `REDUCED` instead.
+    `slack` is what each element may be off beside that.  Of a model in less than its own precision
+    floats, and integers of 8 or 16 bits of a quantised one, are held to `How.reduced` instead.
 
     NaN equals NaN and an infinity equals the same infinity.  Raises WrongAnswerError where shape
     or dtype differ.
@@ -161,11 +126,12 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         raise WrongAnswerError(f"output wanted: {expected}, computed: {given}")
     held = np.dtype(carriers.carrier(str(wanted.dtype)))
     pair = Difference(wanted[np.newaxis], got[np.newaxis])
-    if precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize <= 2:
+    if how.precision == "int8" and wanted.dtype.kind in "iu" and wanted.dtype.itemsize <= 2:
         pair.exact = False  # a quantised tensor
-    reduced = None if pair.exact else REDUCED.get(precision)
-    usual = (0.0, reduced.share * pair.largest) if reduced else _tolerance(held, pair.largest)
-    relative, absolute = usual[0] if rtol is None else rtol, usual[1] if atol is None else atol
+    lower = None if pair.exact else how.reduced
+    usual = (0.0, lower.share * pair.largest) if lower else _tolerance(held, pair.largest)
+    relative = usual[0] if how.rtol is None else how.rtol
+    absolute = usual[1] if how.atol is None else how.atol
     allowed = absolute if slack is None else absolute + slack
     differing = np.flatnonzero(~pair.within(relative, allowed))
     return Comparison(
@@ -179,7 +145,7 @@ def compare(  # noqa: PLR0913, PLR0917 - two answers, and all that decides how n
         cosine=METRICS["cosine"].of(pair).value,
         snr_db=METRICS["snr"].of(pair).value,
         top1=METRICS["top1"].of(pair).value,
-        min_cosine=reduced.cosine if reduced else -1.0,
+        min_cosine=lower.cosine if lower else -1.0,
         condition=0.0 if slack is None else float(slack.max(initial=0.0)),
         **_first(differing, pair, wanted.shape),
     )
@@ -207,12 +173,13 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
     if not wrong:
         return
     bad = wrong[0]
-    if precision == "fp16" and math.isinf(bad.max_abs):
+    if "fp16" in precision and math.isinf(bad.max_abs):
         raise WrongAnswerError(
             f"output {bad.output!r} is infinite or NaN where the reference is not: an "
-            "activation is beyond 65504, where fp16 ends; dtype bf16 has the range of fp32"
+            "activation is beyond 65504, where fp16 ends; dtype "
+            f"{precision.replace('fp16', 'bf16')} has the range of fp32"
         )
-    untold = precision in REDUCED and bad.rtol == bad.atol == bad.wanted == 0
+    untold = reduced(precision) is not None and bad.rtol == bad.atol == bad.wanted == 0
     if untold and bad.got is not None and math.isfinite(bad.max_abs):
         raise WrongAnswerError(
             f"output {bad.output!r} of the reference is zero throughout, which does not tell how "
@@ -220,8 +187,8 @@ def check(comparisons: Sequence[Comparison], precision: str = "fp32") -> None:
             "is not"
         )
     others = f"; {len(wrong) - 1} more outputs are wrong" if len(wrong) > 1 else ""
-    if precision in _FINER:
-        others += f"; {precision} may be too coarse for this model: {_FINER[precision]} keeps more"
+    if keeps := finer(precision):
+        others += f"; {precision} may be too coarse for this model: {keeps} keeps more"
     if bad.first is None:
         raise WrongAnswerError(
             f"output {bad.output!r} differs from the reference: cosine {bad.cosine:.6g}, "

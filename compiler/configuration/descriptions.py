@@ -15,9 +15,10 @@ DESCRIPTIONS: Mapping[str, str] = MappingProxyType(
         "target": "cpu (this host), avx2, avx512, cuda (this host's GPU), another GPU by name"
         " (nvidia/h100, sm_90a, …), or a TVM target as JSON.",
         "threads": "Number of threads; default: one per available core.",
-        "dtype": f"Precision of matrix products and convolutions: {', '.join(precisions.names())}."
-        "  Sums, norms, softmax, inputs and outputs stay fp32.  auto: fp32, or less if the contract"
-        " needs it and its limit on accuracy allows it.",
+        "dtype": f"Precision of matrix products and convolutions: {', '.join(precisions.names())};"
+        f" or of activations and weights, such as {precisions.PAIRS[1]}.  Sums, norms, softmax,"
+        " inputs and outputs stay fp32.  auto: fp32, or less if the contract needs it and its limit"
+        " on accuracy allows it.",
         "level": "0: only what makes the model run; 1: also what does not change rounding; 2: all"
         " passes; 3: all passes, and kernels are tuned.",
         "pipeline": "The passes to run; default: by the level.",

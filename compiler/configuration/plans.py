@@ -1,7 +1,7 @@
 """How to compile: the options, and the plan that they make once all of them are read."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from hybridc.compiler.assurance.contract import Contract
 from hybridc.compiler.cuda import gpu
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import host
-from hybridc.compiler.interfaces import Pass, ScheduleRule
+from hybridc.compiler.interfaces import Context, Pass, ScheduleRule
 from hybridc.compiler.measurement.clock import Progress
 from hybridc.compiler.model import Model, open_dims
 from hybridc.compiler.monitoring import observe
@@ -59,11 +59,11 @@ class Options:
     and measuring if a precision is calibrated; without it the calibration data is split (see
     `samples`).
 
-    `dtype` is the precision of products, of `precisions.PRECISIONS`; `auto` is fp32, or less if the
-    contract cannot be kept otherwise and has a limit on accuracy.  `precise` names products that a
-    lower precision leaves alone.  `exact` forbids passes that round differently from the model's
-    operators; if an answer is beyond its tolerance, this is tried before the model is refused,
-    except in lower precisions, which are never exact.
+    `dtype` is the precision of products, of `precisions.names()` or `precisions.PAIRS`; `auto` is
+    fp32, or less if the contract cannot be kept otherwise and has a limit on accuracy.  `precise`
+    names products that a lower precision leaves alone.  `exact` forbids passes that round
+    differently from the model's operators; if an answer is beyond its tolerance, this is tried
+    before the model is refused, except in lower precisions, which are never exact.
 
     `log` is the path or URL of a tuning log, whose winners take precedence over the rules'
     defaults; None is the default log, if it exists.  `near` is which records of other conditions
@@ -127,18 +127,24 @@ class Plan:
         """The precision that the model is computed in: its own, or what a pass lowers it to."""
         return written_in(model) or precisions.of_steps(self.steps)
 
-    def check_lowered(self, model: Model, lowered: Mapping[str, int]) -> None:
-        """Raise InputError if the passes of a lower precision have `lowered` no operator.
+    def check_lowered(self, model: Model, context: Context) -> None:
+        """Raise InputError if the passes of a lower precision have lowered no operator.
 
-        A model that is written in that precision needs none.
+        A model that is written in that precision needs none.  Of a pair each has to lower some.
         """
         dtype = precisions.of_steps(self.steps)
-        if dtype not in (precisions.FULL, written_in(model)) and not lowered:
+        if dtype in (precisions.FULL, written_in(model)):
+            return
+        if not context.lowered:
             raise InputError(
                 f"dtype {dtype} changes nothing in this model: "
                 f"{lowerable.why_nothing(dtype, self.target.kind, model.module)}"
                 f"{_beside(model)}"
             )
+        if idle := precisions.idle(dtype, context.idle):
+            (other,) = set(precisions.parts(dtype)) - {idle}
+            why = lowerable.why_half(idle, self.target.kind, model.module)
+            raise InputError(f"dtype {dtype} is no other than {other} in this model: {why}")
 
     @property
     def calibrates(self) -> bool:

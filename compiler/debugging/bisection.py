@@ -4,6 +4,7 @@ The module behind each pass can be run as it stands (see `evaluate`), so halves 
 tried; then halves of the kernels that the pass rewrote, each put into the module before the pass.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -72,10 +73,14 @@ class Recorder:
 
 @dataclass(frozen=True)
 class Run:
-    """The modules behind the passes that changed something, and how kernels were scheduled."""
+    """The modules behind the passes that changed something, and how kernels were scheduled.
+
+    `lowered` are the products that passes made less precise, by operator.
+    """
 
     stages: Sequence[Stage]
     kernels: Sequence[KernelRecord]
+    lowered: Counter[str]
     progress: Progress
 
 
@@ -83,7 +88,8 @@ def run(module: IRModule, plan: plans.Plan, progress: Progress) -> Run:
     """Run the passes.  Raises PassError if one fails, which names it."""
     context, recorder = Context(plan.target, plan.rules), Recorder()
     pipeline.run(plan.steps, module, context, [recorder])
-    return Run(recorder.stages or [Stage(None, module)], context.kernels, progress)
+    stages = recorder.stages or [Stage(None, module)]
+    return Run(stages, context.kernels, context.lowered, progress)
 
 
 def first_wrong(found: Run, complain: Complaint) -> Culprit | None:

@@ -14,14 +14,7 @@ from hybridc.compiler.errors import WrongAnswerError
 from hybridc.compiler.model import Array
 
 
-def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
-    name: str,
-    wanted: Any,
-    got: Any,
-    rtol: float | None = None,
-    atol: float | None = None,
-    precision: str = "fp32",
-) -> Comparison:
+def compare(name: str, wanted: Any, got: Any, how: verify.How = verify.USUAL) -> Comparison:
     """Compare two values, the tensors within them by their dtypes; the worst is returned.
 
     Raises WrongAnswerError if they differ in form, or in a string.
@@ -33,7 +26,7 @@ def compare(  # noqa: PLR0913, PLR0917 - as verify.compare
         )
 
     def numbers(part: str, wanted: Array, got: Array) -> Comparison:
-        return verify.compare(part, wanted, got, rtol, atol, precision)
+        return verify.compare(part, wanted, got, how)
 
     if not left:
         return numbers(name, np.zeros(0, np.int64), np.zeros(0, np.int64))

@@ -12,6 +12,7 @@ from hybridc.compiler.assemble import assemble, generate
 from hybridc.compiler.assurance import certify
 from hybridc.compiler.assurance.certify import Terms, Trial, examine
 from hybridc.compiler.assurance.contract import Contract, Measured
+from hybridc.compiler.assurance.verify import How
 from hybridc.compiler.build import Built
 from hybridc.compiler.configuration import plans
 from hybridc.compiler.configuration.plans import Plan
@@ -178,7 +179,7 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
     ranges = trial.data.calibration if trial.data else None
     context = Context(plan.target, plan.rules, advice, ranges, timeline=clock.timeline)
     module = _rewrite(trial, plan, context, make, clock)
-    plan.check_lowered(model, context.lowered)
+    plan.check_lowered(model, context)
     if advice is not None:
         advice.check()
     with clock.stage("build"):
@@ -191,6 +192,7 @@ def _drafted(trial: Trial, plan: Plan, make: MakeAdviser, clock: Clock) -> Draft
     return Draft(
         artifact=artifact,
         precision=plan.precision(model),
+        products=context.lowered.total(),
         memory=used,
         kernels=tuple(context.kernels),
         notes=tuple(context.notes),
@@ -257,14 +259,11 @@ def _by_host(model: Model, target: Target) -> tuple[str, ...]:
 
 def _terms(trial: Trial, plan: Plan, made: Draft, clock: Clock) -> Terms:
     options, data = plan.options, trial.data
-    tolerances = (options.rtol, options.atol)
-    verified = options.verify != "off"
     return Terms(
-        verified,
-        *tolerances,
+        options.verify != "off",
+        How(options.rtol, options.atol, made.precision, made.products),
         options.contract,
         data.told if data else "",
-        made.precision,
         options.seed,
         options.timed,
         clock.time_budget,
@@ -290,9 +289,9 @@ def _rewrite(
     if plan.backends:
         instruments.append(MeasureBackends(plan, context, make, clock))
     if options.verify == "each":
-        tolerances = (options.rtol, options.atol, plan.precision(trial.model))
+        how = How(options.rtol, options.atol, plan.precision(trial.model))
         tried = trial.unseen() if plan.calibrates else trial
-        check = NumericVerify(trial.model, tried.feeds, tried.wanted, *tolerances)
+        check = NumericVerify(trial.model, tried.feeds, tried.wanted, how, context.lowered)
         instruments.append(check)
     module = pipeline.run(plan.steps, trial.model.module, context, [*instruments, timing])
     clock.stages += [Stage(f"pass {text}", seconds) for text, seconds in timing.seconds]

@@ -18,9 +18,10 @@ from hybridc.compiler.reporting.report import Report, Stage
 class Draft:
     """An artifact without a certificate, and the data for its report.
 
-    `records` is what the log or the lock knew; None if there was none.  `sensitive` are the
-    products that quantisation may leave out again; it does not pass between processes.  `idle` are
-    the passes that changed nothing, `resources` the GPU resources of each launch.
+    So many `products` were lowered to its `precision`.  `records` is what the log or the lock knew;
+    None if there was none.  `sensitive` are the products that quantisation may leave out again; it
+    does not pass between processes.  `idle` are the passes that changed nothing, `resources` the
+    GPU resources of each launch.
     """
 
     artifact: Artifact
@@ -29,6 +30,7 @@ class Draft:
     kernels: tuple[KernelRecord, ...]
     notes: tuple[str, ...]
     records: Mapping[str, Any] | None
+    products: int = 0
     sensitive: Lowered | None = None
     idle: tuple[str, ...] = ()
     resources: tuple[Mapping[str, Any], ...] = ()
@@ -66,6 +68,7 @@ class Draft:
         self.artifact.save(path)
         return {
             "precision": self.precision,
+            "products": self.products,
             "memory": asdict(self.memory),
             "kernels": [_plain(record) for record in self.kernels],
             "notes": list(self.notes),
@@ -84,6 +87,7 @@ class Draft:
         return cls(
             artifact=Artifact.load(path, plugins),
             precision=str(told["precision"]),
+            products=int(told["products"]),
             memory=Memory(**told["memory"]),
             kernels=tuple(_record(record) for record in told["kernels"]),
             notes=tuple(told["notes"]),

@@ -26,8 +26,16 @@ _TAKES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "int4-weights": (_CONSTANT, _DENSE),
     }
 )
+# On CPUs one with nothing channels last beside it is a kernel of float32 already when types change.
+_DEPTHWISE = "depthwise convolution"
 # Operators of a graph by what people call them, and what of a precision concerns them first.
-_KINDS = MappingProxyType({"convolution": _CONVOLUTIONS, "matrix product": _ACTIVATIONS})
+_KINDS = MappingProxyType(
+    {
+        "convolution": _CONVOLUTIONS,
+        _DEPTHWISE: _CONVOLUTIONS,
+        "matrix product": _ACTIVATIONS,
+    }
+)
 
 
 def why_nothing(dtype: str, device: str, module: Any) -> str:
@@ -40,8 +48,19 @@ def why_nothing(dtype: str, device: str, module: Any) -> str:
         types = ", ".join(sorted({held for _, held in found}))
         return f"its products are of {types}, and those of {_WIDE} alone are lowered"
     listed = " and ".join(f"{n} {kind}{'s' * (n > 1)}" for kind, n in sorted(wide.items()))
-    taken = " and ".join(_taken(dtype, device))
+    if set(wide) == {_DEPTHWISE} and _CONVOLUTIONS in _taken(dtype, device):
+        return f"it has {listed}, left in {_WIDE} where nothing beside is channels last"
+    *first, last = _taken(dtype, device)
+    taken = " and ".join(filter(None, (", ".join(first), last)))
     return f"it takes {taken}, of which there are none among {listed}{_others(dtype, device, wide)}"
+
+
+def why_half(part: str, device: str, module: Any) -> str:
+    """Why one of a pair lowers nothing of a module, where the other one lowers something."""
+    if _DENSE in _TAKES[part]:
+        return why_nothing(part, device, module)
+    where = ", which read fp32 on CPUs" if device != CUDA else ""
+    return f"{part} finds no product beside those with packed weights{where}"
 
 
 def _products(module: Any) -> Iterator[tuple[str, str]]:
@@ -52,13 +71,22 @@ def _products(module: Any) -> Iterator[tuple[str, str]]:
         for binding in bindings_of(function):
             name = operator(binding.value)
             if name == "matmul" or name.startswith("nn.conv"):
-                kind = "matrix product" if name == "matmul" else "convolution"
-                yield kind, str(binding.value.args[0].ty.dtype)
+                yield _kind(name, binding.value), str(binding.value.args[0].ty.dtype)
+
+
+def _kind(name: str, value: Any) -> str:
+    if name == "matmul":
+        return "matrix product"
+    from hybridc.compiler.rewrite import shape
+
+    alone = name == "nn.conv2d" and int(value.attrs.groups) > 1 and shape(value.args[1])[1] == 1
+    return _DEPTHWISE if alone else "convolution"
 
 
 def _taken(dtype: str, device: str) -> tuple[str, ...]:
-    """What a precision takes; on GPUs weights of convolutions are not packed."""
-    return tuple(each for each in _TAKES[dtype] if device != CUDA or each != _DENSE)
+    """What a precision, or a pair, takes; on GPUs weights of convolutions are not packed."""
+    found = dict.fromkeys(kind for part in precisions.parts(dtype) for kind in _TAKES[part])
+    return tuple(each for each in found if device != CUDA or each != _DENSE)
 
 
 def _others(dtype: str, device: str, kinds: Mapping[str, int]) -> str:
@@ -70,6 +98,6 @@ def _others(dtype: str, device: str, kinds: Mapping[str, int]) -> str:
             for name in precisions.of_device(device)
             if name != precisions.FULL and wanted in _taken(name, device)
         ]
-        if dtype not in others:
+        if not set(precisions.parts(dtype)) & set(others):
             return f"; {', '.join(others)} take {wanted}"
     return ""

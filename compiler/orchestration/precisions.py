@@ -1,6 +1,6 @@
 """The precisions that a model may be computed in, and the passes that take it to each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 
@@ -83,6 +83,10 @@ CUDA_PRECISIONS: Mapping[str, tuple[Insertion, ...]] = MappingProxyType(
         ),
     }
 )
+# Activations and weights together, as in `fp16+int4-weights`.  On CPUs packed weights are still
+# multiplied by activations of fp32, and 16 bits are for the other products.
+_ACTIVATIONS, _WEIGHTS = ("fp16", "bf16"), ("int8-weights", "int4-weights")
+PAIRS = tuple(f"{activations}+{weights}" for activations in _ACTIVATIONS for weights in _WEIGHTS)
 # The precisions that need data, to find the ranges of what they store.
 CALIBRATED = frozenset({"int8"})
 
@@ -93,15 +97,29 @@ def of_device(device: str) -> Mapping[str, tuple[Insertion, ...]]:
 
 
 def names() -> tuple[str, ...]:
-    """What `--dtype` takes: the precisions, and `auto`, which leaves the choice to the contract."""
+    """What `--dtype` takes beside `PAIRS`; `auto` leaves the choice to the contract."""
     return tuple(dict.fromkeys((AUTO, *PRECISIONS, *CUDA_PRECISIONS)))
+
+
+def parts(dtype: str) -> tuple[str, ...]:
+    """A precision, or the two of a pair: the weights first, which are packed as they are."""
+    return tuple(reversed(dtype.split("+")))
+
+
+def idle(dtype: str, passes: Collection[str]) -> str:
+    """The one of a pair whose pass is among those that changed nothing; or nothing."""
+    halves = parts(dtype) if dtype in PAIRS else ()
+    named = {half: PRECISIONS[half][0].text.partition("{")[0] for half in halves}
+    return next((half for half, name in named.items() if name in passes), "")
 
 
 def check(dtype: str, exact: bool, device: str = CPU) -> None:
     """Raise InputError if there is no such precision, or `exact` does not allow it."""
-    if dtype not in names():
+    if "+" in dtype and dtype not in PAIRS:
+        raise InputError(f"dtype {dtype!r} is not a known pair: {', '.join(PAIRS)}")
+    if dtype not in (*names(), *PAIRS):
         raise InputError(f"dtype {dtype!r} is not known; {hint(dtype, names())}")
-    if dtype not in (AUTO, *of_device(device)):
+    if dtype not in (AUTO, *of_device(device), *PAIRS):
         known = ", ".join(of_device(device))
         raise InputError(f"dtype {dtype} is not available for target kind {device}; known: {known}")
     if exact and dtype not in (AUTO, FULL):
@@ -126,7 +144,8 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
     of these has to stand beside.
     """
     made = list(steps)
-    for each in of_device(device)[FULL if dtype == AUTO else dtype]:
+    known = of_device(device)
+    for each in [each for part in parts(FULL if dtype == AUTO else dtype) for each in known[part]]:
         present = [plugin.name_of(type(step)) for step in made]
         if each.anchor in present:
             at = present.index(each.anchor) + bool(each.after)
@@ -137,14 +156,17 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
 
 
 def of_steps(steps: Sequence[Pass]) -> str:
-    """The least precision that the steps lower a model to."""
-    reached = FULL
-    found = [_adjusted(step, (), False) for step in steps]
-    for name, insertions in {**PRECISIONS, "tf32": CUDA_PRECISIONS["tf32"]}.items():
+    """The least precision that the steps lower a model to, or the pair of them."""
+    present = [_adjusted(step, (), False) for step in steps]
+    found: list[str] = []
+    # Weights are multiplied as TF32 on GPUs.
+    known = {FULL: (), "tf32": CUDA_PRECISIONS["tf32"], **PRECISIONS}
+    for name, insertions in known.items():
         needed = pipeline.parse(",".join(each.text for each in insertions if each.needed))
-        if all(step in found for step in needed):
-            reached = name
-    return reached
+        if all(step in present for step in needed):
+            found.append(name)
+    pairs = [pair for pair in PAIRS if set(parts(pair)) <= set(found)]
+    return (pairs or found)[-1]
 
 
 def _adjusted(step: Pass, precise: Sequence[str], tight: bool) -> Pass:
