@@ -113,7 +113,7 @@ def test_a_pair_of_which_one_finds_nothing_is_refused(model: Any, told: str) -> 
 @pytest.mark.parametrize("dtype", ["int4-weights+fp16", "fp16+bf16", "fp16+", "int8+int8-weights"])
 @pytest.mark.parametrize("target", ["cpu", "sm_90"])
 def test_what_is_no_pair_is_refused_by_those_that_there_are(dtype: str, target: str) -> None:
-    with pytest.raises(InputError, match=r"is no pair that there is: fp16\+int8-weights, fp16"):
+    with pytest.raises(InputError, match=r"is not a known pair: fp16\+int8-weights, fp16"):
         plans.plan(Options(dtype=dtype, target=target))
 
 
