@@ -72,7 +72,7 @@ def _size(entry: object) -> Size:
             return size
         case {"size": str(name), "low": int(low), "high": high, "at": usual, **more} if all(
             bound is None or _is_size(bound) for bound in (low, high, usual)
-        ) and _is_size(step := more.get("step", 1)):
+        ) and isinstance(step := more.get("step", 1), int):
             try:
                 return checked(Dim(name, low, high, usual, step))
             except InputError as error:

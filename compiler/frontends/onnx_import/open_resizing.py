@@ -15,7 +15,7 @@ def resize(node: OpenNode) -> Expr | None:
     extents, text = node.shape(), _texts(node.options)
     wanted = node.list(3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
     scaled = wanted is None
-    if scaled:
+    if wanted is None:
         wanted = [node.sizes.plain(n * by) for n, by in zip(extents, _scales(node), strict=False)]
     if not any(map(_open, wanted)):
         return None
