@@ -36,8 +36,8 @@ SHAPE = click.option(
     multiple=True,
     metavar="NAME=1x3x224x224",
     help="The shape of an input, or NAME=64 for an axis that the model names.  A size can stay"
-    " open: ?, a name, 1..64 for bounds, batch:1..64@8 to measure at 8.  Sizes that are not given"
-    " stay open.",
+    " open: ?, a name, 1..64 for bounds, ?%32 for multiples, batch:1..64@8 to measure at 8.  Sizes"
+    " that are not given stay open.",
 )
 THREADS = option("--threads", type=click.IntRange(min=1), metavar="N")
 TARGET = option("--target", default="cpu", show_default=True)

@@ -126,7 +126,7 @@ def _entry(title: str, column: str, value: Any) -> str:
 def _cell(value: Any) -> str:
     match value:
         case {"size": str(name), "low": int(low), "high": high, "at": _}:
-            return Dim(name, low, high).describe()
+            return Dim(name, low, high, step=value.get("step", 1)).describe()
         case dict() if value:  # first, since the pattern {} takes every dict
             return " ".join(f"{key}={_cell(item)}" for key, item in value.items())
         case None | [] | {}:

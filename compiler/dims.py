@@ -1,11 +1,11 @@
 """Sizes that stay open until a model is called: their names, bounds, and which ones to try.
 
 A shape is a tuple of sizes, and a size is a number or a `Dim`.  As text, sizes are joined by `x`
-(or by commas): `?x3x224x224`, `batch,128`, `1..64x3x8x8`, `batch:1..64@8x10`.
+(or by commas): `?x3x224x224`, `batch,128`, `1..64x3x8x8`, `batch:1..64@8x10`, `?%32`.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,18 +14,21 @@ from hybridc.compiler.errors import InputError
 UNNAMED = "?"
 # What is measured where nobody says a size, and nothing above bounds it.
 _USUAL = 8
+# Tried where nothing above bounds a size: a prime beyond two strips of 64 rows, the longest there
+# are, or where that takes too long beyond one of 16.
+_LARGE = (131, 19)
 # Kernels index with 32 bits, and a bound beyond that bounds nothing.
 _MOST = 2**31 - 1
 
 _SIZE = re.compile(
-    r"(?:(?P<fixed>\d+)|(?:(?P<name>\?|[A-Za-z_][A-Za-z0-9_]*)(?=$|[:@]):?)?"
-    r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:@(?P<usual>\d+))?)$"
+    r"(?:(?P<fixed>\d+)|(?:(?P<name>\?|[A-Za-z_][A-Za-z0-9_]*)(?=$|[:%@]):?)?"
+    r"(?:(?P<low>\d+)\.\.(?P<high>\d*))?(?:%(?P<step>\d+))?(?:@(?P<usual>\d+))?)$"
 )
 
 
 @dataclass(frozen=True)
 class Dim:
-    """An open size between `low` and `high` (both included; None: no bound).
+    """An open size between `low` and `high` (both included; None: no bound), a multiple of `step`.
 
     Dims of one name are one size.  `usual` is the size to measure at, None if nobody said one.
     The size of an output may be an expression, which is its name.
@@ -35,31 +38,38 @@ class Dim:
     low: int = 1
     high: int | None = None
     usual: int | None = None
+    step: int = 1
 
     def __str__(self) -> str:
         return self.name
 
     @property
     def bounded(self) -> bool:
-        """Whether it has bounds of its own."""
-        return self.low != 1 or self.high is not None
+        """Whether it has bounds of its own, or a step."""
+        return self.low != 1 or self.high is not None or self.step != 1
 
     @property
     def nominal(self) -> int:
         """The size that stands for all where one has to: to measure at, to plan memory for."""
         if self.usual is not None:
             return self.usual
-        return max(self.low, _USUAL) if self.high is None else self.high
+        return self.above(max(self.low, _USUAL)) if self.high is None else self.high
+
+    def above(self, size: int) -> int:
+        """The least multiple of the step that is not below a size."""
+        return -(-size // self.step) * self.step
 
     def admits(self, size: int) -> bool:
-        """Whether a size lies within the bounds."""
-        return self.low <= size and (self.high is None or size <= self.high)
+        """Whether a size lies within the bounds, and is such a multiple."""
+        within = self.low <= size and (self.high is None or size <= self.high)
+        return within and size % self.step == 0
 
     def describe(self) -> str:
-        """`batch`, `batch:1..64`, `batch:4..`; of a size without a name `?`, `1..64`."""
+        """`batch`, `batch:1..64`, `h:32..%32`; of a size without a name `?`, `1..64`."""
         if not self.bounded:
             return self.name
         bounds = f"{self.low}..{'' if self.high is None else self.high}"
+        bounds += "" if self.step == 1 else f"%{self.step}"
         return bounds if self.name == UNNAMED else f"{self.name}:{bounds}"
 
     def text(self) -> str:
@@ -73,33 +83,39 @@ Sizes = Mapping[str, int]
 
 
 def parse(text: str) -> Size:
-    """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?@8`, `batch:1..64@8`.
+    """Read one size: `3`, `?`, `batch`, `1..64`, `batch:4..`, `?%32`, `?@8`, `batch:1..64%2@8`.
 
-    `@` gives the size to measure at.  Raises InputError for other text.
+    `%` says of what it is a multiple, `@` gives the size to measure at.  Raises InputError for
+    other text.
     """
     match = _SIZE.match(text)
     if match is None or not text:
         raise InputError(
             f"{text!r} is not a size: expected 3 (fixed), ? or a name (open), 1..64 or name:1..64"
-            " (open within bounds), each perhaps with @8, the size to measure at"
+            " (open within bounds), each perhaps with %4 (multiples of 4 only), and with @8, the"
+            " size to measure at"
         )
     if match["fixed"] is not None:
         return int(match["fixed"])
     low = int(match["low"] or 1)
     high = int(match["high"]) if match["high"] else None
     usual = int(match["usual"]) if match["usual"] else None
-    return checked(Dim(match["name"] or UNNAMED, low, high, usual))
+    return checked(Dim(match["name"] or UNNAMED, low, high, usual, int(match["step"] or 1)))
 
 
 def checked(dim: Dim) -> Dim:
-    """The dim.  Raises InputError if its bounds are none."""
-    if dim.low < 1:
+    """The dim, its bounds multiples of its step.  Raises InputError if they are not valid."""
+    if dim.low < 1 or dim.step < 1:
         raise InputError(f"{dim.describe()}: an open size is at least 1")
     if dim.high is not None and not dim.low <= dim.high <= _MOST:
         raise InputError(f"{dim.describe()}: the upper bound is below the lower, or beyond 2^31")
+    high = None if dim.high is None else dim.high // dim.step * dim.step
+    whole = replace(dim, low=dim.above(dim.low), high=high)
+    if whole.low > _MOST or (high is not None and high < whole.low):
+        raise InputError(f"{dim.describe()}: no multiple of {dim.step} lies within the bounds")
     if dim.usual is not None and not dim.admits(dim.usual):
         raise InputError(f"{dim.text()}: the size to measure at is not within the bounds")
-    return dim
+    return whole
 
 
 def parse_shape(text: str) -> Shape:
@@ -209,7 +225,8 @@ def _dims(shapes: Iterable[Iterable[Size]]) -> Iterable[Dim]:
 def agreed(one: Dim, other: Dim) -> Dim:
     """One size of what two places say.  Raises InputError if they contradict each other."""
     usual = one.usual if other.usual is None else other.usual
-    if one.bounded and other.bounded and (one.low, one.high) != (other.low, other.high):
+    bounds = [(dim.low, dim.high, dim.step) for dim in (one, other)]
+    if one.bounded and other.bounded and bounds[0] != bounds[1]:
         raise InputError(
             f"{one.describe()} and {other.describe()}: a size can have only one pair of bounds"
         )
@@ -244,12 +261,28 @@ def trials(dims: Mapping[str, Dim]) -> list[dict[str, int]]:
     return unique
 
 
+def large(dims: Mapping[str, Dim], affordable: Callable[[Sizes], bool]) -> list[dict[str, int]]:
+    """Sizes of which one that nothing bounds is as large as can be afforded, the others the least.
+
+    Kernels go through their longest strips more than once there, and through each shorter one.
+    """
+    least = {name: dim.low for name, dim in dims.items()}
+    ladders = (
+        [{**least, name: dim.above(dim.low - 1 + size)} for size in _LARGE]
+        for name, dim in dims.items()
+        if dim.high is None
+    )
+    first = (next(filter(affordable, ladder), None) for ladder in ladders)
+    return [sizes for sizes in first if sizes is not None]
+
+
 def _between(dim: Dim) -> int:
-    """A prime strictly between the bounds where there is one, else any size."""
-    high = dim.low + 16 if dim.high is None else dim.high
-    middle = (dim.low + min(high, dim.low + 32)) // 2
-    primes = (p for p in range(middle, high) if p > 1 and all(p % d for d in range(2, p)))
-    return next(primes, middle)
+    """A prime of steps strictly between the bounds where there is one, else any size."""
+    low, end = dim.low // dim.step, None if dim.high is None else dim.high // dim.step
+    end = low + 16 if end is None else end
+    middle = (low + min(end, low + 32)) // 2
+    primes = (p for p in range(middle, end) if p > 1 and all(p % d for d in range(2, p)))
+    return next(primes, middle) * dim.step
 
 
 def certified(certificate: Mapping[str, Any]) -> str:

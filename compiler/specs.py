@@ -28,7 +28,8 @@ def _size_data(size: Size) -> Any:
     """A number; of an open size the name and the bounds."""
     if not isinstance(size, Dim):
         return size
-    return {"size": size.name, "low": size.low, "high": size.high, "at": size.usual}
+    told = {"size": size.name, "low": size.low, "high": size.high, "at": size.usual}
+    return told if size.step == 1 else {**told, "step": size.step}
 
 
 def from_json(entries: Sequence[object]) -> tuple[TensorSpec, ...]:
@@ -69,11 +70,11 @@ def _size(entry: object) -> Size:
     match entry:
         case int(size) if _is_size(size):
             return size
-        case {"size": str(name), "low": int(low), "high": high, "at": usual} if all(
+        case {"size": str(name), "low": int(low), "high": high, "at": usual, **more} if all(
             bound is None or _is_size(bound) for bound in (low, high, usual)
-        ):
+        ) and isinstance(step := more.get("step", 1), int):
             try:
-                return checked(Dim(name, low, high, usual))
+                return checked(Dim(name, low, high, usual, step))
             except InputError as error:
                 raise ArtifactError(
                     f"the manifest describes a size wrongly: {entry!r:.60}"

@@ -130,8 +130,9 @@ class QuantizedGraph:
         """A number for each output channel, in steps of the product where these can hold it."""
         steps = self.steps[product.variable]
         along = (1, -1, 1, 1) if product.convolves else (-1,)
-        integers = np.round(term.astype(np.float64) / steps)
-        if np.abs(integers).max(initial=0) >= _BIAS:
+        with np.errstate(divide="ignore", invalid="ignore"):  # a step too small for float32 is 0
+            integers = np.round(term.astype(np.float64) / steps)
+        if not np.all(np.abs(integers) < _BIAS):
             return constant(term.reshape(along), "float32")
         term_steps = _dequantized(constant(integers, "int32"), steps, 0, "int32")
         return op.reshape(term_steps, (1, term.size, 1, 1)) if product.convolves else term_steps

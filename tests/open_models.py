@@ -220,3 +220,23 @@ def image(channels: int = 16) -> Any:
     return b.model(
         {"x": (("batch", 3, "high", "wide"), "float32")}, {y: "float32", pooled: "float32"}
     )
+
+
+def unet(enlarge: str = "ConvTranspose", **shape: Any) -> Any:
+    """Two halvings of an image and back, each beside what it had before."""
+    b = Builder(7)
+    x, kept = "x", list[str]()
+    for inputs, outputs in ((2, 8), (8, 16)):
+        kept.append(b.op("Relu", b.op("Conv", x, b.noise(outputs, inputs, 3, 3), pads=[1] * 4)))
+        x = b.op("MaxPool", kept[-1], kernel_shape=[2, 2], strides=[2, 2])
+    for channels in (16, 8):
+        if enlarge == "ConvTranspose":
+            x = b.op(enlarge, x, b.noise(16, channels, 2, 2), strides=[2, 2])
+        else:
+            scales = b.constant(np.array([1, 1, 2, 2], np.float32))
+            x = b.op("Resize", x, "", scales, mode=enlarge)
+            x = b.op("Conv", x, b.noise(channels, 16, 1, 1))
+        x = b.op("Concat", kept.pop(), x, axis=1)
+        x = b.op("Relu", b.op("Conv", x, b.noise(16, 2 * channels, 3, 3), pads=[1] * 4))
+    axes = {"n": "n", "h": "h", "w": "w", **shape}
+    return b.model({"x": ((axes["n"], 2, axes["h"], axes["w"]), "float32")}, {x: "float32"})

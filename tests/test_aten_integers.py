@@ -1,7 +1,15 @@
 """Decompositions of fake quantisation, products of bytes and lengths give what torch gives."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 from test_aten_decompositions import ours, same
+
+from hybridc.compiler import driver
+from hybridc.compiler.configuration.plans import Options
+from hybridc.compiler.frontends import torch_model
+from hybridc.compiler.session import InferenceSession
 
 torch = pytest.importorskip("torch")
 
@@ -53,3 +61,32 @@ def test_places_of_what_is_no_number(right: bool) -> None:
     row, values = torch.tensor([-1.0, 0.0, 0.0, 2.0]), torch.tensor([0.0, torch.nan, torch.inf])
     wanted = torch.searchsorted(row, values, right=right)
     same(ours("searchsorted", "Tensor")(row, values, right=right), wanted)
+
+
+KINDS = [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_powers_of_integers_are_exact_and_wrap(kind: Any) -> None:
+    limits = torch.iinfo(kind)
+    edges = [0, 1, 2, 3, 7, limits.max, limits.min, *((-1, -2, -3) if limits.min else ())]
+    x = torch.tensor(edges, dtype=kind)
+    same(ours("pow", "Tensor_Tensor")(x[:, None], x), torch.pow(x[:, None], x))
+    for n in (0, 1, 2, 3, 13, 39, 63):
+        same(ours("pow", "Tensor_Scalar")(x, n), torch.pow(x, n))
+        same(ours("pow", "Scalar")(n, x), torch.pow(n, x))
+    assert ours("pow", "Tensor_Scalar")(x, 0.5) is NotImplemented
+
+
+@pytest.mark.parametrize("road", ["ONNX", "torch.export"])
+def test_powers_beyond_what_floats_hold_come_in_by_either_road(road: str) -> None:
+    class Powers(torch.nn.Module):
+        def forward(self, x: Any, y: Any) -> Any:
+            return x**3, x**y, 3**y, y.float() ** 3
+
+    given = (torch.tensor([3037000501, -94906267, 3, -1]), torch.tensor([2, 2, 40, -3]))
+    model = torch_model.load(Powers(), given, (road,))
+    session = InferenceSession(driver.compile_model(model, Options(threads=1)).artifact)
+    got = session.run(None, dict(zip(["x", "y"], map(np.asarray, given), strict=True)))
+    for mine, wanted in zip(got, Powers()(*given), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-6 if mine.dtype.kind == "f" else 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx_models import check
 from test_aten_converters import Function
 from test_aten_decompositions import ours, same
 
@@ -13,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from hybridc.compiler import driver  # noqa: E402 - needs torch
 from hybridc.compiler.configuration.plans import Options  # noqa: E402
+from hybridc.compiler.errors import ModelError  # noqa: E402
 from hybridc.compiler.frontends import torch_model  # noqa: E402
 from hybridc.compiler.session import InferenceSession  # noqa: E402
 
@@ -103,3 +105,85 @@ def test_activations_by_numbers(road: str) -> None:
         lambda x: (f.relu6(x), f.hardtanh(x, -2, 3), f.elu(x, 0.5), f.selu(x), f.celu(x, 0.7)),
         torch.tensor([-9.0, -2.5, -1.0, 0.0, 0.5, 2.5, 5.0, 7.0]),
     )
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_logarithms_of_powers_are_whole(kind: Any) -> None:
+    least, most = (-14, 15) if kind is torch.float16 else (-126, 127)
+    twos = torch.tensor([2.0**n for n in range(least, most)], dtype=kind)
+    same(ours("log2")(twos), torch.arange(least, most).to(kind), rtol=0, atol=0)
+    most = 5 if kind in {torch.float16, torch.bfloat16} else 23
+    tens = torch.tensor([10.0**n for n in range(most)], dtype=kind)
+    same(ours("log10")(tens), torch.log10(tens), rtol=0, atol=0)
+    edges = torch.tensor(
+        [0.0, -0.0, -1.0, torch.inf, -torch.inf, torch.nan, 1e-40, 3e38], dtype=kind
+    )
+    drawn = torch.rand(99).mul(1000).to(kind)
+    for name in ("log2", "log10"):
+        for x in (edges, drawn, torch.arange(1, 70)):
+            same(ours(name)(x), getattr(torch, name)(x))
+
+
+def test_steps_of_what_is_no_number() -> None:
+    x = torch.tensor([0.0, -0.0, 1, -1, torch.nan, torch.inf, -torch.inf])
+    values = torch.tensor([0.5, torch.nan, 2, 3, 4, 5, 6])
+    same(ours("heaviside")(x, values), torch.heaviside(x, values))
+
+
+def test_infinities_of_float64_are_no_large_numbers() -> None:
+    def kinds(x: Any) -> Any:
+        return torch.isinf(x), torch.isposinf(x), torch.isneginf(x), torch.isfinite(x)
+
+    model = torch_model.load(Function(kinds), (torch.zeros(5).double(),), ["ONNX"])
+    numbers = np.array([1e300, -1e300, np.inf, -np.inf, np.nan])
+    check(model, {model.inputs[0].name: numbers})
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+def test_losses_with_smoothed_labels(road: str) -> None:
+    weight = torch.rand(6) + 0.1
+
+    def losses(x: Any, labels: Any, shares: Any) -> Any:
+        loss = torch.nn.functional.cross_entropy
+        options = {"label_smoothing": 0.2, "weight": weight}
+        reduced = [loss(x, labels, reduction=how, **options) for how in ("mean", "sum", "none")]
+        return *reduced, loss(x, labels), loss(x, shares, label_smoothing=0.3)
+
+    x, shares = torch.randn(5, 6), torch.randn(5, 6).softmax(1)
+    labels = torch.tensor([1, 4, -100, 0, 2])
+    model = torch_model.load(Function(losses), (x, labels, shares), [road])
+    names = [spec.name for spec in model.inputs]
+    check(model, dict(zip(names, map(np.asarray, (x, labels, shares)), strict=True)))
+
+
+@pytest.mark.parametrize("road", torch_model.ROADS)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_averages_leave_out_what_lies_beyond_the_padding(road: str, padding: int) -> None:
+    rest = (3, 2, padding, True)
+
+    def averages(x: Any, y: Any) -> Any:
+        pool = torch.nn.functional
+        norms = pool.lp_pool2d(y.abs(), 2.0, 3, 2, True), pool.lp_pool1d(x.abs(), 2.0, 3, 2, True)
+        return pool.avg_pool1d(x, *rest), pool.avg_pool2d(y, *rest), *norms
+
+    check(
+        torch_model.load(
+            Function(averages), (torch.randn(1, 2, 8), torch.randn(1, 2, 6, 9)), [road]
+        )
+    )
+
+
+def test_numbers_beside_float64_keep_their_digits() -> None:
+    """Torch's ONNX exporter rounds them to float32."""
+
+    def scaled(x: Any) -> Any:
+        return x * 0.1, torch.clamp(x, -0.1, 0.1), x > 0.1
+
+    x = torch.tensor([0.1, 1.0, -2.0, 0.10000000149011612], dtype=torch.float64)
+    with pytest.raises(ModelError, match=r"'aten.mul.Tensor' .* float64 and 0.1"):
+        torch_model.load(Function(scaled), (x,), ["ONNX"])
+    model = torch_model.load(Function(scaled), (x,))
+    session = InferenceSession(driver.compile_model(model, Options(threads=1)).artifact)
+    got = session.run(None, {model.inputs[0].name: x.numpy()})
+    for mine, wanted in zip(got, scaled(x), strict=True):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-15)

@@ -3,13 +3,18 @@
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import hybridc  # noqa: E402 - needs torch
+from hybridc.compiler import driver  # noqa: E402
+from hybridc.compiler.configuration.plans import Options  # noqa: E402
 from hybridc.compiler.dynamo.torch_backend import FallbackWarning  # noqa: E402
+from hybridc.compiler.frontends import torch_model  # noqa: E402
 from hybridc.compiler.frontends.torch_import import decompositions  # noqa: E402
+from hybridc.compiler.session import InferenceSession  # noqa: E402
 
 aten = torch.ops.aten
 nn = torch.nn
@@ -60,3 +65,30 @@ def test_encoder_layers_are_compiled(activation: str, norm_first: bool) -> None:
             wanted = model(x, **given)
             got = [compiled(x, **given) for _ in range(2)]
         torch.testing.assert_close(got, [wanted, wanted], rtol=1e-3, atol=1e-4)
+
+
+class Masked(torch.nn.Module):
+    """Attention alone."""
+
+    def forward(self, q: Any, k: Any, v: Any, mask: Any) -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+
+
+@pytest.mark.parametrize("boolean", [True, False])
+@pytest.mark.parametrize("road", ["ONNX", "torch.export"])
+def test_rows_that_are_masked_wholly_are_zeros(road: str, boolean: bool) -> None:
+    mask = torch.rand(2, 1, 5, 7) > 0.3
+    mask[0, 0, 1] = mask[1, 0, 4] = False
+    if not boolean:
+        mask = torch.where(mask, torch.randn(2, 1, 5, 7), -torch.inf)
+    given = (torch.randn(2, 3, 5, 8), torch.randn(2, 3, 7, 8), torch.randn(2, 3, 7, 8), mask)
+    model = torch_model.load(Masked(), given, (road,))
+    session = InferenceSession(driver.compile_model(model, Options(threads=1)).artifact)
+    for spoilt in (False, True):
+        given[0][1, 2, 3, 0] = torch.nan if spoilt else 1.0
+        feed = dict(zip(["q", "k", "v", "mask"], map(np.asarray, given), strict=True))
+        (got,) = session.run(None, feed)
+        wanted = Masked()(*given).numpy()
+        assert not np.any(wanted[0, :, 1])
+        assert bool(np.isnan(wanted).any()) == spoilt
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)

@@ -24,17 +24,21 @@ from hybridc.compiler.model import TensorSpec, fixed_specs, random_feed
         ("n:2..8@4x3", (Dim("n", 2, 8, 4), 3)),
         ("?@16", (Dim("?", usual=16),)),
         ("max_length,3", (Dim("max_length"), 3)),
+        ("h%32x3", (Dim("h", 32, step=32), 3)),
+        ("?%4@8", (Dim("?", 4, usual=8, step=4),)),
+        ("h:5..30%4", (Dim("h", 8, 28, step=4),)),
     ],
 )
 def test_shapes_are_read(text: str, shape: dims.Shape) -> None:
     assert parse_shape(f"x={text}") == ("x", shape)
     assert dims.parse_shape(dims.write(dims.parse_shape(text))) == tuple(
-        Dim(s.name, s.low, s.high) if isinstance(s, Dim) else s for s in shape
+        Dim(s.name, s.low, s.high, step=s.step) if isinstance(s, Dim) else s for s in shape
     )
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0..3", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@"]
+    "text",
+    ["", "0..3", "9..3", "1..2@3", "a-b", "3..4..5", "1..9999999999", "@", "%0", "1..3%4", "?%4@6"],
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(InputError):
@@ -89,15 +93,16 @@ def test_a_call_has_one_size_for_each_name() -> None:
 @given(
     st.dictionaries(
         st.sampled_from("abc"),
-        st.tuples(st.integers(1, 40), st.integers(0, 80) | st.none()),
+        st.tuples(st.integers(1, 40), st.integers(0, 80) | st.none(), st.integers(1, 5)),
         min_size=1,
     )
 )
 def test_trials_are_within_the_bounds_and_touch_them(
-    drawn: dict[str, tuple[int, int | None]],
+    drawn: dict[str, tuple[int, int | None, int]],
 ) -> None:
     found = {
-        n: Dim(n, low, None if more is None else low + more) for n, (low, more) in drawn.items()
+        n: dims.checked(Dim(n, low, None if more is None else low + step + more, step=step))
+        for n, (low, more, step) in drawn.items()
     }
     trials = dims.trials(found)
     assert trials[0] == dims.nominal(found)
@@ -107,14 +112,22 @@ def test_trials_are_within_the_bounds_and_touch_them(
         assert all(map(dim.admits, sizes))
         assert dim.low in sizes
         assert dim.high is None or dim.high in sizes
-        if dim.high is None or dim.high > dim.low + 1:
+        if dim.high is None or dim.high > dim.low + dim.step:
             assert any(dim.low < size and size != dim.high for size in sizes)
 
 
+def test_what_nothing_bounds_is_tried_beyond_every_tile_where_that_is_cheap() -> None:
+    found = {"n": Dim("n"), "h": Dim("h", 4, step=4), "m": Dim("m", 1, 8)}
+    large = dims.large(found, lambda sizes: sizes["n"] * sizes["h"] < 100)
+    assert large == [{"n": 19, "h": 4, "m": 1}, {"n": 1, "h": 24, "m": 1}]
+    assert dims.large(found, lambda _: True)[0]["n"] == 131
+    assert dims.large(found, lambda _: False) == []
+
+
 def test_specs_keep_their_bounds_as_data() -> None:
-    spec = TensorSpec("x", (Dim("n", 2, 8, 4), 3), "float32")
+    spec = TensorSpec("x", (Dim("n", 2, 8, 4), Dim("h", 4, step=4), 3), "float32")
     assert specs.from_json([specs.to_json(spec)]) == (spec,)
-    assert spec.describe() == "x float32[n:2..8,3]"
+    assert spec.describe() == "x float32[n:2..8,h:4..%4,3]"
 
 
 @pytest.mark.parametrize(

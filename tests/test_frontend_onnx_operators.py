@@ -132,19 +132,6 @@ def test_operators_defined_by_others_are_expanded(make: Callable[[], Any]) -> No
     check(load(make()))
 
 
-def test_functions_of_the_model_are_inlined() -> None:
-    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("my", 1)]
-    body = [node("Mul", "a a", "b"), node("Neg", "b", "c")]
-    model = build(
-        [node("NegSquare", "x", "y", domain="my")],
-        [("x", FLOAT, [3])],
-        [("y", FLOAT, [3])],
-        opset_imports=opsets,
-        functions=[helper.make_function("my", "NegSquare", ["a"], ["c"], body, opsets[:1])],
-    )
-    check(load(model))
-
-
 @pytest.mark.parametrize("mode", ["half_pixel", "output_half_pixel"])
 @pytest.mark.parametrize(("density", "scale"), [(1, 1.0), (2, 0.5), (3, 1.7)])
 def test_maxima_of_regions(mode: str, density: int, scale: float) -> None:
@@ -226,11 +213,13 @@ def test_forms_that_a_converter_lacks_are_refused() -> None:
         load(model)
 
 
-def test_the_mask_of_a_dropout_keeps_everything() -> None:
+@pytest.mark.parametrize("opset", [10, 20])
+def test_the_mask_of_a_dropout_keeps_everything_since_it_is_defined(opset: int) -> None:
     used = build(
         [node("Dropout", "x", "y m")],
         [("x", FLOAT, [2, 3])],
         [("y", FLOAT, None), ("m", BOOL, None)],
+        opset=opset,
     )
     check(load(used))
 

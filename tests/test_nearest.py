@@ -74,3 +74,17 @@ def test_half_precision_is_rounded_once(given: int, made: int, mode: str, target
     (wanted,) = frontend.load(wide).reference({"x": x.astype(np.float32)})
     assert got.dtype == np.float16
     np.testing.assert_allclose(got.astype(np.float32), wanted, rtol=6e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scales", [(0.6, 0.7), (1.3, 0.9), (0.5, 2.5)])
+def test_the_first_resize_rounds_up_where_it_shrinks(scales: tuple[float, float]) -> None:
+    node = helper.make_node("Resize", ["x", "scales"], ["y"], mode="nearest")
+    held = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, *scales])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 5, 7])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph([node], "resized", [x], [y], [held])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 10)], ir_version=9)
+    feed = {"x": np.arange(70, dtype=np.float32).reshape(1, 2, 5, 7)}
+    session = hybridc.InferenceSession(hybridc.compile(model, verify="off", threads=1), 1)
+    (wanted,) = frontend.load(model).reference(feed)
+    np.testing.assert_array_equal(session.run(None, feed)[0], wanted)

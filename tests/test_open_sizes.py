@@ -156,6 +156,24 @@ def test_a_table_of_positions_bounds_the_length() -> None:
         frontend.load(open_models.transformer(), shapes={"length": "1..100"})
 
 
+def test_windows_bound_the_image_from_below() -> None:
+    nodes = [
+        node("Conv", "x k", "c", strides=[2, 2]),
+        node("MaxPool", "c", "p", kernel_shape=[3, 2]),
+        node("AveragePool", "p", "y", kernel_shape=[2, 2], pads=[1, 1, 1, 1]),
+    ]
+    proto = build(
+        nodes, [("x", FLOAT, [1, 2, "h", "w"])], [("y", FLOAT, None)], {"k": noise(3, 2, 5, 5)}
+    )
+    model = driver.compile_source(proto, Options(threads=1)).artifact
+    assert model.inputs[0].describe() == "x float32[1,2,h:9..,w:7..]"
+    assert model.certificate["sizes"]["compared_at"][1] == {"h": 9, "w": 7}
+    told = frontend.load(proto).notes
+    assert "h is at least 9: a window of MaxPool has to fit in" in told
+    wide = frontend.load(proto, shapes={"h": "20..30"}).inputs[0]
+    assert wide.describe() == "x float32[1,2,h:20..30,w:7..]"
+
+
 @pytest.mark.parametrize(
     ("operator", "shape", "dtype"), [("Det", ("n", "n"), "float32"), ("NonZero", ("n", 4), "int64")]
 )

@@ -201,6 +201,26 @@ def test_correction_takes_back_what_the_mean_moves_by() -> None:
     assert found[True] < 0.3 * found[False]
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("width", "bias"), [(0.0, 0.0), (0.0, 1.0), (1e-30, 0.0), (1e-30, 1.0)])
+def test_what_has_no_range_is_its_bias(width: float, bias: float) -> None:
+    """A step of the product may be too small for float32."""
+    torch.manual_seed(0)
+    model = nn.Linear(16, 4).eval()
+    with torch.no_grad():
+        model.weight *= width
+        model.bias.fill_(bias)
+    x = np.full((3, 16), width, np.float32)
+    base = frontend.load(model, example_inputs=(torch.zeros(3, 16),))
+    feeds = [{base.inputs[0].name: x}] * 4
+    calibration = activations.of_feeds(feeds, base.inputs, "data", given=True)
+    context = Context(target.parse("cpu", 1), pipeline.rules(), None, calibration)
+    before = pipeline.run(pipeline.parse(FRONT), base.module, context)
+    after = pipeline.run([Quantize()], before, context)
+    (got,) = Taps(after, sensitivity.outputs(after))([x])
+    np.testing.assert_array_equal(got, np.full((3, 4), bias, np.float32))
+
+
 def test_scales_migrate_from_outliers() -> None:
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, 32))

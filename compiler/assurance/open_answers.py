@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from hybridc.compiler.assurance.verify import Comparison
 from hybridc.compiler.delegation import opaque_values
 from hybridc.compiler.model import Array, Feed, Model, open_dims, random_feed
 from hybridc.compiler.session import InferenceSession
+
+# Of all inputs together where one size is large: as in seven images of 224 by 224 pixels.
+_MOST_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)
@@ -30,9 +34,17 @@ class References:
     found: list[Sized] = field(default_factory=list[Sized])
 
     def of(self, model: Model, seed: int) -> list[Sized]:
-        """Inputs and outputs at each of `dims.trials`, several where an output has few elements."""
+        """Inputs and outputs at each of `dims.trials` and `dims.large`.
+
+        There are several samples of sizes at which an output has few elements.
+        """
         if not self.found:
-            trials = dims.trials(open_dims(model.inputs))
+            found = open_dims(model.inputs)
+
+            def affordable(sizes: dims.Sizes) -> bool:
+                return sum(prod(s.at(sizes).fixed) for s in model.inputs) <= _MOST_ELEMENTS
+
+            trials = [*dims.trials(found), *dims.large(found, affordable)]
             self.found += [_drawn(model, seed, sizes) for sizes in trials]
         return self.found
 

@@ -103,6 +103,11 @@ def _extreme(function: Callable[..., Tensor], self: Tensor, other: Tensor) -> Te
     return torch.where(torch.isnan(self), other, kept)
 
 
+def _step(self: Tensor, values: Tensor) -> Tensor:
+    """1 above 0, `values` at it, 0 below; 0 for what is no number, too."""
+    return torch.where(self == 0, values, (self > 0).to(self.dtype))
+
+
 def _greatest_divisor(self: Tensor, other: Tensor) -> Tensor:
     """Euclid's steps, as many as the type's largest numbers may need."""
     a, b = torch.broadcast_tensors(self.abs(), other.abs())
@@ -119,6 +124,7 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "fmax.default": partial(_extreme, torch.maximum),
         "fmin.default": partial(_extreme, torch.minimum),
         "gcd.default": _greatest_divisor,
+        "heaviside.default": _step,
         "hypot.default": _hypotenuse,
     }
 )

@@ -1,4 +1,4 @@
-"""Numbers rounded as if they were stored as integers, and products of 8 bits."""
+"""Numbers rounded as if they were stored as integers, products of 8 bits, powers of integers."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -63,6 +63,43 @@ def _negative(self: Tensor) -> Tensor:
     return NotImplemented if self.dtype.is_signed else torch.zeros_like(self) - self
 
 
+def _power(self: Tensor | int, exponent: Tensor | int) -> Tensor:
+    """Integers to powers by squares, which wrap as in torch; floats would lose the last bits."""
+    kind = torch.result_type(self, exponent)
+    if kind.is_floating_point or kind.is_complex:
+        return NotImplemented
+    base = _integers(self, kind)
+    if not isinstance(exponent, torch.Tensor):
+        return _to_a_number(base, exponent)
+    exponent, result, power = exponent.to(kind), torch.ones_like(base), base
+    for bit in range(torch.iinfo(kind).bits - kind.is_signed):
+        odd = torch.bitwise_and(exponent, 1 << bit) != 0
+        result = torch.where(odd, result * power, result)
+        power = power * power
+    if not kind.is_signed:
+        return result
+    # Of what is less than 1 all is cut off.
+    sign = torch.where(torch.bitwise_and(exponent, 1) != 0, -1, 1).to(kind)
+    unit = torch.where(base == -1, sign, (base == 1).to(kind))
+    return torch.where(exponent < 0, unit, result)
+
+
+def _to_a_number(base: Tensor, exponent: int) -> Tensor:
+    result = None
+    while exponent:
+        if exponent & 1:
+            result = base if result is None else result * base
+        exponent >>= 1
+        base = base * base if exponent else base
+    return torch.ones_like(base) if result is None else result
+
+
+def _integers(value: Tensor | int, kind: Any) -> Tensor:
+    if isinstance(value, torch.Tensor):
+        return value.to(kind)
+    return torch.full((), value, dtype=torch.int64).to(kind)
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "__lshift__.Scalar": _left,
@@ -72,6 +109,9 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
         "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default": _switched,
         "_int_mm.default": _product,
         "neg.default": _negative,
+        "pow.Scalar": _power,
+        "pow.Tensor_Scalar": _power,
+        "pow.Tensor_Tensor": _power,
         "fake_quantize_per_channel_affine.default": _alone(_by_channel),
         "fake_quantize_per_channel_affine_cachemask.default": _by_channel,
         "fake_quantize_per_tensor_affine.default": _alone(_rounded),

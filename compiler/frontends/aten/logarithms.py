@@ -1,5 +1,7 @@
 """Logarithms and exponentials that keep their digits near 0, and overflow where the result does.
 
+Logarithms to a base are exact at its powers.
+
 Torch's ONNX exporter and TVM's importer write each as the formula that it is named after.
 """
 
@@ -9,6 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
 
 Tensor = Any  # torch.Tensor
@@ -47,6 +50,26 @@ def log_sum(a: Tensor, b: Tensor, base: float = math.e) -> Tensor:
     return torch.where(same, larger, larger + more)
 
 
+def _to_base(base: float, self: Tensor) -> Tensor:
+    """The logarithm to a base, whole where a number is one of its powers.
+
+    What rounding leaves of a quotient of logarithms is seen behind a floor.
+    """
+    if self.is_complex():
+        return NotImplemented
+    x = _float(self)
+    if x.dtype != torch.float64:
+        # The factor in two numbers of float32, as which the ONNX exporter writes every number.
+        high = float(np.float32(1 / math.log(base)))
+        low = float(np.float32(1 / math.log(base) - high))
+        wide = torch.log(x.double())
+        whole = torch.where(torch.isfinite(wide), wide * high + wide * low, wide)
+        return whole.to(x.dtype)
+    whole = torch.floor(torch.log(x) / math.log(base))
+    part = torch.log(x / torch.pow(base, whole)) / math.log(base)
+    return torch.where(torch.isfinite(whole), whole + part, whole)
+
+
 def _of_sigmoid(self: Tensor) -> Tensor:
     return torch.clamp(self, max=0) - torch.log1p(torch.exp(-torch.abs(self)))
 
@@ -64,7 +87,9 @@ def _float(x: Tensor) -> Tensor:
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "expm1.default": _one_less,
+        "log10.default": partial(_to_base, 10.0),
         "log1p.default": _of_one_more,
+        "log2.default": partial(_to_base, 2.0),
         "log_sigmoid.default": _of_sigmoid,
         "log_sigmoid_forward.default": _of_sigmoid_for_training,
         "logaddexp.default": log_sum,

@@ -1,4 +1,4 @@
-"""Pooling that tells where the maxima stand, and averages by a divisor of the caller's."""
+"""Pooling that tells where the maxima stand, and averages by divisors that TVM does not know."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from hybridc.compiler.frontends.onnx.node import Expr, Node, static
 from hybridc.compiler.rewrite import constant
 
 Tensor = Any  # torch.Tensor
+aten = torch.ops.aten
 
 
 def _each(value: Any, rank: int) -> list[int]:
@@ -94,29 +95,37 @@ def _averages(  # noqa: PLR0913, PLR0917 - torch's own signature
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """Sums over a divisor; with none this is for others to write out.
+    """Sums over a divisor, or averages of what is padded where windows reach beyond the padding.
 
     Zeros are written around, so that each window is whole and its average times its size the sum.
+    Others are for others to write out; TVM's count what lies beyond the padding, too.
     """
-    del count_include_pad  # the divisor says what to divide by
-    if divisor_override is None:
+    counted = ceil_mode and count_include_pad
+    if divisor_override is None and not counted:
         return NotImplemented
     window = _each(kernel_size, rank)
     strides, pads = _each(stride or window, rank), _each(padding, rank)
     widths: list[int] = []
+    share = torch.ones(())
     for extent, size, step, pad in zip(x.shape[-rank:], window, strides, pads, strict=True):
         last = (extent + 2 * pad - size + (step - 1 if ceil_mode else 0)) // step * step
         last -= step if ceil_mode and last >= extent + pad else 0  # it would begin in the padding
         widths = [pad, last + size - extent - pad, *widths]
-    pool = {2: torch.ops.aten.avg_pool2d, 3: torch.ops.aten.avg_pool3d}[rank]
-    padded = torch.ops.aten.constant_pad_nd(x, widths)
-    return pool(padded, window, strides) * (math.prod(window) / divisor_override)
+        starts = torch.arange(0, last + 1, step)
+        held = (starts + size).clamp(max=extent + 2 * pad) - starts
+        share = share.unsqueeze(-1) * (size / held)
+    pool = {1: aten.avg_pool1d, 2: aten.avg_pool2d, 3: aten.avg_pool3d}[rank]
+    averages = pool(aten.constant_pad_nd(x, widths), window, strides)
+    if divisor_override is None:
+        return averages * share.to(x.dtype)
+    return averages * (math.prod(window) / divisor_override)
 
 
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = MappingProxyType(
     {
         "adaptive_max_pool2d.default": _adaptive_max_pool,
         "adaptive_max_pool3d.default": _adaptive_max_pool,
+        "avg_pool1d.default": partial(_averages, 1),
         "avg_pool2d.default": partial(_averages, 2),
         "avg_pool3d.default": partial(_averages, 3),
     }

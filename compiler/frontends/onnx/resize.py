@@ -198,9 +198,9 @@ def _nearest(node: Node, axis: _Axis, coordinates: str) -> Array:
 
     Where a place lies half between two elements, or on one, rounding decides which it is.
     """
-    # Upsample, and Resize before it had a choice, floored.
     rounding = node.get("nearest_mode", "round_prefer_floor")
-    rounding = "floor" if node.opset < 11 else rounding
+    if node.opset < 11:  # before there was a choice
+        rounding = "ceil" if axis.scale < 1 else "floor"
     # That one of ONNX Runtime's follows neither precision: of 30 to 64, places 16 and 48 differ.
     kind = np.float64 if rounding == "round_prefer_ceil" else np.float32
     places = _ROUNDINGS[rounding](axis.places(coordinates, kind))

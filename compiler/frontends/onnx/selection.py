@@ -194,6 +194,14 @@ def _split(node: Node) -> list[Expr] | None:
     return [node.scope.strided_slice(node.inputs[0], [axis], [a], [b]) for a, b in bounds]
 
 
+def _unsqueeze(node: Node) -> Expr | None:
+    """One axis may be a number, which ONNX Runtime takes and torch's exporter writes."""
+    axes = node.value(1) if node.opset >= 13 else None
+    if axes is None or np.ndim(axes):
+        return None
+    return node.scope.expand_dims(node.inputs[0], axis=[int(axes)])
+
+
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "Compress": _compress,
@@ -208,5 +216,6 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "TensorScatter": _tensor_scatter,
         "TopK": _top_k,
         "Trilu": _trilu,
+        "Unsqueeze": _unsqueeze,
     }
 )

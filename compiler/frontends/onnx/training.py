@@ -9,6 +9,8 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx.node import Converter, Expr, Node, dtype
 from hybridc.compiler.rewrite import constant
 
+_MASK_KEEPS = 12  # the opset since which a mask of inference is true; ONNX Runtime's was false
+
 
 def _dropout(node: Node) -> list[Expr] | None:
     """Nothing is dropped in inference, or with the ratio 0; else it would be random."""
@@ -16,9 +18,10 @@ def _dropout(node: Node) -> list[Expr] | None:
     training = bool(np.ravel(node.value(2, False))[0])
     if training and float(np.ravel(node.value(1, 0.5))[0]):
         raise UnsupportedError("training_mode=1, which is random")
-    # Before opset 10 the mask had the data's type.
+    # Before opset 10 the mask had the data's type, and before 12 no meaning in inference.
     kind = "bool" if node.opset >= 10 else dtype(x)
-    return [node.scope.emit(x), constant(np.ones(node.shape()), kind)]
+    mask = np.full(node.shape(), node.opset >= _MASK_KEEPS)
+    return [node.scope.emit(x), constant(mask, kind)]
 
 
 def _batch_normalization(node: Node) -> list[Expr] | None:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from hybridc.compiler.frontends.onnx_graph.branches import renamed
+from hybridc.compiler.frontends.onnx_graph.element_types import walk
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto, copied
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
@@ -26,6 +27,25 @@ def inlined(proto: Proto, operators: Collection[Operator], opsets: Opsets) -> Pr
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     _expand_graph(copy.graph, operators, opsets, _types(copy.graph))
+    return copy
+
+
+def with_defaults(proto: Proto) -> Proto:
+    """A model whose calls of its own functions name the attributes that have a default there.
+
+    Onnx's inliner leaves out what a call does not name.
+    """
+    import onnx
+
+    known = {(f.domain, f.name, f.overload): f.attribute_proto for f in proto.functions}
+    if not any(known.values()):
+        return proto
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for node in (node for part in (copy.graph, *copy.functions) for node in walk(part)):
+        present = {attribute.name for attribute in node.attribute}
+        defaults = known.get((node.domain, node.op_type, node.overload), ())
+        node.attribute.extend(each for each in defaults if each.name not in present)
     return copy
 
 

@@ -21,12 +21,16 @@ from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
 from hybridc.compiler.frontends.onnx.same_windows import framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
-from hybridc.compiler.frontends.onnx_import import open_shapes, size_arithmetic
+from hybridc.compiler.frontends.onnx_import import joined_sizes, open_shapes, size_arithmetic
+from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 from hybridc.compiler.kernels import resampling
 
 # Operators of any number of operands, each of which has to be there.
 _OF_MANY = frozenset({"Concat", "Einsum", "Max", "Mean", "Min", "SequenceConstruct", "Sum"})
+
+# What a size below has no result of, and ONNX Runtime refuses.
+_OF_WINDOWS = frozenset({"AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"})
 
 
 class Importer(ONNXGraphImporter):
@@ -63,8 +67,11 @@ class Importer(ONNXGraphImporter):
                 self._nodes[node.output[0]] = self.bb.emit(opened)
             else:
                 self._read_as_data(node.input)
+                joined_sizes.unite(node, self._nodes, self.sizes, self.bb)
                 super()._construct_nodes(SimpleNamespace(node=[node]))  # pyright: ignore[reportArgumentType]
             _require_sizes(node, self._nodes, self.sizes)
+            if node.op_type in _OF_WINDOWS:
+                _require_windows(node, self._nodes, self.sizes)
         self._read_as_data([value.name for value in graph.output])
 
     def _open(self, node: Proto) -> Any:
@@ -82,7 +89,7 @@ class Importer(ONNXGraphImporter):
         self._read_as_data(node.input[: 0 if node.op_type in ("ConstantOfShape", "Range") else 1])
         inputs = [self._nodes[name] if name else None for name in node.input]
         options = self._parse_attr(node.attribute)
-        return convert(open_shapes.OpenNode(inputs, numbers, options, self.sizes))
+        return convert(OpenNode(inputs, numbers, options, self.sizes))
 
     def _is_open(self, name: str) -> bool:
         if name in self.sizes.known:
@@ -141,6 +148,12 @@ def _require_sizes(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
                 f"open sizes ({', '.join(sizes.variables)}) from which the shape of its result "
                 "does not follow; fix them with --shape"
             )
+
+
+def _require_windows(node: Proto, values: dict[str, Any], sizes: Sizes) -> None:
+    """Bound open sizes from below by those at which windows fit into an image."""
+    for extent in sizes.shape_of(values[node.output[0]]) or ():
+        sizes.raise_until_positive(extent, f"a window of {node.op_type} has to fit in")
 
 
 def _follows(shape: Any, sizes: Sizes) -> bool:

@@ -5,7 +5,6 @@ the node is open, which other converters then take.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
 from typing import Any
@@ -14,41 +13,13 @@ import numpy as np
 from tvm import relax, tirx
 
 from hybridc.compiler.errors import UnsupportedError
-from hybridc.compiler.frontends.onnx_import.sizes import Numbers, Sizes, UnknownError
+from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
+from hybridc.compiler.frontends.onnx_import.open_resizing import resize
+from hybridc.compiler.frontends.onnx_import.sizes import Sizes, UnknownError
 from hybridc.compiler.rewrite import constant
-
-Expr = Any  # a Relax expression
 
 # Beyond this an end of a slice says "all".
 _ALL = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class OpenNode:
-    """A node: its inputs as Relax (None: left out), as numbers where they are known."""
-
-    inputs: Sequence[Expr]
-    numbers: Sequence[Numbers | None]
-    options: Mapping[str, Any]
-    sizes: Sizes
-
-    def shape(self, index: int = 0) -> list[Any]:
-        """The sizes of an input.  Raises UnsupportedError where they are not known."""
-        found = self.sizes.shape_of(self.inputs[index])
-        if found is None:
-            raise UnsupportedError("a shape that depends on the data")
-        return found
-
-    def list(self, index: int) -> list[Any] | None:
-        """An input as a list of integers and expressions; None where it is not known as such."""
-        numbers = self.numbers[index] if len(self.numbers) > index else None
-        return None if numbers is None else list(numbers.values.flat)
-
-
-def _dims(sizes: Sequence[Any]) -> Expr:
-    return relax.ShapeExpr(
-        [tirx.const(size, "int64") if isinstance(size, int) else size for size in sizes]
-    )
 
 
 def _reshape(node: OpenNode) -> Expr | None:
@@ -61,7 +32,7 @@ def _reshape(node: OpenNode) -> Expr | None:
     if free:
         rest = [size for size in wanted if not _is(size, -1)]
         wanted[free[0]] = _rest(node.sizes, extents, rest)
-    return relax.op.reshape(node.inputs[0], _dims(wanted))
+    return relax.op.reshape(node.inputs[0], shape_of(wanted))
 
 
 def _rest(sizes: Sizes, extents: Sequence[Any], others: Sequence[Any]) -> Any:
@@ -69,19 +40,13 @@ def _rest(sizes: Sizes, extents: Sequence[Any], others: Sequence[Any]) -> Any:
     left = list(extents)
     right: list[Any] = []
     for other in others:
-        match = next((i for i, size in enumerate(left) if _same(sizes, size, other)), None)
+        match = next((i for i, size in enumerate(left) if sizes.same(size, other)), None)
         if match is None:
             right.append(other)
         else:
             left.pop(match)
     total, divisor = prod(left), prod(right)
     return sizes.plain(total if _is(divisor, 1) else tirx.floordiv(total, divisor))
-
-
-def _same(sizes: Sizes, one: Any, other: Any) -> bool:
-    if isinstance(one, int) and isinstance(other, int):
-        return one == other
-    return bool(sizes.analyzer.can_prove_equal(one, other))
 
 
 def _is(size: Any, number: int) -> bool:
@@ -95,18 +60,16 @@ def _expand(node: OpenNode) -> Expr | None:
     rank = max(len(wanted), len(extents))
     pair = [[1] * (rank - len(side)) + list(side) for side in (extents, wanted)]
     result = [_broadcast(node.sizes, one, other) for one, other in zip(*pair, strict=True)]
-    if len(result) == len(extents) and all(
-        map(lambda a, b: _same(node.sizes, a, b), result, extents)
-    ):
+    if len(result) == len(extents) and all(map(node.sizes.same, result, extents)):
         return node.inputs[0]
-    return relax.op.broadcast_to(node.inputs[0], _dims(result))
+    return relax.op.broadcast_to(node.inputs[0], shape_of(result))
 
 
 def _broadcast(sizes: Sizes, one: Any, other: Any) -> Any:
     """The size that two axes broadcast to.  Raises UnsupportedError where that is not known."""
     if _is(one, 1):
         return other
-    if _is(other, 1) or _same(sizes, one, other):
+    if _is(other, 1) or sizes.same(one, other):
         return one
     raise UnsupportedError(f"sizes that may differ, {one} and {other}")
 
@@ -120,7 +83,7 @@ def _constant_of_shape(node: OpenNode) -> Expr | None:
     value = node.options.get("value")
     fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
     one = constant(fill.reshape(()), str(fill.dtype))
-    return relax.op.full(_dims(wanted), one, str(fill.dtype))
+    return relax.op.full(shape_of(wanted), one, str(fill.dtype))
 
 
 def _range(node: OpenNode) -> Expr | None:
@@ -220,51 +183,7 @@ def _tile(node: OpenNode) -> Expr | None:
         if not _is(size, 1) and not _is(repeat, 1):
             raise UnsupportedError(f"repeats, {repeat}, that are open")
         result.append(repeat if _is(size, 1) else size)
-    return relax.op.broadcast_to(node.inputs[0], _dims(result))
-
-
-def _resize(node: OpenNode) -> Expr | None:
-    """Images as large as sizes say that are not constant, as exporters write that of others."""
-    wanted = node.list(3) if len(node.inputs) > 3 and node.inputs[3] is not None else None
-    if wanted is None or all(isinstance(size, int) for size in wanted):
-        return None
-    extents, text = node.shape(), _texts(node.options)
-    mode = text.get("mode", "nearest")
-    coordinates = text.get("coordinate_transformation_mode", "half_pixel")
-    if any(node.options.get(name) for name in ("antialias", "axes", "exclude_outside")):
-        raise UnsupportedError("such options, and sizes that are not constants")
-    x = node.inputs[0]
-    changed = [a for a, size in enumerate(wanted) if not _same(node.sizes, size, extents[a])]
-    if mode == "nearest" and (coordinates, text.get("nearest_mode")) == ("asymmetric", "floor"):
-        for axis in changed:
-            x = _repeated(x, axis, extents[axis], wanted[axis])
-        return x
-    images = len(extents) == 4 and min(changed, default=2) > 1 and str(x.ty.dtype) == "float32"
-    if mode != "linear" or not images or coordinates not in _ALIKE:
-        raise UnsupportedError(f"mode={mode}, {coordinates} and sizes that are not constants")
-    # Of one element these two have no distance to divide, or another place.
-    apart = all(node.sizes.holds(size > 1) for size in wanted[2:])
-    if coordinates != "half_pixel" and not apart:
-        raise UnsupportedError(f"{coordinates} and open sizes that may be 1")
-    size = _dims(wanted[2:])
-    return relax.op.image.resize2d(x, size, coordinate_transformation_mode=coordinates)
-
-
-_ALIKE = frozenset({"half_pixel", "pytorch_half_pixel", "align_corners"})
-
-
-def _texts(options: Mapping[str, Any]) -> dict[str, str]:
-    return {name: value.decode() for name, value in options.items() if isinstance(value, bytes)}
-
-
-def _repeated(x: Expr, axis: int, extent: Any, wanted: Any) -> Expr:
-    """Of each place along an axis the element at or before it, `floor(i * extent / wanted)`."""
-
-    def number(size: Any) -> Expr:
-        return relax.op.shape_to_tensor(_dims([size]))
-
-    places = relax.op.multiply(relax.op.arange(0, wanted, 1, "int64"), number(extent))
-    return relax.op.take(x, relax.op.floor_divide(places, number(wanted)), axis=axis)
+    return relax.op.broadcast_to(node.inputs[0], shape_of(result))
 
 
 CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | None]] = MappingProxyType(
@@ -273,7 +192,7 @@ CONVERTERS: Mapping[str, Callable[[OpenNode], Expr | None]] = MappingProxyType(
         "Expand": _expand,
         "Range": _range,
         "Reshape": _reshape,
-        "Resize": _resize,
+        "Resize": resize,
         "Slice": _slice,
         "Tile": _tile,
     }

@@ -115,7 +115,7 @@ def _expand(proto: Proto, wanted: set[functions.Operator]) -> Proto:
 
     if proto.functions:
         _require_few(proto)
-        return onnx.inliner.inline_local_functions(proto)
+        return onnx.inliner.inline_local_functions(functions.with_defaults(proto))
     return functions.inlined(proto, wanted, opsets_of(proto))
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import tvm
 from tvm import relax, sym, tirx
+from tvm_ffi import structural_map
 
-from hybridc.compiler.dims import Dim
+from hybridc.compiler.dims import Dim, checked
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array
 from hybridc.compiler.rewrite import constant
 
@@ -19,6 +21,9 @@ Expr = Any  # tvm.ir.Expr
 # Shapes and indices are no longer than this; what is longer is data.
 MOST = 4096
 _LARGEST = 2**31 - 1
+# Sizes are made multiples of no more: six halvings, one after another.
+_LONGEST_STEP = 64
+_TRIED = range(1, 9)  # so many steps tell whether a proof is worth the time
 
 
 class UnknownError(Exception):
@@ -69,6 +74,70 @@ class Sizes:
         self._bind(replace(self.dims[name], high=most))
         self.notes.append(f"{name} is at most {most}: {why}")
 
+    def raise_until_positive(self, extent: Any, why: str) -> None:
+        """Raise the lower bound of the one open size that an extent grows with, until that is 1.
+
+        Left as it is where no size within its bounds is enough, or many thousands are not.
+        """
+        if self.holds(extent >= 1) or (dim := self._followed((extent,))) is None:
+            return
+        fits = filter(dim.admits, range(dim.low, dim.low + MOST))
+        least = next((n for n in fits if self._at(extent, dim, n) >= 1), dim.low)
+        if least > dim.low and (dim.usual is None or dim.usual >= least):
+            self._bind(replace(dim, low=least))
+            self.notes.append(f"{dim.name} is at least {least}: {why}")
+
+    def agree(self, one: Any, other: Any, why: str) -> bool:
+        """Whether two extents are equal; the one open size that both follow from is made to.
+
+        It becomes a multiple of the least step at which they always are, such as 4 for `h // 2` and
+        `h // 4 * 2`, in whose other sizes the model itself would fail.
+        """
+        if self.same(one, other):
+            return True
+        dim = self._followed((one, other))
+        if dim is None:
+            return False
+        for step in range(dim.step, _LONGEST_STEP + 1, dim.step):
+            if all(self._at(one, dim, step * n) == self._at(other, dim, step * n) for n in _TRIED):
+                return self._step(dim, step, (one, other), why)
+        return False
+
+    def _step(self, dim: Dim, step: int, extents: tuple[Any, Any], why: str) -> bool:
+        """Make an open size a multiple of a step, at which extents are equal; whether they are."""
+        count = tirx.Var(dim.name, "int64")
+        steps = sym.Analyzer()
+        steps.bind(count, tvm.ir.Range.from_min_extent(*map(_index, (1, _LARGEST // step))))
+        if not steps.can_prove_equal(*(self._with(e, dim, count * step) for e in extents)):
+            return False
+        try:
+            narrowed = checked(replace(dim, step=step))
+        except InputError:  # none lies within the bounds that the user gave
+            return False
+        if step != dim.step:
+            self._bind(narrowed)
+            self.notes.append(f"{dim.name} is a multiple of {step}: {why}")
+        return True
+
+    def _followed(self, extents: tuple[Any, ...]) -> Dim | None:
+        """The open size that extents follow from; None where they follow from several, or none."""
+        used = [v for e in extents for v in tirx.analysis.undefined_vars(_index(e))]
+        names = {n for n, var in self.variables.items() if any(var.same_as(v) for v in used)}
+        return self.dims[names.pop()] if len(names) == 1 else None
+
+    def _at(self, extent: Any, dim: Dim, size: int) -> Any:
+        """An extent where an open size is so large."""
+        return self.plain(self._with(extent, dim, _index(size)))
+
+    def _with(self, extent: Any, dim: Dim, value: Expr) -> Any:
+        """An extent with an expression in place of an open size."""
+        variable = self.variables[dim.name]
+
+        def place(var: Expr) -> Expr:
+            return value if var.same_as(variable) else var
+
+        return structural_map(_index(extent), (tirx.Var, place))
+
     def plain(self, size: Any) -> Any:
         """An expression with its arithmetic done; an int where that leaves a number."""
         if isinstance(size, int | np.integer | np.bool_):
@@ -94,6 +163,12 @@ class Sizes:
             return self.truth(condition)
         except UnknownError:
             return False
+
+    def same(self, one: Any, other: Any) -> bool:
+        """Whether two sizes are known to be equal."""
+        if isinstance(one, int) and isinstance(other, int):
+            return one == other
+        return bool(self.analyzer.can_prove_equal(one, other))
 
     def quotient(self, a: Any, b: Any) -> Any:
         """Integer division as ONNX's, of numbers that are not negative."""
@@ -127,3 +202,7 @@ class Sizes:
         if numbers.values.ndim != 1:
             value = relax.op.reshape(value, list(numbers.values.shape))
         return value if numbers.dtype == "int64" else relax.op.astype(value, numbers.dtype)
+
+
+def _index(size: Any) -> Expr:
+    return tirx.const(size, "int64") if isinstance(size, int) else size

@@ -149,9 +149,11 @@ def _targets(exported: Any) -> set[Overload]:
 
 
 def _fine(node: Any) -> bool:
-    """Whether a node stays as it is: norms that train nothing, averages without a divisor."""
+    """Whether a node stays as it is: inert norms, averages without a divisor, powers of floats."""
     if node.target is torch.ops.aten.batch_norm.default:
         return not node.args[5]
-    if node.target.__name__ in ("avg_pool2d.default", "avg_pool3d.default"):
+    if node.target.__name__.startswith("pow."):
+        return bool(node.meta["val"].is_floating_point())
+    if node.target.__name__ in (f"avg_pool{rank}d.default" for rank in (1, 2, 3)):
         return len(node.args) < 7 and node.kwargs.get("divisor_override") is None
     return False

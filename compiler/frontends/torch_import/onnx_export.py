@@ -1,7 +1,10 @@
 """Torch programs as ONNX models, by torch's own exporter."""
 
+import math
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
 
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import origin
@@ -26,6 +29,7 @@ def to_onnx(exported: Any, inputs: list[str], outputs: list[str]) -> Any:
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         program = repairs.repaired(decompositions.for_onnx(exported))
         _require_reductions(program)
+        _require_numbers(program)
         onnx_program = torch.onnx.export(
             program,
             dynamo=True,
@@ -89,6 +93,25 @@ def _require_axes(exported: Any) -> None:
         searched = str(node.target) == "aten.nonzero.default"
         if searched and node.args[0].meta["val"].dim() == 0:
             raise ModelError("operator 'aten.nonzero.default' of a scalar is not supported")
+
+
+def _require_numbers(exported: Any) -> None:
+    """Raise ModelError where float64 meets a number that the exporter would round to float32."""
+    from torch.utils._pytree import tree_leaves
+
+    for node in exported.graph.nodes:
+        values = [each.meta.get("val") for each in (node, *node.all_input_nodes)]
+        if all(str(getattr(value, "dtype", "")) != "torch.float64" for value in values):
+            continue
+        numbers = [n for n in tree_leaves((node.args, node.kwargs)) if isinstance(n, float)]
+        rounded = next(
+            (n for n in numbers if not math.isnan(n) and float(np.float32(n)) != n), None
+        )
+        if rounded is not None:
+            raise ModelError(
+                f"operator {str(node.target)!r} is not supported with float64 and {rounded!r},"
+                " which would be rounded to float32"
+            )
 
 
 def _require_reductions(exported: Any) -> None:

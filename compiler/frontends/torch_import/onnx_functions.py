@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 _OPEN_END = 2**63 - 1
-_INT64, _BOOL, _DOUBLE = 7, 9, 11  # ONNX's numbers of types
+_FLOAT, _INT64, _BOOL, _DOUBLE = 1, 7, 9, 11  # ONNX's numbers of types
 
 
 def translations() -> dict[Any, Callable[..., Any]]:
@@ -19,7 +19,11 @@ def translations() -> dict[Any, Callable[..., Any]]:
         aten.bitwise_left_shift.Tensor_Scalar: _shifted("LEFT"),
         aten.bitwise_right_shift.Tensor: _shifted("RIGHT"),
         aten.bitwise_right_shift.Tensor_Scalar: _shifted("RIGHT"),
+        aten.isinf.default: _infinite(abs=True),
+        aten.isneginf.default: _infinite(-math.inf),
+        aten.isposinf.default: _infinite(),
         aten.masked_select.default: _masked_select,
+        aten.scaled_dot_product_attention.default: _attention,
         aten.unique_consecutive.default: _unique_consecutive,
     }
 
@@ -54,6 +58,42 @@ def _atan2(self: Any, other: Any) -> Any:
     return op.Where(unknown, total, angle)
 
 
+def _attention(  # noqa: PLR0913, PLR0917 - torch's own signature
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: Any = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention, zeros in the rows for which a mask leaves no key.
+
+    Torch's own function gives the mean of all values there where the mask is of booleans, and NaN
+    where it is of floats.
+    """
+    from onnxscript.function_libs.torch_lib.ops.nn import aten_scaled_dot_product_attention
+
+    rest = (dropout_p, is_causal, scale, enable_gqa)
+    if attn_mask is None:
+        return aten_scaled_dot_product_attention(query, key, value, None, *rest)
+    from onnx import helper
+
+    op = _operators()
+    never, zero = (
+        op.CastLike(op.Constant(value=helper.make_tensor("", _DOUBLE, [], [number])), query)
+        for number in (-math.inf, 0.0)
+    )
+    if int(attn_mask.dtype) == _BOOL:
+        met, attn_mask = attn_mask, op.Where(attn_mask, zero, never)
+    else:
+        met = op.Not(op.Equal(attn_mask, never))
+    some = op.Cast(op.ReduceMax(op.Cast(met, to=_FLOAT), [-1], keepdims=1), to=_BOOL)
+    result = aten_scaled_dot_product_attention(query, key, value, attn_mask, *rest)
+    return op.Where(some, result, zero)
+
+
 def _shifted(direction: str) -> Callable[..., Any]:
     """Bits moved; the sign is kept to the right.  Torch's own makes bytes signed."""
 
@@ -70,6 +110,23 @@ def _shifted(direction: str) -> Callable[..., Any]:
         return op.Where(negative, op.BitwiseNot(moved), moved) if turned else moved
 
     return shift
+
+
+def _infinite(value: float = math.inf, abs: bool = False) -> Callable[..., Any]:  # noqa: A002
+    """Whether numbers are an infinity; torch's own takes those for it that float32 cannot hold."""
+
+    def compare(self: Any) -> Any:
+        from onnx import helper
+
+        op = _operators()
+        if not self.dtype.is_floating_point():
+            return op.Not(op.Equal(self, self))
+        infinity = op.CastLike(
+            op.Constant(value=helper.make_tensor("", _DOUBLE, [], [value])), self
+        )
+        return op.Equal(op.Abs(self) if abs else self, infinity)
+
+    return compare
 
 
 def _masked_select(self: Any, mask: Any) -> Any:
