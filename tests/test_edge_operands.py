@@ -99,6 +99,14 @@ def test_reductions_of_nothing_and_of_scalars() -> None:
     check(cases)
 
 
+def test_reductions_over_no_axes_are_of_each_element_alone() -> None:
+    """As in ONNX Runtime, which verifies it; ONNX's reference gives the input itself."""
+    cases = [Case(name, (noise(2, 3) + 5,), (), {"noop_with_empty_axes": 1}) for name in REDUCTIONS]
+    proto, _ = model(cases)
+    typed = onnx.shape_inference.infer_shapes(proto)
+    assert driver.compile_source(typed, Options(threads=1)).artifact
+
+
 def test_products_of_nothing() -> None:
     left, right = noise(2, 0), noise(0, 3)
     einsum = {"equation": "ij,jk->ik"}

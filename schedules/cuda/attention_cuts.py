@@ -74,7 +74,7 @@ def space(match: Flash) -> Space:
 def canonical(match: Flash, point: Point) -> Point:
     """The same as far as the GPU has registers, threads and shared memory."""
     made, before = dict(point), dict[str, int]()
-    for knob in ("stages", "warpgroups"):
+    for knob in ("rows", "stages", "warpgroups"):
         made[knob] = min(made[knob], space(match)[knob][-1])
     if made["warpgroups"]:
         made |= _TOGETHER | {knob: max(made[knob], least) for knob, least in _LEAST.items()}

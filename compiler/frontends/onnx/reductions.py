@@ -57,6 +57,21 @@ def _of_nothing(value: Callable[[str], float | int]) -> Converter:
     return convert
 
 
+def _over_no_axes(function: Callable[[Expr, Expr], Expr]) -> Converter:
+    """Without axes and with `noop_with_empty_axes`, as ONNX Runtime: of each element alone.
+
+    Other cases are left to TVM, which then gives the input itself.
+    """
+
+    def convert(node: Node) -> Expr:
+        axes = node.get("axes") or node.ints(1, []) or []
+        if axes or not node.get("noop_with_empty_axes", 0):
+            return None
+        return function(node.scope, node.inputs[0])
+
+    return convert
+
+
 def _mean(node: Node) -> Expr:
     """Of no numbers it is NaN; of integers the sum over their count, cut towards zero."""
     x, s = node.inputs[0], node.scope
@@ -178,9 +193,13 @@ CONVERTERS: Mapping[str, Converter] = MappingProxyType(
         "Det": _det,
         "LpNormalization": _lp_normalization,
         "MeanVarianceNormalization": _mean_variance,
+        "ReduceL1": _over_no_axes(lambda s, x: s.abs(x)),
+        "ReduceL2": _over_no_axes(lambda s, x: s.abs(x)),
+        "ReduceLogSum": _over_no_axes(lambda s, x: s.log(x)),
         "ReduceLogSumExp": _log_sum_exp,
         "ReduceMax": _of_nothing(_lowest),
         "ReduceMean": _mean,
         "ReduceMin": _of_nothing(_highest),
+        "ReduceSumSquare": _over_no_axes(lambda s, x: s.multiply(x, x)),
     }
 )

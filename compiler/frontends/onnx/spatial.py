@@ -7,7 +7,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm import relax
 
 from hybridc.compiler.errors import UnsupportedError
@@ -135,20 +134,11 @@ def _tile(node: Node) -> Expr:
     return node.scope.tile(node.inputs[0], node.ints(1))
 
 
-def _unsqueeze(node: Node) -> Expr:
-    """The axis as a scalar, as torch writes it for groups of heads; lists are left to TVM."""
-    axes = node.input(1)
-    if not isinstance(axes, tvm.ir.GenericConst) or len(axes.value.shape):
-        return None
-    return node.scope.expand_dims(node.inputs[0], axis=node.ints(1))
-
-
 CONVERTERS: Mapping[str, Converter] = MappingProxyType(
     {
         "Col2Im": _col2im,
         "MaxUnpool": _max_unpool,
         "SpaceToDepth": _space_to_depth,
         "Tile": _tile,
-        "Unsqueeze": _unsqueeze,
     }
 )
