@@ -54,6 +54,16 @@ class Convolution:
         return op.reshape(kept, list(call.ty.shape.values))
 
 
+def replaced(call: Expr, target: Target, builder: Any) -> Expr | None:
+    """The call of the kernel that the builder holds for a convolution, or None."""
+    made = of_call(call, target)
+    if made is None:
+        return None
+    var = builder.add_func(made.kernel, made.name)
+    result = relax.call_tir(var, [call.args[0], made.weight], made.given(call))
+    return made.kept(result, call)
+
+
 def of_call(call: Expr, target: Target) -> Convolution | None:
     """The kernel for a convolution that is channels last, of float32; None for others."""
     data, weight = call.args

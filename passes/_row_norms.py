@@ -45,7 +45,9 @@ def row_norm(value: Expr, graph: Graph) -> Expr | None:
     if above.centred:
         shift = constant(np.zeros(extents[axis]), _TYPE)
         return op.nn.layer_norm(above.x, scale, shift, [axis], epsilon)
-    return op.nn.rms_norm(above.x, scale, [axis], epsilon)
+    # TVM's kernel reads what it is given wrongly over another axis, or of vectors alone.
+    rows = axis == len(extents) - 1 > 0
+    return op.nn.rms_norm(above.x, scale, [axis], epsilon) if rows else None
 
 
 def _quotient(value: Expr, graph: Graph) -> tuple[Expr, Expr] | None:

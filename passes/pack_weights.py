@@ -123,7 +123,8 @@ class _Packer:
         if not all(_known(tensor.ty) for tensor in tensors):
             return None
         if weight is None:
-            return self._computed(value) if convolves else None
+            take = _computed_weights.replaced
+            return take(value, self.target, self.builder) if convolves else None
         if convolves and not are_known(shape(value.args[0])[1:]):
             return None
         data, weights, result = (str(tensor.ty.dtype) for tensor in tensors)
@@ -192,15 +193,6 @@ class _Packer:
         if conv.pointwise and conv.groups == 1 and weight.shape[1:3] == (1, 1):
             return self._matrix(call, np.ascontiguousarray(weight[:, 0, 0].T))
         return self._direct((call, data), weight, conv)
-
-    def _computed(self, call: Expr) -> Expr | None:
-        """A convolution whose weights the model computes, and packs as it runs."""
-        made = _computed_weights.of_call(call, self.target)
-        if made is None:
-            return None
-        var = self.builder.add_func(made.kernel, made.name)
-        result = relax.call_tir(var, [call.args[0], made.weight], made.given(call))
-        return made.kept(result, call)
 
     def _direct(self, replaced: tuple[Expr, Expr], weight: Array, conv: Conv2d) -> Expr:
         """A convolution of every pixel's window as it lies."""

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hybridc.compiler import archive, driver
 from hybridc.compiler.artifact import COMPRESSED_FORMAT, Artifact
 from hybridc.compiler.assurance.contract import Contract
-from hybridc.compiler.assurance.verify import REDUCED
+from hybridc.compiler.assurance.reduced import REDUCED
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import ArtifactError
 from hybridc.compiler.kernels import packing

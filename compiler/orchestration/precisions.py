@@ -140,10 +140,10 @@ def lowered(  # noqa: PLR0913 - the pipeline, and what decides between its passe
     """The steps with the passes that a precision adds; `auto` adds none.
 
     Those that can `keep` products as they are keep the `precise` ones; if memory is `tight`,
-    those that can leave weights packed do.  Raises InputError if the steps lack a pass that one
-    of these has to stand beside.
+    those that can leave weights packed do, as in pairs, whose other half would store them in 16
+    bits.  Raises InputError if the steps lack a pass that one of these has to stand beside.
     """
-    made = list(steps)
+    made, tight = list(steps), tight or dtype in PAIRS
     known = of_device(device)
     for each in [each for part in parts(FULL if dtype == AUTO else dtype) for each in known[part]]:
         present = [plugin.name_of(type(step)) for step in made]

@@ -19,7 +19,6 @@ from hybridc.compiler.kernels import winograd_transforms
 from hybridc.compiler.model import Array
 from hybridc.compiler.quantization import group_quantization
 from hybridc.compiler.quantization.group_quantization import Grouped
-from hybridc.compiler.tensors import empty
 
 INTEGERS, SCALES = "integers", "scales"
 # The sides of Winograd's tiles for which weights are transformed; 0 leaves them as they are.
@@ -44,6 +43,8 @@ class Compressed:
 
     def constant(self) -> Array:
         """The constant, on an aligned address."""
+        from hybridc.compiler.tensors import empty  # TVM takes its time
+
         panels, groups, width = self.scales.shape
         integers = group_quantization.unpacked(self.integers, self.bits)
         grouped = integers.reshape(panels, groups, -1, width)
