@@ -20,6 +20,9 @@ from hybridc.compiler import carriers, dims
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.model import Array, TensorSpec
 
+# What interrupts a Python function that TVM calls comes back as that, not as a RuntimeError.
+tvm_ffi.register_error("KeyboardInterrupt", KeyboardInterrupt)
+
 ALIGNMENT = 64  # bytes
 # Bytes of an input that is copied sooner than it is handed over: of a tensor on numpy's memory the
 # making and the freeing take 1.9 us, of 2 KiB the copy 0.4 (Zen 3).

@@ -54,6 +54,16 @@ def test_a_signal_interrupts_and_gives_the_exit_code(number: signal.Signals) -> 
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+def test_what_interrupts_a_function_that_tvm_calls_is_still_an_interruption() -> None:
+    from hybridc.compiler.tensors import tvm_ffi  # which tells TVM
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        tvm_ffi.convert(interrupted)()
+
+
 def test_without_a_signal_the_code_is_the_commands() -> None:
     assert [heeding(lambda code=code: code) for code in (0, 2, INTERRUPTED)] == [0, 2, INTERRUPTED]
 
