@@ -1,6 +1,7 @@
 """SIGTERM and SIGHUP end a command as Ctrl-C does, each with the exit code that a shell expects."""
 
 import fcntl
+import importlib
 import json
 import os
 import signal
@@ -55,7 +56,9 @@ def test_a_signal_interrupts_and_gives_the_exit_code(number: signal.Signals) -> 
 
 
 def test_what_interrupts_a_function_that_tvm_calls_is_still_an_interruption() -> None:
-    from hybridc.compiler.tensors import tvm_ffi  # which tells TVM
+    import tvm_ffi
+
+    importlib.import_module("hybridc.compiler.tensors")  # which tells TVM
 
     def interrupted() -> None:
         raise KeyboardInterrupt("SIGTERM")
