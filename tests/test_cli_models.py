@@ -64,6 +64,7 @@ def test_compile_prints_one_json_document(capsys: pytest.CaptureFixture[str]) ->
         (["open.onnx", "--shape", "x=2xbig"], "axis 1 of input 'x' is 12, not open"),
         (["open.onnx", "--shape", "x=2x-1"], "NAME=1x3x224x224"),
         (["open.onnx", "--shape", "x=0..3x12"], "an open size is at least 1"),
+        (["open.onnx", "--shape", "x=?%0x12"], "and so is what follows %"),
         (["open.onnx", "--shape", "x=5..3x12"], "the upper bound is below the lower"),
         (["open.onnx", "--shape", "batch=1..4@5"], "not within the bounds"),
         (["open.onnx", "--shape", "bach=3"], "did you mean 'batch'?"),
