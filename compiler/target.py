@@ -1,9 +1,9 @@
 """What a device offers: a frozen value, built from text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from hybridc.compiler.cuda import driver
@@ -28,7 +28,7 @@ NARROW = {
 CPU, CUDA = "cpu", "cuda"
 # What a target in JSON may tell, as `parse` says; the last two stand in all that TVM writes, and
 # mean nothing for the code.
-KEYS = ("kind", "mcpu", "num-cores", "caches", "machine", "gpu", "tag", "keys")
+KEYS = ("kind", "mcpu", "mattr", "num-cores", "caches", "machine", "gpu", "tag", "keys")
 # Host code of an artifact for a GPU that is not here runs on every CPU of the last ten years.
 _PORTABLE = TAGS["avx2"]
 # LLVM's.  Its third level took two thirds longer, made 25 % more code, and no model or kernel
@@ -43,7 +43,8 @@ class Target:
     Of kind `cuda`, these are facts of the host, and the device is `gpu`.  `vector_registers` are
     registers of `vector_bits`; both decide tile shapes.  `machine` holds what was measured of this
     host, or the defaults where nothing was, or another CPU is meant.
-    `near` is of the model that is compiled: whether its weights stay in the last cache from one run
+    `attributes` are features that differ from those of `cpu`, by LLVM's names after + or -: virtual
+    machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights stay in the last cache from one run
     to the next (see `cached_weights`).
     """
 
@@ -56,6 +57,7 @@ class Target:
     kind: str = CPU
     machine: Machine = field(default_factory=Machine)
     gpu: Gpu | None = None
+    attributes: tuple[str, ...] = ()
     near: bool = False
 
     @property
@@ -96,8 +98,7 @@ class Target:
         from tvm.target import Target as TVMTarget
 
         host_code = {
-            "kind": "llvm",
-            "mcpu": self.cpu,
+            **_code(self.cpu, self.attributes),
             "num-cores": self.threads,
             "opt-level": _OPTIMISATION,
         }
@@ -125,8 +126,10 @@ class Target:
     def describe(self) -> dict[str, Any]:
         """The target as JSON data, for manifests and reports."""
         device = {"gpu": self.gpu.describe()} if self.gpu else {}
+        attributes = {"mattr": list(self.attributes)} if self.attributes else {}
         return {
             **device,
+            **attributes,
             "kind": self.kind,
             "cpu": self.cpu,
             "features": sorted(self.features),
@@ -203,7 +206,8 @@ def _read_json(text: str) -> dict[str, Any]:
 
 
 def _from_json(document: dict[str, Any], threads: int | None) -> Target:
-    named = _cpu(document.get("mcpu"), threads or document.get("num-cores"))
+    attributes = _attributes(document.get("mattr", []))
+    named = _cpu(document.get("mcpu"), threads or document.get("num-cores"), attributes)
     if "machine" in document:
         named = replace(named, machine=machine.from_json(document["machine"]))
     if "gpu" in document:
@@ -215,7 +219,28 @@ def _from_json(document: dict[str, Any], threads: int | None) -> Target:
             raise InputError(f"a target's caches must be three sizes in bytes, got {other!r:.60}")
 
 
-def _cpu(cpu: str | None, threads: int | None) -> Target:
+def _attributes(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
+        raise InputError(f'a target\'s "mattr" must be a list of texts, got {found!r:.60}')
+    for each in found:
+        if each[:1] not in ("+", "-"):
+            raise InputError(f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}')
+        if each[1:] not in (known := _known_features()):
+            raise InputError(f"LLVM knows no feature {each[1:]!r:.60}; {hint(each[1:], known)}")
+    return tuple(found)
+
+
+@cache
+def _known_features() -> list[str]:
+    """All features that a CPU known to LLVM has."""
+    from tvm.target import Target as TVMTarget
+    from tvm.target import codegen
+
+    names = map(str, codegen.llvm_get_cpu_archlist(TVMTarget("llvm")))
+    return sorted({feature for name in names for feature in _features(name, ())})
+
+
+def _cpu(cpu: str | None, threads: int | None, attributes: tuple[str, ...] = ()) -> Target:
     from tvm.target import Target as TVMTarget
     from tvm.target import codegen
 
@@ -223,12 +248,34 @@ def _cpu(cpu: str | None, threads: int | None) -> Target:
     if not codegen.llvm_is_valid_cpu(name, codegen.llvm_get_system_triple()):
         known = [str(known) for known in codegen.llvm_get_cpu_archlist(TVMTarget("llvm"))]
         raise InputError(f"LLVM knows no CPU {name!r}; {hint(name, known)}")
-    named = {
-        str(f) for f in codegen.llvm_get_cpu_features(TVMTarget({"kind": "llvm", "mcpu": name}))
-    }
+    if cpu is None:
+        attributes = (*hidden(_features(name, ())), *attributes)
+    named = _features(name, attributes)
     if "64bit" not in named:  # LLVM would end the process
         raise InputError(f"CPU {name!r} is 32-bit; code is generated only for 64-bit CPUs")
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
-    plain = Target(name, features, threads or host.cores(), l1, l2, l3)
+    plain = Target(name, features, threads or host.cores(), l1, l2, l3, attributes=attributes)
     return replace(plain, machine=machine.unprobed(plain.vector_bits))
+
+
+def hidden(named: Set[str]) -> tuple[str, ...]:
+    """What takes from a CPU's features those that this host does not offer.
+
+    LLVM names a CPU by its model, and a hypervisor may hide some of what that model has, such as
+    AMX; code for the name alone would end in an illegal instruction.
+    """
+    return tuple(f"-{each}" for each in sorted(named & host.ISA_FEATURES - host.cpu_features()))
+
+
+def _features(cpu: str, attributes: tuple[str, ...]) -> set[str]:
+    """LLVM's features of a CPU, those of its scheduling among them."""
+    from tvm.target import Target as TVMTarget
+    from tvm.target import codegen
+
+    return set(map(str, codegen.llvm_get_cpu_features(TVMTarget(_code(cpu, attributes)))))
+
+
+def _code(cpu: str, attributes: tuple[str, ...]) -> dict[str, Any]:
+    """What code LLVM is to generate, in TVM's words."""
+    return {"kind": "llvm", "mcpu": cpu, **({"mattr": list(attributes)} if attributes else {})}

@@ -8,8 +8,12 @@ from pathlib import Path
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware.cores import read, usable
 
-# Linux's names of the instruction sets that matter here, with LLVM's.
+# Linux's names of the instruction sets that compiled code may use, with LLVM's.
 _LLVM_NAMES = {
+    "popcnt": "popcnt",
+    "movbe": "movbe",
+    "abm": "lzcnt",
+    "bmi1": "bmi",
     "sse4_2": "sse4.2",
     "avx": "avx",
     "avx2": "avx2",
@@ -24,8 +28,25 @@ _LLVM_NAMES = {
     "avx512_vnni": "avx512vnni",
     "avx512_bf16": "avx512bf16",
     "avx512_fp16": "avx512fp16",
+    "avx512ifma": "avx512ifma",
+    "avx512vbmi": "avx512vbmi",
+    "avx512_vbmi2": "avx512vbmi2",
+    "avx512_bitalg": "avx512bitalg",
+    "avx512_vpopcntdq": "avx512vpopcntdq",
+    "avx512_vp2intersect": "avx512vp2intersect",
+    "gfni": "gfni",
+    "vaes": "vaes",
+    "vpclmulqdq": "vpclmulqdq",
     "avx_vnni": "avxvnni",
+    "avx_vnni_int8": "avxvnniint8",
+    "avx_vnni_int16": "avxvnniint16",
+    "avx_ifma": "avxifma",
+    "avx_ne_convert": "avxneconvert",
     "amx_tile": "amx-tile",
+    "amx_int8": "amx-int8",
+    "amx_bf16": "amx-bf16",
+    "amx_fp16": "amx-fp16",
+    "amx_complex": "amx-complex",
 }
 ISA_FEATURES = frozenset(_LLVM_NAMES.values())
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
