@@ -47,7 +47,7 @@ from hybridc.compiler.debugging.reduction import Budget, Reduction
 from hybridc.compiler.errors import HybridcError, InputError, ModelError
 from hybridc.compiler.model import TensorSpec, random_feed
 from hybridc.compiler.orchestration.precisions import CALIBRATED, FULL
-from hybridc.compiler.session import InferenceSession
+from hybridc.compiler.runtime.session import InferenceSession
 
 Feed = Mapping[str, Any]
 _RUNS = 200  # of a reduction

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hybridc.compiler import carriers, dims
+from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
@@ -22,10 +22,11 @@ from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
 from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
-from hybridc.compiler.reference import OnnxReference
+from hybridc.compiler.runtime import carriers
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1

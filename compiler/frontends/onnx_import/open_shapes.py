@@ -16,7 +16,7 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
 from hybridc.compiler.frontends.onnx_import.open_resizing import resize
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes, UnknownError
-from hybridc.compiler.rewrite import constant
+from hybridc.compiler.ir.rewrite import constant
 
 # Beyond this an end of a slice says "all".
 _ALL = 2**31 - 1
