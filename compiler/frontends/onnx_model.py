@@ -9,6 +9,7 @@ from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
+    functions,
     open_axes,
     quantized,
     same_padding,
@@ -148,6 +149,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
+    functions.leave_out_shadowed(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
     proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
