@@ -16,7 +16,7 @@ from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends.onnx_graph import slices
 from hybridc.compiler.frontends.onnx_import.open_node import Expr, OpenNode, shape_of
 from hybridc.compiler.frontends.onnx_import.open_resizing import resize
-from hybridc.compiler.frontends.onnx_import.sizes import Sizes, UnknownError
+from hybridc.compiler.frontends.onnx_import.sizes import Fraction, Sizes, UnknownError
 from hybridc.compiler.ir.rewrite import constant
 
 # Beyond this an end of a slice says "all".
@@ -92,8 +92,11 @@ def _range(node: OpenNode) -> Expr | None:
     if any(place is None for place in places):
         return None
     start, limit, step = (place[0] for place in places if place is not None)
+    if any(isinstance(place, Fraction) for place in (start, limit, step)):
+        raise UnsupportedError("steps or ends that are not whole")
     first = node.numbers[0]
-    return relax.op.arange(start, limit, step, first.dtype if first else "int64")
+    made = relax.op.arange(start, limit, step, "int64")
+    return relax.op.astype(made, first.dtype) if first and first.dtype != "int64" else made
 
 
 def _slice(node: OpenNode) -> Expr | None:
@@ -107,24 +110,47 @@ def _slice(node: OpenNode) -> Expr | None:
     if axes is None or steps is None or not all(isinstance(s, int) for s in [*axes, *steps]):
         raise UnsupportedError("axes or steps that are not constant")
     axes = [axis % len(extents) for axis in axes]
-    places = [
-        (axis, *_bounds(node.sizes, extents[axis], (start, stop, step)), step)
-        for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True)
-    ]
-    return _sliced(node.inputs[0], extents, places)
+    data, places = node.inputs[0], list[tuple[int, Any, Any, int]]()
+    for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True):
+        place = (start, stop, step)
+        if step < 0 and not isinstance(extents[axis], int):
+            data = relax.op.flip(data, axis)
+            places.append((axis, *_from_back(node.sizes, extents[axis], place), -step))
+        else:
+            places.append((axis, *_bounds(node.sizes, extents[axis], place), step))
+    return _sliced(data, extents, places)
 
 
 def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
     """Where a slice begins and ends, both within the axis."""
     start, stop, step = place
-    if step < 0 and not isinstance(extent, int):
-        raise UnsupportedError("a step back along an open axis")
     if isinstance(extent, int) and isinstance(start, int) and isinstance(stop, int):
         low, high, _ = slices.bounds(extent, place)
         return low, high if step < 0 else max(low, high)
     if step < 0:
         raise UnsupportedError("a step back from an open size")
-    return _within(sizes, extent, start), _within(sizes, extent, stop)
+    return _in_order(sizes, _within(sizes, extent, start), _within(sizes, extent, stop))
+
+
+def _from_back(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
+    """Where a slice that goes back along an open axis begins and ends, counted from its back."""
+    start, stop, _ = place
+    if not isinstance(start, int) or not isinstance(stop, int):
+        raise UnsupportedError("a step back from an open size")
+    last = extent - 1
+
+    def counted(index: int, most: Any) -> Any:
+        if index < 0:
+            return tirx.min(tirx.const(min(-index - 1, _ALL), "int64"), most)
+        return tirx.max(last - index, 0) if index < _ALL else 0
+
+    end = extent if stop in slices.ALL else counted(stop, extent)
+    return _in_order(sizes, sizes.plain(counted(start, last)), sizes.plain(end))
+
+
+def _in_order(sizes: Sizes, low: Any, high: Any) -> tuple[Any, Any]:
+    """The bounds of a slice, whose end is not before its begin."""
+    return low, high if sizes.holds(low <= high) else sizes.plain(tirx.max(low, high))
 
 
 def _within(sizes: Sizes, extent: Any, place: Any) -> Any:
