@@ -141,7 +141,7 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
         for operator, name, by in (("Mul", "Floor", 0.75), ("Div", "Ceil", 4))
     },
     **{
-        f"back along an open axis by {step}": (
+        f"back along an open axis from {start} by {step}": (
             [node("Slice", "x start stop axis step", "y")],
             [3, "n"],
             {

@@ -136,8 +136,11 @@ def _top_k(node: Node) -> Expr | list[Expr]:
     lack are sorted as wider ones.
     """
     x, s = node.inputs[0], node.scope
-    k = int(np.ravel(node.value(1, node.get("k", 1)))[0])
-    options = {"axis": node.get("axis", -1), "largest": bool(node.get("largest", 1))}
+    k, axis = int(np.ravel(node.value(1, node.get("k", 1)))[0]), node.get("axis", -1)
+    extent = node.shape()[axis]
+    if k < 0 or (are_known([extent]) and k > extent):
+        raise UnsupportedError(f"{k} of {extent} elements")
+    options = {"axis": axis, "largest": bool(node.get("largest", 1))}
     kind, wide = dtype(x), dtype(x) == "uint64"
     wider = {"int16": "int32", "uint16": "int32", "uint32": "int64"}.get(kind)
     data = _turned(s, x, "int64") if wide else s.astype(x, wider) if wider else x
