@@ -19,7 +19,7 @@ from hybridc.compiler.frontends.onnx_import.open_resizing import resize
 from hybridc.compiler.frontends.onnx_import.sizes import Fraction, Sizes, UnknownError
 from hybridc.compiler.ir.rewrite import constant
 
-# Beyond this an end of a slice says "all".
+# Longer than any axis; an end of a slice from here on says "all".
 _ALL = 2**31 - 1
 
 
@@ -101,17 +101,20 @@ def _range(node: OpenNode) -> Expr | None:
 
 def _slice(node: OpenNode) -> Expr | None:
     extents = node.shape()
-    count = len(node.inputs)
-    starts, ends = node.list(1), node.list(2)
+    starts, ends, axes, steps = (
+        _listed(node, place, name)
+        for place, name in enumerate(("starts", "ends", "axes", "steps"), 1)
+    )
     if starts is None or ends is None:
         return None
-    axes = node.list(3) if count > 3 and node.inputs[3] is not None else list(range(len(starts)))
-    steps = node.list(4) if count > 4 and node.inputs[4] is not None else [1] * len(starts)
-    if axes is None or steps is None or not all(isinstance(s, int) for s in [*axes, *steps]):
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    if not all(isinstance(s, int) for s in [*axes, *steps]):
         raise UnsupportedError("axes or steps that are not constant")
     axes = [axis % len(extents) for axis in axes]
     data, places = node.inputs[0], list[tuple[int, Any, Any, int]]()
-    for axis, start, stop, step in zip(axes, starts, ends, steps, strict=True):
+    for axis, start, stop, stride in zip(axes, starts, ends, steps, strict=True):
+        step = max(min(stride, _ALL), -_ALL)  # longer than any axis, and no sum overflows
         place = (start, stop, step)
         if step < 0 and not isinstance(extents[axis], int):
             data = relax.op.flip(data, axis)
@@ -119,6 +122,21 @@ def _slice(node: OpenNode) -> Expr | None:
         else:
             places.append((axis, *_bounds(node.sizes, extents[axis], place), step))
     return _sliced(data, extents, places)
+
+
+def _listed(node: OpenNode, place: int, attribute: str) -> list[Any] | None:
+    """An operand that is a list, or an attribute in older opsets; None where it is left out.
+
+    Raises UnsupportedError where axes or steps depend on the data.
+    """
+    given = node.inputs[place] if len(node.inputs) > place else None
+    if given is None:
+        found = node.options.get(attribute)
+        return None if found is None else list(found)
+    numbers = node.list(place)
+    if numbers is None and attribute in ("axes", "steps"):
+        raise UnsupportedError("axes or steps that are not constant")
+    return numbers
 
 
 def _bounds(sizes: Sizes, extent: Any, place: tuple[Any, Any, int]) -> tuple[Any, Any]:
