@@ -44,8 +44,8 @@ class Target:
     registers of `vector_bits`; both decide tile shapes.  `machine` holds what was measured of this
     host, or the defaults where nothing was, or another CPU is meant.
     `attributes` are features that differ from those of `cpu`, by LLVM's names after + or -: virtual
-    machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights stay in the last cache from one run
-    to the next (see `cached_weights`).
+    machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights
+    stay in the last cache from one run to the next (see `hardware.cached_weights`).
     """
 
     cpu: str
@@ -224,7 +224,9 @@ def _attributes(found: object) -> tuple[str, ...]:
         raise InputError(f'a target\'s "mattr" must be a list of texts, got {found!r:.60}')
     for each in found:
         if each[:1] not in ("+", "-"):
-            raise InputError(f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}')
+            raise InputError(
+                f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}'
+            )
         if each[1:] not in (known := _known_features()):
             raise InputError(f"LLVM knows no feature {each[1:]!r:.60}; {hint(each[1:], known)}")
     return tuple(found)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from hybridc.cli import main as entry
-from hybridc.compiler import doctor, target
+from hybridc.compiler import target
 from hybridc.compiler.hardware import host, load, machine, peaks, probe, probe_kernels
 from hybridc.compiler.hardware.machine import Machine
 from hybridc.compiler.hardware.peaks import Peaks
+from hybridc.compiler.installation import doctor
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 

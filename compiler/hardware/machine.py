@@ -14,7 +14,7 @@ from typing import Any
 
 from hybridc.compiler import settings
 from hybridc.compiler.errors import InputError
-from hybridc.compiler.files import replacing
+from hybridc.compiler.filesystem.files import replacing
 from hybridc.compiler.hardware import host
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from hybridc.compiler import target
-from hybridc.compiler.artifact import REGION_RUNTIME
+from hybridc.compiler.artifacts.artifact import REGION_RUNTIME
 from hybridc.compiler.delegation.regions import PREFIX
 from hybridc.compiler.hardware import peaks
 from hybridc.compiler.hardware.peaks import Peaks
 from hybridc.compiler.model import Array, random_feed
-from hybridc.compiler.session import InferenceSession
-from hybridc.compiler.tables import table
-from hybridc.compiler.units import format_duration, format_durations
+from hybridc.compiler.runtime.session import InferenceSession
+from hybridc.compiler.text.tables import table
+from hybridc.compiler.text.units import format_duration, format_durations
 
 CALLS = 20  # of the model, for one profile
 # Seconds and calls that do not count.  Until a process has been busy for a while, a kernel may keep
