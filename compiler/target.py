@@ -165,7 +165,7 @@ def parse(text: str, threads: int | None = None) -> Target:
         return _from_json(_read_json(text), threads)
     if text == "cpu":
         here = _cpu(None, threads)
-        return replace(here, machine=machine.known(here.threads, here.vector_bits))
+        return replace(here, machine=machine.known(here.cpu, here.threads, here.vector_bits))
     if text in TAGS:
         return _cpu(TAGS[text], threads)
     if text == CUDA:
@@ -258,7 +258,7 @@ def _cpu(cpu: str | None, threads: int | None, attributes: tuple[str, ...] = ())
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3, attributes=attributes)
-    return replace(plain, machine=machine.unprobed(plain.vector_bits))
+    return replace(plain, machine=machine.unprobed(name, plain.vector_bits))
 
 
 def hidden(named: Set[str]) -> tuple[str, ...]:

@@ -72,7 +72,7 @@ def examine(
     feed = random_feed(artifact.inputs)
     watch = Watch(count)
     latency = measure.latency(lambda: session.run(None, feed), longest=end - time.monotonic())
-    if time.monotonic() + profile.RUNS * latency.median > end:
+    if time.monotonic() + profile.WARMUP + profile.CALLS * latency.median > end:
         return None
     kernels = profile.on_this_host(session, count)
     latency = Samples(latency.seconds, watch.conditions())
