@@ -72,7 +72,6 @@ def _parse(path: Path) -> Proto:
 def _check(file: OnnxFile) -> None:
     import onnx
 
-    versions.require_known(file.proto, file.name)
     checked = onnx.ModelProto()
     checked.CopyFrom(file.proto)
     for value in [*checked.graph.input, *checked.graph.output]:
@@ -86,6 +85,7 @@ def _check(file: OnnxFile) -> None:
         if "No Op registered" not in str(error):
             line = " ".join(str(error).split())
             raise ModelError(f"{file.name}: not a valid ONNX model: {line[:300]}") from None
+    versions.require_known(file.proto, file.name)
 
 
 def _tensors(proto: Proto) -> Iterator[Proto]:
