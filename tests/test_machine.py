@@ -9,6 +9,7 @@ from hybridc.compiler import target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import machine
 from hybridc.compiler.hardware.machine import Machine
+from hybridc.schedules.products import cache_sets
 
 FACTS = Machine(1.0, 3.6e9, 60.0, 40.0, 12.0, 4.0, 5000.0, measured=True)
 
@@ -20,16 +21,38 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_machine_that_nobody_probed_has_the_defaults() -> None:
     here = target.parse("cpu")
-    assert here.machine == machine.unprobed(here.vector_bits)
+    assert here.machine == machine.unprobed(here.vector_bits, here.cpu)
     assert target.parse("avx2").machine == Machine()
     assert not Machine().measured
+
+
+@pytest.mark.parametrize(
+    ("cpu", "units"),
+    [("znver4", 1), ("tigerlake", 1), ("x86-64-v4", 1), ("znver3", 2)]
+    + [(cpu, 2) for cpu in ("emeraldrapids", "icelake_server", "znver5")],
+)
+def test_the_units_for_wide_vectors_are_known_of_a_cpu_by_name(cpu: str, units: int) -> None:
+    named = target.parse(json.dumps({"kind": "llvm", "mcpu": cpu}))
+    assert named.machine.fma_per_cycle == units
+    assert not named.machine.measured
+
+
+@pytest.mark.parametrize(("size", "ways"), [(32, 8), (48, 12)])
+def test_rows_share_the_sets_of_a_first_cache_whose_ways_are_pages(size: int, ways: int) -> None:
+    caches = [size * 2**10, 2**21, 2**25]
+    text = json.dumps({"kind": "llvm", "mcpu": "x86-64-v4", "caches": caches})
+    cpu = target.parse(text)
+    assert cpu.l1_ways == ways
+    assert cache_sets.crowded_lines(4096, 14, cpu) == 14 - ways
+    assert cache_sets.crowded_lines(2048, 14, cpu) == 0
+    assert cache_sets.distinct(64, cpu) == 64
 
 
 def test_what_was_kept_is_used_for_this_host_alone() -> None:
     here = target.parse("cpu", 2)
     machine.keep(FACTS, 2, here.vector_bits)
     assert target.parse("cpu", 2).machine == FACTS
-    unprobed = machine.unprobed(here.vector_bits)
+    unprobed = machine.unprobed(here.vector_bits, here.cpu)
     assert target.parse("cpu", 3).machine == unprobed  # threads share memory
     assert target.parse("avx2", 2).machine == Machine()  # code for any CPU of that level
     machine.keep(Machine(), 3, here.vector_bits)
@@ -51,6 +74,7 @@ def test_the_description_of_a_target_builds_it_again() -> None:
     assert told["machine"] == FACTS.to_json()
     given = {"kind": "llvm", "mcpu": told["cpu"], "num-cores": told["threads"]}
     given |= {"caches": told["caches"], "machine": told["machine"]}
+    given |= {"mattr": told.get("mattr", [])}  # what a hypervisor hides
     assert target.parse(json.dumps(given)) == here
 
 

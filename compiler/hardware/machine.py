@@ -17,6 +17,29 @@ from hybridc.compiler.errors import InputError
 from hybridc.compiler.files import replacing
 from hybridc.compiler.hardware import host
 
+_WIDEST = 512
+# CPUs with two units that multiply and add vectors of 512 bits, by LLVM's names.  Zen 4 and
+# Intel's client CPUs need both units for one such vector, and of what is not known the same is
+# assumed.  A few models of the first generations have one unit less, and tell it when probed.
+# A. Fog, The microarchitecture of Intel, AMD and VIA CPUs, 2025.
+_TWO_WIDE_UNITS = frozenset(
+    {
+        "skylake-avx512",
+        "skx",
+        "cascadelake",
+        "cooperlake",
+        "icelake-server",
+        "sapphirerapids",
+        "emeraldrapids",
+        "graniterapids",
+        "graniterapids-d",
+        "diamondrapids",
+        "knl",
+        "knm",
+        "znver5",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -55,9 +78,10 @@ class Machine:
         return asdict(self)
 
 
-def unprobed(vector_bits: int) -> Machine:
-    """A machine that nobody probed; many CPUs need both of their units for one wide vector."""
-    return Machine(fma_per_cycle=1.0) if vector_bits >= 512 else Machine()
+def unprobed(vector_bits: int, cpu: str = "") -> Machine:
+    """A machine that nobody probed, with a `cpu` by LLVM's name where that is known."""
+    halves = vector_bits >= _WIDEST and cpu.replace("_", "-") not in _TWO_WIDE_UNITS
+    return Machine(fma_per_cycle=1.0) if halves else Machine()
 
 
 def from_json(data: object) -> Machine:
@@ -74,12 +98,12 @@ def from_json(data: object) -> Machine:
     return Machine(**data)
 
 
-def known(threads: int, vector_bits: int) -> Machine:
+def known(threads: int, vector_bits: int, cpu: str = "") -> Machine:
     """What was measured of this machine with so many threads and such vectors; else the defaults.
 
     Facts of another number of threads do not hold: threads share caches and memory.
     """
-    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(vector_bits)
+    return _read(_path()).get(_key(threads, vector_bits)) or unprobed(vector_bits, cpu)
 
 
 def keep(machine: Machine, threads: int, vector_bits: int) -> None:
