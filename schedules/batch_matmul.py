@@ -74,10 +74,13 @@ class BatchMatmul(Tiled):
 
     def default(self, match: Product, target: Target) -> Point:
         """The analytic model's choice."""
-        points = [tiling.default(match.problem, target)]
-        if match.gap:
+        packed = tiling.default(match.problem, target)
+        if not match.gap:
+            return packed
+        points = [{**packed, _PACK: 1}]
+        if cache_sets.stay(match.gap, match.problem.depth, target):
             unpacked = replace(match.problem, packs=False)
-            points = [{**points[0], _PACK: 1}, {**tiling.default(unpacked, target), _PACK: 0}]
+            points.append({**tiling.default(unpacked, target), _PACK: 0})
         return min(points, key=lambda point: self._cycles(match, point, target))
 
     def schedule(self, match: Product, point: Point) -> Schedule:
@@ -129,13 +132,11 @@ def _gap(schedule: Schedule, pack: Any) -> int:
     """Bytes from one row to the next of a matrix that is read as it lies; 0 if it must be packed.
 
     Its columns are whole vectors of float32, which lie side by side, each in one line of a cache.
-    What feeds the packing is inlined.
     """
-    while feeding := schedule.get_producers(pack):
-        schedule.compute_inline(feeding[0])
     block = schedule.get(pack)
     load, lanes = block.body.value, int(block.iter_vars[-1].dom.extent)
-    if not isinstance(load, TensorLoad) or str(load.ty.dtype) != "float32":
+    plain = isinstance(load, TensorLoad) and str(load.ty.dtype) == "float32"
+    if not plain or schedule.get_producers(pack):
         return 0
     vector, step, lane = (axis.var for axis in list(block.iter_vars)[-3:])
     apart = [access.stride(load.indices, load.source, axis) for axis in (vector, step, lane)]
