@@ -258,9 +258,9 @@ def _wide(reductions: Sequence[Block], target: Target) -> int:
     """How many rows are better read side by side, what is reduced being far apart; 0 if it is not.
 
     Their accumulators take half of the L1 cache; where several reductions read the same, that
-    stays in half of the L2 cache, unless its sets are too few.  Where half of the registers hold a stretch long enough for the
-    prefetcher, a single reduction's stay there, and no step loads and stores them: the mean of 49
-    rows of 1024 takes 2.1 us instead of 2.7 (Zen 4, AVX-512).
+    stays in half of the L2 cache, unless its sets are too few.  Where half of the registers hold a
+    stretch long enough for the prefetcher, a single reduction's stay there, and no step loads and
+    stores them: the mean of 49 rows of 1024 takes 2.1 us instead of 2.7 (Zen 4, AVX-512).
     """
     main = max(reductions, key=lambda block: block.iterations)
     last = list(main.reduction)[-1]
