@@ -7,8 +7,8 @@ import pytest
 from kernel_builders import floats, op, operator
 
 from hybridc.compiler import target
-from hybridc.compiler.build import compile_kernel
-from hybridc.compiler.tensors import to_numpy, to_tensor
+from hybridc.compiler.building.build import compile_kernel
+from hybridc.compiler.runtime.tensors import to_numpy, to_tensor
 from hybridc.schedules.batch_matmul import BatchMatmul, Product
 
 ZEN_4 = target.parse(
