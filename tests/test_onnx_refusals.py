@@ -36,7 +36,7 @@ def test_an_operator_of_a_later_opset() -> None:
 def test_more_elements_than_there_are(k: int) -> None:
     outputs = [("v", FLOAT, None), ("i", INT64, None)]
     model = build([node("TopK", "x k", "v i")], [("x", FLOAT, [3, 5])], outputs, {"k": [k]})
-    refused(model, {"x": np.zeros((3, 5), np.float32)}, f"'TopK' .* {k} of 5 elements")
+    refused(model, {"x": np.zeros((3, 5), np.float32)}, f"'TopK' .*({k} of 5|requested k) elements")
 
 
 def test_more_elements_than_an_open_axis_has() -> None:

@@ -214,6 +214,9 @@ class _Folder:
         shapes = [static_shape(kind) for kind in kinds]
         if not shapes or any(shape is None or 0 not in shape for shape in shapes):
             return None
+        given = static_shape(self.types.get(node.input[0])) if node.input else None
+        if node.op_type in operators.OF_WINDOWS and given is not None and 0 not in given:
+            return None  # windows that do not fit, which the importer refuses
         named = zip((name for name in node.output if name), kinds, shapes, strict=True)
         tensors = [_tensor(name, _zeros(kind, shape), kind) for name, kind, shape in named]
         return None if None in tensors else [t for t in tensors if isinstance(t, onnx.TensorProto)]
