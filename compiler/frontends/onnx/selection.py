@@ -172,6 +172,8 @@ def _scattered(updates: int) -> Converter:
     """Without updates the data stay as they are; others are left to TVM."""
 
     def convert(node: Node) -> Expr:
+        if node.operator == "ScatterND" and not are_known(node.shape(1)[-1:]):
+            raise UnsupportedError("indices of an open number of axes")
         return node.inputs[0] if 0 in node.shape(updates) else None
 
     return convert
@@ -181,6 +183,8 @@ def _gather_nd(node: Node) -> Expr:
     """Indices of no numbers choose all of the data; others, but for open batches, are TVM's."""
     *outer, chosen = node.shape(1)
     batch = node.get("batch_dims", 0)
+    if not are_known([chosen]):
+        raise UnsupportedError("indices of an open number of axes")
     if not are_known(node.shape()[:batch]):
         return _from_each_batch(node, batch)
     if chosen != 0 or 0 in outer:
