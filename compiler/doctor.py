@@ -6,7 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
 from typing import Any, Literal
@@ -34,8 +34,12 @@ import json
 from hybridc.compiler import tvm_alone
 tvm_alone.hide_torch()
 import tvm
+from hybridc.compiler import target
+from hybridc.compiler.hardware import instructions
 threads = tvm.get_global_func("runtime.NumThreads")()
-print(json.dumps({"version": tvm.__version__, "threads": threads}))
+found = {"version": tvm.__version__, "threads": threads, "named": instructions.system_cpu()}
+here = target.parse("cpu")
+print(json.dumps({**found, "cpu": here.cpu, "attributes": here.attributes}))
 """
 _PROBE_SECONDS = 120
 
@@ -171,6 +175,18 @@ def _tvm() -> Iterator[Check]:
         yield Check("threads", "note", taken, "unset TVM_NUM_THREADS, or set it to use all cores")
     else:
         yield Check("threads", "ok", taken)
+    yield Check("code", "ok", _code(found["named"], found["cpu"], found["attributes"]))
+
+
+def _code(named: str, cpu: str, attributes: Sequence[str]) -> str:
+    """For which CPU code is generated, and why it is not the one that LLVM names."""
+    added, taken = (
+        ", ".join(each[1:] for each in attributes if each[0] == sign) for sign in ("+", "-")
+    )
+    text = f"for {cpu}{f' with {added}' if added else ''}"
+    if cpu != named:
+        text += f" (LLVM does not know this CPU, and calls it {named})"
+    return text + (f", without what this host does not offer: {taken}" if taken else "")
 
 
 def _cause(error: Exception) -> str:
@@ -186,7 +202,11 @@ def _cpu() -> Iterator[Check]:
     else:
         yield Check("cpu", "ok", found)
     l1, l2, l3 = (size // 2**10 for size in host.cache_sizes())
-    yield Check("caches", "ok", f"L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB")
+    found = f"L1 {l1} KiB, L2 {l2} KiB, L3 {l3} KiB"
+    untold = [f"L{level}" for level in (1, 2, 3) if str(level) not in host.known_caches()]
+    if untold:
+        found += f"; the system does not tell of {', '.join(untold)}, and usual sizes are assumed"
+    yield Check("caches", "note" if untold else "ok", found)
 
 
 def _tools() -> Iterator[Check]:
