@@ -19,6 +19,7 @@ from typing import NoReturn
 import click
 
 import hybridc.cli
+from hybridc.cli import _streams
 from hybridc.cli._elsewhere import elsewhere
 from hybridc.cli._interrupts import INTERRUPTED, heeding
 from hybridc.cli._watched import watched
@@ -98,6 +99,7 @@ def commands(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run the command line, and exit with its code."""
     arguments = sys.argv[1:]
+    _streams.prepare()
     tvm_alone.hide_torch()
     gc.set_threshold(_OBJECTS, 10, 10)
     if _OWN_CODE.isdisjoint(argument.partition("=")[0] for argument in arguments):

@@ -10,6 +10,8 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+# As Debian calls it.  No folder in /tmp: another user could put artifacts there, which are code.
+_NO_HOME = Path("/nonexistent")
 _AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
 _BY_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -18,7 +20,15 @@ def cache_directory() -> Path:
     """Where measured target facts and logs live; created when first written to."""
     if path := os.environ.get("HYBRIDC_CACHE"):
         return Path(path)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hybridc"
+    caches = os.environ.get("XDG_CACHE_HOME")
+    return (Path(caches) if caches else _home() / ".cache") / "hybridc"
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user without a name, as in a container, and no HOME
+        return _NO_HOME
 
 
 def log_url() -> str:
