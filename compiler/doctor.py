@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import requires
@@ -13,9 +14,10 @@ from typing import Any, Literal
 
 from packaging.requirements import Requirement
 
-from hybridc.compiler import settings
+from hybridc.compiler import scratch, settings
 from hybridc.compiler.cuda import driver, toolchain
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.files import reason
 from hybridc.compiler.hardware import host
 from hybridc.compiler.packages import installed, version_of
 from hybridc.compiler.tables import table
@@ -68,6 +70,7 @@ def examine() -> list[Check]:
         _tools,
         _cuda,
         _cache,
+        _temporary,
     )
     return [found for check in checks for found in check()]
 
@@ -241,3 +244,14 @@ def _cache() -> Iterator[Check]:
     else:
         advice = "set HYBRIDC_CACHE to a folder that you may write to"
         yield Check("cache", "note", f"{path} cannot be written to", advice)
+
+
+def _temporary() -> Iterator[Check]:
+    try:
+        scratch.check_code()
+        yield Check("temporary", "ok", tempfile.gettempdir())
+    except InputError as error:
+        found, _, advice = str(error).partition(": ")
+        yield Check("temporary", "bad", found, advice)
+    except OSError as error:
+        yield Check("temporary", "bad", reason(error), "set TMPDIR to a folder that can be written")

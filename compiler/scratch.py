@@ -13,6 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from hybridc.compiler.errors import InputError
+
 _PREFIX = "hybridc-"
 _ATTEMPTS, _PAUSE = 5, 0.1  # to remove a folder, and seconds between two of them
 _OWNED = ".hybridc-owned"  # the file; its name is the proof that a folder is one of these
@@ -39,6 +41,16 @@ class Folder(tempfile.TemporaryDirectory[str]):
                 break
             time.sleep(_PAUSE)
         self._lock.close()
+
+
+def check_code() -> None:
+    """Raise InputError if no library can be loaded from temporary folders."""
+    place = tempfile.gettempdir()
+    if os.statvfs(place).f_flag & os.ST_NOEXEC:
+        raise InputError(
+            f"{place} is mounted noexec, and compiled code is loaded from a temporary folder: set"
+            " TMPDIR to a folder on another file system"
+        )
 
 
 def sweep() -> None:

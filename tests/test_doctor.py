@@ -5,6 +5,7 @@ import os
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -148,6 +149,16 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     locked.mkdir(mode=0o500)
     monkeypatch.setenv("HYBRIDC_CACHE", str(locked / "cache"))
     assert found("cache").status == "note"
+
+
+def test_a_temporary_folder_that_code_cannot_be_loaded_from_is_bad(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert found("temporary").status == "ok"
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_NOEXEC))
+    check = found("temporary")
+    assert (check.status, "noexec" in check.found) == ("bad", True)
+    assert check.advice == "set TMPDIR to a folder on another file system"
 
 
 def test_the_verb_leaves_with_2_when_something_is_broken(

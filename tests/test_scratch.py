@@ -6,11 +6,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from hybridc.compiler import scratch
+from hybridc.compiler import loading, scratch
+from hybridc.compiler.errors import InputError
 from hybridc.compiler.tuning.pool import Pool
 
 OWNER = """
@@ -78,4 +80,20 @@ def test_what_a_tuning_starts_has_its_temporary_files_in_the_folder(place: Path)
     with Pool(1, 1) as opened:
         pool: Any = opened
         assert pool._processes._environment["TMPDIR"] == str(pool.folder)
+    assert not list(place.iterdir())
+
+
+def test_a_place_that_code_cannot_be_loaded_from_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hardened systems mount /tmp so."""
+    scratch.check_code()
+    flags = SimpleNamespace(f_flag=os.ST_NOEXEC)
+    monkeypatch.setattr(os, "statvfs", lambda _: flags)
+    with pytest.raises(InputError, match=f"{place} is mounted noexec.* set TMPDIR to"):
+        scratch.check_code()
+    with pytest.raises(InputError, match="noexec"):
+        loading.library(b"code")
+    with pytest.raises(InputError, match="noexec"):
+        Pool(1)
     assert not list(place.iterdir())
