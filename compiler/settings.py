@@ -10,8 +10,7 @@ from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-# As Debian calls it.  No folder in /tmp: another user could put artifacts there, which are code.
-_NO_HOME = Path("/nonexistent")
+_NO_HOME = "/nonexistent"  # as Debian calls it
 _AS_SOURCE = "TVM_COMPILE_FORCE_FALLBACK"
 _BY_NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
@@ -21,14 +20,19 @@ def cache_directory() -> Path:
     if path := os.environ.get("HYBRIDC_CACHE"):
         return Path(path)
     caches = os.environ.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else _home() / ".cache") / "hybridc"
+    return (Path(caches) if caches else Path.home() / ".cache") / "hybridc"
 
 
-def _home() -> Path:
+def provide_home() -> None:
+    """Name a home that does not exist for a user without one, as in a container.
+
+    TVM asks for it as it is imported, and ends there.  No folder in /tmp takes its place: another
+    user could put artifacts there, which are code.
+    """
     try:
-        return Path.home()
-    except RuntimeError:  # a user without a name, as in a container, and no HOME
-        return _NO_HOME
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = _NO_HOME
 
 
 def log_url() -> str:

@@ -8,7 +8,7 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from hybridc.compiler import forkable
+from hybridc.compiler import forkable, settings
 
 if TYPE_CHECKING:
     from hybridc.compiler.artifact import Artifact
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     __version__: str
 
 forkable.spare_driver()
+settings.provide_home()
 
 __all__ = [
     "Artifact",

@@ -27,14 +27,16 @@ def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_user_without_name_and_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one of a container has; a folder that others may write to is none: its files are code."""
+    """As in a container; TVM cannot even be imported there."""
 
     def no_home() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     for name in ("HYBRIDC_CACHE", "XDG_CACHE_HOME", "HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(Path, "home", no_home)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "home", no_home)
+        settings.provide_home()
     assert settings.cache_directory() == Path("/nonexistent/.cache/hybridc")
 
 
@@ -86,3 +88,10 @@ def test_names_that_are_no_text_are_told(environment: Mapping[str, str], tmp_pat
     assert done.stderr.startswith(b"hybridc: error: ")
     assert done.stderr.endswith(b".onnx: no such file\n")
     assert done.stderr.count(b"\n") == 1
+
+
+def test_lower_limits_of_the_system_stay(tiny_model: Path) -> None:
+    """Those of a batch system or a shell; nobody but root may raise them."""
+    done = called(f"ulimit -t 60 && ulimit -d 8000000 && hybridc inspect {tiny_model}")
+    assert done.returncode == 0, done.stderr
+    assert "MatMul" in done.stdout
