@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import IO
 
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.units import format_size
 
 _PREFIX = "hybridc-"
+_ROOM = 16 * 2**20  # bytes for the code of a model: a few MB where it has hundreds of kernels
 _ATTEMPTS, _PAUSE = 5, 0.1  # to remove a folder, and seconds between two of them
 _OWNED = ".hybridc-owned"  # the file; its name is the proof that a folder is one of these
 
@@ -50,6 +52,21 @@ def check_code() -> None:
         raise InputError(
             f"{place} is mounted noexec, and compiled code is loaded from a temporary folder: set"
             " TMPDIR to a folder on another file system"
+        )
+
+
+def check_space() -> None:
+    """Raise InputError if there is no room for code in temporary folders.
+
+    LLVM would end the process.  File systems that do not tell their size have room.
+    """
+    place = tempfile.gettempdir()
+    status = os.statvfs(place)
+    free = status.f_bavail * status.f_frsize
+    if status.f_blocks and free < _ROOM:
+        raise InputError(
+            f"{place} has {format_size(free)} left, and code is generated in a temporary folder:"
+            f" make room for {format_size(_ROOM)}, or set TMPDIR to another folder"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler import loading, scratch
+from hybridc.compiler import build, loading, scratch, target
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.tuning.pool import Pool
 
@@ -88,12 +88,31 @@ def test_a_place_that_code_cannot_be_loaded_from_is_told(
 ) -> None:
     """Hardened systems mount /tmp so."""
     scratch.check_code()
-    flags = SimpleNamespace(f_flag=os.ST_NOEXEC)
-    monkeypatch.setattr(os, "statvfs", lambda _: flags)
+    status = SimpleNamespace(f_flag=os.ST_NOEXEC, f_blocks=0, f_bavail=0, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
     with pytest.raises(InputError, match=f"{place} is mounted noexec.* set TMPDIR to"):
         scratch.check_code()
     with pytest.raises(InputError, match="noexec"):
         loading.library(b"code")
     with pytest.raises(InputError, match="noexec"):
         Pool(1)
+    assert not list(place.iterdir())
+
+
+def test_a_place_without_room_for_code_is_told(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM ends the process that finds no room, and candidates would be recorded as crashes."""
+    scratch.check_space()
+    status = SimpleNamespace(f_flag=0, f_blocks=0, f_bavail=10, f_frsize=4096)
+    monkeypatch.setattr(os, "statvfs", lambda _: status)
+    scratch.check_space()  # a file system that does not tell its size
+    status.f_blocks = 100
+    for fails in (
+        scratch.check_space,
+        lambda: Pool(1),
+        build.Begun(None, {}, target.parse("avx2")).finish,
+    ):
+        with pytest.raises(InputError, match=f"{place} has 40.96 kB left.* set TMPDIR to another"):
+            fails()
     assert not list(place.iterdir())

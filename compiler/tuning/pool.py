@@ -63,6 +63,7 @@ class Pool:
         watched = self._watched = Watched(timeline or Timeline())
         scratch.sweep()
         scratch.check_code()
+        scratch.check_space()
         self._folder = scratch.Folder("tune")
         self._path = Path(self._folder.name)
         environment, memory = settings.environment(threads, gpu, self._path), self.limits.memory
