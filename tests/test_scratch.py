@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 
-from hybridc.compiler import build, loading, scratch, target
+from hybridc.compiler import target
+from hybridc.compiler.building import build
 from hybridc.compiler.errors import InputError
+from hybridc.compiler.filesystem import scratch
+from hybridc.compiler.runtime import loading
 from hybridc.compiler.tuning.pool import Pool
 
 OWNER = """
 import sys
-from hybridc.compiler.scratch import Folder
+from hybridc.compiler.filesystem.scratch import Folder
 with Folder("tune") as folder:
     print(folder, flush=True)
     sys.stdin.read()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybridc.compiler import driver, target
-from hybridc.compiler.artifact import Artifact
+from hybridc.compiler.artifacts.artifact import Artifact
 from hybridc.compiler.configuration.plans import Options
 from hybridc.compiler.errors import InputError
 from hybridc.compiler.hardware import cpuid, host, instructions
