@@ -97,7 +97,7 @@ def _convolved(value: Expr) -> Expr:
         ]
         convolved = reduce(op.add, parts)
     else:
-        convolved = _image(*_joined(slices, weight, window.groups), window)
+        convolved = _image(*_joined(slices, value, window.groups), window)
     batch, _, depth, *size = shape(value)
     return _volume(op.permute_dims(convolved, _IMAGE_LAST), [batch, depth, *size, outputs])
 
@@ -130,10 +130,12 @@ def _slices(x: Expr, value: Expr, window: _Window, tap: int) -> Expr:
     return op.reshape(taken, [batch * depth, *size, channels])
 
 
-def _joined(slices: list[Expr], weight: Expr, groups: int) -> tuple[Expr, Expr]:
+def _joined(slices: list[Expr], value: Expr, groups: int) -> tuple[Expr, Expr]:
     """Images with the slices as channels, those of a group together, and the weight for them."""
+    data, weight = value.args
     outputs, inputs, taps, *reach = shape(weight)
-    *pixels, channels = shape(slices[0])
+    batch, channels, _, *size = shape(data)
+    pixels = [batch * shape(value)[2], *size]
     parts = [op.reshape(each, [*pixels, groups, channels // groups]) for each in slices]
     images = op.concat(parts, 4) if taps > 1 else parts[0]
     return (
