@@ -34,6 +34,7 @@ _PORTABLE = TAGS["avx2"]
 # LLVM's.  Its third level took two thirds longer, made 25 % more code, and no model or kernel
 # faster: loops that are to be unrolled are so before.
 _OPTIMISATION = 2
+_PAGE = 4096  # bytes
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Target:
     registers of `vector_bits`; both decide tile shapes.  `machine` holds what was measured of this
     host, or the defaults where nothing was, or another CPU is meant.
     `attributes` are features that differ from those of `cpu`, by LLVM's names after + or -: virtual
-    machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights stay in the last cache from one run
-    to the next (see `cached_weights`).
+    machines hide some of their CPU's.  `near` is of the model that is compiled: whether its weights
+    stay in the last cache from one run to the next (see `hardware.cached_weights`).
     """
 
     cpu: str
@@ -84,8 +85,12 @@ class Target:
 
     @property
     def l1_ways(self) -> int:
-        """Associativity of the L1 data cache: 8 to 12 on x86 CPUs since 2013; 8 is the safe one."""
-        return 8
+        """Associativity of the L1 data cache: 8 of 32 KB, 12 of 48 KB.
+
+        x86 CPUs look a line up while its address is translated, by the bits within a page: a way
+        is a page.
+        """
+        return max(1, self.l1 // _PAGE)
 
     def lanes(self, dtype: str = "float32") -> int:
         """Elements of `dtype` in one vector register."""
@@ -165,7 +170,7 @@ def parse(text: str, threads: int | None = None) -> Target:
         return _from_json(_read_json(text), threads)
     if text == "cpu":
         here = _cpu(None, threads)
-        return replace(here, machine=machine.known(here.threads, here.vector_bits))
+        return replace(here, machine=machine.known(here.cpu, here.threads, here.vector_bits))
     if text in TAGS:
         return _cpu(TAGS[text], threads)
     if text == CUDA:
@@ -224,7 +229,9 @@ def _attributes(found: object) -> tuple[str, ...]:
         raise InputError(f'a target\'s "mattr" must be a list of texts, got {found!r:.60}')
     for each in found:
         if each[:1] not in ("+", "-"):
-            raise InputError(f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}')
+            raise InputError(
+                f'a target\'s "mattr" adds +FEATURE or takes -FEATURE, got {each!r:.60}'
+            )
         if each[1:] not in (known := _known_features()):
             raise InputError(f"LLVM knows no feature {each[1:]!r:.60}; {hint(each[1:], known)}")
     return tuple(found)
@@ -256,7 +263,7 @@ def _cpu(cpu: str | None, threads: int | None, attributes: tuple[str, ...] = ())
     features = frozenset(named & host.ISA_FEATURES)
     l1, l2, l3 = host.cache_sizes()
     plain = Target(name, features, threads or host.cores(), l1, l2, l3, attributes=attributes)
-    return replace(plain, machine=machine.unprobed(plain.vector_bits))
+    return replace(plain, machine=machine.unprobed(name, plain.vector_bits))
 
 
 def hidden(named: Set[str]) -> tuple[str, ...]:

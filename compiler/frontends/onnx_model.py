@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hybridc.compiler import carriers, dims
+from hybridc.compiler import dims
 from hybridc.compiler.dims import Shape
 from hybridc.compiler.errors import ModelError
 from hybridc.compiler.frontends.onnx_graph import (
+    functions,
     open_axes,
     quantized,
     same_padding,
@@ -22,10 +23,11 @@ from hybridc.compiler.frontends.onnx_import import operators
 from hybridc.compiler.frontends.onnx_import.folding import StaticGraph, fold
 from hybridc.compiler.frontends.onnx_import.graph import import_graph
 from hybridc.compiler.frontends.onnx_import.regions import Imported, import_with_regions
+from hybridc.compiler.frontends.onnx_reference import OnnxReference
 from hybridc.compiler.frontends.relax_outputs import output_specs, with_bounds
 from hybridc.compiler.interfaces import IRModule
 from hybridc.compiler.model import Model, OpaqueSpec, Region, TensorSpec, summary
-from hybridc.compiler.reference import OnnxReference
+from hybridc.compiler.runtime import carriers
 
 # Kernels index with 32 bits.
 _MOST_ELEMENTS = 2**31 - 1
@@ -58,7 +60,7 @@ def load(source: Path | Proto, shapes: Mapping[str, Shape], fallback: bool = Fal
         name=file.name,
         module=module,
         inputs=_drawable(file, static, [found.specs[value.name] for value in file.inputs()]),
-        outputs=_declared(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
+        outputs=_outputs(file, [_unless_opaque(spec, found.specs) for spec in outputs]),
         reference=OnnxReference(source),
         notes=_notes(file, static, found.regions),
         regions=found.regions,
@@ -90,7 +92,7 @@ def _open_model(source: Path | Proto, file: OnnxFile, bound: Mapping[str, Shape]
         name=file.name,
         module=module,
         inputs=spans.with_spans(found, static.proto.graph, static.shape),
-        outputs=_declared(
+        outputs=_outputs(
             file, output_specs(module, [v.name for v in file.proto.graph.output], sizes.dims)
         ),
         reference=OnnxReference(source),
@@ -136,6 +138,17 @@ def _declared(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, 
     )
 
 
+def _outputs(file: OnnxFile, specs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    """Specs of outputs.  Raises ModelError where one is of another type than the file declares."""
+    made = _declared(file, specs)
+    for value, spec in zip(file.proto.graph.output, made, strict=True):
+        if isinstance(spec, OpaqueSpec) or not value.type.tensor_type.elem_type:
+            continue
+        if (wanted := dtype_of(value)) != spec.dtype:
+            raise ModelError(f"output {spec.name!r} is declared {wanted}, and is {spec.dtype}")
+    return made
+
+
 def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     """Make a graph static and expand the operators that ONNX defines by others.
 
@@ -147,6 +160,7 @@ def prepare(file: OnnxFile, bound: Mapping[str, Shape]) -> StaticGraph:
     proto = onnx.ModelProto()
     proto.CopyFrom(file.proto)
     open_axes.apply(proto, bound)
+    functions.leave_out_shadowed(proto)
     _say_one_sided(proto)
     proto = quantized.written_out(training.written_out(proto))
     proto = operators.expand_all(fold(proto).proto, lambda made: fold(made).proto)
@@ -192,7 +206,7 @@ def dtype_of(value: Proto) -> str:
     try:
         return str(onnx.helper.tensor_dtype_to_np_dtype(kind))
     except KeyError:
-        raise ModelError(f"input {value.name!r} has an unknown element type {kind}") from None
+        raise ModelError(f"tensor {value.name!r} has an unknown element type {kind}") from None
 
 
 def _notes(file: OnnxFile, static: StaticGraph, regions: Sequence[Region]) -> tuple[str, ...]:

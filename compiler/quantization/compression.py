@@ -43,7 +43,7 @@ class Compressed:
 
     def constant(self) -> Array:
         """The constant, on an aligned address."""
-        from hybridc.compiler.tensors import empty  # TVM takes its time
+        from hybridc.compiler.runtime.tensors import empty  # TVM takes its time
 
         panels, groups, width = self.scales.shape
         integers = group_quantization.unpacked(self.integers, self.bits)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridc.compiler.errors import ModelError
-from hybridc.compiler.frontends.onnx_graph import external_data
+from hybridc.compiler.frontends.onnx_graph import external_data, versions
 from hybridc.compiler.model import Array
 
 Proto = Any  # a message of onnx; the library ships no types for them
@@ -85,6 +85,7 @@ def _check(file: OnnxFile) -> None:
         if "No Op registered" not in str(error):
             line = " ".join(str(error).split())
             raise ModelError(f"{file.name}: not a valid ONNX model: {line[:300]}") from None
+    versions.require_known(file.proto, file.name)
 
 
 def _tensors(proto: Proto) -> Iterator[Proto]:
