@@ -1,6 +1,7 @@
 """Instruction sets: what this host offers, where LLVM believes something else, and `mattr`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_a_kernel_is_measured_with_the_instructions_of_its_model(tmp_path: Path)
     (func,) = dict(KERNELS)["long short-term memory"](device)
     made = Kernel("k", func, Recurrence(), device, "")
     made.save(tmp_path / "kernel.json")
-    assert Kernel.load(tmp_path / "kernel.json").target == device
+    assert replace(Kernel.load(tmp_path / "kernel.json").target, near=False) == device
     assert device.attributes == ("-avx512f", "-gfni")
 
 
