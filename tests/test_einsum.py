@@ -15,6 +15,12 @@ CASES = {
     "ij,jk->ki": ((4, 5), (5, 6)),
     "ijk,jkl->li": ((2, 3, 4), (3, 4, 5)),
     "i,i->": ((7,), (7,)),
+    # Rows times matrices that some axes number which the rows lack.
+    "td,tkdf->tkf": ((3, 5), (3, 2, 5, 16)),
+    "td,tkdf->ktf": ((3, 5), (3, 2, 5, 7)),
+    "dt,tkdf->tkf": ((5, 3), (3, 2, 5, 16)),
+    "d,nkdf->nfk": ((5,), (3, 2, 5, 16)),
+    "tde,tkdefg->tkfg": ((3, 5, 4), (3, 2, 5, 4, 6, 7)),
     "abc,cd->abd": ((2, 3, 4), (4, 5)),
     "nchw,cd->ndhw": ((1, 3, 4, 5), (3, 6)),
     "ij,ij->i": ((4, 5), (4, 5)),

@@ -33,6 +33,8 @@ def _einsum(node: Node) -> Expr:
     rows, columns = ([x for x in term if x not in shared] for term in (left, right))
     if extents is None or not summed or {*batch, *rows, *columns} != {*result}:
         return None
+    if not rows and (apart := _apart(right, batch, summed)):
+        return _of_rows(node, (left, right, result), extents, apart)
     s = node.scope
 
     def laid_out(operand: Expr, subscripts: str, first: Sequence[str], last: Sequence[str]) -> Expr:
@@ -46,6 +48,38 @@ def _einsum(node: Node) -> Expr:
     product_axes = (*batch, *rows, *columns)
     product = s.reshape(s.matmul(a, b), [extents[axis] for axis in product_axes])
     order = [product_axes.index(axis) for axis in result]
+    return product if order == sorted(order) else s.permute_dims(product, order)
+
+
+def _apart(right: str, batch: Sequence[str], summed: Sequence[str]) -> list[str]:
+    """Axes of the result that stand before those summed over, where others stand behind them.
+
+    The matrices that those axes number are multiplied as they lie; as columns of a single one they
+    would have to be transposed.
+    """
+    before = [x for x in right[: right.index(summed[0])] if x not in batch]
+    behind = [x for x in right if x not in (*batch, *before, *summed)]
+    return before if behind and right == "".join((*batch, *before, *summed, *behind)) else []
+
+
+def _of_rows(
+    node: Node, terms: tuple[str, str, str], extents: Mapping[str, int], apart: Sequence[str]
+) -> Expr:
+    """The product of single rows with matrices, some of whose leading axes the rows lack."""
+    left, right, result = terms
+    s = node.scope
+    summed = [axis for axis in right if axis in left and axis not in result]
+    batch = [axis for axis in right if axis in left and axis in result]
+    columns = [axis for axis in right if axis not in (*batch, *apart, *summed)]
+    order = [left.index(axis) for axis in (*batch, *summed)]
+    rows = node.inputs[0] if order == sorted(order) else s.permute_dims(node.inputs[0], order)
+    depth, width = (prod(extents[axis] for axis in axes) for axes in (summed, columns))
+    outer = [extents[axis] for axis in batch]
+    a = s.reshape(rows, [*outer, *[1] * len(apart), 1, depth])
+    b = s.reshape(node.inputs[1], [*outer, *(extents[axis] for axis in apart), depth, width])
+    axes = (*batch, *apart, *columns)
+    product = s.reshape(s.matmul(a, b), [extents[axis] for axis in axes])
+    order = [axes.index(axis) for axis in result]
     return product if order == sorted(order) else s.permute_dims(product, order)
 
 
