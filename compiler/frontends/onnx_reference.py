@@ -69,7 +69,10 @@ class OnnxReference:
             self._session = None
 
     def rounded(self, move: Callable[[Array], Array]) -> "OnnxReference | None":
-        """The same model with each weight moved; None if there are too many to hold them twice."""
+        """The same model with each matrix of weights moved; None if they are too many to copy.
+
+        Vectors stay: among them are scales of images, by which sizes are computed.
+        """
         import onnx
 
         if self._elements() >= _BULK:
@@ -77,7 +80,7 @@ class OnnxReference:
         source = self._given.source
         proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
         for tensor in proto.graph.initializer:
-            if tensor.data_type == onnx.TensorProto.FLOAT:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
                 moved = move(onnx.numpy_helper.to_array(tensor))
                 tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
         return OnnxReference(proto)

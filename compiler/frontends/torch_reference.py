@@ -38,7 +38,7 @@ class TorchReference:
         return [to_numpy(leaf) for leaf in tree_leaves(result) if isinstance(leaf, torch.Tensor)]
 
     def rounded(self, move: Callable[[Array], Array]) -> Reference:
-        """The same with each weight moved, while it runs."""
+        """The same with each matrix of weights moved, while it runs."""
 
         def reference(feed: Feed) -> list[Array]:
             with _moved_weights(self.module(), move):
@@ -52,7 +52,8 @@ def _moved_weights(module: Any, move: Callable[[Array], Array]) -> Generator[Non
     """Other weights of fp32 in a torch module, and then its own again."""
     import torch
 
-    weights = [each.data for each in module.parameters() if each.dtype == torch.float32]
+    found = (each.data for each in module.parameters() if each.ndim > 1)
+    weights = [each for each in found if each.dtype == torch.float32]
     kept = [each.clone() for each in weights]
     try:
         for weight, own in zip(weights, kept, strict=True):
