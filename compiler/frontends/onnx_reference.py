@@ -65,8 +65,28 @@ class OnnxReference:
 
     def release(self) -> None:
         """Give back the memory of a model with many weights; the next call reads them again."""
-        if sum(math.prod(each.dims) for each in self._given.light.graph.initializer) >= _BULK:
+        if self._elements() >= _BULK:
             self._session = None
+
+    def rounded(self, move: Callable[[Array], Array]) -> "OnnxReference | None":
+        """The same model with each matrix of weights moved; None if they are too many to copy.
+
+        Vectors stay: among them are scales of images, by which sizes are computed.
+        """
+        import onnx
+
+        if self._elements() >= _BULK:
+            return None
+        source = self._given.source
+        proto = onnx.load(str(source)) if isinstance(source, Path) else copied(source)
+        for tensor in proto.graph.initializer:
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) > 1:
+                moved = move(onnx.numpy_helper.to_array(tensor))
+                tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+        return OnnxReference(proto)
+
+    def _elements(self) -> int:
+        return sum(math.prod(each.dims) for each in self._given.light.graph.initializer)
 
 
 def _refusal(error: Exception) -> str:
