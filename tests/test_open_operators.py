@@ -156,7 +156,7 @@ CASES: dict[str, tuple[list[Any], list[Any], dict[str, Any]]] = {
                 node("Slice", "x zeros ends", "y"),
             ],
             ["n", 3, "m"],
-            {"by": np.float32([by, 1, by]), "zeros": np.array([0, 0, 0])},
+            {"by": np.array([by, 1, by], np.float32), "zeros": np.array([0, 0, 0])},
         )
         for operator, name, by in (("Mul", "Floor", 0.75), ("Div", "Ceil", 4))
     },
