@@ -13,7 +13,8 @@ from hybridc.compiler.frontends.onnx_graph.misreadings import attributes
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_graph.writer import domain_of
 
-# Operators whose windows have to fit into an image; which input has the window's sizes, where the attribute `kernel_shape` is left out.
+# Operators whose windows have to fit into an image, and which input has the window's sizes, where
+# the attribute `kernel_shape` is left out.
 WINDOWS = {
     **{"AveragePool": 0, "LpPool": 0, "MaxPool": 0},
     **{"Conv": 1, "ConvInteger": 1, "QLinearConv": 3},
