@@ -19,11 +19,10 @@ from hybridc.compiler.dims import Dim, Shape
 from hybridc.compiler.errors import UnsupportedError
 from hybridc.compiler.frontends import onnx as families
 from hybridc.compiler.frontends.onnx.node import Converter, Node, Scope
-from hybridc.compiler.frontends.onnx.same_windows import framed
+from hybridc.compiler.frontends.onnx.same_windows import OF_WINDOWS, framed
 from hybridc.compiler.frontends.onnx_graph.model_file import Proto
 from hybridc.compiler.frontends.onnx_import import joined_sizes, open_shapes, size_arithmetic
 from hybridc.compiler.frontends.onnx_import.open_node import OpenNode
-from hybridc.compiler.frontends.onnx_import.operators import OF_WINDOWS
 from hybridc.compiler.frontends.onnx_import.sizes import Sizes
 from hybridc.compiler.ir.rewrite import are_known, extent_of
 from hybridc.compiler.kernels import resampling

@@ -25,8 +25,6 @@ RANDOM = frozenset(
         "RandomUniformLike",
     }
 )
-# What an image smaller than a window has no result of, and ONNX Runtime refuses.
-OF_WINDOWS = frozenset({"AveragePool", "Conv", "ConvInteger", "LpPool", "MaxPool", "QLinearConv"})
 # Functions may be written with functions; ONNX's own go three deep.
 _EXPANSIONS = 8
 # Operators that a model's own functions may become: each may call another twice, and so on.
