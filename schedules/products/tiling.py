@@ -29,7 +29,7 @@ _TASK = 50
 # What a task may fill of the L2 cache.
 _ROOM = 0.75
 # The share of the registers that accumulators may take beside columns that are stored one by one.
-_UNHINDERED = 0.75
+_UNHINDERED = 0.8
 _MOST_ROWS = 16
 # Cycles of a vector whose column goes to a single set of the L1 cache, measured.
 _STRIP = 8.0
