@@ -228,15 +228,15 @@ class _Packer:
     def _minimal(self, conv: Conv2d, weight: Array) -> bool:
         """Whether Winograd's filtering applies: 3x3, every pixel, one group, fp32 or bytes.
 
-        Its transforms would lose most of what bfloat16 keeps.  Bytes become 16 bits wide: as wide
-        as they are multiplied anyway where the CPU has no instruction for them.
+        Its transforms would lose most of what bfloat16 keeps, and make infinite weights NaN.  Bytes
+        become 16 bits wide, as which CPUs without an instruction for them multiply them anyway.
         """
         dense = conv.strides == conv.dilation == (1, 1) and conv.groups == 1
         if not dense or weight.shape[1:3] != (3, 3):
             return False
         if weight.dtype == np.int8:
             return not self.target.multiplies_bytes and winograd_transforms.fits_integers(weight)
-        return bool(weight.dtype == np.float32)
+        return weight.dtype == np.float32 and winograd_transforms.fits_floats(weight)
 
     def _lanes(self, weight: Array, outputs: int, groups: int = 1) -> int:
         """Output channels in a vector; the instructions for narrow types take whole ones."""

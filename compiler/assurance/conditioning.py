@@ -161,7 +161,9 @@ def _movement(sample: Sample, answers: Iterable[Sequence[Array]], index: int) ->
     wanted = sample.wanted
     moved = np.zeros(wanted.shape)
     for answer in answers:
-        if answer[index].shape == wanted.shape:
+        if answer[index].shape != wanted.shape:
+            continue
+        with np.errstate(invalid="ignore"):  # the same infinity twice did not move
             moved = np.fmax(moved, np.abs(answer[index].astype(np.float64) - wanted))
     moved = np.where(np.isfinite(moved), moved, 0.0)
     if moved.ndim and moved.size and wanted.dtype.kind == "f":
