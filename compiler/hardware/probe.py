@@ -25,6 +25,7 @@ def measure(target: Target) -> Machine:
     """Run every kernel; figures are rounded to what repeats from one run to the next."""
     hertz = kernels.hertz(target)
     flops = kernels.flops(target) or 0.0
+    pairs = kernels.flops(target, "bfloat16")
     multiply_adds = flops / (2 * target.lanes() * target.threads * hertz)
     l1, l2, l3 = (kernels.stream(target, size) / hertz for size in working_sets(target))
     dram = kernels.stream(target, 4 * target.l3 // target.threads) / hertz
@@ -39,6 +40,7 @@ def measure(target: Target) -> Machine:
         dram_bytes_per_cycle=float(f"{dram:.2g}"),
         parallel_cycles=float(f"{region:.2g}"),
         measured=True,
+        bf16=max(0.5, round(2 * pairs / flops) / 2) if pairs and flops else None,
     )
 
 

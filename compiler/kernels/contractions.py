@@ -168,19 +168,24 @@ def conv2d(  # noqa: PLR0913, PLR0917 - shape, weights, attributes, and both typ
     return finished([x, w, out])
 
 
-def depthwise_conv2d(
+def depthwise_conv2d(  # noqa: PLR0913, PLR0917 - shapes, attributes, and three types
     shape: Sequence[int],
     weight_shape: Sequence[int],
     conv: Conv2d,
     dtype: str,
     out_dtype: str = "",
+    weight_dtype: str = "",
 ) -> PrimFunc:
-    """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C."""
+    """Depthwise convolution of x `[N, H, W, C]`, weights `[KH, KW, O]`, O a multiple of C.
+
+    Weights have the type of x, or int8 where that is uint8, if no other is given.
+    """
     kernel_h, kernel_w, outputs = weight_shape
     batch, height, width, channels = shape
     out_h, out_w = conv.output_size((height, width), (kernel_h, kernel_w))
     x = tensor(shape, "x", dtype)
-    w = tensor(weight_shape, "weight", "int8" if dtype == "uint8" else dtype)
+    held = weight_dtype or ("int8" if dtype == "uint8" else dtype)
+    w = tensor(weight_shape, "weight", held)
     padded = pad2d(x, conv.padding, fill=conv.fill)
     kh = reduced(kernel_h, "kh")
     kw = reduced(kernel_w, "kw")

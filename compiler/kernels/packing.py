@@ -48,6 +48,11 @@ def group_for(dtype: str, target: Target) -> int:
     return 2 if dtype == "int8" and not target.multiplies_bytes else group_of(dtype)
 
 
+def group_of_activations(dtype: str, target: Target) -> int:
+    """Successive k of two activations of this type that a lane takes at once; 1 in float32."""
+    return 1 if dtype == "bfloat16" and target.faster("bf16") == 1.0 else group_of(dtype)
+
+
 def pack_matrix(weight: Array, lanes: int, group: int = 0) -> Array:
     """Pack `[K, N]` by `lanes` 32-bit columns and `group` successive k, with zeros behind both.
 

@@ -1,0 +1,71 @@
+"""Weights of 16 bits that are multiplied in fp32: in the type of memory, or of the multiplication.
+
+Widening them takes as long as some of the multiply-adds, on the same ports.  So kernels read
+float32, made of them when the artifact is loaded, unless they wait for their weights.
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from hybridc.compiler.kernels import packing
+from hybridc.compiler.model import Array
+from hybridc.compiler.quantization import compression
+from hybridc.compiler.rewrite import Expr, are_known, operator, shape
+from hybridc.compiler.target import Target
+
+# By type, the precision whose instructions multiply it.
+_PRECISIONS = {"bfloat16": "bf16", "float16": "fp16"}
+# What products of two widened operands reach of those in fp32: both halves of a pair take an
+# instruction each, for every few multiply-adds.
+_WIDENED = 0.7
+_FLOAT = 4  # bytes
+_MATRIX = 2  # axes; more are of several
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a call multiplies by constant weights: a convolution, or a product of matrices."""
+
+    call: Expr
+    weight: Array
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Depth and columns of each of its matrices."""
+        if operator(self.call) == "nn.conv2d":
+            return prod(self.weight.shape[1:]), self.weight.shape[0]
+        return self.weight.shape[-2], self.weight.shape[-1]
+
+    @property
+    def rows(self) -> int | None:
+        """The rows that meet each matrix; None if they are open."""
+        leading = shape(self.call)[:-1]
+        matrices = operator(self.call) == "matmul" and self.weight.ndim > _MATRIX
+        counted = leading[-1:] if matrices else leading
+        return prod(counted) if are_known(counted) else None
+
+
+def widened(known: compression.Known, made: Product, near: bool, target: Target) -> Array:
+    """The weights in the type that their kernel reads; a file holds what they were.
+
+    `near` tells that weights stay in the last cache from one run to the next.
+    """
+    weight = made.weight
+    precision = _PRECISIONS.get(weight.dtype.name)
+    if precision is None or target.faster(precision) > 1.0 or _waits(made, near, target):
+        return weight
+    return compression.widened(known, weight)
+
+
+def _waits(made: Product, near: bool, target: Target) -> bool:
+    """Whether a product is faster for half the bytes than it is slower for widening them."""
+    rows, (depth, columns) = made.rows, made.sides
+    if rows is None or not packing.waits_for_weights(rows, depth, columns, target):
+        return False
+    machine = target.machine
+    fed = machine.l3_bytes_per_cycle if near else machine.dram_bytes_per_cycle
+    moved = _FLOAT * target.lanes() / fed  # cycles for a vector of float32
+    multiplied = rows / machine.fma_per_cycle
+    pairs = packing.group_of(made.weight.dtype.name) > 1
+    slowed = multiplied / min(target.rate("bf16"), _WIDENED) if pairs else multiplied
+    return max(slowed, moved / 2) < max(multiplied, moved)
