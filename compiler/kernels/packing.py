@@ -131,7 +131,7 @@ def once_widened(x: Any, group: int) -> Any:
     bits = _LANE // group
     if _bits(str(x.dtype)) == bits:
         return x
-    dtype = f"float{bits}" if str(x.dtype).startswith("float") else f"int{bits}"
+    dtype = f"float{bits}" if "float" in str(x.dtype) else f"int{bits}"
     return computed(extents(x), lambda *i: x[i].astype(dtype), name=WIDEN)
 
 
