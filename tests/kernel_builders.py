@@ -20,6 +20,8 @@ op: Any = relax.op
 LOWERED = "legalize,fuse"
 FAST = f"{LOWERED},fast-math"
 MIXED = f"layout,fold-constants,mixed-precision,pack-weights,{LOWERED}"
+# Weights of bfloat16 that kernels widen.
+IN_KERNEL = f"layout,fold-constants,mixed-precision,pack-weights{{in-kernel=true}},{LOWERED}"
 QUANTIZED = f"integer-arithmetic,layout,fold-constants,pack-weights,{LOWERED}"
 PLANES = f"depthwise-planes,{LOWERED}"
 PACKED = f"layout,fold-constants,pack-weights,{LOWERED}"
